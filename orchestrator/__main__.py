@@ -1,0 +1,5 @@
+"""``python -m orchestrator`` is the command ``snapferry``."""
+
+from .cli import main
+
+main()

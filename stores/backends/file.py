@@ -1,0 +1,364 @@
+"""
+A store in a directory.
+
+*whole or not at all*: bytes go to a temporary file in the target's own
+directory, are synced, and take the target's name by one rename. The name of a
+temporary file has not the shape of a key, so what a dead writer leaves behind
+is never taken for an object; the next writer in that directory sweeps it.
+*durable*: bytes are on disk before their name is visible; `flush` does the same
+for the names. So after a power cut a visible object is a whole one.
+
+Keys are looked up relative to an open handle of the root, which the kernel
+resolves markedly faster than absolute paths. A backend is therefore opened for
+a piece of work and closed after it: a root that is replaced meanwhile is not
+written to behind its owner's back for longer than that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import itertools
+import os
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+
+from ..base import Backend, Capabilities, OpenReader, Upload
+from ..errors import (
+    AccessDenied,
+    KeyMissing,
+    StoreError,
+    StoreFault,
+    StoreFull,
+    StoreNotFound,
+    StoreUnavailable,
+)
+
+_READ = os.O_RDONLY | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNAVAILABLE = {
+    errno.EIO,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOTCONN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
+
+# A temporary file is named .tmp-<host>-<pid>-<number>. It is swept when its writer is known to be dead,
+# or when nothing was written to it for this long (a writer on another host cannot be asked).
+_TEMPORARY = ".tmp-"
+STALE_AFTER_S = 24 * 3600.0
+
+_numbers = itertools.count()
+
+
+class FileBackend(Backend):
+    """
+    Bytes in files below the directory *root*, an absolute path.
+
+    *concurrency* is 1 by default: a local file system answers at the speed of
+    the CPU, and Python threads would only contend. Raise it for network mounts.
+    """
+
+    def __init__(self, root: str, *, concurrency: int = 1) -> None:
+        self.label = f"file://{root}"
+        self.capabilities = Capabilities(concurrency=concurrency, pages_listings=False)
+        self._root = root
+        self._handle: int | None = None
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+    def check(self, *, for_writing: bool) -> None:
+        with self._errors(""):
+            try:
+                mode = os.stat(self._root).st_mode
+            except FileNotFoundError:
+                if not for_writing:
+                    raise StoreNotFound(self.label, "", "there is no such directory") from None
+                existing = os.path.dirname(self._root)
+                while not os.path.lexists(existing):
+                    existing = os.path.dirname(existing)
+                mode = os.stat(existing).st_mode
+            except NotADirectoryError:
+                raise StoreNotFound(self.label, "", "a part of the path is not a directory") from None
+            else:
+                existing = self._root
+        if not stat.S_ISDIR(mode):
+            raise StoreNotFound(self.label, "", f"{existing} is not a directory")
+        if not os.access(existing, os.X_OK | (os.W_OK if for_writing else os.R_OK)):
+            raise AccessDenied(self.label, "", f"no permission to {'write to' if for_writing else 'read'} {existing}")
+
+    def size(self, key: str) -> int | None:
+        try:
+            found = os.stat(key, dir_fd=self._dir())
+        except FileNotFoundError:
+            return None
+        except StoreNotFound:
+            return None
+        except OSError as error:
+            raise self._translate(error, key) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreFault(self.label, key, "is not a regular file")
+        return found.st_size
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """As for every backend; where a top-level shard is absent, one question answers for all of its keys."""
+        if self.capabilities.concurrency > 1:
+            return super().sizes(keys)
+        found: list[int | None] = []
+        shard, exists = "", False
+        for key in keys:
+            if not shard or not key.startswith(shard):
+                shard = key[: key.find("/", key.find("/") + 1) + 1]
+                exists = self._folder_exists(shard)
+            found.append(self.size(key) if exists else None)
+        return found
+
+    def _folder_exists(self, folder: str) -> bool:
+        try:
+            os.stat(folder, dir_fd=self._dir())
+        except (FileNotFoundError, StoreNotFound):
+            return False
+        except OSError as error:
+            raise self._translate(error, folder) from error
+        return True
+
+    def open(self, key: str) -> OpenReader:
+        try:
+            return io.FileIO(os.open(key, _READ, dir_fd=self._dir()), "rb")
+        except FileNotFoundError:
+            raise KeyMissing(self.label, key, "nothing is filed here") from None
+        except OSError as error:
+            raise self._translate(error, key) from error
+
+    def write(self, key: str, data: bytes) -> None:
+        try:
+            descriptor, temporary = self._create(key)
+            try:
+                try:
+                    _write_all(descriptor, data)
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                self._rename(temporary, key)
+            except BaseException:
+                self._discard(temporary)
+                raise
+        except OSError as error:
+            raise self._translate(error, key) from error
+
+    def upload(self, key: str, size_hint: int) -> Upload:
+        return _FileUpload(self, key)
+
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+        self._dir()
+        with self._errors(prefix):
+            yield from self._walk(prefix, start_after)
+
+    def delete(self, key: str) -> None:
+        with self._errors(key), suppress(FileNotFoundError, StoreNotFound):
+            os.unlink(key, dir_fd=self._dir())
+
+    def flush(self) -> None:
+        if self._handle is None:
+            return
+        with self._errors(""):
+            _sync_file_system(self._handle)
+
+    def _dir(self, *, create: bool = False) -> int:
+        """Return the open root. It is created only by the first write: reading must not make a store."""
+        if self._handle is None:
+            with self._lock, self._errors(""):
+                if self._handle is None:
+                    if create:
+                        self._make_root()
+                    try:
+                        self._handle = os.open(self._root, _DIRECTORY)
+                    except (FileNotFoundError, NotADirectoryError):
+                        raise StoreNotFound(self.label, "", "there is no such directory") from None
+        return self._handle
+
+    def _make_root(self) -> None:
+        try:
+            os.makedirs(self._root, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            raise StoreNotFound(self.label, "", f"the directory cannot be made: {error.strerror}") from error
+
+    def _create(self, key: str) -> tuple[int, str]:
+        """Open a new temporary file beside *key*, making its directories; return it and its name."""
+        root = self._dir(create=True)
+        folder = key.rpartition("/")[0]
+        temporary = f"{folder}/{_TEMPORARY}{_host()}-{os.getpid()}-{next(_numbers)}"
+        if not self._make_folder(root, folder):
+            self._sweep(root, folder)
+        return os.open(temporary, _CREATE, 0o666, dir_fd=root), temporary
+
+    def _make_folder(self, root: int, folder: str) -> bool:
+        """
+        Make *folder*, its parent and what is above them; say whether *folder* is new.
+
+        Parent first: below some millions of objects both are mostly new, and what is above them is not.
+        """
+        parent = folder.rpartition("/")[0]
+        try:
+            os.mkdir(parent, dir_fd=root)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            self._make_folder(root, parent)
+        try:
+            os.mkdir(folder, dir_fd=root)
+        except FileExistsError:
+            return False
+        return True
+
+    @staticmethod
+    def _sweep(root: int, folder: str) -> None:
+        """Remove temporary files whose writers are gone. A directory holds few files: the layout spreads them."""
+        descriptor = os.open(folder, _DIRECTORY, dir_fd=root)
+        try:
+            for name in os.listdir(descriptor):
+                if name.startswith(_TEMPORARY):
+                    with suppress(OSError):
+                        if _is_abandoned(name, os.stat(name, dir_fd=descriptor).st_mtime):
+                            os.unlink(name, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _rename(self, temporary: str, key: str) -> None:
+        root = self._dir()
+        os.rename(temporary, key, src_dir_fd=root, dst_dir_fd=root)
+
+    def _discard(self, temporary: str) -> None:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=self._dir())
+
+    def _walk(self, folder: str, start_after: str) -> Iterator[tuple[str, int]]:
+        try:
+            descriptor = os.open(folder, _DIRECTORY, dir_fd=self._dir())
+        except FileNotFoundError:
+            return
+        with os.scandir(descriptor) as found:
+            entries = [(entry.name + "/" if entry.is_dir() else entry.name) for entry in found]
+        os.close(descriptor)
+        for name in sorted(entries):
+            path = folder + name
+            if not name.endswith("/"):
+                if path > start_after:
+                    with suppress(FileNotFoundError):
+                        yield path, os.stat(path, dir_fd=self._dir()).st_size
+            elif path > start_after or start_after.startswith(path):
+                yield from self._walk(path, start_after)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._translate(error, key) from error
+
+    def _translate(self, error: OSError, key: str) -> StoreError:
+        """Map an error number to the tree; what is not known becomes a fault, never "absent"."""
+        said = os.strerror(error.errno) if error.errno is not None else str(error)
+        if error.errno in _DENIED:
+            return AccessDenied(self.label, key, said)
+        if error.errno in _FULL:
+            return StoreFull(self.label, key, said)
+        if error.errno in _UNAVAILABLE:
+            return StoreUnavailable(self.label, key, said)
+        return StoreFault(self.label, key, said)
+
+
+class _FileUpload(Upload):
+    def __init__(self, backend: FileBackend, key: str) -> None:
+        self._backend = backend
+        self._key = key
+        with backend._errors(key):
+            self._descriptor, self._temporary = backend._create(key)
+        self._open = True
+        self._committed = False
+
+    def write(self, chunk: bytes) -> None:
+        with self._backend._errors(self._key):
+            _write_all(self._descriptor, chunk)
+
+    def commit(self) -> None:
+        with self._backend._errors(self._key):
+            os.fsync(self._descriptor)
+            self._close()
+            self._backend._rename(self._temporary, self._key)
+            self._committed = True
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            self._close()
+        if not self._committed:
+            self._backend._discard(self._temporary)
+            self._committed = True
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
+def _is_abandoned(name: str, modified: float) -> bool:
+    host, _, rest = name.removeprefix(_TEMPORARY).rpartition("-")[0].rpartition("-")
+    if host == _host() and rest.isdigit() and int(rest) != os.getpid():
+        try:
+            os.kill(int(rest), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+    return time.time() - modified > STALE_AFTER_S
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _sync_file_system(descriptor: int) -> None:
+    """Make all writes to one file system durable: one call where the directories of a batch are thousands."""
+    syncfs = _syncfs()
+    if syncfs is None:
+        os.sync()
+    elif syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@cache
+def _syncfs():  # type: ignore[no-untyped-def]
+    """Return Linux's syncfs(2), which Python's os module does not offer; None elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

@@ -1,0 +1,67 @@
+"""
+A store in this process's memory: the reference implementation, and the fake that tests trust.
+
+It passes the same conformance suite as every other backend, so a test that
+runs on it says something about all of them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from ..base import Backend, Capabilities, OpenReader, Upload
+from ..errors import KeyMissing
+
+
+class MemoryBackend(Backend):
+    """Bytes under keys in a dictionary. *name* tells one from another in messages."""
+
+    capabilities = Capabilities(concurrency=1, pages_listings=False)
+
+    def __init__(self, name: str = "memory") -> None:
+        self.label = f"memory://{name}"
+        self._files: dict[str, bytes] = {}
+
+    def check(self, *, for_writing: bool) -> None:
+        return None
+
+    def size(self, key: str) -> int | None:
+        data = self._files.get(key)
+        return None if data is None else len(data)
+
+    def open(self, key: str) -> OpenReader:
+        try:
+            return io.BytesIO(self._files[key])
+        except KeyError:
+            raise KeyMissing(self.label, key, "nothing is filed here") from None
+
+    def write(self, key: str, data: bytes) -> None:
+        self._files[key] = bytes(data)
+
+    def upload(self, key: str, size_hint: int) -> Upload:
+        return _MemoryUpload(self, key)
+
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+        for key, data in sorted(self._files.copy().items()):
+            if key.startswith(prefix) and key > start_after:
+                yield key, len(data)
+
+    def delete(self, key: str) -> None:
+        self._files.pop(key, None)
+
+
+class _MemoryUpload(Upload):
+    def __init__(self, backend: MemoryBackend, key: str) -> None:
+        self._backend = backend
+        self._key = key
+        self._buffer = io.BytesIO()
+
+    def write(self, chunk: bytes) -> None:
+        self._buffer.write(chunk)
+
+    def commit(self) -> None:
+        self._backend.write(self._key, self._buffer.getvalue())
+
+    def abort(self) -> None:
+        self._buffer.close()

@@ -1,0 +1,400 @@
+"""
+A store in a bucket of Amazon S3, or of anything that speaks its protocol.
+
+*whole or not at all*: S3 shows an object only when all of it has arrived, by
+one PutObject or by the completion of a multipart upload.
+*one map*: every error of boto3 becomes one of `stores.errors`, in `_translate`
+and nowhere else. An answer that is not understood is an error, never "absent".
+*read to the end*: a body that stops before its announced length is an error,
+so a connection that was cut never looks like a short object.
+
+This module alone imports boto3. Credentials come from boto3's standard chain
+(environment, profile, role); nothing in here reads, keeps or shows one.
+
+Calls are retried inside boto3, 5 attempts in all. What is raised as transient
+has been tried that often; a body that breaks off while it is read has not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import boto3
+from botocore import exceptions as boto
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from botocore.utils import determine_content_length
+from urllib3.exceptions import HTTPError
+
+from ..base import Backend, Capabilities, OpenReader, Upload
+from ..errors import (
+    AccessDenied,
+    InvalidStoreURL,
+    KeyMissing,
+    StoreError,
+    StoreFault,
+    StoreFull,
+    StoreNotFound,
+    StoreUnavailable,
+)
+from .s3_upload import PARTS_IN_FLIGHT, S3Upload
+
+if TYPE_CHECKING:
+    from ..urls import StoreURL
+
+logger = logging.getLogger(__name__)
+
+CONCURRENCY: Final = 32
+ATTEMPTS: Final = 5
+CONNECT_TIMEOUT_S: Final = 3
+READ_TIMEOUT_S: Final = 60
+CHECK_TIMEOUT_S: Final = 8
+EXPECT_BYTES: Final = 1024 * 1024
+
+_Kind = type[StoreError]
+
+
+def _table(words_of: Mapping[_Kind, str]) -> dict[str, _Kind]:
+    return {word: kind for kind, words in words_of.items() for word in words.split()}
+
+
+# What an answer's code means. An answer without a body has its status as code. On "begin again", last:
+# a multipart upload that is gone was removed, or was completed by an attempt whose answer got lost.
+_BY_CODE: Final = _table(
+    {
+        StoreNotFound: "NoSuchBucket",
+        KeyMissing: "NoSuchKey NotFound 404",
+        AccessDenied: """AccessDenied AuthorizationHeaderMalformed ExpiredToken ExpiredTokenException
+            InvalidAccessKeyId InvalidToken RequestExpired SignatureDoesNotMatch TokenRefreshRequired""",
+        StoreFault: "InvalidObjectState NotImplemented",
+        StoreFull: "InsufficientStorage QuotaExceeded XMinioStorageFull",
+        StoreUnavailable: """InternalError OperationAborted RequestTimeout ServiceUnavailable SlowDown Throttling
+            ThrottlingException BadDigest IncompleteBody XAmzContentSHA256Mismatch ConditionalRequestConflict
+            NoSuchUpload""",
+    }
+)
+# What its status means where the code is not known. Any other status is a fault.
+_BY_STATUS: Final = _table(
+    {
+        AccessDenied: "401 403",
+        StoreUnavailable: "408 429 500 502 503 504 509 520 521 522 523 524 529",
+        StoreFull: "507",
+    }
+)
+# What an exception means, by its class's name or that of the nearest base: some exist in new botocore only.
+# KeyError is an answer that lacks what it must have; taken as it is, an empty body would be an empty store.
+_BY_CLASS: Final = _table(
+    {
+        StoreFault: "BotoCoreError UndefinedModelAttributeError",
+        StoreUnavailable: """ConnectionError HTTPClientError IncompleteReadError ChecksumError FlexibleChecksumError
+            CapacityNotAvailableError MetadataRetrievalError ResponseParserError KeyError
+            HTTPError HTTPException OSError""",
+        AccessDenied: """CredentialRetrievalError LoginError NoAuthTokenError NoCredentialsError
+            PartialCredentialsError ProfileNotFound RefreshWithMFAUnsupportedError SSOError TokenRetrievalError
+            UnknownCredentialError UnknownTokenProviderError""",
+        InvalidStoreURL: "InvalidDNSNameError InvalidRegionError ParamValidationError",
+    }
+)
+# Errors of urllib3, http.client and the system come through while a body is read.
+_CAUGHT: Final = (
+    boto.BotoCoreError, boto.UndefinedModelAttributeError, boto.ClientError, ResponseParserError,
+    HTTPError, HTTPException, OSError, KeyError,
+)  # fmt: skip
+
+_REGION: Final = (
+    "the bucket may be in another region or at another endpoint: name it by region= or endpoint_url="
+)
+_HINTS: Final[Mapping[str, str]] = {
+    "301": _REGION,
+    "PermanentRedirect": _REGION,
+    "AuthorizationHeaderMalformed": _REGION,
+    "400": "no reason was given; the credentials may have expired, or the region may be wrong",
+    "403": "no reason was given; the credentials may be wrong or lack the permission",
+    "ExpiredToken": "the session has expired; log in again",
+    "RequestTimeTooSkewed": "this machine's clock is wrong",
+}
+
+_clients: dict[tuple[str | None, str | None, str | None, int], Any] = {}
+_making = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _client(profile: str | None, region: str | None, endpoint: str | None) -> Any:
+    """
+    Return the process's client for these settings. Any: boto3 makes its methods at run time.
+
+    A client is never used in a forked child: its connections are the parent's.
+    It is not dropped there either, since that could wait for a lock that a
+    thread of the parent held.
+    """
+    key = (profile, region, endpoint, os.getpid())
+    found = _clients.get(key)
+    if found is None:
+        with _making:
+            found = _clients.get(key)
+            if found is None:
+                found = _clients[key] = _make_client(profile, region, endpoint)
+    return found
+
+
+def _make_client(profile: str | None, region: str | None, endpoint: str | None) -> Any:
+    session = boto3.Session(profile_name=profile, region_name=region)
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        # A copy reads and writes at once, and an upload has parts of its own in flight.
+        max_pool_connections=CONCURRENCY * (2 + PARTS_IN_FLIGHT),
+        # The CRC trailer that boto3 adds by default is refused by servers that do not know it. Without it
+        # botocore signs the SHA-256 of every body, which all servers know and check: the better guard.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        # A server at an address of its own seldom answers to bucket.address.
+        s3={"addressing_style": "path"} if endpoint else None,
+    )
+    # AWS redirects to the bucket's region by itself; other servers mostly want this one.
+    region = session.region_name or "us-east-1"
+    client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
+    client.meta.events.register_last("before-call.s3", _send_at_once)
+    return client
+
+
+def _send_at_once(params: dict[str, Any], **_: object) -> None:
+    """
+    Do not wait for the server's leave before sending a small body: that costs a whole round trip.
+
+    A large one is worth the wait: where the server refuses, its answer would
+    be lost in the breakdown of the connection.
+    """
+    if (determine_content_length(params.get("body")) or 0) <= EXPECT_BYTES:
+        params["headers"].pop("Expect", None)
+
+
+def open_s3(url: StoreURL) -> S3Backend:
+    """Return the backend for an ``s3://`` URL. Sends nothing, and looks for no credentials yet."""
+    return S3Backend(
+        url.location,
+        url.prefix,
+        endpoint=url.option("endpoint_url"),
+        region=url.option("region"),
+        profile=url.option("profile"),
+    )
+
+
+class S3Backend(Backend):
+    """
+    Bytes under keys below *prefix* in *bucket*; the prefix is in no key given or returned.
+
+    Memory: `write` sends what it is given, an upload holds up to 3 parts (see
+    `part_sizes`), reading holds what is asked for.
+    """
+
+    # Measured: 16 and 32 calls in flight are alike on a near store, limited by the processor. 30 ms away 32 do
+    # nearly twice as much as 16, and 64 no more than 32.
+    capabilities = Capabilities(concurrency=CONCURRENCY, pages_listings=True)
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        profile: str | None = None,
+    ) -> None:
+        place = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+        self.label = f"{place} at {endpoint}" if endpoint else place
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._settings = (profile, region, endpoint)
+        self._bucket_seen = False
+
+    def check(self, *, for_writing: bool) -> None:
+        # No timeout of boto3 bounds the resolving of names, or a name with many silent addresses.
+        answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                self._check()
+            except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+                answers.put(error)
+            else:
+                answers.put(None)
+
+        threading.Thread(target=ask, name="s3-check", daemon=True).start()
+        try:
+            error = answers.get(timeout=CHECK_TIMEOUT_S)
+        except queue.Empty:
+            raise StoreUnavailable(self.label, "", f"did not answer within {CHECK_TIMEOUT_S} s") from None
+        if error is not None:
+            raise error
+
+    def _check(self) -> None:
+        try:
+            self._head_bucket()
+        except (AccessDenied, StoreFault) as error:
+            if not isinstance(error.__cause__, boto.ClientError):
+                raise
+            # The answer to a HEAD has no body and so no reason; that to a listing names it.
+            with self._errors(""):
+                self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def _head_bucket(self) -> None:
+        with self._errors("", missing=StoreNotFound):
+            self._client.head_bucket(Bucket=self._bucket)
+
+    def size(self, key: str) -> int | None:
+        try:
+            with self._errors(key, missing=KeyMissing):
+                found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+                return int(found["ContentLength"])
+        except KeyMissing:
+            self._see_bucket()
+            return None
+
+    def _see_bucket(self) -> None:
+        """Make sure, once, that a bodyless 404 speaks of the key: for a missing bucket it is the same."""
+        if not self._bucket_seen:
+            try:
+                self._head_bucket()
+            except AccessDenied:
+                logger.debug("%s: may not be asked for the bucket itself", self.label)
+            self._bucket_seen = True
+
+    def open(self, key: str) -> OpenReader:
+        with self._errors(key, missing=KeyMissing):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+        return _BodyReader(self, key, answer["Body"])
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._errors(key):
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+
+    def upload(self, key: str, size_hint: int) -> Upload:
+        return S3Upload(self, key, size_hint)
+
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+        request = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if start_after:
+            request["StartAfter"] = self._prefix + start_after
+        last = request.get("StartAfter", "")
+        while True:
+            with self._errors(prefix):
+                page = self._client.list_objects_v2(**request)
+                goes_on = page["IsTruncated"]
+            for entry in page.get("Contents", ()):
+                if entry["Key"] <= last:
+                    raise StoreFault(
+                        self.label, prefix, f"is not listed in byte order: {entry['Key']} after {last}"
+                    )
+                last = entry["Key"]
+                yield last[len(self._prefix) :], entry["Size"]
+            if not goes_on:
+                return
+            token = page.get("NextContinuationToken")
+            if not token or token == request.get("ContinuationToken"):
+                raise StoreFault(self.label, prefix, "a listing says that it goes on, but not where")
+            request["ContinuationToken"] = token
+
+    def delete(self, key: str) -> None:
+        try:
+            with self._errors(key, missing=KeyMissing):
+                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+        except KeyMissing:
+            return
+
+    @property
+    def _client(self) -> Any:
+        try:
+            return _client(*self._settings)
+        except ValueError as error:
+            # boto3's way to refuse an endpoint or a region that makes no URL.
+            raise InvalidStoreURL(self.label, "", _one_line(error)) from error
+
+    @contextmanager
+    def _errors(self, key: str, *, missing: _Kind = StoreFault) -> Iterator[None]:
+        """Translate what boto3 raises inside. *missing* is what a 404 means that does not blame the bucket."""
+        try:
+            yield
+        except _CAUGHT as error:
+            raise self._translate(error, key, missing) from error
+
+    def _translate(self, error: BaseException, key: str, missing: _Kind) -> StoreError:
+        if isinstance(error, boto.ClientError):
+            kind, said = _read_answer(error)
+            return (missing if kind is KeyMissing else kind)(self.label, key, said)
+        kind = next(_BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in _BY_CLASS)
+        if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            kind = StoreFault
+        if isinstance(error, KeyError):
+            said = f"the answer was cut short: it lacks {error}"
+        elif isinstance(error, boto.CredentialRetrievalError):
+            # Its text quotes what a credential process printed.
+            said = "the provider of the credentials failed"
+        else:
+            said = _one_line(error)
+        if kind is AccessDenied:
+            said += (
+                "; nothing was asked of the store: credentials come from the environment, a profile or a role"
+            )
+        return kind(self.label, key, said)
+
+
+def _read_answer(error: boto.ClientError) -> tuple[_Kind, str]:
+    """Return what an answer that is not success means, and the words for it."""
+    answer: Any = error.response
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = str(answer.get("Error", {}).get("Code", status))
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(str(status), StoreFault)
+    said = f"{error.operation_name} was answered {status}"
+    if code != str(status):
+        said += f" {code}"
+    message = _one_line(answer.get("Error", {}).get("Message", ""))
+    return kind, "; ".join(
+        part for part in (f"{said}: {message}" if message else said, _HINTS.get(code)) if part
+    )
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+class _BodyReader:
+    """An object on its way in. Left before its end, the connection is closed instead of used again."""
+
+    def __init__(self, backend: S3Backend, key: str, body: Any) -> None:
+        self._backend = backend
+        self._key = key
+        self._body = body
+
+    def read(self, size: int, /) -> bytes:
+        with self._backend._errors(self._key):
+            chunk: bytes = self._body.read(size)
+            # Only an empty read makes botocore compare what came with what was announced.
+            while len(chunk) < size and (more := self._body.read(size - len(chunk))):
+                chunk += more
+            return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        with suppress(*_CAUGHT):
+            self._body.close()

@@ -1,0 +1,143 @@
+"""
+How a stream becomes an object in a bucket: in one request, or in parts.
+
+*whole or not at all*: nothing shows before `commit`. *bounded*: an upload holds
+one part that fills and up to two that are on their way; `part_sizes` says how
+large a part can be.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+from ..base import Upload
+from ..errors import StoreError
+
+if TYPE_CHECKING:
+    from .s3 import S3Backend
+
+logger = logging.getLogger(__name__)
+
+MIB: Final = 1024 * 1024
+MIN_PART_BYTES: Final = 8 * MIB
+PARTS_IN_FLIGHT: Final = 2
+
+# The limits of S3. Half of the part numbers are planned for, the rest is for a stream that outgrows its hint.
+MAX_PARTS: Final = 10_000
+MAX_OBJECT_BYTES: Final = 5 * 1024 * 1024 * MIB
+PLANNED_PARTS: Final = MAX_PARTS // 2
+MIN_PLANNED_PARTS: Final = 1000
+
+
+def part_sizes(size_hint: int) -> Iterator[int]:
+    """
+    Yield the sizes of the parts of an upload that should become *size_hint* bytes long.
+
+    All are equal, at least 8 MiB and 1/5,000 of the hint, for as long as the
+    hint holds and for the first 1,000 parts anyway. After that each is larger
+    than the one before, by the step with which the last part number reaches
+    5 TiB: a part is at most 1.05 GiB where the hint is right, and nears 2.1 GiB
+    only at the end of 5 TiB that were announced as 40 GiB.
+    """
+    size = max(MIN_PART_BYTES, math.ceil(size_hint / PLANNED_PARTS / MIB) * MIB)
+    planned = min(PLANNED_PARTS, max(MIN_PLANNED_PARTS, math.ceil(size_hint / size)))
+    left = MAX_PARTS - planned
+    beyond = MAX_OBJECT_BYTES - MAX_PARTS * size
+    step = max(0, math.ceil(2 * beyond / (left * (left + 1))))
+    for number in count():
+        yield size + max(0, number + 1 - planned) * step
+
+
+class S3Upload(Upload):
+    """
+    One PutObject for a stream that ends within its first part, a multipart upload for a longer one.
+
+    Up to `PARTS_IN_FLIGHT` parts are sent while the next one fills.
+    """
+
+    def __init__(self, backend: S3Backend, key: str, size_hint: int) -> None:
+        self._backend = backend
+        self._key = key
+        self._sizes = part_sizes(size_hint)
+        self._part_bytes = next(self._sizes)
+        self._buffer = bytearray()
+        self._id: str | None = None
+        self._sender: ThreadPoolExecutor | None = None
+        self._in_flight: deque[Future[dict[str, Any]]] = deque()
+        self._sent: list[dict[str, Any]] = []
+
+    def write(self, chunk: bytes) -> None:
+        self._buffer += chunk
+        # The last byte stays here, so that the last part is never empty.
+        while len(self._buffer) > self._part_bytes:
+            rest = self._buffer[self._part_bytes :]
+            del self._buffer[self._part_bytes :]
+            self._send(self._buffer)
+            self._buffer = rest
+            self._part_bytes = next(self._sizes)
+
+    def commit(self) -> None:
+        backend = self._backend
+        if self._id is None:
+            backend.write(self._key, bytes(self._buffer))
+            self._buffer = bytearray()
+            return
+        self._send(self._buffer)
+        while self._in_flight:
+            self._wait_for_one()
+        with backend._errors(self._key):
+            # The store answers 200 before it knows. boto3 finds an error that follows; that nothing
+            # follows is found by asking for what must be there.
+            backend._client.complete_multipart_upload(
+                **self._target(), UploadId=self._id, MultipartUpload={"Parts": self._sent}
+            )["ETag"]
+        self._id = None
+        self._stop_sending()
+
+    def abort(self) -> None:
+        self._buffer = bytearray()
+        # A part that arrives after the abort would stay for good, so those in flight come to their end first.
+        self._stop_sending()
+        upload, self._id = self._id, None
+        if upload is None:
+            return
+        try:
+            with self._backend._errors(self._key):
+                self._backend._client.abort_multipart_upload(**self._target(), UploadId=upload)
+        except StoreError as error:
+            logger.warning("an unfinished multipart upload may be left behind: %s", error)
+
+    def _target(self) -> dict[str, str]:
+        return {"Bucket": self._backend._bucket, "Key": self._backend._prefix + self._key}
+
+    def _send(self, part: bytearray) -> None:
+        if self._id is None:
+            with self._backend._errors(self._key):
+                self._id = self._backend._client.create_multipart_upload(**self._target())["UploadId"]
+        if self._sender is None:
+            self._sender = ThreadPoolExecutor(PARTS_IN_FLIGHT, "s3-part")
+        if len(self._in_flight) == PARTS_IN_FLIGHT:
+            self._wait_for_one()
+        number = len(self._sent) + len(self._in_flight) + 1
+        self._in_flight.append(self._sender.submit(self._send_part, self._id, number, part))
+
+    def _send_part(self, upload: str, number: int, part: bytearray) -> dict[str, Any]:
+        with self._backend._errors(self._key):
+            answer = self._backend._client.upload_part(
+                **self._target(), UploadId=upload, PartNumber=number, Body=part
+            )
+            return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _wait_for_one(self) -> None:
+        self._sent.append(self._in_flight.popleft().result())
+
+    def _stop_sending(self) -> None:
+        if self._sender is not None:
+            self._sender.shutdown(cancel_futures=True)
+            self._sender = None

@@ -1,0 +1,225 @@
+"""
+The two floors of a store.
+
+A `Backend` moves bytes under keys for one kind of store and knows nothing of
+addresses. A `StreamStore` files objects and manifests under addresses, and
+verifies them. `stores.snapshot_store.SnapshotStore` is the one StreamStore:
+it stands on any backend, so no backend can forget to verify.
+
+Obligations of every backend, checked by ``tests/conformance``:
+
+*whole or not at all*: a key holds either its previous bytes or all of the new
+ones, whenever a reader looks and whatever kills the writer.
+*an unanswered question is an error*: a refusal or a fault is never "absent".
+*one tree*: nothing but `stores.errors.StoreError` leaves a backend.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """
+    What a backend is good at, declared rather than sniffed.
+
+    ``concurrency``: how many calls one process should keep in flight. 1 where a
+    call costs CPU and no waiting; threads would only contend.
+    ``pages_listings``: `Backend.keys` costs one request per 1,000 keys and can
+    begin anywhere, so a ranged listing answers many existence questions at once.
+    """
+
+    concurrency: int
+    pages_listings: bool
+
+
+class Reader(Protocol):
+    """Bytes being read, front to back."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next *size* bytes, fewer only at the end of the stream, ``b""`` after it."""
+
+
+class OpenReader(Reader, Protocol):
+    """A reader that holds a file or a connection, and gives it back on exit."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+class Upload(ABC):
+    """
+    Bytes on their way to a key, in no one's sight until `commit`.
+
+    Leaving the ``with`` block without a commit, by an exception or not, aborts.
+    """
+
+    @abstractmethod
+    def write(self, chunk: bytes) -> None:
+        """
+        Append *chunk*.
+
+        Raises `StoreError`; the upload can then only be aborted.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """
+        Make all that was written visible under the key, at once, and end the upload.
+
+        After an error the key holds either its previous bytes or all of the
+        new ones, and which of the two is unknown; a new upload may be made.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Drop all that was written and leave no trace; harmless after commit or abort. Never raises."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+class Backend(ABC):
+    """
+    Bytes under keys in one kind of store. Safe to share between threads.
+
+    A key is a relative path of ASCII parts joined by ``/``, made by
+    `stores.address` alone.
+    """
+
+    label: str
+    """The store's URL without credentials, for messages."""
+
+    capabilities: Capabilities
+
+    @abstractmethod
+    def check(self, *, for_writing: bool) -> None:
+        """
+        Make sure that the store is there and answers; change nothing.
+
+        Raises `StoreNotFound`, `AccessDenied` or `StoreUnavailable`. With
+        *for_writing*, a directory that does not exist but can be created is fine.
+        """
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Return the length in bytes of what is filed under *key*, None if the store says: nothing."""
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Answer `size` for each of *keys*, in their order, with as many calls in flight as is useful."""
+        workers = min(self.capabilities.concurrency, len(keys))
+        if workers <= 1:
+            return [self.size(key) for key in keys]
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(self.size, keys))
+
+    @abstractmethod
+    def open(self, key: str) -> OpenReader:
+        """Open what is filed under *key* for reading, in a ``with`` block. Raises `KeyMissing`."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """
+        File *data* under *key*, replacing what was there. May be called again.
+
+        After an error the key holds its previous bytes or all of *data*.
+        """
+
+    @abstractmethod
+    def upload(self, key: str, size_hint: int) -> Upload:
+        """
+        Begin to file a stream under *key* without holding it in memory.
+
+        *size_hint* is the expected length in bytes; it may be wrong, and only
+        steers how the upload is cut into parts.
+        """
+
+    @abstractmethod
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+        """
+        Yield every key that begins with *prefix* and sorts behind *start_after*, with its size.
+
+        *prefix* ends with ``/``. In byte order. Raises `StoreNotFound` for a
+        store that does not exist: it is not an empty one.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove *key*. Nothing happens where nothing is filed under it."""
+
+    def flush(self) -> None:
+        """Return when everything written so far survives a power cut. For most stores a write already does."""
+        return None
+
+
+class StreamStore(ABC):
+    """Objects and manifests, filed under their addresses, in one place."""
+
+    @abstractmethod
+    def has_object(self, address: str) -> bool:
+        """Say whether the object is there. An unanswered question raises, it is never False."""
+
+    @abstractmethod
+    def objects_needed(self, addresses: Iterable[str]) -> list[str]:
+        """
+        Return those of *addresses* that are absent, in input order.
+
+        Every address is checked for its form before the first question is asked.
+        """
+
+    @abstractmethod
+    def get_object(self, address: str) -> bytes:
+        """
+        Return the object's bytes, which hash to *address*. For objects that fit in memory.
+
+        Raises `ObjectMissing`, `IntegrityError`.
+        """
+
+    @abstractmethod
+    def put_object(self, address: str, data: bytes) -> None:
+        """
+        File *data* under *address*. May be called again.
+
+        Raises `IntegrityError` if it does not hash to *address*; then nothing was written.
+        """
+
+    @abstractmethod
+    def get_manifest(self, snapshot_id: str) -> bytes:
+        """
+        Return the manifest's text, which hashes to *snapshot_id*.
+
+        Raises `ManifestMissing`, `IntegrityError`, `ManifestSyntaxError`.
+        """
+
+    @abstractmethod
+    def put_manifest(self, snapshot_id: str, manifest: bytes) -> None:
+        """
+        Publish a snapshot: check that every object of it is there, then file its manifest.
+
+        Presence is asked from scratch, and the manifest is read back. Raises
+        `IntegrityError` if it does not hash to *snapshot_id*,
+        `ManifestIncomplete` if objects are absent; in both cases, and after any
+        other error before the write, no manifest was written. May be called again.
+        """
+
+    @abstractmethod
+    def list_manifest_ids(self) -> list[str]:
+        """Return the ids of all snapshots published here, sorted. Raises `StoreNotFound`."""
+
+    @abstractmethod
+    def delete_manifest(self, snapshot_id: str) -> None:
+        """Withdraw a snapshot; its objects stay. Nothing happens where it is not published."""

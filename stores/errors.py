@@ -1,0 +1,116 @@
+"""
+What can go wrong with a store, as one tree.
+
+    StoreError
+    ├── InvalidAddress        not 64 lowercase hex digits
+    ├── InvalidStoreURL       a URL that names no store
+    ├── StoreNotFound         the root directory or the bucket does not exist
+    ├── AccessDenied          the store refuses: credentials, permissions, read-only
+    ├── KeyMissing            nothing is filed under a key
+    │   ├── ObjectMissing
+    │   └── ManifestMissing
+    ├── IntegrityError        bytes that do not hash to what they are filed under
+    ├── ManifestSyntaxError   a manifest line that cannot be read
+    ├── ManifestIncomplete    a manifest whose objects are not all at the destination
+    ├── StoreFull             no space or quota left
+    ├── StoreFault            any other answer that is not success
+    └── StoreUnavailable      no answer, or "later": the one transient class
+
+``transient`` is the only question a retry asks. Every error is made from
+``(store, subject, detail)`` and can be made again from its ``args``, so it
+survives any broker or pickle. ``store`` is a label without credentials,
+``subject`` the address, id, key or URL concerned (may be empty).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StoreError(Exception):
+    """A store did not do what was asked; the message says which store, what, and why."""
+
+    transient: ClassVar[bool] = False
+
+    def __init__(self, store: str, subject: str, detail: str) -> None:
+        super().__init__(store, subject, detail)
+
+    @property
+    def store(self) -> str:
+        """The store's label, free of credentials; empty where no store is concerned."""
+        return str(self.args[0])
+
+    @property
+    def subject(self) -> str:
+        """The address, snapshot id, key or URL that the error is about; may be empty."""
+        return str(self.args[1])
+
+    @property
+    def detail(self) -> str:
+        """What happened, in words."""
+        return str(self.args[2])
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.store, self.subject, self.detail) if part)
+
+
+class InvalidAddress(StoreError):
+    """A text that should be an address or a snapshot id is not 64 lowercase hex digits."""
+
+
+class InvalidStoreURL(StoreError):
+    """A URL does not name a store that this installation can open."""
+
+
+class StoreNotFound(StoreError):
+    """The root directory or the bucket does not exist. It is never taken for an empty store."""
+
+
+class AccessDenied(StoreError):
+    """The store refuses the operation. It says nothing about what the store holds."""
+
+
+class KeyMissing(StoreError):
+    """The store answered, and nothing is filed under the key."""
+
+
+class ObjectMissing(KeyMissing):
+    """The store answered, and does not hold the object."""
+
+
+class ManifestMissing(KeyMissing):
+    """The store answered, and does not hold the manifest."""
+
+
+class IntegrityError(StoreError):
+    """Bytes do not hash to the address or id that they are filed under."""
+
+
+class ManifestSyntaxError(StoreError):
+    """A manifest has a line that cannot be read; the detail begins with its number."""
+
+
+class ManifestIncomplete(StoreError):
+    """
+    A manifest was not written because objects that it names are not at the destination.
+
+    ``missing`` holds their addresses. It stays in the process that raised the error.
+    """
+
+    def __init__(self, store: str, subject: str, detail: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(store, subject, detail)
+        self.missing = missing
+
+
+class StoreFull(StoreError):
+    """The store has no space or no quota left."""
+
+
+class StoreFault(StoreError):
+    """The store gave an answer that is neither success nor any error named here."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or asked to be asked later. Trying again may succeed."""
+
+    transient = True

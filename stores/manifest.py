@@ -1,0 +1,217 @@
+"""
+The manifest: the text that lists a snapshot.
+
+    TYPE PERMISSIONS CHECKSUM SIZE PATH\\n        one line an entry, sorted by the bytes of PATH
+
+TYPE is F or D. A line is split on its first four spaces only and ends at
+``\\n`` only, so a PATH may hold spaces, tabs and ``\\r``. The snapshot id is the
+BLAKE3 digest of the whole text: without lines that are empty or start with
+``#``, which are no part of a manifest, and with one ``\\n`` at the end.
+
+Objects are named by F lines alone; a D line carries a merkle hash that no
+object is filed under. SIZE is advisory: a followed symlink has its target's
+checksum beside its own size, so one object can be listed with several sizes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import IO, NamedTuple, Self, cast
+
+from .base import Reader
+from .errors import IntegrityError, ManifestSyntaxError
+from .hashing import CHUNK_BYTES, HashingReader, digest
+
+# A manifest up to this size is kept in memory while it is used, a larger one in a temporary file.
+SPOOL_BYTES = 16 * 1024 * 1024
+
+# Only a text up to this size is put into its canonical form when it does not hash to its id.
+CANONICALISE_BYTES = 256 * 1024 * 1024
+
+_is_checksum = re.compile(rb"[0-9a-f]{64}").fullmatch
+_is_foreign_checksum = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128}").fullmatch
+
+
+class Entry(NamedTuple):
+    """One line of a manifest. *checksum* is 64 lowercase hex on F lines; *size* is in bytes and advisory."""
+
+    type: str
+    permissions: str
+    checksum: str
+    size: int
+    path: str
+
+    def render(self) -> str:
+        """Return the line, without its end."""
+        return f"{self.type} {self.permissions} {self.checksum} {self.size} {self.path}"
+
+
+def render(entries: Iterable[Entry]) -> bytes:
+    """Return the manifest that lists *entries*: sorted by the bytes of their paths."""
+    lines = sorted((entry.path.encode(), entry.render().encode()) for entry in entries)
+    return b"".join(line + b"\n" for _, line in lines)
+
+
+def canonical(text: bytes) -> bytes:
+    """Return *text* as it is stored and hashed: no comments, no empty lines, sorted, one line end each."""
+    lines = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
+    lines.sort(key=_path_of)
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _path_of(line: bytes) -> bytes:
+    return line.split(b" ", 4)[-1]
+
+
+def snapshot_id(text: bytes) -> str:
+    """Return the id of the snapshot that the manifest *text* lists."""
+    return digest(canonical(text))
+
+
+class Manifest:
+    """
+    A verified manifest, spooled so that its size does not matter. Use it in a ``with`` block.
+
+    Made by `Manifest.read` or `Manifest.from_bytes`, so its text always
+    hashes to ``id``, in canonical form once `entries` has been read to the end.
+    """
+
+    def __init__(self, label: str, snapshot: str, file: IO[bytes], length: int) -> None:
+        self.id = snapshot
+        self.length = length
+        self._label = label
+        self._file = file
+
+    @classmethod
+    def from_bytes(cls, snapshot: str, text: bytes) -> Self:
+        """Wrap *text*. Raises `IntegrityError` if it does not hash to *snapshot*."""
+        return cls.read("", snapshot, io.BytesIO(text))
+
+    @classmethod
+    def read(cls, label: str, snapshot: str, reader: Reader) -> Self:
+        """
+        Take the text from *reader*, which the store called *label* holds under *snapshot*.
+
+        Raises `IntegrityError` if it does not hash to *snapshot*, neither as it
+        is nor in canonical form (the real snapdir accepts both).
+        """
+        spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES))
+        try:
+            hashing = HashingReader(reader)
+            while chunk := hashing.read(CHUNK_BYTES):
+                spool.write(chunk)
+            if hashing.hexdigest() == snapshot:
+                return cls(label, snapshot, spool, hashing.length)
+            if hashing.length <= CANONICALISE_BYTES:
+                spool.seek(0)
+                text = canonical(spool.read())
+                if digest(text) == snapshot:
+                    spool.close()
+                    return cls(label, snapshot, io.BytesIO(text), len(text))
+            raise IntegrityError(
+                label,
+                snapshot,
+                f"the manifest filed here hashes to {hashing.hexdigest()}; it is corrupt and was not used",
+            )
+        except BaseException:
+            spool.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def open(self) -> Reader:
+        """Return the text from its start. There is one position: a second call begins again."""
+        self._file.seek(0)
+        return self._file
+
+    def entries(self) -> Iterator[Entry]:
+        """
+        Yield the entries in order.
+
+        Raises `ManifestSyntaxError` with the line's number, `IntegrityError`
+        for checksums that are not plain BLAKE3.
+        """
+        for kind, permissions, checksum, size, path in self._fields():
+            yield Entry(kind.decode(), permissions.decode(), checksum.decode(), int(size), path.decode())
+
+    def objects(self) -> dict[str, int]:
+        """
+        Return the distinct objects of the snapshot, address to advisory size in bytes, sorted by address.
+
+        Where a checksum is listed with several sizes, the largest counts: a
+        symlink's own size says nothing of its target. Raises like `entries`.
+        """
+        sizes: dict[bytes, int] = {}
+        for kind, _, checksum, digits, _ in self._fields():
+            if kind == b"F":
+                size = int(digits)
+                if sizes.get(checksum, -1) < size:
+                    sizes[checksum] = size
+        return {checksum.decode(): sizes[checksum] for checksum in sorted(sizes)}
+
+    def _fields(self) -> Iterator[list[bytes]]:
+        """Yield the five fields of each line, checked."""
+        last = b""
+        self._file.seek(0)
+        for number, line in enumerate(self._file, 1):
+            fields = line[:-1].split(b" ", 4)
+            if len(fields) != 5:
+                raise self._bad(number, "is not 'TYPE PERMISSIONS CHECKSUM SIZE PATH'", line)
+            kind, _, checksum, size, path = fields
+            if kind == b"F":
+                if not _is_checksum(checksum):
+                    raise self._bad_checksum(number, checksum, line)
+            elif kind != b"D":
+                raise self._bad(number, "does not begin with F or D", line)
+            if not size.isdigit() or len(size) > 20:
+                raise self._bad(number, "has a SIZE that is not a number of bytes", line)
+            if not path:
+                raise self._bad(number, "has no PATH", line)
+            if path < last:
+                raise self._bad(number, "is out of order; entries are sorted by the bytes of PATH", line)
+            last = path
+            if not line.isascii():
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    raise self._bad(number, "is not UTF-8", line) from None
+            yield fields
+        if last and not line.endswith(b"\n"):
+            raise self._bad(number, "has no end; the manifest was cut short", line)
+
+    def _bad(self, number: int, what: str, line: bytes) -> ManifestSyntaxError:
+        shown = repr(line[:120].rstrip(b"\n").decode(errors="replace"))
+        return ManifestSyntaxError(self._label, self.id, f"line {number} of the manifest {what}: {shown}")
+
+    def _bad_checksum(self, number: int, checksum: bytes, line: bytes) -> Exception:
+        if not _is_foreign_checksum(checksum):
+            return self._bad(number, "has a CHECKSUM that is not 64 lowercase hex digits", line)
+        return IntegrityError(
+            self._label,
+            self.id,
+            f"line {number} of the manifest has a checksum of {len(checksum) * 4} bits; only snapshots made with"
+            " plain BLAKE3 can be verified, so only they can be copied",
+        )
+
+
+def parse(text: bytes) -> list[Entry]:
+    """
+    Return the entries of a manifest *text*, comments and empty lines left out, in canonical order.
+
+    Raises `ManifestSyntaxError` with the number of the line in canonical form.
+    """
+    clean = canonical(text)
+    with Manifest.from_bytes(digest(clean), clean) as manifest:
+        return list(manifest.entries())
+
+

@@ -1,0 +1,168 @@
+"""
+Store URLs: which backend a scheme means, how a URL is read, and how it is shown.
+
+    file:///abs/path   file://localhost/abs/path   /abs/path
+    s3://bucket/prefix?endpoint_url=https://...&region=...&profile=...
+
+A URL never carries a secret: one that does is refused, and `redact` shows it
+without. Query parameters are per URL, so two sides of a copy can be at two
+endpoints. Reading a URL imports no client library; opening it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from .base import Backend
+from .errors import InvalidStoreURL
+from .snapshot_store import SnapshotStore
+
+S3_PARAMETERS: Final = ("endpoint_url", "region", "profile")
+
+_SECRETS: Final = ("secret", "password", "passwd", "token", "credential", "access_key", "signature")
+
+# scheme -> (module, function) that opens a StoreURL of it
+_OPENERS: Final[Mapping[str, tuple[str, str]]] = {
+    "file": ("stores.backends.file", "FileBackend"),
+    "s3": ("stores.backends.s3", "open_s3"),
+}
+
+
+@dataclass(frozen=True)
+class StoreURL:
+    """
+    A store's URL, read and normalised: two URLs of one place are equal.
+
+    *location* is the absolute path of a directory, or the bucket. *prefix* has
+    no slash at its ends. *options* are the query parameters, sorted by name.
+    """
+
+    scheme: str
+    location: str
+    prefix: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        if self.scheme == "file":
+            return f"file://{self.location}"
+        query = f"?{urlencode(self.options)}" if self.options else ""
+        path = f"/{self.prefix}" if self.prefix else ""
+        return f"{self.scheme}://{self.location}{path}{query}"
+
+    def option(self, name: str) -> str | None:
+        """Return the query parameter *name*, None where the URL has none."""
+        return dict(self.options).get(name)
+
+    def with_defaults(self, **options: str | None) -> StoreURL:
+        """Return the URL with *options* added that it does not set itself; file URLs take none."""
+        if self.scheme != "s3":
+            return self
+        merged = {name: value for name, value in options.items() if value} | dict(self.options)
+        return _s3(self.location, self.prefix, merged)
+
+    def same_place(self, other: StoreURL) -> bool:
+        """Say whether both name one place, as far as their texts and this machine's links can tell."""
+        if self.scheme == other.scheme == "file":
+            return os.path.realpath(self.location) == os.path.realpath(other.location)
+        here = (self.scheme, self.location, self.prefix, self.option("endpoint_url"))
+        return here == (other.scheme, other.location, other.prefix, other.option("endpoint_url"))
+
+
+def parse_url(text: str) -> StoreURL:
+    """
+    Read a store URL.
+
+    Raises `InvalidStoreURL`, whose text repeats no secret, for an unknown
+    scheme, a relative path, a missing bucket, an unknown parameter, or
+    anything that looks like a credential. As in snapdir, paths are taken to
+    the letter: ``%20`` is three characters.
+    """
+    if "\0" in text:
+        raise InvalidStoreURL("", repr(text), "has a NUL character in it")
+    if text.startswith("/"):
+        return StoreURL("file", _directory(text))
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme not in _OPENERS:
+        known = ", ".join(f"{name}://" for name in _OPENERS)
+        raise InvalidStoreURL("", redact(text), f"is no store URL; use {known} or an absolute path")
+    return _parse_file(text) if scheme == "file" else _parse_s3(text)
+
+
+def _parse_file(text: str) -> StoreURL:
+    host, slash, path = text.removeprefix("file://").partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise InvalidStoreURL("", redact(text), "needs an absolute path, as in file:///srv/store")
+    return StoreURL("file", _directory("/" + path))
+
+
+def _directory(path: str) -> str:
+    return "/" + os.path.normpath(path).strip("/")
+
+
+def _parse_s3(text: str) -> StoreURL:
+    place, _, query = text.removeprefix("s3://").partition("?")
+    bucket, _, prefix = place.partition("/")
+    if "@" in bucket:
+        raise InvalidStoreURL("", redact(text), "carries credentials; give them by profile or environment instead")
+    if not bucket:
+        raise InvalidStoreURL("", redact(text), "names no bucket, as in s3://bucket/prefix")
+    return _s3(bucket, prefix.strip("/"), dict(parse_qsl(query, keep_blank_values=True)))
+
+
+def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
+    shown = f"s3://{bucket}"
+    for name in options:
+        if any(word in name.lower() for word in _SECRETS):
+            raise InvalidStoreURL("", shown, f"carries a secret ({name}); give it by profile or environment instead")
+        if name not in S3_PARAMETERS:
+            raise InvalidStoreURL("", shown, f"has an unknown parameter {name!r}; known: {', '.join(S3_PARAMETERS)}")
+    endpoint = options.get("endpoint_url", "")
+    if endpoint:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidStoreURL("", shown, f"has an endpoint_url that is no http(s) URL: {redact(endpoint)}")
+        if "@" in parts.netloc or parts.query:
+            raise InvalidStoreURL("", shown, "carries credentials in its endpoint_url; use a profile instead")
+    kept = {name: value.rstrip("/") for name, value in options.items() if value}
+    return StoreURL("s3", bucket, prefix, tuple(sorted(kept.items())))
+
+
+def redact(text: str) -> str:
+    """Return *text* fit to be shown: without user, password, and the values of all query parameters."""
+    head, separator, tail = text.partition("://")
+    if not separator:
+        return text.split("?", 1)[0]
+    authority, slash, path = tail.split("?", 1)[0].partition("/")
+    return f"{head}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def opener(scheme: str) -> Callable[..., Backend]:
+    """Import and return what opens stores of *scheme*; calling it early moves the import's cost."""
+    module, function = _OPENERS[scheme]
+    found: Callable[..., Backend] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def open_backend(url: StoreURL) -> Backend:
+    """Open the backend that *url* names; nothing is sent to it yet."""
+    if url.scheme == "file":
+        return opener("file")(url.location)
+    return opener(url.scheme)(url)
+
+
+def open_store(url: str, objects_url: str | None = None) -> SnapshotStore:
+    """
+    Open the store at *url*; with *objects_url*, its objects are in that pool instead.
+
+    Raises `InvalidStoreURL`. Sends nothing yet: a store that is not there is
+    noticed by the first call that needs it.
+    """
+    manifests = open_backend(parse_url(url))
+    if objects_url is None:
+        return SnapshotStore(manifests)
+    return SnapshotStore(open_backend(parse_url(objects_url)), manifests)

@@ -1,0 +1,15 @@
+"""
+One unit of work: what a worker of the fleet runs.
+
+    settings        the only reader of the environment
+    app             makes the Celery app; importing it connects to nothing
+    messages        what crosses the broker: small, versioned, validated
+    transfer        copy a batch of objects: plain functions
+    commit          re-check a snapshot and publish it: plain functions
+    ledger          the record of jobs, in Redis
+    connection      Redis clients, and what is refused of a Redis server
+    result_backend  Celery's Redis backend, patient through an outage
+    tasks           thin Celery tasks
+
+Imports `stores`, never `orchestrator`.
+"""

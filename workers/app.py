@@ -1,0 +1,130 @@
+"""
+The Celery app: every setting with its reason.
+
+``celery -A workers.app worker -Q snapferry.copy`` finds the app here; it is
+made from the environment when it is first asked for, and importing this module
+connects to nothing and reads nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import celery
+from celery import Celery, signals
+
+from . import tasks
+from .connection import BrokerUnavailable, check_broker
+from .settings import InvalidSettings, Settings
+
+COPY_QUEUE: Final = "snapferry.copy"
+PLAN_QUEUE: Final = "snapferry.plan"
+
+OLDEST_CELERY: Final = (5, 7)
+
+_BACKEND: Final = "workers.result_backend:PatientRedisBackend"
+
+
+def make_app(settings: Settings) -> Celery:
+    """
+    Return a Celery app for *settings*, with the worker's tasks. Connects to nothing.
+
+    Raises `InvalidSettings` without a broker, and with a Celery that can call
+    a chord back before all of its parts are done (anything before 5.7).
+    """
+    found = tuple(int(part) for part in celery.__version__.split(".")[:2])
+    if found < OLDEST_CELERY:
+        raise InvalidSettings(
+            f"Celery {celery.__version__} can call a chord back before all its parts are done; 5.7 or later is needed"
+        )
+    if settings.broker_url is None:
+        raise InvalidSettings("no broker: set SNAPFERRY_BROKER_URL, or give --broker, as in redis://host:6379/0")
+    app = Celery("snapferry", set_as_current=False)
+    app.conf.update(_configuration(settings, settings.broker_url))
+    tasks.register(app, settings)
+    _refuse_unfit_broker(app, settings.broker_url)
+    return app
+
+
+def _configuration(settings: Settings, url: str) -> dict[str, Any]:
+    return {
+        "broker_url": _celery_url(url),
+        "result_backend": f"{_BACKEND}+{_celery_url(url).removeprefix('redis+')}",
+        # A worker that is killed must not take its batch with it: acknowledge after the work, and hand
+        # the batch out again when a child process of the worker dies.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # The ledger is the record. Not storing results also closes a gap in which a killed child's part
+        # is acknowledged but never counted, and the chord waits for ever.
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": True,
+        # With deduplication a redelivered part is skipped without being counted: the chord waits for ever.
+        "worker_deduplicate_successful_tasks": False,
+        # The visibility timeout runs from delivery, so a worker must not sit on messages it has not begun.
+        "worker_prefetch_multiplier": 1,
+        "broker_transport_options": {
+            # Every worker applies its own value to all messages: one value for the whole fleet.
+            "visibility_timeout": settings.visibility_timeout,
+            # Look for messages of dead workers every 10 s; the default comes to 100 s.
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+        # A chord whose keys expire while a part of it runs or waits in the queue is never called back.
+        "result_expires": 7 * 86400,
+        "result_chord_expires": 30 * 86400,
+        # A broker that is away is waited for, at start and later; the default gives up after 100 tries.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Whoever can write to the queue must not be able to run code by it.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        # Flower lives on events, and sees waiting tasks only if they were announced.
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        # A warm shutdown gives running batches this long before they are put back.
+        "worker_soft_shutdown_timeout": 30,
+        "worker_hijack_root_logger": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "task_default_queue": COPY_QUEUE,
+        "task_routes": {
+            "snapferry.copy_batch": {"queue": COPY_QUEUE},
+            "snapferry.plan_job": {"queue": PLAN_QUEUE},
+            "snapferry.commit_snapshot": {"queue": PLAN_QUEUE},
+        },
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def _celery_url(url: str) -> str:
+    """Return *url* as Celery spells it: a unix socket is ``redis+socket://path?virtual_host=N``."""
+    if not url.startswith("unix://"):
+        return url
+    parts = urlsplit(url)
+    return f"redis+socket://{quote(parts.path)}?virtual_host=0"
+
+
+def _refuse_unfit_broker(app: Celery, url: str) -> None:
+    def check(sender: Any = None, **_: Any) -> None:
+        if sender.app is app:
+            try:
+                check_broker(url)
+            except BrokerUnavailable as error:
+                raise SystemExit(f"snapferry: {error}") from None
+
+    signals.worker_init.connect(check, weak=False)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        app = make_app(Settings.from_environment())
+    except InvalidSettings as error:
+        raise SystemExit(f"snapferry: {error}") from None
+    globals()["app"] = app
+    return app

@@ -1,0 +1,38 @@
+"""Words for people: sizes, durations and outcomes, as Flower and the terminal show them."""
+
+from __future__ import annotations
+
+from .messages import BatchMessage
+from .transfer import BatchOutcome
+
+
+def size(size_bytes: float) -> str:
+    """Return *size_bytes* with a decimal unit, as in ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} PB"
+
+
+def short(identifier: str) -> str:
+    """Return the head of an id, enough to tell it from others on a page."""
+    return identifier[:8]
+
+
+def describe_batch(batch: BatchMessage, snapshot_id: str, batches: int) -> str:
+    """Return a batch in words: whose it is, which of how many, how much it carries."""
+    place = f"batch {batch.number + 1}/{batches}" if batch.series == "plan" else f"{batch.series} batch {batch.number + 1}"
+    return (
+        f"job {short(batch.job_id)} · snapshot {short(snapshot_id)} · {place}"
+        f" · {len(batch.sizes)} objects · {size(sum(batch.sizes))}"
+    )
+
+
+def describe_outcome(outcome: BatchOutcome, seconds: float) -> str:
+    """Return how a batch ended, in words."""
+    failed = f", {len(outcome.failures)} FAILED" if outcome.failures else ""
+    return (
+        f"{outcome.copied} copied, {outcome.present} present{failed}"
+        f", {size(outcome.bytes_copied)} in {seconds:.1f} s"
+    )

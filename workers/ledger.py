@@ -1,0 +1,312 @@
+"""
+The ledger: what is known of each job, in Redis.
+
+*accounted once*: a batch is counted by (job, series, number) however often it
+is delivered; the counters move in the same step as the mark.
+*true progress*: what is settled never exceeds the plan and never goes back,
+and equals it when every batch is accounted for.
+*final is final*: a job in a final state stays in it.
+
+Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request,
+state, totals, counters), ``:done:<series>`` (bitmap of accounted batches),
+``:running`` (hash: progress inside unaccounted batches), ``:begun`` (hash: how
+often each batch was begun), ``:failures`` (list, bounded).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import redis
+
+from .messages import BatchMessage, JobRequest
+from .transfer import BatchOutcome, Failure
+
+PLAN: Final = "plan"
+
+# The failure list keeps this many; the count of failures is exact whatever its length.
+FAILURES_KEPT: Final = 1000
+
+
+class State(StrEnum):
+    """
+    Where a job stands.
+
+    queued -> planning -> copying -> committing -> done, with a way back from
+    committing to copying; from each of these to failed and cancelled. The last
+    three are final.
+    """
+
+    QUEUED = "queued"
+    PLANNING = "planning"
+    COPYING = "copying"
+    COMMITTING = "committing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Say whether the state is one that a job never leaves."""
+        return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+
+class UnknownJob(Exception):
+    """The ledger has no such job: it was never submitted here, or its record expired."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """
+    A job at one moment. Sizes in bytes, times in seconds since the epoch (0.0: not yet).
+
+    *objects_settled* and *bytes_settled* count against *objects_total* and
+    *bytes_total*, which are the plan's (advisory sizes); *bytes_copied* is what
+    was really read and written. *to_copy* and *bytes_to_copy* are the answer of a dry run.
+    """
+
+    job_id: str
+    snapshot_id: str
+    state: State
+    error: str
+    objects_total: int
+    bytes_total: int
+    batches_total: int
+    batches_done: int
+    objects_settled: int
+    bytes_settled: int
+    copied: int
+    present: int
+    failed: int
+    healed: int
+    bytes_copied: int
+    to_copy: int
+    bytes_to_copy: int
+    submitted_at: float
+    started_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a worker is told when it begins a batch."""
+
+    accounted: bool
+    cancelled: bool
+    times: int
+
+
+_CREATE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], 'request', ARGV[1], 'state', 'queued', 'submitted_at', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+_ADVANCE = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or state == 'done' or state == 'failed' or state == 'cancelled' then return 0 end
+redis.call('HSET', KEYS[1], 'state', ARGV[1])
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
+
+_BEGIN = """
+local cancelled = redis.call('HGET', KEYS[1], 'cancel')
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {1, cancelled or '', 0} end
+local times = redis.call('HINCRBY', KEYS[3], ARGV[2], 1)
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+return {0, cancelled or '', times}
+"""
+
+_PROGRESS = """
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
+  local objects, size = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local before = redis.call('HGET', KEYS[3], ARGV[2])
+  if before then
+    local o, b = string.match(before, '(%d+) (%d+)')
+    objects, size = math.max(objects, tonumber(o)), math.max(size, tonumber(b))
+  end
+  redis.call('HSET', KEYS[3], ARGV[2], string.format('%.0f %.0f', objects, size))
+  redis.call('EXPIRE', KEYS[3], ARGV[5])
+end
+return redis.call('HGET', KEYS[1], 'cancel') or ''
+"""
+
+_ACCOUNT = """
+redis.call('HDEL', KEYS[3], ARGV[2])
+if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end
+local copied, present, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+redis.call('HINCRBY', KEYS[1], 'bytes_copied', ARGV[6])
+if ARGV[9] == '1' then
+  redis.call('HINCRBY', KEYS[1], 'copied', copied)
+  redis.call('HINCRBY', KEYS[1], 'present', present)
+  redis.call('HINCRBY', KEYS[1], 'objects_settled', ARGV[7])
+  redis.call('HINCRBY', KEYS[1], 'bytes_settled', ARGV[8])
+  redis.call('HINCRBY', KEYS[1], 'batches_done', 1)
+else
+  redis.call('HINCRBY', KEYS[1], 'healed', copied)
+  local from_copied = math.min(failed, tonumber(redis.call('HGET', KEYS[1], 'copied') or '0'))
+  redis.call('HINCRBY', KEYS[1], 'copied', -from_copied)
+  redis.call('HINCRBY', KEYS[1], 'present', from_copied - failed)
+end
+redis.call('HINCRBY', KEYS[1], 'failed', failed)
+local room = tonumber(ARGV[11]) - redis.call('LLEN', KEYS[4])
+for i = 12, math.min(#ARGV, 11 + room) do redis.call('RPUSH', KEYS[4], ARGV[i]) end
+for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
+return 1
+"""
+
+_UNACCOUNTED = """
+local found = {}
+for number = 0, tonumber(ARGV[1]) - 1 do
+  if redis.call('GETBIT', KEYS[1], number) == 0 then found[#found + 1] = number end
+end
+return found
+"""
+
+
+class Ledger:
+    """
+    The ledger on one Redis server.
+
+    Every method may be called again with the same arguments and changes
+    nothing by it, but `begin`, which counts its calls. All raise
+    `redis.exceptions.RedisError` once the client's patience with an outage is
+    at its end; whether the last write happened is then unknown.
+    """
+
+    def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
+        self._redis = client
+        self._expires_s = expires_s
+        self._create = client.register_script(_CREATE)
+        self._advance = client.register_script(_ADVANCE)
+        self._begin = client.register_script(_BEGIN)
+        self._progress = client.register_script(_PROGRESS)
+        self._account = client.register_script(_ACCOUNT)
+        self._unaccounted = client.register_script(_UNACCOUNTED)
+
+    def create(self, request: JobRequest) -> bool:
+        """Open the record of a job; say whether it is new. An existing one is left as it is."""
+        arguments: list[str | float] = [request.model_dump_json(), time.time(), self._expires_s]
+        return bool(self._create(keys=[_key(request.job_id)], args=arguments))
+
+    def request(self, job_id: str) -> JobRequest:
+        """Return what was asked for. Raises `UnknownJob`, and pydantic's ValidationError for another version."""
+        text = self._redis.hget(_key(job_id), "request")
+        if text is None:
+            raise UnknownJob(job_id)
+        return JobRequest.model_validate_json(str(text))
+
+    def advance(self, job_id: str, state: State, **fields: str | int | float) -> bool:
+        """
+        Move the job to *state* and set *fields*; say whether that happened.
+
+        False means that the job is in a final state already, or unknown.
+        """
+        if state.final:
+            fields["ended_at"] = time.time()
+        pairs = [part for name, value in fields.items() for part in (name, value)]
+        return bool(self._advance(keys=[_key(job_id)], args=[state.value, *pairs]))
+
+    def plan(self, job_id: str, *, objects: int, size_bytes: int, batches: int) -> bool:
+        """Record the plan's totals and move on to copying; False as for `advance`."""
+        return self.advance(
+            job_id, State.COPYING, objects_total=objects, bytes_total=size_bytes, batches_total=batches
+        )
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the job to be cancelled. Workers see it at their next object, late ones too."""
+        if self._redis.exists(_key(job_id)):
+            self._redis.hset(_key(job_id), "cancel", "1")
+
+    def cancelled(self, job_id: str) -> bool:
+        """Say whether cancelling was asked for."""
+        return bool(self._redis.hget(_key(job_id), "cancel"))
+
+    def begin(self, batch: BatchMessage) -> Begun:
+        """Note that a worker begins *batch*; say whether it is needed at all, and how often it was begun."""
+        keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "begun")]
+        accounted, cancelled, times = self._begin(keys=keys, args=[batch.number, _name(batch), self._expires_s])
+        return Begun(accounted=bool(accounted), cancelled=bool(cancelled), times=int(times))
+
+    def progress(self, batch: BatchMessage, *, objects: int, size_bytes: int) -> bool:
+        """Note how far a running batch is, of its own plan; say whether the job was cancelled."""
+        keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "running")]
+        arguments: list[str | float] = [batch.number, _name(batch), objects, size_bytes, self._expires_s]
+        return bool(self._progress(keys=keys, args=arguments))
+
+    def account(self, batch: BatchMessage, outcome: BatchOutcome) -> bool:
+        """
+        Count how *batch* ended; False if it was counted before, and then nothing changes.
+
+        To be called only when everything that the outcome says is durable.
+        """
+        keys = [_key(batch.job_id), _done(batch), *(_key(batch.job_id, part) for part in ("running", "failures"))]
+        counts = [outcome.copied, outcome.present, len(outcome.failures), outcome.bytes_copied]
+        planned = [len(batch.sizes), sum(batch.sizes), int(batch.series == PLAN)]
+        kept = [json.dumps(asdict(failure)) for failure in outcome.failures[:FAILURES_KEPT]]
+        arguments: list[str | float] = [batch.number, _name(batch), *counts, *planned, self._expires_s, FAILURES_KEPT, *kept]
+        return bool(self._account(keys=keys, args=arguments))
+
+    def unaccounted(self, job_id: str, batches: int) -> list[int]:
+        """Return the numbers of those of the plan's *batches* that are not accounted for."""
+        return [int(number) for number in self._unaccounted(keys=[_key(job_id, f"done:{PLAN}")], args=[batches])]
+
+    def failures(self, job_id: str) -> list[Failure]:
+        """Return the failed objects, the first `FAILURES_KEPT` of them."""
+        lines: Iterable[Any] = self._redis.lrange(_key(job_id, "failures"), 0, -1)
+        return [Failure(**json.loads(line)) for line in lines]
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return where the job stands, in one consistent reading. Raises `UnknownJob`."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(_key(job_id))
+            pipe.hgetall(_key(job_id, "running"))
+            record, running = pipe.execute()
+        if not record:
+            raise UnknownJob(job_id)
+        inside = [value.split() for name, value in running.items() if name.startswith(f"{PLAN}:")]
+
+        def count(name: str) -> int:
+            return int(record.get(name, 0))
+
+        return JobStatus(
+            job_id=job_id,
+            snapshot_id=json.loads(record["request"])["snapshot_id"],
+            state=State(record["state"]),
+            error=record.get("error", ""),
+            objects_total=count("objects_total"),
+            bytes_total=count("bytes_total"),
+            batches_total=count("batches_total"),
+            batches_done=count("batches_done"),
+            objects_settled=count("objects_settled") + sum(int(objects) for objects, _ in inside),
+            bytes_settled=count("bytes_settled") + sum(int(size) for _, size in inside),
+            copied=count("copied"),
+            present=count("present"),
+            failed=count("failed"),
+            healed=count("healed"),
+            bytes_copied=count("bytes_copied"),
+            to_copy=count("to_copy"),
+            bytes_to_copy=count("bytes_to_copy"),
+            submitted_at=float(record.get("submitted_at", 0)),
+            started_at=float(record.get("started_at", 0)),
+            ended_at=float(record.get("ended_at", 0)),
+        )
+
+
+def _key(job_id: str, part: str = "") -> str:
+    return f"snapferry:job:{job_id}:{part}" if part else f"snapferry:job:{job_id}"
+
+
+def _done(batch: BatchMessage) -> str:
+    return _key(batch.job_id, f"done:{batch.series}")
+
+
+def _name(batch: BatchMessage) -> str:
+    return f"{batch.series}:{batch.number}"

@@ -1,0 +1,38 @@
+"""
+Celery's Redis result backend, patient through an outage of Redis.
+
+Counting a finished part of a chord is one Lua call on a connection that does
+not retry. While Redis restarts, that call fails, the part is recorded as
+failed though its work is done, and the chord is dead. Waiting instead of
+failing keeps it alive; counting the same part twice is harmless, for Celery
+5.7 counts each part once by its id.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+
+from .connection import OUTAGE
+
+# Well below the visibility timeout, after which another worker runs the part again anyway.
+PATIENCE_S = 900.0
+
+
+class PatientRedisBackend(RedisBackend):
+    """As `RedisBackend`, but a part of a chord is counted when Redis is back, not lost."""
+
+    def on_chord_part_return(self, request: Any, state: Any, result: Any, propagate: Any = None, **kwargs: Any) -> Any:
+        """Count a finished part. Raises what Redis raised once it was away for `PATIENCE_S` seconds."""
+        deadline = time.monotonic() + PATIENCE_S
+        pause = 0.1
+        while True:
+            try:
+                return super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
+            except OUTAGE:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(pause * 2, 5.0)

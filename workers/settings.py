@@ -1,0 +1,91 @@
+"""
+Settings: the one place that reads the environment, and what each variable means.
+
+Everything below takes arguments. An entry point calls `Settings.from_environment`
+once and hands the result on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Side = Literal["from", "to"]
+
+_PREFIX = "SNAPFERRY_"
+
+
+class InvalidSettings(Exception):
+    """The configuration cannot be used; the message says which variable, and why, in one line."""
+
+
+class Settings(BaseModel):
+    """
+    How this process takes part in the fleet.
+
+    Each field is read from ``SNAPFERRY_<FIELD>``. Durations are in seconds,
+    sizes in bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    broker_url: str | None = None
+    """``redis://``, ``rediss://`` or ``unix://`` URL of the Redis that holds queue, ledger and chords."""
+
+    batch_objects: int = Field(1000, ge=1, le=10_000)
+    """At most this many objects travel in one task."""
+
+    batch_bytes: int = Field(64 * 1024**2, ge=1)
+    """At most this many bytes travel in one task; a larger object travels alone."""
+
+    visibility_timeout: int = Field(1800, ge=60)
+    """After this long without an acknowledgement Redis hands a task out again. One value for the whole fleet."""
+
+    job_expires: int = Field(30 * 86400, ge=3600)
+    """A job's ledger is kept for this long after its last change."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
+        """
+        Read the settings; *overrides* that are not None win over the environment.
+
+        Raises `InvalidSettings`.
+        """
+        found: dict[str, object] = {
+            name: environ[_PREFIX + name.upper()] for name in cls.model_fields if environ.get(_PREFIX + name.upper())
+        }
+        found.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            settings = cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = _PREFIX + str(first["loc"][0]).upper()
+            raise InvalidSettings(f"{name}: {first['msg']} (found {first['input']!r})") from None
+        if settings.broker_url is not None:
+            check_broker_url(settings.broker_url)
+        return settings
+
+
+def check_broker_url(url: str) -> None:
+    """Raise `InvalidSettings` unless *url* has a scheme of a Redis server. Repeats no password."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in ("redis", "rediss", "unix"):
+        raise InvalidSettings(
+            f"the broker URL must begin with redis://, rediss:// or unix://, this one begins with {scheme[:20]!r}"
+        )
+
+
+def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """
+    Return the S3 options that the environment gives one side of a copy.
+
+    ``SNAPFERRY_FROM_ENDPOINT_URL``, ``_REGION``, ``_PROFILE`` and the same with
+    ``TO``; behind them snapdir's ``SNAPDIR_S3_STORE_ENDPOINT_URL``, which
+    serves both sides. What a URL says itself wins over all of these.
+    """
+    own = {name: environ.get(f"{_PREFIX}{side.upper()}_{name.upper()}") for name in ("endpoint_url", "region", "profile")}
+    own["endpoint_url"] = own["endpoint_url"] or environ.get("SNAPDIR_S3_STORE_ENDPOINT_URL")
+    return own

@@ -1,0 +1,169 @@
+"""
+Copy a batch of objects from one store to another.
+
+Plain functions: no queue, no ledger. Running a batch twice, also at the same
+time as itself, changes nothing: what is present is not copied again, and
+copying the same object twice files the same bytes under the same address.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
+from stores.hashing import CHUNK_BYTES
+from stores.snapshot_store import SnapshotStore
+
+
+# What a destination says of itself and not of one object.
+_REFUSALS = (AccessDenied, StoreFull, StoreNotFound)
+
+
+class Cancelled(Exception):
+    """The job was cancelled while a batch of it ran. What was copied so far stays; nothing is half-visible."""
+
+
+class Progress(Protocol):
+    """Told how a batch gets on, from several threads."""
+
+    def advance(self, objects: int, size_bytes: int) -> None:
+        """
+        Count *objects* more as settled and *size_bytes* more of the planned bytes as dealt with.
+
+        Raises `Cancelled` when the batch should stop.
+        """
+
+
+@dataclass(frozen=True)
+class Failure:
+    """
+    One object that could not be copied, and why.
+
+    *error* is the class's name, *store* the label of the store that it comes
+    from, *detail* what happened there, in words.
+    """
+
+    address: str
+    error: str
+    store: str
+    detail: str
+    transient: bool
+
+    @classmethod
+    def of(cls, address: str, error: StoreError) -> Failure:
+        """Return the failure of the object at *address* by *error*."""
+        return cls(address, type(error).__name__, error.store, error.detail, error.transient)
+
+
+@dataclass
+class BatchOutcome:
+    """
+    How the objects of a batch ended: each is counted in exactly one of copied, present and failures.
+
+    *bytes_copied* is what was read and written, not what the manifest claimed.
+    """
+
+    copied: int = 0
+    present: int = 0
+    bytes_copied: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def transient_failures(self) -> bool:
+        """Say whether trying the batch again may end better."""
+        return any(failure.transient for failure in self.failures)
+
+
+def copy_batch(
+    source: SnapshotStore,
+    destination: SnapshotStore,
+    objects: Mapping[str, int],
+    progress: Progress,
+    *,
+    concurrency: int | None = None,
+) -> BatchOutcome:
+    """
+    Bring *objects* (address -> advisory size in bytes) to *destination*, those that are not there yet.
+
+    One object that fails stops no other, but a destination that takes nothing
+    is not asked object by object: its refusal is raised. When this returns, every object
+    counted as copied is durable at the destination. Raises `StoreError` if the
+    destination refuses or does not say what it holds, `Cancelled`; then some objects may
+    have been copied. May be called again.
+    """
+    outcome = BatchOutcome()
+    needed = destination.objects_needed(objects)
+    outcome.present = len(objects) - len(needed)
+    progress.advance(outcome.present, sum(objects.values()) - sum(objects[address] for address in needed))
+
+    def copy(address: str) -> int | Failure:
+        return _copy_object(source, destination, address, objects[address], progress)
+
+    flights = min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
+    for ended in _in_flight(copy, needed, flights):
+        if isinstance(ended, Failure):
+            outcome.failures.append(ended)
+        else:
+            outcome.copied += 1
+            outcome.bytes_copied += ended
+    if outcome.copied:
+        destination.flush()
+    return outcome
+
+
+def _in_flight(
+    copy: Callable[[str], int | Failure], addresses: list[str], flights: int
+) -> list[int | Failure]:
+    """Run *copy* for each address, *flights* at once. The first exception stops the rest and is raised."""
+    if flights <= 1:
+        return [copy(address) for address in addresses]
+    stopped = threading.Event()
+
+    def unless_stopped(address: str) -> int | Failure:
+        if stopped.is_set():
+            raise Cancelled
+        try:
+            return copy(address)
+        except BaseException:
+            stopped.set()
+            raise
+
+    with ThreadPoolExecutor(flights) as pool:
+        return list(pool.map(unless_stopped, addresses))
+
+
+def _copy_object(
+    source: SnapshotStore, destination: SnapshotStore, address: str, size: int, progress: Progress
+) -> int | Failure:
+    counter = _Counter(progress, size)
+    try:
+        length = destination.copy_object(
+            source, address, size_hint=size, on_bytes=counter.add if size > CHUNK_BYTES else None
+        )
+    except StoreError as error:
+        if isinstance(error, _REFUSALS) and error.store == destination.label:
+            raise
+        counter.settle()
+        return Failure.of(address, error)
+    counter.settle()
+    return length
+
+
+class _Counter:
+    """Count one object's planned bytes, neither more nor less than its advisory size in the end."""
+
+    def __init__(self, progress: Progress, size: int) -> None:
+        self._progress = progress
+        self._left = size
+
+    def add(self, size_bytes: int) -> None:
+        counted = min(size_bytes, self._left)
+        self._left -= counted
+        self._progress.advance(0, counted)
+
+    def settle(self) -> None:
+        self._progress.advance(1, self._left)
