@@ -50,7 +50,10 @@ def plan_job(app: Celery, ledger: Ledger, job_id: str) -> str:
     batches = list(pack(objects, max_objects=request.batch_objects, max_bytes=request.batch_bytes))
     if not ledger.plan(job_id, objects=len(objects), size_bytes=sum(objects.values()), batches=len(batches)):
         return "the job has ended already"
-    hand_out(app, request, batches, series=PLAN, of=len(batches), turn=0)
+    # A plan that is delivered again, because its first run was cut off, hands out only what is missing.
+    missing = set(ledger.unaccounted(job_id, len(batches)))
+    wanted = [batch for batch in batches if batch.number in missing]
+    hand_out(app, request, wanted, series=PLAN, of=len(batches), turn=0)
     return f"{len(objects)} objects in {len(batches)} batches"
 
 

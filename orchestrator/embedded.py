@@ -172,6 +172,8 @@ def _keep(
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Whatever the parts leave in temporary files goes with the folder.
+        tempfile.tempdir = folder
         _redirect(folder, log_to_stderr)
         group = _start_server(server, folder)
         os.write(reports, f"{group}\n".encode())

@@ -30,12 +30,12 @@ RETRY_BASE_S = 2
 def register(app: Celery, settings: Settings) -> None:
     """Add the orchestrator's tasks to *app*."""
 
-    @app.task(name="snapferry.plan_job", bind=True, max_retries=MAX_RETRIES)
+    @app.task(shared=False, name="snapferry.plan_job", bind=True, max_retries=MAX_RETRIES)
     def plan(self: Task, job_id: str) -> str:
         ledger = ledger_of(settings)
         return run_step(self, ledger, job_id, lambda: plan_job(app, ledger, job_id))
 
-    @app.task(name="snapferry.commit_snapshot", bind=True, max_retries=MAX_RETRIES)
+    @app.task(shared=False, name="snapferry.commit_snapshot", bind=True, max_retries=MAX_RETRIES)
     def commit(self: Task, job_id: str, turn: int) -> str:
         ledger = ledger_of(settings)
         return run_step(self, ledger, job_id, lambda: conclude_job(app, ledger, job_id, turn))

@@ -32,6 +32,11 @@ SPOOL_BYTES = 16 * 1024 * 1024
 # Only a text up to this size is put into its canonical form when it does not hash to its id.
 CANONICALISE_BYTES = 256 * 1024 * 1024
 
+# The real snapdir reads a SIZE into 64 bits, and refuses a manifest with a larger one.
+LARGEST_SIZE = 2**64 - 1
+
+_ZERO = ord("0")
+
 _is_checksum = re.compile(rb"[0-9a-f]{64}").fullmatch
 _is_foreign_checksum = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128}").fullmatch
 
@@ -53,14 +58,14 @@ class Entry(NamedTuple):
 def render(entries: Iterable[Entry]) -> bytes:
     """Return the manifest that lists *entries*: sorted by the bytes of their paths."""
     lines = sorted((entry.path.encode(), entry.render().encode()) for entry in entries)
-    return b"".join(line + b"\n" for _, line in lines)
+    return b"\n".join(line for _, line in lines) + b"\n"
 
 
 def canonical(text: bytes) -> bytes:
     """Return *text* as it is stored and hashed: no comments, no empty lines, sorted, one line end each."""
     lines = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
     lines.sort(key=_path_of)
-    return b"".join(line + b"\n" for line in lines)
+    return b"\n".join(lines) + b"\n"
 
 
 def _path_of(line: bytes) -> bytes:
@@ -161,19 +166,25 @@ class Manifest:
 
     def _fields(self) -> Iterator[list[bytes]]:
         """Yield the five fields of each line, checked."""
+        if not self.length:
+            raise ManifestSyntaxError(self._label, self.id, "the manifest is empty, not even a line end is in it")
         last = b""
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
             fields = line[:-1].split(b" ", 4)
             if len(fields) != 5:
+                if self.length == 1 and line == b"\n":
+                    return  # the manifest of a snapshot without entries
                 raise self._bad(number, "is not 'TYPE PERMISSIONS CHECKSUM SIZE PATH'", line)
-            kind, _, checksum, size, path = fields
+            kind, permissions, checksum, size, path = fields
             if kind == b"F":
                 if not _is_checksum(checksum):
                     raise self._bad_checksum(number, checksum, line)
             elif kind != b"D":
                 raise self._bad(number, "does not begin with F or D", line)
-            if not size.isdigit() or len(size) > 20:
+            if not permissions:
+                raise self._bad(number, "has no PERMISSIONS", line)
+            if not size.isdigit() or (len(size) > 1 and (size[0] == _ZERO or int(size) > LARGEST_SIZE)):
                 raise self._bad(number, "has a SIZE that is not a number of bytes", line)
             if not path:
                 raise self._bad(number, "has no PATH", line)

@@ -24,6 +24,7 @@ from .errors import (
     ManifestMissing,
     ObjectMissing,
     StoreError,
+    StoreNotFound,
 )
 from .hashing import CHUNK_BYTES, HashingReader, digest
 from .manifest import Manifest
@@ -246,7 +247,7 @@ class SnapshotStore(StreamStore):
         try:
             with self.read_manifest(snapshot_id):
                 return True
-        except (ManifestMissing, IntegrityError):
+        except (ManifestMissing, IntegrityError, StoreNotFound):
             return False
 
     def list_manifest_ids(self) -> list[str]:

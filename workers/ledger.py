@@ -109,8 +109,11 @@ return 1
 """
 
 _ADVANCE = """
+local rank = {queued = 0, planning = 1, copying = 2, committing = 3, done = 4, failed = 4, cancelled = 4}
 local state = redis.call('HGET', KEYS[1], 'state')
-if not state or state == 'done' or state == 'failed' or state == 'cancelled' then return 0 end
+if not state or rank[state] == 4 then return 0 end
+local heals = state == 'committing' and ARGV[1] == 'copying'
+if rank[ARGV[1]] < rank[state] and not heals then return 1 end
 redis.call('HSET', KEYS[1], 'state', ARGV[1])
 for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1
@@ -205,9 +208,11 @@ class Ledger:
 
     def advance(self, job_id: str, state: State, **fields: str | int | float) -> bool:
         """
-        Move the job to *state* and set *fields*; say whether that happened.
+        Move the job to *state* and set *fields*; say whether the job is still alive for it.
 
-        False means that the job is in a final state already, or unknown.
+        False means that the job is in a final state already, or unknown. A
+        step that is delivered late does not move the job back: nothing changes
+        then, and the step may go on.
         """
         if state.final:
             fields["ended_at"] = time.time()

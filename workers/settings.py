@@ -41,7 +41,7 @@ class Settings(BaseModel):
     batch_bytes: int = Field(64 * 1024**2, ge=1)
     """At most this many bytes travel in one task; a larger object travels alone."""
 
-    visibility_timeout: int = Field(1800, ge=60)
+    visibility_timeout: int = Field(1800, ge=5)
     """After this long without an acknowledgement Redis hands a task out again. One value for the whole fleet."""
 
     job_expires: int = Field(30 * 86400, ge=3600)

@@ -39,7 +39,7 @@ REPORT_EVERY_S = 0.25
 def register(app: Celery, settings: Settings) -> None:
     """Add the worker's tasks to *app*."""
 
-    @app.task(name="snapferry.copy_batch", bind=True, max_retries=MAX_RETRIES)
+    @app.task(shared=False, name="snapferry.copy_batch", bind=True, max_retries=MAX_RETRIES)
     def copy(self: Task[..., Any], message: dict[str, Any]) -> str:
         return run_batch(self, BatchMessage.model_validate(message), ledger_of(settings))
 

@@ -221,12 +221,13 @@ class FileBackend(Backend):
         Parent first: below some millions of objects both are mostly new, and what is above them is not.
         """
         parent = folder.rpartition("/")[0]
-        try:
-            os.mkdir(parent, dir_fd=root)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            self._make_folder(root, parent)
+        if parent:
+            try:
+                os.mkdir(parent, dir_fd=root)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:
+                self._make_folder(root, parent)
         try:
             os.mkdir(folder, dir_fd=root)
         except FileExistsError:

@@ -1,0 +1,31 @@
+"""
+Fail if a test run left something out: no_skips.py REPORT, where REPORT is pytest's --junitxml.
+
+A skipped test looks like a passed one at a glance. Tests that are expected to
+fail (xfail) did run, and count as run.
+"""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+
+
+def main() -> None:
+    """Read the report and exit 1 with the list of what was skipped, or if nothing ran at all."""
+    cases = list(ET.parse(sys.argv[1]).iter("testcase"))
+    skipped = [
+        f"{case.get('classname')}::{case.get('name')}: {skip.get('message')}"
+        for case in cases
+        for skip in case.iter("skipped")
+        if skip.get("type") != "pytest.xfail"
+    ]
+    if not cases:
+        sys.exit("no test ran")
+    if skipped:
+        sys.exit("\n".join([f"{len(skipped)} of {len(cases)} tests were skipped:", *skipped]))
+    print(f"{len(cases)} tests, none skipped")
+
+
+if __name__ == "__main__":
+    main()

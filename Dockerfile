@@ -1,0 +1,38 @@
+# One image for every role: `snapferry orchestrator`, `snapferry worker`, `celery ... flower`.
+# What is healthy differs by role, so the health checks are in docker-compose.yml.
+
+ARG PYTHON_IMAGE=python:3.12-slim
+
+# The wheel.
+FROM ${PYTHON_IMAGE} AS wheel
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+COPY .ci/constraints-build.txt .ci/
+RUN pip install --require-hashes --only-binary :all: -r .ci/constraints-build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY stores stores
+COPY workers workers
+COPY orchestrator orchestrator
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
+
+# The environment: every package is checked against its hash.
+FROM ${PYTHON_IMAGE} AS environment
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/snapferry
+COPY .ci/constraints-runtime.txt /tmp/
+RUN /opt/snapferry/bin/pip install --require-hashes --only-binary :all: -r /tmp/constraints-runtime.txt
+COPY --from=wheel /dist /dist
+RUN /opt/snapferry/bin/pip install --no-deps /dist/*.whl
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="snapferry" org.opencontainers.image.licenses="MIT"
+# /stores is for file:// stores; a new volume takes over its owner.
+RUN groupadd --gid 10001 snapferry \
+    && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin snapferry \
+    && install -d -o snapferry -g snapferry /stores
+COPY --from=environment /opt/snapferry /opt/snapferry
+ENV PATH=/opt/snapferry/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /home/snapferry
+ENTRYPOINT []
+CMD ["snapferry", "--help"]

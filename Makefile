@@ -1,0 +1,63 @@
+# `make demo` and `make test` need Python 3.11 or later and make; everything else goes into .venv.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.PHONY: help demo test test-slow lint format lock bench bench-quick build clean runtime venv
+
+# The scripts of the environment first: the tests start `snapferry`, `celery` and `rclone` by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# PYTHON=/path/to/python3 chooses the interpreter that .venv is made with.
+export PYTHON
+# ARGS are handed on: make test ARGS="-k manifest -x"
+ARGS =
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+demo: runtime ## copy a sample snapshot from one store to another, and look at the result (seconds)
+	@.ci/demo
+
+test: venv ## run the tests
+	python -m pytest $(ARGS)
+
+test-slow: venv ## run the tests that take minutes
+	python -m pytest -m slow --timeout=1800 $(ARGS)
+
+lint: venv ## check style, types and the direction of imports
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports --no-logo
+
+format: venv ## put the code into its format
+	ruff check --fix
+	ruff format
+
+bench-quick: venv ## run the benchmarks in small (minutes)
+	python -m benchmarks --quick $(ARGS)
+
+bench: venv ## run the benchmarks
+	python -m benchmarks $(ARGS)
+
+build: venv ## build the wheel and the source archive into dist/
+	python -m hatchling build
+
+# UPGRADE=--upgrade takes the newest versions that pyproject.toml allows; without it, only what must change does.
+UPGRADE =
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links
+
+lock: venv ## write exact versions and hashes to .ci/constraints*.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --group build --group test --group lint -o .ci/constraints.txt
+	$(LOCK) pyproject.toml -c .ci/constraints.txt -o .ci/constraints-runtime.txt
+	$(LOCK) --group build -c .ci/constraints.txt -o .ci/constraints-build.txt
+
+clean: ## remove everything that was made here
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+runtime:
+	@.ci/setup runtime
+
+venv:
+	@.ci/setup all

@@ -1,0 +1,40 @@
+"""The command lines of both sides, with an environment that holds nothing of the caller's settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from .measure import Command
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+# `benchmarks.peer` says this; importing it here would import `snapdir` into this process.
+PEER_IS_DONE: Final = "peer-is-done"
+
+_FOREIGN: Final = ("SNAPFERRY_", "SNAPDIR_", "AWS_", "CELERY_")
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment, without settings of either side, and with *more*."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+def ours(*arguments: str, more: Mapping[str, str] | None = None) -> Command:
+    """Return the command ``snapferry`` *arguments*."""
+    return Command([sys.executable, "-m", "orchestrator", *arguments], environment(more or {}))
+
+
+def ours_sync(snapshot: str, source: str, destination: str, more: Mapping[str, str] | None = None) -> Command:
+    """Return the command that copies *snapshot* as ours."""
+    return ours("sync", "--from", source, "--to", destination, "--id", snapshot, "-q", more=more)
+
+
+def peer(*arguments: str, cache: Path, more: Mapping[str, str] | None = None) -> Command:
+    """Return the command that does *arguments* (see `benchmarks.peer`) with the real package."""
+    environ = environment({"XDG_CACHE_HOME": str(cache), **(more or {})})
+    return Command([sys.executable, "-m", "benchmarks.peer", *arguments], environ, marker=PEER_IS_DONE)

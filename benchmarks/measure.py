@@ -1,0 +1,255 @@
+"""
+Run a command and measure it: wall time, CPU time, and the memory of all of its processes.
+
+*all of its processes*: the embedded fleet leaves the session and the process
+group of the command. A process belongs to the command when its parent or its
+session's leader does, or when the mark is in the environment it was started with.
+*all of the CPU time*: this process adopts the command's orphans, so that the
+time of those that nobody else waited for is counted as well.
+
+Memory and the adoption of orphans need Linux.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+MARK: Final = "BENCHMARK_MARK"
+SAMPLE_EVERY_S: Final = 0.05
+PATIENCE_S: Final = 5.0
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_KIB: Final = 1024
+
+
+class CommandFailed(Exception):
+    """A command did not do its work; the message shows the end of what it said."""
+
+
+class Memory(NamedTuple):
+    """Bytes in memory. *pss* counts a page that n processes share as 1/n in each, *rss* as a whole one in each."""
+
+    pss: int
+    rss: int
+
+
+@dataclass(frozen=True)
+class Command:
+    """
+    A command line and what it needs in its environment.
+
+    With a *marker* the work is done when the marker is in the output, whatever
+    the exit code; without one, when the exit code is 0.
+    """
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    marker: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of a command took. Memory is 0 where it was not asked for."""
+
+    seconds: float
+    cpu_seconds: float
+    pss_bytes: int = 0
+    rss_bytes: int = 0
+    holders: tuple[tuple[str, int], ...] = ()
+    """Each process at the moment of the highest PSS, with its PSS in bytes."""
+
+
+def run(command: Command, *, memory: bool = False) -> Run:
+    """Run *command* to its end. Raises `CommandFailed`; however this ends, no process of it is left."""
+    environment = {**command.environment, MARK: uuid.uuid4().hex}
+    with tempfile.TemporaryFile() as output:
+        _adopt_orphans(True)
+        before, started = _cpu_of_children(), time.monotonic()
+        process = subprocess.Popen(
+            command.arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        tree = ProcessTree(process.pid, environment[MARK])
+        try:
+            if memory:
+                with PeakMemory(tree) as peak:
+                    process.wait()
+            else:
+                peak = None
+                process.wait()
+            seconds = time.monotonic() - started
+        finally:
+            _end(process, tree)
+            _adopt_orphans(False)
+        cpu = _cpu_of_children() - before
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    done = command.marker in said if command.marker else process.returncode == 0
+    if not done:
+        shown = " ".join(command.arguments)
+        raise CommandFailed(f"exit code {process.returncode} of: {shown}\n{said[-2000:]}")
+    if peak is None:
+        return Run(seconds, cpu)
+    return Run(seconds, cpu, peak.highest.pss, peak.highest.rss, peak.holders)
+
+
+class _Seen(NamedTuple):
+    parent: int
+    session: int
+    started: str
+
+
+class ProcessTree:
+    """The processes of one command: *root*, what came from it, and what carries *mark* in its environment."""
+
+    def __init__(self, root: int, mark: str) -> None:
+        self._root = root
+        self._mark = f"{MARK}={mark}".encode()
+        self._members: dict[int, str] = {}
+        self._strangers: dict[int, str] = {}
+
+    def members(self) -> set[int]:
+        """Return the ids of those that live now. One that belonged once belongs until it ends."""
+        seen = _processes()
+        self._members = {p: s for p, s in self._members.items() if p in seen and seen[p].started == s}
+        for process, found in seen.items():
+            if process in self._members or self._strangers.get(process) == found.started:
+                continue
+            if process == self._root or self._is_marked(process):
+                self._members[process] = found.started
+            else:
+                self._strangers[process] = found.started
+        grown = True
+        while grown:
+            grown = False
+            for process, found in seen.items():
+                if process not in self._members and (
+                    found.parent in self._members or found.session in self._members
+                ):
+                    self._members[process] = found.started
+                    grown = True
+        return set(self._members)
+
+    def _is_marked(self, process: int) -> bool:
+        try:
+            return self._mark in Path(f"/proc/{process}/environ").read_bytes()
+        except OSError:
+            return False
+
+
+class PeakMemory:
+    """The highest memory of a process tree within a ``with`` block, sampled in a thread."""
+
+    def __init__(self, tree: ProcessTree, *, every_s: float = SAMPLE_EVERY_S) -> None:
+        self.highest = Memory(0, 0)
+        self.holders: tuple[tuple[str, int], ...] = ()
+        self._tree = tree
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(self._every_s):
+            parts = {process: memory_of(process) for process in self._tree.members()}
+            now = total(parts.values())
+            if now.pss > self.highest.pss:
+                self.holders = tuple((_name(process), part.pss) for process, part in sorted(parts.items()))
+            self.highest = Memory(max(now.pss, self.highest.pss), max(now.rss, self.highest.rss))
+
+
+def memory_of(process: int) -> Memory:
+    """Return what *process* has in memory now; nothing if it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return Memory(0, 0)
+    sizes = {name: int(value.split()[0]) * _KIB for name, _, value in (line.partition(":") for line in lines)}
+    return Memory(sizes.get("Pss", 0), sizes.get("Rss", 0))
+
+
+def total(parts: Iterable[Memory]) -> Memory:
+    """Return the sums."""
+    known = list(parts)
+    return Memory(sum(part.pss for part in known), sum(part.rss for part in known))
+
+
+def available_memory() -> int:
+    """Return how many bytes new work can have without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * _KIB
+    return 0
+
+
+def _processes() -> dict[int, _Seen]:
+    found = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with suppress(OSError):
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                found[int(name)] = _Seen(int(fields[1]), int(fields[3]), fields[19])
+    return found
+
+
+def _name(process: int) -> str:
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        return " ".join([os.path.basename(words[0]), *words[1:4]]).strip()
+    except OSError:
+        return "ended"
+
+
+def _end(process: subprocess.Popen[bytes], tree: ProcessTree) -> None:
+    """Make sure that no process of the command is left, and collect those that nobody waited for."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while members := tree.members():
+        for member in members:
+            if time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(member, os.WNOHANG)
+        time.sleep(0.01)
+
+
+def _adopt_orphans(adopt: bool) -> None:
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,48 @@
+"""
+The other side: one process that does one thing with the real `snapdir` package.
+
+    python -m benchmarks.peer push DIRECTORY STORE
+    python -m benchmarks.peer sync ID FROM TO
+    python -m benchmarks.peer import
+
+The package can crash while the interpreter ends, after its work is done. So
+the last thing said is a marker, and who runs this looks for it. What `push`
+made is in the words after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+
+import snapdir
+
+DONE = "peer-is-done"
+
+
+async def push(directory: str, store: str) -> str:
+    return str(await snapdir.push(directory, snapdir.StoreUri(store)))
+
+
+async def sync(snapshot: str, source: str, destination: str) -> str:
+    await snapdir.sync(snapdir.SnapshotId(snapshot), snapdir.StoreUri(source), snapdir.StoreUri(destination))
+    return snapshot
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    match sys.argv[1:]:
+        case ["push", directory, store]:
+            said = asyncio.run(push(directory, store))
+        case ["sync", snapshot, source, destination]:
+            said = asyncio.run(sync(snapshot, source, destination))
+        case ["import"]:
+            said = ""
+        case _:
+            sys.exit(__doc__)
+    print(DONE, said, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Where a contract can be tried: one empty place per kind of store."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from stores.address import MANIFESTS, OBJECTS, address_of
+from stores.backends.file import FileBackend
+from stores.backends.memory import MemoryBackend
+from stores.urls import open_backend, parse_url
+from tests.conformance.contract import MakePlace, Place
+from tests.servers import S3Server
+
+@pytest.fixture
+def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> MakePlace:
+    """Make a new place of a kind, as often as is wanted."""
+    numbers = itertools.count()
+
+    def make(kind: str) -> Place:
+        if kind == "memory":
+            return _memory(f"{kind}-{next(numbers)}")
+        if kind == "file":
+            return _file(tmp_path / f"store-{next(numbers)}")
+        return _s3(request.getfixturevalue({"rclone": "rclone_memory_s3", "moto": "moto_s3"}[kind]))
+
+    return make
+
+
+def _memory(name: str) -> Place:
+    backend = MemoryBackend(name)
+
+    def leftovers() -> list[str]:
+        found = list(backend._files)
+        return [key for key in found if not (address_of(key, OBJECTS) or address_of(key, MANIFESTS))]
+
+    return Place(backend, leftovers)
+
+
+def _file(root: Path) -> Place:
+    root.mkdir()
+    return Place(
+        FileBackend(str(root)),
+        lambda: [str(path) for path in root.rglob("*") if path.name.startswith(".tmp-")],
+    )
+
+
+def _s3(server: S3Server) -> Place:
+    bucket = server.make_bucket()
+    backend = open_backend(parse_url(server.url(bucket, "some/prefix")))
+    return Place(backend, lambda: server.unfinished_uploads(bucket))

@@ -1,0 +1,34 @@
+"""The S3 backend on moto's server, which shares no code with rclone's."""
+
+from __future__ import annotations
+
+import pytest
+
+from stores.base import Backend
+from stores.urls import open_backend, parse_url
+from tests.conformance.contract import (
+    BackendContract,
+    MissingStoreContract,
+    SplitStoreContract,
+    StoreContract,
+)
+from tests.servers import S3Server
+
+
+class TestS3BackendOnMoto(BackendContract):
+    kind = "moto"
+
+
+class TestMissingBucketOnMoto(MissingStoreContract):
+    @pytest.fixture
+    def absent(self, moto_s3: S3Server) -> Backend:
+        return open_backend(parse_url(moto_s3.url("bucket-that-is-not-there")))
+
+
+class TestStoreOnMoto(StoreContract):
+    kind = "moto"
+
+
+class TestStoreSplitBetweenTwoServers(SplitStoreContract):
+    kind = "moto"
+    manifests_kind = "rclone"

@@ -1,0 +1,94 @@
+"""The servers of a test session, each started when the first test asks for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests import servers
+from tests.servers import S3Server
+
+
+# The contracts hold assertions, but are not test modules themselves.
+pytest.register_assert_rewrite("tests.conformance.contract")
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with servers.rclone_s3_server(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_memory_server() -> Iterator[S3Server]:
+    with servers.rclone_s3_server(None) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server_() -> Iterator[S3Server]:
+    with servers.moto_s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set what S3 clients need in this process; return it for others."""
+    for name in servers.UNSET_FOR_S3:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in servers.S3_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return dict(servers.S3_ENVIRONMENT)
+
+
+@pytest.fixture
+def rclone_s3(rclone_server: S3Server, s3_environment: dict[str, str]) -> S3Server:
+    """rclone's S3 server on a directory: what is in a bucket can be looked at, and damaged, as files."""
+    return rclone_server
+
+
+@pytest.fixture
+def rclone_memory_s3(rclone_memory_server: S3Server, s3_environment: dict[str, str]) -> S3Server:
+    """rclone's S3 server on its own memory: the fast one."""
+    return rclone_memory_server
+
+
+@pytest.fixture
+def moto_s3(moto_server_: S3Server, s3_environment: dict[str, str]) -> S3Server:
+    """moto's S3 server: a second implementation, much slower."""
+    return moto_server_
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    with servers.redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty Redis."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _close_s3_clients() -> Iterator[None]:
+    """Close the connections that S3 backends keep for the life of a process: warnings are errors here."""
+    yield
+    if s3 := sys.modules.get("stores.backends.s3"):
+        for client in s3._clients.values():
+            client.close()
+
+
+@pytest.fixture
+def file_root(tmp_path: Path) -> Path:
+    """An empty directory that is a store."""
+    root = tmp_path / "store"
+    root.mkdir()
+    return root

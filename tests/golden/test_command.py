@@ -1,0 +1,136 @@
+"""The whole product against the real snapdir: the command copies, snapdir verifies and pulls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stores.address import manifest_key
+from tests.golden.conftest import Snapshot
+from tests.golden.files import contents, manifests_in
+from tests.golden.oracle import Oracle, Refused
+from tests.integration.processes import snapferry
+from tests.servers import S3Server
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store for both programs: our URL says where its server is, snapdir has it from *environment*."""
+
+    ours: str
+    theirs: str
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What snapdir needs to reach the S3 server."""
+    server: S3Server = request.getfixturevalue("rclone_s3")
+    return {**server.environment, "SNAPDIR_S3_STORE_ENDPOINT_URL": server.endpoint}
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str, str], Place]:
+    """Return a new store of a kind, `file` or `s3`."""
+
+    def make(kind: str, name: str) -> Place:
+        if kind == "file":
+            return Place(f"file://{tmp_path}/{name}", f"file://{tmp_path}/{name}")
+        server: S3Server = request.getfixturevalue("rclone_s3")
+        bucket = server.make_bucket()
+        return Place(server.url(bucket, "some/prefix"), f"s3://{bucket}/some/prefix")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("here", "there"), [("file", "file"), ("file", "s3"), ("s3", "file"), ("s3", "s3")], ids="->".join
+)
+def test_what_the_command_copied_snapdir_verifies_and_pulls(
+    here: str,
+    there: str,
+    place: Callable[[str, str], Place],
+    environment: dict[str, str],
+    everything_snapshot: Snapshot,
+    tmp_path: Path,
+) -> None:
+    oracle = Oracle(tmp_path / "cache", environment)
+    source, destination = place(here, "source"), place(there, "destination")
+    snapshot = oracle.push(everything_snapshot.tree, source.theirs)
+    with everything_snapshot.open().read_manifest(snapshot) as manifest:
+        objects = len(manifest.objects())
+
+    command = ["sync", "--from", source.ours, "--to", destination.ours, "--id", snapshot, "--json"]
+    first = snapferry(*command, env=environment)
+    again = snapferry(*command, env=environment)
+
+    assert first.code == 0, first.err
+    assert first.document["state"] == "done"
+    assert first.document["objects"]["copied"] == first.document["objects"]["total"] == objects
+    assert again.code == 0, again.err
+    assert again.document["objects"]["copied"] == 0
+    assert again.document["objects"]["present"] == objects
+    fresh = Oracle(tmp_path / "fresh cache", environment)
+    assert fresh.verify(snapshot, destination.theirs)
+    fresh.pull(snapshot, destination.theirs, tmp_path / "pulled")
+    oracle.pull(snapshot, everything_snapshot.url, tmp_path / "expected")
+    assert contents(tmp_path / "pulled") == contents(tmp_path / "expected")
+
+
+def test_the_command_and_snapdir_sync_write_the_same_files_with_the_same_modes(
+    everything_snapshot: Snapshot, oracle: Oracle, tmp_path: Path
+) -> None:
+    oracle.sync(everything_snapshot.id, everything_snapshot.url, f"file://{tmp_path}/theirs")
+
+    ended = snapferry(
+        "sync", "--from", everything_snapshot.url, "--to", f"{tmp_path}/ours", "--id", everything_snapshot.id
+    )
+
+    assert ended.code == 0, ended.err
+    assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
+
+
+def test_snapdir_does_not_see_the_snapshot_when_the_command_failed(
+    everything_snapshot: Snapshot, oracle: Oracle, tmp_path: Path
+) -> None:
+    """All but the one corrupt object are at the destination then, and another run takes it from there."""
+    oracle.sync(everything_snapshot.id, everything_snapshot.url, f"file://{tmp_path}/source")
+    victim = max((tmp_path / "source" / ".objects").rglob("*"), key=lambda path: path.stat().st_size)
+    right = victim.read_bytes()
+    victim.write_bytes(right[:-1] + b"!")
+    command = ["sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", everything_snapshot.id]
+
+    failed = snapferry(*command, "--json")
+
+    assert failed.code == 1
+    assert failed.document["state"] == "failed"
+    assert [error["error"] for error in failed.document["errors"]] == ["IntegrityError"]
+    assert failed.document["objects"]["copied"] == failed.document["objects"]["total"] - 1
+    assert manifests_in(tmp_path / "ours") == []
+    with pytest.raises(Refused):
+        oracle.verify(everything_snapshot.id, f"file://{tmp_path}/ours")
+
+    victim.write_bytes(right)
+    healed = snapferry(*command, "--json")
+    assert healed.document["objects"]["copied"] == 1
+    assert oracle.verify(everything_snapshot.id, f"file://{tmp_path}/ours")
+
+
+def test_the_command_names_the_line_of_a_manifest_that_it_cannot_read(
+    everything_snapshot: Snapshot, tmp_path: Path
+) -> None:
+    from stores.hashing import digest
+
+    text = b"D 755 " + everything_snapshot.id.encode() + b" 0 ./\nF 644 x\n"
+    path = tmp_path / "source" / manifest_key(digest(text))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text)
+
+    ended = snapferry("sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text))
+
+    assert ended.code == 1
+    assert "ManifestSyntaxError" in ended.err
+    assert "line 2 of the manifest" in ended.err
+    assert not (tmp_path / "ours").exists()

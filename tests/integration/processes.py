@@ -1,0 +1,194 @@
+"""Commands and fleets in processes of their own, found again by a mark in their environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MARK = "SNAPFERRY_TEST_MARK"
+REPOSITORY = Path(__file__).parents[2]
+
+
+def until(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) -> Any:
+    """Return the condition's first true value; fail the test after *timeout_s* seconds."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without anything that steers snapferry, plus *extra* and a mark."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SNAPFERRY_", "SNAPDIR_"))
+    }
+    return kept | {"PYTHONPATH": str(REPOSITORY), MARK: uuid.uuid4().hex} | dict(extra or {})
+
+
+@dataclass
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+    mark: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on standard output."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+def snapferry(*arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Finished:
+    """Run the command line to its end."""
+    own = environment(env)
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *arguments],
+        env=own,
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+    return Finished(ended.returncode, ended.stdout, ended.stderr, own[MARK])
+
+
+@contextmanager
+def started(
+    *command: str, env: Mapping[str, str] | None = None, log: Path | None = None
+) -> Iterator[Started]:
+    """Start a command; whatever is left of it at the end is killed, and only that."""
+    own = environment(env)
+    out = log.open("ab") if log else subprocess.PIPE
+    process = subprocess.Popen(
+        [*command],
+        env=own,
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=out,
+        start_new_session=True,
+    )
+    running = Started(process, own[MARK], log, own.get("TMPDIR", ""))
+    try:
+        yield running
+    finally:
+        running.kill_all()
+        process.wait(10)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        if log:
+            out.close()  # type: ignore[union-attr]
+
+
+@dataclass
+class Started:
+    """A command that runs, and everything that it started."""
+
+    process: subprocess.Popen[bytes]
+    mark: str
+    log: Path | None = None
+    folder: str = ""
+
+    def family(self) -> list[int]:
+        """Return the ids of all living processes that bear the command's mark."""
+        return sorted({*marked(self.mark), *(self.about(self.folder) if self.folder else [])})
+
+    @staticmethod
+    def about(folder: str) -> list[int]:
+        """Return the ids of processes that name *folder*: a Redis server writes its title over its environment."""
+        numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [number for number in numbers if f"unixsocket:{folder}/" in command_of(number)]
+
+    def kill_all(self) -> None:
+        """SIGKILL every process of the family."""
+        for number in self.family():
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+    def logged(self) -> str:
+        """Return what the command has written so far."""
+        assert self.log is not None
+        return self.log.read_text(errors="replace")
+
+
+def marked(mark: str) -> list[int]:
+    """Return the ids of living processes whose environment holds *mark*."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if mark.encode() in (entry / "environ").read_bytes() and _state(entry) != "Z":
+                    found.append(int(entry.name))
+    return sorted(found)
+
+
+def command_of(process: int) -> str:
+    """Return a process's command line, empty if it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def children_of(process: int) -> list[int]:
+    """Return the ids of a process's children."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return []
+
+
+def _state(entry: Path) -> str:
+    return (entry / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+@dataclass
+class Fleet:
+    """Worker and orchestrator processes around one Redis."""
+
+    url: str
+    folder: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def orchestrator(self, *arguments: str) -> Iterator[Started]:
+        """Run an orchestrator, ready when this is entered."""
+        with self._role("orchestrator", arguments) as running:
+            yield running
+
+    @contextmanager
+    def worker(self, name: str = "worker", *arguments: str) -> Iterator[Started]:
+        """Run a worker, ready when this is entered."""
+        with self._role("worker", ("--hostname", f"{name}@%h", *arguments), name) as running:
+            yield running
+
+    @contextmanager
+    def _role(self, role: str, arguments: Sequence[str], name: str = "") -> Iterator[Started]:
+        log = self.folder / f"{name or role}-{uuid.uuid4().hex[:6]}.log"
+        command = [sys.executable, "-m", "orchestrator", role, "-c", "2", *arguments]
+        with started(*command, env={"SNAPFERRY_BROKER_URL": self.url, **self.env}, log=log) as running:
+            until(
+                lambda: " ready." in running.logged() or running.process.poll() is not None, f"{role} ready"
+            )
+            assert running.process.poll() is None, running.logged()
+            yield running
+
+    def sync(self, *arguments: str, timeout_s: float = 120.0) -> Finished:
+        """Run ``snapferry sync`` on this fleet."""
+        return snapferry("sync", "--broker", self.url, *arguments, env=self.env, timeout_s=timeout_s)

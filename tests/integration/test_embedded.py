@@ -1,0 +1,325 @@
+"""The embedded default: no broker, nothing installed first, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stores.urls import open_store
+from tests.sample import assert_published_means_complete, make_store, random_files, tree
+
+from .processes import (
+    MARK,
+    REPOSITORY,
+    Started,
+    command_of,
+    environment,
+    marked,
+    snapferry,
+    started,
+    until,
+)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    """A folder for temporary files, so that what is left behind can be seen."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    return folder
+
+
+def sync(source: Path, destination: Path, snapshot: str, *options: str) -> list[str]:
+    return ["sync", "--from", str(source), "--to", f"file://{destination}", "--id", snapshot, *options]
+
+
+def running_sync(source: Path, destination: Path, snapshot: str, temporary: Path):  # type: ignore[no-untyped-def]
+    command = [sys.executable, "-m", "orchestrator", *sync(source, destination, snapshot)]
+    return started(*command, env={"TMPDIR": str(temporary)})
+
+
+def wait_until_copying(destination: Path) -> None:
+    until(lambda: (destination / ".objects").is_dir(), "the first object is written")
+
+
+def assert_gone(running: Started, temporary: Path) -> None:
+    until(lambda: not running.family(), "every process of the fleet is gone")
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_snapshot_is_copied_and_the_store_is_the_same_byte_for_byte(
+    tmp_path: Path, temporary: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(300))
+
+    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot), env={"TMPDIR": str(temporary)})
+
+    assert ended.code == 0, ended.err
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert f"snapshot {snapshot} is published: 301 objects, 301 copied" in ended.out
+    assert marked(ended.mark) == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_bundled_server_serves_where_none_is_on_the_path(tmp_path: Path, temporary: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(20))
+
+    env = {"PATH": "/nowhere", "TMPDIR": str(temporary)}
+    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"), env=env)
+
+    assert ended.code == 0, ended.err
+    assert ended.document["objects"]["copied"] == 21
+
+
+def test_a_long_temporary_path_does_not_break_the_unix_socket(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+
+    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot), env={"TMPDIR": str(long)})
+
+    assert ended.code == 0, ended.err
+
+
+def test_a_second_run_copies_nothing_and_says_so(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(50))
+    snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot))
+
+    again = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+
+    assert again.code == 0
+    assert again.document["objects"] | {"to_copy": 0} == {
+        "total": 51,
+        "copied": 0,
+        "present": 51,
+        "failed": 0,
+        "healed": 0,
+        "to_copy": 0,
+    }
+
+
+def test_a_published_snapshot_with_a_lost_object_is_healed(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(50))
+    snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot))
+    lost = next((tmp_path / "b" / ".objects").rglob("?" * 55))
+    lost.unlink()
+
+    again = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+
+    assert again.document["objects"]["copied"] == 1
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_json_is_the_only_thing_on_standard_output_and_has_every_field(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(10, size=100))
+
+    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+
+    document = ended.document
+    assert document["state"] == "done"
+    assert document["snapshot"] == snapshot
+    assert document["objects"]["total"] == 11
+    assert document["bytes"] == {"total": 1000, "copied": 1000, "to_copy": 0}
+    assert document["errors"] == []
+    assert document["seconds"] > 0
+    assert ended.err == ""
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
+    files = random_files(10, size=100)
+    snapshot = make_store(tmp_path / "a", files)
+    half = open_store(str(tmp_path / "b"))
+    for data in list(files.values())[:4]:
+        from stores.hashing import digest
+
+        half.put_object(digest(data), data)
+    before = tree(tmp_path / "b")
+
+    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--dryrun"))
+
+    assert ended.code == 0
+    assert "would copy 7 of 11 objects, 600 B of 1.0 kB; 4 are present. Nothing was written." in ended.out
+    assert tree(tmp_path / "b") == before
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_dry_run_towards_a_store_that_does_not_exist_does_not_make_it(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+
+    ended = snapferry(*sync(tmp_path / "a", tmp_path / "new", snapshot, "--dryrun"))
+
+    assert "would copy 4 of 4 objects" in ended.out
+    assert not (tmp_path / "new").exists()
+
+
+def test_quiet_prints_nothing(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+
+    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "-q"))
+
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+def test_on_a_terminal_a_bar_shows_the_progress_and_never_passes_100_percent(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(2000))
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *sync(tmp_path / "a", tmp_path / "b", snapshot)],
+        env=environment({"TERM": "xterm", "COLUMNS": "120"}),
+        cwd=REPOSITORY,
+        stderr=slave,
+        stdout=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        while chunk := os.read(master, 4096):
+            shown += chunk
+    except OSError:  # the terminal is closed when its last writer ends
+        pass
+    os.close(master)
+
+    assert process.wait(30) == 0
+    text = shown.decode(errors="replace")
+    shares = [int(word) for word in _before(text, " %")]
+    assert shares, text
+    assert max(shares) == shares[-1] == 100
+    assert shares == sorted(shares)
+    assert "2,001/2,001 objects" in text
+
+
+def _before(text: str, mark: str) -> list[str]:
+    return [part.split()[-1] for part in text.split(mark)[:-1] if part.split() and part.split()[-1].isdigit()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sync_stops_cleanly_and_the_next_one_resumes(
+    tmp_path: Path, temporary: Path, number: signal.Signals
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(8000))
+    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+        wait_until_copying(tmp_path / "b")
+
+        running.process.send_signal(number)
+
+        assert running.process.wait(20) == 130
+        assert running.process.stderr is not None
+        assert b"Run the same command again to resume" in running.process.stderr.read()
+        assert_gone(running, temporary)
+    assert not (tmp_path / "b" / ".manifests").exists()
+    assert [path for path in tree(tmp_path / "b") if ".tmp-" in path] == []
+
+    again = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+
+    assert again.document["objects"]["present"] > 0
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_killed_sync_takes_its_fleet_with_it(tmp_path: Path, temporary: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(8000))
+    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+        wait_until_copying(tmp_path / "b")
+
+        running.process.kill()
+        running.process.wait(10)
+
+        assert_gone(running, temporary)
+    assert_published_means_complete(open_store(str(tmp_path / "b")))
+
+    assert snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot)).code == 0
+    leftovers = [path for path in tree(tmp_path / "b") if ".tmp-" in path]
+    assert {p: d for p, d in tree(tmp_path / "b").items() if p not in leftovers} == tree(tmp_path / "a")
+
+
+def test_a_killed_worker_child_costs_its_batch_again_and_nothing_else(
+    tmp_path: Path, temporary: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(8000))
+    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+        wait_until_copying(tmp_path / "b")
+        # The youngest processes of the family are the pool's children.
+        os.kill(max(running.family()), signal.SIGKILL)
+
+        assert running.process.wait(60) == 0, running.process.stderr and running.process.stderr.read()
+    kept = {path: data for path, data in tree(tmp_path / "b").items() if ".tmp-" not in path}
+    assert kept == tree(tmp_path / "a")
+
+
+@pytest.mark.parametrize("part", ["server", "worker", "keeper"])
+def test_a_dead_part_of_the_fleet_ends_the_command_with_a_reason(
+    tmp_path: Path, temporary: Path, part: str
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(8000))
+    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+        wait_until_copying(tmp_path / "b")
+        owner, keeper, *others = running.family()
+        assert owner == running.process.pid
+        server = next(process for process in others if "unixsocket:" in command_of(process))
+        worker = min(process for process in others if process != server)
+        os.kill({"server": server, "worker": worker, "keeper": keeper}[part], signal.SIGKILL)
+
+        assert running.process.wait(30) == 1
+        assert running.process.stderr is not None
+        said = running.process.stderr.read().decode()
+        assert (
+            "the keeper of the embedded fleet was killed" if part == "keeper" else f"embedded {part} ended"
+        ) in said
+        assert "Run the same command again to resume" in said
+        assert_gone(running, temporary)
+    assert_published_means_complete(open_store(str(tmp_path / "b")))
+
+
+def test_split_pools_keep_objects_and_manifests_apart(tmp_path: Path) -> None:
+    make_store(tmp_path / "whole", random_files(30))
+    snapshot = make_store(tmp_path / "a", random_files(30))
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "a" / ".objects").rename(tmp_path / "pool" / ".objects")
+
+    ended = snapferry(
+        *sync(tmp_path / "a", tmp_path / "b", snapshot),
+        "--from-objects",
+        str(tmp_path / "pool"),
+        "--to-objects",
+        str(tmp_path / "pool2"),
+    )
+
+    assert ended.code == 0, ended.err
+    assert set(p.name for p in (tmp_path / "b").iterdir()) == {".manifests"}
+    assert tree(tmp_path / "pool") == tree(tmp_path / "pool2")
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_one_object_in_flight_means_one_worker_process(tmp_path: Path, temporary: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(4000))
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        *sync(tmp_path / "a", tmp_path / "b", snapshot, "-j", "1"),
+    ]
+    with started(*command, env={"TMPDIR": str(temporary)}) as running:
+        wait_until_copying(tmp_path / "b")
+        family = running.family()
+        assert running.process.wait(60) == 0
+    # owner, keeper, server, worker, its one child
+    assert len(family) == 5
+
+
+def test_the_list_of_snapshots_is_sorted_and_ignores_strangers(tmp_path: Path) -> None:
+    snapshots = sorted(make_store(tmp_path / "a", random_files(3, seed=seed)) for seed in range(4))
+    (tmp_path / "a" / ".manifests" / "README").write_text("not a manifest")
+
+    ended = snapferry("ls", str(tmp_path / "a"))
+
+    assert ended.out.split() == snapshots
+
+
+def test_the_mark_is_unique_to_each_command() -> None:
+    assert environment()[MARK] != environment()[MARK]

@@ -1,0 +1,351 @@
+"""The fleet: a real Redis, an orchestrator and workers in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from orchestrator.app import make_fleet_app
+from orchestrator.jobs import Jobs, store_pair
+from stores.urls import open_store
+from workers.app import COPY_QUEUE, PLAN_QUEUE
+from workers.ledger import State
+from workers.settings import Settings
+
+from tests.sample import make_store, random_files, tree
+
+from .processes import Fleet, children_of, snapferry, started, until
+
+
+@pytest.fixture
+def fleet(redis_url: str, tmp_path: Path) -> Fleet:
+    return Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50"})
+
+
+@pytest.fixture
+def jobs(redis_url: str) -> Jobs:
+    return Jobs(Settings(broker_url=redis_url, batch_objects=50))
+
+
+def queued(client: redis.Redis, queue: str) -> list[str]:
+    found: Any = client.lrange(queue, 0, -1)
+    return [str(message) for message in found]
+
+
+def deliver_again(client: redis.Redis, queue: str) -> int:
+    """Put a second copy of every queued message into *queue*, each with a delivery tag of its own."""
+    messages = queued(client, queue)
+    for text in messages:
+        message = json.loads(text)
+        message["properties"]["delivery_tag"] = str(uuid.uuid4())
+        client.lpush(queue, json.dumps(message))
+    return len(messages)
+
+
+def test_two_workers_and_an_orchestrator_copy_a_snapshot(fleet: Fleet, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(2000))
+    with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two") as two:
+        ended = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json")
+
+        assert ended.code == 0, ended.err
+        assert ended.document["objects"]["copied"] == 2001
+        assert tree(tmp_path / "a") == tree(tmp_path / "b")
+        shares = [worker.logged().count("snapferry.copy_batch") for worker in (one, two)]
+        assert all(shares), "both workers took part"
+
+
+def test_plain_celery_commands_do_as_well(redis_url: str, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    env = {"SNAPFERRY_BROKER_URL": redis_url}
+    celery = [sys.executable, "-m", "celery"]
+    worker = [*celery, "-A", "workers.app", "worker", "-Q", COPY_QUEUE, "-c", "1", "-n", "w@%h"]
+    orchestrator = [*celery, "-A", "orchestrator.app", "worker", "-Q", PLAN_QUEUE, "-c", "1", "-n", "o@%h"]
+    logs = tmp_path / "w.log", tmp_path / "o.log"
+    with started(*worker, env=env, log=logs[0]), started(*orchestrator, env=env, log=logs[1]):
+        ended = snapferry("sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, env=env)
+
+    assert ended.code == 0, ended.err
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_submitted_job_needs_its_submitter_no_longer(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+
+    with fleet.orchestrator(), fleet.worker():
+        assert jobs.wait(job_id, timeout_s=60).state is State.DONE
+
+
+def test_every_task_delivered_twice_changes_nothing(fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(1000))
+    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        assert deliver_again(client, PLAN_QUEUE) == 1
+        with fleet.orchestrator():
+            # Both deliveries of the plan have queued their batches: 21 each.
+            until(lambda: client.llen(COPY_QUEUE) == 42, "both plans are handed out")
+            assert deliver_again(client, COPY_QUEUE) == 42
+            seen: list[tuple[int, int]] = []
+            with fleet.worker("one") as one, fleet.worker("two") as two:
+                status = jobs.wait(
+                    job_id, lambda s: seen.append((s.objects_settled, s.bytes_settled)), timeout_s=90
+                )
+                assert status.state is State.DONE
+                before = tree(tmp_path / "b")
+                # And once more, late: the whole job from its start.
+                app = make_fleet_app(Settings(broker_url=redis_url))
+                app.send_task("snapferry.plan_job", args=(job_id,), queue=PLAN_QUEUE)
+                app.send_task("snapferry.commit_snapshot", args=(job_id, 0), queue=PLAN_QUEUE)
+                idle = lambda: not client.llen(PLAN_QUEUE) and not client.llen(COPY_QUEUE) and not client.hlen("unacked")  # noqa: E731
+                until(idle, "everything is delivered")
+                runs = sum(worker.logged().count("succeeded in") for worker in (one, two))
+
+        assert jobs.status(job_id) == status
+    assert runs == 84
+    assert (status.copied, status.present, status.failed) == (1001, 0, 0)
+    assert (status.objects_settled, status.bytes_settled) == (1001, 1000 * 512)
+    assert seen == sorted(seen), "progress never goes back"
+    assert all(objects <= 1001 and size <= 512_000 for objects, size in seen)
+    assert before == tree(tmp_path / "b") == tree(tmp_path / "a")
+
+
+def test_a_commit_that_is_called_too_early_writes_no_manifest(
+    fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(300))
+    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator() as orchestrator:
+        until(lambda: client.llen(COPY_QUEUE) == 7, "the plan is handed out")
+        make_fleet_app(Settings(broker_url=redis_url)).send_task(
+            "snapferry.commit_snapshot", args=(job_id, 0), queue=PLAN_QUEUE
+        )
+        until(lambda: "7 batches are handed out again" in orchestrator.logged(), "the early commit ran")
+        assert not (tmp_path / "b").exists()
+
+        with fleet.worker():
+            status = jobs.wait(job_id, timeout_s=60)
+
+    assert status.state is State.DONE
+    assert (status.copied, status.present, status.failed) == (301, 0, 0)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_objects_that_vanish_between_copy_and_commit_are_healed(
+    fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        with fleet.orchestrator():
+            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+        with fleet.worker():
+            until(lambda: client.llen(PLAN_QUEUE) == 1, "all batches are done and the commit is queued")
+            gone = sorted((tmp_path / "b" / ".objects").rglob("?" * 55))[:5]
+            for path in gone:
+                path.unlink()
+            with fleet.orchestrator():
+                status = jobs.wait(job_id, timeout_s=60)
+
+    assert status.state is State.DONE
+    assert (status.copied, status.present, status.failed, status.healed) == (101, 0, 0, 5)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_killed_worker_child_is_replaced_and_its_batch_runs_again(fleet: Fleet, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3000))
+    with fleet.orchestrator(), fleet.worker() as worker:
+        command = [sys.executable, "-m", "orchestrator", "sync", "--broker", fleet.url, "--id", snapshot]
+        command += ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b")]
+        with started(*command, env=fleet.env) as running:
+            until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
+            for child in children_of(worker.process.pid):
+                os.kill(child, signal.SIGKILL)
+            assert running.process.wait(90) == 0
+        assert "WorkerLostError" in worker.logged()
+    assert {p: d for p, d in tree(tmp_path / "b").items() if ".tmp-" not in p} == tree(tmp_path / "a")
+
+
+def test_a_killed_worker_machine_costs_the_visibility_timeout_and_nothing_else(
+    redis_url: str, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3000))
+    env = {"SNAPFERRY_BATCH_OBJECTS": "50", "SNAPFERRY_VISIBILITY_TIMEOUT": "5"}
+    fleet = Fleet(redis_url, tmp_path, env)
+    jobs = Jobs(Settings(broker_url=redis_url, batch_objects=50, visibility_timeout=5))
+    with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two"):
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+        until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
+        one.kill_all()
+
+        status = jobs.wait(job_id, timeout_s=90)
+
+    assert status.state is State.DONE
+    assert status.copied + status.present == 3001
+    assert {p: d for p, d in tree(tmp_path / "b").items() if ".tmp-" not in p} == tree(tmp_path / "a")
+
+
+def test_a_worker_that_is_told_to_stop_ends_its_batches_first(fleet: Fleet, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3000))
+    jobs = Jobs(Settings(broker_url=fleet.url, batch_objects=50))
+    with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two"):
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+        until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
+        one.process.terminate()
+
+        assert one.process.wait(40) == 0
+        assert jobs.wait(job_id, timeout_s=90).state is State.DONE
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_cancelled_job_ends_so_and_writes_no_manifest(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3000))
+    with fleet.orchestrator(), fleet.worker():
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+        until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
+        jobs.cancel(job_id)
+
+        assert jobs.wait(job_id, timeout_s=30).state is State.CANCELLED
+    assert not (tmp_path / "b" / ".manifests").exists()
+
+
+def test_a_bad_object_stops_no_other_and_the_job_ends_as_failed(fleet: Fleet, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(500))
+    objects = sorted((tmp_path / "a" / ".objects").rglob("?" * 55))
+    objects[0].write_bytes(b"not what it was")
+    objects[1].unlink()
+    with fleet.orchestrator(), fleet.worker():
+        ended = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json")
+
+    document = ended.document
+    assert ended.code == 1
+    assert document["state"] == "failed"
+    assert (document["objects"]["copied"], document["objects"]["failed"]) == (499, 2)
+    assert Counter(e["error"] for e in document["errors"]) == {"IntegrityError": 1, "ObjectMissing": 1}
+    assert {e["address"][9:] for e in document["errors"]} == {path.name for path in objects[:2]}
+    assert not (tmp_path / "b" / ".manifests").exists()
+    assert not (tmp_path / "b" / objects[0].relative_to(tmp_path / "a")).exists()
+
+
+def test_passing_trouble_is_tried_again_until_it_passes(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
+    """A dangling chain of symlinks gives EIO-like trouble here: the object's file appears only later."""
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"s3://bucket?endpoint_url=http://127.0.0.1:{silent.getsockname()[1]}"
+        with fleet.orchestrator() as orchestrator:
+            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), snapshot)
+            until(lambda: "trying again in" in orchestrator.logged(), "the plan meets the trouble and waits")
+            status = jobs.wait(job_id, timeout_s=90)
+
+    assert status.state is State.FAILED
+    assert "StoreUnavailable" in status.error
+
+
+def test_nothing_secret_is_in_redis(fleet: Fleet, redis_url: str, tmp_path: Path) -> None:
+    secret = "s3cr3t-" + uuid.uuid4().hex
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    env = {"AWS_SECRET_ACCESS_KEY": secret, "AWS_ACCESS_KEY_ID": "AKIA" + secret}
+    fleet = Fleet(redis_url, tmp_path, env)
+    found: list[bytes] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        with redis.Redis.from_url(redis_url) as client:
+            with client.monitor() as monitor:
+                while not stop.is_set():
+                    found.append(monitor.next_command()["command"].encode())
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    with fleet.orchestrator(), fleet.worker() as worker:
+        assert fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot).code == 0
+        assert secret not in worker.logged()
+    stop.set()
+    with redis.Redis.from_url(redis_url) as client:
+        client.ping()
+    watcher.join(10)
+
+    assert any(b"snapferry.copy_batch" in command for command in found)
+    assert not any(secret.encode() in command for command in found)
+
+
+def test_an_unreachable_broker_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", {"./x": b"x"})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    ended = Fleet(f"redis://:pass-word@127.0.0.1:{port}/0", tmp_path).sync(
+        "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot
+    )
+
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert f"the broker at redis://127.0.0.1:{port}/0 cannot be used" in ended.err
+    assert "pass-word" not in ended.err
+
+
+def test_a_broker_that_accepts_and_never_answers_is_given_up_within_10_seconds(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", {"./x": b"x"})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = Fleet(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", tmp_path).sync(
+            "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, timeout_s=10
+        )
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("role", ["worker", "orchestrator"])
+def test_a_redis_that_may_evict_is_refused(redis_url: str, tmp_path: Path, role: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            refused = snapferry(role, "--broker", redis_url, timeout_s=30)
+            client_refused = Fleet(redis_url, tmp_path).sync("--from", "/a", "--to", "/b", "--id", "0" * 64)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+
+    for ended in (refused, client_refused):
+        assert ended.code != 0
+        assert "maxmemory-policy allkeys-lru" in ended.err
+        assert "Set it to noeviction" in ended.err
+        assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("role", ["worker", "orchestrator"])
+def test_a_role_without_a_broker_is_one_line_and_exit_code_2(role: str) -> None:
+    ended = snapferry(role)
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "no broker: set SNAPFERRY_BROKER_URL" in ended.err
+
+
+def test_an_old_celery_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import celery
+
+    from workers.app import make_app
+    from workers.settings import InvalidSettings
+
+    monkeypatch.setattr(celery, "__version__", "5.6.3")
+
+    with pytest.raises(InvalidSettings, match=r"Celery 5\.6\.3 can call a chord back before"):
+        make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
+
+
+def test_the_store_that_a_fleet_wrote_can_be_listed(fleet: Fleet, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(5))
+    with fleet.orchestrator(), fleet.worker():
+        fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot)
+
+    assert open_store(str(tmp_path / "b")).list_manifest_ids() == [snapshot]
