@@ -78,6 +78,7 @@ def run(command: Command, *, memory: bool = False) -> Run:
     """Run *command* to its end. Raises `CommandFailed`; however this ends, no process of it is left."""
     environment = {**command.environment, MARK: uuid.uuid4().hex}
     with tempfile.TemporaryFile() as output:
+        own = _children()
         _adopt_orphans(True)
         before, started = _cpu_of_children(), time.monotonic()
         process = subprocess.Popen(
@@ -98,7 +99,7 @@ def run(command: Command, *, memory: bool = False) -> Run:
                 process.wait()
             seconds = time.monotonic() - started
         finally:
-            _end(process, tree)
+            _end(process, tree, own)
             _adopt_orphans(False)
         cpu = _cpu_of_children() - before
         output.seek(0)
@@ -228,21 +229,30 @@ def _name(process: int) -> str:
         return "ended"
 
 
-def _end(process: subprocess.Popen[bytes], tree: ProcessTree) -> None:
-    """Make sure that no process of the command is left, and collect those that nobody waited for."""
+def _end(process: subprocess.Popen[bytes], tree: ProcessTree, own: set[int]) -> None:
+    """
+    Make sure that no process of the command is left, and that the CPU time of all of them is counted.
+
+    *own* are the children that this process had before; any further one is an adopted orphan.
+    """
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(PATIENCE_S)
     deadline = time.monotonic() + PATIENCE_S
-    while members := tree.members():
-        for member in members:
-            if time.monotonic() > deadline:
+    while members := tree.members() | (_children() - own):
+        if time.monotonic() > deadline:
+            for member in members:
                 with suppress(ProcessLookupError):
                     os.kill(member, signal.SIGKILL)
+        for member in members:
             with suppress(ChildProcessError):
                 os.waitpid(member, os.WNOHANG)
         time.sleep(0.01)
+
+
+def _children() -> set[int]:
+    return {process for process, found in _processes().items() if found.parent == os.getpid()}
 
 
 def _adopt_orphans(adopt: bool) -> None:

@@ -25,7 +25,7 @@ class Pair:
     ours: Run
     peer: Run
     others_share: float
-    """What share of the machine's CPU time went to anything else meanwhile, 0.0 to 1.0."""
+    """What share of the machine's CPU time went to anything else while ours ran, 0.0 to 1.0."""
 
 
 def measure_pairs(
@@ -46,10 +46,10 @@ def measure_pairs(
     for at in range(number):
         clean()
         busy, started = _busy_seconds(), time.monotonic()
-        first, second = run(ours, memory=memory), run(peer, memory=memory)
+        first = run(ours, memory=memory)
         busy, elapsed = _busy_seconds() - busy, time.monotonic() - started
-        others = busy - first.cpu_seconds - second.cpu_seconds
-        pairs.append(Pair(first, second, max(0.0, others / elapsed / cores())))
+        second = run(peer, memory=memory)
+        pairs.append(Pair(first, second, max(0.0, (busy - first.cpu_seconds) / elapsed / cores())))
         print(f"  pair {at + 1}: ours {_words(first)}, peer {_words(second)}", file=sys.stderr, flush=True)
         if at == 0:
             check()

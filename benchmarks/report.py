@@ -73,7 +73,10 @@ def limited_by(pairs: Sequence[Pair], others_are: str = "other work on the machi
     share = median(pair.ours.cpu_seconds / pair.ours.seconds / cores() for pair in pairs)
     ratio = median(pair.ours.cpu_seconds / max(pair.peer.cpu_seconds, 0.001) for pair in pairs)
     others = median(pair.others_share for pair in pairs)
-    limit = "CPU" if share >= BUSY else others_are if others >= CROWDED else "waiting"
+    if share + others >= BUSY:
+        limit = others_are if others >= CROWDED else "CPU"
+    else:
+        limit = "one core" if share * cores() >= BUSY else "waiting"
     words = f"{limit}: ours kept {share:.0%} of the cores busy, with {ratio:.1f} x the peer's CPU time"
     return words + (f"; {others_are} took {others:.0%}" if others >= 0.05 else "")
 

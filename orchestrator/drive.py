@@ -12,7 +12,7 @@ import time
 
 from celery import Celery
 
-from stores.errors import InvalidStoreURL
+from stores.errors import InvalidStoreURL, StoreError
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
 from workers.commit import publish_snapshot
@@ -41,8 +41,14 @@ def plan_job(app: Celery, ledger: Ledger, job_id: str) -> str:
     if not ledger.advance(job_id, State.PLANNING, started_at=time.time()):
         return "the job has ended already"
     source, destination = _open_both(request)
-    source.check()
-    destination.check(for_writing=True)
+    try:
+        source.check()
+        destination.check(for_writing=True)
+    except StoreError as error:
+        # A store that cannot be reached before anything was begun is more likely misspelt than away:
+        # say so at once instead of trying again.
+        fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
+        return f"failed: {error}"
     with source.read_manifest(request.snapshot_id) as manifest:
         objects = manifest.objects()
     if request.dry_run:

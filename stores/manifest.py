@@ -184,8 +184,10 @@ class Manifest:
                 raise self._bad(number, "does not begin with F or D", line)
             if not permissions:
                 raise self._bad(number, "has no PERMISSIONS", line)
-            if not size.isdigit() or (len(size) > 1 and (size[0] == _ZERO or int(size) > LARGEST_SIZE)):
+            if not size.isdigit() or (size[0] == _ZERO and size != b"0"):
                 raise self._bad(number, "has a SIZE that is not a number of bytes", line)
+            if len(size) > 19 and (len(size) > 20 or int(size) > LARGEST_SIZE):
+                raise self._bad(number, "has a SIZE of more than 64 bits", line)
             if not path:
                 raise self._bad(number, "has no PATH", line)
             if path < last:

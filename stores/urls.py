@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,8 @@ from .snapshot_store import SnapshotStore
 S3_PARAMETERS: Final = ("endpoint_url", "region", "profile")
 
 _SECRETS: Final = ("secret", "password", "passwd", "token", "credential", "access_key", "signature")
+
+_scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 # scheme -> (module, function) that opens a StoreURL of it
 _OPENERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -83,7 +86,7 @@ def parse_url(text: str) -> StoreURL:
     the letter: ``%20`` is three characters.
     """
     if "\0" in text:
-        raise InvalidStoreURL("", repr(text), "has a NUL character in it")
+        raise InvalidStoreURL("", repr(redact(text)), "has a NUL character in it")
     if text.startswith("/"):
         return StoreURL("file", _directory(text))
     scheme, separator, _ = text.partition("://")
@@ -107,7 +110,8 @@ def _directory(path: str) -> str:
 def _parse_s3(text: str) -> StoreURL:
     place, _, query = text.removeprefix("s3://").partition("?")
     bucket, _, prefix = place.partition("/")
-    if "@" in bucket:
+    if "@" in bucket or ":" in bucket:
+        # No bucket's name has a colon, and a secret key may have a slash: s3://KEY:SEC/RET@bucket.
         raise InvalidStoreURL("", redact(text), "carries credentials; give them by profile or environment instead")
     if not bucket:
         raise InvalidStoreURL("", redact(text), "names no bucket, as in s3://bucket/prefix")
@@ -123,22 +127,40 @@ def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
             raise InvalidStoreURL("", shown, f"has an unknown parameter {name!r}; known: {', '.join(S3_PARAMETERS)}")
     endpoint = options.get("endpoint_url", "")
     if endpoint:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidStoreURL("", shown, f"has an endpoint_url that is no http(s) URL: {redact(endpoint)}")
-        if "@" in parts.netloc or parts.query:
+        if "@" in endpoint or "?" in endpoint:
             raise InvalidStoreURL("", shown, "carries credentials in its endpoint_url; use a profile instead")
-    kept = {name: value.rstrip("/") for name, value in options.items() if value}
+        if not _is_http(endpoint):
+            raise InvalidStoreURL("", shown, f"has an endpoint_url that is no http(s) URL: {redact(endpoint)}")
+    kept = {name: value for name, value in options.items() if value}
+    if endpoint:
+        kept["endpoint_url"] = endpoint.rstrip("/")
     return StoreURL("s3", bucket, prefix, tuple(sorted(kept.items())))
 
 
+def _is_http(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def redact(text: str) -> str:
-    """Return *text* fit to be shown: without user, password, and the values of all query parameters."""
-    head, separator, tail = text.partition("://")
-    if not separator:
-        return text.split("?", 1)[0]
-    authority, slash, path = tail.split("?", 1)[0].partition("/")
-    return f"{head}://{authority.rpartition('@')[2]}{slash}{path}"
+    """
+    Return *text* fit to be shown: without user, password, and query parameters.
+
+    A password may hold any character, ``/``, ``?`` and ``@`` too. Where a user
+    seems to begin the text, rather too much is left out than too little.
+    """
+    scheme = _scheme.match(text)
+    head = scheme.group() if scheme else ""
+    place, _, query = text[len(head) :].partition("?")
+    authority = place.partition("/")[0]
+    if ":" in authority and "@" in query:
+        return f"{head}..."
+    if ":" in authority or "@" in authority:
+        place = place.rpartition("@")[2]
+    return head + place
 
 
 def opener(scheme: str) -> Callable[..., Backend]:

@@ -12,7 +12,6 @@ import redis
 from tests import servers
 from tests.servers import S3Server
 
-
 # The contracts hold assertions, but are not test modules themselves.
 pytest.register_assert_rewrite("tests.conformance.contract")
 

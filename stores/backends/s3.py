@@ -171,7 +171,19 @@ def _make_client(profile: str | None, region: str | None, endpoint: str | None) 
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
     client.meta.events.register_last("before-call.s3", _send_at_once)
+    client.meta.events.register_last("before-parameter-build.s3", _take_redirect_for_answer)
     return client
+
+
+def _take_redirect_for_answer(model: Any, context: dict[str, Any], **_: object) -> None:
+    """
+    Let boto3 not follow a redirect of HeadBucket, the call by which it looks for the bucket's region.
+
+    A server that says 301 and no region would have it ask within the asking,
+    without end. Other calls are still redirected.
+    """
+    if model.name == "HeadBucket":
+        context.get("s3_redirect", {})["redirected"] = True
 
 
 def _send_at_once(params: dict[str, Any], **_: object) -> None:

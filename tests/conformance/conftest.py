@@ -14,6 +14,7 @@ from stores.urls import open_backend, parse_url
 from tests.conformance.contract import MakePlace, Place
 from tests.servers import S3Server
 
+
 @pytest.fixture
 def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> MakePlace:
     """Make a new place of a kind, as often as is wanted."""

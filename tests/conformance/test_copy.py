@@ -57,7 +57,9 @@ def test_a_corrupt_source_object_leaves_nothing_at_the_destination(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_corrupt_source_object_leaves_the_good_one_at_the_destination(make_place: MakePlace, kind: str) -> None:
+def test_a_corrupt_source_object_leaves_the_good_one_at_the_destination(
+    make_place: MakePlace, kind: str
+) -> None:
     source, destination = make_place("memory").backend, SnapshotStore(make_place(kind).backend)
     address = digest(b"good")
     destination.put_object(address, b"good")

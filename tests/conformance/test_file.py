@@ -52,7 +52,6 @@ class TestFileBackend(BackendContract):
         assert place.backend.size(key(2)) is None
         assert place.leftovers() == []
 
-
     def test_a_root_that_vanishes_under_a_writer_is_an_error(self, place: Place) -> None:
         place.backend.write(key(1), b"x")
         shutil.rmtree(place.backend.label.removeprefix("file://"))

@@ -27,6 +27,8 @@ from tests.servers import S3Server
 
 class TestS3BackendOnRclone(BackendContract):
     kind = "rclone"
+    # Measured: with :memory: a reader finds the object short, on a directory it may find none for a moment.
+    replaces_at_once = False
 
 
 class TestMissingBucketOnRclone(MissingStoreContract):

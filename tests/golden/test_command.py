@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stores.address import manifest_key
+from stores.hashing import digest
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, manifests_in
 from tests.golden.oracle import Oracle, Refused
@@ -46,7 +47,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str, str]
 
 
 @pytest.mark.parametrize(
-    ("here", "there"), [("file", "file"), ("file", "s3"), ("s3", "file"), ("s3", "s3")], ids="->".join
+    ("here", "there"),
+    [
+        pytest.param("file", "file", id="file-to-file"),
+        pytest.param("file", "s3", id="file-to-s3"),
+        pytest.param("s3", "file", id="s3-to-file"),
+        pytest.param("s3", "s3", id="s3-to-s3"),
+    ],
 )
 def test_what_the_command_copied_snapdir_verifies_and_pulls(
     here: str,
@@ -121,8 +128,6 @@ def test_snapdir_does_not_see_the_snapshot_when_the_command_failed(
 def test_the_command_names_the_line_of_a_manifest_that_it_cannot_read(
     everything_snapshot: Snapshot, tmp_path: Path
 ) -> None:
-    from stores.hashing import digest
-
     text = b"D 755 " + everything_snapshot.id.encode() + b" 0 ./\nF 644 x\n"
     path = tmp_path / "source" / manifest_key(digest(text))
     path.parent.mkdir(parents=True)

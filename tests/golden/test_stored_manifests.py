@@ -54,16 +54,10 @@ def plant(everything_snapshot: Snapshot, tmp_path: Path) -> Plant:
     return planted
 
 
-def shuffled(text: bytes) -> bytes:
-    return b"".join(sorted(text.splitlines(keepends=True), key=lambda line: digest(line)))
-
-
 OTHER_FORMS: dict[str, Callable[[bytes], bytes]] = {
     "comment lines": lambda text: b"# made by hand\n" + text.replace(b"\nF", b"\n#\nF", 2) + b"#",
     "empty lines": lambda text: b"\n\n" + text.replace(b"\nD", b"\n\nD") + b"\n",
-    "lines out of order": lambda text: b"".join(reversed(text.split(b"\n")[:-1]))[:0]
-    + b"\n".join(reversed(text.split(b"\n")[:-1]))
-    + b"\n",
+    "lines out of order": lambda text: b"".join(line + b"\n" for line in reversed(text[:-1].split(b"\n"))),
     "no end of the last line": lambda text: text[:-1],
 }
 

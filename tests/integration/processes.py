@@ -118,8 +118,8 @@ class Started:
         return [number for number in numbers if f"unixsocket:{folder}/" in command_of(number)]
 
     def kill_all(self) -> None:
-        """SIGKILL every process of the family."""
-        for number in self.family():
+        """SIGKILL the command and every process of the family."""
+        for number in {self.process.pid, *self.family()} if self.process.poll() is None else self.family():
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
 

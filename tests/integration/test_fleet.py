@@ -23,6 +23,7 @@ from workers.app import COPY_QUEUE, PLAN_QUEUE
 from workers.ledger import State
 from workers.settings import Settings
 
+from tests import servers
 from tests.sample import make_store, random_files, tree
 
 from .processes import Fleet, children_of, snapferry, started, until
@@ -237,19 +238,24 @@ def test_a_bad_object_stops_no_other_and_the_job_ends_as_failed(fleet: Fleet, tm
     assert not (tmp_path / "b" / objects[0].relative_to(tmp_path / "a")).exists()
 
 
-def test_passing_trouble_is_tried_again_until_it_passes(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
-    """A dangling chain of symlinks gives EIO-like trouble here: the object's file appears only later."""
+def test_a_store_that_goes_away_while_copying_is_waited_for(redis_url: str, s3_environment: dict[str, str], tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        url = f"s3://bucket?endpoint_url=http://127.0.0.1:{silent.getsockname()[1]}"
-        with fleet.orchestrator() as orchestrator:
-            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), snapshot)
-            until(lambda: "trying again in" in orchestrator.logged(), "the plan meets the trouble and waits")
-            status = jobs.wait(job_id, timeout_s=90)
+    (tmp_path / "s3" / "the-bucket").mkdir(parents=True)
+    fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50", **s3_environment})
+    jobs = Jobs(Settings(broker_url=redis_url, batch_objects=50))
+    port = servers.free_port()
+    url = f"s3://the-bucket/store?endpoint_url=http://127.0.0.1:{port}"
+    with fleet.orchestrator(), redis.Redis.from_url(redis_url) as client:
+        with servers.rclone_s3_server(tmp_path / "s3", port):
+            job_id = jobs.submit(*store_pair(str(tmp_path / "a"), url), snapshot)
+            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+        with fleet.worker() as worker:
+            until(lambda: "retries in" in worker.logged(), "a batch meets the trouble")
+            with servers.rclone_s3_server(tmp_path / "s3", port):
+                status = jobs.wait(job_id, timeout_s=120)
 
-    assert status.state is State.FAILED
-    assert "StoreUnavailable" in status.error
+    assert status.state is State.DONE, status
+    assert (status.copied, status.failed) == (101, 0)
 
 
 def test_nothing_secret_is_in_redis(fleet: Fleet, redis_url: str, tmp_path: Path) -> None:

@@ -58,7 +58,12 @@ def test_the_table_shows_medians_ratios_and_goals():
 
 @pytest.mark.parametrize(
     ("busy", "others", "word"),
-    [(0.9, 0.0, "CPU"), (0.4, 0.5, "other work on the machine"), (0.4, 0.0, "waiting")],
+    [
+        (0.9, 0.0, "CPU"),
+        (0.4, 0.5, "other work on the machine"),
+        (0.5, 0.1, "one core"),
+        (0.3, 0.3, "waiting"),
+    ],
 )
 def test_what_limited_a_run_is_read_from_the_cores(monkeypatch, busy, others, word):
     monkeypatch.setattr(report, "cores", lambda: 2)
@@ -164,11 +169,12 @@ def test_a_process_is_known_by_its_mark_alone():
 
 
 @needs_proc
-def test_a_run_counts_the_processor_time_of_orphans_and_leaves_no_process():
+@pytest.mark.parametrize("after", ["", "import time; time.sleep(0.6)"], ids=["still running", "ended before"])
+def test_a_run_counts_the_processor_time_of_orphans_and_leaves_no_process(after):
     orphan = "import time; end = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
-    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {orphan!r}], start_new_session=True)"
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {orphan!r}], process_group=0, env={{}})"
 
-    found = run(Command([sys.executable, "-c", parent]))
+    found = run(Command([sys.executable, "-c", f"{parent}\n{after}"]))
 
     assert found.cpu_seconds >= 0.2
 

@@ -1,0 +1,128 @@
+"""Laws of the manifest: what is written can be read, and what cannot be read does no harm."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stores.address import manifest_key
+from stores.backends.memory import MemoryBackend
+from stores.errors import StoreError
+from stores.hashing import digest
+from stores.manifest import Entry, Manifest, canonical, parse, render, snapshot_id
+from stores.snapshot_store import SnapshotStore
+from tests.property.strategies import entry_lists, quick, strangers_between_lines, thorough
+
+is_address = re.compile(r"[0-9a-f]{64}").fullmatch
+
+
+def by_path(entries: list[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry.path.encode())
+
+
+@thorough
+@given(entry_lists)
+def test_what_was_rendered_is_parsed_back_in_the_order_of_the_paths(entries: list[Entry]) -> None:
+    assert parse(render(entries)) == by_path(entries)
+
+
+@quick
+@given(entry_lists)
+def test_rendering_is_canonical_and_its_digest_is_the_id(entries: list[Entry]) -> None:
+    text = render(entries)
+
+    assert canonical(text) == text
+    assert snapshot_id(text) == digest(text)
+    assert text.endswith(b"\n")
+
+
+@thorough
+@given(entry_lists, st.lists(strangers_between_lines, max_size=5), st.randoms(use_true_random=False), st.booleans())
+def test_the_id_does_not_depend_on_order_comments_empty_lines_or_the_last_line_end(
+    entries: list[Entry], strangers: list[bytes], random_: random.Random, ended: bool
+) -> None:
+    text = render(entries)
+    lines = [line for line in text.split(b"\n") if line] + strangers
+    random_.shuffle(lines)
+    altered = b"\n".join(lines) + (b"\n" if ended else b"")
+
+    assert snapshot_id(altered) == snapshot_id(text)
+    assert parse(altered) == parse(text)
+    with Manifest.from_bytes(snapshot_id(text), altered) as manifest:
+        assert manifest.open().read(manifest.length) == text
+
+
+@quick
+@given(entry_lists)
+def test_the_objects_are_the_distinct_checksums_of_files_each_with_its_largest_size(entries: list[Entry]) -> None:
+    files = [entry for entry in entries if entry.type == "F"]
+    text = render(entries)
+
+    with Manifest.from_bytes(digest(text), text) as manifest:
+        objects = manifest.objects()
+
+    assert objects == {f.checksum: max(g.size for g in files if g.checksum == f.checksum) for f in files}
+    assert list(objects) == sorted(objects)
+
+
+# Pieces that a hostile or broken text is made of: parts of lines, separators, digests of other kinds, junk.
+pieces = st.one_of(
+    st.sampled_from([b" ", b"  ", b"\n", b"\r\n", b"#", b"F", b"D", b"L", b"F 644 ", b"D 755 ", b"/", b"../" * 9]),
+    st.sampled_from([b"0", b"-1", b"007", b"9" * 20, b"9" * 5000, b"1e3", b"\xd9\xa3", b"a" * 64, b"A" * 64]),
+    st.sampled_from([b"a" * 63, b"a" * 65, b"d" * 32, b"e" * 128, b"a" * 63 + b"\n", b" 5 ./x\n", b"\xff\xfe", b"\0"]),
+    st.binary(max_size=6),
+)
+
+
+@st.composite
+def damaged_manifests(draw: st.DrawFn) -> bytes:
+    """Return a good manifest with one piece of it replaced by something else, or nothing good at all."""
+    if draw(st.booleans()):
+        return b"".join(draw(st.lists(pieces, max_size=14)))
+    text = render(draw(entry_lists))
+    start = draw(st.integers(0, len(text)))
+    end = draw(st.integers(start, min(len(text), start + 80)))
+    return text[:start] + draw(pieces) + text[end:]
+
+
+def read_all(text: bytes, snapshot: str) -> tuple[list[Entry], dict[str, int]]:
+    backend = MemoryBackend()
+    backend.write(manifest_key(snapshot), text)
+    with SnapshotStore(backend).read_manifest(snapshot) as manifest:
+        return list(manifest.entries()), manifest.objects()
+
+
+@thorough
+@given(damaged_manifests())
+@example(b"")
+@example(b"\n")
+@example(b"F 644 " + b"a" * 64 + b" " + b"9" * 5000 + b" ./x\n")
+def test_a_hostile_manifest_raises_a_store_error_or_names_nothing_but_addresses(text: bytes) -> None:
+    """Filed under its own digest, or under the id of its canonical form, so that its hash does not give it away."""
+    for snapshot in (digest(text), snapshot_id(text)):
+        try:
+            entries, objects = read_all(text, snapshot)
+        except StoreError:
+            continue
+        assert all(map(is_address, objects))
+        assert objects.keys() == {entry.checksum for entry in entries if entry.type == "F"}
+        assert all(0 <= size < 2**64 for size in objects.values())
+        assert render(entries) == canonical(text)
+
+
+@quick
+@given(entry_lists.filter(bool), st.data())
+def test_a_manifest_with_any_byte_altered_is_not_used(entries: list[Entry], data: st.DataObject) -> None:
+    text = render(entries)
+    at = data.draw(st.integers(0, len(text) - 1))
+    altered = text[:at] + bytes([text[at] ^ data.draw(st.integers(1, 255))]) + text[at + 1 :]
+    try:
+        found = read_all(altered, digest(text))
+    except StoreError:
+        return
+    # Only a change that the canonical form takes back may pass.
+    assert canonical(altered) == text
+    assert found[0] == by_path(entries)
