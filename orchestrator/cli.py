@@ -79,11 +79,19 @@ def cli() -> None:
 
 @cli.command(epilog=SYNC_EXAMPLES)
 @click.option(
-    "--from", "source", required=True, metavar="URL", envvar="SNAPDIR_STORE", show_envvar=True, help="Source store."
+    "--from",
+    "source",
+    required=True,
+    metavar="URL",
+    envvar="SNAPDIR_STORE",
+    show_envvar=True,
+    help="Source store.",
 )
 @click.option("--to", "destination", required=True, metavar="URL", help="Destination store.")
 @click.option("--id", "snapshot", required=True, metavar="ID", help="Snapshot to copy: 64 hex digits.")
-@click.option("--from-objects", metavar="URL", help="Pool that holds the source's objects, if not --from itself.")
+@click.option(
+    "--from-objects", metavar="URL", help="Pool that holds the source's objects, if not --from itself."
+)
 @click.option("--to-objects", metavar="URL", help="Pool that takes the objects, if not --to itself.")
 @click.option(
     "-j",
@@ -109,7 +117,9 @@ def cli() -> None:
     help="Colours and live bar: on a terminal, always, or never.",
 )
 @click.option("--verbose", is_flag=True, help="Show the embedded workers' log.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output at the end.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on standard output at the end."
+)
 @_broker
 def sync(
     source: str,
@@ -168,7 +178,9 @@ def sync(
             per_batch = -(-in_flight // processes) if in_flight else None
             code = run(Jobs(fleet.settings, check=False), per_batch, fleet.check)
     except FleetDied as error:
-        _fail(f"{error}\nNothing was lost: no manifest was written early. Run the same command again to resume.")
+        _fail(
+            f"{error}\nNothing was lost: no manifest was written early. Run the same command again to resume."
+        )
     sys.exit(code)
 
 
@@ -192,10 +204,14 @@ def list_snapshots(store: str) -> None:
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
 @_broker
-@click.option("-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]")
+@click.option(
+    "-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]"
+)
 @click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
-def worker(broker: str | None, concurrency: int | None, loglevel: str, celery_options: tuple[str, ...]) -> None:
+def worker(
+    broker: str | None, concurrency: int | None, loglevel: str, celery_options: tuple[str, ...]
+) -> None:
     """
     Run a worker: it copies the batches of any job of the fleet.
 
@@ -212,7 +228,9 @@ def worker(broker: str | None, concurrency: int | None, loglevel: str, celery_op
 @click.option("-c", "--concurrency", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
 @click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
-def orchestrator(broker: str | None, concurrency: int, loglevel: str, celery_options: tuple[str, ...]) -> None:
+def orchestrator(
+    broker: str | None, concurrency: int, loglevel: str, celery_options: tuple[str, ...]
+) -> None:
     """
     Run an orchestrator: it plans jobs and publishes their manifests.
 
@@ -384,7 +402,11 @@ def _document(status: JobStatus, failures: list[Failure]) -> dict[str, Any]:
             "healed": status.healed,
             "to_copy": status.to_copy,
         },
-        "bytes": {"total": status.bytes_total, "copied": status.bytes_copied, "to_copy": status.bytes_to_copy},
+        "bytes": {
+            "total": status.bytes_total,
+            "copied": status.bytes_copied,
+            "to_copy": status.bytes_to_copy,
+        },
         "seconds": round(max(0.0, status.ended_at - status.submitted_at), 3),
         "error": status.error,
         "errors": [
@@ -400,7 +422,13 @@ def _document(status: JobStatus, failures: list[Failure]) -> dict[str, Any]:
 
 
 def _run_worker(
-    make: Any, broker: str | None, role: str, queue: str, concurrency: int | None, loglevel: str, options: tuple[str, ...]
+    make: Any,
+    broker: str | None,
+    role: str,
+    queue: str,
+    concurrency: int | None,
+    loglevel: str,
+    options: tuple[str, ...],
 ) -> None:
     from workers.settings import InvalidSettings
 

@@ -121,7 +121,9 @@ def _heal(app: Celery, ledger: Ledger, request: JobRequest, missing: tuple[str, 
         return reason
     if not ledger.advance(request.job_id, State.COPYING):
         return "the job has ended already"
-    log.warning("job %s: %d objects are absent after copying; copying them again", request.job_id, len(missing))
+    log.warning(
+        "job %s: %d objects are absent after copying; copying them again", request.job_id, len(missing)
+    )
     sizes = _objects(request)
     objects = {address: sizes[address] for address in missing}
     again = list(pack(objects, max_objects=request.batch_objects, max_bytes=request.batch_bytes))

@@ -88,7 +88,15 @@ class EmbeddedFleet:
         if self._keeper == 0:
             os.close(self._lifeline)
             os.close(self._reports)
-            _keep(self._folder, server, self.settings, self._processes, self._log_to_stderr, lifeline_read, reports_write)
+            _keep(
+                self._folder,
+                server,
+                self.settings,
+                self._processes,
+                self._log_to_stderr,
+                lifeline_read,
+                reports_write,
+            )
         os.close(lifeline_read)
         os.close(reports_write)
         try:
@@ -130,7 +138,9 @@ class EmbeddedFleet:
         while not _accepts(f"{self._folder}/s"):
             self.check()
             if time.monotonic() > deadline:
-                raise FleetDied(f"the embedded server did not start in {START_TIMEOUT_S:.0f} s" + self._end_of_log())
+                raise FleetDied(
+                    f"the embedded server did not start in {START_TIMEOUT_S:.0f} s" + self._end_of_log()
+                )
             time.sleep(0.005)
 
     def _end_of_log(self) -> str:
@@ -165,7 +175,13 @@ def _accepts(path: str) -> bool:
 
 
 def _keep(
-    folder: str, server: str, settings: Settings, processes: int, log_to_stderr: bool, lifeline: int, reports: int
+    folder: str,
+    server: str,
+    settings: Settings,
+    processes: int,
+    log_to_stderr: bool,
+    lifeline: int,
+    reports: int,
 ) -> NoReturn:
     """Run in the keeper: start the parts, report the first that ends, and end them all when the owner is gone."""
     try:
@@ -254,7 +270,9 @@ def _start_worker(
             os.close(descriptor)
         app = make_fleet_app(settings)
         # One command's fleet: nobody watches its events or controls it from outside.
-        app.conf.update(worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False)
+        app.conf.update(
+            worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False
+        )
         worker = app.Worker(
             queues=[COPY_QUEUE, PLAN_QUEUE],
             concurrency=processes,

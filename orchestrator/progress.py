@@ -77,7 +77,11 @@ class Bar:
                 f" · {size(status.bytes_settled)}/{size(status.bytes_total)} · {_rate(status)}"
             )
         self.live.update(
-            self._bar, description=_stage(status), completed=share, total=1.0 if status.objects_total else None, counts=counts
+            self._bar,
+            description=_stage(status),
+            completed=share,
+            total=1.0 if status.objects_total else None,
+            counts=counts,
         )
 
 

@@ -163,7 +163,7 @@ class Backend(ABC):
 
     def flush(self) -> None:
         """Return when everything written so far survives a power cut. For most stores a write already does."""
-        return None
+        return
 
 
 class StreamStore(ABC):

@@ -38,7 +38,9 @@ LARGEST_SIZE = 2**64 - 1
 _ZERO = ord("0")
 
 _is_checksum = re.compile(rb"[0-9a-f]{64}").fullmatch
-_is_foreign_checksum = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128}").fullmatch
+_is_foreign_checksum = re.compile(
+    rb"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128}"
+).fullmatch
 
 
 class Entry(NamedTuple):
@@ -167,7 +169,9 @@ class Manifest:
     def _fields(self) -> Iterator[list[bytes]]:
         """Yield the five fields of each line, checked."""
         if not self.length:
-            raise ManifestSyntaxError(self._label, self.id, "the manifest is empty, not even a line end is in it")
+            raise ManifestSyntaxError(
+                self._label, self.id, "the manifest is empty, not even a line end is in it"
+            )
         last = b""
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
@@ -176,23 +180,12 @@ class Manifest:
                 if self.length == 1 and line == b"\n":
                     return  # the manifest of a snapshot without entries
                 raise self._bad(number, "is not 'TYPE PERMISSIONS CHECKSUM SIZE PATH'", line)
-            kind, permissions, checksum, size, path = fields
-            if kind == b"F":
-                if not _is_checksum(checksum):
-                    raise self._bad_checksum(number, checksum, line)
-            elif kind != b"D":
-                raise self._bad(number, "does not begin with F or D", line)
-            if not permissions:
-                raise self._bad(number, "has no PERMISSIONS", line)
-            if not size.isdigit() or (size[0] == _ZERO and size != b"0"):
-                raise self._bad(number, "has a SIZE that is not a number of bytes", line)
-            if len(size) > 19 and (len(size) > 20 or int(size) > LARGEST_SIZE):
-                raise self._bad(number, "has a SIZE of more than 64 bits", line)
-            if not path:
-                raise self._bad(number, "has no PATH", line)
-            if path < last:
-                raise self._bad(number, "is out of order; entries are sorted by the bytes of PATH", line)
-            last = path
+            fault = _fault_of(fields, last)
+            if fault:
+                raise self._bad(number, fault, line)
+            if fields[0] == b"F" and not _is_checksum(fields[2]):
+                raise self._bad_checksum(number, fields[2], line)
+            last = fields[4]
             if not line.isascii():
                 try:
                     line.decode()
@@ -217,6 +210,24 @@ class Manifest:
         )
 
 
+def _fault_of(fields: list[bytes], last: bytes) -> str:
+    """Return what is wrong with a line behind the one whose PATH is *last*, but for its checksum; "" if nothing is."""
+    kind, permissions, _, size, path = fields
+    if kind not in {b"F", b"D"}:
+        return "does not begin with F or D"
+    if not permissions:
+        return "has no PERMISSIONS"
+    if not size.isdigit() or (size[0] == _ZERO and size != b"0"):
+        return "has a SIZE that is not a number of bytes"
+    if len(size) > 19 and (len(size) > 20 or int(size) > LARGEST_SIZE):
+        return "has a SIZE of more than 64 bits"
+    if not path:
+        return "has no PATH"
+    if path < last:
+        return "is out of order; entries are sorted by the bytes of PATH"
+    return ""
+
+
 def parse(text: bytes) -> list[Entry]:
     """
     Return the entries of a manifest *text*, comments and empty lines left out, in canonical order.
@@ -226,5 +237,3 @@ def parse(text: bytes) -> list[Entry]:
     clean = canonical(text)
     with Manifest.from_bytes(digest(clean), clean) as manifest:
         return list(manifest.entries())
-
-

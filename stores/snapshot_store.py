@@ -76,9 +76,13 @@ class SnapshotStore(StreamStore):
         listings and holds little else between them, one per address otherwise.
         """
         wanted = [parse_address(address) for address in addresses]
-        present, unasked = self._listed(wanted) if self._objects.capabilities.pages_listings else (set(), wanted)
+        present, unasked = (
+            self._listed(wanted) if self._objects.capabilities.pages_listings else (set(), wanted)
+        )
         sizes = self._objects.sizes([object_key(address) for address in unasked])
-        absent = {address for address, size in zip(unasked, sizes, strict=True) if not _is_whole(address, size)}
+        absent = {
+            address for address, size in zip(unasked, sizes, strict=True) if not _is_whole(address, size)
+        }
         if len(unasked) == len(wanted):
             return [address for address in wanted if address in absent]
         asked_singly = set(unasked)
@@ -134,7 +138,9 @@ class SnapshotStore(StreamStore):
         key = object_key(parse_address(address))
         found = digest(data)
         if found != address:
-            raise IntegrityError(self.label, address, f"was offered bytes that hash to {found}; nothing was written")
+            raise IntegrityError(
+                self.label, address, f"was offered bytes that hash to {found}; nothing was written"
+            )
         self._objects.write(key, data)
 
     def copy_object(
@@ -192,7 +198,9 @@ class SnapshotStore(StreamStore):
             with self._manifests.open(key) as reader:
                 return Manifest.read(self._manifests.label, snapshot_id, reader)
         except KeyMissing as error:
-            raise ManifestMissing(self._manifests.label, snapshot_id, "no such snapshot in this store") from error
+            raise ManifestMissing(
+                self._manifests.label, snapshot_id, "no such snapshot in this store"
+            ) from error
 
     def get_manifest(self, snapshot_id: str) -> bytes:
         """
@@ -261,7 +269,9 @@ class SnapshotStore(StreamStore):
 
     def _verify(self, address: str, found: str) -> None:
         if found != address:
-            raise IntegrityError(self.label, address, f"the object filed here is corrupt: its bytes hash to {found}")
+            raise IntegrityError(
+                self.label, address, f"the object filed here is corrupt: its bytes hash to {found}"
+            )
 
     def _object_missing(self, address: str) -> StoreError:
         return ObjectMissing(self.label, address, "the object is not in this store")

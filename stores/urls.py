@@ -112,7 +112,9 @@ def _parse_s3(text: str) -> StoreURL:
     bucket, _, prefix = place.partition("/")
     if "@" in bucket or ":" in bucket:
         # No bucket's name has a colon, and a secret key may have a slash: s3://KEY:SEC/RET@bucket.
-        raise InvalidStoreURL("", redact(text), "carries credentials; give them by profile or environment instead")
+        raise InvalidStoreURL(
+            "", redact(text), "carries credentials; give them by profile or environment instead"
+        )
     if not bucket:
         raise InvalidStoreURL("", redact(text), "names no bucket, as in s3://bucket/prefix")
     return _s3(bucket, prefix.strip("/"), dict(parse_qsl(query, keep_blank_values=True)))
@@ -122,15 +124,21 @@ def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
     shown = f"s3://{bucket}"
     for name in options:
         if any(word in name.lower() for word in _SECRETS):
-            raise InvalidStoreURL("", shown, f"carries a secret ({name}); give it by profile or environment instead")
+            raise InvalidStoreURL(
+                "", shown, f"carries a secret ({name}); give it by profile or environment instead"
+            )
         if name not in S3_PARAMETERS:
-            raise InvalidStoreURL("", shown, f"has an unknown parameter {name!r}; known: {', '.join(S3_PARAMETERS)}")
+            raise InvalidStoreURL(
+                "", shown, f"has an unknown parameter {name!r}; known: {', '.join(S3_PARAMETERS)}"
+            )
     endpoint = options.get("endpoint_url", "")
     if endpoint:
         if "@" in endpoint or "?" in endpoint:
             raise InvalidStoreURL("", shown, "carries credentials in its endpoint_url; use a profile instead")
         if not _is_http(endpoint):
-            raise InvalidStoreURL("", shown, f"has an endpoint_url that is no http(s) URL: {redact(endpoint)}")
+            raise InvalidStoreURL(
+                "", shown, f"has an endpoint_url that is no http(s) URL: {redact(endpoint)}"
+            )
     kept = {name: value for name, value in options.items() if value}
     if endpoint:
         kept["endpoint_url"] = endpoint.rstrip("/")

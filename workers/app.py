@@ -39,7 +39,9 @@ def make_app(settings: Settings) -> Celery:
             f"Celery {celery.__version__} can call a chord back before all its parts are done; 5.7 or later is needed"
         )
     if settings.broker_url is None:
-        raise InvalidSettings("no broker: set SNAPFERRY_BROKER_URL, or give --broker, as in redis://host:6379/0")
+        raise InvalidSettings(
+            "no broker: set SNAPFERRY_BROKER_URL, or give --broker, as in redis://host:6379/0"
+        )
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     tasks.register(app, settings)

@@ -60,7 +60,9 @@ def check_broker(url: str) -> None:
     queue's list without a word to anyone.
     """
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=4, socket_timeout=4, retry=Retry(ExponentialBackoff(), 0)) as c:
+        with redis.Redis.from_url(
+            url, socket_connect_timeout=4, socket_timeout=4, retry=Retry(ExponentialBackoff(), 0)
+        ) as c:
             policy = c.info("memory").get("maxmemory_policy", "noeviction")
     except (RedisError, OSError, ValueError) as error:
         raise BrokerUnavailable(f"the broker at {shown(url)} cannot be used: {_reason(error)}") from error

@@ -9,8 +9,9 @@ from .transfer import BatchOutcome
 def size(size_bytes: float) -> str:
     """Return *size_bytes* with a decimal unit, as in ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        shown = f"{size_bytes:.0f}" if unit == "B" else f"{size_bytes:.1f}"
+        if float(shown) < 1000:
+            return f"{shown} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} PB"
 
@@ -22,7 +23,11 @@ def short(identifier: str) -> str:
 
 def describe_batch(batch: BatchMessage, snapshot_id: str, batches: int) -> str:
     """Return a batch in words: whose it is, which of how many, how much it carries."""
-    place = f"batch {batch.number + 1}/{batches}" if batch.series == "plan" else f"{batch.series} batch {batch.number + 1}"
+    place = (
+        f"batch {batch.number + 1}/{batches}"
+        if batch.series == "plan"
+        else f"{batch.series} batch {batch.number + 1}"
+    )
     return (
         f"job {short(batch.job_id)} · snapshot {short(snapshot_id)} · {place}"
         f" · {len(batch.sizes)} objects · {size(sum(batch.sizes))}"

@@ -230,7 +230,7 @@ class Ledger:
             raise UnknownJob(job_id)
         return JobRequest.model_validate_json(str(text))
 
-    def advance(self, job_id: str, state: State, **fields: str | int | float) -> bool:
+    def advance(self, job_id: str, state: State, **fields: str | float) -> bool:
         """
         Move the job to *state* and set *fields*; say whether the job is still alive for it.
 
@@ -261,12 +261,14 @@ class Ledger:
     def begin(self, batch: BatchMessage) -> Begun:
         """Note that a worker begins *batch*; say whether it is needed at all, and how often it was begun."""
         keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "begun")]
-        accounted, cancelled, times = self._begin(keys=keys, args=[batch.number, _name(batch), self._expires_s])
+        accounted, cancelled, times = self._begin(
+            keys=keys, args=[batch.number, _name(batch), self._expires_s]
+        )
         return Begun(accounted=bool(accounted), cancelled=bool(cancelled), times=int(times))
 
     def need(self, batch: BatchMessage, *, objects: int, size_bytes: int) -> None:
         """Note what this delivery of *batch* found missing, before it copies any of it."""
-        arguments = [_name(batch), objects, size_bytes, self._expires_s]
+        arguments: list[str | float] = [_name(batch), objects, size_bytes, self._expires_s]
         self._need(keys=[_key(batch.job_id, "needed")], args=arguments)
 
     def progress(self, batch: BatchMessage, *, objects: int, size_bytes: int) -> bool:
@@ -281,16 +283,31 @@ class Ledger:
 
         To be called only when everything that the outcome says is durable.
         """
-        keys = [_key(batch.job_id), _done(batch), *(_key(batch.job_id, part) for part in ("running", "failures", "needed"))]
+        keys = [
+            _key(batch.job_id),
+            _done(batch),
+            *(_key(batch.job_id, part) for part in ("running", "failures", "needed")),
+        ]
         counts = [outcome.copied, outcome.present, len(outcome.failures), outcome.bytes_copied]
         planned = [len(batch.sizes), sum(batch.sizes), int(batch.series == PLAN)]
         kept = [json.dumps(asdict(failure)) for failure in outcome.failures[:FAILURES_KEPT]]
-        arguments: list[str | float] = [batch.number, _name(batch), *counts, *planned, self._expires_s, FAILURES_KEPT, outcome.needed_bytes, *kept]
+        arguments: list[str | float] = [
+            batch.number,
+            _name(batch),
+            *counts,
+            *planned,
+            self._expires_s,
+            FAILURES_KEPT,
+            outcome.needed_bytes,
+            *kept,
+        ]
         return bool(self._account(keys=keys, args=arguments))
 
     def unaccounted(self, job_id: str, batches: int) -> list[int]:
         """Return the numbers of those of the plan's *batches* that are not accounted for."""
-        return [int(number) for number in self._unaccounted(keys=[_key(job_id, f"done:{PLAN}")], args=[batches])]
+        return [
+            int(number) for number in self._unaccounted(keys=[_key(job_id, f"done:{PLAN}")], args=[batches])
+        ]
 
     def failures(self, job_id: str) -> list[Failure]:
         """Return the failed objects, the first `FAILURES_KEPT` of them."""

@@ -24,7 +24,9 @@ PATIENCE_S = 900.0
 class PatientRedisBackend(RedisBackend):
     """As `RedisBackend`, but a part of a chord is counted when Redis is back, not lost."""
 
-    def on_chord_part_return(self, request: Any, state: Any, result: Any, propagate: Any = None, **kwargs: Any) -> Any:
+    def on_chord_part_return(
+        self, request: Any, state: Any, result: Any, propagate: Any = None, **kwargs: Any
+    ) -> Any:
         """Count a finished part. Raises what Redis raised once it was away for `PATIENCE_S` seconds."""
         deadline = time.monotonic() + PATIENCE_S
         pause = 0.1

@@ -55,7 +55,9 @@ class Settings(BaseModel):
         Raises `InvalidSettings`.
         """
         found: dict[str, object] = {
-            name: environ[_PREFIX + name.upper()] for name in cls.model_fields if environ.get(_PREFIX + name.upper())
+            name: environ[_PREFIX + name.upper()]
+            for name in cls.model_fields
+            if environ.get(_PREFIX + name.upper())
         }
         found.update({name: value for name, value in overrides.items() if value is not None})
         try:
@@ -86,6 +88,9 @@ def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[s
     ``TO``; behind them snapdir's ``SNAPDIR_S3_STORE_ENDPOINT_URL``, which
     serves both sides. What a URL says itself wins over all of these.
     """
-    own = {name: environ.get(f"{_PREFIX}{side.upper()}_{name.upper()}") for name in ("endpoint_url", "region", "profile")}
+    own = {
+        name: environ.get(f"{_PREFIX}{side.upper()}_{name.upper()}")
+        for name in ("endpoint_url", "region", "profile")
+    }
     own["endpoint_url"] = own["endpoint_url"] or environ.get("SNAPDIR_S3_STORE_ENDPOINT_URL")
     return own

@@ -102,7 +102,9 @@ def _all_failed(batch: BatchMessage, error: StoreError) -> BatchOutcome:
 
 
 def _never_ended() -> StoreError:
-    return StoreFault("", "", f"its batch was begun {MAX_BEGUN} times and never ended; did its workers run out of memory?")
+    return StoreFault(
+        "", "", f"its batch was begun {MAX_BEGUN} times and never ended; did its workers run out of memory?"
+    )
 
 
 class _Report:

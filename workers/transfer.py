@@ -17,7 +17,6 @@ from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from stores.hashing import CHUNK_BYTES
 from stores.snapshot_store import SnapshotStore
 
-
 # What a destination says of itself and not of one object.
 _REFUSALS = (AccessDenied, StoreFull, StoreNotFound)
 

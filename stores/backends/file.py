@@ -107,7 +107,9 @@ class FileBackend(Backend):
         if not stat.S_ISDIR(mode):
             raise StoreNotFound(self.label, "", f"{existing} is not a directory")
         if not os.access(existing, os.X_OK | (os.W_OK if for_writing else os.R_OK)):
-            raise AccessDenied(self.label, "", f"no permission to {'write to' if for_writing else 'read'} {existing}")
+            raise AccessDenied(
+                self.label, "", f"no permission to {'write to' if for_writing else 'read'} {existing}"
+            )
 
     def size(self, key: str) -> int | None:
         try:

@@ -130,7 +130,9 @@ def kill_at_every_point(
     """Kill a copy at point 0, 1, 2, ... until one gets through; return how many points there were."""
     for point in range(1000):
         clear(destination())
-        killed = run_and_die(lambda point=point: copy_and_commit(source, SnapshotStore(dying(point)), snapshot))
+        killed = run_and_die(
+            lambda point=point: copy_and_commit(source, SnapshotStore(dying(point)), snapshot)
+        )
         seen = SnapshotStore(destination())
         assert_published_means_complete(seen)
         assert_no_partial_object(seen)
@@ -170,7 +172,9 @@ def test_a_directory_survives_a_kill_before_every_system_call(tmp_path: Path) ->
     )
 
     assert points > len(FILES) * 6
-    kept = {path: data for path, data in tree(tmp_path / "b").items() if path[0] == "." and ".tmp-" not in path}
+    kept = {
+        path: data for path, data in tree(tmp_path / "b").items() if path[0] == "." and ".tmp-" not in path
+    }
     assert kept == tree(tmp_path / "a")
 
 

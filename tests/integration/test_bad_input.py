@@ -24,9 +24,11 @@ def snapshot(tmp_path: Path) -> str:
 
 
 def run(tmp_path: Path, snapshot: str, **changed: str) -> tuple[int, str]:
-    """Run a sync that would be right but for *changed*; check the form of its complaint and that nothing was written."""
+    """Run a sync that is right but for *changed*; check the form of its complaint and that nothing was written."""
     options = {"from": str(tmp_path / "a"), "to": str(tmp_path / "b"), "id": snapshot} | changed
-    ended = snapferry("sync", *(part for name, value in options.items() for part in (f"--{name}", value)), timeout_s=40)
+    ended = snapferry(
+        "sync", *(part for name, value in options.items() for part in (f"--{name}", value)), timeout_s=40
+    )
     assert ended.out == ""
     assert "Traceback" not in ended.err
     assert not (tmp_path / "b" / ".manifests").exists()
@@ -36,7 +38,11 @@ def run(tmp_path: Path, snapshot: str, **changed: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("from", "ftp://user:secret@host/x", "ftp://host/x: is no store URL; use file://, s3:// or an absolute path"),
+        (
+            "from",
+            "ftp://user:secret@host/x",
+            "ftp://host/x: is no store URL; use file://, s3:// or an absolute path",
+        ),
         ("to", "relative/path", "relative/path: is no store URL"),
         ("from", "file://relative", "needs an absolute path"),
         ("to", "s3://", "names no bucket"),
@@ -60,12 +66,15 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_begun(
     assert code == 2
     assert err.count("\n") == 1, err
     assert said in err
-    assert "secret@" not in err and "=secret" not in err
+    assert "secret@" not in err
+    assert "=secret" not in err
     assert not (tmp_path / "b").exists()
 
 
 def test_a_bad_setting_names_its_variable(tmp_path: Path, snapshot: str) -> None:
-    ended = snapferry("sync", "--from", "/a", "--to", "/b", "--id", snapshot, env={"SNAPFERRY_BATCH_OBJECTS": "many"})
+    ended = snapferry(
+        "sync", "--from", "/a", "--to", "/b", "--id", snapshot, env={"SNAPFERRY_BATCH_OBJECTS": "many"}
+    )
 
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "SNAPFERRY_BATCH_OBJECTS" in ended.err
@@ -106,9 +115,17 @@ def directory_for_an_object(source: Path, _: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "changed", "said"),
     [
-        (break_nothing, {"from": "/no/such/store"}, "StoreNotFound: file:///no/such/store: there is no such directory"),
+        (
+            break_nothing,
+            {"from": "/no/such/store"},
+            "StoreNotFound: file:///no/such/store: there is no such directory",
+        ),
         (break_nothing, {"id": ABSENT}, f"{ABSENT}: no such snapshot in this store"),
-        (break_nothing, {"to": "/proc/store"}, "StoreNotFound at file:///proc/store: the directory cannot be made"),
+        (
+            break_nothing,
+            {"to": "/proc/store"},
+            "StoreNotFound at file:///proc/store: the directory cannot be made",
+        ),
         (break_nothing, {"to": "/etc/hostname/store"}, "a part of the path is not a directory"),
         (break_nothing, {"from": "/etc/hostname"}, "/etc/hostname is not a directory"),
         (corrupt_manifest, {}, "it is corrupt and was not used"),
@@ -193,7 +210,9 @@ def test_an_endpoint_that_refuses_or_stays_silent_is_given_up_within_10_seconds(
             assert "StoreUnavailable" in ended.err.splitlines()[-1]
 
 
-def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(tmp_path: Path, rclone_s3: S3Server) -> None:
+def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(
+    tmp_path: Path, rclone_s3: S3Server
+) -> None:
     from stores.urls import open_store
 
     url = rclone_s3.url(rclone_s3.make_bucket(), "pre/fix")
@@ -206,6 +225,9 @@ def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(tmp_path
     assert ended.code == 1
     assert f"1 x IntegrityError at {url.split('?')[0]}" in ended.err
     assert digest(b"bad") in ended.err
-    assert "1 of 2 objects could not be copied; the manifest was not written. Run it again to resume." in ended.err
+    assert (
+        "1 of 2 objects could not be copied; the manifest was not written. Run it again to resume."
+        in ended.err
+    )
     assert (tmp_path / "b" / object_key(digest(b"good"))).read_bytes() == b"good"
     assert not (tmp_path / "b" / object_key(digest(b"bad"))).exists()

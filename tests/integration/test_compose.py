@@ -64,7 +64,9 @@ def composed(services: dict[str, Any], tmp_path: Path) -> Iterator[Composed]:
         assert chosen["SNAPFERRY_BROKER_URL"] == "redis://redis:6379/0"
         chosen["SNAPFERRY_BROKER_URL"] = running.broker
         if "FLOWER_BASIC_AUTH" in chosen:
-            assert chosen["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?"), "there is no default password"
+            assert chosen["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?"), (
+                "there is no default password"
+            )
             chosen["FLOWER_BASIC_AUTH"] = PASSWORD
         return chosen
 
@@ -81,7 +83,9 @@ def composed(services: dict[str, Any], tmp_path: Path) -> Iterator[Composed]:
             command = native(services[service]["command"])
             stack.enter_context(started(*command, env=environment_of(service), log=log))
             until(lambda log=log: " ready." in log.read_text(), f"{service} is ready")
-        command = [part.replace("5555", running.flower.rpartition(":")[2]) for part in services["flower"]["command"]]
+        command = [
+            part.replace("5555", running.flower.rpartition(":")[2]) for part in services["flower"]["command"]
+        ]
         stack.enter_context(
             started(*native(command), env=environment_of("flower"), log=tmp_path / "flower.log")
         )
@@ -111,7 +115,15 @@ def test_the_services_of_the_file_copy_a_snapshot_and_flower_tells_it_in_words(
 
     env = {"SNAPFERRY_BROKER_URL": composed.broker}
     ended = snapferry(
-        "sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json", env=env
+        "sync",
+        "--from",
+        str(tmp_path / "a"),
+        "--to",
+        str(tmp_path / "b"),
+        "--id",
+        snapshot,
+        "--json",
+        env=env,
     )
 
     assert ended.code == 0, ended.err

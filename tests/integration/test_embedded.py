@@ -45,7 +45,7 @@ def running_sync(source: Path, destination: Path, snapshot: str, temporary: Path
 
 
 def wait_until_copying(destination: Path) -> None:
-    until(lambda: (destination / ".objects").is_dir(), "the first object is written")
+    until((destination / ".objects").is_dir, "the first object is written")
 
 
 def assert_gone(running: Started, temporary: Path) -> None:
@@ -291,7 +291,7 @@ def test_split_pools_keep_objects_and_manifests_apart(tmp_path: Path) -> None:
     )
 
     assert ended.code == 0, ended.err
-    assert set(p.name for p in (tmp_path / "b").iterdir()) == {".manifests"}
+    assert {p.name for p in (tmp_path / "b").iterdir()} == {".manifests"}
     assert tree(tmp_path / "pool") == tree(tmp_path / "pool2")
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 

@@ -19,12 +19,11 @@ import redis
 from orchestrator.app import make_fleet_app
 from orchestrator.jobs import Jobs, store_pair
 from stores.urls import open_store
+from tests import servers
+from tests.sample import make_store, random_files, tree
 from workers.app import COPY_QUEUE, PLAN_QUEUE
 from workers.ledger import State
 from workers.settings import Settings
-
-from tests import servers
-from tests.sample import make_store, random_files, tree
 
 from .processes import Fleet, children_of, snapferry, started, until
 
@@ -54,10 +53,17 @@ def deliver_again(client: redis.Redis, queue: str) -> int:
     return len(messages)
 
 
+def is_idle(client: redis.Redis) -> bool:
+    """Say whether nothing waits in a queue and nothing is being worked on."""
+    return not client.llen(PLAN_QUEUE) and not client.llen(COPY_QUEUE) and not client.hlen("unacked")
+
+
 def test_two_workers_and_an_orchestrator_copy_a_snapshot(fleet: Fleet, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(2000))
     with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two") as two:
-        ended = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json")
+        ended = fleet.sync(
+            "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json"
+        )
 
         assert ended.code == 0, ended.err
         assert ended.document["objects"]["copied"] == 2001
@@ -74,7 +80,9 @@ def test_plain_celery_commands_do_as_well(redis_url: str, tmp_path: Path) -> Non
     orchestrator = [*celery, "-A", "orchestrator.app", "worker", "-Q", PLAN_QUEUE, "-c", "1", "-n", "o@%h"]
     logs = tmp_path / "w.log", tmp_path / "o.log"
     with started(*worker, env=env, log=logs[0]), started(*orchestrator, env=env, log=logs[1]):
-        ended = snapferry("sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, env=env)
+        ended = snapferry(
+            "sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, env=env
+        )
 
     assert ended.code == 0, ended.err
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
@@ -88,7 +96,9 @@ def test_a_submitted_job_needs_its_submitter_no_longer(fleet: Fleet, jobs: Jobs,
         assert jobs.wait(job_id, timeout_s=60).state is State.DONE
 
 
-def test_every_task_delivered_twice_changes_nothing(fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path) -> None:
+def test_every_task_delivered_twice_changes_nothing(
+    fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
+) -> None:
     snapshot = make_store(tmp_path / "a", random_files(1000))
     job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
@@ -108,8 +118,7 @@ def test_every_task_delivered_twice_changes_nothing(fleet: Fleet, jobs: Jobs, re
                 app = make_fleet_app(Settings(broker_url=redis_url))
                 app.send_task("snapferry.plan_job", args=(job_id,), queue=PLAN_QUEUE)
                 app.send_task("snapferry.commit_snapshot", args=(job_id, 0), queue=PLAN_QUEUE)
-                idle = lambda: not client.llen(PLAN_QUEUE) and not client.llen(COPY_QUEUE) and not client.hlen("unacked")  # noqa: E731
-                until(idle, "everything is delivered")
+                until(lambda: is_idle(client), "everything is delivered")
                 runs = sum(worker.logged().count("succeeded in") for worker in (one, two))
 
         assert jobs.status(job_id) == status
@@ -126,7 +135,10 @@ def test_a_commit_that_is_called_too_early_writes_no_manifest(
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(300))
     job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator() as orchestrator:
+    with (
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+        fleet.orchestrator() as orchestrator,
+    ):
         until(lambda: client.llen(COPY_QUEUE) == 7, "the plan is handed out")
         make_fleet_app(Settings(broker_url=redis_url)).send_task(
             "snapferry.commit_snapshot", args=(job_id, 0), queue=PLAN_QUEUE
@@ -226,7 +238,9 @@ def test_a_bad_object_stops_no_other_and_the_job_ends_as_failed(fleet: Fleet, tm
     objects[0].write_bytes(b"not what it was")
     objects[1].unlink()
     with fleet.orchestrator(), fleet.worker():
-        ended = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json")
+        ended = fleet.sync(
+            "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json"
+        )
 
     document = ended.document
     assert ended.code == 1
@@ -238,7 +252,9 @@ def test_a_bad_object_stops_no_other_and_the_job_ends_as_failed(fleet: Fleet, tm
     assert not (tmp_path / "b" / objects[0].relative_to(tmp_path / "a")).exists()
 
 
-def test_a_store_that_goes_away_while_copying_is_waited_for(redis_url: str, s3_environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_store_that_goes_away_while_copying_is_waited_for(
+    redis_url: str, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
     (tmp_path / "s3" / "the-bucket").mkdir(parents=True)
     fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50", **s3_environment})
@@ -267,15 +283,16 @@ def test_nothing_secret_is_in_redis(fleet: Fleet, redis_url: str, tmp_path: Path
     stop = threading.Event()
 
     def look() -> None:
-        with redis.Redis.from_url(redis_url) as client:
-            with client.monitor() as monitor:
-                while not stop.is_set():
-                    found.append(monitor.next_command()["command"].encode())
+        with redis.Redis.from_url(redis_url) as client, client.monitor() as monitor:
+            while not stop.is_set():
+                found.append(monitor.next_command()["command"].encode())
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
     with fleet.orchestrator(), fleet.worker() as worker:
-        assert fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot).code == 0
+        assert (
+            fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot).code == 0
+        )
         assert secret not in worker.logged()
     stop.set()
     with redis.Redis.from_url(redis_url) as client:

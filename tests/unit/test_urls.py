@@ -1,0 +1,174 @@
+"""Store URLs: what is one, what is none, and what is never shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stores.backends.file import FileBackend
+from stores.errors import InvalidStoreURL
+from stores.urls import StoreURL, open_backend, open_store, parse_url, redact
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "text", ["/srv/store", "/srv/store/", "file:///srv/store", "file://localhost/srv/store", "file:///srv//x/../store//"]
+)
+def test_one_directory_has_many_spellings_and_one_url(text: str) -> None:
+    assert parse_url(text) == StoreURL("file", "/srv/store")
+    assert str(parse_url(text)) == "file:///srv/store"
+
+
+@pytest.mark.parametrize("path", ["/a b", "/%20", "/a?b", "/a#b", "/ü", "/a@b:c", "/ lead", "/x\ny", "/"])
+def test_paths_are_taken_to_the_letter(path: str) -> None:
+    assert parse_url(path).location == path
+    assert parse_url(f"file://{path}").location == path
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "prefix"),
+    [
+        ("s3://bucket", "bucket", ""),
+        ("s3://bucket/", "bucket", ""),
+        ("s3://bucket/a/b", "bucket", "a/b"),
+        ("s3://bucket//a/b//", "bucket", "a/b"),
+        ("s3://bucket/a//b", "bucket", "a//b"),
+        ("s3://bucket/a%20b c#d@e", "bucket", "a%20b c#d@e"),
+    ],
+)
+def test_a_bucket_and_its_prefix(text: str, bucket: str, prefix: str) -> None:
+    url = parse_url(text)
+
+    assert (url.scheme, url.location, url.prefix, url.options) == ("s3", bucket, prefix, ())
+
+
+def test_parameters_are_sorted_decoded_and_empty_ones_dropped() -> None:
+    url = parse_url("s3://b/p?region=eu&endpoint_url=https%3A%2F%2Fs3.example%2Fbase%2F&profile=")
+
+    assert url.options == (("endpoint_url", "https://s3.example/base"), ("region", "eu"))
+    assert url.option("region") == "eu"
+    assert url.option("profile") is None
+    assert str(url) == "s3://b/p?endpoint_url=https%3A%2F%2Fs3.example%2Fbase&region=eu"
+
+
+REFUSED = {
+    "": "is no store URL",
+    "srv/store": "is no store URL",
+    "./store": "is no store URL",
+    "~/store": "is no store URL",
+    "gs://bucket": "use file://, s3:// or an absolute path",
+    "S3://bucket": "is no store URL",
+    "s3:/bucket": "is no store URL",
+    "://": "is no store URL",
+    "file://": "needs an absolute path",
+    "file://host/path": "needs an absolute path",
+    "file://relative": "needs an absolute path",
+    "file://localhost": "needs an absolute path",
+    "s3://": "names no bucket",
+    "s3:///prefix": "names no bucket",
+    "s3://?region=eu": "names no bucket",
+    "s3://user:hunter2@bucket": "carries credentials",
+    "s3://hunter2@bucket": "carries credentials",
+    "s3://user:hun/ter2@bucket/prefix": "carries credentials",
+    "s3://user:hun?ter2@bucket/prefix": "carries credentials",
+    "s3://b?secret_access_key=hunter2": "carries a secret (secret_access_key)",
+    "s3://b?AWS_SESSION_TOKEN=hunter2": "carries a secret (AWS_SESSION_TOKEN)",
+    "s3://b?x-amz-signature=hunter2": "carries a secret",
+    "s3://b?colour=hunter2": "unknown parameter 'colour'; known: endpoint_url, region, profile",
+    "s3://b?endpoint_url=https%3A%2F%2Fuser%3Ahunter2%40host": "carries credentials in its endpoint_url",
+    "s3://b?endpoint_url=https%3A%2F%2Fuser%3Ahun%2Fter2%40host": "carries credentials in its endpoint_url",
+    "s3://b?endpoint_url=https%3A%2F%2Fhost%3Ftoken%3Dhunter2": "carries credentials in its endpoint_url",
+    "s3://b?endpoint_url=host:9000": "has an endpoint_url that is no http(s) URL",
+    "s3://b?endpoint_url=ftp://host": "has an endpoint_url that is no http(s) URL",
+    "s3://b?endpoint_url=http://": "has an endpoint_url that is no http(s) URL",
+    "s3://b?endpoint_url=http://[": "has an endpoint_url that is no http(s) URL",
+    "s3://b?endpoint_url=http://host:port": "has an endpoint_url that is no http(s) URL",
+    "s3://b?endpoint_url=http://host:70000": "has an endpoint_url that is no http(s) URL",
+    "/srv\0store": "has a NUL character",
+    "s3://user:hunter2@bucket\0": "has a NUL character",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_no_url_gets_one_clear_line_without_any_secret(text: str) -> None:
+    with pytest.raises(InvalidStoreURL) as raised:
+        parse_url(text)
+
+    shown = str(raised.value)
+    assert REFUSED[text] in shown
+    assert "\n" not in shown
+    assert not any(piece in shown for piece in ("hunter2", "ter2", "hun/", "hun?"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("s3://bucket/prefix?token=hunter2", "s3://bucket/prefix"),
+        ("s3://bucket/mail@home", "s3://bucket/mail@home"),
+        ("https://user:hunter2@host:9000/path", "https://host:9000/path"),
+        ("https://user:hun/ter2@host/path", "https://host/path"),
+        ("https://hunter2@host", "https://host"),
+        ("user:hunter2@host/path", "host/path"),
+        ("redis://:hun?ter2@host", "redis://..."),
+        ("file:///srv/a:b/c@d", "file:///srv/a:b/c@d"),
+        ("/srv/store", "/srv/store"),
+        ("", ""),
+    ],
+)
+def test_redacting_leaves_out_what_may_be_a_secret_and_nothing_else(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_defaults_fill_in_what_a_url_does_not_say_itself() -> None:
+    url = parse_url("s3://b/p?region=eu")
+
+    filled = url.with_defaults(endpoint_url="https://s3.example/", region="us", profile=None)
+
+    assert filled.options == (("endpoint_url", "https://s3.example"), ("region", "eu"))
+    assert parse_url("/srv/store").with_defaults(region="us") == parse_url("/srv/store")
+    with pytest.raises(InvalidStoreURL, match="no http"):
+        url.with_defaults(endpoint_url="nonsense")
+
+
+def test_the_same_place_is_known_by_links_and_not_by_profile(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to("store")
+
+    assert parse_url(f"{tmp_path}/link").same_place(parse_url(f"file://{tmp_path}/store"))
+    assert not parse_url(f"{tmp_path}/store").same_place(parse_url(f"{tmp_path}/store2"))
+    assert parse_url("s3://b/p?profile=x").same_place(parse_url("s3://b/p/?profile=y"))
+    assert not parse_url("s3://b/p").same_place(parse_url("s3://b/q"))
+    assert not parse_url("s3://b?endpoint_url=http://one").same_place(parse_url("s3://b?endpoint_url=http://two"))
+    assert not parse_url("s3://b/p").same_place(parse_url("/b/p"))
+
+
+def test_opening_a_directory_that_does_not_exist_makes_nothing(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+
+    assert store.label == f"file://{tmp_path}/store"
+    assert isinstance(open_backend(parse_url(f"{tmp_path}/store")), FileBackend)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_split_pools_are_two_backends(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "manifests"), str(tmp_path / "objects"))
+
+    store.put_object("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", b"")
+
+    assert store.label == f"file://{tmp_path}/objects"
+    assert [path.name for path in tmp_path.iterdir()] == ["objects"]
+
+
+def test_reading_a_url_and_opening_a_directory_import_no_s3_client() -> None:
+    """boto3 takes as long to import as a small sync takes in all."""
+    code = (
+        "import sys; from stores.urls import *; parse_url('s3://b?region=eu'); open_store('/tmp/x');"
+        " sys.exit(any(name.split('.')[0] in ('boto3', 'botocore', 's3transfer') for name in sys.modules))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
