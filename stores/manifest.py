@@ -210,7 +210,7 @@ class Manifest:
         )
 
 
-def _fault_of(fields: list[bytes], last: bytes) -> str:
+def _fault_of(fields: list[bytes], last: bytes) -> str:  # noqa: PLR0911 - one return a fault
     """Return what is wrong with a line behind the one whose PATH is *last*, but for its checksum; "" if nothing is."""
     kind, permissions, _, size, path = fields
     if kind not in {b"F", b"D"}:
