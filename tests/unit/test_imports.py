@@ -1,0 +1,139 @@
+"""Importing a package starts nothing: no connection, no process, no thread, no look at the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Run in a fresh interpreter: whoever asks for one of our variables, or opens a socket, is named and ends it.
+TRAP = """
+import os, socket, subprocess, sys, threading
+
+OURS = ("SNAPFERRY_", "SNAPDIR_", "AWS_")
+
+class Poisoned(dict):
+    def _refuse(self, name):
+        if str(name).startswith(OURS):
+            raise SystemExit(f"read {name} at import")
+    def __getitem__(self, name):
+        self._refuse(name)
+        return super().__getitem__(name)
+    def get(self, name, default=None):
+        self._refuse(name)
+        return super().get(name, default)
+    def __contains__(self, name):
+        self._refuse(name)
+        return super().__contains__(name)
+
+os.environ = Poisoned(os.environ)
+os.getenv = os.environ.get
+
+def refuse(what):
+    def refused(*args, **kwargs):
+        raise SystemExit(f"{what} at import")
+    return refused
+
+socket.socket.connect = refuse("connect")
+socket.create_connection = refuse("connect")
+socket.getaddrinfo = refuse("name lookup")
+threading.Thread.start = refuse("thread")
+subprocess.Popen.__init__ = refuse("process")
+os.fork = refuse("fork")
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "SNAPFERRY_BROKER_URL": "redis://203.0.113.1:1/0",
+        "SNAPFERRY_BATCH_OBJECTS": "not a number",
+        "AWS_PROFILE": "no such profile",
+    }
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", TRAP + code],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+MODULES = [
+    "stores",
+    "stores.urls",
+    "stores.snapshot_store",
+    "stores.backends.file",
+    "stores.backends.memory",
+    "workers.app",
+    "workers.tasks",
+    "workers.settings",
+    "orchestrator.app",
+    "orchestrator.jobs",
+    "orchestrator.drive",
+    "orchestrator.embedded",
+    "orchestrator.cli",
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_importing_connects_to_nothing_and_reads_no_variable(module: str) -> None:
+    ended = run(f"import {module}")
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os.environ['SNAPFERRY_BROKER_URL']", "read SNAPFERRY_BROKER_URL"),
+        ("import os; os.getenv('AWS_PROFILE')", "read AWS_PROFILE"),
+        ("import socket; socket.create_connection(('127.0.0.1', 1))", "connect"),
+        ("import redis; redis.Redis(port=1).ping()", "at import"),
+        ("import workers.app; workers.app.app", "read SNAPFERRY_"),
+        ("from workers.settings import Settings; Settings.from_environment()", "read SNAPFERRY_"),
+    ],
+)
+def test_the_trap_of_this_file_catches_what_it_is_for(code: str, said: str) -> None:
+    ended = run(code)
+
+    assert ended.returncode == 1
+    assert said in ended.stderr
+
+
+@pytest.mark.parametrize("module", ["workers.app", "orchestrator.app"])
+def test_an_app_without_a_broker_ends_with_one_line_and_no_traceback(module: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAPFERRY_")}
+
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import {module}; {module}.app"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("snapferry: no broker: set SNAPFERRY_BROKER_URL")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_making_an_app_connects_to_nothing() -> None:
+    code = (
+        "from workers.settings import Settings; from orchestrator.app import make_fleet_app;"
+        "app = make_fleet_app(Settings(broker_url='redis://203.0.113.1:1/0'));"
+        "print(sorted(name for name in app.tasks if name.startswith('snapferry.')))"
+    )
+
+    ended = run(code)
+
+    assert ended.stdout == "['snapferry.commit_snapshot', 'snapferry.copy_batch', 'snapferry.plan_job']\n", ended.stderr

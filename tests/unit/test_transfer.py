@@ -1,0 +1,319 @@
+"""A batch of objects: what fails alone, what stops everything, and many objects in flight."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from stores.address import object_key
+from stores.backends.memory import MemoryBackend
+from stores.base import Backend, Capabilities, OpenReader
+from stores.errors import AccessDenied, StoreFault, StoreFull, StoreUnavailable
+from stores.hashing import digest
+from stores.snapshot_store import SnapshotStore
+from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Remembers, Truncates, Unavailable
+from workers.transfer import Cancelled, copy_batch
+
+TIMEOUT_S = 10.0
+
+OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(20))}
+SIZES = {address: len(OBJECTS[address]) for address in sorted(OBJECTS)}
+FIRST, SECOND = list(SIZES)[:2]
+
+
+class Counted:
+    """Counts what a batch reports; raises `Cancelled` once *cancel_after* objects are settled."""
+
+    def __init__(self, cancel_after: int | None = None) -> None:
+        self.objects = 0
+        self.bytes = 0
+        self.calls = 0
+        self._cancel_after = cancel_after
+        self._lock = threading.Lock()
+
+    def begin(self, needed: int, needed_bytes: int) -> None:
+        return None
+
+    def advance(self, objects: int, size_bytes: int) -> None:
+        with self._lock:
+            self.calls += 1
+            self.objects += objects
+            self.bytes += size_bytes
+            if self._cancel_after is not None and self.objects >= self._cancel_after:
+                raise Cancelled
+
+
+def source_backend(objects: dict[str, bytes] = OBJECTS) -> MemoryBackend:
+    backend = MemoryBackend("source")
+    for address, data in objects.items():
+        backend.write(object_key(address), data)
+    return backend
+
+
+def stores(source: Backend | None = None, destination: Backend | None = None) -> tuple[SnapshotStore, SnapshotStore]:
+    return SnapshotStore(source or source_backend()), SnapshotStore(destination or MemoryBackend("destination"))
+
+
+def only(*addresses: str):  # type: ignore[no-untyped-def]
+    return {object_key(address) for address in addresses}.__contains__
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "transient"),
+    [(FlipsLastByte, "IntegrityError", False), (Truncates, "IntegrityError", False), (Unavailable, "StoreUnavailable", True)],
+)  # fmt: skip
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_object_that_cannot_be_read_fails_alone(
+    fault: type, error: str, transient: bool, concurrency: int
+) -> None:
+    source, destination = stores(source=fault(source_backend(), only(FIRST)))
+
+    outcome = copy_batch(source, destination, SIZES, Counted(), concurrency=concurrency)
+
+    assert [(f.address, f.error, f.store, f.transient) for f in outcome.failures] == [
+        (FIRST, error, "memory://source", transient)
+    ]
+    assert outcome.transient_failures is transient
+    assert outcome.copied == len(SIZES) - 1
+    assert destination.objects_needed(SIZES) == [FIRST]
+
+
+def test_an_object_that_the_source_lacks_fails_alone_and_for_good() -> None:
+    backend = source_backend()
+    backend.delete(object_key(FIRST))
+    source, destination = stores(backend)
+
+    outcome = copy_batch(source, destination, SIZES, Counted())
+
+    (failure,) = outcome.failures
+    assert (failure.error, failure.transient) == ("ObjectMissing", False)
+    assert outcome.copied == len(SIZES) - 1
+
+
+def test_a_write_that_gets_no_answer_fails_alone() -> None:
+    source, destination = stores(destination=Unavailable(MemoryBackend("d"), strikes=only(FIRST), times=2))
+
+    with pytest.raises(StoreUnavailable):
+        copy_batch(source, destination, SIZES, Counted())  # the question what is there got no answer
+    outcome = copy_batch(source, SnapshotStore(_DeafToWrites(MemoryBackend("d"), FIRST)), SIZES, Counted())
+
+    assert [(failure.address, failure.store) for failure in outcome.failures] == [(FIRST, "memory://d")]
+    assert outcome.transient_failures
+
+
+class _DeafToWrites(Around):
+    def __init__(self, inner: Backend, address: str) -> None:
+        super().__init__(inner)
+        self._deaf = Unavailable(inner, only(address))
+
+    def write(self, key: str, data: bytes) -> None:
+        self._deaf.write(key, data)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_destination_that_takes_nothing_is_not_asked_object_by_object(concurrency: int) -> None:
+    forbids = Forbids(MemoryBackend("destination"))
+    source, destination = stores(destination=forbids)
+
+    with pytest.raises(AccessDenied) as raised:
+        copy_batch(source, destination, SIZES, Counted(), concurrency=concurrency)
+
+    assert raised.value.store == "memory://destination"
+    assert 1 <= forbids.struck <= concurrency
+
+
+def test_a_full_destination_is_not_asked_object_by_object_either() -> None:
+    class Full(Around):
+        def write(self, key: str, data: bytes) -> None:
+            raise StoreFull(self.label, key, "no space left")
+
+    source, destination = stores(destination=Full(MemoryBackend("destination")))
+
+    with pytest.raises(StoreFull):
+        copy_batch(source, destination, SIZES, Counted())
+
+
+def test_a_source_that_refuses_an_object_fails_that_object_alone() -> None:
+    class Refuses(Around):
+        def open(self, key: str) -> OpenReader:
+            if key == object_key(FIRST):
+                raise AccessDenied(self.label, key, "no permission")
+            return self.inner.open(key)
+
+    source, destination = stores(source=Refuses(source_backend()))
+
+    outcome = copy_batch(source, destination, SIZES, Counted())
+
+    assert [failure.error for failure in outcome.failures] == ["AccessDenied"]
+    assert outcome.copied == len(SIZES) - 1
+
+
+def test_what_the_destination_does_not_say_is_not_taken_for_absent() -> None:
+    remembers = Remembers(MemoryBackend("destination"))
+    source, destination = stores(destination=Unavailable(remembers, only(SECOND)))
+
+    with pytest.raises(StoreUnavailable):
+        copy_batch(source, destination, SIZES, Counted())
+
+    assert remembers.calls == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_cancelled_batch_stops_and_what_is_copied_stays_whole(concurrency: int) -> None:
+    source, destination = stores()
+
+    with pytest.raises(Cancelled):
+        copy_batch(source, destination, SIZES, Counted(cancel_after=5), concurrency=concurrency)
+
+    copied = len(SIZES) - len(destination.objects_needed(SIZES))
+    assert 5 <= copied < 5 + concurrency
+    outcome = copy_batch(source, destination, SIZES, Counted())
+    assert (outcome.copied, outcome.present) == (len(SIZES) - copied, copied)
+
+
+def test_a_batch_is_cancelled_in_the_middle_of_a_large_object() -> None:
+    large = b"large" * 1_000_000
+    address = digest(large)
+    source, destination = stores(source_backend({address: large}))
+
+    class CancelsOnTheWay(Counted):
+        def advance(self, objects: int, size_bytes: int) -> None:
+            super().advance(objects, size_bytes)
+            if self.bytes > 2_000_000:
+                raise Cancelled
+
+    counted = CancelsOnTheWay()
+
+    with pytest.raises(Cancelled):
+        copy_batch(source, destination, {address: len(large)}, counted)
+
+    assert counted.objects == 0
+    assert 0 < counted.bytes < len(large)
+    assert not destination.has_object(address)
+
+
+@pytest.mark.parametrize("advisory", [0, 1, 1_000, 2_000_000, 5_000_000, 50_000_000, 2**64 - 1])
+def test_progress_ends_at_the_planned_size_whatever_the_real_one(advisory: int) -> None:
+    large = b"large" * 1_000_000
+    address = digest(large)
+    source, destination = stores(source_backend({address: large}))
+    counted = Counted()
+
+    outcome = copy_batch(source, destination, {address: advisory}, counted)
+
+    assert (outcome.copied, outcome.bytes_copied) == (1, len(large))
+    assert (counted.objects, counted.bytes) == (1, advisory)
+    assert destination.get_object(address) == large
+
+
+def test_a_large_object_reports_on_its_way_and_a_small_one_once() -> None:
+    large = b"large" * 1_000_000
+    address = digest(large)
+    source, destination = stores(source_backend({address: large}))
+    counted = Counted()
+
+    copy_batch(source, destination, {address: len(large)}, counted)
+
+    assert counted.calls >= 5
+
+
+def test_everything_is_durable_before_the_batch_says_so_and_nothing_is_flushed_for_nothing() -> None:
+    remembers = Remembers(MemoryBackend("destination"))
+    source, destination = stores(destination=remembers)
+
+    copy_batch(source, destination, SIZES, Counted())
+    assert [call for call, _ in remembers.calls] == ["write"] * len(SIZES) + ["flush"]
+
+    remembers.calls.clear()
+    copy_batch(source, destination, SIZES, Counted())
+    assert remembers.calls == []
+
+
+class _Rendezvous(Around):
+    """Opens an object only when *parties* threads want one at the same time."""
+
+    def __init__(self, inner: Backend, parties: int) -> None:
+        super().__init__(inner)
+        self.capabilities = Capabilities(concurrency=parties, pages_listings=False)
+        self._barrier = threading.Barrier(parties, timeout=TIMEOUT_S)
+
+    def open(self, key: str) -> OpenReader:
+        self._barrier.wait()
+        return self.inner.open(key)
+
+
+def test_as_many_objects_are_in_flight_as_the_slower_store_asks_for() -> None:
+    """Were there fewer at once, the barrier would break."""
+    source, destination = stores(source=_Rendezvous(source_backend(), 4))
+
+    outcome = copy_batch(source, destination, SIZES, Counted())
+
+    assert outcome.copied == len(SIZES)
+
+
+def test_the_concurrency_that_is_asked_for_wins() -> None:
+    source, destination = stores(source=_Rendezvous(source_backend(), 2))
+    source._objects.capabilities = Capabilities(concurrency=1, pages_listings=False)
+
+    assert copy_batch(source, destination, SIZES, Counted(), concurrency=2).copied == len(SIZES)
+
+
+def test_what_was_raised_first_is_raised_whichever_object_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second object has failed for good when the first, still on its way, comes to its own end."""
+    submitted: queue.Queue[Future[Any]] = queue.Queue()
+
+    class Recording(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            future = super().submit(*args, **kwargs)
+            submitted.put(future)
+            return future
+
+    class FailsFirstAtLast(Around):
+        def open(self, key: str) -> OpenReader:
+            if key == object_key(SECOND):
+                raise ZeroDivisionError("the surprise that came first")
+            _own, second = submitted.get(timeout=TIMEOUT_S), submitted.get(timeout=TIMEOUT_S)
+            second.exception(TIMEOUT_S)
+            raise RuntimeError("another one, which came later")
+
+    monkeypatch.setattr("workers.transfer.ThreadPoolExecutor", Recording)
+    source, destination = stores(source=FailsFirstAtLast(source_backend()))
+
+    with pytest.raises(ZeroDivisionError):
+        copy_batch(source, destination, {FIRST: 1, SECOND: 1}, Counted(), concurrency=2)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_surprise_stops_the_batch_and_is_not_taken_for_a_failure(concurrency: int) -> None:
+    source, destination = stores(destination=DiesAfter(MemoryBackend("destination"), 5))
+
+    with pytest.raises(Died):
+        copy_batch(source, destination, SIZES, Counted(), concurrency=concurrency)
+
+    assert len(destination.objects_needed(SIZES)) == len(SIZES) - 5
+
+
+def test_a_fault_of_the_destination_names_the_destination() -> None:
+    class Broken(Around):
+        def write(self, key: str, data: bytes) -> None:
+            raise StoreFault(self.label, key, "status 418")
+
+    source, destination = stores(destination=Broken(MemoryBackend("destination")))
+
+    outcome = copy_batch(source, destination, {FIRST: SIZES[FIRST]}, Counted())
+
+    (failure,) = outcome.failures
+    assert (failure.store, failure.detail) == ("memory://destination", "status 418")
+
+
+def test_a_batch_of_nothing_does_nothing() -> None:
+    remembers = Remembers(MemoryBackend("destination"))
+    source, destination = stores(destination=remembers)
+
+    outcome = copy_batch(source, destination, {}, Counted())
+
+    assert (outcome.copied, outcome.present, outcome.failures, remembers.calls) == (0, 0, [], [])
