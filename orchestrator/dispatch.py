@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery, chord
 
-from workers.describe import describe_batch, short
+from workers.describe import describe_batch, describe_job
 from workers.messages import BatchMessage, JobRequest
 
 from .plan import Batch
@@ -39,14 +39,14 @@ def hand_out(
 
 def commit(app: Celery, request: JobRequest, turn: int) -> Any:
     """Return the signature of the task that concludes turn *turn* of a job."""
-    words = f"job {short(request.job_id)} · snapshot {short(request.snapshot_id)} · commit, turn {turn + 1}"
+    words = f"{describe_job(request.job_id, request.snapshot_id)} · commit, turn {turn + 1}"
     signature = app.signature("snapferry.commit_snapshot", args=(request.job_id, turn), immutable=True)
     return signature.set(argsrepr=words, kwargsrepr="")
 
 
 def submit_plan(app: Celery, request: JobRequest) -> None:
     """Queue the planning of a job. The task's id is the job's id: it is the root of all tasks of the job."""
-    words = f"job {short(request.job_id)} · snapshot {short(request.snapshot_id)} · plan"
+    words = f"{describe_job(request.job_id, request.snapshot_id)} · plan"
     signature = app.signature("snapferry.plan_job", args=(request.job_id,), immutable=True)
     signature.set(argsrepr=words, kwargsrepr="").apply_async(task_id=request.job_id)
 

@@ -62,6 +62,7 @@ class Bar:
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} % · {task.fields[counts]}"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
             expand=True,
         )

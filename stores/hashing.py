@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from .base import Reader
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 256 * 1024
 
 
 def digest(data: bytes) -> str:

@@ -35,6 +35,10 @@ CANONICALISE_BYTES = 256 * 1024 * 1024
 # The real snapdir reads a SIZE into 64 bits, and refuses a manifest with a larger one.
 LARGEST_SIZE = 2**64 - 1
 
+# No store takes an object as large as this (256 TiB). A SIZE beyond it is a lie; planning takes it for this
+# much, so that sums of sizes fit the 64 bits of the ledger's counters.
+LARGEST_PLANNED_BYTES = 2**48
+
 _ZERO = ord("0")
 
 _is_checksum = re.compile(rb"[0-9a-f]{64}").fullmatch
@@ -156,14 +160,15 @@ class Manifest:
         Return the distinct objects of the snapshot, address to advisory size in bytes, sorted by address.
 
         Where a checksum is listed with several sizes, the largest counts: a
-        symlink's own size says nothing of its target. Raises like `entries`.
+        symlink's own size says nothing of its target. None is larger than
+        `LARGEST_PLANNED_BYTES`. Raises like `entries`.
         """
         sizes: dict[bytes, int] = {}
         for kind, _, checksum, digits, _ in self._fields():
             if kind == b"F":
                 size = int(digits)
                 if sizes.get(checksum, -1) < size:
-                    sizes[checksum] = size
+                    sizes[checksum] = min(LARGEST_PLANNED_BYTES, size)
         return {checksum.decode(): sizes[checksum] for checksum in sorted(sizes)}
 
     def _fields(self) -> Iterator[list[bytes]]:

@@ -21,6 +21,11 @@ def short(identifier: str) -> str:
     return identifier[:8]
 
 
+def describe_job(job_id: str, snapshot_id: str) -> str:
+    """Return the head of every task's description: the job, to search for, and the snapshot."""
+    return f"job {short(job_id)} · {snapshot_id[:6]}…"
+
+
 def describe_batch(batch: BatchMessage, snapshot_id: str, batches: int) -> str:
     """Return a batch in words: whose it is, which of how many, how much it carries."""
     place = (
@@ -29,7 +34,7 @@ def describe_batch(batch: BatchMessage, snapshot_id: str, batches: int) -> str:
         else f"{batch.series} batch {batch.number + 1}"
     )
     return (
-        f"job {short(batch.job_id)} · snapshot {short(snapshot_id)} · {place}"
+        f"{describe_job(batch.job_id, snapshot_id)} · {place}"
         f" · {len(batch.sizes)} objects · {size(sum(batch.sizes))}"
     )
 

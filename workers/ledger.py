@@ -155,6 +155,7 @@ return redis.call('HGET', KEYS[1], 'cancel') or ''
 """
 
 _ACCOUNT = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HDEL', KEYS[3], ARGV[2])
 if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end
 local copied, present, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -178,7 +179,8 @@ if ARGV[9] == '1' then
 else
   redis.call('HINCRBY', KEYS[1], 'healed', copied)
   local from_copied = math.min(failed, tonumber(redis.call('HGET', KEYS[1], 'copied') or '0'))
-  redis.call('HINCRBY', KEYS[1], 'copied', -from_copied)
+  -- 0 - x and not -x: Lua's -0 is no integer to Redis.
+  redis.call('HINCRBY', KEYS[1], 'copied', 0 - from_copied)
   redis.call('HINCRBY', KEYS[1], 'present', from_copied - failed)
 end
 redis.call('HINCRBY', KEYS[1], 'failed', failed)
@@ -279,7 +281,7 @@ class Ledger:
 
     def account(self, batch: BatchMessage, outcome: BatchOutcome) -> bool:
         """
-        Count how *batch* ended; False if it was counted before, and then nothing changes.
+        Count how *batch* ended; False if it was counted before or the job is unknown, and then nothing changes.
 
         To be called only when everything that the outcome says is durable.
         """

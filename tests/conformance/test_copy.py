@@ -10,8 +10,8 @@ from stores.hashing import CHUNK_BYTES, digest
 from stores.snapshot_store import SnapshotStore
 from tests.conformance.contract import KINDS, MIB, MakePlace, noise, read
 
-assert CHUNK_BYTES == MIB, "the lengths below lie around the boundaries of chunks and parts"
-LENGTHS = (0, 1, 1000, MIB - 1, MIB, MIB + 1, 3 * MIB, 8 * MIB, 20 * MIB + 5)
+# Around the boundaries of chunks and of S3's parts.
+LENGTHS = (0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * MIB, 8 * MIB, 20 * MIB + 5)
 
 
 @pytest.mark.parametrize("destination_kind", KINDS)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
+from typing import Self
 
 from stores.base import Backend, OpenReader, Upload
 from stores.errors import AccessDenied, StoreUnavailable
@@ -241,7 +242,7 @@ class _Altered:
         chunk, self._data = self._data[:size], self._data[size:]
         return chunk
 
-    def __enter__(self) -> _Altered:
+    def __enter__(self) -> Self:
         self._reader.__enter__()
         return self
 

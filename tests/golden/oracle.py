@@ -82,7 +82,9 @@ class Oracle:
                 timeout=TIMEOUT_S,
                 check=False,
             )
-            assert answer.exists(), f"snapdir gave no answer (exit status {ended.returncode}): {ended.stderr!r}"
+            assert answer.exists(), (
+                f"snapdir gave no answer (exit status {ended.returncode}): {ended.stderr!r}"
+            )
             found = json.loads(answer.read_text(encoding="utf-8"))
         if "refused" in found:
             raise Refused(found["refused"])

@@ -10,6 +10,8 @@ import pytest
 
 from stores.address import manifest_key
 from stores.hashing import digest
+from stores.manifest import Entry, render
+from stores.urls import open_store
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, manifests_in
 from tests.golden.oracle import Oracle, Refused
@@ -107,7 +109,15 @@ def test_snapdir_does_not_see_the_snapshot_when_the_command_failed(
     victim = max((tmp_path / "source" / ".objects").rglob("*"), key=lambda path: path.stat().st_size)
     right = victim.read_bytes()
     victim.write_bytes(right[:-1] + b"!")
-    command = ["sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", everything_snapshot.id]
+    command = [
+        "sync",
+        "--from",
+        f"{tmp_path}/source",
+        "--to",
+        f"{tmp_path}/ours",
+        "--id",
+        everything_snapshot.id,
+    ]
 
     failed = snapferry(*command, "--json")
 
@@ -133,9 +143,37 @@ def test_the_command_names_the_line_of_a_manifest_that_it_cannot_read(
     path.parent.mkdir(parents=True)
     path.write_bytes(text)
 
-    ended = snapferry("sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text))
+    ended = snapferry(
+        "sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text)
+    )
 
     assert ended.code == 1
     assert "ManifestSyntaxError" in ended.err
     assert "line 2 of the manifest" in ended.err
     assert not (tmp_path / "ours").exists()
+
+
+def test_sizes_that_lie_do_not_keep_a_snapshot_from_being_copied_and_counted(
+    oracle: Oracle, tmp_path: Path
+) -> None:
+    """SIZE is advisory, and snapdir takes any 64 bits for it."""
+    contents_ = [b"a", b"b", b""]
+    sizes = [2**64 - 1, 0, 2**64 - 1]
+    source = open_store(f"{tmp_path}/source")
+    for data in contents_:
+        source.put_object(digest(data), data)
+    text = render(
+        Entry("F", "644", digest(data), size, f"./{size}{data!r}")
+        for data, size in zip(contents_, sizes, strict=True)
+    )
+    source.put_manifest(digest(text), text)
+
+    ended = snapferry(
+        "sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text), "--json"
+    )
+
+    assert ended.code == 0, ended.err
+    assert ended.document["objects"]["copied"] == 3
+    assert ended.document["bytes"]["copied"] == 2
+    assert 0 < ended.document["bytes"]["total"] < 2**63
+    assert oracle.verify(digest(text), f"file://{tmp_path}/ours")

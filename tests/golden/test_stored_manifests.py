@@ -79,7 +79,12 @@ def test_a_manifest_stored_in_another_form_is_accepted_by_both_and_published_can
 
 
 def line(
-    *, kind: str = "F", mode: str = "644", checksum: str = EMPTY_ADDRESS, size: str = "0", path: str = "./zero"
+    *,
+    kind: str = "F",
+    mode: str = "644",
+    checksum: str = EMPTY_ADDRESS,
+    size: str = "0",
+    path: str = "./zero",
 ) -> bytes:
     return f"{kind} {mode} {checksum} {size} {path}\n".encode()
 

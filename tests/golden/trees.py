@@ -55,12 +55,29 @@ def links(root: Path) -> None:
 
 
 def unicode_names(root: Path) -> None:
-    for name in ("übersicht", "u\u0308bersicht", "概要", "🦀", "\u202eltr", "a\u00a0b", "\ue000", "\U0001f600x"):
+    for name in (
+        "übersicht",
+        "u\u0308bersicht",
+        "概要",
+        "🦀",
+        "\u202eltr",
+        "a\u00a0b",
+        "\ue000",
+        "\U0001f600x",
+    ):
         (root / name).write_bytes(name.encode())
 
 
 def odd_names(root: Path) -> None:
-    for name in (" leading", "trailing ", "  ", "two  spaces", "tab\tinside", "\ttab first", "carriage\rreturn"):
+    for name in (
+        " leading",
+        "trailing ",
+        "  ",
+        "two  spaces",
+        "tab\tinside",
+        "\ttab first",
+        "carriage\rreturn",
+    ):
         (root / name).write_bytes(name.encode())
     for name in ("#comment", "# comment", "\\", '"', "%20", "*", "F 644 x 1 y", "\x01", "\x7f", "-rf"):
         (root / name).write_bytes(name.encode())

@@ -143,7 +143,7 @@ def test_the_services_of_the_file_copy_a_snapshot_and_flower_tells_it_in_words(
     ]
     assert {task["root_id"] for task in found} == {job}, "the job's id ties its tasks together"
     said = {task["args"] for task in found}
-    head = f"job {job[:8]} · snapshot {snapshot[:8]}"
+    head = f"job {job[:8]} · {snapshot[:6]}…"
     assert said == {
         f"{head} · plan",
         f"{head} · batch 1/2 · 1000 objects · {512 * 1000 / 1000:.1f} kB",

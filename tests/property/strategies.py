@@ -28,16 +28,20 @@ sizes = st.one_of(st.integers(0, 10_000), st.integers(0, 2**64 - 1))
 # carriage returns, # and what Python takes for line ends (\x0b, \x85, \u2028) are all part of it.
 _path_characters = st.one_of(
     st.sampled_from(" \t\r#/.\x0b\x0c\x1c\x85\u2028\u2029\ufeff\0F"),
-    st.characters(exclude_characters="\n", exclude_categories=("Cs",)),
+    st.characters(codec="utf-8", exclude_characters="\n"),
 )
 paths = st.text(_path_characters, min_size=1, max_size=12)
 
 # TYPE F: an object's checksum. TYPE D: a merkle hash, which names no object, and a path that ends with /.
 file_entries = st.builds(Entry, st.just("F"), permissions, addresses, sizes, paths)
-folder_entries = st.builds(Entry, st.just("D"), permissions, addresses, sizes, paths.map(lambda path: path + "/"))
+folder_entries = st.builds(
+    Entry, st.just("D"), permissions, addresses, sizes, paths.map(lambda path: path + "/")
+)
 
 # A manifest lists each path once.
-entry_lists = st.lists(st.one_of(file_entries, folder_entries), max_size=12, unique_by=lambda entry: entry.path)
+entry_lists = st.lists(
+    st.one_of(file_entries, folder_entries), max_size=12, unique_by=lambda entry: entry.path
+)
 
 # Lines that are no part of a manifest: empty ones, and those that begin with #.
 strangers_between_lines = st.one_of(

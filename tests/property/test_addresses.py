@@ -32,7 +32,7 @@ def test_keys_sort_as_their_addresses_do(one: str, other: str) -> None:
 
 # Keys and texts near to right ones: cut, longer, in capitals, with other separators, or anything.
 near_keys = st.builds(
-    lambda address, cut, text: (object_key(address)[:cut] + text + object_key(address)[cut:]),
+    lambda address, cut, text: object_key(address)[:cut] + text + object_key(address)[cut:],
     addresses,
     st.integers(0, 80),
     st.one_of(st.just(""), st.sampled_from(["/", "..", "\n", "A", "g", ".tmp-x"]), st.text(max_size=3)),

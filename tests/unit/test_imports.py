@@ -136,4 +136,6 @@ def test_making_an_app_connects_to_nothing() -> None:
 
     ended = run(code)
 
-    assert ended.stdout == "['snapferry.commit_snapshot', 'snapferry.copy_batch', 'snapferry.plan_job']\n", ended.stderr
+    assert ended.stdout == "['snapferry.commit_snapshot', 'snapferry.copy_batch', 'snapferry.plan_job']\n", (
+        ended.stderr
+    )

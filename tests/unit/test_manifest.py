@@ -11,7 +11,7 @@ from stores import manifest as manifest_module
 from stores.address import EMPTY_ADDRESS
 from stores.errors import IntegrityError, ManifestSyntaxError
 from stores.hashing import digest
-from stores.manifest import Entry, Manifest, canonical, parse, render, snapshot_id
+from stores.manifest import LARGEST_PLANNED_BYTES, Entry, Manifest, canonical, parse, render, snapshot_id
 
 A = digest(b"a")
 B = digest(b"b")
@@ -76,9 +76,12 @@ def test_a_line_that_cannot_be_read_is_named_by_its_number(fault: str, before: i
 
 
 def test_a_newline_inside_a_name_is_named_by_the_line_that_it_makes() -> None:
-    with opened(line(path="./a") + line(path="./two\nlines")) as manifest:
-        with pytest.raises(ManifestSyntaxError, match=r"line 3 of the manifest is not .*: 'lines'"):
-            manifest.objects()
+    said = r"line 3 of the manifest is not .*: 'lines'"
+    with (
+        opened(line(path="./a") + line(path="./two\nlines")) as manifest,
+        pytest.raises(ManifestSyntaxError, match=said),
+    ):
+        manifest.objects()
 
 
 def test_a_very_long_line_is_shown_in_part() -> None:
@@ -90,9 +93,11 @@ def test_a_very_long_line_is_shown_in_part() -> None:
 
 @pytest.mark.parametrize(("digits", "bits"), [(32, 128), (40, 160), (56, 224), (96, 384), (128, 512)])
 def test_a_checksum_of_another_kind_is_an_integrity_error_that_says_so(digits: int, bits: int) -> None:
-    with opened(line(checksum="a" * digits)) as manifest:
-        with pytest.raises(IntegrityError, match=f"line 1 .* {bits} bits; only snapshots made with plain BLAKE3"):
-            manifest.objects()
+    with (
+        opened(line(checksum="a" * digits)) as manifest,
+        pytest.raises(IntegrityError, match=f"line 1 .* {bits} bits; only snapshots made with plain BLAKE3"),
+    ):
+        manifest.objects()
 
 
 def test_a_manifest_of_no_bytes_is_refused_and_one_of_no_entries_is_not() -> None:
@@ -103,7 +108,17 @@ def test_a_manifest_of_no_bytes_is_refused_and_one_of_no_entries_is_not() -> Non
 
 
 def test_a_path_may_hold_anything_but_a_newline() -> None:
-    paths = ["./ ", "./  two", "./\t", "./\r", "./a\rb", "./#", "./\x0b\x0c\x1c\x85\u2028", "./F 644 x 1 y", "./e\u0301"]
+    paths = [
+        "./ ",
+        "./  two",
+        "./\t",
+        "./\r",
+        "./a\rb",
+        "./#",
+        "./\x0b\x0c\x1c\x85\u2028",
+        "./F 644 x 1 y",
+        "./e\u0301",
+    ]
     entries = [Entry("F", "644", A, 1, path) for path in paths]
 
     assert sorted(parse(render(entries))) == sorted(entries)
@@ -118,7 +133,9 @@ def test_entries_are_sorted_by_the_bytes_of_their_paths() -> None:
     """Bytes, not characters of another alphabet, and not the rest of the line."""
     paths = ["./B", "./a", "./a-b", "./a/", "./a/x", "./ab", "./\u00e9", "./\uffff", "./\U0001f600"]
     kinds = ["F", "D"] * 5
-    entries = [Entry(kind, mode, A, 1, path) for kind, mode, path in zip(kinds, "987654321", paths, strict=False)]
+    entries = [
+        Entry(kind, mode, A, 1, path) for kind, mode, path in zip(kinds, "987654321", paths, strict=False)
+    ]
 
     text = render(reversed(entries))
 
@@ -142,6 +159,14 @@ def test_where_sizes_differ_the_largest_counts_in_whatever_order() -> None:
             assert manifest.objects() == {A: 4096}
 
 
+@pytest.mark.parametrize("size", [2**48 - 1, 2**48, 2**48 + 1, 2**64 - 1])
+def test_a_size_that_no_object_can_have_is_planned_as_the_largest_possible(size: int) -> None:
+    """The ledger adds sizes up in 64 bits; a manifest may claim 64 bits for a single one."""
+    with opened(line(size=str(size))) as manifest:
+        assert manifest.objects() == {A: min(size, LARGEST_PLANNED_BYTES)}
+        assert [entry.size for entry in manifest.entries()] == [size]
+
+
 def test_a_link_to_an_empty_file_lists_the_empty_object_with_a_size() -> None:
     text = line(mode="777", checksum=EMPTY_ADDRESS, size="4", path="./link")
     text += line(checksum=EMPTY_ADDRESS, size="0", path="./zero")
@@ -152,7 +177,9 @@ def test_a_link_to_an_empty_file_lists_the_empty_object_with_a_size() -> None:
 
 def test_objects_come_sorted_and_once() -> None:
     addresses = [digest(bytes([number])) for number in range(50)]
-    text = render(Entry("F", "644", address, 1, f"./{n}/{address}") for n in range(2) for address in addresses)
+    text = render(
+        Entry("F", "644", address, 1, f"./{n}/{address}") for n in range(2) for address in addresses
+    )
 
     with opened(text) as manifest:
         assert list(manifest.objects()) == sorted(addresses)
@@ -161,7 +188,13 @@ def test_objects_come_sorted_and_once() -> None:
 def test_a_canonical_text_has_no_comments_no_empty_lines_one_order_and_one_end() -> None:
     one, two = line(path="./1"), line(path="./2")
 
-    for text in (two + one, one + b"\n\n" + two, b"# x\n" + one + b"#\n" + two, one + two[:-1], b"\n" + one + two):
+    for text in (
+        two + one,
+        one + b"\n\n" + two,
+        b"# x\n" + one + b"#\n" + two,
+        one + two[:-1],
+        b"\n" + one + two,
+    ):
         assert canonical(text) == one + two
         assert snapshot_id(text) == digest(one + two)
 
@@ -207,7 +240,9 @@ def test_a_text_too_large_to_be_made_canonical_must_hash_as_it_is(monkeypatch: p
         Manifest.from_bytes(snapshot_id(text), b"#\n" + text)
 
 
-def test_a_manifest_larger_than_the_memory_it_may_take_is_read_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_larger_than_the_memory_it_may_take_is_read_from_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(manifest_module, "SPOOL_BYTES", 1000)
     text = render(Entry("F", "644", digest(b"%d" % n), n, f"./{n:06}") for n in range(1000))
 

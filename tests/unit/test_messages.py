@@ -68,7 +68,9 @@ def test_a_field_that_this_version_does_not_know_is_refused(changes: dict[str, A
         JobRequest.model_validate(request(**changes))
 
 
-@pytest.mark.parametrize("name", ["job_id", "series", "number", "source", "destination", "addresses", "sizes"])
+@pytest.mark.parametrize(
+    "name", ["job_id", "series", "number", "source", "destination", "addresses", "sizes"]
+)
 def test_a_batch_without_one_of_its_fields_is_refused(name: str) -> None:
     message = batch()
     del message[name]
@@ -79,7 +81,13 @@ def test_a_batch_without_one_of_its_fields_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"addresses": A}, {"addresses": A + B + A}, {"addresses": (A + B)[:-1]}, {"sizes": []}, {"sizes": [1, 2, 3]}],
+    [
+        {"addresses": A},
+        {"addresses": A + B + A},
+        {"addresses": (A + B)[:-1]},
+        {"sizes": []},
+        {"sizes": [1, 2, 3]},
+    ],
 )
 def test_addresses_and_sizes_must_match(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="addresses and sizes do not match"):
@@ -105,14 +113,17 @@ def test_a_text_shaped_like_a_path_never_becomes_an_address(hostile: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "changes", [{"number": -1}, {"number": "one"}, {"sizes": ["many", 1]}, {"source": "/a"}, {"concurrency": "all"}]
+    "changes",
+    [{"number": -1}, {"number": "one"}, {"sizes": ["many", 1]}, {"source": "/a"}, {"concurrency": "all"}],
 )
 def test_a_batch_with_a_value_of_the_wrong_kind_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         BatchMessage.model_validate(batch(**changes))
 
 
-@pytest.mark.parametrize("changes", [{"batch_objects": 0}, {"batch_bytes": 0}, {"concurrency": 0}, {"concurrency": 1025}])
+@pytest.mark.parametrize(
+    "changes", [{"batch_objects": 0}, {"batch_bytes": 0}, {"concurrency": 0}, {"concurrency": 1025}]
+)
 def test_a_request_with_limits_that_cannot_be_kept_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(changes))):
         JobRequest.model_validate(request(**changes))
@@ -128,4 +139,4 @@ def test_a_batch_costs_little_more_than_its_addresses() -> None:
 
 def test_messages_do_not_change() -> None:
     with pytest.raises(ValidationError):
-        StoreRef(url="/a").url = "/b"  # type: ignore[misc]
+        StoreRef(url="/a").url = "/b"

@@ -113,7 +113,13 @@ def test_a_text_that_is_no_manifest_is_not_written_though_it_hashes() -> None:
 def test_an_id_that_is_none_is_refused_by_every_verb(bad: str) -> None:
     store = with_objects(MemoryBackend())
 
-    for verb in (store.get_manifest, store.read_manifest, store.delete_manifest, store.has_object, store.get_object):
+    for verb in (
+        store.get_manifest,
+        store.read_manifest,
+        store.delete_manifest,
+        store.has_object,
+        store.get_object,
+    ):
         with pytest.raises(InvalidAddress):
             verb(bad)
     with pytest.raises(InvalidAddress):
@@ -221,7 +227,13 @@ def test_withdrawing_a_snapshot_leaves_its_objects() -> None:
 def test_strangers_among_the_manifests_are_not_listed() -> None:
     store = with_objects(MemoryBackend())
     store.put_manifest(ID, TEXT)
-    for name in (".tmp-host-1-2", f"{ID[:3]}/{ID[3:6]}/{ID[6:9]}/.tmp-x", "README", ID, f"{manifest_key(ID)[11:]}~"):
+    for name in (
+        ".tmp-host-1-2",
+        f"{ID[:3]}/{ID[3:6]}/{ID[6:9]}/.tmp-x",
+        "README",
+        ID,
+        f"{manifest_key(ID)[11:]}~",
+    ):
         store._manifests.write(f".manifests/{name}", b"stranger")
 
     assert store.list_manifest_ids() == [ID]

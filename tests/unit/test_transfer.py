@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,16 @@ from stores.base import Backend, Capabilities, OpenReader
 from stores.errors import AccessDenied, StoreFault, StoreFull, StoreUnavailable
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
-from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Remembers, Truncates, Unavailable
+from tests.faults.backends import (
+    Around,
+    Died,
+    DiesAfter,
+    FlipsLastByte,
+    Forbids,
+    Remembers,
+    Truncates,
+    Unavailable,
+)
 from workers.transfer import Cancelled, copy_batch
 
 TIMEOUT_S = 10.0
@@ -54,18 +64,26 @@ def source_backend(objects: dict[str, bytes] = OBJECTS) -> MemoryBackend:
     return backend
 
 
-def stores(source: Backend | None = None, destination: Backend | None = None) -> tuple[SnapshotStore, SnapshotStore]:
-    return SnapshotStore(source or source_backend()), SnapshotStore(destination or MemoryBackend("destination"))
+def stores(
+    source: Backend | None = None, destination: Backend | None = None
+) -> tuple[SnapshotStore, SnapshotStore]:
+    return SnapshotStore(source or source_backend()), SnapshotStore(
+        destination or MemoryBackend("destination")
+    )
 
 
-def only(*addresses: str):  # type: ignore[no-untyped-def]
+def only(*addresses: str) -> Callable[[str], bool]:
     return {object_key(address) for address in addresses}.__contains__
 
 
 @pytest.mark.parametrize(
     ("fault", "error", "transient"),
-    [(FlipsLastByte, "IntegrityError", False), (Truncates, "IntegrityError", False), (Unavailable, "StoreUnavailable", True)],
-)  # fmt: skip
+    [
+        (FlipsLastByte, "IntegrityError", False),
+        (Truncates, "IntegrityError", False),
+        (Unavailable, "StoreUnavailable", True),
+    ],
+)
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_an_object_that_cannot_be_read_fails_alone(
     fault: type, error: str, transient: bool, concurrency: int

@@ -16,7 +16,14 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "text", ["/srv/store", "/srv/store/", "file:///srv/store", "file://localhost/srv/store", "file:///srv//x/../store//"]
+    "text",
+    [
+        "/srv/store",
+        "/srv/store/",
+        "file:///srv/store",
+        "file://localhost/srv/store",
+        "file:///srv//x/../store//",
+    ],
 )
 def test_one_directory_has_many_spellings_and_one_url(text: str) -> None:
     assert parse_url(text) == StoreURL("file", "/srv/store")
@@ -143,7 +150,9 @@ def test_the_same_place_is_known_by_links_and_not_by_profile(tmp_path: Path) -> 
     assert not parse_url(f"{tmp_path}/store").same_place(parse_url(f"{tmp_path}/store2"))
     assert parse_url("s3://b/p?profile=x").same_place(parse_url("s3://b/p/?profile=y"))
     assert not parse_url("s3://b/p").same_place(parse_url("s3://b/q"))
-    assert not parse_url("s3://b?endpoint_url=http://one").same_place(parse_url("s3://b?endpoint_url=http://two"))
+    assert not parse_url("s3://b?endpoint_url=http://one").same_place(
+        parse_url("s3://b?endpoint_url=http://two")
+    )
     assert not parse_url("s3://b/p").same_place(parse_url("/b/p"))
 
 
