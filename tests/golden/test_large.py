@@ -25,8 +25,10 @@ Run = Callable[..., Finished]
 
 
 @pytest.fixture
-def s3(rclone_memory_s3: S3Server) -> S3Server:
-    return rclone_memory_s3
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    """The server with many small objects in its memory, which lists fast, or with few large ones on disk."""
+    server: S3Server = request.getfixturevalue(getattr(request, "param", "rclone_memory_s3"))
+    return server
 
 
 @pytest.fixture
@@ -96,7 +98,9 @@ def one_large(root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [many_small, one_large])
+@pytest.mark.parametrize(
+    ("make", "s3"), [(many_small, "rclone_memory_s3"), (one_large, "rclone_s3")], indirect=["s3"]
+)
 @pytest.mark.parametrize("runner", ["embedded", "fleet_of_two"])
 def test_large_snapshots_come_around_whole(
     runner: str,

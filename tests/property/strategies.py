@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import string
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from stores.hashing import digest
 from stores.manifest import Entry
 
-# What a push runs; `make test-slow` could ask for more by hypothesis's own profile options.
-quick = settings(max_examples=60, deadline=None)
-thorough = settings(max_examples=150, deadline=None)
+# A machine that is busy with other things must not fail a law: no deadlines.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(patient, max_examples=60)
+thorough = settings(patient, max_examples=150)
+machine = settings(patient, max_examples=60, stateful_step_count=25)
 
 # A checksum of an F line, and every address and id: 64 lowercase hex digits.
 addresses: SearchStrategy[str] = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")

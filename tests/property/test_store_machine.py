@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -21,6 +20,7 @@ from stores.errors import IntegrityError, ManifestIncomplete, ObjectMissing
 from stores.hashing import digest
 from stores.manifest import Entry, render, snapshot_id
 from stores.snapshot_store import SnapshotStore
+from tests.property.strategies import machine
 from workers.transfer import copy_batch
 
 CONTENTS = [b"", b"a", b"bb", b"ccc", b"a larger object " * 10, b"f"]
@@ -188,4 +188,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestStoreMachine.settings = machine

@@ -49,7 +49,7 @@ def batch(series: str, number: int, **urls: str) -> BatchMessage:
 def test_a_batch_says_whose_it_is_which_of_how_many_and_how_large() -> None:
     words = describe_batch(batch("plan", 4), "f" * 64, 9)
 
-    assert words == "job 01234567 · snapshot ffffffff · batch 5/9 · 3 objects · 3.0 MB"
+    assert words == "job 01234567 · ffffff… · batch 5/9 · 3 objects · 3.0 MB"
     assert "heal-2 batch 1" in describe_batch(batch("heal-2", 0), "f" * 64, 9)
 
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,6 +20,7 @@ from hypothesis.stateful import (
 from pydantic import ValidationError
 
 from stores.hashing import digest
+from tests.property.strategies import machine
 from workers import ledger as ledger_module
 from workers.ledger import PLAN, JobStatus, Ledger, State, UnknownJob
 from workers.messages import BatchMessage, JobRequest, StoreRef
@@ -35,7 +35,13 @@ FINAL = [State.DONE, State.FAILED, State.CANCELLED]
 
 def request(job_id: str = "job") -> JobRequest:
     return JobRequest(
-        job_id=job_id, snapshot_id=ADDRESS, source=HERE, destination=THERE, batch_objects=10, batch_bytes=100
+        job_id=job_id,
+        snapshot_id=ADDRESS,
+        concurrency=None,
+        source=HERE,
+        destination=THERE,
+        batch_objects=10,
+        batch_bytes=100,
     )
 
 
@@ -495,6 +501,4 @@ class Deliveries(RuleBasedStateMachine):
 def test_the_books_are_right_whatever_is_delivered_when_and_how_often(client: redis.Redis) -> None:
     Deliveries.client = client
 
-    run_state_machine_as_test(
-        Deliveries, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(Deliveries, settings=machine)

@@ -54,6 +54,7 @@ def batch(tmp_path: Path, ledger: Ledger) -> BatchMessage:
     job = JobRequest(
         job_id="job",
         snapshot_id="0" * 64,
+        concurrency=None,
         source=source,
         destination=destination,
         batch_objects=10,

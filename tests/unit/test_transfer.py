@@ -49,6 +49,7 @@ class Counted:
         return None
 
     def advance(self, objects: int, size_bytes: int) -> None:
+        assert objects >= 0 <= size_bytes
         with self._lock:
             self.calls += 1
             self.objects += objects
