@@ -33,10 +33,13 @@ class Capabilities:
     call costs CPU and no waiting; threads would only contend.
     ``pages_listings``: `Backend.keys` costs one request per 1,000 keys and can
     begin anywhere, so a ranged listing answers many existence questions at once.
+    ``commits_together``: how many uploads are worth committing by one
+    `Backend.commit_all`. 1 where each costs the same alone.
     """
 
     concurrency: int
     pages_listings: bool
+    commits_together: int = 1
 
 
 class Reader(Protocol):
@@ -147,6 +150,15 @@ class Backend(ABC):
         *size_hint* is the expected length in bytes; it may be wrong, and only
         steers how the upload is cut into parts.
         """
+
+    def commit_all(self, uploads: Sequence[Upload]) -> None:
+        """
+        Commit *uploads* of this backend, whose streams have ended.
+
+        After an error each of them is as after an error of its own `Upload.commit`.
+        """
+        for upload in uploads:
+            upload.commit()
 
     @abstractmethod
     def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:

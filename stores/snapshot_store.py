@@ -13,10 +13,11 @@ absent. A file system that lost power can leave such files behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
-from .base import Backend, StreamStore
+from .base import Backend, StreamStore, Upload
 from .errors import (
     IntegrityError,
     KeyMissing,
@@ -33,6 +34,13 @@ from .manifest import Manifest
 # after this share of the requests that asking one by one would cost.
 LISTING_KEYS_PER_PAGE = 1000
 LISTING_MAX_SHARE = 0.02
+
+
+class Staged(NamedTuple):
+    """An object whose bytes are at a store and verified, but in no one's sight; *length* in bytes."""
+
+    upload: Upload
+    length: int
 
 
 class SnapshotStore(StreamStore):
@@ -161,27 +169,66 @@ class SnapshotStore(StreamStore):
         Raises `ObjectMissing` and `IntegrityError` for the source, and whatever
         either store raises; nothing became visible then. May be called again.
         """
+        staged = self.stage_object(source, address, size_hint=size_hint, on_bytes=on_bytes)
+        with staged.upload:
+            staged.upload.commit()
+        return staged.length
+
+    def stage_object(
+        self,
+        source: SnapshotStore,
+        address: str,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> Staged:
+        """
+        As `copy_object`, up to the moment before the object becomes visible here.
+
+        The upload must be committed, alone or by `commit_staged`, or aborted.
+        """
         key = object_key(parse_address(address))
         try:
             with source._objects.open(key) as opened:
                 reader = HashingReader(opened, on_bytes)
-                want = min(max(size_hint, 0) + 1, CHUNK_BYTES)
-                first = reader.read(want)
-                if len(first) < want:
+                upload = self._objects.upload(key, size_hint)
+                try:
+                    # One byte more than expected: a shorter answer is the end, and saves asking for it.
+                    want = min(max(size_hint, 0) + 1, CHUNK_BYTES)
+                    while True:
+                        chunk = reader.read(want)
+                        if chunk:
+                            upload.write(chunk)
+                        if len(chunk) < want:
+                            break
+                        want = CHUNK_BYTES
                     source._verify(address, reader.hexdigest())
-                    self._objects.write(key, first)
-                    return reader.length
-                with self._objects.upload(key, size_hint) as upload:
-                    upload.write(first)
-                    while chunk := reader.read(CHUNK_BYTES):
-                        upload.write(chunk)
-                    source._verify(address, reader.hexdigest())
-                    upload.commit()
-                return reader.length
+                except BaseException:
+                    upload.abort()
+                    raise
         except KeyMissing as error:
             if error.store != source.label:
                 raise
             raise source._object_missing(address) from error
+        return Staged(upload, reader.length)
+
+    def commit_staged(self, staged: Sequence[Staged]) -> None:
+        """
+        Make objects staged here visible, all of them.
+
+        After an error some of them may be visible, each whole; the others are
+        gone. They can be staged again.
+        """
+        try:
+            self._objects.commit_all([one.upload for one in staged])
+        finally:
+            for one in staged:
+                one.upload.abort()
+
+    @property
+    def commits_together(self) -> int:
+        """How many staged objects are worth committing at once."""
+        return self._objects.capabilities.commits_together
 
     def flush(self) -> None:
         """Return when every object written so far survives a power cut."""

@@ -8,14 +8,14 @@ copying the same object twice files the same bytes under the same address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from stores.hashing import CHUNK_BYTES
-from stores.snapshot_store import SnapshotStore
+from stores.snapshot_store import SnapshotStore, Staged
 
 # What a destination says of itself and not of one object.
 _REFUSALS = (AccessDenied, StoreFull, StoreNotFound)
@@ -105,19 +105,93 @@ def copy_batch(
     progress.begin(len(needed), outcome.needed_bytes)
     progress.advance(outcome.present, sum(objects.values()) - outcome.needed_bytes)
 
-    def copy(address: str) -> int | Failure:
-        return _copy_object(source, destination, address, objects[address], progress)
-
     flights = min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
-    for ended in _in_flight(copy, needed, flights):
-        if isinstance(ended, Failure):
-            outcome.failures.append(ended)
+    copy = _Copy(source, destination, objects, progress)
+    together = destination.commits_together
+    ended: Iterable[int | Failure]
+    if together > 1:
+        ended = (
+            end
+            for at in range(0, len(needed), together)
+            for end in copy.group(needed[at : at + together], flights)
+        )
+    else:
+        ended = _in_flight(copy.one, needed, flights)
+    for end in ended:
+        if isinstance(end, Failure):
+            outcome.failures.append(end)
         else:
             outcome.copied += 1
-            outcome.bytes_copied += ended
+            outcome.bytes_copied += end
     if outcome.copied:
         destination.flush()
     return outcome
+
+
+class _Copy:
+    """The copying of a batch's objects: one by one, or in groups that become visible together."""
+
+    def __init__(
+        self,
+        source: SnapshotStore,
+        destination: SnapshotStore,
+        objects: Mapping[str, int],
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._objects = objects
+        self._progress = progress
+
+    def one(self, address: str) -> int | Failure:
+        """Copy an object; return its length."""
+        return self._staged(address, self._commit)
+
+    def group(self, addresses: list[str], flights: int) -> list[int | Failure]:
+        """Stage objects, *flights* at once, and commit them together; return their lengths."""
+        staged: dict[str, Staged] = {}
+
+        def stage(address: str) -> int | Failure:
+            return self._staged(address, lambda one: staged.__setitem__(address, one))
+
+        try:
+            ends = _in_flight(stage, addresses, flights)
+        except BaseException:
+            for one in staged.values():
+                one.upload.abort()
+            raise
+        try:
+            self._destination.commit_staged(list(staged.values()))
+        except StoreError as error:
+            if self._refused(error):
+                raise
+            return [
+                Failure.of(address, error) if address in staged else end
+                for address, end in zip(addresses, ends, strict=True)
+            ]
+        return ends
+
+    def _commit(self, staged: Staged) -> None:
+        self._destination.commit_staged([staged])
+
+    def _staged(self, address: str, use: Callable[[Staged], None]) -> int | Failure:
+        size = self._objects[address]
+        counter = _Counter(self._progress, size)
+        try:
+            staged = self._destination.stage_object(
+                self._source, address, size_hint=size, on_bytes=counter.add if size > CHUNK_BYTES else None
+            )
+            use(staged)
+        except StoreError as error:
+            if self._refused(error):
+                raise
+            counter.settle()
+            return Failure.of(address, error)
+        counter.settle()
+        return staged.length
+
+    def _refused(self, error: StoreError) -> bool:
+        return isinstance(error, _REFUSALS) and error.store == self._destination.label
 
 
 def _in_flight(
@@ -145,23 +219,6 @@ def _in_flight(
             if raised:
                 raise raised[0] from None
             raise
-
-
-def _copy_object(
-    source: SnapshotStore, destination: SnapshotStore, address: str, size: int, progress: Progress
-) -> int | Failure:
-    counter = _Counter(progress, size)
-    try:
-        length = destination.copy_object(
-            source, address, size_hint=size, on_bytes=counter.add if size > CHUNK_BYTES else None
-        )
-    except StoreError as error:
-        if isinstance(error, _REFUSALS) and error.store == destination.label:
-            raise
-        counter.settle()
-        return Failure.of(address, error)
-    counter.settle()
-    return length
 
 
 class _Counter:

@@ -89,3 +89,42 @@ class TestStoreInDirectory(StoreContract):
 
 class TestSplitStoreInDirectories(SplitStoreContract):
     kind = manifests_kind = "file"
+
+
+def test_uploads_committed_together_appear_together_and_leave_no_temporary_file(tmp_path: Path) -> None:
+    backend = FileBackend(str(tmp_path / "store"))
+    keys = [f".objects/{n:03}/a/b/c" for n in range(50)]
+    uploads = [backend.upload(key, 3) for key in keys]
+    for number, upload in enumerate(uploads):
+        upload.write(b"%03d" % number)
+    assert all(backend.size(key) is None for key in keys)
+
+    backend.commit_all(uploads)
+
+    for number, key in enumerate(keys):
+        with backend.open(key) as reader:
+            assert reader.read(10) == b"%03d" % number
+    assert [path for path in tmp_path.rglob("*") if ".tmp-" in path.name] == []
+
+
+def test_bytes_are_on_disk_before_a_name_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of uploads: each rename comes behind a sync that came behind the last write."""
+    calls: list[str] = []
+    for name in ("write", "fsync", "rename"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real, **o: (calls.append(_n), _r(*a, **o))[1])
+    monkeypatch.setattr("stores.backends.file._sync_file_system", lambda _: calls.append("fsync"))
+    for count in (1, 2, 30):
+        backend = FileBackend(str(tmp_path / str(count)))
+        uploads = [backend.upload(f".objects/{n:03}/a/b/c", 1) for n in range(count)]
+        for upload in uploads:
+            upload.write(b"x")
+        calls.clear()
+
+        backend.commit_all(uploads)
+
+        assert calls.count("rename") == count
+        for at, call in enumerate(calls):
+            if call == "rename":
+                synced = calls[:at].count("fsync")
+                assert synced == 1 if count >= 30 else synced == calls[: at + 1].count("rename")

@@ -12,7 +12,7 @@ import pytest
 
 from stores.address import object_key
 from stores.backends.memory import MemoryBackend
-from stores.base import Backend, Capabilities, OpenReader
+from stores.base import Backend, Capabilities, OpenReader, Upload
 from stores.errors import AccessDenied, StoreFault, StoreFull, StoreUnavailable
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
@@ -129,8 +129,8 @@ class _DeafToWrites(Around):
         super().__init__(inner)
         self._deaf = Unavailable(inner, only(address))
 
-    def write(self, key: str, data: bytes) -> None:
-        self._deaf.write(key, data)
+    def upload(self, key: str, size_hint: int) -> Upload:
+        return self._deaf.upload(key, size_hint)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -147,7 +147,7 @@ def test_a_destination_that_takes_nothing_is_not_asked_object_by_object(concurre
 
 def test_a_full_destination_is_not_asked_object_by_object_either() -> None:
     class Full(Around):
-        def write(self, key: str, data: bytes) -> None:
+        def upload(self, key: str, size_hint: int) -> Upload:
             raise StoreFull(self.label, key, "no space left")
 
     source, destination = stores(destination=Full(MemoryBackend("destination")))
@@ -318,7 +318,7 @@ def test_a_surprise_stops_the_batch_and_is_not_taken_for_a_failure(concurrency: 
 
 def test_a_fault_of_the_destination_names_the_destination() -> None:
     class Broken(Around):
-        def write(self, key: str, data: bytes) -> None:
+        def upload(self, key: str, size_hint: int) -> Upload:
             raise StoreFault(self.label, key, "status 418")
 
     source, destination = stores(destination=Broken(MemoryBackend("destination")))
