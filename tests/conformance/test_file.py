@@ -93,16 +93,16 @@ class TestSplitStoreInDirectories(SplitStoreContract):
 
 def test_uploads_committed_together_appear_together_and_leave_no_temporary_file(tmp_path: Path) -> None:
     backend = FileBackend(str(tmp_path / "store"))
-    keys = [f".objects/{n:03}/a/b/c" for n in range(50)]
-    uploads = [backend.upload(key, 3) for key in keys]
-    for number, upload in enumerate(uploads):
-        upload.write(b"%03d" % number)
-    assert all(backend.size(key) is None for key in keys)
+    places = [f".objects/{n:03}/a/b/c" for n in range(50)]
+    begun = [backend.upload(place, 3) for place in places]
+    for number, one in enumerate(begun):
+        one.write(b"%03d" % number)
+    assert all(backend.size(place) is None for place in places)
 
-    backend.commit_all(uploads)
+    backend.commit_all(begun)
 
-    for number, key in enumerate(keys):
-        with backend.open(key) as reader:
+    for number, place in enumerate(places):
+        with backend.open(place) as reader:
             assert reader.read(10) == b"%03d" % number
     assert [path for path in tmp_path.rglob("*") if ".tmp-" in path.name] == []
 
@@ -116,12 +116,12 @@ def test_bytes_are_on_disk_before_a_name_shows_them(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("stores.backends.file._sync_file_system", lambda _: calls.append("fsync"))
     for count in (1, 2, 30):
         backend = FileBackend(str(tmp_path / str(count)))
-        uploads = [backend.upload(f".objects/{n:03}/a/b/c", 1) for n in range(count)]
-        for upload in uploads:
-            upload.write(b"x")
+        begun = [backend.upload(f".objects/{n:03}/a/b/c", 1) for n in range(count)]
+        for one in begun:
+            one.write(b"x")
         calls.clear()
 
-        backend.commit_all(uploads)
+        backend.commit_all(begun)
 
         assert calls.count("rename") == count
         for at, call in enumerate(calls):
