@@ -11,6 +11,7 @@ should not wait for Celery.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def cli() -> None:
     "-j",
     "--jobs",
     "in_flight",
-    type=click.IntRange(0, 4096),
+    type=click.IntRange(0, 1024),
     default=0,
     envvar="SNAPDIR_JOBS",
     show_envvar=True,
@@ -143,6 +144,7 @@ def sync(
     after any interruption. Without a broker the work is done by worker
     processes on this machine that end with the command; with one, by the fleet.
     """
+    signal.signal(signal.SIGTERM, _interrupt)
     settings = _settings(broker)
     from stores.address import parse_address
     from stores.errors import InvalidAddress, InvalidStoreURL
@@ -272,6 +274,7 @@ def completion(shell: str) -> None:
 
 def main() -> None:
     """Run the command line; the console script. Bad usage is one line and exit code 2."""
+    _open_standard_streams()
     try:
         sys.exit(cli.main(prog_name="snapferry", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -284,6 +287,20 @@ def main() -> None:
         _usage(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except OSError as error:
+        # What stores and brokers raise is translated long before; this is the output that cannot be written.
+        _fail(f"the output cannot be written: {error.strerror or error}")
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed: the next file opened would be taken for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
 
 
 def _settings(broker: str | None) -> Settings:
@@ -298,6 +315,7 @@ def _settings(broker: str | None) -> Settings:
 def _on_fleet(settings: Settings, use: Callable[[Jobs], int]) -> int:
     """Return what *use* makes of the fleet's jobs; a broker that cannot be used is a line and an exit code."""
     from workers.connection import BrokerUnavailable
+    from workers.ledger import UnknownJob
 
     from .jobs import Jobs
 
@@ -309,6 +327,10 @@ def _on_fleet(settings: Settings, use: Callable[[Jobs], int]) -> int:
         return use(jobs)
     except BrokerUnavailable as error:
         _fail(str(error))
+    except UnknownJob as error:
+        _fail(
+            f"the record of job {error} is gone: the broker lost its data. Run the same command again to resume."
+        )
 
 
 def _follow(jobs: Jobs, job_id: str, check: Any, *, quiet: bool, color: str) -> JobStatus:
@@ -317,20 +339,36 @@ def _follow(jobs: Jobs, job_id: str, check: Any, *, quiet: bool, color: str) -> 
 
     shown, context = view(quiet=quiet, color=color)
 
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with context:
             return jobs.wait(job_id, shown.show, check=check)
     except KeyboardInterrupt:
+        return _cancel(jobs, job_id)
+
+
+def _cancel(jobs: Jobs, job_id: str) -> JobStatus:
+    """Cancel the job of an interrupted command; return its status if it ended on its own just then."""
+    from workers.connection import BrokerUnavailable
+    from workers.ledger import State, UnknownJob
+
+    ended: State | None = None
+    with suppress(KeyboardInterrupt, BrokerUnavailable, UnknownJob):
         jobs.cancel(job_id)
-        with suppress(KeyboardInterrupt):
-            jobs.wait(job_id, timeout_s=CANCEL_TIMEOUT_S)
-        click.echo(
-            "snapferry: interrupted. What was copied stays, nothing is half-visible, no manifest was written."
-            " Run the same command again to resume.",
-            err=True,
-        )
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        status = jobs.wait(job_id, timeout_s=CANCEL_TIMEOUT_S)
+        ended = status.state
+        if ended in (State.DONE, State.FAILED):
+            return status
+    words = (
+        "No manifest was written."
+        if ended is State.CANCELLED
+        else f"Job {job_id} may still be coming to its end."
+    )
+    click.echo(
+        f"snapferry: interrupted. What was copied stays, nothing is half-visible. {words}"
+        " Run the same command again to resume.",
+        err=True,
+    )
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

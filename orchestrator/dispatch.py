@@ -18,6 +18,10 @@ from workers.messages import BatchMessage, JobRequest
 
 from .plan import Batch
 
+# Before turns 1, 2, 3, ... Well below the visibility timeout, which counts a waiting message as delivered.
+FIRST_PAUSE_S = 1
+LONGEST_PAUSE_S = 60
+
 
 def hand_out(
     app: Celery, request: JobRequest, batches: Iterable[Batch], *, series: str, of: int, turn: int
@@ -26,10 +30,12 @@ def hand_out(
     Queue *batches* of a job, and behind them its commit.
 
     *series* and each batch's number identify them in the ledger, *of* is the
-    size of the plan. Raises kombu's OperationalError when the broker is away;
+    size of the plan. A later *turn* waits longer before it begins: what was in
+    the way of the last one needs time to go. Raises kombu's OperationalError when the broker is away;
     some batches may be queued then, and queueing all of them again is safe.
     """
-    header = [_copy(app, request, batch, series, of) for batch in batches]
+    pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**turn) if turn else None
+    header = [_copy(app, request, batch, series, of).set(countdown=pause) for batch in batches]
     after = commit(app, request, turn)
     if not header:
         after.apply_async()

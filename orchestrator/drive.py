@@ -59,11 +59,12 @@ def plan_job(app: Celery, ledger: Ledger, job_id: str) -> str:
     # A plan that is delivered again, because its first run was cut off, hands out only what is missing.
     missing = set(ledger.unaccounted(job_id, len(batches)))
     wanted = [batch for batch in batches if batch.number in missing]
+    destination.prepare()
     hand_out(app, request, wanted, series=PLAN, of=len(batches), turn=0)
     return f"{len(objects)} objects in {len(batches)} batches"
 
 
-def conclude_job(app: Celery, ledger: Ledger, job_id: str, turn: int) -> str:
+def conclude_job(app: Celery, ledger: Ledger, job_id: str, turn: int) -> str:  # noqa: PLR0911 - one return an end
     """
     Publish the snapshot if all is well, else hand out what is missing or end the job; say which, in words.
 
@@ -73,12 +74,14 @@ def conclude_job(app: Celery, ledger: Ledger, job_id: str, turn: int) -> str:
     status = ledger.status(job_id)
     if status.state.final:
         return f"the job is {status.state} already"
+    if request.dry_run or status.state in (State.QUEUED, State.PLANNING):
+        return "there is no plan to conclude"
     if ledger.cancelled(job_id):
         ledger.advance(job_id, State.CANCELLED)
         return "cancelled"
     missing_batches = ledger.unaccounted(job_id, status.batches_total)
     if missing_batches:
-        return _hand_out_again(app, ledger, request, missing_batches, turn)
+        return _hand_out_again(app, ledger, request, missing_batches, turn, before=status.missing_before)
     if status.failed:
         ledger.advance(job_id, State.FAILED, error=_failed_words(status.failed, status.objects_total))
         return f"{status.failed} objects failed; the manifest was not written"
@@ -96,12 +99,22 @@ def fail_job(ledger: Ledger, job_id: str, reason: str) -> None:
     ledger.advance(job_id, State.FAILED, error=reason)
 
 
-def _hand_out_again(app: Celery, ledger: Ledger, request: JobRequest, numbers: list[int], turn: int) -> str:
-    """Queue exactly the batches of the plan that nobody accounted for; end the job after the last turn."""
+def _hand_out_again(
+    app: Celery, ledger: Ledger, request: JobRequest, numbers: list[int], turn: int, *, before: int
+) -> str:
+    """
+    Queue exactly the batches of the plan that nobody accounted for; end the job after the last turn.
+
+    A turn that left fewer batches missing than the one *before* (0: there was none) is not counted.
+    """
+    if len(numbers) < before:
+        turn -= 1
     if turn + 1 >= MAX_TURNS:
         reason = f"{len(numbers)} batches never ended in {MAX_TURNS} turns; see the workers' logs, then run it again"
         fail_job(ledger, request.job_id, reason)
         return reason
+    if not ledger.advance(request.job_id, State.COPYING, missing_before=len(numbers)):
+        return "the job has ended already"
     log.warning("job %s: handing out %d batches again", request.job_id, len(numbers))
     wanted = set(numbers)
     plan = list(pack(_objects(request), max_objects=request.batch_objects, max_bytes=request.batch_bytes))

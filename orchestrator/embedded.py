@@ -25,7 +25,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 from workers.app import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
@@ -95,6 +95,15 @@ class EmbeddedFleet:
         self._parts_group = 0
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+            self._wait_until_up()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
         server = find_server()
         lifeline_read, self._lifeline = os.pipe()
         self._reports, reports_write = os.pipe()
@@ -116,12 +125,6 @@ class EmbeddedFleet:
             )
         os.close(lifeline_read)
         os.close(reports_write)
-        try:
-            self._wait_until_up()
-        except BaseException:
-            self.stop()
-            raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -130,28 +133,28 @@ class EmbeddedFleet:
 
     def check(self) -> None:
         """Raise `FleetDied` if a part of the fleet ended by itself."""
-        ready, _, _ = select.select([self._reports], [], [], 0)
-        if ready:
+        if _readable(self._reports, 0):
             report = os.read(self._reports, 4096).decode(errors="replace")
             raise FleetDied((report or "the keeper of the embedded fleet was killed") + self._end_of_log())
 
     def stop(self) -> None:
         """End the fleet at once and remove its folder. May be called again."""
-        if not self._keeper:
-            return
-        os.close(self._lifeline)
-        with suppress(ChildProcessError):
-            os.waitpid(self._keeper, 0)
-        if self._parts_group:
-            _kill_group(self._parts_group)
-        os.close(self._reports)
+        if self._keeper:
+            os.close(self._lifeline)
+            with suppress(ChildProcessError):
+                os.waitpid(self._keeper, 0)
+            if self._parts_group:
+                _kill_group(self._parts_group)
+            os.close(self._reports)
+            self._keeper = 0
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._keeper = 0
 
     def _wait_until_up(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        first = os.read(self._reports, 32)
-        self._parts_group = int(first) if first.strip().isdigit() else 0
+        first = os.read(self._reports, 4096).decode(errors="replace")
+        if not first.strip().isdigit():
+            raise FleetDied(first or "the keeper of the embedded fleet could not start" + self._end_of_log())
+        self._parts_group = int(first)
         while not _accepts(f"{self._folder}/s"):
             self.check()
             if time.monotonic() > deadline:
@@ -211,8 +214,10 @@ def _keep(
     log_to_stderr: bool,
     lifeline: int,
     reports: int,
-) -> NoReturn:
+) -> None:
     """Run in the keeper: start the parts, report the first that ends, and end them all when the owner is gone."""
+    group = 0
+    parts: dict[int, str] = {}
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -220,31 +225,41 @@ def _keep(
         # Whatever the parts leave in temporary files goes with the folder.
         tempfile.tempdir = folder
         _redirect(folder, log_to_stderr)
-        group = _start_server(server, folder)
+        try:
+            group = _start_server(server, folder)
+        except OSError as error:
+            os.write(reports, f"{server} cannot be run: {error.strerror}".encode())
+            select.select([lifeline], [], [])
+            return
         os.write(reports, f"{group}\n".encode())
-        parts = {group: "the embedded server"}
-        while not _accepts(f"{folder}/s") and not _ended(parts):
-            time.sleep(0.002)
+        parts[group] = "the embedded server"
+        while not _accepts(f"{folder}/s") and not _ended(parts) and not _readable(lifeline, 0.002):
+            pass
         if _accepts(f"{folder}/s"):
             process = _start_worker(settings, processes, group, (lifeline, reports), log_to_stderr)
             parts[process] = "the embedded worker"
         reported = False
         while True:
-            gone, _, _ = select.select([lifeline], [], [], 0.2)
-            if gone:
+            if _readable(lifeline, 0.2):
                 break
             ended = "" if reported else _ended(parts)
             if ended:
                 os.write(reports, f"{ended} ended unexpectedly".encode())
                 reported = True
     finally:
-        with suppress(NameError):
+        if group:
             _kill_group(group)
-            for process in parts:
-                with suppress(ChildProcessError):
-                    os.waitpid(process, 0)
+        for process in parts:
+            with suppress(ChildProcessError):
+                os.waitpid(process, 0)
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
+
+
+def _readable(descriptor: int, timeout_s: float) -> bool:
+    """Wait until *descriptor* can be read, or the other end of its pipe is closed; say whether that happened."""
+    ready, _, _ = select.select([descriptor], [], [], timeout_s)
+    return bool(ready)
 
 
 def _kill_group(group: int) -> None:

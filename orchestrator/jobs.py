@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from stores.address import parse_address
 from stores.errors import InvalidStoreURL
@@ -65,7 +68,7 @@ class Jobs:
         Queue the copy of a snapshot; return the job's id.
 
         Raises `InvalidAddress` and `InvalidStoreURL` before anything is
-        queued, kombu's OperationalError if the queue does not take it. Called
+        queued, `BrokerUnavailable` if the broker does not take it. Called
         again, it makes another job, which finds the work of the first done.
         """
         parse_address(snapshot_id)
@@ -79,8 +82,9 @@ class Jobs:
             batch_objects=self._settings.batch_objects,
             batch_bytes=self._settings.batch_bytes,
         )
-        self._ledger.create(request)
-        submit_plan(self._app, request)
+        with self._answering():
+            self._ledger.create(request)
+            submit_plan(self._app, request)
         return request.job_id
 
     def status(self, job_id: str) -> JobStatus:
@@ -92,8 +96,22 @@ class Jobs:
         return self._ledger.failures(job_id)
 
     def cancel(self, job_id: str) -> None:
-        """Ask for the job to stop. Running copies stop at their next object; what is copied stays."""
-        self._ledger.cancel(job_id)
+        """
+        Ask for the job to stop. Running copies stop within seconds; what is copied stays.
+
+        Raises `BrokerUnavailable`. May be called again.
+        """
+        with self._answering():
+            self._ledger.cancel(job_id)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OperationalError) as error:
+            raise BrokerUnavailable(
+                f"the broker at {shown(self._broker)} does not take it: {type(error).__name__}: {error}"
+            ) from error
 
     def wait(
         self,

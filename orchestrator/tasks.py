@@ -11,16 +11,23 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, Task
+from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from stores.errors import StoreError
-from workers.ledger import Ledger, UnknownJob
+from workers.connection import OUTAGE
+from workers.ledger import MAX_STEPS, Ledger, UnknownJob
 from workers.settings import Settings
-from workers.tasks import ledger_of
+from workers.tasks import again, ledger_of
 
 from .drive import conclude_job, fail_job, plan_job
 
 log = logging.getLogger(__name__)
+
+# A broker that is away is asked again for about six minutes; what was queued before is queued twice then.
+BROKER_TROUBLE = (OperationalError, *OUTAGE)
+MAX_BROKER_RETRIES = 36
+BROKER_RETRY_S = 10
 
 # Tries of a step whose store gives no answer, and the pauses between them: 2, 4, 8 s.
 MAX_RETRIES = 3
@@ -33,24 +40,43 @@ def register(app: Celery, settings: Settings) -> None:
     @app.task(shared=False, name="snapferry.plan_job", bind=True, max_retries=MAX_RETRIES)
     def plan(self: Task, job_id: str) -> str:
         ledger = ledger_of(settings)
-        return run_step(self, ledger, job_id, lambda: plan_job(app, ledger, job_id))
+        return run_step(self, ledger, job_id, "plan", lambda: plan_job(app, ledger, job_id))
 
     @app.task(shared=False, name="snapferry.commit_snapshot", bind=True, max_retries=MAX_RETRIES)
     def commit(self: Task, job_id: str, turn: int) -> str:
         ledger = ledger_of(settings)
-        return run_step(self, ledger, job_id, lambda: conclude_job(app, ledger, job_id, turn))
+        return run_step(self, ledger, job_id, "commit", lambda: conclude_job(app, ledger, job_id, turn))
 
 
-def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
+def run_step(task: Any, ledger: Ledger, job_id: str, name: str, step: Callable[[], str]) -> str:
     """
     Run one step of a job; return what it did, in words.
 
-    A store that gives no answer is asked again a few times
-    (`celery.exceptions.Retry`); any other trouble ends the job as failed, with
-    its reason in the ledger, so no job is left without an end.
+    A store that gives no answer is asked again a few times, a broker for some
+    minutes (`celery.exceptions.Retry`); any other trouble ends the job as
+    failed, with its reason in the ledger, so no job is left without an end.
     """
+    if not ledger.begin_step(job_id, name):
+        reason = (
+            f"its {name} was begun {MAX_STEPS} times and never ended; do orchestrators run out of memory?"
+        )
+        fail_job(ledger, job_id, reason)
+        return f"failed: {reason}"
+    try:
+        return _run_step(task, ledger, job_id, step)
+    finally:
+        ledger.end_step(job_id, name)
+
+
+def _run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
     try:
         return step()
+    except BROKER_TROUBLE as error:
+        if task.request.retries >= MAX_BROKER_RETRIES:
+            fail_job(ledger, job_id, f"the broker did not take the job's tasks: {error}")
+            raise
+        log.warning("job %s: the broker is away; trying again in %d s", job_id, BROKER_RETRY_S)
+        raise again(task, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
     except UnknownJob:
         return "this job's record is gone; nothing was done"
     except ValidationError:
@@ -60,7 +86,7 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
         if error.transient and task.request.retries < MAX_RETRIES:
             pause = RETRY_BASE_S * 2**task.request.retries
             log.warning("job %s: trying again in %d s: %s", job_id, pause, error)
-            raise task.retry(countdown=pause, exc=RuntimeError(str(error))) from error
+            raise again(task, pause, error, max_retries=MAX_RETRIES) from error
         fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
         return f"failed: {error}"
     except Exception as error:

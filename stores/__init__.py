@@ -8,6 +8,7 @@ What a store is: objects and manifests under BLAKE3 addresses, in directories an
     base            the interfaces: Backend (bytes under keys) and StreamStore (verified objects)
     snapshot_store  the StreamStore on any backend
     urls            scheme -> backend
+    liveness        who a process is, and whether it is dead
     backends/       memory, file, s3
 
 Nothing in here knows of Celery, Redis, the environment, or printing.

@@ -118,6 +118,13 @@ class Backend(ABC):
         *for_writing*, a directory that does not exist but can be created is fine.
         """
 
+    def prepare(self) -> None:  # noqa: B027 - most stores need no preparing
+        """
+        Make the store ready for its first write: a directory is created, a bucket must exist already.
+
+        May be called again. Raises `StoreNotFound`, `AccessDenied`.
+        """
+
     @abstractmethod
     def size(self, key: str) -> int | None:
         """Return the length in bytes of what is filed under *key*, None if the store says: nothing."""

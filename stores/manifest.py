@@ -35,9 +35,9 @@ CANONICALISE_BYTES = 256 * 1024 * 1024
 # The real snapdir reads a SIZE into 64 bits, and refuses a manifest with a larger one.
 LARGEST_SIZE = 2**64 - 1
 
-# No store takes an object as large as this (256 TiB). A SIZE beyond it is a lie; planning takes it for this
+# No store takes an object as large as this (8 TiB). A SIZE beyond it is a lie; planning takes it for this
 # much, so that sums of sizes fit the 64 bits of the ledger's counters.
-LARGEST_PLANNED_BYTES = 2**48
+LARGEST_PLANNED_BYTES = 2**43
 
 _ZERO = ord("0")
 

@@ -71,6 +71,12 @@ class SnapshotStore(StreamStore):
         if self._manifests is not self._objects:
             self._manifests.check(for_writing=for_writing)
 
+    def prepare(self) -> None:
+        """Make the store ready for its first write. Raises as `Backend.prepare` does; may be called again."""
+        self._objects.prepare()
+        if self._manifests is not self._objects:
+            self._manifests.prepare()
+
     def has_object(self, address: str) -> bool:
         """Say whether the object is there. An unanswered question raises, it is never False."""
         return _is_whole(address, self._objects.size(object_key(parse_address(address))))

@@ -85,6 +85,10 @@ def parse_url(text: str) -> StoreURL:
     anything that looks like a credential. As in snapdir, paths are taken to
     the letter: ``%20`` is three characters.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidStoreURL("", "the URL of a store", "is not UTF-8") from None
     if "\0" in text:
         raise InvalidStoreURL("", repr(redact(text)), "has a NUL character in it")
     if text.startswith("/"):
@@ -133,7 +137,7 @@ def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
             )
     endpoint = options.get("endpoint_url", "")
     if endpoint:
-        if "@" in endpoint or "?" in endpoint:
+        if any(mark in endpoint for mark in "@?#"):
             raise InvalidStoreURL("", shown, "carries credentials in its endpoint_url; use a profile instead")
         if not _is_http(endpoint):
             raise InvalidStoreURL(
@@ -178,21 +182,22 @@ def opener(scheme: str) -> Callable[..., Backend]:
     return found
 
 
-def open_backend(url: StoreURL) -> Backend:
-    """Open the backend that *url* names; nothing is sent to it yet."""
+def open_backend(url: StoreURL, *, create: bool = True) -> Backend:
+    """Open the backend that *url* names; nothing is sent to it yet. *create* as for `open_store`."""
     if url.scheme == "file":
-        return opener("file")(url.location)
+        return opener("file")(url.location, create=create)
     return opener(url.scheme)(url)
 
 
-def open_store(url: str, objects_url: str | None = None) -> SnapshotStore:
+def open_store(url: str, objects_url: str | None = None, *, create: bool = True) -> SnapshotStore:
     """
     Open the store at *url*; with *objects_url*, its objects are in that pool instead.
 
-    Raises `InvalidStoreURL`. Sends nothing yet: a store that is not there is
-    noticed by the first call that needs it.
+    With *create*, the first write makes a directory that does not exist;
+    `SnapshotStore.prepare` does so in any case. Raises `InvalidStoreURL`. Sends
+    nothing yet: a store that is not there is noticed by the first call that needs it.
     """
-    manifests = open_backend(parse_url(url))
+    manifests = open_backend(parse_url(url), create=create)
     if objects_url is None:
         return SnapshotStore(manifests)
-    return SnapshotStore(open_backend(parse_url(objects_url)), manifests)
+    return SnapshotStore(open_backend(parse_url(objects_url), create=create), manifests)

@@ -9,7 +9,7 @@ connects to nothing and reads nothing.
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import celery
 from celery import Celery, signals
@@ -87,8 +87,13 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
         # Flower lives on events, and sees waiting tasks only if they were announced.
         "worker_send_task_events": True,
         "task_send_sent_event": True,
-        # A warm shutdown gives running batches this long before they are put back.
-        "worker_soft_shutdown_timeout": 30,
+        # Queueing a job's batches waits for a broker that is away, about two minutes for each message.
+        "task_publish_retry_policy": {
+            "max_retries": 30,
+            "interval_start": 0.2,
+            "interval_step": 0.5,
+            "interval_max": 5,
+        },
         "worker_hijack_root_logger": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "task_default_queue": COPY_QUEUE,
@@ -107,7 +112,8 @@ def _celery_url(url: str) -> str:
     if not url.startswith("unix://"):
         return url
     parts = urlsplit(url)
-    return f"redis+socket://{quote(parts.path)}?virtual_host=0"
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{quote(parts.path)}?virtual_host={database}"
 
 
 def _refuse_unfit_broker(app: Celery, url: str) -> None:

@@ -26,7 +26,7 @@ class BrokerUnavailable(Exception):
 def shown(url: str) -> str:
     """Return the broker *url* without user, password and parameters."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.split('?', 1)[0].rpartition('@')[2]}"
+    return f"{scheme}://{rest.rpartition('@')[2].split('?', 1)[0]}"
 
 
 def client(url: str, *, retries: int = PATIENT_RETRIES) -> redis.Redis:

@@ -7,12 +7,15 @@ copied, another finds present: so the most that any delivery of a batch found
 missing is noted before it copies, and counts as copied in the end.
 *true progress*: what is settled never exceeds the plan and never goes back,
 and equals it when every batch is accounted for.
-*final is final*: a job in a final state stays in it.
+*final is final*: a job in a final state stays in it, and so do its counters.
+*one at a time*: a running batch is leased to its worker; a second delivery steps
+aside for as long as the lease is renewed. That saves work; nothing depends on it.
 
 Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request,
 state, totals, counters), ``:done:<series>`` (bitmap of accounted batches),
 ``:running`` (hash: progress inside unaccounted batches), ``:begun`` and ``:needed`` (hashes:
-how often each batch was begun, what it found missing), ``:failures`` (list, bounded).
+how often each batch or step was begun, what it found missing), ``:failures``
+(list, bounded), ``:lease:<series>:<number>`` (who runs a batch).
 """
 
 from __future__ import annotations
@@ -69,7 +72,8 @@ class JobStatus:
 
     *objects_settled* and *bytes_settled* count against *objects_total* and
     *bytes_total*, which are the plan's (advisory sizes); *bytes_copied* is what
-    was really read and written. *to_copy* and *bytes_to_copy* are the answer of a dry run.
+    was really read and written. *to_copy* and *bytes_to_copy* are the answer of a dry run,
+    *missing_before* is how many batches were missing when some were last handed out again.
     """
 
     job_id: str
@@ -89,6 +93,7 @@ class JobStatus:
     bytes_copied: int
     to_copy: int
     bytes_to_copy: int
+    missing_before: int
     submitted_at: float
     started_at: float
     ended_at: float
@@ -96,12 +101,24 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Begun:
-    """What a worker is told when it begins a batch."""
+    """
+    What a worker is told when it begins a batch.
+
+    *accounted*: it is done. *stopped*: the job was cancelled or has ended. *holder*: who else runs it now,
+    or empty. *times*: how often it was begun and not heard of again, this time included.
+    """
 
     accounted: bool
-    cancelled: bool
+    stopped: bool
+    holder: str
     times: int
 
+
+# A running batch is leased to its worker for this long; the worker renews the lease well before.
+LEASE_S: Final = 30
+
+# A step of a job (plan, commit) that was begun this often and never ended takes its orchestrators down with it.
+MAX_STEPS: Final = 15
 
 _CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -117,16 +134,39 @@ if not state or rank[state] == 4 then return 0 end
 local heals = state == 'committing' and ARGV[1] == 'copying'
 if rank[ARGV[1]] < rank[state] and not heals then return 1 end
 redis.call('HSET', KEYS[1], 'state', ARGV[1])
-for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
 return 1
 """
 
-_BEGIN = """
-local cancelled = redis.call('HGET', KEYS[1], 'cancel')
-if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {1, cancelled or '', 0} end
+# Whether a job wants no more work: it was cancelled, has ended, or is unknown.
+_STOPPED = """
+local function stopped(job)
+  local state = redis.call('HGET', job, 'state')
+  if not state or state == 'done' or state == 'failed' or state == 'cancelled' then return 1 end
+  return redis.call('HEXISTS', job, 'cancel')
+end
+"""
+
+_BEGIN = (
+    _STOPPED
+    + """
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {1, 0, '', 0} end
+if stopped(KEYS[1]) == 1 then return {0, 1, '', 0} end
+local holder = redis.call('GET', KEYS[4])
+if holder and holder ~= ARGV[4] and holder ~= ARGV[5] then return {0, 0, holder, 0} end
+redis.call('SET', KEYS[4], ARGV[4], 'EX', ARGV[6])
 local times = redis.call('HINCRBY', KEYS[3], ARGV[2], 1)
-redis.call('EXPIRE', KEYS[3], ARGV[3])
-return {0, cancelled or '', times}
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
+return {0, 0, '', times}
+"""
+)
+
+_RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HINCRBY', KEYS[2], ARGV[2], -1)
+return 1
 """
 
 _NEED = """
@@ -140,7 +180,10 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 
-_PROGRESS = """
+_PROGRESS = (
+    _STOPPED
+    + """
+if redis.call('GET', KEYS[4]) == ARGV[6] then redis.call('EXPIRE', KEYS[4], ARGV[7]) end
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
   local objects, size = tonumber(ARGV[3]), tonumber(ARGV[4])
   local before = redis.call('HGET', KEYS[3], ARGV[2])
@@ -149,15 +192,17 @@ if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
     objects, size = math.max(objects, tonumber(o)), math.max(size, tonumber(b))
   end
   redis.call('HSET', KEYS[3], ARGV[2], string.format('%.0f %.0f', objects, size))
-  redis.call('EXPIRE', KEYS[3], ARGV[5])
+  for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 end
-return redis.call('HGET', KEYS[1], 'cancel') or ''
+return stopped(KEYS[1])
 """
+)
 
 _ACCOUNT = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or state == 'done' or state == 'failed' or state == 'cancelled' then return 0 end
 redis.call('HDEL', KEYS[3], ARGV[2])
-if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return 0 end
 local copied, present, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local size, own_size = tonumber(ARGV[6]), tonumber(ARGV[12])
 local needed = redis.call('HGET', KEYS[5], ARGV[2])
@@ -186,6 +231,7 @@ end
 redis.call('HINCRBY', KEYS[1], 'failed', failed)
 local room = tonumber(ARGV[11]) - redis.call('LLEN', KEYS[4])
 for i = 13, math.min(#ARGV, 12 + room) do redis.call('RPUSH', KEYS[4], ARGV[i]) end
+redis.call('SETBIT', KEYS[2], ARGV[1], 1)
 for i = 1, 5 do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
 return 1
 """
@@ -204,7 +250,7 @@ class Ledger:
     The ledger on one Redis server.
 
     Every method may be called again with the same arguments and changes
-    nothing by it, but `begin`, which counts its calls. All raise
+    nothing by it, but `begin` and `begin_step`, which count their calls. All raise
     `redis.exceptions.RedisError` once the client's patience with an outage is
     at its end; whether the last write happened is then unknown.
     """
@@ -215,6 +261,7 @@ class Ledger:
         self._create = client.register_script(_CREATE)
         self._advance = client.register_script(_ADVANCE)
         self._begin = client.register_script(_BEGIN)
+        self._release = client.register_script(_RELEASE)
         self._need = client.register_script(_NEED)
         self._progress = client.register_script(_PROGRESS)
         self._account = client.register_script(_ACCOUNT)
@@ -243,7 +290,9 @@ class Ledger:
         if state.final:
             fields["ended_at"] = time.time()
         pairs = [part for name, value in fields.items() for part in (name, value)]
-        return bool(self._advance(keys=[_key(job_id)], args=[state.value, *pairs]))
+        parts = (f"done:{PLAN}", "running", "begun", "needed", "failures")
+        keys = [_key(job_id), *(_key(job_id, part) for part in parts)]
+        return bool(self._advance(keys=keys, args=[state.value, self._expires_s, *pairs]))
 
     def plan(self, job_id: str, *, objects: int, size_bytes: int, batches: int) -> bool:
         """Record the plan's totals and move on to copying; False as for `advance`."""
@@ -260,28 +309,55 @@ class Ledger:
         """Say whether cancelling was asked for."""
         return bool(self._redis.hget(_key(job_id), "cancel"))
 
-    def begin(self, batch: BatchMessage) -> Begun:
-        """Note that a worker begins *batch*; say whether it is needed at all, and how often it was begun."""
-        keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "begun")]
-        accounted, cancelled, times = self._begin(
-            keys=keys, args=[batch.number, _name(batch), self._expires_s]
-        )
-        return Begun(accounted=bool(accounted), cancelled=bool(cancelled), times=int(times))
+    def begin(self, batch: BatchMessage, holder: str, *, instead_of: str = "") -> Begun:
+        """
+        Lease *batch* to *holder* for `LEASE_S` seconds, unless it wants no more work or another has it.
+
+        *instead_of* names a holder that is known to be dead: its lease is taken over. `progress` renews a lease.
+        """
+        keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "begun"), _lease(batch)]
+        arguments: list[str | float] = [
+            batch.number,
+            _name(batch),
+            self._expires_s,
+            holder,
+            instead_of,
+            LEASE_S,
+        ]
+        accounted, stopped, other, times = self._begin(keys=keys, args=arguments)
+        return Begun(accounted=bool(accounted), stopped=bool(stopped), holder=str(other), times=int(times))
+
+    def release(self, batch: BatchMessage, holder: str) -> None:
+        """Give the lease of *batch* back: its worker lives, so this beginning is no sign of a deadly batch."""
+        self._release(keys=[_lease(batch), _key(batch.job_id, "begun")], args=[holder, _name(batch)])
+
+    def begin_step(self, job_id: str, step: str) -> bool:
+        """Note that an orchestrator begins *step* of a job; False once it was begun too often without an end."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hincrby(_key(job_id, "begun"), step, 1)
+            pipe.expire(_key(job_id, "begun"), self._expires_s)
+            times, _ = pipe.execute()
+        return int(times) <= MAX_STEPS
+
+    def end_step(self, job_id: str, step: str) -> None:
+        """Note that *step* of a job ended, well or not: its beginnings count from none again."""
+        self._redis.hdel(_key(job_id, "begun"), step)
 
     def need(self, batch: BatchMessage, *, objects: int, size_bytes: int) -> None:
         """Note what this delivery of *batch* found missing, before it copies any of it."""
         arguments: list[str | float] = [_name(batch), objects, size_bytes, self._expires_s]
         self._need(keys=[_key(batch.job_id, "needed")], args=arguments)
 
-    def progress(self, batch: BatchMessage, *, objects: int, size_bytes: int) -> bool:
-        """Note how far a running batch is, of its own plan; say whether the job was cancelled."""
-        keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "running")]
-        arguments: list[str | float] = [batch.number, _name(batch), objects, size_bytes, self._expires_s]
+    def progress(self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int) -> bool:
+        """Note how far *holder* is with a batch, of its own plan; renew its lease; say whether it should stop."""
+        keys = [_key(batch.job_id), _done(batch), _key(batch.job_id, "running"), _lease(batch)]
+        counts: list[str | float] = [batch.number, _name(batch), objects, size_bytes]
+        arguments: list[str | float] = [*counts, self._expires_s, holder, LEASE_S]
         return bool(self._progress(keys=keys, args=arguments))
 
     def account(self, batch: BatchMessage, outcome: BatchOutcome) -> bool:
         """
-        Count how *batch* ended; False if it was counted before or the job is unknown, and then nothing changes.
+        Count how *batch* ended; False if it was counted before or the job has ended, and then nothing changes.
 
         To be called only when everything that the outcome says is durable.
         """
@@ -347,6 +423,7 @@ class Ledger:
             bytes_copied=count("bytes_copied"),
             to_copy=count("to_copy"),
             bytes_to_copy=count("bytes_to_copy"),
+            missing_before=count("missing_before"),
             submitted_at=float(record.get("submitted_at", 0)),
             started_at=float(record.get("started_at", 0)),
             ended_at=float(record.get("ended_at", 0)),
@@ -359,6 +436,10 @@ def _key(job_id: str, part: str = "") -> str:
 
 def _done(batch: BatchMessage) -> str:
     return _key(batch.job_id, f"done:{batch.series}")
+
+
+def _lease(batch: BatchMessage) -> str:
+    return _key(batch.job_id, f"lease:{_name(batch)}")
 
 
 def _name(batch: BatchMessage) -> str:

@@ -9,11 +9,14 @@ Flower.
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stores.address import ADDRESS_LENGTH, parse_address
+from stores.address import ADDRESS_LENGTH
+
+_is_hex = re.compile(r"[0-9a-f]*").fullmatch
 
 VERSION: Final = 1
 
@@ -70,10 +73,12 @@ class BatchMessage(_Message):
     def _consistent(self) -> Self:
         if len(self.addresses) != ADDRESS_LENGTH * len(self.sizes):
             raise ValueError("addresses and sizes do not match")
+        if not _is_hex(self.addresses):
+            raise ValueError("addresses are not lowercase hex")
         return self
 
     def objects(self) -> dict[str, int]:
-        """Return address -> advisory size. Raises `stores.errors.InvalidAddress`."""
+        """Return address -> advisory size."""
         starts = range(0, len(self.addresses), ADDRESS_LENGTH)
-        found = (parse_address(self.addresses[at : at + ADDRESS_LENGTH]) for at in starts)
+        found = (self.addresses[at : at + ADDRESS_LENGTH] for at in starts)
         return dict(zip(found, self.sizes, strict=True))

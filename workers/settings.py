@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Side = Literal["from", "to"]
 
 _PREFIX = "SNAPFERRY_"
+
+_TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 class InvalidSettings(Exception):
@@ -66,18 +69,50 @@ class Settings(BaseModel):
             first = error.errors()[0]
             name = _PREFIX + str(first["loc"][0]).upper()
             raise InvalidSettings(f"{name}: {first['msg']} (found {first['input']!r})") from None
-        if settings.broker_url is not None:
-            check_broker_url(settings.broker_url)
-        return settings
+        if settings.broker_url is None:
+            return settings
+        return settings.model_copy(update={"broker_url": parse_broker_url(settings.broker_url)})
 
 
-def check_broker_url(url: str) -> None:
-    """Raise `InvalidSettings` unless *url* has a scheme of a Redis server. Repeats no password."""
+def parse_broker_url(url: str) -> str:
+    """
+    Return the broker *url* in the one spelling that Celery and redis-py both understand.
+
+    ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with
+    ``ssl_*`` parameters (``ssl_cert_reqs=required`` if it says nothing), or
+    ``unix:///path[?db=N]``. Raises `InvalidSettings`, which repeats no password.
+    """
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in ("redis", "rediss", "unix"):
         # What has no scheme, or an odd one, may be a password: repeat nothing but letters before a ://.
         found = f", this one begins with {scheme}://" if separator and scheme.isalpha() else ""
         raise InvalidSettings(f"the broker URL must begin with redis://, rediss:// or unix://{found}")
+    try:
+        parts = urlsplit(url)
+        usable = parts.port != 0 and not parts.fragment
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidSettings(
+            "the broker URL cannot be read; percent-encode what is special in its password (/ ? # @ :)"
+        )
+    known = {"redis": (), "rediss": _TLS_OPTIONS, "unix": ("db",)}[scheme]
+    if not set(options) <= set(known):
+        allowed = ", ".join(known) or "none"
+        raise InvalidSettings(
+            f"the broker URL has a parameter that is not known; for {scheme}:// there are: {allowed}"
+        )
+    if scheme == "unix" and (parts.netloc or not parts.path):
+        raise InvalidSettings(
+            "a unix:// broker URL is unix:///path/of/socket, without user, password or host"
+        )
+    if scheme != "rediss":
+        return url
+    checks = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if checks not in ("required", "optional", "none"):
+        raise InvalidSettings("the broker URL's ssl_cert_reqs is required, optional or none")
+    return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
 
 
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:

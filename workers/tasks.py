@@ -6,20 +6,25 @@ What is done is in `workers.transfer`; what is known of it in `workers.ledger`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 from celery import Celery, Task
+from celery.exceptions import Retry
+from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from stores.errors import StoreError, StoreFault
+from stores.liveness import identity, is_dead
 from stores.urls import open_store
 
 from .connection import client
 from .describe import describe_outcome
 from .ledger import Ledger
-from .messages import BatchMessage, StoreRef
+from .messages import BatchMessage
 from .settings import Settings
 from .transfer import BatchOutcome, Cancelled, Failure, copy_batch
 
@@ -29,11 +34,20 @@ log = logging.getLogger(__name__)
 MAX_RETRIES = 3
 RETRY_BASE_S = 2
 
-# A batch that was begun this often and never ended takes its workers down with it.
+# A batch that was begun this often and never heard of again takes its workers down with it.
 MAX_BEGUN = 10
 
-# How often a running batch reports, and so how soon it sees a cancel.
+# How often a running batch reports when it moves, and when it does not: so soon it sees a cancel.
 REPORT_EVERY_S = 0.25
+HEARTBEAT_S = 5.0
+
+# After this long a delivery that stepped aside for another looks again.
+STEP_ASIDE_S = 10
+
+# A worker of another version hands a message it cannot read back this often, for one that can.
+MAX_UNREADABLE = 60
+
+_runs = itertools.count()
 
 
 def register(app: Celery, settings: Settings) -> None:
@@ -41,7 +55,12 @@ def register(app: Celery, settings: Settings) -> None:
 
     @app.task(shared=False, name="snapferry.copy_batch", bind=True, max_retries=MAX_RETRIES)
     def copy(self: Task[..., Any], message: dict[str, Any]) -> str:
-        return run_batch(self, BatchMessage.model_validate(message), ledger_of(settings))
+        try:
+            batch = BatchMessage.model_validate(message)
+        except ValidationError as error:
+            reason = f"not a message of this version: {error.error_count()} faults"
+            raise again(self, STEP_ASIDE_S, reason, max_retries=MAX_UNREADABLE) from None
+        return run_batch(self, batch, ledger_of(settings))
 
 
 def ledger_of(settings: Settings) -> Ledger:
@@ -55,50 +74,80 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
     Copy one delivered batch and account for it; return the outcome in words.
 
     Raises `celery.exceptions.Retry` when some objects met passing trouble and
-    passes are left. After the last pass they are accounted as failed.
+    passes are left, and when another worker is busy with the batch. After the
+    last pass objects are accounted as failed.
     """
-    begun = ledger.begin(batch)
+    # The task's own number tells two deliveries in one process apart.
+    holder = f"{identity()}#{next(_runs)}"
+    begun = ledger.begin(batch, holder)
+    if begun.holder and is_dead(begun.holder.partition("#")[0]):
+        begun = ledger.begin(batch, holder, instead_of=begun.holder)
     if begun.accounted:
         return "was already done"
-    if begun.cancelled:
-        return "cancelled"
+    if begun.stopped:
+        return "not needed: the job was cancelled or has ended"
+    if begun.holder:
+        raise _step_aside(task)
     if begun.times > MAX_BEGUN:
-        outcome = _all_failed(batch, _never_ended())
+        outcome = BatchOutcome(
+            failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
+        )
         ledger.account(batch, outcome)
         return describe_outcome(outcome, 0.0)
+    try:
+        return _run(task, batch, ledger, holder)
+    finally:
+        ledger.release(batch, holder)
+
+
+def _run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, holder: str) -> str:
     started = time.monotonic()
     try:
-        outcome = _copy(batch, ledger)
+        with _Report(batch, ledger, holder) as report:
+            outcome = _copy(batch, report)
     except Cancelled:
-        return "cancelled"
+        return "not needed: the job was cancelled or has ended"
     if outcome.transient_failures and task.request.retries < MAX_RETRIES:
         first = next(failure for failure in outcome.failures if failure.transient)
         pause = RETRY_BASE_S * 2**task.request.retries
         log.warning("job %s: batch %s retries in %d s: %s", batch.job_id, batch.number, pause, first.detail)
-        raise task.retry(countdown=pause, exc=RuntimeError(first.detail))
+        raise again(task, pause, first.detail)
     ledger.account(batch, outcome)
     return describe_outcome(outcome, time.monotonic() - started)
 
 
-def _copy(batch: BatchMessage, ledger: Ledger) -> BatchOutcome:
+def again(task: Any, pause: float, reason: object, *, max_retries: int = MAX_RETRIES) -> Exception:
+    """Queue *task* again after *pause* seconds, described to Flower as before; return what to raise."""
+    retry: Exception = task.retry(
+        countdown=pause,
+        exc=RuntimeError(str(reason)),
+        throw=False,
+        max_retries=max_retries,
+        argsrepr=task.request.argsrepr,
+        kwargsrepr="",
+    )
+    return retry
+
+
+def _step_aside(task: Task[..., Any]) -> Exception:
+    """Queue the task again without counting it as a retry of its own; return what to raise."""
+    request = task.request
+    words = {"argsrepr": request.argsrepr, "kwargsrepr": ""}
+    task.signature_from_request(countdown=STEP_ASIDE_S, retries=request.retries, **words).apply_async()
+    aside: Exception = Retry("another worker is busy with this batch", when=STEP_ASIDE_S)
+    return aside
+
+
+def _copy(batch: BatchMessage, report: _Report) -> BatchOutcome:
+    objects = batch.objects()
     try:
-        return copy_batch(
-            _open(batch.source),
-            _open(batch.destination),
-            batch.objects(),
-            _Report(batch, ledger),
-            concurrency=batch.concurrency,
+        # Without create: where a mount is missing on this worker, nothing must be made in its place.
+        source, destination = (
+            open_store(ref.url, ref.objects_url, create=False) for ref in (batch.source, batch.destination)
         )
+        return copy_batch(source, destination, objects, report, concurrency=batch.concurrency)
     except StoreError as error:
-        return _all_failed(batch, error)
-
-
-def _open(ref: StoreRef) -> Any:
-    return open_store(ref.url, ref.objects_url)
-
-
-def _all_failed(batch: BatchMessage, error: StoreError) -> BatchOutcome:
-    return BatchOutcome(failures=[Failure.of(address, error) for address in batch.objects()])
+        return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
 
 
 def _never_ended() -> StoreError:
@@ -108,15 +157,31 @@ def _never_ended() -> StoreError:
 
 
 class _Report:
-    """Tell the ledger how a batch gets on, at a gentle pace, and stop the batch when the job is cancelled."""
+    """
+    Tell the ledger how a batch gets on, and stop the batch when its job wants no more of it.
 
-    def __init__(self, batch: BatchMessage, ledger: Ledger) -> None:
+    At a gentle pace while it moves, by a heartbeat while it does not: one object may take hours.
+    """
+
+    def __init__(self, batch: BatchMessage, ledger: Ledger, holder: str) -> None:
         self._batch = batch
         self._ledger = ledger
+        self._holder = holder
         self._lock = threading.Lock()
         self._objects = 0
         self._bytes = 0
         self._due = time.monotonic() + REPORT_EVERY_S
+        self._stop = False
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._heart.join()
 
     def begin(self, needed: int, needed_bytes: int) -> None:
         self._ledger.need(self._batch, objects=needed, size_bytes=needed_bytes)
@@ -126,9 +191,25 @@ class _Report:
             self._objects += objects
             self._bytes += size_bytes
             now = time.monotonic()
-            if now < self._due:
-                return
-            self._due = now + REPORT_EVERY_S
-            counted = (self._objects, self._bytes)
-        if self._ledger.progress(self._batch, objects=counted[0], size_bytes=counted[1]):
+            due = now >= self._due
+            if due:
+                self._due = now + REPORT_EVERY_S
+        if due:
+            self._tell()
+        if self._stop:
             raise Cancelled
+
+    def _tell(self) -> None:
+        with self._lock:
+            objects, size_bytes = self._objects, self._bytes
+        if self._ledger.progress(self._batch, self._holder, objects=objects, size_bytes=size_bytes):
+            self._stop = True
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S):
+            try:
+                self._tell()
+            except RedisError as error:
+                log.warning(
+                    "job %s: cannot report on batch %s: %s", self._batch.job_id, self._batch.number, error
+                )

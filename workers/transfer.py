@@ -8,7 +8,7 @@ copying the same object twice files the same bytes under the same address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,7 +18,10 @@ from stores.hashing import CHUNK_BYTES
 from stores.snapshot_store import SnapshotStore, Staged
 
 # What a destination says of itself and not of one object.
-_REFUSALS = (AccessDenied, StoreFull, StoreNotFound)
+_REFUSALS = (StoreFull, StoreNotFound)
+
+# So many refusals of single objects, and nothing else, say that the destination refuses all of them.
+MANY_DENIED = 20
 
 
 class Cancelled(Exception):
@@ -92,11 +95,12 @@ def copy_batch(
     """
     Bring *objects* (address -> advisory size in bytes) to *destination*, those that are not there yet.
 
-    One object that fails stops no other, but a destination that takes nothing
-    is not asked object by object: its refusal is raised. When this returns, every object
-    counted as copied is durable at the destination. Raises `StoreError` if the
-    destination refuses or does not say what it holds, `Cancelled`; then some objects may
-    have been copied. May be called again.
+    One object that fails stops no other. A destination that is full, gone, or
+    denies everything is not asked object by object: all that is left fails for
+    that reason. When this returns, every object counted as copied or present is
+    durable at the destination. Raises `StoreError` if the destination does not
+    say what it holds, `Cancelled`; then some objects may have been copied. May
+    be called again.
     """
     outcome = BatchOutcome()
     needed = destination.objects_needed(objects)
@@ -108,28 +112,41 @@ def copy_batch(
     flights = min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
     copy = _Copy(source, destination, objects, progress)
     together = destination.commits_together
-    ended: Iterable[int | Failure]
-    if together > 1:
-        ended = (
-            end
-            for at in range(0, len(needed), together)
-            for end in copy.group(needed[at : at + together], flights)
-        )
-    else:
-        ended = _in_flight(copy.one, needed, flights)
-    for end in ended:
+    try:
+        if together > 1:
+            for at in range(0, len(needed), together):
+                copy.group(needed[at : at + together], flights)
+        else:
+            _in_flight(copy.one, needed, flights)
+    except _Refused as refused:
+        for address in needed:
+            copy.ends.setdefault(address, Failure.of(address, refused.reason))
+    for end in copy.ends.values():
         if isinstance(end, Failure):
             outcome.failures.append(end)
         else:
             outcome.copied += 1
             outcome.bytes_copied += end
-    if outcome.copied:
+    # Also for what was found present: an earlier run of this batch may have been killed before its flush.
+    if outcome.copied or outcome.present:
         destination.flush()
     return outcome
 
 
+class _Refused(Exception):
+    """The destination takes nothing; *reason* says why."""
+
+    def __init__(self, reason: StoreError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Copy:
-    """The copying of a batch's objects: one by one, or in groups that become visible together."""
+    """
+    The copying of a batch's objects: one by one, or in groups that become visible together.
+
+    *ends* has how each object ended, its length or its failure, as soon as that is known.
+    """
 
     def __init__(
         self,
@@ -142,78 +159,91 @@ class _Copy:
         self._destination = destination
         self._objects = objects
         self._progress = progress
+        self.ends: dict[str, int | Failure] = {}
+        self._denied = 0
 
-    def one(self, address: str) -> int | Failure:
-        """Copy an object; return its length."""
-        return self._staged(address, self._commit)
+    def one(self, address: str) -> None:
+        """Copy an object."""
+        self.group([address], 1)
 
-    def group(self, addresses: list[str], flights: int) -> list[int | Failure]:
-        """Stage objects, *flights* at once, and commit them together; return their lengths."""
-        staged: dict[str, Staged] = {}
+    def group(self, addresses: list[str], flights: int) -> None:
+        """Stage objects, *flights* at once, and commit them together."""
+        staged: dict[str, tuple[Staged, _Counter]] = {}
 
-        def stage(address: str) -> int | Failure:
-            return self._staged(address, lambda one: staged.__setitem__(address, one))
+        def stage(address: str) -> None:
+            size = self._objects[address]
+            counter = _Counter(self._progress, size)
+            try:
+                one = self._destination.stage_object(
+                    self._source,
+                    address,
+                    size_hint=size,
+                    on_bytes=counter.add if size > CHUNK_BYTES else None,
+                )
+            except StoreError as error:
+                self._fail(address, error)
+                counter.settle()
+            else:
+                staged[address] = one, counter
 
         try:
-            ends = _in_flight(stage, addresses, flights)
+            _in_flight(stage, addresses, flights)
+        except _Refused:
+            self._commit(staged)
+            raise
         except BaseException:
-            for one in staged.values():
+            for one, _ in staged.values():
                 one.upload.abort()
             raise
-        try:
-            self._destination.commit_staged(list(staged.values()))
-        except StoreError as error:
-            if self._refused(error):
-                raise
-            return [
-                Failure.of(address, error) if address in staged else end
-                for address, end in zip(addresses, ends, strict=True)
-            ]
-        return ends
+        self._commit(staged)
 
-    def _commit(self, staged: Staged) -> None:
-        self._destination.commit_staged([staged])
-
-    def _staged(self, address: str, use: Callable[[Staged], None]) -> int | Failure:
-        size = self._objects[address]
-        counter = _Counter(self._progress, size)
+    def _commit(self, staged: dict[str, tuple[Staged, _Counter]]) -> None:
+        absent: set[str] = set()
+        reason: StoreError | None = None
         try:
-            staged = self._destination.stage_object(
-                self._source, address, size_hint=size, on_bytes=counter.add if size > CHUNK_BYTES else None
-            )
-            use(staged)
+            self._destination.commit_staged([one for one, _ in staged.values()])
         except StoreError as error:
-            if self._refused(error):
-                raise
+            # Some of a group may be visible all the same; only the destination knows.
+            absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
+            reason = error
+        for address, (one, counter) in staged.items():
+            if reason is not None and address in absent:
+                self._fail(address, reason)
+            else:
+                self.ends[address] = one.length
             counter.settle()
-            return Failure.of(address, error)
-        counter.settle()
-        return staged.length
 
-    def _refused(self, error: StoreError) -> bool:
-        return isinstance(error, _REFUSALS) and error.store == self._destination.label
+    def _fail(self, address: str, error: StoreError) -> None:
+        if error.store == self._destination.label:
+            self._denied += isinstance(error, AccessDenied)
+            nothing_else = self._denied >= MANY_DENIED and not any(
+                isinstance(end, int) for end in self.ends.values()
+            )
+            if isinstance(error, _REFUSALS) or nothing_else:
+                raise _Refused(error)
+        self.ends[address] = Failure.of(address, error)
 
 
-def _in_flight(
-    copy: Callable[[str], int | Failure], addresses: list[str], flights: int
-) -> list[int | Failure]:
+def _in_flight(copy: Callable[[str], None], addresses: list[str], flights: int) -> None:
     """Run *copy* for each address, *flights* at once. The first exception stops the rest and is raised."""
     if flights <= 1:
-        return [copy(address) for address in addresses]
+        for address in addresses:
+            copy(address)
+        return
     raised: list[BaseException] = []
 
-    def unless_stopped(address: str) -> int | Failure:
+    def unless_stopped(address: str) -> None:
         if raised:
             raise Cancelled
         try:
-            return copy(address)
+            copy(address)
         except BaseException as error:
             raised.append(error)
             raise
 
     with ThreadPoolExecutor(flights) as pool:
         try:
-            return list(pool.map(unless_stopped, addresses))
+            list(pool.map(unless_stopped, addresses))
         except Exception:
             # The pool raises by the order of addresses; what stopped the rest is what was raised first.
             if raised:

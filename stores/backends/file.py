@@ -22,7 +22,6 @@ import errno
 import io
 import itertools
 import os
-import socket
 import stat
 import sys
 import threading
@@ -41,6 +40,7 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from ..liveness import identity, is_dead
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -63,8 +63,8 @@ _UNAVAILABLE = {
     errno.ENOMEM,
 }
 
-# A temporary file is named .tmp-<host>-<pid>-<number>. It is swept when its writer is known to be dead,
-# or when nothing was written to it for this long (a writer on another host cannot be asked).
+# A temporary file is named .tmp-<identity of its writer>-<number>. It is swept when its writer is known to be dead,
+# or when nothing was written to it for this long (another machine's processes cannot be asked).
 _TEMPORARY = ".tmp-"
 STALE_AFTER_S = 24 * 3600.0
 
@@ -82,14 +82,17 @@ class FileBackend(Backend):
 
     *concurrency* is 1 by default: a local file system answers at the speed of
     the CPU, and Python threads would only contend. Raise it for network mounts.
+    Without *create* a root that does not exist is an error for a writer too:
+    where a mount is missing, it must not be replaced by a directory in its place.
     """
 
-    def __init__(self, root: str, *, concurrency: int = 1) -> None:
+    def __init__(self, root: str, *, concurrency: int = 1, create: bool = True) -> None:
         self.label = f"file://{root}"
         self.capabilities = Capabilities(
             concurrency=concurrency, pages_listings=False, commits_together=COMMITS_TOGETHER
         )
         self._root = root
+        self._create_root = create
         self._handle: int | None = None
         self._lock = threading.Lock()
 
@@ -118,6 +121,10 @@ class FileBackend(Backend):
             raise AccessDenied(
                 self.label, "", f"no permission to {'write to' if for_writing else 'read'} {existing}"
             )
+
+    def prepare(self) -> None:
+        with self._errors(""):
+            self._make_root()
 
     def size(self, key: str) -> int | None:
         try:
@@ -156,7 +163,7 @@ class FileBackend(Backend):
 
     def open(self, key: str) -> OpenReader:
         try:
-            return io.FileIO(os.open(key, _READ, dir_fd=self._dir()), "rb")
+            return _FileReader(self, key, os.open(key, _READ, dir_fd=self._dir()))
         except FileNotFoundError:
             raise KeyMissing(self.label, key, "nothing is filed here") from None
         except OSError as error:
@@ -175,10 +182,16 @@ class FileBackend(Backend):
             super().commit_all(uploads)
             return
         self.flush()
+        failed: StoreError | None = None
         for upload in uploads:
             if not isinstance(upload, _FileUpload):
                 raise TypeError("uploads of another backend")
-            upload.show()
+            try:
+                upload.show()
+            except StoreError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
         self._dir()
@@ -200,12 +213,16 @@ class FileBackend(Backend):
         if self._handle is None:
             with self._lock, self._errors(""):
                 if self._handle is None:
-                    if create:
+                    if create and self._create_root:
                         self._make_root()
                     try:
                         self._handle = os.open(self._root, _DIRECTORY)
                     except (FileNotFoundError, NotADirectoryError):
-                        raise StoreNotFound(self.label, "", "there is no such directory") from None
+                        raise StoreNotFound(
+                            self.label,
+                            "",
+                            f"there is no such directory{'; is it mounted here?' if create else ''}",
+                        ) from None
         return self._handle
 
     def _make_root(self) -> None:
@@ -218,7 +235,7 @@ class FileBackend(Backend):
         """Open a new temporary file beside *key*, making its directories; return it and its name."""
         root = self._dir(create=True)
         folder = key.rpartition("/")[0]
-        temporary = f"{folder}/{_TEMPORARY}{_host()}-{os.getpid()}-{next(_numbers)}"
+        temporary = f"{folder}/{_TEMPORARY}{identity()}-{next(_numbers)}"
         if not self._make_folder(root, folder):
             self._sweep(root, folder)
         return os.open(temporary, _CREATE, 0o666, dir_fd=root), temporary
@@ -300,6 +317,29 @@ class FileBackend(Backend):
         return StoreFault(self.label, key, said)
 
 
+class _FileReader(io.FileIO):
+    def __init__(self, backend: FileBackend, key: str, descriptor: int) -> None:
+        super().__init__(descriptor, "rb")
+        self._backend = backend
+        self._key = key
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return *size* bytes, fewer only at the end: network and user-space file systems may give less at once."""
+        wanted = -1 if size is None else size
+        try:
+            chunk = super().read(wanted) or b""
+            if not chunk or len(chunk) >= wanted:
+                return chunk
+            parts = [chunk]
+            missing = wanted - len(chunk)
+            while missing and (more := super().read(missing)):
+                parts.append(more)
+                missing -= len(more)
+        except OSError as error:
+            raise self._backend._translate(error, self._key) from error
+        return b"".join(parts) if len(parts) > 1 else chunk
+
+
 class _FileUpload(Upload):
     def __init__(self, backend: FileBackend, key: str) -> None:
         self._backend = backend
@@ -327,6 +367,10 @@ class _FileUpload(Upload):
         """Give what was written its name. Its bytes must be on disk."""
         try:
             self._backend._rename(self._temporary, self._key)
+        except FileNotFoundError as error:
+            raise StoreUnavailable(
+                self._backend.label, self._key, "its temporary file is gone; something removed it"
+            ) from error
         except OSError as error:
             raise self._backend._translate(error, self._key) from error
         self._open = False
@@ -347,25 +391,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _is_abandoned(name: str, modified: float) -> bool:
-    host, _, rest = name.removeprefix(_TEMPORARY).rpartition("-")[0].rpartition("-")
-    if host == _host() and rest.isdigit() and int(rest) != os.getpid():
-        try:
-            os.kill(int(rest), 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-    return time.time() - modified > STALE_AFTER_S
-
-
-@cache
-def _host() -> str:
-    """Name this machine and, where there are such, its process numbers' namespace: containers may share a name."""
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        namespace = 0
-    return f"{socket.gethostname()}.{namespace}"
+    """Say whether nobody will finish the temporary file *name*, last written at *modified*."""
+    writer = name.removeprefix(_TEMPORARY).rpartition("-")[0]
+    return is_dead(writer) or time.time() - modified > STALE_AFTER_S
 
 
 def _sync_file_system(descriptor: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from workers.settings import InvalidSettings, Settings, check_broker_url, store_options
+from workers.settings import InvalidSettings, Settings, parse_broker_url, store_options
 
 
 def test_without_any_variable_the_defaults_are_valid() -> None:
@@ -75,7 +75,7 @@ def test_what_is_given_wins_over_the_environment_and_none_is_not_given() -> None
 
 @pytest.mark.parametrize("url", ["redis://host", "rediss://user:pw@host:6380/2", "unix:///run/redis.sock"])
 def test_the_broker_is_a_redis_server(url: str) -> None:
-    check_broker_url(url)
+    parse_broker_url(url)
     assert Settings.from_environment({"SNAPFERRY_BROKER_URL": url}).broker_url == url
 
 

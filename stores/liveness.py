@@ -1,0 +1,57 @@
+"""
+Who a process is, and whether it is known to be dead.
+
+An identity is ``<machine>-<pid>-<token>``. The machine is one boot and one
+numbering of processes (containers have their own), so a process number means
+one process at a time; the random token tells a process from an earlier one with
+its number, and from its own children.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cache
+
+_token = secrets.token_hex(6)
+
+
+def _renew_token() -> None:
+    global _token
+    _token = secrets.token_hex(6)
+
+
+os.register_at_fork(after_in_child=_renew_token)
+
+
+def identity() -> str:
+    """Return this process's identity, which no other process ever has."""
+    return f"{_machine()}-{os.getpid()}-{_token}"
+
+
+def is_dead(identity: str) -> bool:
+    """Say whether the process of *identity* is known to be dead; False for another machine's, which cannot be asked."""
+    parts = identity.split("-")
+    if len(parts) != 3 or parts[0] != _machine() or not parts[1].isdigit():
+        return False
+    process = int(parts[1])
+    if process == os.getpid():
+        return parts[2] != _token
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@cache
+def _machine() -> str:
+    """Name the machine; by a name that nobody else has where the system does not tell, so that nobody is dead there."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip().replace("-", "")[:12]
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return secrets.token_hex(6)
