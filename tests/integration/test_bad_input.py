@@ -124,7 +124,7 @@ def directory_for_an_object(source: Path, _: str) -> None:
         (
             break_nothing,
             {"to": "/proc/store"},
-            "StoreNotFound at file:///proc/store: the directory cannot be made",
+            "StoreNotFound: file:///proc/store: the directory cannot be made",
         ),
         (break_nothing, {"to": "/etc/hostname/store"}, "a part of the path is not a directory"),
         (break_nothing, {"from": "/etc/hostname"}, "/etc/hostname is not a directory"),

@@ -144,7 +144,7 @@ def test_a_commit_that_is_called_too_early_writes_no_manifest(
             "snapferry.commit_snapshot", args=(job_id, 0), queue=PLAN_QUEUE
         )
         until(lambda: "7 batches are handed out again" in orchestrator.logged(), "the early commit ran")
-        assert not (tmp_path / "b").exists()
+        assert not (tmp_path / "b" / ".manifests").exists()
 
         with fleet.worker():
             status = jobs.wait(job_id, timeout_s=60)
