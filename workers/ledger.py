@@ -184,7 +184,8 @@ _PROGRESS = (
     _STOPPED
     + """
 if redis.call('GET', KEYS[4]) == ARGV[6] then redis.call('EXPIRE', KEYS[4], ARGV[7]) end
-if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
+local stop = stopped(KEYS[1])
+if stop == 0 and redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
   local objects, size = tonumber(ARGV[3]), tonumber(ARGV[4])
   local before = redis.call('HGET', KEYS[3], ARGV[2])
   if before then
@@ -194,7 +195,7 @@ if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
   redis.call('HSET', KEYS[3], ARGV[2], string.format('%.0f %.0f', objects, size))
   for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 end
-return stopped(KEYS[1])
+return stop
 """
 )
 

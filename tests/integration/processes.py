@@ -54,11 +54,23 @@ class Finished:
         return found
 
 
+def program(before: str = "") -> list[str]:
+    """Return the command line, without arguments; *before* is Python that its process runs first."""
+    if not before:
+        return [sys.executable, "-m", "orchestrator"]
+    return [sys.executable, "-c", f"{before}\nfrom orchestrator.cli import main\nmain()"]
+
+
 def snapferry(*arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Finished:
     """Run the command line to its end."""
+    return finished([*program(), *arguments], env, timeout_s)
+
+
+def finished(command: list[str], env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Finished:
+    """Run any command to its end."""
     own = environment(env)
     ended = subprocess.run(  # noqa: PLW1510 - the exit code is what tests look at
-        [sys.executable, "-m", "orchestrator", *arguments],
+        command,
         env=own,
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
@@ -167,21 +179,23 @@ class Fleet:
     env: Mapping[str, str] = field(default_factory=dict)
 
     @contextmanager
-    def orchestrator(self, *arguments: str) -> Iterator[Started]:
-        """Run an orchestrator, ready when this is entered."""
-        with self._role("orchestrator", arguments) as running:
+    def orchestrator(self, *arguments: str, before: str = "") -> Iterator[Started]:
+        """Run an orchestrator, ready when this is entered; *before* as for `program`."""
+        with self._role("orchestrator", arguments, before=before) as running:
             yield running
 
     @contextmanager
-    def worker(self, name: str = "worker", *arguments: str) -> Iterator[Started]:
-        """Run a worker, ready when this is entered."""
-        with self._role("worker", ("--hostname", f"{name}@%h", *arguments), name) as running:
+    def worker(self, name: str = "worker", *arguments: str, before: str = "") -> Iterator[Started]:
+        """Run a worker, ready when this is entered; *before* as for `program`."""
+        with self._role("worker", ("--hostname", f"{name}@%h", *arguments), name, before) as running:
             yield running
 
     @contextmanager
-    def _role(self, role: str, arguments: Sequence[str], name: str = "") -> Iterator[Started]:
+    def _role(
+        self, role: str, arguments: Sequence[str], name: str = "", before: str = ""
+    ) -> Iterator[Started]:
         log = self.folder / f"{name or role}-{uuid.uuid4().hex[:6]}.log"
-        command = [sys.executable, "-m", "orchestrator", role, "-c", "2", *arguments]
+        command = [*program(before), role, "-c", "2", *arguments]
         with started(*command, env={"SNAPFERRY_BROKER_URL": self.url, **self.env}, log=log) as running:
             until(
                 lambda: " ready." in running.logged() or running.process.poll() is not None, f"{role} ready"

@@ -1,0 +1,466 @@
+"""Outages: a Redis that dies, forgets or hides, a missing mount, a commit that is interrupted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import redis
+
+from orchestrator.jobs import Jobs, store_pair
+from stores.address import object_key
+from stores.hashing import digest
+from stores.urls import open_store
+from tests import servers
+from tests.sample import make_store, random_files, tree
+from workers.app import COPY_QUEUE, PLAN_QUEUE
+from workers.ledger import State
+from workers.settings import Settings
+
+from .processes import REPOSITORY, Fleet, program, snapferry, started, until
+
+# How long a Redis is away: longer than a client's first retries.
+OUTAGE_S = 3.0
+
+
+@dataclass
+class OwnRedis:
+    """A Redis of the test's own, to be killed and started again on the same port and data."""
+
+    url: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it has read its data."""
+        nowhere = subprocess.DEVNULL
+        self.process = subprocess.Popen(self.command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+        until(self._answers, "Redis answers")
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "Redis ended"
+        with redis.Redis.from_url(self.url) as client, suppress(redis.RedisError):
+            return bool(client.ping())
+        return False
+
+
+@contextmanager
+def own_redis(folder: Path, *options: str, url: str = "redis://127.0.0.1:{port}/0") -> Iterator[OwnRedis]:
+    """Run a Redis with *options*, in which ``{port}`` is its port, as in *url*; its data is in *folder*."""
+    folder.mkdir()
+    port = servers.free_port()
+    command = [servers.redis_program(), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    command += ["--maxmemory-policy", "noeviction", *(option.format(port=port) for option in options)]
+    server = OwnRedis(url.format(port=port), command)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def without_temporary(root: Path) -> dict[str, bytes]:
+    return {path: data for path, data in tree(root).items() if ".tmp-" not in path}
+
+
+def command_for(tmp_path: Path, snapshot: str, *options: str, before: str = "") -> list[str]:
+    """Return the sync of *snapshot* from a to b."""
+    stores = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot]
+    return [*program(before), "sync", *stores, *options]
+
+
+def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_nothing(
+    tmp_path: Path,
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3000, size=16))
+    with own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server:
+        fleet = Fleet(server.url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "1"})
+        jobs = Jobs(Settings(broker_url=server.url, batch_objects=1))
+        with fleet.orchestrator() as orchestrator, fleet.worker():
+            job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+            until(lambda: jobs.status(job_id).batches_done > 50, "batches are copied")
+            server.kill()
+            assert "succeeded in" not in orchestrator.logged(), "the plan is not handed out yet"
+            time.sleep(OUTAGE_S)
+            server.start()
+            status = jobs.wait(job_id, timeout_s=90)
+
+    assert status.state is State.DONE, status
+    assert (status.copied, status.present, status.failed) == (3001, 0, 0)
+    assert (status.objects_settled, status.bytes_settled) == (3001, 3000 * 16)
+    assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
+
+
+@dataclass
+class SlowBucket:
+    """A store's directory as a bucket over HTTP; *slow_key* comes in drops until `hurry` is set."""
+
+    root: Path
+    slow_key: str
+    endpoint: str = ""
+    hurry: threading.Event = field(default_factory=threading.Event)
+    running: int = 0
+    most_running: int = 0
+    gets: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        with self.lock:
+            self.gets += 1
+            self.running += 1
+            self.most_running = max(self.running, self.most_running)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.running -= 1
+
+
+@contextmanager
+def slow_bucket(root: Path, slow_key: str) -> Iterator[SlowBucket]:
+    bucket = SlowBucket(root, slow_key)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            key = self.path.split("?")[0].removeprefix("/bucket").strip("/")
+            path = bucket.root / key
+            self.send_response(200 if path.exists() else 404)
+            data = path.read_bytes() if path.is_file() else b""
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if key != bucket.slow_key:
+                self.wfile.write(data)
+                return
+            with bucket.counted():
+                for at in range(0, len(data), 65536):
+                    bucket.hurry.wait(0.05)
+                    self.wfile.write(data[at : at + 65536])
+
+        do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A client that hangs up is what the end of a test looks like."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        bucket.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield bucket
+        finally:
+            bucket.hurry.set()
+            server.shutdown()
+            thread.join()
+
+
+def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at_a_time(
+    redis_url: str, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    large = os.urandom(30 * 1024 * 1024)  # up to 24 s
+    snapshot = make_store(tmp_path / "a", {"./large": large})
+    env = {"SNAPFERRY_VISIBILITY_TIMEOUT": "5", **s3_environment}
+    fleet = Fleet(redis_url, tmp_path, env)
+    jobs = Jobs(Settings(broker_url=redis_url, visibility_timeout=5))
+    # So short a lease would end before the second delivery comes, were it not renewed.
+    short_lease = "import workers.ledger; workers.ledger.LEASE_S = 6"
+    with (
+        slow_bucket(tmp_path / "a", object_key(digest(large))) as bucket,
+        fleet.orchestrator(),
+        fleet.worker("one", before=short_lease) as one,
+        fleet.worker("two", before=short_lease) as two,
+    ):
+        url = f"s3://bucket?endpoint_url={bucket.endpoint}"
+        job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), snapshot)
+        until(
+            lambda: any("another worker is busy with this batch" in w.logged() for w in (one, two)),
+            "a second delivery steps aside",
+        )
+        assert bucket.running == 1, "the first one still copies"
+        bucket.hurry.set()
+        status = jobs.wait(job_id, timeout_s=60)
+
+    assert status.state is State.DONE, status
+    assert (status.copied, status.present, status.failed) == (1, 0, 0)
+    assert (bucket.gets, bucket.most_running) == (1, 1)
+    assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
+
+
+def test_a_worker_without_the_mount_fails_its_objects_and_makes_nothing_in_its_place(
+    redis_url: str, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50"})
+    command = command_for(tmp_path, snapshot, "--broker", redis_url)
+    with redis.Redis.from_url(redis_url) as client, fleet.orchestrator():
+        with started(*command, env=fleet.env, log=tmp_path / "sync.log") as running:
+            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+            (tmp_path / "b").rename(tmp_path / "elsewhere")
+            with fleet.worker():
+                assert running.process.wait(60) == 1
+                said = running.logged()
+        assert f"101 x StoreNotFound at file://{tmp_path}/b: there is no such directory; is it mounted here?" in (
+            said
+        )
+        assert "101 of 101 objects could not be copied; the manifest was not written" in said
+        assert not (tmp_path / "b").exists()
+        assert tree(tmp_path / "elsewhere") == {}
+
+        (tmp_path / "elsewhere").rename(tmp_path / "b")
+        with fleet.worker():
+            again = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot)
+    assert again.code == 0, again.err
+    assert tree(tmp_path / "b") == tree(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        (b"#!/bin/sh\nexec sleep 300\n", "the embedded server did not start in 2 s"),
+        (b"#!/bin/sh\nexit 1\n", "the embedded server ended unexpectedly"),
+        (b"\0\1\2 this is no program \xff", "redis-server cannot be run: Exec format error"),
+    ],
+    ids=["sleeps", "ends", "no program"],
+)
+def test_a_redis_server_that_serves_nothing_ends_the_command_and_leaves_nothing(
+    tmp_path: Path, server: bytes, said: str
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    for folder in ("bin", "tmp"):
+        (tmp_path / folder).mkdir()
+    fake = tmp_path / "bin" / "redis-server"
+    fake.write_bytes(server)
+    fake.chmod(0o755)
+    command = command_for(
+        tmp_path, snapshot, before="import orchestrator.embedded as e; e.START_TIMEOUT_S = 2"
+    )
+    env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
+
+    with started(*command, env=env, log=tmp_path / "sync.log") as running:
+        assert running.process.wait(15) == 1
+
+        assert said in running.logged()
+        assert running.logged().count(" server ") + running.logged().count(" run: ") == 1, "one reason"
+        assert "Traceback" not in running.logged()
+        until(lambda: not running.family(), "every process is gone")
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_plan_that_kills_its_orchestrator_each_time_ends_the_job_with_that_reason(
+    redis_url: str, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    fleet = Fleet(redis_url, tmp_path)
+    deadly = (
+        "import os, orchestrator.tasks, workers.ledger\n"
+        "from stores.manifest import Manifest\n"
+        "workers.ledger.MAX_STEPS = orchestrator.tasks.MAX_STEPS = 3\n"
+        "Manifest.objects = lambda self: os.kill(os.getpid(), 9)\n"
+    )
+    with fleet.orchestrator(before=deadly) as orchestrator:
+        ended = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot)
+
+        assert ended.code == 1
+        assert "failed: its plan was begun 3 times and never ended" in ended.err
+        assert orchestrator.logged().count("WorkerLostError") >= 3
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen(PLAN_QUEUE) == 0
+    assert not (tmp_path / "b").exists()
+
+
+SLOW_PUBLISH = """
+import time
+from pathlib import Path
+import orchestrator.cli
+from stores.snapshot_store import SnapshotStore
+publish, folder = SnapshotStore.publish, Path({folder!r})
+def wait():
+    (folder / "committing").touch()
+    while not (folder / "go on").exists():
+        time.sleep(0.01)
+def before(self, manifest):
+    wait()
+    publish(self, manifest)
+def after(self, manifest):
+    publish(self, manifest)
+    wait()
+SnapshotStore.publish = {when}
+orchestrator.cli.CANCEL_TIMEOUT_S = {patience}
+"""
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["that ends", "that hangs"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_an_interrupt_of_the_commit_says_is_what_the_destination_has(
+    tmp_path: Path, when: str, goes_on: bool
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(20))
+    slow = SLOW_PUBLISH.format(folder=str(tmp_path), when=when, patience=20 if goes_on else 1)
+    command = command_for(tmp_path, snapshot, before=slow)
+    with started(*command, log=tmp_path / "sync.log") as running:
+        until((tmp_path / "committing").exists, "the job commits")
+        running.process.send_signal(signal.SIGINT)
+        if goes_on:
+            (tmp_path / "go on").touch()
+        code = running.process.wait(30)
+        said = running.logged()
+    published = snapferry("ls", str(tmp_path / "b")).out.split() == [snapshot]
+
+    assert published == (goes_on or when == "after")
+    assert "Traceback" not in said
+    assert not (published and "No manifest was written" in said)
+    if goes_on:
+        assert (code, said.count("\n")) == (0, 1)
+        assert f"snapshot {snapshot} is published" in said
+    else:
+        assert (code, said.count("\n")) == (130, 1)
+        assert "may still be coming to its end" in said
+        assert "is published" not in said
+
+
+def test_a_broker_that_forgets_everything_is_one_line_and_exit_code_1(redis_url: str, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50"})
+    command = command_for(tmp_path, snapshot, "--broker", redis_url)
+    with redis.Redis.from_url(redis_url) as client, fleet.orchestrator():
+        with started(*command, env=fleet.env, log=tmp_path / "sync.log") as running:
+            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+            client.flushall()
+
+            assert running.process.wait(20) == 1
+            said = running.logged()
+        with fleet.worker():
+            again = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot)
+
+    lines = [line for line in said.splitlines() if not line.startswith(("copying", "planning", "queued"))]
+    assert len(lines) == 1, said
+    assert "is gone: the broker lost its data. Run the same command again to resume." in lines[0]
+    assert again.code == 0, again.err
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate that nobody vouches for, and its key."""
+    openssl = shutil.which("openssl") or servers.missing("openssl is not installed")
+    paths = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", paths[0], "-keyout", paths[1]], check=True, capture_output=True)
+    return paths
+
+
+def speaks_tls() -> bool:
+    """Say whether the Redis server was built with TLS: one that was not does not know the option."""
+    command = [servers.redis_program(), "--port", "0", "--tls-port", "1"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return "Bad directive" not in said.stdout + said.stderr
+
+
+def test_a_broker_with_an_unknown_certificate_is_refused_until_its_authority_is_named(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    if not speaks_tls():
+        pytest.skip("this Redis server has no TLS")
+    snapshot = make_store(tmp_path / "a", random_files(100))
+    stores = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot]
+    tls = ["--port", "0", "--tls-port", "{port}", "--tls-auth-clients", "no"]
+    tls += ["--tls-cert-file", str(certificate[0]), "--tls-key-file", str(certificate[1])]
+    tls += ["--tls-ca-cert-file", str(certificate[0])]
+    url = f"rediss://127.0.0.1:{{port}}/0?ssl_ca_certs={quote(str(certificate[0]))}"
+    with own_redis(tmp_path / "redis", *tls, url=url) as server:
+        bare = server.url.partition("?")[0]
+        refused = Fleet(bare, tmp_path).sync(*stores, timeout_s=20)
+        roles = [snapferry(role, "--broker", bare, timeout_s=20) for role in ("worker", "orchestrator")]
+        fleet = Fleet(server.url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50"})
+        with fleet.orchestrator(), fleet.worker():
+            ended = fleet.sync(*stores)
+
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    for each in (refused, *roles):
+        assert each.code != 0
+        assert f"the broker at {bare} cannot be used" in each.err
+        assert "certificate verify failed" in each.err
+        assert "Traceback" not in each.err
+    assert ended.code == 0, ended.err
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter; pytest's own are closed to others."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="snapferry-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run a command as another user")
+def test_a_user_who_may_not_write_to_the_destination_is_told_so_and_one_who_may_is_served(
+    open_folder: Path,
+) -> None:
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    snapshot = make_store(open_folder / "a", random_files(20))
+    assert REPOSITORY
+    (open_folder / "b").mkdir()
+    for name in ("tmp", "mine"):
+        (open_folder / name).mkdir()
+        os.chown(open_folder / name, 65534, 65534)
+    env = {"TMPDIR": str(open_folder / "tmp"), "HOME": str(open_folder / "tmp")}
+    seen = subprocess.run([*nobody, *program(), "version"], capture_output=True, cwd=REPOSITORY, check=False)
+    if seen.returncode:
+        pytest.skip("another user cannot run this Python")
+    from .processes import finished
+
+    theirs = finished([*nobody, *command_for(open_folder, snapshot)], env)
+    mine = finished(
+        [
+            *nobody,
+            *program(),
+            "sync",
+            "--from",
+            str(open_folder / "a"),
+            "--to",
+            str(open_folder / "mine" / "b"),
+            "--id",
+            snapshot,
+        ],
+        env,
+    )
+
+    assert (theirs.code, theirs.err.count("\n")) == (1, 1), theirs.err
+    assert f"AccessDenied: file://{open_folder}/b: no permission to write to" in theirs.err
+    assert tree(open_folder / "b") == {}
+    assert mine.code == 0, mine.err
+    assert tree(open_folder / "mine" / "b") == tree(open_folder / "a")
+    assert list((open_folder / "tmp").iterdir()) == []

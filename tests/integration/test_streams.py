@@ -1,0 +1,123 @@
+"""The command's edges: closed and full standard streams, odd broker passwords, the limits of -j."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stores.address import manifest_key
+from tests.sample import make_store, random_files, tree
+
+from .processes import Finished, finished, program, snapferry
+
+
+def shell(command: str) -> Finished:
+    """Run *command* by bash, with ``snapferry`` in it."""
+    return finished(["bash", "-c", command.replace("snapferry", shlex.join(program()))], timeout_s=60)
+
+
+def sync(tmp_path: Path, snapshot: str, *options: str) -> list[str]:
+    return ["sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, *options]
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_trouble(tmp_path: Path, streams: str) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(20))
+
+    ended = shell(f"exec snapferry {shlex.join(sync(tmp_path, snapshot))} {streams}")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ("is published" in ended.out) == (">&- " not in f"{streams} ".replace("2>&-", ""))
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--dryrun",)], ids=["words", "json", "dry run"])
+def test_an_output_that_takes_nothing_is_one_line_and_a_failure(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(20))
+
+    ended = shell(f"exec snapferry {shlex.join(sync(tmp_path, snapshot, *options))} > /dev/full")
+
+    assert (ended.code, ended.err) == (
+        1,
+        "snapferry: the output cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["ls {store}", "version", "--help", "sync --help", "completion bash"])
+def test_other_commands_complain_of_a_full_output_as_well(tmp_path: Path, command: str) -> None:
+    make_store(tmp_path / "a", random_files(1))
+
+    ended = shell(f"exec snapferry {command.format(store=tmp_path / 'a')} > /dev/full")
+
+    assert (ended.code, ended.err) == (
+        1,
+        "snapferry: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_a_reader_that_has_seen_enough_of_a_list_is_no_trouble(tmp_path: Path) -> None:
+    identifiers = [f"{number:064x}" for number in range(3000)]
+    for identifier in identifiers:
+        path = tmp_path / "a" / manifest_key(identifier)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    ended = shell(f"snapferry ls {tmp_path / 'a'} | head -1")
+
+    assert (ended.code, ended.out, ended.err) == (0, identifiers[0] + "\n", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cr/etpw@127.0.0.1:1/0",
+        "redis://:s3cr?etpw@127.0.0.1:1/0",
+        "redis://:s3cr#etpw@127.0.0.1:1/0",
+        "redis://:s3cr[etpw@127.0.0.1:1/0",
+        "redis://user:s3cr/et?p#w@127.0.0.1:1/0",
+        # The beginning of these would do for a port, or for a host.
+        "redis://:20244/etpw@127.0.0.1:1/0",
+        "redis://:20244?etpw@127.0.0.1:1/0",
+        "redis://:20244#etpw@127.0.0.1:1/0",
+        "redis://:pw@s3cr/etpw@127.0.0.1:1/0",
+        "rediss://:s3cr/etpw@127.0.0.1:1/0",
+    ],
+)
+def test_a_password_with_special_characters_is_refused_and_repeated_by_nobody(url: str) -> None:
+    asked = {
+        role: subprocess.Popen(
+            [*program(), *arguments, "--broker", url],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for role, arguments in {
+            "sync": ["sync", "--from", "/a", "--to", "/b", "--id", "5" * 64],
+            "worker": ["worker"],
+            "orchestrator": ["orchestrator"],
+        }.items()
+    }
+    for role, process in asked.items():
+        out, err = process.communicate(timeout=30)
+        for part in ("s3cr", "20244", "etpw", "et?p"):
+            assert part not in out + err, f"{role}: {err}"
+        assert (process.returncode, out, err.count("\n")) == (2, "", 1), f"{role}: {err}"
+        assert "percent-encode" in err
+
+
+def test_more_objects_in_flight_than_there_may_be_are_refused(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(50))
+
+    refused = snapferry(*sync(tmp_path, snapshot, "-j", "1025"))
+    most = snapferry(*sync(tmp_path, snapshot, "-j", "1024"))
+
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "1025 is not in the range 0<=x<=1024" in refused.err
+    assert most.code == 0, most.err
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
