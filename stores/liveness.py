@@ -34,14 +34,15 @@ def is_dead(identity: str) -> bool:
     parts = identity.split("-")
     if len(parts) != 3 or parts[0] != _machine() or not parts[1].isdigit():
         return False
-    process = int(parts[1])
-    if process == os.getpid():
-        return parts[2] != _token
     try:
+        process = int(parts[1])
+        if process == os.getpid():
+            return parts[2] != _token
         os.kill(process, 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except (OSError, ValueError, OverflowError):
+        # The last two: no number of any process.
         return False
     return False
 

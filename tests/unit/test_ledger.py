@@ -495,7 +495,10 @@ PLAN_KEYS = ["snapferry:job:job", "snapferry:job:job:done:plan"]
         ),
         (
             lambda ledger: ledger.advance("job", State.COMMITTING),
-            [*PLAN_KEYS, *(f"snapferry:job:job:{part}" for part in ("begun", "needed", "running", "failures"))],
+            [
+                *PLAN_KEYS,
+                *(f"snapferry:job:job:{part}" for part in ("begun", "needed", "running", "failures")),
+            ],
         ),
     ],
     ids=["begin", "progress", "account", "advance"],

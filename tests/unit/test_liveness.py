@@ -19,9 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[str]]:
     """A process of its own, that says who it is and waits until its input ends."""
-    code = (
-        "import sys; from stores.liveness import identity; print(identity(), flush=True); sys.stdin.read()"
-    )
+    code = "import sys; from stores.liveness import identity; print(identity(), flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,

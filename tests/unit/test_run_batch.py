@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 from celery.exceptions import Retry
+from kombu import pools
 
+from stores import liveness
 from stores.address import object_key
 from stores.backends.file import FileBackend
-from stores.errors import InvalidAddress
 from stores.hashing import digest
+from stores.liveness import identity
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
-from tests.faults.backends import FlipsLastByte, Forbids, Unavailable
+from tests.faults.backends import Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
+from tests.sample import tree
 from workers import tasks
-from workers.ledger import JobStatus, Ledger
+from workers.app import make_app
+from workers.ledger import JobStatus, Ledger, State
 from workers.messages import BatchMessage, JobRequest, StoreRef
-from workers.tasks import MAX_BEGUN, MAX_RETRIES, run_batch
+from workers.settings import Settings
+from workers.tasks import MAX_BEGUN, MAX_RETRIES, MAX_UNREADABLE, STEP_ASIDE_S, run_batch
 
 OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(5))}
 ADDRESSES = sorted(OBJECTS)
 SIZES = tuple(len(OBJECTS[address]) for address in ADDRESSES)
 
 
+REPOSITORY = Path(__file__).parents[2]
+TIMEOUT_S = 10.0
+
+
 class Task:
-    """What a bound Celery task is to `run_batch`: a count of retries, and a way to ask for another."""
+    """What a bound Celery task is to `run_batch`: a count of retries, and two ways to be queued again."""
 
     def __init__(self, retries: int = 0) -> None:
-        self.request = SimpleNamespace(retries=retries)
+        self.request = SimpleNamespace(retries=retries, argsrepr="batch 1 of 1")
+        self.stepped_aside: list[dict[str, Any]] = []
 
-    def retry(self, *, countdown: float, exc: Exception) -> Retry:
-        return Retry(str(exc), when=countdown)
+    def retry(
+        self,
+        *,
+        countdown: float,
+        exc: Exception,
+        throw: bool,
+        max_retries: int,
+        argsrepr: str,
+        kwargsrepr: str,
+    ) -> Retry:
+        assert (throw, argsrepr, kwargsrepr) == (False, self.request.argsrepr, "")
+        assert self.request.retries < max_retries
+        return Retry(exc=exc, when=countdown)
+
+    def signature_from_request(self, **options: Any) -> Any:
+        return SimpleNamespace(apply_async=lambda: self.stepped_aside.append(options))
 
 
 @pytest.fixture
@@ -46,8 +79,9 @@ def ledger(redis_url: str) -> Iterator[Ledger]:
 
 @pytest.fixture
 def batch(tmp_path: Path, ledger: Ledger) -> BatchMessage:
-    """The one batch of a job that copies all objects from one directory to another."""
+    """The one batch of a job that copies all objects from one directory to another, which its plan prepared."""
     source, destination = StoreRef(url=str(tmp_path / "source")), StoreRef(url=str(tmp_path / "destination"))
+    open_store(destination.url).prepare()
     store = open_store(source.url)
     for address, data in OBJECTS.items():
         store.put_object(address, data)
@@ -81,10 +115,10 @@ def put_before(monkeypatch: pytest.MonkeyPatch, url: str, fault: Any, **options:
     """Let the store at *url* be opened behind a fault."""
     backend = fault(FileBackend(url), **options)
 
-    def opened(ref: StoreRef) -> SnapshotStore:
-        return SnapshotStore(backend) if ref.url == url else open_store(ref.url, ref.objects_url)
+    def opened(at: str, objects_url: str | None = None, *, create: bool = True) -> SnapshotStore:
+        return SnapshotStore(backend) if at == url else open_store(at, objects_url, create=create)
 
-    monkeypatch.setattr(tasks, "_open", opened)
+    monkeypatch.setattr(tasks, "open_store", opened)
 
 
 def test_a_batch_is_copied_and_accounted_for(batch: BatchMessage, ledger: Ledger) -> None:
@@ -101,17 +135,18 @@ def test_a_second_delivery_does_nothing(batch: BatchMessage, ledger: Ledger, tmp
     run(batch, ledger)
     status = ledger.status("job")
     (tmp_path / "destination").rename(tmp_path / "elsewhere")
+    (tmp_path / "destination").mkdir()
 
     assert run(batch, ledger) == "was already done"
 
     assert ledger.status("job") == status
-    assert not (tmp_path / "destination").exists()
+    assert tree(tmp_path / "destination") == {}
 
 
 def test_a_delivery_after_a_killed_one_counts_as_copied_what_the_killed_one_copied(
     batch: BatchMessage, ledger: Ledger
 ) -> None:
-    ledger.begin(batch)
+    ledger.begin(batch, dead_holder())
     ledger.need(batch, objects=5, size_bytes=40)
     destination = open_store(batch.destination.url)
     for address in ADDRESSES[:3]:
@@ -126,10 +161,41 @@ def test_a_delivery_after_a_killed_one_counts_as_copied_what_the_killed_one_copi
 def test_a_batch_of_a_cancelled_job_is_not_begun(batch: BatchMessage, ledger: Ledger, tmp_path: Path) -> None:
     ledger.cancel("job")
 
-    assert run(batch, ledger) == "cancelled"
+    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
 
     assert ledger.unaccounted("job", 1) == [0]
-    assert not (tmp_path / "destination").exists()
+    assert tree(tmp_path / "destination") == {}
+
+
+@pytest.mark.parametrize("final", [State.DONE, State.FAILED, State.CANCELLED])
+def test_a_batch_of_a_job_that_has_ended_is_not_begun(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path, final: State
+) -> None:
+    ledger.advance("job", final)
+    ended = ledger.status("job")
+
+    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+
+    assert ledger.status("job") == ended
+    assert tree(tmp_path / "destination") == {}
+
+
+def test_a_running_batch_sees_the_end_of_its_job_and_counts_nothing_any_more(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "REPORT_EVERY_S", 0.0)
+    need = Ledger.need
+
+    def failed_meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
+        need(self, *args, **kwargs)
+        self.advance("job", State.FAILED)
+
+    monkeypatch.setattr(Ledger, "need", failed_meanwhile)
+
+    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+
+    status = ledger.status("job")
+    assert (counts(status), status.objects_settled, status.batches_done) == ((0, 0, 0), 0, 0)
 
 
 def test_a_running_batch_sees_a_cancel_and_is_not_accounted_for(
@@ -145,7 +211,7 @@ def test_a_running_batch_sees_a_cancel_and_is_not_accounted_for(
 
     monkeypatch.setattr(Ledger, "need", cancelled_meanwhile)
 
-    assert run(batch, ledger) == "cancelled"
+    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
 
     assert ledger.unaccounted("job", 1) == [0]
     assert len(open_store(batch.destination.url).objects_needed(ADDRESSES)) == 5
@@ -239,37 +305,360 @@ def test_a_destination_that_refuses_fails_every_object_and_is_not_asked_again(
     assert {failure.store for failure in ledger.failures("job")} == {f"file://{batch.destination.url}"}
 
 
-def test_a_batch_that_takes_its_workers_down_is_given_up(batch: BatchMessage, ledger: Ledger) -> None:
-    for _ in range(MAX_BEGUN):
-        ledger.begin(batch)
+def test_a_destination_that_is_not_there_is_a_failure_and_no_directory_is_made_in_its_place(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Where a mount is missing on one worker, its objects must not go to the disk below."""
+    (tmp_path / "destination").rmdir()
+
+    words = run(batch, ledger)
+
+    assert "5 FAILED" in words
+    assert counts(ledger.status("job")) == (0, 0, 5)
+    assert {failure.error for failure in ledger.failures("job")} == {"StoreNotFound"}
+    assert "is it mounted here?" in ledger.failures("job")[0].detail
+    assert not (tmp_path / "destination").exists()
+
+
+def test_a_source_that_is_not_there_fails_every_object(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path
+) -> None:
+    (tmp_path / "source").rename(tmp_path / "elsewhere")
+
+    run(batch, ledger)
+
+    assert counts(ledger.status("job")) == (0, 0, 5)
+    assert {failure.error for failure in ledger.failures("job")} == {"StoreNotFound"}
+    assert not (tmp_path / "source").exists()
+
+
+def dead_holder() -> str:
+    """Return a holder whose process has ended, and was another one than those of earlier calls."""
+    code = "from stores.liveness import identity; print(identity())"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, check=True)
+    return f"{ended.stdout.decode().strip()}#0"
+
+
+def begin_and_die(batch: BatchMessage, ledger: Ledger, times: int) -> None:
+    """Begin *batch* so often as a worker of this machine that is killed each time."""
+    holder = ""
+    for number in range(times):
+        # This process's number with another token: an earlier process, so a dead one.
+        dead, holder = holder, "-".join([*identity().split("-")[:2], f"token{number}"]) + "#0"
+        assert ledger.begin(batch, holder, instead_of=dead).times == number + 1
+
+
+def test_a_batch_that_takes_its_workers_down_is_given_up(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path
+) -> None:
+    begin_and_die(batch, ledger, MAX_BEGUN)
 
     run(batch, ledger)
 
     assert counts(ledger.status("job")) == (0, 0, 5)
     assert "never ended" in ledger.failures("job")[0].detail
+    assert tree(tmp_path / "destination") == {}
 
 
 def test_a_batch_that_was_begun_often_but_not_too_often_is_copied(
     batch: BatchMessage, ledger: Ledger
 ) -> None:
-    for _ in range(MAX_BEGUN - 1):
-        ledger.begin(batch)
+    begin_and_die(batch, ledger, MAX_BEGUN - 1)
 
     run(batch, ledger)
 
     assert counts(ledger.status("job")) == (5, 0, 0)
 
 
-def test_a_message_with_a_path_for_an_address_copies_nothing(
-    batch: BatchMessage, ledger: Ledger, tmp_path: Path
+def test_the_batch_of_a_dead_worker_is_taken_over_at_once(batch: BatchMessage, ledger: Ledger) -> None:
+    ledger.begin(batch, dead_holder())
+
+    assert run(batch, ledger).startswith("5 copied")
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        f"{identity()}#another delivery in this process",
+        f"another-{identity().partition('-')[2]}#0",
+        "of another version",
+    ],
+    ids=["this process", "another machine", "no identity"],
+)
+def test_a_delivery_steps_aside_for_a_worker_that_is_not_known_to_be_dead(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path, holder: str
 ) -> None:
-    hostile = batch.model_copy(update={"addresses": "../" * 21 + "x" + batch.addresses[64:]})
+    ledger.begin(batch, holder)
+    task: Any = Task(retries=2)
 
-    with pytest.raises(InvalidAddress):
-        run(hostile, ledger)
+    with pytest.raises(Retry) as raised:
+        run_batch(task, batch, ledger)
 
+    assert raised.value.when == STEP_ASIDE_S
+    assert task.stepped_aside == [
+        {"countdown": STEP_ASIDE_S, "retries": 2, "argsrepr": "batch 1 of 1", "kwargsrepr": ""}
+    ]
     assert ledger.unaccounted("job", 1) == [0]
-    assert not (tmp_path / "destination").exists()
+    assert tree(tmp_path / "destination") == {}
+    assert ledger.begin(batch, "one more").holder == holder
+
+
+def test_stepping_aside_any_number_of_times_is_no_sign_of_a_deadly_batch(
+    batch: BatchMessage, ledger: Ledger
+) -> None:
+    busy = f"{identity()}#busy"
+    ledger.begin(batch, busy)
+    for _ in range(2 * MAX_BEGUN):
+        with pytest.raises(Retry):
+            run(batch, ledger, retries=MAX_RETRIES)
+    ledger.release(batch, busy)
+
+    assert run(batch, ledger).startswith("5 copied")
+
+
+def test_a_worker_in_a_forked_child_is_another_than_its_parent(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent's lease is respected by the child: both live."""
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        machine = identity().split("-")[0]
+        ledger.begin(batch, f"{machine}-{parent.pid}-{liveness._token}#0")
+
+        with pytest.raises(Retry):
+            run(batch, ledger)
+    finally:
+        parent.communicate()
+    assert run(batch, ledger).startswith("5 copied")
+
+
+@pytest.mark.parametrize("end", ["copied", "retried", "died", "surprised"])
+def test_every_end_but_a_kill_gives_the_lease_back_and_leaves_no_beginning(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    heal = batch.model_copy(update={"series": "heal-1"})
+    if end == "retried":
+        put_before(monkeypatch, batch.destination.url, Unavailable)
+        with pytest.raises(Retry):
+            run(heal, ledger)
+    elif end == "died":
+        put_before(monkeypatch, batch.destination.url, DiesAfter, writes=2)
+        with pytest.raises(Died):
+            run(heal, ledger)
+    elif end == "surprised":
+        monkeypatch.setattr(tasks, "copy_batch", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(heal, ledger)
+    else:
+        run(heal, ledger)
+        ledger._redis.delete("snapferry:job:job:done:heal-1")
+
+    begun = ledger.begin(heal, "another")
+
+    assert (begun.holder, begun.times) == ("", 1)
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+
+def test_two_deliveries_at_the_same_time_copy_the_batch_once(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first is in the middle of it."""
+    need = Ledger.need
+    second: Any = Task()
+
+    def meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
+        need(self, *args, **kwargs)
+        with pytest.raises(Retry):
+            run_batch(second, batch, ledger)
+
+    monkeypatch.setattr(Ledger, "need", meanwhile)
+
+    assert run(batch, ledger).startswith("5 copied, 0 present")
+
+    assert len(second.stepped_aside) == 1
+    assert run_batch(second, batch, ledger) == "was already done"
+    assert counts(ledger.status("job")) == (5, 0, 0)
+
+
+def test_a_heart_beats_while_one_object_takes_long_and_stops_with_the_batch(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No object is settled until the heart has beaten three times; each beat renews the lease."""
+    monkeypatch.setattr(tasks, "HEARTBEAT_S", 0.001)
+    beats = threading.Semaphore(0)
+    leases: list[int] = []
+    progress = Ledger.progress
+
+    def watched(self: Ledger, *args: Any, **kwargs: Any) -> bool:
+        (lease,) = self._redis.keys("*:lease:*")
+        self._redis.expire(lease, 3)
+        stop = progress(self, *args, **kwargs)
+        leases.append(int(self._redis.ttl(lease)))
+        beats.release()
+        return stop
+
+    def patient(*_: Any, **__: Any) -> Any:
+        for _beat in range(3):
+            assert beats.acquire(timeout=TIMEOUT_S)
+        return tasks.BatchOutcome(present=5)
+
+    monkeypatch.setattr(Ledger, "progress", watched)
+    monkeypatch.setattr(tasks, "copy_batch", patient)
+
+    run(batch, ledger)
+
+    assert len(leases) >= 3
+    assert min(leases) > 3
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+
+def test_a_cancel_is_seen_by_the_heart_before_the_next_report_is_due(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "HEARTBEAT_S", 0.001)
+    monkeypatch.setattr(tasks, "REPORT_EVERY_S", 3600.0)
+    stopped = threading.Event()
+    progress, need = Ledger.progress, Ledger.need
+
+    def watched(self: Ledger, *args: Any, **kwargs: Any) -> bool:
+        stop = progress(self, *args, **kwargs)
+        if stop:
+            stopped.set()
+        return stop
+
+    def cancelled_meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
+        need(self, *args, **kwargs)
+        self.cancel("job")
+        # Two beats later what the first of them learnt is known to the batch.
+        for _ in range(2):
+            stopped.clear()
+            assert stopped.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(Ledger, "progress", watched)
+    monkeypatch.setattr(Ledger, "need", cancelled_meanwhile)
+
+    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+
+    assert len(open_store(batch.destination.url).objects_needed(ADDRESSES)) == 5
+
+
+def test_a_heart_survives_a_broker_that_is_away(
+    batch: BatchMessage,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tasks, "HEARTBEAT_S", 0.001)
+    beats = threading.Semaphore(0)
+
+    def away(*_: Any, **__: Any) -> bool:
+        beats.release()
+        raise redis.ConnectionError("the broker is away")
+
+    def patient(*_: Any, **__: Any) -> Any:
+        for _beat in range(2):
+            assert beats.acquire(timeout=TIMEOUT_S)
+        return tasks.BatchOutcome(present=5)
+
+    monkeypatch.setattr(Ledger, "progress", away)
+    monkeypatch.setattr(tasks, "copy_batch", patient)
+
+    with caplog.at_level(logging.WARNING):
+        run(batch, ledger)
+
+    assert "cannot report on batch 0: the broker is away" in caplog.text
+    assert counts(ledger.status("job")) == (0, 5, 0)
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    """The real app on a real broker, of which the tests look at the queue."""
+    app = make_app(Settings(broker_url=redis_url))
+    yield app
+    app.close()
+    pools.reset()
+
+
+def deliver(app: Celery, message: dict[str, Any], retries: int = 0) -> Any:
+    """Run the task on *message* as a worker would."""
+    task = app.tasks["snapferry.copy_batch"]
+    task.push_request(
+        id="0-1-2", args=(message,), kwargs={}, retries=retries, called_directly=False, argsrepr="the words",
+        delivery_info={"exchange": "", "routing_key": "snapferry.copy"}, chord={"task": "the commit"},
+        group="the group",
+    )  # fmt: skip
+    try:
+        return task.run(message)
+    finally:
+        task.pop_request()
+
+
+def queued(ledger: Ledger) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """Return message, headers and canvas of each task in the queue of copies."""
+    found = []
+    for text in ledger._redis.lrange("snapferry.copy", 0, -1):
+        envelope = json.loads(text)
+        args, _, canvas = json.loads(_decoded(envelope))
+        found.append((args[0], envelope["headers"], canvas))
+    return found
+
+
+def _decoded(envelope: dict[str, Any]) -> bytes:
+    return base64.b64decode(envelope["body"])
+
+
+def seconds_until(eta: str) -> float:
+    return datetime.fromisoformat(eta).timestamp() - time.time()
+
+
+def test_a_delivery_that_steps_aside_is_queued_as_it_came(
+    app: Celery, batch: BatchMessage, ledger: Ledger
+) -> None:
+    """The same task, a part of the same chord, described as before, no retry nearer to its last."""
+    ledger.begin(batch, f"{identity()}#busy")
+    message = json.loads(json.dumps(batch.model_dump()))
+
+    with pytest.raises(Retry):
+        deliver(app, message, retries=MAX_RETRIES)
+
+    ((again, headers, canvas),) = queued(ledger)
+    assert again == message
+    assert (headers["id"], headers["retries"], headers["argsrepr"]) == ("0-1-2", MAX_RETRIES, "the words")
+    assert (headers["group"], canvas["chord"]) == ("the group", {"task": "the commit"})
+    assert 0 < seconds_until(headers["eta"]) <= STEP_ASIDE_S
+
+
+@pytest.mark.parametrize(
+    "changes", [{"version": 2}, {"addresses": "../" * 21 + "x" + "0" * 256}], ids=["version", "path"]
+)
+def test_a_message_that_cannot_be_read_copies_nothing_and_is_handed_back_for_a_worker_that_can(
+    app: Celery, batch: BatchMessage, ledger: Ledger, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    message = json.loads(json.dumps({**batch.model_dump(), **changes}))
+
+    with pytest.raises(Retry):
+        deliver(app, message, retries=MAX_UNREADABLE - 1)
+
+    ((again, headers, canvas),) = queued(ledger)
+    assert again == message
+    assert (headers["id"], headers["retries"], headers["argsrepr"]) == ("0-1-2", MAX_UNREADABLE, "the words")
+    assert canvas["chord"] == {"task": "the commit"}
+    assert 0 < seconds_until(headers["eta"]) <= STEP_ASIDE_S
+    assert ledger.unaccounted("job", 1) == [0]
+    assert tree(tmp_path / "destination") == {}
+
+
+def test_a_message_that_no_worker_can_read_is_given_up_in_the_end(
+    app: Celery, batch: BatchMessage, ledger: Ledger
+) -> None:
+    """The chord then calls its errback, and the commit finds the batch unaccounted."""
+    message = json.loads(json.dumps({**batch.model_dump(), "version": 2}))
+
+    with pytest.raises(RuntimeError, match="not a message of this version: 1 faults"):
+        deliver(app, message, retries=MAX_UNREADABLE)
+
+    assert queued(ledger) == []
+    assert ledger.unaccounted("job", 1) == [0]
 
 
 def test_progress_is_reported_on_the_way(
