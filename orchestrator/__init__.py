@@ -9,5 +9,6 @@ Deciding and showing: what turns a request into work, and work into an account.
     jobs      submit, status, cancel: the Python API
     embedded  a private fleet on this machine, gone when its owner ends
     progress  a job on the terminal
+    report    how a job ended, in words and as JSON
     cli       arguments, exit codes, printing; no decisions
 """

@@ -23,7 +23,6 @@ import click
 if TYPE_CHECKING:
     from workers.ledger import JobStatus
     from workers.settings import Settings
-    from workers.transfer import Failure
 
     from .jobs import Jobs
 
@@ -33,10 +32,6 @@ EXIT_INTERRUPTED = 130
 
 # How long an interrupted sync waits for running copies to let go.
 CANCEL_TIMEOUT_S = 10.0
-
-# Failures that the terminal shows, and that the JSON document holds.
-FAILURES_SHOWN = 10
-FAILURES_IN_JSON = 1000
 
 SYNC_EXAMPLES = """
 Examples:
@@ -379,84 +374,19 @@ def _report(jobs: Jobs, status: JobStatus, *, dryrun: bool, quiet: bool, as_json
     """Print how the job ended; return the exit code."""
     from workers.ledger import State
 
+    from . import report
+
     failures = jobs.failures(status.job_id) if status.failed else []
     if as_json:
-        click.echo(json.dumps(_document(status, failures), indent=2))
+        click.echo(json.dumps(report.document(status, failures), indent=2))
     if status.state is State.DONE:
         if not quiet and not as_json:
-            click.echo(_dry_run_words(status) if dryrun else _done_words(status))
+            click.echo(report.dry_run_words(status) if dryrun else report.done_words(status))
         return 0
-    for line in _failure_lines(failures, status.failed):
+    for line in report.failure_lines(failures, status.failed):
         click.echo(line, err=True)
     click.echo(f"snapferry: {status.state}: {status.error or 'the job was cancelled'}", err=True)
     return EXIT_FAILED
-
-
-def _failure_lines(failures: list[Failure], total: int) -> list[str]:
-    """Return failures in words, alike ones in one line."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
-    for failure in failures:
-        alike.setdefault((failure.error, failure.store, failure.detail), []).append(failure.address)
-    lines = [
-        f"  {len(addresses):,} x {error} at {store}: {detail} ({addresses[0]}{', ...' if len(addresses) > 1 else ''})"
-        for (error, store, detail), addresses in list(alike.items())[:FAILURES_SHOWN]
-    ]
-    shown = sum(len(addresses) for addresses in list(alike.values())[:FAILURES_SHOWN])
-    if total > shown:
-        lines.append(f"  and {total - shown:,} more (--json lists the first {FAILURES_IN_JSON:,})")
-    return lines
-
-
-def _done_words(status: JobStatus) -> str:
-    from workers.describe import size
-
-    healed = f", {status.healed} healed" if status.healed else ""
-    return (
-        f"snapshot {status.snapshot_id} is published: {status.objects_total:,} objects,"
-        f" {status.copied:,} copied ({size(status.bytes_copied)}), {status.present:,} were present{healed},"
-        f" in {status.ended_at - status.submitted_at:.1f} s"
-    )
-
-
-def _dry_run_words(status: JobStatus) -> str:
-    from workers.describe import size
-
-    return (
-        f"would copy {status.to_copy:,} of {status.objects_total:,} objects, {size(status.bytes_to_copy)} of"
-        f" {size(status.bytes_total)}; {status.present:,} are present. Nothing was written."
-    )
-
-
-def _document(status: JobStatus, failures: list[Failure]) -> dict[str, Any]:
-    return {
-        "job": status.job_id,
-        "state": str(status.state),
-        "snapshot": status.snapshot_id,
-        "objects": {
-            "total": status.objects_total,
-            "copied": status.copied,
-            "present": status.present,
-            "failed": status.failed,
-            "healed": status.healed,
-            "to_copy": status.to_copy,
-        },
-        "bytes": {
-            "total": status.bytes_total,
-            "copied": status.bytes_copied,
-            "to_copy": status.bytes_to_copy,
-        },
-        "seconds": round(max(0.0, status.ended_at - status.submitted_at), 3),
-        "error": status.error,
-        "errors": [
-            {
-                "address": failure.address,
-                "error": failure.error,
-                "store": failure.store,
-                "detail": failure.detail,
-            }
-            for failure in failures[:FAILURES_IN_JSON]
-        ],
-    }
 
 
 def _run_worker(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stores.errors import InvalidAddress
+from stores.address import parse_address
 from stores.hashing import digest
 from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef
 
@@ -103,13 +103,21 @@ def test_addresses_and_sizes_must_match(changes: dict[str, Any]) -> None:
         A.upper(),
         A[:-1] + "\0",
         "\u0661" * 64,
+        "g" * 64,
+        " " * 64,
     ],
 )
 def test_a_text_shaped_like_a_path_never_becomes_an_address(hostile: str) -> None:
-    message = BatchMessage.model_validate(batch(addresses=A + hostile))
+    for addresses in (A + hostile, hostile + A):
+        with pytest.raises(ValidationError, match="addresses are not lowercase hex"):
+            BatchMessage.model_validate(batch(addresses=addresses))
 
-    with pytest.raises(InvalidAddress):
-        message.objects()
+
+def test_every_address_of_a_message_that_was_read_is_one() -> None:
+    message = BatchMessage.model_validate(batch(addresses=B + A, sizes=[0, 2**64 - 1]))
+
+    assert message.objects() == {B: 0, A: 2**64 - 1}
+    assert all(parse_address(address) == address for address in message.objects())
 
 
 @pytest.mark.parametrize(
