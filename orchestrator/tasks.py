@@ -56,20 +56,20 @@ def run_step(task: Any, ledger: Ledger, job_id: str, name: str, step: Callable[[
     minutes (`celery.exceptions.Retry`); any other trouble ends the job as
     failed, with its reason in the ledger, so no job is left without an end.
     """
-    if not ledger.begin_step(job_id, name):
-        reason = (
-            f"its {name} was begun {MAX_STEPS} times and never ended; do orchestrators run out of memory?"
-        )
-        fail_job(ledger, job_id, reason)
-        return f"failed: {reason}"
     try:
-        return _run_step(task, ledger, job_id, step)
+        return _run_step(task, ledger, job_id, name, step)
     finally:
         ledger.end_step(job_id, name)
 
 
-def _run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
+def _run_step(task: Any, ledger: Ledger, job_id: str, name: str, step: Callable[[], str]) -> str:
     try:
+        if not ledger.begin_step(job_id, name):
+            reason = (
+                f"its {name} was begun {MAX_STEPS} times and never ended; do orchestrators run out of memory?"
+            )
+            fail_job(ledger, job_id, reason)
+            return f"failed: {reason}"
         return step()
     except BROKER_TROUBLE as error:
         if task.request.retries >= MAX_BROKER_RETRIES:

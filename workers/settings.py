@@ -89,7 +89,8 @@ def parse_broker_url(url: str) -> str:
         raise InvalidSettings(f"the broker URL must begin with redis://, rediss:// or unix://{found}")
     try:
         parts = urlsplit(url)
-        usable = parts.port != 0 and not parts.fragment
+        # An @ behind the host: a password with a slash in it was cut in two there.
+        usable = parts.port != 0 and not parts.fragment and (scheme == "unix" or "@" not in parts.path)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         usable = False

@@ -161,6 +161,7 @@ class _Copy:
         self._progress = progress
         self.ends: dict[str, int | Failure] = {}
         self._denied = 0
+        self._some_copied = False
 
     def one(self, address: str) -> None:
         """Copy an object."""
@@ -206,19 +207,20 @@ class _Copy:
             # Some of a group may be visible all the same; only the destination knows.
             absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
             reason = error
-        for address, (one, counter) in staged.items():
+        # What is visible comes first: a refusal of the others ends the batch.
+        for address in sorted(staged, key=absent.__contains__):
+            one, counter = staged[address]
             if reason is not None and address in absent:
                 self._fail(address, reason)
             else:
                 self.ends[address] = one.length
+                self._some_copied = True
             counter.settle()
 
     def _fail(self, address: str, error: StoreError) -> None:
         if error.store == self._destination.label:
             self._denied += isinstance(error, AccessDenied)
-            nothing_else = self._denied >= MANY_DENIED and not any(
-                isinstance(end, int) for end in self.ends.values()
-            )
+            nothing_else = self._denied >= MANY_DENIED and not self._some_copied
             if isinstance(error, _REFUSALS) or nothing_else:
                 raise _Refused(error)
         self.ends[address] = Failure.of(address, error)

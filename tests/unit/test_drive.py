@@ -362,9 +362,7 @@ def test_a_destination_that_cannot_be_made_fails_the_job_before_anything_is_hand
     assert fleet.handed_out == []
 
 
-@pytest.mark.parametrize(
-    ("turn", "pause"), [(0, None), (1, 2), (2, 4), (3, 8), (4, 16), (6, 60), (30, 60)]
-)
+@pytest.mark.parametrize(("turn", "pause"), [(0, None), (1, 2), (2, 4), (3, 8), (4, 16), (6, 60), (30, 60)])
 def test_a_later_turn_waits_longer_before_it_begins(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, turn: int, pause: int | None
 ) -> None:
@@ -575,9 +573,13 @@ def test_a_step_that_was_begun_often_but_not_too_often_is_done(fleet: Fleet) -> 
 
 
 @pytest.mark.parametrize(
-    "trouble", [StoreUnavailable("s3://b", "", "timed out"), OperationalError("away")], ids=["store", "broker"]
+    "trouble",
+    [StoreUnavailable("s3://b", "", "timed out"), OperationalError("away")],
+    ids=["store", "broker"],
 )
-def test_a_step_that_ends_without_success_is_no_sign_of_a_deadly_one(fleet: Fleet, trouble: Exception) -> None:
+def test_a_step_that_ends_without_success_is_no_sign_of_a_deadly_one(
+    fleet: Fleet, trouble: Exception
+) -> None:
     for _ in range(2 * MAX_STEPS):
         with pytest.raises(Retry):
             step_of(fleet, failing(trouble))

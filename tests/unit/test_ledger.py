@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from pydantic import ValidationError
 
 from stores.hashing import digest
+from stores.manifest import LARGEST_PLANNED_BYTES
 from tests.property.strategies import machine
 from workers import ledger as ledger_module
 from workers.ledger import LEASE_S, MAX_STEPS, PLAN, Begun, JobStatus, Ledger, State, UnknownJob
@@ -241,6 +242,19 @@ def test_sums_of_many_large_sizes_are_exact(ledger: Ledger) -> None:
 
     status = ledger.status("job")
     assert (status.bytes_settled, status.bytes_copied) == (1000 * 2**48, 2**53 - 1)
+
+
+def test_progress_inside_a_batch_of_the_largest_objects_is_exact(ledger: Ledger) -> None:
+    """The script counts in floating point, which is exact up to 2**53."""
+    largest = 1000 * LARGEST_PLANNED_BYTES - 1
+    assert largest < 2**53
+
+    for size_bytes in (1, largest, largest - 1):
+        ledger.progress(THREE, "one", objects=1, size_bytes=size_bytes)
+
+    assert settled(ledger.status("job")) == (1, largest)
+    ledger.progress(THREE, "one", objects=1, size_bytes=2**53 - 1)
+    assert settled(ledger.status("job")) == (1, 2**53 - 1)
 
 
 @pytest.mark.parametrize("copied", [0, 1, 3])

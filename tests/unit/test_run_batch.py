@@ -21,7 +21,6 @@ from celery import Celery
 from celery.exceptions import Retry
 from kombu import pools
 
-from stores import liveness
 from stores.address import object_key
 from stores.backends.file import FileBackend
 from stores.hashing import digest
@@ -40,7 +39,6 @@ from workers.tasks import MAX_BEGUN, MAX_RETRIES, MAX_UNREADABLE, STEP_ASIDE_S, 
 OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(5))}
 ADDRESSES = sorted(OBJECTS)
 SIZES = tuple(len(OBJECTS[address]) for address in ADDRESSES)
-
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT_S = 10.0
@@ -416,19 +414,18 @@ def test_stepping_aside_any_number_of_times_is_no_sign_of_a_deadly_batch(
     assert run(batch, ledger).startswith("5 copied")
 
 
-def test_a_worker_in_a_forked_child_is_another_than_its_parent(
-    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+def test_a_delivery_steps_aside_for_another_process_of_this_machine_until_that_has_ended(
+    batch: BatchMessage, ledger: Ledger
 ) -> None:
-    """The parent's lease is respected by the child: both live."""
-    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         machine = identity().split("-")[0]
-        ledger.begin(batch, f"{machine}-{parent.pid}-{liveness._token}#0")
+        ledger.begin(batch, f"{machine}-{other.pid}-0123456789ab#0")
 
         with pytest.raises(Retry):
             run(batch, ledger)
-    finally:
-        parent.communicate()
+
+        other.communicate(b"\n")
+
     assert run(batch, ledger).startswith("5 copied")
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+import traceback
+
 import pytest
+import redis
 from pydantic import ValidationError
 
+from workers.app import make_app
+from workers.connection import shown
 from workers.settings import InvalidSettings, Settings, parse_broker_url, store_options
 
 
@@ -73,10 +79,49 @@ def test_what_is_given_wins_over_the_environment_and_none_is_not_given() -> None
     assert (settings.broker_url, settings.batch_objects) == ("redis://two", 5)
 
 
-@pytest.mark.parametrize("url", ["redis://host", "rediss://user:pw@host:6380/2", "unix:///run/redis.sock"])
-def test_the_broker_is_a_redis_server(url: str) -> None:
-    parse_broker_url(url)
-    assert Settings.from_environment({"SNAPFERRY_BROKER_URL": url}).broker_url == url
+@pytest.mark.parametrize(
+    ("url", "read"),
+    [
+        ("redis://host", None),
+        ("redis://:pw@host:6379/0", None),
+        ("redis://user:p%40%2F%3F%23w@[::1]:6380/15", None),
+        ("unix:///run/redis.sock", None),
+        ("unix:///run/redis.sock?db=3", None),
+        ("rediss://user:pw@host:6380/2", "rediss://user:pw@host:6380/2?ssl_cert_reqs=required"),
+        ("rediss://host?ssl_cert_reqs=CERT_REQUIRED", "rediss://host?ssl_cert_reqs=required"),
+        ("rediss://host?ssl_cert_reqs=CERT_NONE", "rediss://host?ssl_cert_reqs=none"),
+        ("rediss://host?ssl_cert_reqs=optional", "rediss://host?ssl_cert_reqs=optional"),
+        (
+            "rediss://host/1?ssl_ca_certs=/etc/ca.pem&ssl_certfile=/c&ssl_keyfile=/k",
+            "rediss://host/1?ssl_ca_certs=%2Fetc%2Fca.pem&ssl_certfile=%2Fc&ssl_keyfile=%2Fk&ssl_cert_reqs=required",
+        ),
+    ],
+)
+def test_the_broker_is_a_redis_server_in_the_one_spelling_that_all_understand(
+    url: str, read: str | None
+) -> None:
+    expected = read or url
+
+    assert parse_broker_url(url) == expected
+    assert parse_broker_url(expected) == expected
+    assert Settings.from_environment({"SNAPFERRY_BROKER_URL": url}).broker_url == expected
+    assert Settings.from_environment({}, broker_url=url).broker_url == expected
+
+
+@pytest.mark.parametrize("checks", ["required", "none", "CERT_REQUIRED"])
+def test_a_broker_by_tls_is_understood_by_redis_and_by_celery(checks: str) -> None:
+    """Each has spellings of its own that the other refuses; nothing is connected to here."""
+    settings = Settings.from_environment({}, broker_url=f"rediss://host?ssl_cert_reqs={checks}")
+    assert settings.broker_url is not None
+
+    pool = redis.ConnectionPool.from_url(settings.broker_url)
+    connection = pool.connection_class(**pool.connection_kwargs)
+    app = make_app(settings)
+
+    verified = ssl.CERT_NONE if checks == "none" else ssl.CERT_REQUIRED
+    assert connection.cert_reqs == verified
+    assert app.backend.connparams["ssl_cert_reqs"] == verified
+    app.close()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +140,77 @@ def test_another_broker_is_refused_and_no_password_repeated(url: str) -> None:
         Settings.from_environment({"SNAPFERRY_BROKER_URL": url})
 
     assert "hunter2" not in str(raised.value)
+
+
+# What a person's password may hold when it was not percent-encoded, and where else one may stand.
+UNREADABLE = [
+    "redis://:hun/ter2@host",
+    "redis://:hun?ter2@host",
+    "redis://:hun#ter2@host",
+    "redis://:hun:ter2/@host",
+    "redis://user:123/ter2@host",
+    "redis://:123?ter2@host",
+    "redis://:123#ter2@host",
+    "rediss://:hun/ter2@host",
+    "rediss://:123/ter2@host",
+    "rediss://:123?ter2@host",
+    "rediss://:123?hun=ter2@host",
+    "redis://host?password=hunter2",
+    "redis://host?hunter2",
+    "redis://host?username=u&password=hunter2",
+    "rediss://host?ssl_password=hunter2",
+    "rediss://host?ssl_cert_reqs=hunter2",
+    "redis://host?ssl_cert_reqs=none&x=hunter2",
+    "redis://[hunter2",
+    "redis://:hunter2@[::1",
+    "redis://:hunter2@host:port",
+    "redis://:hunter2@host:70000",
+    "redis://:hunter2@host:0",
+    "redis://:hunter2@host:-1",
+    "redis://:hunter2@host#fragment",
+    "unix://user:hunter2@/run/redis.sock",
+    "unix://:hunter2@host/run/redis.sock",
+    "unix://hunter2/run/redis.sock",
+    "unix:///run/redis.sock?password=hunter2",
+    "unix:///run/redis.sock#hunter2",
+    "unix://?db=1&x=hunter2",
+]
+
+
+@pytest.mark.parametrize("url", UNREADABLE)
+def test_a_broker_url_that_two_libraries_might_read_in_two_ways_is_refused_and_no_password_repeated(
+    url: str,
+) -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        Settings.from_environment({"SNAPFERRY_BROKER_URL": url})
+
+    said = "".join(traceback.format_exception(raised.value, limit=0))
+    assert "broker URL" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not any(piece in said for piece in ("hun", "ter2", "123"))
+
+
+@pytest.mark.parametrize("url", ["unix://", "unix://?db=1"])
+def test_a_socket_needs_a_path(url: str) -> None:
+    with pytest.raises(InvalidSettings, match="unix:///path/of/socket"):
+        parse_broker_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "as_shown"),
+    [
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("redis://user:hunter2@host:6379/0", "redis://host:6379/0"),
+        ("rediss://:hunter2@host?ssl_cert_reqs=required", "rediss://host"),
+        ("unix:///run/redis.sock?db=3", "unix:///run/redis.sock"),
+        ("redis://:hun/ter2@host", "redis://host"),
+        ("redis://:hun?ter2@host/1?x=y", "redis://host/1"),
+        ("redis://:hun@ter2@host", "redis://host"),
+        ("redis://host?password=hunter2", "redis://host"),
+    ],
+)
+def test_a_broker_is_shown_without_user_password_and_parameters(url: str, as_shown: str) -> None:
+    assert shown(url) == as_shown
 
 
 def test_settings_do_not_change_and_have_no_unknown_fields() -> None:

@@ -16,7 +16,7 @@ from stores.address import object_key
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
 from stores.base import Backend, Capabilities, OpenReader, Upload
-from stores.errors import AccessDenied, StoreFault, StoreFull, StoreUnavailable
+from stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreNotFound, StoreUnavailable
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
 from tests.faults.backends import (
@@ -181,6 +181,144 @@ def test_a_full_destination_is_not_asked_object_by_object_and_what_is_done_is_co
     assert (outcome.present, outcome.copied, len(outcome.failures)) == (1, 3, len(SIZES) - 4)
     assert {failure.error for failure in outcome.failures} == {"StoreFull"}
     assert full.asked == 4
+
+
+@pytest.mark.parametrize("refused", [FIRST, SECOND, list(SIZES)[10], list(SIZES)[-1]])
+def test_a_group_that_a_full_directory_shows_in_part_is_counted_exactly(tmp_path: Path, refused: str) -> None:
+    """Every rename but one is done when the destination says that it is full."""
+    backend = FileBackend(str(tmp_path / "store"))
+    source, destination = stores(destination=backend)
+    show = FileBackend._rename
+
+    def full(self: FileBackend, temporary: str, key: str) -> None:
+        if key == object_key(refused):
+            raise OSError(errno.ENOSPC, "no space left")
+        show(self, temporary, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileBackend, "_rename", full)
+        outcome = copy_batch(source, destination, SIZES, Counted())
+
+    assert destination.objects_needed(SIZES) == [refused]
+    assert [(failure.address, failure.error) for failure in outcome.failures] == [(refused, "StoreFull")]
+    assert (outcome.copied, outcome.present) == (len(SIZES) - 1, 0)
+    assert outcome.bytes_copied == sum(SIZES.values()) - SIZES[refused]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_what_is_on_its_way_when_a_directory_is_full_is_made_visible_and_counted(
+    tmp_path: Path, concurrency: int
+) -> None:
+    """A group is in the middle of its staging then: what has its bytes on the disk needs no more space."""
+    source, destination = stores(destination=FileBackend(str(tmp_path / "store")))
+    create = FileBackend._create
+    lock = threading.Lock()
+    asked = 0
+
+    def full_after_five(self: FileBackend, key: str) -> tuple[int, str]:
+        nonlocal asked
+        with lock:
+            asked += 1
+            full = asked > 5
+        if full:
+            raise OSError(errno.ENOSPC, "no space left")
+        return create(self, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileBackend, "_create", full_after_five)
+        outcome = copy_batch(source, destination, SIZES, Counted(), concurrency=concurrency)
+
+    assert (outcome.copied, len(outcome.failures)) == (5, len(SIZES) - 5)
+    assert [failure.address for failure in outcome.failures] == destination.objects_needed(SIZES)
+    assert {failure.error for failure in outcome.failures} == {"StoreFull"}
+    assert asked <= 5 + concurrency
+    assert [path for path in tmp_path.rglob("*") if ".tmp-" in path.name] == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_destination_that_is_gone_fails_the_rest_and_what_was_copied_is_flushed(concurrency: int) -> None:
+    class GoneAfter(Around):
+        lock = threading.Lock()
+        asked = 0
+
+        def upload(self, key: str, size_hint: int) -> Upload:
+            with self.lock:
+                self.asked += 1
+                gone = self.asked > 7
+            if gone:
+                raise StoreNotFound(self.label, key, "is it mounted here?")
+            return self.inner.upload(key, size_hint)
+
+    remembers = Remembers(MemoryBackend("destination"))
+    gone = GoneAfter(remembers)
+    source, destination = stores(destination=gone)
+
+    outcome = copy_batch(source, destination, SIZES, Counted(), concurrency=concurrency)
+
+    assert (outcome.copied, len(outcome.failures)) == (7, len(SIZES) - 7)
+    assert {(failure.error, failure.detail) for failure in outcome.failures} == {
+        ("StoreNotFound", "is it mounted here?")
+    }
+    assert {failure.address for failure in outcome.failures} == set(destination.objects_needed(SIZES))
+    assert gone.asked <= 7 + concurrency
+    assert remembers.calls[-1] == ("flush", "")
+
+
+def test_many_denied_objects_do_not_end_a_batch_of_which_one_was_copied() -> None:
+    """Then it is the objects that are denied and not the store."""
+    objects = {digest(data): data for data in (b"%d" % number for number in range(3 * MANY_DENIED))}
+    sizes = {address: len(objects[address]) for address in sorted(objects)}
+    first, *denied, last = sizes
+    forbids = Forbids(MemoryBackend("destination"), only(*denied))
+    source, destination = stores(source_backend(objects), destination=forbids)
+
+    outcome = copy_batch(source, destination, sizes, Counted())
+
+    assert [failure.address for failure in outcome.failures] == denied
+    assert forbids.struck == len(denied) > 2 * MANY_DENIED
+    assert destination.objects_needed([first, last]) == []
+
+
+@pytest.mark.parametrize("error", [StoreFull, StoreNotFound, AccessDenied])
+def test_a_source_that_says_so_of_itself_fails_every_object_for_its_own_reason(
+    error: type[StoreError],
+) -> None:
+    """Each object is asked for: what a source says of one is no answer about the next."""
+    objects = {digest(data): data for data in (b"%d" % number for number in range(2 * MANY_DENIED))}
+
+    class Says(Around):
+        asked = 0
+
+        def open(self, key: str) -> OpenReader:
+            self.asked += 1
+            raise error(self.label, key, f"no {self.asked}")
+
+    says = Says(source_backend(objects))
+    source, destination = stores(source=says)
+
+    outcome = copy_batch(source, destination, dict.fromkeys(objects, 1), Counted())
+
+    assert len({failure.detail for failure in outcome.failures}) == len(objects) == says.asked
+    assert {failure.store for failure in outcome.failures} == {"memory://source"}
+
+
+def test_an_object_is_settled_only_when_it_is_visible(tmp_path: Path) -> None:
+    """Also where objects become visible in groups: what a batch reports is there, whatever happens next."""
+    for backend in (FileBackend(str(tmp_path / "store")), MemoryBackend("destination")):
+        source, destination = stores(destination=backend)
+
+        class Looks(Counted):
+            there = SnapshotStore(backend)
+
+            def advance(self, objects: int, size_bytes: int) -> None:
+                super().advance(objects, size_bytes)
+                assert self.objects <= len(SIZES) - len(self.there.objects_needed(SIZES))
+
+        looks = Looks()
+
+        copy_batch(source, destination, SIZES, looks)
+
+        assert (looks.objects, looks.bytes) == (len(SIZES), sum(SIZES.values()))
 
 
 def test_objects_of_a_group_that_are_visible_in_spite_of_an_error_count_as_copied(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stores.address import EMPTY_ADDRESS
 from stores.backends.file import FileBackend
-from stores.errors import InvalidStoreURL
+from stores.errors import InvalidStoreURL, StoreNotFound
 from stores.urls import StoreURL, open_backend, open_store, parse_url, redact
 
 REPOSITORY = Path(__file__).parents[2]
@@ -89,12 +90,19 @@ REFUSED = {
     "s3://b?endpoint_url=https%3A%2F%2Fuser%3Ahunter2%40host": "carries credentials in its endpoint_url",
     "s3://b?endpoint_url=https%3A%2F%2Fuser%3Ahun%2Fter2%40host": "carries credentials in its endpoint_url",
     "s3://b?endpoint_url=https%3A%2F%2Fhost%3Ftoken%3Dhunter2": "carries credentials in its endpoint_url",
+    "s3://b?endpoint_url=https%3A%2F%2Fhost%23hunter2": "carries credentials in its endpoint_url",
+    "s3://b?endpoint_url=https://host#hunter2": "carries credentials in its endpoint_url",
+    "s3://b?endpoint_url=https://user:hun%23ter2@host": "carries credentials in its endpoint_url",
     "s3://b?endpoint_url=host:9000": "has an endpoint_url that is no http(s) URL",
     "s3://b?endpoint_url=ftp://host": "has an endpoint_url that is no http(s) URL",
     "s3://b?endpoint_url=http://": "has an endpoint_url that is no http(s) URL",
     "s3://b?endpoint_url=http://[": "has an endpoint_url that is no http(s) URL",
     "s3://b?endpoint_url=http://host:port": "has an endpoint_url that is no http(s) URL",
     "s3://b?endpoint_url=http://host:70000": "has an endpoint_url that is no http(s) URL",
+    "/srv/\udcff": "is not UTF-8",
+    "file:///srv/\ud800": "is not UTF-8",
+    "s3://user:hunter2@bucket/\udcff": "is not UTF-8",
+    "\udcff": "is not UTF-8",
     "/srv\0store": "has a NUL character",
     "s3://user:hunter2@bucket\0": "has a NUL character",
 }
@@ -108,6 +116,7 @@ def test_what_is_no_url_gets_one_clear_line_without_any_secret(text: str) -> Non
     shown = str(raised.value)
     assert REFUSED[text] in shown
     assert "\n" not in shown
+    shown.encode()
     assert not any(piece in shown for piece in ("hunter2", "ter2", "hun/", "hun?"))
 
 
@@ -164,10 +173,25 @@ def test_opening_a_directory_that_does_not_exist_makes_nothing(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_that_is_not_to_be_made_is_made_by_no_write(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "manifests"), str(tmp_path / "objects"), create=False)
+
+    with pytest.raises(StoreNotFound, match="is it mounted here"):
+        store.put_object(EMPTY_ADDRESS, b"")
+    assert store.objects_needed([EMPTY_ADDRESS]) == [EMPTY_ADDRESS]
+    assert list(tmp_path.iterdir()) == []
+
+    store.prepare()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifests", "objects"]
+    store.put_object(EMPTY_ADDRESS, b"")
+    assert store.has_object(EMPTY_ADDRESS)
+
+
 def test_split_pools_are_two_backends(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "manifests"), str(tmp_path / "objects"))
 
-    store.put_object("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", b"")
+    store.put_object(EMPTY_ADDRESS, b"")
 
     assert store.label == f"file://{tmp_path}/objects"
     assert [path.name for path in tmp_path.iterdir()] == ["objects"]

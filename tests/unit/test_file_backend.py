@@ -1,0 +1,294 @@
+"""The directory backend where the system misbehaves, and where two writers meet."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stores.address import object_key
+from stores.backends import file
+from stores.backends.file import STALE_AFTER_S, FileBackend
+from stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound, StoreUnavailable
+from stores.hashing import CHUNK_BYTES, digest
+from stores.liveness import identity
+from stores.snapshot_store import SnapshotStore
+
+REPOSITORY = Path(__file__).parents[2]
+
+KEY = object_key(digest(b"object"))
+MACHINE, PROCESS, _ = identity().split("-")
+
+
+def temporary_files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.name.startswith(".tmp-"))
+
+
+def leave_behind(root: Path, name: str, *, age_s: float = 0.0) -> Path:
+    """File something beside where `KEY` belongs, last written *age_s* seconds ago."""
+    path = (root / KEY).parent / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half of it")
+    modified = path.stat().st_mtime - age_s
+    os.utime(path, (modified, modified))
+    return path
+
+
+# Reading.
+
+
+def giving(at_once: Callable[[int], int]) -> Callable[[int, int], bytes]:
+    """Return an os.read that gives no more than *at_once* says of what it is asked for."""
+    read = os.read
+
+    def gives_less(descriptor: int, size: int) -> bytes:
+        return read(descriptor, min(size, at_once(size)))
+
+    return gives_less
+
+
+@pytest.mark.parametrize("at_once", [lambda _: 1, lambda _: 7, lambda size: max(1, size - 1)])
+def test_a_read_is_whole_though_the_system_gives_less_at_once(
+    file_root: Path, monkeypatch: pytest.MonkeyPatch, at_once: Callable[[int], int]
+) -> None:
+    """As network and user-space file systems do; a read that is short says that the file has ended."""
+    data = bytes(range(100))
+    backend = FileBackend(str(file_root))
+    backend.write(KEY, data)
+    monkeypatch.setattr(os, "read", giving(at_once))
+
+    with backend.open(KEY) as reader:
+        assert [reader.read(size) for size in (1, 30, 40)] == [data[:1], data[1:31], data[31:71]]
+        assert reader.read(1000) == data[71:]
+        assert reader.read(1000) == b""
+    with backend.open(KEY) as reader:
+        assert reader.read(len(data)) == data
+
+
+def test_an_object_is_copied_whole_though_the_system_gives_less_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 2100
+    assert len(data) > 2 * CHUNK_BYTES
+    address = digest(data)
+    source, destination = (SnapshotStore(FileBackend(str(tmp_path / name))) for name in ("a", "b"))
+    source.put_object(address, data)
+    monkeypatch.setattr(os, "read", giving(lambda size: size // 3 + 1))
+
+    for size_hint in (0, 1, len(data), 2**40):
+        destination._objects.delete(object_key(address))
+        assert destination.copy_object(source, address, size_hint=size_hint) == len(data)
+        assert destination.get_object(address) == data
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.EIO, StoreUnavailable),
+        (errno.ESTALE, StoreUnavailable),
+        (errno.EACCES, AccessDenied),
+        (errno.EISDIR, StoreFault),
+    ],
+)
+@pytest.mark.parametrize("after", [0, 1])
+def test_trouble_while_reading_is_an_error_of_the_store(
+    file_root: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StoreError], after: int
+) -> None:
+    """Also in the middle of one read, of which the first part came."""
+    backend = FileBackend(str(file_root))
+    backend.write(KEY, b"object")
+    read = os.read
+    calls = 0
+
+    def fails(descriptor: int, size: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise OSError(number, "trouble")
+        return read(descriptor, 2)
+
+    with backend.open(KEY) as reader:
+        monkeypatch.setattr(os, "read", fails)
+        with pytest.raises(StoreError) as raised:
+            reader.read(6)
+        monkeypatch.undo()
+
+    assert type(raised.value) is expected
+    assert (raised.value.store, raised.value.subject) == (f"file://{file_root}", KEY)
+    assert calls == after + 1
+
+
+def test_a_directory_in_the_place_of_an_object_is_a_fault(file_root: Path) -> None:
+    (file_root / KEY).mkdir(parents=True)
+    backend = FileBackend(str(file_root))
+
+    with pytest.raises(StoreFault), backend.open(KEY) as reader:
+        reader.read(1)
+    with pytest.raises(StoreFault):
+        backend.size(KEY)
+
+
+# The root.
+
+
+def test_without_create_a_write_makes_no_root_and_asks_for_the_mount(tmp_path: Path) -> None:
+    backend = FileBackend(str(tmp_path / "mount"), create=False)
+
+    for write in (lambda: backend.write(KEY, b"object"), lambda: backend.upload(KEY, 6)):
+        with pytest.raises(StoreNotFound, match=r"there is no such directory; is it mounted here\?"):
+            write()
+    assert backend.size(KEY) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_preparing_makes_the_root_and_may_be_done_again(tmp_path: Path, create: bool) -> None:
+    backend = FileBackend(str(tmp_path / "a" / "b"), create=create)
+
+    backend.prepare()
+    backend.prepare()
+    backend.write(KEY, b"object")
+    backend.prepare()
+
+    assert (tmp_path / "a" / "b" / KEY).read_bytes() == b"object"
+
+
+def test_a_root_that_is_mounted_later_is_found(tmp_path: Path) -> None:
+    backend = FileBackend(str(tmp_path / "mount"), create=False)
+    with pytest.raises(StoreNotFound):
+        backend.write(KEY, b"object")
+
+    (tmp_path / "mount").mkdir()
+
+    backend.write(KEY, b"object")
+    assert backend.size(KEY) == 6
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_root_that_cannot_be_made_is_not_found_and_what_is_in_its_way_stays(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"in the way")
+    backend = FileBackend(str(tmp_path / place))
+
+    with pytest.raises(StoreNotFound):
+        backend.prepare()
+    with pytest.raises(StoreNotFound):
+        backend.write(KEY, b"object")
+
+    assert (tmp_path / "file").read_bytes() == b"in the way"
+
+
+# Temporary files.
+
+
+def test_writers_in_many_processes_never_take_each_others_temporary_file(file_root: Path) -> None:
+    """All of them are in the middle of one key at the same time, and count from nothing."""
+    parts = 4
+    code = (
+        "import sys, itertools; from stores.backends import file; file._numbers = itertools.count()\n"
+        "upload = file.FileBackend(sys.argv[1]).upload(sys.argv[2], 6); upload.write(b'object')\n"
+        "print(upload._temporary, flush=True); sys.stdin.readline(); upload.commit()\n"
+    )
+    command = [sys.executable, "-c", code, str(file_root), KEY]
+    writers = [
+        subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(parts)
+    ]
+    names = {writer.stdout.readline() for writer in writers if writer.stdout}
+    there = temporary_files(file_root)
+
+    for writer in writers:
+        writer.communicate("go on\n")
+
+    assert len(names) == len(there) == parts
+    assert [writer.returncode for writer in writers] == [0] * parts
+    assert (file_root / KEY).read_bytes() == b"object"
+    assert temporary_files(file_root) == []
+
+
+def test_a_forked_child_writes_to_another_temporary_file_than_its_parent(file_root: Path) -> None:
+    """Both have the same count and, in two containers, might have the same number: the token is not the same."""
+    backend = FileBackend(str(file_root))
+    backend.prepare()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, backend.upload(KEY, 6)._temporary.encode())  # type: ignore[attr-defined]
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="ascii") as pipe:
+        childs = pipe.read()
+    os.waitpid(child, 0)
+
+    with backend.upload(KEY, 6) as upload:
+        assert isinstance(upload, file._FileUpload)
+        own = upload._temporary
+        assert childs.rpartition("-")[2] == own.rpartition("-")[2]
+        assert childs.split("-")[-2] != own.split("-")[-2]
+        # The child left it behind and is dead: the parent's upload swept it.
+        assert [path.name for path in temporary_files(file_root)] == [own.rpartition("/")[2]]
+
+
+def test_what_dead_writers_left_behind_is_swept_by_the_next_one(file_root: Path) -> None:
+    """One of them had this very process's number, as the first process of a container always has."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    leave_behind(file_root, f".tmp-{MACHINE}-{PROCESS}-0123456789ab-0")
+    leave_behind(file_root, f".tmp-{MACHINE}-{ended.pid}-0123456789ab-7")
+    leave_behind(file_root, ".tmp-another-1-0123456789ab-0", age_s=STALE_AFTER_S + 60)
+    leave_behind(file_root, ".tmp-of-an-older-version-9", age_s=STALE_AFTER_S + 60)
+
+    FileBackend(str(file_root)).write(KEY, b"object")
+
+    assert temporary_files(file_root) == []
+    assert (file_root / KEY).read_bytes() == b"object"
+
+
+def test_what_may_still_be_written_is_not_swept_and_neither_is_a_stranger(file_root: Path) -> None:
+    kept = [
+        leave_behind(file_root, f".tmp-{identity()}-1000000", age_s=60),
+        leave_behind(file_root, f".tmp-{MACHINE}-{os.getppid()}-0123456789ab-0", age_s=60),
+        leave_behind(file_root, ".tmp-another-1-0123456789ab-0", age_s=STALE_AFTER_S - 600),
+        leave_behind(file_root, f".tmp-{MACHINE}-{'9' * 30}-0123456789ab-0"),
+        leave_behind(file_root, f".tmp-{MACHINE}-\u00b2-0123456789ab-0"),
+        leave_behind(file_root, ".tmp-"),
+        leave_behind(file_root, "stranger", age_s=2 * STALE_AFTER_S),
+    ]
+
+    FileBackend(str(file_root)).write(KEY, b"object")
+
+    assert [path.name for path in kept if not path.exists()] == []
+
+
+def test_a_temporary_file_that_something_removes_is_trouble_that_passes(file_root: Path) -> None:
+    """A sweeper that takes a living writer for dead, say: the object is not there, and can be copied again."""
+    backend = FileBackend(str(file_root))
+    with backend.upload(KEY, 6) as upload:
+        upload.write(b"object")
+        (temporary,) = temporary_files(file_root)
+        temporary.unlink()
+
+        with pytest.raises(StoreUnavailable, match="its temporary file is gone"):
+            upload.commit()
+
+    assert backend.size(KEY) is None
+    backend.write(KEY, b"object")
+    assert backend.size(KEY) == 6
+
+
+def test_many_uploads_of_one_process_have_as_many_temporary_files(file_root: Path) -> None:
+    first, second = FileBackend(str(file_root)), FileBackend(str(file_root))
+    uploads: list[Any] = [backend.upload(KEY, 6) for backend in (first, second) for _ in range(20)]
+
+    assert len(temporary_files(file_root)) == len({upload._temporary for upload in uploads}) == 40
+
+    for upload in uploads:
+        upload.abort()
+    assert temporary_files(file_root) == []
