@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+# Celery's exit code after what it calls an unrecoverable error, and the pause before the next try.
+CELERY_BROKE_DOWN = 1
+RESTART_S = 5
 
 # How long an interrupted sync waits for running copies to let go.
 CANCEL_TIMEOUT_S = 10.0
@@ -294,8 +299,11 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)
+            # Celery asks for the original streams as well.
+            vars(sys).update({name: stream, f"__{name}__": stream})
 
 
 def _settings(broker: str | None) -> Settings:
@@ -398,16 +406,28 @@ def _run_worker(
     loglevel: str,
     options: tuple[str, ...],
 ) -> None:
+    from celery import signals
+
     from workers.settings import InvalidSettings
 
     try:
         app = make(_settings(broker))
     except InvalidSettings as error:
         _usage(str(error))
-    arguments = ["worker", "--queues", queue, "--hostname", f"{role}@%h", "--loglevel", loglevel]
+    # Workers need to know nothing of each other to start.
+    arguments = ["worker", "--queues", queue]
+    arguments += ["--hostname", f"{role}@%h", "--loglevel", loglevel]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
+    started: list[Any] = []
+    signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
     app.worker_main([*arguments, *options])
+    if not started or started[0].exitcode != CELERY_BROKE_DOWN:
+        return
+    # Celery's consumer can break down when Redis goes away at the wrong moment. A new process has no past.
+    click.echo(f"snapferry: the {role} broke down (see above); starting again in {RESTART_S} s", err=True)
+    time.sleep(RESTART_S)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
 
 
 def _usage(message: str) -> NoReturn:

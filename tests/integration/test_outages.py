@@ -21,14 +21,13 @@ import redis
 from orchestrator.jobs import Jobs, store_pair
 from stores.address import object_key
 from stores.hashing import digest
-from stores.urls import open_store
 from tests import servers
 from tests.sample import make_store, random_files, tree
 from workers.app import COPY_QUEUE, PLAN_QUEUE
 from workers.ledger import State
 from workers.settings import Settings
 
-from .processes import REPOSITORY, Fleet, program, snapferry, started, until
+from .processes import Fleet, finished, program, snapferry, started, until
 
 # How long a Redis is away: longer than a client's first retries.
 OUTAGE_S = 3.0
@@ -92,16 +91,21 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3000, size=16))
     with own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server:
-        fleet = Fleet(server.url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "1"})
-        jobs = Jobs(Settings(broker_url=server.url, batch_objects=1))
-        with fleet.orchestrator() as orchestrator, fleet.worker():
+        # What was delivered and not acknowledged when Redis died comes again after the visibility timeout.
+        env = {"SNAPFERRY_BATCH_OBJECTS": "1", "SNAPFERRY_VISIBILITY_TIMEOUT": "10"}
+        fleet = Fleet(server.url, tmp_path, env)
+        jobs = Jobs(Settings(broker_url=server.url, batch_objects=1, visibility_timeout=10))
+        with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
             job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
             until(lambda: jobs.status(job_id).batches_done > 50, "batches are copied")
             server.kill()
             assert "succeeded in" not in orchestrator.logged(), "the plan is not handed out yet"
             time.sleep(OUTAGE_S)
             server.start()
-            status = jobs.wait(job_id, timeout_s=90)
+            status = jobs.wait(job_id, timeout_s=60)
+            for role in (orchestrator, worker):
+                assert role.process.poll() is None, role.logged()[-2000:]
+                assert "Unrecoverable error" not in role.logged()
 
     assert status.state is State.DONE, status
     assert (status.copied, status.present, status.failed) == (3001, 0, 0)
@@ -214,6 +218,36 @@ def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at
     assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
 
 
+def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_the_next(
+    s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    large = os.urandom(30 * 1024 * 1024)
+    snapshot = make_store(tmp_path / "a", {"./large": large})
+    with (
+        own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server,
+        slow_bucket(tmp_path / "a", object_key(digest(large))) as bucket,
+    ):
+        fleet = Fleet(server.url, tmp_path, s3_environment)
+        jobs = Jobs(Settings(broker_url=server.url))
+        with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
+            url = f"s3://bucket?endpoint_url={bucket.endpoint}"
+            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), snapshot)
+            until(lambda: bucket.running, "the object is on its way")
+            server.kill()
+            server.start()
+            until(lambda: "Connection to broker lost" in worker.logged(), "the worker notices")
+            bucket.hurry.set()
+            status = jobs.wait(job_id, timeout_s=30)
+            # What that batch was received by is gone when it ends: both must take work all the same.
+            second = jobs.wait(jobs.submit(*store_pair(url, str(tmp_path / "c")), snapshot), timeout_s=30)
+            for role in (worker, orchestrator):
+                assert role.process.poll() is None, role.logged()[-2000:]
+
+    assert (status.state, second.state) == (State.DONE, State.DONE)
+    assert (status.copied, status.present, status.failed) == (1, 0, 0)
+    assert tree(tmp_path / "b") == tree(tmp_path / "c") == tree(tmp_path / "a")
+
+
 def test_a_worker_without_the_mount_fails_its_objects_and_makes_nothing_in_its_place(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -227,8 +261,9 @@ def test_a_worker_without_the_mount_fails_its_objects_and_makes_nothing_in_its_p
             with fleet.worker():
                 assert running.process.wait(60) == 1
                 said = running.logged()
-        assert f"101 x StoreNotFound at file://{tmp_path}/b: there is no such directory; is it mounted here?" in (
-            said
+        assert (
+            f"101 x StoreNotFound at file://{tmp_path}/b: there is no such directory; is it mounted here?"
+            in (said)
         )
         assert "101 of 101 objects could not be copied; the manifest was not written" in said
         assert not (tmp_path / "b").exists()
@@ -283,15 +318,15 @@ def test_a_plan_that_kills_its_orchestrator_each_time_ends_the_job_with_that_rea
     deadly = (
         "import os, orchestrator.tasks, workers.ledger\n"
         "from stores.manifest import Manifest\n"
-        "workers.ledger.MAX_STEPS = orchestrator.tasks.MAX_STEPS = 3\n"
+        "workers.ledger.MAX_STEPS = orchestrator.tasks.MAX_STEPS = 2\n"
         "Manifest.objects = lambda self: os.kill(os.getpid(), 9)\n"
     )
     with fleet.orchestrator(before=deadly) as orchestrator:
         ended = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot)
 
         assert ended.code == 1
-        assert "failed: its plan was begun 3 times and never ended" in ended.err
-        assert orchestrator.logged().count("WorkerLostError") >= 3
+        assert "failed: its plan was begun 2 times and never ended" in ended.err
+        assert orchestrator.logged().count("WorkerLostError") >= 2
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen(PLAN_QUEUE) == 0
     assert not (tmp_path / "b").exists()
@@ -414,53 +449,26 @@ def test_a_broker_with_an_unknown_certificate_is_refused_until_its_authority_is_
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter; pytest's own are closed to others."""
-    import tempfile
+def test_a_user_without_permission_is_told_so_and_changes_nothing(tmp_path: Path) -> None:
+    # Root without its capabilities is an owner like any other: permissions bind it.
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    snapshot = make_store(tmp_path / "a", random_files(20))
+    (tmp_path / "b").mkdir(mode=0o555)
 
-    folder = Path(tempfile.mkdtemp(prefix="snapferry-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    unwritable = finished([*plain, *command_for(tmp_path, snapshot)])
+    assert (unwritable.code, unwritable.err.count("\n")) == (1, 1), unwritable.err
+    assert f"AccessDenied: file://{tmp_path}/b: no permission to write to {tmp_path}/b" in unwritable.err
+    assert tree(tmp_path / "b") == {}
 
+    (tmp_path / "b").chmod(0o755)
+    closed = tmp_path / "a" / object_key(digest(b""))
+    closed.chmod(0o000)
+    unreadable = finished([*plain, *command_for(tmp_path, snapshot)])
+    assert (unreadable.code, unreadable.err.count("\n")) == (1, 2), unreadable.err
+    assert f"1 x AccessDenied at file://{tmp_path}/a: Permission denied" in unreadable.err
+    assert not (tmp_path / "b" / ".manifests").exists()
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can run a command as another user")
-def test_a_user_who_may_not_write_to_the_destination_is_told_so_and_one_who_may_is_served(
-    open_folder: Path,
-) -> None:
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    snapshot = make_store(open_folder / "a", random_files(20))
-    assert REPOSITORY
-    (open_folder / "b").mkdir()
-    for name in ("tmp", "mine"):
-        (open_folder / name).mkdir()
-        os.chown(open_folder / name, 65534, 65534)
-    env = {"TMPDIR": str(open_folder / "tmp"), "HOME": str(open_folder / "tmp")}
-    seen = subprocess.run([*nobody, *program(), "version"], capture_output=True, cwd=REPOSITORY, check=False)
-    if seen.returncode:
-        pytest.skip("another user cannot run this Python")
-    from .processes import finished
-
-    theirs = finished([*nobody, *command_for(open_folder, snapshot)], env)
-    mine = finished(
-        [
-            *nobody,
-            *program(),
-            "sync",
-            "--from",
-            str(open_folder / "a"),
-            "--to",
-            str(open_folder / "mine" / "b"),
-            "--id",
-            snapshot,
-        ],
-        env,
-    )
-
-    assert (theirs.code, theirs.err.count("\n")) == (1, 1), theirs.err
-    assert f"AccessDenied: file://{open_folder}/b: no permission to write to" in theirs.err
-    assert tree(open_folder / "b") == {}
-    assert mine.code == 0, mine.err
-    assert tree(open_folder / "mine" / "b") == tree(open_folder / "a")
-    assert list((open_folder / "tmp").iterdir()) == []
+    closed.chmod(0o644)
+    allowed = finished([*plain, *command_for(tmp_path, snapshot)])
+    assert allowed.code == 0, allowed.err
+    assert tree(tmp_path / "b") == tree(tmp_path / "a")

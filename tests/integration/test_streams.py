@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -89,26 +89,17 @@ def test_a_reader_that_has_seen_enough_of_a_list_is_no_trouble(tmp_path: Path) -
     ],
 )
 def test_a_password_with_special_characters_is_refused_and_repeated_by_nobody(url: str) -> None:
-    asked = {
-        role: subprocess.Popen(
-            [*program(), *arguments, "--broker", url],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for role, arguments in {
-            "sync": ["sync", "--from", "/a", "--to", "/b", "--id", "5" * 64],
-            "worker": ["worker"],
-            "orchestrator": ["orchestrator"],
-        }.items()
-    }
-    for role, process in asked.items():
-        out, err = process.communicate(timeout=30)
-        for part in ("s3cr", "20244", "etpw", "et?p"):
-            assert part not in out + err, f"{role}: {err}"
-        assert (process.returncode, out, err.count("\n")) == (2, "", 1), f"{role}: {err}"
-        assert "percent-encode" in err
+    commands = [
+        ["sync", "--from", "/a", "--to", "/b", "--id", "5" * 64, "--broker", url],
+        ["worker", "--broker", url],
+        ["orchestrator", "--broker", url],
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        for ended in pool.map(lambda command: snapferry(*command, timeout_s=30), commands):
+            for part in ("s3cr", "20244", "etpw", "et?p"):
+                assert part not in ended.out + ended.err, ended
+            assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+            assert "percent-encode" in ended.err
 
 
 def test_more_objects_in_flight_than_there_may_be_are_refused(tmp_path: Path) -> None:
