@@ -233,19 +233,17 @@ def _keep(
             return
         os.write(reports, f"{group}\n".encode())
         parts[group] = "the embedded server"
-        while not _accepts(f"{folder}/s") and not _ended(parts) and not _readable(lifeline, 0.002):
-            pass
+        ended = ""
+        while not (_accepts(f"{folder}/s") or ended or _readable(lifeline, 0.002)):
+            ended = _ended(parts)
         if _accepts(f"{folder}/s"):
             process = _start_worker(settings, processes, group, (lifeline, reports), log_to_stderr)
             parts[process] = "the embedded worker"
-        reported = False
-        while True:
-            if _readable(lifeline, 0.2):
-                break
-            ended = "" if reported else _ended(parts)
-            if ended:
-                os.write(reports, f"{ended} ended unexpectedly".encode())
-                reported = True
+        while not ended and not _readable(lifeline, 0.2):
+            ended = _ended(parts)
+        if ended:
+            os.write(reports, f"{ended} ended unexpectedly".encode())
+        select.select([lifeline], [], [])
     finally:
         if group:
             _kill_group(group)
