@@ -102,7 +102,7 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
             assert "succeeded in" not in orchestrator.logged(), "the plan is not handed out yet"
             time.sleep(OUTAGE_S)
             server.start()
-            status = jobs.wait(job_id, timeout_s=60)
+            status = jobs.wait(job_id, timeout_s=90)
             for role in (orchestrator, worker):
                 # Celery's consumer may break down at such a moment; the command then starts again.
                 assert role.process.poll() is None, role.logged()[-2000:]
