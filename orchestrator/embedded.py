@@ -151,10 +151,15 @@ class EmbeddedFleet:
 
     def _wait_until_up(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        first = os.read(self._reports, 4096).decode(errors="replace")
-        if not first.strip().isdigit():
-            raise FleetDied(first or "the keeper of the embedded fleet could not start" + self._end_of_log())
-        self._parts_group = int(first)
+        report = os.read(self._reports, 4096).decode(errors="replace")
+        group, _, reason = report.partition("\n")
+        if group.isdigit():
+            self._parts_group = int(group)
+        else:
+            reason = report or "the keeper of the embedded fleet could not start"
+        # A server that ends at once may be reported in the same breath as its number.
+        if reason:
+            raise FleetDied(reason + self._end_of_log())
         while not _accepts(f"{self._folder}/s"):
             self.check()
             if time.monotonic() > deadline:

@@ -89,7 +89,7 @@ def command_for(tmp_path: Path, snapshot: str, *options: str, before: str = "") 
 def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_nothing(
     tmp_path: Path,
 ) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(3000, size=16))
+    snapshot = make_store(tmp_path / "a", random_files(2000, size=16))
     with own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server:
         # What was delivered and not acknowledged when Redis died comes again after the visibility timeout.
         env = {"SNAPFERRY_BATCH_OBJECTS": "1", "SNAPFERRY_VISIBILITY_TIMEOUT": "10"}
@@ -108,8 +108,8 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
                 assert role.process.poll() is None, role.logged()[-2000:]
 
     assert status.state is State.DONE, status
-    assert (status.copied, status.present, status.failed) == (3001, 0, 0)
-    assert (status.objects_settled, status.bytes_settled) == (3001, 3000 * 16)
+    assert (status.copied, status.present, status.failed) == (2001, 0, 0)
+    assert (status.objects_settled, status.bytes_settled) == (2001, 2000 * 16)
     assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
 
 
@@ -302,8 +302,8 @@ def test_a_redis_server_that_serves_nothing_ends_the_command_and_leaves_nothing(
     with started(*command, env=env, log=tmp_path / "sync.log") as running:
         assert running.process.wait(15) == 1
 
-        assert said in running.logged()
-        assert running.logged().count(" server ") + running.logged().count(" run: ") == 1, "one reason"
+        assert running.logged().startswith("snapferry: ")
+        assert running.logged().splitlines()[0].endswith(said), "one reason, in the first line"
         assert "Traceback" not in running.logged()
         until(lambda: not running.family(), "every process is gone")
     assert list((tmp_path / "tmp").iterdir()) == []
