@@ -15,13 +15,18 @@ from celery import Celery
 from workers.app import make_app
 from workers.settings import InvalidSettings, Settings
 
-from . import tasks
+from . import reconcile, tasks
 
 
 def make_fleet_app(settings: Settings) -> Celery:
-    """Return the app with the tasks of both floors. Connects to nothing. Raises `InvalidSettings`."""
+    """
+    Return the app with the tasks of both floors. Connects to nothing. Raises `InvalidSettings`.
+
+    A worker of it that takes the orchestrator's tasks looks after jobs as well.
+    """
     app = make_app(settings)
     tasks.register(app, settings)
+    reconcile.attach(app, settings)
     return app
 
 

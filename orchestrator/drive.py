@@ -1,153 +1,336 @@
 """
-The steps of a job: plan it, hand it out, conclude it.
+Drive a job: look at the ledger and at the stores, and do whatever comes next.
 
-Each step looks at the ledger and at the stores, never at what a message or a
-chord claims, so a step may run twice, late, or at the same time as itself.
+There is one way on, whoever asks for it: the task that plans a job, the
+callback of a chord, its errback, or the orchestrator that looks after jobs. What
+is to be done follows from the ledger and the stores alone, never from what a
+message or a chord claims. So a look may come early, late, twice, or not at all
+and be made up for; nothing depends on it but time.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
-import time
+from dataclasses import dataclass, field
+from typing import Final
 
 from celery import Celery
+from redis.exceptions import RedisError
 
 from stores.errors import InvalidStoreURL, StoreError
+from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
-from workers.commit import publish_snapshot
-from workers.ledger import PLAN, Ledger, State
-from workers.messages import JobRequest
+from workers.app import COPY_QUEUE
+from workers.describe import describe_snapshots, size
+from workers.heartbeat import Heartbeat
+from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
+from workers.messages import JobRequest, Prune, pack, unpack
 
-from .dispatch import hand_out
-from .plan import pack
+from .dispatch import hand_out, look_after
+from .estimate import over_budget, survey
+from .plan import Plan
+from .prepare import PLANNED, Snapshots, freeze, prepare, recall
+from .prune import prune, surplus
+from .publish import Publisher, heal_series
+from .receipt import final_fields
 
 log = logging.getLogger(__name__)
 
-# A job is handed out at most this often: the plan, and then what is missing of it.
-MAX_TURNS = 5
+# A driver renews its lease this often.
+RENEW_S: Final = 5.0
+
+# Batches that nothing has been heard of for so long, and that are in no queue, are lost.
+STALL_S: Final = 30.0
+
+# Lost batches are handed out again at most this often without any progress in between.
+MAX_STALLS: Final = 5
+
+# A cancelled job is looked at again so soon, until nothing of it runs.
+CANCEL_LOOK_S: Final = 1.0
+
+_runs = itertools.count()
 
 
-def plan_job(app: Celery, ledger: Ledger, job_id: str) -> str:
+def drive_job(app: Celery, ledger: Ledger, job_id: str) -> str:
     """
-    Read the source's manifest, pack its objects and queue the batches; return what was done, in words.
+    Do what comes next for a job; return what was done, in words.
 
-    Raises `StoreError` where the job cannot go on, transient or not.
+    If another orchestrator is at it, that one is told to look again. Raises
+    `StoreError` where the job cannot go on, transient or not, and whatever the
+    broker raises. May be called again at any time.
     """
-    request = ledger.request(job_id)
-    if ledger.cancelled(job_id):
-        ledger.advance(job_id, State.CANCELLED)
-        return "cancelled"
-    if not ledger.advance(job_id, State.PLANNING, started_at=time.time()):
-        return "the job has ended already"
-    source, destination = _open_both(request)
+    me = f"{identity()}#{next(_runs)}"
+    times = ledger.drive(job_id, me)
+    if times == 0 and is_dead((dead := ledger.driver(job_id)).partition("#")[0]):
+        times = ledger.drive(job_id, me, instead_of=dead)
+    if times < 0:
+        raise UnknownJob(job_id)
+    if times == 0:
+        return "another orchestrator is at it"
+    if times > MAX_DRIVES:
+        reason = f"its orchestrator died {MAX_DRIVES} times while it was at it; do orchestrators run out of memory?"
+        fail_job(ledger, job_id, reason)
+        ledger.park(job_id, me, look_again=False)
+        return f"failed: {reason}"
+
+    def renew() -> None:
+        try:
+            ledger.keep_driving(job_id, me)
+        except RedisError as error:
+            log.warning("job %s: cannot renew the lease on it: %s", job_id, error)
+
     try:
-        source.check()
-        destination.check(for_writing=True)
+        with Heartbeat(renew, RENEW_S):
+            words = _step(app, ledger, job_id)
+            while ledger.park(job_id, me):
+                words = _step(app, ledger, job_id)
+            return words
+    except BaseException:
+        ledger.park(job_id, me, look_again=False)
+        raise
+
+
+def fail_job(ledger: Ledger, job_id: str, reason: str) -> None:
+    """End the job as failed for *reason*, one sentence for a person. A job that has ended stays as it is."""
+    end_job(ledger, job_id, State.FAILED, error=reason)
+
+
+def end_job(ledger: Ledger, job_id: str, state: State, **fields: str | float) -> None:
+    """Bring the job to a final state, and keep of it what is wanted afterwards."""
+    if ledger.advance(job_id, state, **fields, **final_fields(ledger, job_id)):
+        ledger.tidy(job_id)
+
+
+@dataclass
+class Drive:
+    """What one look at a job needs."""
+
+    app: Celery
+    ledger: Ledger
+    request: JobRequest
+    source: SnapshotStore
+    destination: SnapshotStore
+    snapshots: Snapshots = field(default_factory=lambda: Snapshots([]))
+    plan: Plan = field(default_factory=Plan)
+
+    @property
+    def job_id(self) -> str:
+        return self.request.job_id
+
+    def snapshots_of(self, batch: int) -> str:
+        """Return in words which snapshots the group of a batch has."""
+        for group in self.plan.groups:
+            if batch in group.batches:
+                return describe_snapshots(self.snapshots.ids[group.snapshots[0]], len(group.snapshots))
+        return ""
+
+
+def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
+    standing = ledger.standing(job_id)
+    if standing.state.final:
+        return f"the job is {standing.state} already"
+    if standing.cancelling:
+        return _cancel(app, ledger, job_id, standing)
+    request = ledger.request(job_id)
+    drive = Drive(app, ledger, request, *_open_both(request))
+    if standing.state in (State.QUEUED, State.PLANNING):
+        if standing.paused:
+            return "paused before its plan"
+        words = _prepare(drive)
+        if ledger.standing(job_id).state is not State.COPYING:
+            return words
+    else:
+        words = ""
+        drive.snapshots, drive.plan = recall(ledger, request, drive.source)
+        again = _hand_out_lost(drive, standing)
+        if ledger.standing(job_id).state.final:
+            return again
+        words = again
+    handed = _top_up(drive)
+    published = Publisher(drive).publish()
+    # Publishing takes time, in which batches came to their end.
+    handed += _top_up(drive)
+    ended = _conclude(drive)
+    said = [words, f"{handed} batches handed out" if handed else "", published, ended]
+    return "; ".join(part for part in said if part) or "nothing to do yet"
+
+
+def _prepare(drive: Drive) -> str:
+    """Plan the job, and refuse or answer what needs no copying."""
+    ledger, request, job_id = drive.ledger, drive.request, drive.job_id
+    if not ledger.advance(job_id, State.PLANNING):
+        return "the job has ended already"
+    try:
+        drive.source.check()
+        drive.destination.check(for_writing=True)
     except StoreError as error:
         # A store that cannot be reached before anything was begun is more likely misspelt than away:
         # say so at once instead of trying again.
         fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
         return f"failed: {error}"
-    with source.read_manifest(request.snapshot_id) as manifest:
-        objects = manifest.objects()
-    if request.dry_run:
-        return _dry_run(ledger, request, destination, objects)
-    batches = list(pack(objects, max_objects=request.batch_objects, max_bytes=request.batch_bytes))
-    if not ledger.plan(job_id, objects=len(objects), size_bytes=sum(objects.values()), batches=len(batches)):
+    drive.snapshots, plan = prepare(ledger, request, drive.source, drive.destination)
+    drive.plan = plan
+    totals = {
+        "objects_total": plan.objects,
+        "bytes_total": plan.size_bytes,
+        "batches_total": plan.batches,
+        **freeze(drive.snapshots),
+    }
+    if request.dry_run or request.budget.limited:
+        found = survey(request, drive.snapshots, plan, drive.source, drive.destination)
+        totals["estimate"] = json.dumps(found)
+        refusal = over_budget(request.budget, found)
+        if request.dry_run:
+            totals["present"] = found["objects"]["present"]
+            end_job(ledger, job_id, State.DONE, **totals)
+            return f"dry run: {found['objects']['to_copy']} of {plan.objects} objects would be copied"
+        if refusal:
+            end_job(ledger, job_id, State.FAILED, error=refusal, **totals)
+            return f"refused: {refusal}"
+    drive.destination.prepare()
+    if not ledger.advance(job_id, State.COPYING, **totals):
         return "the job has ended already"
-    # A plan that is delivered again, because its first run was cut off, hands out only what is missing.
-    missing = set(ledger.unaccounted(job_id, len(batches)))
-    wanted = [batch for batch in batches if batch.number in missing]
-    destination.prepare()
-    hand_out(app, request, wanted, series=PLAN, of=len(batches), turn=0)
-    return f"{len(objects)} objects in {len(batches)} batches"
+    count = len(drive.snapshots.of(PLANNED))
+    return f"{count} snapshots, {plan.objects} objects, {size(plan.size_bytes)} in {plan.batches} batches"
 
 
-def conclude_job(app: Celery, ledger: Ledger, job_id: str, turn: int) -> str:  # noqa: PLR0911 - one return an end
-    """
-    Publish the snapshot if all is well, else hand out what is missing or end the job; say which, in words.
-
-    Raises `StoreError` where the destination or the source gives no answer.
-    """
-    request = ledger.request(job_id)
-    status = ledger.status(job_id)
-    if status.state.final:
-        return f"the job is {status.state} already"
-    if request.dry_run or status.state in (State.QUEUED, State.PLANNING):
-        return "there is no plan to conclude"
-    if ledger.cancelled(job_id):
-        ledger.advance(job_id, State.CANCELLED)
-        return "cancelled"
-    missing_batches = ledger.unaccounted(job_id, status.batches_total)
-    if missing_batches:
-        return _hand_out_again(app, ledger, request, missing_batches, turn, before=status.missing_before)
-    if status.failed:
-        ledger.advance(job_id, State.FAILED, error=_failed_words(status.failed, status.objects_total))
-        return f"{status.failed} objects failed; the manifest was not written"
-    ledger.advance(job_id, State.COMMITTING)
-    source, destination = _open_both(request)
-    missing = publish_snapshot(source, destination, request.snapshot_id)
-    if missing:
-        return _heal(app, ledger, request, missing, turn)
-    ledger.advance(job_id, State.DONE)
-    return f"published; {status.copied} copied, {status.present} present"
+def _cancel(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> str:
+    if standing.running:
+        look_after(app, job_id, "cancelling", in_s=CANCEL_LOOK_S)
+        return f"cancelling; {standing.running} batches still run"
+    end_job(ledger, job_id, State.CANCELLED)
+    return "cancelled"
 
 
-def fail_job(ledger: Ledger, job_id: str, reason: str) -> None:
-    """End the job as failed for *reason*, one sentence for a person. A job that has ended stays as it is."""
-    ledger.advance(job_id, State.FAILED, error=reason)
+def _top_up(drive: Drive) -> int:
+    """Queue further batches of the plan, until as many are on their way as there may be; return how many."""
+    ledger, request = drive.ledger, drive.request
+    standing = ledger.standing(drive.job_id)
+    if standing.paused or standing.cancelling or standing.state.final:
+        return 0
+    most = max(1, request.window_batches // 2)
+    handed = standing.handed
+    for window in drive.plan.windows(handed, most):
+        on_their_way = handed - standing.done
+        if on_their_way and on_their_way + len(window) > request.window_batches:
+            break
+        batches = [drive.plan.batch(number) for number in window]
+        words = drive.snapshots_of(window.start)
+        hand_out(drive.app, request, batches, series=PLAN, of=drive.plan.batches, snapshots=words)
+        handed = window.stop
+        if not ledger.note(drive.job_id, batches_handed=handed):
+            break
+    return handed - standing.handed
 
 
-def _hand_out_again(
-    app: Celery, ledger: Ledger, request: JobRequest, numbers: list[int], turn: int, *, before: int
-) -> str:
-    """
-    Queue exactly the batches of the plan that nobody accounted for; end the job after the last turn.
-
-    A turn that left fewer batches missing than the one *before* (0: there was none) is not counted.
-    """
-    if len(numbers) < before:
-        turn -= 1
-    if turn + 1 >= MAX_TURNS:
-        reason = f"{len(numbers)} batches never ended in {MAX_TURNS} turns; see the workers' logs, then run it again"
-        fail_job(ledger, request.job_id, reason)
-        return reason
-    if not ledger.advance(request.job_id, State.COPYING, missing_before=len(numbers)):
-        return "the job has ended already"
-    log.warning("job %s: handing out %d batches again", request.job_id, len(numbers))
-    wanted = set(numbers)
-    plan = list(pack(_objects(request), max_objects=request.batch_objects, max_bytes=request.batch_bytes))
-    again = [batch for batch in plan if batch.number in wanted]
-    hand_out(app, request, again, series=PLAN, of=len(plan), turn=turn + 1)
-    return f"{len(again)} batches are handed out again"
-
-
-def _heal(app: Celery, ledger: Ledger, request: JobRequest, missing: tuple[str, ...], turn: int) -> str:
-    """Queue objects that were accounted for and yet are absent; end the job after the last turn."""
-    if turn + 1 >= MAX_TURNS:
-        reason = (
-            f"{len(missing)} objects were copied and are absent again, the first is {missing[0]}: something deletes"
-            " them at the destination. The manifest was not written."
+def _hand_out_lost(drive: Drive, standing: Standing) -> str:
+    """Queue batches again whose worker died, that were held by a pause, or that are nowhere; end a hopeless job."""
+    if standing.paused:
+        return ""
+    ledger, job_id = drive.ledger, drive.job_id
+    unaccounted = {f"{PLAN}:{n}" for n in ledger.unaccounted(job_id, PLAN, range(standing.handed))}
+    healing = {
+        f"{heal_series(group, turn)}:{number}": (group, turn)
+        for group, (turn, batches) in standing.heals.items()
+        for number in ledger.unaccounted(job_id, heal_series(group, turn), range(batches))
+    }
+    lost = {*standing.expired, *standing.held}
+    stalls = 0
+    if _stalled(drive, standing, bool(unaccounted or healing)):
+        stalls = standing.stalls + 1 if standing.done == standing.stalled_done else 1
+        if stalls > MAX_STALLS:
+            reason = (
+                f"{len(unaccounted) + len(healing)} batches never ended though they were handed out"
+                f" {MAX_STALLS + 1} times; see the workers' logs, then resume the job"
+            )
+            fail_job(ledger, job_id, reason)
+            return reason
+        ledger.note(job_id, stalls=stalls, stalled_done=standing.done)
+        lost |= unaccounted | set(healing)
+    numbers = sorted(int(name.partition(":")[2]) for name in lost & unaccounted)
+    if numbers:
+        log.warning("job %s: handing out %d batches again", job_id, len(numbers))
+        batches = [drive.plan.batch(number) for number in numbers]
+        words = drive.snapshots_of(numbers[0])
+        hand_out(
+            drive.app,
+            drive.request,
+            batches,
+            series=PLAN,
+            of=drive.plan.batches,
+            snapshots=words,
+            again=stalls,
         )
-        fail_job(ledger, request.job_id, reason)
-        return reason
-    if not ledger.advance(request.job_id, State.COPYING):
-        return "the job has ended already"
-    log.warning(
-        "job %s: %d objects are absent after copying; copying them again", request.job_id, len(missing)
+    for group, turn in {healing[name] for name in lost & set(healing)}:
+        # Its objects are looked for again, and what is still absent is healed anew.
+        ledger.heal(job_id, group, turn=turn, batches=0)
+    ledger.hand_out_again(job_id, sorted(lost))
+    return f"{len(numbers)} batches are handed out again" if numbers else ""
+
+
+def _stalled(drive: Drive, standing: Standing, outstanding: bool) -> bool:
+    return (
+        outstanding
+        and not standing.leased
+        and standing.idle_s >= STALL_S
+        and not drive.ledger.queued(COPY_QUEUE, drive.job_id)
     )
-    sizes = _objects(request)
-    objects = {address: sizes[address] for address in missing}
-    again = list(pack(objects, max_objects=request.batch_objects, max_bytes=request.batch_bytes))
-    hand_out(app, request, again, series=f"heal-{turn + 1}", of=len(again), turn=turn + 1)
-    return f"{len(missing)} objects were absent and are copied again"
 
 
-def _objects(request: JobRequest) -> dict[str, int]:
-    source = open_store(request.source.url, request.source.objects_url)
-    with source.read_manifest(request.snapshot_id) as manifest:
-        return manifest.objects()
+def _conclude(drive: Drive) -> str:
+    """End the job if every snapshot of it has come to an end."""
+    ledger, job_id = drive.ledger, drive.job_id
+    status = ledger.status(job_id)
+    if status.state.final or status.snapshots_settled < status.snapshots_total:
+        return ""
+    if status.snapshots_failed:
+        end_job(
+            ledger, job_id, State.FAILED, error=_failed_words(drive, status.failed, status.snapshots_failed)
+        )
+        return f"{status.snapshots_failed} snapshots could not be published"
+    if drive.request.prune is not None and (refusal := _prune(drive, drive.request.prune)):
+        fail_job(ledger, job_id, f"all snapshots are published; {refusal}")
+        return refusal
+    end_job(ledger, job_id, State.DONE)
+    return "done"
+
+
+def _prune(drive: Drive, options: Prune) -> str:
+    """Delete what the source does not have; return "", or what came of it instead."""
+    ledger, job_id = drive.ledger, drive.job_id
+
+    def record(doomed: list[str]) -> None:
+        # After an interruption some are deleted already.
+        ids = sorted({*unpack(ledger.field(job_id, "deleted_ids")), *doomed})
+        ledger.note(job_id, deleted=len(ids), deleted_ids=pack(ids))
+
+    try:
+        refusal = prune(options, drive.source, drive.destination, record)
+    except StoreError as error:
+        if error.transient:
+            raise
+        left = len(surplus(drive.source, drive.destination)[0])
+        return f"{left} manifests that the source does not have could not be deleted: {error}"
+    return f"nothing was deleted: {refusal}" if refusal else ""
+
+
+def _failed_words(drive: Drive, failed: int, unpublished: int) -> str:
+    total = len(drive.snapshots.ids)
+    what = f"{failed} of {drive.plan.objects} objects could not be copied" if failed else ""
+    if total == 1:
+        reasons = [row[-1] for rows in drive.ledger.groups(drive.job_id).values() for row in rows.values()]
+        what = what or (reasons[0] if reasons else "")
+        return f"{what}; the manifest was not written. Run it again to resume."
+    unreadable = len(drive.snapshots.reasons)
+    also = f"{unreadable} manifests could not be read at the source" if unreadable else ""
+    why = " and ".join(part for part in (what, also) if part)
+    published = total - unpublished
+    return (
+        f"{unpublished} of {total} snapshots are not published{f': {why}' if why else ''}; {published} are."
+    )
 
 
 def _open_both(request: JobRequest) -> tuple[SnapshotStore, SnapshotStore]:
@@ -157,22 +340,3 @@ def _open_both(request: JobRequest) -> tuple[SnapshotStore, SnapshotStore]:
         open_store(request.source.url, request.source.objects_url),
         open_store(request.destination.url, request.destination.objects_url),
     )
-
-
-def _failed_words(failed: int, total: int) -> str:
-    return f"{failed} of {total} objects could not be copied; the manifest was not written. Run it again to resume."
-
-
-def _dry_run(ledger: Ledger, request: JobRequest, destination: SnapshotStore, objects: dict[str, int]) -> str:
-    """Ask what is there and record it; write nothing but the ledger."""
-    needed = destination.objects_needed(objects)
-    ledger.advance(
-        request.job_id,
-        State.DONE,
-        objects_total=len(objects),
-        bytes_total=sum(objects.values()),
-        present=len(objects) - len(needed),
-        to_copy=len(needed),
-        bytes_to_copy=sum(objects[address] for address in needed),
-    )
-    return f"dry run: {len(needed)} of {len(objects)} objects would be copied"

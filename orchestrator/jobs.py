@@ -1,8 +1,8 @@
 """
-Jobs: submit one, see how it stands, cancel it. The Python API of snapferry.
+Jobs: submit them, see how they stand, steer them. The Python API of snapferry.
 
     jobs = Jobs(Settings.from_environment())
-    job_id = jobs.submit(source, destination, snapshot_id)
+    job_id = jobs.submit(source, destination, [snapshot_id])
     jobs.wait(job_id)
 
 A submitted job needs its submitter no longer: the fleet carries it on.
@@ -10,31 +10,39 @@ A submitted job needs its submitter no longer: the fleet carries it on.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from stores.address import parse_address
 from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
 from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, shown
-from workers.ledger import JobStatus, Ledger
-from workers.messages import JobRequest, StoreRef
+from workers.ledger import PLAN, JobStatus, Ledger, State, UnknownJob
+from workers.messages import Budget, JobRequest, Order, Prune, StoreRef, pack
 from workers.settings import Settings, store_options
-from workers.transfer import Failure
 
 from .app import make_fleet_app
-from .dispatch import submit_plan
+from .dispatch import look_after, submit_plan
+from .failures import DeadLetter, dead_letters, without_places
+from .receipt import SnapshotRow, receipt, snapshot_rows
 
 POLL_S = 0.05
 
 # How long `Jobs.wait` goes on without an answer from the broker.
 OUTAGE_S = 120.0
+
+
+class JobRefused(Exception):
+    """What was asked of a job cannot be done; the message says why and what can be, in one line."""
 
 
 class Jobs:
@@ -43,7 +51,8 @@ class Jobs:
 
     Raises `workers.settings.InvalidSettings`; with *check*, also
     `workers.connection.BrokerUnavailable` within 10 seconds if the broker does
-    not answer or would lose tasks.
+    not answer or would lose tasks. Every method raises `BrokerUnavailable` if
+    the broker goes away, and `UnknownJob` for a job that it does not know.
     """
 
     def __init__(self, settings: Settings, *, check: bool = True) -> None:
@@ -59,59 +68,163 @@ class Jobs:
         self,
         source: StoreRef,
         destination: StoreRef,
-        snapshot_id: str,
+        snapshot_ids: Sequence[str] | None,
         *,
+        order: Order | None = None,
+        trust_manifest: bool = False,
+        prune: Prune | None = None,
+        budget: Budget | None = None,
         concurrency: int | None = None,
         dry_run: bool = False,
     ) -> str:
         """
-        Queue the copy of a snapshot; return the job's id.
+        Queue the copy of snapshots, None: all that the source lists when the job is planned; return the job's id.
 
-        Raises `InvalidAddress` and `InvalidStoreURL` before anything is
-        queued, `BrokerUnavailable` if the broker does not take it. Called
-        again, it makes another job, which finds the work of the first done.
+        *order*: as given, or the newest first where all are meant. Raises
+        `InvalidAddress` and ValueError (an id twice) before anything is queued.
+        Called again, it makes another job, which finds the work of the first done.
         """
-        parse_address(snapshot_id)
-        request = JobRequest(
-            job_id=str(uuid.uuid4()),
-            snapshot_id=snapshot_id,
-            source=source,
-            destination=destination,
-            concurrency=concurrency,
-            dry_run=dry_run,
-            batch_objects=self._settings.batch_objects,
-            batch_bytes=self._settings.batch_bytes,
+        ids = [parse_address(snapshot_id) for snapshot_id in snapshot_ids or ()]
+        if len(set(ids)) != len(ids):
+            twice = next(snapshot_id for snapshot_id in ids if ids.count(snapshot_id) > 1)
+            raise ValueError(f"{twice} is given twice")
+        everything = snapshot_ids is None
+        return self._queue(
+            self._request(
+                source=source,
+                destination=destination,
+                snapshots=pack(ids),
+                everything=everything,
+                order=order or (Order.NEWEST if everything else Order.GIVEN),
+                trust_manifest=trust_manifest,
+                prune=prune,
+                budget=budget or Budget(),
+                concurrency=concurrency,
+                dry_run=dry_run,
+            )
         )
-        with self._answering():
-            self._ledger.create(request)
-            submit_plan(self._app, request)
-        return request.job_id
+
+    def resume(self, job_id: str) -> str | None:
+        """
+        Queue a job that does what is left of another that has ended; return its id, None if nothing is left.
+
+        What the first one copied is found present. Raises `JobRefused` for a job that still goes on.
+        """
+        request, status = self._ended(job_id)
+        if status.dry_run:
+            raise JobRefused(f"job {job_id} was a dry run: there is nothing to resume")
+        if status.state is State.DONE:
+            return None
+        ids = [row.id for row in snapshot_rows(self._ledger, job_id) if row.state in ("pending", "failed")]
+        if not ids and request.everything and not status.snapshots_total:
+            # It ended before the source was listed.
+            return self._queue(self._again(request, resumes=job_id))
+        return self._queue(self._only(request, ids, resumes=job_id))
+
+    def retry(self, job_id: str) -> str:
+        """
+        Queue a job that copies just the objects that failed in another, and publishes what becomes whole.
+
+        Raises `JobRefused` for a job that goes on, that was not brought to its end, or in which nothing failed.
+        """
+        request, status = self._ended(job_id)
+        if status.state is State.DONE:
+            raise JobRefused(f"job {job_id} is done: nothing failed in it")
+        unaccounted = self._ledger.unaccounted(job_id, PLAN, range(status.batches_total))
+        if unaccounted or not status.failed:
+            raise JobRefused(
+                f"job {job_id} ended as {status.state} before all of its objects were tried; use: snapferry resume"
+                f" {job_id}"
+            )
+        ids = [row.id for row in snapshot_rows(self._ledger, job_id) if row.state != "published"]
+        return self._queue(self._only(request, ids, retries=job_id))
 
     def status(self, job_id: str) -> JobStatus:
-        """Return where the job stands now. Raises `workers.ledger.UnknownJob`."""
-        return self._ledger.status(job_id)
+        """Return where the job stands now."""
+        with self._answering():
+            return self._ledger.status(job_id)
 
-    def failures(self, job_id: str) -> list[Failure]:
-        """Return the objects that could not be copied, the first thousand of them."""
-        return self._ledger.failures(job_id)
+    def snapshots(self, job_id: str) -> list[SnapshotRow]:
+        """Return how each snapshot of the job stands."""
+        with self._answering():
+            return list(snapshot_rows(self._ledger, job_id))
 
-    def cancel(self, job_id: str) -> None:
+    def estimate(self, job_id: str) -> dict[str, Any]:
+        """Return what a dry run, or the check of a budget, found; empty if there was none."""
+        with self._answering():
+            found: dict[str, Any] = json.loads(self._ledger.field(job_id, "estimate") or "{}")
+            return found
+
+    def receipt(self, job_id: str) -> dict[str, Any]:
+        """Return the job's receipt, one JSON document (docs/json.md)."""
+        with self._answering():
+            return receipt(self._ledger, job_id)
+
+    def failures(self, job_id: str, *, places: bool = True) -> Iterator[DeadLetter]:
         """
-        Ask for the job to stop. Running copies stop within seconds; what is copied stays.
+        Yield every object that failed, with the snapshots and paths that it holds up; see `failures.dead_letters`.
 
-        Raises `BrokerUnavailable`. May be called again.
+        Without *places* no store is asked, and only the first thousand are known.
         """
         with self._answering():
-            self._ledger.cancel(job_id)
+            yield from (
+                dead_letters(self._ledger, job_id) if places else without_places(self._ledger, job_id)
+            )
 
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except (RedisError, OperationalError) as error:
-            raise BrokerUnavailable(
-                f"the broker at {shown(self._broker)} does not take it: {type(error).__name__}: {error}"
-            ) from error
+    def failed_by_class(self, job_id: str) -> dict[str, int]:
+        """Return how many objects failed, by the class of their errors."""
+        with self._answering():
+            return self._ledger.failed_by_class(job_id)
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """
+        Ask for the job to stop; return its status. Running copies stop within seconds; what is copied stays.
+
+        May be called again; a job that has ended stays as it is.
+        """
+        with self._answering():
+            if not self._ledger.cancel(job_id).final:
+                look_after(self._app, job_id, "cancel")
+            return self._ledger.status(job_id)
+
+    def pause(self, job_id: str) -> JobStatus:
+        """Hold the job's hand-out of batches; those that run come to their end. May be called again."""
+        with self._answering():
+            self._ledger.pause(job_id, paused=True)
+            return self._ledger.status(job_id)
+
+    def unpause(self, job_id: str) -> JobStatus:
+        """Let a paused job go on. May be called again."""
+        with self._answering():
+            if not self._ledger.pause(job_id, paused=False).final:
+                look_after(self._app, job_id, "continue")
+            return self._ledger.status(job_id)
+
+    def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:
+        """Return the latest jobs, of one *state* or of all, at most *limit*."""
+        found: list[JobStatus] = []
+        with self._answering():
+            for job_id in self._ledger.job_ids():
+                if len(found) >= limit:
+                    break
+                try:
+                    status = self._ledger.status(job_id)
+                except UnknownJob:
+                    self._ledger.forget(job_id)
+                    continue
+                if state is None or status.state is state:
+                    found.append(status)
+        return found
+
+    def find(self, text: str) -> str:
+        """Return the id of the one job that begins with *text*. Raises `UnknownJob`, and `JobRefused` if several do."""
+        with self._answering():
+            found = [job_id for job_id in self._ledger.job_ids() if job_id.startswith(text)]
+        if len(found) > 1 and text not in found:
+            raise JobRefused(f"{text} is the beginning of {len(found)} jobs; give more of it")
+        if not found or not text:
+            raise UnknownJob(text)
+        return text if text in found else found[0]
 
     def wait(
         self,
@@ -120,6 +233,7 @@ class Jobs:
         *,
         check: Callable[[], None] = lambda: None,
         timeout_s: float | None = None,
+        poll_s: float = POLL_S,
     ) -> JobStatus:
         """
         Return the job's final status, calling *watch* with each status on the way.
@@ -133,7 +247,7 @@ class Jobs:
         while True:
             check()
             try:
-                status = self.status(job_id)
+                status = self._ledger.status(job_id)
             except OUTAGE as error:
                 if time.monotonic() - last_seen > OUTAGE_S:
                     raise BrokerUnavailable(
@@ -145,7 +259,57 @@ class Jobs:
             watch(status)
             if status.state.final or (timeout_s is not None and last_seen - began > timeout_s):
                 return status
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
+
+    def _request(self, **fields: Any) -> JobRequest:
+        return JobRequest(
+            job_id=str(uuid.uuid4()),
+            batch_objects=self._settings.batch_objects,
+            batch_bytes=self._settings.batch_bytes,
+            window_batches=self._settings.window_batches,
+            **fields,
+        )
+
+    def _again(self, request: JobRequest, **changed: Any) -> JobRequest:
+        kept = {name: getattr(request, name) for name in _KEPT_AGAIN}
+        return self._request(**(kept | changed))
+
+    def _only(self, request: JobRequest, ids: Sequence[str], **changed: Any) -> JobRequest:
+        """Return a request for what is left of another: *ids*, which are in its order already."""
+        return self._again(request, snapshots=pack(ids), everything=False, order=Order.GIVEN, **changed)
+
+    def _queue(self, request: JobRequest) -> str:
+        with self._answering():
+            self._ledger.create(request)
+            submit_plan(self._app, request)
+        return request.job_id
+
+    def _ended(self, job_id: str) -> tuple[JobRequest, JobStatus]:
+        with self._answering():
+            status = self._ledger.status(job_id)
+            if not status.state.final:
+                raise JobRefused(f"job {job_id} goes on ({status.state}); cancel it first, or watch it")
+            try:
+                return self._ledger.request(job_id), status
+            except ValidationError:
+                raise JobRefused(
+                    f"job {job_id} was submitted by another version of snapferry; submit it again"
+                ) from None
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OperationalError) as error:
+            raise BrokerUnavailable(
+                f"the broker at {shown(self._broker)} does not take it: {type(error).__name__}: {error}"
+            ) from error
+
+
+# What a job that resumes or retries another has of it.
+_KEPT_AGAIN = (
+    "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency",
+)  # fmt: skip
 
 
 def store_pair(

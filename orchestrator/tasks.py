@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from stores.errors import StoreError
 from workers.connection import OUTAGE
-from workers.ledger import MAX_STEPS, Ledger, UnknownJob
+from workers.ledger import Ledger, UnknownJob
 from workers.settings import Settings
 from workers.tasks import again, ledger_of
 
-from .drive import conclude_job, fail_job, plan_job
+from .drive import drive_job, fail_job
+from .prepare import SourceChanged
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +36,26 @@ RETRY_BASE_S = 2
 
 
 def register(app: Celery, settings: Settings) -> None:
-    """Add the orchestrator's tasks to *app*."""
+    """Add the orchestrator's tasks to *app*: three names for the same look at a job, by what it is for."""
+
+    def look(task: Task, job_id: str) -> str:
+        ledger = ledger_of(settings)
+        return run_step(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
 
     @app.task(shared=False, name="snapferry.plan_job", bind=True, max_retries=MAX_RETRIES)
     def plan(self: Task, job_id: str) -> str:
-        ledger = ledger_of(settings)
-        return run_step(self, ledger, job_id, "plan", lambda: plan_job(app, ledger, job_id))
+        return look(self, job_id)
 
-    @app.task(shared=False, name="snapferry.commit_snapshot", bind=True, max_retries=MAX_RETRIES)
-    def commit(self: Task, job_id: str, turn: int) -> str:
-        ledger = ledger_of(settings)
-        return run_step(self, ledger, job_id, "commit", lambda: conclude_job(app, ledger, job_id, turn))
+    @app.task(shared=False, name="snapferry.commit_snapshots", bind=True, max_retries=MAX_RETRIES)
+    def commit(self: Task, job_id: str) -> str:
+        return look(self, job_id)
+
+    @app.task(shared=False, name="snapferry.look_after_job", bind=True, max_retries=MAX_RETRIES)
+    def look_after(self: Task, job_id: str) -> str:
+        return look(self, job_id)
 
 
-def run_step(task: Any, ledger: Ledger, job_id: str, name: str, step: Callable[[], str]) -> str:
+def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
     """
     Run one step of a job; return what it did, in words.
 
@@ -57,19 +64,6 @@ def run_step(task: Any, ledger: Ledger, job_id: str, name: str, step: Callable[[
     failed, with its reason in the ledger, so no job is left without an end.
     """
     try:
-        return _run_step(task, ledger, job_id, name, step)
-    finally:
-        ledger.end_step(job_id, name)
-
-
-def _run_step(task: Any, ledger: Ledger, job_id: str, name: str, step: Callable[[], str]) -> str:
-    try:
-        if not ledger.begin_step(job_id, name):
-            reason = (
-                f"its {name} was begun {MAX_STEPS} times and never ended; do orchestrators run out of memory?"
-            )
-            fail_job(ledger, job_id, reason)
-            return f"failed: {reason}"
         return step()
     except BROKER_TROUBLE as error:
         if task.request.retries >= MAX_BROKER_RETRIES:
@@ -82,6 +76,9 @@ def _run_step(task: Any, ledger: Ledger, job_id: str, name: str, step: Callable[
     except ValidationError:
         fail_job(ledger, job_id, "the job was submitted by another version of snapferry; submit it again")
         return "the job is of another version"
+    except SourceChanged as error:
+        fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")
+        return f"failed: {error}"
     except StoreError as error:
         if error.transient and task.request.retries < MAX_RETRIES:
             pause = RETRY_BASE_S * 2**task.request.retries

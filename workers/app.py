@@ -100,7 +100,8 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
         "task_routes": {
             "snapferry.copy_batch": {"queue": COPY_QUEUE},
             "snapferry.plan_job": {"queue": PLAN_QUEUE},
-            "snapferry.commit_snapshot": {"queue": PLAN_QUEUE},
+            "snapferry.commit_snapshots": {"queue": PLAN_QUEUE},
+            "snapferry.look_after_job": {"queue": PLAN_QUEUE},
         },
         "enable_utc": True,
         "timezone": "UTC",

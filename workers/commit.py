@@ -1,5 +1,5 @@
 """
-Publish a snapshot: the last step, and the only one that writes a manifest.
+Publish snapshots: the last step, and the only one that writes manifests.
 
 Presence of every object is asked from the destination itself, whatever any
 ledger, queue or earlier answer says.
@@ -7,21 +7,76 @@ ledger, queue or earlier answer says.
 
 from __future__ import annotations
 
-from stores.errors import ManifestIncomplete
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stores.errors import StoreError
 from stores.snapshot_store import SnapshotStore
 
 
-def publish_snapshot(source: SnapshotStore, destination: SnapshotStore, snapshot_id: str) -> tuple[str, ...]:
-    """
-    Publish *snapshot_id* at *destination* if every object of it is there.
+class Ended(StrEnum):
+    """How a snapshot of a job ended."""
 
-    Returns the addresses that are absent: none means that the manifest is
-    published and was read back; otherwise nothing was written. Raises
-    `StoreError`. May be called again, also at the same time as itself.
+    PUBLISHED = "published"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class SnapshotEnd:
     """
-    with source.read_manifest(snapshot_id) as manifest:
-        try:
-            destination.publish(manifest)
-        except ManifestIncomplete as error:
-            return error.missing
-    return ()
+    What came of publishing a snapshot.
+
+    *failed*: how many of its objects are known not to be copied; *missing*: the addresses that are absent at the
+    destination, though nothing failed; *reason*: why its manifest could not be written, in words; *trouble*: a
+    passing reason, so that it has not ended yet.
+    """
+
+    state: Ended = Ended.PUBLISHED
+    failed: int = 0
+    missing: tuple[str, ...] = ()
+    reason: str = ""
+    trouble: StoreError | None = None
+
+
+def publish_snapshots(
+    source: SnapshotStore,
+    destination: SnapshotStore,
+    snapshot_ids: Sequence[str],
+    failed: Collection[str] = (),
+) -> dict[str, SnapshotEnd]:
+    """
+    Publish those of *snapshot_ids* at *destination* of which every object is there; say how each ended.
+
+    A snapshot that names one of the *failed* addresses is left alone. The
+    destination is asked once for all objects of the others together. Raises
+    `StoreError` where a store gives no answer at all; then some may be
+    published. May be called again, also at the same time as itself.
+    """
+    ends: dict[str, SnapshotEnd] = {}
+    if failed:
+        for snapshot_id in snapshot_ids:
+            try:
+                with source.read_manifest(snapshot_id) as manifest:
+                    blocking = sum(address in failed for address in manifest.objects())
+            except StoreError as error:
+                ends[snapshot_id] = _end_by(error)
+                continue
+            if blocking:
+                reason = f"{blocking} of its objects could not be copied"
+                ends[snapshot_id] = SnapshotEnd(Ended.FAILED, failed=blocking, reason=reason)
+    whole = [snapshot_id for snapshot_id in snapshot_ids if snapshot_id not in ends]
+    for snapshot_id, published in destination.publish_all(source, whole).items():
+        if published.error is not None:
+            ends[snapshot_id] = _end_by(published.error)
+        else:
+            ends[snapshot_id] = SnapshotEnd(missing=published.missing)
+    return ends
+
+
+def _end_by(error: StoreError) -> SnapshotEnd:
+    return SnapshotEnd(
+        Ended.FAILED,
+        reason=f"{type(error).__name__}: {error}"[:300],
+        trouble=error if error.transient else None,
+    )

@@ -21,20 +21,24 @@ def short(identifier: str) -> str:
     return identifier[:8]
 
 
-def describe_job(job_id: str, snapshot_id: str) -> str:
-    """Return the head of every task's description: the job, to search for, and the snapshot."""
-    return f"job {short(job_id)} · {snapshot_id[:6]}…"
+def describe_snapshots(first: str, count: int | None) -> str:
+    """Return snapshots in words: the head of the *first* one's id, how many others; None: all of the source."""
+    if count is None:
+        return "every snapshot"
+    others = f" and {count - 1} more" if count > 1 else ""
+    return f"{first[:6]}…{others}" if count else "no snapshot"
 
 
-def describe_batch(batch: BatchMessage, snapshot_id: str, batches: int) -> str:
+def describe_job(job_id: str, first: str, count: int | None) -> str:
+    """Return the head of a task's description: the job, to search for, and its snapshots."""
+    return f"job {short(job_id)} · {describe_snapshots(first, count)}"
+
+
+def describe_batch(batch: BatchMessage, snapshots: str, batches: int) -> str:
     """Return a batch in words: whose it is, which of how many, how much it carries."""
-    place = (
-        f"batch {batch.number + 1}/{batches}"
-        if batch.series == "plan"
-        else f"{batch.series} batch {batch.number + 1}"
-    )
+    kind = "batch" if batch.series == "plan" else "healing batch"
     return (
-        f"{describe_job(batch.job_id, snapshot_id)} · {place}"
+        f"job {short(batch.job_id)} · {snapshots} · {kind} {batch.number + 1}/{batches}"
         f" · {len(batch.sizes)} objects · {size(sum(batch.sizes))}"
     )
 

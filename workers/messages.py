@@ -1,53 +1,131 @@
 """
-What crosses the broker.
+What crosses the broker, and what is kept of a job's request.
 
 Messages are small, name stores by URLs that hold no credentials, and carry the
 version of their form: a worker that knows another version refuses them instead
 of guessing. Everything in a message can be read by whoever can read Redis or
 Flower.
+
+Addresses and snapshot ids travel packed: their 32 bytes each, run together, in base64.
 """
 
 from __future__ import annotations
 
-import re
+import base64
+import binascii
+from collections.abc import Iterable
+from enum import StrEnum
 from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stores.address import ADDRESS_LENGTH
 
-_is_hex = re.compile(r"[0-9a-f]*").fullmatch
+VERSION: Final = 2
 
-VERSION: Final = 1
+_DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
 
 
-class StoreRef(BaseModel):
-    """A store by its URL; *objects_url* where its objects are in another pool."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreRef(_Part):
+    """A store by its URL; *objects_url* where its objects are in another pool."""
 
     url: str
     objects_url: str | None = None
 
 
+class Order(StrEnum):
+    """Which snapshot of a job is brought first: as they were given, the newest manifest, or the fewest bytes."""
+
+    GIVEN = "given"
+    NEWEST = "newest"
+    SMALLEST = "smallest"
+
+
+class Prune(_Part):
+    """
+    Which manifests a mirror deletes: those at the destination that the source does not have.
+
+    More than *max_delete* (None: no limit), or all of them because the source lists none, and nothing is
+    deleted; *force* allows the latter.
+    """
+
+    max_delete: int | None = Field(default=None, ge=0)
+    force: bool = False
+
+
+class Price(_Part):
+    """
+    What requests to the stores whose URL begins with *store* cost, and the bytes read from them.
+
+    *requests* by the S3 operation's name, for 1,000 of them; *egress* for 10**9 bytes read. All in one currency.
+    """
+
+    store: str
+    requests: dict[str, float] = Field(default_factory=dict)
+    egress: float = Field(default=0.0, ge=0)
+
+
+class Budget(_Part):
+    """What a job may copy and spend at most; None: no limit. *max_cost* in *currency* needs *prices*."""
+
+    max_objects: int | None = Field(default=None, ge=0)
+    max_bytes: int | None = Field(default=None, ge=0)
+    max_cost: float | None = Field(default=None, ge=0)
+    currency: str = ""
+    prices: tuple[Price, ...] = ()
+
+    @property
+    def limited(self) -> bool:
+        """Say whether there is any limit."""
+        return (self.max_objects, self.max_bytes, self.max_cost) != (None, None, None)
+
+
 class JobRequest(_Message):
-    """A job as it was asked for. The plan follows from it and the source's manifest alone."""
+    """
+    A job as it was asked for.
+
+    *snapshots* are the packed ids, none if *everything* the source lists is
+    meant. A job that *retries* another brings only the objects that failed in it.
+    """
 
     job_id: str
-    snapshot_id: str
+    snapshots: str = ""
+    everything: bool = False
     source: StoreRef
     destination: StoreRef
+    order: Order = Order.GIVEN
+    trust_manifest: bool = False
+    prune: Prune | None = None
+    budget: Budget = Budget()
+    dry_run: bool = False
+    resumes: str = ""
+    retries: str = ""
     concurrency: int | None = Field(None, ge=1, le=1024)
     """Objects in flight within one batch; None leaves it to the stores."""
-    dry_run: bool = False
     batch_objects: int = Field(ge=1)
     batch_bytes: int = Field(ge=1)
+    window_batches: int = Field(512, ge=1)
+    """Batches that are queued at once."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        unpack(self.snapshots)
+        return self
+
+    @property
+    def snapshot_ids(self) -> list[str]:
+        """The ids as they were given."""
+        return unpack(self.snapshots)
 
 
 class BatchMessage(_Message):
@@ -55,9 +133,10 @@ class BatchMessage(_Message):
     A batch of objects to copy.
 
     *series* and *number* identify it in the ledger: ``plan`` for the batches
-    of the plan, ``heal-N`` for objects that the commit's re-check missed.
-    *addresses* is all addresses run together, 64 characters each; *sizes* are
-    the advisory sizes in bytes, in the same order.
+    of the plan, ``heal-G-N`` for objects of group G that the commit's re-check
+    missed. *addresses* are packed; *sizes* are the advisory sizes in bytes, in
+    the same order. *positions* are the objects' places in the plan: the first
+    one's alone where they follow each other.
     """
 
     job_id: str
@@ -67,18 +146,41 @@ class BatchMessage(_Message):
     destination: StoreRef
     addresses: str
     sizes: tuple[int, ...]
+    positions: tuple[int, ...]
     concurrency: int | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(self.addresses) != ADDRESS_LENGTH * len(self.sizes):
+        if len(unpack(self.addresses)) != len(self.sizes):
             raise ValueError("addresses and sizes do not match")
-        if not _is_hex(self.addresses):
-            raise ValueError("addresses are not lowercase hex")
+        if len(self.positions) not in (1, len(self.sizes)):
+            raise ValueError("positions and sizes do not match")
         return self
 
     def objects(self) -> dict[str, int]:
         """Return address -> advisory size."""
-        starts = range(0, len(self.addresses), ADDRESS_LENGTH)
-        found = (self.addresses[at : at + ADDRESS_LENGTH] for at in starts)
-        return dict(zip(found, self.sizes, strict=True))
+        return dict(zip(unpack(self.addresses), self.sizes, strict=True))
+
+    def places(self) -> dict[str, int]:
+        """Return address -> place in the plan."""
+        addresses = unpack(self.addresses)
+        places = self.positions
+        if len(places) != len(addresses):
+            places = tuple(range(places[0], places[0] + len(addresses)))
+        return dict(zip(addresses, places, strict=True))
+
+
+def pack(addresses: Iterable[str]) -> str:
+    """Return *addresses* packed."""
+    return base64.b64encode(bytes.fromhex("".join(addresses))).decode()
+
+
+def unpack(packed: str) -> list[str]:
+    """Return the addresses that were packed. Raises ValueError for what `pack` does not return."""
+    try:
+        digits = base64.b64decode(packed, validate=True).hex()
+    except binascii.Error as error:
+        raise ValueError(f"addresses are not packed: {error}") from None
+    if len(digits) % ADDRESS_LENGTH:
+        raise ValueError(f"packed addresses are not {_DIGEST_BYTES} bytes each")
+    return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]

@@ -23,6 +23,7 @@ from stores.urls import open_store
 
 from .connection import client
 from .describe import describe_outcome
+from .heartbeat import Heartbeat
 from .ledger import Ledger
 from .messages import BatchMessage
 from .settings import Settings
@@ -55,12 +56,14 @@ def register(app: Celery, settings: Settings) -> None:
 
     @app.task(shared=False, name="snapferry.copy_batch", bind=True, max_retries=MAX_RETRIES)
     def copy(self: Task[..., Any], message: dict[str, Any]) -> str:
+        ledger = ledger_of(settings)
         try:
             batch = BatchMessage.model_validate(message)
         except ValidationError as error:
             reason = f"not a message of this version: {error.error_count()} faults"
+            ledger.wait(*_whose(message), STEP_ASIDE_S)
             raise again(self, STEP_ASIDE_S, reason, max_retries=MAX_UNREADABLE) from None
-        return run_batch(self, batch, ledger_of(settings))
+        return run_batch(self, batch, ledger)
 
 
 def ledger_of(settings: Settings) -> Ledger:
@@ -77,8 +80,9 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
     passes are left, and when another worker is busy with the batch. After the
     last pass objects are accounted as failed.
     """
-    # The task's own number tells two deliveries in one process apart.
-    holder = f"{identity()}#{next(_runs)}"
+    # The run's own number tells two deliveries in one process apart.
+    worker = str(getattr(task.request, "hostname", None) or "")
+    holder = f"{identity()}#{next(_runs)}@{worker}"
     begun = ledger.begin(batch, holder)
     if begun.holder and is_dead(begun.holder.partition("#")[0]):
         begun = ledger.begin(batch, holder, instead_of=begun.holder)
@@ -86,34 +90,41 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         return "was already done"
     if begun.stopped:
         return "not needed: the job was cancelled or has ended"
+    if begun.paused:
+        return "held: the job is paused"
     if begun.holder:
         raise _step_aside(task)
     if begun.times > MAX_BEGUN:
         outcome = BatchOutcome(
             failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
         )
-        ledger.account(batch, outcome)
-        return describe_outcome(outcome, 0.0)
-    try:
-        return _run(task, batch, ledger, holder)
-    finally:
+        ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
         ledger.release(batch, holder)
-
-
-def _run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, holder: str) -> str:
-    started = time.monotonic()
+        return describe_outcome(outcome, 0.0)
+    pause = 0
     try:
-        with _Report(batch, ledger, holder) as report:
-            outcome = _copy(batch, report)
+        outcome, seconds = _run(batch, ledger, holder)
+        if outcome.transient_failures and task.request.retries < MAX_RETRIES:
+            pause = RETRY_BASE_S * 2**task.request.retries
+            first = next(failure for failure in outcome.failures if failure.transient)
+            log.warning(
+                "job %s: batch %s retries in %d s: %s", batch.job_id, batch.number, pause, first.detail
+            )
+            raise again(task, pause, first.detail)
+        ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
     except Cancelled:
         return "not needed: the job was cancelled or has ended"
-    if outcome.transient_failures and task.request.retries < MAX_RETRIES:
-        first = next(failure for failure in outcome.failures if failure.transient)
-        pause = RETRY_BASE_S * 2**task.request.retries
-        log.warning("job %s: batch %s retries in %d s: %s", batch.job_id, batch.number, pause, first.detail)
-        raise again(task, pause, first.detail)
-    ledger.account(batch, outcome)
-    return describe_outcome(outcome, time.monotonic() - started)
+    finally:
+        ledger.release(batch, holder, again_in_s=pause)
+    return describe_outcome(outcome, seconds)
+
+
+def _run(batch: BatchMessage, ledger: Ledger, holder: str) -> tuple[BatchOutcome, float]:
+    """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
+    started = time.monotonic()
+    with _Report(batch, ledger, holder) as report:
+        outcome = _copy(batch, report)
+    return outcome, time.monotonic() - started
 
 
 def again(task: Any, pause: float, reason: object, *, max_retries: int = MAX_RETRIES) -> Exception:
@@ -136,6 +147,12 @@ def _step_aside(task: Task[..., Any]) -> Exception:
     task.signature_from_request(countdown=STEP_ASIDE_S, retries=request.retries, **words).apply_async()
     aside: Exception = Retry("another worker is busy with this batch", when=STEP_ASIDE_S)
     return aside
+
+
+def _whose(message: object) -> tuple[str, str]:
+    """Return the job and the name of a batch of another version, as far as they can be told."""
+    found = message if isinstance(message, dict) else {}
+    return str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
 
 
 def _copy(batch: BatchMessage, report: _Report) -> BatchOutcome:
@@ -172,19 +189,17 @@ class _Report:
         self._bytes = 0
         self._due = time.monotonic() + REPORT_EVERY_S
         self._stop = False
-        self._ended = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heart = Heartbeat(self._beat, HEARTBEAT_S)
 
     def __enter__(self) -> Self:
-        self._heart.start()
+        self._heart.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._heart.join()
+    def __exit__(self, *raised: object) -> None:
+        self._heart.__exit__(*raised)
 
-    def begin(self, needed: int, needed_bytes: int) -> None:
-        self._ledger.need(self._batch, objects=needed, size_bytes=needed_bytes)
+    def begin(self, needed: list[str]) -> None:
+        self._ledger.need(self._batch, needed)
 
     def advance(self, objects: int, size_bytes: int) -> None:
         with self._lock:
@@ -206,10 +221,9 @@ class _Report:
             self._stop = True
 
     def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT_S):
-            try:
-                self._tell()
-            except RedisError as error:
-                log.warning(
-                    "job %s: cannot report on batch %s: %s", self._batch.job_id, self._batch.number, error
-                )
+        try:
+            self._tell()
+        except RedisError as error:
+            log.warning(
+                "job %s: cannot report on batch %s: %s", self._batch.job_id, self._batch.number, error
+            )

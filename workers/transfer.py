@@ -31,8 +31,8 @@ class Cancelled(Exception):
 class Progress(Protocol):
     """Told how a batch gets on; `advance` from several threads."""
 
-    def begin(self, needed: int, needed_bytes: int) -> None:
-        """Note how many objects, of how many planned bytes, are to be copied; called once, before the first is."""
+    def begin(self, needed: list[str]) -> None:
+        """Note which objects are to be copied; called once, before the first is."""
 
     def advance(self, objects: int, size_bytes: int) -> None:
         """
@@ -106,7 +106,7 @@ def copy_batch(
     needed = destination.objects_needed(objects)
     outcome.present = len(objects) - len(needed)
     outcome.needed_bytes = sum(objects[address] for address in needed)
-    progress.begin(len(needed), outcome.needed_bytes)
+    progress.begin(needed)
     progress.advance(outcome.present, sum(objects.values()) - outcome.needed_bytes)
 
     flights = min(concurrency or max(source.concurrency, destination.concurrency), len(needed))

@@ -1,0 +1,190 @@
+"""
+From what was asked for to a plan: which snapshots, in which order, and what of them is planned.
+
+What the stores answer is frozen in the ledger, because the plan must come out
+the same when another orchestrator computes it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from stores.errors import (
+    AccessDenied,
+    IntegrityError,
+    KeyMissing,
+    ManifestSyntaxError,
+    StoreFault,
+)
+from stores.snapshot_store import SnapshotStore
+from workers.ledger import Ledger, set_bits
+from workers.messages import JobRequest, Order, pack, unpack
+
+from .plan import Plan, Planner
+
+PLANNED, TRUSTED, UNREADABLE = ".", "t", "x"
+
+# What can be wrong with one manifest and say nothing of the others.
+OF_ONE = (AccessDenied, IntegrityError, KeyMissing, ManifestSyntaxError, StoreFault)
+
+# Reasons are kept for so many unreadable manifests of a job.
+REASONS_KEPT = 100
+
+# Plans of so many objects in all are remembered by a process, and the last one anyway.
+REMEMBERED_OBJECTS = 1_000_000
+
+_remembered: OrderedDict[str, Plan] = OrderedDict()
+
+
+class SourceChanged(Exception):
+    """The source no longer has what the plan was made of; the message says what."""
+
+
+@dataclass
+class Snapshots:
+    """
+    The snapshots of a job, in its order.
+
+    *kinds* has a letter for each: planned, trusted (its manifest is at the
+    destination and that is taken for enough), or unreadable; *reasons* says why, index -> words.
+    """
+
+    ids: list[str]
+    kinds: str = ""
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def of(self, kind: str) -> list[int]:
+        """Return the indexes of the snapshots of a kind."""
+        return [index for index, found in enumerate(self.kinds) if found == kind]
+
+
+def read_snapshots(ledger: Ledger, job_id: str) -> Snapshots:
+    """Return what `prepare` froze."""
+    reasons = json.loads(ledger.field(job_id, "reasons") or "{}")
+    return Snapshots(
+        unpack(ledger.field(job_id, "ids")),
+        ledger.field(job_id, "kinds"),
+        {int(index): reason for index, reason in reasons.items()},
+    )
+
+
+def prepare(
+    ledger: Ledger, request: JobRequest, source: SnapshotStore, destination: SnapshotStore
+) -> tuple[Snapshots, Plan]:
+    """
+    Choose and order the snapshots, read their manifests, and plan.
+
+    Raises `StoreError` where a store gives no answer, and where the only
+    snapshot of a job has no manifest that can be used: of several, such a one
+    is left out, as unreadable. Nothing was recorded then.
+    """
+    snapshots = Snapshots(_ordered(request, source))
+    trusted = destination.manifests_present(snapshots.ids) if request.trust_manifest else set()
+    planner = _planner(ledger, request)
+    for index, snapshot_id in enumerate(snapshots.ids):
+        if snapshot_id in trusted:
+            snapshots.kinds += TRUSTED
+            continue
+        try:
+            with source.read_manifest(snapshot_id) as manifest:
+                objects = manifest.objects()
+        except OF_ONE as error:
+            if len(snapshots.ids) == 1:
+                raise
+            snapshots.kinds += UNREADABLE
+            if len(snapshots.reasons) < REASONS_KEPT:
+                snapshots.reasons[index] = f"{type(error).__name__}: {error}"[:300]
+            continue
+        snapshots.kinds += PLANNED
+        planner.add(index, objects)
+    plan = planner.finish()
+    _remember(request.job_id, plan)
+    return snapshots, plan
+
+
+def freeze(snapshots: Snapshots) -> dict[str, str | float]:
+    """Return the fields of a job's record that hold its snapshots."""
+    return {
+        "ids": pack(snapshots.ids),
+        "kinds": snapshots.kinds,
+        "reasons": json.dumps(snapshots.reasons),
+        "snapshots_total": len(snapshots.ids),
+        "first_snapshot": snapshots.ids[0] if snapshots.ids else "",
+        "trusted": snapshots.kinds.count(TRUSTED),
+        "unpublished": snapshots.kinds.count(UNREADABLE),
+    }
+
+
+def recall(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> tuple[Snapshots, Plan]:
+    """
+    Return the snapshots and the plan of a job that was prepared before, maybe elsewhere.
+
+    Raises `StoreError`, and `SourceChanged` where the source lost a manifest since.
+    """
+    snapshots = read_snapshots(ledger, request.job_id)
+    plan = _remembered.get(request.job_id)
+    if plan is None:
+        planner = _planner(ledger, request)
+        for index in snapshots.of(PLANNED):
+            try:
+                with source.read_manifest(snapshots.ids[index]) as manifest:
+                    planner.add(index, manifest.objects())
+            except OF_ONE as error:
+                raise SourceChanged(f"the source changed while the job ran: {error}") from error
+        plan = planner.finish()
+    _remember(request.job_id, plan)
+    return snapshots, plan
+
+
+def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> set[str]:
+    """Return the addresses of all objects that failed in a job."""
+    return {plan.address(position) for position in set_bits(ledger.bitmap(job_id, "failed"))}
+
+
+def _planner(ledger: Ledger, request: JobRequest) -> Planner:
+    return Planner(
+        max_objects=request.batch_objects, max_bytes=request.batch_bytes, only=_only(ledger, request)
+    )
+
+
+def _only(ledger: Ledger, request: JobRequest) -> set[str] | None:
+    """Return the objects that a job confines itself to: those that failed in the job that it retries."""
+    if not request.retries:
+        return None
+    from stores.urls import open_store
+
+    retried = ledger.request(request.retries)
+    source = open_store(retried.source.url, retried.source.objects_url)
+    _, plan = recall(ledger, retried, source)
+    return failed_addresses(ledger, request.retries, plan)
+
+
+def _ordered(request: JobRequest, source: SnapshotStore) -> list[str]:
+    """Return the ids of the job's snapshots in its order."""
+    if not request.everything and request.order is Order.GIVEN:
+        return request.snapshot_ids
+    listed = source.list_manifests() if request.everything or request.order is Order.NEWEST else {}
+    ids = list(listed) if request.everything else request.snapshot_ids
+    if request.order is Order.NEWEST:
+        # What the source does not list has no time; that it is missing is found when it is read.
+        return sorted(ids, key=lambda id_: -listed[id_].modified if id_ in listed else 0.0)
+    if request.order is Order.SMALLEST:
+        return sorted(ids, key=lambda id_: _bytes_of(source, id_))
+    return ids
+
+
+def _bytes_of(source: SnapshotStore, snapshot_id: str) -> int:
+    try:
+        with source.read_manifest(snapshot_id) as manifest:
+            return sum(manifest.objects().values())
+    except OF_ONE:
+        return 0
+
+
+def _remember(job_id: str, plan: Plan) -> None:
+    _remembered[job_id] = plan
+    _remembered.move_to_end(job_id)
+    while len(_remembered) > 1 and sum(p.objects for p in _remembered.values()) > REMEMBERED_OBJECTS:
+        _remembered.popitem(last=False)

@@ -1,0 +1,156 @@
+"""The ledger as a worker sees it: batches begun, on their way, and accounted for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, Final
+
+import redis
+
+from ..messages import BatchMessage
+from ..transfer import BatchOutcome, Failure
+from . import scripts
+from .keys import PLAN, done, key, keys, name_of
+from .state import Begun, FailedObject
+
+# The list of failures keeps this many; which objects failed is known exactly whatever its length.
+FAILURES_KEPT: Final = 1000
+
+# A running batch is leased to its worker for this long; the worker renews the lease well before.
+LEASE_S: Final = 30
+
+# A batch that waits for another try has its lease for so much longer than the wait.
+GRACE_S: Final = 20
+
+
+class BatchLedger:
+    """
+    The part of the ledger that workers write, on one Redis server.
+
+    Every method may be called again with the same arguments and changes
+    nothing by it, but `begin`, which counts its calls. All raise
+    `redis.exceptions.RedisError` once the client's patience with an outage is
+    at its end; whether the last write happened is then unknown.
+    """
+
+    def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
+        self._redis = client
+        self._expires_s = expires_s
+        self._scripts: dict[str, Any] = {}
+
+    def _run(self, script: str, keys: list[str], arguments: list[str | float]) -> Any:
+        found = self._scripts.get(script)
+        if found is None:
+            found = self._scripts[script] = self._redis.register_script(script)
+        return found(keys=keys, args=arguments)
+
+    def begin(self, batch: BatchMessage, holder: str, *, instead_of: str = "") -> Begun:
+        """
+        Lease *batch* to *holder* for `LEASE_S` seconds, unless it wants no more work or another has it.
+
+        *instead_of* names a holder that is known to be dead: its lease is taken over. `progress` renews a lease.
+        """
+        parts = keys(batch.job_id, "begun", "leases", "holders", "held")
+        arguments: list[str | float] = [batch.number, name_of(batch), self._expires_s]
+        arguments += [holder, instead_of, LEASE_S]
+        said, other, times = self._run(
+            scripts.BEGIN, [key(batch.job_id), done(batch.job_id, batch.series), *parts], arguments
+        )
+        return Begun(
+            accounted=said == "accounted",
+            stopped=said == "stopped",
+            paused=said == "paused",
+            holder=str(other),
+            times=int(times),
+        )
+
+    def release(self, batch: BatchMessage, holder: str, *, again_in_s: float = 0) -> None:
+        """
+        Give the lease of *batch* back: its worker lives, so this beginning is no sign of a deadly batch.
+
+        *again_in_s* seconds later the batch is to be begun again, by a message that is on its way already.
+        """
+        waits = again_in_s + GRACE_S if again_in_s else 0
+        self._run(
+            scripts.RELEASE,
+            keys(batch.job_id, "leases", "holders", "begun"),
+            [holder, name_of(batch), waits, self._expires_s],
+        )
+
+    def wait(self, job_id: str, name: str, seconds: float) -> None:
+        """Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later."""
+        arguments: list[str | float] = [name, seconds + GRACE_S, self._expires_s]
+        self._run(scripts.WAIT, [key(job_id), *keys(job_id, "leases", "holders")], arguments)
+
+    def need(self, batch: BatchMessage, needed: list[str]) -> None:
+        """Note which addresses this delivery of *batch* found missing, before it copies any of them."""
+        if batch.series != PLAN:
+            return
+        places, sizes = batch.places(), batch.objects()
+        arguments: list[str | float] = [name_of(batch), self._expires_s]
+        for address in needed:
+            arguments += [places[address], sizes[address]]
+        self._run(scripts.NEED, keys(batch.job_id, "needed", "copied"), arguments)
+
+    def progress(self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int) -> bool:
+        """Note how far *holder* is with a batch, of its own plan; renew its lease; say whether it should stop."""
+        parts = keys(batch.job_id, "running", "leases", "holders")
+        arguments: list[str | float] = [batch.number, name_of(batch), objects, size_bytes]
+        arguments += [self._expires_s, holder, LEASE_S]
+        return bool(
+            self._run(
+                scripts.PROGRESS,
+                [key(batch.job_id), done(batch.job_id, batch.series), *parts],
+                arguments,
+            )
+        )
+
+    def account(
+        self, batch: BatchMessage, outcome: BatchOutcome, *, attempts: int = 1, worker: str = ""
+    ) -> bool:
+        """
+        Count how *batch* ended; False if it was counted before or the job has ended, and then nothing changes.
+
+        *attempts* and *worker* are kept with the objects that failed. To be
+        called only when everything that the outcome says is durable.
+        """
+        parts = ("running", "failures", "needed", "copied", "failed", "classes", "begun")
+        places = batch.places()
+        failures = outcome.failures
+        arguments: list[str | float] = [
+            batch.number,
+            name_of(batch),
+            int(batch.series == PLAN),
+            len(batch.sizes),
+            sum(batch.sizes),
+            outcome.copied,
+            outcome.bytes_copied,
+            outcome.needed_bytes,
+            self._expires_s,
+            FAILURES_KEPT,
+            len(failures),
+            *(places[failure.address] for failure in failures),
+            *(failure.error for failure in failures),
+            *(_kept(failure, attempts, worker) for failure in failures[:FAILURES_KEPT]),
+        ]
+        return bool(
+            self._run(
+                scripts.ACCOUNT,
+                [key(batch.job_id), done(batch.job_id, batch.series), *keys(batch.job_id, *parts)],
+                arguments,
+            )
+        )
+
+    def failures(self, job_id: str) -> list[FailedObject]:
+        """Return the objects that failed, the first `FAILURES_KEPT` of them."""
+        found = []
+        for line in self._redis.lrange(key(job_id, "failures"), 0, -1):
+            record = json.loads(line)
+            attempts, worker = record.pop("attempts"), record.pop("worker")
+            found.append(FailedObject(Failure(**record), attempts, worker))
+        return found
+
+
+def _kept(failure: Failure, attempts: int, worker: str) -> str:
+    return json.dumps(asdict(failure) | {"attempts": attempts, "worker": worker})

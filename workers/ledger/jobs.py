@@ -1,0 +1,310 @@
+"""The ledger as an orchestrator and an operator see it: jobs, their state, and what they came to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import redis
+from redis.client import NEVER_DECODE
+
+from ..messages import JobRequest
+from . import scripts
+from .batches import LEASE_S, BatchLedger
+from .keys import INDEX, KEPT, OPEN, PLAN, WORKING, done, key, keys
+from .state import JobStatus, Standing, State, UnknownJob
+
+# A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
+MAX_DRIVES: Final = 15
+
+_FIELDS: Final = (
+    "state", "paused", "cancel", "dry_run", "source", "destination", "first_snapshot", "error",
+    "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
+    "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
+    "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
+    "ended_at",
+)  # fmt: skip
+
+
+class Ledger(BatchLedger):
+    """The whole ledger. What `BatchLedger` says of calling again and of errors holds here too, but for `drive`."""
+
+    def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
+        super().__init__(client, expires_s=expires_s)
+
+    def create(self, request: JobRequest) -> bool:
+        """Open the record of a job; say whether it is new. An existing one is left as it is."""
+        ids = request.snapshot_ids
+        fields: dict[str, str | float] = {
+            "request": request.model_dump_json(exclude_defaults=False),
+            "source": request.source.url,
+            "destination": request.destination.url,
+            "first_snapshot": ids[0] if ids else "",
+            "snapshots_total": len(ids),
+            "dry_run": int(request.dry_run),
+        }
+        job_id = request.job_id
+        return bool(
+            self._run(scripts.CREATE, [key(job_id), INDEX, OPEN], [job_id, self._expires_s, *_pairs(fields)])
+        )
+
+    def request(self, job_id: str) -> JobRequest:
+        """Return what was asked for. Raises `UnknownJob`, and pydantic's ValidationError for another version."""
+        return JobRequest.model_validate_json(self.field(job_id, "request"))
+
+    def field(self, job_id: str, name: str) -> str:
+        """Return one field of the job's record, "" where it has none. Raises `UnknownJob`."""
+        state, value = self._redis.hmget(key(job_id), ["state", name])
+        if state is None:
+            raise UnknownJob(job_id)
+        return str(value or "")
+
+    def advance(self, job_id: str, state: State, **fields: str | float) -> bool:
+        """
+        Move the job to *state* and set *fields*; say whether the job is still alive for it.
+
+        False means that the job is in a final state already, or unknown. A
+        step that is delivered late does not move the job back: nothing changes
+        then, and the step may go on.
+        """
+        all_keys = [OPEN, key(job_id), done(job_id, PLAN), *keys(job_id, *KEPT, *WORKING)]
+        return bool(
+            self._run(scripts.ADVANCE, all_keys, [job_id, self._expires_s, state.value, *_pairs(fields)])
+        )
+
+    def note(self, job_id: str, **fields: str | float) -> bool:
+        """Set *fields* of a job; False, and nothing is set, if it has ended or is unknown."""
+        return bool(self._run(scripts.NOTE, [key(job_id)], [self._expires_s, *_pairs(fields)]))
+
+    def cancel(self, job_id: str) -> State:
+        """
+        Ask for the job to be cancelled; return its state. Workers see it at their next object, late ones too.
+
+        A job that nobody has begun is cancelled at once. Raises `UnknownJob`.
+        """
+        return self._state(job_id, self._run(scripts.CANCEL, [key(job_id), OPEN], [job_id]))
+
+    def pause(self, job_id: str, *, paused: bool) -> State:
+        """Hold the hand-out of batches, or let it go on; return the job's state. Raises `UnknownJob`."""
+        return self._state(job_id, self._run(scripts.PAUSE, [key(job_id)], [int(paused)]))
+
+    @staticmethod
+    def _state(job_id: str, state: str) -> State:
+        if not state:
+            raise UnknownJob(job_id)
+        return State(state)
+
+    def drive(self, job_id: str, holder: str, *, instead_of: str = "") -> int:
+        """
+        Let *holder* alone drive the job for `LEASE_S` seconds; return how often that was begun and never ended.
+
+        0: another drives it, and will be told by `park` to look again. -1: there is no such job. *instead_of*
+        names a driver that is known to be dead.
+        """
+        return int(self._run(scripts.DRIVE, keys(job_id, "", "driver"), [holder, instead_of, LEASE_S]))
+
+    def driver(self, job_id: str) -> str:
+        """Return who drives the job, empty if nobody does."""
+        return str(self._redis.get(key(job_id, "driver")) or "")
+
+    def keep_driving(self, job_id: str, holder: str) -> None:
+        """Renew the lease of *holder* on the job."""
+        self._run(scripts.KEEP_DRIVING, keys(job_id, "driver"), [holder, LEASE_S])
+
+    def park(self, job_id: str, holder: str, *, look_again: bool = True) -> bool:
+        """Drive the job no longer; True, and the lease is kept, if somebody wanted it driven in the meantime."""
+        arguments: list[str | float] = [holder, LEASE_S, int(look_again)]
+        return bool(self._run(scripts.PARK, keys(job_id, "", "driver"), arguments))
+
+    def standing(self, job_id: str) -> Standing:
+        """Return what decides on the job's next step. Raises `UnknownJob`."""
+        return self._standing(job_id)[0]
+
+    def neglected(self, job_id: str) -> tuple[Standing, bool]:
+        """Return the same, and whether somebody wants the job driven and nobody does. Raises `UnknownJob`."""
+        return self._standing(job_id)
+
+    def _standing(self, job_id: str) -> tuple[Standing, bool]:
+        found = self._run(
+            scripts.STANDING, keys(job_id, "", "leases", "held", "heals", "driver", "holders"), []
+        )
+        if not found:
+            raise UnknownJob(job_id)
+        job, expired, leased, running, held, heals, driven = found
+        turns = {int(group): json.loads(turn) for group, turn in zip(heals[::2], heals[1::2], strict=True)}
+        standing = Standing(
+            state=State(job[0]),
+            paused=bool(job[1]),
+            cancelling=bool(job[2]),
+            handed=int(job[3] or 0),
+            done=int(job[4] or 0),
+            failed=int(job[5] or 0),
+            expired=tuple(expired),
+            held=tuple(held),
+            leased=int(leased),
+            running=int(running),
+            idle_s=float(job[6]),
+            heals={group: (turn, batches) for group, (turn, batches) in turns.items()},
+            stalls=int(job[7] or 0),
+            stalled_done=int(job[8] or 0),
+        )
+        return standing, not driven and job[9] != job[10]
+
+    def driven(self, job_id: str) -> bool:
+        """Say whether somebody drives the job."""
+        return bool(self._redis.exists(key(job_id, "driver")))
+
+    def hand_out_again(self, job_id: str, names: list[str]) -> None:
+        """Note that batches are in the queue again: their leases, if any, are void."""
+        if names:
+            self._run(scripts.HAND_OUT_AGAIN, keys(job_id, "", "leases", "holders", "held"), [*names])
+
+    def queued(self, queue: str, job_id: str) -> bool:
+        """Say whether a task of the job is in a Celery *queue*; looks at every message."""
+        return bool(self._run(scripts.QUEUED, [queue], [f'"root_id": "{job_id}"']))
+
+    def heal(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
+        """Note that *group* is being healed, for the *turn*-th time, by so many batches."""
+        self._redis.hset(key(job_id, "heals"), str(group), json.dumps([turn, batches]))
+        self._redis.expire(key(job_id, "heals"), self._expires_s)
+
+    def unaccounted(self, job_id: str, series: str, batches: range) -> list[int]:
+        """Return the numbers of those of *batches* of a series that are not accounted for."""
+        bits = self._bits(done(job_id, series))
+        return [number for number in batches if not bit(bits, number)]
+
+    def bitmap(self, job_id: str, part: str) -> bytes:
+        """Return a bitmap over the plan's objects: ``copied`` or ``failed``. Bit 0 is the highest of the first byte."""
+        return self._bits(key(job_id, part))
+
+    def _bits(self, name: str) -> bytes:
+        # Not text: the one answer that must come as it is.
+        ask: Any = self._redis.execute_command
+        found: bytes | None = ask("GET", name, **{NEVER_DECODE: []})
+        return found or b""
+
+    def settle(self, job_id: str, group: int, rows: dict[int, list[Any]]) -> None:
+        """Record how snapshots of *group* ended: index -> row."""
+        self._redis.hset(key(job_id, "groups"), str(group), json.dumps(rows, separators=(",", ":")))
+        self._redis.expire(key(job_id, "groups"), self._expires_s)
+
+    def groups(self, job_id: str) -> dict[int, dict[int, list[Any]]]:
+        """Return how the snapshots ended that did: group -> index -> row."""
+        found = self._redis.hgetall(key(job_id, "groups"))
+        return {
+            int(group): {int(index): row for index, row in json.loads(rows).items()}
+            for group, rows in found.items()
+        }
+
+    def tidy(self, job_id: str) -> None:
+        """Remove what only a job that goes on needs."""
+        series = [done(job_id, f"heal-{name}") for name in self._heal_names(job_id)]
+        self._redis.delete(*keys(job_id, *WORKING), *series)
+
+    def _heal_names(self, job_id: str) -> list[str]:
+        heals: dict[str, str] = self._redis.hgetall(key(job_id, "heals"))  # type: ignore[assignment]
+        return [
+            f"{group}-{turn}"
+            for group, record in heals.items()
+            for turn in range(1, json.loads(record)[0] + 1)
+        ]
+
+    def failed_by_class(self, job_id: str) -> dict[str, int]:
+        """Return how many objects failed, by the class of their errors; exact however many there are."""
+        return {str(name): int(count) for name, count in self._redis.hgetall(key(job_id, "classes")).items()}
+
+    def open_jobs(self) -> list[str]:
+        """Return the ids of all jobs that have not ended."""
+        return sorted(str(job_id) for job_id in self._redis.smembers(OPEN))
+
+    def forget(self, job_id: str) -> None:
+        """Drop an id from the lists of jobs, if its record is gone."""
+        if not self._redis.exists(key(job_id)):
+            self._redis.srem(OPEN, job_id)
+            self._redis.zrem(INDEX, job_id)
+
+    def job_ids(self) -> Iterator[str]:
+        """Yield the ids of all jobs, the latest first."""
+        at, page = 0, 100
+        while True:
+            found = self._redis.zrevrange(INDEX, at, at + page - 1)
+            yield from (str(job_id) for job_id in found)
+            if len(found) < page:
+                return
+            at += page
+
+    def take(self, name: str, seconds: int) -> bool:
+        """Take a mark that nobody else can take for so many seconds; say whether it was free."""
+        return bool(self._redis.set(f"snapferry:mark:{name}", "1", nx=True, ex=seconds))
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return where the job stands, in one consistent reading. Raises `UnknownJob`."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hmget(key(job_id), _FIELDS)
+            pipe.hgetall(key(job_id, "running"))
+            pipe.hvals(key(job_id, "holders"))
+            values, running, holders = pipe.execute()
+        record = dict(zip(_FIELDS, values, strict=True))
+        if record["state"] is None:
+            raise UnknownJob(job_id)
+        inside = [value.split() for name, value in running.items() if name.startswith(f"{PLAN}:")]
+
+        def count(name: str) -> int:
+            return int(record[name] or 0)
+
+        def moment(name: str) -> float:
+            return float(record[name] or 0)
+
+        return JobStatus(
+            job_id=job_id,
+            state=State(record["state"]),
+            paused=bool(record["paused"]),
+            cancelling=bool(record["cancel"]),
+            dry_run=record["dry_run"] == "1",
+            source=record["source"] or "",
+            destination=record["destination"] or "",
+            first_snapshot=record["first_snapshot"] or "",
+            error=record["error"] or "",
+            snapshots_total=count("snapshots_total"),
+            snapshots_published=count("published"),
+            snapshots_trusted=count("trusted"),
+            snapshots_failed=count("unpublished"),
+            objects_total=count("objects_total"),
+            bytes_total=count("bytes_total"),
+            batches_total=count("batches_total"),
+            batches_handed=count("batches_handed"),
+            batches_done=count("batches_done"),
+            objects_settled=count("objects_settled") + sum(int(objects) for objects, _ in inside),
+            bytes_settled=count("bytes_settled") + sum(int(size) for _, size in inside),
+            copied=count("copied"),
+            present=count("present"),
+            failed=count("failed"),
+            healed=count("healed"),
+            deleted=count("deleted"),
+            bytes_copied=count("bytes_copied"),
+            workers=tuple(sorted({holder.partition("@")[2] for holder in holders if holder})),
+            submitted_at=moment("submitted_at"),
+            started_at=moment("started_at"),
+            moved_at=moment("moved_at"),
+            ended_at=moment("ended_at"),
+        )
+
+
+def bit(bits: bytes, number: int) -> bool:
+    """Say whether bit *number* of a bitmap is set."""
+    place, within = divmod(number, 8)
+    return place < len(bits) and bool(bits[place] & (0x80 >> within))
+
+
+def set_bits(bits: bytes) -> Iterator[int]:
+    """Yield the numbers of the bits that are set, rising."""
+    for place, byte in enumerate(bits):
+        if byte:
+            for within in range(8):
+                if byte & (0x80 >> within):
+                    yield 8 * place + within
+
+
+def _pairs(fields: dict[str, str | float]) -> list[str | float]:
+    return [part for name, value in fields.items() for part in (name, value)]

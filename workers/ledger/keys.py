@@ -1,0 +1,39 @@
+"""The names of the ledger's keys in Redis."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..messages import BatchMessage
+
+PLAN: Final = "plan"
+
+# All jobs by the time of their submission, and those that have not ended.
+INDEX: Final = "snapferry:jobs"
+OPEN: Final = "snapferry:open"
+
+# The parts of a job that are kept after its end, and those that its end makes useless.
+KEPT: Final = ("failures", "failed", "classes", "running")
+WORKING: Final = (
+    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "driver",
+)  # fmt: skip
+
+
+def key(job_id: str, part: str = "") -> str:
+    """Return the key of a job's record, or of a *part* of it."""
+    return f"snapferry:job:{job_id}:{part}" if part else f"snapferry:job:{job_id}"
+
+
+def keys(job_id: str, *parts: str) -> list[str]:
+    """Return the keys of several parts of a job."""
+    return [key(job_id, part) for part in parts]
+
+
+def done(job_id: str, series: str) -> str:
+    """Return the key of the bitmap of accounted batches of a series."""
+    return key(job_id, f"done:{series}")
+
+
+def name_of(batch: BatchMessage) -> str:
+    """Return a batch's name within its job."""
+    return f"{batch.series}:{batch.number}"

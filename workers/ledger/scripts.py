@@ -1,0 +1,350 @@
+"""
+The ledger's scripts: each is one step that nothing else comes between.
+
+Time is the server's, so that machines need not agree about it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_NOW: Final = """
+local function now()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1000000
+end
+"""
+
+_FINAL: Final = """
+local function final(state) return state == 'done' or state == 'failed' or state == 'cancelled' end
+"""
+
+# Whether a job wants no more work: it was cancelled, has ended, or is unknown.
+_STOPPED: Final = (
+    _FINAL
+    + """
+local function stopped(job)
+  local found = redis.call('HMGET', job, 'state', 'cancel')
+  return not found[1] or final(found[1]) or found[2] ~= false
+end
+"""
+)
+
+# KEYS: job, index, open. ARGV: id, expires, then field-value pairs.
+CREATE: Final = (
+    _NOW
+    + """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local at = now()
+redis.call('HSET', KEYS[1], 'state', 'queued', 'submitted_at', at, 'moved_at', at)
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[2], at, ARGV[1])
+redis.call('SADD', KEYS[3], ARGV[1])
+return 1
+"""
+)
+
+# KEYS: open, job, the job's other keys. ARGV: id, expires, state, then field-value pairs.
+ADVANCE: Final = (
+    _NOW
+    + _FINAL
+    + """
+local rank = {queued = 0, planning = 1, copying = 2, committing = 3, done = 4, failed = 4, cancelled = 4}
+local state = redis.call('HGET', KEYS[2], 'state')
+if not state or final(state) then return 0 end
+local heals = state == 'committing' and ARGV[3] == 'copying'
+if rank[ARGV[3]] < rank[state] and not heals then return 1 end
+local at = now()
+redis.call('HSET', KEYS[2], 'state', ARGV[3], 'moved_at', at)
+if ARGV[3] == 'planning' then redis.call('HSETNX', KEYS[2], 'started_at', at) end
+for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+if final(ARGV[3]) then
+  redis.call('HSET', KEYS[2], 'ended_at', at)
+  redis.call('SREM', KEYS[1], ARGV[1])
+end
+for i = 2, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
+return 1
+"""
+)
+
+# Set fields of a job that has not ended. KEYS: job. ARGV: expires, then field-value pairs.
+NOTE: Final = (
+    _NOW
+    + _FINAL
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or final(state) then return 0 end
+redis.call('HSET', KEYS[1], 'moved_at', now())
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+)
+
+# A job that nobody has begun is cancelled at once. KEYS: job, open. ARGV: id.
+CANCEL: Final = (
+    _NOW
+    + _FINAL
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return '' end
+if final(state) then return state end
+redis.call('HSET', KEYS[1], 'cancel', '1')
+if state == 'queued' then
+  redis.call('HSET', KEYS[1], 'state', 'cancelled', 'ended_at', now())
+  redis.call('SREM', KEYS[2], ARGV[1])
+  return 'cancelled'
+end
+return state
+"""
+)
+
+# KEYS: job. ARGV: '1' to pause, '0' to go on.
+PAUSE: Final = (
+    _NOW
+    + _FINAL
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or final(state) then return state or '' end
+if ARGV[1] == '1' then redis.call('HSET', KEYS[1], 'paused', '1')
+else redis.call('HDEL', KEYS[1], 'paused') end
+redis.call('HSET', KEYS[1], 'moved_at', now())
+return state
+"""
+)
+
+# KEYS: job, done, begun, leases, holders, held. ARGV: number, name, expires, holder, instead of, lease.
+BEGIN: Final = (
+    _NOW
+    + _STOPPED
+    + """
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'accounted', '', 0} end
+if stopped(KEYS[1]) then return {'stopped', '', 0} end
+if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
+  redis.call('SADD', KEYS[6], ARGV[2])
+  redis.call('EXPIRE', KEYS[6], ARGV[3])
+  return {'paused', '', 0}
+end
+local at = now()
+local ends = redis.call('ZSCORE', KEYS[4], ARGV[2])
+if ends and tonumber(ends) > at then
+  local holder = redis.call('HGET', KEYS[5], ARGV[2]) or ''
+  if holder ~= '' and holder ~= ARGV[4] and holder ~= ARGV[5] then return {'leased', holder, 0} end
+end
+redis.call('ZADD', KEYS[4], at + tonumber(ARGV[6]), ARGV[2])
+redis.call('HSET', KEYS[5], ARGV[2], ARGV[4])
+redis.call('SREM', KEYS[6], ARGV[2])
+redis.call('HSET', KEYS[1], 'moved_at', at)
+local times = redis.call('HINCRBY', KEYS[3], ARGV[2], 1)
+for i = 1, 6 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
+return {'begun', '', times}
+"""
+)
+
+# KEYS: leases, holders, begun. ARGV: holder, name, seconds until it is begun again (0: not of itself), expires.
+RELEASE: Final = (
+    _NOW
+    + """
+if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then return 0 end
+if tonumber(ARGV[3]) > 0 then
+  redis.call('ZADD', KEYS[1], now() + tonumber(ARGV[3]), ARGV[2])
+  redis.call('HSET', KEYS[2], ARGV[2], '')
+else
+  redis.call('ZREM', KEYS[1], ARGV[2])
+  redis.call('HDEL', KEYS[2], ARGV[2])
+end
+if redis.call('HINCRBY', KEYS[3], ARGV[2], -1) <= 0 then redis.call('HDEL', KEYS[3], ARGV[2]) end
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
+return 1
+"""
+)
+
+# KEYS: job, leases, holders. ARGV: name, seconds, expires.
+WAIT: Final = (
+    _NOW
+    + _STOPPED
+    + """
+if stopped(KEYS[1]) or redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
+redis.call('ZADD', KEYS[2], now() + tonumber(ARGV[2]), ARGV[1])
+redis.call('HSET', KEYS[3], ARGV[1], '')
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
+return 1
+"""
+)
+
+# KEYS: needed, copied. ARGV: name, expires, then position-size pairs of what a delivery found missing.
+NEED: Final = """
+local count, size = 0, 0
+local before = redis.call('HGET', KEYS[1], ARGV[1])
+if before then
+  local c, s = string.match(before, '(%d+) (%d+)')
+  count, size = tonumber(c), tonumber(s)
+end
+for i = 3, #ARGV, 2 do
+  if redis.call('SETBIT', KEYS[2], ARGV[i], 1) == 0 then
+    count, size = count + 1, size + tonumber(ARGV[i + 1])
+  end
+end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f', count, size))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return 1
+"""
+
+# KEYS: job, done, running, leases, holders. ARGV: number, name, objects, bytes, expires, holder, lease.
+PROGRESS: Final = (
+    _NOW
+    + _STOPPED
+    + """
+local at = now()
+if redis.call('HGET', KEYS[5], ARGV[2]) == ARGV[6] then
+  redis.call('ZADD', KEYS[4], 'XX', at + tonumber(ARGV[7]), ARGV[2])
+end
+if stopped(KEYS[1]) then return 1 end
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
+  local objects, size = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local before = redis.call('HGET', KEYS[3], ARGV[2])
+  if before then
+    local o, b = string.match(before, '(%d+) (%d+)')
+    objects, size = math.max(objects, tonumber(o)), math.max(size, tonumber(b))
+  end
+  local after = string.format('%.0f %.0f', objects, size)
+  if after ~= before then redis.call('HSET', KEYS[1], 'moved_at', at) end
+  redis.call('HSET', KEYS[3], ARGV[2], after)
+  for i = 1, 5 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+end
+return 0
+"""
+)
+
+# KEYS: job, done, running, failures, needed, copied, failed, classes, begun.
+# ARGV: number, name, in the plan ('1' or '0'), objects, planned bytes, copied, bytes copied, bytes needed,
+# expires, failures kept, how many failed, then their positions, their classes, and what is kept of them.
+ACCOUNT: Final = (
+    _NOW
+    + _STOPPED
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or final(state) then return 0 end
+redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('HDEL', KEYS[9], ARGV[2])
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return 0 end
+local failed = tonumber(ARGV[11])
+local new, unsaid = 0, 0
+for i = 12, 11 + failed do
+  if redis.call('SETBIT', KEYS[7], ARGV[i], 1) == 0 then
+    new = new + 1
+    redis.call('HINCRBY', KEYS[8], ARGV[i + failed], 1)
+    if redis.call('SETBIT', KEYS[6], ARGV[i], 0) == 1 then unsaid = unsaid + 1 end
+  end
+end
+local size = tonumber(ARGV[7])
+if ARGV[3] == '1' then
+  local count = 0
+  local needed = redis.call('HGET', KEYS[5], ARGV[2])
+  if needed then
+    local c, s = string.match(needed, '(%d+) (%d+)')
+    count = tonumber(c)
+    size = size + math.max(0, tonumber(s) - tonumber(ARGV[8]))
+  end
+  local copied = count - unsaid
+  redis.call('HINCRBY', KEYS[1], 'copied', copied)
+  redis.call('HINCRBY', KEYS[1], 'present', tonumber(ARGV[4]) - copied - failed)
+  redis.call('HINCRBY', KEYS[1], 'objects_settled', ARGV[4])
+  redis.call('HINCRBY', KEYS[1], 'bytes_settled', ARGV[5])
+  redis.call('HINCRBY', KEYS[1], 'batches_done', 1)
+else
+  redis.call('HINCRBY', KEYS[1], 'healed', ARGV[6])
+  -- 0 - x and not -x: Lua's -0 is no integer to Redis.
+  redis.call('HINCRBY', KEYS[1], 'copied', 0 - unsaid)
+  redis.call('HINCRBY', KEYS[1], 'present', unsaid - new)
+end
+redis.call('HINCRBY', KEYS[1], 'bytes_copied', string.format('%.0f', size))
+redis.call('HINCRBY', KEYS[1], 'failed', new)
+redis.call('HDEL', KEYS[5], ARGV[2])
+local room = tonumber(ARGV[10]) - redis.call('LLEN', KEYS[4])
+local first = 12 + 2 * failed
+for i = first, math.min(#ARGV, first - 1 + room) do redis.call('RPUSH', KEYS[4], ARGV[i]) end
+redis.call('HSET', KEYS[1], 'moved_at', now())
+redis.call('SETBIT', KEYS[2], ARGV[1], 1)
+for i = 1, 9 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
+return 1
+"""
+)
+
+# KEYS: job, leases, holders, held. ARGV: names, which go to the queue again.
+HAND_OUT_AGAIN: Final = (
+    _NOW
+    + """
+for i = 1, #ARGV do
+  redis.call('ZREM', KEYS[2], ARGV[i])
+  redis.call('HDEL', KEYS[3], ARGV[i])
+  redis.call('SREM', KEYS[4], ARGV[i])
+end
+redis.call('HSET', KEYS[1], 'moved_at', now())
+return 1
+"""
+)
+
+# KEYS: job, driver. ARGV: holder, instead of, lease. Returns how often it was begun without an end; 0: another drives.
+DRIVE: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+local wanted = redis.call('HINCRBY', KEYS[1], 'wanted', 1)
+local driver = redis.call('GET', KEYS[2])
+if driver and driver ~= ARGV[1] and driver ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[3])
+redis.call('HSET', KEYS[1], 'seen', wanted)
+return redis.call('HINCRBY', KEYS[1], 'drives', 1)
+"""
+
+# KEYS: job, driver. ARGV: holder, lease, '1' to go on if somebody wanted it meanwhile. Returns 1 to go on.
+PARK: Final = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+local found = redis.call('HMGET', KEYS[1], 'wanted', 'seen')
+if ARGV[3] == '1' and found[1] ~= found[2] then
+  redis.call('HSET', KEYS[1], 'seen', found[1])
+  redis.call('EXPIRE', KEYS[2], ARGV[2])
+  return 1
+end
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'drives', 0) end
+redis.call('DEL', KEYS[2])
+return 0
+"""
+
+# KEYS: driver. ARGV: holder, lease.
+KEEP_DRIVING: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('EXPIRE', KEYS[1], ARGV[2])
+"""
+
+# KEYS: job, leases, held, heals, driver, holders. Returns what decides on the next step.
+STANDING: Final = (
+    _NOW
+    + """
+local job = redis.call('HMGET', KEYS[1], 'state', 'paused', 'cancel', 'batches_handed', 'batches_done', 'failed',
+  'moved_at', 'stalls', 'stalled_done', 'wanted', 'seen')
+if not job[1] then return false end
+for i = 1, 11 do job[i] = job[i] or '' end
+local at = now()
+job[7] = tostring(at - (tonumber(job[7]) or at))
+local leased = redis.call('ZRANGEBYSCORE', KEYS[2], at, '+inf')
+local running = 0
+for _, name in ipairs(leased) do
+  if (redis.call('HGET', KEYS[6], name) or '') ~= '' then running = running + 1 end
+end
+return {job, redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. at), #leased, running,
+  redis.call('SMEMBERS', KEYS[3]), redis.call('HGETALL', KEYS[4]), redis.call('EXISTS', KEYS[5])}
+"""
+)
+
+# Whether a queue holds a task of a job. KEYS: queue. ARGV: what a message of the job has in it.
+QUEUED: Final = """
+local length = redis.call('LLEN', KEYS[1])
+for first = 0, length - 1, 20 do
+  for _, message in ipairs(redis.call('LRANGE', KEYS[1], first, first + 19)) do
+    if string.find(message, ARGV[1], 1, true) then return 1 end
+  end
+end
+return 0
+"""

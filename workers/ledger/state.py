@@ -1,0 +1,138 @@
+"""What the ledger says of a job: its state, its figures, its failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..transfer import Failure
+
+
+class State(StrEnum):
+    """
+    Where a job stands.
+
+    queued -> planning -> copying -> committing -> done, with a way back from
+    committing to copying; from each of these to failed and cancelled. The last
+    three are final. A paused job keeps its state.
+    """
+
+    QUEUED = "queued"
+    PLANNING = "planning"
+    COPYING = "copying"
+    COMMITTING = "committing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Say whether the state is one that a job never leaves."""
+        return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+
+class UnknownJob(Exception):
+    """The ledger has no such job: it was never submitted here, or its record expired."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """
+    A job at one moment. Sizes in bytes, times in seconds since the epoch (0.0: not yet).
+
+    *objects_settled* and *bytes_settled* count against *objects_total* and
+    *bytes_total*, which are the plan's: distinct objects, advisory sizes.
+    *bytes_copied* is what was really read and written. *batches_handed* of *batches_total* were queued so far.
+    *snapshots_settled* are published, trusted (by ``--trust-manifest``) or failed.
+    *workers* have a batch of the job right now, *moved_at* is when anything of it last changed.
+    """
+
+    job_id: str
+    state: State
+    paused: bool
+    cancelling: bool
+    dry_run: bool
+    source: str
+    destination: str
+    first_snapshot: str
+    error: str
+    snapshots_total: int
+    snapshots_published: int
+    snapshots_trusted: int
+    snapshots_failed: int
+    objects_total: int
+    bytes_total: int
+    batches_total: int
+    batches_handed: int
+    batches_done: int
+    objects_settled: int
+    bytes_settled: int
+    copied: int
+    present: int
+    failed: int
+    healed: int
+    deleted: int
+    bytes_copied: int
+    workers: tuple[str, ...]
+    submitted_at: float
+    started_at: float
+    moved_at: float
+    ended_at: float
+
+    @property
+    def snapshots_settled(self) -> int:
+        """How many snapshots have come to an end."""
+        return self.snapshots_published + self.snapshots_trusted + self.snapshots_failed
+
+
+@dataclass(frozen=True)
+class FailedObject:
+    """An object that failed in a job: why, how often its batch was tried, and by which worker last."""
+
+    failure: Failure
+    attempts: int
+    worker: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """
+    What a worker is told when it begins a batch.
+
+    *accounted*: it is done. *stopped*: the job was cancelled or has ended. *paused*: it is to be held.
+    *holder*: who else runs it now, or empty. *times*: how often it was begun and not heard of again, this
+    time included.
+    """
+
+    accounted: bool = False
+    stopped: bool = False
+    paused: bool = False
+    holder: str = ""
+    times: int = 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """
+    What decides on a job's next step, in one consistent reading.
+
+    Names of batches are ``series:number``. *expired*: leases that ran out, so their workers died. *held*: batches
+    that were given back because the job was paused. *leased*: how many batches run or wait for another try,
+    *running*: how many run.
+    *idle_s*: for how long nothing of the job has moved. *heals*: group -> (turn, batches) of its last healing.
+    """
+
+    state: State
+    paused: bool
+    cancelling: bool
+    handed: int
+    done: int
+    failed: int
+    expired: tuple[str, ...]
+    held: tuple[str, ...]
+    leased: int
+    running: int
+    idle_s: float
+    heals: dict[int, tuple[int, int]]
+    stalls: int
+    stalled_done: int
