@@ -107,7 +107,7 @@ class Reconciler:
         ledger = Ledger(client(self._settings.broker_url, retries=0), expires_s=self._settings.job_expires)
         while not self._ended.wait(ROUND_S):
             try:
-                if ledger.take("reconciler", ROUND_S - 1):
+                if ledger.take("reconciler", max(1, ROUND_S - 1)):
                     look_at_all(self._app, ledger)
             except (RedisError, OperationalError) as error:
                 log.warning("cannot look after jobs: the broker is away: %s", error)

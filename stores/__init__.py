@@ -4,8 +4,12 @@ What a store is: objects and manifests under BLAKE3 addresses, in directories an
     errors          what can go wrong, one tree
     address         addresses, ids and the layout of keys
     manifest        parse, render, snapshot id
+    lines           the fast way to read many lines of a manifest
     hashing         BLAKE3 over bytes and streams
     base            the interfaces: Backend (bytes under keys) and StreamStore (verified objects)
+    requests        what a store charges for, by operation
+    presence        which of many objects or manifests a store holds, for few requests
+    publishing      manifests after their objects, one or many
     snapshot_store  the StreamStore on any backend
     urls            scheme -> backend
     liveness        who a process is, and whether it is dead

@@ -21,7 +21,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
+
+from .requests import Requests
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Capabilities:
     concurrency: int
     pages_listings: bool
     commits_together: int = 1
+
+
+class Listed(NamedTuple):
+    """A key in a listing; *size* in bytes, *modified* in seconds since the epoch, by the store's clock."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class Reader(Protocol):
@@ -168,9 +178,9 @@ class Backend(ABC):
             upload.commit()
 
     @abstractmethod
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         """
-        Yield every key that begins with *prefix* and sorts behind *start_after*, with its size.
+        Yield every key that begins with *prefix* and sorts behind *start_after*.
 
         *prefix* ends with ``/``. In byte order. Raises `StoreNotFound` for a
         store that does not exist: it is not an empty one.
@@ -183,6 +193,19 @@ class Backend(ABC):
     def flush(self) -> None:
         """Return when everything written so far survives a power cut. For most stores a write already does."""
         return
+
+    def requests_to_read(self, size: int) -> Requests:
+        """Return the requests by which `open` and reading to the end get *size* bytes."""
+        return Requests()
+
+    def requests_to_write(self, size: int) -> Requests:
+        """Return the requests by which an `upload` announced as *size* bytes, and as long, is filed."""
+        return Requests()
+
+    @property
+    def requests_sent(self) -> Requests:
+        """What this backend has sent so far, a copy: every attempt counts, whatever became of it."""
+        return Requests()
 
 
 class StreamStore(ABC):

@@ -18,13 +18,14 @@ from __future__ import annotations
 import io
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import IO, NamedTuple, Self, cast
 
 from .base import Reader
 from .errors import IntegrityError, ManifestSyntaxError
 from .hashing import CHUNK_BYTES, HashingReader, digest
+from .lines import PIECE_BYTES, Columns, read_plainly
 
 # A manifest up to this size is kept in memory while it is used, a larger one in a temporary file.
 SPOOL_BYTES = 16 * 1024 * 1024
@@ -155,7 +156,9 @@ class Manifest:
         Raises `ManifestSyntaxError` with the line's number, `IntegrityError`
         for checksums that are not plain BLAKE3.
         """
-        for kind, permissions, checksum, size, path in self._fields():
+        self._check_not_empty()
+        self._file.seek(0)
+        for kind, permissions, checksum, size, path in self._fields(self._file, 1, b""):
             yield Entry(kind.decode(), permissions.decode(), checksum.decode(), int(size), path.decode())
 
     def objects(self) -> dict[str, int]:
@@ -166,23 +169,62 @@ class Manifest:
         symlink's own size says nothing of its target. None is larger than
         `LARGEST_PLANNED_BYTES`. Raises like `entries`.
         """
-        sizes: dict[bytes, int] = {}
-        for kind, _, checksum, digits, _ in self._fields():
-            if kind == b"F":
-                size = int(digits)
-                if sizes.get(checksum, -1) < size:
-                    sizes[checksum] = min(LARGEST_PLANNED_BYTES, size)
-        return {checksum.decode(): sizes[checksum] for checksum in sorted(sizes)}
+        largest: dict[str, int] = {}
+        known = largest.get
+        for columns in self._columns():
+            sizes = columns.sizes(LARGEST_PLANNED_BYTES)
+            for kind, address, size in zip(columns.kinds, columns.checksums, sizes, strict=True):
+                if kind == "F" and known(address, -1) < size:
+                    largest[address] = size  # noqa: PERF403 - what is there already decides
+        return {address: largest[address] for address in sorted(largest)}
 
-    def _fields(self) -> Iterator[Sequence[bytes]]:
-        """Yield the five fields of each line, checked."""
+    def paths_of(self, addresses: Collection[str]) -> Iterator[tuple[str, str]]:
+        """
+        Yield address and path of each file whose object is among *addresses*, in the manifest's order.
+
+        Raises like `entries`, though not always after all that comes before the fault.
+        """
+        wanted = frozenset(addresses)
+        for columns in self._columns():
+            if wanted.isdisjoint(columns.checksums):
+                continue
+            for kind, address, path in zip(columns.kinds, columns.checksums, columns.paths, strict=True):
+                if kind == "F" and address in wanted:
+                    yield address, path
+
+    def _columns(self) -> Iterator[Columns]:
+        """Yield the whole manifest, checked, piece by piece. The reading position is its own."""
+        self._check_not_empty()
+        number, last, position = 1, "", 0
+        while True:
+            self._file.seek(position)
+            piece = self._file.read(PIECE_BYTES)
+            if not piece:
+                return
+            piece += self._file.readline()
+            columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
+            yield columns
+            number += piece.count(b"\n")
+            position += len(piece)
+            last = columns.paths[-1] if columns.paths else last
+
+    def _read_by_line(self, piece: bytes, number: int, last: str) -> Columns:
+        rows = [
+            (kind.decode(), checksum.decode(), size.decode(), path.decode())
+            for kind, _, checksum, size, path in self._fields(io.BytesIO(piece), number, last.encode())
+        ]
+        return Columns(*zip(*rows, strict=True))
+
+    def _check_not_empty(self) -> None:
         if not self.length:
             raise ManifestSyntaxError(
                 self._label, self.id, "the manifest is empty, not even a line end is in it"
             )
-        last = b""
-        self._file.seek(0)
-        for number, line in enumerate(self._file, 1):
+
+    def _fields(self, lines: Iterable[bytes], first: int, last: bytes) -> Iterator[Sequence[bytes]]:
+        """Yield the five fields of each of *lines*, checked; they begin with number *first*, behind PATH *last*."""
+        line = b"\n"
+        for number, line in enumerate(lines, first):
             found = _file_line(line)
             if found and line.isascii() and found[5] >= last:
                 # Nearly every line: nothing of it needs a closer look.
@@ -206,7 +248,7 @@ class Manifest:
                 except UnicodeDecodeError:
                     raise self._bad(number, "is not UTF-8", line) from None
             yield fields
-        if last and not line.endswith(b"\n"):
+        if not line.endswith(b"\n"):
             raise self._bad(number, "has no end; the manifest was cut short", line)
 
     def _bad(self, number: int, what: str, line: bytes) -> ManifestSyntaxError:

@@ -5,8 +5,8 @@ Invariants, whatever backend stands below:
 
 *verified*: no bytes become visible at an address that they do not hash to, and
 none that a store returned are used before they hash.
-*manifest last*: `put_manifest` is the one place that writes a manifest, and it
-asks for every object of the snapshot first, from scratch.
+*manifest last*: `publishing` is the one place that writes manifests, and it asks
+for every object of a snapshot first, from scratch.
 *torn is absent*: an object of length 0 that is not the empty object counts as
 absent. A file system that lost power can leave such files behind.
 """
@@ -14,26 +14,26 @@ absent. A file system that lost power can leave such files behind.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
-from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
+from .address import MANIFESTS, address_of, manifest_key, object_key, parse_address
 from .base import Backend, StreamStore, Upload
 from .errors import (
+    AccessDenied,
     IntegrityError,
     KeyMissing,
     ManifestIncomplete,
     ManifestMissing,
     ObjectMissing,
     StoreError,
-    StoreNotFound,
 )
 from .hashing import CHUNK_BYTES, HashingReader, digest
 from .manifest import Manifest
-
-# A listing answers 1,000 existence questions a request. Where strangers fill its pages, it is given up
-# after this share of the requests that asking one by one would cost.
-LISTING_KEYS_PER_PAGE = 1000
-LISTING_MAX_SHARE = 0.02
+from .presence import MANIFEST_SPACE, OBJECT_SPACE, Survey, requests_to_ask, survey
+from .publishing import Published, publish_each
+from .requests import Requests
 
 
 class Staged(NamedTuple):
@@ -41,6 +41,13 @@ class Staged(NamedTuple):
 
     upload: Upload
     length: int
+
+
+class ListedManifest(NamedTuple):
+    """A manifest in a listing; *length* in bytes, *modified* in seconds since the epoch, by the store's clock."""
+
+    length: int
+    modified: float
 
 
 class SnapshotStore(StreamStore):
@@ -79,51 +86,65 @@ class SnapshotStore(StreamStore):
 
     def has_object(self, address: str) -> bool:
         """Say whether the object is there. An unanswered question raises, it is never False."""
-        return _is_whole(address, self._objects.size(object_key(parse_address(address))))
+        return OBJECT_SPACE.is_whole(address, self._objects.size(object_key(parse_address(address))))
 
     def objects_needed(self, addresses: Iterable[str]) -> list[str]:
         """
         Return those of *addresses* that are absent, in input order.
 
+        As `survey`, for those who need not know more.
+        """
+        return self.survey(addresses).needed
+
+    def survey(self, addresses: Iterable[str]) -> Survey:
+        """
+        Say which of *addresses* are absent, in input order, and how crowded the store is between them.
+
         Every address is checked for its form before the first question is
         asked. Costs one request per 1,000 addresses where the store pages its
         listings and holds little else between them, one per address otherwise.
         """
-        wanted = [parse_address(address) for address in addresses]
-        present, unasked = (
-            self._listed(wanted) if self._objects.capabilities.pages_listings else (set(), wanted)
-        )
-        sizes = self._objects.sizes([object_key(address) for address in unasked])
-        absent = {
-            address for address, size in zip(unasked, sizes, strict=True) if not _is_whole(address, size)
-        }
-        if len(unasked) == len(wanted):
-            return [address for address in wanted if address in absent]
-        asked_singly = set(unasked)
-        return [a for a in wanted if (a in absent if a in asked_singly else a not in present)]
+        return survey(self._objects, OBJECT_SPACE, [parse_address(address) for address in addresses])
 
-    def _listed(self, wanted: list[str]) -> tuple[set[str], list[str]]:
-        """Return which of *wanted* a ranged listing shows, and those that it did not get to."""
-        ordered = sorted(set(wanted))
-        pages = 1 + int(len(ordered) * LISTING_MAX_SHARE)
-        if len(ordered) <= pages:
-            return set(), wanted
-        last_key = object_key(ordered[-1])
-        listing = self._objects.keys(OBJECTS, start_after=object_key(ordered[0])[:-1])
-        budget = pages * LISTING_KEYS_PER_PAGE
-        unanswered = set(ordered)
-        present: set[str] = set()
-        for key, size in listing:
-            if key > last_key:
-                return present, []
-            address = address_of(key, OBJECTS)
-            if address in unanswered and _is_whole(address, size):
-                present.add(address)
-            budget -= 1
-            if budget == 0:
-                beyond = [a for a in ordered if object_key(a) > key]
-                return present, beyond
-        return present, []
+    def manifests_present(self, snapshot_ids: Iterable[str]) -> set[str]:
+        """
+        Return those of *snapshot_ids* that a manifest is filed under here; one without a byte is none.
+
+        Asked in as few requests as `survey`. Says nothing of their bytes, nor
+        of their objects. Every id is checked for its form first.
+        """
+        wanted = [parse_address(snapshot_id) for snapshot_id in snapshot_ids]
+        return set(wanted).difference(survey(self._manifests, MANIFEST_SPACE, wanted).needed)
+
+    def requests_to_ask(self, wanted: int, keys_between: int) -> Requests:
+        """
+        Return what `survey` sends for *wanted* distinct addresses with *keys_between* keys from first to last.
+
+        See `presence.requests_to_ask` for how exact that is. One `HeadBucket`
+        comes on top where a store's very first answer is that a key is absent.
+        """
+        if not self._objects.capabilities.pages_listings:
+            return Requests()
+        return requests_to_ask(wanted, keys_between)
+
+    def requests_to_copy(self, source: SnapshotStore, size: int) -> tuple[Requests, Requests]:
+        """Return what *source* and this store are sent to copy one object of *size* bytes, its advisory size."""
+        return source._objects.requests_to_read(size), self._objects.requests_to_write(size)
+
+    def requests_to_publish(self, length: int, *, already: bool) -> Requests:
+        """
+        Return what this store is sent to publish a manifest of *length* bytes, after the question of presence.
+
+        *already*: it is published and intact, so it is only read.
+        """
+        reading = self._manifests.requests_to_read(length)
+        return reading if already else reading + self._manifests.requests_to_write(length) + reading
+
+    @property
+    def requests_sent(self) -> Requests:
+        """What this store's backends have sent so far. See `Backend.requests_sent`."""
+        sent = self._objects.requests_sent
+        return sent if self._manifests is self._objects else sent + self._manifests.requests_sent
 
     def get_object(self, address: str) -> bytes:
         """
@@ -284,41 +305,65 @@ class SnapshotStore(StreamStore):
         An `IntegrityError` after the write means that the store altered it.
         May be called again.
         """
-        missing = self.objects_needed(manifest.objects())
+        published = publish_each(self, {manifest.id: lambda: nullcontext(manifest)})[manifest.id]
+        if published.error is not None:
+            raise published.error
+        missing = published.missing
         if missing:
             raise ManifestIncomplete(
                 self.label,
                 manifest.id,
                 f"{len(missing)} of its objects are not in this store, the first is {missing[0]};"
                 " the manifest was not written",
-                tuple(missing),
+                missing,
             )
-        if self._holds_intact(manifest.id):
-            return
-        self._objects.flush()
-        reader = manifest.open()
-        with self._manifests.upload(manifest_key(manifest.id), manifest.length) as upload:
-            while chunk := reader.read(CHUNK_BYTES):
-                upload.write(chunk)
-            upload.commit()
-        self._manifests.flush()
-        self.read_manifest(manifest.id).__exit__(None, None, None)
 
-    def _holds_intact(self, snapshot_id: str) -> bool:
-        try:
-            with self.read_manifest(snapshot_id):
-                return True
-        except (ManifestMissing, IntegrityError, StoreNotFound):
-            return False
+    def publish_all(self, source: SnapshotStore, snapshot_ids: Iterable[str]) -> dict[str, Published]:
+        """
+        File each manifest of *source* whose objects are all here, as `publish` does; say what became of each.
+
+        The presence of all their objects is asked at once, from scratch, so an
+        object that several of them name is asked for once. The objects are
+        flushed before the first manifest is written, the manifests after the
+        last one, and then each is read back. The answer is in the order of
+        *snapshot_ids*. Memory grows with the number of distinct objects of all
+        of them; the manifests themselves are opened one at a time, each twice.
+
+        A fault of one manifest, at its source or here, is in its answer and
+        stops no other. Raises `InvalidAddress` before anything is asked, and a
+        `StoreError` where the question of presence or a flush fails: then every
+        manifest that is visible has all its objects, and which are is unknown.
+        May be called again.
+        """
+        ids = [parse_address(snapshot_id) for snapshot_id in snapshot_ids]
+        return publish_each(self, {each: partial(source.read_manifest, each) for each in ids})
+
+    def list_manifests(self) -> dict[str, ListedManifest]:
+        """Return the manifests filed here, by snapshot id, sorted. Raises `StoreNotFound`."""
+        found = {}
+        for key, length, modified in self._manifests.keys(MANIFESTS):
+            snapshot_id = address_of(key, MANIFESTS)
+            if snapshot_id is not None:
+                found[snapshot_id] = ListedManifest(length, modified)
+        return dict(sorted(found.items()))
 
     def list_manifest_ids(self) -> list[str]:
         """Return the ids of all snapshots published here, sorted. Raises `StoreNotFound`."""
-        found = (address_of(key, MANIFESTS) for key, _ in self._manifests.keys(MANIFESTS))
-        return sorted(snapshot for snapshot in found if snapshot is not None)
+        return list(self.list_manifests())
 
     def delete_manifest(self, snapshot_id: str) -> None:
-        """Withdraw a snapshot; its objects stay. Nothing happens where it is not published."""
-        self._manifests.delete(manifest_key(parse_address(snapshot_id)))
+        """
+        Withdraw a snapshot; its objects stay. Nothing happens where it is not published.
+
+        Raises `AccessDenied` where the store does not let it go; it is still
+        published then. May be called again.
+        """
+        try:
+            self._manifests.delete(manifest_key(parse_address(snapshot_id)))
+        except AccessDenied as error:
+            raise AccessDenied(
+                error.store, snapshot_id, f"the manifest may not be deleted, and stays: {error.detail}"
+            ) from error
 
     def _verify(self, address: str, found: str) -> None:
         if found != address:
@@ -328,7 +373,3 @@ class SnapshotStore(StreamStore):
 
     def _object_missing(self, address: str) -> StoreError:
         return ObjectMissing(self.label, address, "the object is not in this store")
-
-
-def _is_whole(address: str, size: int | None) -> bool:
-    return size is not None and (size > 0 or address == EMPTY_ADDRESS)

@@ -31,7 +31,7 @@ from functools import cache
 from types import TracebackType
 from typing import Self
 
-from ..base import Backend, Capabilities, OpenReader, Upload
+from ..base import Backend, Capabilities, Listed, OpenReader, Upload
 from ..errors import (
     AccessDenied,
     KeyMissing,
@@ -194,7 +194,7 @@ class FileBackend(Backend):
         if failed is not None:
             raise failed
 
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         self._dir()
         with self._errors(prefix):
             yield from self._walk(prefix, start_after)
@@ -282,7 +282,7 @@ class FileBackend(Backend):
         with suppress(OSError):
             os.unlink(temporary, dir_fd=self._dir())
 
-    def _walk(self, folder: str, start_after: str) -> Iterator[tuple[str, int]]:
+    def _walk(self, folder: str, start_after: str) -> Iterator[Listed]:
         try:
             descriptor = os.open(folder, _DIRECTORY, dir_fd=self._dir())
         except FileNotFoundError:
@@ -295,7 +295,8 @@ class FileBackend(Backend):
             if not name.endswith("/"):
                 if path > start_after:
                     with suppress(FileNotFoundError):
-                        yield path, os.stat(path, dir_fd=self._dir()).st_size
+                        status = os.stat(path, dir_fd=self._dir())
+                        yield Listed(path, status.st_size, status.st_mtime)
             elif path > start_after or start_after.startswith(path):
                 yield from self._walk(path, start_after)
 

@@ -8,9 +8,10 @@ runs on it says something about all of them.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 
-from ..base import Backend, Capabilities, OpenReader, Upload
+from ..base import Backend, Capabilities, Listed, OpenReader, Upload
 from ..errors import KeyMissing
 
 
@@ -22,6 +23,7 @@ class MemoryBackend(Backend):
     def __init__(self, name: str = "memory") -> None:
         self.label = f"memory://{name}"
         self._files: dict[str, bytes] = {}
+        self._modified: dict[str, float] = {}
 
     def check(self, *, for_writing: bool) -> None:
         return None
@@ -37,18 +39,20 @@ class MemoryBackend(Backend):
             raise KeyMissing(self.label, key, "nothing is filed here") from None
 
     def write(self, key: str, data: bytes) -> None:
+        self._modified[key] = time.time()
         self._files[key] = bytes(data)
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return _MemoryUpload(self, key)
 
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         for key, data in sorted(self._files.copy().items()):
             if key.startswith(prefix) and key > start_after:
-                yield key, len(data)
+                yield Listed(key, len(data), self._modified.get(key, 0.0))
 
     def delete(self, key: str) -> None:
         self._files.pop(key, None)
+        self._modified.pop(key, None)
 
 
 class _MemoryUpload(Upload):

@@ -34,7 +34,7 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import determine_content_length
 from urllib3.exceptions import HTTPError
 
-from ..base import Backend, Capabilities, OpenReader, Upload
+from ..base import Backend, Capabilities, Listed, OpenReader, Upload
 from ..errors import (
     AccessDenied,
     InvalidStoreURL,
@@ -45,7 +45,9 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
-from .s3_upload import PARTS_IN_FLIGHT, S3Upload
+from ..requests import GET, Requests
+from .s3_sent import SentCounter, count_attempt
+from .s3_upload import PARTS_IN_FLIGHT, S3Upload, requests_to_upload
 
 if TYPE_CHECKING:
     from ..urls import StoreURL
@@ -171,6 +173,7 @@ def _make_client(profile: str | None, region: str | None, endpoint: str | None) 
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
     client.meta.events.register_last("before-call.s3", _send_at_once)
+    client.meta.events.register_last("before-send.s3", count_attempt)
     client.meta.events.register_last("before-parameter-build.s3", _take_redirect_for_answer)
     return client
 
@@ -234,6 +237,7 @@ class S3Backend(Backend):
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._settings = (profile, region, endpoint)
+        self._sent = SentCounter()
         self._bucket_seen = False
 
     def check(self, *, for_writing: bool) -> None:
@@ -264,23 +268,28 @@ class S3Backend(Backend):
                 raise
             # The answer to a HEAD has no body and so no reason; that to a listing names it.
             with self._errors(""):
-                self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+                self._call("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
 
     def _head_bucket(self) -> None:
         with self._errors("", missing=StoreNotFound):
-            self._client.head_bucket(Bucket=self._bucket)
+            self._call("head_bucket")
+        self._bucket_seen = True
 
     def size(self, key: str) -> int | None:
         try:
             with self._errors(key, missing=KeyMissing):
-                found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+                found = self._call("head_object", Key=self._prefix + key)
                 return int(found["ContentLength"])
         except KeyMissing:
             self._see_bucket()
             return None
 
     def _see_bucket(self) -> None:
-        """Make sure, once, that a bodyless 404 speaks of the key: for a missing bucket it is the same."""
+        """
+        Make sure that a bodyless 404 speaks of the key: for a missing bucket it is the same.
+
+        Asks only where neither this question nor a listing was answered yet, and then once.
+        """
         if not self._bucket_seen:
             try:
                 self._head_bucket()
@@ -290,32 +299,35 @@ class S3Backend(Backend):
 
     def open(self, key: str) -> OpenReader:
         with self._errors(key, missing=KeyMissing):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            answer = self._call("get_object", Key=self._prefix + key)
         return _BodyReader(self, key, answer["Body"])
 
     def write(self, key: str, data: bytes) -> None:
         with self._errors(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)
+            self._call("put_object", Key=self._prefix + key, Body=data)
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self, key, size_hint)
 
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
-        request = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
+        request = {"Prefix": self._prefix + prefix}
         if start_after:
             request["StartAfter"] = self._prefix + start_after
         last = request.get("StartAfter", "")
         while True:
             with self._errors(prefix):
-                page = self._client.list_objects_v2(**request)
+                page = self._call("list_objects_v2", **request)
                 goes_on = page["IsTruncated"]
-            for entry in page.get("Contents", ()):
-                if entry["Key"] <= last:
-                    raise StoreFault(
-                        self.label, prefix, f"is not listed in byte order: {entry['Key']} after {last}"
-                    )
-                last = entry["Key"]
-                yield last[len(self._prefix) :], entry["Size"]
+                found = [
+                    Listed(entry["Key"], entry["Size"], entry["LastModified"].timestamp())
+                    for entry in page.get("Contents", ())
+                ]
+            self._bucket_seen = True
+            for key, size, modified in found:
+                if key <= last:
+                    raise StoreFault(self.label, prefix, f"is not listed in byte order: {key} after {last}")
+                last = key
+                yield Listed(key[len(self._prefix) :], size, modified)
             if not goes_on:
                 return
             token = page.get("NextContinuationToken")
@@ -326,9 +338,24 @@ class S3Backend(Backend):
     def delete(self, key: str) -> None:
         try:
             with self._errors(key, missing=KeyMissing):
-                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+                self._call("delete_object", Key=self._prefix + key)
         except KeyMissing:
             return
+
+    def requests_to_read(self, size: int) -> Requests:
+        return Requests({GET: 1})
+
+    def requests_to_write(self, size: int) -> Requests:
+        return requests_to_upload(size)
+
+    @property
+    def requests_sent(self) -> Requests:
+        return self._sent.sent()
+
+    def _call(self, operation: str, **parameters: object) -> Any:
+        """Call the client's *operation* on the bucket; what that sends is counted. The answer is boto3's."""
+        with self._sent.counting():
+            return getattr(self._client, operation)(Bucket=self._bucket, **parameters)
 
     @property
     def _client(self) -> Any:

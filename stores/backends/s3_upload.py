@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..base import Upload
 from ..errors import StoreError
+from ..requests import COMPLETE_UPLOAD, CREATE_UPLOAD, PUT, UPLOAD_PART, Requests
 
 if TYPE_CHECKING:
     from .s3 import S3Backend
@@ -54,6 +55,14 @@ def part_sizes(size_hint: int) -> Iterator[int]:
         yield size + max(0, number + 1 - planned) * step
 
 
+def requests_to_upload(size: int) -> Requests:
+    """Return what an upload of *size* bytes, announced as such, sends. Its parts are all of one size."""
+    parts = math.ceil(size / next(part_sizes(size)))
+    if parts <= 1:
+        return Requests({PUT: 1})
+    return Requests({CREATE_UPLOAD: 1, UPLOAD_PART: parts, COMPLETE_UPLOAD: 1})
+
+
 class S3Upload(Upload):
     """
     One PutObject for a stream that ends within its first part, a multipart upload for a longer one.
@@ -64,6 +73,7 @@ class S3Upload(Upload):
     def __init__(self, backend: S3Backend, key: str, size_hint: int) -> None:
         self._backend = backend
         self._key = key
+        self._full_key = backend._prefix + key
         self._sizes = part_sizes(size_hint)
         self._part_bytes = next(self._sizes)
         self._buffer = bytearray()
@@ -94,8 +104,11 @@ class S3Upload(Upload):
         with backend._errors(self._key):
             # The store answers 200 before it knows. boto3 finds an error that follows; that nothing
             # follows is found by asking for what must be there.
-            backend._client.complete_multipart_upload(
-                **self._target(), UploadId=self._id, MultipartUpload={"Parts": self._sent}
+            backend._call(
+                "complete_multipart_upload",
+                Key=self._full_key,
+                UploadId=self._id,
+                MultipartUpload={"Parts": self._sent},
             )["ETag"]
         self._id = None
         self._stop_sending()
@@ -109,17 +122,14 @@ class S3Upload(Upload):
             return
         try:
             with self._backend._errors(self._key):
-                self._backend._client.abort_multipart_upload(**self._target(), UploadId=upload)
+                self._backend._call("abort_multipart_upload", Key=self._full_key, UploadId=upload)
         except StoreError as error:
             logger.warning("an unfinished multipart upload may be left behind: %s", error)
-
-    def _target(self) -> dict[str, str]:
-        return {"Bucket": self._backend._bucket, "Key": self._backend._prefix + self._key}
 
     def _send(self, part: bytearray) -> None:
         if self._id is None:
             with self._backend._errors(self._key):
-                self._id = self._backend._client.create_multipart_upload(**self._target())["UploadId"]
+                self._id = self._backend._call("create_multipart_upload", Key=self._full_key)["UploadId"]
         if self._sender is None:
             self._sender = ThreadPoolExecutor(PARTS_IN_FLIGHT, "s3-part")
         if len(self._in_flight) == PARTS_IN_FLIGHT:
@@ -129,8 +139,8 @@ class S3Upload(Upload):
 
     def _send_part(self, upload: str, number: int, part: bytearray) -> dict[str, Any]:
         with self._backend._errors(self._key):
-            answer = self._backend._client.upload_part(
-                **self._target(), UploadId=upload, PartNumber=number, Body=part
+            answer = self._backend._call(
+                "upload_part", Key=self._full_key, UploadId=upload, PartNumber=number, Body=part
             )
             return {"PartNumber": number, "ETag": answer["ETag"]}
 

@@ -8,6 +8,7 @@ this module is not collected by itself.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -29,6 +30,7 @@ from stores.errors import (
 )
 from stores.hashing import digest
 from stores.manifest import Entry, render, snapshot_id
+from stores.publishing import Published
 from stores.snapshot_store import SnapshotStore
 
 MIB = 1024 * 1024
@@ -166,17 +168,28 @@ class BackendContract:
         backend.write(manifest_key(digest(b"a manifest")), b"a manifest")
 
         expected = sorted((key(number), number) for number in range(30))
-        assert list(backend.keys(".objects/")) == expected
-        assert [k for k, _ in backend.keys(".manifests/")] == [manifest_key(digest(b"a manifest"))]
+        assert [(k, size) for k, size, _ in backend.keys(".objects/")] == expected
+        assert [k for k, *_ in backend.keys(".manifests/")] == [manifest_key(digest(b"a manifest"))]
+
+    def test_a_listing_says_when_each_key_was_written(self, backend: Backend) -> None:
+        """By the store's clock, which is this machine's; some tell whole seconds only."""
+        before = time.time()
+        backend.write(key(1), b"x")
+        upload(backend, key(2), noise(PART + 1), PART + 1)
+        after = time.time()
+
+        listed = list(backend.keys(".objects/"))
+        assert {k for k, *_ in listed} == {key(1), key(2)}
+        assert all(before - 2 <= found.modified <= after + 2 for found in listed)
 
     def test_a_listing_can_begin_anywhere(self, backend: Backend) -> None:
         for number in range(20):
             backend.write(key(number), b"x")
         ordered = sorted(key(number) for number in range(20))
 
-        assert [k for k, _ in backend.keys(".objects/", start_after=ordered[4])] == ordered[5:]
-        assert [k for k, _ in backend.keys(".objects/", start_after=ordered[4][:-1])] == ordered[4:]
-        assert [k for k, _ in backend.keys(".objects/", start_after=ordered[4] + "0")] == ordered[5:]
+        assert [k for k, *_ in backend.keys(".objects/", start_after=ordered[4])] == ordered[5:]
+        assert [k for k, *_ in backend.keys(".objects/", start_after=ordered[4][:-1])] == ordered[4:]
+        assert [k for k, *_ in backend.keys(".objects/", start_after=ordered[4] + "0")] == ordered[5:]
         assert list(backend.keys(".objects/", start_after=ordered[-1])) == []
 
     def test_an_empty_store_lists_nothing(self, backend: Backend) -> None:
@@ -188,8 +201,8 @@ class BackendContract:
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda k: backend.write(k, b"x"), ordered))
 
-        assert [k for k, _ in backend.keys(".objects/")] == ordered
-        assert [k for k, _ in backend.keys(".objects/", start_after=ordered[4])] == ordered[5:]
+        assert [k for k, *_ in backend.keys(".objects/")] == ordered
+        assert [k for k, *_ in backend.keys(".objects/", start_after=ordered[4])] == ordered[5:]
 
     def test_deleting_removes_and_may_be_repeated(self, backend: Backend) -> None:
         backend.write(key(1), b"x")
@@ -200,7 +213,7 @@ class BackendContract:
         backend.delete(key(3))
 
         assert backend.size(key(1)) is None
-        assert [k for k, _ in backend.keys(".objects/")] == [key(2)]
+        assert [k for k, *_ in backend.keys(".objects/")] == [key(2)]
 
     @pytest.mark.parametrize("length", [0, 1, MIB, PART - 1, PART, PART + 1, 20 * MIB + 7])
     def test_an_upload_of_any_length_is_read_back(self, place: Place, length: int) -> None:
@@ -409,6 +422,9 @@ class StoreContract:
             lambda: store.get_manifest(text),
             lambda: store.put_manifest(text, b""),
             lambda: store.delete_manifest(text),
+            lambda: store.manifests_present([EMPTY_ADDRESS, text]),
+            lambda: store.publish_all(store, [EMPTY_ADDRESS, text]),
+            lambda: store.survey([text]),
         ):
             with pytest.raises(InvalidAddress):
                 attempt()
@@ -477,6 +493,56 @@ class StoreContract:
 
         assert store.list_manifest_ids() == sorted(published)
 
+    def test_manifests_are_listed_with_their_lengths_and_times_and_found_by_their_ids(
+        self, store: SnapshotStore, manifests: Backend
+    ) -> None:
+        store.put_object(EMPTY_ADDRESS, b"")
+        manifests_made = [_snapshot(dict.fromkeys(names, b"")) for names in ("a", "ab", "abc")]
+        texts = {snapshot: manifest for manifest, snapshot in manifests_made}
+        before = time.time()
+        for snapshot, manifest in texts.items():
+            store.put_manifest(snapshot, manifest)
+        manifests.write(manifest_key(digest(b"torn")), b"")
+        manifests.write(".manifests/README", b"a stranger")
+
+        found = store.list_manifests()
+        assert list(found) == store.list_manifest_ids() == sorted([*texts, digest(b"torn")])
+        assert {s: len(text) for s, text in texts.items()} == {s: found[s].length for s in texts}
+        assert all(before - 2 <= one.modified <= time.time() + 2 for one in found.values())
+        asked = [*texts, digest(b"torn"), digest(b"nowhere")]
+        assert store.manifests_present(asked) == set(texts)
+        assert store.manifests_present([digest(b"nowhere")]) == set()
+        assert store.manifests_present(iter([])) == set()
+
+    def test_of_several_snapshots_those_are_published_that_are_complete(
+        self, store: SnapshotStore, make_place: MakePlace
+    ) -> None:
+        source = SnapshotStore(make_place("memory").backend)
+        contents = {"one": {"a": b"a", "shared": b"s"}, "two": {"b": b"b", "shared": b"s"}, "none": {}}
+        snapshots = {}
+        for name, files in contents.items():
+            for body in files.values():
+                source.put_object(digest(body), body)
+            manifest, snapshots[name] = _snapshot(files)
+            source.put_manifest(snapshots[name], manifest)
+        store.put_object(digest(b"a"), b"a")
+        store.put_object(digest(b"s"), b"s")
+
+        first = store.publish_all(source, snapshots.values())
+        assert list(first) == list(snapshots.values())
+        assert first == {
+            snapshots["one"]: Published(),
+            snapshots["two"]: Published(missing=(digest(b"b"),)),
+            snapshots["none"]: Published(),
+        }
+        assert store.list_manifest_ids() == sorted([snapshots["one"], snapshots["none"]])
+
+        store.put_object(digest(b"b"), b"b")
+        assert set(store.publish_all(source, snapshots.values()).values()) == {Published()}
+        assert store.list_manifest_ids() == sorted(snapshots.values())
+        for snapshot in snapshots.values():
+            assert store.get_manifest(snapshot) == source.get_manifest(snapshot)
+
     def test_a_withdrawn_snapshot_is_gone_and_its_objects_stay(self, store: SnapshotStore) -> None:
         store.put_object(EMPTY_ADDRESS, b"")
         manifest, snapshot = _snapshot({"a": b""})
@@ -499,9 +565,9 @@ class SplitStoreContract(StoreContract):
         manifest, snapshot = _snapshot({"a": b""})
         store.put_manifest(snapshot, manifest)
 
-        assert [k for k, _ in objects.keys(".objects/")] == [object_key(EMPTY_ADDRESS)]
+        assert [k for k, *_ in objects.keys(".objects/")] == [object_key(EMPTY_ADDRESS)]
         assert list(objects.keys(".manifests/")) == []
-        assert [k for k, _ in manifests.keys(".manifests/")] == [manifest_key(snapshot)]
+        assert [k for k, *_ in manifests.keys(".manifests/")] == [manifest_key(snapshot)]
         assert list(manifests.keys(".objects/")) == []
 
 

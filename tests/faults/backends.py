@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from stores.base import Backend, OpenReader, Upload
+from stores.base import Backend, Listed, OpenReader, Upload
 from stores.errors import AccessDenied, StoreUnavailable
+from stores.requests import Requests
 
 Strikes = Callable[[str], bool]
 
@@ -50,7 +51,7 @@ class Around(Backend):
     def upload(self, key: str, size_hint: int) -> Upload:
         return self.inner.upload(key, size_hint)
 
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         return self.inner.keys(prefix, start_after)
 
     def delete(self, key: str) -> None:
@@ -58,6 +59,16 @@ class Around(Backend):
 
     def flush(self) -> None:
         self.inner.flush()
+
+    def requests_to_read(self, size: int) -> Requests:
+        return self.inner.requests_to_read(size)
+
+    def requests_to_write(self, size: int) -> Requests:
+        return self.inner.requests_to_write(size)
+
+    @property
+    def requests_sent(self) -> Requests:
+        return self.inner.requests_sent
 
 
 class Faulty(Around):
@@ -121,7 +132,7 @@ class Unavailable(Faulty):
         self._fail(key)
         return self.inner.upload(key, size_hint)
 
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         self._fail(prefix)
         return self.inner.keys(prefix, start_after)
 

@@ -66,7 +66,8 @@ def error(status: int, code: str, message: str = "It went wrong.") -> Answer:
 
 def page(keys: list[str], *, token: str | None = None, truncated: bool | None = None) -> Answer:
     """Return a page of a listing."""
-    entries = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    rest = "<LastModified>2024-05-06T07:08:09.000Z</LastModified><Size>1</Size>"
+    entries = "".join(f"<Contents><Key>{key}</Key>{rest}</Contents>" for key in keys)
     goes_on = truncated if truncated is not None else token is not None
     ending = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     text = f"<IsTruncated>{str(goes_on).lower()}</IsTruncated>{ending}{entries}"

@@ -147,13 +147,13 @@ def kill_at_every_point(
 
 def clear(backend: Backend) -> None:
     backend.write("some/where", b"")
-    for key, _ in [*backend.keys(OBJECTS), *backend.keys(MANIFESTS)]:
+    for key, *_ in [*backend.keys(OBJECTS), *backend.keys(MANIFESTS)]:
         backend.delete(key)
 
 
 def assert_no_partial_object(store: SnapshotStore) -> None:
     """Every object that is visible hashes to its address; `get_object` raises otherwise."""
-    for key, _ in store._objects.keys(OBJECTS):
+    for key, *_ in store._objects.keys(OBJECTS):
         address = address_of(key, OBJECTS)
         if address is not None:
             store.get_object(address)

@@ -8,7 +8,9 @@ break off or contradict themselves, servers that are not there.
 from __future__ import annotations
 
 import logging
+import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -463,7 +465,7 @@ class TestListing:
         pages = [page([], token="a"), page([], token="b"), page(["prefix/.objects/k"], token="c"), page([])]
         stub.answer = lambda _: pages[len(stub.requests) - 1]
 
-        assert list(backend.keys(".objects/")) == [(".objects/k", 1)]
+        assert list(backend.keys(".objects/")) == [(".objects/k", 1, 1714979289.0)]
         assert [request.query.get("continuation-token") for request in stub.requests] == [None, "a", "b", "c"]
 
     @pytest.mark.parametrize(
@@ -498,11 +500,10 @@ class TestListing:
     def test_an_error_on_the_second_page_is_not_the_end(self, backend: S3Backend, stub: Stub) -> None:
         pages = [page(["prefix/.objects/k"], token="a"), error(503, "SlowDown")]
         stub.answer = lambda _: pages[len(stub.requests) - 1]
-        seen = []
+        seen: list[str] = []
 
         with pytest.raises(StoreUnavailable):
-            for key, _ in backend.keys(".objects/"):
-                seen.append(key)
+            seen.extend(listed.key for listed in backend.keys(".objects/"))
         assert seen == [".objects/k"]
 
 
@@ -791,3 +792,57 @@ def test_a_certificate_that_is_not_trusted_is_not_worth_another_try() -> None:
         with pytest.raises(StoreError) as caught, backend._errors(KEY):
             raise boto.SSLError(endpoint_url="https://example.org", error=OSError(reason))
         assert caught.value.transient is transient
+
+
+def test_a_manifest_that_the_store_does_not_let_go_is_an_error_that_names_it(
+    backend: S3Backend, stub: Stub
+) -> None:
+    stub.answer = lambda _: error(403, "AccessDenied", "s3:DeleteObject is not allowed.")
+
+    with pytest.raises(AccessDenied) as caught:
+        SnapshotStore(backend).delete_manifest(digest(b"a manifest"))
+
+    assert str(caught.value) == (
+        f"{backend.label}: {digest(b'a manifest')}: the manifest may not be deleted, and stays:"
+        " DeleteObject was answered 403 AccessDenied: s3:DeleteObject is not allowed."
+    )
+    assert stub.operations() == ["DELETE"]
+
+
+def test_a_listing_that_does_not_say_when_a_key_was_written_is_cut_short(
+    backend: S3Backend, stub: Stub
+) -> None:
+    stub.answer = lambda _: Answer(
+        200, re.sub(b"<LastModified>[^<]*</LastModified>", b"", page(["prefix/k"]).body)
+    )
+
+    assert type(raised_by_listing(backend)) is StoreUnavailable
+
+
+def test_every_attempt_is_counted_as_sent_whatever_becomes_of_it(patient: S3Backend, stub: Stub) -> None:
+    stub.answer = lambda _: error(503, "SlowDown") if len(stub.requests) < 3 else Answer()
+
+    patient.write(KEY, b"x")
+
+    assert len(stub.requests) == 3
+    assert patient.requests_sent == {"PutObject": 3}
+
+
+def test_a_question_is_counted_for_the_backend_that_asked_it_though_the_client_is_shared(stub: Stub) -> None:
+    one, two = (S3Backend("bucket", prefix, endpoint=stub.endpoint) for prefix in ("one", "two"))
+    stub.answer = lambda _: Answer(200, length=1)
+
+    def ask(backend: S3Backend, times: int) -> None:
+        for _ in range(times):
+            backend.size(KEY)
+
+    threads = [threading.Thread(target=ask, args=pair) for pair in ((one, 20), (two, 30), (one, 10))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert one._client is two._client
+    assert (one.requests_sent, two.requests_sent) == ({"HeadObject": 30}, {"HeadObject": 30})
+    one.requests_sent.clear()
+    assert one.requests_sent == {"HeadObject": 30}

@@ -136,7 +136,7 @@ def test_the_services_of_the_file_copy_a_snapshot_and_flower_tells_it_in_words(
 
     found = until(tasks, "Flower has seen the end of all four tasks")
     assert sorted(task["name"] for task in found) == [
-        "snapferry.commit_snapshot",
+        "snapferry.commit_snapshots",
         "snapferry.copy_batch",
         "snapferry.copy_batch",
         "snapferry.plan_job",
@@ -169,7 +169,7 @@ def test_flower_asks_for_a_password_and_can_change_nothing(composed: Composed) -
         composed.get("/api/tasks", None)
 
     request = urllib.request.Request(
-        composed.flower + "/api/task/async-apply/snapferry.commit_snapshot",
+        composed.flower + "/api/task/async-apply/snapferry.commit_snapshots",
         data=b'{"args": ["x", 0]}',
         headers={"Authorization": "Basic " + base64.b64encode(PASSWORD.encode()).decode()},
     )

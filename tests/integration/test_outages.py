@@ -6,12 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,53 +22,12 @@ from workers.app import COPY_QUEUE, PLAN_QUEUE
 from workers.ledger import State
 from workers.settings import Settings
 
+from .own_redis import own_redis
 from .processes import Fleet, finished, program, snapferry, started, until
+from .slow_bucket import slow_bucket
 
 # How long a Redis is away: longer than a client's first retries.
 OUTAGE_S = 3.0
-
-
-@dataclass
-class OwnRedis:
-    """A Redis of the test's own, to be killed and started again on the same port and data."""
-
-    url: str
-    command: list[str]
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, and wait until it has read its data."""
-        nowhere = subprocess.DEVNULL
-        self.process = subprocess.Popen(self.command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
-        until(self._answers, "Redis answers")
-
-    def kill(self) -> None:
-        """SIGKILL it."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(10)
-
-    def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, "Redis ended"
-        with redis.Redis.from_url(self.url) as client, suppress(redis.RedisError):
-            return bool(client.ping())
-        return False
-
-
-@contextmanager
-def own_redis(folder: Path, *options: str, url: str = "redis://127.0.0.1:{port}/0") -> Iterator[OwnRedis]:
-    """Run a Redis with *options*, in which ``{port}`` is its port, as in *url*; its data is in *folder*."""
-    folder.mkdir()
-    port = servers.free_port()
-    command = [servers.redis_program(), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
-    command += ["--maxmemory-policy", "noeviction", *(option.format(port=port) for option in options)]
-    server = OwnRedis(url.format(port=port), command)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
 
 
 def without_temporary(root: Path) -> dict[str, bytes]:
@@ -96,7 +50,7 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
         fleet = Fleet(server.url, tmp_path, env)
         jobs = Jobs(Settings(broker_url=server.url, batch_objects=1, visibility_timeout=10))
         with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
-            job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+            job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
             until(lambda: jobs.status(job_id).batches_done > 50, "batches are copied")
             server.kill()
             assert "succeeded in" not in orchestrator.logged(), "the plan is not handed out yet"
@@ -111,79 +65,6 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
     assert (status.copied, status.present, status.failed) == (2001, 0, 0)
     assert (status.objects_settled, status.bytes_settled) == (2001, 2000 * 16)
     assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
-
-
-@dataclass
-class SlowBucket:
-    """A store's directory as a bucket over HTTP; *slow_key* comes in drops until `hurry` is set."""
-
-    root: Path
-    slow_key: str
-    endpoint: str = ""
-    hurry: threading.Event = field(default_factory=threading.Event)
-    running: int = 0
-    most_running: int = 0
-    gets: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        with self.lock:
-            self.gets += 1
-            self.running += 1
-            self.most_running = max(self.running, self.most_running)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.running -= 1
-
-
-@contextmanager
-def slow_bucket(root: Path, slow_key: str) -> Iterator[SlowBucket]:
-    bucket = SlowBucket(root, slow_key)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            key = self.path.split("?")[0].removeprefix("/bucket").strip("/")
-            path = bucket.root / key
-            self.send_response(200 if path.exists() else 404)
-            data = path.read_bytes() if path.is_file() else b""
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command == "HEAD":
-                return
-            if key != bucket.slow_key:
-                self.wfile.write(data)
-                return
-            with bucket.counted():
-                for at in range(0, len(data), 65536):
-                    bucket.hurry.wait(0.05)
-                    self.wfile.write(data[at : at + 65536])
-
-        do_HEAD = do_GET  # noqa: N815 - http.server's name
-
-        def log_message(self, *_: object) -> None:
-            return None
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:
-            """A client that hangs up is what the end of a test looks like."""
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        bucket.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            yield bucket
-        finally:
-            bucket.hurry.set()
-            server.shutdown()
-            thread.join()
 
 
 def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at_a_time(
@@ -203,7 +84,7 @@ def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at
         fleet.worker("two", before=short_lease) as two,
     ):
         url = f"s3://bucket?endpoint_url={bucket.endpoint}"
-        job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), snapshot)
+        job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
         until(
             lambda: any("another worker is busy with this batch" in w.logged() for w in (one, two)),
             "a second delivery steps aside",
@@ -231,7 +112,7 @@ def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_
         jobs = Jobs(Settings(broker_url=server.url))
         with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
             url = f"s3://bucket?endpoint_url={bucket.endpoint}"
-            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), snapshot)
+            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
             until(lambda: bucket.running, "the object is on its way")
             server.kill()
             server.start()
@@ -239,7 +120,7 @@ def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_
             bucket.hurry.set()
             status = jobs.wait(job_id, timeout_s=30)
             # What that batch was received by is gone when it ends: both must take work all the same.
-            second = jobs.wait(jobs.submit(*store_pair(url, str(tmp_path / "c")), snapshot), timeout_s=30)
+            second = jobs.wait(jobs.submit(*store_pair(url, str(tmp_path / "c")), [snapshot]), timeout_s=30)
             for role in (worker, orchestrator):
                 assert role.process.poll() is None, role.logged()[-2000:]
 
@@ -335,7 +216,7 @@ def test_a_plan_that_kills_its_orchestrator_each_time_ends_the_job_with_that_rea
 SLOW_PUBLISH = """
 import time
 from pathlib import Path
-import orchestrator.cli
+import orchestrator.cli.following
 from stores.snapshot_store import SnapshotStore
 publish, folder = SnapshotStore.publish, Path({folder!r})
 def wait():
@@ -349,7 +230,7 @@ def after(self, manifest):
     publish(self, manifest)
     wait()
 SnapshotStore.publish = {when}
-orchestrator.cli.CANCEL_TIMEOUT_S = {patience}
+orchestrator.cli.following.CANCEL_TIMEOUT_S = {patience}
 """
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
+from unittest.mock import patch
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stores import manifest as manifest_module
 from stores.address import manifest_key
 from stores.backends.memory import MemoryBackend
 from stores.errors import StoreError
 from stores.hashing import digest
 from stores.manifest import LARGEST_PLANNED_BYTES, Entry, Manifest, canonical, parse, render, snapshot_id
 from stores.snapshot_store import SnapshotStore
-from tests.property.strategies import entry_lists, quick, strangers_between_lines, thorough
+from tests.property.strategies import addresses, entry_lists, quick, strangers_between_lines, thorough
 
 is_address = re.compile(r"[0-9a-f]{64}").fullmatch
 
@@ -138,3 +141,70 @@ def test_a_manifest_with_any_byte_altered_is_not_used(entries: list[Entry], data
     # Only a change that the canonical form takes back may pass.
     assert canonical(altered) == text
     assert found[0] == by_path(entries)
+
+
+def outcome(read: Callable[[], object]) -> object:
+    """Return what *read* returns, or the kind and the words of its error."""
+    try:
+        return read()
+    except StoreError as error:
+        return type(error), str(error)
+
+
+# Lines with several sizes for one object, and a D line with an object's checksum.
+@st.composite
+def repetitive_manifests(draw: st.DrawFn) -> bytes:
+    known = draw(st.lists(addresses, min_size=1, max_size=3, unique=True))
+    entries = draw(entry_lists)
+    return render(entry._replace(checksum=draw(st.sampled_from(known))) for entry in entries)
+
+
+@thorough
+@given(
+    st.one_of(damaged_manifests(), repetitive_manifests(), entry_lists.map(render)),
+    st.sampled_from([1, 60, 100, 150, 300, 65536]),
+)
+@example(b"\n", 1)
+@example(render([Entry("F", "644", "a" * 64, 2**64 - 1, "./a"), Entry("F", "644", "a" * 64, 5, "./b")]), 1)
+@example(b"F 644 " + b"a" * 64 + b" 00 ./a\n", 65536)
+@example(b"F 644 " + b"a" * 64 + b" 0 ./b\nF 644 " + b"a" * 64 + b" 0 ./a\n", 1)
+@example(b"D 755 x 0 ./\n", 65536)
+def test_lines_read_by_the_piece_and_one_by_one_tell_the_same_or_fail_the_same(
+    text: bytes, piece: int
+) -> None:
+    """Whatever the pieces: the entries are read one by one, the objects and the paths by pieces."""
+    with (
+        Manifest.from_bytes(digest(text), text) as manifest,
+        patch.object(manifest_module, "PIECE_BYTES", piece),
+    ):
+
+        def files() -> list[Entry]:
+            return [entry for entry in manifest.entries() if entry.type == "F"]
+
+        def objects_of_files() -> list[tuple[str, int]]:
+            largest: dict[str, int] = {}
+            for file in files():
+                largest[file.checksum] = max(
+                    largest.get(file.checksum, 0), min(file.size, LARGEST_PLANNED_BYTES)
+                )
+            return sorted(largest.items())
+
+        assert outcome(lambda: list(manifest.objects().items())) == outcome(objects_of_files)
+        try:
+            wanted = {file.checksum for file in files()[::2]}
+        except StoreError:
+            wanted = {"a" * 64}
+        found = outcome(lambda: list(manifest.paths_of(wanted)))
+        assert found == outcome(lambda: [(f.checksum, f.path) for f in files() if f.checksum in wanted])
+
+
+@quick
+@given(entry_lists.filter(lambda entries: all(entry.size < 10**19 for entry in entries)).filter(bool))
+def test_nearly_every_manifest_is_read_without_a_look_at_its_single_lines(entries: list[Entry]) -> None:
+    text = render(entries)
+
+    with (
+        Manifest.from_bytes(digest(text), text) as manifest,
+        patch.object(Manifest, "_fields", side_effect=AssertionError("looked at single lines")),
+    ):
+        assert manifest.objects().keys() == {entry.checksum for entry in entries if entry.type == "F"}

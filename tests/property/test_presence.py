@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stores.address import EMPTY_ADDRESS, object_key
+from stores.address import EMPTY_ADDRESS, manifest_key, object_key
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
-from stores.base import Backend, Capabilities
+from stores.base import Backend, Capabilities, Listed
 from stores.errors import InvalidAddress
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
@@ -41,7 +41,7 @@ class PagedBackend(MemoryBackend):
         self.heads += 1
         return super().size(key)
 
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[tuple[str, int]]:
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         """Yield the keys; a page is asked for when its first key is, and a full page is followed by another."""
         self.pages += 1
         for number, found in enumerate(super().keys(prefix, start_after)):
@@ -143,10 +143,19 @@ def test_a_listing_with_strangers_between_gives_the_same_answer_and_costs_hardly
         MemoryBackend.write(backend, object_key(address) + ".tmp", b"stranger")
     backend.pages = backend.heads = 0
 
-    needed = store.objects_needed(asked)
+    needed, between = store.survey(asked)
 
     assert needed == absent(asked, present)
     assert backend.requests <= len(asked) * 1.02 + 1
+    ordered = sorted(map(object_key, asked))
+    keys = sum(ordered[0] <= key <= ordered[-1] for key in backend._files) if asked else 0
+    predicted = store.requests_to_ask(len(asked), keys)
+    whole_pages = keys > 0 and keys % PAGE == 0
+    assert predicted["ListObjectsV2"] - backend.pages in ({0, 1} if whole_pages else {0})
+    if between is not None:
+        assert between == keys
+    if between is not None or not backend.pages:
+        assert predicted["HeadObject"] == backend.heads
     if not strangers and len(asked) > 1:
         assert backend.requests == 1
 
@@ -180,6 +189,8 @@ def test_a_listing_is_given_up_where_strangers_fill_it_and_the_rest_is_asked_sin
     assert store.objects_needed(asked) == asked[1::2]
     assert backend.pages == 3
     assert 0 < backend.heads < 100
+    assert backend.requests == pytest.approx(store.requests_to_ask(100, 40_000).total(), rel=0.05)
+    assert store.survey(asked).keys_between is None
 
 
 @quick
@@ -204,3 +215,35 @@ def test_the_empty_object_is_there_when_it_is_filed_and_another_one_without_byte
     assert store.objects_needed([torn, EMPTY_ADDRESS]) == [torn]
     assert store.has_object(EMPTY_ADDRESS)
     assert not store.has_object(torn)
+
+
+@quick
+@given(questions(), st.booleans())
+def test_manifests_present_are_those_that_are_filed_with_at_least_a_byte(
+    question: tuple[list[str], set[str], set[str]], paged: bool
+) -> None:
+    asked, present, torn = question
+    backend = PagedBackend() if paged else MemoryBackend()
+    for snapshot in present | torn:
+        backend.write(manifest_key(snapshot), b"x" if snapshot in present else b"")
+        backend.write(object_key(snapshot), b"x")
+    store = SnapshotStore(MemoryBackend("objects"), backend)
+
+    assert store.manifests_present(asked) == set(asked) & present
+
+
+def test_manifests_are_asked_for_by_one_listing() -> None:
+    backend = PagedBackend()
+    asked = many(500, 5)
+    for snapshot in asked[::2]:
+        backend.write(manifest_key(snapshot), b"x")
+
+    assert SnapshotStore(backend).manifests_present(asked) == set(asked[::2])
+    assert (backend.pages, backend.heads) == (1, 0)
+
+
+def test_no_address_is_asked_for_twice() -> None:
+    backend = PagedBackend()
+
+    assert SnapshotStore(backend).objects_needed([EMPTY_ADDRESS] * 5) == [EMPTY_ADDRESS] * 5
+    assert backend.requests == 1

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from stores.address import object_key
+from stores.address import manifest_key, object_key
 from stores.backends import file
 from stores.backends.file import STALE_AFTER_S, FileBackend
 from stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound, StoreUnavailable
 from stores.hashing import CHUNK_BYTES, digest
 from stores.liveness import identity
 from stores.snapshot_store import SnapshotStore
+from stores.urls import open_store
+from tests.sample import fill
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -292,3 +294,40 @@ def test_many_uploads_of_one_process_have_as_many_temporary_files(file_root: Pat
     for upload in uploads:
         upload.abort()
     assert temporary_files(file_root) == []
+
+
+DELETES = """
+import sys
+from stores.errors import AccessDenied
+from stores.urls import open_store
+try:
+    open_store(sys.argv[1]).delete_manifest(sys.argv[2])
+except AccessDenied as error:
+    print(error)
+"""
+
+
+def test_a_manifest_in_a_directory_without_permission_is_not_deleted_and_the_error_says_so(
+    tmp_path: Path,
+) -> None:
+    snapshot = fill(open_store(str(tmp_path)), {"./a": b"a"})
+    folder = (tmp_path / manifest_key(snapshot)).parent
+    # Root without its capabilities is an owner like any other: permissions bind it.
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+
+    folder.chmod(0o555)
+    try:
+        ended = subprocess.run(
+            [*plain, sys.executable, "-c", DELETES, str(tmp_path), snapshot],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        folder.chmod(0o755)
+
+    assert ended.stdout == (
+        f"file://{tmp_path}: {snapshot}: the manifest may not be deleted, and stays: Permission denied\n"
+    )
+    assert open_store(str(tmp_path)).list_manifest_ids() == [snapshot]

@@ -267,3 +267,48 @@ class Failing:
 def test_a_manifest_whose_reading_broke_off_is_no_manifest() -> None:
     with pytest.raises(ConnectionResetError):
         Manifest.read("a store", digest(line()), Failing())
+
+
+def test_the_paths_of_some_objects_come_in_the_order_of_the_manifest() -> None:
+    text = b"".join(
+        [
+            line("D", checksum=A, path="./"),
+            line(path="./1"),
+            line(checksum=B, path="./2"),
+            line(path="./3 \u00fc"),
+            line(checksum=EMPTY_ADDRESS, size="0", path="./4"),
+        ]
+    )
+
+    with opened(text) as manifest:
+        assert list(manifest.paths_of([A])) == [(A, "./1"), (A, "./3 \u00fc")]
+        assert list(manifest.paths_of({B: 1, EMPTY_ADDRESS: 0})) == [(B, "./2"), (EMPTY_ADDRESS, "./4")]
+        assert list(manifest.paths_of(())) == []
+
+
+def test_paths_are_found_as_they_are_asked_for_whatever_else_is_read_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(manifest_module, "PIECE_BYTES", 1)
+    text = b"".join(line(path=f"./{number:03}") for number in range(50))
+
+    with opened(text) as manifest:
+        paths = manifest.paths_of({A})
+        found = [next(paths)]
+        assert manifest.objects() == {A: 1}
+        assert [*found, *paths] == [(A, f"./{number:03}") for number in range(50)]
+
+
+@pytest.mark.parametrize("fault", WRONG_LINES)
+def test_a_wrong_line_in_a_later_piece_is_named_by_its_number(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is wrong is said in the same words, by whichever way the lines are read."""
+    monkeypatch.setattr(manifest_module, "PIECE_BYTES", 2 * len(GOOD))
+    wrong, said = WRONG_LINES[fault]
+    text = GOOD * 7 + wrong
+
+    for read in (Manifest.objects, lambda manifest: list(manifest.paths_of({B}))):
+        with opened(text) as manifest, pytest.raises(ManifestSyntaxError) as raised:
+            read(manifest)
+        assert raised.value.detail.startswith(f"line 8 of the manifest {said}")

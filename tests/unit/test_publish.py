@@ -20,9 +20,17 @@ from stores.errors import (
 )
 from stores.hashing import digest
 from stores.manifest import Entry, Manifest, render, snapshot_id
+from stores.publishing import Published
 from stores.snapshot_store import SnapshotStore
-from tests.faults.backends import AltersWrites, Forbids, LosesWrites, Remembers, Unavailable
-from workers.commit import publish_snapshot
+from tests.faults.backends import (
+    AltersWrites,
+    Around,
+    Faulty,
+    Forbids,
+    LosesWrites,
+    Remembers,
+    Unavailable,
+)
 
 FILES = {"./a": b"a", "./b": b"bb", "./empty": b"", "./second a": b"a"}
 TEXT = render(Entry("F", "644", digest(data), len(data), path) for path, data in FILES.items())
@@ -195,20 +203,188 @@ def test_with_split_pools_objects_are_asked_of_one_and_the_manifest_goes_to_the_
         SnapshotStore(manifests, objects).put_manifest(ID, TEXT)
 
 
-def test_a_commit_returns_what_is_missing_and_publishes_when_nothing_is() -> None:
-    source, destination = with_objects(MemoryBackend("source")), SnapshotStore(MemoryBackend("destination"))
-    source.put_manifest(ID, TEXT)
-    destination.put_object(EMPTY_ADDRESS, b"")
+def several(count: int) -> tuple[SnapshotStore, list[str]]:
+    """Return a source of *count* snapshots that share one object, and their ids."""
+    source = SnapshotStore(MemoryBackend("source"))
+    ids = []
+    for number in range(count):
+        files = {"./own": b"own %d" % number, "./shared": b"shared"}
+        for data in files.values():
+            source.put_object(digest(data), data)
+        text = render(Entry("F", "644", digest(data), len(data), path) for path, data in files.items())
+        source.put_manifest(snapshot_id(text), text)
+        ids.append(snapshot_id(text))
+    return source, ids
 
-    missing = publish_snapshot(source, destination, ID)
 
-    assert list(missing) == sorted({digest(b"a"), digest(b"bb")})
-    assert destination.list_manifest_ids() == []
-    for data in FILES.values():
-        destination.put_object(digest(data), data)
-    assert publish_snapshot(source, destination, ID) == ()
-    assert publish_snapshot(source, destination, ID) == ()
-    assert destination.get_manifest(ID) == TEXT
+def with_objects_of(source: SnapshotStore, backend: Backend) -> SnapshotStore:
+    for key, *_ in source._objects.keys(".objects/"):
+        with source._objects.open(key) as reader:
+            backend.write(key, reader.read(100))
+    return SnapshotStore(backend)
+
+
+class Asked(Around):
+    """Notes which keys it is asked for."""
+
+    def __init__(self, inner: Backend) -> None:
+        super().__init__(inner)
+        self.asked: list[str] = []
+
+    def size(self, key: str) -> int | None:
+        self.asked.append(key)
+        return super().size(key)
+
+
+def test_several_manifests_share_one_question_and_two_flushes() -> None:
+    source, ids = several(5)
+    remembers = Remembers(asked := Asked(MemoryBackend()))
+    destination = with_objects_of(source, remembers)
+    remembers.calls.clear()
+
+    assert destination.publish_all(source, ids) == dict.fromkeys(ids, Published())
+
+    writes = [("write", manifest_key(each)) for each in ids]
+    assert remembers.calls == [("flush", ""), *writes, ("flush", "")]
+    assert len(asked.asked) == len(set(asked.asked)) == 6
+    remembers.calls.clear()
+    assert destination.publish_all(source, ids) == dict.fromkeys(ids, Published())
+    assert remembers.calls == []
+
+
+def test_a_shared_object_that_is_missing_stops_all_that_name_it_and_an_own_one_only_its_own() -> None:
+    source, ids = several(3)
+    destination = with_objects_of(source, MemoryBackend())
+    own, shared = digest(b"own 1"), digest(b"shared")
+
+    destination._objects.delete(object_key(own))
+    assert destination.publish_all(source, ids) == {
+        ids[0]: Published(),
+        ids[1]: Published((own,)),
+        ids[2]: Published(),
+    }
+    destination._objects.delete(object_key(shared))
+    found = destination.publish_all(source, ids)
+    assert {each: set(found[each].missing) for each in ids} == {
+        ids[0]: {shared},
+        ids[1]: {own, shared},
+        ids[2]: {shared},
+    }
+    assert destination.list_manifest_ids() == sorted([ids[0], ids[2]])
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Forbids, AccessDenied),
+        (Unavailable, StoreUnavailable),
+        (AltersWrites, IntegrityError),
+        (LosesWrites, ManifestMissing),
+    ],
+)
+def test_a_manifest_that_cannot_be_filed_does_not_stop_the_others(
+    fault: type[Faulty], error: type[StoreError]
+) -> None:
+    source, ids = several(4)
+    broken = fault(MemoryBackend(), strikes=lambda key: key == manifest_key(ids[1]))
+    destination = with_objects_of(source, broken)
+
+    found = destination.publish_all(source, ids)
+
+    assert broken.struck
+    assert list(found) == ids
+    assert type(found[ids[1]].error) is error
+    assert [found[each] for each in ids if each != ids[1]] == [Published()] * 3
+    for each in ids:
+        if each != ids[1]:
+            assert destination.get_manifest(each) == source.get_manifest(each)
+
+
+def test_a_manifest_that_cannot_be_read_at_the_source_does_not_stop_the_others() -> None:
+    source, ids = several(5)
+    destination = with_objects_of(source, MemoryBackend())
+    source.delete_manifest(ids[1])
+    source._manifests.write(manifest_key(ids[2]), b"nonsense")
+    unreadable = b"F 644 " + A.encode() + b" many ./a\n"
+    source._manifests.write(manifest_key(digest(unreadable)), unreadable)
+
+    found = destination.publish_all(source, [*ids, digest(unreadable), ids[0]])
+
+    assert [type(each.error) for each in found.values()] == [
+        type(None),
+        ManifestMissing,
+        IntegrityError,
+        type(None),
+        type(None),
+        ManifestSyntaxError,
+    ]
+    assert destination.list_manifest_ids() == sorted([ids[0], ids[3], ids[4]])
+
+
+def test_no_answer_about_an_object_publishes_nothing() -> None:
+    source, ids = several(3)
+    store = with_objects_of(source, MemoryBackend())
+    deaf = SnapshotStore(Unavailable(store._objects, strikes=lambda key: key == object_key(digest(b"own 2"))))
+
+    with pytest.raises(StoreUnavailable):
+        deaf.publish_all(source, ids)
+
+    assert store.list_manifest_ids() == []
+
+
+@pytest.mark.parametrize(("good", "published"), [(0, 0), (1, 3)])
+def test_a_flush_that_fails_is_raised_and_before_it_no_manifest_is_written(good: int, published: int) -> None:
+    class CannotFlush(Around):
+        left = good
+
+        def flush(self) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise StoreUnavailable(self.label, "", "no flush (a test says so)")
+
+    source, ids = several(3)
+    store = with_objects_of(source, CannotFlush(MemoryBackend()))
+
+    with pytest.raises(StoreUnavailable, match="no flush"):
+        store.publish_all(source, ids)
+
+    assert len(store.list_manifest_ids()) == published
+
+
+def test_one_manifest_is_open_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, ids = several(4)
+    destination = with_objects_of(source, MemoryBackend())
+    destination._objects.delete(object_key(digest(b"own 3")))
+    read, most, opened = source.read_manifest, 0, []
+
+    def counted(each: str) -> Manifest:
+        nonlocal most
+        opened.append(read(each))
+        most = max(most, sum(not manifest._file.closed for manifest in opened))
+        return opened[-1]
+
+    monkeypatch.setattr(source, "read_manifest", counted)
+    destination.publish_all(source, ids)
+
+    assert most == 1
+    assert all(manifest._file.closed for manifest in opened)
+
+
+def test_nothing_to_publish_asks_nothing() -> None:
+    store = SnapshotStore(Unavailable(MemoryBackend()))
+
+    assert store.publish_all(store, []) == {}
+
+
+def test_a_manifest_that_may_not_be_deleted_is_an_error_that_names_it() -> None:
+    store = with_objects(MemoryBackend())
+    store.put_manifest(ID, TEXT)
+
+    with pytest.raises(AccessDenied, match="the manifest may not be deleted, and stays") as raised:
+        SnapshotStore(Forbids(store._objects)).delete_manifest(ID)
+
+    assert (raised.value.store, raised.value.subject) == (store.label, ID)
+    assert store.list_manifest_ids() == [ID]
 
 
 def test_withdrawing_a_snapshot_leaves_its_objects() -> None:

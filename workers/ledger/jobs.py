@@ -69,6 +69,7 @@ class Ledger(BatchLedger):
         then, and the step may go on.
         """
         all_keys = [OPEN, key(job_id), done(job_id, PLAN), *keys(job_id, *KEPT, *WORKING)]
+        all_keys.remove(key(job_id, "driver"))  # a lease, which ends soon by itself
         return bool(
             self._run(scripts.ADVANCE, all_keys, [job_id, self._expires_s, state.value, *_pairs(fields)])
         )
@@ -122,7 +123,7 @@ class Ledger(BatchLedger):
         return self._standing(job_id)[0]
 
     def neglected(self, job_id: str) -> tuple[Standing, bool]:
-        """Return the same, and whether somebody wants the job driven and nobody does. Raises `UnknownJob`."""
+        """Return the same, and whether somebody drove the job, did not end it, and is gone. Raises `UnknownJob`."""
         return self._standing(job_id)
 
     def _standing(self, job_id: str) -> tuple[Standing, bool]:
@@ -149,7 +150,7 @@ class Ledger(BatchLedger):
             stalls=int(job[7] or 0),
             stalled_done=int(job[8] or 0),
         )
-        return standing, not driven and job[9] != job[10]
+        return standing, not driven and int(job[9] or 0) > 0
 
     def driven(self, job_id: str) -> bool:
         """Say whether somebody drives the job."""

@@ -165,7 +165,7 @@ WAIT: Final = (
     _NOW
     + _STOPPED
     + """
-if stopped(KEYS[1]) or redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
+if stopped(KEYS[1]) or (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= '' then return 0 end
 redis.call('ZADD', KEYS[2], now() + tonumber(ARGV[2]), ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], '')
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
@@ -323,9 +323,9 @@ STANDING: Final = (
     _NOW
     + """
 local job = redis.call('HMGET', KEYS[1], 'state', 'paused', 'cancel', 'batches_handed', 'batches_done', 'failed',
-  'moved_at', 'stalls', 'stalled_done', 'wanted', 'seen')
+  'moved_at', 'stalls', 'stalled_done', 'drives')
 if not job[1] then return false end
-for i = 1, 11 do job[i] = job[i] or '' end
+for i = 1, 10 do job[i] = job[i] or '' end
 local at = now()
 job[7] = tostring(at - (tonumber(job[7]) or at))
 local leased = redis.call('ZRANGEBYSCORE', KEYS[2], at, '+inf')

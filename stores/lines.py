@@ -1,0 +1,78 @@
+"""
+Manifest lines by the piece: the fast way to read many of them.
+
+A piece is a run of whole lines. `read_plainly` takes all of it by one regular
+expression and checks each column as a whole, for a fraction of what it costs to
+look at line after line. It knows only what nearly every manifest is made of;
+whatever is odd, whether right or wrong, it leaves to the reader of single
+lines, who alone decides and says which line is at fault.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from operator import le
+from typing import NamedTuple
+
+# The columns of a piece stay in the processor's cache: twice as fast as with pieces of 1 MiB.
+PIECE_BYTES = 64 * 1024
+
+# Anything may stand in for the digits of a checksum here: they are checked together.
+_plain_lines = re.compile(r"^([FD]) [^ \n]++ (.{64}) ([0-9]++) (.++)\n", re.MULTILINE).findall
+
+_HEX_DIGITS = b"0123456789abcdef"
+
+# A SIZE of up to so many digits is one of 64 bits.
+_DIGITS_OF_64_BITS = 19
+
+
+class Columns(NamedTuple):
+    """The lines of a piece, one tuple a column: TYPE, CHECKSUM, SIZE in digits, PATH."""
+
+    kinds: tuple[str, ...] = ()
+    checksums: tuple[str, ...] = ()
+    digits: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+    def sizes(self, largest: int) -> Iterator[int]:
+        """Return the sizes in bytes; a larger one than *largest* is taken for that."""
+        sizes = map(int, self.digits)
+        if max(map(len, self.digits), default=0) < len(str(largest)):
+            return sizes
+        return (min(largest, size) for size in sizes)
+
+
+def read_plainly(piece: bytes, last: str) -> Columns | None:
+    """
+    Return the columns of *piece*, which follows the line whose PATH is *last*.
+
+    None where a line is not plain: it may be wrong, or only unusual.
+    """
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        return None
+    rows = _plain_lines(text)
+    # Each match is one whole line, so as many matches as line ends are all of them, if nothing follows the last.
+    if not rows or len(rows) != text.count("\n") or not text.endswith("\n"):
+        return None
+    columns = Columns(*zip(*rows, strict=True))
+    plain = _are_hex(columns.checksums) and _are_sizes(columns.digits) and _are_sorted(last, columns.paths)
+    return columns if plain else None
+
+
+def _are_hex(checksums: tuple[str, ...]) -> bool:
+    return not "".join(checksums).encode().translate(None, _HEX_DIGITS)
+
+
+def _are_sizes(digits: tuple[str, ...]) -> bool:
+    """Say whether none of *digits* is too long, or begins with a zero that is not all of it."""
+    zeros = f" {' '.join(digits)}".count(" 0")
+    return zeros == digits.count("0") and max(map(len, digits)) <= _DIGITS_OF_64_BITS
+
+
+def _are_sorted(last: str, paths: tuple[str, ...]) -> bool:
+    """Say whether *paths* are in order. That of code points is that of the bytes of UTF-8."""
+    return last <= paths[0] and all(map(le, paths, islice(paths, 1, None)))

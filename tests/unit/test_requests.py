@@ -1,0 +1,251 @@
+"""What a store will be sent, what it says that it was sent, and what a server received: three times the same."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from stores.backends.file import FileBackend
+from stores.backends.memory import MemoryBackend
+from stores.backends.s3_upload import MAX_OBJECT_BYTES, PLANNED_PARTS, part_sizes, requests_to_upload
+from stores.hashing import digest
+from stores.manifest import render
+from stores.presence import requests_to_ask
+from stores.publishing import Published
+from stores.requests import Requests
+from stores.snapshot_store import SnapshotStore
+from stores.urls import open_store
+from tests.sample import fill
+from tests.servers import S3Server
+
+MIB = 1024 * 1024
+
+FILES = {f"./{number}": b"%d" % number for number in range(30)} | {
+    "./empty": b"",
+    "./large": b"x" * (20 * MIB),
+}
+
+
+@pytest.fixture(params=["rclone_memory_s3", "moto_s3"])
+def server(request: pytest.FixtureRequest) -> S3Server:
+    found: S3Server = request.getfixturevalue(request.param)
+    return found
+
+
+@contextmanager
+def counting_proxy(server: S3Server) -> Iterator[tuple[S3Server, Requests]]:
+    """Put a proxy before *server* that counts what passes; the signed Host header stays as the client sent it."""
+    received = Requests()
+    lock = threading.Lock()
+    target = urlsplit(server.endpoint).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def _pass_on(self) -> None:
+            with lock:
+                received[operation_of(self.command, self.path)] += 1
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+            connection = http.client.HTTPConnection(target)
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            said = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in {
+                    "transfer-encoding",
+                    "connection",
+                    "content-length",
+                    "date",
+                    "server",
+                }:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+            connection.close()
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - http.server's names
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    class Proxy(ThreadingHTTPServer):
+        daemon_threads = True
+
+    with Proxy(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
+            yield S3Server(endpoint, server.client, server.environment), received
+        finally:
+            proxy.shutdown()
+            thread.join()
+
+
+def operation_of(method: str, path: str) -> str:
+    """Name what a request asks for, from its first line alone."""
+    parts = urlsplit(path)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    has_key = "/" in parts.path.strip("/")
+    mark = next((name for name in ("list-type", "uploads", "partNumber", "uploadId") if name in query), "")
+    return {
+        ("HEAD", "", False): "HeadBucket",
+        ("HEAD", "", True): "HeadObject",
+        ("GET", "", True): "GetObject",
+        ("GET", "list-type", False): "ListObjectsV2",
+        ("PUT", "", True): "PutObject",
+        ("POST", "uploads", True): "CreateMultipartUpload",
+        ("PUT", "partNumber", True): "UploadPart",
+        ("POST", "uploadId", True): "CompleteMultipartUpload",
+        ("DELETE", "uploadId", True): "AbortMultipartUpload",
+        ("DELETE", "", True): "DeleteObject",
+    }[method, mark, has_key]
+
+
+def copy(source: SnapshotStore, destination: SnapshotStore, snapshot: str) -> tuple[Requests, Requests]:
+    """Copy as a job does; return what was to be expected at the source and at the destination."""
+    with source.read_manifest(snapshot) as manifest:
+        objects, length = manifest.objects(), manifest.length
+    needed, between = destination.survey(objects)
+    assert between is not None
+    at_source = Requests({"GetObject": 1})
+    at_destination = destination.requests_to_ask(len(objects), between)
+    for address in needed:
+        read, written = destination.requests_to_copy(source, objects[address])
+        at_source += read
+        at_destination += written
+        destination.copy_object(source, address, size_hint=objects[address])
+    already = snapshot in destination.list_manifests()
+    at_destination += Requests({"ListObjectsV2": 1})
+    assert destination.publish_all(source, [snapshot]) == {snapshot: Published()}
+    at_source += Requests({"GetObject": 1 if already else 2})
+    at_destination += destination.requests_to_ask(len(objects), len(objects))
+    at_destination += destination.requests_to_publish(length, already=already)
+    return at_source, at_destination
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["empty", "half full"])
+def test_a_copy_sends_what_was_predicted_and_the_server_receives_that(server: S3Server, half: bool) -> None:
+    with counting_proxy(server) as (proxy, received):
+        bucket = server.make_bucket()
+        snapshot = fill(open_store(server.url(bucket, "a")), FILES)
+        source, destination = (open_store(proxy.url(bucket, prefix)) for prefix in ("a", "b"))
+        if half:
+            elsewhere = open_store(server.url(bucket, "b"))
+            for data in [*FILES.values()][::2]:
+                elsewhere.put_object(digest(data), data)
+
+        for _ in ("copied", "copied already"):
+            before = source.requests_sent, destination.requests_sent, received.copy()
+            expected = copy(source, destination, snapshot)
+            assert source.requests_sent - before[0] == expected[0]
+            assert destination.requests_sent - before[1] == expected[1]
+            assert received - before[2] == expected[0] + expected[1]
+        if not half:
+            assert (received["UploadPart"], received["CompleteMultipartUpload"]) == (3, 1)
+        assert received == source.requests_sent + destination.requests_sent
+
+
+def test_a_single_question_is_one_request_and_the_first_absence_asks_for_the_bucket_too(
+    server: S3Server,
+) -> None:
+    store = open_store(server.url(server.make_bucket(), "p"))
+    one, two = digest(b"1"), digest(b"2")
+
+    assert store.objects_needed([one]) == [one]
+    assert store.requests_sent == store.requests_to_ask(1, 0) + Requests({"HeadBucket": 1})
+    assert store.objects_needed([two]) == [two]
+    assert store.requests_sent == Requests({"HeadObject": 2, "HeadBucket": 1})
+
+
+def test_no_single_absence_asks_for_the_bucket_after_a_listing_was_answered(server: S3Server) -> None:
+    store = open_store(server.url(server.make_bucket(), "p"))
+
+    assert store.list_manifests() == {}
+    assert not store.has_object(digest(b"1"))
+    assert store.requests_sent == {"ListObjectsV2": 1, "HeadObject": 1}
+
+
+def test_split_pools_are_counted_together(server: S3Server) -> None:
+    bucket = server.make_bucket()
+    store = open_store(server.url(bucket, "manifests"), server.url(bucket, "objects"))
+    text = render([])
+
+    store.put_object(digest(b"1"), b"1")
+    store.put_manifest(digest(text), text)
+
+    asked = store.requests_to_ask(0, 0)
+    assert store.requests_sent == Requests({"PutObject": 1}) + asked + store.requests_to_publish(
+        len(text), already=False
+    )
+
+
+def test_directories_and_memory_are_sent_nothing(tmp_path) -> None:
+    for backend in (FileBackend(str(tmp_path)), MemoryBackend()):
+        store = SnapshotStore(backend)
+        fill(store, {"./a": b"a"})
+
+        assert store.requests_sent == {}
+        assert store.requests_to_ask(1000, 10**6) == {}
+        assert store.requests_to_copy(store, 10**12) == ({}, {})
+        assert store.requests_to_publish(10**9, already=False) == {}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "between", "lists", "heads"),
+    [
+        (0, 0, 0, 0),
+        (1, 5000, 0, 1),
+        (2, 0, 1, 0),
+        (2, 999, 1, 0),
+        (1000, 0, 1, 0),
+        (1000, 1500, 2, 0),
+        (1000, 20_999, 21, 0),
+        (1000, 21_000, 21, 0),
+        (1000, 42_000, 21, 500),
+        (1000, 10**9, 21, 1000),
+    ],
+)
+def test_a_question_costs_pages_or_where_they_are_given_up_the_rest_one_by_one(
+    wanted: int, between: int, lists: int, heads: int
+) -> None:
+    predicted = requests_to_ask(wanted, between)
+
+    assert (predicted["ListObjectsV2"], predicted["HeadObject"]) == (lists, heads)
+    assert all(predicted.values())
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        0,
+        1,
+        8 * MIB,
+        8 * MIB + 1,
+        16 * MIB,
+        16 * MIB + 1,
+        40_000 * MIB,
+        40_001 * MIB,
+        10**12 + 1,
+        MAX_OBJECT_BYTES,
+    ],
+)
+def test_the_parts_predicted_are_the_parts_that_an_upload_is_cut_into(size: int) -> None:
+    sizes = part_sizes(size)
+    parts, left = 1, size - next(sizes)
+    while left > 0:
+        parts, left = parts + 1, left - next(sizes)
+
+    assert parts <= PLANNED_PARTS
+    expected = {"CreateMultipartUpload": 1, "UploadPart": parts, "CompleteMultipartUpload": 1}
+    assert requests_to_upload(size) == (expected if parts > 1 else {"PutObject": 1})
