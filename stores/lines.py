@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import compress, islice
 from operator import le
 from typing import NamedTuple
 
@@ -35,6 +35,13 @@ class Columns(NamedTuple):
     checksums: tuple[str, ...] = ()
     digits: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+
+    def files(self) -> Columns:
+        """Return those of F lines alone."""
+        if self.kinds.count("F") == len(self.kinds):
+            return self
+        are_files = [kind == "F" for kind in self.kinds]
+        return Columns(*(tuple(compress(column, are_files)) for column in self))
 
     def sizes(self, largest: int) -> Iterator[int]:
         """Return the sizes in bytes; a larger one than *largest* is taken for that."""

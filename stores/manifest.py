@@ -163,20 +163,24 @@ class Manifest:
 
     def objects(self) -> dict[str, int]:
         """
-        Return the distinct objects of the snapshot, address to advisory size in bytes, sorted by address.
+        Return the distinct objects of the snapshot, address to advisory size in bytes, in the manifest's order.
 
         Where a checksum is listed with several sizes, the largest counts: a
         symlink's own size says nothing of its target. None is larger than
         `LARGEST_PLANNED_BYTES`. Raises like `entries`.
         """
         largest: dict[str, int] = {}
-        known = largest.get
         for columns in self._columns():
-            sizes = columns.sizes(LARGEST_PLANNED_BYTES)
-            for kind, address, size in zip(columns.kinds, columns.checksums, sizes, strict=True):
-                if kind == "F" and known(address, -1) < size:
+            files = columns.files()
+            found = dict(zip(files.checksums, files.sizes(LARGEST_PLANNED_BYTES), strict=True))
+            if len(found) == len(files.checksums) and largest.keys().isdisjoint(found):
+                largest.update(found)
+                continue
+            sizes = files.sizes(LARGEST_PLANNED_BYTES)
+            for address, size in zip(files.checksums, sizes, strict=True):
+                if largest.get(address, -1) < size:
                     largest[address] = size  # noqa: PERF403 - what is there already decides
-        return {address: largest[address] for address in sorted(largest)}
+        return largest
 
     def paths_of(self, addresses: Collection[str]) -> Iterator[tuple[str, str]]:
         """

@@ -21,7 +21,7 @@ from stores.snapshot_store import SnapshotStore
 from stores.urls import open_backend, open_store, parse_url
 from tests.sample import assert_published_means_complete, make_store, tree
 from tests.servers import S3Server
-from workers.commit import publish_snapshot
+from workers.commit import Ended, publish_snapshots
 from workers.transfer import copy_batch
 
 from .backends import Around
@@ -95,19 +95,22 @@ def _fused(call: Callable[..., Any], fuse: Fuse) -> Callable[..., Any]:
 class Quiet:
     """Progress that nobody watches."""
 
-    def begin(self, needed: int, needed_bytes: int) -> None:
+    def begin(self, needed: list[str]) -> None:
         """Show nothing."""
 
     def advance(self, objects: int, size_bytes: int) -> None:
         """Show nothing."""
 
 
-def copy_and_commit(source: SnapshotStore, destination: SnapshotStore, snapshot: str) -> None:
-    with source.read_manifest(snapshot) as manifest:
-        objects = manifest.objects()
+def copy_and_commit(source: SnapshotStore, destination: SnapshotStore, snapshots: list[str]) -> None:
+    objects: dict[str, int] = {}
+    for snapshot in snapshots:
+        with source.read_manifest(snapshot) as manifest:
+            objects |= manifest.objects()
     outcome = copy_batch(source, destination, objects, Quiet())
     assert not outcome.failures
-    assert publish_snapshot(source, destination, snapshot) == ()
+    ends = publish_snapshots(source, destination, snapshots)
+    assert all(end.state is Ended.PUBLISHED and not end.missing for end in ends.values())
 
 
 def run_and_die(work: Callable[[], None]) -> bool:
@@ -125,24 +128,32 @@ def run_and_die(work: Callable[[], None]) -> bool:
 
 
 def kill_at_every_point(
-    source: SnapshotStore, destination: Callable[[], Backend], dying: Callable[[int], Backend], snapshot: str
+    source: SnapshotStore,
+    destination: Callable[[], Backend],
+    dying: Callable[[int], Backend],
+    snapshots: list[str],
 ) -> int:
     """Kill a copy at point 0, 1, 2, ... until one gets through; return how many points there were."""
     for point in range(1000):
         clear(destination())
         killed = run_and_die(
-            lambda point=point: copy_and_commit(source, SnapshotStore(dying(point)), snapshot)
+            lambda point=point: copy_and_commit(source, SnapshotStore(dying(point)), snapshots)
         )
         seen = SnapshotStore(destination())
         assert_published_means_complete(seen)
         assert_no_partial_object(seen)
         if not killed:
-            assert seen.list_manifest_ids() == [snapshot]
+            assert seen.list_manifest_ids() == sorted(snapshots)
             return point
-        copy_and_commit(source, SnapshotStore(destination()), snapshot)
-        assert seen.list_manifest_ids() == [snapshot]
+        copy_and_commit(source, SnapshotStore(destination()), snapshots)
+        assert seen.list_manifest_ids() == sorted(snapshots)
         assert_published_means_complete(seen)
     raise AssertionError("the copy never got through")
+
+
+def two_snapshots(root: Path) -> list[str]:
+    """Make a store of two snapshots that share most of their objects, which are published together."""
+    return [make_store(root, FILES), make_store(root, FILES | {"./own": b"own"})]
 
 
 def clear(backend: Backend) -> None:
@@ -160,7 +171,7 @@ def assert_no_partial_object(store: SnapshotStore) -> None:
 
 
 def test_a_directory_survives_a_kill_before_every_system_call(tmp_path: Path) -> None:
-    snapshot = make_store(tmp_path / "a", FILES)
+    snapshots = two_snapshots(tmp_path / "a")
     destination = parse_url(str(tmp_path / "b"))
 
     def dying(point: int) -> Backend:
@@ -168,7 +179,7 @@ def test_a_directory_survives_a_kill_before_every_system_call(tmp_path: Path) ->
         return open_backend(destination)
 
     points = kill_at_every_point(
-        open_store(str(tmp_path / "a")), lambda: open_backend(destination), dying, snapshot
+        open_store(str(tmp_path / "a")), lambda: open_backend(destination), dying, snapshots
     )
 
     assert points > len(FILES) * 6
@@ -184,13 +195,13 @@ def test_a_bucket_survives_a_kill_around_every_request_that_writes(
 ) -> None:
     s3: S3Server = request.getfixturevalue(server)
     url = parse_url(s3.url(s3.make_bucket(), "store"))
-    snapshot = make_store(tmp_path / "a", FILES)
+    snapshots = two_snapshots(tmp_path / "a")
 
     points = kill_at_every_point(
         open_store(str(tmp_path / "a")),
         lambda: open_backend(url),
         lambda point: DiesAtCall(open_backend(url), point),
-        snapshot,
+        snapshots,
     )
 
     assert points > len(FILES)

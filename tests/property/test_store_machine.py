@@ -31,7 +31,7 @@ some_addresses = st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=4, un
 
 
 class Ignored:
-    def begin(self, needed: int, needed_bytes: int) -> None:
+    def begin(self, needed: list[str]) -> None:
         return None
 
     def advance(self, objects: int, size_bytes: int) -> None:

@@ -25,13 +25,13 @@ class Sums:
     def __init__(self) -> None:
         self.objects = 0
         self.bytes = 0
-        self.needed: list[tuple[int, int]] = []
+        self.needed: list[list[str]] = []
         self.monotonic = True
         self._lock = threading.Lock()
 
-    def begin(self, needed: int, needed_bytes: int) -> None:
+    def begin(self, needed: list[str]) -> None:
         assert self.objects == 0
-        self.needed.append((needed, needed_bytes))
+        self.needed.append(needed)
 
     def advance(self, objects: int, size_bytes: int) -> None:
         with self._lock:
@@ -66,7 +66,10 @@ def stores(objects: dict[str, bytes], present: set[str]) -> tuple[SnapshotStore,
 def assert_exact(outcome: BatchOutcome, sums: Sums, sizes: dict[str, int]) -> None:
     assert outcome.copied + outcome.present + len(outcome.failures) == len(sizes)
     assert (sums.objects, sums.bytes, sums.monotonic) == (len(sizes), sum(sizes.values()), True)
-    assert sums.needed == [(outcome.copied + len(outcome.failures), outcome.needed_bytes)]
+    (needed,) = sums.needed
+    assert len(set(needed)) == len(needed) == outcome.copied + len(outcome.failures)
+    assert sum(sizes[address] for address in needed) == outcome.needed_bytes
+    assert {failure.address for failure in outcome.failures} <= set(needed)
 
 
 @thorough
@@ -84,7 +87,7 @@ def test_a_batch_copies_what_is_absent_and_a_second_run_copies_nothing(
     assert (outcome.copied, outcome.present) == (len(objects) - len(present), len(present))
     assert outcome.bytes_copied == sum(len(data) for a, data in objects.items() if a not in present)
     assert (again.copied, again.present, again.bytes_copied) == (0, len(objects), 0)
-    assert outcome.needed_bytes == sum(size for a, size in sizes.items() if a not in present)
+    assert (set(first.needed[0]), second.needed) == (objects.keys() - present, [[]])
     assert_exact(outcome, first, sizes)
     assert_exact(again, second, sizes)
     assert all(destination.get_object(address) == data for address, data in objects.items())
