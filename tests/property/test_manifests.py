@@ -76,7 +76,6 @@ def test_the_objects_are_the_distinct_checksums_of_files_each_with_its_largest_s
 
     largest = {f.checksum: max(g.size for g in files if g.checksum == f.checksum) for f in files}
     assert objects == {address: min(size, LARGEST_PLANNED_BYTES) for address, size in largest.items()}
-    assert list(objects) == list(dict.fromkeys(file.checksum for file in files)), "in the manifest's order"
 
 
 # Pieces that a hostile or broken text is made of: parts of lines, separators, digests of other kinds, junk.
