@@ -18,9 +18,9 @@ from workers.messages import BatchMessage, JobRequest, pack
 
 from .plan import Batch
 
-# Before batches that were handed out in vain go to the queue again: 2, 4, 8, ... seconds. Well below the
-# visibility timeout, which counts a waiting message as delivered.
-LONGEST_PAUSE_S = 60
+# Before objects are healed again: 2, 4, 8, ... seconds. Well below the visibility timeout, which counts a waiting
+# message as delivered, and below the time after which a batch that is in no queue counts as lost.
+LONGEST_PAUSE_S = 16
 
 
 def hand_out(

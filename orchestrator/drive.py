@@ -238,8 +238,8 @@ def _hand_out_lost(drive: Drive, standing: Standing) -> str:
         for number in ledger.unaccounted(job_id, heal_series(group, turn), range(batches))
     }
     lost = {*standing.expired, *standing.held}
-    stalls = 0
-    if _stalled(drive, standing, bool(unaccounted or healing)):
+    stalled = _stalled(drive, standing, bool(unaccounted or healing))
+    if stalled or standing.overdue:
         stalls = standing.stalls + 1 if standing.done == standing.stalled_done else 1
         if stalls > MAX_STALLS:
             reason = (
@@ -249,7 +249,7 @@ def _hand_out_lost(drive: Drive, standing: Standing) -> str:
             fail_job(ledger, job_id, reason)
             return reason
         ledger.note(job_id, stalls=stalls, stalled_done=standing.done)
-        lost |= unaccounted | set(healing)
+        lost |= {*standing.overdue, *((unaccounted | set(healing)) if stalled else ())}
     numbers = sorted(int(name.partition(":")[2]) for name in lost & unaccounted)
     if numbers:
         log.warning("job %s: handing out %d batches again", job_id, len(numbers))
@@ -262,7 +262,6 @@ def _hand_out_lost(drive: Drive, standing: Standing) -> str:
             series=PLAN,
             of=drive.plan.batches,
             snapshots=words,
-            again=stalls,
         )
     for group, turn in {healing[name] for name in lost & set(healing)}:
         # Its objects are looked for again, and what is still absent is healed anew.

@@ -48,6 +48,8 @@ def needs_a_look(standing: Standing, *, neglected: bool, driven: bool) -> str:  
         return ""
     if standing.expired:
         return f"{len(standing.expired)} batches whose worker is gone"
+    if standing.overdue:
+        return f"{len(standing.overdue)} batches that nobody tries again"
     if standing.held:
         return "going on after a pause"
     if standing.state in (State.QUEUED, State.PLANNING):

@@ -232,8 +232,7 @@ def test_a_job_that_nobody_can_finish_ends_with_the_reason(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
     """Whatever is queued is lost, over and over."""
-    sooner = SOONER + "import orchestrator.dispatch\norchestrator.dispatch.LONGEST_PAUSE_S = 0\n"
-    sooner += "orchestrator.reconcile.ROUND_S = 1\norchestrator.reconcile.LOOK_S = 2\n"
+    sooner = SOONER + "orchestrator.reconcile.ROUND_S = 1\norchestrator.reconcile.LOOK_S = 2\n"
     with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator(before=sooner):
         job_id = submit(jobs, tmp_path)
         status = jobs.wait(job_id, lambda _: client.delete(COPY_QUEUE) and None, timeout_s=100)

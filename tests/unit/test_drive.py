@@ -30,7 +30,7 @@ from stores.liveness import identity
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
 from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
-from workers.ledger import MAX_DRIVES, PLAN, JobStatus, Ledger, State, UnknownJob
+from workers.ledger import GRACE_S, MAX_DRIVES, PLAN, JobStatus, Ledger, State, UnknownJob
 from workers.messages import BatchMessage, Budget, JobRequest, Order, Price, Prune, StoreRef, pack
 from workers.tasks import run_batch
 
@@ -200,7 +200,7 @@ def test_the_plan_holds_every_object_once(fleet: Fleet) -> None:
     (handed_out,) = fleet.handed_out
     addresses = [address for batch in handed_out.batches for address in batch.objects]
     with open_store(str(fleet.source)).read_manifest(fleet.snapshot) as manifest:
-        assert addresses == list(manifest.objects())
+        assert addresses == sorted(manifest.objects())
     assert (fleet.status.objects_total, fleet.status.batches_total) == (21, 5)
     assert (handed_out.series, handed_out.again) == (PLAN, 0)
 
@@ -288,7 +288,7 @@ def test_batches_that_are_nowhere_are_handed_out_again_exactly(fleet: Fleet) -> 
     assert fleet.drive() == "3 batches are handed out again"
 
     again = fleet.handed_out[1]
-    assert (again.series, again.again, again.numbers) == (PLAN, 1, [1, 2, 4])
+    assert (again.series, again.numbers) == (PLAN, [1, 2, 4])
     assert again.batches == [fleet.handed_out[0].batches[number] for number in (1, 2, 4)]
     fleet.copy(again)
     assert fleet.drive() == "1 snapshots published; done"
@@ -316,12 +316,31 @@ def test_a_batch_that_waits_for_its_retry_is_not_lost(fleet: Fleet) -> None:
     assert fleet.drive() == "nothing to do yet"
 
 
+def test_a_batch_that_nobody_tries_again_is_handed_out_again_a_bounded_number_of_times(
+    fleet: Fleet,
+) -> None:
+    """Its worker gave it back to be tried again, and the message is lost; or no worker can read it."""
+    fleet.drive()
+    fleet.copy(fleet.handed_out[0], 0, 1, 2, 3)
+    for _ in range(MAX_STALLS):
+        fleet.ledger.wait("job", "plan:4", 10)
+        fleet.let_time_pass(10 + GRACE_S + 1)
+        assert fleet.drive() == "1 batches are handed out again"
+        assert fleet.handed_out[-1].numbers == [4]
+    fleet.ledger.wait("job", "plan:4", 10)
+    fleet.let_time_pass(10 + GRACE_S + 1)
+
+    fleet.drive()
+
+    assert "1 batches never ended" in fleet.status.error
+
+
 def test_batches_that_never_end_end_the_job(fleet: Fleet) -> None:
     fleet.drive()
     for _ in range(MAX_STALLS):
         fleet.let_time_pass(STALL_S + 1)
         assert "handed out again" in fleet.drive()
-    assert [handed_out.again for handed_out in fleet.handed_out] == [0, 1, 2, 3, 4, 5]
+    assert len(fleet.handed_out) == 1 + MAX_STALLS
 
     fleet.let_time_pass(STALL_S + 1)
     fleet.drive()
@@ -344,7 +363,6 @@ def test_a_stall_after_some_progress_is_counted_from_one(fleet: Fleet) -> None:
         fleet.drive()
 
     assert turns == 21 > MAX_STALLS
-    assert {handed_out.again for handed_out in fleet.handed_out} == {0, 1}
 
 
 def test_a_paused_job_hands_out_nothing_and_what_was_queued_is_held(fleet: Fleet) -> None:
@@ -370,7 +388,7 @@ def test_after_a_pause_what_was_held_goes_on_at_once(fleet: Fleet) -> None:
 
     assert fleet.drive() == "2 batches are handed out again"
 
-    assert (fleet.handed_out[1].numbers, fleet.handed_out[1].again) == ([1, 2], 0)
+    assert fleet.handed_out[1].numbers == [1, 2]
 
 
 def test_a_job_that_is_paused_before_its_plan_is_planned_when_it_goes_on(fleet: Fleet) -> None:
@@ -921,7 +939,7 @@ def test_a_destination_that_cannot_be_made_fails_the_job_before_anything_is_hand
     assert fleet.handed_out == []
 
 
-@pytest.mark.parametrize(("again", "pause"), [(0, None), (1, 2), (2, 4), (3, 8), (4, 16), (6, 60), (30, 60)])
+@pytest.mark.parametrize(("again", "pause"), [(0, None), (1, 2), (2, 4), (3, 8), (4, 16), (6, 16), (30, 16)])
 def test_what_was_handed_out_in_vain_waits_longer_before_it_begins(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, again: int, pause: int | None
 ) -> None:

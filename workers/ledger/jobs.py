@@ -132,7 +132,7 @@ class Ledger(BatchLedger):
         )
         if not found:
             raise UnknownJob(job_id)
-        job, expired, leased, running, held, heals, driven = found
+        job, expired, overdue, leased, running, held, heals, driven = found
         turns = {int(group): json.loads(turn) for group, turn in zip(heals[::2], heals[1::2], strict=True)}
         standing = Standing(
             state=State(job[0]),
@@ -142,6 +142,7 @@ class Ledger(BatchLedger):
             done=int(job[4] or 0),
             failed=int(job[5] or 0),
             expired=tuple(expired),
+            overdue=tuple(overdue),
             held=tuple(held),
             leased=int(leased),
             running=int(running),

@@ -333,7 +333,12 @@ local running = 0
 for _, name in ipairs(leased) do
   if (redis.call('HGET', KEYS[6], name) or '') ~= '' then running = running + 1 end
 end
-return {job, redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. at), #leased, running,
+local expired, overdue = {}, {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. at)) do
+  local died = (redis.call('HGET', KEYS[6], name) or '') ~= ''
+  table.insert(died and expired or overdue, name)
+end
+return {job, expired, overdue, #leased, running,
   redis.call('SMEMBERS', KEYS[3]), redis.call('HGETALL', KEYS[4]), redis.call('EXISTS', KEYS[5])}
 """
 )

@@ -116,7 +116,8 @@ class Standing:
     """
     What decides on a job's next step, in one consistent reading.
 
-    Names of batches are ``series:number``. *expired*: leases that ran out, so their workers died. *held*: batches
+    Names of batches are ``series:number``. *expired*: leases that ran out, so their workers died. *overdue*: batches
+    whose next try should have begun, and was not. *held*: batches
     that were given back because the job was paused. *leased*: how many batches run or wait for another try,
     *running*: how many run.
     *idle_s*: for how long nothing of the job has moved. *heals*: group -> (turn, batches) of its last healing.
@@ -129,6 +130,7 @@ class Standing:
     done: int
     failed: int
     expired: tuple[str, ...]
+    overdue: tuple[str, ...]
     held: tuple[str, ...]
     leased: int
     running: int
