@@ -2,7 +2,9 @@
 What a job would do: asked of the destination, and counted, without writing anything.
 
 The requests are those of a run in which nothing is retried or delivered twice,
-and in which nobody else changes the destination.
+one orchestrator drives the job, and nobody else changes the destination. Where
+the destination holds objects that the job does not know, how they lie between
+its own is estimated, and the estimate is called inexact.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from stores.snapshot_store import SnapshotStore
 from workers.describe import size
 from workers.messages import Budget, JobRequest, Price
 
-from .plan import Plan
+from .plan import Group, Plan
 from .prepare import PLANNED, TRUSTED, UNREADABLE, Snapshots
 from .prune import refusal, surplus
 
@@ -28,60 +30,106 @@ def survey(
 
     Raises `StoreError` where a store gives no answer.
     """
-    asked: Counter[str] = Counter()
-    read: Counter[str] = Counter()
-    written: Counter[str] = Counter()
-    exact = True
-    to_copy = bytes_to_copy = 0
-    brought: list[str] = []
+    found = _Survey(snapshots, plan, source, destination)
     for group in plan.groups:
-        new: list[str] = []
-        held = 0
-        for number in group.batches:
-            objects = plan.batch(number).objects
-            found = destination.survey(objects)
-            ordered = sorted(objects)
-            before = bisect_right(brought, ordered[-1]) - bisect_left(brought, ordered[0])
-            if found.keys_between is None:
-                exact = exact and not destination.requests_to_ask(1, 1)
-            else:
-                held += found.keys_between
-            asked += destination.requests_to_ask(len(objects), (found.keys_between or 0) + before)
-            for address in found.needed:
-                ours, theirs = destination.requests_to_copy(source, objects[address])
-                read += ours
-                written += theirs
-            to_copy += len(found.needed)
-            bytes_to_copy += sum(objects[address] for address in found.needed)
-            new += found.needed
-        brought = sorted([*brought, *new])
-        asked += destination.requests_to_ask(group.asked, held + len(brought))
-    return _document(request, snapshots, plan, source, destination) | {
-        "objects": {"total": plan.objects, "present": plan.objects - to_copy, "to_copy": to_copy},
-        "bytes": {"total": plan.size_bytes, "to_copy": bytes_to_copy},
-        **_requests_and_cost(request, snapshots, source, destination, asked, read, written, bytes_to_copy),
-        "exact": exact,
-    }
-
-
-def _document(
-    request: JobRequest, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
-) -> dict[str, Any]:
-    found: dict[str, Any] = {
+        found.add(group)
+    estimate = {
         "snapshots": {
             "total": len(snapshots.ids),
             "planned": len(snapshots.of(PLANNED)),
             "trusted": len(snapshots.of(TRUSTED)),
             "unreadable": len(snapshots.of(UNREADABLE)),
         },
+        "objects": {"total": plan.objects, "present": plan.objects - found.to_copy, "to_copy": found.to_copy},
+        "bytes": {"total": plan.size_bytes, "to_copy": found.bytes_to_copy},
         "batches": plan.batches,
         "groups": len(plan.groups),
+        "exact": found.exact,
+        **_requests_and_cost(request, snapshots, source, destination, found),
     }
     if request.prune is not None:
         doomed, source_has = surplus(source, destination)
-        found["delete"] = doomed
-        found["delete_refused"] = refusal(request.prune, len(doomed), source_has)
-    return found
+        estimate["delete"] = doomed
+        estimate["delete_refused"] = refusal(request.prune, len(doomed), source_has)
+    return estimate
+
+
+class _Survey:
+    """
+    Goes through a plan as the job would.
+
+    *there* are the addresses that the job would know to be at the destination by then, *held* those that it
+    holds already; both sorted.
+    """
+
+    def __init__(
+        self, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
+    ) -> None:
+        self._snapshots = snapshots
+        self._plan = plan
+        self._source = source
+        self._destination = destination
+        self._there: list[str] = []
+        self._held: list[str] = []
+        self.exact = True
+        self.to_copy = self.bytes_to_copy = 0
+        self.asked: Counter[str] = Counter()
+        self.read: Counter[str] = Counter()
+        self.written: Counter[str] = Counter()
+
+    def add(self, group: Group) -> None:
+        """Go through the batches of *group* and its publishing."""
+        batches = [self._plan.batch(number).objects for number in group.batches]
+        surveys = [(objects, self._destination.survey(objects)) for objects in batches]
+        needed: list[str] = []
+        present: list[str] = []
+        for objects, found in surveys:
+            absent = set(found.needed)
+            present += (address for address in objects if address not in absent)
+            needed += found.needed
+            for address in found.needed:
+                read, written = self._destination.requests_to_copy(self._source, objects[address])
+                self.read += read
+                self.written += written
+            self.bytes_to_copy += sum(objects[address] for address in found.needed)
+        self.to_copy += len(needed)
+        self._held = sorted([*self._held, *present])
+        self._there = sorted([*self._there, *present])
+        strangers = 0
+        for objects, found in surveys:
+            ordered = sorted(objects)
+            unknown = self._strangers(ordered, found.keys_between)
+            strangers += unknown
+            self._ask(ordered, self._there, unknown)
+        self._there = sorted([*self._there, *needed])
+        self._ask(self._named(group), self._there, strangers)
+
+    def _strangers(self, ordered: list[str], between: int | None) -> int:
+        """Return how many keys a listing showed between *ordered* addresses that the job does not know."""
+        if between is None:
+            return 0
+        known = bisect_right(self._held, ordered[-1]) - bisect_left(self._held, ordered[0])
+        return max(0, between - known)
+
+    def _ask(self, wanted: list[str], there: list[str], strangers: int) -> None:
+        if not wanted:
+            return
+        if not strangers:
+            self.asked += self._destination.requests_to_ask_among(wanted, there)
+            return
+        self.exact = False
+        known = bisect_right(there, wanted[-1]) - bisect_left(there, wanted[0])
+        self.asked += self._destination.requests_to_ask(len(wanted), known + strangers)
+
+    def _named(self, group: Group) -> list[str]:
+        """Return every address that the manifests of *group* name, sorted."""
+        if group.asked == len(group.positions):
+            return sorted(self._plan.address(position) for position in group.positions)
+        named: set[str] = set()
+        for index in group.snapshots:
+            with self._source.read_manifest(self._snapshots.ids[index]) as manifest:
+                named.update(manifest.objects())
+        return sorted(named)
 
 
 def _requests_and_cost(
@@ -89,26 +137,22 @@ def _requests_and_cost(
     snapshots: Snapshots,
     source: SnapshotStore,
     destination: SnapshotStore,
-    asked: Counter[str],
-    read: Counter[str],
-    written: Counter[str],
-    bytes_to_copy: int,
+    found: _Survey,
 ) -> dict[str, Any]:
     planned = [snapshots.ids[index] for index in snapshots.of(PLANNED)]
     there = destination.manifests_present(planned)
+    read, written = found.read, found.asked + found.written
     for snapshot_id in planned:
-        # Once to plan, twice to publish.
-        for _ in range(3):
-            read += source.requests_to_publish(0, already=True)
+        # A manifest is read to plan, to know its objects when they are asked for again, and to be written.
+        for _ in range(2 if snapshot_id in there else 3):
+            read += source.requests_to_read_manifest()
         written += destination.requests_to_publish(0, already=snapshot_id in there)
-    sides = {"source": dict(read), "destination": dict(asked + written)}
+    sides = {"source": dict(read), "destination": dict(written)}
     budget = request.budget
     cost = None
     if budget.prices:
-        cost = sum(
-            _cost(budget.prices, reference.url, sides[side], bytes_to_copy if side == "source" else 0)
-            for side, reference in (("source", request.source), ("destination", request.destination))
-        )
+        cost = _cost(budget.prices, request.source.url, sides["source"], found.bytes_to_copy)
+        cost += _cost(budget.prices, request.destination.url, sides["destination"], 0)
     return {
         "requests": sides,
         "cost": None if cost is None else round(cost, 6),

@@ -179,7 +179,7 @@ class Manifest:
             sizes = files.sizes(LARGEST_PLANNED_BYTES)
             for address, size in zip(files.checksums, sizes, strict=True):
                 if largest.get(address, -1) < size:
-                    largest[address] = size  # noqa: PERF403 - what is there already decides
+                    largest[address] = size
         return largest
 
     def paths_of(self, addresses: Collection[str]) -> Iterator[tuple[str, str]]:

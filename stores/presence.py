@@ -9,6 +9,7 @@ asked one by one. `requests_to_ask` says what that costs, by the same rules.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -89,6 +90,23 @@ def requests_to_ask(wanted: int, keys_between: int) -> Requests:
     listed = pages * LISTING_KEYS_PER_PAGE
     left = math.ceil(wanted * (1 - listed / keys_between)) if keys_between > listed else 0
     return +Requests({LIST: min(pages, 1 + keys_between // LISTING_KEYS_PER_PAGE), HEAD: left})
+
+
+def requests_to_ask_among(wanted: Sequence[str], there: Sequence[str]) -> Requests:
+    """
+    Return what `survey` sends for *wanted* to a store that pages its listings and holds just what is *there*.
+
+    Both are sorted, without duplicates. Exact.
+    """
+    pages = _pages_worth_listing(len(wanted))
+    if not pages:
+        return +Requests({HEAD: len(wanted)})
+    first, end = bisect_left(there, wanted[0]), bisect_right(there, wanted[-1])
+    listed = pages * LISTING_KEYS_PER_PAGE
+    left = len(wanted) - bisect_right(wanted, there[first + listed - 1]) if end - first >= listed else 0
+    # The first key behind the last one wanted ends the listing, and so does the end of the store.
+    seen = end - first + (end < len(there))
+    return +Requests({LIST: min(pages, max(1, math.ceil(seen / LISTING_KEYS_PER_PAGE))), HEAD: left})
 
 
 def _pages_worth_listing(count: int) -> int:

@@ -31,7 +31,7 @@ from .errors import (
 )
 from .hashing import CHUNK_BYTES, HashingReader, digest
 from .manifest import Manifest
-from .presence import MANIFEST_SPACE, OBJECT_SPACE, Survey, requests_to_ask, survey
+from .presence import MANIFEST_SPACE, OBJECT_SPACE, Survey, requests_to_ask, requests_to_ask_among, survey
 from .publishing import Published, publish_each
 from .requests import Requests
 
@@ -127,9 +127,19 @@ class SnapshotStore(StreamStore):
             return Requests()
         return requests_to_ask(wanted, keys_between)
 
+    def requests_to_ask_among(self, wanted: Sequence[str], there: Sequence[str]) -> Requests:
+        """Return what `survey` sends for *wanted* when this store holds just what is *there*; both sorted."""
+        if not self._objects.capabilities.pages_listings:
+            return Requests()
+        return requests_to_ask_among(wanted, there)
+
     def requests_to_copy(self, source: SnapshotStore, size: int) -> tuple[Requests, Requests]:
         """Return what *source* and this store are sent to copy one object of *size* bytes, its advisory size."""
         return source._objects.requests_to_read(size), self._objects.requests_to_write(size)
+
+    def requests_to_read_manifest(self) -> Requests:
+        """Return what this store is sent for one reading of a manifest."""
+        return self._manifests.requests_to_read(0)
 
     def requests_to_publish(self, length: int, *, already: bool) -> Requests:
         """

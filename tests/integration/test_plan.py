@@ -1,0 +1,96 @@
+"""The dry run says exactly what the job then costs, as the servers of both sides count it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from stores.urls import open_store
+from tests.counting import counting_proxy
+from tests.sample import fill, random_files
+from tests.servers import S3Server
+
+from .processes import snapferry
+
+PRICES = """
+currency = "USD"
+[[price]]
+store = "s3://"
+egress = 0.09
+[price.requests]
+GetObject = 0.4
+HeadObject = 0.4
+PutObject = 5.0
+ListObjectsV2 = 5.0
+"""
+
+MIB = 1024 * 1024
+
+
+def snapshots(server: S3Server, bucket: str) -> list[str]:
+    """Make three snapshots that share most of 1,050 objects, one of them in parts."""
+    store = open_store(server.url(bucket, "store"))
+    base = random_files(1050, size=64) | {"./large": random.Random(5).randbytes(20 * MIB)}
+    return [
+        fill(store, base | {f"./own/{n}": random.Random(9 * k + n).randbytes(70) for n in range(3)})
+        for k in range(3)
+    ]
+
+
+@pytest.mark.parametrize("before", ["empty", "half full", "published"])
+def test_the_plan_is_what_the_job_costs(rclone_memory_s3: S3Server, tmp_path: Path, before: str) -> None:
+    here, there = rclone_memory_s3.make_bucket(), rclone_memory_s3.make_bucket()
+    ids = snapshots(rclone_memory_s3, here)
+    source = open_store(rclone_memory_s3.url(here, "store"))
+    destination = open_store(rclone_memory_s3.url(there, "store"))
+    with source.read_manifest(ids[0]) as manifest:
+        objects = list(manifest.objects())
+    for address in objects[:: {"empty": 10**6, "half full": 2, "published": 1}[before]]:
+        if before != "empty":
+            destination.copy_object(source, address)
+    if before == "published":
+        destination.publish_all(source, ids[:1])
+    prices = tmp_path / "prices.toml"
+    prices.write_text(PRICES)
+    with (
+        counting_proxy(rclone_memory_s3) as (source_proxy, at_source),
+        counting_proxy(rclone_memory_s3) as (destination_proxy, at_destination),
+    ):
+        stores = ["--from", source_proxy.url(here, "store"), "--to", destination_proxy.url(there, "store")]
+        arguments = [*stores, *(part for snapshot in ids for part in ("--id", snapshot)), "--json"]
+        env = dict(rclone_memory_s3.environment)
+        planned = snapferry("plan", *arguments, "--prices", str(prices), env=env)
+        assert planned.code == 0, planned.err
+        assert Counter(dict(at_destination)).keys() <= {"HeadBucket", "ListObjectsV2", "HeadObject"}
+        at_source.clear()
+        at_destination.clear()
+        done = snapferry("sync", *arguments, env=env)
+
+    assert done.code == 0, done.err
+    estimate = planned.document["estimate"]
+    assert estimate["exact"] is True
+    assert estimate["objects"]["to_copy"] == done.document["objects"]["copied"]
+    assert estimate["bytes"]["to_copy"] == done.document["bytes"]["copied"]
+    # Beside what is foretold, each process makes sure once that a store is there, and another orchestrator process
+    # that takes the job up reads the manifests anew.
+    again = at_source["GetObject"] - estimate["requests"]["source"]["GetObject"]
+    assert again in {0, len(ids)}
+    at_source["GetObject"] -= again
+    assert without_checks(at_source) == estimate["requests"]["source"]
+    assert without_checks(at_destination) == estimate["requests"]["destination"]
+    requests = Counter(estimate["requests"]["source"]) + Counter(estimate["requests"]["destination"])
+    price = {"GetObject": 0.4, "HeadObject": 0.4, "PutObject": 5.0, "ListObjectsV2": 5.0}
+    cost = sum(price.get(name, 0) * count for name, count in requests.items()) / 1000
+    cost += 0.09 * estimate["bytes"]["to_copy"] / 1e9
+    assert estimate["cost"] == pytest.approx(cost, abs=1e-6)
+    assert json.loads(planned.out)["estimate"]["currency"] == "USD"
+
+
+def without_checks(received: Counter[str]) -> dict[str, int]:
+    found = dict(received)
+    found.pop("HeadBucket", None)
+    return found
