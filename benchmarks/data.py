@@ -2,18 +2,22 @@
 Sample stores. The same bytes every time.
 
 Small files are filed by the real package's own push, so the source is a store
-as it writes them. An object that is too large for its memory is filed by ours.
+as it writes them. An object that is too large for its memory is filed by ours,
+and so are snapshots too many for it: the peer would hash every tree anew.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stores.hashing import CHUNK_BYTES
+from stores.address import manifest_key, object_key
+from stores.hashing import CHUNK_BYTES, digest
 from stores.manifest import Entry, render, snapshot_id
 from stores.urls import open_store
 
@@ -22,6 +26,9 @@ from .measure import CommandFailed
 
 FILES_PER_FOLDER: Final = 1000
 _SEED: Final = 20
+
+# The oldest manifest of a store that is made here, in seconds since the epoch.
+_EPOCH: Final = 1_700_000_000
 
 
 def make_tree(root: Path, *, files: int, size_bytes: int) -> None:
@@ -79,3 +86,73 @@ def huge_store(work: Path, store: Path, *, size_bytes: int) -> str:
         return snapshot
     finally:
         file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Snapshots that share most of their objects: each has *common* ones and *own* ones of its own."""
+
+    snapshots: int
+    common: int
+    own: int
+    size_bytes: int = 256
+
+    @property
+    def objects(self) -> int:
+        """How many distinct objects there are."""
+        return self.common + self.snapshots * self.own
+
+
+def shared_store(store: Path, shape: Shared) -> list[str]:
+    """Make a store at *store*; return the ids of its snapshots, from the oldest to the newest by their times."""
+    filed = _Filing(store)
+    rest = random.Random(_SEED).randbytes(shape.size_bytes - 8)
+
+    def files(folder: str, numbers: range) -> list[Entry]:
+        entries = []
+        for number in numbers:
+            data = number.to_bytes(8, "big") + rest
+            address = digest(data)
+            filed.write(object_key(address), data)
+            entries.append(Entry("F", "644", address, len(data), f"./{folder}/{number:08}"))
+        return entries
+
+    common = files("common", range(shape.common))
+    common_folder = _folder("./common/", common)
+    # The same in every manifest, and most of it.
+    common_text = render([common_folder, *common])
+    ids = []
+    for number in range(shape.snapshots):
+        first = shape.common + number * shape.own
+        own = files("own", range(first, first + shape.own))
+        own_folder = _folder("./own/", own)
+        root = _folder("./", [common_folder, own_folder])
+        manifest = render([root]) + common_text + render([own_folder, *own])
+        ids.append(digest(manifest))
+        # A second apart: the order of the newest first is the same every time.
+        filed.write(manifest_key(ids[-1]), manifest, modified=_EPOCH + number)
+    return ids
+
+
+class _Filing:
+    """Writes the files of a new store that nobody reads yet, without the care that a store of `stores` takes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._made: set[str] = set()
+
+    def write(self, key: str, data: bytes, *, modified: int = 0) -> None:
+        path = f"{self._root}/{key}"
+        folder = path.rpartition("/")[0]
+        if folder not in self._made:
+            os.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
+        with open(path, "wb", buffering=0) as file:
+            file.write(data)
+        if modified:
+            os.utime(path, (modified, modified))
+
+
+def _folder(path: str, members: list[Entry]) -> Entry:
+    checksums = sorted({member.checksum for member in members})
+    return Entry("D", "755", digest("".join(checksums).encode()), sum(member.size for member in members), path)

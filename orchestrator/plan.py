@@ -111,7 +111,7 @@ class Plan:
         self.snapshots: dict[int, SnapshotPlan] = {}
         self._digests = bytearray()
         self._sizes = array("Q")
-        self._owners = array("L")
+        self._owners = array("I")
         self._firsts = array("Q")
 
     @property

@@ -12,13 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from workers.describe import size
-from workers.ledger import JobStatus, State
+from workers.ledger import JobStatus
+
+from .report import duration, hint, rate, seconds_left, share, state_words
 
 # Seconds between two lines where there is no terminal.
 LINE_EVERY_S = 5.0
-
-# A job that nobody has taken for this long is worth a word.
-PATIENCE_S = 10.0
 
 
 class View(Protocol):
@@ -55,13 +54,15 @@ class Bar:
     def __init__(self, color: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         console = Console(stderr=True, no_color=color == "never", force_terminal=color == "always" or None)
         self.live: Any = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} % · {task.fields[counts]}"),
-            TimeRemainingColumn(),
+            # Without a least width a narrow terminal cuts it off.
+            TimeRemainingColumn(table_column=Column(min_width=7)),
             TextColumn("left"),
             console=console,
             expand=True,
@@ -70,19 +71,12 @@ class Bar:
 
     def show(self, status: JobStatus) -> None:
         """Move the bar."""
-        share = _share(status)
-        counts = ""
-        if status.objects_total:
-            counts = (
-                f"{status.objects_settled:,}/{status.objects_total:,} objects"
-                f" · {size(status.bytes_settled)}/{size(status.bytes_total)} · {_rate(status)}"
-            )
         self.live.update(
             self._bar,
             description=_stage(status),
-            completed=share,
+            completed=share(status),
             total=1.0 if status.objects_total else None,
-            counts=counts,
+            counts=" · ".join(_counts(status, "{:,}/{:,}", "{}/{}")),
         )
 
 
@@ -100,36 +94,25 @@ def in_words(status: JobStatus) -> str:
     """Return a job's progress in one line."""
     if not status.objects_total:
         return _stage(status)
-    return (
-        f"{_stage(status)}: {_share(status):.0%}, {status.objects_settled:,} of {status.objects_total:,} objects,"
-        f" {size(status.bytes_settled)} of {size(status.bytes_total)}, {_rate(status)}{_left(status)}"
-    )
+    left = seconds_left(status)
+    said = [f"{share(status):.0%}", *_counts(status, "{:,} of {:,}", "{} of {}")]
+    said += [f"{duration(left)} left"] if left is not None else []
+    return f"{_stage(status)}: {', '.join(said)}"
 
 
 def _stage(status: JobStatus) -> str:
-    waited = time.time() - (status.started_at or status.submitted_at)
-    if status.state is State.QUEUED and waited > PATIENCE_S:
-        return "waiting for an orchestrator to take the job (is one running?)"
-    if status.state is State.COPYING and not status.objects_settled and waited > PATIENCE_S:
-        return "waiting for the first objects (is a worker running?)"
-    return str(status.state)
+    return hint(status) or state_words(status)
 
 
-def _share(status: JobStatus) -> float:
-    """Return the settled share, 0.0 to 1.0: of the bytes, or of the objects where there are no bytes."""
-    if status.bytes_total:
-        return status.bytes_settled / status.bytes_total
-    return status.objects_settled / status.objects_total if status.objects_total else 0.0
-
-
-def _rate(status: JobStatus) -> str:
-    elapsed = (status.ended_at or time.time()) - status.started_at
-    return f"{size(status.bytes_settled / elapsed)}/s" if status.started_at and elapsed > 0 else ""
-
-
-def _left(status: JobStatus) -> str:
-    share = _share(status)
-    if not 0.0 < share < 1.0:
-        return ""
-    elapsed = time.time() - status.started_at
-    return f", {elapsed * (1 - share) / share:.0f} s left"
+def _counts(status: JobStatus, of: str, of_bytes: str) -> list[str]:
+    """Return what is settled, of how much; snapshots only where there are several."""
+    if not status.objects_total:
+        return []
+    snapshots = f"{of.format(status.snapshots_settled, status.snapshots_total)} snapshots"
+    speed = rate(status)
+    return [
+        *([snapshots] if status.snapshots_total > 1 else []),
+        f"{of.format(status.objects_settled, status.objects_total)} objects",
+        of_bytes.format(size(status.bytes_settled), size(status.bytes_total)),
+        *([f"{size(speed)}/s"] if speed else []),
+    ]

@@ -1,25 +1,111 @@
-"""How a job ended: in words for people, as one JSON document for programs (docs/json.md)."""
+"""
+How a job stands and how it ended: in words for people, as JSON documents for programs (docs/json.md).
+
+What comes from stores, such as paths, may hold anything: what is put into words
+goes through `printable`, so that it cannot steer a terminal.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from workers.describe import size
-from workers.ledger import JobStatus
-from workers.transfer import Failure
+from workers.describe import short, size
+from workers.ledger import JobStatus, State
+
+from .failures import DeadLetter
+from .printable import printable
+from .receipt import SnapshotRow, moment
 
 # Kinds of failures that are put into words, and failed objects that the JSON document holds.
 FAILURES_SHOWN: Final = 10
 FAILURES_IN_JSON: Final = 1000
 
+# Ids of manifests to be deleted, and places of a failed object, that are put into words.
+IDS_SHOWN: Final = 20
+PLACES_SHOWN: Final = 20
 
-def failure_lines(failures: list[Failure], total: int) -> list[str]:
+# A job of which nothing moves for this long is worth a word.
+PATIENCE_S: Final = 10.0
+
+JOBS_HEAD: Final = ("JOB", "STATE", "SNAPSHOTS", "OBJECTS", "BYTES", "WHEN", "FROM → TO")
+SNAPSHOTS_HEAD: Final = (
+    "SNAPSHOT", "STATE", "OBJECTS", "BYTES", "COPIED", "PRESENT", "SHARED", "MISSING", "REASON",
+)  # fmt: skip
+
+
+def state_words(status: JobStatus) -> str:
+    """Return a job's state, with what else holds of it."""
+    said = [str(status.state)]
+    if not status.state.final:
+        said += ["paused"] if status.paused else []
+        said += ["cancelling"] if status.cancelling else []
+    said += ["dry run"] if status.dry_run else []
+    return ", ".join(said)
+
+
+def hint(status: JobStatus) -> str:
+    """Return what may be in the way of a job of which nothing moves, "" if there is nothing to say."""
+    if status.paused or status.cancelling:
+        return ""
+    idle = time.time() - max(status.moved_at, status.submitted_at)
+    if idle <= PATIENCE_S:
+        return ""
+    if status.state is State.QUEUED:
+        return "waiting for an orchestrator to take the job (is one running?)"
+    if status.state is State.COPYING and not status.workers:
+        first = "the first objects" if not status.objects_settled else "more objects"
+        return f"waiting for {first} (is a worker running?)"
+    return ""
+
+
+def share(status: JobStatus) -> float:
+    """Return the settled share, 0.0 to 1.0: of the bytes, or of the objects where there are no bytes."""
+    if status.bytes_total:
+        return status.bytes_settled / status.bytes_total
+    return status.objects_settled / status.objects_total if status.objects_total else 0.0
+
+
+def rate(status: JobStatus) -> float:
+    """Return how many bytes were settled in a second, 0.0 if that is not known."""
+    elapsed = _elapsed(status)
+    return status.bytes_settled / elapsed if elapsed > 0 else 0.0
+
+
+def seconds_left(status: JobStatus) -> float | None:
+    """Return how long the rest takes at the speed so far, None if that is not known."""
+    done = share(status)
+    if status.state is not State.COPYING or status.paused or status.cancelling or not 0.0 < done < 1.0:
+        return None
+    return max(0.0, _elapsed(status)) * (1 - done) / done
+
+
+def _elapsed(status: JobStatus) -> float:
+    return (status.ended_at or time.time()) - status.started_at if status.started_at else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in its greatest unit, as in ``5 min``."""
+    seconds = max(0.0, seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
     """Return failures in words, alike ones in one line."""
     alike: dict[tuple[str, str, str], list[str]] = {}
-    for failure in failures:
-        alike.setdefault((failure.error, failure.store, failure.detail), []).append(failure.address)
+    for letter in letters:
+        if letter.known is not None:
+            failure = letter.known.failure
+            alike.setdefault((failure.error, failure.store, failure.detail), []).append(failure.address)
     lines = [
-        f"  {len(addresses):,} x {error} at {store}: {detail} ({addresses[0]}{', ...' if len(addresses) > 1 else ''})"
+        printable(
+            f"  {len(addresses):,} x {error} at {store}: {detail}"
+            f" ({addresses[0]}{', ...' if len(addresses) > 1 else ''})"
+        )
         for (error, store, detail), addresses in list(alike.items())[:FAILURES_SHOWN]
     ]
     shown = sum(len(addresses) for addresses in list(alike.values())[:FAILURES_SHOWN])
@@ -30,50 +116,294 @@ def failure_lines(failures: list[Failure], total: int) -> list[str]:
 
 def done_words(status: JobStatus) -> str:
     """Return the account of a job that is done, in one line."""
-    healed = f", {status.healed} healed" if status.healed else ""
+    objects = f"{status.objects_total:,} object{_s(status.objects_total)}"
+    seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
+    also = f", {status.healed:,} healed" if status.healed else ""
+    also += f"; {status.deleted:,} manifest{_s(status.deleted)} deleted" if status.deleted else ""
+    what = _published_words(status)
+    if not status.snapshots_total:
+        return f"nothing to do: the source lists no snapshot{also},{seconds}"
+    if status.snapshots_trusted == status.snapshots_total:
+        return f"nothing to do: {what}{also},{seconds}"
+    if not status.copied:
+        return f"nothing to do: all {objects} were present; {what}{also},{seconds}"
     return (
-        f"snapshot {status.snapshot_id} is published: {status.objects_total:,} objects,"
-        f" {status.copied:,} copied ({size(status.bytes_copied)}), {status.present:,} were present{healed},"
-        f" in {status.ended_at - status.submitted_at:.1f} s"
+        f"{what}: {objects}, {status.copied:,} copied ({size(status.bytes_copied)}),"
+        f" {status.present:,} were present{also},{seconds}"
     )
 
 
-def dry_run_words(status: JobStatus) -> str:
-    """Return what a dry run found, in one line."""
+def next_steps(status: JobStatus) -> str:
+    """Return what can be done about a job of a fleet that did not get done, "" if it is to be submitted anew."""
+    job = status.job_id
+    if status.state is State.FAILED and status.failed and status.batches_done == status.batches_total:
+        return f"see: snapferry failures {job}; once that is put right: snapferry retry {job}"
+    if status.state is State.CANCELLED or status.batches_handed:
+        return f"to go on: snapferry resume {job}"
+    return ""
+
+
+def _published_words(status: JobStatus) -> str:
+    there = status.snapshots_published + status.snapshots_trusted
+    trusted = ""
+    if status.snapshots_trusted:
+        which = f"{status.snapshots_trusted:,} of them" if there > 1 else "it was there already,"
+        trusted = f" ({which} not checked: --trust-manifest)"
+    if status.snapshots_total == 1:
+        return f"snapshot {status.first_snapshot} is published{trusted}"
+    return f"{there:,} of {status.snapshots_total:,} snapshots are published{trusted}"
+
+
+def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
+    """Return what a dry run found."""
+    objects, bytes_ = estimate["objects"], estimate["bytes"]
+    snapshots = estimate["snapshots"]
+    copied = f"{objects['to_copy']:,} of {objects['total']:,} objects"
+    copied += f", {size(bytes_['to_copy'])} of {size(bytes_['total'])}"
+    lines = [
+        f"would copy {copied}; {objects['present']:,} are present. Nothing was written.",
+        f"  snapshots  {snapshots['total']:,}"
+        + (f", {snapshots['trusted']:,} there already and not checked" if snapshots["trusted"] else "")
+        + (f", {snapshots['unreadable']:,} UNREADABLE at the source" if snapshots["unreadable"] else ""),
+        f"  batches    {estimate['batches']:,}",
+    ]
+    about = "" if estimate.get("exact", True) else "about "
+    for side in ("source", "destination"):
+        if sent := {name: count for name, count in sorted(estimate["requests"][side].items()) if count}:
+            counts = ", ".join(f"{count:,} {name}" for name, count in sent.items())
+            store = status.source if side == "source" else status.destination
+            lines.append(printable(f"  requests   {about}{counts} at {bare(store)}"))
+    if estimate["cost"] is not None:
+        lines.append(printable(f"  cost       {about}{estimate['cost']:.4f} {estimate['currency']}"))
+    if "delete" in estimate:
+        lines += _delete_lines(estimate)
+    return lines
+
+
+def _delete_lines(estimate: Mapping[str, Any]) -> list[str]:
+    doomed, refused = estimate["delete"], estimate["delete_refused"]
+    verb = "would NOT delete" if refused else "would delete"
+    lines = [f"  deletions  {verb} {len(doomed):,} manifest{_s(len(doomed))} at the destination"]
+    lines += [f"             {refused}"] if refused else []
+    lines += [f"    {snapshot_id}" for snapshot_id in doomed[:IDS_SHOWN]]
+    if len(doomed) > IDS_SHOWN:
+        lines.append(f"    and {len(doomed) - IDS_SHOWN:,} more")
+    return lines
+
+
+def status_lines(status: JobStatus, by_class: Mapping[str, int]) -> list[str]:
+    """Return everything that is known of a job, in words, a line for each kind of thing."""
+    trusted = f", {status.snapshots_trusted:,} trusted" if status.snapshots_trusted else ""
+    healed = f", {status.healed:,} healed" if status.healed else ""
+    classes = f" ({_classes(by_class)})" if by_class else ""
+    speed = f"{size(rate(status))}/s" if rate(status) else ""
+    left = seconds_left(status)
+    fields = {
+        "job": status.job_id,
+        "state": state_words(status),
+        "from": status.source,
+        "to": status.destination,
+        "snapshots": f"{status.snapshots_published:,} published{trusted}, {status.snapshots_failed:,} failed, of"
+        f" {status.snapshots_total:,}",
+        "objects": f"{status.objects_settled:,} of {status.objects_total:,} settled: {status.copied:,} copied,"
+        f" {status.present:,} present, {status.failed:,} failed{classes}{healed}",
+        "bytes": f"{size(status.bytes_settled)} of {size(status.bytes_total)} settled ({share(status):.0%}),"
+        f" {size(status.bytes_copied)} copied",
+        "rate": ", ".join(
+            part for part in (speed, f"{duration(left)} left" if left is not None else "") if part
+        ),
+        "batches": f"{status.batches_done:,} done, {status.batches_handed:,} handed out, of"
+        f" {status.batches_total:,}",
+        "workers": ", ".join(status.workers),
+        "deleted": f"{status.deleted:,} manifest{_s(status.deleted)}" if status.deleted else "",
+        "submitted": _when(status.submitted_at),
+        "started": _when(status.started_at),
+        "ended": _when(status.ended_at),
+        "reason": status.error,
+    }
+    lines = [printable(f"{name:<10} {value}") for name, value in fields.items() if value]
+    if said := hint(status):
+        lines.append(said)
+    return lines
+
+
+def _when(seconds: float) -> str:
+    return f"{moment(seconds)} ({duration(time.time() - seconds)} ago)" if seconds else ""
+
+
+def _classes(by_class: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(by_class.items()))
+
+
+def job_row(status: JobStatus) -> tuple[str, ...]:
+    """Return a job as a row of `JOBS_HEAD`."""
+    ended = f"{duration(time.time() - status.ended_at)} ago" if status.ended_at else ""
     return (
-        f"would copy {status.to_copy:,} of {status.objects_total:,} objects, {size(status.bytes_to_copy)} of"
-        f" {size(status.bytes_total)}; {status.present:,} are present. Nothing was written."
+        short(status.job_id),
+        state_words(status),
+        f"{status.snapshots_settled:,}/{status.snapshots_total:,}",
+        f"{status.objects_settled / status.objects_total:.0%}" if status.objects_total else "-",
+        size(status.bytes_total),
+        ended or f"for {duration(time.time() - status.submitted_at)}",
+        printable(f"{bare(status.source)} → {bare(status.destination)}"),
     )
 
 
-def document(status: JobStatus, failures: list[Failure]) -> dict[str, Any]:
-    """Return the JSON document of a job that has ended."""
+def snapshot_row(row: SnapshotRow) -> tuple[str, ...]:
+    """Return a snapshot of a job as a row of `SNAPSHOTS_HEAD`."""
+    return (
+        row.id,
+        row.state,
+        f"{row.objects:,}",
+        size(row.size_bytes),
+        f"{row.copied:,}",
+        f"{row.present:,}",
+        f"{row.shared:,}",
+        f"{row.missing:,}",
+        printable(row.reason),
+    )
+
+
+def failures_head(status: JobStatus, by_class: Mapping[str, int]) -> str:
+    """Return how many objects of a job failed, and by what."""
+    if not status.failed:
+        return f"no object failed in job {status.job_id}"
+    classes = f": {_classes(by_class)}" if by_class else ""
+    return printable(f"{status.failed:,} object{_s(status.failed)} failed in job {status.job_id}{classes}")
+
+
+def letter_lines(letter: DeadLetter) -> list[str]:
+    """Return an object that failed, in words: what happened, and the places that wait for it."""
+    if letter.known is None:
+        lines = [f"{letter.address}  why is not kept: it is of the first failures only"]
+    else:
+        failure = letter.known.failure
+        lines = [
+            printable(f"{letter.address}  {failure.error} at {failure.store}: {failure.detail}"),
+            printable(
+                f"    tried {letter.known.attempts} time{_s(letter.known.attempts)}, last by {letter.known.worker}"
+            ),
+        ]
+    shown = letter.places[:PLACES_SHOWN]
+    lines += [f"    {short(snapshot_id)}  {printable(path)}" for snapshot_id, path in shown]
+    if letter.places_total > len(shown):
+        lines.append(f"    and {letter.places_total - len(shown):,} more")
+    return lines
+
+
+def letter_document(letter: DeadLetter, *, places: bool = True) -> dict[str, Any]:
+    """Return an object that failed, for programs; without *places* where the source could not be read."""
+    known = letter.known
+    found = [{"snapshot": snapshot_id, "path": path} for snapshot_id, path in letter.places]
+    return {
+        "address": letter.address,
+        "size": letter.size_bytes if places else None,
+        "error": known.failure.error if known else None,
+        "store": known.failure.store if known else None,
+        "detail": known.failure.detail if known else None,
+        "attempts": known.attempts if known else None,
+        "worker": known.worker if known else None,
+        "places": found if places else None,
+        "places_total": letter.places_total if places else None,
+    }
+
+
+def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return where a job stands, for programs; *estimate* is what a dry run or the check of a budget found."""
+    to_copy = (
+        estimate if estimate and status.dry_run else {"objects": {"to_copy": 0}, "bytes": {"to_copy": 0}}
+    )
+    end = status.ended_at or time.time()
+    left = seconds_left(status)
     return {
         "job": status.job_id,
         "state": str(status.state),
-        "snapshot": status.snapshot_id,
+        "paused": status.paused,
+        "cancelling": status.cancelling and not status.state.final,
+        "dry_run": status.dry_run,
+        "source": status.source,
+        "destination": status.destination,
+        "snapshot": status.first_snapshot,
+        "snapshots": {
+            "total": status.snapshots_total,
+            "published": status.snapshots_published,
+            "trusted": status.snapshots_trusted,
+            "failed": status.snapshots_failed,
+        },
         "objects": {
             "total": status.objects_total,
             "copied": status.copied,
             "present": status.present,
             "failed": status.failed,
             "healed": status.healed,
-            "to_copy": status.to_copy,
+            "to_copy": to_copy["objects"]["to_copy"],
         },
         "bytes": {
             "total": status.bytes_total,
             "copied": status.bytes_copied,
-            "to_copy": status.bytes_to_copy,
+            "to_copy": to_copy["bytes"]["to_copy"],
         },
-        "seconds": round(max(0.0, status.ended_at - status.submitted_at), 3),
+        "progress": {
+            "objects": status.objects_settled,
+            "bytes": status.bytes_settled,
+            "share": round(share(status), 6),
+            "bytes_per_second": round(rate(status)),
+            "seconds_left": None if left is None else round(left, 3),
+        },
+        "batches": {
+            "total": status.batches_total,
+            "handed_out": status.batches_handed,
+            "done": status.batches_done,
+        },
+        "deleted": status.deleted,
+        "workers": list(status.workers),
+        "submitted": moment(status.submitted_at),
+        "started": moment(status.started_at),
+        "moved": moment(status.moved_at),
+        "ended": moment(status.ended_at),
+        "seconds": round(max(0.0, end - status.submitted_at), 3),
         "error": status.error,
+    } | ({"estimate": dict(estimate)} if estimate else {})
+
+
+def end_document(
+    status: JobStatus, letters: Sequence[DeadLetter], estimate: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the JSON document of a job that was followed to its end."""
+    return status_document(status, estimate) | {
         "errors": [
             {
-                "address": failure.address,
-                "error": failure.error,
-                "store": failure.store,
-                "detail": failure.detail,
+                "address": letter.known.failure.address,
+                "error": letter.known.failure.error,
+                "store": letter.known.failure.store,
+                "detail": letter.known.failure.detail,
             }
-            for failure in failures[:FAILURES_IN_JSON]
+            for letter in letters[:FAILURES_IN_JSON]
+            if letter.known is not None
         ],
     }
+
+
+def snapshot_document(row: SnapshotRow) -> dict[str, Any]:
+    """Return how a snapshot of a job stands, for programs."""
+    return {
+        "id": row.id,
+        "state": row.state,
+        "objects": row.objects,
+        "bytes": row.size_bytes,
+        "copied": row.copied,
+        "present": row.present,
+        "shared": row.shared,
+        "missing": row.missing,
+        "ended": moment(row.ended_at),
+        "reason": row.reason,
+    }
+
+
+def bare(url: str) -> str:
+    """Return a store's *url* without its parameters."""
+    return url.split("?", 1)[0]
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -53,6 +53,9 @@ class Settings(BaseModel):
     job_expires: int = Field(30 * 86400, ge=3600)
     """A job's ledger is kept for this long after its last change."""
 
+    prices: str | None = None
+    """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
         """

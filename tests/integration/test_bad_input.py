@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,97 @@ def test_one_store_on_both_sides_is_refused_also_through_a_link(tmp_path: Path, 
         assert "is both source and destination" in err
 
 
+A, B = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "said"),
+    [
+        (
+            ["--ids-from", "ids"],
+            f"{A}\n\n# {B}\n12\x1b3\n",
+            "ids, line 4: 12\\x1b3: is not 64 lowercase hex digits",
+        ),
+        (["--ids-from", "ids"], "\xff\n", "ids, line 1: \\xff: is not 64 lowercase hex digits"),
+        (["--ids-from", "ids"], A * 1000, "ids, line 1: aaaaaaaaaa"),
+        (["--ids-from", "ids"], f"{A}\n{B}\n#\n{A}\n", f"ids, line 4: {A} is given twice, by line 1 as well"),
+        (
+            ["--ids-from", "ids", "--id", B],
+            f"{A}\n{B}\n",
+            f"ids, line 2: {B} is given twice, by --id as well",
+        ),
+        (["--id", A, "--id", A], "", f"{A} is given twice by --id"),
+        (["--ids-from", "ids"], "# none\n\n", "ids: it names no snapshot"),
+        (["--ids-from", "nowhere"], "", "--ids-from nowhere: No such file or directory"),
+        (["--ids-from", "-"], "", "--ids-from -: it names no snapshot"),
+        ([], "", "which snapshots? Give --id, --ids-from or --all."),
+        (["--all", "--id", A], "", "--all is all snapshots: give it without --id and --ids-from"),
+    ],
+)
+def test_ids_that_cannot_be_meant_are_one_line_with_the_number_of_theirs(
+    tmp_path: Path, options: list[str], text: str, said: str
+) -> None:
+    (tmp_path / "ids").write_bytes(text.encode("latin-1"))
+    options = [str(tmp_path / option) if option == "ids" else option for option in options]
+
+    ended = snapferry("sync", "--from", "/a", "--to", str(tmp_path / "b"), *options)
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+    assert said in ended.err.replace(f"{tmp_path}/", "")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-bytes", "1,5GB"], "'1,5GB' is no size; use bytes, or kB, MB, GB, TB, KiB, MiB, GiB, TiB."),
+        (["--max-bytes", "-1"], "'-1' is no size"),
+        (["--max-objects", "-1"], "-1 is not in the range x>=0"),
+        (["--max-cost", "nan"], "'nan' is no amount of money"),
+        (["--max-cost", "5"], "--max-cost needs prices: give --prices FILE, or set SNAPFERRY_PRICES"),
+        (["--prices", "/no/prices"], "price table /no/prices: No such file or directory"),
+        (["--max-delete", "5"], "--max-delete goes with --delete"),
+        (["--force-delete"], "--force-delete goes with --delete"),
+        (["--receipt", "/no/such/r"], "--receipt /no/such/r: there is no directory /no/such"),
+        (["--receipt", "/dev/null"], "--receipt /dev/null: is no regular file"),
+        (["--receipt", "/tmp/r", "--dryrun"], "--receipt: a dry run has none"),
+        (["--order", "oldest"], "'oldest' is not one of 'newest', 'smallest', 'given'"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
+    ended = snapferry("sync", "--from", "/a", "--to", str(tmp_path / "b"), "--all", *options)
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+    assert said in ended.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_limit_of_cost_needs_a_price_for_each_bucket(tmp_path: Path) -> None:
+    (tmp_path / "prices").write_text('currency = "USD"\n[[price]]\nstore = "s3://one"\n')
+    options = ["--from", "s3://one/x", "--to", "s3://two?region=eu-1", "--all", "--max-cost", "5"]
+
+    ended = snapferry("sync", *options, env={"SNAPFERRY_PRICES": str(tmp_path / "prices")})
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"snapferry: --max-cost: price table {tmp_path}/prices has no price for s3://two\n"
+
+
+def test_commands_about_jobs_need_a_broker_that_answers(tmp_path: Path) -> None:
+    submit = ["submit", "--from", "/a", "--to", str(tmp_path / "b"), "--all"]
+    commands = [submit, ["jobs"], *([command, "1234"] for command in ("status", "cancel", "retry"))]
+    nowhere = {"SNAPFERRY_BROKER_URL": "redis://127.0.0.1:1/0"}
+    with ThreadPoolExecutor(2) as pool:
+        without = list(pool.map(lambda command: snapferry(*command), commands))
+        with_none = list(pool.map(lambda command: snapferry(*command, env=nowhere), commands))
+
+    for ended in without:
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == "snapferry: no broker: set SNAPFERRY_BROKER_URL, or give --broker\n"
+    for ended in with_none:
+        assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+        assert "the broker at redis://127.0.0.1:1/0 cannot be used" in ended.err
+
+
 def break_nothing(_: Path, __: str) -> None:
     """Leave the source as it is."""
 
@@ -158,6 +250,33 @@ def test_a_manifest_that_does_not_parse_names_its_line(tmp_path: Path) -> None:
     assert "ManifestSyntaxError" in err
     assert "line 3 of the manifest is not 'TYPE PERMISSIONS CHECKSUM SIZE PATH'" in err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_manifest_that_cannot_be_read_stops_no_other_snapshot(tmp_path: Path, snapshot: str) -> None:
+    other = make_store(tmp_path / "a", {"./other": b"other"})
+    (tmp_path / "a" / manifest_key(snapshot)).write_bytes(b"no manifest\n")
+
+    ended = snapferry("sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--all")
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1), ended
+    assert "failed: 1 of 2 snapshots are not published: 1 manifests could not be read" in ended.err
+    assert snapferry("ls", str(tmp_path / "b")).out.split() == [other]
+
+
+def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(tmp_path: Path, snapshot: str) -> None:
+    (tmp_path / "empty" / ".manifests").mkdir(parents=True)
+    options = ["--from", str(tmp_path / "empty"), "--to", str(tmp_path / "a"), "--all", "--delete"]
+
+    refused = snapferry("sync", *options)
+    kept = snapferry("ls", str(tmp_path / "a")).out.split()
+    forced = snapferry("sync", *options, "--force-delete")
+
+    assert refused.code == 1
+    assert "the source lists no snapshot at all, so --delete would delete all 1" in refused.err
+    assert kept == [snapshot]
+    assert forced.code == 0
+    assert forced.out.startswith("nothing to do: the source lists no snapshot; 1 manifest deleted, in ")
+    assert snapferry("ls", str(tmp_path / "a")).out == ""
 
 
 def test_an_unknown_bucket_is_named(tmp_path: Path, snapshot: str, rclone_s3: S3Server) -> None:

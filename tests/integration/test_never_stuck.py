@@ -196,7 +196,10 @@ def test_a_chord_whose_keys_are_gone_is_missed(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
     """They expire when a part takes, or waits, for longer than they are kept."""
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator() as orchestrator:
+    with (
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+        fleet.orchestrator() as orchestrator,
+    ):
         job_id = submit(jobs, tmp_path)
         until(lambda: client.llen(COPY_QUEUE) == 9, "the plan is handed out")
         keys = list(client.scan_iter("celery-taskset-meta-*"))

@@ -60,6 +60,18 @@ def test_other_commands_complain_of_a_full_output_as_well(tmp_path: Path, comman
     )
 
 
+def test_an_output_that_does_not_have_every_character_ends_no_command(tmp_path: Path, redis_url: str) -> None:
+    env = {"SNAPFERRY_BROKER_URL": redis_url, "PYTHONIOENCODING": "latin-1"}
+    submit = ["submit", *sync(tmp_path / "\u1234", "5" * 64, "-q")[1:]]
+    job = snapferry(*submit, env=env).out.strip()
+
+    listed = snapferry("jobs", env=env)
+
+    assert (listed.code, listed.err) == (0, "")
+    assert job[:8] in listed.out
+    assert "\\u2192" in listed.out
+
+
 def test_a_reader_that_has_seen_enough_of_a_list_is_no_trouble(tmp_path: Path) -> None:
     identifiers = [f"{number:064x}" for number in range(3000)]
     for identifier in identifiers:
@@ -93,6 +105,7 @@ def test_a_password_with_special_characters_is_refused_and_repeated_by_nobody(ur
         ["sync", "--from", "/a", "--to", "/b", "--id", "5" * 64, "--broker", url],
         ["worker", "--broker", url],
         ["orchestrator", "--broker", url],
+        ["jobs", "--broker", url],
     ]
     with ThreadPoolExecutor(3) as pool:
         for ended in pool.map(lambda command: snapferry(*command, timeout_s=30), commands):
@@ -100,6 +113,19 @@ def test_a_password_with_special_characters_is_refused_and_repeated_by_nobody(ur
                 assert part not in ended.out + ended.err, ended
             assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
             assert "percent-encode" in ended.err
+
+
+def test_ids_come_from_standard_input_as_well(tmp_path: Path) -> None:
+    snapshots = [make_store(tmp_path / "a", random_files(3, seed=seed)) for seed in range(2)]
+    stores = shlex.join(["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b")])
+
+    listed = shell(f"snapferry ls {tmp_path / 'a'} | snapferry sync {stores} --ids-from -")
+    closed = shell(f"snapferry sync {stores} --ids-from - <&-")
+
+    assert (listed.code, listed.err) == (0, "")
+    assert listed.out.startswith("2 of 2 snapshots are published")
+    assert snapferry("ls", str(tmp_path / "b")).out.split() == sorted(snapshots)
+    assert (closed.code, closed.err) == (2, "snapferry: --ids-from -: it names no snapshot\n")
 
 
 def test_more_objects_in_flight_than_there_may_be_are_refused(tmp_path: Path) -> None:

@@ -16,17 +16,17 @@ NEXT_VERSION = """
 from typing import Literal
 import workers.messages, workers.tasks
 class BatchMessage(workers.messages.BatchMessage):
-    version: Literal[2] = 2
+    version: Literal[3] = 3
 workers.tasks.BatchMessage = BatchMessage
 workers.tasks.STEP_ASIDE_S = 0.2
 """
 
 NEXT_VERSION_OF_A_JOB = """
 from typing import Literal
-import workers.ledger, workers.messages
+import workers.ledger.jobs, workers.messages
 class JobRequest(workers.messages.JobRequest):
-    version: Literal[2] = 2
-workers.ledger.JobRequest = JobRequest
+    version: Literal[3] = 3
+workers.ledger.jobs.JobRequest = JobRequest
 """
 
 
@@ -34,22 +34,22 @@ def test_a_worker_of_another_version_leaves_the_work_to_one_that_can_read_it(
     redis_url: str, tmp_path: Path
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(99))
-    fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "1"})
+    jobs = Jobs(Settings(broker_url=redis_url, batch_objects=1))
+    fleet = Fleet(redis_url, tmp_path)
     with fleet.orchestrator(), fleet.worker("next", before=NEXT_VERSION) as other, fleet.worker():
-        ended = fleet.sync(
-            "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "--json"
-        )
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        status = jobs.wait(job_id, timeout_s=100)
 
         assert "not a message of this version" in other.logged()
-    assert ended.code == 0, ended.err
-    assert ended.document["objects"]["copied"] == 100
+    assert (status.state, status.error) == (State.DONE, "")
+    assert (status.copied, status.batches_done) == (100, 100)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
 def test_a_job_of_another_version_is_refused_with_that_reason(redis_url: str, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3))
     jobs = Jobs(Settings(broker_url=redis_url))
-    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), snapshot)
+    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
     with Fleet(redis_url, tmp_path).orchestrator(before=NEXT_VERSION_OF_A_JOB):
         status = jobs.wait(job_id, timeout_s=30)
 

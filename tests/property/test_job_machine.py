@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
 import pytest
 import redis
@@ -31,7 +30,7 @@ from workers.transfer import BatchOutcome, Failure
 HERE, THERE = StoreRef(url="/a"), StoreRef(url="/b")
 
 # The plan: batches by the sizes of their objects, and the place of each batch's first object.
-PLANNED = [(1, 2), (0, 0, 0), (100,), (5, 5, 5, 5), (7, 0)]
+PLANNED = [(1, 2), (0, 100, 5), (7,)]
 STARTS = [0, *accumulate(map(len, PLANNED))]
 SIZES = [size for sizes in PLANNED for size in sizes]
 ADDRESSES = [digest(b"object %d" % place) for place in range(len(SIZES))]
@@ -41,7 +40,7 @@ RANK = {State.QUEUED: 0, State.PLANNING: 1, State.COPYING: 2, State.COMMITTING: 
 RANK |= dict.fromkeys((State.DONE, State.FAILED, State.CANCELLED), 4)
 
 holders = st.sampled_from(["one@here", "two@there"])
-drivers = st.sampled_from(["driver one", "driver two", "driver three"])
+drivers = st.sampled_from(["driver one", "driver two"])
 
 
 def request(job_id: str) -> JobRequest:
@@ -68,8 +67,10 @@ class Job(RuleBasedStateMachine):
 
     client: redis.Redis
 
-    @initialize(planned=st.booleans())
-    def start(self, planned: bool) -> None:
+    @initialize(planned=st.booleans(), lives_for=st.integers(0, 45))
+    def start(self, planned: bool, lives_for: int) -> None:
+        """Nobody ends the job before so many steps."""
+        self.steps_to_live = lives_for
         self.job_id = uuid.uuid4().hex
         self.ledger = Ledger(self.client, expires_s=3600)
         assert self.ledger.create(request(self.job_id))
@@ -111,7 +112,11 @@ class Job(RuleBasedStateMachine):
         return self.holder.get(name, "") if self.alive.get(name) else ""
 
     def any_batch(self, data: st.DataObject) -> tuple[str, BatchMessage]:
-        name = data.draw(st.sampled_from(sorted(self.messages)), "batch")
+        names = st.sampled_from(sorted(self.messages))
+        if new := sorted(self.messages.keys() - self.accounted):
+            # Half of the time one that something still depends on.
+            names = st.one_of(st.sampled_from(new), names)
+        name = data.draw(names, "batch")
         return name, self.messages[name]
 
     def ended(self) -> None:
@@ -285,6 +290,7 @@ class Job(RuleBasedStateMachine):
         if not self.state.final:
             self.paused = paused
 
+    @precondition(lambda self: self.steps_to_live <= 0)
     @rule()
     def cancel(self) -> None:
         if self.state is State.QUEUED:
@@ -308,6 +314,7 @@ class Job(RuleBasedStateMachine):
             self.state = state
         return None
 
+    @precondition(lambda self: self.steps_to_live <= 0)
     @rule(state=st.sampled_from([State.DONE, State.FAILED, State.CANCELLED]), words=st.sampled_from("ab"))
     def end(self, state: State, words: str) -> None:
         assert self.ledger.advance(self.job_id, state, error=words) == (not self.state.final)
@@ -332,7 +339,7 @@ class Job(RuleBasedStateMachine):
         parts = {key.split(":")[3] for key in self.client.keys(f"snapferry:job:{self.job_id}:*")}
         assert parts <= {"done", "failures", "failed", "classes", "running"}
 
-    @rule(driver=drivers, dead=st.one_of(st.just(""), drivers))
+    @rule(driver=drivers, dead=st.one_of(st.just(""), st.just(""), drivers))
     def drive(self, driver: str, dead: str) -> None:
         times = self.ledger.drive(self.job_id, driver, instead_of=dead)
 
@@ -366,6 +373,7 @@ class Job(RuleBasedStateMachine):
 
     @invariant()
     def the_state_and_who_steers_are_as_they_should_be(self) -> None:
+        self.steps_to_live -= 1
         standing, neglected = self.ledger.neglected(self.job_id)
 
         assert (standing.state, standing.paused, standing.cancelling) == (

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from stores.hashing import digest
-from workers.describe import describe_batch, describe_outcome, short, size
-from workers.messages import BatchMessage, StoreRef
+from workers.describe import (
+    describe_batch,
+    describe_job,
+    describe_outcome,
+    describe_snapshots,
+    short,
+    size,
+)
+from workers.messages import BatchMessage, StoreRef, pack
 from workers.transfer import BatchOutcome, Failure
 
 A = digest(b"a")
@@ -38,24 +45,39 @@ def test_an_id_is_shown_by_its_head() -> None:
     assert short(A) == A[:8]
 
 
-def batch(series: str, number: int, **urls: str) -> BatchMessage:
-    here = StoreRef(url=urls.get("source", "s3://a?profile=hunter2"))
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(None, "every snapshot"), (0, "no snapshot"), (1, "ffffff…"), (2, "ffffff… and 1 more")],
+)
+def test_snapshots_are_named_by_the_head_of_the_first_and_a_count_of_the_others(
+    count: int | None, words: str
+) -> None:
+    assert describe_snapshots("f" * 64 if count else "", count) == words
+
+
+def test_a_job_says_which_it_is_and_what_it_brings() -> None:
+    assert describe_job("0123456789abcdef", "f" * 64, 3) == "job 01234567 · ffffff… and 2 more"
+    assert describe_job("0123456789abcdef", "", None) == "job 01234567 · every snapshot"
+
+
+def batch(series: str, number: int) -> BatchMessage:
+    here = StoreRef(url="s3://a?profile=hunter2")
     return BatchMessage(
-        job_id="0123456789abcdef", series=series, number=number, source=here, destination=here, addresses=A * 3,
-        sizes=(1, 2, 3_000_000),
+        job_id="0123456789abcdef", series=series, number=number, source=here, destination=here,
+        addresses=pack([A] * 3), sizes=(1, 2, 3_000_000), positions=(0,),
     )  # fmt: skip
 
 
 def test_a_batch_says_whose_it_is_which_of_how_many_and_how_large() -> None:
-    words = describe_batch(batch("plan", 4), "f" * 64, 9)
+    words = describe_batch(batch("plan", 4), "ffffff… and 2 more", 9)
 
-    assert words == "job 01234567 · ffffff… · batch 5/9 · 3 objects · 3.0 MB"
-    assert "heal-2 batch 1" in describe_batch(batch("heal-2", 0), "f" * 64, 9)
+    assert words == "job 01234567 · ffffff… and 2 more · batch 5/9 · 3 objects · 3.0 MB"
+    assert "· healing batch 1/2 ·" in describe_batch(batch("heal-7-2", 0), "ffffff…", 2)
 
 
 def test_a_batch_in_words_names_no_store() -> None:
     """Flower shows these words to whoever may look at it."""
-    assert "s3" not in describe_batch(batch("plan", 0), "f" * 64, 1)
+    assert "s3" not in describe_batch(batch("plan", 0), "ffffff…", 1)
 
 
 def test_an_outcome_says_failed_loudly_and_only_if_something_did() -> None:

@@ -136,6 +136,6 @@ def test_making_an_app_connects_to_nothing() -> None:
 
     ended = run(code)
 
-    assert ended.stdout == "['snapferry.commit_snapshot', 'snapferry.copy_batch', 'snapferry.plan_job']\n", (
-        ended.stderr
-    )
+    assert ended.stdout == (
+        "['snapferry.commit_snapshots', 'snapferry.copy_batch', 'snapferry.look_after_job', 'snapferry.plan_job']\n"
+    ), ended.stderr

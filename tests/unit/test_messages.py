@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stores.address import parse_address
 from stores.hashing import digest
-from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef
+from tests.property.strategies import addresses, thorough
+from workers.messages import (
+    VERSION,
+    BatchMessage,
+    Budget,
+    JobRequest,
+    Order,
+    Price,
+    Prune,
+    StoreRef,
+    pack,
+    unpack,
+)
 
 A, B = digest(b"a"), digest(b"b")
 
@@ -23,8 +38,9 @@ def batch(**changes: Any) -> dict[str, Any]:
         "number": 0,
         "source": {"url": "/a"},
         "destination": {"url": "/b"},
-        "addresses": A + B,
+        "addresses": pack([A, B]),
         "sizes": [1, 2],
+        "positions": [7],
         **changes,
     }
 
@@ -33,7 +49,7 @@ def request(**changes: Any) -> dict[str, Any]:
     return {
         "version": VERSION,
         "job_id": "job",
-        "snapshot_id": A,
+        "snapshots": pack([A, B]),
         "source": {"url": "/a"},
         "destination": {"url": "/b"},
         "batch_objects": 10,
@@ -45,14 +61,24 @@ def request(**changes: Any) -> dict[str, Any]:
 def test_messages_survive_the_broker() -> None:
     """Celery sends JSON: tuples become lists, and nothing else may happen."""
     sent = BatchMessage.model_validate(batch(concurrency=4))
-    asked = JobRequest.model_validate(request(dry_run=True))
+    asked = JobRequest.model_validate(
+        request(
+            dry_run=True,
+            order=Order.SMALLEST,
+            prune=Prune(max_delete=3),
+            budget=Budget(
+                max_cost=1.5, currency="EUR", prices=(Price(store="s3://a", requests={"Get": 0.4}),)
+            ),
+        )
+    )
 
     assert BatchMessage.model_validate(json.loads(json.dumps(sent.model_dump()))) == sent
     assert JobRequest.model_validate_json(asked.model_dump_json()) == asked
     assert sent.objects() == {A: 1, B: 2}
+    assert asked.snapshot_ids == [A, B]
 
 
-@pytest.mark.parametrize("version", [0, 2, "1.1", None, "x"])
+@pytest.mark.parametrize("version", [0, 1, 3, "2.1", None, "x"])
 def test_another_version_is_refused(version: object) -> None:
     with pytest.raises(ValidationError, match="version"):
         BatchMessage.model_validate(batch(version=version))
@@ -69,7 +95,7 @@ def test_a_field_that_this_version_does_not_know_is_refused(changes: dict[str, A
 
 
 @pytest.mark.parametrize(
-    "name", ["job_id", "series", "number", "source", "destination", "addresses", "sizes"]
+    "name", ["job_id", "series", "number", "source", "destination", "addresses", "sizes", "positions"]
 )
 def test_a_batch_without_one_of_its_fields_is_refused(name: str) -> None:
     message = batch()
@@ -82,9 +108,9 @@ def test_a_batch_without_one_of_its_fields_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"addresses": A},
-        {"addresses": A + B + A},
-        {"addresses": (A + B)[:-1]},
+        {"addresses": pack([A])},
+        {"addresses": pack([A, B, A])},
+        {"addresses": ""},
         {"sizes": []},
         {"sizes": [1, 2, 3]},
     ],
@@ -94,27 +120,64 @@ def test_addresses_and_sizes_must_match(changes: dict[str, Any]) -> None:
         BatchMessage.model_validate(batch(**changes))
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "../" * 21 + "x",
-        "/etc/passwd".ljust(64, "/"),
-        A[:-1] + "\n",
-        A.upper(),
-        A[:-1] + "\0",
-        "\u0661" * 64,
-        "g" * 64,
-        " " * 64,
-    ],
-)
-def test_a_text_shaped_like_a_path_never_becomes_an_address(hostile: str) -> None:
-    for addresses in (A + hostile, hostile + A):
-        with pytest.raises(ValidationError, match="addresses are not lowercase hex"):
-            BatchMessage.model_validate(batch(addresses=addresses))
+@pytest.mark.parametrize("positions", [[], [1, 2, 3]])
+def test_positions_and_sizes_must_match(positions: list[int]) -> None:
+    with pytest.raises(ValidationError, match="positions and sizes do not match"):
+        BatchMessage.model_validate(batch(positions=positions))
+
+
+def test_places_are_counted_from_the_first_or_told_one_by_one() -> None:
+    assert BatchMessage.model_validate(batch(positions=[7])).places() == {A: 7, B: 8}
+    assert BatchMessage.model_validate(batch(positions=[9, 2])).places() == {A: 9, B: 2}
+    alone = BatchMessage.model_validate(batch(addresses=pack([B]), sizes=[1], positions=[5]))
+    assert alone.places() == {B: 5}
+
+
+@thorough
+@given(st.lists(addresses, max_size=20))
+def test_what_was_packed_is_unpacked(found: list[str]) -> None:
+    assert unpack(pack(found)) == found
+
+
+HOSTILE = [
+    "../" * 21 + "x",
+    "/etc/passwd".ljust(64, "/"),
+    A,
+    pack([A]) + "\n",
+    " " + pack([A]),
+    pack([A])[:-1],
+    pack([A])[:-4],
+    pack([A])[:-1] + "!",
+    pack([A]) + "AAAA",
+    "\u0661" * 64,
+    "\0" * 44,
+    "AAAA",
+    "=",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_text_that_is_not_packed_never_becomes_an_address(hostile: str) -> None:
+    with pytest.raises(ValueError, match=r"packed|ASCII"):
+        unpack(hostile)
+    with pytest.raises(ValidationError):
+        BatchMessage.model_validate(batch(addresses=hostile))
+    with pytest.raises(ValidationError):
+        JobRequest.model_validate(request(snapshots=hostile))
+
+
+@thorough
+@given(st.one_of(st.text(max_size=100), st.binary(max_size=100).map(lambda raw: b64encode(raw).decode())))
+def test_whatever_is_unpacked_is_addresses(packed: str) -> None:
+    try:
+        found = unpack(packed)
+    except ValueError:
+        return
+    assert [parse_address(address) for address in found] == found
 
 
 def test_every_address_of_a_message_that_was_read_is_one() -> None:
-    message = BatchMessage.model_validate(batch(addresses=B + A, sizes=[0, 2**64 - 1]))
+    message = BatchMessage.model_validate(batch(addresses=pack([B, A]), sizes=[0, 2**64 - 1]))
 
     assert message.objects() == {B: 0, A: 2**64 - 1}
     assert all(parse_address(address) == address for address in message.objects())
@@ -122,7 +185,14 @@ def test_every_address_of_a_message_that_was_read_is_one() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"number": -1}, {"number": "one"}, {"sizes": ["many", 1]}, {"source": "/a"}, {"concurrency": "all"}],
+    [
+        {"number": -1},
+        {"number": "one"},
+        {"sizes": ["many", 1]},
+        {"source": "/a"},
+        {"concurrency": "all"},
+        {"positions": ["x"]},
+    ],
 )
 def test_a_batch_with_a_value_of_the_wrong_kind_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -130,19 +200,42 @@ def test_a_batch_with_a_value_of_the_wrong_kind_is_refused(changes: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "changes", [{"batch_objects": 0}, {"batch_bytes": 0}, {"concurrency": 0}, {"concurrency": 1025}]
+    "changes",
+    [
+        {"batch_objects": 0},
+        {"batch_bytes": 0},
+        {"window_batches": 0},
+        {"concurrency": 0},
+        {"concurrency": 1025},
+        {"prune": {"max_delete": -1}},
+        {"budget": {"max_bytes": -1}},
+        {"order": "largest"},
+    ],
 )
 def test_a_request_with_limits_that_cannot_be_kept_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(changes))):
         JobRequest.model_validate(request(**changes))
 
 
-def test_a_batch_costs_little_more_than_its_addresses() -> None:
-    """Redis holds a window of these; 64 characters and a size an object is what there is to say."""
-    addresses = [digest(b"%d" % number) for number in range(1000)]
-    message = batch(addresses="".join(addresses), sizes=[100_000] * 1000)
+def test_a_request_says_nothing_that_was_not_asked_for() -> None:
+    asked = JobRequest.model_validate(request())
 
-    assert len(json.dumps(BatchMessage.model_validate(message).model_dump())) < 1000 * 75
+    assert (asked.everything, asked.order, asked.prune, asked.dry_run) == (False, Order.GIVEN, None, False)
+    assert (asked.resumes, asked.retries, asked.trust_manifest) == ("", "", False)
+    assert not asked.budget.limited
+
+
+@pytest.mark.parametrize("name", ["max_objects", "max_bytes", "max_cost"])
+def test_a_budget_of_nothing_is_a_limit(name: str) -> None:
+    assert Budget.model_validate({name: 0}).limited
+
+
+def test_a_batch_costs_little_more_than_its_addresses() -> None:
+    """Redis holds a window of these; 43 characters and a size an object is what there is to say."""
+    names = [digest(b"%d" % number) for number in range(1000)]
+    message = batch(addresses=pack(names), sizes=[100_000] * 1000)
+
+    assert len(json.dumps(BatchMessage.model_validate(message).model_dump())) < 1000 * 53
 
 
 def test_messages_do_not_change() -> None:

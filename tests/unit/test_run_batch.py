@@ -31,8 +31,8 @@ from tests.faults.backends import Died, DiesAfter, FlipsLastByte, Forbids, Unava
 from tests.sample import tree
 from workers import tasks
 from workers.app import make_app
-from workers.ledger import JobStatus, Ledger, State
-from workers.messages import BatchMessage, JobRequest, StoreRef
+from workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
+from workers.messages import BatchMessage, JobRequest, StoreRef, pack
 from workers.settings import Settings
 from workers.tasks import MAX_BEGUN, MAX_RETRIES, MAX_UNREADABLE, STEP_ASIDE_S, run_batch
 
@@ -48,7 +48,7 @@ class Task:
     """What a bound Celery task is to `run_batch`: a count of retries, and two ways to be queued again."""
 
     def __init__(self, retries: int = 0) -> None:
-        self.request = SimpleNamespace(retries=retries, argsrepr="batch 1 of 1")
+        self.request = SimpleNamespace(retries=retries, argsrepr="batch 1 of 1", hostname="copier@here")
         self.stepped_aside: list[dict[str, Any]] = []
 
     def retry(
@@ -85,18 +85,17 @@ def batch(tmp_path: Path, ledger: Ledger) -> BatchMessage:
         store.put_object(address, data)
     job = JobRequest(
         job_id="job",
-        snapshot_id="0" * 64,
-        concurrency=None,
+        snapshots=pack(["0" * 64]),
         source=source,
         destination=destination,
         batch_objects=10,
         batch_bytes=999,
     )
     ledger.create(job)
-    ledger.plan("job", objects=5, size_bytes=sum(SIZES), batches=1)
+    ledger.advance("job", State.COPYING, objects_total=5, bytes_total=sum(SIZES), batches_total=1)
     return BatchMessage(
         job_id="job", series="plan", number=0, source=source, destination=destination,
-        addresses="".join(ADDRESSES), sizes=SIZES,
+        addresses=pack(ADDRESSES), sizes=SIZES, positions=(0,),
     )  # fmt: skip
 
 
@@ -107,6 +106,13 @@ def run(batch: BatchMessage, ledger: Ledger, retries: int = 0) -> str:
 
 def counts(status: JobStatus) -> tuple[int, int, int]:
     return status.copied, status.present, status.failed
+
+
+def lease_of(ledger: Ledger, name: str = "plan:0") -> float:
+    """Return for how many seconds from now a batch is leased."""
+    ends: Any = ledger._redis.zscore("snapferry:job:job:leases", name)
+    assert ends is not None
+    return float(ends) - time.time()
 
 
 def put_before(monkeypatch: pytest.MonkeyPatch, url: str, fault: Any, **options: Any) -> None:
@@ -145,7 +151,7 @@ def test_a_delivery_after_a_killed_one_counts_as_copied_what_the_killed_one_copi
     batch: BatchMessage, ledger: Ledger
 ) -> None:
     ledger.begin(batch, dead_holder())
-    ledger.need(batch, objects=5, size_bytes=40)
+    ledger.need(batch, ADDRESSES)
     destination = open_store(batch.destination.url)
     for address in ADDRESSES[:3]:
         destination.put_object(address, OBJECTS[address])
@@ -161,7 +167,7 @@ def test_a_batch_of_a_cancelled_job_is_not_begun(batch: BatchMessage, ledger: Le
 
     assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
 
-    assert ledger.unaccounted("job", 1) == [0]
+    assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert tree(tmp_path / "destination") == {}
 
 
@@ -176,6 +182,66 @@ def test_a_batch_of_a_job_that_has_ended_is_not_begun(
 
     assert ledger.status("job") == ended
     assert tree(tmp_path / "destination") == {}
+
+
+def test_a_batch_of_a_paused_job_is_held_and_copied_when_it_goes_on(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.pause("job", paused=True)
+
+    assert run(batch, ledger) == "held: the job is paused"
+
+    assert tree(tmp_path / "destination") == {}
+    assert (ledger.standing("job").held, ledger.standing("job").leased) == (("plan:0",), 0)
+    ledger.pause("job", paused=False)
+    assert run(batch, ledger).startswith("5 copied")
+    assert ledger.standing("job").held == ()
+
+
+def test_a_batch_that_runs_when_its_job_is_paused_comes_to_its_end(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "REPORT_EVERY_S", 0.0)
+    need = Ledger.need
+
+    def paused_meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
+        need(self, *args, **kwargs)
+        self.pause("job", paused=True)
+
+    monkeypatch.setattr(Ledger, "need", paused_meanwhile)
+
+    assert run(batch, ledger).startswith("5 copied")
+
+    assert counts(ledger.status("job")) == (5, 0, 0)
+    assert ledger.standing("job").leased == 0
+
+
+def test_a_batch_that_waits_for_another_try_is_held_if_its_job_is_paused_by_then(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_before(monkeypatch, batch.destination.url, Unavailable, times=1)
+    with pytest.raises(Retry):
+        run(batch, ledger)
+    ledger.pause("job", paused=True)
+
+    assert run(batch, ledger, 1) == "held: the job is paused"
+
+    assert ledger.standing("job").held == ("plan:0",)
+
+
+@pytest.mark.parametrize("end", ["done", "failed"])
+def test_which_objects_were_copied_and_which_failed_is_known_of_each(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    open_store(batch.destination.url).put_object(ADDRESSES[1], OBJECTS[ADDRESSES[1]])
+    bad = object_key(ADDRESSES[3]) if end == "failed" else ""
+    put_before(monkeypatch, batch.source.url, FlipsLastByte, strikes=lambda key: key == bad)
+
+    run(batch, ledger)
+
+    failed = [3] if end == "failed" else []
+    assert list(set_bits(ledger.bitmap("job", "failed"))) == failed
+    assert list(set_bits(ledger.bitmap("job", "copied"))) == sorted({0, 2, 3, 4} - set(failed))
 
 
 def test_a_running_batch_sees_the_end_of_its_job_and_counts_nothing_any_more(
@@ -211,7 +277,7 @@ def test_a_running_batch_sees_a_cancel_and_is_not_accounted_for(
 
     assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
 
-    assert ledger.unaccounted("job", 1) == [0]
+    assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert len(open_store(batch.destination.url).objects_needed(ADDRESSES)) == 5
 
 
@@ -227,8 +293,12 @@ def test_passing_trouble_with_one_object_is_tried_again_after_a_growing_pause(
         run(batch, ledger, retries)
 
     assert raised.value.when == pause
-    assert ledger.unaccounted("job", 1) == [0]
+    assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert open_store(batch.destination.url).objects_needed(ADDRESSES) == [ADDRESSES[2]]
+    standing = ledger.standing("job")
+    assert (standing.leased, standing.running, standing.expired) == (1, 0, ())
+    assert pause < lease_of(ledger) <= pause + GRACE_S
+    assert ledger.begin(batch, "whoever it is delivered to").times == 1
 
 
 def test_after_the_last_pass_what_still_fails_is_accounted_for_as_failed(
@@ -242,9 +312,11 @@ def test_after_the_last_pass_what_still_fails_is_accounted_for_as_failed(
 
     assert "1 FAILED" in words
     assert counts(ledger.status("job")) == (4, 0, 1)
-    assert [(f.address, f.error, f.transient) for f in ledger.failures("job")] == [
-        (ADDRESSES[2], "StoreUnavailable", True)
-    ]
+    (failed,) = ledger.failures("job")
+    assert (failed.failure.address, failed.failure.error) == (ADDRESSES[2], "StoreUnavailable")
+    assert failed.failure.transient
+    assert (failed.attempts, failed.worker) == (MAX_RETRIES + 1, "copier@here")
+    assert list(set_bits(ledger.bitmap("job", "failed"))) == [2]
 
 
 def test_the_pass_that_succeeds_counts_all_objects_as_copied(
@@ -276,7 +348,7 @@ def test_a_corrupt_object_is_not_tried_again(
     run(batch, ledger)
 
     assert counts(ledger.status("job")) == (4, 0, 1)
-    assert [failure.error for failure in ledger.failures("job")] == ["IntegrityError"]
+    assert [failed.failure.error for failed in ledger.failures("job")] == ["IntegrityError"]
 
 
 def test_a_destination_that_does_not_answer_is_asked_again_later(
@@ -299,8 +371,8 @@ def test_a_destination_that_refuses_fails_every_object_and_is_not_asked_again(
     run(batch, ledger)
 
     assert counts(ledger.status("job")) == (0, 0, 5)
-    assert {failure.error for failure in ledger.failures("job")} == {"AccessDenied"}
-    assert {failure.store for failure in ledger.failures("job")} == {f"file://{batch.destination.url}"}
+    assert {failed.failure.error for failed in ledger.failures("job")} == {"AccessDenied"}
+    assert {failed.failure.store for failed in ledger.failures("job")} == {f"file://{batch.destination.url}"}
 
 
 def test_a_destination_that_is_not_there_is_a_failure_and_no_directory_is_made_in_its_place(
@@ -313,8 +385,8 @@ def test_a_destination_that_is_not_there_is_a_failure_and_no_directory_is_made_i
 
     assert "5 FAILED" in words
     assert counts(ledger.status("job")) == (0, 0, 5)
-    assert {failure.error for failure in ledger.failures("job")} == {"StoreNotFound"}
-    assert "is it mounted here?" in ledger.failures("job")[0].detail
+    assert {failed.failure.error for failed in ledger.failures("job")} == {"StoreNotFound"}
+    assert "is it mounted here?" in ledger.failures("job")[0].failure.detail
     assert not (tmp_path / "destination").exists()
 
 
@@ -326,7 +398,7 @@ def test_a_source_that_is_not_there_fails_every_object(
     run(batch, ledger)
 
     assert counts(ledger.status("job")) == (0, 0, 5)
-    assert {failure.error for failure in ledger.failures("job")} == {"StoreNotFound"}
+    assert {failed.failure.error for failed in ledger.failures("job")} == {"StoreNotFound"}
     assert not (tmp_path / "source").exists()
 
 
@@ -354,7 +426,10 @@ def test_a_batch_that_takes_its_workers_down_is_given_up(
     run(batch, ledger)
 
     assert counts(ledger.status("job")) == (0, 0, 5)
-    assert "never ended" in ledger.failures("job")[0].detail
+    assert "never ended" in ledger.failures("job")[0].failure.detail
+    assert {failed.attempts for failed in ledger.failures("job")} == {MAX_BEGUN}
+    assert list(set_bits(ledger.bitmap("job", "failed"))) == [0, 1, 2, 3, 4]
+    assert ledger.standing("job").leased == 0
     assert tree(tmp_path / "destination") == {}
 
 
@@ -396,7 +471,7 @@ def test_a_delivery_steps_aside_for_a_worker_that_is_not_known_to_be_dead(
     assert task.stepped_aside == [
         {"countdown": STEP_ASIDE_S, "retries": 2, "argsrepr": "batch 1 of 1", "kwargsrepr": ""}
     ]
-    assert ledger.unaccounted("job", 1) == [0]
+    assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert tree(tmp_path / "destination") == {}
     assert ledger.begin(batch, "one more").holder == holder
 
@@ -433,7 +508,7 @@ def test_a_delivery_steps_aside_for_another_process_of_this_machine_until_that_h
 def test_every_end_but_a_kill_gives_the_lease_back_and_leaves_no_beginning(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    heal = batch.model_copy(update={"series": "heal-1"})
+    heal = batch.model_copy(update={"series": "heal-0-1"})
     if end == "retried":
         put_before(monkeypatch, batch.destination.url, Unavailable)
         with pytest.raises(Retry):
@@ -448,7 +523,7 @@ def test_every_end_but_a_kill_gives_the_lease_back_and_leaves_no_beginning(
             run(heal, ledger)
     else:
         run(heal, ledger)
-        ledger._redis.delete("snapferry:job:job:done:heal-1")
+        ledger._redis.delete("snapferry:job:job:done:heal-0-1")
 
     begun = ledger.begin(heal, "another")
 
@@ -483,14 +558,13 @@ def test_a_heart_beats_while_one_object_takes_long_and_stops_with_the_batch(
     """No object is settled until the heart has beaten three times; each beat renews the lease."""
     monkeypatch.setattr(tasks, "HEARTBEAT_S", 0.001)
     beats = threading.Semaphore(0)
-    leases: list[int] = []
+    leases: list[float] = []
     progress = Ledger.progress
 
     def watched(self: Ledger, *args: Any, **kwargs: Any) -> bool:
-        (lease,) = self._redis.keys("*:lease:*")
-        self._redis.expire(lease, 3)
+        self._redis.zadd("snapferry:job:job:leases", {"plan:0": time.time() - 3})
         stop = progress(self, *args, **kwargs)
-        leases.append(int(self._redis.ttl(lease)))
+        leases.append(lease_of(self))
         beats.release()
         return stop
 
@@ -505,7 +579,7 @@ def test_a_heart_beats_while_one_object_takes_long_and_stops_with_the_batch(
     run(batch, ledger)
 
     assert len(leases) >= 3
-    assert min(leases) > 3
+    assert min(leases) > LEASE_S / 2
     assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
 
 
@@ -626,7 +700,7 @@ def test_a_delivery_that_steps_aside_is_queued_as_it_came(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"version": 2}, {"addresses": "../" * 21 + "x" + "0" * 256}], ids=["version", "path"]
+    "changes", [{"version": 3}, {"addresses": "../" * 21 + "x" + "0" * 256}], ids=["version", "path"]
 )
 def test_a_message_that_cannot_be_read_copies_nothing_and_is_handed_back_for_a_worker_that_can(
     app: Celery, batch: BatchMessage, ledger: Ledger, tmp_path: Path, changes: dict[str, Any]
@@ -641,7 +715,7 @@ def test_a_message_that_cannot_be_read_copies_nothing_and_is_handed_back_for_a_w
     assert (headers["id"], headers["retries"], headers["argsrepr"]) == ("0-1-2", MAX_UNREADABLE, "the words")
     assert canvas["chord"] == {"task": "the commit"}
     assert 0 < seconds_until(headers["eta"]) <= STEP_ASIDE_S
-    assert ledger.unaccounted("job", 1) == [0]
+    assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert tree(tmp_path / "destination") == {}
 
 
@@ -649,13 +723,59 @@ def test_a_message_that_no_worker_can_read_is_given_up_in_the_end(
     app: Celery, batch: BatchMessage, ledger: Ledger
 ) -> None:
     """The chord then calls its errback, and the commit finds the batch unaccounted."""
-    message = json.loads(json.dumps({**batch.model_dump(), "version": 2}))
+    message = json.loads(json.dumps({**batch.model_dump(), "version": 3}))
 
     with pytest.raises(RuntimeError, match="not a message of this version: 1 faults"):
         deliver(app, message, retries=MAX_UNREADABLE)
 
     assert queued(ledger) == []
-    assert ledger.unaccounted("job", 1) == [0]
+    assert ledger.unaccounted("job", PLAN, range(1)) == [0]
+
+
+def test_a_message_that_cannot_be_read_is_not_lost_while_it_waits_for_a_worker_that_can(
+    app: Celery, batch: BatchMessage, ledger: Ledger
+) -> None:
+    """Nobody runs it, so it has a lease without a holder, renewed by each worker that hands it back."""
+    message = json.loads(json.dumps({**batch.model_dump(), "version": 3}))
+
+    for retries in range(3):
+        with pytest.raises(Retry):
+            deliver(app, message, retries=retries)
+
+        standing = ledger.standing("job")
+        assert (standing.leased, standing.running, standing.expired) == (1, 0, ())
+        assert STEP_ASIDE_S < lease_of(ledger) <= STEP_ASIDE_S + GRACE_S
+        ledger._redis.zadd("snapferry:job:job:leases", {"plan:0": time.time() + 1})
+
+    assert ledger.begin(batch, "a worker that can").times == 1
+
+
+@pytest.mark.parametrize("message", [{}, {"job_id": "job"}, {"job_id": 7, "number": "x"}, "no message", None])
+def test_what_is_no_message_at_all_leaves_nothing_in_the_ledger_of_another_job(
+    app: Celery, ledger: Ledger, message: Any
+) -> None:
+    with pytest.raises(Retry):
+        deliver(app, message)
+
+    assert ledger._redis.keys("snapferry:job:*") == []
+
+
+def test_the_workers_of_a_job_are_known_while_they_run(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = Ledger.need
+    seen: list[Any] = []
+
+    def watched(self: Ledger, *args: Any, **kwargs: Any) -> None:
+        need(self, *args, **kwargs)
+        seen.append((self.status("job").workers, self.standing("job").running))
+
+    monkeypatch.setattr(Ledger, "need", watched)
+
+    run(batch, ledger)
+
+    assert seen == [(("copier@here",), 1)]
+    assert (ledger.status("job").workers, ledger.standing("job").running) == ((), 0)
 
 
 def test_progress_is_reported_on_the_way(

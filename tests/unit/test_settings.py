@@ -19,6 +19,7 @@ def test_without_any_variable_the_defaults_are_valid() -> None:
 
     assert settings.broker_url is None
     assert (settings.batch_objects, settings.batch_bytes) == (1000, 64 * 1024**2)
+    assert (settings.window_batches, settings.prices) == (512, None)
     assert (settings.visibility_timeout, settings.job_expires) == (1800, 30 * 86400)
 
 
@@ -27,8 +28,10 @@ def test_every_field_has_a_variable() -> None:
         "SNAPFERRY_BROKER_URL": "redis://host:6379/1",
         "SNAPFERRY_BATCH_OBJECTS": "7",
         "SNAPFERRY_BATCH_BYTES": "70",
+        "SNAPFERRY_WINDOW_BATCHES": "77",
         "SNAPFERRY_VISIBILITY_TIMEOUT": "61",
         "SNAPFERRY_JOB_EXPIRES": "3601",
+        "SNAPFERRY_PRICES": "/etc/prices.toml",
     }
 
     found = Settings.from_environment(environ).model_dump()
@@ -49,6 +52,8 @@ WRONG = [
     ("SNAPFERRY_BATCH_OBJECTS", "10001"),
     ("SNAPFERRY_BATCH_BYTES", "0"),
     ("SNAPFERRY_BATCH_BYTES", "64MiB"),
+    ("SNAPFERRY_WINDOW_BATCHES", "0"),
+    ("SNAPFERRY_WINDOW_BATCHES", "100001"),
     ("SNAPFERRY_VISIBILITY_TIMEOUT", "0"),
     ("SNAPFERRY_JOB_EXPIRES", "1"),
 ]

@@ -48,7 +48,7 @@ class Counted:
         self._cancel_after = cancel_after
         self._lock = threading.Lock()
 
-    def begin(self, needed: int, needed_bytes: int) -> None:
+    def begin(self, needed: list[str]) -> None:
         return None
 
     def advance(self, objects: int, size_bytes: int) -> None:

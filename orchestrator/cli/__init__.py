@@ -1,0 +1,143 @@
+"""
+The command line: arguments, exit codes, printing. It decides nothing.
+
+    exits      how a command ends
+    options    what several commands take
+    ids        which snapshots are meant
+    following  a job until its end
+    copying    sync, submit, plan
+    looking    jobs, status, watch, failures, receipt
+    steering   cancel, pause, continue, retry, resume
+    fleet      worker, orchestrator
+    table      rows, aligned
+
+Libraries that only some commands need are imported inside them: ``--help``
+should not wait for Celery.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+import click
+
+from . import copying, fleet, looking, steering
+from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, usage
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """
+    Copy snapshots between content-addressed stores.
+
+    A snapshot is a manifest and the objects that it names by BLAKE3 checksum.
+    Stores are directories or S3 buckets in the format of snapdir. The manifest
+    is written last, after every object was seen at the destination.
+    """
+
+
+for _command in (
+    copying.sync,
+    copying.submit,
+    copying.plan,
+    looking.list_jobs,
+    looking.status,
+    looking.watch,
+    looking.failures,
+    looking.receipt,
+    steering.cancel,
+    steering.pause,
+    steering.continue_job,
+    steering.retry,
+    steering.resume,
+    fleet.worker,
+    fleet.orchestrator,
+):
+    cli.add_command(_command)
+
+
+@cli.command(name="ls")
+@click.argument("store", metavar="URL")
+def list_snapshots(store: str) -> None:
+    """List the snapshot ids of a store, one a line, sorted."""
+    from stores.errors import InvalidStoreURL, StoreError
+    from stores.urls import open_store, parse_url
+    from workers.settings import store_options
+
+    try:
+        url = parse_url(store).with_defaults(**store_options("from"))
+        for snapshot in open_store(str(url)).list_manifest_ids():
+            click.echo(snapshot)
+    except InvalidStoreURL as error:
+        usage(str(error))
+    except StoreError as error:
+        fail(f"{type(error).__name__}: {error}")
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as version_of
+
+    click.echo(f"snapferry {version_of('snapferry')}")
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """
+    Print the completion script of a shell.
+
+    \b
+      bash:  eval "$(snapferry completion bash)"        in ~/.bashrc
+      zsh:   eval "$(snapferry completion zsh)"         in ~/.zshrc
+      fish:  snapferry completion fish | source         in config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None  # click.Choice lets nothing else through
+    click.echo(found(cli, {}, "snapferry", "_SNAPFERRY_COMPLETE").source())
+
+
+def main() -> None:
+    """Run the command line; the console script. Bad usage is one line and exit code 2."""
+    _open_standard_streams()
+    try:
+        # What a command returns is its exit code.
+        sys.exit(cli.main(prog_name="snapferry", standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        raise SystemExit(EXIT_USAGE) from None
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "snapferry"
+        usage(f"{error.format_message()} See: {command} --help")
+    except click.ClickException as error:
+        usage(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except OSError as error:
+        # What stores and brokers raise is translated long before; this is the output that cannot be written.
+        fail(f"the output cannot be written: {error.strerror or error}")
+
+
+def _open_standard_streams() -> None:
+    """
+    Put /dev/null where a standard stream is closed: the next file opened would be taken for it.
+
+    A character that the output's encoding does not have is escaped, and ends no command.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)
+            # Celery asks for the original streams as well.
+            vars(sys).update({name: stream, f"__{name}__": stream})
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

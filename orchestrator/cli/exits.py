@@ -1,0 +1,90 @@
+"""
+How a command ends: exit codes, and one line on standard error for whatever is wrong.
+
+0 done; 1 the job failed; 2 bad usage or configuration, and nothing was begun; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from ..printable import printable
+
+if TYPE_CHECKING:
+    from workers.settings import Settings
+
+    from ..jobs import Jobs
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+SUBMIT_AGAIN = "Run the same command again to resume."
+
+
+def note(message: str) -> None:
+    """Say something beside the result."""
+    lines = message.split("\n")
+    click.echo("\n".join(printable(line) for line in [f"snapferry: {lines[0]}", *lines[1:]]), err=True)
+
+
+def usage(message: str) -> NoReturn:
+    """End the command: it was called wrongly, and nothing was begun."""
+    note(message)
+    raise SystemExit(EXIT_USAGE)
+
+
+def fail(message: str) -> NoReturn:
+    """End the command: what it was for did not come about."""
+    note(message)
+    raise SystemExit(EXIT_FAILED)
+
+
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM do what Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def read_settings(broker: str | None, prices: str | None = None) -> Settings:
+    """Return the settings; what the command line says wins over the environment."""
+    from workers.settings import InvalidSettings, Settings
+
+    try:
+        return Settings.from_environment(broker_url=broker, prices=prices)
+    except InvalidSettings as error:
+        usage(str(error))
+
+
+@contextmanager
+def on_fleet(settings: Settings, *, lost: str) -> Iterator[Jobs]:
+    """
+    Give the fleet's jobs; a broker that cannot be used, or loses a job on the way, is a line and an exit code.
+
+    *lost* says what to do about a job that is lost.
+    """
+    from workers.connection import BrokerUnavailable
+    from workers.ledger import UnknownJob
+
+    from ..jobs import Jobs
+
+    if settings.broker_url is None:
+        usage("no broker: set SNAPFERRY_BROKER_URL, or give --broker")
+    try:
+        jobs = Jobs(settings)
+    except BrokerUnavailable as error:
+        usage(str(error))
+    try:
+        yield jobs
+    except BrokerUnavailable as error:
+        fail(str(error))
+    except UnknownJob as error:
+        fail(f"the record of job {error} is gone: the broker lost its data. {lost}")

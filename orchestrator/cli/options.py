@@ -1,0 +1,276 @@
+"""What several commands take: options of a copy, of a job that exists, and of how things are shown."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import click
+
+from .exits import on_fleet, read_settings, usage
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+# pydantic's ByteSize passes over what follows a number that it can read: of 1,5GB it takes the 1.
+_is_size = re.compile(r"\d+(\.\d+)?\s*([kKMGTP]i?)?B?").fullmatch
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return a size in bytes that is given plain or with a unit."""
+    if value is None:
+        return None
+    if not _is_size(value.strip()):
+        raise click.BadParameter(f"{value!r} is no size; use bytes, or kB, MB, GB, TB, KiB, MiB, GiB, TiB.")
+    from pydantic import ByteSize, TypeAdapter
+
+    return int(TypeAdapter(ByteSize).validate_python(value.strip()))
+
+
+def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return an amount of money."""
+    if value is None:
+        return None
+    try:
+        amount = float(value)
+    except ValueError:
+        amount = math.nan
+    if not math.isfinite(amount) or amount < 0:
+        raise click.BadParameter(f"{value!r} is no amount of money.")
+    return amount
+
+
+broker_option = click.option(
+    "--broker",
+    metavar="URL",
+    envvar="SNAPFERRY_BROKER_URL",
+    show_envvar=True,
+    help="Redis server of the fleet, as in redis://host:6379/0.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+receipt_option = click.option(
+    "--receipt",
+    "receipt_path",
+    metavar="PATH",
+    help="Write the job's receipt to this file when it has ended.",
+)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What is to be copied, as it was asked for on the command line."""
+
+    source: str
+    destination: str
+    from_objects: str | None
+    to_objects: str | None
+    snapshot_ids: tuple[str, ...]
+    ids_from: str | None
+    everything: bool
+    order: str | None
+    trust_manifest: bool
+    delete: bool
+    max_delete: int | None
+    force_delete: bool
+    max_bytes: int | None
+    max_objects: int | None
+    max_cost: float | None
+    prices: str | None
+    in_flight: int
+    broker: str | None
+
+
+_COPY_OPTIONS = [
+    click.option(
+        "--from",
+        "source",
+        required=True,
+        metavar="URL",
+        envvar="SNAPDIR_STORE",
+        show_envvar=True,
+        help="Source store.",
+    ),
+    click.option("--to", "destination", required=True, metavar="URL", help="Destination store."),
+    click.option(
+        "--id",
+        "snapshot_ids",
+        multiple=True,
+        metavar="ID",
+        help="Snapshot to copy: 64 hex digits. May be repeated.",
+    ),
+    click.option(
+        "--ids-from",
+        metavar="FILE",
+        help="File of snapshot ids, one a line; - is standard input. Empty lines and those that begin with #"
+        " are passed over.",
+    ),
+    click.option("--all", "everything", is_flag=True, help="Copy every snapshot of the source."),
+    click.option(
+        "--order",
+        type=click.Choice(["newest", "smallest", "given"]),
+        help="Which snapshot is published first.  [default: given; newest with --all]",
+    ),
+    click.option(
+        "--from-objects", metavar="URL", help="Pool that holds the source's objects, if not --from itself."
+    ),
+    click.option("--to-objects", metavar="URL", help="Pool that takes the objects, if not --to itself."),
+    click.option(
+        "--trust-manifest",
+        is_flag=True,
+        help="Pass over snapshots whose manifest the destination has, without asking for their objects.",
+    ),
+    click.option(
+        "--delete",
+        is_flag=True,
+        help="In the end, delete the destination's manifests that the source does not have; never an object.",
+    ),
+    click.option(
+        "--max-delete",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="With --delete: delete nothing if it were more than N.",
+    ),
+    click.option(
+        "--force-delete", is_flag=True, help="With --delete: also where the source has no snapshot at all."
+    ),
+    click.option(
+        "--max-bytes",
+        callback=_size,
+        metavar="SIZE",
+        help="Begin nothing if it would copy more: bytes, or as in 20GB, 1.5TiB.",
+    ),
+    click.option(
+        "--max-objects",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Begin nothing if it would copy more objects.",
+    ),
+    click.option(
+        "--max-cost",
+        callback=_amount,
+        metavar="AMOUNT",
+        help="Begin nothing if it would cost more; needs prices.",
+    ),
+    click.option(
+        "--prices",
+        metavar="FILE",
+        envvar="SNAPFERRY_PRICES",
+        show_envvar=True,
+        help="Price table, in TOML.",
+    ),
+    click.option(
+        "-j",
+        "--jobs",
+        "in_flight",
+        type=click.IntRange(0, 1024),
+        default=0,
+        envvar="SNAPDIR_JOBS",
+        show_envvar=True,
+        metavar="N",
+        help="Objects in flight at once: in all on this machine, or per batch on a fleet. 0 leaves it to the"
+        " stores.",
+    ),
+    broker_option,
+]
+
+
+@dataclass(frozen=True)
+class Show:
+    """How a job is shown that is followed to its end."""
+
+    quiet: bool
+    no_progress: bool
+    color: str
+    as_json: bool
+
+    @property
+    def silent(self) -> bool:
+        """Say whether no progress is shown."""
+        return self.quiet or self.no_progress or self.as_json
+
+
+_SHOW_OPTIONS = [
+    click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    click.option(
+        "--no-progress",
+        is_flag=True,
+        envvar="SNAPDIR_NO_PROGRESS",
+        show_envvar=True,
+        help="Show no progress.",
+    ),
+    click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Colours and live bar: on a terminal, always, or never.",
+    ),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on standard output at the end."
+    ),
+]
+
+
+def copy_options(command: _Command) -> _Command:
+    """Give *command* the options of a copy, as its argument *copy*."""
+    return _gathered(command, "copy", Copy, _COPY_OPTIONS)
+
+
+def show_options(command: _Command) -> _Command:
+    """Give *command* the options of how a job is shown, as its argument *show*."""
+    return _gathered(command, "show", Show, _SHOW_OPTIONS)
+
+
+def _gathered(
+    command: _Command, name: str, kind: type[Any], options: Sequence[Callable[[Any], Any]]
+) -> _Command:
+    names = [field.name for field in fields(kind)]
+
+    @functools.wraps(command)
+    def gathering(**given: Any) -> Any:
+        return command(**{name: kind(**{part: given.pop(part) for part in names})}, **given)
+
+    found: Any = gathering
+    for option in reversed(options):
+        found = option(found)
+    return found  # type: ignore[no-any-return]
+
+
+def about_a_job(command: _Command) -> _Command:
+    """Give *command* the argument JOB and the option --broker, as its arguments *jobs* and *job_id*."""
+
+    @functools.wraps(command)
+    def opening(job: str, broker: str | None, **given: Any) -> Any:
+        from pydantic import ValidationError
+
+        from workers.connection import shown
+        from workers.ledger import UnknownJob
+
+        from ..jobs import JobRefused
+
+        settings = read_settings(broker)
+        with on_fleet(settings, lost="If its work is still wanted, submit it again.") as jobs:
+            try:
+                job_id = jobs.find(job)
+                jobs.status(job_id)
+            except UnknownJob:
+                usage(
+                    f"there is no job {job[:80]} at {shown(settings.broker_url or '')}: it was never submitted"
+                    " there, or its record expired"
+                )
+            except JobRefused as error:
+                usage(str(error))
+            try:
+                return command(jobs=jobs, job_id=job_id, **given)
+            except JobRefused as error:
+                usage(str(error))
+            except ValidationError:
+                usage(f"job {job_id} was submitted by another version of snapferry; this one cannot read it")
+
+    found: Any = broker_option(opening)
+    return click.argument("job", metavar="JOB")(found)  # type: ignore[no-any-return]

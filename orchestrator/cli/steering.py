@@ -1,0 +1,113 @@
+"""The commands that steer jobs: cancel, pause, continue, retry and resume."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from .copying import print_new_job
+from .exits import interrupt_on_sigterm, note
+from .following import CANCEL_TIMEOUT_S
+from .following import watch as watch_job
+from .options import Show, about_a_job, json_option, show_options
+
+if TYPE_CHECKING:
+    from workers.ledger import JobStatus
+
+    from ..jobs import Jobs
+
+watch_option = click.option("--watch", is_flag=True, help="Follow the new job until it ends.")
+
+
+@click.command()
+@about_a_job
+@json_option
+def cancel(jobs: Jobs, job_id: str, as_json: bool) -> int:
+    """Stop a job. Running copies are aborted; what was copied and published stays."""
+    from workers.ledger import State
+
+    before = jobs.status(job_id)
+    if before.state.final:
+        return _say(before, f"job {job_id} has ended already: it is {before.state}", as_json=as_json)
+    jobs.cancel(job_id)
+    status = jobs.wait(job_id, timeout_s=CANCEL_TIMEOUT_S)
+    if status.state is State.CANCELLED:
+        words = f"job {job_id} is cancelled. What was copied stays. To go on: snapferry resume {job_id}"
+    elif status.state.final:
+        words = f"job {job_id} came to its end before it could be cancelled: it is {status.state}"
+    else:
+        words = f"job {job_id} is being cancelled; what still runs has not let go yet"
+    return _say(status, words, as_json=as_json)
+
+
+@click.command()
+@about_a_job
+@json_option
+def pause(jobs: Jobs, job_id: str, as_json: bool) -> int:
+    """Hand out no further batches of a job. Those that run come to their end."""
+    status = jobs.pause(job_id)
+    words = f"job {job_id} is paused. To go on: snapferry continue {job_id}"
+    if status.state.final:
+        words = f"job {job_id} has ended already: it is {status.state}"
+    return _say(status, words, as_json=as_json)
+
+
+@click.command(name="continue")
+@about_a_job
+@json_option
+def continue_job(jobs: Jobs, job_id: str, as_json: bool) -> int:
+    """Let a paused job go on."""
+    paused = jobs.status(job_id).paused
+    status = jobs.unpause(job_id)
+    words = f"job {job_id} goes on" if paused else f"job {job_id} was not paused: it is {status.state}"
+    if status.state.final:
+        words = f"job {job_id} has ended already: it is {status.state}"
+    return _say(status, words, as_json=as_json)
+
+
+@click.command()
+@about_a_job
+@watch_option
+@show_options
+def retry(jobs: Jobs, job_id: str, watch: bool, show: Show) -> int:
+    """
+    Copy the objects that failed in a job, and publish what becomes whole.
+
+    They go into a new job, whose id is printed.
+    """
+    return _new_job(jobs, jobs.retry(job_id), show, watch=watch)
+
+
+@click.command()
+@about_a_job
+@watch_option
+@show_options
+def resume(jobs: Jobs, job_id: str, watch: bool, show: Show) -> int:
+    """
+    Do what is left of a job that was cancelled or failed.
+
+    It goes into a new job, whose id is printed.
+    """
+    new = jobs.resume(job_id)
+    if new is None:
+        return _say(jobs.status(job_id), f"job {job_id} is done: nothing is left to do", as_json=show.as_json)
+    return _new_job(jobs, new, show, watch=watch)
+
+
+def _new_job(jobs: Jobs, job_id: str, show: Show, *, watch: bool) -> int:
+    if not watch:
+        print_new_job(job_id, quiet=show.quiet, as_json=show.as_json)
+        return 0
+    interrupt_on_sigterm()
+    if not show.quiet:
+        note(f"job {job_id}")
+    return watch_job(jobs, job_id, show)
+
+
+def _say(status: JobStatus, words: str, *, as_json: bool) -> int:
+    from ..report import status_document
+
+    click.echo(json.dumps(status_document(status), indent=2) if as_json else words)
+    return 0

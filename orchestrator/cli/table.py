@@ -1,0 +1,47 @@
+"""Tables: as wide as the terminal where there is one, plain aligned columns elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import click
+
+
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, right: frozenset[str], fold: frozenset[str]
+) -> None:
+    """
+    Print *rows* of printable texts below *head*.
+
+    The columns of *right* are numbers, those of *fold* take more lines where the terminal is too narrow.
+    """
+    found = [tuple(row) for row in rows]
+    if sys.stdout.isatty():
+        _rich(head, found, right, fold)
+        return
+    widths = [max(len(row[column]) for row in (tuple(head), *found)) for column in range(len(head))]
+    for row in (tuple(head), *found):
+        cells = [
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(head, row, widths, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _rich(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], fold: frozenset[str]
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in head:
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(name, justify=justify, no_wrap=name not in fold, overflow="fold")
+    for row in rows:
+        # Text, because a string is read as markup.
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)

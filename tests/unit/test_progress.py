@@ -1,0 +1,135 @@
+"""A job's progress in words: what is settled, how fast, and what may be in its way."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator import progress
+from orchestrator.progress import Bar, Lines, Silent, in_words, view
+from workers.ledger import JobStatus, State
+
+STATUS = JobStatus(
+    job_id="1234",
+    state=State.COPYING,
+    paused=False,
+    cancelling=False,
+    dry_run=False,
+    source="file:///a",
+    destination="file:///b",
+    first_snapshot="5e5e",
+    error="",
+    snapshots_total=1,
+    snapshots_published=0,
+    snapshots_trusted=0,
+    snapshots_failed=0,
+    objects_total=100,
+    bytes_total=1000,
+    batches_total=3,
+    batches_handed=3,
+    batches_done=1,
+    objects_settled=20,
+    bytes_settled=250,
+    copied=10,
+    present=10,
+    failed=0,
+    healed=0,
+    deleted=0,
+    bytes_copied=100,
+    workers=("one@host",),
+    submitted_at=0.0,
+    started_at=0.0,
+    moved_at=0.0,
+    ended_at=0.0,
+)
+
+
+def running(**changed: Any) -> JobStatus:
+    """Return a job that was begun ten seconds ago and moved just now."""
+    now = time.time()
+    times: dict[str, Any] = {"submitted_at": now - 11, "started_at": now - 10, "moved_at": now}
+    return replace(STATUS, **(times | changed))
+
+
+def test_one_snapshot_is_not_counted_and_several_are() -> None:
+    one = in_words(running())
+    several = in_words(running(snapshots_total=1200, snapshots_published=7, snapshots_failed=1))
+
+    assert one == "copying: 25%, 20 of 100 objects, 250 B of 1.0 kB, 25 B/s, 30 s left"
+    assert several == (
+        "copying: 25%, 8 of 1,200 snapshots, 20 of 100 objects, 250 B of 1.0 kB, 25 B/s, 30 s left"
+    )
+
+
+def test_a_paused_job_is_said_to_be_paused_and_has_no_time_left() -> None:
+    words = in_words(running(paused=True, moved_at=1.0))
+
+    assert words.startswith("copying, paused: 25%")
+    assert "left" not in words
+
+
+def test_a_job_without_a_plan_is_its_state() -> None:
+    assert in_words(running(state=State.PLANNING, objects_total=0)) == "planning"
+
+
+def test_empty_objects_are_counted_where_there_are_no_bytes() -> None:
+    assert in_words(running(bytes_total=0, bytes_settled=0)).startswith("copying: 20%, 20 of 100 objects")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"state": State.QUEUED}, "waiting for an orchestrator to take the job (is one running?)"),
+        ({"objects_settled": 0, "workers": ()}, "waiting for the first objects (is a worker running?)"),
+        ({"workers": ()}, "waiting for more objects (is a worker running?)"),
+        ({}, "copying"),
+        ({"workers": (), "paused": True}, "copying, paused"),
+        ({"workers": (), "cancelling": True}, "copying, cancelling"),
+        ({"state": State.COMMITTING, "workers": ()}, "committing"),
+    ],
+)
+def test_a_job_of_which_nothing_moves_for_ten_seconds_has_a_hint(changed: dict[str, Any], said: str) -> None:
+    ago = time.time() - 11
+
+    assert in_words(running(submitted_at=ago, moved_at=ago, **changed)).startswith(f"{said}: ")
+    assert "waiting" not in in_words(running(**changed))
+
+
+def test_lines_come_now_and_then_and_not_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    lines = Lines()
+    for clock[0] in (1.0, 5.0, 6.0, 10.0):
+        lines.show(running())
+    clock[0] = 20.0
+    lines.show(running(state=State.DONE))
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("snapferry: copying: 25%") == 2
+    assert said.err.count("\n") == 2
+
+
+def test_what_shows_a_job_depends_on_where_it_is_shown() -> None:
+    assert isinstance(view(quiet=True, color="always")[0], Silent)
+    assert isinstance(view(quiet=False, color="never")[0], Lines)
+    assert isinstance(view(quiet=False, color="always")[0], Bar)
+
+
+def test_the_bar_takes_every_state_of_a_job() -> None:
+    bar = Bar("never")
+    for status in (
+        running(state=State.QUEUED, objects_total=0),
+        running(),
+        running(state=State.DONE, bytes_settled=1000, ended_at=time.time()),
+    ):
+        bar.show(status)
+
+    task = bar.live.tasks[0]
+    assert (task.completed, task.total) == (1.0, 1.0)
+    assert task.fields["counts"].startswith("20/100 objects · 1.0 kB/1.0 kB · ")

@@ -1,0 +1,243 @@
+"""What is said of a job: in words that steer no terminal, and in documents."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator import report
+from orchestrator.failures import DeadLetter
+from orchestrator.printable import printable
+from workers.ledger import FailedObject, State
+from workers.transfer import Failure
+
+from .test_progress import STATUS
+
+DONE = replace(
+    STATUS,
+    state=State.DONE,
+    snapshots_published=1,
+    batches_done=3,
+    objects_settled=100,
+    bytes_settled=1000,
+    copied=60,
+    present=40,
+    bytes_copied=600,
+    submitted_at=1000.0,
+    started_at=1001.0,
+    ended_at=1005.5,
+)
+
+ESTIMATE: dict[str, Any] = {
+    "snapshots": {"total": 3, "planned": 2, "trusted": 1, "unreadable": 0},
+    "batches": 2,
+    "groups": 1,
+    "objects": {"total": 1500, "present": 300, "to_copy": 1200},
+    "bytes": {"total": 5000, "to_copy": 4000},
+    "requests": {"source": {}, "destination": {"PutObject": 1200, "HeadObject": 0, "ListObjectsV2": 2}},
+    "cost": 0.00612,
+    "currency": "EUR",
+    "exact": False,
+}
+
+
+def letter(number: int, *, error: str = "ObjectMissing", detail: str = "it is not here") -> DeadLetter:
+    failure = Failure(f"{number:064x}", error, "file:///a", detail, transient=False)
+    return DeadLetter(failure.address, 7, FailedObject(failure, 2, "one@host"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "snapshot 5e5e is published: 100 objects, 60 copied (600 B), 40 were present, in 5.5 s"),
+        (
+            {"healed": 2, "deleted": 1},
+            "snapshot 5e5e is published: 100 objects, 60 copied (600 B), 40 were present, 2 healed; 1 manifest deleted",
+        ),
+        (
+            {"snapshots_total": 3, "snapshots_published": 3},
+            "3 of 3 snapshots are published: 100 objects, 60 copied (600 B), 40 were present",
+        ),
+        (
+            {"copied": 0, "present": 100},
+            "nothing to do: all 100 objects were present; snapshot 5e5e is published",
+        ),
+        (
+            {"snapshots_published": 0, "snapshots_trusted": 1, "objects_total": 0, "copied": 0},
+            "nothing to do: snapshot 5e5e is published (it was there already, not checked: --trust-manifest)",
+        ),
+        (
+            {"snapshots_total": 5, "snapshots_published": 3, "snapshots_trusted": 2},
+            "5 of 5 snapshots are published (2 of them not checked: --trust-manifest): 100 objects, 60 copied (600 B),",
+        ),
+        (
+            {"snapshots_total": 0, "snapshots_published": 0, "objects_total": 0, "copied": 0},
+            "nothing to do: the source lists no snapshot",
+        ),
+    ],
+)
+def test_a_job_that_is_done_is_one_line(changed: dict[str, Any], words: str) -> None:
+    found = report.done_words(replace(DONE, **changed))
+
+    assert found.startswith(words)
+    assert found.endswith(", in 5.5 s")
+    assert "\n" not in found
+
+
+def test_a_dry_run_names_requests_and_cost_as_far_as_they_are_known() -> None:
+    lines = report.dry_run_lines(replace(DONE, source="s3://x?region=1", destination="s3://y"), ESTIMATE)
+
+    assert lines == [
+        "would copy 1,200 of 1,500 objects, 4.0 kB of 5.0 kB; 300 are present. Nothing was written.",
+        "  snapshots  3, 1 there already and not checked",
+        "  batches    2",
+        "  requests   about 2 ListObjectsV2, 1,200 PutObject at s3://y",
+        "  cost       about 0.0061 EUR",
+    ]
+
+
+def test_a_dry_run_lists_twenty_deletions_and_says_when_they_would_be_refused() -> None:
+    doomed = [f"{number:064x}" for number in range(25)]
+
+    lines = report.dry_run_lines(DONE, ESTIMATE | {"delete": doomed, "delete_refused": "too many"})
+
+    assert lines[5:7] == [
+        "  deletions  would NOT delete 25 manifests at the destination",
+        "             too many",
+    ]
+    assert lines[7:] == [*(f"    {snapshot}" for snapshot in doomed[:20]), "    and 5 more"]
+
+
+def test_alike_failures_are_one_line() -> None:
+    letters = [*(letter(n) for n in range(3)), letter(9, error="IntegrityError", detail="evil \x1b[31m")]
+
+    lines = report.failure_lines(letters, 6)
+
+    assert lines == [
+        f"  3 x ObjectMissing at file:///a: it is not here ({0:064x}, ...)",
+        f"  1 x IntegrityError at file:///a: evil \\x1b[31m ({9:064x})",
+        "  and 2 more (--json lists the first 1,000)",
+    ]
+
+
+def test_a_failed_object_has_its_paths_escaped_and_counted() -> None:
+    one = letter(1)
+    one.places = [("5e" * 32, f"./{n}\n\x1b]0;title\x07\u202e") for n in range(30)]
+    one.places_total = 1234
+
+    lines = report.letter_lines(one)
+
+    assert lines[0] == f"{1:064x}  ObjectMissing at file:///a: it is not here"
+    assert lines[1] == "    tried 2 times, last by one@host"
+    assert lines[2] == "    5e5e5e5e  ./0\\n\\x1b]0;title\\x07\\u202e"
+    assert lines[22:] == ["    and 1,214 more"]
+    assert json.loads(json.dumps(report.letter_document(one)))["places"][0]["path"] == one.places[0][1]
+
+
+def test_a_failed_object_whose_error_was_not_kept_says_so() -> None:
+    unknown = DeadLetter("a" * 64, 7)
+
+    assert report.letter_lines(unknown) == [f"{'a' * 64}  why is not kept: it is of the first failures only"]
+    assert report.letter_document(unknown) == {
+        "address": "a" * 64,
+        "size": 7,
+        "error": None,
+        "store": None,
+        "detail": None,
+        "attempts": None,
+        "worker": None,
+        "places": [],
+        "places_total": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("./ä b", "./ä b"), ("a\tb\r", "a\\tb\\r"), ("\udcff", "\\udcff"), ("\x9b31m", "\\x9b31m"), ("", "")],
+)
+def test_what_does_not_show_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("changed", "step"),
+    [
+        (
+            {"state": State.FAILED, "failed": 2},
+            "see: snapferry failures 1234; once that is put right: snapferry retry",
+        ),
+        ({"state": State.FAILED, "failed": 2, "batches_done": 2}, "to go on: snapferry resume 1234"),
+        ({"state": State.FAILED}, "to go on: snapferry resume 1234"),
+        ({"state": State.FAILED, "batches_handed": 0}, ""),
+        ({"state": State.CANCELLED, "batches_handed": 0}, "to go on: snapferry resume 1234"),
+    ],
+)
+def test_the_next_step_depends_on_how_far_the_job_came(changed: dict[str, Any], step: str) -> None:
+    found = report.next_steps(replace(DONE, **changed))
+
+    assert found.startswith(step)
+    assert bool(found) == bool(step)
+
+
+def test_the_document_of_a_job_that_runs_has_no_end() -> None:
+    now = time.time()
+    running = replace(STATUS, submitted_at=now - 20, started_at=now - 10, moved_at=now)
+
+    found = report.status_document(running)
+
+    assert (found["state"], found["ended"], found["paused"]) == ("copying", None, False)
+    assert found["progress"]["share"] == 0.25
+    assert found["progress"]["bytes_per_second"] == pytest.approx(25, abs=2)
+    assert found["progress"]["seconds_left"] == pytest.approx(30, abs=1)
+    assert found["seconds"] == pytest.approx(20, abs=1)
+    assert "estimate" not in found
+
+
+def test_the_document_of_a_dry_run_says_what_would_be_copied() -> None:
+    dry = replace(DONE, dry_run=True)
+
+    assert report.status_document(dry, ESTIMATE)["objects"]["to_copy"] == 1200
+    assert report.status_document(dry, ESTIMATE)["estimate"] == ESTIMATE
+    assert report.status_document(DONE, ESTIMATE)["objects"]["to_copy"] == 0, "it was copied"
+
+
+def test_documents_list_a_thousand_failures_at_most() -> None:
+    letters = [letter(number) for number in range(1200)]
+
+    assert len(report.end_document(DONE, letters)["errors"]) == 1000
+    assert report.end_document(DONE, letters)["errors"][0] == {
+        "address": f"{0:064x}",
+        "error": "ObjectMissing",
+        "store": "file:///a",
+        "detail": "it is not here",
+    }
+
+
+def test_status_leaves_out_what_there_is_not() -> None:
+    now = time.time()
+    running = replace(STATUS, paused=True, submitted_at=now - 65, workers=("one@host/7",))
+
+    lines = report.status_lines(running, {})
+
+    assert [line.split()[0] for line in lines] == [
+        "job", "state", "from", "to", "snapshots", "objects", "bytes", "batches", "workers", "submitted",
+    ]  # fmt: skip
+    assert "state      copying, paused" in lines
+    assert lines[-1].endswith("(1 min ago)")
+
+
+def test_a_job_in_a_list_is_a_row_of_its_head() -> None:
+    row = report.job_row(replace(DONE, source="s3://x?region=1", ended_at=time.time() - 7300))
+
+    assert len(row) == len(report.JOBS_HEAD)
+    assert row == ("1234", "done", "1/1", "100%", "1.0 kB", "2 h ago", "s3://x → file:///b")
+
+
+def test_a_job_without_a_plan_in_a_list_has_no_share() -> None:
+    queued = replace(STATUS, state=State.QUEUED, objects_total=0, submitted_at=time.time())
+
+    assert report.job_row(queued)[3:6] == ("-", "1.0 kB", "for 0 s")
