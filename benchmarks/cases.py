@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from . import commands, data
-from .measure import available_memory
-from .pairs import Pair, measure_pairs, remove, same_folders
+from .measure import Run, available_memory
+from .pairs import Pair, holds_all_of, measure_pairs, remove, same_folders
 from .report import Goal, Result, limited_by
 from .servers import S3Server
 
 QUICK: Final = 10
 
 MAX_MEMORY_MB: Final = 350
+
+# The peer copies so many of many snapshots. The time of all of them is reckoned from these.
+PEER_SNAPSHOTS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,113 @@ def _small_s3(setting: Setting) -> list[Result]:
     return [_time(f"{files:,} files of 4 KiB, S3 to S3, no latency", pairs, served=True)]
 
 
+def _shared(setting: Setting) -> list[Result]:
+    _need_memory(20_000_000_000 // setting.scale**2)
+    folder = setting.folder
+    shape = data.Shared(1000 // setting.scale, common=19_800 // setting.scale, own=200 // setting.scale)
+    source, to_ours, to_peer = folder / "source", folder / "ours", folder / "peer"
+    ids, times = folder / "ids", folder / "times"
+    ids.write_text("\n".join(data.shared_store(source, shape)[:PEER_SNAPSHOTS]))
+    took: list[list[float]] = []
+
+    def ran(side: str) -> None:
+        if side == "peer":
+            took.append([float(line) for line in times.read_text().split()])
+
+    pairs = measure_pairs(
+        setting.pairs,
+        commands.ours_sync_all(f"file://{source}", f"file://{to_ours}"),
+        commands.peer(
+            "sync-each",
+            str(ids),
+            f"file://{source}",
+            f"file://{to_peer}",
+            str(times),
+            cache=folder / "cache",
+        ),
+        clean=lambda: remove(to_ours, to_peer),
+        check=lambda: holds_all_of(to_ours, to_peer),
+        ran=ran,
+    )
+    reckoned = [
+        replace(pair, peer=_for_all(pair.peer, one, shape.snapshots))
+        for pair, one in zip(pairs, took, strict=True)
+    ]
+    first, others = (median(part) for part in ([one[0] for one in took], [_others(one) for one in took]))
+    words = (
+        f"{shape.snapshots:,} snapshots that share 99 % of {shape.common + shape.own:,} objects, file to file;"
+        f" the peer's time is reckoned from {PEER_SNAPSHOTS}: {first:.2f} s for the first,"
+        f" {others:.2f} s for each of the others"
+    )
+    return [_time(words, reckoned)]
+
+
+def _others(seconds: Sequence[float]) -> float:
+    """Return the seconds for a snapshot that comes after the first."""
+    return median(seconds[1:])
+
+
+def _for_all(measured: Run, seconds: Sequence[float], snapshots: int) -> Run:
+    """Return what *snapshots* take, where the first of them took *seconds* each in the run that was *measured*."""
+    reckoned = measured.seconds - sum(seconds) + seconds[0] + (snapshots - 1) * _others(seconds)
+    return Run(reckoned, measured.cpu_seconds * reckoned / measured.seconds)
+
+
+def _shared_s3(setting: Setting) -> list[Result]:
+    folder = setting.folder
+    shape = data.Shared(50 // setting.scale, common=1980 // setting.scale, own=20 // setting.scale)
+    source, ids, cache = folder / "source", folder / "ids", folder / "cache"
+    ids.write_text("\n".join(data.shared_store(source, shape)))
+    asked: dict[str, list[Counter[str]]] = {"ours": [], "peer": []}
+    with S3Server(":memory:", folder / "server.log", count=True) as server:
+
+        def clean() -> None:
+            server.restart()
+            for bucket in ("source", "ours", "peer"):
+                server.rclone("mkdir", f":s3:{bucket}")
+            server.rclone("copy", str(source), ":s3:source", "--transfers", "16", "--s3-no-check-bucket")
+            server.requests()
+
+        more = server.environment
+        pairs = measure_pairs(
+            setting.pairs,
+            commands.ours_sync_all("s3://source", "s3://ours", more),
+            commands.peer(
+                "sync-each",
+                str(ids),
+                "s3://source",
+                "s3://peer",
+                str(folder / "times"),
+                cache=cache,
+                more=more,
+            ),
+            clean=clean,
+            check=lambda: server.rclone("check", ":s3:ours", ":s3:peer", "--download", "--checkers", "16"),
+            ran=lambda side: asked[side].append(server.requests()),
+        )
+    words = f"{shape.snapshots} snapshots that share 99 % of {shape.common + shape.own:,} objects, S3 to S3"
+    # In small there is little to share, and the goal says nothing.
+    goal = Goal(ratio=0.1) if setting.scale == 1 else None
+    return [_requests(words, asked["ours"], asked["peer"], goal), _time(words, pairs, served=True)]
+
+
+def _requests(
+    words: str, ours: Sequence[Counter[str]], peer: Sequence[Counter[str]], goal: Goal | None
+) -> Result:
+    return Result(
+        words,
+        "requests",
+        tuple(float(each.total()) for each in ours),
+        tuple(float(each.total()) for each in peer),
+        goal,
+        f"ours: {_by_kind(ours[0])}; peer: {_by_kind(peer[0])}",
+    )
+
+
+def _by_kind(asked: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in asked.most_common())
+
+
 def _time(words: str, pairs: list[Pair], goal: Goal | None = None, *, served: bool = False) -> Result:
     others = ["the S3 server and other work"] if served else []
     return Result(
@@ -205,4 +317,16 @@ CASES: Final = (
     Case("s3-huge", "one object of 2 GB to S3 and back: peak memory of all processes, and time", 2, _huge),
     Case("startup", "what a command costs before it copies anything", 5, _startup),
     Case("s3-small", "2,000 files of 4 KiB, S3 to S3 on a server without latency", 3, _small_s3),
+    Case(
+        "shared",
+        "1,000 snapshots that share 99 % of 20,000 objects, directory to directory",
+        1,
+        _shared,
+    ),
+    Case(
+        "shared-s3",
+        "50 snapshots that share 99 % of 2,000 objects, S3 to S3: requests, and time",
+        1,
+        _shared_s3,
+    ),
 )

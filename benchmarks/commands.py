@@ -34,6 +34,11 @@ def ours_sync(snapshot: str, source: str, destination: str, more: Mapping[str, s
     return ours("sync", "--from", source, "--to", destination, "--id", snapshot, "-q", more=more)
 
 
+def ours_sync_all(source: str, destination: str, more: Mapping[str, str] | None = None) -> Command:
+    """Return the command that copies every snapshot of *source* as ours."""
+    return ours("sync", "--from", source, "--to", destination, "--all", "-q", more=more)
+
+
 def peer(*arguments: str, cache: Path, more: Mapping[str, str] | None = None) -> Command:
     """Return the command that does *arguments* (see `benchmarks.peer`) with the real package."""
     environ = environment({"XDG_CACHE_HOME": str(cache), **(more or {})})

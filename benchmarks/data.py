@@ -155,4 +155,6 @@ class _Filing:
 
 def _folder(path: str, members: list[Entry]) -> Entry:
     checksums = sorted({member.checksum for member in members})
-    return Entry("D", "755", digest("".join(checksums).encode()), sum(member.size for member in members), path)
+    return Entry(
+        "D", "755", digest("".join(checksums).encode()), sum(member.size for member in members), path
+    )

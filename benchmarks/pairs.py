@@ -35,10 +35,13 @@ def measure_pairs(
     *,
     clean: Callable[[], None] = lambda: None,
     check: Callable[[], None] = lambda: None,
+    ran: Callable[[str], None] = lambda _: None,
     memory: bool = False,
 ) -> list[Pair]:
     """
     Run *number* pairs; *clean* makes place before each of them, *check* looks at the results of the first.
+
+    *ran* is called right after each run with the side that it was: ``"ours"`` or ``"peer"``.
 
     Raises `CommandFailed`, and what *check* raises.
     """
@@ -48,7 +51,9 @@ def measure_pairs(
         busy, started = _busy_seconds(), time.monotonic()
         first = run(ours, memory=memory)
         busy, elapsed = _busy_seconds() - busy, time.monotonic() - started
+        ran("ours")
         second = run(peer, memory=memory)
+        ran("peer")
         pairs.append(Pair(first, second, max(0.0, (busy - first.cpu_seconds) / elapsed / cores())))
         print(f"  pair {at + 1}: ours {_words(first)}, peer {_words(second)}", file=sys.stderr, flush=True)
         if at == 0:
@@ -64,6 +69,20 @@ def same_folders(one: Path, other: Path) -> None:
         raise Different(f"diff -r of both destinations: {(found.stdout + found.stderr)[:2000]}")
     if not any(path.is_file() for path in (one / ".manifests").rglob("*")):
         raise Different(f"no manifest in {one}")
+
+
+def holds_all_of(one: Path, other: Path) -> None:
+    """Raises `Different` unless *one* holds every file of *other*, with the same bytes, and there is a manifest."""
+    manifests = 0
+    for folder, _, names in os.walk(other):
+        for name in names:
+            path = Path(folder, name)
+            inside = path.relative_to(other)
+            manifests += inside.parts[0] == ".manifests"
+            if not (one / inside).is_file() or (one / inside).read_bytes() != path.read_bytes():
+                raise Different(f"{inside} of {other} is not the same in {one}")
+    if not manifests:
+        raise Different(f"no manifest in {other}")
 
 
 def remove(*folders: Path) -> None:

@@ -3,11 +3,13 @@ The other side: one process that does one thing with the real `snapdir` package.
 
     python -m benchmarks.peer push DIRECTORY STORE
     python -m benchmarks.peer sync ID FROM TO
+    python -m benchmarks.peer sync-each IDS FROM TO TIMES
     python -m benchmarks.peer import
 
 The package can crash while the interpreter ends, after its work is done. So
 the last thing said is a marker, and who runs this looks for it. What `push`
-made is in the words after it.
+made is in the words after it. `sync-each` takes the snapshots from the file
+IDS, one a line, and writes the seconds that each took to the file TIMES.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+import time
+from pathlib import Path
 
 import snapdir
 
@@ -30,6 +34,15 @@ async def sync(snapshot: str, source: str, destination: str) -> str:
     return snapshot
 
 
+async def sync_each(snapshots: list[str], source: str, destination: str) -> list[float]:
+    took = []
+    for snapshot in snapshots:
+        started = time.monotonic()
+        await sync(snapshot, source, destination)
+        took.append(time.monotonic() - started)
+    return took
+
+
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     match sys.argv[1:]:
@@ -37,6 +50,10 @@ def main() -> None:
             said = asyncio.run(push(directory, store))
         case ["sync", snapshot, source, destination]:
             said = asyncio.run(sync(snapshot, source, destination))
+        case ["sync-each", ids, source, destination, times]:
+            took = asyncio.run(sync_each(Path(ids).read_text().split(), source, destination))
+            Path(times).write_text("".join(f"{seconds}\n" for seconds in took))
+            said = ""
         case ["import"]:
             said = ""
         case _:

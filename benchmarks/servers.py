@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,18 +20,32 @@ KEY: Final = "benchmarkkey"
 SECRET: Final = "benchmarksecret"
 START_TIMEOUT_S: Final = 20.0
 
+# A line of rclone's log says what a request asks for before it says anything in lower case.
+_logged_request = re.compile(r" serve s3: ([A-Z]{3,}(?: [A-Z]{3,})*)").search
+
+_OPERATIONS: Final = {
+    "HEAD OBJECT": "HeadObject",
+    "GET OBJECT": "GetObject",
+    "CREATE OBJECT": "PutObject",
+    "LIST BUCKET": "ListObjectsV2",
+    "HEAD BUCKET": "HeadBucket",
+}
+
 
 class S3Server:
     """
     A server of *place*: a directory, each folder of it a bucket, or ``:memory:``. For a ``with`` block.
 
     `restart` makes it forget what it remembers of a directory, and of
-    ``:memory:`` everything; the endpoint stays the same.
+    ``:memory:`` everything; the endpoint stays the same. With *count* it logs
+    every request, which takes some of its time.
     """
 
-    def __init__(self, place: str, log: Path) -> None:
+    def __init__(self, place: str, log: Path, *, count: bool = False) -> None:
         self._place = place
         self._log = log
+        self._count = count
+        self._counted_to = 0
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -59,6 +76,7 @@ class S3Server:
         """Start the server, anew if it runs. Returns when it accepts connections."""
         self._stop()
         arguments = ["serve", "s3", "--auth-key", f"{KEY},{SECRET}", "--addr", self._address]
+        arguments += ["-vv"] if self._count else []
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [rclone(), *arguments, "--vfs-cache-mode", "off", self._place],
@@ -73,6 +91,14 @@ class S3Server:
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError(f"the S3 server does not start: {self._log.read_text()[-500:]}")
             time.sleep(0.02)
+
+    def requests(self) -> Counter[str]:
+        """Return what it was asked for since the last call, by operation. Needs *count*."""
+        with self._log.open(encoding="utf-8", errors="replace") as log:
+            log.seek(self._counted_to)
+            found = count_requests(iter(log.readline, ""))
+            self._counted_to = log.tell()
+        return found
 
     def rclone(self, *arguments: str) -> None:
         """Run an rclone command on this server; ``:s3:BUCKET/PREFIX`` is a place in it. Raises CalledProcessError."""
@@ -95,6 +121,15 @@ class S3Server:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def count_requests(log: Iterable[str]) -> Counter[str]:
+    """Return how many requests of each kind rclone has written to its *log*."""
+    found: Counter[str] = Counter()
+    for line in log:
+        if request := _logged_request(line):
+            found[_OPERATIONS.get(request[1], request[1])] += 1
+    return found
 
 
 def rclone() -> str:

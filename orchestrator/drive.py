@@ -177,7 +177,7 @@ def _prepare(drive: Drive) -> str:
         "objects_total": plan.objects,
         "bytes_total": plan.size_bytes,
         "batches_total": plan.batches,
-        **freeze(drive.snapshots),
+        **freeze(request, drive.snapshots),
     }
     if request.dry_run or request.budget.limited:
         found = survey(request, drive.snapshots, plan, drive.source, drive.destination)

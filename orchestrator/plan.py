@@ -9,8 +9,8 @@ the first of them and is in exactly one batch.
 of it. Asking that for each snapshot alone would cost most where snapshots share
 most. So neighbours form a group until the objects that they bring are half of
 those to be asked for: all these questions together are at most twice as many as
-there are objects, and once more for the last group. A snapshot that shares
-nothing is a group of its own.
+there are objects, and once more for the last group. Where snapshots share
+nothing, each is a group of its own.
 
 *Batches.* The objects that a group brings are sorted, so a batch is one
 contiguous range of the destination's keys and one ranged listing can answer for it.

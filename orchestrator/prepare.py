@@ -60,11 +60,15 @@ class Snapshots:
         return [index for index, found in enumerate(self.kinds) if found == kind]
 
 
-def read_snapshots(ledger: Ledger, job_id: str) -> Snapshots:
-    """Return what `prepare` froze."""
+def read_snapshots(ledger: Ledger, request: JobRequest) -> Snapshots:
+    """Return what `freeze` put into the job's record; before that, the snapshots as they were asked for."""
+    job_id = request.job_id
+    ids = unpack(ledger.field(job_id, "ids")) if request.everything else request.snapshot_ids
+    if order := ledger.field(job_id, "order"):
+        ids = [ids[index] for index in json.loads(order)]
     reasons = json.loads(ledger.field(job_id, "reasons") or "{}")
     return Snapshots(
-        unpack(ledger.field(job_id, "ids")),
+        ids,
         ledger.field(job_id, "kinds"),
         {int(index): reason for index, reason in reasons.items()},
     )
@@ -104,10 +108,20 @@ def prepare(
     return snapshots, plan
 
 
-def freeze(snapshots: Snapshots) -> dict[str, str | float]:
-    """Return the fields of a job's record that hold its snapshots."""
-    return {
-        "ids": pack(snapshots.ids),
+def freeze(request: JobRequest, snapshots: Snapshots) -> dict[str, str | float]:
+    """
+    Return the fields of a job's record that hold its snapshots.
+
+    The ids are most of a record, so those of the request are not kept again: only their order, if it is another.
+    """
+    ids = request.snapshot_ids
+    fields: dict[str, str | float] = {}
+    if request.everything:
+        fields["ids"] = pack(snapshots.ids)
+    elif ids != snapshots.ids:
+        place = {snapshot_id: index for index, snapshot_id in enumerate(ids)}
+        fields["order"] = json.dumps([place[snapshot_id] for snapshot_id in snapshots.ids])
+    return fields | {
         "kinds": snapshots.kinds,
         "reasons": json.dumps(snapshots.reasons),
         "snapshots_total": len(snapshots.ids),
@@ -123,7 +137,7 @@ def recall(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> tuple[
 
     Raises `StoreError`, and `SourceChanged` where the source lost a manifest since.
     """
-    snapshots = read_snapshots(ledger, request.job_id)
+    snapshots = read_snapshots(ledger, request)
     plan = _remembered.get(request.job_id)
     if plan is None:
         planner = _planner(ledger, request)

@@ -61,9 +61,9 @@ class Bar:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} % · {task.fields[counts]}"),
-            # Without a least width a narrow terminal cuts it off.
+            # Without a least width a narrow terminal cuts these off.
             TimeRemainingColumn(table_column=Column(min_width=7)),
-            TextColumn("left"),
+            TextColumn("left", table_column=Column(min_width=4)),
             console=console,
             expand=True,
         )

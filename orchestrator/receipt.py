@@ -20,7 +20,7 @@ from typing import Any, Final
 from workers.ledger import JobStatus, Ledger, State
 from workers.messages import JobRequest, unpack
 
-from .prepare import TRUSTED, UNREADABLE, Snapshots, read_snapshots
+from .prepare import TRUSTED, UNREADABLE, read_snapshots
 
 SCHEMA: Final = "snapferry.receipt/1"
 
@@ -66,9 +66,7 @@ def final_fields(ledger: Ledger, job_id: str) -> dict[str, str | float]:
 
 def snapshot_rows(ledger: Ledger, job_id: str) -> Iterator[SnapshotRow]:
     """Yield a row for each snapshot of a job, in the job's order. Raises `workers.ledger.UnknownJob`."""
-    snapshots = read_snapshots(ledger, job_id)
-    if not snapshots.ids:
-        snapshots = Snapshots(ledger.request(job_id).snapshot_ids)
+    snapshots = read_snapshots(ledger, ledger.request(job_id))
     rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
     if kept := ledger.field(job_id, "rows"):
         found = json.loads(zlib.decompress(base64.b64decode(kept)))

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 ROUND_S: Final = 5
 LOOK_S: Final = 20
 
+# The parts of an open job's record are kept from expiring this often.
+KEEP_S: Final = 600
+
 # A job all of whose batches are accounted for is driven on by its chord within this time, or not at all.
 CALLBACK_S: Final = 10.0
 
@@ -74,6 +77,8 @@ def look_at_all(app: Celery, ledger: Ledger) -> list[tuple[str, str]]:
         except UnknownJob:
             ledger.forget(job_id)
             continue
+        if ledger.take(f"keep:{job_id}", KEEP_S):
+            ledger.keep(job_id)
         why = needs_a_look(standing, neglected=neglected, driven=ledger.driven(job_id))
         waits = (
             standing.state is State.QUEUED and not standing.cancelling and ledger.queued(PLAN_QUEUE, job_id)

@@ -215,17 +215,19 @@ def test_a_chord_whose_keys_are_gone_is_missed(
 def test_of_a_queue_that_is_lost_exactly_the_missing_batches_are_handed_out_again(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        with fleet.orchestrator(before=SOONER) as orchestrator:
-            job_id = submit(jobs, tmp_path, 1000)
-            until(lambda: client.llen(COPY_QUEUE) == 21, "the plan is handed out")
-            kept: Any = client.lrange(COPY_QUEUE, 0, 4)
-            client.delete(COPY_QUEUE)
-            client.rpush(COPY_QUEUE, *kept)
-            with fleet.worker() as worker:
-                status = jobs.wait(job_id, timeout_s=60)
-                ran = worker.logged().count("succeeded in")
-            assert "handing out 16 batches again" in orchestrator.logged()
+    with (
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+        fleet.orchestrator(before=SOONER) as orchestrator,
+    ):
+        job_id = submit(jobs, tmp_path, 1000)
+        until(lambda: client.llen(COPY_QUEUE) == 21, "the plan is handed out")
+        kept: Any = client.lrange(COPY_QUEUE, 0, 4)
+        client.delete(COPY_QUEUE)
+        client.rpush(COPY_QUEUE, *kept)
+        with fleet.worker() as worker:
+            status = jobs.wait(job_id, timeout_s=60)
+            ran = worker.logged().count("succeeded in")
+        assert "handing out 16 batches again" in orchestrator.logged()
 
     assert ran == 21
     assert_done(status, tmp_path, 1000)

@@ -336,7 +336,7 @@ class Job(RuleBasedStateMachine):
         self._assert_tidy()
 
     def _assert_tidy(self) -> None:
-        parts = {key.split(":")[3] for key in self.client.keys(f"snapferry:job:{self.job_id}:*")}
+        parts = {str(key).split(":")[3] for key in self.client.keys(f"snapferry:job:{self.job_id}:*")}
         assert parts <= {"done", "failures", "failed", "classes", "running"}
 
     @rule(driver=drivers, dead=st.one_of(st.just(""), st.just(""), drivers))
@@ -388,7 +388,9 @@ class Job(RuleBasedStateMachine):
         standing = self.ledger.standing(self.job_id)
         alive = [name for name, alive in self.alive.items() if alive]
 
-        assert set(standing.expired) == self.alive.keys() - set(alive)
+        ran_out = self.alive.keys() - set(alive)
+        assert set(standing.expired) == {name for name in ran_out if self.holder[name]}
+        assert set(standing.overdue) == {name for name in ran_out if not self.holder[name]}
         assert set(standing.held) == self.held
         assert (standing.leased, standing.running) == (
             len(alive),

@@ -660,15 +660,22 @@ def test_a_batch_that_waits_for_its_retry_is_leased_to_nobody_and_anybody_may_be
     assert ledger.begin(TWO, "three").holder == "two"
 
 
-def test_a_batch_whose_retry_never_came_is_among_those_that_are_lost(ledger: Ledger) -> None:
+def test_a_batch_whose_next_try_never_came_is_overdue_and_its_worker_is_not_taken_for_dead(
+    ledger: Ledger,
+) -> None:
     ledger.begin(TWO, "one")
     ledger.release(TWO, "one", again_in_s=8)
     ledger.wait("job", "plan:1", 8)
-    run_out(ledger, "plan:0", "plan:1")
+    ledger.begin(ONE, "dead")
+    run_out(ledger, "plan:0", "plan:1", "plan:2")
 
     standing = ledger.standing("job")
 
-    assert (sorted(standing.expired), standing.leased, standing.running) == (["plan:0", "plan:1"], 0, 0)
+    assert (standing.expired, sorted(standing.overdue)) == (("plan:2",), ["plan:0", "plan:1"])
+    assert (standing.leased, standing.running) == (0, 0)
+    assert ledger.begin(TWO, "two") == Begun(times=1)
+    ledger.hand_out_again("job", ["plan:1", "plan:2"])
+    assert (ledger.standing("job").expired, ledger.standing("job").overdue) == ((), ())
 
 
 def test_a_batch_that_nobody_can_run_waits_without_having_been_begun(ledger: Ledger) -> None:
@@ -797,7 +804,7 @@ def test_the_standing_of_a_job_is_all_that_its_next_step_depends_on(ledger: Ledg
 
     assert (standing.state, standing.paused, standing.cancelling) == (State.COPYING, True, True)
     assert (standing.handed, standing.done, standing.failed) == (3, 1, 1)
-    assert (standing.expired, standing.held) == (("plan:0",), ("plan:7",))
+    assert (standing.expired, standing.overdue, standing.held) == (("plan:0",), (), ("plan:7",))
     assert (standing.leased, standing.running) == (2, 1)
     assert standing.heals == {0: (1, 2), 3: (2, 1)}
     assert (standing.stalls, standing.stalled_done) == (2, 1)
@@ -813,7 +820,7 @@ def test_a_new_job_stands_at_nothing(client: redis.Redis) -> None:
         State.QUEUED, False, False, False,
     )  # fmt: skip
     assert (standing.handed, standing.done, standing.failed, standing.leased, standing.running) == (0,) * 5
-    assert (standing.expired, standing.held, standing.heals) == ((), (), {})
+    assert (standing.expired, standing.overdue, standing.held, standing.heals) == ((), (), (), {})
 
 
 MOVES: list[Callable[[Ledger], object]] = [
@@ -866,7 +873,8 @@ def test_batches_that_are_handed_out_again_have_neither_a_lease_nor_are_they_hel
     ledger.hand_out_again("job", [])
 
     standing = ledger.standing("job")
-    assert (standing.expired, standing.held, standing.leased) == ((), ("plan:3",), 0)
+    assert (standing.expired, standing.overdue, standing.held) == ((), (), ("plan:3",))
+    assert standing.leased == 0
     assert ledger.begin(TWO, "one") == Begun(times=2)
 
 
@@ -1321,7 +1329,7 @@ def test_jobs_that_are_forgotten_while_they_are_listed_hide_no_others(client: re
     gone = set(created[:90])
     client.delete(*(f"snapferry:job:{job_id}" for job_id in gone))
 
-    found = []
+    found: list[str] = []
     for job_id in ledger.job_ids():
         found.append(job_id)
         ledger.forget(job_id)
@@ -1457,7 +1465,7 @@ def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: r
     random_ = random.Random(1)
     ledger.advance("job", State.PLANNING)
     plan = {"objects_total": 1_000_000, "bytes_total": 10**12, "batches_total": 1000}
-    ledger.advance("job", State.COPYING, **plan, **freeze(Snapshots(ids, "." * len(ids))))
+    ledger.advance("job", State.COPYING, **plan, **freeze(ledger.request("job"), Snapshots(ids, "." * len(ids))))
     ended_at = 1_800_000_000.0
     for index in range(len(ids)):
         deliver(ledger, batch(index, *[10**6] * 10, first=1000 * index))

@@ -147,3 +147,20 @@ def test_a_job_whose_driver_died_is_looked_after_when_its_lease_is_over(
     ledger._redis.delete("snapferry:job:job:driver")
 
     assert look_at_all(app, ledger) == [("job", "its orchestrator is gone")]
+
+
+def test_no_part_of_an_open_job_expires_before_the_others(
+    ledger: Ledger, looks: list[tuple[str, str]]
+) -> None:
+    """A copy may take longer than a record is kept: what is known of it must not be gone in pieces."""
+    app: Any = None
+    client = ledger._redis
+    ledger.create(job("job"))
+    for part, seconds in (("failures", 50), ("leases", 40), ("driver", 30)):
+        client.set(f"snapferry:job:job:{part}", "x", ex=seconds)
+
+    look_at_all(app, ledger)
+
+    assert client.ttl("snapferry:job:job") > 3500
+    assert client.ttl("snapferry:job:job:failures") > 3500
+    assert client.ttl("snapferry:job:job:driver") <= 30, "a lease is no part of the record"

@@ -88,10 +88,11 @@ class BatchLedger:
         if batch.series != PLAN:
             return
         places, sizes = batch.places(), batch.objects()
-        arguments: list[str | float] = [name_of(batch), self._expires_s]
+        arguments: list[str | float] = [name_of(batch), batch.number, self._expires_s]
         for address in needed:
             arguments += [places[address], sizes[address]]
-        self._run(scripts.NEED, keys(batch.job_id, "needed", "copied"), arguments)
+        record = [key(batch.job_id), done(batch.job_id, batch.series)]
+        self._run(scripts.NEED, record + keys(batch.job_id, "needed", "copied"), arguments)
 
     def progress(self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int) -> bool:
         """Note how far *holder* is with a batch, of its own plan; renew its lease; say whether it should stop."""

@@ -69,7 +69,6 @@ class Ledger(BatchLedger):
         then, and the step may go on.
         """
         all_keys = [OPEN, key(job_id), done(job_id, PLAN), *keys(job_id, *KEPT, *WORKING)]
-        all_keys.remove(key(job_id, "driver"))  # a lease, which ends soon by itself
         return bool(
             self._run(scripts.ADVANCE, all_keys, [job_id, self._expires_s, state.value, *_pairs(fields)])
         )
@@ -220,21 +219,22 @@ class Ledger(BatchLedger):
         """Return the ids of all jobs that have not ended."""
         return sorted(str(job_id) for job_id in self._redis.smembers(OPEN))
 
+    def keep(self, job_id: str) -> None:
+        """Let no part of the job's record expire before the others: count from now on for all of them."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in (key(job_id), done(job_id, PLAN), *keys(job_id, *KEPT, *WORKING)):
+                pipe.expire(name, self._expires_s)
+            pipe.execute()
+
     def forget(self, job_id: str) -> None:
         """Drop an id from the lists of jobs, if its record is gone."""
         if not self._redis.exists(key(job_id)):
             self._redis.srem(OPEN, job_id)
             self._redis.zrem(INDEX, job_id)
 
-    def job_ids(self) -> Iterator[str]:
-        """Yield the ids of all jobs, the latest first."""
-        at, page = 0, 100
-        while True:
-            found = self._redis.zrevrange(INDEX, at, at + page - 1)
-            yield from (str(job_id) for job_id in found)
-            if len(found) < page:
-                return
-            at += page
+    def job_ids(self) -> list[str]:
+        """Return the ids of all jobs, the latest first."""
+        return [str(job_id) for job_id in self._redis.zrevrange(INDEX, 0, -1)]
 
     def take(self, name: str, seconds: int) -> bool:
         """Take a mark that nobody else can take for so many seconds; say whether it was free."""

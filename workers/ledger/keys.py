@@ -15,7 +15,7 @@ OPEN: Final = "snapferry:open"
 # The parts of a job that are kept after its end, and those that its end makes useless.
 KEPT: Final = ("failures", "failed", "classes", "running")
 WORKING: Final = (
-    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "driver",
+    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied",
 )  # fmt: skip
 
 

@@ -121,16 +121,16 @@ BEGIN: Final = (
     + """
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'accounted', '', 0} end
 if stopped(KEYS[1]) then return {'stopped', '', 0} end
-if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
-  redis.call('SADD', KEYS[6], ARGV[2])
-  redis.call('EXPIRE', KEYS[6], ARGV[3])
-  return {'paused', '', 0}
-end
 local at = now()
 local ends = redis.call('ZSCORE', KEYS[4], ARGV[2])
 if ends and tonumber(ends) > at then
   local holder = redis.call('HGET', KEYS[5], ARGV[2]) or ''
   if holder ~= '' and holder ~= ARGV[4] and holder ~= ARGV[5] then return {'leased', holder, 0} end
+end
+if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
+  redis.call('SADD', KEYS[6], ARGV[2])
+  redis.call('EXPIRE', KEYS[6], ARGV[3])
+  return {'paused', '', 0}
 end
 redis.call('ZADD', KEYS[4], at + tonumber(ARGV[6]), ARGV[2])
 redis.call('HSET', KEYS[5], ARGV[2], ARGV[4])
@@ -173,24 +173,28 @@ return 1
 """
 )
 
-# KEYS: needed, copied. ARGV: name, expires, then position-size pairs of what a delivery found missing.
-NEED: Final = """
+# KEYS: job, done, needed, copied. ARGV: name, number, expires, then position-size pairs of what a delivery found missing.
+NEED: Final = (
+    _STOPPED
+    + """
+if stopped(KEYS[1]) or redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then return 0 end
 local count, size = 0, 0
-local before = redis.call('HGET', KEYS[1], ARGV[1])
+local before = redis.call('HGET', KEYS[3], ARGV[1])
 if before then
   local c, s = string.match(before, '(%d+) (%d+)')
   count, size = tonumber(c), tonumber(s)
 end
-for i = 3, #ARGV, 2 do
-  if redis.call('SETBIT', KEYS[2], ARGV[i], 1) == 0 then
+for i = 4, #ARGV, 2 do
+  if redis.call('SETBIT', KEYS[4], ARGV[i], 1) == 0 then
     count, size = count + 1, size + tonumber(ARGV[i + 1])
   end
 end
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f', count, size))
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[2])
+redis.call('HSET', KEYS[3], ARGV[1], string.format('%.0f %.0f', count, size))
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+redis.call('EXPIRE', KEYS[4], ARGV[3])
 return 1
 """
+)
 
 # KEYS: job, done, running, leases, holders. ARGV: number, name, objects, bytes, expires, holder, lease.
 PROGRESS: Final = (
@@ -273,16 +277,22 @@ return 1
 """
 )
 
-# KEYS: job, leases, holders, held. ARGV: names, which go to the queue again.
+# KEYS: job, leases, holders, held. ARGV: names, which are in the queue again; some may be running already.
 HAND_OUT_AGAIN: Final = (
     _NOW
     + """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local at = now()
 for i = 1, #ARGV do
-  redis.call('ZREM', KEYS[2], ARGV[i])
-  redis.call('HDEL', KEYS[3], ARGV[i])
+  local ends = redis.call('ZSCORE', KEYS[2], ARGV[i])
+  local runs = ends and tonumber(ends) > at and (redis.call('HGET', KEYS[3], ARGV[i]) or '') ~= ''
+  if not runs then
+    redis.call('ZREM', KEYS[2], ARGV[i])
+    redis.call('HDEL', KEYS[3], ARGV[i])
+  end
   redis.call('SREM', KEYS[4], ARGV[i])
 end
-redis.call('HSET', KEYS[1], 'moved_at', now())
+redis.call('HSET', KEYS[1], 'moved_at', at)
 return 1
 """
 )

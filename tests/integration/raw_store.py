@@ -1,0 +1,31 @@
+"""Large stores for tests, written past the product: in a second what its care for power cuts takes minutes for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from stores.address import manifest_key, object_key
+from stores.hashing import digest
+from tests.sample import manifest_of
+
+
+def write_raw(root: Path, key: str, data: bytes) -> None:
+    """File *data* under *key* in the store at *root*."""
+    path = root / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def write_snapshots(root: Path, snapshots: Iterable[Mapping[str, bytes]]) -> list[str]:
+    """Write snapshots, path -> content, and their objects into a new store at *root*; return their ids."""
+    filed: set[bytes] = set()
+    ids = []
+    for files in snapshots:
+        for data in set(files.values()) - filed:
+            write_raw(root, object_key(digest(data)), data)
+        filed.update(files.values())
+        text = manifest_of(files)
+        ids.append(digest(text))
+        write_raw(root, manifest_key(ids[-1]), text)
+    return ids
