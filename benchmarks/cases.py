@@ -68,7 +68,7 @@ def _files(files: int, size_bytes: int, size: str, at_most: float) -> Callable[[
 
 def _huge(setting: Setting) -> list[Result]:
     size_bytes = 2_000_000_000 // setting.scale
-    _need_memory(8 * size_bytes)
+    _need_memory(8 * size_bytes, "the peer")
     served = setting.folder / "served"
     source = served / "source"
     source.mkdir(parents=True)
@@ -154,7 +154,7 @@ def _small_s3(setting: Setting) -> list[Result]:
 
 
 def _shared(setting: Setting) -> list[Result]:
-    _need_memory(20_000_000_000 // setting.scale**2)
+    _need_memory(10_000_000_000 // setting.scale, "the stores")
     folder = setting.folder
     shape = data.Shared(1000 // setting.scale, common=19_800 // setting.scale, own=200 // setting.scale)
     source, to_ours, to_peer = folder / "source", folder / "ours", folder / "peer"
@@ -286,11 +286,11 @@ def _memory(words: str, pairs: list[Pair], goal: Goal) -> Result:
     )
 
 
-def _need_memory(size_bytes: int) -> None:
+def _need_memory(size_bytes: int, holder: str) -> None:
     free = available_memory()
     if free < size_bytes:
         raise TooLittleMemory(
-            f"this case needs {size_bytes / 1e9:.0f} GB of memory, most of it for the peer, and {free / 1e9:.0f} GB"
+            f"this case needs {size_bytes / 1e9:.0f} GB of memory, most of it for {holder}, and {free / 1e9:.0f} GB"
             " are free; --quick needs a tenth"
         )
 

@@ -141,26 +141,33 @@ def _requests_and_cost(
 ) -> dict[str, Any]:
     planned = [snapshots.ids[index] for index in snapshots.of(PLANNED)]
     there = destination.manifests_present(planned)
-    read, written = found.read, found.asked + found.written
+    manifests_read: Counter[str] = Counter()
+    manifests_written: Counter[str] = Counter()
     for snapshot_id in planned:
         # A manifest is read to plan, to know its objects when they are asked for again, and to be written.
         for _ in range(2 if snapshot_id in there else 3):
-            read += source.requests_to_read_manifest()
-        written += destination.requests_to_publish(0, already=snapshot_id in there)
-    sides = {"source": dict(read), "destination": dict(written)}
+            manifests_read += source.requests_to_read_manifest()
+        manifests_written += destination.requests_to_publish(0, already=snapshot_id in there)
+    objects_read, objects_written = found.read, found.asked + found.written
     budget = request.budget
     cost = None
     if budget.prices:
-        cost = _cost(budget.prices, request.source.url, sides["source"], found.bytes_to_copy)
-        cost += _cost(budget.prices, request.destination.url, sides["destination"], 0)
+        sender, taker = request.source, request.destination
+        cost = _cost(budget.prices, sender.url, manifests_read, 0)
+        cost += _cost(budget.prices, sender.objects_url or sender.url, objects_read, found.bytes_to_copy)
+        cost += _cost(budget.prices, taker.url, manifests_written, 0)
+        cost += _cost(budget.prices, taker.objects_url or taker.url, objects_written, 0)
     return {
-        "requests": sides,
+        "requests": {
+            "source": dict(objects_read + manifests_read),
+            "destination": dict(objects_written + manifests_written),
+        },
         "cost": None if cost is None else round(cost, 6),
         "currency": budget.currency,
     }
 
 
-def _cost(prices: tuple[Price, ...], url: str, requests: dict[str, int], bytes_read: int) -> float:
+def _cost(prices: tuple[Price, ...], url: str, requests: Counter[str], bytes_read: int) -> float:
     """Return what requests to a store cost, by the price with the longest beginning of its URL."""
     fitting = [price for price in prices if url.startswith(price.store)]
     if not fitting:

@@ -115,7 +115,7 @@ class Jobs:
             raise JobRefused(f"job {job_id} was a dry run: there is nothing to resume")
         if status.state is State.DONE:
             return None
-        ids = [row.id for row in snapshot_rows(self._ledger, job_id) if row.state in ("pending", "failed")]
+        ids = [row.id for row in self.snapshots(job_id) if row.state in {"pending", "failed"}]
         if not ids and request.everything and not status.snapshots_total:
             # It ended before the source was listed.
             return self._queue(self._again(request, resumes=job_id))
@@ -130,13 +130,14 @@ class Jobs:
         request, status = self._ended(job_id)
         if status.state is State.DONE:
             raise JobRefused(f"job {job_id} is done: nothing failed in it")
-        unaccounted = self._ledger.unaccounted(job_id, PLAN, range(status.batches_total))
+        with self._answering():
+            unaccounted = self._ledger.unaccounted(job_id, PLAN, range(status.batches_total))
         if unaccounted or not status.failed:
             raise JobRefused(
                 f"job {job_id} ended as {status.state} before all of its objects were tried; use: snapferry resume"
                 f" {job_id}"
             )
-        ids = [row.id for row in snapshot_rows(self._ledger, job_id) if row.state != "published"]
+        ids = [row.id for row in self.snapshots(job_id) if row.state != "published"]
         return self._queue(self._only(request, ids, retries=job_id))
 
     def status(self, job_id: str) -> JobStatus:
@@ -212,6 +213,9 @@ class Jobs:
                 except UnknownJob:
                     self._ledger.forget(job_id)
                     continue
+                except ValueError:
+                    # A state that this version does not know: what another version submitted is for that to show.
+                    continue
                 if state is None or status.state is state:
                     found.append(status)
         return found
@@ -247,7 +251,8 @@ class Jobs:
         while True:
             check()
             try:
-                status = self._ledger.status(job_id)
+                with self._answering(but=OUTAGE):
+                    status = self._ledger.status(job_id)
             except OUTAGE as error:
                 if time.monotonic() - last_seen > OUTAGE_S:
                     raise BrokerUnavailable(
@@ -297,9 +302,11 @@ class Jobs:
                 ) from None
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _answering(self, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         try:
             yield
+        except but:
+            raise
         except (RedisError, OperationalError) as error:
             raise BrokerUnavailable(
                 f"the broker at {shown(self._broker)} does not take it: {type(error).__name__}: {error}"

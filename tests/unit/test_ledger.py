@@ -1465,7 +1465,9 @@ def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: r
     random_ = random.Random(1)
     ledger.advance("job", State.PLANNING)
     plan = {"objects_total": 1_000_000, "bytes_total": 10**12, "batches_total": 1000}
-    ledger.advance("job", State.COPYING, **plan, **freeze(ledger.request("job"), Snapshots(ids, "." * len(ids))))
+    ledger.advance(
+        "job", State.COPYING, **plan, **freeze(ledger.request("job"), Snapshots(ids, "." * len(ids)))
+    )
     ended_at = 1_800_000_000.0
     for index in range(len(ids)):
         deliver(ledger, batch(index, *[10**6] * 10, first=1000 * index))

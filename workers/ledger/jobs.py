@@ -201,7 +201,7 @@ class Ledger(BatchLedger):
     def tidy(self, job_id: str) -> None:
         """Remove what only a job that goes on needs."""
         series = [done(job_id, f"heal-{name}") for name in self._heal_names(job_id)]
-        self._redis.delete(*keys(job_id, *WORKING), *series)
+        self._redis.delete(*keys(job_id, *WORKING, "driver"), *series)
 
     def _heal_names(self, job_id: str) -> list[str]:
         heals: dict[str, str] = self._redis.hgetall(key(job_id, "heals"))  # type: ignore[assignment]

@@ -173,7 +173,7 @@ return 1
 """
 )
 
-# KEYS: job, done, needed, copied. ARGV: name, number, expires, then position-size pairs of what a delivery found missing.
+# KEYS: job, done, needed, copied. ARGV: name, number, expires, then position and size of each object found missing.
 NEED: Final = (
     _STOPPED
     + """
