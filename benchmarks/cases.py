@@ -182,7 +182,7 @@ def _shared(setting: Setting) -> list[Result]:
         ran=ran,
     )
     reckoned = [
-        replace(pair, peer=_for_all(pair.peer, one, shape.snapshots))
+        replace(pair, peer=reckon(pair.peer, one, shape.snapshots))
         for pair, one in zip(pairs, took, strict=True)
     ]
     first, others = (median(part) for part in ([one[0] for one in took], [_others(one) for one in took]))
@@ -199,7 +199,7 @@ def _others(seconds: Sequence[float]) -> float:
     return median(seconds[1:])
 
 
-def _for_all(measured: Run, seconds: Sequence[float], snapshots: int) -> Run:
+def reckon(measured: Run, seconds: Sequence[float], snapshots: int) -> Run:
     """Return what *snapshots* take, where the first of them took *seconds* each in the run that was *measured*."""
     reckoned = measured.seconds - sum(seconds) + seconds[0] + (snapshots - 1) * _others(seconds)
     return Run(reckoned, measured.cpu_seconds * reckoned / measured.seconds)

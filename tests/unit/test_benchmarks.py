@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
+from benchmarks.cases import reckon
+from benchmarks.data import Shared, shared_store
 from benchmarks.measure import MARK, Command, CommandFailed, Memory, ProcessTree, Run, memory_of, run, total
-from benchmarks.pairs import Different, Pair, same_folders
+from benchmarks.pairs import Different, Pair, holds_all_of, measure_pairs, same_folders
 from benchmarks.report import Goal, Result
+from benchmarks.servers import count_requests
+from stores.hashing import digest
+from stores.manifest import parse, snapshot_id
+from stores.urls import open_store
 
 MIB = 1024 * 1024
 
@@ -121,6 +127,86 @@ def test_two_empty_destinations_are_no_success(tmp_path):
 
     with pytest.raises(Different, match="no manifest"):
         same_folders(one, other)
+
+
+def test_one_store_holds_all_of_another_or_differs(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for store in (one, other):
+        (store / ".manifests").mkdir(parents=True)
+        (store / ".manifests" / "m").write_text("same")
+    (one / "more").write_text("x")
+    holds_all_of(one, other)
+
+    with pytest.raises(Different, match="more"):
+        holds_all_of(other, one)
+    (other / "more").write_text("y")
+    with pytest.raises(Different, match="more"):
+        holds_all_of(one, other)
+    (other / "more").unlink()
+    (other / ".manifests" / "m").unlink()
+    with pytest.raises(Different, match="no manifest"):
+        holds_all_of(one, other)
+
+
+def test_what_ran_is_told_in_turn():
+    told = []
+    nothing = Command([sys.executable, "-c", ""])
+
+    measure_pairs(2, nothing, nothing, ran=told.append)
+
+    assert told == ["ours", "peer", "ours", "peer"]
+
+
+def test_the_peers_time_for_all_snapshots_is_the_first_and_the_median_of_the_others():
+    measured = Run(seconds=20.0, cpu_seconds=10.0)
+
+    # A second of the 20 is the process's own; 9 for the first, 2 for each other one.
+    found = reckon(measured, [9.0, 2.0, 1.0, 5.0, 2.0], snapshots=101)
+
+    assert found.seconds == 1.0 + 9.0 + 100 * 2.0
+    assert found.cpu_seconds == found.seconds / 2
+
+
+def test_shared_snapshots_are_a_store_like_any_other(tmp_path):
+    shape = Shared(snapshots=3, common=20, own=2)
+    ids = shared_store(tmp_path, shape)
+
+    store = open_store(str(tmp_path))
+    listed = store.list_manifests()
+    assert sorted(listed, key=lambda id_: listed[id_].modified) == ids
+    found = set()
+    for id_ in ids:
+        text = store.get_manifest(id_)
+        assert snapshot_id(text) == digest(text) == id_
+        files = [entry for entry in parse(text) if entry.type == "F"]
+        assert len(files) == 22
+        assert [entry.path for entry in parse(text) if entry.type == "D"] == ["./", "./common/", "./own/"]
+        found |= {entry.checksum for entry in files}
+    assert len(found) == shape.objects == 26
+    assert all(len(store.get_object(address)) == shape.size_bytes for address in found)
+
+
+def test_requests_are_counted_in_what_rclone_logs():
+    log = """\
+2026/11/24 00:45:42 NOTICE: Memory root '': Starting s3 server on [http://127.0.0.1:57963/]
+2026/11/24 00:45:42 DEBUG : serve s3: CREATE BUCKET: bucket
+2026/11/24 00:45:42 DEBUG : serve s3: CREATE OBJECT: bucket a/b c
+2026/11/24 00:45:42 DEBUG : bucket: Added virtual directory entry vAddDir: "a"
+2026/11/24 00:45:42 DEBUG : serve s3: LIST BUCKET
+2026/11/24 00:45:42 DEBUG : serve s3: bucketname: bucket prefix: prefix:"" page: {Marker:a HasMarker:true MaxKeys:1000}
+2026/11/24 00:45:42 DEBUG : serve s3: Listed 1 keys from 2 directories (truncated=false)
+2026/11/24 00:45:42 DEBUG : serve s3: HEAD OBJECT bucket a/b c
+2026/11/24 00:45:42 DEBUG : serve s3: HEAD OBJECT bucket A B
+2026/11/24 00:45:42 DEBUG : serve s3: GET OBJECT Bucket: bucket Object: a/b
+"""
+
+    assert count_requests(log.splitlines()) == {
+        "CREATE BUCKET": 1,
+        "PutObject": 1,
+        "ListObjectsV2": 1,
+        "HeadObject": 2,
+        "GetObject": 1,
+    }
 
 
 def test_memory_is_summed():

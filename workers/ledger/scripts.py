@@ -175,9 +175,10 @@ return 1
 
 # KEYS: job, done, needed, copied. ARGV: name, number, expires, then position and size of each object found missing.
 NEED: Final = (
-    _STOPPED
+    _FINAL
     + """
-if stopped(KEYS[1]) or redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then return 0 end
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or final(state) or redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then return 0 end
 local count, size = 0, 0
 local before = redis.call('HGET', KEYS[3], ARGV[1])
 if before then
