@@ -30,7 +30,7 @@ from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.messages import JobRequest, Prune, pack, unpack
 
 from .dispatch import hand_out, look_after
-from .estimate import over_budget, survey
+from .estimate import survey
 from .plan import Plan
 from .prepare import PLANNED, Snapshots, freeze, prepare, recall
 from .prune import prune, surplus
@@ -182,14 +182,13 @@ def _prepare(drive: Drive) -> str:
     if request.dry_run or request.budget.limited:
         found = survey(request, drive.snapshots, plan, drive.source, drive.destination)
         totals["estimate"] = json.dumps(found)
-        refusal = over_budget(request.budget, found)
         if request.dry_run:
             totals["present"] = found["objects"]["present"]
             end_job(ledger, job_id, State.DONE, **totals)
             return f"dry run: {found['objects']['to_copy']} of {plan.objects} objects would be copied"
-        if refusal:
-            end_job(ledger, job_id, State.FAILED, error=refusal, **totals)
-            return f"refused: {refusal}"
+        if found["refused"]:
+            end_job(ledger, job_id, State.FAILED, error=f"{found['refused']}. Nothing was written.", **totals)
+            return f"refused: {found['refused']}"
     drive.destination.prepare()
     if not ledger.advance(job_id, State.COPYING, **totals):
         return "the job has ended already"
@@ -327,9 +326,10 @@ def _failed_words(drive: Drive, failed: int, unpublished: int) -> str:
     also = f"{unreadable} manifests could not be read at the source" if unreadable else ""
     why = " and ".join(part for part in (what, also) if part)
     published = total - unpublished
-    return (
-        f"{unpublished} of {total} snapshots are not published{f': {why}' if why else ''}; {published} are."
-    )
+    which = f"{unpublished} of {total} snapshots are not published"
+    which = which if published else f"none of {total} snapshots is published"
+    others = f". The other {published} are" if published else ""
+    return f"{which}{f': {why}' if why else ''}{others}."
 
 
 def _open_both(request: JobRequest) -> tuple[SnapshotStore, SnapshotStore]:

@@ -47,6 +47,7 @@ def survey(
         "exact": found.exact,
         **_requests_and_cost(request, snapshots, source, destination, found),
     }
+    estimate["refused"] = over_budget(request.budget, estimate)
     if request.prune is not None:
         doomed, source_has = surplus(source, destination)
         estimate["delete"] = doomed
@@ -182,9 +183,9 @@ def over_budget(budget: Budget, found: dict[str, Any]) -> str:
     objects, size_bytes = found["objects"]["to_copy"], found["bytes"]["to_copy"]
     over = []
     if budget.max_objects is not None and objects > budget.max_objects:
-        over.append(f"{objects:,} objects, more than --max-objects {budget.max_objects:,}")
+        over.append(f"{objects:,} objects to copy, more than --max-objects {budget.max_objects:,}")
     if budget.max_bytes is not None and size_bytes > budget.max_bytes:
-        over.append(f"{size(size_bytes)}, more than --max-bytes {budget.max_bytes:,}")
+        over.append(f"{size(size_bytes)} to copy, more than --max-bytes {budget.max_bytes:,}")
     if budget.max_cost is not None and (found["cost"] or 0.0) > budget.max_cost:
         over.append(f"{found['cost']:.4f} {budget.currency}, more than --max-cost {budget.max_cost:g}")
-    return f"it would copy and spend {'; '.join(over)}. Nothing was written." if over else ""
+    return f"over budget: {'; '.join(over)}" if over else ""

@@ -177,6 +177,8 @@ def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
         lines.append(printable(f"  cost       {about}{estimate['cost']:.4f} {estimate['currency']}"))
     if "delete" in estimate:
         lines += _delete_lines(estimate)
+    if estimate.get("refused"):
+        lines.append(printable(f"  REFUSED    {estimate['refused']}"))
     return lines
 
 

@@ -226,8 +226,8 @@ def test_a_plan_says_what_would_happen_and_costs_and_writes_nothing(fleet: Crew,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--max-objects", "9"], "10 objects, more than --max-objects 9"),
-        (["--max-bytes", "8.5kB"], "9.0 kB, more than --max-bytes 8,500"),
+        (["--max-objects", "9"], "10 objects to copy, more than --max-objects 9"),
+        (["--max-bytes", "8.5kB"], "9.0 kB to copy, more than --max-bytes 8,500"),
         (["--max-cost", "0.005"], "0.0090 USD, more than --max-cost 0.005"),
     ],
 )
@@ -241,7 +241,7 @@ def test_a_budget_that_does_not_suffice_is_one_line_and_nothing_is_written(
     ended = fleet.run("sync", *stores(tmp_path), "--id", snapshot, *options)
 
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err == f"snapferry: failed: it would copy and spend {said}. Nothing was written.\n"
+    assert ended.err == f"snapferry: failed: over budget: {said}. Nothing was written.\n"
     assert not (tmp_path / "b").exists()
 
 

@@ -442,7 +442,9 @@ def test_a_failed_object_keeps_only_the_snapshots_that_name_it_from_being_publis
 
     status = fleet.status
     assert status.state is State.FAILED
-    assert status.error == ("1 of 5 snapshots are not published: 1 of 41 objects could not be copied; 4 are.")
+    assert status.error == (
+        "1 of 5 snapshots are not published: 1 of 41 objects could not be copied. The other 4 are."
+    )
     assert fleet.published() == sorted(set(ids) - {ids[2]})
     assert (status.snapshots_published, status.snapshots_failed, status.failed) == (4, 1, 1)
     assert [failed.failure.address for failed in fleet.ledger.failures("job")] == [victim]
@@ -646,9 +648,15 @@ def estimate_of(fleet: Fleet) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        ({"max_objects": 20}, "21 objects, more than --max-objects 20"),
-        ({"max_bytes": 10_239}, "10.2 kB, more than --max-bytes 10,239"),
-        ({"max_objects": 1, "max_bytes": 1}, "more than --max-objects 1; 10.2 kB, more than --max-bytes 1"),
+        (
+            {"max_objects": 20},
+            "over budget: 21 objects to copy, more than --max-objects 20. Nothing was written.",
+        ),
+        ({"max_bytes": 10_239}, "10.2 kB to copy, more than --max-bytes 10,239"),
+        (
+            {"max_objects": 1, "max_bytes": 1},
+            "more than --max-objects 1; 10.2 kB to copy, more than --max-bytes 1",
+        ),
     ],
 )
 def test_a_job_above_its_budget_is_refused_and_writes_nothing(
