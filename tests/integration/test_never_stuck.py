@@ -18,6 +18,7 @@ import redis
 from orchestrator.jobs import Jobs, store_pair
 from stores.urls import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
+from tests.servers import S3Server
 from workers.app import COPY_QUEUE
 from workers.ledger import JobStatus, State
 from workers.settings import Settings
@@ -319,3 +320,27 @@ def test_a_cancelled_object_of_hours_is_let_go_within_seconds(
     assert took < 8
     assert not status.workers
     assert tree(tmp_path / "b") == {}
+
+
+def test_a_cancelled_upload_in_parts_is_aborted(redis_url: str, moto_s3: S3Server, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", {"./large": bytes(range(256)) * 65536 * 2})
+    (large,) = (tmp_path / "a" / ".objects").rglob("?" * 55)
+    bucket = moto_s3.make_bucket()
+    with slow_bucket(tmp_path / "a", str(large.relative_to(tmp_path / "a"))) as source:
+        fleet = Fleet(redis_url, tmp_path, dict(moto_s3.environment))
+        jobs = Jobs(Settings(broker_url=redis_url))
+        with fleet.orchestrator(), fleet.worker("one", "-c", "1"):
+            stores = store_pair(f"s3://bucket?endpoint_url={source.endpoint}", moto_s3.url(bucket, "store"))
+            job_id = jobs.submit(*stores, [snapshot])
+
+            def uploads() -> list[Any]:
+                found: list[Any] = moto_s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+                return found
+
+            until(uploads, "an upload in parts has begun")
+            jobs.cancel(job_id)
+            status = jobs.wait(job_id, timeout_s=30)
+
+    assert status.state is State.CANCELLED
+    assert uploads() == []
+    assert moto_s3.client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
