@@ -24,7 +24,7 @@ from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
 from workers.app import COPY_QUEUE
-from workers.describe import describe_snapshots, size
+from workers.describe import counted, describe_snapshots, size
 from workers.heartbeat import Heartbeat
 from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.messages import JobRequest, Prune, pack, unpack
@@ -154,7 +154,7 @@ def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
     # Publishing takes time, in which batches came to their end.
     handed += _top_up(drive)
     ended = _conclude(drive)
-    said = [words, f"{handed} batches handed out" if handed else "", published, ended]
+    said = [words, f"{counted(handed, 'batch', 'batches')} handed out" if handed else "", published, ended]
     return "; ".join(part for part in said if part) or "nothing to do yet"
 
 
@@ -193,13 +193,14 @@ def _prepare(drive: Drive) -> str:
     if not ledger.advance(job_id, State.COPYING, **totals):
         return "the job has ended already"
     count = len(drive.snapshots.of(PLANNED))
-    return f"{count} snapshots, {plan.objects} objects, {size(plan.size_bytes)} in {plan.batches} batches"
+    what = f"{counted(count, 'snapshot')}, {counted(plan.objects, 'object')}, {size(plan.size_bytes)}"
+    return f"{what} in {counted(plan.batches, 'batch', 'batches')}"
 
 
 def _cancel(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> str:
     if standing.running:
         look_after(app, job_id, "cancelling", in_s=CANCEL_LOOK_S)
-        return f"cancelling; {standing.running} batches still run"
+        return f"cancelling; {counted(standing.running, 'batch', 'batches')} still on their way"
     end_job(ledger, job_id, State.CANCELLED)
     return "cancelled"
 
@@ -266,7 +267,7 @@ def _hand_out_lost(drive: Drive, standing: Standing) -> str:
         # Its objects are looked for again, and what is still absent is healed anew.
         ledger.heal(job_id, group, turn=turn, batches=0)
     ledger.hand_out_again(job_id, sorted(lost))
-    return f"{len(numbers)} batches are handed out again" if numbers else ""
+    return f"{counted(len(numbers), 'batch', 'batches')} handed out again" if numbers else ""
 
 
 def _stalled(drive: Drive, standing: Standing, outstanding: bool) -> bool:
@@ -288,7 +289,7 @@ def _conclude(drive: Drive) -> str:
         end_job(
             ledger, job_id, State.FAILED, error=_failed_words(drive, status.failed, status.snapshots_failed)
         )
-        return f"{status.snapshots_failed} snapshots could not be published"
+        return f"{counted(status.snapshots_failed, 'snapshot')} could not be published"
     if drive.request.prune is not None and (refusal := _prune(drive, drive.request.prune)):
         fail_job(ledger, job_id, f"all snapshots are published; {refusal}")
         return refusal
@@ -323,7 +324,7 @@ def _failed_words(drive: Drive, failed: int, unpublished: int) -> str:
         what = what or (reasons[0] if reasons else "")
         return f"{what}; the manifest was not written. Run it again to resume."
     unreadable = len(drive.snapshots.reasons)
-    also = f"{unreadable} manifests could not be read at the source" if unreadable else ""
+    also = f"{counted(unreadable, 'manifest')} could not be read at the source" if unreadable else ""
     why = " and ".join(part for part in (what, also) if part)
     published = total - unpublished
     which = f"{unpublished} of {total} snapshots are not published"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stores.errors import StoreError
 from workers.commit import Ended, publish_snapshots
-from workers.describe import describe_snapshots
+from workers.describe import counted, describe_snapshots
 from workers.ledger import PLAN, State, bit
 
 from .dispatch import hand_out
@@ -72,9 +72,9 @@ class Publisher:
             published += ends[Ended.PUBLISHED]
             failed += ends[Ended.FAILED]
         said = [
-            f"{published} snapshots published" if published else "",
+            f"{counted(published, 'snapshot')} published" if published else "",
             f"{failed} could not be" if failed else "",
-            f"{healing} groups are being healed" if healing else "",
+            f"healing {counted(healing, 'group')}" if healing else "",
         ]
         return ", ".join(part for part in said if part)
 

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from workers.app import PLAN_QUEUE
 from workers.connection import client
+from workers.describe import counted
 from workers.ledger import Ledger, Standing, State, UnknownJob
 from workers.settings import Settings
 
@@ -50,9 +51,9 @@ def needs_a_look(standing: Standing, *, neglected: bool, driven: bool) -> str:  
     if standing.paused:
         return ""
     if standing.expired:
-        return f"{len(standing.expired)} batches whose worker is gone"
+        return f"{counted(len(standing.expired), 'batch', 'batches')} whose worker is gone"
     if standing.overdue:
-        return f"{len(standing.overdue)} batches that nobody tries again"
+        return f"{counted(len(standing.overdue), 'batch', 'batches')} that nobody tries again"
     if standing.held:
         return "going on after a pause"
     if standing.state in (State.QUEUED, State.PLANNING):

@@ -16,6 +16,11 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} PB"
 
 
+def counted(count: int, one: str, more: str = "") -> str:
+    """Return so many of a thing in words: "1 batch", "2 batches"; *more* is its plural if that is not by an s."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
 def short(identifier: str) -> str:
     """Return the head of an id, enough to tell it from others on a page."""
     return identifier[:8]
@@ -39,7 +44,7 @@ def describe_batch(batch: BatchMessage, snapshots: str, batches: int) -> str:
     kind = "batch" if batch.series == "plan" else "healing batch"
     return (
         f"job {short(batch.job_id)} · {snapshots} · {kind} {batch.number + 1}/{batches}"
-        f" · {len(batch.sizes)} objects · {size(sum(batch.sizes))}"
+        f" · {counted(len(batch.sizes), 'object')} · {size(sum(batch.sizes))}"
     )
 
 

@@ -146,14 +146,14 @@ def test_the_services_of_the_file_copy_a_snapshot_and_flower_tells_it_in_words(
     head = f"job {job[:8]} · {snapshot[:6]}…"
     assert said == {
         f"{head} · plan",
-        f"{head} · batch 1/2 · 1000 objects · {512 * 1000 / 1000:.1f} kB",
+        f"{head} · batch 1/2 · 1,000 objects · {512 * 1000 / 1000:.1f} kB",
         f"{head} · batch 2/2 · 501 objects · {said_size(found)}",
-        f"{head} · commit, turn 1",
+        f"{head} · commit",
     }
     results = sorted(str(task["result"]) for task in found)
     assert any("1000 copied, 0 present" in result for result in results), results
-    assert any("published; 1501 copied, 0 present" in result for result in results), results
-    assert any("1501 objects in 2 batches" in result for result in results), results
+    assert any("1 snapshot published; done" in result for result in results), results
+    assert any("1 snapshot, 1,501 objects, " in result for result in results), results
 
 
 def said_size(tasks: list[dict[str, Any]]) -> str:

@@ -182,13 +182,13 @@ def snapshots(fleet: Fleet, count: int, *, shared: int = 20, own: int = 4) -> li
 
 
 def test_a_job_is_planned_copied_and_published(fleet: Fleet) -> None:
-    assert fleet.drive() == "1 snapshots, 21 objects, 10.2 kB in 5 batches; 5 batches handed out"
+    assert fleet.drive() == "1 snapshot, 21 objects, 10.2 kB in 5 batches; 5 batches handed out"
     planned = fleet.status
     fleet.copy(fleet.handed_out[0])
     assert planned.state is State.COPYING
     assert not fleet.published()
 
-    assert fleet.drive() == "1 snapshots published; done"
+    assert fleet.drive() == "1 snapshot published; done"
 
     assert fleet.status.state is State.DONE
     assert tree(fleet.destination) == tree(fleet.source)
@@ -285,13 +285,13 @@ def test_batches_that_are_nowhere_are_handed_out_again_exactly(fleet: Fleet) -> 
     fleet.copy(fleet.handed_out[0], 0, 3)
     fleet.let_time_pass(STALL_S + 1)
 
-    assert fleet.drive() == "3 batches are handed out again"
+    assert fleet.drive() == "3 batches handed out again"
 
     again = fleet.handed_out[1]
     assert (again.series, again.numbers) == (PLAN, [1, 2, 4])
     assert again.batches == [fleet.handed_out[0].batches[number] for number in (1, 2, 4)]
     fleet.copy(again)
-    assert fleet.drive() == "1 snapshots published; done"
+    assert fleet.drive() == "1 snapshot published; done"
 
 
 def test_a_batch_whose_worker_died_is_handed_out_again_as_soon_as_its_lease_is_over(fleet: Fleet) -> None:
@@ -301,7 +301,7 @@ def test_a_batch_whose_worker_died_is_handed_out_again_as_soon_as_its_lease_is_o
     assert fleet.drive() == "nothing to do yet"
     fleet.ledger._redis.zadd("snapferry:job:job:leases", {"plan:3": 1})
 
-    assert fleet.drive() == "1 batches are handed out again"
+    assert fleet.drive() == "1 batch handed out again"
     assert fleet.drive() == "nothing to do yet"
 
     assert fleet.handed_out[1].numbers == [3]
@@ -325,7 +325,7 @@ def test_a_batch_that_nobody_tries_again_is_handed_out_again_a_bounded_number_of
     for _ in range(MAX_STALLS):
         fleet.ledger.wait("job", "plan:4", 10)
         fleet.let_time_pass(10 + GRACE_S + 1)
-        assert fleet.drive() == "1 batches are handed out again"
+        assert fleet.drive() == "1 batch handed out again"
         assert fleet.handed_out[-1].numbers == [4]
     fleet.ledger.wait("job", "plan:4", 10)
     fleet.let_time_pass(10 + GRACE_S + 1)
@@ -376,7 +376,7 @@ def test_a_paused_job_hands_out_nothing_and_what_was_queued_is_held(fleet: Fleet
     assert len(fleet.handed_out) == 1
 
     fleet.ledger.pause("job", paused=False)
-    assert fleet.drive() == "2 batches are handed out again"
+    assert fleet.drive() == "2 batches handed out again"
     assert fleet.handed_out[1].numbers == [1, 2], "the others are in the queue still"
 
 
@@ -386,7 +386,7 @@ def test_after_a_pause_what_was_held_goes_on_at_once(fleet: Fleet) -> None:
     fleet.copy(fleet.handed_out[0], 1, 2)
     fleet.ledger.pause("job", paused=False)
 
-    assert fleet.drive() == "2 batches are handed out again"
+    assert fleet.drive() == "2 batches handed out again"
 
     assert fleet.handed_out[1].numbers == [1, 2]
 
@@ -485,7 +485,7 @@ def test_a_manifest_that_cannot_be_used_stops_no_other(fleet: Fleet, damage: str
 
     assert fleet.published() == sorted(set(ids) - {bad})
     assert fleet.status.state is State.FAILED
-    assert "1 of 3 snapshots are not published: 1 manifests could not be read" in fleet.status.error
+    assert "1 of 3 snapshots are not published: 1 manifest could not be read" in fleet.status.error
     assert fleet.rows()[1] == (bad, "failed")
     kinds = {"missing": "ManifestMissing", "corrupt": "IntegrityError", "syntax": "ManifestSyntaxError"}
     assert list(snapshot_rows(fleet.ledger, "job"))[1].reason.startswith(kinds[damage])
@@ -515,9 +515,9 @@ def test_objects_that_vanished_after_copying_are_copied_again(fleet: Fleet) -> N
     assert (heal.series, heal.again, list(heal.batches[0].objects)) == ("heal-0-1", 1, gone)
     assert fleet.status.state is State.COPYING
     assert not fleet.published()
-    assert fleet.drive() == "1 groups are being healed"
+    assert fleet.drive() == "healing 1 group"
     fleet.copy(heal)
-    assert fleet.drive() == "1 snapshots published; done"
+    assert fleet.drive() == "1 snapshot published; done"
     assert (fleet.status.healed, fleet.status.copied, fleet.status.failed) == (3, 21, 0)
     assert fleet.status.objects_settled == 21
     assert_published_means_complete(fleet.store)
@@ -607,7 +607,7 @@ def test_a_job_is_cancelled_only_when_nothing_of_it_runs_any_more(fleet: Fleet) 
     fleet.ledger.begin(message, "somebody#1@w")
     fleet.ledger.cancel("job")
 
-    assert fleet.drive() == "cancelling; 1 batches still run"
+    assert fleet.drive() == "cancelling; 1 batch still on their way"
     assert (fleet.status.state, fleet.status.cancelling, fleet.looks) == (State.COPYING, True, ["cancelling"])
     fleet.ledger.release(message, "somebody#1@w")
 
@@ -966,7 +966,7 @@ def test_what_was_handed_out_in_vain_waits_longer_before_it_begins(
     (header,), (callback,) = headers, callbacks
     assert [signature.options["countdown"] for signature in header] == [pause] * 3
     assert [signature.options["argsrepr"] for signature in header] == [
-        f"job job · 95ff19… · batch {n}/3 · 1 objects · 1 B" for n in (1, 2, 3)
+        f"job job · 95ff19… · batch {n}/3 · 1 object · 1 B" for n in (1, 2, 3)
     ]
     assert (callback.task, callback.args) == ("snapferry.commit_snapshots", ("job",))
     assert callback.options["link_error"][0].task == "snapferry.commit_snapshots"
@@ -1165,7 +1165,7 @@ def test_a_plan_whose_tasks_the_broker_took_in_part_hands_them_out_again(
     assert step_of(fleet, fleet.drive, retries=1) == "5 batches handed out"
 
     fleet.copy(fleet.handed_out[0])
-    assert step_of(fleet, fleet.drive) == "1 snapshots published; done"
+    assert step_of(fleet, fleet.drive) == "1 snapshot published; done"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ QUIET = Standing(
         ({"idle_s": CALLBACK_S + 1, "done": 5, "leased": 1}, ""),
         ({"expired": ("plan:1", "plan:2")}, "2 batches whose worker is gone"),
         ({"expired": ("plan:1",), "paused": True}, ""),
-        ({"overdue": ("plan:1",)}, "1 batches that nobody tries again"),
+        ({"overdue": ("plan:1",)}, "1 batch that nobody tries again"),
         ({"held": ("plan:1",)}, "going on after a pause"),
         ({"held": ("plan:1",), "paused": True}, ""),
         ({"cancelling": True}, "cancelling"),
