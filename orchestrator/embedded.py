@@ -281,10 +281,14 @@ def _redirect(folder: str, log_to_stderr: bool) -> None:
 
 
 def _ended(parts: dict[int, str]) -> str:
+    """Return the name of a part that has ended, "" if all run."""
     for process, name in parts.items():
-        with suppress(ChildProcessError):
+        try:
             if os.waitpid(process, os.WNOHANG)[0]:
                 return name
+        except ChildProcessError:
+            # A server that ends before Popen lets go of it is waited for there.
+            return name
     return ""
 
 

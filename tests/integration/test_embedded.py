@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.embedded import _ended
 from stores.urls import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 
@@ -323,3 +324,13 @@ def test_the_list_of_snapshots_is_sorted_and_ignores_strangers(tmp_path: Path) -
 
 def test_the_mark_is_unique_to_each_command() -> None:
     assert environment()[MARK] != environment()[MARK]
+
+
+def test_a_part_that_somebody_else_has_waited_for_has_ended_too() -> None:
+    """`subprocess` waits for a process that ends before its object is dropped."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    with subprocess.Popen(["sleep", "60"]) as runs:
+        assert _ended({runs.pid: "one that runs"}) == ""
+        assert _ended({runs.pid: "one that runs", process.pid: "one that ended"}) == "one that ended"
+        runs.kill()
