@@ -143,6 +143,7 @@ def test_a_part_that_is_never_counted_is_missed(fleet: Fleet, jobs: Jobs, tmp_pa
     assert_done(status, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_part_that_deduplication_skips_is_missed(redis_url: str, tmp_path: Path) -> None:
     """Its worker is killed, and the next one takes its stored result for the whole of it (hang B)."""
     env = {"SNAPFERRY_BATCH_OBJECTS": "50", "SNAPFERRY_VISIBILITY_TIMEOUT": "5"}
@@ -234,6 +235,7 @@ def test_of_a_queue_that_is_lost_exactly_the_missing_batches_are_handed_out_agai
     assert_done(status, tmp_path, 1000)
 
 
+@pytest.mark.slow
 def test_a_job_that_nobody_can_finish_ends_with_the_reason(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
@@ -248,6 +250,7 @@ def test_a_job_that_nobody_can_finish_ends_with_the_reason(
     assert not (tmp_path / "b" / ".manifests").exists()
 
 
+@pytest.mark.slow
 def test_a_chord_that_an_outage_poisoned_is_made_up_for(tmp_path: Path) -> None:
     """With Celery's own result backend, a part that ends while Redis is away kills its chord."""
     stock = 'import workers.app\nworkers.app._BACKEND = "celery.backends.redis:RedisBackend"\n'
@@ -322,6 +325,7 @@ def test_a_cancelled_object_of_hours_is_let_go_within_seconds(
     assert tree(tmp_path / "b") == {}
 
 
+@pytest.mark.slow
 def test_a_cancelled_upload_in_parts_is_aborted(redis_url: str, moto_s3: S3Server, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", {"./large": bytes(range(256)) * 65536 * 2})
     (large,) = (tmp_path / "a" / ".objects").rglob("?" * 55)

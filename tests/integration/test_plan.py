@@ -41,7 +41,14 @@ def snapshots(server: S3Server, bucket: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("before", ["empty", "half full", "published"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("empty", marks=pytest.mark.slow),
+        "half full",
+        pytest.param("published", marks=pytest.mark.slow),
+    ],
+)
 def test_the_plan_is_what_the_job_costs(rclone_memory_s3: S3Server, tmp_path: Path, before: str) -> None:
     here, there = rclone_memory_s3.make_bucket(), rclone_memory_s3.make_bucket()
     ids = snapshots(rclone_memory_s3, here)
