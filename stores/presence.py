@@ -1,9 +1,14 @@
 """
 Which of many things a store holds, for few requests.
 
-Where a store pages its listings, one ranged LIST answers a thousand questions;
-where strangers fill its pages it is given up, and what it did not get to is
-asked one by one. `requests_to_ask` says what that costs, by the same rules.
+A store that pages its listings answers many questions by one LIST, and one by a
+HEAD. Which of the two is cheaper depends on how many other keys lie between
+those that are asked for. Addresses are digests, spread evenly, so one page tells:
+it spans as much of all addresses as a thousand keys of this store take, and as
+many of the next questions as fall into such a span the next page would answer.
+
+*never more than one by one*: every page begins at an address that nothing has
+been answered about yet, so it answers one question at least.
 """
 
 from __future__ import annotations
@@ -11,16 +16,20 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key
 from .base import Backend
 from .requests import HEAD, LIST, Requests
 
-# A listing answers 1,000 existence questions a request. Where strangers fill its pages, it is given up
-# after this share of the requests that asking one by one would cost.
-LISTING_KEYS_PER_PAGE = 1000
-LISTING_MAX_SHARE = 0.02
+LISTING_KEYS_PER_PAGE: Final = 1000
+
+# Price lists ask about as much for one LIST as for so many HEADs.
+HEADS_FOR_A_LIST: Final = 10
+
+# Addresses are compared by so many of their digits where only distances matter.
+_DIGITS: Final = 16
 
 
 class Survey(NamedTuple):
@@ -29,7 +38,8 @@ class Survey(NamedTuple):
 
     *needed* are the addresses that are absent, in the order in which they were
     asked for. *keys_between* is how many keys of the store lie from the first
-    to the last of those asked for, in byte order; None where no listing told.
+    to the last of those asked for, in byte order: counted where listings
+    answered everything, estimated from them where they were given up, None where there was none.
     """
 
     needed: list[str]
@@ -56,40 +66,55 @@ OBJECT_SPACE: Final = Namespace(OBJECTS, object_key, _is_whole_object)
 MANIFEST_SPACE: Final = Namespace(MANIFESTS, manifest_key, _is_whole_manifest)
 
 
+class _Page(NamedTuple):
+    """
+    What one page of a listing says of the addresses that are asked for.
+
+    *keys* is how many keys up to the last of those asked for it has. *answered* is how many addresses of the
+    whole question, in order, it and what came before it settle; *last* is the last address that it shows, "" if none.
+    """
+
+    keys: int
+    answered: int
+    last: str
+
+
+_Pager = Callable[[int], _Page]
+
+
 def survey(backend: Backend, space: Namespace, wanted: Sequence[str]) -> Survey:
     """
     Ask *backend* which of *wanted* it lacks in *space*; each must have passed `parse_address`.
 
     Nothing is asked twice. Raises what the backend raises: no answer is not "absent".
     """
-    unasked = sorted(set(wanted))
+    ordered = sorted(set(wanted))
     present: set[str] = set()
     between: int | None = None
-    pages = _pages_worth_listing(len(unasked))
-    if backend.capabilities.pages_listings and pages:
-        present, unasked, between = _listed(backend, space, unasked, pages)
-    sizes = backend.sizes([space.key(address) for address in unasked])
+    if backend.capabilities.pages_listings:
+        listing = _Listing(backend, space, ordered)
+        asked = _ask(ordered, listing.page)
+        present, ordered, between = listing.present, ordered[asked.answered :], asked.keys_between
+    sizes = backend.sizes([space.key(address) for address in ordered])
     present.update(
-        address for address, size in zip(unasked, sizes, strict=True) if space.is_whole(address, size)
+        address for address, size in zip(ordered, sizes, strict=True) if space.is_whole(address, size)
     )
     return Survey([address for address in wanted if address not in present], between)
 
 
 def requests_to_ask(wanted: int, keys_between: int) -> Requests:
     """
-    Return what `survey` sends for *wanted* distinct addresses to a store that pages its listings.
+    Return about what `survey` sends for *wanted* distinct addresses to a store that pages its listings.
 
-    *keys_between* as in `Survey`. Exact as long as the listing gets through, but
-    for one page less where *keys_between* is a multiple of 1,000 and the store
-    holds nothing behind them. Where the listing is given up, what is left to ask
-    singly is what addresses that are spread evenly leave.
+    *keys_between* as in `Survey`, spread evenly.
     """
-    pages = _pages_worth_listing(wanted)
-    if not pages:
+    if wanted < 2:
         return +Requests({HEAD: wanted})
-    listed = pages * LISTING_KEYS_PER_PAGE
-    left = math.ceil(wanted * (1 - listed / keys_between)) if keys_between > listed else 0
-    return +Requests({LIST: min(pages, 1 + keys_between // LISTING_KEYS_PER_PAGE), HEAD: left})
+    pages = 1 + keys_between // LISTING_KEYS_PER_PAGE
+    answers = wanted / max(1.0, keys_between / LISTING_KEYS_PER_PAGE)
+    if pages <= 2 or answers >= HEADS_FOR_A_LIST:
+        return Requests({LIST: pages})
+    return +Requests({LIST: 1, HEAD: wanted - max(1, math.floor(answers))})
 
 
 def requests_to_ask_among(wanted: Sequence[str], there: Sequence[str]) -> Requests:
@@ -98,39 +123,89 @@ def requests_to_ask_among(wanted: Sequence[str], there: Sequence[str]) -> Reques
 
     Both are sorted, without duplicates. Exact.
     """
-    pages = _pages_worth_listing(len(wanted))
-    if not pages:
-        return +Requests({HEAD: len(wanted)})
-    first, end = bisect_left(there, wanted[0]), bisect_right(there, wanted[-1])
-    listed = pages * LISTING_KEYS_PER_PAGE
-    left = len(wanted) - bisect_right(wanted, there[first + listed - 1]) if end - first >= listed else 0
-    # The first key behind the last one wanted ends the listing, and so does the end of the store.
-    seen = end - first + (end < len(there))
-    return +Requests({LIST: min(pages, max(1, math.ceil(seen / LISTING_KEYS_PER_PAGE))), HEAD: left})
+    held = _Held(wanted, there)
+    asked = _ask(wanted, held.page)
+    return +Requests({LIST: asked.pages, HEAD: len(wanted) - asked.answered})
 
 
-def _pages_worth_listing(count: int) -> int:
-    """Return how many pages may be asked for to find *count* keys; 0 where single questions cost no more."""
-    pages = 1 + int(count * LISTING_MAX_SHARE)
-    return pages if count > pages else 0
+class _Asked(NamedTuple):
+    """How far listings went: *answered* of the addresses in order, by *pages*."""
+
+    answered: int
+    pages: int
+    keys_between: int | None
 
 
-def _listed(
-    backend: Backend, space: Namespace, ordered: list[str], pages: int
-) -> tuple[set[str], list[str], int | None]:
-    """Return which of *ordered* a ranged listing shows, those that it did not get to, and the keys between."""
-    last_key = space.key(ordered[-1])
-    unanswered = set(ordered)
-    present: set[str] = set()
-    between = 0
-    for found in backend.keys(space.prefix, start_after=space.key(ordered[0])[:-1]):
-        if found.key > last_key:
+def _ask(ordered: Sequence[str], page_at: _Pager) -> _Asked:
+    """Ask by pages, each from the first address that is not answered yet, for as long as that is cheaper."""
+    if len(ordered) < 2:
+        return _Asked(0, 0, None)
+    answered = pages = keys = covered = 0
+    while answered < len(ordered):
+        begin = _place(ordered[answered])
+        page = page_at(answered)
+        stuck = page.answered == answered
+        pages, keys, answered = pages + 1, keys + page.keys, page.answered
+        if answered == len(ordered):
+            return _Asked(answered, pages, keys)
+        span = _place(page.last) - begin if page.last else 0
+        covered += span
+        left = len(ordered) - answered
+        expected = bisect_right(ordered, _place(page.last) + span, lo=answered, key=_place) - answered
+        if stuck or (expected < HEADS_FOR_A_LIST and (expected < left or left < 2)):
             break
-        between += 1
-        address = address_of(found.key, space.prefix)
-        if address in unanswered and space.is_whole(address, found.size):
-            present.add(address)
-        if between == pages * LISTING_KEYS_PER_PAGE:
-            beyond = [address for address in ordered if space.key(address) > found.key]
-            return present, beyond, None if beyond else between
-    return present, [], between
+    whole = _place(ordered[-1]) - _place(ordered[0])
+    return _Asked(answered, pages, round(keys * whole / covered) if covered else keys)
+
+
+def _place(address: str) -> int:
+    return int(address[:_DIGITS] or "0", 16)
+
+
+class _Listing:
+    """Pages of a backend's listing; gathers what they show of *ordered* in *present*."""
+
+    def __init__(self, backend: Backend, space: Namespace, ordered: Sequence[str]) -> None:
+        self._backend = backend
+        self._space = space
+        self._ordered = ordered
+        self._unanswered = frozenset(ordered)
+        self.present: set[str] = set()
+
+    def page(self, at: int) -> _Page:
+        space, ordered = self._space, self._ordered
+        last_key = space.key(ordered[-1])
+        keys, key, last = 0, "", ""
+        # Strangers may lie between where this begins and the first address that is asked for.
+        listed = self._backend.keys(space.prefix, start_after=space.key(ordered[at])[:-1])
+        for found in islice(listed, LISTING_KEYS_PER_PAGE):
+            if found.key > last_key:
+                break
+            keys, key = keys + 1, found.key
+            address = address_of(key, space.prefix)
+            if address is None:
+                continue
+            last = address
+            if address in self._unanswered and space.is_whole(address, found.size):
+                self.present.add(address)
+        if keys < LISTING_KEYS_PER_PAGE:
+            # The listing came to its end, or behind the last address that is asked for.
+            return _Page(keys, len(ordered), last)
+        return _Page(keys, bisect_right(ordered, key, key=space.key), last)
+
+
+class _Held:
+    """The pages that a store would give that holds just what is *there*."""
+
+    def __init__(self, ordered: Sequence[str], there: Sequence[str]) -> None:
+        self._ordered = ordered
+        self._there = there
+
+    def page(self, at: int) -> _Page:
+        ordered, there = self._ordered, self._there
+        begin = bisect_left(there, ordered[at])
+        end = bisect_right(there, ordered[-1], lo=begin)
+        shown = there[begin : min(end, begin + LISTING_KEYS_PER_PAGE)]
+        if len(shown) < LISTING_KEYS_PER_PAGE:
+            return _Page(len(shown), len(ordered), "")
+        return _Page(len(shown), bisect_right(ordered, shown[-1]), shown[-1])

@@ -131,9 +131,9 @@ def test_directories_and_memory_are_sent_nothing(tmp_path) -> None:
         (1000, 0, 1, 0),
         (1000, 1500, 2, 0),
         (1000, 20_999, 21, 0),
-        (1000, 21_000, 21, 0),
-        (1000, 42_000, 21, 500),
-        (1000, 10**9, 21, 1000),
+        (1000, 99_999, 100, 0),
+        (1000, 200_000, 1, 995),
+        (1000, 10**9, 1, 999),
     ],
 )
 def test_a_question_costs_pages_or_where_they_are_given_up_the_rest_one_by_one(
