@@ -31,8 +31,8 @@ from workers.messages import JobRequest, Prune, pack, unpack
 
 from .dispatch import hand_out, look_after
 from .estimate import survey
-from .plan import Plan
-from .prepare import PLANNED, Snapshots, freeze, prepare, recall
+from .plan import Plan, empty_plan
+from .prepare import PLANNED, Snapshots, forget, freeze, prepare, recall
 from .prune import prune, surplus
 from .publish import Publisher, heal_series
 from .receipt import final_fields
@@ -102,6 +102,7 @@ def end_job(ledger: Ledger, job_id: str, state: State, **fields: str | float) ->
     """Bring the job to a final state, and keep of it what is wanted afterwards."""
     if ledger.advance(job_id, state, **fields, **final_fields(ledger, job_id)):
         ledger.tidy(job_id)
+        forget(job_id)
 
 
 @dataclass
@@ -114,7 +115,7 @@ class Drive:
     source: SnapshotStore
     destination: SnapshotStore
     snapshots: Snapshots = field(default_factory=lambda: Snapshots([]))
-    plan: Plan = field(default_factory=Plan)
+    plan: Plan = field(default_factory=empty_plan)
 
     @property
     def job_id(self) -> str:

@@ -14,18 +14,32 @@ nothing, each is a group of its own.
 
 *Batches.* The objects that a group brings are sorted, so a batch is one
 contiguous range of the destination's keys and one ranged listing can answer for it.
+Objects too large for any batch come first, each alone: what takes longest begins earliest.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stores.address import ADDRESS_LENGTH
+from stores.address_set import AddressSet
+
+from .gather import MANY, Brought, Gather, GatherFew, Objects
+
+if TYPE_CHECKING:
+    from stores.tables import ObjectTable
 
 # Questions of a group's re-check for each object that it brings.
-QUESTIONS_PER_OBJECT = 2
+QUESTIONS_PER_OBJECT: Final = 2
 
-_DIGEST_BYTES = 32
+_DIGEST_BYTES: Final = 32
+
+# So many addresses are looked at together.
+_CHUNK: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -47,31 +61,47 @@ class Batch:
         return sum(self.objects.values())
 
 
-def pack(objects: Mapping[str, int], *, max_objects: int, max_bytes: int) -> Iterator[Batch]:
+def pack(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batch]:
     """
     Pack *objects* (address -> advisory size in bytes) into batches, numbered from 0.
 
     Each has at most *max_objects* objects and *max_bytes* bytes; an object
-    larger than *max_bytes* travels alone. Every object is in exactly one batch,
-    and places follow the order of the batches.
+    larger than *max_bytes* travels alone, ahead of the others. Every object is in
+    exactly one batch, and places follow the order of the batches.
     """
-    number = place = 0
-    current: dict[str, int] = {}
-    filled = 0
-    for address in sorted(objects):
-        size = objects[address]
-        if size > max_bytes:
-            yield Batch(number, {address: size}, (place,))
-            number, place = number + 1, place + 1
-            continue
-        if len(current) == max_objects or filled + size > max_bytes:
-            yield Batch(number, current, (place,))
-            number, place = number + 1, place + len(current)
-            current, filled = {}, 0
-        current[address] = size
+    large = sorted(address for address, size in objects.items() if size > max_bytes)
+    ordered = large + sorted(objects.keys() - large)
+    sizes = [objects[address] for address in ordered]
+    for number, (first, end) in enumerate(_cut(sizes, max_objects, max_bytes)):
+        yield Batch(number, dict(zip(ordered[first:end], sizes[first:end], strict=True)), (first,))
+
+
+def _cut(sizes: Sequence[int], max_objects: int, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield where each batch begins and ends; those larger than *max_bytes* come first in *sizes*."""
+    first = filled = 0
+    for at, size in enumerate(sizes):
+        if at > first and (at - first == max_objects or filled + size > max_bytes):
+            yield first, at
+            first, filled = at, 0
         filled += size
-    if current:
-        yield Batch(number, current, (place,))
+    if len(sizes):
+        yield first, len(sizes)
+
+
+def _largest_first(brought: Brought, max_bytes: int) -> Brought:
+    """Move those larger than *max_bytes* to the front; both parts stay in order."""
+    sizes = brought.sizes
+    if not len(sizes) or max(sizes) <= max_bytes:
+        return brought
+    large = [at for at, size in enumerate(sizes) if size > max_bytes]
+    ranges = [(at, at + 1) for at in large]
+    ranges += [(one + 1, other) for one, other in pairwise([-1, *large, len(sizes)]) if one + 1 < other]
+    digests = b"".join(brought.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end] for first, end in ranges)
+    moved_sizes, owners = array("Q"), array("I")
+    for first, end in ranges:
+        moved_sizes.frombytes(sizes[first:end].cast("B"))
+        owners.frombytes(brought.owners[first:end].cast("B"))
+    return Brought(memoryview(digests), memoryview(moved_sizes), memoryview(owners))
 
 
 @dataclass(frozen=True)
@@ -90,8 +120,7 @@ class Group:
     asked: int
 
 
-@dataclass(frozen=True)
-class SnapshotPlan:
+class SnapshotPlan(NamedTuple):
     """A snapshot in the plan: its distinct objects and their bytes, and how many of them an earlier one brings."""
 
     objects: int
@@ -103,60 +132,70 @@ class Plan:
     """
     The plan of a job: 45 bytes an object, in the order of their batches. Made by `Planner`.
 
-    *groups* in the order of publishing; *snapshots* by their index, those that are planned.
+    *groups* in the order of publishing; *snapshots* by their index, those that are planned. *digests* are those of
+    the objects, run together; *sizes*, *owners* and *firsts* are 8, 4 and 8 bytes an entry: the objects' advisory
+    sizes, the snapshots that they are brought for first, and the place where each batch begins.
     """
 
-    def __init__(self) -> None:
-        self.groups: list[Group] = []
-        self.snapshots: dict[int, SnapshotPlan] = {}
-        self._digests = bytearray()
-        self._sizes = array("Q")
-        self._owners = array("I")
-        self._firsts = array("Q")
+    def __init__(
+        self,
+        groups: list[Group],
+        snapshots: dict[int, SnapshotPlan],
+        digests: bytes | bytearray | memoryview,
+        sizes: array[int] | memoryview[int],
+        owners: array[int] | memoryview[int],
+        firsts: array[int] | memoryview[int],
+    ) -> None:
+        self.groups = groups
+        self.snapshots = snapshots
+        self.digests = digests
+        self.sizes = sizes
+        self.owners = owners
+        self.firsts = firsts
 
     @property
     def objects(self) -> int:
         """How many distinct objects there are."""
-        return len(self._sizes)
+        return len(self.sizes)
 
     @property
     def size_bytes(self) -> int:
         """The sum of their advisory sizes."""
-        return sum(self._sizes)
+        return sum(self.sizes)
 
     @property
     def batches(self) -> int:
         """How many batches there are."""
-        return len(self._firsts)
+        return len(self.firsts)
 
     def batch(self, number: int) -> Batch:
         """Return a batch by its number."""
-        first = self._firsts[number]
-        end = self._firsts[number + 1] if number + 1 < len(self._firsts) else len(self._sizes)
-        places = range(first, end)
-        return Batch(number, {self.address(at): self._sizes[at] for at in places}, (first,))
+        first = self.firsts[number]
+        end = self.firsts[number + 1] if number + 1 < self.batches else self.objects
+        addresses = self._addresses(first, end)
+        return Batch(number, dict(zip(addresses, self.sizes[first:end], strict=True)), (first,))
 
     def address(self, position: int) -> str:
         """Return the address at a place of the plan."""
-        return self._digests[_DIGEST_BYTES * position : _DIGEST_BYTES * (position + 1)].hex()
+        return self._addresses(position, position + 1)[0]
 
     def size(self, position: int) -> int:
         """Return the advisory size in bytes of the object at a place of the plan."""
-        return self._sizes[position]
+        return self.sizes[position]
 
     def owner(self, position: int) -> int:
         """Return the index of the snapshot that an object is brought for first."""
-        return self._owners[position]
+        return self.owners[position]
 
     def positions(self, addresses: Collection[str]) -> dict[str, int]:
         """Return the places of *addresses*; those that are not in the plan are left out."""
-        wanted = {bytes.fromhex(address): address for address in addresses}
-        found = {}
-        for position in range(self.objects):
-            digest = bytes(self._digests[_DIGEST_BYTES * position : _DIGEST_BYTES * (position + 1)])
-            if digest in wanted:
-                found[wanted.pop(digest)] = position
-                if not wanted:
+        wanted = frozenset(addresses)
+        found: dict[str, int] = {}
+        for first in range(0, self.objects, _CHUNK):
+            chunk = self._addresses(first, min(first + _CHUNK, self.objects))
+            if not wanted.isdisjoint(chunk):
+                found.update((address, first + at) for at, address in enumerate(chunk) if address in wanted)
+                if len(found) == len(wanted):
                     break
         return found
 
@@ -169,6 +208,15 @@ class Plan:
                 yield range(start, end)
                 start = end
 
+    def _addresses(self, first: int, end: int) -> list[str]:
+        digits = self.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end].hex()
+        return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
+
+
+def empty_plan(digests: bytes | bytearray = b"") -> Plan:
+    """Return the plan of nothing."""
+    return Plan([], {}, digests, array("Q"), array("I"), array("Q"))
+
 
 class Planner:
     """
@@ -178,56 +226,53 @@ class Planner:
     there, until the re-check says otherwise.
     """
 
-    def __init__(self, *, max_objects: int, max_bytes: int, only: Collection[str] | None = None) -> None:
+    def __init__(self, *, max_objects: int, max_bytes: int, only: AddressSet | None = None) -> None:
         self._max_objects = max_objects
         self._max_bytes = max_bytes
-        self._only = only
-        self._plan = Plan()
-        self._seen: set[str] = set()
+        self._gather: Gather = GatherFew(only)
         self._members: list[int] = []
-        self._asked: set[str] = set()
-        self._brought: dict[str, int] = {}
-        self._owner: dict[str, int] = {}
+        self._digests = bytearray()
+        self._plan = empty_plan(self._digests)
 
-    def add(self, index: int, objects: Mapping[str, int]) -> None:
-        """Add the snapshot with *index*: address -> advisory size in bytes."""
-        new: Iterable[str] = objects.keys() - self._seen
-        if self._only is not None:
-            new = [address for address in new if address in self._only]
-        for address in new:
-            self._brought[address] = objects[address]
-            self._owner[address] = index
-        before = len(self._seen)
-        self._seen.update(new)
-        shared = len(objects) - (len(self._seen) - before)
-        self._plan.snapshots[index] = SnapshotPlan(len(objects), sum(objects.values()), shared)
+    def add(self, index: int, objects: Objects | ObjectTable) -> None:
+        """Add the snapshot with *index*: address -> advisory size in bytes, or the same as a table."""
+        few = self._gather
+        if isinstance(few, GatherFew) and (
+            not isinstance(objects, Mapping) or len(few.seen) + len(objects) > MANY
+        ):
+            self._gather = few.as_many()
+        added = self._gather.add(index, objects)
+        self._plan.snapshots[index] = SnapshotPlan(added.objects, added.size_bytes, added.objects - added.new)
         self._members.append(index)
-        self._asked.update(objects)
-        if len(self._asked) <= QUESTIONS_PER_OBJECT * len(self._brought):
+        if self._gather.asked <= QUESTIONS_PER_OBJECT * self._gather.brought:
             self._close()
 
     def finish(self) -> Plan:
         """Return the plan of all that was added. The planner is of no use afterwards."""
         if self._members:
             self._close()
-        self._seen.clear()
+        self._gather = GatherFew(None)
         return self._plan
 
     def _close(self) -> None:
         plan = self._plan
-        first_batch, first_place = plan.batches, plan.objects
-        for batch in pack(self._brought, max_objects=self._max_objects, max_bytes=self._max_bytes):
-            plan._firsts.append(first_place + batch.positions[0])
-            plan._digests += bytes.fromhex("".join(batch.objects))
-            plan._sizes.extend(batch.objects.values())
-            plan._owners.extend(map(self._owner.__getitem__, batch.objects))
+        assert isinstance(plan.sizes, array)
+        assert isinstance(plan.owners, array)
+        assert isinstance(plan.firsts, array)
+        first_batch, first_place, asked = plan.batches, plan.objects, self._gather.asked
+        brought = _largest_first(self._gather.close(), self._max_bytes)
+        cuts = _cut(brought.sizes, self._max_objects, self._max_bytes)
+        plan.firsts.extend(first_place + first for first, _ in cuts)
+        self._digests += brought.digests
+        plan.sizes.frombytes(brought.sizes.cast("B"))
+        plan.owners.frombytes(brought.owners.cast("B"))
         plan.groups.append(
             Group(
                 len(plan.groups),
                 tuple(self._members),
                 range(first_batch, plan.batches),
                 range(first_place, plan.objects),
-                len(self._asked),
+                asked,
             )
         )
-        self._members, self._asked, self._brought, self._owner = [], set(), {}, {}
+        self._members = []

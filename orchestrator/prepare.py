@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
 
+from stores.address_set import AddressSet
 from stores.errors import (
     AccessDenied,
     IntegrityError,
@@ -18,11 +22,17 @@ from stores.errors import (
     ManifestSyntaxError,
     StoreFault,
 )
+from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
 from workers.ledger import Ledger, set_bits
 from workers.messages import JobRequest, Order, pack, unpack
 
+from . import plan_file
+from .gather import Objects
 from .plan import Plan, Planner
+
+if TYPE_CHECKING:
+    from stores.tables import ObjectTable
 
 PLANNED, TRUSTED, UNREADABLE = ".", "t", "x"
 
@@ -35,7 +45,7 @@ REASONS_KEPT = 100
 # Plans of so many objects in all are remembered by a process, and the last one anyway.
 REMEMBERED_OBJECTS = 1_000_000
 
-_remembered: OrderedDict[str, Plan] = OrderedDict()
+_remembered: OrderedDict[tuple[str, str], Plan] = OrderedDict()
 
 
 class SourceChanged(Exception):
@@ -92,8 +102,7 @@ def prepare(
             snapshots.kinds += TRUSTED
             continue
         try:
-            with source.read_manifest(snapshot_id) as manifest:
-                objects = manifest.objects()
+            objects = _objects(source, snapshot_id)
         except OF_ONE as error:
             if len(snapshots.ids) == 1:
                 raise
@@ -103,9 +112,7 @@ def prepare(
             continue
         snapshots.kinds += PLANNED
         planner.add(index, objects)
-    plan = planner.finish()
-    _remember(request.job_id, plan)
-    return snapshots, plan
+    return snapshots, _remember(request, snapshots, planner.finish())
 
 
 def freeze(request: JobRequest, snapshots: Snapshots) -> dict[str, str | float]:
@@ -138,23 +145,37 @@ def recall(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> tuple[
     Raises `StoreError`, and `SourceChanged` where the source lost a manifest since.
     """
     snapshots = read_snapshots(ledger, request)
-    plan = _remembered.get(request.job_id)
-    if plan is None:
-        planner = _planner(ledger, request)
-        for index in snapshots.of(PLANNED):
-            try:
-                with source.read_manifest(snapshots.ids[index]) as manifest:
-                    planner.add(index, manifest.objects())
-            except OF_ONE as error:
-                raise SourceChanged(f"the source changed while the job ran: {error}") from error
-        plan = planner.finish()
-    _remember(request.job_id, plan)
-    return snapshots, plan
+    plan = _recalled(request, snapshots)
+    if plan is not None:
+        return snapshots, plan
+    planner = _planner(ledger, request)
+    for index in snapshots.of(PLANNED):
+        try:
+            planner.add(index, _objects(source, snapshots.ids[index]))
+        except OF_ONE as error:
+            raise SourceChanged(f"the source changed while the job ran: {error}") from error
+    return snapshots, _remember(request, snapshots, planner.finish())
 
 
-def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> set[str]:
+def forget(job_id: str) -> None:
+    """Drop what is remembered of a job that has ended; it can be recalled all the same."""
+    for key in [key for key in _remembered if key[0] == job_id]:
+        del _remembered[key]
+    plan_file.forget(job_id)
+
+
+def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> AddressSet:
     """Return the addresses of all objects that failed in a job."""
-    return {plan.address(position) for position in set_bits(ledger.bitmap(job_id, "failed"))}
+    found = AddressSet()
+    positions = set_bits(ledger.bitmap(job_id, "failed"))
+    while some := list(islice(positions, 10_000)):
+        found.update([plan.address(position) for position in some])
+    return found
+
+
+def _objects(source: SnapshotStore, snapshot_id: str) -> Objects | ObjectTable:
+    with source.read_manifest(snapshot_id) as manifest:
+        return manifest.table() if manifest.large else manifest.objects()
 
 
 def _planner(ledger: Ledger, request: JobRequest) -> Planner:
@@ -163,7 +184,7 @@ def _planner(ledger: Ledger, request: JobRequest) -> Planner:
     )
 
 
-def _only(ledger: Ledger, request: JobRequest) -> set[str] | None:
+def _only(ledger: Ledger, request: JobRequest) -> AddressSet | None:
     """Return the objects that a job confines itself to: those that failed in the job that it retries."""
     if not request.retries:
         return None
@@ -191,14 +212,32 @@ def _ordered(request: JobRequest, source: SnapshotStore) -> list[str]:
 
 def _bytes_of(source: SnapshotStore, snapshot_id: str) -> int:
     try:
-        with source.read_manifest(snapshot_id) as manifest:
-            return sum(manifest.objects().values())
+        objects = _objects(source, snapshot_id)
     except OF_ONE:
         return 0
+    return sum(objects.values()) if isinstance(objects, Mapping) else objects.size_bytes
 
 
-def _remember(job_id: str, plan: Plan) -> None:
-    _remembered[job_id] = plan
-    _remembered.move_to_end(job_id)
+def _key(request: JobRequest, snapshots: Snapshots) -> tuple[str, str]:
+    """Name the plan of a job by all that it follows from: a job that is prepared twice may find other snapshots."""
+    made_of = json.dumps([request.model_dump_json(), snapshots.ids, snapshots.kinds])
+    return request.job_id, digest(made_of.encode())
+
+
+def _recalled(request: JobRequest, snapshots: Snapshots) -> Plan | None:
+    key = _key(request, snapshots)
+    plan = _remembered.get(key) or plan_file.load(*key)
+    return None if plan is None else _keep(key, plan)
+
+
+def _remember(request: JobRequest, snapshots: Snapshots, plan: Plan) -> Plan:
+    key = _key(request, snapshots)
+    return _keep(key, plan_file.save(*key, plan))
+
+
+def _keep(key: tuple[str, str], plan: Plan) -> Plan:
+    _remembered[key] = plan
+    _remembered.move_to_end(key)
     while len(_remembered) > 1 and sum(p.objects for p in _remembered.values()) > REMEMBERED_OBJECTS:
         _remembered.popitem(last=False)
+    return plan

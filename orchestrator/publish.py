@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from stores.address_set import AddressSet
 from stores.errors import StoreError
 from workers.commit import Ended, publish_snapshots
 from workers.describe import counted, describe_snapshots
-from workers.ledger import PLAN, State, bit
+from workers.ledger import PLAN, State, bit, bits
 
 from .dispatch import hand_out
 from .plan import Group, pack
@@ -37,7 +38,7 @@ class Publisher:
         self._drive = drive
         self._ledger = drive.ledger
         self._job_id = drive.job_id
-        self._failed: tuple[int, set[str]] = (0, set())
+        self._failed: tuple[int, AddressSet] = (0, AddressSet())
 
     def publish(self) -> str:
         """
@@ -132,12 +133,19 @@ class Publisher:
         copied = self._ledger.bitmap(self._job_id, "copied")
         failed = self._ledger.bitmap(self._job_id, "failed")
         counts: dict[int, Counter[str]] = {index: Counter() for index in group.snapshots}
+        if len(group.snapshots) == 1:
+            failures = bits(failed, group.positions)
+            of = counts[group.snapshots[0]]
+            of["failed"] = failures.bit_count()
+            of["copied"] = (bits(copied, group.positions) & ~failures).bit_count()
+            of["present"] = len(group.positions) - of["failed"] - of["copied"]
+            return counts
         for position in group.positions:
             end = "failed" if bit(failed, position) else "copied" if bit(copied, position) else "present"
             counts[self._drive.plan.owner(position)][end] += 1
         return counts
 
-    def _failed_addresses(self) -> set[str]:
+    def _failed_addresses(self) -> AddressSet:
         count = self._ledger.standing(self._job_id).failed
         if count != self._failed[0]:
             self._failed = count, failed_addresses(self._ledger, self._job_id, self._drive.plan)

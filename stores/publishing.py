@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .address import manifest_key
+from .address_set import AddressSet
 from .errors import IntegrityError, ManifestMissing, StoreError, StoreNotFound
 from .hashing import CHUNK_BYTES
 from .manifest import Manifest
@@ -23,14 +25,18 @@ if TYPE_CHECKING:
 
 Open = Callable[[], AbstractContextManager[Manifest]]
 
+# Of the objects that one manifest lacks no more are named.
+MISSING_KEPT: Final = 100_000
+
 
 class Published(NamedTuple):
     """
     What became of one manifest: it is published if *missing* is empty and *error* is None.
 
-    *missing* are the addresses of its objects that are absent; the manifest was
-    not written then. *error* is what went wrong with this manifest alone; where
-    it came with the write or after it, the manifest may be there.
+    *missing* are the addresses of its objects that are absent, the first
+    `MISSING_KEPT` of them; the manifest was not written then. *error* is what
+    went wrong with this manifest alone; where it came with the write or after
+    it, the manifest may be there.
     """
 
     missing: tuple[str, ...] = ()
@@ -62,20 +68,26 @@ def publish_each(store: SnapshotStore, manifests: Mapping[str, Open]) -> dict[st
     return {snapshot_id: done[snapshot_id] for snapshot_id in manifests}
 
 
-def _absent(store: SnapshotStore, manifests: Mapping[str, Open], done: dict[str, Published]) -> set[str]:
+def _absent(store: SnapshotStore, manifests: Mapping[str, Open], done: dict[str, Published]) -> AddressSet:
     """Ask once for every object that any of *manifests* names; what cannot be read is noted in *done*."""
-    union: set[str] = set()
+    union = AddressSet()
     for snapshot_id, opened in manifests.items():
         with _noting(done, snapshot_id), opened() as manifest:
-            union.update(manifest.objects())
-    return set(store.objects_needed(union))
+            for files in manifest.files():
+                union.update(files.checksums)
+    return store.absent(union)
 
 
-def _missing_of(opened: Open, absent: set[str]) -> tuple[str, ...]:
-    if not absent:
+def _missing_of(opened: Open, absent: AddressSet) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    if not len(absent):
         return ()
     with opened() as manifest:
-        return tuple(address for address in manifest.objects() if address in absent)
+        for files in manifest.files():
+            found.update(dict.fromkeys(absent.among(files.checksums)))
+            if len(found) >= MISSING_KEPT:
+                break
+    return tuple(islice(found, MISSING_KEPT))
 
 
 def _holds_intact(store: SnapshotStore, snapshot_id: str) -> bool:

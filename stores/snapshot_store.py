@@ -13,12 +13,15 @@ absent. A file system that lost power can leave such files behind.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .address import MANIFESTS, address_of, manifest_key, object_key, parse_address
+from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
 from .errors import (
     AccessDenied,
@@ -34,6 +37,10 @@ from .manifest import Manifest
 from .presence import MANIFEST_SPACE, OBJECT_SPACE, Survey, requests_to_ask, requests_to_ask_among, survey
 from .publishing import Published, publish_each
 from .requests import Requests
+
+# Many addresses are asked for in pieces of so many, each a range of the store's keys, so many pieces at once.
+PIECE_ADDRESSES: Final = 10_000
+PIECES_AT_ONCE: Final = 4
 
 
 class Staged(NamedTuple):
@@ -105,6 +112,29 @@ class SnapshotStore(StreamStore):
         listings and holds little else between them, one per address otherwise.
         """
         return survey(self._objects, OBJECT_SPACE, [parse_address(address) for address in addresses])
+
+    def absent(self, addresses: AddressSet) -> AddressSet:
+        """
+        Return those of *addresses* that are absent: as `objects_needed`, for as many as there may be.
+
+        Asked in pieces, some of them at once where the store pages its listings.
+        """
+        found = AddressSet()
+        pieces = addresses.chunks(PIECE_ADDRESSES)
+        at_once = PIECES_AT_ONCE if self._objects.capabilities.pages_listings else 1
+        if at_once == 1 or len(addresses) <= PIECE_ADDRESSES:
+            for piece in pieces:
+                found.update(self.objects_needed(piece))
+            return found
+        with ThreadPoolExecutor(at_once) as pool:
+            asked: deque[Future[list[str]]] = deque()
+            for piece in pieces:
+                if len(asked) == at_once:
+                    found.update(asked.popleft().result())
+                asked.append(pool.submit(self.objects_needed, piece))
+            for answer in asked:
+                found.update(answer.result())
+        return found
 
     def manifests_present(self, snapshot_ids: Iterable[str]) -> set[str]:
         """
@@ -293,7 +323,8 @@ class SnapshotStore(StreamStore):
         Raises `ManifestMissing`, `IntegrityError`, `ManifestSyntaxError`.
         """
         with self.read_manifest(snapshot_id) as manifest:
-            manifest.objects()
+            for _ in manifest.files():
+                pass
             return manifest.open().read(manifest.length)
 
     def put_manifest(self, snapshot_id: str, manifest: bytes) -> None:

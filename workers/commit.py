@@ -7,10 +7,11 @@ ledger, queue or earlier answer says.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from stores.address_set import AddressSet
 from stores.errors import StoreError
 from stores.snapshot_store import SnapshotStore
 
@@ -28,8 +29,8 @@ class SnapshotEnd:
     What came of publishing a snapshot.
 
     *failed*: how many of its objects are known not to be copied; *missing*: the addresses that are absent at the
-    destination, though nothing failed; *reason*: why its manifest could not be written, in words; *trouble*: a
-    passing reason, so that it has not ended yet.
+    destination, though nothing failed, as in `stores.publishing.Published`; *reason*: why its manifest could not be
+    written, in words; *trouble*: a passing reason, so that it has not ended yet.
     """
 
     state: Ended = Ended.PUBLISHED
@@ -43,7 +44,7 @@ def publish_snapshots(
     source: SnapshotStore,
     destination: SnapshotStore,
     snapshot_ids: Sequence[str],
-    failed: Collection[str] = (),
+    failed: AddressSet | None = None,
 ) -> dict[str, SnapshotEnd]:
     """
     Publish those of *snapshot_ids* at *destination* of which every object is there; say how each ended.
@@ -54,11 +55,11 @@ def publish_snapshots(
     published. May be called again, also at the same time as itself.
     """
     ends: dict[str, SnapshotEnd] = {}
-    if failed:
+    if failed is not None and len(failed):
         for snapshot_id in snapshot_ids:
             try:
                 with source.read_manifest(snapshot_id) as manifest:
-                    blocking = sum(address in failed for address in manifest.objects())
+                    blocking = manifest.addresses().common(failed)
             except StoreError as error:
                 ends[snapshot_id] = _end_by(error)
                 continue

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator import plan as plans
+from orchestrator import plan_file
 from orchestrator.plan import QUESTIONS_PER_OBJECT, Batch, Plan, Planner, SnapshotPlan, pack
+from stores.address_set import AddressSet
 from stores.hashing import digest
 from tests.property.strategies import planned_objects, thorough
 
@@ -43,7 +48,9 @@ def histories(draw: st.DrawFn) -> Snapshots:
 def plan_of(
     snapshots: Snapshots, *, max_objects: int = 3, max_bytes: int = 100, only: set[str] | None = None
 ) -> Plan:
-    planner = Planner(max_objects=max_objects, max_bytes=max_bytes, only=only)
+    planner = Planner(
+        max_objects=max_objects, max_bytes=max_bytes, only=None if only is None else AddressSet(only)
+    )
     for index, objects in enumerate(snapshots):
         planner.add(index, objects)
     return planner.finish()
@@ -62,7 +69,17 @@ def first_to_name(snapshots: Snapshots) -> dict[str, int]:
     return found
 
 
-def everything(plan: Plan) -> object:
+@contextmanager
+def tables_from(objects: int) -> Iterator[None]:
+    """Let planners go on with tables from so many objects on."""
+    usual, plans.MANY = plans.MANY, objects
+    try:
+        yield
+    finally:
+        plans.MANY = usual
+
+
+def everything(plan: Plan) -> tuple[object, ...]:
     """Return all that a plan says."""
     owners = [plan.owner(position) for position in range(plan.objects)]
     return batches_of(plan), plan.groups, plan.snapshots, owners, plan.size_bytes
@@ -390,6 +407,44 @@ def test_a_plan_costs_45_bytes_an_object() -> None:
     many = {digest(b"%d" % number): number for number in range(20_000)}
     found = plan_of([many], max_objects=1000, max_bytes=10**9)
 
-    held = (found._digests, found._sizes, found._owners, found._firsts)
+    held = (found.digests, found.sizes, found.owners, found.firsts)
 
     assert sum(memoryview(part).nbytes for part in held) < 45 * len(many)
+
+
+@thorough
+@given(
+    histories(),
+    max_objects,
+    max_bytes,
+    st.integers(0, 40),
+    st.none() | st.sets(st.sampled_from(ADDRESSES)),
+)
+@example([{A: 1}, {A: 1, B: 7}, {}, {C: 500, A: 2}], 2, 100, 0, None)
+@example([{}], 1, 1, 0, None)
+def test_a_plan_made_in_tables_is_the_same(
+    snapshots: Snapshots, max_objects: int, max_bytes: int, many: int, only: set[str] | None
+) -> None:
+    """From whichever object on, also in the middle of a group."""
+    usual = plan_of(snapshots, max_objects=max_objects, max_bytes=max_bytes, only=only)
+
+    with tables_from(many):
+        in_tables = plan_of(snapshots, max_objects=max_objects, max_bytes=max_bytes, only=only)
+
+    assert everything(in_tables) == everything(usual)
+
+
+@thorough
+@given(histories(), max_objects, max_bytes)
+def test_a_plan_comes_back_from_its_file_as_it_was(
+    snapshots: Snapshots, max_objects: int, max_bytes: int
+) -> None:
+    made = plan_of(snapshots, max_objects=max_objects, max_bytes=max_bytes)
+
+    mapped = plan_file.save("law", "0" * 64, made)
+    loaded = plan_file.load("law", "0" * 64)
+    plan_file.forget("law")
+
+    assert loaded is not None
+    assert everything(mapped) == everything(loaded) == everything(made)
+    assert isinstance(mapped.sizes, memoryview)

@@ -62,7 +62,7 @@ class Fleet:
     def submit(self, *ids: str, **changed: Any) -> None:
         """Begin anew, with a job of other snapshots."""
         self.ledger._redis.flushall()
-        prepare._remembered.clear()
+        prepare.forget("job")
         self.handed_out.clear()
         self.request = self.request.model_copy(update={"snapshots": pack(ids), **changed})
         self.ledger.create(self.request)
@@ -166,7 +166,7 @@ def fleet(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setattr(publish, "hand_out", hand_out)
         monkeypatch.setattr(drive, "look_after", lambda *words, **_: fleet.looks.append(words[-1]))
         yield fleet
-        prepare._remembered.clear()
+        prepare.forget("job")
 
 
 def snapshots(fleet: Fleet, count: int, *, shared: int = 20, own: int = 4) -> list[str]:
@@ -422,7 +422,7 @@ def test_another_orchestrator_plans_the_same(fleet: Fleet) -> None:
     fleet.submit(*ids, window_batches=2)
     fleet.drive()
     while not fleet.status.state.final:
-        prepare._remembered.clear()
+        prepare.forget("job")
         for handed_out in list(fleet.handed_out):
             fleet.copy(handed_out)
         fleet.drive()
@@ -916,7 +916,7 @@ def test_a_source_that_changed_so_that_the_plan_is_lost_ends_the_job_with_that_r
     fleet.submit(*ids)
     fleet.drive()
     (fleet.source / manifest_key(ids[1])).unlink()
-    prepare._remembered.clear()
+    prepare.forget("job")
 
     step_of(fleet, fleet.drive)
 

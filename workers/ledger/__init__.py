@@ -31,7 +31,7 @@ go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 """
 
 from .batches import FAILURES_KEPT, GRACE_S, LEASE_S
-from .jobs import MAX_DRIVES, Ledger, bit, set_bits
+from .jobs import MAX_DRIVES, Ledger, bit, bits, set_bits
 from .keys import PLAN
 from .state import Begun, FailedObject, JobStatus, Standing, State, UnknownJob
 
@@ -49,5 +49,6 @@ __all__ = [
     "State",
     "UnknownJob",
     "bit",
+    "bits",
     "set_bits",
 ]

@@ -172,8 +172,8 @@ class Ledger(BatchLedger):
 
     def unaccounted(self, job_id: str, series: str, batches: range) -> list[int]:
         """Return the numbers of those of *batches* of a series that are not accounted for."""
-        bits = self._bits(done(job_id, series))
-        return [number for number in batches if not bit(bits, number)]
+        found = self._bits(done(job_id, series))
+        return [number for number in batches if not bit(found, number)]
 
     def bitmap(self, job_id: str, part: str) -> bytes:
         """Return a bitmap over the plan's objects: ``copied`` or ``failed``. Bit 0 is the highest of the first byte."""
@@ -299,9 +299,16 @@ def bit(bits: bytes, number: int) -> bool:
     return place < len(bits) and bool(bits[place] & (0x80 >> within))
 
 
-def set_bits(bits: bytes) -> Iterator[int]:
+def bits(found: bytes, numbers: range) -> int:
+    """Return the bits of a bitmap from the first of *numbers* to the last, as one number, the first the highest."""
+    first, end = numbers.start // 8, -(-numbers.stop // 8)
+    whole = int.from_bytes(found[first:end].ljust(end - first, b"\0"))
+    return (whole >> (8 * end - numbers.stop)) & ((1 << len(numbers)) - 1)
+
+
+def set_bits(found: bytes) -> Iterator[int]:
     """Yield the numbers of the bits that are set, rising."""
-    for place, byte in enumerate(bits):
+    for place, byte in enumerate(found):
         if byte:
             for within in range(8):
                 if byte & (0x80 >> within):
