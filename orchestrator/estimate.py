@@ -9,11 +9,12 @@ its own is estimated, and the estimate is called inexact.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from stores.snapshot_store import SnapshotStore
+from stores.address_set import AddressSet
+from stores.snapshot_store import PIECE_ADDRESSES, SnapshotStore
 from workers.describe import size
 from workers.messages import Budget, JobRequest, Price
 
@@ -57,21 +58,23 @@ def survey(
 
 class _Survey:
     """
-    Goes through a plan as the job would.
+    Goes through a plan as the job would, in 64 bytes for each of its objects.
 
     *there* are the addresses that the job would know to be at the destination by then, *held* those that it
-    holds already; both sorted.
+    holds already.
     """
 
     def __init__(
         self, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
     ) -> None:
+        from stores.tables import AddressTable
+
         self._snapshots = snapshots
         self._plan = plan
         self._source = source
         self._destination = destination
-        self._there: list[str] = []
-        self._held: list[str] = []
+        self._there = AddressTable()
+        self._held = AddressTable()
         self.exact = True
         self.to_copy = self.bytes_to_copy = 0
         self.asked: Counter[str] = Counter()
@@ -80,57 +83,66 @@ class _Survey:
 
     def add(self, group: Group) -> None:
         """Go through the batches of *group* and its publishing."""
-        batches = [self._plan.batch(number).objects for number in group.batches]
-        surveys = [(objects, self._destination.survey(objects)) for objects in batches]
-        needed: list[str] = []
-        present: list[str] = []
-        for objects, found in surveys:
+        needed = AddressSet()
+        between = []
+        for number in group.batches:
+            objects = self._plan.batch(number).objects
+            found = self._destination.survey(objects)
+            between.append(found.keys_between)
             absent = set(found.needed)
-            present += (address for address in objects if address not in absent)
-            needed += found.needed
-            for address in found.needed:
-                read, written = self._destination.requests_to_copy(self._source, objects[address])
-                self.read += read
-                self.written += written
-            self.bytes_to_copy += sum(objects[address] for address in found.needed)
-        self.to_copy += len(needed)
-        self._held = sorted([*self._held, *present])
-        self._there = sorted([*self._there, *present])
+            present = [address for address in objects if address not in absent]
+            self._held.update(present)
+            self._there.update(present)
+            needed.update(found.needed)
+            self._count(objects, found.needed)
         strangers = 0
-        for objects, found in surveys:
-            ordered = sorted(objects)
-            unknown = self._strangers(ordered, found.keys_between)
+        for number, keys in zip(group.batches, between, strict=True):
+            ordered = sorted(self._plan.batch(number).objects)
+            unknown = self._strangers(ordered, keys)
             strangers += unknown
-            self._ask(ordered, self._there, unknown)
-        self._there = sorted([*self._there, *needed])
-        self._ask(self._named(group), self._there, strangers)
+            self._ask(ordered, unknown)
+        for piece in needed.chunks(PIECE_ADDRESSES):
+            self._there.update(piece)
+        named = self._named(group)
+        pieces = max(1, -(-len(named) // PIECE_ADDRESSES))
+        for piece in named.chunks(PIECE_ADDRESSES):
+            self._ask(piece, strangers // pieces)
+
+    def _count(self, objects: Mapping[str, int], needed: list[str]) -> None:
+        self.to_copy += len(needed)
+        for address in needed:
+            read, written = self._destination.requests_to_copy(self._source, objects[address])
+            self.read += read
+            self.written += written
+            self.bytes_to_copy += objects[address]
 
     def _strangers(self, ordered: list[str], between: int | None) -> int:
         """Return how many keys a listing showed between *ordered* addresses that the job does not know."""
         if between is None:
             return 0
-        known = bisect_right(self._held, ordered[-1]) - bisect_left(self._held, ordered[0])
-        return max(0, between - known)
+        return max(0, between - self._held.count_between(ordered[0], ordered[-1]))
 
-    def _ask(self, wanted: list[str], there: list[str], strangers: int) -> None:
-        if not wanted:
-            return
+    def _ask(self, wanted: list[str], strangers: int) -> None:
         if not strangers:
+            there = self._there.between(wanted[0], wanted[-1])
             self.asked += self._destination.requests_to_ask_among(wanted, there)
             return
         self.exact = False
-        known = bisect_right(there, wanted[-1]) - bisect_left(there, wanted[0])
+        known = self._there.count_between(wanted[0], wanted[-1])
         self.asked += self._destination.requests_to_ask(len(wanted), known + strangers)
 
-    def _named(self, group: Group) -> list[str]:
-        """Return every address that the manifests of *group* name, sorted."""
+    def _named(self, group: Group) -> AddressSet:
+        """Return every address that the manifests of *group* name."""
+        named = AddressSet()
         if group.asked == len(group.positions):
-            return sorted(self._plan.address(position) for position in group.positions)
-        named: set[str] = set()
+            for number in group.batches:
+                named.update(self._plan.batch(number).objects)
+            return named
         for index in group.snapshots:
             with self._source.read_manifest(self._snapshots.ids[index]) as manifest:
-                named.update(manifest.objects())
-        return sorted(named)
+                for files in manifest.files():
+                    named.update(files.checksums)
+        return named
 
 
 def _requests_and_cost(

@@ -37,11 +37,11 @@ class GatherMany(Gather):
             new = new.chosen(found_in(self._only, new.digests))
         self._seen.add(new.digests)
         self._asked.add(table.chosen(~self._asked.mask(table.digests)).digests)
-        self._parts.append((new, np.full(len(new.digests), index, np.uint32)))
+        self._bring(new, np.full(len(new.digests), index, np.uint32))
         return Added(len(table.digests), table.size_bytes, len(new.digests))
 
     def close(self) -> Brought:
-        (table, owners), *others = self._parts
+        (table, owners), *others = self._parts or [(_table({}), np.empty(0, np.uint32))]
         digests, sizes = table
         if others:
             digests = np.concatenate([part.digests for part, _ in self._parts])
@@ -52,6 +52,11 @@ class GatherMany(Gather):
         self._parts, self._asked = [], DigestTiers()
         return Brought(digests.view(np.uint8).data, sizes.data, owners.data)
 
+    def _bring(self, table: ObjectTable, owners: npt.NDArray[np.uint32]) -> None:
+        # One part alone is handed on as it is, without a copy.
+        if len(owners):
+            self._parts.append((table, owners))
+
     def take_over(
         self, seen: Collection[str], asked: Collection[str], brought: Objects, owners: Mapping[str, int]
     ) -> None:
@@ -60,7 +65,7 @@ class GatherMany(Gather):
         self._asked.add(_sorted(asked))
         table = _table(brought)
         of = np.fromiter((owners[address] for address in sorted(brought)), np.uint32, len(owners))
-        self._parts.append((table, of))
+        self._bring(table, of)
 
 
 def _sorted(addresses: Collection[str]) -> Digests:

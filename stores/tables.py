@@ -12,6 +12,7 @@ starting everything else.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -44,8 +45,8 @@ class ObjectTable(NamedTuple):
     @property
     def size_bytes(self) -> int:
         """The sum of the sizes, which may be more than 64 bits hold."""
-        low, high = self.sizes & np.uint64(0xFFFFFFFF), self.sizes >> np.uint64(32)
-        return int(low.sum()) + (int(high.sum()) << 32)
+        low = int((self.sizes & np.uint64(0xFFFFFFFF)).sum())
+        return low + (int((self.sizes >> np.uint64(32)).sum()) << 32)
 
 
 class ObjectTableBuilder:
@@ -71,7 +72,13 @@ class ObjectTableBuilder:
         records.sort()
         rows = records.view(np.uint8).reshape(-1, _RECORD.itemsize)
         digests = np.ascontiguousarray(rows[:, :32]).view(_DIGEST).ravel()
-        sizes = np.ascontiguousarray(rows[:, 32:]).view(_BIG_ENDIAN).ravel().astype(np.uint64)
+        sizes = np.ascontiguousarray(rows[:, 32:]).view(_BIG_ENDIAN).ravel()
+        # Back to the machine's own order of bytes, in place.
+        sizes = (
+            sizes.byteswap(inplace=True).view(np.uint64)
+            if sys.byteorder == "little"
+            else sizes.view(np.uint64)
+        )
         del records, rows
         self._records = bytearray()
         last = np.ones(len(digests), np.bool_)
@@ -106,6 +113,25 @@ class AddressTable:
         for at in range(0, len(self._bytes), step):
             yield split(self._bytes[at : at + step].hex())
 
+    def between(self, first: str, last: str) -> list[str]:
+        """Return the addresses from *first* to *last*, both included, in order."""
+        begin, end = self._places(first, last)
+        return split(self._bytes[_DIGEST.itemsize * begin : _DIGEST.itemsize * end].hex())
+
+    def count_between(self, first: str, last: str) -> int:
+        """Return how many addresses there are from *first* to *last*."""
+        begin, end = self._places(first, last)
+        return end - begin
+
+    def _places(self, first: str, last: str) -> tuple[int, int]:
+        self._sort()
+        if not self._bytes:
+            return 0, 0
+        table = np.frombuffer(self._bytes, _DIGEST)
+        one, other = to_digests([first, last])
+        begin, end = np.searchsorted(table, one), np.searchsorted(table, other, "right")
+        return int(begin), max(int(begin), int(end))
+
     def mask(self, digests: Digests) -> Mask:
         """Say for each of *digests* whether it is in the set."""
         self._sort()
@@ -119,7 +145,10 @@ class AddressTable:
         if self._sorted or not self._bytes:
             return
         every = np.frombuffer(self._bytes, _DIGEST)
-        every.sort()
+        every[self._distinct :].sort()
+        if self._distinct:
+            # Two runs in order: a stable sort merges them.
+            every.sort(kind="stable")
         first = np.ones(len(every), np.bool_)
         first[1:] = every[1:] != every[:-1]
         if not first.all():

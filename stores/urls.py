@@ -30,10 +30,19 @@ _SECRETS: Final = ("secret", "password", "passwd", "token", "credential", "acces
 _scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 # scheme -> (module, function) that opens a StoreURL of it
-_OPENERS: Final[Mapping[str, tuple[str, str]]] = {
+_OPENERS: Final[dict[str, tuple[str, str]]] = {
     "file": ("stores.backends.file", "FileBackend"),
     "s3": ("stores.backends.s3", "open_s3"),
 }
+
+
+def add_scheme(scheme: str, module: str, function: str) -> None:
+    """
+    Let URLs of a further *scheme* be opened by *function* of *module*, in this process and those forked from it.
+
+    Such a URL is the scheme and an absolute path; *function* is called with the `StoreURL`. May be called again.
+    """
+    _OPENERS[scheme] = module, function
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,8 @@ class StoreURL:
     options: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        if self.scheme == "file":
-            return f"file://{self.location}"
+        if self.location.startswith("/"):
+            return f"{self.scheme}://{self.location}"
         query = f"?{urlencode(self.options)}" if self.options else ""
         path = f"/{self.prefix}" if self.prefix else ""
         return f"{self.scheme}://{self.location}{path}{query}"
@@ -97,14 +106,14 @@ def parse_url(text: str) -> StoreURL:
     if not separator or scheme not in _OPENERS:
         known = ", ".join(f"{name}://" for name in _OPENERS)
         raise InvalidStoreURL("", redact(text), f"is no store URL; use {known} or an absolute path")
-    return _parse_file(text) if scheme == "file" else _parse_s3(text)
+    return _parse_s3(text) if scheme == "s3" else _parse_path(scheme, text)
 
 
-def _parse_file(text: str) -> StoreURL:
-    host, slash, path = text.removeprefix("file://").partition("/")
+def _parse_path(scheme: str, text: str) -> StoreURL:
+    host, slash, path = text.removeprefix(f"{scheme}://").partition("/")
     if host not in ("", "localhost") or not slash:
-        raise InvalidStoreURL("", redact(text), "needs an absolute path, as in file:///srv/store")
-    return StoreURL("file", _directory("/" + path))
+        raise InvalidStoreURL("", redact(text), f"needs an absolute path, as in {scheme}:///srv/store")
+    return StoreURL(scheme, _directory("/" + path))
 
 
 def _directory(path: str) -> str:

@@ -81,6 +81,19 @@ def test_tiers_stay_few() -> None:
     assert len(tiers._tiers) < 12
 
 
+@thorough
+@given(st.lists(some, max_size=5), addresses | odd, addresses | odd)
+def test_a_table_tells_what_lies_between_two_addresses(added: list[list[str]], first: str, last: str) -> None:
+    table = AddressTable()
+    for one in added:
+        table.update(one)
+        table.between(first, last)
+    expected = sorted(address for address in {a for one in added for a in one} if first <= address <= last)
+
+    assert table.between(first, last) == expected
+    assert table.count_between(first, last) == len(expected)
+
+
 def test_what_many_manifests_have_in_common_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stores.tables._ROWS", 50)
     common = [digest(b"%d" % number) for number in range(100)]
