@@ -15,6 +15,39 @@ from tests.servers import S3Server
 # The contracts hold assertions, but are not test modules themselves.
 pytest.register_assert_rewrite("tests.conformance.contract")
 
+# Folders whose tests wait for processes and servers. In a run by several processes they come first, and what
+# takes milliseconds fills the end.
+WAITING = ("integration", "faults", "golden")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (``-n``): the longest first, and together what shares something."""
+    if not hasattr(config, "workerinput"):
+        return
+    items.sort(key=lambda item: item.path.parent.name not in WAITING)
+    for item in items:
+        if group := _shared(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _shared(item: pytest.Item) -> str:
+    """
+    Return the name of what is costly to have in several processes and is shared by *item* and others, or "".
+
+    That is moto, which takes seconds to start and hundreds of MB, and each tree
+    of which snapdir makes a snapshot once a session.
+    """
+    parameters = (
+        item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    )
+    used = {
+        *getattr(item, "fixturenames", ()),
+        *(value for value in parameters.values() if isinstance(value, str)),
+    }
+    if "moto_s3" in used or "moto" in used or getattr(getattr(item, "cls", None), "kind", "") == "moto":
+        return "moto"
+    return str(parameters["snapshot"]) if "snapshot" in parameters else ""
+
 
 @pytest.fixture(scope="session")
 def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
