@@ -34,8 +34,8 @@ def _shared(item: pytest.Item) -> str:
     """
     Return the name of what is costly to have in several processes and is shared by *item* and others, or "".
 
-    That is moto, which takes seconds to start and hundreds of MB, and each tree
-    of which snapdir makes a snapshot once a session.
+    That is moto, which takes seconds to start and hundreds of MB, each tree of
+    which snapdir makes a snapshot once a session, and a store of many objects.
     """
     parameters = (
         item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
@@ -46,6 +46,8 @@ def _shared(item: pytest.Item) -> str:
     }
     if "moto_s3" in used or "moto" in used or getattr(getattr(item, "cls", None), "kind", "") == "moto":
         return "moto"
+    if "large" in used:
+        return "large"
     return str(parameters["snapshot"]) if "snapshot" in parameters else ""
 
 
