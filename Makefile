@@ -21,7 +21,7 @@ demo: runtime ## copy a sample snapshot from one store to another, and look at t
 	@.ci/demo
 
 test: venv ## run the tests
-	python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 test-slow: venv ## run the tests that take minutes
 	python -m pytest -m slow --timeout=1800 $(ARGS)

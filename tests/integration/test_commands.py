@@ -30,9 +30,6 @@ from workers.settings import Settings
 from .forge import Forge
 from .processes import REPOSITORY, Finished, Fleet, environment, finished, program, snapferry, started, until
 
-# They share a fleet.
-pytestmark = pytest.mark.xdist_group("commands")
-
 ABSENT = "5" * 64
 HOSTILE = "./dir/\x1b[2J\x07red"
 PRICES = """
