@@ -10,6 +10,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHON
 # ARGS are handed on: make test ARGS="-k manifest -x"
 ARGS =
+# How many processes share the tests. More than there are cores: most tests wait. JOBS=0 runs all in one process, which
+# starts at once, and in which a debugger can stop.
+JOBS = 4
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -18,7 +21,7 @@ demo: runtime ## copy a sample snapshot from one store to another, and look at t
 	@.ci/demo
 
 test: venv ## run the tests
-	python -m pytest $(ARGS)
+	python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 test-slow: venv ## run the tests that take minutes
 	python -m pytest -m slow --timeout=1800 $(ARGS)

@@ -5,15 +5,57 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from tests import servers
+from tests.golden.trees import TREES
 from tests.servers import S3Server
 
 # The contracts hold assertions, but are not test modules themselves.
 pytest.register_assert_rewrite("tests.conformance.contract")
+
+# Folders whose tests wait for processes and servers. In a run by several processes they come first, and what
+# takes milliseconds fills the end.
+WAITING = ("integration", "faults", "golden")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (``-n``), begin with the longest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name not in WAITING)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadscope``, hand out each test by itself, and what `sharing` names in one piece."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return sharing(nodeid)
+
+    return Sharing(config, log) if config.option.dist == "loadscope" else None
+
+
+def sharing(nodeid: str) -> str:
+    """
+    Return the name of what is costly to have in several processes and is used by a test and others, or its own id.
+
+    That is moto, which takes seconds to start and hundreds of MB, the fleet of
+    the tests of commands, and each tree of which snapdir makes a snapshot.
+    Where a test is not recognised, it starts what it needs a second time.
+    """
+    file, _, name = nodeid.partition("::")
+    if "moto" in nodeid.lower():
+        return "moto"
+    if file.endswith("/test_commands.py"):
+        return "commands"
+    if file.startswith("tests/golden/") and (tree := name.partition("[")[2].removesuffix("]")) in TREES:
+        return tree
+    return nodeid
 
 
 @pytest.fixture(scope="session")

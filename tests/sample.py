@@ -45,8 +45,9 @@ def tree(root: Path) -> dict[str, bytes]:
     found = {}
     for folder, _, names in os.walk(root):
         for name in names:
-            path = Path(folder, name)
-            found[str(path.relative_to(root))] = path.read_bytes()
+            path = os.path.join(folder, name)
+            with open(path, "rb") as file:
+                found[os.path.relpath(path, root)] = file.read()
     return found
 
 

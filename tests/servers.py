@@ -8,6 +8,7 @@ cannot be started fails the test, unless SNAPFERRY_ALLOW_SKIP=1.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,9 +79,19 @@ class S3Server:
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on right now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """
+    Return a loopback port that nothing listens on right now.
+
+    It is not one of those that the system gives to outgoing connections: such a
+    port could be taken before the server begins to listen, and while a server
+    that comes back on its port is away. Drawn by chance, since other processes
+    of the same test run look for ports too.
+    """
+    chance = random.SystemRandom()
+    while True:
+        port = chance.randrange(10_000, 32_768)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def missing(what: str) -> NoReturn:

@@ -19,7 +19,7 @@ MARK = "SNAPFERRY_TEST_MARK"
 REPOSITORY = Path(__file__).parents[2]
 
 
-def until(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], what: str, *, timeout_s: float = 120.0) -> Any:
     """Return the condition's first true value; fail the test after *timeout_s* seconds."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -14,7 +14,8 @@ from stores.hashing import digest
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3Server
 
-from .processes import snapferry
+from .forge import Forge
+from .processes import Finished, snapferry
 
 ABSENT = "5" * 64
 
@@ -26,14 +27,20 @@ def snapshot(tmp_path: Path) -> str:
 
 def run(tmp_path: Path, snapshot: str, **changed: str) -> tuple[int, str]:
     """Run a sync that is right but for *changed*; check the form of its complaint and that nothing was written."""
+    ended = snapferry(*sync(tmp_path, snapshot, **changed), timeout_s=40)
+    assert_complains(tmp_path, ended)
+    return ended.code, ended.err
+
+
+def sync(tmp_path: Path, snapshot: str, **changed: str) -> list[str]:
     options = {"from": str(tmp_path / "a"), "to": str(tmp_path / "b"), "id": snapshot} | changed
-    ended = snapferry(
-        "sync", *(part for name, value in options.items() for part in (f"--{name}", value)), timeout_s=40
-    )
+    return ["sync", *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def assert_complains(tmp_path: Path, ended: Finished) -> None:
     assert ended.out == ""
     assert "Traceback" not in ended.err
     assert not (tmp_path / "b" / ".manifests").exists()
-    return ended.code, ended.err
 
 
 @pytest.mark.parametrize(
@@ -60,15 +67,16 @@ def run(tmp_path: Path, snapshot: str, **changed: str) -> tuple[int, str]:
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_begun(
-    tmp_path: Path, snapshot: str, option: str, value: str, said: str
+    forge: Forge, tmp_path: Path, snapshot: str, option: str, value: str, said: str
 ) -> None:
-    code, err = run(tmp_path, snapshot, **{option: value})
+    ended = forge.run(sync(tmp_path, snapshot, **{option: value}))
 
-    assert code == 2
-    assert err.count("\n") == 1, err
-    assert said in err
-    assert "secret@" not in err
-    assert "=secret" not in err
+    assert_complains(tmp_path, ended)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1, ended.err
+    assert said in ended.err
+    assert "secret@" not in ended.err
+    assert "=secret" not in ended.err
     assert not (tmp_path / "b").exists()
 
 
@@ -118,12 +126,12 @@ A, B = "a" * 64, "b" * 64
     ],
 )
 def test_ids_that_cannot_be_meant_are_one_line_with_the_number_of_theirs(
-    tmp_path: Path, options: list[str], text: str, said: str
+    forge: Forge, tmp_path: Path, options: list[str], text: str, said: str
 ) -> None:
     (tmp_path / "ids").write_bytes(text.encode("latin-1"))
     options = [str(tmp_path / option) if option == "ids" else option for option in options]
 
-    ended = snapferry("sync", "--from", "/a", "--to", str(tmp_path / "b"), *options)
+    ended = forge.run(["sync", "--from", "/a", "--to", str(tmp_path / "b"), *options])
 
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
     assert said in ended.err.replace(f"{tmp_path}/", "")
@@ -147,8 +155,10 @@ def test_ids_that_cannot_be_meant_are_one_line_with_the_number_of_theirs(
         (["--order", "oldest"], "'oldest' is not one of 'newest', 'smallest', 'given'"),
     ],
 )
-def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
-    ended = snapferry("sync", "--from", "/a", "--to", str(tmp_path / "b"), "--all", *options)
+def test_options_that_cannot_be_meant_are_refused(
+    forge: Forge, tmp_path: Path, options: list[str], said: str
+) -> None:
+    ended = forge.run(["sync", "--from", "/a", "--to", str(tmp_path / "b"), "--all", *options])
 
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
     assert said in ended.err

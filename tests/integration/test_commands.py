@@ -8,7 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from workers.ledger import Ledger, State
 from workers.messages import JobRequest, StoreRef
 from workers.settings import Settings
 
+from .forge import Forge
 from .processes import REPOSITORY, Finished, Fleet, environment, finished, program, snapferry, started, until
 
 ABSENT = "5" * 64
@@ -37,40 +38,6 @@ currency = "USD"
 store = "file://"
 egress = 1000.0
 """
-
-
-# Imports everything once and forks for each command: most of a command's time is the importing.
-FORGE = """
-import json, os, sys
-import orchestrator.embedded, orchestrator.jobs, orchestrator.prices, orchestrator.progress
-from orchestrator.cli import main
-for line in sys.stdin:
-    request = json.loads(line)
-    child = os.fork()
-    if not child:
-        for number, path in enumerate([os.devnull, request["out"], request["err"]]):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-        os.environ.update(request["env"])
-        sys.argv[1:] = request["arguments"]
-        main()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Forge:
-    """Runs command lines, each in a process of its own that begins with everything imported."""
-
-    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
-        self._process = process
-        self._out, self._err = folder / "out", folder / "err"
-
-    def run(self, arguments: Sequence[str], env: Mapping[str, str]) -> Finished:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        request = {"arguments": arguments, "env": env, "out": str(self._out), "err": str(self._err)}
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        code = int(self._process.stdout.readline())
-        return Finished(code, self._out.read_text(), self._err.read_text(), "")
 
 
 @dataclass
@@ -90,19 +57,6 @@ class Crew(Fleet):
     def run(self, *arguments: str) -> Finished:
         """Run a command, however it ends."""
         return self.forge.run(arguments, {"SNAPFERRY_BROKER_URL": self.url, **self.env})
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    with subprocess.Popen(
-        [sys.executable, "-c", FORGE],
-        env=environment(),
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield Forge(process, tmp_path_factory.mktemp("forge"))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from .processes import (
     started,
     until,
 )
+from .raw_store import write_snapshots
 
 
 @pytest.fixture
@@ -34,6 +36,22 @@ def temporary(tmp_path: Path) -> Path:
     folder = tmp_path / "tmp"
     folder.mkdir()
     return folder
+
+
+@dataclass(frozen=True)
+class LargeStore:
+    """A store of one snapshot, large enough to be met half copied. Tests read it, and change nothing in it."""
+
+    root: Path
+    id: str
+    tree: dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> LargeStore:
+    root = tmp_path_factory.mktemp("large")
+    (snapshot,) = write_snapshots(root, [random_files(8000)])
+    return LargeStore(root, snapshot, tree(root))
 
 
 def sync(source: Path, destination: Path, snapshot: str, *options: str) -> list[str]:
@@ -202,10 +220,9 @@ def _before(text: str, mark: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sync_stops_cleanly_and_the_next_one_resumes(
-    tmp_path: Path, temporary: Path, number: signal.Signals
+    large: LargeStore, tmp_path: Path, temporary: Path, number: signal.Signals
 ) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(8000))
-    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+    with running_sync(large.root, tmp_path / "b", large.id, temporary) as running:
         wait_until_copying(tmp_path / "b")
 
         running.process.send_signal(number)
@@ -217,15 +234,14 @@ def test_an_interrupted_sync_stops_cleanly_and_the_next_one_resumes(
     assert not (tmp_path / "b" / ".manifests").exists()
     assert [path for path in tree(tmp_path / "b") if ".tmp-" in path] == []
 
-    again = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+    again = snapferry(*sync(large.root, tmp_path / "b", large.id, "--json"))
 
     assert again.document["objects"]["present"] > 0
-    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert large.tree == tree(tmp_path / "b")
 
 
-def test_a_killed_sync_takes_its_fleet_with_it(tmp_path: Path, temporary: Path) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(8000))
-    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+def test_a_killed_sync_takes_its_fleet_with_it(large: LargeStore, tmp_path: Path, temporary: Path) -> None:
+    with running_sync(large.root, tmp_path / "b", large.id, temporary) as running:
         wait_until_copying(tmp_path / "b")
 
         running.process.kill()
@@ -234,31 +250,29 @@ def test_a_killed_sync_takes_its_fleet_with_it(tmp_path: Path, temporary: Path) 
         assert_gone(running, temporary)
     assert_published_means_complete(open_store(str(tmp_path / "b")))
 
-    assert snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot)).code == 0
+    assert snapferry(*sync(large.root, tmp_path / "b", large.id)).code == 0
     leftovers = [path for path in tree(tmp_path / "b") if ".tmp-" in path]
-    assert {p: d for p, d in tree(tmp_path / "b").items() if p not in leftovers} == tree(tmp_path / "a")
+    assert {p: d for p, d in tree(tmp_path / "b").items() if p not in leftovers} == large.tree
 
 
 def test_a_killed_worker_child_costs_its_batch_again_and_nothing_else(
-    tmp_path: Path, temporary: Path
+    large: LargeStore, tmp_path: Path, temporary: Path
 ) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(8000))
-    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+    with running_sync(large.root, tmp_path / "b", large.id, temporary) as running:
         wait_until_copying(tmp_path / "b")
         # The youngest processes of the family are the pool's children.
         os.kill(max(running.family()), signal.SIGKILL)
 
         assert running.process.wait(60) == 0, running.process.stderr and running.process.stderr.read()
     kept = {path: data for path, data in tree(tmp_path / "b").items() if ".tmp-" not in path}
-    assert kept == tree(tmp_path / "a")
+    assert kept == large.tree
 
 
 @pytest.mark.parametrize("part", ["server", "worker", "keeper"])
 def test_a_dead_part_of_the_fleet_ends_the_command_with_a_reason(
-    tmp_path: Path, temporary: Path, part: str
+    large: LargeStore, tmp_path: Path, temporary: Path, part: str
 ) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(8000))
-    with running_sync(tmp_path / "a", tmp_path / "b", snapshot, temporary) as running:
+    with running_sync(large.root, tmp_path / "b", large.id, temporary) as running:
         wait_until_copying(tmp_path / "b")
         owner, keeper, *others = running.family()
         assert owner == running.process.pid

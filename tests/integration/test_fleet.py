@@ -293,10 +293,9 @@ def test_an_unreachable_broker_is_one_line_and_exit_code_2(tmp_path: Path) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-
-    ended = Fleet(f"redis://:pass-word@127.0.0.1:{port}/0", tmp_path).sync(
-        "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot
-    )
+        ended = Fleet(f"redis://:pass-word@127.0.0.1:{port}/0", tmp_path).sync(
+            "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot
+        )
 
     assert ended.code == 2
     assert ended.err.count("\n") == 1

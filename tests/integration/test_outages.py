@@ -40,30 +40,49 @@ def command_for(tmp_path: Path, snapshot: str, *options: str, before: str = "") 
     return [*program(before), "sync", *stores, *options]
 
 
+# An orchestrator that hands out 200 batches, and the next one when Redis is away.
+HALF_HANDED_OUT = """
+import itertools, time
+from pathlib import Path
+import celery.canvas as c
+apply_async, published, folder = c.Signature.apply_async, itertools.count(), Path({folder!r})
+def patched(self, *args, **kwargs):
+    if self.task == "snapferry.copy_batch" and next(published) == 200:
+        (folder / "half").touch()
+        while not (folder / "go on").exists():
+            time.sleep(0.01)
+    return apply_async(self, *args, **kwargs)
+c.Signature.apply_async = patched
+"""
+
+
 def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_nothing(
     tmp_path: Path,
 ) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(2000, size=16))
+    snapshot = make_store(tmp_path / "a", random_files(1000, size=16))
     with own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server:
         # What was delivered and not acknowledged when Redis died comes again after the visibility timeout.
         env = {"SNAPFERRY_BATCH_OBJECTS": "1", "SNAPFERRY_VISIBILITY_TIMEOUT": "10"}
         fleet = Fleet(server.url, tmp_path, env)
         jobs = Jobs(Settings(broker_url=server.url, batch_objects=1, visibility_timeout=10))
-        with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
+        half = HALF_HANDED_OUT.format(folder=str(tmp_path))
+        with fleet.orchestrator(before=half) as orchestrator, fleet.worker() as worker:
             job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+            until((tmp_path / "half").exists, "half of a window is handed out")
             until(lambda: jobs.status(job_id).batches_done > 50, "batches are copied")
             server.kill()
+            (tmp_path / "go on").touch()
             assert "succeeded in" not in orchestrator.logged(), "the plan is not handed out yet"
             time.sleep(OUTAGE_S)
             server.start()
-            status = jobs.wait(job_id, timeout_s=90)
+            status = jobs.wait(job_id, timeout_s=200)
             for role in (orchestrator, worker):
                 # Celery's consumer may break down at such a moment; the command then starts again.
                 assert role.process.poll() is None, role.logged()[-2000:]
 
     assert status.state is State.DONE, status
-    assert (status.copied, status.present, status.failed) == (2001, 0, 0)
-    assert (status.objects_settled, status.bytes_settled) == (2001, 2000 * 16)
+    assert (status.copied, status.present, status.failed) == (1001, 0, 0)
+    assert (status.objects_settled, status.bytes_settled) == (1001, 1000 * 16)
     assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
 
 

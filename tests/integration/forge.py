@@ -1,0 +1,69 @@
+"""Command lines in processes that begin with everything imported: most of a short command's time is the importing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .processes import REPOSITORY, Finished, environment
+
+FORGE = """
+import json, os, sys
+import orchestrator.embedded, orchestrator.jobs, orchestrator.prices, orchestrator.progress
+from orchestrator.cli import main
+for line in sys.stdin:
+    request = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number, path in enumerate([os.devnull, request["out"], request["err"]]):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+        os.environ.update(request["env"])
+        sys.argv[1:] = request["arguments"]
+        main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forge:
+    """Runs command lines, each in a process of its own that is forked from one that has imported everything."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process = process
+        self._out, self._err = folder / "out", folder / "err"
+
+    def run(self, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Finished:
+        """Run a command line to its end, with *env* on top of the environment that `snapferry` gives."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        request = {
+            "arguments": arguments,
+            "env": dict(env or {}),
+            "out": str(self._out),
+            "err": str(self._err),
+        }
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            code = int(self._process.stdout.readline())
+        except BaseException:
+            # The answer to a command that was given up would be taken for that of the next one.
+            self._process.kill()
+            raise
+        return Finished(code, self._out.read_text(), self._err.read_text(), "")
+
+
+@contextmanager
+def forging(folder: Path) -> Iterator[Forge]:
+    """Run a forge that keeps what commands print in *folder*."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORGE],
+        env=environment(),
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield Forge(process, folder)
