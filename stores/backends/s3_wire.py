@@ -11,10 +11,11 @@ answer was read and nothing came behind it.
 from __future__ import annotations
 
 import io
-import re
 import select
 import socket
 import ssl
+import struct
+import time
 from collections.abc import Mapping
 from http.client import HTTPResponse, IncompleteRead
 from typing import Final, NamedTuple
@@ -24,9 +25,11 @@ RECEIVE_BYTES: Final = 16 * 1024
 # The longest answer of a kind that is no object and no listing.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 
-# What decides where an answer ends and whether another can follow.
-_framing = re.compile(rb"\r\n(content-length|transfer-encoding|connection)[ \t]*:[ \t]*([^\r\n]*)")
-_FOLDED: Final = (b"\r\n ", b"\r\n\t")
+# A connection that was used within this time is still there, but for an accident.
+FRESH_S: Final = 1.0
+
+_LENGTH: Final = b"\r\ncontent-length:"
+_FOLD: Final = (b" ", b"\t")
 
 
 class NotConnected(Exception):
@@ -76,16 +79,16 @@ class Wire:
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._idle: list[socket.socket] = []
+        self._idle: list[tuple[socket.socket, float]] = []
 
     def ask(self, request: bytes, *, bodyless: bool = False) -> Head | Full:
         """
         Send *request* and read its answer, a `Head` if that is an ordinary success.
 
         *bodyless*: it asks by HEAD, where an ordinary "there is none" is a `Head`
-        too. Raises `NotConnected`, and `OSError` or
-        `HTTPException` for an answer that does not come or breaks off; whether
-        the server did what was asked is unknown then.
+        too. Raises `NotConnected`, and `OSError` or `HTTPException` for an answer
+        that does not come or breaks off; whether the server did what was asked
+        is unknown then.
         """
         connection = self._take()
         try:
@@ -99,6 +102,9 @@ class Wire:
             head = _read_head(connection, came, end, bodyless)
             if head is None:
                 return self._read(connection, came, bodyless=bodyless)
+        except BlockingIOError:
+            connection.close()
+            raise _silent() from None
         except BaseException:
             connection.close()
             raise
@@ -110,25 +116,30 @@ class Wire:
         try:
             connection.sendall(request)
             return self._read(connection, b"", at_most=None)
+        except BlockingIOError:
+            connection.close()
+            raise _silent() from None
         except BaseException:
             connection.close()
             raise
 
     def give_back(self, connection: socket.socket) -> None:
         """Keep *connection*, all of whose answers were read, for another request."""
-        self._idle.append(connection)
+        self._idle.append((connection, time.monotonic()))
 
     def close(self) -> None:
         """Close the connections that nobody uses. More can be made afterwards."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[0].close()
 
     def _take(self) -> socket.socket:
         while True:
             try:
-                connection = self._idle.pop()
+                connection, used_at = self._idle.pop()
             except IndexError:
                 return self._connect()
+            if time.monotonic() - used_at < FRESH_S:
+                return connection
             # What can be read before anything was asked is the end, or no answer to us.
             poll = select.poll()
             poll.register(connection, select.POLLIN)
@@ -143,7 +154,9 @@ class Wire:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._tls is not None:
                     connection = self._tls.wrap_socket(connection, server_hostname=self._address[0])
-                connection.settimeout(self._read_timeout_s)
+                    connection.settimeout(self._read_timeout_s)
+                else:
+                    _bound_by_kernel(connection, self._read_timeout_s)
             except BaseException:
                 connection.close()
                 raise
@@ -174,20 +187,39 @@ class Wire:
         return full
 
 
+def _silent() -> TimeoutError:
+    return TimeoutError("the server says nothing")
+
+
+def _bound_by_kernel(connection: socket.socket, timeout_s: float) -> None:
+    """
+    Let *connection* wait no longer than *timeout_s*; what waits raises BlockingIOError then.
+
+    Python's own timeouts ask the system twice for each reading and writing.
+    """
+    connection.settimeout(None)
+    whole = int(timeout_s)
+    timeval = struct.pack("ll", whole, int((timeout_s - whole) * 1_000_000))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
+
+
 def _read_head(connection: socket.socket, came: bytes, end: int, bodyless: bool) -> Head | None:
-    head = came[:end].lower()
-    if not head.startswith(b"http/1.1 ") or any(mark in head for mark in _FOLDED):
+    # Searched and not taken apart: this is done for every request, and three headers matter.
+    head = came[: end + 2].lower()
+    at = head.find(_LENGTH)
+    until = head.find(b"\r\n", at + 2)
+    length = head[at + len(_LENGTH) : until].strip()
+    if at < 0 or not length.isdigit() or head.find(_LENGTH, until) >= 0:
         return None
-    framing = _framing.findall(head)
-    said = dict(framing)
-    length, status = said.get(b"content-length", b""), head[9:12]
-    if len(said) != len(framing) or b"transfer-encoding" in said:
+    if head[until + 2 : until + 3] in _FOLD or b"\r\ntransfer-encoding" in head:
         return None
-    if not (length.isdigit() and (status == b"200" or (bodyless and status == b"404"))):
+    status = head[9:12]
+    if head[:9] != b"http/1.1 " or not (status == b"200" or (bodyless and status == b"404")):
         return None
-    goes_on = said.get(b"connection", b"keep-alive") == b"keep-alive"
-    body = came[end + 4 :]
+    goes_on = b"\r\nconnection:" not in head or b"\r\nconnection: keep-alive\r\n" in head
     expected = 0 if bodyless else int(length)
+    body = came[end + 4 :]
     if len(body) > expected:
         # Nothing was asked that this could be the answer to.
         goes_on = False
@@ -241,7 +273,11 @@ class Body:
         self._came = b""
         with memoryview(chunk) as view:
             while at < wanted:
-                got = 0 if self._connection is None else self._connection.recv_into(view[at:])
+                try:
+                    got = 0 if self._connection is None else self._connection.recv_into(view[at:])
+                except BlockingIOError:
+                    self.close()
+                    raise _silent() from None
                 if not got:
                     self.close()
                     raise IncompleteRead(b"", self._length)
