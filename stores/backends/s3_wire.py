@@ -15,7 +15,6 @@ import select
 import socket
 import ssl
 import struct
-import time
 from collections.abc import Mapping
 from http.client import HTTPResponse, IncompleteRead
 from typing import Final, NamedTuple
@@ -24,9 +23,6 @@ from typing import Final, NamedTuple
 RECEIVE_BYTES: Final = 16 * 1024
 # The longest answer of a kind that is no object and no listing.
 MAX_ANSWER_BYTES: Final = 64 * 1024
-
-# A connection that was used within this time is still there, but for an accident.
-FRESH_S: Final = 1.0
 
 _LENGTH: Final = b"\r\ncontent-length:"
 _FOLD: Final = (b" ", b"\t")
@@ -79,7 +75,7 @@ class Wire:
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._idle: list[tuple[socket.socket, float]] = []
+        self._idle: list[socket.socket] = []
 
     def ask(self, request: bytes, *, bodyless: bool = False) -> Head | Full:
         """
@@ -125,27 +121,26 @@ class Wire:
 
     def give_back(self, connection: socket.socket) -> None:
         """Keep *connection*, all of whose answers were read, for another request."""
-        self._idle.append((connection, time.monotonic()))
+        self._idle.append(connection)
 
     def close(self) -> None:
         """Close the connections that nobody uses. More can be made afterwards."""
         while self._idle:
-            self._idle.pop()[0].close()
+            self._idle.pop().close()
 
     def _take(self) -> socket.socket:
-        while True:
+        while self._idle:
             try:
-                connection, used_at = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:
-                return self._connect()
-            if time.monotonic() - used_at < FRESH_S:
-                return connection
+                break
             # What can be read before anything was asked is the end, or no answer to us.
             poll = select.poll()
             poll.register(connection, select.POLLIN)
             if not poll.poll(0):
                 return connection
             connection.close()
+        return self._connect()
 
     def _connect(self) -> socket.socket:
         try:
