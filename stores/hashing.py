@@ -37,7 +37,10 @@ class HashingReader:
 
     def read(self, size: int) -> bytes:
         """Return the next *size* bytes, fewer only at the end; raises what the inner reader raises."""
-        chunk = self._reader.read(size)
+        return self.take(self._reader.read(size))
+
+    def take(self, chunk: bytes) -> bytes:
+        """Count and hash *chunk*, which was read from the inner reader before, and return it."""
         self._hasher.update(chunk)
         self.length += len(chunk)
         if self._on_bytes is not None and chunk:

@@ -14,15 +14,15 @@ absent. A file system that lost power can leave such files behind.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Final, NamedTuple
 
 from .address import MANIFESTS, address_of, manifest_key, object_key, parse_address
 from .address_set import AddressSet
-from .base import Backend, StreamStore, Upload
+from .base import Backend, Reader, StreamStore, Upload
 from .errors import (
     AccessDenied,
     IntegrityError,
@@ -48,6 +48,11 @@ class Staged(NamedTuple):
 
     upload: Upload
     length: int
+
+
+def _first_piece(size_hint: int) -> int:
+    # One byte more than expected: a shorter answer is the end, and saves asking for it.
+    return min(max(size_hint, 0) + 1, CHUNK_BYTES)
 
 
 class ListedManifest(NamedTuple):
@@ -236,7 +241,18 @@ class SnapshotStore(StreamStore):
         Raises `ObjectMissing` and `IntegrityError` for the source, and whatever
         either store raises; nothing became visible then. May be called again.
         """
-        staged = self.stage_object(source, address, size_hint=size_hint, on_bytes=on_bytes)
+        key = object_key(parse_address(address))
+        with self._opened(source, address, key) as opened:
+            want = _first_piece(size_hint)
+            data = opened.read(want)
+            if len(data) < want:
+                # All of it, as of most objects: no upload has to be begun for one write.
+                source._verify(address, digest(data))
+                self._objects.write(key, data)
+                if on_bytes is not None and data:
+                    on_bytes(len(data))
+                return len(data)
+            staged = self._stage(source, address, key, opened, data, size_hint, on_bytes)
         with staged.upload:
             staged.upload.commit()
         return staged.length
@@ -255,29 +271,47 @@ class SnapshotStore(StreamStore):
         The upload must be committed, alone or by `commit_staged`, or aborted.
         """
         key = object_key(parse_address(address))
+        with self._opened(source, address, key) as opened:
+            return self._stage(source, address, key, opened, None, size_hint, on_bytes)
+
+    def _stage(
+        self,
+        source: SnapshotStore,
+        address: str,
+        key: str,
+        opened: Reader,
+        first: bytes | None,
+        size_hint: int,
+        on_bytes: Callable[[int], None] | None,
+    ) -> Staged:
+        """As `stage_object`, from what is open; *first* is the first piece, if that was read already."""
+        reader = HashingReader(opened, on_bytes)
+        upload = self._objects.upload(key, size_hint)
+        try:
+            want = _first_piece(size_hint)
+            while True:
+                chunk = reader.read(want) if first is None else reader.take(first)
+                first = None
+                if chunk:
+                    upload.write(chunk)
+                if len(chunk) < want:
+                    break
+                want = CHUNK_BYTES
+            source._verify(address, reader.hexdigest())
+        except BaseException:
+            upload.abort()
+            raise
+        return Staged(upload, reader.length)
+
+    @contextmanager
+    def _opened(self, source: SnapshotStore, address: str, key: str) -> Iterator[Reader]:
         try:
             with source._objects.open(key) as opened:
-                reader = HashingReader(opened, on_bytes)
-                upload = self._objects.upload(key, size_hint)
-                try:
-                    # One byte more than expected: a shorter answer is the end, and saves asking for it.
-                    want = min(max(size_hint, 0) + 1, CHUNK_BYTES)
-                    while True:
-                        chunk = reader.read(want)
-                        if chunk:
-                            upload.write(chunk)
-                        if len(chunk) < want:
-                            break
-                        want = CHUNK_BYTES
-                    source._verify(address, reader.hexdigest())
-                except BaseException:
-                    upload.abort()
-                    raise
+                yield opened
         except KeyMissing as error:
             if error.store != source.label:
                 raise
             raise source._object_missing(address) from error
-        return Staged(upload, reader.length)
 
     def commit_staged(self, staged: Sequence[Staged]) -> None:
         """

@@ -8,8 +8,8 @@ copying the same object twice files the same bytes under the same address.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -165,7 +165,21 @@ class _Copy:
 
     def one(self, address: str) -> None:
         """Copy an object."""
-        self.group([address], 1)
+        size = self._objects[address]
+        counter = _Counter(self._progress, size)
+        try:
+            length = self._destination.copy_object(
+                self._source,
+                address,
+                size_hint=size,
+                on_bytes=counter.add if size > CHUNK_BYTES else None,
+            )
+        except StoreError as error:
+            self._fail(address, error)
+        else:
+            self.ends[address] = length
+            self._some_copied = True
+        counter.settle()
 
     def group(self, addresses: list[str], flights: int) -> None:
         """Stage objects, *flights* at once, and commit them together."""
@@ -233,24 +247,32 @@ def _in_flight(copy: Callable[[str], None], addresses: list[str], flights: int) 
             copy(address)
         return
     raised: list[BaseException] = []
+    left = iter(addresses)
 
-    def unless_stopped(address: str) -> None:
-        if raised:
-            raise Cancelled
-        try:
-            copy(address)
-        except BaseException as error:
-            raised.append(error)
-            raise
-
-    with ThreadPoolExecutor(flights) as pool:
-        try:
-            list(pool.map(unless_stopped, addresses))
-        except Exception:
-            # The pool raises by the order of addresses; what stopped the rest is what was raised first.
+    def until_stopped() -> None:
+        # Taking the next one from a list's iterator is one step of the interpreter, so no lock is needed.
+        for address in left:
             if raised:
-                raise raised[0] from None
-            raise
+                return
+            try:
+                copy(address)
+            except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+                raised.append(error)
+
+    threads = [threading.Thread(target=until_stopped, name=f"copy-{n}") for n in range(flights)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException as error:
+        raised.append(error)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        raise
+    if raised:
+        raise raised[0]
 
 
 class _Counter:

@@ -8,28 +8,33 @@ and nowhere else. An answer that is not understood is an error, never "absent".
 *read to the end*: a body that stops before its announced length is an error,
 so a connection that was cut never looks like a short object.
 
-This module alone imports boto3. Credentials come from boto3's standard chain
-(environment, profile, role); nothing in here reads, keeps or shows one.
+This module alone makes clients of boto3. Credentials come from boto3's standard
+chain (environment, profile, role); nothing in here reads, keeps or shows one.
 
-Calls are retried inside boto3, 5 attempts in all. What is raised as transient
+What is done for every object, and listings, go by `s3_direct`, in one attempt;
+whatever does not end well there goes on in boto3 as its first attempt. So calls
+are retried inside boto3 alone, 5 attempts in all. What is raised as transient
 has been tried that often; a body that breaks off while it is read has not.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import queue
+import ssl
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import boto3
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.httpsession import where
 from botocore.parsers import ResponseParserError
 from botocore.utils import determine_content_length
 from urllib3.exceptions import HTTPError
@@ -45,12 +50,17 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
-from ..requests import GET, Requests
-from .s3_sent import SentCounter, count_attempt
+from ..requests import GET, HEAD, LIST, PUT, Requests
+from .s3_direct import Direct, Unusual, Ways, authorities
+from .s3_page import page_of
+from .s3_sent import SentCounter, already_made, before_attempt
 from .s3_upload import PARTS_IN_FLIGHT, S3Upload, requests_to_upload
+from .s3_wire import Wire
 
 if TYPE_CHECKING:
     from ..urls import StoreURL
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +134,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "RequestTimeTooSkewed": "this machine's clock is wrong",
 }
 
-_clients: dict[tuple[str | None, str | None, str | None, int], Any] = {}
+_clients: dict[tuple[str | None, str | None, str | None, int], Client] = {}
 _making = threading.Lock()
 
 
@@ -136,9 +146,30 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _client(profile: str | None, region: str | None, endpoint: str | None) -> Any:
+class Client:
+    """What a process has for one set of settings: boto3's client, and the direct ways that it knows of."""
+
+    def __init__(self, boto_client: Any, session: boto3.Session) -> None:
+        # Any: boto3 makes its methods at run time.
+        self.boto: Any = boto_client
+        self.ways = Ways(boto_client, session.get_credentials(), self._dial)
+
+    def _dial(self, address: tuple[str, int], tls: bool) -> Wire:
+        context = None
+        if tls:
+            trusted = authorities(self.boto)
+            context = ssl.create_default_context(cafile=trusted if isinstance(trusted, str) else where())
+        return Wire(address, tls=context, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self.boto.close()
+        self.ways.close()
+
+
+def _client(profile: str | None, region: str | None, endpoint: str | None) -> Client:
     """
-    Return the process's client for these settings. Any: boto3 makes its methods at run time.
+    Return the process's client for these settings.
 
     A client is never used in a forked child: its connections are the parent's.
     It is not dropped there either, since that could wait for a lock that a
@@ -154,7 +185,7 @@ def _client(profile: str | None, region: str | None, endpoint: str | None) -> An
     return found
 
 
-def _make_client(profile: str | None, region: str | None, endpoint: str | None) -> Any:
+def _make_client(profile: str | None, region: str | None, endpoint: str | None) -> Client:
     session = boto3.Session(profile_name=profile, region_name=region)
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -173,9 +204,9 @@ def _make_client(profile: str | None, region: str | None, endpoint: str | None) 
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
     client.meta.events.register_last("before-call.s3", _send_at_once)
-    client.meta.events.register_last("before-send.s3", count_attempt)
+    client.meta.events.register_last("before-send.s3", before_attempt)
     client.meta.events.register_last("before-parameter-build.s3", _take_redirect_for_answer)
-    return client
+    return Client(client, session)
 
 
 def _take_redirect_for_answer(model: Any, context: dict[str, Any], **_: object) -> None:
@@ -278,11 +309,16 @@ class S3Backend(Backend):
     def size(self, key: str) -> int | None:
         try:
             with self._errors(key, missing=KeyMissing):
-                found = self._call("head_object", Key=self._prefix + key)
-                return int(found["ContentLength"])
+                found = self._either(
+                    HEAD,
+                    lambda way: way.size(key),
+                    lambda: int(self._call("head_object", Key=self._prefix + key)["ContentLength"]),
+                )
         except KeyMissing:
+            found = None
+        if found is None:
             self._see_bucket()
-            return None
+        return found
 
     def _see_bucket(self) -> None:
         """
@@ -299,12 +335,23 @@ class S3Backend(Backend):
 
     def open(self, key: str) -> OpenReader:
         with self._errors(key, missing=KeyMissing):
-            answer = self._call("get_object", Key=self._prefix + key)
-        return _BodyReader(self, key, answer["Body"])
+            body: Any = self._either(
+                GET,
+                lambda way: way.get(key),
+                lambda: self._call("get_object", Key=self._prefix + key)["Body"],
+            )
+        return body if isinstance(body, io.BytesIO) else _BodyReader(self, key, body)
 
     def write(self, key: str, data: bytes) -> None:
         with self._errors(key):
-            self._call("put_object", Key=self._prefix + key, Body=data)
+            if len(data) > EXPECT_BYTES:
+                self._call("put_object", Key=self._prefix + key, Body=data)
+            else:
+                self._either(
+                    PUT,
+                    lambda way: way.put(key, data),
+                    lambda: self._call("put_object", Key=self._prefix + key, Body=data) and None,
+                )
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self, key, size_hint)
@@ -316,24 +363,22 @@ class S3Backend(Backend):
         last = request.get("StartAfter", "")
         while True:
             with self._errors(prefix):
-                page = self._call("list_objects_v2", **request)
-                goes_on = page["IsTruncated"]
-                found = [
-                    Listed(entry["Key"], entry["Size"], entry["LastModified"].timestamp())
-                    for entry in page.get("Contents", ())
-                ]
+                page = self._either(
+                    LIST,
+                    lambda way: way.page(request),
+                    lambda: page_of(self._call("list_objects_v2", **request)),
+                )
             self._bucket_seen = True
-            for key, size, modified in found:
+            for key, size, modified in page.found:
                 if key <= last:
                     raise StoreFault(self.label, prefix, f"is not listed in byte order: {key} after {last}")
                 last = key
                 yield Listed(key[len(self._prefix) :], size, modified)
-            if not goes_on:
+            if not page.goes_on:
                 return
-            token = page.get("NextContinuationToken")
-            if not token or token == request.get("ContinuationToken"):
+            if not page.token or page.token == request.get("ContinuationToken"):
                 raise StoreFault(self.label, prefix, "a listing says that it goes on, but not where")
-            request["ContinuationToken"] = token
+            request["ContinuationToken"] = page.token
 
     def delete(self, key: str) -> None:
         try:
@@ -352,6 +397,34 @@ class S3Backend(Backend):
     def requests_sent(self) -> Requests:
         return self._sent.sent()
 
+    def _either(self, operation: str, direct: Callable[[Direct], _T], by_boto: Callable[[], _T]) -> _T:
+        """
+        Do one request by the direct way, or by boto3 where there is none or what came of it was not ordinary.
+
+        boto3 goes on where the direct way ended. Either way what was sent is counted.
+        """
+        try:
+            ways = _client(*self._settings).ways
+        except ValueError as error:
+            raise self._no_url(error) from error
+        place = self._bucket, self._prefix
+        way = ways.to(*place)
+        if way is None:
+            return by_boto()
+        self._sent.add(operation)
+        try:
+            found = direct(way)
+        except Unusual as unusual:
+            outcome, misled = unusual.outcome, unusual.misled
+        else:
+            ways.went_well(*place)
+            return found
+        with nullcontext() if outcome is None else already_made(outcome):
+            found = by_boto()
+        if misled:
+            ways.misled(*place)
+        return found
+
     def _call(self, operation: str, **parameters: object) -> Any:
         """Call the client's *operation* on the bucket; what that sends is counted. The answer is boto3's."""
         with self._sent.counting():
@@ -360,10 +433,13 @@ class S3Backend(Backend):
     @property
     def _client(self) -> Any:
         try:
-            return _client(*self._settings)
+            return _client(*self._settings).boto
         except ValueError as error:
-            # boto3's way to refuse an endpoint or a region that makes no URL.
-            raise InvalidStoreURL(self.label, "", _one_line(error)) from error
+            raise self._no_url(error) from error
+
+    def _no_url(self, error: ValueError) -> StoreError:
+        """Return the error for boto3's way to refuse an endpoint or a region that makes no URL."""
+        return InvalidStoreURL(self.label, "", _one_line(error))
 
     @contextmanager
     def _errors(self, key: str, *, missing: _Kind = StoreFault) -> Iterator[None]:

@@ -3,19 +3,30 @@ How many requests go out, attempt by attempt, for each backend on a shared clien
 
 boto3 announces every attempt in the thread that makes the call, retries and
 redirects as well. A call that a counter surrounds has its attempts counted there.
+
+At the same place boto3 can be told what became of an attempt, in place of
+making it: one that was made without it (`already_made`), or none at all
+(`rehearse`).
 """
 
 from __future__ import annotations
 
+import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from botocore.awsrequest import AWSResponse
+from urllib3 import HTTPResponse
 
 from ..requests import Requests
+from .s3_wire import Full
 
 
 class _Call(threading.local):
     counter: SentCounter | None = None
+    first: Callable[[Any], AWSResponse] | None = None
 
 
 _call = _Call()
@@ -48,7 +59,59 @@ class SentCounter:
             return self._sent.copy()
 
 
-def count_attempt(event_name: str, **_: object) -> None:
-    """Take note of an attempt: boto3 calls this with ``before-send.s3.<operation>`` for each."""
+def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | None:
+    """
+    Take note of an attempt: boto3 calls this with ``before-send.s3.<operation>`` for each.
+
+    What is returned, or raised, is for boto3 the end of the attempt, and nothing is sent.
+    """
+    first, _call.first = _call.first, None
+    if first is not None:
+        return first(request)
     if _call.counter is not None:
         _call.counter.add(event_name.rpartition(".")[2])
+    return None
+
+
+@contextmanager
+def already_made(outcome: Full | Exception) -> Iterator[None]:
+    """
+    Let the next call of this thread in the block take *outcome* for that of its first attempt.
+
+    It is not counted. With a failure or an answer that is not success, boto3
+    does what it does after any first attempt: it follows, waits, asks again or raises.
+    """
+
+    def first(request: Any) -> AWSResponse:
+        if isinstance(outcome, Exception):
+            raise outcome
+        body = HTTPResponse(io.BytesIO(outcome.body), outcome.headers, outcome.status, preload_content=False)
+        return AWSResponse(request.url, outcome.status, outcome.headers, body)
+
+    _call.first = first
+    try:
+        yield
+    finally:
+        _call.first = None
+
+
+class _Rehearsed(Exception):
+    def __init__(self, request: Any) -> None:
+        super().__init__()
+        self.request = request
+
+
+def rehearse(call: Callable[..., Any], **parameters: object) -> Any:
+    """Return the signed request with which *call* of a client would begin. It is not sent, and not counted."""
+
+    def first(request: Any) -> AWSResponse:
+        raise _Rehearsed(request)
+
+    _call.first = first
+    try:
+        call(**parameters)
+    except _Rehearsed as rehearsed:
+        return rehearsed.request
+    finally:
+        _call.first = None
+    raise AssertionError("boto3 sends a request without saying so")

@@ -8,6 +8,7 @@ itself, or say nothing.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -75,8 +76,8 @@ def page(keys: list[str], *, token: str | None = None, truncated: bool | None = 
 
 
 @contextmanager
-def serving() -> Iterator[Stub]:
-    """Run a stub that answers 200 without a body until told otherwise."""
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
+    """Run a stub that answers 200 without a body until told otherwise; over TLS with *tls*."""
     stub = Stub("", lambda _: Answer())
 
     class Handler(BaseHTTPRequestHandler):
@@ -121,7 +122,9 @@ def serving() -> Iterator[Stub]:
             """A client that hangs up is part of many a test."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        stub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        stub.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:

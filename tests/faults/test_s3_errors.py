@@ -565,13 +565,13 @@ class TestReading:
 
     def test_an_abandoned_body_gives_its_connection_back(self, backend: S3Backend, stub: Stub) -> None:
         stub.answer = lambda _: Answer(200, self.BODY)
-        pool = backend._client._endpoint.http_session._manager
 
         for _ in range(5):
             with backend.open(KEY) as reader:
                 assert reader.read(10) == self.BODY[:10]
-            assert reader._body._raw_stream.closed  # type: ignore[attr-defined]
-        assert len(pool.pools) == 1
+                connection = reader._body._connection  # type: ignore[attr-defined]
+                assert connection.fileno() > 0
+            assert connection.fileno() == -1
 
 
 def _answer_partly_when_asked(listener: socket.socket, stack: ExitStack) -> None:

@@ -6,16 +6,14 @@ import errno
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stores.address import object_key
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
-from stores.base import Backend, Capabilities, OpenReader, Upload
+from stores.base import Backend, Capabilities, OpenReader
 from stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreNotFound, StoreUnavailable
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
@@ -132,8 +130,8 @@ class _DeafToWrites(Around):
         super().__init__(inner)
         self._deaf = Unavailable(inner, only(address))
 
-    def upload(self, key: str, size_hint: int) -> Upload:
-        return self._deaf.upload(key, size_hint)
+    def write(self, key: str, data: bytes) -> None:
+        self._deaf.write(key, data)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -166,11 +164,11 @@ def test_a_full_destination_is_not_asked_object_by_object_and_what_is_done_is_co
     class FullAfter(Around):
         asked = 0
 
-        def upload(self, key: str, size_hint: int) -> Upload:
+        def write(self, key: str, data: bytes) -> None:
             self.asked += 1
             if self.asked > 3:
                 raise StoreFull(self.label, key, "no space left")
-            return self.inner.upload(key, size_hint)
+            self.inner.write(key, data)
 
     full = FullAfter(MemoryBackend("destination"))
     source, destination = stores(destination=full)
@@ -241,13 +239,13 @@ def test_a_destination_that_is_gone_fails_the_rest_and_what_was_copied_is_flushe
         lock = threading.Lock()
         asked = 0
 
-        def upload(self, key: str, size_hint: int) -> Upload:
+        def write(self, key: str, data: bytes) -> None:
             with self.lock:
                 self.asked += 1
                 gone = self.asked > 7
             if gone:
                 raise StoreNotFound(self.label, key, "is it mounted here?")
-            return self.inner.upload(key, size_hint)
+            self.inner.write(key, data)
 
     remembers = Remembers(MemoryBackend("destination"))
     gone = GoneAfter(remembers)
@@ -467,25 +465,20 @@ def test_the_concurrency_that_is_asked_for_wins() -> None:
     assert copy_batch(source, destination, SIZES, Counted(), concurrency=2).copied == len(SIZES)
 
 
-def test_what_was_raised_first_is_raised_whichever_object_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_raised_first_is_raised_whichever_object_it_was() -> None:
     """The second object has failed for good when the first, still on its way, comes to its own end."""
-    submitted: queue.Queue[Future[Any]] = queue.Queue()
-
-    class Recording(ThreadPoolExecutor):
-        def submit(self, *args: Any, **kwargs: Any) -> Any:
-            future = super().submit(*args, **kwargs)
-            submitted.put(future)
-            return future
+    failed: queue.Queue[threading.Thread] = queue.Queue()
 
     class FailsFirstAtLast(Around):
         def open(self, key: str) -> OpenReader:
             if key == object_key(SECOND):
+                failed.put(threading.current_thread())
                 raise ZeroDivisionError("the surprise that came first")
-            _own, second = submitted.get(timeout=TIMEOUT_S), submitted.get(timeout=TIMEOUT_S)
-            second.exception(TIMEOUT_S)
+            other = failed.get(timeout=TIMEOUT_S)
+            other.join(TIMEOUT_S)
+            assert not other.is_alive()
             raise RuntimeError("another one, which came later")
 
-    monkeypatch.setattr("workers.transfer.ThreadPoolExecutor", Recording)
     source, destination = stores(source=FailsFirstAtLast(source_backend()))
 
     with pytest.raises(ZeroDivisionError):
@@ -504,7 +497,7 @@ def test_a_surprise_stops_the_batch_and_is_not_taken_for_a_failure(concurrency: 
 
 def test_a_fault_of_the_destination_names_the_destination() -> None:
     class Broken(Around):
-        def upload(self, key: str, size_hint: int) -> Upload:
+        def write(self, key: str, data: bytes) -> None:
             raise StoreFault(self.label, key, "status 418")
 
     source, destination = stores(destination=Broken(MemoryBackend("destination")))

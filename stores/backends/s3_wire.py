@@ -1,0 +1,309 @@
+"""
+One request over one connection, and its answer, with as little as possible in between.
+
+*ordinary or not at all*: an answer is understood here only if it is HTTP/1.1
+of the plainest kind, with one Content-Length. Every other is read by
+`http.client`, or ends as the exception that it is.
+*never the wrong answer*: a connection is used again only when all of its last
+answer was read and nothing came behind it.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+import socket
+import ssl
+import struct
+from collections.abc import Mapping
+from http.client import HTTPResponse, IncompleteRead
+from typing import Final, NamedTuple
+
+# As much as the head of an answer and a small body take.
+RECEIVE_BYTES: Final = 16 * 1024
+# The longest answer of a kind that is no object and no listing.
+MAX_ANSWER_BYTES: Final = 64 * 1024
+
+_LENGTH: Final = b"\r\ncontent-length:"
+_FOLD: Final = (b" ", b"\t")
+
+
+class NotConnected(Exception):
+    """No connection came about; its cause is the error of the system. Nothing was sent."""
+
+
+class Head(NamedTuple):
+    """
+    An ordinary answer up to its body: *length* is the body's, *came* what arrived of it already.
+
+    The rest is on *connection*, which belongs to whoever has this.
+    """
+
+    status: int
+    length: int
+    came: bytes
+    connection: socket.socket
+    goes_on: bool
+    """The server will take another request on the connection."""
+
+
+class Full(NamedTuple):
+    """An answer of any kind, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire:
+    """
+    Connections to one server. Safe to share between threads, not with a forked child.
+
+    *tls* is None for plain HTTP. A connection that stays silent for
+    *read_timeout_s* is given up.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        tls: ssl.SSLContext | None,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+    ) -> None:
+        self._address = address
+        self._tls = tls
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._idle: list[socket.socket] = []
+
+    def ask(self, request: bytes, *, bodyless: bool = False) -> Head | Full:
+        """
+        Send *request* and read its answer, a `Head` if that is an ordinary success.
+
+        *bodyless*: it asks by HEAD, where an ordinary "there is none" is a `Head`
+        too. Raises `NotConnected`, and `OSError` or `HTTPException` for an answer
+        that does not come or breaks off; whether the server did what was asked
+        is unknown then.
+        """
+        connection = self._take()
+        try:
+            connection.sendall(request)
+            came = connection.recv(RECEIVE_BYTES)
+            while (end := came.find(b"\r\n\r\n")) < 0:
+                more = connection.recv(RECEIVE_BYTES) if len(came) < MAX_ANSWER_BYTES else b""
+                if not more:
+                    return self._read(connection, came, bodyless=bodyless)
+                came += more
+            head = _read_head(connection, came, end, bodyless)
+            if head is None:
+                return self._read(connection, came, bodyless=bodyless)
+        except BlockingIOError:
+            connection.close()
+            raise _silent() from None
+        except BaseException:
+            connection.close()
+            raise
+        return head
+
+    def ask_for_all(self, request: bytes) -> Full:
+        """Send *request* and read its answer to the end, however long. Raises as `ask` does."""
+        connection = self._take()
+        try:
+            connection.sendall(request)
+            return self._read(connection, b"", at_most=None)
+        except BlockingIOError:
+            connection.close()
+            raise _silent() from None
+        except BaseException:
+            connection.close()
+            raise
+
+    def give_back(self, connection: socket.socket) -> None:
+        """Keep *connection*, all of whose answers were read, for another request."""
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses. More can be made afterwards."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> socket.socket:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            # What can be read before anything was asked is the end, or no answer to us.
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            if not poll.poll(0):
+                return connection
+            connection.close()
+        return self._connect()
+
+    def _connect(self) -> socket.socket:
+        try:
+            connection = socket.create_connection(self._address, self._connect_timeout_s)
+            try:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls is not None:
+                    connection = self._tls.wrap_socket(connection, server_hostname=self._address[0])
+                    connection.settimeout(self._read_timeout_s)
+                else:
+                    _bound_by_kernel(connection, self._read_timeout_s)
+            except BaseException:
+                connection.close()
+                raise
+        except OSError as error:
+            raise NotConnected from error
+        return connection
+
+    def _read(
+        self,
+        connection: socket.socket,
+        came: bytes,
+        *,
+        bodyless: bool = False,
+        at_most: int | None = MAX_ANSWER_BYTES,
+    ) -> Full:
+        method = "HEAD" if bodyless else None
+        # HTTPResponse asks for no more of a socket than this stand-in has.
+        answer = HTTPResponse(_Resumed(came, connection), method=method)  # type: ignore[arg-type]
+        answer.begin()
+        # Without a size it would not notice that an announced length did not come.
+        whole = at_most is None or (answer.length is not None and answer.length <= at_most)
+        body = answer.read() if whole else answer.read(at_most)
+        full = Full(answer.status, dict(answer.getheaders()), body)
+        if answer.isclosed() and not answer.will_close:
+            self.give_back(connection)
+        else:
+            connection.close()
+        return full
+
+
+def _silent() -> TimeoutError:
+    return TimeoutError("the server says nothing")
+
+
+def _bound_by_kernel(connection: socket.socket, timeout_s: float) -> None:
+    """
+    Let *connection* wait no longer than *timeout_s*; what waits raises BlockingIOError then.
+
+    Python's own timeouts ask the system twice for each reading and writing.
+    """
+    connection.settimeout(None)
+    whole = int(timeout_s)
+    timeval = struct.pack("ll", whole, int((timeout_s - whole) * 1_000_000))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
+
+
+def _read_head(connection: socket.socket, came: bytes, end: int, bodyless: bool) -> Head | None:
+    # Searched and not taken apart: this is done for every request, and three headers matter.
+    head = came[: end + 2].lower()
+    at = head.find(_LENGTH)
+    until = head.find(b"\r\n", at + 2)
+    length = head[at + len(_LENGTH) : until].strip()
+    if at < 0 or not length.isdigit() or head.find(_LENGTH, until) >= 0:
+        return None
+    if head[until + 2 : until + 3] in _FOLD or b"\r\ntransfer-encoding" in head:
+        return None
+    status = head[9:12]
+    if head[:9] != b"http/1.1 " or not (status == b"200" or (bodyless and status == b"404")):
+        return None
+    goes_on = b"\r\nconnection:" not in head or b"\r\nconnection: keep-alive\r\n" in head
+    expected = 0 if bodyless else int(length)
+    body = came[end + 4 :]
+    if len(body) > expected:
+        # Nothing was asked that this could be the answer to.
+        goes_on = False
+        body = body[:expected]
+    return Head(int(status), int(length), body, connection, goes_on)
+
+
+class Body:
+    """
+    The body behind a `Head`, on its way in.
+
+    The connection is given back when the end was read, and closed if this is
+    closed before.
+    """
+
+    def __init__(self, wire: Wire, head: Head) -> None:
+        self._wire = wire
+        self._connection: socket.socket | None = head.connection
+        self._goes_on = head.goes_on
+        self._came = head.came
+        self._length = head.length
+        self._left = head.length
+        self._settle()
+
+    def read(self, size: int) -> bytes:
+        """
+        Return the next *size* bytes, fewer only at the end.
+
+        Raises `IncompleteRead` if the body stops before its announced length,
+        `OSError` if it stalls or is cut; after an error nothing more is to be had.
+        """
+        wanted = min(size, self._left)
+        if len(self._came) >= wanted:
+            chunk, self._came = self._came[:wanted], self._came[wanted:]
+        else:
+            chunk = self._receive(wanted)
+        self._left -= wanted
+        self._settle()
+        return chunk
+
+    def close(self) -> None:
+        """Let go of the connection. May be called again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _receive(self, wanted: int) -> bytes:
+        chunk = bytearray(wanted)
+        at = len(self._came)
+        chunk[:at] = self._came
+        self._came = b""
+        with memoryview(chunk) as view:
+            while at < wanted:
+                try:
+                    got = 0 if self._connection is None else self._connection.recv_into(view[at:])
+                except BlockingIOError:
+                    self.close()
+                    raise _silent() from None
+                if not got:
+                    self.close()
+                    raise IncompleteRead(b"", self._length)
+                at += got
+        return bytes(chunk)
+
+    def _settle(self) -> None:
+        if self._left == len(self._came) and self._connection is not None:
+            if self._goes_on:
+                self._wire.give_back(self._connection)
+                self._connection = None
+            else:
+                self.close()
+
+
+class _Resumed(io.RawIOBase):
+    """What already came from a socket, and then the socket."""
+
+    def __init__(self, came: bytes, connection: socket.socket) -> None:
+        self._came = came
+        self._connection = connection
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self, 4 * RECEIVE_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: memoryview) -> int:  # type: ignore[override]
+        if not self._came:
+            return self._connection.recv_into(into)
+        size = min(len(into), len(self._came))
+        into[:size], self._came = self._came[:size], self._came[size:]
+        return size

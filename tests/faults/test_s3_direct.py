@@ -1,0 +1,526 @@
+"""The way past boto3: that it is taken, that it says what boto3 would say, and that it hands over all that is odd."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from stores.address import object_key
+from stores.backends import s3
+from stores.backends.s3 import S3Backend
+from stores.backends.s3_direct import MAX_MISLED, Direct
+from stores.errors import StoreFault, StoreUnavailable
+from stores.hashing import digest
+from stores.urls import open_backend, parse_url
+from tests.faults.scripted_server import scripted
+from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
+from tests.servers import S3Server
+
+DATA = b"an object"
+KEY = object_key(digest(DATA))
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _environment(s3_environment: dict[str, str]) -> None:
+    """Credentials for everyone, and no settings of the machine's user."""
+
+
+@pytest.fixture(autouse=True)
+def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clients for each test: what they have learnt of a server is theirs."""
+    clients: dict = {}
+    monkeypatch.setattr(s3, "_clients", clients)
+    yield
+    for client in list(clients.values()):
+        client.close()
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with serving() as stub:
+        yield stub
+
+
+@pytest.fixture
+def backend(stub: Stub) -> S3Backend:
+    return S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+
+
+@pytest.fixture
+def by_boto(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The operations that boto3 was called for."""
+    called: list[str] = []
+    call = S3Backend._call
+
+    def noted(self: S3Backend, operation: str, **parameters: object) -> object:
+        called.append(operation)
+        return call(self, operation, **parameters)
+
+    monkeypatch.setattr(S3Backend, "_call", noted)
+    return called
+
+
+def read(backend: S3Backend, key: str = KEY) -> bytes:
+    with backend.open(key) as reader:
+        return reader.read(1_000_000)
+
+
+def good(request: Request) -> Answer:
+    if "list-type" in request.query:
+        return page(["prefix/.objects/k"])
+    return Answer(200, b"" if request.method == "PUT" else DATA)
+
+
+CALLS = {
+    "GET": read,
+    "PUT": lambda backend: backend.write(KEY, DATA),
+    "HEAD": lambda backend: backend.size(KEY),
+    "LIST": lambda backend: list(backend.keys(".objects/")),
+}
+EXPECTED = {"GET": DATA, "PUT": None, "HEAD": len(DATA), "LIST": [(".objects/k", 1, 1714979289.0)]}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_done_for_every_object_goes_past_boto3_and_is_counted(
+    stub: Stub, backend: S3Backend, by_boto: list[str], name: str
+) -> None:
+    stub.answer = good
+
+    for _ in range(3):
+        assert CALLS[name](backend) == EXPECTED[name]
+
+    assert by_boto == []
+    assert len(stub.requests) == 3
+    assert sum(backend.requests_sent.values()) == 3
+
+
+def test_looking_for_the_way_sends_nothing(stub: Stub, backend: S3Backend) -> None:
+    assert isinstance(s3._client(*backend._settings).ways.to("bucket", "prefix/"), Direct)
+
+    assert stub.requests == []
+    assert backend.requests_sent == {}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
+def test_a_passing_fault_is_the_first_of_boto3s_attempts(
+    stub: Stub, backend: S3Backend, name: str, status: int
+) -> None:
+    """Nothing is asked twice for being handed over: there are five attempts in all."""
+    stub.answer = lambda _: error(status, "SlowDown" if status in {503, 429} else "")
+
+    with pytest.raises(StoreUnavailable):
+        CALLS[name](backend)
+
+    assert len(stub.requests) == s3.ATTEMPTS
+    assert sum(backend.requests_sent.values()) == s3.ATTEMPTS
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "fault", [error(503, "SlowDown"), Answer(cut=True, length=10), Answer(no_length=True)]
+)
+def test_after_a_fault_boto3_asks_again_and_the_next_call_goes_past_it(
+    stub: Stub, backend: S3Backend, by_boto: list[str], name: str, fault: Answer
+) -> None:
+    if (name, fault.cut) == ("GET", True):
+        pytest.skip("a body that breaks off while it is read is an error")
+    if fault.no_length and name in {"PUT", "HEAD"}:
+        pytest.skip("boto3 takes it for success, or for an error of its own")
+    stub.answer = lambda request: fault if len(stub.requests) == 1 else good(request)
+
+    assert CALLS[name](backend) == EXPECTED[name]
+    assert len(by_boto) == 1
+    assert CALLS[name](backend) == EXPECTED[name]
+    assert len(by_boto) == 1
+    assert len(stub.requests) == sum(backend.requests_sent.values()) == 3
+
+
+def test_the_wait_that_a_server_asks_for_is_kept(
+    stub: Stub, backend: S3Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("botocore.endpoint.time.sleep", waited.append)
+    busy = error(503, "SlowDown")
+    busy.headers["x-amz-retry-after"] = "1500"
+    busy.headers["Retry-After"] = "1"
+    stub.answer = lambda request: busy if len(stub.requests) == 1 else good(request)
+
+    assert read(backend) == DATA
+
+    assert len(waited) == 1
+
+
+def test_boto3_is_shown_all_of_an_odd_answer(stub: Stub, backend: S3Backend) -> None:
+    stub.answer = lambda _: error(418, "ATeapot", "Short and stout.")
+
+    with pytest.raises(StoreFault, match="GetObject was answered 418 ATeapot: Short and stout"):
+        read(backend)
+    assert len(stub.requests) == 1
+
+
+def test_after_a_redirect_the_way_leads_to_the_region_of_the_bucket(stub: Stub, backend: S3Backend) -> None:
+    elsewhere = error(301, "PermanentRedirect")
+    elsewhere.headers["x-amz-bucket-region"] = "eu-west-3"
+    stub.answer = lambda r: good(r) if "/eu-west-3/s3/" in r.headers["Authorization"] else elsewhere
+
+    assert read(backend) == DATA
+    before = len(stub.requests)
+    assert read(backend) == DATA
+
+    assert len(stub.requests) == before + 1
+
+
+def test_a_way_that_misleads_again_and_again_is_left_to_boto3(
+    stub: Stub, backend: S3Backend, by_boto: list[str]
+) -> None:
+    """As with a server that wants to see what only boto3 sends."""
+    stub.answer = lambda r: good(r) if "amz-sdk-request" in r.headers else error(400, "InvalidRequest")
+    for _ in range(MAX_MISLED):
+        with pytest.raises(StoreFault):
+            read(backend)
+    stub.answer = lambda _: Answer(200, DATA, no_length=True)
+    for _ in range(MAX_MISLED):
+        assert read(backend) == DATA
+    stub.requests.clear()
+
+    assert read(backend) == DATA
+
+    assert len(stub.requests) == 1
+    assert len(by_boto) == 2 * MAX_MISLED + 1
+
+
+def answer(head: bytes, body: bytes = DATA) -> list[bytes | None]:
+    return [OK + head + b"\r\n" + body]
+
+
+LENGTH = b"Content-Length: %d\r\n" % len(DATA)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        answer(LENGTH),
+        answer(b"content-length:%d\r\nConnection: keep-alive\r\n" % len(DATA)),
+        answer(b"X-Folded: a\r\n b\r\n" + LENGTH),
+        answer(b"X-Content-Length: 3\r\n" + LENGTH),
+        answer(b"Content-Length: %d\r\n" % (len(DATA) - 4), DATA[:-4]),
+        [bytes([byte]) for byte in OK + LENGTH + b"\r\n" + DATA],
+        [b"HTTP/1.1 100 Continue\r\n\r\n" + OK + LENGTH + b"\r\n" + DATA],
+        [*answer(b"Connection: close\r\n" + LENGTH), None],
+        [b"HTTP/1.0 200 OK\r\n" + LENGTH + b"\r\n" + DATA, None],
+        [b"HTTP/1.0 200 OK\r\n\r\n" + DATA, None],
+        answer(b"Transfer-Encoding: chunked\r\n", b"4\r\nan o\r\n5\r\nbject\r\n0\r\n\r\n"),
+        answer(b"Transfer-Encoding: chunked\r\n" + LENGTH, b"9\r\nan object\r\n0\r\n\r\n"),
+        answer(LENGTH + LENGTH),
+    ],
+)
+def test_a_body_is_read_right_however_it_is_framed(pieces: list[bytes | None]) -> None:
+    with scripted(pieces) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        for _ in range(2):
+            found = read(backend)
+            assert found in {DATA, DATA[:-4]}
+            assert len(found) == len(DATA) or b"%d" % len(found) in b"".join(filter(None, pieces))
+        assert len(server.requests) == sum(backend.requests_sent.values())
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        answer(b"Content-Length: 9\r\nContent-Length: 5\r\n"),
+        answer(b"Content-Length: nine\r\n"),
+        answer(b"Content-Length: 100\r\n")[:1] + [None],
+        [None],
+        [b"HTTP/1.1 2", None],
+        [b"220 mail.example.org ESMTP\r\n\r\n", None],
+        [b"\x15\x03\x01\x00\x02\x02\x16", None],
+    ],
+    ids=range(7),
+)
+def test_an_answer_that_cannot_be_right_is_never_a_body(
+    monkeypatch: pytest.MonkeyPatch, pieces: list[bytes | None]
+) -> None:
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    with scripted(pieces) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        with pytest.raises((StoreUnavailable, StoreFault)):
+            read(backend)
+
+
+def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one() -> None:
+    with scripted(answer(LENGTH, DATA + OK + b"Content-Length: 4\r\n\r\nevil"), answer(LENGTH)) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        assert [read(backend), read(backend)] == [DATA, DATA]
+        assert server.connections == 2
+
+
+def test_connections_are_used_again_and_those_that_the_server_closed_are_not() -> None:
+    with scripted(answer(LENGTH), answer(LENGTH), [*answer(LENGTH), None], answer(LENGTH)) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        for _ in range(3):
+            assert read(backend) == DATA
+        assert server.connections == 1
+        wire = s3._client(*backend._settings).ways.to("bucket", "")._object_wire
+        (idle,) = wire._idle
+        # Until the end of the connection has arrived here.
+        assert idle.recv(1, __import__("socket").MSG_PEEK) == b""
+        assert read(backend) == DATA
+        assert (server.connections, len(server.requests)) == (2, 4)
+        assert backend.requests_sent == {"GetObject": 4}
+
+
+def test_a_body_in_many_pieces_is_read_in_the_sizes_that_are_asked_for(
+    stub: Stub, backend: S3Backend
+) -> None:
+    body = bytes(range(256)) * 4096
+    stub.answer = lambda _: Answer(200, body)
+    for size in (1000, 65_536, len(body), len(body) + 1):
+        with backend.open(KEY) as reader:
+            pieces = list(iter(lambda size=size: reader.read(size), b""))  # noqa: B023 - read at once
+        assert b"".join(pieces) == body
+        assert {len(piece) for piece in pieces[:-1]} <= {size}
+    assert len(s3._client(*backend._settings).ways.to("bucket", "prefix/")._object_wire._idle) == 1
+
+
+def test_a_silent_server_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    with scripted([], answer(LENGTH)) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        assert read(backend) == DATA
+        assert len(server.requests) == 2
+        assert backend.requests_sent == {"GetObject": 2}
+
+
+def test_a_body_that_stalls_is_unavailable_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    with scripted([OK + b"Content-Length: 100\r\n\r\nhalf"]) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        with pytest.raises(StoreUnavailable, match="the server says nothing"):
+            read(backend)
+
+
+def test_many_threads_share_the_way_and_each_gets_its_own_answer(rclone_memory_s3: S3Server) -> None:
+    url = parse_url(rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "some/prefix"))
+    backend = open_backend(url)
+    objects = {f"k/{n:03}": b"%d" % n * (n * 50) for n in range(200)}
+    wrong: list[str] = []
+    left = iter(objects.items())
+
+    def work() -> None:
+        for key, data in left:
+            backend.write(key, data)
+            with backend.open(key) as reader:
+                if reader.read(len(data) + 1) != data or backend.size(key) != len(data):
+                    wrong.append(key)
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert backend.requests_sent == {"PutObject": 200, "GetObject": 200, "HeadObject": 200}
+
+
+def test_a_forked_child_has_connections_of_its_own(rclone_memory_s3: S3Server) -> None:
+    url = parse_url(rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "p"))
+    backend = open_backend(url)
+    backend.write("k/parent", b"parent")
+
+    process = os.fork()
+    if process == 0:
+        try:
+            for _ in range(20):
+                backend.write("k/child", b"child")
+                assert read(backend, "k/child") == b"child"  # type: ignore[arg-type]
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    for _ in range(20):
+        assert read(backend, "k/parent") == b"parent"  # type: ignore[arg-type]
+    assert os.waitpid(process, 0)[1] == 0
+    assert [found.key for found in backend.keys("k/")] == ["k/child", "k/parent"]
+
+
+ODD_KEYS = [
+    "a b",
+    "a+b",
+    "a%2Fb",
+    "a&b",
+    "a=b",
+    "ü/ж",
+    "q?x#y",
+    "~t",
+    "semi;colon",
+    "comma,$@:!'()*",
+    "<tag>&amp;",
+]
+
+
+@pytest.mark.parametrize("server", ["rclone_memory_s3", "moto_s3"])
+@pytest.mark.parametrize("prefix", ["plain", "odd + prefix/ü%20=&", ""])
+def test_every_server_takes_the_signature_whatever_is_in_a_key(
+    request: pytest.FixtureRequest, by_boto: list[str], server: str, prefix: str
+) -> None:
+    """What strangers filed is listed as boto3 lists it."""
+    s3_server: S3Server = request.getfixturevalue(server)
+    bucket = s3_server.make_bucket()
+    backend = S3Backend(bucket, prefix, endpoint=s3_server.endpoint)
+    keys = [f"x/{name}" for name in ODD_KEYS]
+    for key in keys:
+        backend.write(key, key.encode())
+
+    for key in keys:
+        assert read(backend, key) == key.encode()
+        assert backend.size(key) == len(key.encode())
+    listed = list(backend.keys("x/"))
+    assert by_boto == []
+    found = s3_server.client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/x/" if prefix else "x/")
+    assert [(backend._prefix + key, size, modified) for key, size, modified in listed] == [
+        (entry["Key"], entry["Size"], entry["LastModified"].timestamp()) for entry in found["Contents"]
+    ]
+    assert [one.key for one in listed] == sorted(keys, key=str.encode)
+    assert [one.key for one in backend.keys("x/", start_after=listed[3].key)] == [
+        one.key for one in listed[4:]
+    ]
+
+
+def test_a_session_token_is_signed_along(
+    monkeypatch: pytest.MonkeyPatch, stub: Stub, backend: S3Backend, by_boto: list[str]
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a/token+of=a&session")
+    stub.answer = good
+
+    assert read(backend) == DATA
+
+    assert by_boto == []
+    assert stub.requests[0].headers["X-Amz-Security-Token"] == "a/token+of=a&session"
+    assert ";x-amz-security-token," in stub.requests[0].headers["Authorization"]
+
+
+def test_credentials_that_have_grown_old_are_renewed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stub: Stub, by_boto: list[str]
+) -> None:
+    """Those of a process that are about to expire are asked for again before each request."""
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    answer = {"Version": 1, "SecretAccessKey": "s", "SessionToken": "t", "Expiration": soon.isoformat()}
+    program, count = tmp_path / "program", tmp_path / "count"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, pathlib\ncount = pathlib.Path({str(count)!r})\n"
+        "count.write_text((count.read_text() if count.exists() else '') + 'x')\n"
+        f"print(json.dumps({json.dumps(answer)} | {{'AccessKeyId': 'KEY%d' % len(count.read_text())}}))\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    config = tmp_path / "config"
+    config.write_text(f"[profile renewed]\ncredential_process = {program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    stub.answer = good
+    backend = S3Backend("bucket", endpoint=stub.endpoint, profile="renewed")
+
+    for _ in range(3):
+        assert read(backend) == DATA
+
+    used = [
+        request.headers["Authorization"].split("Credential=")[1].split("/")[0] for request in stub.requests
+    ]
+    assert by_boto == []
+    assert len(set(used)) == 3
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+def test_where_a_proxy_is_set_boto3_does_everything(
+    monkeypatch: pytest.MonkeyPatch, stub: Stub, by_boto: list[str], variable: str
+) -> None:
+    monkeypatch.setenv(variable, stub.endpoint)
+    monkeypatch.setenv("NO_PROXY", "")
+    stub.answer = good
+
+    assert read(S3Backend("bucket", endpoint="http://storage.invalid:9000")) == DATA
+
+    assert by_boto == ["get_object"]
+
+
+def test_where_requests_say_more_than_is_understood_boto3_does_everything(
+    stub: Stub, backend: S3Backend, by_boto: list[str]
+) -> None:
+    def add(request, **_: object) -> None:
+        request.headers["x-amz-request-payer"] = "requester"
+
+    backend._client.meta.events.register_first("before-sign.s3", add)
+    stub.answer = good
+
+    assert read(backend) == DATA
+
+    assert by_boto == ["get_object"]
+    assert stub.requests[0].headers["x-amz-request-payer"] == "requester"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_over_tls_the_same_authorities_are_trusted_as_by_boto3(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_boto: list[str], trusted: bool
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    if trusted:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(tls=context) as stub:
+        stub.answer = good
+        backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+        if trusted:
+            for name, call in CALLS.items():
+                assert call(backend) == EXPECTED[name]
+            assert by_boto == []
+        else:
+            with pytest.raises(StoreFault, match="CERTIFICATE_VERIFY_FAILED"):
+                read(backend)
+            assert stub.requests == []
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 that vouches for itself; return its file and that of its key."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return files
