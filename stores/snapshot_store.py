@@ -226,10 +226,31 @@ class SnapshotStore(StreamStore):
         """
         key = object_key(parse_address(address))
         try:
-            with source._objects.open(key) as opened:
-                reader = HashingReader(opened, on_bytes)
-                upload = self._objects.upload(key, size_hint)
-                try:
+            data = source._objects.fetch(key, size_hint)
+            if data is None or digest(data) != address:
+                # Too large for one go, longer than its advisory size, or corrupt: reading to the end tells.
+                return self._stage_stream(source, address, key, size_hint, on_bytes)
+        except KeyMissing as error:
+            if error.store != source.label:
+                raise
+            raise source._object_missing(address) from error
+        if on_bytes is not None:
+            on_bytes(len(data))
+        return Staged(self._objects.stage(key, data), len(data))
+
+    def _stage_stream(
+        self,
+        source: SnapshotStore,
+        address: str,
+        key: str,
+        size_hint: int,
+        on_bytes: Callable[[int], None] | None,
+    ) -> Staged:
+        with source._objects.open(key) as opened:
+            reader = HashingReader(opened, on_bytes)
+            upload = self._objects.upload(key, size_hint)
+            try:
+                if not upload.take(opened, reader.saw):
                     # One byte more than expected: a shorter answer is the end, and saves asking for it.
                     want = min(max(size_hint, 0) + 1, CHUNK_BYTES)
                     while True:
@@ -239,14 +260,10 @@ class SnapshotStore(StreamStore):
                         if len(chunk) < want:
                             break
                         want = CHUNK_BYTES
-                    source._verify(address, reader.hexdigest())
-                except BaseException:
-                    upload.abort()
-                    raise
-        except KeyMissing as error:
-            if error.store != source.label:
+                source._verify(address, reader.hexdigest())
+            except BaseException:
+                upload.abort()
                 raise
-            raise source._object_missing(address) from error
         return Staged(upload, reader.length)
 
     def commit_staged(self, staged: Sequence[Staged]) -> None:
@@ -256,11 +273,13 @@ class SnapshotStore(StreamStore):
         After an error some of them may be visible, each whole; the others are
         gone. They can be staged again.
         """
+        uploads = [one.upload for one in staged]
         try:
-            self._objects.commit_all([one.upload for one in staged])
-        finally:
-            for one in staged:
-                one.upload.abort()
+            self._objects.commit_all(uploads)
+        except BaseException:
+            for upload in uploads:
+                upload.abort()
+            raise
 
     @property
     def commits_together(self) -> int:
