@@ -17,7 +17,7 @@ ones, whenever a reader looks and whatever kills the writer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -69,6 +69,9 @@ class OpenReader(Reader, Protocol):
     ) -> bool | None: ...
 
 
+Buffer = bytes | memoryview
+
+
 class Upload(ABC):
     """
     Bytes on their way to a key, in no one's sight until `commit`.
@@ -83,6 +86,19 @@ class Upload(ABC):
 
         Raises `StoreError`; the upload can then only be aborted.
         """
+
+    def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
+        """
+        Write everything that *reader* has, by a way of the store's own that beats reading and `write`.
+
+        Neither may have been used yet. False where there is no such way; then
+        nothing was read nor written. *show* is called with each piece of what
+        `commit` makes visible, in order: bytes that are good until it returns.
+
+        Raises `StoreError` of either side, and what *show* raises; the upload
+        can then only be aborted.
+        """
+        return False
 
     @abstractmethod
     def commit(self) -> None:
@@ -151,6 +167,16 @@ class Backend(ABC):
     def open(self, key: str) -> OpenReader:
         """Open what is filed under *key* for reading, in a ``with`` block. Raises `KeyMissing`."""
 
+    def fetch(self, key: str, size_hint: int) -> bytes | None:
+        """
+        Return what is filed under *key*, about *size_hint* bytes, where asking for it all at once is worth it.
+
+        None where it is not: `open` it. What is returned may be cut off at any
+        length, so only bytes that were verified are known to be all. Raises
+        `KeyMissing`.
+        """
+        return None
+
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
         """
@@ -167,6 +193,16 @@ class Backend(ABC):
         *size_hint* is the expected length in bytes; it may be wrong, and only
         steers how the upload is cut into parts.
         """
+
+    def stage(self, key: str, data: bytes) -> Upload:
+        """Return an `upload` to *key* to which all of *data* was written. Raises `StoreError`, leaving no trace."""
+        upload = self.upload(key, len(data))
+        try:
+            upload.write(data)
+        except BaseException:
+            upload.abort()
+            raise
+        return upload
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         """

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from blake3 import blake3
 
-from .base import Reader
+from .base import Buffer, Reader
 
 CHUNK_BYTES = 256 * 1024
 
@@ -37,15 +37,17 @@ class HashingReader:
 
     def read(self, size: int) -> bytes:
         """Return the next *size* bytes, fewer only at the end; raises what the inner reader raises."""
-        return self.take(self._reader.read(size))
+        chunk = self._reader.read(size)
+        if chunk:
+            self.saw(chunk)
+        return chunk
 
-    def take(self, chunk: bytes) -> bytes:
-        """Count and hash *chunk*, which was read from the inner reader before, and return it."""
+    def saw(self, chunk: Buffer) -> None:
+        """Count and hash *chunk*, the next of the stream's bytes that came another way than by `read`."""
         self._hasher.update(chunk)
         self.length += len(chunk)
-        if self._on_bytes is not None and chunk:
+        if self._on_bytes is not None:
             self._on_bytes(len(chunk))
-        return chunk
 
     def hexdigest(self) -> str:
         """Return the address of the bytes read so far."""

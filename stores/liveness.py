@@ -19,11 +19,13 @@ _token = secrets.token_hex(6)
 def _renew_token() -> None:
     global _token
     _token = secrets.token_hex(6)
+    identity.cache_clear()
 
 
 os.register_at_fork(after_in_child=_renew_token)
 
 
+@cache
 def identity() -> str:
     """Return this process's identity, which no other process ever has."""
     return f"{_machine()}-{os.getpid()}-{_token}"

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from .address import MANIFESTS, address_of, manifest_key, object_key, parse_address
 from .address_set import AddressSet
-from .base import Backend, Reader, StreamStore, Upload
+from .base import Backend, StreamStore, Upload
 from .errors import (
     AccessDenied,
     IntegrityError,
@@ -48,11 +48,6 @@ class Staged(NamedTuple):
 
     upload: Upload
     length: int
-
-
-def _first_piece(size_hint: int) -> int:
-    # One byte more than expected: a shorter answer is the end, and saves asking for it.
-    return min(max(size_hint, 0) + 1, CHUNK_BYTES)
 
 
 class ListedManifest(NamedTuple):
@@ -241,18 +236,12 @@ class SnapshotStore(StreamStore):
         Raises `ObjectMissing` and `IntegrityError` for the source, and whatever
         either store raises; nothing became visible then. May be called again.
         """
-        key = object_key(parse_address(address))
-        with self._opened(source, address, key) as opened:
-            want = _first_piece(size_hint)
-            data = opened.read(want)
-            if len(data) < want:
-                # All of it, as of most objects: no upload has to be begun for one write.
-                source._verify(address, digest(data))
-                self._objects.write(key, data)
-                if on_bytes is not None and data:
-                    on_bytes(len(data))
-                return len(data)
-            staged = self._stage(source, address, key, opened, data, size_hint, on_bytes)
+        data = self._fetch(source, address, size_hint, on_bytes)
+        if data is not None:
+            # As of most objects: no upload has to be begun for one write.
+            self._objects.write(object_key(address), data)
+            return len(data)
+        staged = self._stage_stream(source, address, size_hint, on_bytes)
         with staged.upload:
             staged.upload.commit()
         return staged.length
@@ -270,48 +259,62 @@ class SnapshotStore(StreamStore):
 
         The upload must be committed, alone or by `commit_staged`, or aborted.
         """
-        key = object_key(parse_address(address))
-        with self._opened(source, address, key) as opened:
-            return self._stage(source, address, key, opened, None, size_hint, on_bytes)
+        data = self._fetch(source, address, size_hint, on_bytes)
+        if data is None:
+            return self._stage_stream(source, address, size_hint, on_bytes)
+        return Staged(self._objects.stage(object_key(address), data), len(data))
 
-    def _stage(
-        self,
-        source: SnapshotStore,
-        address: str,
-        key: str,
-        opened: Reader,
-        first: bytes | None,
-        size_hint: int,
-        on_bytes: Callable[[int], None] | None,
+    @staticmethod
+    def _fetch(
+        source: SnapshotStore, address: str, size_hint: int, on_bytes: Callable[[int], None] | None
+    ) -> bytes | None:
+        """
+        Return the object if it is had whole in one go and is what it should be.
+
+        None where it is large, longer than its advisory size, or corrupt: reading to the end tells.
+        """
+        key = object_key(parse_address(address))
+        with source._missing_named(address):
+            data = source._objects.fetch(key, size_hint)
+        if data is None or digest(data) != address:
+            return None
+        if on_bytes is not None and data:
+            on_bytes(len(data))
+        return data
+
+    def _stage_stream(
+        self, source: SnapshotStore, address: str, size_hint: int, on_bytes: Callable[[int], None] | None
     ) -> Staged:
-        """As `stage_object`, from what is open; *first* is the first piece, if that was read already."""
-        reader = HashingReader(opened, on_bytes)
-        upload = self._objects.upload(key, size_hint)
-        try:
-            want = _first_piece(size_hint)
-            while True:
-                chunk = reader.read(want) if first is None else reader.take(first)
-                first = None
-                if chunk:
-                    upload.write(chunk)
-                if len(chunk) < want:
-                    break
-                want = CHUNK_BYTES
-            source._verify(address, reader.hexdigest())
-        except BaseException:
-            upload.abort()
-            raise
+        key = object_key(address)
+        with source._missing_named(address), source._objects.open(key) as opened:
+            reader = HashingReader(opened, on_bytes)
+            upload = self._objects.upload(key, size_hint)
+            try:
+                if not upload.take(opened, reader.saw):
+                    # One byte more than expected: a shorter answer is the end, and saves asking for it.
+                    want = min(max(size_hint, 0) + 1, CHUNK_BYTES)
+                    while True:
+                        chunk = reader.read(want)
+                        if chunk:
+                            upload.write(chunk)
+                        if len(chunk) < want:
+                            break
+                        want = CHUNK_BYTES
+                source._verify(address, reader.hexdigest())
+            except BaseException:
+                upload.abort()
+                raise
         return Staged(upload, reader.length)
 
     @contextmanager
-    def _opened(self, source: SnapshotStore, address: str, key: str) -> Iterator[Reader]:
+    def _missing_named(self, address: str) -> Iterator[None]:
+        """Say of an object that this store lacks that it is one."""
         try:
-            with source._objects.open(key) as opened:
-                yield opened
+            yield
         except KeyMissing as error:
-            if error.store != source.label:
+            if error.store != self.label:
                 raise
-            raise source._object_missing(address) from error
+            raise self._object_missing(address) from error
 
     def commit_staged(self, staged: Sequence[Staged]) -> None:
         """
@@ -320,11 +323,13 @@ class SnapshotStore(StreamStore):
         After an error some of them may be visible, each whole; the others are
         gone. They can be staged again.
         """
+        uploads = [one.upload for one in staged]
         try:
-            self._objects.commit_all([one.upload for one in staged])
-        finally:
-            for one in staged:
-                one.upload.abort()
+            self._objects.commit_all(uploads)
+        except BaseException:
+            for upload in uploads:
+                upload.abort()
+            raise
 
     @property
     def commits_together(self) -> int:

@@ -166,40 +166,34 @@ class _Copy:
     def one(self, address: str) -> None:
         """Copy an object."""
         size = self._objects[address]
-        counter = _Counter(self._progress, size)
+        counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
         try:
             length = self._destination.copy_object(
-                self._source,
-                address,
-                size_hint=size,
-                on_bytes=counter.add if size > CHUNK_BYTES else None,
+                self._source, address, size_hint=size, on_bytes=counter.add if counter else None
             )
         except StoreError as error:
             self._fail(address, error)
         else:
             self.ends[address] = length
             self._some_copied = True
-        counter.settle()
+        self._progress.advance(1, counter.left if counter else size)
 
     def group(self, addresses: list[str], flights: int) -> None:
         """Stage objects, *flights* at once, and commit them together."""
-        staged: dict[str, tuple[Staged, _Counter]] = {}
+        staged: dict[str, tuple[Staged, int]] = {}
 
         def stage(address: str) -> None:
             size = self._objects[address]
-            counter = _Counter(self._progress, size)
+            counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
             try:
                 one = self._destination.stage_object(
-                    self._source,
-                    address,
-                    size_hint=size,
-                    on_bytes=counter.add if size > CHUNK_BYTES else None,
+                    self._source, address, size_hint=size, on_bytes=counter.add if counter else None
                 )
             except StoreError as error:
                 self._fail(address, error)
-                counter.settle()
+                self._progress.advance(1, counter.left if counter else size)
             else:
-                staged[address] = one, counter
+                staged[address] = one, counter.left if counter else size
 
         try:
             _in_flight(stage, addresses, flights)
@@ -212,7 +206,10 @@ class _Copy:
             raise
         self._commit(staged)
 
-    def _commit(self, staged: dict[str, tuple[Staged, _Counter]]) -> None:
+    def _commit(self, staged: dict[str, tuple[Staged, int]]) -> None:
+        """Make *staged* visible: address -> object, and how many of its planned bytes are still to be counted."""
+        if not staged:
+            return
         absent: set[str] = set()
         reason: StoreError | None = None
         try:
@@ -221,15 +218,19 @@ class _Copy:
             # Some of a group may be visible all the same; only the destination knows.
             absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
             reason = error
-        # What is visible comes first: a refusal of the others ends the batch.
-        for address in sorted(staged, key=absent.__contains__):
-            one, counter = staged[address]
-            if reason is not None and address in absent:
-                self._fail(address, reason)
-            else:
+        left = 0
+        for address, (one, size) in staged.items():
+            if address not in absent:
                 self.ends[address] = one.length
-                self._some_copied = True
-            counter.settle()
+                left += size
+        # What is visible comes first: a refusal of the others ends the batch.
+        if len(absent) < len(staged):
+            self._some_copied = True
+            self._progress.advance(len(staged) - len(absent), left)
+        if reason is not None:
+            for address in absent:
+                self._fail(address, reason)
+                self._progress.advance(1, staged[address][1])
 
     def _fail(self, address: str, error: StoreError) -> None:
         if error.store == self._destination.label:
@@ -276,16 +277,13 @@ def _in_flight(copy: Callable[[str], None], addresses: list[str], flights: int) 
 
 
 class _Counter:
-    """Count one object's planned bytes, neither more nor less than its advisory size in the end."""
+    """Count one object's bytes as they come; *left* is how many of the planned ones were not counted, never below 0."""
 
     def __init__(self, progress: Progress, size: int) -> None:
         self._progress = progress
-        self._left = size
+        self.left = size
 
     def add(self, size_bytes: int) -> None:
-        counted = min(size_bytes, self._left)
-        self._left -= counted
+        counted = min(size_bytes, self.left)
+        self.left -= counted
         self._progress.advance(0, counted)
-
-    def settle(self) -> None:
-        self._progress.advance(1, self._left)

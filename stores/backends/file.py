@@ -25,13 +25,13 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from types import TracebackType
 from typing import Self
 
-from ..base import Backend, Capabilities, Listed, OpenReader, Upload
+from ..base import Backend, Buffer, Capabilities, Listed, OpenReader, Reader, Upload
 from ..errors import (
     AccessDenied,
     KeyMissing,
@@ -41,10 +41,12 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from ..hashing import CHUNK_BYTES
 from ..liveness import identity, is_dead
+from .file_copy import clone
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -74,6 +76,9 @@ STALE_AFTER_S = 24 * 3600.0
 COMMITS_TOGETHER = 64
 FEW = 4
 
+# Up to this many bytes are read at once, into memory of their own; more go through a buffer that is used again.
+FETCHED_BYTES = 64 * 1024
+
 _numbers = itertools.count()
 
 
@@ -96,6 +101,8 @@ class FileBackend(Backend):
         self._create_root = create
         self._handle: int | None = None
         self._lock = threading.Lock()
+        # Memory that was touched before costs half of what fresh memory does; each copy in flight has one.
+        self._buffers: list[memoryview] = []
 
     def __del__(self) -> None:
         if self._handle is not None:
@@ -170,6 +177,20 @@ class FileBackend(Backend):
         except OSError as error:
             raise self._translate(error, key) from error
 
+    def fetch(self, key: str, size_hint: int) -> bytes | None:
+        if size_hint > FETCHED_BYTES:
+            return None
+        try:
+            descriptor = os.open(key, _READ, dir_fd=self._dir())
+            try:
+                return os.read(descriptor, max(size_hint, 0) + 1)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            raise KeyMissing(self.label, key, "nothing is filed here") from None
+        except OSError as error:
+            raise self._translate(error, key) from error
+
     def write(self, key: str, data: bytes) -> None:
         with self.upload(key, len(data)) as upload:
             upload.write(data)
@@ -177,6 +198,16 @@ class FileBackend(Backend):
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return _FileUpload(self, key)
+
+    def stage(self, key: str, data: bytes) -> Upload:
+        upload = _FileUpload(self, key)
+        try:
+            upload.write(data)
+            upload.close()
+        except BaseException:
+            upload.abort()
+            raise
+        return upload
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         if len(uploads) < FEW:
@@ -235,7 +266,7 @@ class FileBackend(Backend):
     def _create(self, key: str) -> tuple[int, str]:
         """Open a new temporary file beside *key*, making its directories; return it and its name."""
         root = self._dir(create=True)
-        folder = key.rpartition("/")[0]
+        folder = key[: key.rfind("/")]
         temporary = f"{folder}/{_TEMPORARY}{identity()}-{next(_numbers)}"
         if not self._make_folder(root, folder):
             self._sweep(root, folder)
@@ -247,8 +278,9 @@ class FileBackend(Backend):
 
         Parent first: below some millions of objects both are mostly new, and what is above them is not.
         """
-        parent = folder.rpartition("/")[0]
-        if parent:
+        cut = folder.rfind("/")
+        if cut > 0:
+            parent = folder[:cut]
             try:
                 os.mkdir(parent, dir_fd=root)
             except FileExistsError:
@@ -277,6 +309,13 @@ class FileBackend(Backend):
     def _rename(self, temporary: str, key: str) -> None:
         root = self._dir()
         os.rename(temporary, key, src_dir_fd=root, dst_dir_fd=root)
+
+    def _sync(self, temporary: str) -> None:
+        descriptor = os.open(temporary, _READ, dir_fd=self._dir())
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _discard(self, temporary: str) -> None:
         with suppress(OSError):
@@ -342,6 +381,17 @@ class _FileReader:
             raise self._backend._translate(error, self._key) from error
         return b"".join(parts) if len(parts) > 1 else chunk
 
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill *buffer* with the next bytes, or a part of it; return how many, 0 at the end."""
+        try:
+            return os.readv(self._descriptor, [buffer])
+        except OSError as error:
+            raise self._backend._translate(error, self._key) from error
+
+    def clone_to(self, descriptor: int) -> bool:
+        """As `file_copy.clone`."""
+        return clone(self._descriptor, descriptor)
+
     def __enter__(self) -> Self:
         return self
 
@@ -352,6 +402,8 @@ class _FileReader:
 
 
 class _FileUpload(Upload):
+    """A temporary file. *closed* says that its descriptor is, which need not wait for the commit."""
+
     def __init__(self, backend: FileBackend, key: str) -> None:
         self._backend = backend
         self._key = key
@@ -359,17 +411,54 @@ class _FileUpload(Upload):
             self._descriptor, self._temporary = backend._create(key)
         except OSError as error:
             raise backend._translate(error, key) from error
-        self._open = True
+        self._ended = self._closed = False
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Buffer) -> None:
         try:
             _write_all(self._descriptor, chunk)
         except OSError as error:
             raise self._backend._translate(error, self._key) from error
 
+    def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
+        if not isinstance(reader, _FileReader):
+            return False
+        try:
+            cloned = reader.clone_to(self._descriptor)
+        except OSError as error:
+            raise self._backend._translate(error, self._key) from error
+        if cloned:
+            # What is shown is what will be visible, whatever becomes of the source.
+            reader = _FileReader(self._backend, self._key, self._descriptor)
+        buffers = self._backend._buffers
+        try:
+            buffer = buffers.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+        try:
+            while length := reader.read_into(buffer):
+                piece = buffer[:length]
+                show(piece)
+                if not cloned:
+                    self.write(piece)
+        finally:
+            buffers.append(buffer)
+        return True
+
+    def close(self) -> None:
+        """Let go of the descriptor: nothing more is written."""
+        if not self._closed:
+            self._closed = True
+            try:
+                os.close(self._descriptor)
+            except OSError as error:
+                raise self._backend._translate(error, self._key) from error
+
     def commit(self) -> None:
         try:
-            os.fsync(self._descriptor)
+            if self._closed:
+                self._backend._sync(self._temporary)
+            else:
+                os.fsync(self._descriptor)
         except OSError as error:
             raise self._backend._translate(error, self._key) from error
         self.show()
@@ -384,18 +473,20 @@ class _FileUpload(Upload):
             ) from error
         except OSError as error:
             raise self._backend._translate(error, self._key) from error
-        self._open = False
-        os.close(self._descriptor)
+        self._ended = True
+        if not self._closed:
+            self._closed = True
+            os.close(self._descriptor)
 
     def abort(self) -> None:
-        if self._open:
-            self._open = False
-            with suppress(OSError):
-                os.close(self._descriptor)
+        if not self._ended:
+            self._ended = True
+            with suppress(StoreError):
+                self.close()
             self._backend._discard(self._temporary)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: Buffer) -> None:
     written = os.write(descriptor, data)
     while written < len(data):
         written += os.write(descriptor, memoryview(data)[written:])

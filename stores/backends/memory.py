@@ -38,6 +38,10 @@ class MemoryBackend(Backend):
         except KeyError:
             raise KeyMissing(self.label, key, "nothing is filed here") from None
 
+    def fetch(self, key: str, size_hint: int) -> bytes | None:
+        with self.open(key) as reader:
+            return reader.read(-1)
+
     def write(self, key: str, data: bytes) -> None:
         self._modified[key] = time.time()
         self._files[key] = bytes(data)

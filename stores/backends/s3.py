@@ -50,6 +50,7 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from ..hashing import CHUNK_BYTES
 from ..requests import GET, HEAD, LIST, PUT, Requests
 from .s3_direct import Direct, Unusual, Ways, authorities
 from .s3_page import page_of
@@ -341,6 +342,13 @@ class S3Backend(Backend):
                 lambda: self._call("get_object", Key=self._prefix + key)["Body"],
             )
         return body if isinstance(body, io.BytesIO) else _BodyReader(self, key, body)
+
+    def fetch(self, key: str, size_hint: int) -> bytes | None:
+        if size_hint > CHUNK_BYTES:
+            return None
+        with self.open(key) as reader:
+            data = reader.read(CHUNK_BYTES + 1)
+        return data if len(data) <= CHUNK_BYTES else None
 
     def write(self, key: str, data: bytes) -> None:
         with self._errors(key):

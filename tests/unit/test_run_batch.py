@@ -23,6 +23,7 @@ from kombu import pools
 
 from stores.address import object_key
 from stores.backends.file import FileBackend
+from stores.base import Capabilities
 from stores.hashing import digest
 from stores.liveness import identity
 from stores.snapshot_store import SnapshotStore
@@ -782,6 +783,7 @@ def test_progress_is_reported_on_the_way(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(FileBackend, "capabilities", Capabilities(concurrency=1, pages_listings=False))
     seen: list[tuple[int, int]] = []
     progress = Ledger.progress
 
