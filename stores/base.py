@@ -148,8 +148,13 @@ class Backend(ABC):
             return list(pool.map(self.size, keys))
 
     @abstractmethod
-    def open(self, key: str) -> OpenReader:
-        """Open what is filed under *key* for reading, in a ``with`` block. Raises `KeyMissing`."""
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+        """
+        Open what is filed under *key* for reading, in a ``with`` block. Raises `KeyMissing`.
+
+        *size_hint* is the expected length in bytes; it may be wrong, and only
+        steers how the bytes are fetched.
+        """
 
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
@@ -167,6 +172,14 @@ class Backend(ABC):
         *size_hint* is the expected length in bytes; it may be wrong, and only
         steers how the upload is cut into parts.
         """
+
+    def piece_bytes(self, size_hint: int) -> int:
+        """
+        Return how many bytes at once a stream of *size_hint* bytes is best read and written in.
+
+        0 where it does not matter. Other pieces do as well, for more copying.
+        """
+        return 0
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         """

@@ -226,19 +226,20 @@ class SnapshotStore(StreamStore):
         """
         key = object_key(parse_address(address))
         try:
-            with source._objects.open(key) as opened:
+            with source._objects.open(key, size_hint=size_hint) as opened:
                 reader = HashingReader(opened, on_bytes)
                 upload = self._objects.upload(key, size_hint)
                 try:
+                    piece = max(CHUNK_BYTES, *(one._objects.piece_bytes(size_hint) for one in (source, self)))
                     # One byte more than expected: a shorter answer is the end, and saves asking for it.
-                    want = min(max(size_hint, 0) + 1, CHUNK_BYTES)
+                    want = min(max(size_hint, 0) + 1, piece)
                     while True:
                         chunk = reader.read(want)
                         if chunk:
                             upload.write(chunk)
                         if len(chunk) < want:
                             break
-                        want = CHUNK_BYTES
+                        want = piece
                     source._verify(address, reader.hexdigest())
                 except BaseException:
                     upload.abort()

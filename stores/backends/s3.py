@@ -45,7 +45,14 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
-from ..requests import GET, Requests
+from ..requests import Requests
+from .s3_download import (
+    RANGE_BYTES,
+    RANGED_ABOVE_BYTES,
+    RANGES_IN_FLIGHT,
+    open_ranges,
+    requests_to_download,
+)
 from .s3_sent import SentCounter, count_attempt
 from .s3_upload import PARTS_IN_FLIGHT, S3Upload, requests_to_upload
 
@@ -160,8 +167,8 @@ def _make_client(profile: str | None, region: str | None, endpoint: str | None) 
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        # A copy reads and writes at once, and an upload has parts of its own in flight.
-        max_pool_connections=CONCURRENCY * (2 + PARTS_IN_FLIGHT),
+        # A copy reads and writes at once, and large objects have ranges and parts of their own in flight.
+        max_pool_connections=CONCURRENCY * (RANGES_IN_FLIGHT + PARTS_IN_FLIGHT),
         # The CRC trailer that boto3 adds by default is refused by servers that do not know it. Without it
         # botocore signs the SHA-256 of every body, which all servers know and check: the better guard.
         request_checksum_calculation="when_required",
@@ -297,7 +304,9 @@ class S3Backend(Backend):
                 logger.debug("%s: may not be asked for the bucket itself", self.label)
             self._bucket_seen = True
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+        if size_hint > RANGED_ABOVE_BYTES:
+            return open_ranges(self, key)
         with self._errors(key, missing=KeyMissing):
             answer = self._call("get_object", Key=self._prefix + key)
         return _BodyReader(self, key, answer["Body"])
@@ -308,6 +317,9 @@ class S3Backend(Backend):
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self, key, size_hint)
+
+    def piece_bytes(self, size_hint: int) -> int:
+        return RANGE_BYTES if size_hint > RANGED_ABOVE_BYTES else 0
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         request = {"Prefix": self._prefix + prefix}
@@ -343,7 +355,7 @@ class S3Backend(Backend):
             return
 
     def requests_to_read(self, size: int) -> Requests:
-        return Requests({GET: 1})
+        return requests_to_download(size)
 
     def requests_to_write(self, size: int) -> Requests:
         return requests_to_upload(size)
