@@ -173,6 +173,16 @@ class Backend(ABC):
         steers how the upload is cut into parts.
         """
 
+    def abort_unfinished(self, key: str, size_hint: int) -> None:  # noqa: B027 - most stores keep none
+        """
+        Remove what uploads of about *size_hint* bytes to *key* that were never ended have left in the store.
+
+        For a caller who knows that such an upload died. One that still runs is
+        not told from it: it fails as if the store had been unavailable, and
+        leaves nothing. What is visible under *key* is not touched. Never
+        raises: what cannot be removed is logged and stays. May be called again.
+        """
+
     def piece_bytes(self, size_hint: int) -> int:
         """
         Return how many bytes at once a stream of *size_hint* bytes is best read and written in.

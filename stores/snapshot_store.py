@@ -13,7 +13,7 @@ absent. A file system that lost power can leave such files behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -249,6 +249,15 @@ class SnapshotStore(StreamStore):
                 raise
             raise source._object_missing(address) from error
         return Staged(upload, reader.length)
+
+    def abort_unfinished(self, objects: Mapping[str, int]) -> None:
+        """
+        Remove what dead uploads of *objects* (address -> advisory size in bytes) left here, out of sight.
+
+        As `Backend.abort_unfinished`, for each of them.
+        """
+        for address, size in objects.items():
+            self._objects.abort_unfinished(object_key(parse_address(address)), size)
 
     def commit_staged(self, staged: Sequence[Staged]) -> None:
         """

@@ -53,6 +53,7 @@ from .s3_download import (
     open_ranges,
     requests_to_download,
 )
+from .s3_leftovers import abort_uploads
 from .s3_sent import SentCounter, count_attempt
 from .s3_upload import PARTS_IN_FLIGHT, S3Upload, requests_to_upload
 
@@ -317,6 +318,9 @@ class S3Backend(Backend):
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self, key, size_hint)
+
+    def abort_unfinished(self, key: str, size_hint: int) -> None:
+        abort_uploads(self, key, size_hint)
 
     def piece_bytes(self, size_hint: int) -> int:
         return RANGE_BYTES if size_hint > RANGED_ABOVE_BYTES else 0

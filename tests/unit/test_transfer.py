@@ -289,7 +289,7 @@ def test_a_source_that_says_so_of_itself_fails_every_object_for_its_own_reason(
     class Says(Around):
         asked = 0
 
-        def open(self, key: str) -> OpenReader:
+        def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
             self.asked += 1
             raise error(self.label, key, f"no {self.asked}")
 
@@ -343,10 +343,10 @@ def test_objects_of_a_group_that_are_visible_in_spite_of_an_error_count_as_copie
 
 def test_a_source_that_refuses_an_object_fails_that_object_alone() -> None:
     class Refuses(Around):
-        def open(self, key: str) -> OpenReader:
+        def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
             if key == object_key(FIRST):
                 raise AccessDenied(self.label, key, "no permission")
-            return self.inner.open(key)
+            return self.inner.open(key, size_hint=size_hint)
 
     source, destination = stores(source=Refuses(source_backend()))
 
@@ -446,9 +446,9 @@ class _Rendezvous(Around):
         self.capabilities = Capabilities(concurrency=parties, pages_listings=False)
         self._barrier = threading.Barrier(parties, timeout=TIMEOUT_S)
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         self._barrier.wait()
-        return self.inner.open(key)
+        return self.inner.open(key, size_hint=size_hint)
 
 
 def test_as_many_objects_are_in_flight_as_the_slower_store_asks_for() -> None:
@@ -478,7 +478,7 @@ def test_what_was_raised_first_is_raised_whichever_object_it_was(monkeypatch: py
             return future
 
     class FailsFirstAtLast(Around):
-        def open(self, key: str) -> OpenReader:
+        def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
             if key == object_key(SECOND):
                 raise ZeroDivisionError("the surprise that came first")
             _own, second = submitted.get(timeout=TIMEOUT_S), submitted.get(timeout=TIMEOUT_S)
