@@ -522,3 +522,23 @@ def test_a_batch_of_nothing_does_nothing() -> None:
     outcome = copy_batch(source, destination, {}, Counted())
 
     assert (outcome.copied, outcome.present, outcome.failures, remembers.calls) == (0, 0, [], [])
+
+
+@pytest.mark.parametrize("begun_before", [False, True])
+def test_what_dead_uploads_left_is_removed_before_the_first_write_of_a_batch_that_was_begun_before(
+    begun_before: bool,
+) -> None:
+    class Cleans(Remembers):
+        def abort_unfinished(self, key: str, size_hint: int) -> None:
+            self.calls.append(("abort unfinished", key))
+
+    cleans = Cleans(MemoryBackend("destination"))
+    source, destination = stores(destination=cleans)
+    destination.put_object(FIRST, OBJECTS[FIRST])
+    cleans.calls.clear()
+
+    copy_batch(source, destination, SIZES, Counted(), begun_before=begun_before)
+
+    first = [("abort unfinished", object_key(address)) for address in SIZES] if begun_before else []
+    assert cleans.calls[: len(first)] == first
+    assert {what for what, _ in cleans.calls[len(first) :]} == {"write", "flush"}
