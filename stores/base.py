@@ -164,8 +164,13 @@ class Backend(ABC):
             return list(pool.map(self.size, keys))
 
     @abstractmethod
-    def open(self, key: str) -> OpenReader:
-        """Open what is filed under *key* for reading, in a ``with`` block. Raises `KeyMissing`."""
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+        """
+        Open what is filed under *key* for reading, in a ``with`` block. Raises `KeyMissing`.
+
+        *size_hint* is the expected length in bytes; it may be wrong, and only
+        steers how the bytes are fetched.
+        """
 
     def fetch(self, key: str, size_hint: int) -> bytes | None:
         """
@@ -203,6 +208,24 @@ class Backend(ABC):
             upload.abort()
             raise
         return upload
+
+    def abort_unfinished(self, key: str, size_hint: int) -> None:  # noqa: B027 - most stores keep none
+        """
+        Remove what uploads of about *size_hint* bytes to *key* that were never ended have left in the store.
+
+        For a caller who knows that such an upload died. One that still runs is
+        not told from it: it fails as if the store had been unavailable, and
+        leaves nothing. What is visible under *key* is not touched. Never
+        raises: what cannot be removed is logged and stays. May be called again.
+        """
+
+    def piece_bytes(self, size_hint: int) -> int:
+        """
+        Return how many bytes at once a stream of *size_hint* bytes is best read and written in.
+
+        0 where it does not matter. Other pieces do as well, for more copying.
+        """
+        return 0
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         """

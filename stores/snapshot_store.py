@@ -14,7 +14,7 @@ absent. A file system that lost power can leave such files behind.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -286,20 +286,21 @@ class SnapshotStore(StreamStore):
         self, source: SnapshotStore, address: str, size_hint: int, on_bytes: Callable[[int], None] | None
     ) -> Staged:
         key = object_key(address)
-        with source._missing_named(address), source._objects.open(key) as opened:
+        with source._missing_named(address), source._objects.open(key, size_hint=size_hint) as opened:
             reader = HashingReader(opened, on_bytes)
             upload = self._objects.upload(key, size_hint)
             try:
                 if not upload.take(opened, reader.saw):
+                    piece = max(CHUNK_BYTES, *(one._objects.piece_bytes(size_hint) for one in (source, self)))
                     # One byte more than expected: a shorter answer is the end, and saves asking for it.
-                    want = min(max(size_hint, 0) + 1, CHUNK_BYTES)
+                    want = min(max(size_hint, 0) + 1, piece)
                     while True:
                         chunk = reader.read(want)
                         if chunk:
                             upload.write(chunk)
                         if len(chunk) < want:
                             break
-                        want = CHUNK_BYTES
+                        want = piece
                 source._verify(address, reader.hexdigest())
             except BaseException:
                 upload.abort()
@@ -315,6 +316,15 @@ class SnapshotStore(StreamStore):
             if error.store != self.label:
                 raise
             raise self._object_missing(address) from error
+
+    def abort_unfinished(self, objects: Mapping[str, int]) -> None:
+        """
+        Remove what dead uploads of *objects* (address -> advisory size in bytes) left here, out of sight.
+
+        As `Backend.abort_unfinished`, for each of them.
+        """
+        for address, size in objects.items():
+            self._objects.abort_unfinished(object_key(parse_address(address)), size)
 
     def commit_staged(self, staged: Sequence[Staged]) -> None:
         """

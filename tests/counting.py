@@ -78,6 +78,7 @@ def operation_of(method: str, path: str) -> str:
         ("HEAD", "", True): "HeadObject",
         ("GET", "", True): "GetObject",
         ("GET", "list-type", False): "ListObjectsV2",
+        ("GET", "uploads", False): "ListMultipartUploads",
         ("PUT", "", True): "PutObject",
         ("POST", "uploads", True): "CreateMultipartUpload",
         ("PUT", "partNumber", True): "UploadPart",

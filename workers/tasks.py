@@ -103,7 +103,7 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         return describe_outcome(outcome, 0.0)
     pause = 0
     try:
-        outcome, seconds = _run(batch, ledger, holder)
+        outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
         if outcome.transient_failures and task.request.retries < MAX_RETRIES:
             pause = RETRY_BASE_S * 2**task.request.retries
             first = next(failure for failure in outcome.failures if failure.transient)
@@ -119,11 +119,13 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
     return describe_outcome(outcome, seconds)
 
 
-def _run(batch: BatchMessage, ledger: Ledger, holder: str) -> tuple[BatchOutcome, float]:
+def _run(
+    batch: BatchMessage, ledger: Ledger, holder: str, *, begun_before: bool
+) -> tuple[BatchOutcome, float]:
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
     started = time.monotonic()
     with _Report(batch, ledger, holder) as report:
-        outcome = _copy(batch, report)
+        outcome = _copy(batch, report, begun_before=begun_before)
     return outcome, time.monotonic() - started
 
 
@@ -155,14 +157,16 @@ def _whose(message: object) -> tuple[str, str]:
     return str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
 
 
-def _copy(batch: BatchMessage, report: _Report) -> BatchOutcome:
+def _copy(batch: BatchMessage, report: _Report, *, begun_before: bool) -> BatchOutcome:
     objects = batch.objects()
     try:
         # Without create: where a mount is missing on this worker, nothing must be made in its place.
         source, destination = (
             open_store(ref.url, ref.objects_url, create=False) for ref in (batch.source, batch.destination)
         )
-        return copy_batch(source, destination, objects, report, concurrency=batch.concurrency)
+        return copy_batch(
+            source, destination, objects, report, concurrency=batch.concurrency, begun_before=begun_before
+        )
     except StoreError as error:
         return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
 

@@ -91,9 +91,13 @@ def copy_batch(
     progress: Progress,
     *,
     concurrency: int | None = None,
+    begun_before: bool = False,
 ) -> BatchOutcome:
     """
     Bring *objects* (address -> advisory size in bytes) to *destination*, those that are not there yet.
+
+    *begun_before*: an earlier run of this batch was not heard of again. What
+    its uploads left at the destination, out of sight, is removed first.
 
     One object that fails stops no other. A destination that is full, gone, or
     denies everything is not asked object by object: all that is left fails for
@@ -106,6 +110,8 @@ def copy_batch(
     needed = destination.objects_needed(objects)
     outcome.present = len(objects) - len(needed)
     outcome.needed_bytes = sum(objects[address] for address in needed)
+    if begun_before:
+        destination.abort_unfinished(objects)
     progress.begin(needed)
     progress.advance(outcome.present, sum(objects.values()) - outcome.needed_bytes)
 

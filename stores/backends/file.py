@@ -169,7 +169,7 @@ class FileBackend(Backend):
             raise self._translate(error, folder) from error
         return True
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         try:
             return _FileReader(self, key, os.open(key, _READ, dir_fd=self._dir()))
         except FileNotFoundError:

@@ -32,7 +32,7 @@ class MemoryBackend(Backend):
         data = self._files.get(key)
         return None if data is None else len(data)
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         try:
             return io.BytesIO(self._files[key])
         except KeyError:

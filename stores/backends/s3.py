@@ -53,6 +53,14 @@ from ..errors import (
 from ..hashing import CHUNK_BYTES
 from ..requests import GET, HEAD, LIST, PUT, Requests
 from .s3_direct import Direct, Unusual, Ways, authorities
+from .s3_download import (
+    RANGE_BYTES,
+    RANGED_ABOVE_BYTES,
+    RANGES_IN_FLIGHT,
+    open_ranges,
+    requests_to_download,
+)
+from .s3_leftovers import abort_uploads
 from .s3_page import page_of
 from .s3_sent import SentCounter, already_made, before_attempt
 from .s3_upload import PARTS_IN_FLIGHT, S3Upload, requests_to_upload
@@ -192,8 +200,8 @@ def _make_client(profile: str | None, region: str | None, endpoint: str | None) 
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        # A copy reads and writes at once, and an upload has parts of its own in flight.
-        max_pool_connections=CONCURRENCY * (2 + PARTS_IN_FLIGHT),
+        # A copy reads and writes at once, and large objects have ranges and parts of their own in flight.
+        max_pool_connections=CONCURRENCY * (RANGES_IN_FLIGHT + PARTS_IN_FLIGHT),
         # The CRC trailer that boto3 adds by default is refused by servers that do not know it. Without it
         # botocore signs the SHA-256 of every body, which all servers know and check: the better guard.
         request_checksum_calculation="when_required",
@@ -334,7 +342,9 @@ class S3Backend(Backend):
                 logger.debug("%s: may not be asked for the bucket itself", self.label)
             self._bucket_seen = True
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+        if size_hint > RANGED_ABOVE_BYTES:
+            return open_ranges(self, key)
         with self._errors(key, missing=KeyMissing):
             body: Any = self._either(
                 GET,
@@ -363,6 +373,12 @@ class S3Backend(Backend):
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self, key, size_hint)
+
+    def abort_unfinished(self, key: str, size_hint: int) -> None:
+        abort_uploads(self, key, size_hint)
+
+    def piece_bytes(self, size_hint: int) -> int:
+        return RANGE_BYTES if size_hint > RANGED_ABOVE_BYTES else 0
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         request = {"Prefix": self._prefix + prefix}
@@ -396,7 +412,7 @@ class S3Backend(Backend):
             return
 
     def requests_to_read(self, size: int) -> Requests:
-        return Requests({GET: 1})
+        return requests_to_download(size)
 
     def requests_to_write(self, size: int) -> Requests:
         return requests_to_upload(size)

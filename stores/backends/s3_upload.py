@@ -2,8 +2,9 @@
 How a stream becomes an object in a bucket: in one request, or in parts.
 
 *whole or not at all*: nothing shows before `commit`. *bounded*: an upload holds
-one part that fills and up to two that are on their way; `part_sizes` says how
-large a part can be.
+one part that is whole or fills, and those that are on their way, which are up to
+`PARTS_IN_FLIGHT` of 64 MiB together, and one that is larger; `part_sizes` says
+how large a part can be.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 MIB: Final = 1024 * 1024
 MIN_PART_BYTES: Final = 8 * MIB
-PARTS_IN_FLIGHT: Final = 2
+PARTS_IN_FLIGHT: Final = 4
+MAX_IN_FLIGHT_BYTES: Final = 64 * MIB
 
 # The limits of S3. Half of the part numbers are planned for, the rest is for a stream that outgrows its hint.
 MAX_PARTS: Final = 10_000
@@ -67,7 +69,8 @@ class S3Upload(Upload):
     """
     One PutObject for a stream that ends within its first part, a multipart upload for a longer one.
 
-    Up to `PARTS_IN_FLIGHT` parts are sent while the next one fills.
+    Up to `PARTS_IN_FLIGHT` parts are sent while the next one fills. A piece
+    that is as long as a part becomes the part, without being copied.
     """
 
     def __init__(self, backend: S3Backend, key: str, size_hint: int) -> None:
@@ -77,28 +80,38 @@ class S3Upload(Upload):
         self._sizes = part_sizes(size_hint)
         self._part_bytes = next(self._sizes)
         self._buffer = bytearray()
+        self._whole: bytes | bytearray | None = None
         self._id: str | None = None
         self._sender: ThreadPoolExecutor | None = None
-        self._in_flight: deque[Future[dict[str, Any]]] = deque()
+        self._in_flight: deque[tuple[int, Future[dict[str, Any]]]] = deque()
         self._sent: list[dict[str, Any]] = []
 
     def write(self, chunk: bytes) -> None:
-        self._buffer += chunk
-        # The last byte stays here, so that the last part is never empty.
-        while len(self._buffer) > self._part_bytes:
-            rest = self._buffer[self._part_bytes :]
-            del self._buffer[self._part_bytes :]
-            self._send(self._buffer)
-            self._buffer = rest
+        rest = memoryview(chunk)
+        while rest:
+            # A whole part stays here until something follows it, so that the last part is never empty.
+            if self._whole is not None:
+                whole, self._whole = self._whole, None
+                self._send(whole)
+            if not self._buffer and len(rest) == len(chunk) == self._part_bytes:
+                self._whole, rest = chunk, rest[:0]
+            else:
+                room = self._part_bytes - len(self._buffer)
+                self._buffer += rest[:room]
+                rest = rest[room:]
+                if len(self._buffer) < self._part_bytes:
+                    return
+                self._whole, self._buffer = self._buffer, bytearray()
             self._part_bytes = next(self._sizes)
 
     def commit(self) -> None:
         backend = self._backend
+        last = self._buffer if self._whole is None else self._whole
+        self._buffer, self._whole = bytearray(), None
         if self._id is None:
-            backend.write(self._key, bytes(self._buffer))
-            self._buffer = bytearray()
+            backend.write(self._key, bytes(last))
             return
-        self._send(self._buffer)
+        self._send(last)
         while self._in_flight:
             self._wait_for_one()
         with backend._errors(self._key):
@@ -114,7 +127,7 @@ class S3Upload(Upload):
         self._stop_sending()
 
     def abort(self) -> None:
-        self._buffer = bytearray()
+        self._buffer, self._whole = bytearray(), None
         # A part that arrives after the abort would stay for good, so those in flight come to their end first.
         self._stop_sending()
         upload, self._id = self._id, None
@@ -126,18 +139,23 @@ class S3Upload(Upload):
         except StoreError as error:
             logger.warning("an unfinished multipart upload may be left behind: %s", error)
 
-    def _send(self, part: bytearray) -> None:
+    def _send(self, part: bytes | bytearray) -> None:
         if self._id is None:
             with self._backend._errors(self._key):
                 self._id = self._backend._call("create_multipart_upload", Key=self._full_key)["UploadId"]
         if self._sender is None:
             self._sender = ThreadPoolExecutor(PARTS_IN_FLIGHT, "s3-part")
-        if len(self._in_flight) == PARTS_IN_FLIGHT:
+        while self._in_flight and not self._has_room(len(part)):
             self._wait_for_one()
         number = len(self._sent) + len(self._in_flight) + 1
-        self._in_flight.append(self._sender.submit(self._send_part, self._id, number, part))
+        sending = self._sender.submit(self._send_part, self._id, number, part)
+        self._in_flight.append((len(part), sending))
 
-    def _send_part(self, upload: str, number: int, part: bytearray) -> dict[str, Any]:
+    def _has_room(self, size_bytes: int) -> bool:
+        on_their_way = sum(length for length, _ in self._in_flight)
+        return len(self._in_flight) < PARTS_IN_FLIGHT and on_their_way + size_bytes <= MAX_IN_FLIGHT_BYTES
+
+    def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> dict[str, Any]:
         with self._backend._errors(self._key):
             answer = self._backend._call(
                 "upload_part", Key=self._full_key, UploadId=upload, PartNumber=number, Body=part
@@ -145,9 +163,11 @@ class S3Upload(Upload):
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _wait_for_one(self) -> None:
-        self._sent.append(self._in_flight.popleft().result())
+        _, sending = self._in_flight.popleft()
+        self._sent.append(sending.result())
 
     def _stop_sending(self) -> None:
         if self._sender is not None:
             self._sender.shutdown(cancel_futures=True)
             self._sender = None
+        self._in_flight.clear()

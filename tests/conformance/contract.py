@@ -73,10 +73,10 @@ def noise(length: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
-def read(backend: Backend, at: str) -> bytes:
-    with backend.open(at) as reader:
+def read(backend: Backend, at: str, *, size_hint: int = 0, piece: int = MIB) -> bytes:
+    with backend.open(at, size_hint=size_hint) as reader:
         parts = []
-        while chunk := reader.read(MIB):
+        while chunk := reader.read(piece):
             parts.append(chunk)
     return b"".join(parts)
 
@@ -228,6 +228,46 @@ class BackendContract:
         upload(backend, key(1), noise(17 * MIB + 3), size_hint=hint, chunk=3 * MIB + 1)
 
         assert read(backend, key(1)) == noise(17 * MIB + 3)
+
+    @pytest.mark.parametrize("piece", [MIB, PART, 3 * PART + 5], ids=["small", "as parts", "odd"])
+    def test_a_large_object_is_written_and_read_back_in_pieces_of_any_size(
+        self, place: Place, piece: int
+    ) -> None:
+        """Large enough to come in by ranges where a store has them."""
+        data = noise(5 * PART + 3)
+        upload(place.backend, key(1), data, size_hint=len(data), chunk=piece)
+
+        assert read(place.backend, key(1), size_hint=len(data), piece=piece) == data
+        assert place.leftovers() == []
+
+    @pytest.mark.parametrize("length", [0, 1, PART, 5 * PART])
+    def test_a_length_that_was_wrongly_expected_changes_nothing_for_a_reader(
+        self, backend: Backend, length: int
+    ) -> None:
+        backend.write(key(1), noise(length))
+
+        for hint in (0, 4 * PART + 1, 10**12):
+            assert read(backend, key(1), size_hint=hint, piece=PART) == noise(length)
+
+    @pytest.mark.parametrize("hint", [0, 10**12])
+    def test_nothing_filed_cannot_be_opened_whatever_length_is_expected(
+        self, backend: Backend, hint: int
+    ) -> None:
+        backend.write(key(1), b"a neighbour")
+
+        with pytest.raises(KeyMissing), backend.open(key(2), size_hint=hint):
+            pass
+
+    def test_where_nothing_is_unfinished_nothing_is_touched(self, place: Place) -> None:
+        data = noise(PART + 1)
+        upload(place.backend, key(1), data, size_hint=len(data))
+
+        for _ in range(2):
+            place.backend.abort_unfinished(key(1), len(data))
+            place.backend.abort_unfinished(key(2), len(data))
+
+        assert read(place.backend, key(1)) == data
+        assert place.backend.size(key(2)) is None
 
     @pytest.mark.parametrize("length", [10, 20 * MIB])
     def test_an_upload_is_in_no_ones_sight_before_its_commit(self, backend: Backend, length: int) -> None:

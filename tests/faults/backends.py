@@ -42,14 +42,20 @@ class Around(Backend):
     def sizes(self, keys: Sequence[str]) -> list[int | None]:
         return super().sizes(keys)  # through size, where a subclass may stand in the way
 
-    def open(self, key: str) -> OpenReader:
-        return self.inner.open(key)
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+        return self.inner.open(key, size_hint=size_hint)
 
     def write(self, key: str, data: bytes) -> None:
         self.inner.write(key, data)
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return self.inner.upload(key, size_hint)
+
+    def piece_bytes(self, size_hint: int) -> int:
+        return self.inner.piece_bytes(size_hint)
+
+    def abort_unfinished(self, key: str, size_hint: int) -> None:
+        self.inner.abort_unfinished(key, size_hint)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         return self.inner.keys(prefix, start_after)
@@ -92,8 +98,8 @@ class Faulty(Around):
 class FlipsLastByte(Faulty):
     """Gives back what was filed, but for the last bit: a disk or a wire that lies."""
 
-    def open(self, key: str) -> OpenReader:
-        reader = self.inner.open(key)
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+        reader = self.inner.open(key, size_hint=size_hint)
         if not self._strike(key):
             return reader
         return _Altered(reader, lambda data: data[:-1] + bytes([data[-1] ^ 1]) if data else data)
@@ -102,8 +108,8 @@ class FlipsLastByte(Faulty):
 class Truncates(Faulty):
     """Gives back half of what was filed, and then the end: a connection that closes as if all were said."""
 
-    def open(self, key: str) -> OpenReader:
-        reader = self.inner.open(key)
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+        reader = self.inner.open(key, size_hint=size_hint)
         if not self._strike(key):
             return reader
         return _Altered(reader, lambda data: data[: len(data) // 2])
@@ -120,9 +126,9 @@ class Unavailable(Faulty):
         self._fail(key)
         return self.inner.size(key)
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         self._fail(key)
-        return self.inner.open(key)
+        return self.inner.open(key, size_hint=size_hint)
 
     def write(self, key: str, data: bytes) -> None:
         self._fail(key)

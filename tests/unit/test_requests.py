@@ -6,6 +6,7 @@ import pytest
 
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
+from stores.backends.s3_download import requests_to_download
 from stores.backends.s3_upload import MAX_OBJECT_BYTES, PLANNED_PARTS, part_sizes, requests_to_upload
 from stores.hashing import digest
 from stores.manifest import render
@@ -23,6 +24,7 @@ MIB = 1024 * 1024
 FILES = {f"./{number}": b"%d" % number for number in range(30)} | {
     "./empty": b"",
     "./large": b"x" * (20 * MIB),
+    "./huge": b"y" * (36 * MIB + 1),
 }
 
 
@@ -72,8 +74,19 @@ def test_a_copy_sends_what_was_predicted_and_the_server_receives_that(server: S3
             assert destination.requests_sent - before[1] == expected[1]
             assert received - before[2] == expected[0] + expected[1]
         if not half:
-            assert (received["UploadPart"], received["CompleteMultipartUpload"]) == (3, 1)
+            assert (received["UploadPart"], received["CompleteMultipartUpload"]) == (3 + 5, 2)
         assert received == source.requests_sent + destination.requests_sent
+
+
+def test_leftovers_of_dead_uploads_cost_a_question_for_each_object_that_is_sent_in_parts(
+    server: S3Server,
+) -> None:
+    with counting_proxy(server) as (proxy, received):
+        store = open_store(proxy.url(server.make_bucket(), "p"))
+
+        store.abort_unfinished({digest(b"1"): 8 * MIB + 1, digest(b"2"): 8 * MIB})
+
+        assert store.requests_sent == received == {"ListMultipartUploads": 1}
 
 
 def test_a_single_question_is_one_request_and_the_first_absence_asks_for_the_bucket_too(
@@ -143,6 +156,14 @@ def test_a_question_costs_pages_or_where_they_are_given_up_the_rest_one_by_one(
 
     assert (predicted["ListObjectsV2"], predicted["HeadObject"]) == (lists, heads)
     assert all(predicted.values())
+
+
+@pytest.mark.parametrize(
+    ("size", "ranges"),
+    [(0, 1), (1, 1), (32 * MIB, 1), (32 * MIB + 1, 5), (40 * MIB, 5), (20 * 10**9, 2385)],
+)
+def test_a_large_object_is_read_in_ranges_and_another_in_one_request(size: int, ranges: int) -> None:
+    assert requests_to_download(size) == {"GetObject": ranges}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from stores.hashing import digest
 from stores.liveness import identity
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
-from tests.faults.backends import Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
+from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
 from tests.sample import tree
 from workers import tasks
 from workers.app import make_app
@@ -432,6 +432,26 @@ def test_a_batch_that_takes_its_workers_down_is_given_up(
     assert list(set_bits(ledger.bitmap("job", "failed"))) == [0, 1, 2, 3, 4]
     assert ledger.standing("job").leased == 0
     assert tree(tmp_path / "destination") == {}
+
+
+@pytest.mark.parametrize("died", [0, 1, 2])
+def test_only_after_a_death_is_it_looked_for_what_dead_uploads_left(
+    batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, died: int
+) -> None:
+    cleaned = []
+
+    class Cleans(Around):
+        def abort_unfinished(self, key: str, size_hint: int) -> None:
+            cleaned.append((key, size_hint))
+
+    put_before(monkeypatch, batch.destination.url, Cleans)
+    begin_and_die(batch, ledger, died)
+
+    run(batch, ledger)
+
+    expected = [(object_key(address), size) for address, size in zip(ADDRESSES, SIZES, strict=True)]
+    assert cleaned == (expected if died else [])
+    assert counts(ledger.status("job")) == (5, 0, 0)
 
 
 def test_a_batch_that_was_begun_often_but_not_too_often_is_copied(

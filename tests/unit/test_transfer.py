@@ -287,7 +287,7 @@ def test_a_source_that_says_so_of_itself_fails_every_object_for_its_own_reason(
     class Says(Around):
         asked = 0
 
-        def open(self, key: str) -> OpenReader:
+        def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
             self.asked += 1
             raise error(self.label, key, f"no {self.asked}")
 
@@ -341,10 +341,10 @@ def test_objects_of_a_group_that_are_visible_in_spite_of_an_error_count_as_copie
 
 def test_a_source_that_refuses_an_object_fails_that_object_alone() -> None:
     class Refuses(Around):
-        def open(self, key: str) -> OpenReader:
+        def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
             if key == object_key(FIRST):
                 raise AccessDenied(self.label, key, "no permission")
-            return self.inner.open(key)
+            return self.inner.open(key, size_hint=size_hint)
 
     source, destination = stores(source=Refuses(source_backend()))
 
@@ -444,9 +444,9 @@ class _Rendezvous(Around):
         self.capabilities = Capabilities(concurrency=parties, pages_listings=False)
         self._barrier = threading.Barrier(parties, timeout=TIMEOUT_S)
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         self._barrier.wait()
-        return self.inner.open(key)
+        return self.inner.open(key, size_hint=size_hint)
 
 
 def test_as_many_objects_are_in_flight_as_the_slower_store_asks_for() -> None:
@@ -470,7 +470,7 @@ def test_what_was_raised_first_is_raised_whichever_object_it_was() -> None:
     failed: queue.Queue[threading.Thread] = queue.Queue()
 
     class FailsFirstAtLast(Around):
-        def open(self, key: str) -> OpenReader:
+        def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
             if key == object_key(SECOND):
                 failed.put(threading.current_thread())
                 raise ZeroDivisionError("the surprise that came first")
@@ -515,3 +515,23 @@ def test_a_batch_of_nothing_does_nothing() -> None:
     outcome = copy_batch(source, destination, {}, Counted())
 
     assert (outcome.copied, outcome.present, outcome.failures, remembers.calls) == (0, 0, [], [])
+
+
+@pytest.mark.parametrize("begun_before", [False, True])
+def test_what_dead_uploads_left_is_removed_before_the_first_write_of_a_batch_that_was_begun_before(
+    begun_before: bool,
+) -> None:
+    class Cleans(Remembers):
+        def abort_unfinished(self, key: str, size_hint: int) -> None:
+            self.calls.append(("abort unfinished", key))
+
+    cleans = Cleans(MemoryBackend("destination"))
+    source, destination = stores(destination=cleans)
+    destination.put_object(FIRST, OBJECTS[FIRST])
+    cleans.calls.clear()
+
+    copy_batch(source, destination, SIZES, Counted(), begun_before=begun_before)
+
+    first = [("abort unfinished", object_key(address)) for address in SIZES] if begun_before else []
+    assert cleans.calls[: len(first)] == first
+    assert {what for what, _ in cleans.calls[len(first) :]} == {"write", "flush"}
