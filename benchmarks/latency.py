@@ -24,7 +24,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 from urllib.parse import parse_qs, urlsplit
 
 from .commands import environment
@@ -137,8 +137,8 @@ class _FromClient(_Half):
         self.other = self._server = _FromServer(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # That of another event loop need not be one by its class.
+        self.transport = cast(asyncio.Transport, transport)
         self._connecting = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -191,8 +191,8 @@ class _FromServer(_Half):
         self.other = self._client = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # That of another event loop need not be one by its class.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._client.answered(data)
@@ -246,8 +246,7 @@ class LatencyProxy:
             text=True,
             process_group=0,
         )
-        port = self._said()
-        self.endpoint = f"http://127.0.0.1:{port}"
+        self.endpoint = f"http://127.0.0.1:{int(self._said())}"
         return self
 
     def __exit__(
