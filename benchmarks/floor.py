@@ -128,6 +128,10 @@ class Plain:
             signing = hmac.digest(signing, part.encode(), "sha256")
         self._signing = signing
 
+    def make_bucket(self, bucket: str) -> None:
+        """Make *bucket*."""
+        self._ask("PUT", f"/{bucket}", b"")
+
     def get(self, bucket: str, key: str) -> bytes:
         """Return the object's bytes."""
         return self._ask("GET", f"/{bucket}/{key}", b"")

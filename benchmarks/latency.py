@@ -301,7 +301,7 @@ async def _serve(target: str, delay_s: float) -> None:
 
 def _run(target: str, delay_s: float) -> None:
     try:
-        # Half the CPU time for the same requests.
+        # Little more than half the CPU time for the same requests.
         import uvloop
     except ImportError:
         asyncio.run(_serve(target, delay_s))

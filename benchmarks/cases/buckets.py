@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..floor import Plain
 from ..rounds import Different
 from ..servers import S3Server
 
@@ -18,10 +19,17 @@ def fill(server: S3Server, store: Path, buckets: Iterable[str]) -> None:
 
     For a server in memory: what it held is gone.
     """
-    server.restart()
-    for bucket in (SOURCE, *buckets):
-        server.rclone("mkdir", f":s3:{bucket}")
+    empty(server, [SOURCE, *buckets])
     server.rclone("copy", str(store), f":s3:{SOURCE}", "--transfers", "16", "--s3-no-check-bucket")
+
+
+def empty(server: S3Server, buckets: Iterable[str]) -> None:
+    """Start *server* anew, and give it *buckets*, all empty. For a server in memory: what it held is gone."""
+    server.restart()
+    client = Plain(server.endpoint)
+    for bucket in buckets:
+        client.make_bucket(bucket)
+    client.close()
 
 
 def same_buckets(server: S3Server, one: str, *others: str) -> None:

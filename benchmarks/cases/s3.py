@@ -13,7 +13,7 @@ from ..plots import TIME, Point
 from ..report import SNAPDIR, Goal, Result, timed
 from ..rounds import FLOOR, OURS, measure_rounds, remove, seconds_of
 from ..servers import S3Server
-from .buckets import SOURCE, fill, part_of, same_buckets
+from .buckets import SOURCE, empty, fill, part_of, same_buckets
 from .case import SERVED, Setting
 
 RCLONE: Final = "rclone"
@@ -97,12 +97,6 @@ def upload(setting: Setting) -> list[Result]:
     snapshot = data.pushed_store(folder, store, files=files, size_bytes=4096)
     sides = (OURS, SNAPDIR, RCLONE, S5CMD)
     with S3Server(":memory:", folder / "server.log") as server:
-
-        def clean() -> None:
-            server.restart()
-            for side in sides:
-                server.rclone("mkdir", f":s3:{side}")
-
         rounds = measure_rounds(
             setting.times(3),
             {
@@ -118,7 +112,7 @@ def upload(setting: Setting) -> list[Result]:
                 RCLONE: server.rclone_command("copy", str(store), f":s3:{RCLONE}"),
                 S5CMD: server.s5cmd_upload(store, S5CMD),
             },
-            clean=clean,
+            clean=lambda: empty(server, sides),
             check=lambda: same_buckets(server, OURS, SNAPDIR, RCLONE, S5CMD),
         )
     return [
