@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo test test-slow lint format lock bench bench-quick build clean runtime venv
+.PHONY: help demo test test-slow lint format lock bench bench-quick build clean runtime venv venv-bench
 
 # The scripts of the environment first: the tests start `snapferry`, `celery` and `rclone` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -36,11 +36,11 @@ format: venv ## put the code into its format
 	ruff check --fix
 	ruff format
 
-bench-quick: venv ## run the benchmarks in small (minutes)
+bench-quick: venv-bench ## run the benchmarks in small (minutes)
 	python -m benchmarks --quick $(ARGS)
 
-bench: venv ## run the benchmarks
-	python -m benchmarks $(ARGS)
+bench: venv-bench ## run the benchmarks, and write docs/benchmarks.md (hours)
+	python -m benchmarks --write $(ARGS)
 
 build: venv ## build the wheel and the source archive into dist/
 	python -m hatchling build
@@ -54,6 +54,7 @@ lock: venv ## write exact versions and hashes to .ci/constraints*.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --group build --group test --group lint -o .ci/constraints.txt
 	$(LOCK) pyproject.toml -c .ci/constraints.txt -o .ci/constraints-runtime.txt
 	$(LOCK) --group build -c .ci/constraints.txt -o .ci/constraints-build.txt
+	$(LOCK) --group bench -c .ci/constraints.txt -o .ci/constraints-bench.txt
 
 clean: ## remove everything that was made here
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
@@ -64,3 +65,6 @@ runtime:
 
 venv:
 	@.ci/setup all
+
+venv-bench:
+	@.ci/setup bench

@@ -1,13 +1,18 @@
 """
-How fast and how large snapferry is beside the real `snapdir`.
+How fast and how large snapferry is beside its peers: `snapdir`, rclone and s5cmd.
 
     cases     what is measured, and the goals
     data      sample stores
-    commands  the command lines of both sides
-    peer      the other side: a process that runs the `snapdir` package
+    commands  the command lines of the sides
+    peer      a process that runs the `snapdir` package
+    floor     the least that anybody must do
+    direct    the copying alone, without a queue
+    fleet     Redis, orchestrator and workers, as in production
     measure   a command's time, CPU and memory, over all of its processes
-    pairs     both sides in turn, and the check that both made the same
-    servers   an S3 server for the S3 cases
+    rounds    all sides in turn, and the checks that they made the same
+    servers   S3 servers, and Redis
+    latency   a proxy that makes a server far away
+    plots     the plots in docs
     report    ratios, the table, the page in docs
 
 Run it with ``python -m benchmarks --help``.

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure ours beside the peer, and print the table."""
+"""``python -m benchmarks``: measure ours beside its peers, and print the table."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NoReturn
 
-from .cases import CASES, QUICK, Case, Setting, TooLittleMemory
+from .cases import CASES, QUICK, Case, Setting, TooLittleRoom
+from .commands import ROOT
 from .measure import CommandFailed
-from .pairs import Different
+from .progress import say
 from .report import Result, document, machine, table, write_page
+from .rounds import Different
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -37,28 +41,39 @@ def main() -> int:
     for case in chosen:
         try:
             results += _measure(case, options)
-        except (CommandFailed, Different, TooLittleMemory, OSError, RuntimeError) as error:
+        except _FAILURES as error:
             failed = True
-            print(f"{case.name} FAILED: {error}", file=sys.stderr, flush=True)
+            say(f"{case.name} FAILED: {error}")
         except KeyboardInterrupt:
-            print("interrupted; everything made for the benchmark is removed", file=sys.stderr)
+            say("interrupted; everything made for the benchmark is removed")
             return EXIT_INTERRUPTED
+        if options.json:
+            # After each case: a run in full takes long, and what is measured should outlive it.
+            options.json.write_text(json.dumps(document(results, where), indent=2) + "\n", encoding="utf-8")
     print(f"{table(results)}\n\n{where}")
-    if options.json:
-        options.json.write_text(json.dumps(document(results, where), indent=2) + "\n", encoding="utf-8")
     if options.write and not failed:
         write_page(results, where)
     return EXIT_FAILED if failed else 0
 
 
+# A case that cannot be measured stops no other.
+_FAILURES = (CommandFailed, Different, TooLittleRoom, OSError, RuntimeError, subprocess.SubprocessError)
+
+
 def _measure(case: Case, options: argparse.Namespace) -> list[Result]:
-    print(f"{case.name}: {case.what}", file=sys.stderr, flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="snapferry-benchmark-", dir=options.dir))
+    say(f"{case.name}: {case.what}")
+    options.disk.mkdir(parents=True, exist_ok=True)
+    folder, disk = (
+        Path(tempfile.mkdtemp(prefix="snapferry-benchmark-", dir=place))
+        for place in (options.dir, options.disk)
+    )
+    started = time.monotonic()
     try:
-        pairs = options.runs or (1 if options.quick else case.pairs)
-        return case.measure(Setting(folder, pairs, QUICK if options.quick else 1))
+        return case.measure(Setting(folder, disk, options.runs, QUICK if options.quick else 1))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for made in (folder, disk):
+            shutil.rmtree(made, ignore_errors=True)
+        say(f"{case.name}: {time.monotonic() - started:.0f} s")
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -72,19 +87,28 @@ def _options() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="cases to run; all if none is named")
     parser.add_argument("--list", action="store_true", help="list the cases and end")
     parser.add_argument(
-        "--runs", type=int, metavar="N", help="pairs per case, instead of each case's own number"
+        "--runs", type=int, metavar="N", help="rounds per case, instead of each case's own number"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the data, one pair: does it work at all?"
+        "--quick", action="store_true", help="little of the data, one round: does it work at all?"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table and the plots into docs/benchmarks.md"
+    )
     parser.add_argument(
         "--dir",
         type=Path,
         default=default,
         metavar="DIR",
-        help="where the stores are made [default: %(default)s]",
+        help="where the stores are made, best in memory [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        default=ROOT / "build",
+        metavar="DIR",
+        help="where those stores are made that should be on a disk [default: %(default)s]",
     )
     options = parser.parse_args()
     unknown = set(options.names) - {case.name for case in CASES}

@@ -43,3 +43,23 @@ def peer(*arguments: str, cache: Path, more: Mapping[str, str] | None = None) ->
     """Return the command that does *arguments* (see `benchmarks.peer`) with the real package."""
     environ = environment({"XDG_CACHE_HOME": str(cache), **(more or {})})
     return Command([sys.executable, "-m", "benchmarks.peer", *arguments], environ, marker=PEER_IS_DONE)
+
+
+def ours_on_fleet(
+    snapshot: str, source: str, destination: str, *, broker: str, jobs: int, more: Mapping[str, str]
+) -> Command:
+    """Return the command that has a fleet copy *snapshot*, *jobs* objects in flight in each batch; it prints JSON."""
+    return ours(
+        "sync", "--broker", broker, "--from", source, "--to", destination, "--id", snapshot,
+        "-j", str(jobs), "--json", more=more,
+    )  # fmt: skip
+
+
+def floor(*arguments: str) -> Command:
+    """Return the command that does *arguments* of `benchmarks.floor`."""
+    return Command([sys.executable, "-m", "benchmarks.floor", *arguments], environment({}))
+
+
+def direct(*arguments: str, more: Mapping[str, str]) -> Command:
+    """Return the command that does *arguments* of `benchmarks.direct`."""
+    return Command([sys.executable, "-m", "benchmarks.direct", *arguments], environment(more))

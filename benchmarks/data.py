@@ -26,6 +26,7 @@ from .measure import CommandFailed
 
 FILES_PER_FOLDER: Final = 1000
 _SEED: Final = 20
+_SOLID_BYTES: Final = 1_000_000
 
 # The oldest manifest of a store that is made here, in seconds since the epoch.
 _EPOCH: Final = 1_700_000_000
@@ -59,22 +60,28 @@ def pushed_store(work: Path, store: Path, *, files: int, size_bytes: int) -> str
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def huge_store(work: Path, store: Path, *, size_bytes: int) -> str:
-    """Make a store at *store* with one object of *size_bytes* bytes; return the snapshot id."""
+def sparse_store(work: Path, store: Path, *, size_bytes: int) -> tuple[str, str]:
+    """
+    Make a store at *store* with one object of *size_bytes* bytes; return the snapshot id and the object's address.
+
+    Nearly all of it is a hole: a megabyte at its start, one in its middle and one at its end are not.
+    """
     from blake3 import blake3
 
     file = work / "huge"
-    hasher = blake3()
     numbers = random.Random(_SEED)
+    piece = min(_SOLID_BYTES, size_bytes // 4)
     try:
         with file.open("wb") as written:
-            for at in range(0, size_bytes, CHUNK_BYTES):
-                chunk = numbers.randbytes(min(CHUNK_BYTES, size_bytes - at))
-                hasher.update(chunk)
-                written.write(chunk)
+            for at in (0, size_bytes // 2, size_bytes - piece):
+                written.seek(at)
+                written.write(numbers.randbytes(piece))
+        hasher = blake3(max_threads=blake3.AUTO)
+        with file.open("rb", buffering=0) as read:
+            while block := read.read(16 * CHUNK_BYTES):
+                hasher.update(block)
         address = hasher.hexdigest()
-        destination = open_store(str(store))
-        target = store / ".objects" / address[:3] / address[3:6] / address[6:9] / address[9:]
+        target = store / object_key(address)
         target.parent.mkdir(parents=True)
         file.rename(target)
         manifest = render(
@@ -82,8 +89,8 @@ def huge_store(work: Path, store: Path, *, size_bytes: int) -> str:
              Entry("F", "644", address, size_bytes, "./huge")]
         )  # fmt: skip
         snapshot = snapshot_id(manifest)
-        destination.put_manifest(snapshot, manifest)
-        return snapshot
+        open_store(str(store)).put_manifest(snapshot, manifest)
+        return snapshot, address
     finally:
         file.unlink(missing_ok=True)
 

@@ -68,10 +68,19 @@ class Run:
 
     seconds: float
     cpu_seconds: float
+    user_seconds: float = 0.0
+    """The part of the CPU time that was spent outside the kernel."""
     pss_bytes: int = 0
     rss_bytes: int = 0
+    largest_bytes: int = 0
+    """The highest resident memory that any one process ever had, as the kernel kept it."""
     holders: tuple[tuple[str, int], ...] = ()
     """Each process at the moment of the highest PSS, with its PSS in bytes."""
+
+    @property
+    def system_seconds(self) -> float:
+        """The part of the CPU time that the kernel spent."""
+        return self.cpu_seconds - self.user_seconds
 
 
 def run(command: Command, *, memory: bool = False) -> Run:
@@ -80,7 +89,7 @@ def run(command: Command, *, memory: bool = False) -> Run:
     with tempfile.TemporaryFile() as output:
         own = _children()
         _adopt_orphans(True)
-        before, started = _cpu_of_children(), time.monotonic()
+        (user, system), started = _cpu_of_children(), time.monotonic()
         process = subprocess.Popen(
             command.arguments,
             env=environment,
@@ -101,7 +110,7 @@ def run(command: Command, *, memory: bool = False) -> Run:
         finally:
             _end(process, tree, own)
             _adopt_orphans(False)
-        cpu = _cpu_of_children() - before
+        user, system = (now - before for now, before in zip(_cpu_of_children(), (user, system), strict=True))
         output.seek(0)
         said = output.read().decode(errors="replace")
     done = command.marker in said if command.marker else process.returncode == 0
@@ -109,8 +118,8 @@ def run(command: Command, *, memory: bool = False) -> Run:
         shown = " ".join(command.arguments)
         raise CommandFailed(f"exit code {process.returncode} of: {shown}\n{said[-2000:]}")
     if peak is None:
-        return Run(seconds, cpu)
-    return Run(seconds, cpu, peak.highest.pss, peak.highest.rss, peak.holders)
+        return Run(seconds, user + system, user)
+    return Run(seconds, user + system, user, peak.highest.pss, peak.highest.rss, peak.largest, peak.holders)
 
 
 class _Seen(NamedTuple):
@@ -162,6 +171,7 @@ class PeakMemory:
 
     def __init__(self, tree: ProcessTree, *, every_s: float = SAMPLE_EVERY_S) -> None:
         self.highest = Memory(0, 0)
+        self.largest = 0
         self.holders: tuple[tuple[str, int], ...] = ()
         self._tree = tree
         self._every_s = every_s
@@ -180,7 +190,9 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._every_s):
-            parts = {process: memory_of(process) for process in self._tree.members()}
+            members = self._tree.members()
+            parts = {process: memory_of(process) for process in members}
+            self.largest = max([self.largest, *map(peak_of, members)])
             now = total(parts.values())
             if now.pss > self.highest.pss:
                 self.holders = tuple((_name(process), part.pss) for process, part in sorted(parts.items()))
@@ -197,6 +209,40 @@ def memory_of(process: int) -> Memory:
     return Memory(sizes.get("Pss", 0), sizes.get("Rss", 0))
 
 
+def peak_of(process: int) -> int:
+    """Return the most that *process* ever had resident, in bytes; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * _KIB for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def cpu_of(processes: Iterable[int]) -> float:
+    """Return the CPU seconds of *processes* so far, and of the children that they have waited for."""
+    ticks = 0
+    for process in processes:
+        with suppress(OSError):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def busy_seconds() -> float:
+    """Return the CPU time that the whole machine has spent on anything."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    except OSError:
+        return 0.0
+    user, nice, system, _, _, irq, softirq = ticks[:7]
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def total(parts: Iterable[Memory]) -> Memory:
     """Return the sums."""
     known = list(parts)
@@ -209,6 +255,21 @@ def available_memory() -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * _KIB
     return 0
+
+
+def filesystem(folder: Path) -> str:
+    """Return the type of the file system that *folder* is on, such as ``ext4``; "unknown" where Linux does not say."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    place, found, longest = folder.resolve(), "unknown", -1
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mounted = Path(before.split()[4])
+        if place.is_relative_to(mounted) and len(mounted.parts) >= longest:
+            found, longest = after.split()[0], len(mounted.parts)
+    return found
 
 
 def _processes() -> dict[int, _Seen]:
@@ -260,6 +321,6 @@ def _adopt_orphans(adopt: bool) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
-def _cpu_of_children() -> float:
+def _cpu_of_children() -> tuple[float, float]:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime, used.ru_stime

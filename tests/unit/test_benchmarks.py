@@ -1,19 +1,38 @@
-"""The pure parts of the benchmark: ratios, goals, the table, and the memory of a process tree."""
+"""The parts of the benchmark that need no server: ratios, goals, the table, and the memory of a process tree."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from benchmarks import report
-from benchmarks.cases import reckon
-from benchmarks.data import Shared, shared_store
-from benchmarks.measure import MARK, Command, CommandFailed, Memory, ProcessTree, Run, memory_of, run, total
-from benchmarks.pairs import Different, Pair, holds_all_of, measure_pairs, same_folders
-from benchmarks.report import Goal, Result
+from benchmarks import direct, floor, report
+from benchmarks.cases import CASES, Setting, distance, many
+from benchmarks.cases.requests import counted
+from benchmarks.cases.shared import reckon
+from benchmarks.data import Shared, pushed_store, shared_store, sparse_store
+from benchmarks.fleet import Job, efficiency, read_job
+from benchmarks.measure import (
+    MARK,
+    Command,
+    CommandFailed,
+    Memory,
+    ProcessTree,
+    Run,
+    cpu_of,
+    filesystem,
+    memory_of,
+    peak_of,
+    run,
+    total,
+)
+from benchmarks.report import Goal, Result, limited_by, timed
+from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, same_folders
 from benchmarks.servers import count_requests
 from stores.hashing import digest
 from stores.manifest import parse, snapshot_id
@@ -34,32 +53,74 @@ PARENT = (
 
 
 def test_the_ratio_is_taken_pair_by_pair_and_the_median_is_judged():
-    result = Result("w", "s", ours=(4.0, 30.0, 6.0), peer=(2.0, 10.0, 1.0), goal=Goal(ratio=3.0))
+    result = Result("w", "s", (4.0, 30.0, 6.0), {"snapdir": (2.0, 10.0, 1.0)}, Goal(ratio=3.0))
 
-    assert result.ratios == [2.0, 3.0, 6.0]
+    assert result.ratios("snapdir") == [2.0, 3.0, 6.0]
     assert result.met is True
-    assert Result("w", "s", result.ours, result.peer, Goal(ratio=2.9)).met is False
+    assert Result("w", "s", result.ours, result.peers, Goal(ratio=2.9)).met is False
+
+
+def test_a_goal_is_judged_against_the_peer_that_it_names():
+    peers = {"snapdir": (1.0,), "rclone": (4.0,)}
+
+    assert Result("w", "s", (3.0,), peers, Goal(ratio=1.0, to="rclone")).met is True
+    assert Result("w", "s", (3.0,), peers, Goal(ratio=1.0)).met is False
 
 
 def test_a_goal_in_units_is_judged_by_the_worst_run():
-    assert Result("w", "MB", (200.0, 349.0), (1.0, 1.0), Goal(value=350)).met is True
-    assert Result("w", "MB", (200.0, 350.0), (1.0, 1.0), Goal(value=350)).met is False
-    assert Result("w", "MB", (200.0,), (1.0,)).met is None
+    assert Result("w", "MB", (200.0, 349.0), goal=Goal(value=350)).met is True
+    assert Result("w", "MB", (200.0, 350.0), goal=Goal(value=350)).met is False
+    assert Result("w", "", (0.95, 0.9), goal=Goal(least=0.9)).met is True
+    assert Result("w", "", (0.95, 0.89), goal=Goal(least=0.9)).met is False
+    assert Result("w", "MB", (200.0,)).met is None
+
+
+def test_how_far_from_the_floor_is_taken_round_by_round():
+    assert Result("w", "s", (4.0, 9.0, 5.0), floor=(2.0, 3.0, 5.0)).above_floor == 2.0
+    assert Result("w", "s", (4.0,)).above_floor is None
 
 
 def test_the_table_shows_medians_ratios_and_goals():
     results = [
-        Result("files", "s", (2.0, 4.0, 9.0), (1.0, 1.0, 3.0), Goal(ratio=4), "CPU"),
-        Result("huge", "MB", (400.0,), (4000.0,), Goal(value=350), "2 processes"),
-        Result("start", "s", (1.0,), (2.0,)),
+        Result(
+            "files", "s", (2.0, 4.0, 9.0), {"snapdir": (1.0, 1.0, 3.0)}, Goal(ratio=4), "CPU", (1.0, 1.0, 1.0)
+        ),
+        Result("huge", "MB", (400.0,), {"snapdir": (4000.0,)}, Goal(value=350), "2 processes"),
+        Result("start", "s", (1.0,), {"snapdir": (2.0,)}),
+        Result("several", "s", (1.0,), {"snapdir": (2.0,), "rclone": (0.5,)}, Goal(ratio=1, to="rclone")),
+        Result("alone", "", (0.93,), goal=Goal(least=0.9)),
     ]
 
     lines = report.table(results).splitlines()
 
-    assert lines[2] == "| files | 4.00 s | 1.00 s | 3.00 x [2.00-4.00] | ≤ 4 x | yes | CPU |"
-    assert lines[3] == "| huge | 400 MB | 4,000 MB | 0.10 x | < 350 MB | **no** | 2 processes |"
-    assert lines[4] == "| start | 1.00 s | 2.00 s | 0.50 x | - | - |  |"
-    assert len(lines) == 5
+    assert lines[2] == (
+        "| files | 4.00 s | snapdir 1.00 s | snapdir 3.00 x [2.00-4.00] | ≤ 4 x snapdir | yes | 4.00 x | CPU |"
+    )
+    assert lines[3] == (
+        "| huge | 400 MB | snapdir 4,000 MB | snapdir 0.10 x | < 350 MB | **no** | - | 2 processes |"
+    )
+    assert lines[4] == "| start | 1.00 s | snapdir 2.00 s | snapdir 0.50 x | - | - | - |  |"
+    assert lines[5] == (
+        "| several | 1.00 s | snapdir 2.00 s<br>rclone 0.50 s | snapdir 0.50 x<br>rclone 2.00 x"
+        " | ≤ 1 x rclone | **no** | - |  |"
+    )
+    assert lines[6] == "| alone | 0.93 | - | - | ≥ 0.9 | yes | - |  |"
+    assert len(lines) == 7
+
+
+def test_everything_is_in_the_document():
+    result = Result(
+        "w", "s", (4.0,), {"snapdir": (2.0,)}, Goal(ratio=3.0), floor=(1.0,), cpu={"ours": ((1.0, 0.5),)}
+    )
+
+    (line,) = json.loads(json.dumps(report.document([result], "a machine")))["results"]
+
+    assert line["ours"] == [4.0]
+    assert line["peers"] == {"snapdir": [2.0]}
+    assert line["cpu"] == {"ours": [[1.0, 0.5]]}
+    assert line["ratios"] == {"snapdir": [2.0]}
+    assert line["above_floor"] == 4.0
+    assert line["met"] is True
 
 
 @pytest.mark.parametrize(
@@ -73,16 +134,34 @@ def test_the_table_shows_medians_ratios_and_goals():
 )
 def test_what_limited_a_run_is_read_from_the_cores(monkeypatch, busy, others, word):
     monkeypatch.setattr(report, "cores", lambda: 2)
-    pair = Pair(Run(1.0, 2.0 * busy), Run(1.0, 0.1), others)
+    one = Round({"ours": Run(1.0, 2.0 * busy), "snapdir": Run(1.0, 0.1)}, others)
 
-    assert report.limited_by([pair]).startswith(f"{word}: ")
+    assert limited_by([one]).startswith(f"{word}: ")
+
+
+def test_the_line_of_a_time_has_all_sides_and_what_an_object_cost():
+    runs = {
+        "ours": Run(4.0, 2.0, 1.5),
+        "snapdir": Run(2.0, 1.0, 1.0),
+        "rclone": Run(8.0, 4.0, 3.0),
+        "floor": Run(1.0, 0.5, 0.25),
+    }
+
+    found = timed("w", [Round(runs, 0.0)], Goal(ratio=2.0), objects=1000)
+
+    assert found.ours == (4.0,)
+    assert found.peers == {"snapdir": (2.0,), "rclone": (8.0,)}
+    assert found.floor == (1.0,)
+    assert found.cpu["ours"] == ((1.5, 0.5),)
+    assert "with 2.0 x snapdir's, 0.5 x rclone's CPU time" in found.limited_by
+    assert "outside and inside the kernel: ours 1,500 + 500 µs, the floor 250 + 250 µs" in found.limited_by
 
 
 def test_the_page_keeps_what_is_around_the_table(tmp_path):
     page = tmp_path / "benchmarks.md"
     page.write_text(f"# Above\n{report.BEGIN}\nold\n{report.END}\nBelow\n")
 
-    report.write_page([Result("start", "s", (1.0,), (2.0,))], "a machine", page)
+    report.write_page([Result("start", "s", (1.0,))], "a machine", page, tmp_path)
 
     text = page.read_text()
     assert text.startswith(f"# Above\n{report.BEGIN}\n")
@@ -152,9 +231,18 @@ def test_what_ran_is_told_in_turn():
     told = []
     nothing = Command([sys.executable, "-c", ""])
 
-    measure_pairs(2, nothing, nothing, ran=told.append)
+    rounds = measure_rounds(
+        2,
+        {"ours": nothing, "snapdir": nothing, "rclone": nothing},
+        clean=lambda: told.append("clean"),
+        check=lambda: told.append("check"),
+        ran=told.append,
+    )
 
-    assert told == ["ours", "peer", "ours", "peer"]
+    assert told == [
+        "clean", "ours", "snapdir", "rclone", "check", "clean", "ours", "snapdir", "rclone"
+    ]  # fmt: skip
+    assert [list(one.runs) for one in rounds] == [["ours", "snapdir", "rclone"]] * 2
 
 
 def test_the_peers_time_for_all_snapshots_is_the_first_and_the_median_of_the_others():
@@ -209,6 +297,145 @@ def test_requests_are_counted_in_what_rclone_logs():
     }
 
 
+def test_the_floor_copies_what_the_manifest_names(tmp_path):
+    source, copied = tmp_path / "source", tmp_path / "copied"
+    pushed_store(tmp_path, source, files=30, size_bytes=64)
+
+    command = Command(
+        [sys.executable, "-m", "benchmarks.floor", "files", str(source), str(copied), "--durable"],
+        dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    run(command)
+
+    same_folders(source, copied)
+
+
+def test_a_part_of_the_floor_that_fails_is_noticed(tmp_path):
+    source = tmp_path / "source"
+    pushed_store(tmp_path, source, files=3, size_bytes=64)
+    next(path for path in (source / ".objects").rglob("*") if path.is_file()).unlink()
+
+    with pytest.raises(CommandFailed, match="a part of the floor failed"):
+        run(
+            Command(
+                [sys.executable, "-m", "benchmarks.floor", "files", str(source), str(tmp_path / "copied")],
+                dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            )
+        )
+
+
+def test_a_sparse_object_takes_no_room_and_hashes_to_its_address(tmp_path):
+    snapshot, address = sparse_store(tmp_path, tmp_path / "store", size_bytes=50_000_000)
+
+    store = open_store(str(tmp_path / "store"))
+    with store.read_manifest(snapshot) as manifest:
+        assert manifest.objects() == {address: 50_000_000}
+    (file,) = (path for path in (tmp_path / "store" / ".objects").rglob("*") if path.is_file())
+    assert file.stat().st_size == 50_000_000
+    assert file.stat().st_blocks * 512 < 5_000_000
+    assert floor.digest_of(file, "", "") == address
+
+
+def test_the_copying_alone_copies_all_batches(tmp_path):
+    source, copied = tmp_path / "source", tmp_path / "copied"
+    snapshot = pushed_store(tmp_path, source, files=25, size_bytes=64)
+    copied.mkdir()
+    with open_store(str(source)).read_manifest(snapshot) as manifest:
+        objects = dict(manifest.objects())
+
+    work = direct.batches(objects, 10)
+    seconds, number = direct.copy(work, f"file://{source}", f"file://{copied}", processes=2, jobs=1)
+
+    assert [len(batch) for batch in work] == [10, 10, 5]
+    assert [address for batch in work for address in batch] == sorted(objects)
+    assert number == 25
+    assert seconds > 0
+    assert open_store(str(copied)).objects_needed(objects) == []
+
+
+def test_efficiency_is_the_share_of_what_as_many_would_do_alone():
+    assert efficiency({1: 10.0, 2: 20.0, 4: 36.0, 8: 60.0}) == {1: 1.0, 2: 1.0, 4: 0.9, 8: 0.75}
+    assert efficiency({2: 10.0, 4: 20.0}) == {2: 1.0, 4: 1.0}
+
+
+def test_a_job_is_timed_by_its_own_record(monkeypatch):
+    monkeypatch.setattr("benchmarks.fleet.cores", lambda: 2)
+    record = {
+        "started": "2026-01-30T12:00:00.500+00:00",
+        "ended": "2026-01-30T12:00:03.000+00:00",
+        "objects": {"copied": 40},
+    }
+
+    job = read_job(record, fleet=2.0, busy=4.0, elapsed=5.0)
+
+    assert job == Job(2.5, 40, fleet_share=0.2, busy_share=0.4, cpu_seconds=2.0)
+
+
+def test_throughput_of_workers_is_judged_and_says_what_limited_it(tmp_path):
+    jobs = {
+        1: Job(10.0, 100, fleet_share=0.1, busy_share=0.3, cpu_seconds=2.0),
+        8: Job(1.5625, 100, fleet_share=0.5, busy_share=0.95, cpu_seconds=2.0),
+    }
+
+    *each, efficient = distance.scaled(jobs, {1: "few", 8: "many"}, Setting(tmp_path, tmp_path))
+
+    assert [one.ours for one in each] == [(10.0,), (64.0,)]
+    assert efficient.ours == (0.8,)
+    assert efficient.met is False
+    assert each[0].limited_by.startswith(
+        "waiting for answers: the machine was 30% busy, 10% with the fleet; few"
+    )
+    assert efficient.limited_by.startswith("CPU of this machine")
+    lines = [(point.line, point.x, point.y) for one in each for point in one.points]
+    assert lines == [("snapferry", 1, 10.0), ("linear", 1, 10.0), ("snapferry", 8, 64.0), ("linear", 8, 80.0)]
+
+
+def test_requests_are_totalled_and_named():
+    asked = {
+        "ours": [Counter({"GetObject": 20_000, "PutObject": 20_002, "ListObjectsV2": 41})],
+        "snapdir": [Counter({"HeadObject": 20_000})],
+    }
+
+    found = counted("w", asked, Goal(value=41_000))
+
+    assert found.ours == (40_043.0,)
+    assert found.peers == {"snapdir": (20_000.0,)}
+    assert found.met is True
+    assert found.goal is not None
+    assert found.goal.words(found.unit) == "< 41,000 requests"
+    assert found.limited_by == (
+        "ours: 20,002 PutObject, 20,000 GetObject, 41 ListObjectsV2; snapdir: 20,000 HeadObject"
+    )
+
+
+def test_jobs_of_millions_of_objects_are_judged(tmp_path):
+    def job(objects: int, folder: Path) -> many.Job:
+        assert folder.is_dir()
+        return many.Job(
+            objects, objects / 200_000, objects / 50_000, 900_000_000, 150_000_000, 1_000_000, "CPU"
+        )
+
+    found = many.case(job)(Setting(tmp_path, tmp_path))
+
+    assert [one.met for one in found] == [True, True, None, True, True, None]
+    assert found[0].ours == (50.0,)
+    assert found[1].ours == (10.0,)
+    assert [(point.x, point.y) for point in found[2].points] == [(1_000_000, 20.0), (10_000_000, 200.0)]
+
+
+def test_in_small_no_goal_is_judged_and_each_side_runs_once(tmp_path):
+    full, small = Setting(tmp_path, tmp_path), Setting(tmp_path, tmp_path, scale=20)
+
+    assert full.goal(Goal(ratio=1.0)) == Goal(ratio=1.0)
+    assert small.goal(Goal(ratio=1.0)) is None
+    assert (full.times(5), small.times(5)) == (5, 1)
+    assert Setting(tmp_path, tmp_path, rounds=2).times(5) == 2
+
+
+def test_no_two_cases_have_the_same_name():
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
 def test_memory_is_summed():
     assert Memory(4, 6) == total([Memory(1, 2), Memory(3, 4)])
     assert Memory(0, 0) == total([])
@@ -224,12 +451,16 @@ def test_a_tree_includes_a_child_that_left_the_session_and_the_environment():
         assert process.stdout.readline() == "up\n"
         members = ProcessTree(process.pid, "none").members()
         held = total(memory_of(member) for member in members)
+        largest = max(peak_of(member) for member in members)
+        spent = cpu_of(members)
         assert process.stdin is not None
         process.stdin.close()
 
     assert len(members) == 2
     assert held.pss >= 40 * MIB
     assert held.rss >= held.pss
+    assert 40 * MIB <= largest <= held.rss
+    assert spent > 0
 
 
 @needs_proc
@@ -263,6 +494,7 @@ def test_a_run_counts_the_processor_time_of_orphans_and_leaves_no_process(after)
     found = run(Command([sys.executable, "-c", f"{parent}\n{after}"]))
 
     assert found.cpu_seconds >= 0.2
+    assert 0 < found.user_seconds <= found.cpu_seconds
 
 
 def test_a_marker_decides_whatever_the_exit_code():
@@ -273,3 +505,8 @@ def test_a_marker_decides_whatever_the_exit_code():
         run(Command([sys.executable, "-c", "print('something')"], marker="it-is-done"))
     with pytest.raises(CommandFailed, match="exit code 3"):
         run(Command([sys.executable, "-c", "raise SystemExit(3)"]))
+
+
+@needs_proc
+def test_the_file_system_is_that_of_the_nearest_mount():
+    assert filesystem(Path("/proc/self")) == "proc"

@@ -1,65 +1,82 @@
-"""Both sides in turn: ours, the peer, ours, the peer; and the check that both made the same."""
+"""
+All sides in turn: ours, each peer, ours, each peer; and the checks that they made the same.
+
+A *side* is one of those that do the same work: ours, the peers, and the floor,
+which does the least that anybody would have to.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from .measure import Command, Run, run
+from .measure import Command, Run, busy_seconds, cores, run
+from .progress import say
+
+OURS: Final = "ours"
+FLOOR: Final = "floor"
 
 
 class Different(Exception):
-    """The two sides did not make the same; what was measured is worth nothing."""
+    """Two sides did not make the same; what was measured is worth nothing."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class Round:
     """One run of each side, one right after the other."""
 
-    ours: Run
-    peer: Run
+    runs: Mapping[str, Run]
     others_share: float
     """What share of the machine's CPU time went to anything else while ours ran, 0.0 to 1.0."""
 
+    @property
+    def ours(self) -> Run:
+        """The run of ours."""
+        return self.runs[OURS]
 
-def measure_pairs(
+
+def measure_rounds(
     number: int,
-    ours: Command,
-    peer: Command,
+    sides: Mapping[str, Command],
     *,
     clean: Callable[[], None] = lambda: None,
     check: Callable[[], None] = lambda: None,
     ran: Callable[[str], None] = lambda _: None,
     memory: bool = False,
-) -> list[Pair]:
+) -> list[Round]:
     """
-    Run *number* pairs; *clean* makes place before each of them, *check* looks at the results of the first.
+    Run *number* rounds of all *sides*; *clean* makes place before each, *check* looks at the results of the first.
 
-    *ran* is called right after each run with the side that it was: ``"ours"`` or ``"peer"``.
-
-    Raises `CommandFailed`, and what *check* raises.
+    *ran* is called right after each run with the side that it was. What the
+    last round made is left behind. Raises `CommandFailed`, and what *check* raises.
     """
-    pairs = []
+    rounds = []
     for at in range(number):
         clean()
-        busy, started = _busy_seconds(), time.monotonic()
-        first = run(ours, memory=memory)
-        busy, elapsed = _busy_seconds() - busy, time.monotonic() - started
-        ran("ours")
-        second = run(peer, memory=memory)
-        ran("peer")
-        pairs.append(Pair(first, second, max(0.0, (busy - first.cpu_seconds) / elapsed / cores())))
-        print(f"  pair {at + 1}: ours {_words(first)}, peer {_words(second)}", file=sys.stderr, flush=True)
+        runs: dict[str, Run] = {}
+        shares: dict[str, float] = {}
+        for side, command in sides.items():
+            busy, started = busy_seconds(), time.monotonic()
+            found = runs[side] = run(command, memory=memory)
+            busy, elapsed = busy_seconds() - busy, time.monotonic() - started
+            shares[side] = max(0.0, (busy - found.cpu_seconds) / elapsed / cores())
+            say(f"  round {at + 1} of {number}: {side} {_words(found)}")
+            ran(side)
+        rounds.append(Round(runs, shares[OURS]))
         if at == 0:
             check()
-    clean()
-    return pairs
+    return rounds
+
+
+def seconds_of(rounds: Sequence[Round], side: str) -> tuple[float, ...]:
+    """Return the wall time of a side in each round."""
+    return tuple(one.runs[side].seconds for one in rounds)
 
 
 def same_folders(one: Path, other: Path) -> None:
@@ -92,21 +109,6 @@ def remove(*folders: Path) -> None:
             shutil.rmtree(folder)
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _words(found: Run) -> str:
     memory = f" {found.pss_bytes / 1e6:.0f} MB" if found.pss_bytes else ""
-    return f"{found.seconds:.2f} s (CPU {found.cpu_seconds:.2f} s){memory}"
-
-
-def _busy_seconds() -> float:
-    """Return the CPU time that the whole machine has spent on anything."""
-    try:
-        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    except OSError:
-        return 0.0
-    user, nice, system, _, _, irq, softirq = ticks[:7]
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return f"{found.seconds:.2f} s (CPU {found.user_seconds:.2f} + {found.system_seconds:.2f} s){memory}"

@@ -1,0 +1,49 @@
+"""What is measured, and the goals."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..report import Goal
+from . import distance, files, huge, requests, s3, shared
+from .case import QUICK, Case, Setting, TooLittleRoom
+
+__all__ = ["CASES", "QUICK", "Case", "Setting", "TooLittleRoom"]
+
+CASES: Final = (
+    Case(
+        "file-20k",
+        "20,000 files of 4 KiB, directory to directory",
+        files.in_memory(20_000, 4096, "4 KiB", rounds=5, goal=None),
+    ),
+    Case(
+        "file-200k",
+        "200,000 files of 4 KiB, directory to directory",
+        files.in_memory(200_000, 4096, "4 KiB", rounds=3, goal=Goal(ratio=1.2)),
+    ),
+    Case(
+        "file-2mb",
+        "400 files of 2 MB, directory to directory",
+        files.in_memory(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0)),
+    ),
+    Case(
+        "disk-20k",
+        "20,000 files of 4 KiB, directory to directory on a disk",
+        files.on_disk(20_000, 4096, "4 KiB", rounds=5, goal=Goal(ratio=1.0)),
+    ),
+    Case(
+        "disk-2mb",
+        "400 files of 2 MB, directory to directory on a disk",
+        files.on_disk(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0)),
+    ),
+    Case("startup", "what a command costs before it copies anything", files.startup),
+    Case("s3-20k", "20,000 files of 4 KiB, S3 to S3 on servers without latency", s3.between_buckets),
+    Case("s3-up", "20,000 files of 4 KiB, directory to S3 on a server without latency", s3.upload),
+    Case("requests", "how many requests a sync sends", requests.requests),
+    Case("latency", "20,000 files of 4 KiB, S3 to S3, with 25 ms added to each request", distance.latency),
+    Case("scale", "1, 2, 4 and 8 worker processes of a fleet, with that latency", distance.scale),
+    Case("overhead", "what Celery, Redis and orchestrator cost, with that latency", distance.overhead),
+    Case("huge", "one object of up to 20 GB, to S3, between buckets, and back: time and memory", huge.huge),
+    Case("shared", "1,000 snapshots that share 99 % of 20,000 objects, directory to directory", shared.many),
+    Case("shared-s3", "50 snapshots that share 99 % of 2,000 objects, S3 to S3", shared.in_buckets),
+)

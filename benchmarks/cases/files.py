@@ -1,0 +1,119 @@
+"""Directory to directory: in memory, and on a disk; and what a command costs before it copies anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from .. import commands, data
+from ..measure import filesystem
+from ..plots import TIME, Point
+from ..report import SNAPDIR, Goal, Result, timed
+from ..rounds import FLOOR, OURS, Round, measure_rounds, remove, same_folders, seconds_of
+from .case import Setting
+
+Measure = Callable[[Setting], list[Result]]
+
+START_S: Final = 1.5
+HELP_S: Final = 0.3
+
+
+def in_memory(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal | None) -> Measure:
+    """Return the case of *files* files of a size, directory to directory in memory."""
+
+    def measure(setting: Setting) -> list[Result]:
+        number = files // setting.scale
+        found = _copied(setting.folder, number, size_bytes, setting.times(rounds))
+        return [
+            timed(
+                f"{number:,} files of {size}, file to file",
+                found,
+                setting.goal(goal) if goal else None,
+                objects=number,
+                points=_points(number, size_bytes, found),
+            )
+        ]
+
+    return measure
+
+
+def on_disk(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal) -> Measure:
+    """Return the case of *files* files of a size, directory to directory on a disk: ours durably, the peer not."""
+
+    def measure(setting: Setting) -> list[Result]:
+        number = files // setting.scale
+        found = _copied(setting.disk, number, size_bytes, setting.times(rounds), durable=True)
+        return [
+            timed(
+                f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}): ours durable, the"
+                " peer not",
+                found,
+                setting.goal(goal),
+                objects=number,
+            )
+        ]
+
+    return measure
+
+
+def startup(setting: Setting) -> list[Result]:
+    """Measure ten files, and the help."""
+    times = setting.times(5)
+    sync = _copied(setting.folder, 10, 4096, times)
+    shown = measure_rounds(
+        times,
+        {OURS: commands.ours("--help"), SNAPDIR: commands.peer("import", cache=setting.folder / "cache")},
+    )
+    return [
+        timed(
+            "start: 10 files of 4 KiB, file to file",
+            sync,
+            Goal(value=START_S),
+            points=_points(10, 4096, sync),
+        ),
+        timed("start: `--help`, beside the bare import of the peer", shown, Goal(value=HELP_S)),
+    ]
+
+
+def _copied(folder: Path, files: int, size_bytes: int, times: int, *, durable: bool = False) -> list[Round]:
+    source, to_ours, to_peer, to_floor = (folder / name for name in ("source", "ours", "peer", "floor"))
+    snapshot = data.pushed_store(folder, source, files=files, size_bytes=size_bytes)
+    more = ["--durable"] if durable else []
+
+    def clean() -> None:
+        remove(to_ours, to_peer, to_floor)
+        if durable:
+            os.sync()
+
+    def check() -> None:
+        same_folders(to_ours, to_peer)
+        same_folders(to_ours, to_floor)
+
+    def settle(_: str) -> None:
+        # What one side leaves for the disk to do later must not weigh on the next.
+        if durable:
+            os.sync()
+
+    return measure_rounds(
+        times,
+        {
+            OURS: commands.ours_sync(snapshot, f"file://{source}", f"file://{to_ours}"),
+            SNAPDIR: commands.peer(
+                "sync", snapshot, f"file://{source}", f"file://{to_peer}", cache=folder / "cache"
+            ),
+            FLOOR: commands.floor("files", str(source), str(to_floor), *more),
+        },
+        clean=clean,
+        check=check,
+        ran=settle,
+    )
+
+
+def _points(files: int, size_bytes: int, rounds: list[Round]) -> list[Point]:
+    if size_bytes != 4096:
+        return []
+    lines = {OURS: "snapferry, file to file", SNAPDIR: "snapdir, file to file"}
+    return [Point(TIME.name, line, files, median(seconds_of(rounds, side))) for side, line in lines.items()]
