@@ -15,6 +15,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # `benchmarks.peer` says this; importing it here would import `snapdir` into this process.
 PEER_IS_DONE: Final = "peer-is-done"
 
+OURS: Final = "orchestrator"
+
 _FOREIGN: Final = ("SNAPFERRY_", "SNAPDIR_", "AWS_", "CELERY_")
 
 
@@ -24,9 +26,9 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
-def ours(*arguments: str, more: Mapping[str, str] | None = None) -> Command:
-    """Return the command ``snapferry`` *arguments*."""
-    return Command([sys.executable, "-m", "orchestrator", *arguments], environment(more or {}))
+def ours(*arguments: str, more: Mapping[str, str] | None = None, program: str = OURS) -> Command:
+    """Return the command ``snapferry`` *arguments*; *program* is the module that is run."""
+    return Command([sys.executable, "-m", program, *arguments], environment(more or {}))
 
 
 def ours_sync(snapshot: str, source: str, destination: str, more: Mapping[str, str] | None = None) -> Command:

@@ -45,14 +45,21 @@ class Job:
 
 
 class Fleet:
-    """*workers* worker processes, an orchestrator, and their Redis. For a ``with`` block; ready once it is entered."""
+    """
+    *workers* worker processes, an orchestrator, and their Redis. For a ``with`` block; ready once it is entered.
 
-    def __init__(self, folder: Path, workers: int, more: Mapping[str, str]) -> None:
+    *program*: the module that is run as ``snapferry``.
+    """
+
+    def __init__(
+        self, folder: Path, workers: int, more: Mapping[str, str], *, program: str = commands.OURS
+    ) -> None:
         self._folder = folder
         self._workers = workers
         self._redis = RedisServer(folder)
         self._more = dict(more)
-        self._roles: list[subprocess.Popen[bytes]] = []
+        self._program = program
+        self._roles: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -71,12 +78,24 @@ class Fleet:
     ) -> None:
         self._stack.close()
 
+    @property
+    def broker(self) -> str:
+        """The URL of its Redis."""
+        return self._redis.url
+
+    def processes(self) -> dict[str, set[int]]:
+        """Return the processes that live now: of ``redis``, ``orchestrator``, ``worker0`` and so on."""
+        found = {"redis": {self._redis.process}}
+        for name, role in self._roles.items():
+            found[name] = ProcessTree(role.pid, "none").members()
+        return found
+
     def copy(self, snapshot: str, source: str, destination: str, *, jobs: int) -> Job:
         """Copy *snapshot* with *jobs* objects in flight in each batch. Raises `CommandFailed`."""
         command = commands.ours_on_fleet(
             snapshot, source, destination, broker=self._redis.url, jobs=jobs, more=self._more
         )
-        fleet, busy, began = cpu_of(self._processes()), busy_seconds(), time.monotonic()
+        fleet, busy, began = cpu_of(self._all()), busy_seconds(), time.monotonic()
         done = subprocess.run(
             command.arguments,
             env=dict(command.environment),
@@ -86,50 +105,45 @@ class Fleet:
             process_group=0,
         )
         elapsed = time.monotonic() - began
-        fleet, busy = cpu_of(self._processes()) - fleet, busy_seconds() - busy
+        fleet, busy = cpu_of(self._all()) - fleet, busy_seconds() - busy
         if done.returncode != 0:
             raise CommandFailed(f"exit code {done.returncode} of a job of the fleet: {done.stderr[-2000:]}")
         return read_job(json.loads(done.stdout), fleet, busy, elapsed)
 
     def _start(self, role: str, name: str) -> None:
         command = commands.ours(
-            role, "--broker", self._redis.url, "-c", "1", "--hostname", f"{name}@%h", more=self._more
-        )
+            role, "--broker", self._redis.url, "-c", "1", "--hostname", f"{name}@%h",
+            more=self._more, program=self._program,
+        )  # fmt: skip
         with (self._folder / f"{name}.log").open("wb") as log:
-            self._roles.append(
-                subprocess.Popen(
-                    command.arguments,
-                    env=dict(command.environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    process_group=0,
-                )
+            self._roles[name] = subprocess.Popen(
+                command.arguments,
+                env=dict(command.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
             )
 
     def _wait_until_ready(self) -> None:
-        logs = [self._folder / "orchestrator.log"]
-        logs += [self._folder / f"worker{number}.log" for number in range(self._workers)]
         deadline = time.monotonic() + START_TIMEOUT_S
-        for log, role in zip(logs, self._roles, strict=True):
+        for name, role in self._roles.items():
+            log = self._folder / f"{name}.log"
             while " ready." not in log.read_text(errors="replace"):
                 if time.monotonic() > deadline or role.poll() is not None:
                     raise RuntimeError(f"a part of the fleet does not start: {log.read_text()[-1000:]}")
                 time.sleep(0.05)
 
-    def _processes(self) -> set[int]:
-        found = {self._redis.process}
-        for role in self._roles:
-            found |= ProcessTree(role.pid, "none").members()
-        return found
+    def _all(self) -> set[int]:
+        return set().union(*self.processes().values())
 
     def _stop(self) -> None:
         """End the roles: asked first, so that each ends its own children, and killed if that does not help."""
-        members = [ProcessTree(role.pid, "none").members() for role in self._roles]
-        for role in self._roles:
+        members = [ProcessTree(role.pid, "none").members() for role in self._roles.values()]
+        for role in self._roles.values():
             role.terminate()
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        for role, tree in zip(self._roles, members, strict=True):
+        for role, tree in zip(self._roles.values(), members, strict=True):
             try:
                 role.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:

@@ -29,6 +29,7 @@ from stores.address import MANIFESTS, OBJECTS, address_of, object_key
 from stores.backends.file import FileBackend
 from stores.base import Backend, Capabilities, Listed, OpenReader, Upload
 from stores.errors import KeyMissing, StoreFault
+from stores.hashing import CHUNK_BYTES
 from stores.urls import StoreURL, add_scheme
 
 SCHEME: Final = "sim"
@@ -161,13 +162,17 @@ class SimulatedBackend(Backend):
         place = self._place(key)
         return None if place is None else len(self._index.data(place))
 
-    def open(self, key: str) -> OpenReader:
+    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         if not key.startswith(OBJECTS):
             return self._files.open(key)
         place = self._place(key)
         if place is None:
             raise KeyMissing(self.label, key, "nothing is filed here")
         return io.BytesIO(self._index.data(place))
+
+    def fetch(self, key: str, size_hint: int) -> bytes | None:
+        with self.open(key) as reader:
+            return reader.read(CHUNK_BYTES)
 
     def write(self, key: str, data: bytes) -> None:
         if not key.startswith(OBJECTS):

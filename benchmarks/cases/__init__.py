@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..report import Goal
-from . import distance, files, huge, requests, s3, shared
+from . import distance, files, huge, many, requests, s3, shared
 from .case import QUICK, Case, Setting, TooLittleRoom
 
 __all__ = ["CASES", "QUICK", "Case", "Setting", "TooLittleRoom"]
@@ -44,6 +44,7 @@ CASES: Final = (
     Case("scale", "1, 2, 4 and 8 worker processes of a fleet, with that latency", distance.scale),
     Case("overhead", "what Celery, Redis and orchestrator cost, with that latency", distance.overhead),
     Case("huge", "one object of up to 20 GB, to S3, between buckets, and back: time and memory", huge.huge),
+    Case("many", "1 and 10 million objects in a fleet, between simulated stores", many.case(many.run)),
     Case("shared", "1,000 snapshots that share 99 % of 20,000 objects, directory to directory", shared.many),
     Case("shared-s3", "50 snapshots that share 99 % of 2,000 objects, S3 to S3", shared.in_buckets),
 )
