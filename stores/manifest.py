@@ -267,7 +267,7 @@ class Manifest:
                 last = found[5]
                 yield found.groups()
                 continue
-            fields = line[:-1].split(b" ", 4)
+            fields = line.removesuffix(b"\n").split(b" ", 4)
             if len(fields) != 5:
                 if self.length == 1 and line == b"\n":
                     return  # the manifest of a snapshot without entries

@@ -65,7 +65,7 @@ def test_an_upload_that_runs_while_it_is_taken_for_dead_fails_for_now_and_leaves
     source, destination = open_store(str(tmp_path / "a")), open_store(moto_s3.url(bucket, "b"))
     source.put_object(address, data)
 
-    with pytest.raises(StoreUnavailable, match="NoSuchUpload"):
+    with pytest.raises(StoreUnavailable):
         destination.copy_object(
             source,
             address,

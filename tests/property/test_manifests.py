@@ -114,6 +114,7 @@ def read_all(text: bytes, snapshot: str) -> tuple[list[Entry], dict[str, int]]:
 @example(b"")
 @example(b"\n")
 @example(b"F 644 " + b"a" * 64 + b" " + b"9" * 5000 + b" ./x\n")
+@example("F 644 {} 9 ./é".format("a" * 64).encode())
 def test_a_hostile_manifest_raises_a_store_error_or_names_nothing_but_addresses(text: bytes) -> None:
     """Filed under its own digest, or under the id of its canonical form, so that its hash does not give it away."""
     for snapshot in (digest(text), snapshot_id(text)):
