@@ -69,6 +69,9 @@ class Unusual(Exception):
     def misled(self) -> bool:
         """Say whether it is this way's fault if boto3 succeeds where it did not."""
         outcome = self.outcome
+        if isinstance(outcome, boto.SSLError):
+            # A handshake that is cut is the server's affair, one that is refused may be ours.
+            return not isinstance(outcome.kwargs.get("error"), ssl.SSLEOFError)
         return outcome is None or (isinstance(outcome, Full) and outcome.status in _MISLEADING)
 
 

@@ -65,7 +65,7 @@ class Wire:
     Connections to one server. Safe to share between threads, not with a forked child.
 
     *tls* is None for plain HTTP. A connection that stays silent for
-    *read_timeout_s* is given up.
+    *read_timeout_s* is given up. As many are kept as were once in use together.
     """
 
     def __init__(

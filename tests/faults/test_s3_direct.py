@@ -228,6 +228,21 @@ def test_a_way_that_misleads_again_and_again_is_left_to_boto3(
     assert len(by_boto) == 2 * MAX_MISLED + 1
 
 
+def test_where_only_boto3_trusts_a_server_the_way_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext, by_boto: list[str]
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    monkeypatch.setattr(s3.ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    with serving(tls=own_tls) as stub:
+        stub.answer = good
+        backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+        for _ in range(MAX_MISLED + 1):
+            assert read(backend) == DATA
+
+        assert s3._client(*backend._settings).ways.to("bucket", "prefix/") is None
+        assert backend.requests_sent == {"GetObject": 2 * MAX_MISLED + 1}
+
+
 def answer(head: bytes, body: bytes = DATA) -> list[bytes | None]:
     return [OK + head + b"\r\n" + body]
 
@@ -481,6 +496,8 @@ def test_many_threads_share_the_way_and_each_gets_its_own_answer(rclone_memory_s
     for thread in threads:
         thread.join()
     assert wrong == []
+    way = s3._client(*backend._settings).ways.to(backend._bucket, backend._prefix)
+    assert 1 <= len(way._object_wire._idle) <= len(threads)
     assert backend.requests_sent == {"PutObject": 200, "GetObject": 200, "HeadObject": 200}
 
 
