@@ -168,6 +168,8 @@ class Client:
         if tls:
             trusted = authorities(self.boto)
             context = ssl.create_default_context(cafile=trusted if isinstance(trusted, str) else where())
+            # boto3 takes certificates that are valid though not to the letter of the standard.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return Wire(address, tls=context, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
 
     def close(self) -> None:
@@ -435,13 +437,14 @@ class S3Backend(Backend):
         way = ways.to(*place)
         if way is None:
             return by_boto()
-        self._sent.add(operation)
         try:
             found = direct(way)
         except Unusual as unusual:
             outcome, misled = unusual.outcome, unusual.misled
+            self._sent.add(operation)
         else:
             ways.went_well(*place)
+            self._sent.add(operation)
             return found
         with nullcontext() if outcome is None else already_made(outcome):
             found = by_boto()
@@ -451,8 +454,15 @@ class S3Backend(Backend):
 
     def _call(self, operation: str, **parameters: object) -> Any:
         """Call the client's *operation* on the bucket; what that sends is counted. The answer is boto3's."""
+        call = getattr(self._client, operation)
         with self._sent.counting():
-            return getattr(self._client, operation)(Bucket=self._bucket, **parameters)
+            try:
+                return call(Bucket=self._bucket, **parameters)
+            except boto.BotoCoreError:
+                raise
+            except ValueError as error:
+                # What boto3 lets through of a number or a date that is none.
+                raise ResponseParserError(f"the answer makes no sense: {error}") from error
 
     @property
     def _client(self) -> Any:

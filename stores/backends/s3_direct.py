@@ -69,7 +69,14 @@ class Unusual(Exception):
     def misled(self) -> bool:
         """Say whether it is this way's fault if boto3 succeeds where it did not."""
         outcome = self.outcome
+        if isinstance(outcome, boto.SSLError):
+            # A handshake that is cut is the server's affair, one that is refused may be ours.
+            return not isinstance(outcome.kwargs.get("error"), ssl.SSLEOFError)
         return outcome is None or (isinstance(outcome, Full) and outcome.status in _MISLEADING)
+
+
+class _Renewed(Exception):
+    """Credentials changed while signatures were compared."""
 
 
 class Form(NamedTuple):
@@ -119,11 +126,18 @@ class Ways:
             return None
         if self._credentials is None or not _is_direct(self._client):
             return None
+        keys = self._credentials.get_frozen_credentials()
         request = rehearse(self._client.head_object, Bucket=bucket, Key=f"{prefix}k")
         objects = read_form(request, self._credentials)
         request = rehearse(self._client.list_objects_v2, Bucket=bucket, Prefix="k")
         listing = read_form(request, self._credentials)
-        return Direct(objects, listing, self._wire) if objects and listing else None
+        if objects and listing:
+            return Direct(objects, listing, self._wire)
+        if self._credentials.get_frozen_credentials() != keys:
+            # boto3 and this may have signed with different ones. It counts, for they may change each time.
+            self.misled(bucket, prefix)
+            raise _Renewed
+        return None
 
     def misled(self, bucket: str, prefix: str) -> None:
         """Note that boto3 got through where the direct way did not: look for another one, a few times."""
@@ -216,13 +230,13 @@ class Direct:
     def put(self, key: str, data: bytes) -> None:
         """File *data* under *key*."""
         head = self._ask("PUT", key, data)
-        body = Body(self._object_wire, head)
-        try:
-            body.read(head.length)
-        except (HTTPException, OSError) as error:
-            raise Unusual(self._failed(self._objects, error)) from error
-        finally:
-            body.close()
+        if not head.length:
+            Body(self._object_wire, head)
+            return
+        # Success is said without words. Where there are some, boto3 looks whether they are an error's.
+        said = self._outcome(self._objects, lambda: self._object_wire.rest_of(head))
+        if b"<Error" in said.body:
+            raise Unusual(said)
 
     def page(self, parameters: Mapping[str, str]) -> Page:
         """Return a page of the listing that *parameters* ask for, in the words of boto3."""

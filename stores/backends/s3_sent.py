@@ -85,7 +85,14 @@ def already_made(outcome: Full | Exception) -> Iterator[None]:
     def first(request: Any) -> AWSResponse:
         if isinstance(outcome, Exception):
             raise outcome
-        body = HTTPResponse(io.BytesIO(outcome.body), outcome.headers, outcome.status, preload_content=False)
+        # To a HEAD a length is announced of what does not come.
+        body = HTTPResponse(
+            io.BytesIO(outcome.body),
+            outcome.headers,
+            outcome.status,
+            preload_content=False,
+            request_method=request.method,
+        )
         return AWSResponse(request.url, outcome.status, outcome.headers, body)
 
     _call.first = first

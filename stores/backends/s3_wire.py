@@ -15,17 +15,22 @@ import select
 import socket
 import ssl
 import struct
-from collections.abc import Mapping
-from http.client import HTTPResponse, IncompleteRead
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Final, NamedTuple
 
 # As much as the head of an answer and a small body take.
 RECEIVE_BYTES: Final = 16 * 1024
 # The longest answer of a kind that is no object and no listing.
 MAX_ANSWER_BYTES: Final = 64 * 1024
+# Of a length in decimal; no object is nearly as long.
+MAX_DIGITS: Final = 18
 
 _LENGTH: Final = b"\r\ncontent-length:"
 _FOLD: Final = (b" ", b"\t")
+_FOUND: Final = (b"http/1.1 200 ", b"http/1.1 200\r")
+_NONE: Final = (b"http/1.1 404 ", b"http/1.1 404\r")
 
 
 class NotConnected(Exception):
@@ -60,7 +65,7 @@ class Wire:
     Connections to one server. Safe to share between threads, not with a forked child.
 
     *tls* is None for plain HTTP. A connection that stays silent for
-    *read_timeout_s* is given up.
+    *read_timeout_s* is given up. As many are kept as were once in use together.
     """
 
     def __init__(
@@ -119,14 +124,26 @@ class Wire:
             connection.close()
             raise
 
+    def rest_of(self, head: Head) -> Full:
+        """Return the answer that *head* begins, to its end. Raises as `ask` does, also if it is too long."""
+        if head.length > MAX_ANSWER_BYTES:
+            head.connection.close()
+            raise HTTPException(f"an answer of {head.length} bytes where a few words were expected")
+        body = Body(self, head)
+        try:
+            return Full(head.status, {"Content-Length": str(head.length)}, body.read(head.length))
+        finally:
+            body.close()
+
     def give_back(self, connection: socket.socket) -> None:
         """Keep *connection*, all of whose answers were read, for another request."""
         self._idle.append(connection)
 
     def close(self) -> None:
         """Close the connections that nobody uses. More can be made afterwards."""
-        while self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def _take(self) -> socket.socket:
         while self._idle:
@@ -137,7 +154,8 @@ class Wire:
             # What can be read before anything was asked is the end, or no answer to us.
             poll = select.poll()
             poll.register(connection, select.POLLIN)
-            if not poll.poll(0):
+            decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending()
+            if not decrypted and not poll.poll(0):
                 return connection
             connection.close()
         return self._connect()
@@ -168,14 +186,20 @@ class Wire:
         at_most: int | None = MAX_ANSWER_BYTES,
     ) -> Full:
         method = "HEAD" if bodyless else None
+        incoming = _Resumed(came, connection)
         # HTTPResponse asks for no more of a socket than this stand-in has.
-        answer = HTTPResponse(_Resumed(came, connection), method=method)  # type: ignore[arg-type]
-        answer.begin()
-        # Without a size it would not notice that an announced length did not come.
-        whole = at_most is None or (answer.length is not None and answer.length <= at_most)
-        body = answer.read() if whole else answer.read(at_most)
+        answer = HTTPResponse(incoming, method=method)  # type: ignore[arg-type]
+        try:
+            answer.begin()
+            # Without a size it would not notice that an announced length did not come.
+            whole = at_most is None or (answer.length is not None and answer.length <= at_most)
+            body = answer.read() if whole else answer.read(at_most)
+        except ValueError as error:
+            raise HTTPException(f"the answer makes no sense: {error}") from error
         full = Full(answer.status, dict(answer.getheaders()), body)
-        if answer.isclosed() and not answer.will_close:
+        # A status below 200 is not the last word.
+        ended = answer.isclosed() and answer.status >= 200 and not incoming.left_over
+        if ended and not answer.will_close:
             self.give_back(connection)
         else:
             connection.close()
@@ -202,24 +226,27 @@ def _bound_by_kernel(connection: socket.socket, timeout_s: float) -> None:
 def _read_head(connection: socket.socket, came: bytes, end: int, bodyless: bool) -> Head | None:
     # Searched and not taken apart: this is done for every request, and three headers matter.
     head = came[: end + 2].lower()
+    goes_on = b"\r\nconnection:" not in head or b"\r\nconnection: keep-alive\r\n" in head
+    body = came[end + 4 :]
+    if bodyless and head.startswith(_NONE):
+        # Whatever is said of a body, there is none.
+        return Head(404, 0, b"", connection, goes_on and not body)
     at = head.find(_LENGTH)
     until = head.find(b"\r\n", at + 2)
     length = head[at + len(_LENGTH) : until].strip()
-    if at < 0 or not length.isdigit() or head.find(_LENGTH, until) >= 0:
+    if at < 0 or not length.isdigit() or len(length) > MAX_DIGITS or head.find(_LENGTH, until) >= 0:
         return None
     if head[until + 2 : until + 3] in _FOLD or b"\r\ntransfer-encoding" in head:
         return None
-    status = head[9:12]
-    if head[:9] != b"http/1.1 " or not (status == b"200" or (bodyless and status == b"404")):
+    # Some take a lone newline for the end of a header, others do not.
+    if not head.startswith(_FOUND) or head.count(b"\n") != head.count(b"\r\n"):
         return None
-    goes_on = b"\r\nconnection:" not in head or b"\r\nconnection: keep-alive\r\n" in head
     expected = 0 if bodyless else int(length)
-    body = came[end + 4 :]
     if len(body) > expected:
         # Nothing was asked that this could be the answer to.
         goes_on = False
         body = body[:expected]
-    return Head(int(status), int(length), body, connection, goes_on)
+    return Head(200, int(length), body, connection, goes_on)
 
 
 class Body:
@@ -273,6 +300,9 @@ class Body:
                 except BlockingIOError:
                     self.close()
                     raise _silent() from None
+                except BaseException:
+                    self.close()
+                    raise
                 if not got:
                     self.close()
                     raise IncompleteRead(b"", self._length)
@@ -289,21 +319,45 @@ class Body:
 
 
 class _Resumed(io.RawIOBase):
-    """What already came from a socket, and then the socket."""
+    """
+    What already came from a socket, and then the socket.
+
+    *left_over* says, once the file made of it is closed, whether more had come than was read of it.
+    """
 
     def __init__(self, came: bytes, connection: socket.socket) -> None:
         self._came = came
         self._connection = connection
+        self._dry = False
+        self.left_over = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, 4 * RECEIVE_BYTES)
+        return _Incoming(self, 4 * RECEIVE_BYTES)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, into: memoryview) -> int:  # type: ignore[override]
+        if self._dry:
+            return 0
         if not self._came:
             return self._connection.recv_into(into)
         size = min(len(into), len(self._came))
         into[:size], self._came = self._came[:size], self._came[size:]
         return size
+
+    def dry_up(self, buffered: Callable[[], bytes]) -> None:
+        """Receive nothing more; *buffered* tells what was read ahead."""
+        self._dry = True
+        self.left_over = bool(self._came or buffered())
+
+
+class _Incoming(io.BufferedReader):
+    def __init__(self, raw: _Resumed, size: int) -> None:
+        super().__init__(raw, size)
+        self._resumed = raw
+
+    def close(self) -> None:
+        if not self.closed:
+            self._resumed.dry_up(self.peek)
+        super().close()

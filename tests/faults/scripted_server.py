@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,18 +19,22 @@ class Scripted:
     connections: int = 0
 
 
+Piece = bytes | threading.Event | None
+
+
 @contextmanager
-def scripted(*answers: Sequence[bytes | None]) -> Iterator[Scripted]:
+def scripted(*answers: Sequence[Piece], tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     """
     Answer the n-th request with the n-th of *answers*, the last one again and again.
 
-    Each is a sequence of pieces that are sent one by one; None in it closes the connection.
+    Each is a sequence of pieces that are sent one by one; an event in it is
+    waited for, None closes the connection. Over TLS with *tls*.
     """
     server = Scripted()
     lock = threading.Lock()
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
 
         def accept() -> None:
             while True:
@@ -43,6 +48,8 @@ def scripted(*answers: Sequence[bytes | None]) -> Iterator[Scripted]:
 
         def serve(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls:
+                connection = tls.wrap_socket(connection, server_side=True)
             with connection, connection.makefile("rb") as incoming:
                 while head := _read_request(incoming):
                     with lock:
@@ -51,7 +58,10 @@ def scripted(*answers: Sequence[bytes | None]) -> Iterator[Scripted]:
                     for piece in answer:
                         if piece is None:
                             return
-                        connection.sendall(piece)
+                        if isinstance(piece, threading.Event):
+                            piece.wait()
+                        else:
+                            connection.sendall(piece)
 
         accepting = threading.Thread(target=accept, daemon=True)
         accepting.start()

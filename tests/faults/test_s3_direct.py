@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import ssl
 import stat
 import sys
@@ -17,8 +19,10 @@ import pytest
 from stores.address import object_key
 from stores.backends import s3
 from stores.backends.s3 import S3Backend
-from stores.backends.s3_direct import MAX_MISLED, Direct
-from stores.errors import StoreFault, StoreUnavailable
+from stores.backends.s3_direct import MAX_MISLED, Direct, Ways
+from stores.backends.s3_signing import Keys
+from stores.backends.s3_wire import Head, Wire
+from stores.errors import AccessDenied, StoreFault, StoreUnavailable
 from stores.hashing import digest
 from stores.urls import open_backend, parse_url
 from tests.faults.scripted_server import scripted
@@ -111,12 +115,35 @@ def test_looking_for_the_way_sends_nothing(stub: Stub, backend: S3Backend) -> No
     assert backend.requests_sent == {}
 
 
+def test_a_way_is_looked_for_again_where_credentials_were_renewed_meanwhile(backend: S3Backend) -> None:
+    """boto3 signed with others than those that its signature was compared with."""
+    client = s3._client(*backend._settings)
+    known = client.ways._credentials
+
+    class Changing:
+        def __init__(self, times: int) -> None:
+            self.times = times
+
+        def get_frozen_credentials(self) -> Keys:
+            self.times -= 1
+            return known.get_frozen_credentials() if self.times < 0 else Keys(f"K{self.times}", "s", None)
+
+    once, always = (Ways(client.boto, Changing(times), client._dial) for times in (2, 1_000_000))
+
+    assert once.to("bucket", "prefix/") is None
+    assert isinstance(once.to("bucket", "prefix/"), Direct)
+    for _ in range(MAX_MISLED + 1):
+        assert always.to("bucket", "prefix/") is None
+    assert ("bucket", "prefix/") in always._ways
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
 def test_a_passing_fault_is_the_first_of_boto3s_attempts(
-    stub: Stub, backend: S3Backend, name: str, status: int
+    monkeypatch: pytest.MonkeyPatch, stub: Stub, backend: S3Backend, name: str, status: int
 ) -> None:
     """Nothing is asked twice for being handed over: there are five attempts in all."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     stub.answer = lambda _: error(status, "SlowDown" if status in {503, 429} else "")
 
     with pytest.raises(StoreUnavailable):
@@ -126,17 +153,18 @@ def test_a_passing_fault_is_the_first_of_boto3s_attempts(
     assert sum(backend.requests_sent.values()) == s3.ATTEMPTS
 
 
-@pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize(
-    "fault", [error(503, "SlowDown"), Answer(cut=True, length=10), Answer(no_length=True)]
+    ("name", "fault"),
+    [
+        *((name, error(503, "SlowDown")) for name in CALLS),
+        # The answer to a HEAD is whole without the body, and one to a GET is read by whoever asked for it.
+        *((name, Answer(cut=True, length=10)) for name in ("PUT", "LIST")),
+        ("GET", Answer(no_length=True)),
+    ],
 )
 def test_after_a_fault_boto3_asks_again_and_the_next_call_goes_past_it(
     stub: Stub, backend: S3Backend, by_boto: list[str], name: str, fault: Answer
 ) -> None:
-    if (name, fault.cut) == ("GET", True):
-        pytest.skip("a body that breaks off while it is read is an error")
-    if fault.no_length and name in {"PUT", "HEAD"}:
-        pytest.skip("boto3 takes it for success, or for an error of its own")
     stub.answer = lambda request: fault if len(stub.requests) == 1 else good(request)
 
     assert CALLS[name](backend) == EXPECTED[name]
@@ -200,6 +228,21 @@ def test_a_way_that_misleads_again_and_again_is_left_to_boto3(
     assert len(by_boto) == 2 * MAX_MISLED + 1
 
 
+def test_where_only_boto3_trusts_a_server_the_way_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext, by_boto: list[str]
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    monkeypatch.setattr(s3.ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    with serving(tls=own_tls) as stub:
+        stub.answer = good
+        backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+        for _ in range(MAX_MISLED + 1):
+            assert read(backend) == DATA
+
+        assert s3._client(*backend._settings).ways.to("bucket", "prefix/") is None
+        assert backend.requests_sent == {"GetObject": 2 * MAX_MISLED + 1}
+
+
 def answer(head: bytes, body: bytes = DATA) -> list[bytes | None]:
     return [OK + head + b"\r\n" + body]
 
@@ -222,7 +265,6 @@ LENGTH = b"Content-Length: %d\r\n" % len(DATA)
         [b"HTTP/1.0 200 OK\r\n\r\n" + DATA, None],
         answer(b"Transfer-Encoding: chunked\r\n", b"4\r\nan o\r\n5\r\nbject\r\n0\r\n\r\n"),
         answer(b"Transfer-Encoding: chunked\r\n" + LENGTH, b"9\r\nan object\r\n0\r\n\r\n"),
-        answer(LENGTH + LENGTH),
     ],
 )
 def test_a_body_is_read_right_however_it_is_framed(pieces: list[bytes | None]) -> None:
@@ -240,19 +282,24 @@ def test_a_body_is_read_right_however_it_is_framed(pieces: list[bytes | None]) -
     "pieces",
     [
         answer(b"Content-Length: 9\r\nContent-Length: 5\r\n"),
-        answer(b"Content-Length: nine\r\n"),
-        answer(b"Content-Length: 100\r\n")[:1] + [None],
+        answer(b"X-Odd: a\nContent-Length: 5\r\n" + LENGTH),
+        [*answer(LENGTH + LENGTH), None],
+        [*answer(b"Content-Length: nine\r\n"), None],
+        [*answer(b"Content-Length: %s\r\n" % (b"9" * 5000)), None],
+        answer(b"Transfer-Encoding: chunked\r\n", b"-5\r\nan object\r\n0\r\n\r\n"),
+        [*answer(b"Content-Length: 100\r\n"), None],
         [None],
         [b"HTTP/1.1 2", None],
         [b"220 mail.example.org ESMTP\r\n\r\n", None],
         [b"\x15\x03\x01\x00\x02\x02\x16", None],
     ],
-    ids=range(7),
+    ids=range(11),
 )
 def test_an_answer_that_cannot_be_right_is_never_a_body(
     monkeypatch: pytest.MonkeyPatch, pieces: list[bytes | None]
 ) -> None:
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1)
     with scripted(pieces) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -268,6 +315,102 @@ def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one() -> None:
         assert server.connections == 2
 
 
+def test_over_tls_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext
+) -> None:
+    """There it may have been read and decrypted already, where no system call sees it."""
+    evil = [OK + LENGTH + b"\r\n" + DATA[:4], DATA[4:] + OK + b"Content-Length: 4\r\n\r\nevil"]
+    with scripted(evil, answer(LENGTH), tls=own_tls) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        assert [read(backend), read(backend)] == [DATA, DATA]
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [b"HTTP/1.1 103 Early Hints\r\nLink: </k>\r\n\r\n"],
+        [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n" + OK + LENGTH + b"\r\n" + DATA],
+        [b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n" + DATA],
+    ],
+    ids=["a word before the answer", "an answer too many", "a body where none belongs"],
+)
+def test_a_connection_is_not_used_again_after_an_answer_whose_end_is_unsure(
+    odd: list[bytes | None],
+) -> None:
+    with scripted(odd, answer(LENGTH)) as server:
+        host, port = server.endpoint.removeprefix("http://").split(":")
+        wire = Wire((host, int(port)), tls=None, connect_timeout_s=3, read_timeout_s=3)
+
+        assert not isinstance(wire.ask(b"GET /k HTTP/1.1\r\n\r\n"), Head)
+        second = wire.ask(b"GET /k HTTP/1.1\r\n\r\n")
+
+        assert isinstance(second, Head)
+        second.connection.close()
+        assert server.connections == 2
+
+
+def test_there_is_none_is_an_ordinary_answer_to_a_head_however_long_its_missing_body(
+    by_boto: list[str],
+) -> None:
+    """Amazon announces a body in chunks, which an answer to a HEAD does not have."""
+    none = [b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"]
+    with scripted(none, [OK + b"Content-Length: 0\r\n\r\n"], none) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        assert [backend.size(KEY), backend.size(KEY)] == [None, None]
+
+        assert by_boto == ["head_bucket"]
+        assert server.connections == 2
+
+
+def test_an_error_that_calls_itself_success_is_none(
+    monkeypatch: pytest.MonkeyPatch, stub: Stub, backend: S3Backend, by_boto: list[str]
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    fault = Answer(200, error(500, "InternalError").body)
+    stub.answer = lambda request: fault if len(stub.requests) == 1 else good(request)
+
+    backend.write(KEY, DATA)
+
+    assert by_boto == ["put_object"]
+    assert len(stub.requests) == 2
+
+
+def test_an_answer_to_a_write_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    with scripted([*answer(b"Content-Length: 999999999999999\r\n"), None]) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        with pytest.raises(StoreUnavailable):
+            backend.write(KEY, DATA)
+
+
+def test_a_server_that_does_not_read_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        wire = Wire(server.getsockname(), tls=None, connect_timeout_s=3, read_timeout_s=0.2)
+
+        with pytest.raises(TimeoutError):
+            wire.ask(bytes(64_000_000))
+
+        assert wire._idle == []
+
+
+def test_a_signal_does_not_disturb_who_waits_for_an_answer() -> None:
+    signalled = threading.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: signalled.set())
+    try:
+        with scripted([signalled, *answer(LENGTH)]) as server:
+            backend = S3Backend("bucket", endpoint=server.endpoint)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+            assert read(backend) == DATA
+            assert len(server.requests) == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_connections_are_used_again_and_those_that_the_server_closed_are_not() -> None:
     with scripted(answer(LENGTH), answer(LENGTH), [*answer(LENGTH), None], answer(LENGTH)) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
@@ -278,7 +421,7 @@ def test_connections_are_used_again_and_those_that_the_server_closed_are_not() -
         wire = s3._client(*backend._settings).ways.to("bucket", "")._object_wire
         (idle,) = wire._idle
         # Until the end of the connection has arrived here.
-        assert idle.recv(1, __import__("socket").MSG_PEEK) == b""
+        assert idle.recv(1, socket.MSG_PEEK) == b""
         assert read(backend) == DATA
         assert (server.connections, len(server.requests)) == (2, 4)
         assert backend.requests_sent == {"GetObject": 4}
@@ -291,7 +434,7 @@ def test_a_body_in_many_pieces_is_read_in_the_sizes_that_are_asked_for(
     stub.answer = lambda _: Answer(200, body)
     for size in (1000, 65_536, len(body), len(body) + 1):
         with backend.open(KEY) as reader:
-            pieces = list(iter(lambda size=size: reader.read(size), b""))  # noqa: B023 - read at once
+            pieces = list(iter(lambda size=size: reader.read(size), b""))
         assert b"".join(pieces) == body
         assert {len(piece) for piece in pieces[:-1]} <= {size}
     assert len(s3._client(*backend._settings).ways.to("bucket", "prefix/")._object_wire._idle) == 1
@@ -316,6 +459,23 @@ def test_a_body_that_stalls_is_unavailable_in_words(monkeypatch: pytest.MonkeyPa
             read(backend)
 
 
+def test_after_a_body_stalled_nothing_more_of_it_is_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext
+) -> None:
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    given_up = threading.Event()
+    pieces = [OK + b"Content-Length: 12\r\n\r\nhalf", b"more", given_up, b"rest"]
+    with scripted(pieces, tls=own_tls) as server:
+        backend = S3Backend("bucket", endpoint=server.endpoint)
+
+        with backend.open(KEY) as reader:
+            with pytest.raises(StoreUnavailable):
+                reader.read(12)
+            given_up.set()
+            with pytest.raises(StoreUnavailable):
+                reader.read(4)
+
+
 def test_many_threads_share_the_way_and_each_gets_its_own_answer(rclone_memory_s3: S3Server) -> None:
     url = parse_url(rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "some/prefix"))
     backend = open_backend(url)
@@ -336,6 +496,8 @@ def test_many_threads_share_the_way_and_each_gets_its_own_answer(rclone_memory_s
     for thread in threads:
         thread.join()
     assert wrong == []
+    way = s3._client(*backend._settings).ways.to(backend._bucket, backend._prefix)
+    assert 1 <= len(way._object_wire._idle) <= len(threads)
     assert backend.requests_sent == {"PutObject": 200, "GetObject": 200, "HeadObject": 200}
 
 
@@ -415,13 +577,12 @@ def test_a_session_token_is_signed_along(
     assert ";x-amz-security-token," in stub.requests[0].headers["Authorization"]
 
 
-def test_credentials_that_have_grown_old_are_renewed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stub: Stub, by_boto: list[str]
-) -> None:
-    """Those of a process that are about to expire are asked for again before each request."""
-    soon = datetime.now(UTC) + timedelta(seconds=30)
-    answer = {"Version": 1, "SecretAccessKey": "s", "SessionToken": "t", "Expiration": soon.isoformat()}
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A program that gives other credentials each time, for an hour, to the profile *renewed*."""
     program, count = tmp_path / "program", tmp_path / "count"
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    answer = {"Version": 1, "SecretAccessKey": "s", "SessionToken": "t", "Expiration": until}
     program.write_text(
         f"#!{sys.executable}\nimport json, pathlib\ncount = pathlib.Path({str(count)!r})\n"
         "count.write_text((count.read_text() if count.exists() else '') + 'x')\n"
@@ -431,17 +592,42 @@ def test_credentials_that_have_grown_old_are_renewed(
     config = tmp_path / "config"
     config.write_text(f"[profile renewed]\ncredential_process = {program}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    return program
+
+
+def grow_old(backend: S3Backend) -> None:
+    """Let the credentials of *backend* be ones that are no longer valid."""
+    s3._client(*backend._settings).ways._credentials._expiry_time = datetime.now(UTC)
+
+
+@pytest.mark.usefixtures("program")
+def test_credentials_that_have_grown_old_are_renewed(stub: Stub, by_boto: list[str]) -> None:
     stub.answer = good
     backend = S3Backend("bucket", endpoint=stub.endpoint, profile="renewed")
 
-    for _ in range(3):
+    for _ in range(2):
         assert read(backend) == DATA
+        assert read(backend) == DATA
+        grow_old(backend)
 
     used = [
         request.headers["Authorization"].split("Credential=")[1].split("/")[0] for request in stub.requests
     ]
     assert by_boto == []
-    assert len(set(used)) == 3
+    assert used == ["KEY1", "KEY1", "KEY2", "KEY2"]
+
+
+def test_a_request_for_which_there_are_no_credentials_is_not_counted(stub: Stub, program: Path) -> None:
+    stub.answer = good
+    backend = S3Backend("bucket", endpoint=stub.endpoint, profile="renewed")
+    assert read(backend) == DATA
+    grow_old(backend)
+    program.write_text("#!/bin/sh\nexit 1\n")
+
+    with pytest.raises(AccessDenied):
+        read(backend)
+
+    assert backend.requests_sent == {"GetObject": len(stub.requests)} == {"GetObject": 1}
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
@@ -493,6 +679,16 @@ def test_over_tls_the_same_authorities_are_trusted_as_by_boto3(
             with pytest.raises(StoreFault, match="CERTIFICATE_VERIFY_FAILED"):
                 read(backend)
             assert stub.requests == []
+
+
+@pytest.fixture
+def own_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
+    """TLS for a server that is trusted."""
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
