@@ -2,7 +2,7 @@
 What crosses the broker, and what is kept of a job's request.
 
 Messages are small, name stores by URLs that hold no credentials, and carry the
-version of their form: a worker that knows another version refuses them instead
+version of their form and of what is planned from them: a worker that knows another version refuses them instead
 of guessing. Everything in a message can be read by whoever can read Redis or
 Flower.
 
@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stores.address import ADDRESS_LENGTH
 
-VERSION: Final = 2
+# Plans count: orchestrators that would plan a job differently must not share it.
+VERSION: Final = 3
 
 _DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 
@@ -29,7 +30,7 @@ _DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
 
 
 class _Part(BaseModel):

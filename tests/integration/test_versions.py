@@ -16,7 +16,7 @@ NEXT_VERSION = """
 from typing import Literal
 import workers.messages, workers.tasks
 class BatchMessage(workers.messages.BatchMessage):
-    version: Literal[3] = 3
+    version: Literal[4] = 4
 workers.tasks.BatchMessage = BatchMessage
 workers.tasks.STEP_ASIDE_S = 0.2
 """
@@ -25,7 +25,7 @@ NEXT_VERSION_OF_A_JOB = """
 from typing import Literal
 import workers.ledger.jobs, workers.messages
 class JobRequest(workers.messages.JobRequest):
-    version: Literal[3] = 3
+    version: Literal[4] = 4
 workers.ledger.jobs.JobRequest = JobRequest
 """
 

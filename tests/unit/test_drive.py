@@ -31,7 +31,7 @@ from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
 from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
 from workers.ledger import GRACE_S, MAX_DRIVES, PLAN, JobStatus, Ledger, State, UnknownJob
-from workers.messages import BatchMessage, Budget, JobRequest, Order, Price, Prune, StoreRef, pack
+from workers.messages import VERSION, BatchMessage, Budget, JobRequest, Order, Price, Prune, StoreRef, pack
 from workers.tasks import run_batch
 
 
@@ -1091,7 +1091,7 @@ def test_a_step_of_an_unknown_job_does_nothing(fleet: Fleet) -> None:
 
 
 def test_a_job_of_another_version_fails_and_says_so(fleet: Fleet) -> None:
-    text = fleet.request.model_dump_json().replace('"version":2', '"version":1')
+    text = fleet.request.model_dump_json().replace(f'"version":{VERSION}', f'"version":{VERSION + 1}')
     fleet.ledger._redis.hset("snapferry:job:job", "request", text)
 
     step_of(fleet, fleet.drive)

@@ -43,7 +43,7 @@ from workers.ledger import (
     bit,
     set_bits,
 )
-from workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
 from workers.settings import Settings
 from workers.transfer import BatchOutcome, Failure
 
@@ -294,7 +294,7 @@ def test_a_batch_whose_accounting_breaks_off_is_not_taken_for_done(
 
 
 def test_a_request_of_another_version_is_refused(ledger: Ledger, client: redis.Redis) -> None:
-    other = request().model_dump_json().replace('"version":2', '"version":3')
+    other = request().model_dump_json().replace(f'"version":{VERSION}', f'"version":{VERSION + 1}')
     client.hset(JOB, "request", other)
 
     with pytest.raises(ValidationError):

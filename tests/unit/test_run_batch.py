@@ -32,7 +32,7 @@ from tests.sample import tree
 from workers import tasks
 from workers.app import make_app
 from workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
-from workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
 from workers.settings import Settings
 from workers.tasks import MAX_BEGUN, MAX_RETRIES, MAX_UNREADABLE, STEP_ASIDE_S, run_batch
 
@@ -720,7 +720,9 @@ def test_a_delivery_that_steps_aside_is_queued_as_it_came(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"version": 3}, {"addresses": "../" * 21 + "x" + "0" * 256}], ids=["version", "path"]
+    "changes",
+    [{"version": VERSION + 1}, {"addresses": "../" * 21 + "x" + "0" * 256}],
+    ids=["version", "path"],
 )
 def test_a_message_that_cannot_be_read_copies_nothing_and_is_handed_back_for_a_worker_that_can(
     app: Celery, batch: BatchMessage, ledger: Ledger, tmp_path: Path, changes: dict[str, Any]
@@ -743,7 +745,7 @@ def test_a_message_that_no_worker_can_read_is_given_up_in_the_end(
     app: Celery, batch: BatchMessage, ledger: Ledger
 ) -> None:
     """The chord then calls its errback, and the commit finds the batch unaccounted."""
-    message = json.loads(json.dumps({**batch.model_dump(), "version": 3}))
+    message = json.loads(json.dumps({**batch.model_dump(), "version": VERSION + 1}))
 
     with pytest.raises(RuntimeError, match="not a message of this version: 1 faults"):
         deliver(app, message, retries=MAX_UNREADABLE)
@@ -756,7 +758,7 @@ def test_a_message_that_cannot_be_read_is_not_lost_while_it_waits_for_a_worker_t
     app: Celery, batch: BatchMessage, ledger: Ledger
 ) -> None:
     """Nobody runs it, so it has a lease without a holder, renewed by each worker that hands it back."""
-    message = json.loads(json.dumps({**batch.model_dump(), "version": 3}))
+    message = json.loads(json.dumps({**batch.model_dump(), "version": VERSION + 1}))
 
     for retries in range(3):
         with pytest.raises(Retry):
