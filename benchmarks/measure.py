@@ -209,6 +209,15 @@ def memory_of(process: int) -> Memory:
     return Memory(sizes.get("Pss", 0), sizes.get("Rss", 0))
 
 
+def anonymous_of(process: int) -> int:
+    """Return the bytes of memory that are *process*'s own work: its PSS without files that are mapped."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * _KIB for line in lines if line.startswith("Pss_Anon:")), 0)
+
+
 def peak_of(process: int) -> int:
     """Return the most that *process* ever had resident, in bytes; 0 if it has ended."""
     try:

@@ -14,9 +14,9 @@ absent. A file system that lost power can leave such files behind.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -236,12 +236,13 @@ class SnapshotStore(StreamStore):
         Raises `ObjectMissing` and `IntegrityError` for the source, and whatever
         either store raises; nothing became visible then. May be called again.
         """
-        data = self._fetch(source, address, size_hint, on_bytes)
+        key = object_key(parse_address(address))
+        data = self._fetch(source, address, key, size_hint, on_bytes)
         if data is not None:
             # As of most objects: no upload has to be begun for one write.
-            self._objects.write(object_key(address), data)
+            self._objects.write(key, data)
             return len(data)
-        staged = self._stage_stream(source, address, size_hint, on_bytes)
+        staged = self._stage_stream(source, address, key, size_hint, on_bytes)
         with staged.upload:
             staged.upload.commit()
         return staged.length
@@ -259,23 +260,29 @@ class SnapshotStore(StreamStore):
 
         The upload must be committed, alone or by `commit_staged`, or aborted.
         """
-        data = self._fetch(source, address, size_hint, on_bytes)
+        key = object_key(parse_address(address))
+        data = self._fetch(source, address, key, size_hint, on_bytes)
         if data is None:
-            return self._stage_stream(source, address, size_hint, on_bytes)
-        return Staged(self._objects.stage(object_key(address), data), len(data))
+            return self._stage_stream(source, address, key, size_hint, on_bytes)
+        return Staged(self._objects.stage(key, data), len(data))
 
     @staticmethod
     def _fetch(
-        source: SnapshotStore, address: str, size_hint: int, on_bytes: Callable[[int], None] | None
+        source: SnapshotStore,
+        address: str,
+        key: str,
+        size_hint: int,
+        on_bytes: Callable[[int], None] | None,
     ) -> bytes | None:
         """
         Return the object if it is had whole in one go and is what it should be.
 
         None where it is large, longer than its advisory size, or corrupt: reading to the end tells.
         """
-        key = object_key(parse_address(address))
-        with source._missing_named(address):
+        try:
             data = source._objects.fetch(key, size_hint)
+        except KeyMissing as error:
+            raise source._object_missing(address) from error
         if data is None or digest(data) != address:
             return None
         if on_bytes is not None and data:
@@ -283,39 +290,40 @@ class SnapshotStore(StreamStore):
         return data
 
     def _stage_stream(
-        self, source: SnapshotStore, address: str, size_hint: int, on_bytes: Callable[[int], None] | None
+        self,
+        source: SnapshotStore,
+        address: str,
+        key: str,
+        size_hint: int,
+        on_bytes: Callable[[int], None] | None,
     ) -> Staged:
-        key = object_key(address)
-        with source._missing_named(address), source._objects.open(key, size_hint=size_hint) as opened:
-            reader = HashingReader(opened, on_bytes)
-            upload = self._objects.upload(key, size_hint)
-            try:
-                if not upload.take(opened, reader.saw):
-                    piece = max(CHUNK_BYTES, *(one._objects.piece_bytes(size_hint) for one in (source, self)))
-                    # One byte more than expected: a shorter answer is the end, and saves asking for it.
-                    want = min(max(size_hint, 0) + 1, piece)
-                    while True:
-                        chunk = reader.read(want)
-                        if chunk:
-                            upload.write(chunk)
-                        if len(chunk) < want:
-                            break
-                        want = piece
-                source._verify(address, reader.hexdigest())
-            except BaseException:
-                upload.abort()
-                raise
-        return Staged(upload, reader.length)
-
-    @contextmanager
-    def _missing_named(self, address: str) -> Iterator[None]:
-        """Say of an object that this store lacks that it is one."""
         try:
-            yield
+            with source._objects.open(key, size_hint=size_hint) as opened:
+                reader = HashingReader(opened, on_bytes)
+                upload = self._objects.upload(key, size_hint)
+                try:
+                    if not upload.take(opened, reader.saw):
+                        piece = max(
+                            CHUNK_BYTES, *(one._objects.piece_bytes(size_hint) for one in (source, self))
+                        )
+                        # One byte more than expected: a shorter answer is the end, and saves asking for it.
+                        want = min(max(size_hint, 0) + 1, piece)
+                        while True:
+                            chunk = reader.read(want)
+                            if chunk:
+                                upload.write(chunk)
+                            if len(chunk) < want:
+                                break
+                            want = piece
+                    source._verify(address, reader.hexdigest())
+                except BaseException:
+                    upload.abort()
+                    raise
         except KeyMissing as error:
-            if error.store != self.label:
+            if error.store != source.label:
                 raise
-            raise self._object_missing(address) from error
+            raise source._object_missing(address) from error
+        return Staged(upload, reader.length)
 
     def abort_unfinished(self, objects: Mapping[str, int]) -> None:
         """

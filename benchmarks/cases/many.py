@@ -22,7 +22,7 @@ from workers.settings import Settings
 
 from .. import simulated
 from ..fleet import Fleet
-from ..measure import busy_seconds, cores, cpu_of, memory_of
+from ..measure import anonymous_of, busy_seconds, cores, cpu_of, memory_of
 from ..plots import TIME, Point
 from ..report import Goal, Result
 from .case import Setting
@@ -46,7 +46,7 @@ class Job:
 
     *plan_seconds* from the start of the job to its first batch, *job_seconds* from its start to its end. The peaks
     are those of single processes; *worker_growth_bytes* is how much larger the largest worker ever was than when a
-    tenth was copied. *limited_by* says in words what limited it.
+    tenth was copied, files that it maps left out. *limited_by* says in words what limited it.
     """
 
     objects: int
@@ -118,10 +118,16 @@ class _Watched:
     def _look(self, status: JobStatus) -> None:
         for name, processes in self._fleet.processes().items():
             role = name.rstrip("0123456789")
-            now = max((memory_of(process).pss for process in processes), default=0)
+            # The simulated stores are files that every worker maps; they are no part of what it needs.
+            measure = anonymous_of if role == "worker" else _pss
+            now = max(map(measure, processes), default=0)
             self.largest[role] = max(self.largest[role], now)
         if not self.early_worker and 10 * status.objects_settled >= self._objects:
             self.early_worker = self.largest["worker"]
+
+
+def _pss(process: int) -> int:
+    return memory_of(process).pss
 
 
 def _check(folder: Path, objects: int, snapshot: str) -> None:

@@ -153,11 +153,25 @@ class FileBackend(Backend):
             return super().sizes(keys)
         found: list[int | None] = []
         shard, exists = "", False
+        try:
+            root = self._dir()
+        except StoreNotFound:
+            return [None] * len(keys)
         for key in keys:
             if not shard or not key.startswith(shard):
                 shard = key[: key.find("/", key.find("/") + 1) + 1]
                 exists = self._folder_exists(shard)
-            found.append(self.size(key) if exists else None)
+            size = None
+            if exists:
+                try:
+                    known = os.stat(key, dir_fd=root)
+                    # Whatever is not a file, `size` has the words for.
+                    size = known.st_size if stat.S_ISREG(known.st_mode) else self.size(key)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    raise self._translate(error, key) from error
+            found.append(size)
         return found
 
     def _folder_exists(self, folder: str) -> bool:
