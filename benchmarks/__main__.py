@@ -17,7 +17,7 @@ from .cases import CASES, QUICK, Case, Setting, TooLittleRoom
 from .commands import ROOT
 from .measure import CommandFailed
 from .progress import say
-from .report import Result, document, machine, table, write_page
+from .report import Result, document, machine, read_document, table, write_page
 from .rounds import Different
 
 EXIT_FAILED = 1
@@ -30,6 +30,10 @@ def main() -> int:
     if options.list:
         for case in CASES:
             print(f"{case.name:<10}  {case.what}")
+        return 0
+    if options.page_of:
+        documents = [json.loads(path.read_text(encoding="utf-8")) for path in options.page_of]
+        write_page([one for text in documents for one in read_document(text)], documents[-1]["machine"])
         return 0
     chosen = [case for case in CASES if not options.names or case.name in options.names]
     if options.write and (options.quick or len(chosen) < len(CASES)):
@@ -95,6 +99,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
     parser.add_argument(
         "--write", action="store_true", help="put the table and the plots into docs/benchmarks.md"
+    )
+    parser.add_argument(
+        "--page-of",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing; put what --json wrote to FILE, FILE, ... into docs/benchmarks.md",
     )
     parser.add_argument(
         "--dir",

@@ -41,6 +41,7 @@ from .servers import KEY, SECRET
 CONNECTIONS: Final = 16
 MIB: Final = 1024 * 1024
 _REGION: Final = "us-east-1"
+_ATTEMPTS: Final = 5
 
 
 def objects_in(manifest: bytes) -> list[str]:
@@ -146,6 +147,18 @@ class Plain:
         self._socket.close()
 
     def _ask(self, method: str, path: str, body: bytes) -> bytes:
+        for _ in range(_ATTEMPTS - 1):
+            status, answer = self._ask_once(method, path, body)
+            # A server that is busy says so with 500 at times; everybody asks again then.
+            if status[1:2] != [b"500"]:
+                break
+        else:
+            status, answer = self._ask_once(method, path, body)
+        if status[1:2] != [b"200"]:
+            raise RuntimeError(f"{method} {path}: {b' '.join(status).decode()} {answer[:300]!r}")
+        return answer
+
+    def _ask_once(self, method: str, path: str, body: bytes) -> tuple[list[bytes], bytes]:
         headers = f"host:{self._host}\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:{self._time}\n"
         names = "host;x-amz-content-sha256;x-amz-date"
         canonical = f"{method}\n{path}\n\n{headers}\n{names}\nUNSIGNED-PAYLOAD"
@@ -167,10 +180,7 @@ class Plain:
         while (line := self._stream.readline().strip().lower()) != b"":
             if line.startswith(b"content-length:"):
                 length = int(line[15:])
-        answer = self._stream.read(length)
-        if status[1:2] != [b"200"]:
-            raise RuntimeError(f"{method} {path}: {b' '.join(status).decode()} {answer[:300]!r}")
-        return answer
+        return status, self._stream.read(length)
 
 
 def _on_connections(endpoint: str, keys: Sequence[str], do: Callable[[Plain, str], None]) -> None:

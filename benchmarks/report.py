@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -235,6 +235,23 @@ def document(results: Sequence[Result], where: str) -> dict[str, Any]:
         for result in results
     ]
     return {"machine": where, "at": _now(), "python": sys.version, "results": lines}
+
+
+def read_document(text: Mapping[str, Any]) -> list[Result]:
+    """Return the results that `document` was made of."""
+    known = {one.name for one in fields(Result)}
+    found = []
+    for line in text["results"]:
+        values = {name: value for name, value in line.items() if name in known}
+        for name in ("ours", "floor"):
+            values[name] = tuple(values[name])
+        values["peers"] = {peer: tuple(times) for peer, times in values["peers"].items()}
+        values["cpu"] = {side: tuple(map(tuple, runs)) for side, runs in values["cpu"].items()}
+        values["holders"] = tuple(map(tuple, values["holders"]))
+        values["points"] = tuple(Point(*point) for point in values["points"])
+        values["goal"] = Goal(**values["goal"]) if values["goal"] else None
+        found.append(Result(**values))
+    return found
 
 
 def write_page(results: Sequence[Result], where: str, page: Path = PAGE, folder: Path = FOLDER) -> None:

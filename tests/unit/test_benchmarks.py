@@ -31,6 +31,7 @@ from benchmarks.measure import (
     run,
     total,
 )
+from benchmarks.plots import Point
 from benchmarks.report import Goal, Result, limited_by, timed
 from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, same_folders
 from benchmarks.servers import count_requests
@@ -430,6 +431,16 @@ def test_in_small_no_goal_is_judged_and_each_side_runs_once(tmp_path):
     assert small.goal(Goal(ratio=1.0)) is None
     assert (full.times(5), small.times(5)) == (5, 1)
     assert Setting(tmp_path, tmp_path, rounds=2).times(5) == 2
+
+
+def test_results_are_read_back_from_a_document():
+    full = Result(
+        "work", "s", (1.0, 2.0), {"snapdir": (2.0, 4.0)}, Goal(ratio=0.7), "CPU", (0.5, 0.5),
+        {"ours": ((0.1, 0.2), (0.3, 0.4))}, (("worker", 5),), (Point("time", "ours", 1.0, 2.0),),
+    )  # fmt: skip
+    results = [full, Result("other", "MB", (3.0,))]
+
+    assert report.read_document(json.loads(json.dumps(report.document(results, "here")))) == results
 
 
 def test_no_two_cases_have_the_same_name():
