@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import compress, islice
 from typing import Final, NamedTuple
 
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key
@@ -95,10 +95,8 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[str]) -> Survey:
         listing = _Listing(backend, space, ordered)
         asked = _ask(ordered, listing.page)
         present, ordered, between = listing.present, ordered[asked.answered :], asked.keys_between
-    sizes = backend.sizes([space.key(address) for address in ordered])
-    present.update(
-        address for address, size in zip(ordered, sizes, strict=True) if space.is_whole(address, size)
-    )
+    sizes = backend.sizes(list(map(space.key, ordered)))
+    present.update(compress(ordered, map(space.is_whole, ordered, sizes)))
     return Survey([address for address in wanted if address not in present], between)
 
 

@@ -124,17 +124,20 @@ class SnapshotStore(StreamStore):
         at_once = PIECES_AT_ONCE if self._objects.capabilities.pages_listings else 1
         if at_once == 1 or len(addresses) <= PIECE_ADDRESSES:
             for piece in pieces:
-                found.update(self.objects_needed(piece))
+                found.update(self._needed(piece))
             return found
         with ThreadPoolExecutor(at_once) as pool:
             asked: deque[Future[list[str]]] = deque()
             for piece in pieces:
                 if len(asked) == at_once:
                     found.update(asked.popleft().result())
-                asked.append(pool.submit(self.objects_needed, piece))
+                asked.append(pool.submit(self._needed, piece))
             for answer in asked:
                 found.update(answer.result())
         return found
+
+    def _needed(self, addresses: Sequence[str]) -> list[str]:
+        return survey(self._objects, OBJECT_SPACE, addresses).needed
 
     def manifests_present(self, snapshot_ids: Iterable[str]) -> set[str]:
         """
