@@ -2,9 +2,12 @@
 What a job would do: asked of the destination, and counted, without writing anything.
 
 The requests are those of a run in which nothing is retried or delivered twice,
-one orchestrator drives the job, and nobody else changes the destination. Where
-the destination holds objects that the job does not know, how they lie between
-its own is estimated, and the estimate is called inexact.
+one orchestrator drives the job, and nobody else changes the destination. An
+estimate is called inexact where its requests are about as many: where the
+destination holds objects that the job does not know, for how they lie between
+its own is estimated; and where it depends on the order in which the workers
+come to the batches of several groups, for what one of them has copied lies in
+the listings of another.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stores.address_set import AddressSet
+from stores.requests import HEAD, Requests
 from stores.snapshot_store import PIECE_ADDRESSES, SnapshotStore
 from workers.describe import size
 from workers.messages import Budget, JobRequest, Price
@@ -34,6 +38,7 @@ def survey(
     found = _Survey(snapshots, plan, source, destination)
     for group in plan.groups:
         found.add(group)
+    found.compare_orders()
     estimate = {
         "snapshots": {
             "total": len(snapshots.ids),
@@ -78,6 +83,7 @@ class _Survey:
         self.exact = True
         self.to_copy = self.bytes_to_copy = 0
         self.asked: Counter[str] = Counter()
+        self._asked_again: list[Requests] = []
         self.read: Counter[str] = Counter()
         self.written: Counter[str] = Counter()
 
@@ -106,7 +112,33 @@ class _Survey:
         named = self._named(group)
         pieces = max(1, -(-len(named) // PIECE_ADDRESSES))
         for piece in named.chunks(PIECE_ADDRESSES):
-            self._ask(piece, strangers // pieces)
+            self._asked_again.append(self._ask(piece, strangers // pieces))
+
+    def compare_orders(self) -> None:
+        """
+        Call the estimate inexact if the order of the groups' batches matters. Called when all groups are added.
+
+        The more keys there are the more pages they take, so where the fewest and the most that a question can
+        meet are answered by as many pages, any number between them is. Single questions follow no such rule.
+        """
+        if not self.exact or len(self._plan.groups) == 1:
+            return
+        again = iter(self._asked_again)
+        for group in self._plan.groups:
+            for number in group.batches:
+                wanted = sorted(self._plan.batch(number).objects)
+                held = self._held.between(wanted[0], wanted[-1])
+                own = set(wanted).difference(held)
+                there = self._there.between(wanted[0], wanted[-1])
+                fewest = self._destination.requests_to_ask_among(wanted, held)
+                self._compare(wanted, fewest, [address for address in there if address not in own])
+            for piece in self._named(group).chunks(PIECE_ADDRESSES):
+                self._compare(piece, next(again), self._there.between(piece[0], piece[-1]))
+
+    def _compare(self, wanted: list[str], fewest: Requests, there: list[str]) -> None:
+        most = self._destination.requests_to_ask_among(wanted, there)
+        if most != fewest or (most[HEAD] and len(wanted) > 1):
+            self.exact = False
 
     def _count(self, objects: Mapping[str, int], needed: list[str]) -> None:
         self.to_copy += len(needed)
@@ -122,14 +154,16 @@ class _Survey:
             return 0
         return max(0, between - self._held.count_between(ordered[0], ordered[-1]))
 
-    def _ask(self, wanted: list[str], strangers: int) -> None:
+    def _ask(self, wanted: list[str], strangers: int) -> Requests:
         if not strangers:
             there = self._there.between(wanted[0], wanted[-1])
-            self.asked += self._destination.requests_to_ask_among(wanted, there)
-            return
-        self.exact = False
-        known = self._there.count_between(wanted[0], wanted[-1])
-        self.asked += self._destination.requests_to_ask(len(wanted), known + strangers)
+            requests = self._destination.requests_to_ask_among(wanted, there)
+        else:
+            self.exact = False
+            known = self._there.count_between(wanted[0], wanted[-1])
+            requests = self._destination.requests_to_ask(len(wanted), known + strangers)
+        self.asked += requests
+        return requests
 
     def _named(self, group: Group) -> AddressSet:
         """Return every address that the manifests of *group* name."""

@@ -1,4 +1,4 @@
-"""The dry run says exactly what the job then costs, as the servers of both sides count it."""
+"""The dry run says what the job then costs, as the servers of both sides count it: exactly, where it says so."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def test_the_plan_is_what_the_job_costs(rclone_memory_s3: S3Server, tmp_path: Pa
 
     assert done.code == 0, done.err
     estimate = planned.document["estimate"]
-    assert estimate["exact"] is True
+    # With all objects there the first batch fills a page just so, and what another group brings may come before it.
+    assert estimate["exact"] is (before != "published")
     assert estimate["objects"]["to_copy"] == done.document["objects"]["copied"]
     assert estimate["bytes"]["to_copy"] == done.document["bytes"]["copied"]
     # Beside what is foretold, each process makes sure once that a store is there, and another orchestrator process
@@ -88,7 +89,10 @@ def test_the_plan_is_what_the_job_costs(rclone_memory_s3: S3Server, tmp_path: Pa
     assert again in {0, len(ids)}
     at_source["GetObject"] -= again
     assert without_checks(at_source) == estimate["requests"]["source"]
-    assert without_checks(at_destination) == estimate["requests"]["destination"]
+    received, foretold = without_checks(at_destination), estimate["requests"]["destination"]
+    pages = received["ListObjectsV2"] - foretold["ListObjectsV2"]
+    assert pages == 0 if estimate["exact"] else 0 <= pages <= estimate["batches"]
+    assert received | {"ListObjectsV2": 0} == foretold | {"ListObjectsV2": 0}
     requests = Counter(estimate["requests"]["source"]) + Counter(estimate["requests"]["destination"])
     price = {"GetObject": 0.4, "HeadObject": 0.4, "PutObject": 5.0, "ListObjectsV2": 5.0}
     cost = sum(price.get(name, 0) * count for name, count in requests.items()) / 1000
