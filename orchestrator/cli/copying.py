@@ -142,6 +142,7 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
     """Return what `Jobs.submit` is to be given; what cannot be meant ends the command."""
     from stores.errors import InvalidStoreURL
     from workers.messages import Order
+    from workers.queues import Priority
 
     from ..jobs import store_pair
 
@@ -159,6 +160,8 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
         "prune": _prune(copy),
         "budget": _budget(copy, settings, (here, there)),
         "dry_run": dryrun,
+        "priority": Priority(copy.priority),
+        "queue": copy.queue,
     }
 
 
