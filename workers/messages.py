@@ -134,6 +134,19 @@ class JobRequest(_Message):
         return unpack(self.snapshots)
 
 
+class MirrorMessage(_Message):
+    """A mirror that is due. What its job is to be is told by whoever keeps the schedule, at the time of its start."""
+
+    name: str
+    source: StoreRef
+    destination: StoreRef
+    trust_manifest: bool = False
+    prune: Prune | None = None
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    concurrency: int | None = Field(None, ge=1, le=1024)
+
+
 class BatchMessage(_Message):
     """
     A batch of objects to copy.

@@ -11,6 +11,7 @@ from .exits import SUBMIT_AGAIN, fail, interrupt_on_sigterm, note, on_fleet, rea
 from .following import check_receipt_path, run
 from .ids import chosen_ids
 from .options import Copy, Show, copy_options, receipt_option, show_options
+from .places import store_url
 
 if TYPE_CHECKING:
     from workers.messages import Budget, Prune, StoreRef
@@ -148,7 +149,12 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
 
     ids = chosen_ids(copy)
     try:
-        here, there = store_pair(copy.source, copy.destination, copy.from_objects, copy.to_objects)
+        here, there = store_pair(
+            store_url(settings, copy.source),
+            store_url(settings, copy.destination),
+            copy.from_objects,
+            copy.to_objects,
+        )
     except InvalidStoreURL as error:
         usage(str(error))
     return {

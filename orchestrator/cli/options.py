@@ -67,6 +67,14 @@ broker_option = click.option(
     help="Redis server of the fleet, as in redis://host:6379/0.",
 )
 
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    envvar="SNAPFERRY_CONFIG",
+    show_envvar=True,
+    help="File that names stores and mirrors.  [default: snapferry.toml here]",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 receipt_option = click.option(
@@ -111,7 +119,7 @@ _COPY_OPTIONS = [
         metavar="URL",
         envvar="SNAPDIR_STORE",
         show_envvar=True,
-        help="Source store.",
+        help="Source store: a URL, or a name from snapferry.toml.",
     ),
     click.option("--to", "destination", required=True, metavar="URL", help="Destination store."),
     click.option(
