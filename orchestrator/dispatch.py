@@ -15,6 +15,7 @@ from celery import Celery, chord
 
 from workers.describe import describe_batch, describe_job
 from workers.messages import BatchMessage, JobRequest, pack
+from workers.queues import copy_queue, step
 
 from .plan import Batch
 
@@ -43,7 +44,12 @@ def hand_out(
     is away; some batches may be queued then, and queueing all of them again is safe.
     """
     pause = min(LONGEST_PAUSE_S, 2**again) if again else None
-    header = [_copy(app, request, batch, series, of, snapshots).set(countdown=pause) for batch in batches]
+    header = [
+        _copy(app, request, batch, series, of, snapshots).set(
+            countdown=pause, queue=copy_queue(request.queue), priority=step(request.priority, batch.number)
+        )
+        for batch in batches
+    ]
     after = _commit(app, request.job_id, snapshots)
     after.on_error(_commit(app, request.job_id, snapshots))
     chord(header, app=app)(after)

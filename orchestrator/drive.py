@@ -23,11 +23,11 @@ from stores.errors import InvalidStoreURL, StoreError
 from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
-from workers.app import COPY_QUEUE
 from workers.describe import counted, describe_snapshots, size
 from workers.heartbeat import Heartbeat
 from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.messages import JobRequest, Prune, pack, unpack
+from workers.queues import copy_queue
 
 from .dispatch import hand_out, look_after
 from .estimate import survey
@@ -276,7 +276,7 @@ def _stalled(drive: Drive, standing: Standing, outstanding: bool) -> bool:
         outstanding
         and not standing.leased
         and standing.idle_s >= STALL_S
-        and not drive.ledger.queued(COPY_QUEUE, drive.job_id)
+        and not drive.ledger.queued(copy_queue(drive.request.queue), drive.job_id)
     )
 
 

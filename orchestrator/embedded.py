@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from workers.app import COPY_QUEUE, PLAN_QUEUE
+from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 
 from .app import make_fleet_app

@@ -28,6 +28,7 @@ from stores.urls import parse_url
 from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, shown
 from workers.ledger import PLAN, JobStatus, Ledger, State, UnknownJob
 from workers.messages import Budget, JobRequest, Order, Prune, StoreRef, pack
+from workers.queues import Priority
 from workers.settings import Settings, store_options
 
 from .app import make_fleet_app
@@ -76,11 +77,14 @@ class Jobs:
         budget: Budget | None = None,
         concurrency: int | None = None,
         dry_run: bool = False,
+        priority: Priority = Priority.NORMAL,
+        queue: str = "",
     ) -> str:
         """
         Queue the copy of snapshots, None: all that the source lists when the job is planned; return the job's id.
 
-        *order*: as given, or the newest first where all are meant. Raises
+        *order*: as given, or the newest first where all are meant. *queue* is the
+        name of one that some workers were told to serve. Raises
         `InvalidAddress` and ValueError (an id twice) before anything is queued.
         Called again, it makes another job, which finds the work of the first done.
         """
@@ -101,6 +105,8 @@ class Jobs:
                 budget=budget or Budget(),
                 concurrency=concurrency,
                 dry_run=dry_run,
+                priority=priority,
+                queue=queue,
             )
         )
 
@@ -316,6 +322,7 @@ class Jobs:
 # What a job that resumes or retries another has of it.
 _KEPT_AGAIN = (
     "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency",
+    "priority", "queue",
 )  # fmt: skip
 
 

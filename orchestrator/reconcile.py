@@ -18,10 +18,10 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from workers.app import PLAN_QUEUE
 from workers.connection import client
 from workers.describe import counted
 from workers.ledger import Ledger, Standing, State, UnknownJob
+from workers.queues import PLAN_QUEUE
 from workers.settings import Settings
 
 from .dispatch import look_after

@@ -15,8 +15,9 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from stores.errors import StoreError
-from workers.connection import OUTAGE
+from workers.connection import OUTAGE, BrokerUnavailable
 from workers.ledger import Ledger, UnknownJob
+from workers.messages import MirrorMessage
 from workers.settings import Settings
 from workers.tasks import again, ledger_of
 
@@ -36,7 +37,7 @@ RETRY_BASE_S = 2
 
 
 def register(app: Celery, settings: Settings) -> None:
-    """Add the orchestrator's tasks to *app*: three names for the same look at a job, by what it is for."""
+    """Add the orchestrator's tasks to *app*: mirrors, and three names for the same look at a job, by what it is for."""
 
     def look(task: Task, job_id: str) -> str:
         ledger = ledger_of(settings)
@@ -53,6 +54,19 @@ def register(app: Celery, settings: Settings) -> None:
     @app.task(shared=False, name="snapferry.look_after_job", bind=True, max_retries=MAX_RETRIES)
     def look_after(self: Task, job_id: str) -> str:
         return look(self, job_id)
+
+    @app.task(shared=False, name="snapferry.run_mirror", bind=True, max_retries=MAX_BROKER_RETRIES)
+    def run(self: Task, message: dict[str, Any]) -> str:
+        # Only a fleet with a schedule has mirrors.
+        from .mirrors import run_mirror
+
+        try:
+            return run_mirror(settings, MirrorMessage.model_validate(message))
+        except ValidationError:
+            log.warning("a mirror of another version of snapferry is not run; restart its scheduler")
+            return "a mirror of another version: nothing was done"
+        except (BrokerUnavailable, *BROKER_TROUBLE) as error:
+            raise again(self, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
 
 
 def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:

@@ -16,10 +16,8 @@ from celery import Celery, signals
 
 from . import tasks
 from .connection import BrokerUnavailable, check_broker
+from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .settings import InvalidSettings, Settings
-
-COPY_QUEUE: Final = "snapferry.copy"
-PLAN_QUEUE: Final = "snapferry.plan"
 
 OLDEST_CELERY: Final = (5, 7)
 
@@ -72,6 +70,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "socket_keepalive": True,
+            "priority_steps": list(STEPS),
             "health_check_interval": 25,
         },
         # A chord whose keys expire while a part of it runs or waits in the queue is never called back.
@@ -102,6 +101,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
             "snapferry.plan_job": {"queue": PLAN_QUEUE},
             "snapferry.commit_snapshots": {"queue": PLAN_QUEUE},
             "snapferry.look_after_job": {"queue": PLAN_QUEUE},
+            "snapferry.run_mirror": {"queue": PLAN_QUEUE},
         },
         "enable_utc": True,
         "timezone": "UTC",

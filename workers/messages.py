@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stores.address import ADDRESS_LENGTH
 
+from .queues import NAME, Priority
+
 # Plans count: orchestrators that would plan a job differently must not share it.
 VERSION: Final = 3
 
@@ -113,6 +115,9 @@ class JobRequest(_Message):
     retries: str = ""
     concurrency: int | None = Field(None, ge=1, le=1024)
     """Objects in flight within one batch; None leaves it to the stores."""
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    """The queue of its batches, "" for the one that every worker takes from unless told otherwise."""
     batch_objects: int = Field(ge=1)
     batch_bytes: int = Field(ge=1)
     window_batches: int = Field(512, ge=1)
@@ -127,6 +132,19 @@ class JobRequest(_Message):
     def snapshot_ids(self) -> list[str]:
         """The ids as they were given."""
         return unpack(self.snapshots)
+
+
+class MirrorMessage(_Message):
+    """A mirror that is due. What its job is to be is told by whoever keeps the schedule, at the time of its start."""
+
+    name: str
+    source: StoreRef
+    destination: StoreRef
+    trust_manifest: bool = False
+    prune: Prune | None = None
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    concurrency: int | None = Field(None, ge=1, le=1024)
 
 
 class BatchMessage(_Message):

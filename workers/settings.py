@@ -18,6 +18,9 @@ Side = Literal["from", "to"]
 
 _PREFIX = "SNAPFERRY_"
 
+CONFIG_HERE: Final = "snapferry.toml"
+"""The file of stores and mirrors, in the working directory, that is read where no other is named."""
+
 _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -53,6 +56,9 @@ class Settings(BaseModel):
     job_expires: int = Field(30 * 86400, ge=3600)
     """A job's ledger is kept for this long after its last change."""
 
+    config: str | None = None
+    """Path of `snapferry.toml`, which names stores and mirrors; ``snapferry.toml`` here, if it is there."""
+
     prices: str | None = None
     """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
 
@@ -68,6 +74,8 @@ class Settings(BaseModel):
             for name in cls.model_fields
             if environ.get(_PREFIX + name.upper())
         }
+        if os.path.exists(CONFIG_HERE):
+            found.setdefault("config", CONFIG_HERE)
         found.update({name: value for name, value in overrides.items() if value is not None})
         try:
             settings = cls.model_validate(found)

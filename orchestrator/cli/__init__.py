@@ -9,6 +9,8 @@ The command line: arguments, exit codes, printing. It decides nothing.
     looking    jobs, status, watch, failures, receipt
     steering   cancel, pause, continue, retry, resume
     fleet      worker, orchestrator
+    mirroring  mirrors, scheduler
+    places     which store is meant
     table      rows, aligned
 
 Libraries that only some commands need are imported inside them: ``--help``
@@ -23,8 +25,9 @@ import sys
 
 import click
 
-from . import copying, fleet, looking, steering
-from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, usage
+from . import copying, fleet, looking, mirroring, steering
+from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
+from .places import store_url
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,6 +57,8 @@ for _command in (
     steering.resume,
     fleet.worker,
     fleet.orchestrator,
+    mirroring.list_mirrors,
+    mirroring.scheduler,
 ):
     cli.add_command(_command)
 
@@ -67,7 +72,7 @@ def list_snapshots(store: str) -> None:
     from workers.settings import store_options
 
     try:
-        url = parse_url(store).with_defaults(**store_options("from"))
+        url = parse_url(store_url(read_settings(None), store)).with_defaults(**store_options("from"))
         for snapshot in open_store(str(url)).list_manifest_ids():
             click.echo(snapshot)
     except InvalidStoreURL as error:

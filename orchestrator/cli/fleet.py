@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .exits import note, read_settings, usage
-from .options import broker_option
+from .options import broker_option, queue_names
 
 # Celery's exit code after what it calls an unrecoverable error, and the pause before the next try.
 CELERY_BROKE_DOWN = 1
@@ -23,19 +23,35 @@ RESTART_S = 5
     "-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]"
 )
 @click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@click.option(
+    "--queue",
+    "names",
+    multiple=True,
+    callback=queue_names,
+    metavar="NAME",
+    help="Serve this queue, as `submit --queue` names it; default is the one of all other jobs. May be repeated."
+    "  [default: default]",
+)
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def worker(
-    broker: str | None, concurrency: int | None, loglevel: str, celery_options: tuple[str, ...]
+    broker: str | None,
+    concurrency: int | None,
+    loglevel: str,
+    names: tuple[str, ...],
+    celery_options: tuple[str, ...],
 ) -> None:
     """
     Run a worker: it copies the batches of any job of the fleet.
 
-    A thin wrapper of ``celery -A workers.app worker -Q snapferry.copy``;
-    further options are handed to it, as in ``snapferry worker -- --autoscale 8,2``.
+    A thin wrapper of ``celery -A workers.app worker -Q snapferry.copy``, or
+    ``snapferry.copy.NAME`` for the queue NAME; further options are handed to it, as in
+    ``snapferry worker -- --autoscale 8,2``.
     """
-    from workers.app import COPY_QUEUE, make_app
+    from workers.app import make_app
+    from workers.queues import copy_queue
 
-    _run_worker(make_app, broker, "worker", COPY_QUEUE, concurrency, loglevel, celery_options)
+    queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
+    _run_worker(make_app, broker, "worker", queues, concurrency, loglevel, celery_options)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
@@ -52,7 +68,7 @@ def orchestrator(
     A thin wrapper of ``celery -A orchestrator.app worker -Q snapferry.plan``. Several
     may run; none is needed by the workers to finish what they have begun.
     """
-    from workers.app import PLAN_QUEUE
+    from workers.queues import PLAN_QUEUE
 
     from ..app import make_fleet_app
 
@@ -63,7 +79,7 @@ def _run_worker(
     make: Any,
     broker: str | None,
     role: str,
-    queue: str,
+    queues: str,
     concurrency: int | None,
     loglevel: str,
     options: tuple[str, ...],
@@ -77,7 +93,7 @@ def _run_worker(
     except InvalidSettings as error:
         usage(str(error))
     # Workers need to know nothing of each other to start.
-    arguments = ["worker", "--queues", queue]
+    arguments = ["worker", "--queues", queues]
     arguments += ["--hostname", f"{role}@%h", "--loglevel", loglevel]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]

@@ -28,11 +28,13 @@ go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
     scripts   the steps, in Lua
     batches   what workers write
     jobs      what orchestrators and operators read and write
+    mirrors   what became of jobs that are made again and again
 """
 
 from .batches import FAILURES_KEPT, GRACE_S, LEASE_S
 from .jobs import MAX_DRIVES, Ledger, bit, bits, set_bits
 from .keys import PLAN
+from .mirrors import MirrorLedger, MirrorRecord
 from .state import Begun, FailedObject, JobStatus, Standing, State, UnknownJob
 
 __all__ = [
@@ -45,6 +47,8 @@ __all__ = [
     "FailedObject",
     "JobStatus",
     "Ledger",
+    "MirrorLedger",
+    "MirrorRecord",
     "Standing",
     "State",
     "UnknownJob",

@@ -10,6 +10,7 @@ import redis
 from redis.client import NEVER_DECODE
 
 from ..messages import JobRequest
+from ..queues import Priority, lists
 from . import scripts
 from .batches import LEASE_S, BatchLedger
 from .keys import INDEX, KEPT, OPEN, PLAN, WORKING, done, key, keys
@@ -19,7 +20,7 @@ from .state import JobStatus, Standing, State, UnknownJob
 MAX_DRIVES: Final = 15
 
 _FIELDS: Final = (
-    "state", "paused", "cancel", "dry_run", "source", "destination", "first_snapshot", "error",
+    "state", "paused", "cancel", "dry_run", "priority", "queue", "source", "destination", "first_snapshot", "error",
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
@@ -43,6 +44,8 @@ class Ledger(BatchLedger):
             "first_snapshot": ids[0] if ids else "",
             "snapshots_total": len(ids),
             "dry_run": int(request.dry_run),
+            "priority": request.priority.value,
+            "queue": request.queue,
         }
         job_id = request.job_id
         return bool(
@@ -163,7 +166,7 @@ class Ledger(BatchLedger):
 
     def queued(self, queue: str, job_id: str) -> bool:
         """Say whether a task of the job is in a Celery *queue*; looks at every message."""
-        return bool(self._run(scripts.QUEUED, [queue], [f'"root_id": "{job_id}"']))
+        return bool(self._run(scripts.QUEUED, lists(queue), [f'"root_id": "{job_id}"']))
 
     def heal(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
         """Note that *group* is being healed, for the *turn*-th time, by so many batches."""
@@ -264,6 +267,8 @@ class Ledger(BatchLedger):
             paused=bool(record["paused"]),
             cancelling=bool(record["cancel"]),
             dry_run=record["dry_run"] == "1",
+            priority=record["priority"] or Priority.NORMAL.value,
+            queue=record["queue"] or "",
             source=record["source"] or "",
             destination=record["destination"] or "",
             first_snapshot=record["first_snapshot"] or "",

@@ -356,10 +356,12 @@ return {job, expired, overdue, #leased, running,
 
 # Whether a queue holds a task of a job. KEYS: queue. ARGV: what a message of the job has in it.
 QUEUED: Final = """
-local length = redis.call('LLEN', KEYS[1])
-for first = 0, length - 1, 20 do
-  for _, message in ipairs(redis.call('LRANGE', KEYS[1], first, first + 19)) do
-    if string.find(message, ARGV[1], 1, true) then return 1 end
+for _, list in ipairs(KEYS) do
+  local length = redis.call('LLEN', list)
+  for first = 0, length - 1, 20 do
+    for _, message in ipairs(redis.call('LRANGE', list, first, first + 19)) do
+      if string.find(message, ARGV[1], 1, true) then return 1 end
+    end
   end
 end
 return 0
