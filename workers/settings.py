@@ -8,7 +8,7 @@ once and hands the result on.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -55,6 +55,12 @@ class Settings(BaseModel):
 
     prices: str | None = None
     """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
+
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """A worker or an orchestrator serves its metrics at this port; None: it counts nothing."""
+
+    metrics_address: str = "127.0.0.1"
+    """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
@@ -120,6 +126,11 @@ def parse_broker_url(url: str) -> str:
     if checks not in ("required", "optional", "none"):
         raise InvalidSettings("the broker URL's ssl_cert_reqs is required, optional or none")
     return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
+
+
+def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Tell prometheus_client, in this process and those that come of it, in which folder processes count together."""
+    environ["PROMETHEUS_MULTIPROC_DIR"] = path
 
 
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
