@@ -23,6 +23,7 @@ from stores.errors import InvalidStoreURL, StoreError
 from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
+from workers import tracing
 from workers.app import COPY_QUEUE
 from workers.describe import counted, describe_snapshots, size
 from workers.heartbeat import Heartbeat
@@ -105,6 +106,7 @@ def end_job(ledger: Ledger, job_id: str, state: State, **fields: str | float) ->
         counting.job_ended(state)
         ledger.tidy(job_id)
         forget(job_id)
+        tracing.job_ended(ledger, job_id)
 
 
 @dataclass

@@ -128,6 +128,12 @@ def parse_broker_url(url: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
 
 
+def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Say whether OpenTelemetry's own variables name a collector for traces; its library reads them itself."""
+    named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return bool(named) and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
 def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
     """Tell prometheus_client, in this process and those that come of it, in which folder processes count together."""
     environ["PROMETHEUS_MULTIPROC_DIR"] = path

@@ -21,6 +21,7 @@ from stores.errors import StoreError, StoreFault
 from stores.liveness import identity, is_dead
 from stores.urls import open_store
 
+from . import tracing
 from .connection import client
 from .describe import describe_outcome
 from .heartbeat import Heartbeat
@@ -109,6 +110,11 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
         retries = outcome.transient_failures and task.request.retries < MAX_RETRIES
         counting.ran(outcome, seconds, again=retries)
+        tracing.say(
+            job_id=batch.job_id, batch=f"{batch.series}:{batch.number}", objects=len(batch.sizes),
+            copied=outcome.copied, present=outcome.present, failed=len(outcome.failures),
+            bytes_copied=outcome.bytes_copied,
+        )  # fmt: skip
         if retries:
             pause = RETRY_BASE_S * 2**task.request.retries
             first = next(failure for failure in outcome.failures if failure.transient)

@@ -118,6 +118,7 @@ def _run_worker(
         arguments += ["--concurrency", str(concurrency)]
     started: list[Any] = []
     signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
+    _trace(role)
     with _metrics(app, settings, role):
         app.worker_main([*arguments, *options])
     if not started or started[0].exitcode != CELERY_BROKE_DOWN:
@@ -147,3 +148,17 @@ def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
             yield
     except CannotServe as error:
         usage(str(error))
+
+
+def _trace(role: Role) -> None:
+    """Send traces, if OpenTelemetry's variables name where to. They may be set for all that runs on a machine."""
+    from workers.settings import traces_wanted
+
+    if not traces_wanted():
+        return
+    from workers.tracing import NotInstalled, attach
+
+    try:
+        attach(role)
+    except NotInstalled as error:
+        note(str(error))

@@ -173,7 +173,7 @@ def test_metrics_that_cannot_be_written_do_not_fail_the_work(caplog: pytest.LogC
         counting.ran(BatchOutcome(copied=1, bytes_copied=1), 0.1, again=False)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "this process's metrics cannot be written; it goes on without them"
+        "this process's metrics are not counted: OSError: no space left"
     ]
 
 

@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 SCRIPT = """
 import json, os, signal, sys, urllib.request
 from pathlib import Path
+from celery import signals
 from workers.metrics import counting
 from workers.metrics.serving import serving
 from workers.transfer import BatchOutcome
@@ -38,6 +39,8 @@ def child(copied, then):
     told, tell = os.pipe()
     process = os.fork()
     if process == 0:
+        # As Celery says in each process of its pool.
+        signals.worker_process_init.send(sender=None)
         with counting.running():
             counting.ran(BatchOutcome(copied=copied, bytes_copied=10 * copied), 0.3, again=False)
             os.write(tell, b".")
@@ -105,6 +108,43 @@ def test_what_a_process_counted_outlives_it_and_its_files_do_not(tmp_path: Path)
     # Three kinds of files for the main process, a child, and two for all dead together.
     assert found["again files"] <= 8
     assert found["left"] == []
+
+
+FULL = """
+import errno, os, resource, sys, tempfile
+from pathlib import Path
+from celery import signals
+from workers.metrics import counting, serving
+from workers.transfer import BatchOutcome
+
+with serving.serving("worker", "127.0.0.1", int(sys.argv[1]), tasks=[]):
+    if os.fork() == 0:
+        # No file of this process may grow, as on a disk that is full.
+        import signal
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        signals.worker_process_init.send(sender=None)
+        counting.ran(BatchOutcome(copied=1), 0.1, again=False)
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_process_without_room_for_its_metrics_works_on_and_says_so(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(free_port())],
+        cwd=REPOSITORY,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "7\n"), ended.stderr
+    assert (
+        ended.stderr == "this process's metrics are not counted: there is no room for them: File too large\n"
+    )
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

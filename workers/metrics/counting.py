@@ -45,6 +45,13 @@ def enable(role: Role, tasks: list[str]) -> None:
     signals.task_postrun.connect(_task_ended, weak=False)
 
 
+def disable(reason: str) -> None:
+    """Count no more in this process, and log why."""
+    if _metrics:
+        log.error("this process's metrics are not counted: %s", reason)
+        _metrics.clear()
+
+
 def delivered(begun: Begun) -> None:
     """Count a delivery of a batch that is not to be run; one that is gets counted by how it ends."""
     checks = (
@@ -150,9 +157,8 @@ def _tell(name: str, what: str, amount: float, *labels: str) -> None:
         return
     try:
         getattr(metric.labels(*labels) if labels else metric, what)(amount)
-    except Exception:
-        log.exception("this process's metrics cannot be written; it goes on without them")
-        _metrics.clear()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth a batch
+        disable(f"{type(error).__name__}: {error}")
 
 
 def _make(metric: Metric) -> Any:

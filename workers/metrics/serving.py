@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 _NOBODY: Final = 0
 
 _FOLDED: Final = ("counter", "histogram")
+_FILES: Final = (*_FOLDED, "gauge_livesum")
+
+# The library maps files of so many bytes with nothing behind them: on a full disk a write would end the process.
+_FILE_BYTES: Final = 1 << 16
 
 
 class CannotServe(Exception):
@@ -56,6 +60,10 @@ def serving(
     folder = _new_folder()
     owner = os.getpid()
     try:
+        try:
+            reserve(folder)
+        except OSError as error:
+            raise CannotServe(f"metrics cannot be kept in {folder}: {error.strerror}") from error
         # The library looks for it when a value is made, in every process.
         share_metrics_folder(str(folder))
         from prometheus_client import CollectorRegistry, start_http_server, values
@@ -72,7 +80,17 @@ def serving(
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CannotServe(f"metrics cannot be served at {address} port {port}: {reason}") from error
-        signals.worker_process_init.connect(lambda **_: server.socket.close(), weak=False)
+
+        def forked(**_: object) -> None:
+            # The pool of one process sends this signal in the main process.
+            if os.getpid() != owner:
+                server.socket.close()
+                try:
+                    reserve(folder)
+                except OSError as error:
+                    counting.disable(f"there is no room for them: {error.strerror}")
+
+        signals.worker_process_init.connect(forked, weak=False)
         try:
             yield
         finally:
@@ -116,11 +134,25 @@ class ProcessFiles:
             return list(collector.collect())
 
 
+def reserve(folder: Path) -> None:
+    """Make sure that this process's files will have room. Raises OSError, and then it must not count."""
+    for kind in _FILES:
+        path = folder / f"{kind}_{os.getpid()}.db"
+        # One that is there is of an earlier process with this number, and its counts are to be kept.
+        if kind not in _FOLDED or not path.exists():
+            _blank(path)
+
+
+def _blank(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(bytes(_FILE_BYTES))
+
+
 def fold(folder: Path) -> None:
     """
     Add what dead processes counted to one file, and remove theirs; what they had in flight is forgotten.
 
-    To be called by one caller at a time.
+    To be called by one caller at a time. Where there is no room it stays as it is.
     """
     from prometheus_client.mmap_dict import MmapedDict
     from prometheus_client.multiprocess import mark_process_dead
@@ -138,6 +170,10 @@ def fold(folder: Path) -> None:
             for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
                 sums[key] += value
         fresh = folder / f"{kind}.folding"
+        try:
+            _blank(fresh)
+        except OSError:
+            return
         written: Any = MmapedDict(str(fresh))  # type: ignore[no-untyped-call]
         for key, value in sums.items():
             written.write_value(key, value, 0.0)
