@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import Celery, chord
 
+from workers import tracing
 from workers.describe import describe_batch, describe_job
 from workers.messages import BatchMessage, JobRequest, pack
 from workers.queues import copy_queue, step
@@ -60,14 +61,17 @@ def submit_plan(app: Celery, request: JobRequest) -> None:
     ids = request.snapshot_ids
     words = describe_job(request.job_id, ids[0] if ids else "", len(ids) or None)
     signature = app.signature("snapferry.plan_job", args=(request.job_id,), immutable=True)
-    signature.set(argsrepr=f"{words} · plan", kwargsrepr="").apply_async(task_id=request.job_id)
+    signature.set(argsrepr=f"{words} · plan", kwargsrepr="")
+    signature.apply_async(task_id=request.job_id, headers=tracing.header(request.job_id))
 
 
 def look_after(app: Celery, job_id: str, why: str, *, in_s: float | None = None) -> None:
     """Queue a look at a job, outside the course of its chords. Raises kombu's OperationalError."""
     signature = app.signature("snapferry.look_after_job", args=(job_id,), immutable=True)
     words = f"job {job_id[:8]} · {why}"
-    signature.set(argsrepr=words, kwargsrepr="").apply_async(root_id=job_id, parent_id=job_id, countdown=in_s)
+    signature.set(argsrepr=words, kwargsrepr="").apply_async(
+        root_id=job_id, parent_id=job_id, countdown=in_s, headers=tracing.header(job_id)
+    )
 
 
 def _commit(app: Celery, job_id: str, snapshots: str) -> Any:

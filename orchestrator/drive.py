@@ -23,10 +23,12 @@ from stores.errors import InvalidStoreURL, StoreError
 from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
+from workers import tracing
 from workers.describe import counted, describe_snapshots, size
 from workers.heartbeat import Heartbeat
 from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.messages import JobRequest, Prune, pack, unpack
+from workers.metrics import counting
 from workers.queues import copy_queue
 
 from .dispatch import hand_out, look_after
@@ -101,8 +103,10 @@ def fail_job(ledger: Ledger, job_id: str, reason: str) -> None:
 def end_job(ledger: Ledger, job_id: str, state: State, **fields: str | float) -> None:
     """Bring the job to a final state, and keep of it what is wanted afterwards."""
     if ledger.advance(job_id, state, **fields, **final_fields(ledger, job_id)):
+        counting.job_ended(state)
         ledger.tidy(job_id)
         forget(job_id)
+        tracing.job_ended(ledger, job_id)
 
 
 @dataclass
@@ -137,6 +141,12 @@ def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
         return _cancel(app, ledger, job_id, standing)
     request = ledger.request(job_id)
     drive = Drive(app, ledger, request, *_open_both(request))
+    with counting.requests_of(drive.source, drive.destination):
+        return _go_on(drive, standing)
+
+
+def _go_on(drive: Drive, standing: Standing) -> str:
+    ledger, request, job_id = drive.ledger, drive.request, drive.job_id
     if standing.state in (State.QUEUED, State.PLANNING):
         if standing.paused:
             return "paused before its plan"

@@ -18,6 +18,7 @@ from stores.errors import StoreError
 from workers.connection import OUTAGE, BrokerUnavailable
 from workers.ledger import Ledger, UnknownJob
 from workers.messages import MirrorMessage
+from workers.metrics import counting
 from workers.settings import Settings
 from workers.tasks import again, ledger_of
 
@@ -94,6 +95,7 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
         fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")
         return f"failed: {error}"
     except StoreError as error:
+        counting.met(error)
         if error.transient and task.request.retries < MAX_RETRIES:
             pause = RETRY_BASE_S * 2**task.request.retries
             log.warning("job %s: trying again in %d s: %s", job_id, pause, error)

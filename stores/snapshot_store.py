@@ -189,6 +189,15 @@ class SnapshotStore(StreamStore):
         sent = self._objects.requests_sent
         return sent if self._manifests is self._objects else sent + self._manifests.requests_sent
 
+    @property
+    def requests_by_kind(self) -> dict[str, Requests]:
+        """The same by the kind of store, which is its URL's scheme: two where split pools are of two kinds."""
+        found: dict[str, Requests] = {}
+        for backend in {id(one): one for one in (self._objects, self._manifests)}.values():
+            kind = backend.label.partition("://")[0]
+            found[kind] = found.get(kind, Requests()) + backend.requests_sent
+        return found
+
     def get_object(self, address: str) -> bytes:
         """
         Return the object's bytes, which hash to *address*. For objects that fit in memory.

@@ -8,6 +8,7 @@ connects to nothing and reads nothing.
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -18,6 +19,9 @@ from . import tasks
 from .connection import BrokerUnavailable, check_broker
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .settings import InvalidSettings, Settings
+
+# The header of a message that says when it was queued, in seconds since the epoch.
+SENT_AT: Final = "snapferry_sent_at"
 
 OLDEST_CELERY: Final = (5, 7)
 
@@ -43,6 +47,7 @@ def make_app(settings: Settings) -> Celery:
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     tasks.register(app, settings)
+    signals.before_task_publish.connect(_say_when, dispatch_uid=SENT_AT)
     _refuse_unfit_broker(app, settings.broker_url)
     return app
 
@@ -115,6 +120,11 @@ def _celery_url(url: str) -> str:
     parts = urlsplit(url)
     database = parse_qs(parts.query).get("db", ["0"])[0]
     return f"redis+socket://{quote(parts.path)}?virtual_host={database}"
+
+
+def _say_when(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    if headers is not None:
+        headers[SENT_AT] = time.time()
 
 
 def _refuse_unfit_broker(app: Celery, url: str) -> None:

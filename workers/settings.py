@@ -8,7 +8,7 @@ once and hands the result on.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -61,6 +61,12 @@ class Settings(BaseModel):
 
     prices: str | None = None
     """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
+
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """A worker or an orchestrator serves its metrics at this port; None: it counts nothing."""
+
+    metrics_address: str = "127.0.0.1"
+    """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
@@ -128,6 +134,17 @@ def parse_broker_url(url: str) -> str:
     if checks not in ("required", "optional", "none"):
         raise InvalidSettings("the broker URL's ssl_cert_reqs is required, optional or none")
     return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
+
+
+def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Say whether OpenTelemetry's own variables name a collector for traces; its library reads them itself."""
+    named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return bool(named) and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
+def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Tell prometheus_client, in this process and those that come of it, in which folder processes count together."""
+    environ["PROMETHEUS_MULTIPROC_DIR"] = path
 
 
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:

@@ -21,11 +21,13 @@ from stores.errors import StoreError, StoreFault
 from stores.liveness import identity, is_dead
 from stores.urls import open_store
 
+from . import tracing
 from .connection import client
 from .describe import describe_outcome
 from .heartbeat import Heartbeat
 from .ledger import Ledger
 from .messages import BatchMessage
+from .metrics import counting
 from .settings import Settings
 from .transfer import BatchOutcome, Cancelled, Failure, copy_batch
 
@@ -86,6 +88,7 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
     begun = ledger.begin(batch, holder)
     if begun.holder and is_dead(begun.holder.partition("#")[0]):
         begun = ledger.begin(batch, holder, instead_of=begun.holder)
+    counting.delivered(begun)
     if begun.accounted:
         return "was already done"
     if begun.stopped:
@@ -98,13 +101,21 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         outcome = BatchOutcome(
             failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
         )
+        counting.gave_up(outcome)
         ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
         ledger.release(batch, holder)
         return describe_outcome(outcome, 0.0)
     pause = 0
     try:
         outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
-        if outcome.transient_failures and task.request.retries < MAX_RETRIES:
+        retries = outcome.transient_failures and task.request.retries < MAX_RETRIES
+        counting.ran(outcome, seconds, again=retries)
+        tracing.say(
+            job_id=batch.job_id, batch=f"{batch.series}:{batch.number}", objects=len(batch.sizes),
+            copied=outcome.copied, present=outcome.present, failed=len(outcome.failures),
+            bytes_copied=outcome.bytes_copied,
+        )  # fmt: skip
+        if retries:
             pause = RETRY_BASE_S * 2**task.request.retries
             first = next(failure for failure in outcome.failures if failure.transient)
             log.warning(
@@ -113,6 +124,7 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
             raise again(task, pause, first.detail)
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
     except Cancelled:
+        counting.stopped()
         return "not needed: the job was cancelled or has ended"
     finally:
         ledger.release(batch, holder, again_in_s=pause)
@@ -124,7 +136,7 @@ def _run(
 ) -> tuple[BatchOutcome, float]:
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
     started = time.monotonic()
-    with _Report(batch, ledger, holder) as report:
+    with counting.running(), _Report(batch, ledger, holder) as report:
         outcome = _copy(batch, report, begun_before=begun_before)
     return outcome, time.monotonic() - started
 
@@ -164,9 +176,10 @@ def _copy(batch: BatchMessage, report: _Report, *, begun_before: bool) -> BatchO
         source, destination = (
             open_store(ref.url, ref.objects_url, create=False) for ref in (batch.source, batch.destination)
         )
-        return copy_batch(
-            source, destination, objects, report, concurrency=batch.concurrency, begun_before=begun_before
-        )
+        with counting.requests_of(source, destination):
+            return copy_batch(
+                source, destination, objects, report, concurrency=batch.concurrency, begun_before=begun_before
+            )
     except StoreError as error:
         return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
 

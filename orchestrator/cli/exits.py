@@ -54,12 +54,25 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def read_settings(broker: str | None, prices: str | None = None, config: str | None = None) -> Settings:
+def read_settings(
+    broker: str | None,
+    prices: str | None = None,
+    *,
+    config: str | None = None,
+    metrics_port: int | None = None,
+    metrics_address: str | None = None,
+) -> Settings:
     """Return the settings; what the command line says wins over the environment."""
     from workers.settings import InvalidSettings, Settings
 
     try:
-        return Settings.from_environment(broker_url=broker, prices=prices, config=config)
+        return Settings.from_environment(
+            broker_url=broker,
+            prices=prices,
+            config=config,
+            metrics_port=metrics_port,
+            metrics_address=metrics_address,
+        )
     except InvalidSettings as error:
         usage(str(error))
 

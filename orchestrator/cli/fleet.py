@@ -5,16 +5,35 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .exits import note, read_settings, usage
 from .options import broker_option, queue_names
 
+if TYPE_CHECKING:
+    from workers.metrics.catalogue import Role
+    from workers.settings import Settings
+
 # Celery's exit code after what it calls an unrecoverable error, and the pause before the next try.
 CELERY_BROKE_DOWN = 1
 RESTART_S = 5
+
+
+_metrics_port_option = click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help="Serve metrics for Prometheus at this port.  [env var: SNAPFERRY_METRICS_PORT]",
+)
+_metrics_address_option = click.option(
+    "--metrics-address",
+    metavar="HOST",
+    help="Address of that port.  [env var: SNAPFERRY_METRICS_ADDRESS; default: 127.0.0.1]",
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
@@ -22,6 +41,8 @@ RESTART_S = 5
 @click.option(
     "-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]"
 )
+@_metrics_port_option
+@_metrics_address_option
 @click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
 @click.option(
     "--queue",
@@ -36,6 +57,8 @@ RESTART_S = 5
 def worker(
     broker: str | None,
     concurrency: int | None,
+    metrics_port: int | None,
+    metrics_address: str | None,
     loglevel: str,
     names: tuple[str, ...],
     celery_options: tuple[str, ...],
@@ -50,17 +73,25 @@ def worker(
     from workers.app import make_app
     from workers.queues import copy_queue
 
+    settings = read_settings(broker, metrics_port=metrics_port, metrics_address=metrics_address)
     queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
-    _run_worker(make_app, broker, "worker", queues, concurrency, loglevel, celery_options)
+    _run_worker(make_app, settings, "worker", queues, concurrency, loglevel, celery_options)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
 @broker_option
 @click.option("-c", "--concurrency", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
+@_metrics_port_option
+@_metrics_address_option
 @click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def orchestrator(
-    broker: str | None, concurrency: int, loglevel: str, celery_options: tuple[str, ...]
+    broker: str | None,
+    concurrency: int,
+    metrics_port: int | None,
+    metrics_address: str | None,
+    loglevel: str,
+    celery_options: tuple[str, ...],
 ) -> None:
     """
     Run an orchestrator: it plans jobs and publishes their manifests.
@@ -72,13 +103,14 @@ def orchestrator(
 
     from ..app import make_fleet_app
 
-    _run_worker(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, loglevel, celery_options)
+    settings = read_settings(broker, metrics_port=metrics_port, metrics_address=metrics_address)
+    _run_worker(make_fleet_app, settings, "orchestrator", PLAN_QUEUE, concurrency, loglevel, celery_options)
 
 
 def _run_worker(
-    make: Any,
-    broker: str | None,
-    role: str,
+    make: Callable[[Settings], Any],
+    settings: Settings,
+    role: Role,
     queues: str,
     concurrency: int | None,
     loglevel: str,
@@ -89,7 +121,7 @@ def _run_worker(
     from workers.settings import InvalidSettings
 
     try:
-        app = make(read_settings(broker))
+        app = make(settings)
     except InvalidSettings as error:
         usage(str(error))
     # Workers need to know nothing of each other to start.
@@ -99,10 +131,47 @@ def _run_worker(
         arguments += ["--concurrency", str(concurrency)]
     started: list[Any] = []
     signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
-    app.worker_main([*arguments, *options])
+    _trace(role)
+    with _metrics(app, settings, role):
+        app.worker_main([*arguments, *options])
     if not started or started[0].exitcode != CELERY_BROKE_DOWN:
         return
     # Celery's consumer can break down when Redis goes away at the wrong moment. A new process has no past.
     note(f"the {role} broke down (see above); starting again in {RESTART_S} s")
     time.sleep(RESTART_S)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
+
+
+@contextmanager
+def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
+    """Serve the metrics of this process in the block, if that was asked for."""
+    if settings.metrics_port is None:
+        yield
+        return
+    from workers.metrics.serving import CannotServe, serving
+
+    from ..fleet_metrics import FleetCollector
+
+    address, port = settings.metrics_address, settings.metrics_port
+    tasks = sorted(name for name in app.tasks if name.startswith("snapferry."))
+    collectors = [FleetCollector(app, settings)] if role == "orchestrator" else []
+    try:
+        with serving(role, address, port, tasks=tasks, collectors=collectors):
+            note(f"metrics at http://{address}:{port}/metrics")
+            yield
+    except CannotServe as error:
+        usage(str(error))
+
+
+def _trace(role: Role) -> None:
+    """Send traces, if OpenTelemetry's variables name where to. They may be set for all that runs on a machine."""
+    from workers.settings import traces_wanted
+
+    if not traces_wanted():
+        return
+    from workers.tracing import NotInstalled, attach
+
+    try:
+        attach(role)
+    except NotInstalled as error:
+        note(str(error))

@@ -35,9 +35,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("SNAPFERRY_", "SNAPDIR_"))
     }
-    return (
-        kept | {"PYTHONPATH": str(REPOSITORY), MARK: uuid.uuid4().hex} | dict(extra or {})
-    )
+    return kept | {"PYTHONPATH": str(REPOSITORY), MARK: uuid.uuid4().hex} | dict(extra or {})
 
 
 @dataclass

@@ -21,6 +21,7 @@ def test_without_any_variable_the_defaults_are_valid() -> None:
     assert (settings.batch_objects, settings.batch_bytes) == (1000, 64 * 1024**2)
     assert (settings.window_batches, settings.prices) == (512, None)
     assert (settings.visibility_timeout, settings.job_expires) == (1800, 30 * 86400)
+    assert (settings.metrics_port, settings.metrics_address) == (None, "127.0.0.1")
 
 
 def test_every_field_has_a_variable() -> None:
@@ -32,6 +33,8 @@ def test_every_field_has_a_variable() -> None:
         "SNAPFERRY_VISIBILITY_TIMEOUT": "61",
         "SNAPFERRY_JOB_EXPIRES": "3601",
         "SNAPFERRY_PRICES": "/etc/prices.toml",
+        "SNAPFERRY_METRICS_PORT": "9464",
+        "SNAPFERRY_METRICS_ADDRESS": "0.0.0.0",
     }
 
     found = Settings.from_environment(environ).model_dump()
@@ -56,6 +59,9 @@ WRONG = [
     ("SNAPFERRY_WINDOW_BATCHES", "100001"),
     ("SNAPFERRY_VISIBILITY_TIMEOUT", "0"),
     ("SNAPFERRY_JOB_EXPIRES", "1"),
+    ("SNAPFERRY_METRICS_PORT", "0"),
+    ("SNAPFERRY_METRICS_PORT", "65536"),
+    ("SNAPFERRY_METRICS_PORT", "http"),
 ]
 
 
