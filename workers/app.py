@@ -8,15 +8,21 @@ connects to nothing and reads nothing.
 
 from __future__ import annotations
 
+import logging
+from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 import celery
 from celery import Celery, signals
+from celery.utils.nodenames import node_format
 
-from . import tasks
-from .connection import BrokerUnavailable, check_broker
+from . import leaving, logs, tasks
+from .connection import BrokerUnavailable, check_broker, client, shown
+from .ledger import Ledger
 from .settings import InvalidSettings, Settings
+
+log = logging.getLogger(__name__)
 
 COPY_QUEUE: Final = "snapferry.copy"
 PLAN_QUEUE: Final = "snapferry.plan"
@@ -45,7 +51,9 @@ def make_app(settings: Settings) -> Celery:
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     tasks.register(app, settings)
+    _log_as_set(app, settings, settings.broker_url)
     _refuse_unfit_broker(app, settings.broker_url)
+    _leave_in_time(app, settings, settings.broker_url)
     return app
 
 
@@ -115,6 +123,51 @@ def _celery_url(url: str) -> str:
     parts = urlsplit(url)
     database = parse_qs(parts.query).get("db", ["0"])[0]
     return f"redis+socket://{quote(parts.path)}?virtual_host={database}"
+
+
+def _log_as_set(app: Celery, settings: Settings, url: str) -> None:
+    """Let workers of *app* write their log in one form, and nothing beside it."""
+
+    def begin(sender: Any = None, instance: Any = None, **_: Any) -> None:
+        if instance.app is not app:
+            return
+        # The line below says what Celery's banner does, in the form of the log.
+        instance.quiet = True
+
+        def configure(loglevel: int, logfile: str | None, **_: Any) -> None:
+            logs.configure(
+                settings,
+                level=loglevel,
+                worker=instance.hostname,
+                path=node_format(logfile, instance.hostname) if logfile else None,
+            )
+
+        signals.setup_logging.connect(configure, weak=False, dispatch_uid=id(app))
+
+    def started(sender: Any = None, instance: Any = None, **_: Any) -> None:
+        if instance.app is app:
+            log.info(
+                "%s starts",
+                instance.hostname,
+                extra=logs.fields(
+                    version=version("snapferry"),
+                    celery=celery.__version__,
+                    broker=shown(url),
+                    queues=sorted(app.amqp.queues.consume_from),
+                    concurrency=instance.concurrency,
+                    grace_s=settings.grace,
+                ),
+            )
+
+    signals.celeryd_init.connect(begin, weak=False)
+    signals.celeryd_after_setup.connect(started, weak=False)
+
+
+def _leave_in_time(app: Celery, settings: Settings, url: str) -> None:
+    def void(job_id: str, name: str, worker: str) -> None:
+        Ledger(client(url, retries=0), expires_s=settings.job_expires).void(job_id, name, worker)
+
+    leaving.attach(app, settings.grace, void)
 
 
 def _refuse_unfit_broker(app: Celery, url: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -17,15 +19,52 @@ CELERY_BROKE_DOWN = 1
 RESTART_S = 5
 
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _role_options(command: _Command) -> _Command:
+    """Give *command* the options of every long-running role, as its argument *options*."""
+    given = (
+        click.option(
+            "--grace",
+            type=click.FloatRange(0, 86400),
+            envvar="SNAPFERRY_GRACE",
+            show_envvar=True,
+            metavar="SECONDS",
+            help="On SIGTERM, let what runs go on for so long; then give it back.  [default: 30]",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["auto", "json", "text"], case_sensitive=False),
+            envvar="SNAPFERRY_LOG_FORMAT",
+            show_envvar=True,
+            help="auto is text on a terminal, else JSON.  [default: auto]",
+        ),
+        click.option(
+            "--log-level",
+            "--loglevel",
+            type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+            envvar="SNAPFERRY_LOG_LEVEL",
+            show_envvar=True,
+            default="info",
+            show_default=True,
+            help="What is logged at least.",
+        ),
+    )
+    for option in reversed(given):
+        command = option(command)
+    return command
+
+
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
 @broker_option
 @click.option(
     "-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]"
 )
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@_role_options
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def worker(
-    broker: str | None, concurrency: int | None, loglevel: str, celery_options: tuple[str, ...]
+    broker: str | None, concurrency: int | None, celery_options: tuple[str, ...], **settings: Any
 ) -> None:
     """
     Run a worker: it copies the batches of any job of the fleet.
@@ -35,16 +74,16 @@ def worker(
     """
     from workers.app import COPY_QUEUE, make_app
 
-    _run_worker(make_app, broker, "worker", COPY_QUEUE, concurrency, loglevel, celery_options)
+    _run_worker(make_app, broker, "worker", COPY_QUEUE, concurrency, celery_options, settings)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
 @broker_option
 @click.option("-c", "--concurrency", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@_role_options
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def orchestrator(
-    broker: str | None, concurrency: int, loglevel: str, celery_options: tuple[str, ...]
+    broker: str | None, concurrency: int, celery_options: tuple[str, ...], **settings: Any
 ) -> None:
     """
     Run an orchestrator: it plans jobs and publishes their manifests.
@@ -56,7 +95,7 @@ def orchestrator(
 
     from ..app import make_fleet_app
 
-    _run_worker(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, loglevel, celery_options)
+    _run_worker(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
 
 
 def _run_worker(
@@ -65,20 +104,22 @@ def _run_worker(
     role: str,
     queue: str,
     concurrency: int | None,
-    loglevel: str,
     options: tuple[str, ...],
+    settings: dict[str, Any],
 ) -> None:
+    # As the first process of a container it would not even end by SIGTERM, until Celery is there to do it well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from celery import signals
 
     from workers.settings import InvalidSettings
 
     try:
-        app = make(read_settings(broker))
+        app = make(read_settings(broker, **settings))
     except InvalidSettings as error:
         usage(str(error))
     # Workers need to know nothing of each other to start.
     arguments = ["worker", "--queues", queue]
-    arguments += ["--hostname", f"{role}@%h", "--loglevel", loglevel]
+    arguments += ["--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
     started: list[Any] = []

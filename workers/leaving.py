@@ -1,0 +1,184 @@
+"""
+Leaving: a worker that is told to stop takes nothing new, and gives back in time what it does not finish.
+
+*the grace*: what runs may go on for so many seconds. If all of it ends sooner,
+the worker leaves sooner.
+*giving back*: then a running batch stops at its next piece, removes what it had
+half written, and is begun by another worker at once; a step of an orchestrator
+is broken off wherever it is, which is safe, and done by another.
+*stragglers*: what hangs is killed `STRAGGLE_S` later. Its lease is over then,
+so that it is handed out again within seconds.
+*the bound*: `FORCE_S` after the grace the process is gone, whatever hangs.
+
+A second signal ends the grace, a third one the patience with stragglers. The
+processes of the pool are told by a byte of memory that they share with their parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import billiard
+from celery import Celery, bootsteps, signals
+from celery.worker import state
+
+from .logs import fields
+
+log = logging.getLogger(__name__)
+
+STRAGGLE_S: Final = 2.0
+FORCE_S: Final = 2.7
+
+# Ignored by a process that does not expect it, and not used by Celery or billiard.
+_KICK: Final = signal.SIGURG
+
+_shared: mmap.mmap | None = None
+
+
+class Interrupted(BaseException):
+    """The process is leaving. Raised in an `interruptible` block, wherever it is."""
+
+
+def due() -> bool:
+    """Say whether what runs in this process is to be given back now."""
+    return _shared is not None and _shared[0] == 1
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """
+    Let the block be broken off by `Interrupted` when it is to be given back.
+
+    For work that is safe to kill at any moment. Only in a process's main thread, as in a pool of processes;
+    elsewhere the block runs to its end, or until the process is gone.
+    """
+    if _shared is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        if due():
+            raise Interrupted
+
+    before = signal.signal(_KICK, interrupt)
+    try:
+        if due():
+            raise Interrupted
+        yield
+    finally:
+        signal.signal(_KICK, before)
+
+
+def attach(app: Celery, grace: float, void: Callable[[str, str, str], None]) -> None:
+    """
+    Let workers of *app* leave within *grace* seconds and `FORCE_S` more.
+
+    *void* is told the job, the name and the worker of each batch whose process was killed, from a thread; what it
+    raises is logged.
+    """
+
+    class Leaving(_Leaving):
+        grace_s = grace
+        void_lease = staticmethod(void)
+
+    app.steps["worker"].add(Leaving)
+
+
+class _Leaving(bootsteps.StartStopStep):
+    """A part of Celery's worker, started before its pool is: takes the place of its handlers of signals."""
+
+    # Celery makes the pool's processes when it comes to this step, and they must share the byte.
+    name = "leaving"
+    requires = ()
+    grace_s: float
+    void_lease: Callable[[str, str, str], None]
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        global _shared
+        super().__init__(worker, **options)
+        _shared = mmap.mmap(-1, 1)
+        self._worker = worker
+        self._asked = 0
+        self._hurry = threading.Event()
+        self._force = threading.Event()
+
+    def start(self, parent: Any) -> None:
+        # Celery installed its own just before. Its second SIGINT would kill what runs.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._on_signal)
+        signals.worker_shutdown.connect(self._left, sender=self._worker, weak=False)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        # Runs between any two steps of the main thread, which may hold a lock: all that takes one is left to a thread.
+        self._asked += 1
+        if number == signal.SIGQUIT or self._asked > 1:
+            self._hurry.set()
+        if self._asked > 2:
+            self._force.set()
+        if self._asked == 1:
+            threading.Thread(target=self._leave, args=(number,), name="leaving", daemon=True).start()
+        state.should_stop = 0
+
+    def _leave(self, number: int) -> None:
+        signals.worker_shutting_down.send(
+            sender=self._worker.hostname, sig=signal.Signals(number).name, how="Warm", exitcode=0
+        )
+        log.info(
+            "leaving on %s: nothing new is taken, what runs has %g s",
+            signal.Signals(number).name,
+            self.grace_s,
+            extra=fields(running=len(state.active_requests)),
+        )
+        self._hurry.wait(self.grace_s)
+        threading.Thread(target=self._force_out, name="force-out", daemon=True).start()
+        assert _shared is not None
+        _shared[0] = 1
+        if state.active_requests:
+            log.info("giving back what runs", extra=fields(running=len(state.active_requests)))
+        for process in (os.getpid(), *(child.pid for child in billiard.active_children())):
+            with suppress(ProcessLookupError):
+                os.kill(process, _KICK)
+        self._force.wait(STRAGGLE_S)
+        self._end_stragglers()
+
+    def _end_stragglers(self) -> None:
+        """Kill the processes of a pool that still work; let the leases of their batches be over."""
+        left = list(state.active_requests)
+        children = billiard.active_children()
+        if not left:
+            return
+        log.warning("what does not stop is killed, and handed out again", extra=fields(running=len(left)))
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        for request in left:
+            message = request.args[0] if request.args else None
+            if isinstance(message, dict):
+                job, name = (
+                    str(message.get("job_id", "")),
+                    f"{message.get('series', '')}:{message.get('number', '')}",
+                )
+                try:
+                    self.void_lease(job, name, self._worker.hostname)
+                except Exception as error:  # noqa: BLE001 - the lease runs out by itself
+                    log.warning(
+                        "cannot end the lease of a batch: %s", error, extra=fields(job=job, batch=name)
+                    )
+
+    def _force_out(self) -> None:
+        threading.Event().wait(FORCE_S)
+        log.warning("left by force: something hung")
+        sys.stderr.flush()
+        # Ends the processes of the pool as well: Celery lets the system kill them with their parent.
+        os._exit(0)
+
+    def _left(self, **_: Any) -> None:
+        log.info("left")
