@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import celery
 from celery import Celery, signals
+from celery.utils.log import mlevel
 from celery.utils.nodenames import node_format
 
 from . import leaving, logs, tasks
@@ -128,21 +129,25 @@ def _celery_url(url: str) -> str:
 def _log_as_set(app: Celery, settings: Settings, url: str) -> None:
     """Let workers of *app* write their log in one form, and nothing beside it."""
 
-    def begin(sender: Any = None, instance: Any = None, **_: Any) -> None:
+    def begin(
+        sender: Any = None, instance: Any = None, options: dict[str, Any] | None = None, **_: Any
+    ) -> None:
         if instance.app is not app:
             return
         # The line below says what Celery's banner does, in the form of the log.
         instance.quiet = True
 
-        def configure(loglevel: int, logfile: str | None, **_: Any) -> None:
+        def configure(loglevel: int | str | None, logfile: str | None = None, **_: Any) -> None:
             logs.configure(
                 settings,
-                level=loglevel,
+                level=mlevel(loglevel) or logging.WARNING,
                 worker=instance.hostname,
                 path=node_format(logfile, instance.hostname) if logfile else None,
             )
 
         signals.setup_logging.connect(configure, weak=False, dispatch_uid=id(app))
+        # Celery has things to say before it asks for that.
+        configure((options or {}).get("loglevel"), (options or {}).get("logfile"))
 
     def started(sender: Any = None, instance: Any = None, **_: Any) -> None:
         if instance.app is app:

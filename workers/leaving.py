@@ -1,13 +1,14 @@
 """
 Leaving: a worker that is told to stop takes nothing new, and gives back in time what it does not finish.
 
-*the grace*: what runs may go on for so many seconds. If all of it ends sooner,
-the worker leaves sooner.
-*giving back*: then a running batch stops at its next piece, removes what it had
-half written, and is begun by another worker at once; a step of an orchestrator
-is broken off wherever it is, which is safe, and done by another.
-*stragglers*: what hangs is killed `STRAGGLE_S` later. Its lease is over then,
-so that it is handed out again within seconds.
+*the grace*: what runs has so many seconds. If all of it ends sooner, the worker
+leaves sooner.
+*giving back*: the last third of the grace, at most `TIDY_S`, is for a running
+batch to stop at its next piece and remove what it had half written; another
+worker begins it at once. A step of an orchestrator is broken off wherever it is,
+which is safe, and another one does it.
+*stragglers*: what hangs is killed `STRAGGLE_S` after the grace. Its lease is over
+then, so that it is handed out again within seconds.
 *the bound*: `FORCE_S` after the grace the process is gone, whatever hangs.
 
 A second signal ends the grace, a third one the patience with stragglers. The
@@ -17,11 +18,13 @@ processes of the pool are told by a byte of memory that they share with their pa
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -34,6 +37,7 @@ from .logs import fields
 
 log = logging.getLogger(__name__)
 
+TIDY_S: Final = 10.0
 STRAGGLE_S: Final = 2.0
 FORCE_S: Final = 2.7
 
@@ -107,38 +111,41 @@ class _Leaving(bootsteps.StartStopStep):
         _shared = mmap.mmap(-1, 1)
         self._worker = worker
         self._asked = 0
-        self._hurry = threading.Event()
-        self._force = threading.Event()
+        # Moments: what runs is told, the grace ends, stragglers are killed, the process is gone.
+        self._tells = self._ends = self._kills = self._forces = math.inf
+        self._told, self._tell = os.pipe()
 
     def start(self, parent: Any) -> None:
+        threading.Thread(target=self._leave, name="leaving", daemon=True).start()
         # Celery installed its own just before. Its second SIGINT would kill what runs.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
         signals.worker_shutdown.connect(self._left, sender=self._worker, weak=False)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        # Runs between any two steps of the main thread, which may hold a lock: all that takes one is left to a thread.
+        # Runs between any two steps of the main thread, which may hold any lock: all that takes one is the thread's.
+        now = time.monotonic()
         self._asked += 1
-        if number == signal.SIGQUIT or self._asked > 1:
-            self._hurry.set()
-        if self._asked > 2:
-            self._force.set()
+        ends = now if number == signal.SIGQUIT or self._asked > 1 else now + self.grace_s
+        self._ends = min(self._ends, ends)
+        self._tells = min(self._tells, self._ends - min(TIDY_S, (self._ends - now) / 3))
+        self._kills = now if self._asked > 2 else self._ends + STRAGGLE_S
+        self._forces = self._ends + FORCE_S
         if self._asked == 1:
-            threading.Thread(target=self._leave, args=(number,), name="leaving", daemon=True).start()
+            os.write(self._tell, bytes([number]))
         state.should_stop = 0
 
-    def _leave(self, number: int) -> None:
-        signals.worker_shutting_down.send(
-            sender=self._worker.hostname, sig=signal.Signals(number).name, how="Warm", exitcode=0
-        )
+    def _leave(self) -> None:
+        name = signal.Signals(os.read(self._told, 1)[0]).name
+        threading.Thread(target=self._force_out, name="force-out", daemon=True).start()
+        signals.worker_shutting_down.send(sender=self._worker.hostname, sig=name, how="Warm", exitcode=0)
         log.info(
             "leaving on %s: nothing new is taken, what runs has %g s",
-            signal.Signals(number).name,
+            name,
             self.grace_s,
             extra=fields(running=len(state.active_requests)),
         )
-        self._hurry.wait(self.grace_s)
-        threading.Thread(target=self._force_out, name="force-out", daemon=True).start()
+        _sleep_until(lambda: self._tells)
         assert _shared is not None
         _shared[0] = 1
         if state.active_requests:
@@ -146,7 +153,7 @@ class _Leaving(bootsteps.StartStopStep):
         for process in (os.getpid(), *(child.pid for child in billiard.active_children())):
             with suppress(ProcessLookupError):
                 os.kill(process, _KICK)
-        self._force.wait(STRAGGLE_S)
+        _sleep_until(lambda: self._kills)
         self._end_stragglers()
 
     def _end_stragglers(self) -> None:
@@ -174,7 +181,7 @@ class _Leaving(bootsteps.StartStopStep):
                     )
 
     def _force_out(self) -> None:
-        threading.Event().wait(FORCE_S)
+        _sleep_until(lambda: self._forces)
         log.warning("left by force: something hung")
         sys.stderr.flush()
         # Ends the processes of the pool as well: Celery lets the system kill them with their parent.
@@ -182,3 +189,9 @@ class _Leaving(bootsteps.StartStopStep):
 
     def _left(self, **_: Any) -> None:
         log.info("left")
+
+
+def _sleep_until(moment: Callable[[], float]) -> None:
+    """Sleep until a moment that may come to be an earlier one."""
+    while (left := moment() - time.monotonic()) > 0:
+        time.sleep(min(left, 0.05))

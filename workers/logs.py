@@ -27,6 +27,8 @@ from logging.handlers import WatchedFileHandler
 from types import MappingProxyType
 from typing import Any, Final
 
+from celery.utils.log import get_multiprocessing_logger
+
 from .printable import printable
 from .redaction import Redaction
 from .settings import Settings, secrets
@@ -88,6 +90,10 @@ def configure(
     root.setLevel(wanted)
     for name in ("celery", "celery.task", "celery.redirected"):
         logging.getLogger(name).handlers.clear()
+    # billiard keeps its own to itself.
+    processes = get_multiprocessing_logger()
+    processes.handlers[:] = [handler]
+    processes.setLevel(max(root.level, logging.ERROR))
     for name in _QUIET:
         logging.getLogger(name).setLevel(
             max(root.level, logging.WARNING if root.level >= logging.INFO else 0)
