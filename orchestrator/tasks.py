@@ -20,7 +20,7 @@ from workers.leaving import Interrupted, interruptible
 from workers.ledger import Ledger, UnknownJob
 from workers.logs import about, fields
 from workers.settings import Settings
-from workers.tasks import again, ledger_of, queue_again
+from workers.tasks import again, hand_back, ledger_of, may_wait, queue_again
 
 from .drive import drive_job, fail_job
 from .prepare import SourceChanged
@@ -84,7 +84,13 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
     except UnknownJob:
         return "this job's record is gone; nothing was done"
     except ValidationError:
-        fail_job(ledger, job_id, "the job was submitted by another version of snapferry; submit it again")
+        if may_wait(ledger, job_id):
+            raise hand_back(task, "the job is of another version") from None
+        fail_job(
+            ledger,
+            job_id,
+            "the job was submitted by another version of snapferry, of which no orchestrator runs; submit it again",
+        )
         return "the job is of another version"
     except SourceChanged as error:
         fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")

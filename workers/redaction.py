@@ -33,7 +33,7 @@ _PATTERNS: Final = (
     (
         re.compile(
             r"(?i)((?:secret|passw(?:or)?d|token|authorization|api[_-]?key|access[_-]?key)[\w-]*['\"]?\s*[:=]\s*b?['\"]?)"
-            r"(?:(?:bearer|basic)\s+)?[^\s'\",&})\]]+"
+            r"(?:(?:bearer|basic)\s+)?[^\s'\",&})\]\\]+"
         ),
         r"\1" + HIDDEN,
     ),

@@ -26,7 +26,7 @@ from . import leaving
 from .connection import client
 from .describe import counted, describe_outcome
 from .heartbeat import Heartbeat
-from .ledger import Ledger
+from .ledger import Ledger, UnknownJob
 from .logs import about, fields
 from .messages import BatchMessage
 from .settings import Settings
@@ -48,8 +48,9 @@ HEARTBEAT_S = 5.0
 # After this long a delivery that stepped aside for another looks again.
 STEP_ASIDE_S = 10
 
-# A worker of another version hands a message it cannot read back this often, for one that can.
-MAX_UNREADABLE = 60
+# What a process of another version cannot read it hands back for one that can, until nothing of the job has moved
+# for so long.
+UNREADABLE_S = 600
 
 _runs = itertools.count()
 
@@ -65,9 +66,11 @@ def register(app: Celery, settings: Settings) -> None:
         except ValidationError as error:
             reason = f"not a message of this version: {error.error_count()} faults"
             job, name = _whose(message)
-            ledger.wait(job, name, STEP_ASIDE_S)
-            log.warning("%s; handed back", reason, extra=fields(job=job, batch=name, task=self.request.id))
-            raise again(self, STEP_ASIDE_S, reason, max_retries=MAX_UNREADABLE) from None
+            with about(job=job, batch=name, task=self.request.id):
+                if not may_wait(ledger, job):
+                    raise RuntimeError(reason) from None
+                ledger.wait(job, name, STEP_ASIDE_S)
+                raise hand_back(self, reason) from None
         return run_batch(self, batch, ledger)
 
 
@@ -210,6 +213,21 @@ def _step_aside(task: Task[..., Any]) -> Exception:
 def _again_at_once(task: Task[..., Any]) -> Exception:
     log.info("batch given back: this worker leaves")
     return queue_again(task, "its worker left; it was given back")
+
+
+def may_wait(ledger: Ledger, job_id: str) -> bool:
+    """Say whether something of a job may still come to a process that can read it."""
+    try:
+        standing = ledger.standing(job_id)
+    except UnknownJob:
+        return False
+    return not standing.state.final and standing.idle_s < UNREADABLE_S
+
+
+def hand_back(task: Any, reason: str) -> Exception:
+    """Leave *task* to a process of another version; return what to raise. No try of that one's is used up."""
+    log.info("%s; handed back for a process that can read it", reason)
+    return queue_again(task, reason, in_s=STEP_ASIDE_S)
 
 
 def queue_again(task: Any, why: str, *, in_s: float | None = None) -> Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -72,15 +71,6 @@ def leave(worker: Started, *, within_s: float, number: int = signal.SIGTERM) -> 
     return took
 
 
-def lines(role: Started) -> list[dict[str, Any]]:
-    """Return what a role has logged; each line must be one JSON object."""
-    return [json.loads(line) for line in role.logged().splitlines()]
-
-
-def said(role: Started) -> list[str]:
-    return [line["message"] for line in lines(role)]
-
-
 def assert_whole(status: JobStatus, tmp_path: Path, destination: str) -> None:
     assert status.state is State.DONE, status
     assert (status.copied, status.present, status.failed) == (122, 0, 0), "each object is counted once"
@@ -118,8 +108,8 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         assert not client.hlen("unacked"), "and nowhere else"
         assert client.zcard(f"snapferry:job:{job}:leases") == 0
         assert client.hlen(f"snapferry:job:{job}:begun") == 0, "leaving is no sign of a deadly batch"
-        assert said(one)[-1] == "left"
-        assert "batch given back: this worker leaves" in said(one)
+        assert one.said()[-1] == "left"
+        assert "batch given back: this worker leaves" in one.said()
 
         before = bucket.gets
         bucket.hurry.set()
@@ -230,18 +220,19 @@ def test_an_orchestrator_breaks_off_its_step_and_another_one_does_it_at_once(
     snapshot = make_store(tmp_path / "a", random_files(3000))
     elsewhere = "import stores.liveness as l\nl._machine = lambda: 'elsewhere'\n"
     with slow_bucket(tmp_path / "a", manifest_key(snapshot), pause_s=20) as bucket, fleet.worker():
-        with fleet.orchestrator("--hostname", "one@%h", "--grace", "0") as one:
+        with fleet.orchestrator("--hostname", "one@%h", "--grace", str(GRACE_S)) as one:
             job = jobs.submit(
                 *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
             )
             until(lambda: bucket.running, "the manifest is on its way")
-            leave(one, within_s=FORCE_S)
-            assert "step given back: this orchestrator leaves" in said(one)
+            leave(one, within_s=GRACE_S + FORCE_S)
+            assert "step given back: this orchestrator leaves" in one.said()
         bucket.hurry.set()
         with fleet.orchestrator("--hostname", "two@%h", before=elsewhere):
             began = time.monotonic()
-            status = jobs.wait(job, timeout_s=60)
+            until(lambda: jobs.status(job).batches_handed, "the job is planned")
             assert time.monotonic() - began < AT_ONCE_S
+            status = jobs.wait(job, timeout_s=60)
 
     assert (status.state, status.copied) == (State.DONE, 3001)
 
@@ -273,3 +264,36 @@ def test_a_child_of_the_pool_outlives_no_signal_that_is_sent_to_all(
             assert time.monotonic() - began < AT_ONCE_S
 
     assert_whole(status, tmp_path, str(tmp_path / "b"))
+
+
+SLOW_PARTS = """
+import time
+import stores.backends.s3_upload as u
+send = u.S3Upload._send_part
+def slowly(*a):
+    time.sleep(0.5)
+    return send(*a)
+u.S3Upload._send_part = slowly
+"""
+
+
+def test_a_huge_object_of_which_several_parts_are_on_their_way_is_aborted(
+    moto_s3: S3Server, fleet: Fleet, jobs: Jobs, tmp_path: Path
+) -> None:
+    data = random.Random(7).randbytes(12 * MIN_PART_BYTES)
+    snapshot = make_store(tmp_path / "a", {"./huge": data})
+    name = moto_s3.make_bucket()
+    destination = moto_s3.url(name, "b")
+    with fleet.orchestrator():
+        with fleet.worker("one", "--grace", "0", before=SLOW_PARTS) as one:
+            job = jobs.submit(*store_pair(str(tmp_path / "a"), destination), [snapshot])
+            until(lambda: moto_s3.unfinished_uploads(name), "its upload has begun")
+            leave(one, within_s=FORCE_S)
+            assert "batch given back: this worker leaves" in one.said()
+            assert moto_s3.unfinished_uploads(name) == [], "before anybody else could tidy up"
+        with fleet.worker("two"):
+            status = jobs.wait(job, timeout_s=60)
+
+    assert (status.state, status.copied, status.bytes_copied) == (State.DONE, 1, len(data))
+    assert moto_s3.unfinished_uploads(name) == []
+    assert_published_means_complete(open_store(destination))
