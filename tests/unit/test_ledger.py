@@ -1501,13 +1501,13 @@ def test_a_worker_that_was_ended_holds_no_lease_and_its_batch_counts_as_begun_an
 ) -> None:
     ledger.begin(TWO, "here-1-a#0@one@host")
 
-    ledger.void("job", "plan:1", "two@host")
+    ledger.void("job", "plan:0", "two@host")
     assert ledger.begin(TWO, "another").holder == "here-1-a#0@one@host", "it is not that worker's"
 
-    ledger.void("job", "plan:1", "one@host")
-    assert ledger.standing("job").expired == ("plan:1",)
+    ledger.void("job", "plan:0", "one@host")
+    assert ledger.standing("job").expired == ("plan:0",)
     assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"
-    ledger.void("job", "plan:1", "one@host")
+    ledger.void("job", "plan:0", "one@host")
     assert ledger.standing("job").running == 1
     ledger.void("job", "plan:7", "one@host")
     assert ledger.standing("job").running == 1

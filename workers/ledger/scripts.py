@@ -167,7 +167,8 @@ VOID: Final = (
 local holder = redis.call('HGET', KEYS[2], ARGV[1]) or ''
 local at = string.find(holder, '@', 1, true)
 if not at or string.sub(holder, at + 1) ~= ARGV[2] then return 0 end
-redis.call('ZADD', KEYS[1], 'XX', now(), ARGV[1])
+-- Clearly in the past, also for a look at leases in the same moment.
+redis.call('ZADD', KEYS[1], 'XX', now() - 1, ARGV[1])
 return 1
 """
 )
