@@ -45,6 +45,7 @@ FORCE_S: Final = 2.7
 _KICK: Final = signal.SIGURG
 
 _shared: mmap.mmap | None = None
+_asked = False
 
 
 class Interrupted(BaseException):
@@ -54,6 +55,11 @@ class Interrupted(BaseException):
 def due() -> bool:
     """Say whether what runs in this process is to be given back now."""
     return _shared is not None and _shared[0] == 1
+
+
+def asked() -> bool:
+    """Say whether this process, a worker's main one, was told to stop."""
+    return _asked
 
 
 @contextmanager
@@ -124,8 +130,10 @@ class _Leaving(bootsteps.StartStopStep):
 
     def _on_signal(self, number: int, frame: object) -> None:
         # Runs between any two steps of the main thread, which may hold any lock: all that takes one is the thread's.
+        global _asked
         now = time.monotonic()
         self._asked += 1
+        _asked = True
         ends = now if number == signal.SIGQUIT or self._asked > 1 else now + self.grace_s
         self._ends = min(self._ends, ends)
         self._tells = min(self._tells, self._ends - min(TIDY_S, (self._ends - now) / 3))

@@ -108,9 +108,10 @@ def _run_worker(
     settings: dict[str, Any],
 ) -> None:
     # As the first process of a container it would not even end by SIGTERM, until Celery is there to do it well.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _end_on_sigterm()
     from celery import signals
 
+    from workers.leaving import asked
     from workers.settings import InvalidSettings
 
     try:
@@ -125,9 +126,14 @@ def _run_worker(
     started: list[Any] = []
     signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
     app.worker_main([*arguments, *options])
-    if not started or started[0].exitcode != CELERY_BROKE_DOWN:
+    if not started or started[0].exitcode != CELERY_BROKE_DOWN or asked():
         return
     # Celery's consumer can break down when Redis goes away at the wrong moment. A new process has no past.
+    _end_on_sigterm()
     note(f"the {role} broke down (see above); starting again in {RESTART_S} s")
     time.sleep(RESTART_S)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
+
+
+def _end_on_sigterm() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
