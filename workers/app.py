@@ -51,6 +51,7 @@ def make_app(settings: Settings) -> Celery:
         )
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
+    app.Task.Request = "workers.request:OfAJob"
     tasks.register(app, settings)
     _log_as_set(app, settings, settings.broker_url)
     _refuse_unfit_broker(app, settings.broker_url)
