@@ -12,7 +12,7 @@ then, so that it is handed out again within seconds.
 *the bound*: `FORCE_S` after the grace the process is gone, whatever hangs.
 
 A second signal ends the grace, a third one the patience with stragglers. The
-processes of the pool are told by a byte of memory that they share with their parent.
+processes of the pool are told by two bytes of memory that they share with their parent.
 """
 
 from __future__ import annotations
@@ -44,7 +44,15 @@ FORCE_S: Final = 2.7
 # Ignored by a process that does not expect it, and not used by Celery or billiard.
 _KICK: Final = signal.SIGURG
 
+# What the main process tells those of its pool: one byte each.
+_GIVE_BACK, _LEAVING = 0, 1
+
+# SIGTERM may reach a process of the pool before its parent, when it is sent to all.
+_TOGETHER_S: Final = 1.0
+
 _shared: mmap.mmap | None = None
+_main_process = 0
+_outlasts = 0
 _asked = False
 
 
@@ -54,7 +62,37 @@ class Interrupted(BaseException):
 
 def due() -> bool:
     """Say whether what runs in this process is to be given back now."""
-    return _shared is not None and _shared[0] == 1
+    return _shared is not None and _shared[_GIVE_BACK] == 1
+
+
+def outlast_sigterm() -> None:
+    """
+    Let this process of a pool pass over a SIGTERM that its parent got as well: it ends with its parent.
+
+    One for it alone ends it, as before. To be called when it begins something; does nothing elsewhere.
+    """
+    global _outlasts
+    process = os.getpid()
+    if _shared is None or process in {_main_process, _outlasts}:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(number: int, frame: Any) -> None:
+        deadline = time.monotonic() + _TOGETHER_S
+        while time.monotonic() < deadline:
+            if _shared is not None and _shared[_LEAVING]:
+                return
+            time.sleep(0.02)
+        if callable(before):
+            before(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, terminate)
+    _outlasts = process
 
 
 def asked() -> bool:
@@ -78,6 +116,7 @@ def interruptible() -> Iterator[None]:
         if due():
             raise Interrupted
 
+    outlast_sigterm()
     before = signal.signal(_KICK, interrupt)
     try:
         if due():
@@ -112,9 +151,9 @@ class _Leaving(bootsteps.StartStopStep):
     void_lease: Callable[[str, str, str], None]
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        global _shared
+        global _shared, _main_process
         super().__init__(worker, **options)
-        _shared = mmap.mmap(-1, 1)
+        _shared, _main_process = mmap.mmap(-1, 2), os.getpid()
         self._worker = worker
         self._asked = 0
         # Moments: what runs is told, the grace ends, stragglers are killed, the process is gone.
@@ -134,6 +173,8 @@ class _Leaving(bootsteps.StartStopStep):
         now = time.monotonic()
         self._asked += 1
         _asked = True
+        assert _shared is not None
+        _shared[_LEAVING] = 1
         ends = now if number == signal.SIGQUIT or self._asked > 1 else now + self.grace_s
         self._ends = min(self._ends, ends)
         self._tells = min(self._tells, self._ends - min(TIDY_S, (self._ends - now) / 3))
@@ -155,7 +196,7 @@ class _Leaving(bootsteps.StartStopStep):
         )
         _sleep_until(lambda: self._tells)
         assert _shared is not None
-        _shared[0] = 1
+        _shared[_GIVE_BACK] = 1
         if state.active_requests:
             log.info("giving back what runs", extra=fields(running=len(state.active_requests)))
         for process in (os.getpid(), *(child.pid for child in billiard.active_children())):

@@ -95,6 +95,7 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
 
 
 def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
+    leaving.outlast_sigterm()
     if leaving.due():
         raise _again_at_once(task)
     # The run's own number tells two deliveries in one process apart.

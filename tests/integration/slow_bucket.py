@@ -69,6 +69,8 @@ def slow_bucket(root: Path, slow_key: str, pause_s: float = 0.05) -> Iterator[Sl
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        # All objects in flight may connect at once; who finds the queue full tries again after seconds.
+        request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
             """A client that hangs up is what the end of a test looks like."""
