@@ -81,6 +81,7 @@ def _commit(app: Celery, job_id: str, snapshots: str) -> Any:
 
 def _copy(app: Celery, request: JobRequest, batch: Batch, series: str, of: int, snapshots: str) -> Any:
     message = BatchMessage(
+        version=request.version,
         job_id=request.job_id,
         series=series,
         number=batch.number,

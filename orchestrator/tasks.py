@@ -16,11 +16,13 @@ from pydantic import ValidationError
 
 from stores.errors import StoreError
 from workers.connection import OUTAGE, BrokerUnavailable
+from workers.leaving import Interrupted, interruptible
 from workers.ledger import Ledger, UnknownJob
+from workers.logs import about, fields
 from workers.messages import MirrorMessage
 from workers.metrics import counting
 from workers.settings import Settings
-from workers.tasks import again, ledger_of
+from workers.tasks import again, hand_back, ledger_of, may_wait, queue_again
 
 from .drive import drive_job, fail_job
 from .prepare import SourceChanged
@@ -42,7 +44,10 @@ def register(app: Celery, settings: Settings) -> None:
 
     def look(task: Task, job_id: str) -> str:
         ledger = ledger_of(settings)
-        return run_step(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
+        with about(job=job_id, task=task.request.id):
+            words = run_step(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
+            log.info("%s: %s", task.name.partition(".")[2], words)
+        return words
 
     @app.task(shared=False, name="snapferry.plan_job", bind=True, max_retries=MAX_RETRIES)
     def plan(self: Task, job_id: str) -> str:
@@ -75,21 +80,32 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
     Run one step of a job; return what it did, in words.
 
     A store that gives no answer is asked again a few times, a broker for some
-    minutes (`celery.exceptions.Retry`); any other trouble ends the job as
-    failed, with its reason in the ledger, so no job is left without an end.
+    minutes, and what is broken off because this process leaves is done by another
+    one (`celery.exceptions.Retry`); any other trouble ends the job as failed, with
+    its reason in the ledger, so no job is left without an end.
     """
     try:
-        return step()
+        with interruptible():
+            return step()
+    except Interrupted:
+        log.info("step given back: this orchestrator leaves")
+        raise queue_again(task, "its orchestrator left; it was given back") from None
     except BROKER_TROUBLE as error:
         if task.request.retries >= MAX_BROKER_RETRIES:
             fail_job(ledger, job_id, f"the broker did not take the job's tasks: {error}")
             raise
-        log.warning("job %s: the broker is away; trying again in %d s", job_id, BROKER_RETRY_S)
+        log.warning("the broker is away; trying again in %d s", BROKER_RETRY_S)
         raise again(task, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
     except UnknownJob:
         return "this job's record is gone; nothing was done"
     except ValidationError:
-        fail_job(ledger, job_id, "the job was submitted by another version of snapferry; submit it again")
+        if may_wait(ledger, job_id):
+            raise hand_back(task, "the job is of another version") from None
+        fail_job(
+            ledger,
+            job_id,
+            "the job was submitted by another version of snapferry, of which no orchestrator runs; submit it again",
+        )
         return "the job is of another version"
     except SourceChanged as error:
         fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")
@@ -98,7 +114,7 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
         counting.met(error)
         if error.transient and task.request.retries < MAX_RETRIES:
             pause = RETRY_BASE_S * 2**task.request.retries
-            log.warning("job %s: trying again in %d s: %s", job_id, pause, error)
+            log.warning("trying again in %d s: %s", pause, error, extra=fields(error=type(error).__name__))
             raise again(task, pause, error, max_retries=MAX_RETRIES) from error
         fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
         return f"failed: {error}"

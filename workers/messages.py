@@ -1,10 +1,16 @@
 """
 What crosses the broker, and what is kept of a job's request.
 
-Messages are small, name stores by URLs that hold no credentials, and carry the
-version of their form and of what is planned from them: a worker that knows another version refuses them instead
-of guessing. Everything in a message can be read by whoever can read Redis or
-Flower.
+Messages are small and name stores by URLs that hold no credentials. Everything in
+a message can be read by whoever can read Redis or Flower.
+
+*versions*: a message carries the version of its form, and of what is planned from
+it. Who does not know it hands it back for somebody who does, instead of guessing.
+A version reads its own messages and those of the one before, of which a new field
+is absent: its default means what was done before there was it. A job keeps the
+version that it was submitted with, in its record and in all of its batches, and is
+planned as that version plans. So the processes of two neighbouring versions can
+share a fleet, and the jobs of both end.
 
 Addresses and snapshot ids travel packed: their 32 bytes each, run together, in base64.
 """
@@ -23,7 +29,8 @@ from stores.address import ADDRESS_LENGTH
 
 from .queues import NAME, Priority
 
-# Plans count: orchestrators that would plan a job differently must not share it.
+# Plans count: orchestrators that would plan a job differently must not share it. Version 2 was never released,
+# and 3 does not read it.
 VERSION: Final = 3
 
 _DIGEST_BYTES: Final = ADDRESS_LENGTH // 2

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, MutableMapping
-from typing import Final, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Side = Literal["from", "to"]
+LogFormat = Literal["auto", "json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _PREFIX = "SNAPFERRY_"
 
 CONFIG_HERE: Final = "snapferry.toml"
 """The file of stores and mirrors, in the working directory, that is read where no other is named."""
+
+# What is in the name of a variable whose value is nobody's business.
+_SECRET_NAMES: Final = ("SECRET", "PASSWORD", "TOKEN", "BASIC_AUTH")
 
 _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -67,6 +72,15 @@ class Settings(BaseModel):
 
     metrics_address: str = "127.0.0.1"
     """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
+
+    log_format: Annotated[LogFormat, BeforeValidator(lambda found: str(found).lower())] = "auto"
+    """How worker and orchestrator write their log; ``auto``: text on a terminal, else JSON."""
+
+    log_level: Annotated[LogLevel, BeforeValidator(lambda found: str(found).lower())] | None = None
+    """What they write of it at least; None leaves it to whoever starts them."""
+
+    grace: float = Field(30, ge=0, le=86400)
+    """So long a worker that is told to stop lets what it has begun go on; then it is given back."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
@@ -145,6 +159,13 @@ def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:
 def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
     """Tell prometheus_client, in this process and those that come of it, in which folder processes count together."""
     environ["PROMETHEUS_MULTIPROC_DIR"] = path
+
+
+def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return what this process knows that must not be seen: the broker's password, and values of the environment."""
+    found = [value for name, value in environ.items() if any(part in name for part in _SECRET_NAMES)]
+    password = urlsplit(settings.broker_url).password if settings.broker_url else None
+    return [secret for secret in (password, unquote(password or ""), *found) if secret]
 
 
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:

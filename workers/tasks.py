@@ -10,6 +10,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import Counter
 from typing import Any, Self
 
 from celery import Celery, Task
@@ -21,15 +22,16 @@ from stores.errors import StoreError, StoreFault
 from stores.liveness import identity, is_dead
 from stores.urls import open_store
 
-from . import tracing
+from . import leaving, tracing
 from .connection import client
-from .describe import describe_outcome
+from .describe import counted, describe_outcome
 from .heartbeat import Heartbeat
-from .ledger import Ledger
+from .ledger import Ledger, UnknownJob
+from .logs import about, fields
 from .messages import BatchMessage
 from .metrics import counting
 from .settings import Settings
-from .transfer import BatchOutcome, Cancelled, Failure, copy_batch
+from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, copy_batch
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,9 @@ HEARTBEAT_S = 5.0
 # After this long a delivery that stepped aside for another looks again.
 STEP_ASIDE_S = 10
 
-# A worker of another version hands a message it cannot read back this often, for one that can.
-MAX_UNREADABLE = 60
+# What a process of another version cannot read it hands back for one that can, until nothing of the job has moved
+# for so long.
+UNREADABLE_S = 600
 
 _runs = itertools.count()
 
@@ -63,8 +66,12 @@ def register(app: Celery, settings: Settings) -> None:
             batch = BatchMessage.model_validate(message)
         except ValidationError as error:
             reason = f"not a message of this version: {error.error_count()} faults"
-            ledger.wait(*_whose(message), STEP_ASIDE_S)
-            raise again(self, STEP_ASIDE_S, reason, max_retries=MAX_UNREADABLE) from None
+            job, name = _whose(message)
+            with about(job=job, batch=name, task=self.request.id):
+                if not may_wait(ledger, job):
+                    raise RuntimeError(reason) from None
+                ledger.wait(job, name, STEP_ASIDE_S)
+                raise hand_back(self, reason) from None
         return run_batch(self, batch, ledger)
 
 
@@ -79,9 +86,19 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
     Copy one delivered batch and account for it; return the outcome in words.
 
     Raises `celery.exceptions.Retry` when some objects met passing trouble and
-    passes are left, and when another worker is busy with the batch. After the
-    last pass objects are accounted as failed.
+    passes are left, when another worker is busy with the batch, and when this
+    worker leaves. After the last pass objects are accounted as failed.
     """
+    with about(
+        job=batch.job_id, batch=f"{batch.series}:{batch.number}", task=getattr(task.request, "id", None)
+    ):
+        return _run_batch(task, batch, ledger)
+
+
+def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
+    leaving.outlast_sigterm()
+    if leaving.due():
+        raise _again_at_once(task)
     # The run's own number tells two deliveries in one process apart.
     worker = str(getattr(task.request, "hostname", None) or "")
     holder = f"{identity()}#{next(_runs)}@{worker}"
@@ -90,11 +107,11 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         begun = ledger.begin(batch, holder, instead_of=begun.holder)
     counting.delivered(begun)
     if begun.accounted:
-        return "was already done"
+        return _said("was already done")
     if begun.stopped:
-        return "not needed: the job was cancelled or has ended"
+        return _said("not needed: the job was cancelled or has ended")
     if begun.paused:
-        return "held: the job is paused"
+        return _said("held: the job is paused")
     if begun.holder:
         raise _step_aside(task)
     if begun.times > MAX_BEGUN:
@@ -104,6 +121,7 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         counting.gave_up(outcome)
         ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
         ledger.release(batch, holder)
+        _log_failures(outcome, MAX_BEGUN)
         return describe_outcome(outcome, 0.0)
     pause = 0
     try:
@@ -119,16 +137,60 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
             pause = RETRY_BASE_S * 2**task.request.retries
             first = next(failure for failure in outcome.failures if failure.transient)
             log.warning(
-                "job %s: batch %s retries in %d s: %s", batch.job_id, batch.number, pause, first.detail
+                "retries in %d s: %s",
+                pause,
+                first.detail,
+                extra=fields(error=first.error, store=first.store, attempt=task.request.retries + 1),
             )
             raise again(task, pause, first.detail)
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
+    except GivenBack:
+        # The lease first: whoever takes the message must not find it.
+        ledger.release(batch, holder)
+        raise _again_at_once(task) from None
     except Cancelled:
         counting.stopped()
-        return "not needed: the job was cancelled or has ended"
+        return _said("not needed: the job was cancelled or has ended")
     finally:
         ledger.release(batch, holder, again_in_s=pause)
-    return describe_outcome(outcome, seconds)
+    return _ended(batch, outcome, seconds, task.request.retries + 1)
+
+
+def _said(words: str) -> str:
+    log.info("batch %s", words)
+    return words
+
+
+def _ended(batch: BatchMessage, outcome: BatchOutcome, seconds: float, attempts: int) -> str:
+    _log_failures(outcome, attempts)
+    words = describe_outcome(outcome, seconds)
+    log.info(
+        "batch ended: %s",
+        words,
+        extra=fields(
+            source=batch.source.url,
+            destination=batch.destination.url,
+            copied=outcome.copied,
+            present=outcome.present,
+            failed=len(outcome.failures),
+            bytes=outcome.bytes_copied,
+            seconds=round(seconds, 3),
+        ),
+    )
+    return words
+
+
+def _log_failures(outcome: BatchOutcome, attempts: int) -> None:
+    """Say what failed: a line for each kind of error, however many objects met it."""
+    for (error, store), count in Counter((f.error, f.store) for f in outcome.failures).items():
+        first = next(f for f in outcome.failures if (f.error, f.store) == (error, store))
+        log.error(
+            "%s failed%s, the first: %s",
+            counted(count, "object"),
+            f" after {attempts} passes" if first.transient else "",
+            first.detail,
+            extra=fields(error=error, store=store, objects=count, object=first.address),
+        )
 
 
 def _run(
@@ -155,12 +217,38 @@ def again(task: Any, pause: float, reason: object, *, max_retries: int = MAX_RET
 
 
 def _step_aside(task: Task[..., Any]) -> Exception:
-    """Queue the task again without counting it as a retry of its own; return what to raise."""
+    """Let the task wait for the worker that is busy with its batch; return what to raise."""
+    log.info("another worker is busy with this batch; looking again in %d s", STEP_ASIDE_S)
+    return queue_again(task, "another worker is busy with this batch", in_s=STEP_ASIDE_S)
+
+
+def _again_at_once(task: Task[..., Any]) -> Exception:
+    log.info("batch given back: this worker leaves")
+    return queue_again(task, "its worker left; it was given back")
+
+
+def may_wait(ledger: Ledger, job_id: str) -> bool:
+    """Say whether something of a job may still come to a process that can read it."""
+    try:
+        standing = ledger.standing(job_id)
+    except UnknownJob:
+        return False
+    return not standing.state.final and standing.idle_s < UNREADABLE_S
+
+
+def hand_back(task: Any, reason: str) -> Exception:
+    """Leave *task* to a process of another version; return what to raise. No try of that one's is used up."""
+    log.info("%s; handed back for a process that can read it", reason)
+    return queue_again(task, reason, in_s=STEP_ASIDE_S)
+
+
+def queue_again(task: Any, why: str, *, in_s: float | None = None) -> Exception:
+    """Queue *task* again without counting it as a retry of its own; return what to raise."""
     request = task.request
     words = {"argsrepr": request.argsrepr, "kwargsrepr": ""}
-    task.signature_from_request(countdown=STEP_ASIDE_S, retries=request.retries, **words).apply_async()
-    aside: Exception = Retry("another worker is busy with this batch", when=STEP_ASIDE_S)
-    return aside
+    task.signature_from_request(countdown=in_s, retries=request.retries, **words).apply_async()
+    queued: Exception = Retry(why, when=in_s)
+    return queued
 
 
 def _whose(message: object) -> tuple[str, str]:
@@ -216,6 +304,8 @@ class _Report:
         self._heart.__exit__(*raised)
 
     def begin(self, needed: list[str]) -> None:
+        if leaving.due():
+            raise GivenBack
         self._ledger.need(self._batch, needed)
 
     def advance(self, objects: int, size_bytes: int) -> None:
@@ -230,6 +320,8 @@ class _Report:
             self._tell()
         if self._stop:
             raise Cancelled
+        if leaving.due():
+            raise GivenBack
 
     def _tell(self) -> None:
         with self._lock:
@@ -241,6 +333,4 @@ class _Report:
         try:
             self._tell()
         except RedisError as error:
-            log.warning(
-                "job %s: cannot report on batch %s: %s", self._batch.job_id, self._batch.number, error
-            )
+            log.warning("cannot report on the batch: %s", error)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,17 +24,56 @@ CELERY_BROKE_DOWN = 1
 RESTART_S = 5
 
 
-_metrics_port_option = click.option(
-    "--metrics-port",
-    type=click.IntRange(1, 65535),
-    metavar="N",
-    help="Serve metrics for Prometheus at this port.  [env var: SNAPFERRY_METRICS_PORT]",
-)
-_metrics_address_option = click.option(
-    "--metrics-address",
-    metavar="HOST",
-    help="Address of that port.  [env var: SNAPFERRY_METRICS_ADDRESS; default: 127.0.0.1]",
-)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _role_options(command: _Command) -> _Command:
+    """Give *command* the options of every long-running role, as its argument *options*."""
+    given = (
+        click.option(
+            "--grace",
+            type=click.FloatRange(0, 86400),
+            envvar="SNAPFERRY_GRACE",
+            show_envvar=True,
+            metavar="SECONDS",
+            help="On SIGTERM, let what runs go on for so long; then give it back.  [default: 30]",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["auto", "json", "text"], case_sensitive=False),
+            envvar="SNAPFERRY_LOG_FORMAT",
+            show_envvar=True,
+            help="auto is text on a terminal, else JSON.  [default: auto]",
+        ),
+        click.option(
+            "--log-level",
+            "--loglevel",
+            type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+            envvar="SNAPFERRY_LOG_LEVEL",
+            show_envvar=True,
+            default="info",
+            show_default=True,
+            help="What is logged at least.",
+        ),
+        click.option(
+            "--metrics-port",
+            type=click.IntRange(1, 65535),
+            envvar="SNAPFERRY_METRICS_PORT",
+            show_envvar=True,
+            metavar="N",
+            help="Serve metrics for Prometheus at this port.",
+        ),
+        click.option(
+            "--metrics-address",
+            envvar="SNAPFERRY_METRICS_ADDRESS",
+            show_envvar=True,
+            metavar="HOST",
+            help="Address of that port.  [default: 127.0.0.1]",
+        ),
+    )
+    for option in reversed(given):
+        command = option(command)
+    return command
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
@@ -41,9 +81,7 @@ _metrics_address_option = click.option(
 @click.option(
     "-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]"
 )
-@_metrics_port_option
-@_metrics_address_option
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@_role_options
 @click.option(
     "--queue",
     "names",
@@ -57,11 +95,9 @@ _metrics_address_option = click.option(
 def worker(
     broker: str | None,
     concurrency: int | None,
-    metrics_port: int | None,
-    metrics_address: str | None,
-    loglevel: str,
     names: tuple[str, ...],
     celery_options: tuple[str, ...],
+    **settings: Any,
 ) -> None:
     """
     Run a worker: it copies the batches of any job of the fleet.
@@ -73,25 +109,17 @@ def worker(
     from workers.app import make_app
     from workers.queues import copy_queue
 
-    settings = read_settings(broker, metrics_port=metrics_port, metrics_address=metrics_address)
     queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
-    _run_worker(make_app, settings, "worker", queues, concurrency, loglevel, celery_options)
+    _run_worker(make_app, broker, "worker", queues, concurrency, celery_options, settings)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
 @broker_option
 @click.option("-c", "--concurrency", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
-@_metrics_port_option
-@_metrics_address_option
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@_role_options
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def orchestrator(
-    broker: str | None,
-    concurrency: int,
-    metrics_port: int | None,
-    metrics_address: str | None,
-    loglevel: str,
-    celery_options: tuple[str, ...],
+    broker: str | None, concurrency: int, celery_options: tuple[str, ...], **settings: Any
 ) -> None:
     """
     Run an orchestrator: it plans jobs and publishes their manifests.
@@ -103,40 +131,44 @@ def orchestrator(
 
     from ..app import make_fleet_app
 
-    settings = read_settings(broker, metrics_port=metrics_port, metrics_address=metrics_address)
-    _run_worker(make_fleet_app, settings, "orchestrator", PLAN_QUEUE, concurrency, loglevel, celery_options)
+    _run_worker(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
 
 
 def _run_worker(
     make: Callable[[Settings], Any],
-    settings: Settings,
+    broker: str | None,
     role: Role,
     queues: str,
     concurrency: int | None,
-    loglevel: str,
     options: tuple[str, ...],
+    settings: dict[str, Any],
 ) -> None:
+    # As the first process of a container it would not even end by SIGTERM, until Celery is there to do it well.
+    _end_on_sigterm()
     from celery import signals
 
+    from workers.leaving import asked
     from workers.settings import InvalidSettings
 
     try:
-        app = make(settings)
+        known = read_settings(broker, **settings)
+        app = make(known)
     except InvalidSettings as error:
         usage(str(error))
     # Workers need to know nothing of each other to start.
     arguments = ["worker", "--queues", queues]
-    arguments += ["--hostname", f"{role}@%h", "--loglevel", loglevel]
+    arguments += ["--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
     started: list[Any] = []
     signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
     _trace(role)
-    with _metrics(app, settings, role):
+    with _metrics(app, known, role):
         app.worker_main([*arguments, *options])
-    if not started or started[0].exitcode != CELERY_BROKE_DOWN:
+    if not started or started[0].exitcode != CELERY_BROKE_DOWN or asked():
         return
     # Celery's consumer can break down when Redis goes away at the wrong moment. A new process has no past.
+    _end_on_sigterm()
     note(f"the {role} broke down (see above); starting again in {RESTART_S} s")
     time.sleep(RESTART_S)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
@@ -175,3 +207,7 @@ def _trace(role: Role) -> None:
         attach(role)
     except NotInstalled as error:
         note(str(error))
+
+
+def _end_on_sigterm() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

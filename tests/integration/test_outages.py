@@ -73,7 +73,7 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
             until(lambda: jobs.status(job_id).batches_done > 50, "batches are copied")
             server.kill()
             (tmp_path / "go on").touch()
-            assert "succeeded in" not in orchestrator.logged(), "the plan is not handed out yet"
+            assert "plan_job: " not in orchestrator.logged(), "the plan is not handed out yet"
             time.sleep(OUTAGE_S)
             server.start()
             status = jobs.wait(job_id, timeout_s=200)

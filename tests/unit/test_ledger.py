@@ -1490,3 +1490,20 @@ def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: r
 
     assert sum(queued.values()) < 100_000, queued
     assert sum(done.values()) < 100_000, done
+
+
+def test_a_worker_that_was_ended_holds_no_lease_and_its_batch_counts_as_begun_and_not_heard_of(
+    ledger: Ledger,
+) -> None:
+    ledger.begin(TWO, "here-1-a#0@one@host")
+
+    ledger.void("job", "plan:0", "two@host")
+    assert ledger.begin(TWO, "another").holder == "here-1-a#0@one@host", "it is not that worker's"
+
+    ledger.void("job", "plan:0", "one@host")
+    assert ledger.standing("job").expired == ("plan:0",)
+    assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"
+    ledger.void("job", "plan:0", "one@host")
+    assert ledger.standing("job").running == 1
+    ledger.void("job", "plan:7", "one@host")
+    assert ledger.standing("job").running == 1

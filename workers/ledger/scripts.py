@@ -160,6 +160,19 @@ return 1
 """
 )
 
+# Only a holder at that worker loses its lease. KEYS: leases, holders. ARGV: name, worker.
+VOID: Final = (
+    _NOW
+    + """
+local holder = redis.call('HGET', KEYS[2], ARGV[1]) or ''
+local at = string.find(holder, '@', 1, true)
+if not at or string.sub(holder, at + 1) ~= ARGV[2] then return 0 end
+-- Clearly in the past, also for a look at leases in the same moment.
+redis.call('ZADD', KEYS[1], 'XX', now() - 1, ARGV[1])
+return 1
+"""
+)
+
 # KEYS: job, leases, holders. ARGV: name, seconds, expires.
 WAIT: Final = (
     _NOW
