@@ -33,7 +33,7 @@ go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 from .batches import FAILURES_KEPT, GRACE_S, LEASE_S
 from .jobs import MAX_DRIVES, Ledger, bit, bits, set_bits
 from .keys import PLAN
-from .state import Begun, FailedObject, JobStatus, Standing, State, UnknownJob
+from .state import Begun, FailedObject, JobStatus, RunningBatch, Standing, State, UnknownJob
 
 __all__ = [
     "FAILURES_KEPT",
@@ -45,6 +45,7 @@ __all__ = [
     "FailedObject",
     "JobStatus",
     "Ledger",
+    "RunningBatch",
     "Standing",
     "State",
     "UnknownJob",
