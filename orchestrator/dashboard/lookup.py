@@ -44,7 +44,7 @@ JOBS_KEPT: Final = 16
 MOST_BYTES: Final = 256 * 1024**2
 
 # Places that are kept of an object, and the longest path.
-PLACES_KEPT: Final = 20
+PLACES_KEPT: Final = 10
 LONGEST_PATH: Final = 300
 
 # A job in which more failed meanwhile is looked up again after so many seconds, and this many times what it took.

@@ -23,7 +23,7 @@ from workers.ledger import JobStatus
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 2.0
+LOOK_EVERY_S: Final = 1.0
 
 # What is called the speed of now is that of the last so many seconds.
 NOW_S: Final = 15.0

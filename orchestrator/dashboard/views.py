@@ -258,7 +258,9 @@ def worker_lines(
             batches=sum((jobs := in_hand.get(name, {})).values()),
             of=tuple((job_id, f"/jobs/{quote(job_id)}") for job_id in list(jobs)[:LISTED]),
             more=max(0, len(jobs) - LISTED),
-            href=f"{flower}/worker/{quote(name, safe='@')}" if flower and name in known else "",
+            href=f"{flower}/worker/{quote(name, safe='@', errors='replace')}"
+            if flower and name in known
+            else "",
         )
         for name in names[:len_shown]
     ]

@@ -6,12 +6,14 @@ import json
 import random
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import yaml
 
 from orchestrator.jobs import Jobs, store_pair
 from stores.address import object_key
@@ -24,7 +26,7 @@ from workers.settings import Settings
 
 from .dashboards import Dashboard, basic, dashboard
 from .own_redis import own_redis
-from .processes import Fleet, snapferry, until
+from .processes import REPOSITORY, Fleet, finished, snapferry, until
 from .raw_store import write_snapshots
 
 ODD_PATHS = ["./<script>alert(1)</script>", "./left\u202eright", "./" + "long" * 5_000, "./bell\x07"]
@@ -348,6 +350,26 @@ def test_the_paths_of_thousands_of_failed_objects_are_turned_in_pages(redis_url:
         began = time.monotonic()
         assert "26 to 50 of 3,000" in shown.page(f"/jobs/{job}?failures=2").text
         assert time.monotonic() - began < 1.0
+
+
+def test_the_service_of_the_compose_file_asks_for_a_password_and_reads_stores_only(
+    redis_url: str, tmp_path: Path
+) -> None:
+    service = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["dashboard"]
+    assert service["ports"] == ["127.0.0.1:5556:5556"]
+    assert [volume for volume in service["volumes"] if not volume.endswith(":ro")] == []
+    password = service["environment"]["SNAPFERRY_DASHBOARD_BASIC_AUTH"]
+    assert password.startswith("${SNAPFERRY_DASHBOARD_BASIC_AUTH:?"), "there is no default password"
+    assert service["command"][:2] == ["snapferry", "dashboard"]
+    arguments = [part for part in service["command"][2:] if not part.startswith("--port=")]
+    env = {"SNAPFERRY_DASHBOARD_BASIC_AUTH": "operator:choose-one"}
+    with dashboard(tmp_path, redis_url, *arguments, env=env, reach="127.0.0.1") as shown:
+        assert shown.ask("/").status == 401
+        assert shown.ask("/", headers=basic("operator:choose-one")).status == 200
+        check = service["healthcheck"]["test"][-1].replace(
+            "127.0.0.1:5556", shown.url.removeprefix("http://")
+        )
+        assert finished([sys.executable, "-c", check]).code == 0
 
 
 def request(job_id: str, ids: list[str] | None = None, source: str = "/a") -> JobRequest:
