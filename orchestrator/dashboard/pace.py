@@ -88,6 +88,10 @@ class Pace:
         except BrokerUnavailable as error:
             log.debug("no look at the jobs: %s", error)
             return
+        except Exception:
+            # The thread must go on; what this is, a page will say as well.
+            log.exception("no look at the jobs")
+            return
         self.note(found, time.time())
         self._rest_until = began + LEISURE * (time.monotonic() - began)
 

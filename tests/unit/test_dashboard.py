@@ -527,3 +527,32 @@ def test_the_login_comes_from_the_environment_and_is_never_repeated() -> None:
         with pytest.raises(InvalidSettings) as refused:
             dashboard_login({variable: wrong})
         assert "hunter2" not in str(refused.value)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("text", "ground"),
+    [
+        ("ink", "ground"), ("ink", "surface"), ("ink", "soft"), ("muted", "ground"), ("muted", "surface"),
+        ("muted", "soft"), ("accent", "surface"), ("accent", "ground"), ("accent", "active-soft"), ("bad", "surface"),
+        ("bad", "bad-soft"), ("good", "good-soft"), ("hold", "hold-soft"), ("surface", "ink"),
+    ],
+)  # fmt: skip
+def test_text_stands_out_from_its_ground_as_wcag_asks(scheme: str, text: str, ground: str) -> None:
+    style = (files("orchestrator.dashboard") / "static" / "dashboard.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block)) for block in style.split(":root {")[1:3]
+    )
+    colors = light if scheme == "light" else light | dark
+
+    brighter, darker = sorted((luminance(colors[text]), luminance(colors[ground])), reverse=True)
+
+    assert (brighter + 0.05) / (darker + 0.05) >= 4.5
