@@ -120,18 +120,23 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
         with tab(chromium, shown) as page:
             moving = jobs.submit(*store_pair(str(tmp_path / "many"), str(tmp_path / "e")), [large])
             page.goto(f"{shown.url}/jobs/{moving}")
-            page.evaluate("window.mark = 1; window.scrollTo(0, 40)")
+            page.evaluate("window.mark = 1")
             page.locator("nav a", has_text="Workers").focus()
-            page.wait_for_function(
-                "document.querySelector('.great .bar')?.getAttribute('aria-valuenow') > 20", timeout=60_000
-            )
+            # Held in the middle, so that it cannot end before it was looked at.
+            until(lambda: jobs.status(moving).objects_settled, "it moves")
+            jobs.pause(moving)
+            page.wait_for_selector(".badge:text-is('copying, paused')", timeout=60_000)
+            until(lambda: not jobs.running(moving), "running batches came to their end")
+            page.wait_for_selector("text=No worker has a batch", timeout=60_000)
             seen = number(page, ".great .bar")
-            page.wait_for_selector("path.line", timeout=60_000, state="attached")
-            picture(page, "running")
+            assert 0 < seen < 100
+            jobs.unpause(moving)
             page.wait_for_function(
                 f"document.querySelector('.great .bar').getAttribute('aria-valuenow') > {seen}",
                 timeout=60_000,
             )
+            page.wait_for_selector("path.line", timeout=60_000, state="attached")
+            picture(page, "running")
             page.wait_for_selector(".badge:text-is('done')", timeout=100_000)
             assert number(page, ".great .bar") == 100
             assert page.evaluate("window.mark") == 1, "it was never loaded again"
