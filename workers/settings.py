@@ -182,3 +182,18 @@ def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[s
     }
     own["endpoint_url"] = own["endpoint_url"] or environ.get("SNAPDIR_S3_STORE_ENDPOINT_URL")
     return own
+
+
+def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+    """
+    Return the user and password that the dashboard asks for, None if there are none.
+
+    ``SNAPFERRY_DASHBOARD_BASIC_AUTH`` is ``user:password``. Raises `InvalidSettings`, which repeats no password.
+    """
+    found = environ.get(f"{_PREFIX}DASHBOARD_BASIC_AUTH")
+    if not found:
+        return None
+    user, _, password = found.partition(":")
+    if not user or not password:
+        raise InvalidSettings(f"{_PREFIX}DASHBOARD_BASIC_AUTH must be user:password")
+    return user, password

@@ -11,6 +11,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     fleet      worker, orchestrator
     mirroring  mirrors, scheduler
     places     which store is meant
+    dashboard  dashboard
     table      rows, aligned
 
 Libraries that only some commands need are imported inside them: ``--help``
@@ -25,7 +26,7 @@ import sys
 
 import click
 
-from . import copying, fleet, looking, mirroring, steering
+from . import copying, dashboard, fleet, looking, mirroring, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
 from .places import store_url
 
@@ -59,6 +60,7 @@ for _command in (
     fleet.orchestrator,
     mirroring.list_mirrors,
     mirroring.scheduler,
+    dashboard.dashboard,
 ):
     cli.add_command(_command)
 

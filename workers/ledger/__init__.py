@@ -35,7 +35,7 @@ from .batches import FAILURES_KEPT, GRACE_S, LEASE_S
 from .jobs import MAX_DRIVES, Ledger, bit, bits, set_bits
 from .keys import PLAN
 from .mirrors import MirrorLedger, MirrorRecord
-from .state import Begun, FailedObject, JobStatus, Standing, State, UnknownJob
+from .state import Begun, FailedObject, JobStatus, RunningBatch, Standing, State, UnknownJob
 
 __all__ = [
     "FAILURES_KEPT",
@@ -49,6 +49,7 @@ __all__ = [
     "Ledger",
     "MirrorLedger",
     "MirrorRecord",
+    "RunningBatch",
     "Standing",
     "State",
     "UnknownJob",

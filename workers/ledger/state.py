@@ -98,6 +98,17 @@ class FailedObject:
 
 
 @dataclass(frozen=True)
+class RunningBatch:
+    """A batch that *worker* has: *name* is ``series:number``; how far it is, in objects and bytes of its own plan."""
+
+    job_id: str
+    name: str
+    worker: str
+    objects: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Begun:
     """
     What a worker is told when it begins a batch.
