@@ -196,7 +196,7 @@ def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline
     for status, _ in open_jobs:
         states[status.state] += not status.state.final
     in_time()
-    for state in ledger.states(LATEST_JOBS):
+    for state in ledger.states(ledger.job_ids()[:LATEST_JOBS]):
         states[state] += state in _FINAL
     for known in State:
         figures.set("jobs", states[known], known)

@@ -240,14 +240,6 @@ class Ledger(BatchLedger):
         """Return the ids of all jobs, the latest first."""
         return [str(job_id) for job_id in self._redis.zrevrange(INDEX, 0, -1)]
 
-    def states(self, latest: int) -> list[str]:
-        """Return the state of each of so many of the *latest* jobs whose record is there."""
-        ids = self._redis.zrevrange(INDEX, 0, latest - 1)
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.hget(key(str(job_id)), "state")
-            return [str(state) for state in pipe.execute() if state]
-
     def take(self, name: str, seconds: int) -> bool:
         """Take a mark that nobody else can take for so many seconds; say whether it was free."""
         return bool(self._redis.set(f"snapferry:mark:{name}", "1", nx=True, ex=seconds))
