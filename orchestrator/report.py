@@ -138,6 +138,8 @@ def done_words(status: JobStatus) -> str:
 def next_steps(status: JobStatus) -> str:
     """Return what can be done about a job of a fleet that did not get done, "" if it is to be submitted anew."""
     job = status.job_id
+    if status.state is State.DONE:
+        return ""
     if status.state is State.FAILED and status.failed and status.batches_done == status.batches_total:
         return f"see: snapferry failures {job}; once that is put right: snapferry retry {job}"
     if status.state is State.CANCELLED or status.batches_handed:
