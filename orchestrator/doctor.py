@@ -148,7 +148,7 @@ def _fleet(
             lines += judge_fleet(answers, known, settings)
             lines += [Line("jobs", finding) for finding in jobs_findings(client, settings)]
             if check is not None:
-                by_node = _nodes_look(app, client, [answer.node for answer in answers if answer.facts], check)
+                by_node = _nodes_look(app, client, [answer for answer in answers if answer.facts], check)
     except (RedisError, OperationalError, OSError) as error:
         said = f"the broker stopped answering: {str(error)[:200] or type(error).__name__}"
         lines.append(Line("broker", Finding(Level.ERROR, "broker.answers", said, "look at its log")))
@@ -298,29 +298,36 @@ def jobs_findings(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
                     f"an orchestrator takes it up within a minute, if one runs; snapferry status {job_id}"
                 )
                 yield Finding(Level.WARNING, "jobs.stuck", said, advice)
+    if len(open_jobs) > MOST_JOBS:
+        yield Finding(
+            Level.NOTE, "jobs", f"of {len(open_jobs):,} open jobs only {MOST_JOBS:,} were looked at"
+        )
     waiting = int(client.llen(COPY_QUEUE)) + int(client.llen(PLAN_QUEUE))
     said = f"{counted(len(open_jobs), 'open job')}, {counted(waiting, 'task')} in the queues"
     yield Finding(Level.OK, "jobs", said + ("" if troubled else "; none is paused or stuck"))
 
 
 def _nodes_look(
-    app: Celery, client: redis.Redis, nodes: Sequence[str], check: Check
+    app: Celery, client: redis.Redis, answers: Sequence[Answer], check: Check
 ) -> dict[str, list[Line] | str]:
-    """Let each of *nodes* look at the stores; return what it found, or why there is nothing."""
-    if not nodes:
-        return {}
+    """Let each node that answered look at the stores; return what it found, or why there is nothing."""
     answer_to = f"snapferry:doctor:{secrets.token_hex(16)}"
-    found: dict[str, list[Line] | str] = dict.fromkeys(nodes, "did not begin to look")
-    arguments = {"check": json.dumps(check), "answer_to": answer_to}
-    replies = app.control.broadcast(
-        LOOK, arguments=arguments, destination=list(nodes), reply=True, timeout=ANSWER_S
+    found: dict[str, list[Line] | str] = dict.fromkeys(
+        (answer.node for answer in answers), "it does not answer"
     )
     waited_for = set()
-    for reply in replies or ():
-        for node, said in reply.items():
+    for planning in (True, False):
+        nodes = [one.node for one in answers if (PLAN_QUEUE in one.facts["queues"]) is planning]
+        # Workers read no manifest that was asked for; a huge one keeps an orchestrator busy enough.
+        asked = check if planning else check._replace(snapshots=())
+        arguments = {"check": json.dumps(asked), "answer_to": answer_to}
+        replies = nodes and app.control.broadcast(
+            LOOK, arguments=arguments, destination=nodes, reply=True, timeout=ANSWER_S
+        )
+        for node, said in (pair for reply in replies or () for pair in reply.items()):
             if "ok" in said:
                 waited_for.add(node)
-                found[node] = f"did not end looking within {TIMEOUT_S + LATE_S:.0f} s"
+                found[node] = f"it did not end looking within {TIMEOUT_S + LATE_S:.0f} s"
             else:
                 found[node] = str(said.get("error"))[:200]
     deadline = time.monotonic() + TIMEOUT_S + LATE_S

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from stores.words import counted as counted
-from stores.words import size as size
+from stores.words import counted, size
 
 from .messages import BatchMessage
 from .transfer import BatchOutcome
+
+__all__ = [
+    "counted",
+    "describe_batch",
+    "describe_job",
+    "describe_outcome",
+    "describe_snapshots",
+    "short",
+    "size",
+]
 
 
 def short(identifier: str) -> str:

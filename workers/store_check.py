@@ -95,7 +95,11 @@ class Looking:
             # Ctrl-C is for the command; this process is told by `end`.
             start_new_session=True,
         )
-        self._request = json.dumps(check)
+        # It begins at once, so it has its request before anybody waits for it.
+        assert self._process.stdin is not None
+        with self._process.stdin as request:
+            request.write(json.dumps(check))
+        self._process.stdin = None
 
     def end(self, timeout_s: float = TIMEOUT_S) -> list[Told]:
         """
@@ -104,7 +108,7 @@ class Looking:
         Interrupted by an exception, it ends the process before that goes on.
         """
         try:
-            out, err = self._process.communicate(self._request, timeout=timeout_s)
+            out, err = self._process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             out, err = self.stop()
             said = f"the stores did not answer all questions within {timeout_s:.0f} s"
@@ -121,6 +125,7 @@ class Looking:
         return found
 
     def stop(self) -> tuple[str, str]:
+        """Let it take its probes away and end; return what it wrote."""
         self._process.terminate()
         try:
             return self._process.communicate(timeout=ENDING_S)

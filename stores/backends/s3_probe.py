@@ -55,8 +55,10 @@ def probe_bucket(backend: S3Backend, spaces: Sequence[str]) -> Iterator[Finding]
     versions = _versions(backend)
     yield _versions_finding(versions)
     yield _lifecycle(backend)
-    for space in spaces:
-        yield from _Space(backend, space, keeps_versions=versions not in {"", "Off"}).probe()
+    for number, space in enumerate(spaces):
+        # Where it cannot be told, versions are kept for all that is known. Conditions are the server's, not a folder's.
+        one = _Space(backend, space, keeps_versions=versions != "Off", conditions=number == 0)
+        yield from one.probe()
 
 
 def _versions(backend: S3Backend) -> str:
@@ -117,12 +119,13 @@ def _prefix_of(rule: dict[str, Any]) -> str:
 class _Space:
     """The probing of keys that begin with *space*."""
 
-    def __init__(self, backend: S3Backend, space: str, *, keeps_versions: bool) -> None:
+    def __init__(self, backend: S3Backend, space: str, *, keeps_versions: bool, conditions: bool) -> None:
         self._backend = backend
         self._what = space.strip("./")
         self._folder = space + FOLDER
         self._key = new_probe(self._folder)
         self._keeps_versions = keeps_versions
+        self._conditions = conditions
         self._made: set[str] = set()
         self._upload = ""
 
@@ -204,7 +207,8 @@ class _Space:
         except StoreError as error:
             yield refused("store.write", f"{what} cannot be written", error)
             return
-        yield self._conditional()
+        if self._conditions:
+            yield self._conditional()
         try:
             with self._backend.open(self._key) as reader:
                 back = reader.read(len(DATA) + 1)
@@ -246,10 +250,10 @@ class _Space:
             self._note(self._call("put_object", Body=DATA, IfNoneMatch="*"))
         except StoreError as error:
             if _status(error) == 412:
-                return Finding(Level.OK, check, f"{self._what}: If-None-Match: * is enforced")
-            said = f"{self._what}: If-None-Match: * is not taken: {error.detail}"
+                return Finding(Level.OK, check, "If-None-Match: * is enforced")
+            said = f"If-None-Match: * is not taken: {error.detail}"
             return Finding(Level.NOTE, check, said, "nothing to do: no promise of snapferry depends on it")
-        said = f"{self._what}: If-None-Match: * is ignored"
+        said = "If-None-Match: * is ignored"
         return Finding(Level.NOTE, check, said, "nothing to do: no promise of snapferry depends on it")
 
     def _note(self, answer: Any, *, deleted: bool = False) -> None:
