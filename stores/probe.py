@@ -60,7 +60,8 @@ def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iter
             "see that the URL's path or prefix is right",
             value=seen,
         )
-    for snapshot_id in snapshot_ids or [min(page)[2]] * bool(page):
+    smallest = [min(page)[2]] if page else []
+    for snapshot_id in snapshot_ids or smallest:
         yield from _read_snapshot(store, snapshot_id, told=bool(snapshot_ids))
     for backend, _ in store.pools:
         yield from backend.probe((), for_writing=False)
