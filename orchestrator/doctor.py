@@ -150,8 +150,9 @@ def _fleet(
             if check is not None:
                 by_node = _nodes_look(app, client, [answer for answer in answers if answer.facts], check)
     except (RedisError, OperationalError, OSError) as error:
-        said = f"the broker stopped answering: {str(error)[:200] or type(error).__name__}"
-        lines.append(Line("broker", Finding(Level.ERROR, "broker.answers", said, "look at its log")))
+        said = f"the fleet cannot be asked: {str(error)[:200] or type(error).__name__}"
+        advice = "see what was said of the broker; if nothing, look at its log"
+        lines.append(Line("fleet", Finding(Level.ERROR, "fleet.answers", said, advice)))
     finally:
         app.close()
     return lines, by_node

@@ -24,7 +24,7 @@ from .connection import shown
 from .ledger.scripts import TRY
 
 TIMEOUT_S: Final = 4.0
-PINGS: Final = 10
+TRIPS: Final = 10
 
 # A batch costs a few dozen steps in Redis, one after the other.
 SLOW_S: Final = 0.05
@@ -72,11 +72,12 @@ def check_redis(url: str) -> Iterator[Finding]:
 
 def _answers(client: redis.Redis, url: str) -> Finding:
     took = []
-    for _ in range(PINGS):
+    for _ in range(TRIPS):
         before = time.perf_counter()
-        client.ping()
+        # Not PING: that is refused as well by a server that cannot write to its disk.
+        client.time()
         took.append(time.perf_counter() - before)
-    trip = sorted(took)[PINGS // 2]
+    trip = sorted(took)[TRIPS // 2]
     said = f"{shown(url)} answers in {trip * 1000:.1f} ms"
     if trip > SLOW_S:
         return Finding(

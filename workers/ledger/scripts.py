@@ -37,9 +37,11 @@ local refused = ''
 local function try(...)
   if refused ~= '' then return end
   local said = redis.pcall(...)
-  if type(said) == 'table' and said.err then refused = said.err end
+  if type(said) == 'table' and said.err then refused = ({...})[1] .. ': ' .. said.err end
 end
 local hash, text, sorted, list, set = unpack(KEYS)
+-- A full server refuses the first write alone, and of those that take memory. This one would go by itself.
+try('SET', text, '', 'EX', 60)
 try('DEL', hash, text, sorted, list, set)
 try('TIME')
 try('EXISTS', hash)
