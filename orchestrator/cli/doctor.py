@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from .exits import EXIT_FAILED, interrupt_on_sigterm, read_settings, usage
 from .options import broker_option, json_option
 
 if TYPE_CHECKING:
+    from stores.findings import Finding
     from workers.store_check import Check, Side
 
     from ..doctor import Line
@@ -160,32 +161,40 @@ def document(lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def brief(lines: Sequence[Line]) -> Iterator[tuple[str, str, str, str]]:
+def brief(lines: Sequence[Line]) -> list[tuple[str, str, str, str]]:
     """
-    Yield the rows that people read: level, what about, what was said, what to do.
+    Return the rows that people read: level, what about, what was said, what to do.
 
-    Of what a node of the fleet found at the stores, what is in order is one row.
+    What several nodes of the fleet found at the stores is one row, and none
+    where this machine found the same. What is in order there is one row a node.
     """
+    here = {(line.about, line.finding) for line in lines if not line.node}
+    # Rows in the order of their first mention, each with the nodes that say it.
+    rows: dict[tuple[str, Finding], list[str]] = {}
     fine: Counter[str] = Counter()
-    said_here = {(line.about, line.finding.said) for line in lines if not line.node}
-    shown = []
     for line in lines:
-        finding = line.finding
-        level = str(finding.level)
-        if line.node and (level == "ok" or (level == "note" and (line.about, finding.said) in said_here)):
+        said = (line.about, line.finding)
+        if line.node and (line.finding.level == "ok" or said in here):
             fine[line.node] += 1
-            continue
-        about = f"{line.about} from {line.node}" if line.node else line.about
-        shown.append((level, about, finding.said, finding.advice))
+        else:
+            rows.setdefault(said, []).append(line.node)
+    found = [
+        (
+            str(finding.level),
+            f"{about} from {_some(nodes)}" if any(nodes) else about,
+            finding.said,
+            finding.advice,
+        )
+        for (about, finding), nodes in rows.items()
+    ]
     for node, count in fine.items():
-        shown.append(("ok", f"stores from {node}", f"{count} checks found nothing else", ""))
-    for row in shown:
-        yield row[0], printable(row[1]), printable(row[2]), printable(row[3])
+        found.append(("ok", f"stores from {node}", f"{count} checks as above, or in order", ""))
+    return [(level, *map(printable, rest)) for level, *rest in found]  # type: ignore[misc]
 
 
 def print_lines(lines: Sequence[Line]) -> None:
     """Print all rows and a sum: aligned and coloured on a terminal, plain elsewhere."""
-    rows = list(brief(lines))
+    rows = brief(lines)
     counts = Counter(level for level, *_ in rows)
     total = f"{_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}"
     if sys.stdout.isatty():
@@ -218,6 +227,11 @@ def _print_rich(rows: Sequence[tuple[str, str, str, str]], total: str) -> None:
     console = Console()
     console.print(table)
     console.print(Text(total))
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first two of *names*, and how many more there are."""
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def _count(count: int, what: str) -> str:

@@ -163,7 +163,8 @@ def test_a_broker_that_would_lose_work_is_an_error(server: OwnRedis, forge: Forg
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("appendonly", "no")
-        client.set("ballast", bytes(32_000_000))
+        for number in range(32):
+            client.set(f"ballast:{number}", bytes(1_000_000))
         client.config_set("maxmemory", 40_000_000)
         before = content(server.url)
         ended = examined(forge, "--broker", server.url)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import doctor
 from orchestrator.cli.doctor import brief, document, print_lines
-from orchestrator.doctor import Answer, Line
+from orchestrator.doctor import Line, worst
+from orchestrator.doctor.fleet import Answer, judge_fleet
+from orchestrator.doctor.nodes import judge_nodes
 from stores.findings import Finding, Level, clock_finding
 from workers import broker_check, checkup
 from workers.ledger import scripts
@@ -47,7 +48,7 @@ def said(lines: list[Line], level: Level) -> dict[str, str]:
 
 
 def judged(*answers: Answer, known: tuple[str, ...] = (), settings: Settings | None = None) -> list[Line]:
-    return doctor.judge_fleet(answers, known, settings or Settings())
+    return judge_fleet(answers, known, settings or Settings())
 
 
 @pytest.mark.parametrize(
@@ -132,9 +133,9 @@ def line(check: str, level: Level, node: str = "", *, said: str = "it", value: s
 def test_what_this_machine_may_not_is_no_error_where_the_fleet_may() -> None:
     here = [line("store.answers", ERROR)]
 
-    alone = doctor.judge_nodes(here, {})
-    beside = doctor.judge_nodes(here, {"w@1": [line("store.answers", OK, "w@1")]})
-    unasked = doctor.judge_nodes(here, {"w@1": "it does not answer"})
+    alone = judge_nodes(here, {})
+    beside = judge_nodes(here, {"w@1": [line("store.answers", OK, "w@1")]})
+    unasked = judge_nodes(here, {"w@1": "it does not answer"})
 
     assert [one.finding.level for one in alone] == [ERROR]
     assert [one.finding.level for one in beside] == [WARNING, OK]
@@ -144,10 +145,8 @@ def test_what_this_machine_may_not_is_no_error_where_the_fleet_may() -> None:
 
 def test_a_directory_that_one_machine_lacks_is_a_missing_mount() -> None:
     absent = "there is no /srv/b yet; the first job makes it in /srv"
-    lines = doctor.judge_nodes(
-        [line("store.exists", OK)], {"w@1": [line("store.exists", NOTE, "w@1", said=absent)]}
-    )
-    nowhere = doctor.judge_nodes([], {"w@1": [line("store.exists", NOTE, "w@1", said=absent)]})
+    lines = judge_nodes([line("store.exists", OK)], {"w@1": [line("store.exists", NOTE, "w@1", said=absent)]})
+    nowhere = judge_nodes([], {"w@1": [line("store.exists", NOTE, "w@1", said=absent)]})
 
     assert lines[1].finding.level is ERROR
     assert lines[1].finding.said == "there is no /srv/b here, though other machines have it"
@@ -157,8 +156,8 @@ def test_a_directory_that_one_machine_lacks_is_a_missing_mount() -> None:
 def test_machines_that_see_other_snapshots_are_told() -> None:
     here = [line("source.list", OK, value="x")]
 
-    same = doctor.judge_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="x")]})
-    other = doctor.judge_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="y")]})
+    same = judge_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="x")]})
+    other = judge_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="y")]})
 
     assert "source.same" not in said(same, WARNING)
     assert "this machine; w@1" in said(other, WARNING)["source.same"]
@@ -241,12 +240,19 @@ LINES = [
 
 
 def test_what_is_in_order_at_a_node_is_one_row() -> None:
-    assert list(brief(LINES)) == [
+    assert brief(LINES) == [
         ("ok", "broker", "it answers", ""),
         ("note", "destination", "it keeps versions", "expire them"),
         ("error", "destination from w@2", "cannot be \\x1b[2J written", "chmod"),
-        ("ok", "stores from w@1", "2 checks found nothing else", ""),
+        ("ok", "stores from w@1", "2 checks as above, or in order", ""),
     ]
+
+
+def test_what_several_nodes_say_is_one_row() -> None:
+    finding = Finding(ERROR, "store.write", "no", "yes")
+    lines = [Line("destination", finding, f"w@{number}") for number in range(7)]
+
+    assert brief(lines) == [("error", "destination from w@0, w@1 and 5 more", "no", "yes")]
 
 
 def test_rows_are_aligned_and_plain_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,7 +264,7 @@ def test_rows_are_aligned_and_plain_where_nobody_looks(capsys: pytest.CaptureFix
         "                               -> expire them\n"
         "error    destination from w@2  cannot be \\x1b[2J written\n"
         "                               -> chmod\n"
-        "ok       stores from w@1       2 checks found nothing else\n"
+        "ok       stores from w@1       2 checks as above, or in order\n"
         "1 error, no warnings\n"
     )
 
@@ -280,6 +286,6 @@ def test_the_document_holds_everything() -> None:
 
 
 def test_the_worst_line_decides() -> None:
-    assert doctor.worst([]) is OK
-    assert doctor.worst(LINES) is ERROR
-    assert doctor.worst(LINES[:2]) is NOTE
+    assert worst([]) is OK
+    assert worst(LINES) is ERROR
+    assert worst(LINES[:2]) is NOTE
