@@ -55,10 +55,14 @@ def probe_bucket(backend: S3Backend, spaces: Sequence[str]) -> Iterator[Finding]
     versions = _versions(backend)
     yield _versions_finding(versions)
     yield _lifecycle(backend)
+    locked = versions != "Off" and _locks(backend)
+    if locked:
+        said = "the bucket locks what is written, so no probe was written that would have to stay"
+        yield Finding(Level.NOTE, "s3.lock", said, "snapferry copies to such a bucket; --delete cannot work")
     for number, space in enumerate(spaces):
         # Where it cannot be told, versions are kept for all that is known. Conditions are the server's, not a folder's.
         one = _Space(backend, space, keeps_versions=versions != "Off", conditions=number == 0)
-        yield from one.probe()
+        yield from one.probe(whole=not locked)
 
 
 def _versions(backend: S3Backend) -> str:
@@ -84,6 +88,14 @@ def _versions_finding(versions: str) -> Finding:
         return Finding(Level.OK, "s3.versions", "the bucket keeps no versions")
     advice = "a lifecycle rule can expire versions; they take space that --delete does not give back"
     return Finding(Level.NOTE, "s3.versions", f"the bucket keeps versions ({versions.lower()})", advice)
+
+
+def _locks(backend: S3Backend) -> bool:
+    """Say whether what is written to the bucket cannot be deleted for some time."""
+    with suppress(StoreError), backend._errors(""):
+        found = backend._call("get_object_lock_configuration").get("ObjectLockConfiguration", {})
+        return "DefaultRetention" in found.get("Rule", {})
+    return False
 
 
 def _lifecycle(backend: S3Backend) -> Finding:
@@ -129,12 +141,13 @@ class _Space:
         self._made: set[str] = set()
         self._upload = ""
 
-    def probe(self) -> Iterator[Finding]:
+    def probe(self, *, whole: bool) -> Iterator[Finding]:
+        """Try uploads in parts, and, if *whole*, an object that is deleted again."""
         self._sweep()
         try:
             if (yield from self._may_abort()):
                 yield from self._parts()
-            if (yield from self._may_delete()):
+            if whole and (yield from self._may_delete()):
                 yield from self._object()
         finally:
             self._clean()

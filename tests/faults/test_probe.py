@@ -24,6 +24,7 @@ from stores.urls import open_store
 from tests.integration.processes import until
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3Server, missing
+from workers.store_check import Check, Looking, Side
 
 from .scripted_server import scripted
 from .stub_s3 import Answer, Request, Stub, error, serving
@@ -130,7 +131,9 @@ def test_a_right_that_is_denied_is_told_and_nothing_is_left_in_moto(
     assert left_in(moto_s3, bucket) == []
 
 
-def test_versions_of_a_bucket_that_does_not_say_that_it_keeps_them_are_taken_away(moto_s3: S3Server) -> None:
+def test_versions_of_a_moto_bucket_that_does_not_say_that_it_keeps_them_are_taken_away(
+    moto_s3: S3Server,
+) -> None:
     bucket = moto_s3.make_bucket()
     moto_s3.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     moto_s3.client.put_object(Bucket=bucket, Key="pre/x", Body=b"x")
@@ -143,7 +146,61 @@ def test_versions_of_a_bucket_that_does_not_say_that_it_keeps_them_are_taken_awa
     assert left_in(moto_s3, bucket) == [stranger]
 
 
-def test_a_rule_counts_where_it_holds_for_the_store(moto_s3: S3Server) -> None:
+def test_nothing_that_would_stay_is_written_to_a_moto_bucket_that_locks(moto_s3: S3Server) -> None:
+    bucket = moto_s3.make_bucket()
+    moto_s3.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    retention = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    with in_front_of(moto_s3, locking(retention)) as proxy:
+        found = list(probe_destination(open_store(url(proxy.endpoint, bucket))))
+        puts_ = [request for request in proxy.requests if request.operation == "PUT"]
+
+    assert ("s3.lock", "note") in told(found)
+    assert [finding.check for finding in found].count("s3.multipart") == 2
+    assert puts_ == []
+    assert left_in(moto_s3, bucket) == []
+
+
+def locking(retention: dict[str, dict[str, object]]) -> Callable[[Request], Answer | None]:
+    """Say of a bucket that what is written to it is locked."""
+    rule = "".join(f"<{name}>{value}</{name}>" for name, value in retention["DefaultRetention"].items())
+    body = (
+        "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>"
+        f"{rule}</DefaultRetention></Rule></ObjectLockConfiguration>"
+    )
+    return lambda request: Answer(200, body.encode()) if "object-lock" in request.query else None
+
+
+def test_a_store_that_hangs_is_given_up_and_said_so(s3_environment: dict[str, str]) -> None:
+    go_on = threading.Event()
+    with serving() as stub:
+
+        def hanging(request: Request) -> Answer:
+            if "list-type" in request.query:
+                go_on.wait(30)
+            return Answer()
+
+        stub.answer = hanging
+        looking = Looking(Check(Side(url(stub.endpoint, "bucket")), None))
+        found = looking.end(timeout_s=3)
+        go_on.set()
+
+    assert [(one.where, one.finding.check) for one in found] == [
+        ("source", "store.answers"),
+        ("source", "clock"),
+        ("stores", "store.time"),
+    ]
+    assert found[-1].finding.level is ERROR
+    assert looking._process.poll() is not None
+
+
+def test_a_look_that_breaks_down_is_an_error_with_its_last_word() -> None:
+    (found,) = Looking(Check(Side("ftp://host/x"), None)).end()
+
+    assert found.finding.level is ERROR
+    assert "ftp://host/x: is no store URL" in found.finding.said
+
+
+def test_a_rule_of_moto_counts_where_it_holds_for_the_store(moto_s3: S3Server) -> None:
     bucket = moto_s3.make_bucket()
 
     def lifecycle(prefix: str) -> Finding:
@@ -237,7 +294,7 @@ def killed(fault: str, store: str) -> None:
 
 @pytest.mark.parametrize("fault", [AFTER_THE_PUT, WITHIN_PARTS])
 @pytest.mark.parametrize("versions", [False, True])
-def test_what_a_killed_prober_left_in_a_bucket_the_next_one_takes_away(
+def test_what_a_killed_prober_left_in_moto_the_next_one_takes_away(
     moto_s3: S3Server, fault: str, versions: bool
 ) -> None:
     bucket = moto_s3.make_bucket()
