@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Final, NamedTuple
 
-from .address import MANIFESTS, address_of, manifest_key, object_key, parse_address
+from .address import MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
 from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
 from .errors import (
@@ -73,6 +73,23 @@ class SnapshotStore(StreamStore):
     def label(self) -> str:
         """Where the objects are, without credentials."""
         return self._objects.label
+
+    @property
+    def objects(self) -> Backend:
+        """Where the objects are: for those who look at the place itself. What is filed there, this class decides."""
+        return self._objects
+
+    @property
+    def manifests(self) -> Backend:
+        """Where the manifests are, as `objects`."""
+        return self._manifests
+
+    @property
+    def pools(self) -> list[tuple[Backend, tuple[str, ...]]]:
+        """The backends of this store, each with the beginnings of the keys that it holds."""
+        if self._manifests is self._objects:
+            return [(self._objects, (OBJECTS, MANIFESTS))]
+        return [(self._objects, (OBJECTS,)), (self._manifests, (MANIFESTS,))]
 
     @property
     def concurrency(self) -> int:

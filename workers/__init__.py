@@ -13,6 +13,9 @@ One unit of work: what a worker of the fleet runs.
     request         whose a line of Celery's main process is
     redaction       no secrets in them
     leaving         what happens between SIGTERM and the end of a process
+    broker_check    what is to be known of Redis
+    store_check     look at stores, in a process of its own
+    checkup         what a worker says of itself when it is asked
     tasks           thin Celery tasks
 
 Imports `stores`, never `orchestrator`.

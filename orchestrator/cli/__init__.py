@@ -12,6 +12,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     mirroring  mirrors, scheduler
     places     which store is meant
     dashboard  dashboard
+    doctor     doctor
     table      rows, aligned
 
 Libraries that only some commands need are imported inside them: ``--help``
@@ -26,7 +27,7 @@ import sys
 
 import click
 
-from . import copying, dashboard, fleet, looking, mirroring, steering
+from . import copying, dashboard, doctor, fleet, looking, mirroring, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
 from .places import store_url
 
@@ -61,6 +62,7 @@ for _command in (
     mirroring.list_mirrors,
     mirroring.scheduler,
     dashboard.dashboard,
+    doctor.doctor,
 ):
     cli.add_command(_command)
 
