@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from workers.describe import short, size
 from workers.ledger import JobStatus, State
+from workers.printable import printable
 from workers.queues import Priority
 
 from .failures import DeadLetter
-from .printable import printable
 from .receipt import SnapshotRow, moment
 
 # Kinds of failures that are put into words, and failed objects that the JSON document holds.

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from workers.describe import short
+from workers.printable import printable
 
-from .printable import printable
 from .receipt import moment
 from .report import duration, state_words, status_document
 

@@ -6,14 +6,17 @@ How a command ends: exit codes, and one line on standard error for whatever is w
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..printable import printable
+from workers.printable import printable
 
 if TYPE_CHECKING:
     from workers.settings import Settings
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+# The pause before a role is started again.
+RESTART_S = 5
 
 SUBMIT_AGAIN = "Run the same command again to resume."
 
@@ -52,6 +58,13 @@ def interrupt_on_sigterm() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+def start_again(why: str) -> NoReturn:
+    """Replace this process by the same command, after a pause: a new process has no past."""
+    note(f"{why}; starting again in {RESTART_S} s")
+    time.sleep(RESTART_S)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
 
 
 def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:

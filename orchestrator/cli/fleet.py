@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .exits import note, read_settings, usage
+from .exits import note, read_settings, start_again, usage
 from .options import broker_option, queue_names
 
 if TYPE_CHECKING:
     from workers.metrics.catalogue import Role
     from workers.settings import Settings
 
-# Celery's exit code after what it calls an unrecoverable error, and the pause before the next try.
+# Celery's exit code after what it calls an unrecoverable error.
 CELERY_BROKE_DOWN = 1
-RESTART_S = 5
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -167,11 +164,9 @@ def _run_worker(
         app.worker_main([*arguments, *options])
     if not started or started[0].exitcode != CELERY_BROKE_DOWN or asked():
         return
-    # Celery's consumer can break down when Redis goes away at the wrong moment. A new process has no past.
+    # Celery's consumer can break down when Redis goes away at the wrong moment.
     _end_on_sigterm()
-    note(f"the {role} broke down (see above); starting again in {RESTART_S} s")
-    time.sleep(RESTART_S)
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
+    start_again(f"the {role} broke down (see above)")
 
 
 @contextmanager

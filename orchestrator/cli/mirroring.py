@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exits import fail, note, on_fleet, read_settings, usage
-from .fleet import RESTART_S
+from .exits import fail, note, on_fleet, read_settings, start_again, usage
 from .options import broker_option, config_option, json_option
 from .table import print_table
 
@@ -77,10 +73,7 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
     try:
         app.Beat(loglevel=loglevel, quiet=True).run()
     except (RedisError, OperationalError) as error:
-        note(f"the scheduler lost its broker ({error}); starting again in {RESTART_S} s")
-        time.sleep(RESTART_S)
-        # A new process has no past.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
+        start_again(f"the scheduler lost its broker ({error})")
     fail("the scheduler ended")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
@@ -14,9 +15,9 @@ from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandle
 
 from workers.connection import BrokerUnavailable
 from workers.ledger import UnknownJob
+from workers.printable import printable
 
 from ..jobs import JobRefused
-from ..printable import printable
 from . import access, views
 from .pages import clip, render
 
@@ -134,12 +135,16 @@ class Page(Guarded):
 
     async def get(self, *path: str) -> None:
         """Answer with the page."""
+        self.finish(await self.beside(self._page, *path))
+
+    async def beside(self, call: Callable[..., str], *arguments: str) -> str:
+        """Return what *call* returns, made beside the loop; what it cannot find becomes an answer."""
         loop = asyncio.get_running_loop()
         try:
-            self.finish(await loop.run_in_executor(self.settings["pool"], self._page, *path))
+            return await loop.run_in_executor(self.settings["pool"], call, *arguments)
         except BrokerUnavailable as error:
             raise _Away(str(error)) from error
-        except UnknownJob as error:
+        except (UnknownJob, JobRefused) as error:
             raise HTTPError(HTTPStatus.NOT_FOUND) from error
 
     async def head(self, *path: str) -> None:
@@ -172,14 +177,7 @@ class JobPage(Page):
 
     async def get(self, *path: str) -> None:
         """Answer with the page, or with where it is."""
-        loop = asyncio.get_running_loop()
-        jobs = self.settings["fleet"].jobs
-        try:
-            whole = await loop.run_in_executor(self.settings["pool"], jobs.find, path[0])
-        except BrokerUnavailable as error:
-            raise _Away(str(error)) from error
-        except (UnknownJob, JobRefused) as error:
-            raise HTTPError(HTTPStatus.NOT_FOUND) from error
+        whole = await self.beside(self.settings["fleet"].jobs.find, path[0])
         if whole != path[0]:
             self.redirect(f"/jobs/{whole}")
             return

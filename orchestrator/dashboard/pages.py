@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from workers.describe import counted, short, size
+from workers.printable import printable
 
-from ..printable import printable
 from ..report import duration
 
 # A text of more characters is cut in its middle.

@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator import report
 from orchestrator.failures import DeadLetter
-from orchestrator.printable import printable
 from workers.ledger import FailedObject, State
+from workers.printable import printable
 from workers.transfer import Failure
 
 from .test_progress import STATUS
