@@ -101,12 +101,8 @@ def run_mirror(settings: Settings, message: MirrorMessage) -> str:
     May be called again: a second call finds the job of the first. Raises what `Jobs` raises.
     """
     mirrors, jobs = _ledger(settings), Jobs(settings, check=False)
-    if not mirrors.begin(message.name, _TAKEN_S):
-        return "another orchestrator is at it"
-    try:
-        return _run(jobs, mirrors, message)
-    finally:
-        mirrors.end(message.name)
+    with mirrors.taken(message.name, _TAKEN_S) as mine:
+        return _run(jobs, mirrors, message) if mine else "another orchestrator is at it"
 
 
 def _run(jobs: Jobs, mirrors: MirrorLedger, message: MirrorMessage) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import redis
+from redis.exceptions import LockError
 
 from .keys import MIRROR, SCHEDULE
 
@@ -41,13 +44,22 @@ class MirrorLedger:
         )
         return MirrorRecord(job_id, float(started_at or 0), float(skipped_at or 0), int(skipped or 0), why)
 
-    def begin(self, name: str, seconds: int) -> bool:
-        """Take the mirror for so many seconds; say whether nobody else has it. A tick may be delivered twice."""
-        return bool(self._redis.set(f"{self._key(name)}:taken", "1", nx=True, ex=seconds))
+    @contextmanager
+    def taken(self, name: str, seconds: int) -> Iterator[bool]:
+        """
+        Take the mirror in the block, for so many seconds at most; give whether nobody else has it.
 
-    def end(self, name: str) -> None:
-        """Let go of the mirror."""
-        self._redis.delete(f"{self._key(name)}:taken")
+        The message that it is due may be delivered twice.
+        """
+        lock = self._redis.lock(f"{self._key(name)}:taken", timeout=seconds)
+        mine = lock.acquire(blocking=False)
+        try:
+            yield mine
+        finally:
+            if mine:
+                # It may have run out, and be another's by now.
+                with suppress(LockError):
+                    lock.release()
 
     def started(self, name: str, job_id: str) -> None:
         """Record that a job was queued for the mirror."""
