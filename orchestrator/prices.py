@@ -13,15 +13,14 @@ The price table: what requests to stores and bytes read from them cost, in a TOM
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from stores import requests
 from workers.messages import Price
+from workers.toml_file import InvalidToml, read_toml
 
 OPERATIONS: Final = frozenset(value for name, value in vars(requests).items() if name.isupper())
 
@@ -45,15 +44,9 @@ class PriceTable:
 def read_prices(path: str) -> PriceTable:
     """Read the price table at *path*. Raises `InvalidPrices`."""
     try:
-        found = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InvalidPrices(f"price table {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise InvalidPrices(f"price table {path}: is no TOML: it is not in UTF-8") from None
-    except RecursionError:
-        raise InvalidPrices(f"price table {path}: is no TOML: it is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidPrices(f"price table {path}: is no TOML: {error}") from None
+        found = read_toml(path)
+    except InvalidToml as error:
+        raise InvalidPrices(f"price table {path}: {error}") from None
     return _Table(path).read(found)
 
 

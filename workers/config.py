@@ -19,8 +19,6 @@ No secret belongs into it: whoever can see the queue sees its URLs.
 from __future__ import annotations
 
 import re
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,6 +28,7 @@ from stores.urls import parse_url
 
 from .queues import NAME, Priority
 from .settings import InvalidSettings
+from .toml_file import InvalidToml, read_toml
 
 # What a store or a mirror may be called: it is never a URL or a path, and becomes a part of keys in Redis.
 _NAME: Final = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
@@ -129,11 +128,9 @@ class Config(_Table):
 def read_config(path: str) -> Config:
     """Read the file at *path*. Raises `InvalidSettings`, which names the file and the place, in one line."""
     try:
-        found = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InvalidSettings(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidSettings(f"{path}: is no TOML: {error}") from None
+        found = read_toml(path)
+    except InvalidToml as error:
+        raise InvalidSettings(f"{path}: {error}") from None
     try:
         return Config.model_validate(found)
     except ValidationError as error:
