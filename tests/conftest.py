@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -26,6 +27,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Where several processes share the tests (``-n``), begin with the longest."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.path.parent.name not in WAITING)
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: a shell lets what it runs in the background ignore it, and all below that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
