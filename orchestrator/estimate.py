@@ -121,7 +121,8 @@ class _Survey:
         The more keys there are the more pages they take, so where the fewest and the most that a question can
         meet are answered by as many pages, any number between them is. Single questions follow no such rule.
         """
-        if not self.exact or len(self._plan.groups) == 1:
+        # Where questions cost no requests, as at a directory, there is nothing to compare.
+        if not (self.exact and self.asked) or len(self._plan.groups) == 1:
             return
         again = iter(self._asked_again)
         for group in self._plan.groups:
