@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -121,11 +122,7 @@ def job_ended(state: str) -> None:
 
 
 def _failed(failures: list[Failure]) -> None:
-    tally: dict[tuple[str, bool], int] = {}
-    for failure in failures:
-        kind = failure.error, failure.transient
-        tally[kind] = tally.get(kind, 0) + 1
-    for (error, transient), count in tally.items():
+    for (error, transient), count in Counter((f.error, f.transient) for f in failures).items():
         _add("snapferry_errors_total", count, error, _truth(transient))
 
 
