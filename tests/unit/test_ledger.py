@@ -1507,3 +1507,15 @@ def test_a_worker_that_was_ended_holds_no_lease_and_its_batch_counts_as_begun_an
     assert ledger.standing("job").running == 1
     ledger.void("job", "plan:7", "one@host")
     assert ledger.standing("job").running == 1
+
+
+def test_a_worker_that_is_being_killed_cannot_renew_a_lease_that_is_over(ledger: Ledger) -> None:
+    """A thread of it may beat once more before the process is gone."""
+    ledger.begin(TWO, "here-1-a#0@one@host")
+    ledger.void("job", "plan:0", "one@host")
+
+    ledger.progress(TWO, "here-1-a#0@one@host", objects=1, size_bytes=1)
+
+    assert ledger.standing("job").expired == ("plan:0",)
+    ledger.release(TWO, "here-1-a#0@one@host")
+    assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"

@@ -214,6 +214,8 @@ local at = string.find(holder, '@', 1, true)
 if not at or string.sub(holder, at + 1) ~= ARGV[2] then return 0 end
 -- Clearly in the past, also for a look at leases in the same moment.
 redis.call('ZADD', KEYS[1], 'XX', now() - 1, ARGV[1])
+-- No run has this name, so a thread that is still alive cannot renew it.
+redis.call('HSET', KEYS[2], ARGV[1], string.sub(holder, at))
 return 1
 """
 )
