@@ -30,7 +30,7 @@ STALE_AFTER_S: Final = 3600.0
 
 _numbers = itertools.count()
 # A writer of files puts its own mark before a name of the same form.
-_named = re.compile(r"(?:\.tmp-|\.snapferry-probe-)?(.+)-\d+").fullmatch
+_named = re.compile(r"(?:\.tmp-|\.snapferry-probe-)?([^-]+-\d+-[^-]+)-\d+").fullmatch
 
 
 def new_probe(folder: str) -> str:
@@ -39,9 +39,13 @@ def new_probe(folder: str) -> str:
 
 
 def is_stale(key: str, modified: float) -> bool:
-    """Say whether the prober that wrote *key*, at *modified* in seconds since the epoch, will not delete it itself."""
+    """
+    Say whether the prober that wrote *key*, at *modified* in seconds since the epoch, will not delete it itself.
+
+    What is not named as a probe is not stale: a server may put what it has of an upload beside its key.
+    """
     found = _named(key.rpartition("/")[2])
-    return (found is not None and is_dead(found[1])) or time.time() - modified > STALE_AFTER_S
+    return found is not None and (is_dead(found[1]) or time.time() - modified > STALE_AFTER_S)
 
 
 def sweep(backend: Backend, folder: str) -> None:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 # An upload's id that no server gives out.
 _NO_UPLOAD: Final = "snapferry-probe"
 
+# An upload in parts is more requests than one, so that sending one again does not help where the server forgot what
+# came before: rclone's does when another prober takes away the last key of the folder meanwhile.
+_TRIES: Final = 3
+
 _LIFECYCLE: Final = "set a lifecycle rule that aborts incomplete multipart uploads, say after 7 days"
 
 
@@ -178,14 +182,32 @@ class _Space:
         return True
 
     def _parts(self) -> Iterator[Finding]:
-        try:
-            self._upload = str(self._call("create_multipart_upload")["UploadId"])
-            self._call("upload_part", UploadId=self._upload, PartNumber=1, Body=DATA)
-            self._abort()
-        except StoreError as error:
-            yield refused("s3.multipart", f"{self._what}: an upload in parts, as for large objects", error)
-        else:
-            yield Finding(Level.OK, "s3.multipart", f"{self._what}: uploads in parts can be made and aborted")
+        for left in reversed(range(_TRIES)):
+            try:
+                self._try_parts()
+            except StoreError as error:
+                if error.transient and left:
+                    self._forget_upload()
+                    continue
+                yield refused(
+                    "s3.multipart", f"{self._what}: an upload in parts, as for large objects", error
+                )
+            else:
+                yield Finding(
+                    Level.OK, "s3.multipart", f"{self._what}: uploads in parts can be made and aborted"
+                )
+            return
+
+    def _try_parts(self) -> None:
+        self._upload = str(self._call("create_multipart_upload")["UploadId"])
+        self._call("upload_part", UploadId=self._upload, PartNumber=1, Body=DATA)
+        self._abort()
+
+    def _forget_upload(self) -> None:
+        if self._upload:
+            with suppress(StoreError):
+                self._call("abort_multipart_upload", UploadId=self._upload)
+            self._upload = ""
 
     def _abort(self) -> None:
         try:
@@ -289,9 +311,7 @@ class _Space:
 
     def _clean(self) -> None:
         """Take away all that the probe made. What cannot be is swept by the next prober, if it may."""
-        if self._upload:
-            with suppress(StoreError):
-                self._call("abort_multipart_upload", UploadId=self._upload)
+        self._forget_upload()
         for version in self._made:
             with suppress(StoreError):
                 self._call("delete_object", **({"VersionId": version} if version else {}))
