@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import celery
 from celery import Celery, signals
 
-from . import tasks
+from . import holding, tasks
 from .connection import BrokerUnavailable, check_broker
 from .settings import InvalidSettings, Settings
 
@@ -45,6 +45,7 @@ def make_app(settings: Settings) -> Celery:
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     tasks.register(app, settings)
+    holding.attach(app, settings)
     _refuse_unfit_broker(app, settings.broker_url)
     return app
 

@@ -22,7 +22,7 @@ from stores.liveness import identity, is_dead
 from stores.urls import open_store
 
 from .connection import client
-from .describe import describe_outcome
+from .describe import describe_failure, describe_failures, describe_outcome
 from .heartbeat import Heartbeat
 from .ledger import Ledger
 from .messages import BatchMessage
@@ -51,17 +51,34 @@ MAX_UNREADABLE = 60
 _runs = itertools.count()
 
 
+class ObjectsFailed(Exception):
+    """
+    Some objects of a batch could not be copied; the message has the figures and a reason.
+
+    All of the batch is accounted for. It is raised so that the task is shown as
+    failed; the chord's errback then does what its callback would have done.
+    """
+
+
 def register(app: Celery, settings: Settings) -> None:
     """Add the worker's tasks to *app*."""
 
-    @app.task(shared=False, name="snapferry.copy_batch", bind=True, max_retries=MAX_RETRIES)
+    @app.task(
+        shared=False,
+        name="snapferry.copy_batch",
+        bind=True,
+        max_retries=MAX_RETRIES,
+        # No traceback in the log, and no record in Redis for each batch: the ledger has the reasons.
+        throws=(ObjectsFailed,),
+        store_errors_even_if_ignored=False,
+    )
     def copy(self: Task[..., Any], message: dict[str, Any]) -> str:
         ledger = ledger_of(settings)
         try:
             batch = BatchMessage.model_validate(message)
         except ValidationError as error:
             reason = f"not a message of this version: {error.error_count()} faults"
-            ledger.wait(*_whose(message), STEP_ASIDE_S)
+            ledger.wait(*batch_named(message), STEP_ASIDE_S)
             raise again(self, STEP_ASIDE_S, reason, max_retries=MAX_UNREADABLE) from None
         return run_batch(self, batch, ledger)
 
@@ -78,7 +95,7 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
 
     Raises `celery.exceptions.Retry` when some objects met passing trouble and
     passes are left, and when another worker is busy with the batch. After the
-    last pass objects are accounted as failed.
+    last pass objects are accounted as failed, and `ObjectsFailed` is raised.
     """
     # The run's own number tells two deliveries in one process apart.
     worker = str(getattr(task.request, "hostname", None) or "")
@@ -100,22 +117,26 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         )
         ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
         ledger.release(batch, holder)
-        return describe_outcome(outcome, 0.0)
+        return _ended(batch, outcome, 0.0)
     pause = 0
     try:
         outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
         if outcome.transient_failures and task.request.retries < MAX_RETRIES:
             pause = RETRY_BASE_S * 2**task.request.retries
-            first = next(failure for failure in outcome.failures if failure.transient)
-            log.warning(
-                "job %s: batch %s retries in %d s: %s", batch.job_id, batch.number, pause, first.detail
-            )
-            raise again(task, pause, first.detail)
+            reason = describe_failure(next(failure for failure in outcome.failures if failure.transient))
+            log.warning("job %s: batch %s retries in %d s: %s", batch.job_id, batch.number, pause, reason)
+            raise again(task, pause, reason)
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
     except Cancelled:
         return "not needed: the job was cancelled or has ended"
     finally:
         ledger.release(batch, holder, again_in_s=pause)
+    return _ended(batch, outcome, seconds)
+
+
+def _ended(batch: BatchMessage, outcome: BatchOutcome, seconds: float) -> str:
+    if outcome.failures:
+        raise ObjectsFailed(describe_failures(outcome, seconds, batch.job_id))
     return describe_outcome(outcome, seconds)
 
 
@@ -151,8 +172,8 @@ def _step_aside(task: Task[..., Any]) -> Exception:
     return aside
 
 
-def _whose(message: object) -> tuple[str, str]:
-    """Return the job and the name of a batch of another version, as far as they can be told."""
+def batch_named(message: object) -> tuple[str, str]:
+    """Return the job of a batch's message and the batch's name in it, of any version, as far as they can be told."""
     found = message if isinstance(message, dict) else {}
     return str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
 
@@ -173,7 +194,10 @@ def _copy(batch: BatchMessage, report: _Report, *, begun_before: bool) -> BatchO
 
 def _never_ended() -> StoreError:
     return StoreFault(
-        "", "", f"its batch was begun {MAX_BEGUN} times and never ended; did its workers run out of memory?"
+        "",
+        "",
+        f"its batch was begun {MAX_BEGUN} times and never ended; did its workers run out of memory,"
+        " or was it terminated each time?",
     )
 
 

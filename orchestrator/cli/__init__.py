@@ -9,6 +9,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     looking    jobs, status, watch, failures, receipt
     steering   cancel, pause, continue, retry, resume
     fleet      worker, orchestrator
+    flower     Flower, for the fleet
     table      rows, aligned
 
 Libraries that only some commands need are imported inside them: ``--help``
@@ -23,7 +24,7 @@ import sys
 
 import click
 
-from . import copying, fleet, looking, steering
+from . import copying, fleet, flower, looking, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, usage
 
 
@@ -54,6 +55,7 @@ for _command in (
     steering.resume,
     fleet.worker,
     fleet.orchestrator,
+    flower.flower,
 ):
     cli.add_command(_command)
 

@@ -79,9 +79,17 @@ class BatchLedger:
         )
 
     def wait(self, job_id: str, name: str, seconds: float) -> None:
-        """Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later."""
+        """
+        Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later.
+
+        Of a batch that runs or is accounted for, nothing is noted.
+        """
+        series, _, number = name.partition(":")
         arguments: list[str | float] = [name, seconds + GRACE_S, self._expires_s]
-        self._run(scripts.WAIT, [key(job_id), *keys(job_id, "leases", "holders")], arguments)
+        # A name out of a message of another version may be anything.
+        arguments.append(number if number.isascii() and number.isdecimal() and len(number) < 10 else -1)
+        record = [key(job_id), *keys(job_id, "leases", "holders"), done(job_id, series)]
+        self._run(scripts.WAIT, record, arguments)
 
     def need(self, batch: BatchMessage, needed: list[str]) -> None:
         """Note which addresses this delivery of *batch* found missing, before it copies any of them."""

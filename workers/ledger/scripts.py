@@ -160,12 +160,13 @@ return 1
 """
 )
 
-# KEYS: job, leases, holders. ARGV: name, seconds, expires.
+# KEYS: job, leases, holders, done. ARGV: name, seconds, expires, number (-1: cannot be told).
 WAIT: Final = (
     _NOW
     + _STOPPED
     + """
 if stopped(KEYS[1]) or (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= '' then return 0 end
+if tonumber(ARGV[4]) >= 0 and redis.call('GETBIT', KEYS[4], ARGV[4]) == 1 then return 0 end
 redis.call('ZADD', KEYS[2], now() + tonumber(ARGV[2]), ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], '')
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
