@@ -118,7 +118,7 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
         ledger.release(batch, holder)
         return _ended(batch, outcome, 0.0)
-    pause = 0
+    pause, ended = 0, False
     try:
         outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
         if outcome.transient_failures and task.request.retries < MAX_RETRIES:
@@ -129,8 +129,12 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
     except Cancelled:
         return "not needed: the job was cancelled or has ended"
+    except SystemExit:
+        # Somebody ends this process, by Flower's button or for its memory: it counts, or it could go on for ever.
+        ended = True
+        raise
     finally:
-        ledger.release(batch, holder, again_in_s=pause)
+        ledger.release(batch, holder, again_in_s=pause, ended=ended)
     return _ended(batch, outcome, seconds)
 
 

@@ -53,7 +53,7 @@ OAUTH = {
         (["--control"], {}, "--control needs a password"),
         ([], {"SNAPFERRY_FLOWER_BASIC_AUTH": "hunter2"}, "SNAPFERRY_FLOWER_BASIC_AUTH must be user:password"),
         ([], {"FLOWER_BASIC_AUTH": "hunter2:"}, "FLOWER_BASIC_AUTH must be user:password"),
-        ([], {"FLOWER_AUTH": ".*@example.org"}, "also needs FLOWER_AUTH_PROVIDER, FLOWER_OAUTH2_KEY, FLOWER_OAUTH2_SEC"),
+        ([], {"FLOWER_AUTH": ".*@example.org"}, "OAuth for Flower also needs FLOWER_AUTH_PROVIDER, FLOWER_OAUTH2_KEY"),
         ([], OAUTH | {"FLOWER_AUTH": ".*@.*"}, "FLOWER_AUTH must be an address"),
         ([], OAUTH | {"FLOWER_AUTH_PROVIDER": "no.such"}, "FLOWER_AUTH_PROVIDER: there is no no.such"),
         ([], {"FLOWER_INSPECT_TIMEOUT": "soon"}, "a FLOWER_… variable has a value that Flower cannot use"),

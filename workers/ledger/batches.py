@@ -65,17 +65,20 @@ class BatchLedger:
             times=int(times),
         )
 
-    def release(self, batch: BatchMessage, holder: str, *, again_in_s: float = 0) -> None:
+    def release(
+        self, batch: BatchMessage, holder: str, *, again_in_s: float = 0, ended: bool = False
+    ) -> None:
         """
         Give the lease of *batch* back: its worker lives, so this beginning is no sign of a deadly batch.
 
+        Unless the worker is being *ended* in the middle of it: then it is counted like a death.
         *again_in_s* seconds later the batch is to be begun again, by a message that is on its way already.
         """
         waits = again_in_s + GRACE_S if again_in_s else 0
         self._run(
             scripts.RELEASE,
             keys(batch.job_id, "leases", "holders", "begun"),
-            [holder, name_of(batch), waits, self._expires_s],
+            [holder, name_of(batch), waits, self._expires_s, int(ended)],
         )
 
     def wait(self, job_id: str, name: str, seconds: float) -> None:

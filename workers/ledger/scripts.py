@@ -142,7 +142,8 @@ return {'begun', '', times}
 """
 )
 
-# KEYS: leases, holders, begun. ARGV: holder, name, seconds until it is begun again (0: not of itself), expires.
+# KEYS: leases, holders, begun.
+# ARGV: holder, name, seconds until it is begun again (0: not of itself), expires, '1' if its worker is being ended.
 RELEASE: Final = (
     _NOW
     + """
@@ -154,7 +155,9 @@ else
   redis.call('ZREM', KEYS[1], ARGV[2])
   redis.call('HDEL', KEYS[2], ARGV[2])
 end
-if redis.call('HINCRBY', KEYS[3], ARGV[2], -1) <= 0 then redis.call('HDEL', KEYS[3], ARGV[2]) end
+if ARGV[5] ~= '1' and redis.call('HINCRBY', KEYS[3], ARGV[2], -1) <= 0 then
+  redis.call('HDEL', KEYS[3], ARGV[2])
+end
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
 return 1
 """
