@@ -6,6 +6,7 @@ Without matplotlib everything but `draw` works.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +94,16 @@ def draw(plot: Plot, points: Iterable[Point], file: Path) -> None:
         axes = figure.add_subplot()
         axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y, xscale=plot.scale, yscale=plot.scale)
         lines = _lines(plot, points)
-        colours = iter(_COLOURS)
+        looks = itertools.product(("-", ":"), _COLOURS)
         for name, places in lines.items():
             xs, ys, notes = zip(*places, strict=True)
             if name == IDEAL:
                 axes.plot(xs, ys, label=name, color=_INK, linestyle="--", linewidth=1)
                 continue
-            axes.plot(xs, ys, label=name, color=next(colours), marker="o", linewidth=2, markersize=5)
+            style, colour = next(looks)
+            axes.plot(
+                xs, ys, label=name, color=colour, linestyle=style, marker="o", linewidth=2, markersize=5
+            )
             for x, y, note in zip(xs, ys, notes, strict=True):
                 if note:
                     axes.annotate(note, (x, y), xytext=(8, -12), textcoords="offset points", fontsize=9)
@@ -110,7 +114,7 @@ def draw(plot: Plot, points: Iterable[Point], file: Path) -> None:
             axes.set_ylim(bottom=0)
         axes.grid(color=_INK, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, fontsize=9 if len(lines) > len(_COLOURS) else 11)
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
 

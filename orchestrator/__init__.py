@@ -8,6 +8,7 @@ Deciding and showing: what turns a request into work, and work into an account.
     app       the Celery app with the tasks of both floors
     jobs      submit, status, cancel: the Python API
     embedded  a private fleet on this machine, gone when its owner ends
+    doctor    what is wrong with a fleet, and with the stores of a copy
     progress  a job on the terminal
     report    how a job ended, in words and as JSON
     cli       arguments, exit codes, printing; no decisions

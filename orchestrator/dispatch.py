@@ -13,8 +13,10 @@ from typing import Any
 
 from celery import Celery, chord
 
+from workers import tracing
 from workers.describe import describe_batch, describe_job
 from workers.messages import BatchMessage, JobRequest, pack
+from workers.queues import copy_queue, step
 
 from .plan import Batch
 
@@ -43,7 +45,12 @@ def hand_out(
     is away; some batches may be queued then, and queueing all of them again is safe.
     """
     pause = min(LONGEST_PAUSE_S, 2**again) if again else None
-    header = [_copy(app, request, batch, series, of, snapshots).set(countdown=pause) for batch in batches]
+    header = [
+        _copy(app, request, batch, series, of, snapshots).set(
+            countdown=pause, queue=copy_queue(request.queue), priority=step(request.priority, batch.number)
+        )
+        for batch in batches
+    ]
     after = _commit(app, request.job_id, snapshots)
     after.on_error(_commit(app, request.job_id, snapshots))
     chord(header, app=app)(after)
@@ -54,14 +61,17 @@ def submit_plan(app: Celery, request: JobRequest) -> None:
     ids = request.snapshot_ids
     words = describe_job(request.job_id, ids[0] if ids else "", len(ids) or None)
     signature = app.signature("snapferry.plan_job", args=(request.job_id,), immutable=True)
-    signature.set(argsrepr=f"{words} · plan", kwargsrepr="").apply_async(task_id=request.job_id)
+    signature.set(argsrepr=f"{words} · plan", kwargsrepr="")
+    signature.apply_async(task_id=request.job_id, headers=tracing.header(request.job_id))
 
 
 def look_after(app: Celery, job_id: str, why: str, *, in_s: float | None = None) -> None:
     """Queue a look at a job, outside the course of its chords. Raises kombu's OperationalError."""
     signature = app.signature("snapferry.look_after_job", args=(job_id,), immutable=True)
     words = f"job {job_id[:8]} · {why}"
-    signature.set(argsrepr=words, kwargsrepr="").apply_async(root_id=job_id, parent_id=job_id, countdown=in_s)
+    signature.set(argsrepr=words, kwargsrepr="").apply_async(
+        root_id=job_id, parent_id=job_id, countdown=in_s, headers=tracing.header(job_id)
+    )
 
 
 def _commit(app: Celery, job_id: str, snapshots: str) -> Any:
@@ -71,6 +81,7 @@ def _commit(app: Celery, job_id: str, snapshots: str) -> Any:
 
 def _copy(app: Celery, request: JobRequest, batch: Batch, series: str, of: int, snapshots: str) -> Any:
     message = BatchMessage(
+        version=request.version,
         job_id=request.job_id,
         series=series,
         number=batch.number,

@@ -23,11 +23,13 @@ from stores.errors import InvalidStoreURL, StoreError
 from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
-from workers.app import COPY_QUEUE
+from workers import logs, tracing
 from workers.describe import counted, describe_snapshots, size
 from workers.heartbeat import Heartbeat
 from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.messages import JobRequest, Prune, pack, unpack
+from workers.metrics import counting
+from workers.queues import copy_queue
 
 from .dispatch import hand_out, look_after
 from .estimate import survey
@@ -80,7 +82,7 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str) -> str:
         try:
             ledger.keep_driving(job_id, me)
         except RedisError as error:
-            log.warning("job %s: cannot renew the lease on it: %s", job_id, error)
+            log.warning("cannot renew the lease on the job: %s", error)
 
     try:
         with Heartbeat(renew, RENEW_S):
@@ -101,8 +103,32 @@ def fail_job(ledger: Ledger, job_id: str, reason: str) -> None:
 def end_job(ledger: Ledger, job_id: str, state: State, **fields: str | float) -> None:
     """Bring the job to a final state, and keep of it what is wanted afterwards."""
     if ledger.advance(job_id, state, **fields, **final_fields(ledger, job_id)):
+        counting.job_ended(state)
+        _log_end(ledger, job_id)
         ledger.tidy(job_id)
         forget(job_id)
+        tracing.job_ended(ledger, job_id)
+
+
+def _log_end(ledger: Ledger, job_id: str) -> None:
+    ended = ledger.status(job_id)
+    log.log(
+        logging.WARNING if ended.state is State.FAILED else logging.INFO,
+        "job %s%s",
+        ended.state,
+        f": {ended.error}" if ended.error else "",
+        extra=logs.fields(
+            job=job_id,
+            state=ended.state.value,
+            published=ended.snapshots_published,
+            snapshots=ended.snapshots_total,
+            copied=ended.copied,
+            present=ended.present,
+            failed=ended.failed,
+            bytes=ended.bytes_copied,
+            seconds=round(ended.ended_at - ended.submitted_at, 3),
+        ),
+    )
 
 
 @dataclass
@@ -137,6 +163,12 @@ def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
         return _cancel(app, ledger, job_id, standing)
     request = ledger.request(job_id)
     drive = Drive(app, ledger, request, *_open_both(request))
+    with counting.requests_of(drive.source, drive.destination):
+        return _go_on(drive, standing)
+
+
+def _go_on(drive: Drive, standing: Standing) -> str:
+    ledger, request, job_id = drive.ledger, drive.request, drive.job_id
     if standing.state in (State.QUEUED, State.PLANNING):
         if standing.paused:
             return "paused before its plan"
@@ -164,6 +196,14 @@ def _prepare(drive: Drive) -> str:
     ledger, request, job_id = drive.ledger, drive.request, drive.job_id
     if not ledger.advance(job_id, State.PLANNING):
         return "the job has ended already"
+    log.info(
+        "job begins",
+        extra=logs.fields(
+            source=request.source.url,
+            destination=request.destination.url,
+            snapshots="all" if request.everything else len(request.snapshot_ids),
+        ),
+    )
     try:
         drive.source.check()
         drive.destination.check(for_writing=True)
@@ -253,7 +293,7 @@ def _hand_out_lost(drive: Drive, standing: Standing) -> str:
         lost |= {*standing.overdue, *((unaccounted | set(healing)) if stalled else ())}
     numbers = sorted(int(name.partition(":")[2]) for name in lost & unaccounted)
     if numbers:
-        log.warning("job %s: handing out %d batches again", job_id, len(numbers))
+        log.warning("handing out %d batches again", len(numbers))
         batches = [drive.plan.batch(number) for number in numbers]
         words = drive.snapshots_of(numbers[0])
         hand_out(
@@ -276,7 +316,7 @@ def _stalled(drive: Drive, standing: Standing, outstanding: bool) -> bool:
         outstanding
         and not standing.leased
         and standing.idle_s >= STALL_S
-        and not drive.ledger.queued(COPY_QUEUE, drive.job_id)
+        and not drive.ledger.queued(copy_queue(drive.request.queue), drive.job_id)
     )
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from workers.app import COPY_QUEUE, PLAN_QUEUE
+from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 
 from .app import make_fleet_app
@@ -90,7 +90,11 @@ class EmbeddedFleet:
         self._folder = _private_folder()
         self._processes = processes
         self._log_to_stderr = log_to_stderr
-        self.settings = settings.model_copy(update={"broker_url": f"unix://{self._folder}/s"})
+        # Its log is read by a person, or is part of a message to one, wherever it is written to.
+        form = "text" if settings.log_format == "auto" else settings.log_format
+        self.settings = settings.model_copy(
+            update={"broker_url": f"unix://{self._folder}/s", "log_format": form, "log_level": None}
+        )
         self._keeper = 0
         self._parts_group = 0
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -26,8 +27,9 @@ from stores.address import parse_address
 from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
 from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, shown
-from workers.ledger import PLAN, JobStatus, Ledger, State, UnknownJob
+from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob
 from workers.messages import Budget, JobRequest, Order, Prune, StoreRef, pack
+from workers.queues import Priority
 from workers.settings import Settings, store_options
 
 from .app import make_fleet_app
@@ -52,17 +54,19 @@ class Jobs:
     Raises `workers.settings.InvalidSettings`; with *check*, also
     `workers.connection.BrokerUnavailable` within 10 seconds if the broker does
     not answer or would lose tasks. Every method raises `BrokerUnavailable` if
-    the broker goes away, and `UnknownJob` for a job that it does not know.
+    the broker goes away, or twice does not answer within *answer_s* seconds,
+    and `UnknownJob` for a job that it does not know.
     """
 
-    def __init__(self, settings: Settings, *, check: bool = True) -> None:
+    def __init__(self, settings: Settings, *, check: bool = True, answer_s: float = 30) -> None:
         self._settings = settings
         self._app: Celery = make_fleet_app(settings)
         if check:
             check_broker(settings.broker_url or "")
         assert settings.broker_url is not None  # the app refuses settings without one
         self._broker = settings.broker_url
-        self._ledger = Ledger(client(self._broker, retries=1), expires_s=settings.job_expires)
+        redis = client(self._broker, retries=1, answer_s=answer_s)
+        self._ledger = Ledger(redis, expires_s=settings.job_expires)
 
     def submit(
         self,
@@ -76,11 +80,14 @@ class Jobs:
         budget: Budget | None = None,
         concurrency: int | None = None,
         dry_run: bool = False,
+        priority: Priority = Priority.NORMAL,
+        queue: str = "",
     ) -> str:
         """
         Queue the copy of snapshots, None: all that the source lists when the job is planned; return the job's id.
 
-        *order*: as given, or the newest first where all are meant. Raises
+        *order*: as given, or the newest first where all are meant. *queue* is the
+        name of one that some workers were told to serve. Raises
         `InvalidAddress` and ValueError (an id twice) before anything is queued.
         Called again, it makes another job, which finds the work of the first done.
         """
@@ -101,6 +108,8 @@ class Jobs:
                 budget=budget or Budget(),
                 concurrency=concurrency,
                 dry_run=dry_run,
+                priority=priority,
+                queue=queue,
             )
         )
 
@@ -220,6 +229,26 @@ class Jobs:
                     found.append(status)
         return found
 
+    def page(self, *, first: int, count: int, states: Collection[State] = ()) -> JobsPage:
+        """Return *count* jobs in one of *states* (none: in any) from the *first* on, the latest is number 0."""
+        wanted = set(states or State)
+        with self._answering():
+            job_ids = self._ledger.job_ids()
+            of = self._ledger.states(job_ids)
+            chosen = [job_id for job_id, state in zip(job_ids, of, strict=True) if state in wanted]
+            found = self._ledger.statuses(chosen[first : first + count])
+        return JobsPage(found, len(chosen), {state: of.count(state) for state in State})
+
+    def open(self) -> Sequence[JobStatus]:
+        """Return all jobs that have not ended."""
+        with self._answering():
+            return self._ledger.statuses(self._ledger.open_jobs())
+
+    def running(self, job_id: str | None = None) -> Sequence[RunningBatch]:
+        """Return the batches that a worker has right now: those of one job, or of all."""
+        with self._answering():
+            return self._ledger.running(self._ledger.open_jobs() if job_id is None else [job_id])
+
     def find(self, text: str) -> str:
         """Return the id of the one job that begins with *text*. Raises `UnknownJob`, and `JobRefused` if several do."""
         with self._answering():
@@ -313,9 +342,19 @@ class Jobs:
             ) from error
 
 
+@dataclass(frozen=True)
+class JobsPage:
+    """Some of the *total* jobs in the states that were asked for, and how many of all are in which state."""
+
+    jobs: list[JobStatus]
+    total: int
+    by_state: dict[State, int]
+
+
 # What a job that resumes or retries another has of it.
 _KEPT_AGAIN = (
     "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency",
+    "priority", "queue",
 )  # fmt: skip
 
 

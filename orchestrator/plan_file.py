@@ -15,9 +15,7 @@ import json
 import logging
 import mmap
 import os
-import stat
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
+
+from workers.private_folder import private_folder
 
 from .plan import Group, Plan, SnapshotPlan
 
@@ -81,15 +81,7 @@ def forget(job_id: str) -> None:
 
 
 def _folder() -> Path | None:
-    """Return the folder, made if need be; None where it cannot be had or somebody else could write to it."""
-    folder = Path(tempfile.gettempdir()) / f"snapferry-plans-{os.getuid()}"
-    with suppress(OSError):
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
-            return folder
-    return None
+    return private_folder("snapferry-plans")
 
 
 def _path(folder: Path, job_id: str, key: str) -> Path:

@@ -12,6 +12,7 @@ from stores.errors import StoreError
 from workers.commit import Ended, publish_snapshots
 from workers.describe import counted, describe_snapshots
 from workers.ledger import PLAN, State, bit, bits
+from workers.logs import fields
 
 from .dispatch import hand_out
 from .plan import Group, pack
@@ -29,6 +30,21 @@ MAX_HEALS: Final = 4
 def heal_series(group: int, turn: int) -> str:
     """Return the name of the series of batches that heal a group for the *turn*-th time."""
     return f"heal-{group}-{turn}"
+
+
+def _log_ends(rows: dict[str, list[Any]]) -> None:
+    """Say what was published and what was not: a line for each, however many snapshots a group has."""
+    published = [snapshot_id for snapshot_id, row in rows.items() if row[0] == Ended.PUBLISHED]
+    failed = [snapshot_id for snapshot_id, row in rows.items() if row[0] != Ended.PUBLISHED]
+    if published:
+        log.info("%s published", counted(len(published), "snapshot"), extra=fields(snapshots=published))
+    if failed:
+        log.warning(
+            "%s not published, the first: %s",
+            counted(len(failed), "snapshot"),
+            rows[failed[0]][-1],
+            extra=fields(snapshots=failed),
+        )
 
 
 class Publisher:
@@ -108,6 +124,9 @@ class Publisher:
             tally[rows[index][0]] += 1
         self._ledger.settle(self._job_id, group.number, rows)
         self._count_snapshots()
+        _log_ends(
+            {snapshot_id: rows[pending[snapshot_id]] for snapshot_id in ends if pending[snapshot_id] in rows}
+        )
         if absent:
             self._heal(group, absent, turn + 1)
         if trouble is not None:
@@ -168,9 +187,7 @@ class Publisher:
         drive = self._drive
         if not self._ledger.advance(self._job_id, State.COPYING):
             return
-        log.warning(
-            "job %s: %d objects are absent after copying; copying them again", self._job_id, len(absent)
-        )
+        log.warning("%d objects are absent after copying; copying them again", len(absent))
         places = drive.plan.positions(absent)
         sizes = {address: drive.plan.size(place) for address, place in places.items()}
         request = drive.request

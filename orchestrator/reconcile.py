@@ -18,10 +18,11 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from workers.app import PLAN_QUEUE
 from workers.connection import client
 from workers.describe import counted
 from workers.ledger import Ledger, Standing, State, UnknownJob
+from workers.logs import fields
+from workers.queues import PLAN_QUEUE
 from workers.settings import Settings
 
 from .dispatch import look_after
@@ -85,7 +86,7 @@ def look_at_all(app: Celery, ledger: Ledger) -> list[tuple[str, str]]:
             standing.state is State.QUEUED and not standing.cancelling and ledger.queued(PLAN_QUEUE, job_id)
         )
         if why and not waits and ledger.take(f"look:{job_id}", LOOK_S):
-            log.warning("job %s is looked after: %s", job_id, why)
+            log.warning("the job is looked after: %s", why, extra=fields(job=job_id))
             look_after(app, job_id, why)
             looked.append((job_id, why))
     return looked

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from workers.describe import short, size
 from workers.ledger import JobStatus, State
+from workers.queues import Priority
 
 from .failures import DeadLetter
 from .printable import printable
@@ -56,7 +57,8 @@ def hint(status: JobStatus) -> str:
         return "waiting for an orchestrator to take the job (is one running?)"
     if status.state is State.COPYING and not status.workers:
         first = "the first objects" if not status.objects_settled else "more objects"
-        return f"waiting for {first} (is a worker running?)"
+        serving = f" with --queue {status.queue}" if status.queue else ""
+        return f"waiting for {first} (is a worker{serving} running, and free?)"
     return ""
 
 
@@ -136,6 +138,8 @@ def done_words(status: JobStatus) -> str:
 def next_steps(status: JobStatus) -> str:
     """Return what can be done about a job of a fleet that did not get done, "" if it is to be submitted anew."""
     job = status.job_id
+    if status.state is State.DONE:
+        return ""
     if status.state is State.FAILED and status.failed and status.batches_done == status.batches_total:
         return f"see: snapferry failures {job}; once that is put right: snapferry retry {job}"
     if status.state is State.CANCELLED or status.batches_handed:
@@ -216,6 +220,8 @@ def status_lines(status: JobStatus, by_class: Mapping[str, int]) -> list[str]:
         ),
         "batches": f"{status.batches_done:,} done, {status.batches_handed:,} handed out, of"
         f" {status.batches_total:,}",
+        "priority": status.priority if status.priority != Priority.NORMAL else "",
+        "queue": status.queue,
         "workers": ", ".join(status.workers),
         "deleted": f"{status.deleted:,} manifest{_s(status.deleted)}" if status.deleted else "",
         "submitted": _when(status.submitted_at),
@@ -323,6 +329,8 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
         "paused": status.paused,
         "cancelling": status.cancelling and not status.state.final,
         "dry_run": status.dry_run,
+        "priority": status.priority,
+        "queue": status.queue,
         "source": status.source,
         "destination": status.destination,
         "snapshot": status.first_snapshot,

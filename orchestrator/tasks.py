@@ -16,10 +16,14 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from stores.errors import StoreError
-from workers.connection import OUTAGE
+from workers.connection import OUTAGE, BrokerUnavailable
+from workers.leaving import Interrupted, interruptible
 from workers.ledger import Ledger, State, UnknownJob
+from workers.logs import about, fields
+from workers.messages import MirrorMessage
+from workers.metrics import counting
 from workers.settings import Settings
-from workers.tasks import again, ledger_of
+from workers.tasks import again, hand_back, ledger_of, may_wait, queue_again
 
 from .drive import drive_job, fail_job
 from .prepare import SourceChanged
@@ -41,13 +45,14 @@ class JobFailed(Exception):
 
 
 def register(app: Celery, settings: Settings) -> None:
-    """Add the orchestrator's tasks to *app*: three names for the same look at a job, by what it is for."""
+    """Add the orchestrator's tasks to *app*: mirrors, and three names for the same look at a job, by what it is for."""
     # No traceback in the log, and no second record in Redis: the ledger has the reason.
     kept: dict[str, Any] = {"bind": True, "throws": (JobFailed,), "store_errors_even_if_ignored": False}
 
     def look(task: Task, job_id: str) -> str:
         ledger = ledger_of(settings)
-        return run_look(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
+        with about(job=job_id, task=task.request.id):
+            return run_look(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
 
     @app.task(shared=False, name="snapferry.plan_job", max_retries=MAX_RETRIES, **kept)
     def plan(self: Task, job_id: str) -> str:
@@ -61,11 +66,25 @@ def register(app: Celery, settings: Settings) -> None:
     def look_after(self: Task, job_id: str) -> str:
         return look(self, job_id)
 
+    @app.task(shared=False, name="snapferry.run_mirror", bind=True, max_retries=MAX_BROKER_RETRIES)
+    def run(self: Task, message: dict[str, Any]) -> str:
+        # Only a fleet with a schedule has mirrors.
+        from .mirrors import run_mirror
+
+        try:
+            return run_mirror(settings, MirrorMessage.model_validate(message))
+        except ValidationError:
+            log.warning("a mirror of another version of snapferry is not run; restart its scheduler")
+            return "a mirror of another version: nothing was done"
+        except (BrokerUnavailable, *BROKER_TROUBLE) as error:
+            raise again(self, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
+
 
 def run_look(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
     """Run one step of a job as `run_step` does; raise `JobFailed` if it brought the job to its end as failed."""
     had_ended = _failure_of(ledger, job_id) is not None
     words = run_step(task, ledger, job_id, step)
+    log.info("%s: %s", task.name.partition(".")[2], words)
     reason = None if had_ended else _failure_of(ledger, job_id)
     if reason is None:
         return words
@@ -86,29 +105,41 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
     Run one step of a job; return what it did, in words.
 
     A store that gives no answer is asked again a few times, a broker for some
-    minutes (`celery.exceptions.Retry`); any other trouble ends the job as
-    failed, with its reason in the ledger, so no job is left without an end.
+    minutes, and what is broken off because this process leaves is done by another
+    one (`celery.exceptions.Retry`); any other trouble ends the job as failed, with
+    its reason in the ledger, so no job is left without an end.
     """
     try:
-        return step()
+        with interruptible():
+            return step()
+    except Interrupted:
+        log.info("step given back: this orchestrator leaves")
+        raise queue_again(task, "its orchestrator left; it was given back") from None
     except BROKER_TROUBLE as error:
         if task.request.retries >= MAX_BROKER_RETRIES:
             fail_job(ledger, job_id, f"the broker did not take the job's tasks: {error}")
             raise
-        log.warning("job %s: the broker is away; trying again in %d s", job_id, BROKER_RETRY_S)
+        log.warning("the broker is away; trying again in %d s", BROKER_RETRY_S)
         raise again(task, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
     except UnknownJob:
         return "this job's record is gone; nothing was done"
     except ValidationError:
-        fail_job(ledger, job_id, "the job was submitted by another version of snapferry; submit it again")
+        if may_wait(ledger, job_id):
+            raise hand_back(task, "the job is of another version") from None
+        fail_job(
+            ledger,
+            job_id,
+            "the job was submitted by another version of snapferry, of which no orchestrator runs; submit it again",
+        )
         return "the job is of another version"
     except SourceChanged as error:
         fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")
         return f"failed: {error}"
     except StoreError as error:
+        counting.met(error)
         if error.transient and task.request.retries < MAX_RETRIES:
             pause = RETRY_BASE_S * 2**task.request.retries
-            log.warning("job %s: trying again in %d s: %s", job_id, pause, error)
+            log.warning("trying again in %d s: %s", pause, error, extra=fields(error=type(error).__name__))
             raise again(task, pause, error, max_retries=MAX_RETRIES) from error
         fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
         return f"failed: {error}"

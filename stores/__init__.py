@@ -12,6 +12,10 @@ What a store is: objects and manifests under BLAKE3 addresses, in directories an
     publishing      manifests after their objects, one or many
     snapshot_store  the StreamStore on any backend
     urls            scheme -> backend
+    words           numbers in words
+    findings        what a check found: a line for people, a name for programs
+    probe           what two stores are like, before a copy
+    round_trip      the few bytes that are written for that, and taken away
     liveness        who a process is, and whether it is dead
     backends/       memory, file, s3
 

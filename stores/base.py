@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from .findings import Finding
 from .requests import Requests
 
 
@@ -252,6 +253,40 @@ class Backend(ABC):
     def flush(self) -> None:
         """Return when everything written so far survives a power cut. For most stores a write already does."""
         return
+
+    def probe(self, spaces: Sequence[str], *, for_writing: bool) -> Iterator[Finding]:
+        """
+        Yield what is to be known of this place before a copy; write nothing but probes, and leave none.
+
+        With *for_writing*, a probe is written where keys of each of *spaces*
+        go. Never raises `StoreError`. For a place that passed `check`. May be
+        called again, and by several at once.
+        """
+        from .round_trip import FOLDER, round_trip
+
+        if for_writing:
+            for space in spaces:
+                yield from round_trip(self, space + FOLDER, space.strip("./"))
+
+    def probe_beside(self, source: Backend, key: str) -> Iterator[Finding]:
+        """
+        Yield what is to be known of copying from *source*, which holds *key*, to here, as `probe` does.
+
+        Nothing, for most pairs.
+        """
+        return iter(())
+
+    def clock(self) -> tuple[float, float] | None:
+        """
+        Return the earliest and the latest that the store's own clock showed just now, in seconds since the epoch.
+
+        None where it has none, or does not say. Never raises `StoreError`.
+        """
+        return None
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes may still be written, None where nobody knows. Raises `StoreError`."""
+        return None
 
     def requests_to_read(self, size: int) -> Requests:
         """Return the requests by which `open` and reading to the end get *size* bytes."""

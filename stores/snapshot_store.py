@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Final, NamedTuple
 
-from .address import MANIFESTS, address_of, manifest_key, object_key, parse_address
+from .address import MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
 from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
 from .errors import (
@@ -73,6 +73,23 @@ class SnapshotStore(StreamStore):
     def label(self) -> str:
         """Where the objects are, without credentials."""
         return self._objects.label
+
+    @property
+    def objects(self) -> Backend:
+        """Where the objects are: for those who look at the place itself. What is filed there, this class decides."""
+        return self._objects
+
+    @property
+    def manifests(self) -> Backend:
+        """Where the manifests are, as `objects`."""
+        return self._manifests
+
+    @property
+    def pools(self) -> list[tuple[Backend, tuple[str, ...]]]:
+        """The backends of this store, each with the beginnings of the keys that it holds."""
+        if self._manifests is self._objects:
+            return [(self._objects, (OBJECTS, MANIFESTS))]
+        return [(self._objects, (OBJECTS,)), (self._manifests, (MANIFESTS,))]
 
     @property
     def concurrency(self) -> int:
@@ -188,6 +205,15 @@ class SnapshotStore(StreamStore):
         """What this store's backends have sent so far. See `Backend.requests_sent`."""
         sent = self._objects.requests_sent
         return sent if self._manifests is self._objects else sent + self._manifests.requests_sent
+
+    @property
+    def requests_by_kind(self) -> dict[str, Requests]:
+        """The same by the kind of store, which is its URL's scheme: two where split pools are of two kinds."""
+        found: dict[str, Requests] = {}
+        for backend in {id(one): one for one in (self._objects, self._manifests)}.values():
+            kind = backend.label.partition("://")[0]
+            found[kind] = found.get(kind, Requests()) + backend.requests_sent
+        return found
 
     def get_object(self, address: str) -> bytes:
         """

@@ -9,6 +9,13 @@ One unit of work: what a worker of the fleet runs.
     ledger          the record of jobs, in Redis
     connection      Redis clients, and what is refused of a Redis server
     result_backend  Celery's Redis backend, patient through an outage
+    logs            one form of log lines, of ours and of Celery's
+    request         whose a line of Celery's main process is
+    redaction       no secrets in them
+    leaving         what happens between SIGTERM and the end of a process
+    broker_check    what is to be known of Redis
+    store_check     look at stores, in a process of its own
+    checkup         what a worker says of itself when it is asked
     tasks           thin Celery tasks
 
 Imports `stores`, never `orchestrator`.

@@ -8,18 +8,27 @@ connects to nothing and reads nothing.
 
 from __future__ import annotations
 
+import logging
+import time
+from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 import celery
 from celery import Celery, signals
+from celery.utils.log import mlevel
+from celery.utils.nodenames import node_format
 
-from . import holding, tasks
-from .connection import BrokerUnavailable, check_broker
+from . import checkup, holding, leaving, logs, tasks
+from .connection import BrokerUnavailable, check_broker, client, shown
+from .ledger import Ledger
+from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .settings import InvalidSettings, Settings
 
-COPY_QUEUE: Final = "snapferry.copy"
-PLAN_QUEUE: Final = "snapferry.plan"
+log = logging.getLogger(__name__)
+
+# The header of a message that says when it was queued, in seconds since the epoch.
+SENT_AT: Final = "snapferry_sent_at"
 
 OLDEST_CELERY: Final = (5, 7)
 
@@ -44,9 +53,14 @@ def make_app(settings: Settings) -> Celery:
         )
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
+    app.Task.Request = "workers.request:OfAJob"
     tasks.register(app, settings)
     holding.attach(app, settings)
+    checkup.register(app, settings)
+    signals.before_task_publish.connect(_say_when, dispatch_uid=SENT_AT)
+    _log_as_set(app, settings, settings.broker_url)
     _refuse_unfit_broker(app, settings.broker_url)
+    _leave_in_time(app, settings, settings.broker_url)
     return app
 
 
@@ -73,6 +87,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "socket_keepalive": True,
+            "priority_steps": list(STEPS),
             "health_check_interval": 25,
         },
         # A chord whose keys expire while a part of it runs or waits in the queue is never called back.
@@ -103,6 +118,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
             "snapferry.plan_job": {"queue": PLAN_QUEUE},
             "snapferry.commit_snapshots": {"queue": PLAN_QUEUE},
             "snapferry.look_after_job": {"queue": PLAN_QUEUE},
+            "snapferry.run_mirror": {"queue": PLAN_QUEUE},
         },
         "enable_utc": True,
         "timezone": "UTC",
@@ -116,6 +132,60 @@ def _celery_url(url: str) -> str:
     parts = urlsplit(url)
     database = parse_qs(parts.query).get("db", ["0"])[0]
     return f"redis+socket://{quote(parts.path)}?virtual_host={database}"
+
+
+def _say_when(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    if headers is not None:
+        headers[SENT_AT] = time.time()
+
+
+def _log_as_set(app: Celery, settings: Settings, url: str) -> None:
+    """Let workers of *app* write their log in one form, and nothing beside it."""
+
+    def begin(
+        sender: Any = None, instance: Any = None, options: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if instance.app is not app:
+            return
+        # The line below says what Celery's banner does, in the form of the log.
+        instance.quiet = True
+
+        def configure(loglevel: int | str | None, logfile: str | None = None, **_: Any) -> None:
+            logs.configure(
+                settings,
+                level=mlevel(loglevel) or logging.WARNING,
+                worker=instance.hostname,
+                path=node_format(logfile, instance.hostname) if logfile else None,
+            )
+
+        signals.setup_logging.connect(configure, weak=False, dispatch_uid=id(app))
+        # Celery has things to say before it asks for that.
+        configure((options or {}).get("loglevel"), (options or {}).get("logfile"))
+
+    def started(sender: Any = None, instance: Any = None, **_: Any) -> None:
+        if instance.app is app:
+            log.info(
+                "%s starts",
+                instance.hostname,
+                extra=logs.fields(
+                    version=version("snapferry"),
+                    celery=celery.__version__,
+                    broker=shown(url),
+                    queues=sorted(app.amqp.queues.consume_from),
+                    concurrency=instance.concurrency,
+                    grace_s=settings.grace,
+                ),
+            )
+
+    signals.celeryd_init.connect(begin, weak=False)
+    signals.celeryd_after_setup.connect(started, weak=False)
+
+
+def _leave_in_time(app: Celery, settings: Settings, url: str) -> None:
+    def void(job_id: str, name: str, worker: str) -> None:
+        Ledger(client(url, retries=0), expires_s=settings.job_expires).void(job_id, name, worker)
+
+    leaving.attach(app, settings.grace, void)
 
 
 def _refuse_unfit_broker(app: Celery, url: str) -> None:

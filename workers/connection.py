@@ -29,22 +29,23 @@ def shown(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2].split('?', 1)[0]}"
 
 
-def client(url: str, *, retries: int = PATIENT_RETRIES) -> redis.Redis:
+def client(url: str, *, retries: int = PATIENT_RETRIES, answer_s: float = 30) -> redis.Redis:
     """
     Return this process's client for *url*; by default it waits through an outage of two minutes.
 
-    A process that was forked gets one of its own.
+    An answer that takes longer than *answer_s* seconds is tried again. A process that was forked gets a client of
+    its own.
     """
-    return _client(url, retries, os.getpid())
+    return _client(url, retries, answer_s, os.getpid())
 
 
 @lru_cache(maxsize=8)
-def _client(url: str, retries: int, process: int) -> redis.Redis:
+def _client(url: str, retries: int, answer_s: float, process: int) -> redis.Redis:
     return redis.Redis.from_url(
         url,
         decode_responses=True,
-        socket_connect_timeout=5,
-        socket_timeout=30,
+        socket_connect_timeout=min(5, answer_s),
+        socket_timeout=answer_s,
         health_check_interval=25,
         retry=Retry(ExponentialBackoff(cap=5, base=0.1), retries),
         retry_on_error=list(OUTAGE),

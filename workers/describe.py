@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from stores.words import counted, size
+
 from .messages import BatchMessage
 from .transfer import BatchOutcome, Failure
 
-
-def size(size_bytes: float) -> str:
-    """Return *size_bytes* with a decimal unit, as in ``1.2 GB``."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        shown = f"{size_bytes:.0f}" if unit == "B" else f"{size_bytes:.1f}"
-        if float(shown) < 1000:
-            return f"{shown} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} PB"
-
-
-def counted(count: int, one: str, more: str = "") -> str:
-    """Return so many of a thing in words: "1 batch", "2 batches"; *more* is its plural if that is not by an s."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
+__all__ = [
+    "counted",
+    "describe_batch",
+    "describe_job",
+    "describe_outcome",
+    "describe_snapshots",
+    "short",
+    "size",
+]
 
 
 def short(identifier: str) -> str:

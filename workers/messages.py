@@ -1,10 +1,16 @@
 """
 What crosses the broker, and what is kept of a job's request.
 
-Messages are small, name stores by URLs that hold no credentials, and carry the
-version of their form and of what is planned from them: a worker that knows another version refuses them instead
-of guessing. Everything in a message can be read by whoever can read Redis or
-Flower.
+Messages are small and name stores by URLs that hold no credentials. Everything in
+a message can be read by whoever can read Redis or Flower.
+
+*versions*: a message carries the version of its form, and of what is planned from
+it. Who does not know it hands it back for somebody who does, instead of guessing.
+A version reads its own messages and those of the one before, of which a new field
+is absent: its default means what was done before there was it. A job keeps the
+version that it was submitted with, in its record and in all of its batches, and is
+planned as that version plans. So the processes of two neighbouring versions can
+share a fleet, and the jobs of both end.
 
 Addresses and snapshot ids travel packed: their 32 bytes each, run together, in base64.
 """
@@ -21,7 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stores.address import ADDRESS_LENGTH
 
-# Plans count: orchestrators that would plan a job differently must not share it.
+from .queues import NAME, Priority
+
+# Plans count: orchestrators that would plan a job differently must not share it. Version 2 was never released,
+# and 3 does not read it.
 VERSION: Final = 3
 
 _DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
@@ -113,6 +122,9 @@ class JobRequest(_Message):
     retries: str = ""
     concurrency: int | None = Field(None, ge=1, le=1024)
     """Objects in flight within one batch; None leaves it to the stores."""
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    """The queue of its batches, "" for the one that every worker takes from unless told otherwise."""
     batch_objects: int = Field(ge=1)
     batch_bytes: int = Field(ge=1)
     window_batches: int = Field(512, ge=1)
@@ -127,6 +139,19 @@ class JobRequest(_Message):
     def snapshot_ids(self) -> list[str]:
         """The ids as they were given."""
         return unpack(self.snapshots)
+
+
+class MirrorMessage(_Message):
+    """A mirror that is due. What its job is to be is told by whoever keeps the schedule, at the time of its start."""
+
+    name: str
+    source: StoreRef
+    destination: StoreRef
+    trust_manifest: bool = False
+    prune: Prune | None = None
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    concurrency: int | None = Field(None, ge=1, le=1024)
 
 
 class BatchMessage(_Message):

@@ -8,15 +8,23 @@ once and hands the result on.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Final, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from collections.abc import Mapping, MutableMapping
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Side = Literal["from", "to"]
+LogFormat = Literal["auto", "json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _PREFIX = "SNAPFERRY_"
+
+CONFIG_HERE: Final = "snapferry.toml"
+"""The file of stores and mirrors, in the working directory, that is read where no other is named."""
+
+# What is in the name of a variable whose value is nobody's business.
+_SECRET_NAMES: Final = ("SECRET", "PASSWORD", "TOKEN", "BASIC_AUTH")
 
 _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -53,8 +61,26 @@ class Settings(BaseModel):
     job_expires: int = Field(30 * 86400, ge=3600)
     """A job's ledger is kept for this long after its last change."""
 
+    config: str | None = None
+    """Path of `snapferry.toml`, which names stores and mirrors; ``snapferry.toml`` here, if it is there."""
+
     prices: str | None = None
     """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
+
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """A worker or an orchestrator serves its metrics at this port; None: it counts nothing."""
+
+    metrics_address: str = "127.0.0.1"
+    """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
+
+    log_format: Annotated[LogFormat, BeforeValidator(lambda found: str(found).lower())] = "auto"
+    """How worker and orchestrator write their log; ``auto``: text on a terminal, else JSON."""
+
+    log_level: Annotated[LogLevel, BeforeValidator(lambda found: str(found).lower())] | None = None
+    """What they write of it at least; None leaves it to whoever starts them."""
+
+    grace: float = Field(30, ge=0, le=86400)
+    """So long a worker that is told to stop lets what it has begun go on; then it is given back."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
@@ -68,6 +94,8 @@ class Settings(BaseModel):
             for name in cls.model_fields
             if environ.get(_PREFIX + name.upper())
         }
+        if os.path.exists(CONFIG_HERE):
+            found.setdefault("config", CONFIG_HERE)
         found.update({name: value for name, value in overrides.items() if value is not None})
         try:
             settings = cls.model_validate(found)
@@ -122,6 +150,24 @@ def parse_broker_url(url: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
 
 
+def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Say whether OpenTelemetry's own variables name a collector for traces; its library reads them itself."""
+    named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return bool(named) and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
+def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Tell prometheus_client, in this process and those that come of it, in which folder processes count together."""
+    environ["PROMETHEUS_MULTIPROC_DIR"] = path
+
+
+def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return what this process knows that must not be seen: the broker's password, and values of the environment."""
+    found = [value for name, value in environ.items() if any(part in name for part in _SECRET_NAMES)]
+    password = urlsplit(settings.broker_url).password if settings.broker_url else None
+    return [secret for secret in (password, unquote(password or ""), *found) if secret]
+
+
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     """
     Return the S3 options that the environment gives one side of a copy.
@@ -136,6 +182,21 @@ def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[s
     }
     own["endpoint_url"] = own["endpoint_url"] or environ.get("SNAPDIR_S3_STORE_ENDPOINT_URL")
     return own
+
+
+def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+    """
+    Return the user and password that the dashboard asks for, None if there are none.
+
+    ``SNAPFERRY_DASHBOARD_BASIC_AUTH`` is ``user:password``. Raises `InvalidSettings`, which repeats no password.
+    """
+    found = environ.get(f"{_PREFIX}DASHBOARD_BASIC_AUTH")
+    if not found:
+        return None
+    user, _, password = found.partition(":")
+    if not user or not password:
+        raise InvalidSettings(f"{_PREFIX}DASHBOARD_BASIC_AUTH must be user:password")
+    return user, password
 
 
 class FlowerSettings(BaseModel):

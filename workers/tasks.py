@@ -10,6 +10,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import Counter
 from typing import Any, Self
 
 from celery import Celery, Task
@@ -21,13 +22,16 @@ from stores.errors import StoreError, StoreFault
 from stores.liveness import identity, is_dead
 from stores.urls import open_store
 
+from . import leaving, tracing
 from .connection import client
-from .describe import describe_failure, describe_failures, describe_outcome
+from .describe import counted, describe_failure, describe_failures, describe_outcome
 from .heartbeat import Heartbeat
-from .ledger import Ledger
+from .ledger import Ledger, UnknownJob
+from .logs import about, fields
 from .messages import BatchMessage
+from .metrics import counting
 from .settings import Settings
-from .transfer import BatchOutcome, Cancelled, Failure, copy_batch
+from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, copy_batch
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +49,9 @@ HEARTBEAT_S = 5.0
 # After this long a delivery that stepped aside for another looks again.
 STEP_ASIDE_S = 10
 
-# A worker of another version hands a message it cannot read back this often, for one that can.
-MAX_UNREADABLE = 60
+# What a process of another version cannot read it hands back for one that can, until nothing of the job has moved
+# for so long.
+UNREADABLE_S = 600
 
 _runs = itertools.count()
 
@@ -78,8 +83,12 @@ def register(app: Celery, settings: Settings) -> None:
             batch = BatchMessage.model_validate(message)
         except ValidationError as error:
             reason = f"not a message of this version: {error.error_count()} faults"
-            ledger.wait(*batch_named(message), STEP_ASIDE_S)
-            raise again(self, STEP_ASIDE_S, reason, max_retries=MAX_UNREADABLE) from None
+            job, name = batch_named(message)
+            with about(job=job, batch=name, task=self.request.id):
+                if not may_wait(ledger, job):
+                    raise RuntimeError(reason) from None
+                ledger.wait(job, name, STEP_ASIDE_S)
+                raise hand_back(self, reason) from None
         return run_batch(self, batch, ledger)
 
 
@@ -94,54 +103,122 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
     Copy one delivered batch and account for it; return the outcome in words.
 
     Raises `celery.exceptions.Retry` when some objects met passing trouble and
-    passes are left, and when another worker is busy with the batch. After the
-    last pass objects are accounted as failed, and `ObjectsFailed` is raised.
+    passes are left, when another worker is busy with the batch, and when this
+    worker leaves. After the last pass objects are accounted as failed, and
+    `ObjectsFailed` is raised.
     """
+    with about(
+        job=batch.job_id, batch=f"{batch.series}:{batch.number}", task=getattr(task.request, "id", None)
+    ):
+        return _run_batch(task, batch, ledger)
+
+
+def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
+    leaving.outlast_sigterm()
+    if leaving.due():
+        raise _again_at_once(task)
     # The run's own number tells two deliveries in one process apart.
     worker = str(getattr(task.request, "hostname", None) or "")
     holder = f"{identity()}#{next(_runs)}@{worker}"
     begun = ledger.begin(batch, holder)
     if begun.holder and is_dead(begun.holder.partition("#")[0]):
         begun = ledger.begin(batch, holder, instead_of=begun.holder)
+    counting.delivered(begun)
     if begun.accounted:
-        return "was already done"
+        return _said("was already done")
     if begun.stopped:
-        return "not needed: the job was cancelled or has ended"
+        return _said("not needed: the job was cancelled or has ended")
     if begun.paused:
-        return "held: the job is paused"
+        return _said("held: the job is paused")
     if begun.holder:
         raise _step_aside(task)
     if begun.times > MAX_BEGUN:
         outcome = BatchOutcome(
             failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
         )
+        counting.gave_up(outcome)
         ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
         ledger.release(batch, holder)
-        return _ended(batch, outcome, 0.0)
+        _log_failures(outcome, MAX_BEGUN)
+        return _words(batch, outcome, 0.0)
     pause, ended = 0, False
     try:
         outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
-        if outcome.transient_failures and task.request.retries < MAX_RETRIES:
+        retries = outcome.transient_failures and task.request.retries < MAX_RETRIES
+        counting.ran(outcome, seconds, again=retries)
+        tracing.say(
+            job_id=batch.job_id, batch=f"{batch.series}:{batch.number}", objects=len(batch.sizes),
+            copied=outcome.copied, present=outcome.present, failed=len(outcome.failures),
+            bytes_copied=outcome.bytes_copied,
+        )  # fmt: skip
+        if retries:
             pause = RETRY_BASE_S * 2**task.request.retries
-            reason = describe_failure(next(failure for failure in outcome.failures if failure.transient))
-            log.warning("job %s: batch %s retries in %d s: %s", batch.job_id, batch.number, pause, reason)
-            raise again(task, pause, reason)
+            first = next(failure for failure in outcome.failures if failure.transient)
+            log.warning(
+                "retries in %d s: %s",
+                pause,
+                first.detail,
+                extra=fields(error=first.error, store=first.store, attempt=task.request.retries + 1),
+            )
+            raise again(task, pause, describe_failure(first))
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
+    except GivenBack:
+        # The lease first: whoever takes the message must not find it.
+        ledger.release(batch, holder)
+        raise _again_at_once(task) from None
     except Cancelled:
-        return "not needed: the job was cancelled or has ended"
+        counting.stopped()
+        return _said("not needed: the job was cancelled or has ended")
     except SystemExit:
         # Somebody ends this process, by Flower's button or for its memory: it counts, or it could go on for ever.
         ended = True
         raise
     finally:
         ledger.release(batch, holder, again_in_s=pause, ended=ended)
-    return _ended(batch, outcome, seconds)
+    return _ended(batch, outcome, seconds, task.request.retries + 1)
 
 
-def _ended(batch: BatchMessage, outcome: BatchOutcome, seconds: float) -> str:
+def _said(words: str) -> str:
+    log.info("batch %s", words)
+    return words
+
+
+def _ended(batch: BatchMessage, outcome: BatchOutcome, seconds: float, attempts: int) -> str:
+    _log_failures(outcome, attempts)
+    log.info(
+        "batch ended: %s",
+        describe_outcome(outcome, seconds),
+        extra=fields(
+            source=batch.source.url,
+            destination=batch.destination.url,
+            copied=outcome.copied,
+            present=outcome.present,
+            failed=len(outcome.failures),
+            bytes=outcome.bytes_copied,
+            seconds=round(seconds, 3),
+        ),
+    )
+    return _words(batch, outcome, seconds)
+
+
+def _words(batch: BatchMessage, outcome: BatchOutcome, seconds: float) -> str:
+    """Return how a batch that is accounted for ended. Raises `ObjectsFailed`."""
     if outcome.failures:
         raise ObjectsFailed(describe_failures(outcome, seconds, batch.job_id))
     return describe_outcome(outcome, seconds)
+
+
+def _log_failures(outcome: BatchOutcome, attempts: int) -> None:
+    """Say what failed: a line for each kind of error, however many objects met it."""
+    for (error, store), count in Counter((f.error, f.store) for f in outcome.failures).items():
+        first = next(f for f in outcome.failures if (f.error, f.store) == (error, store))
+        log.error(
+            "%s failed%s, the first: %s",
+            counted(count, "object"),
+            f" after {attempts} passes" if first.transient else "",
+            first.detail,
+            extra=fields(error=error, store=store, objects=count, object=first.address),
+        )
 
 
 def _run(
@@ -149,7 +226,7 @@ def _run(
 ) -> tuple[BatchOutcome, float]:
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
     started = time.monotonic()
-    with _Report(batch, ledger, holder) as report:
+    with counting.running(), _Report(batch, ledger, holder) as report:
         outcome = _copy(batch, report, begun_before=begun_before)
     return outcome, time.monotonic() - started
 
@@ -168,12 +245,39 @@ def again(task: Any, pause: float, reason: object, *, max_retries: int = MAX_RET
 
 
 def _step_aside(task: Task[..., Any]) -> Exception:
-    """Queue the task again without counting it as a retry of its own; return what to raise."""
+    """Let the task wait for the worker that is busy with its batch; return what to raise."""
+    log.info("another worker is busy with this batch; looking again in %d s", STEP_ASIDE_S)
+    return queue_again(task, "another worker is busy with this batch", in_s=STEP_ASIDE_S)
+
+
+def _again_at_once(task: Task[..., Any]) -> Exception:
+    log.info("batch given back: this worker leaves")
+    return queue_again(task, "its worker left; it was given back")
+
+
+def may_wait(ledger: Ledger, job_id: str) -> bool:
+    """Say whether something of a job may still come to a process that can read it."""
+    try:
+        standing = ledger.standing(job_id)
+    except UnknownJob:
+        return False
+    return not standing.state.final and standing.idle_s < UNREADABLE_S
+
+
+def hand_back(task: Any, reason: str) -> Exception:
+    """Leave *task* to a process of another version; return what to raise. No try of that one's is used up."""
+    log.info("%s; handed back for a process that can read it", reason)
+    return queue_again(task, reason, in_s=STEP_ASIDE_S)
+
+
+def queue_again(task: Any, why: str, *, in_s: float | None = None) -> Exception:
+    """Queue *task* again without counting it as a retry of its own; return what to raise."""
     request = task.request
     words = {"argsrepr": request.argsrepr, "kwargsrepr": ""}
-    task.signature_from_request(countdown=STEP_ASIDE_S, retries=request.retries, **words).apply_async()
-    aside: Exception = Retry("another worker is busy with this batch", when=STEP_ASIDE_S)
-    return aside
+    task.signature_from_request(countdown=in_s, retries=request.retries, **words).apply_async()
+    # The words are shown by Flower from the one, and in the log from the other.
+    queued: Exception = Retry(why, exc=RuntimeError(why), when=in_s)
+    return queued
 
 
 def batch_named(message: object) -> tuple[str, str]:
@@ -189,9 +293,10 @@ def _copy(batch: BatchMessage, report: _Report, *, begun_before: bool) -> BatchO
         source, destination = (
             open_store(ref.url, ref.objects_url, create=False) for ref in (batch.source, batch.destination)
         )
-        return copy_batch(
-            source, destination, objects, report, concurrency=batch.concurrency, begun_before=begun_before
-        )
+        with counting.requests_of(source, destination):
+            return copy_batch(
+                source, destination, objects, report, concurrency=batch.concurrency, begun_before=begun_before
+            )
     except StoreError as error:
         return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
 
@@ -231,6 +336,8 @@ class _Report:
         self._heart.__exit__(*raised)
 
     def begin(self, needed: list[str]) -> None:
+        if leaving.due():
+            raise GivenBack
         self._ledger.need(self._batch, needed)
 
     def advance(self, objects: int, size_bytes: int) -> None:
@@ -245,6 +352,8 @@ class _Report:
             self._tell()
         if self._stop:
             raise Cancelled
+        if leaving.due():
+            raise GivenBack
 
     def _tell(self) -> None:
         with self._lock:
@@ -256,6 +365,4 @@ class _Report:
         try:
             self._tell()
         except RedisError as error:
-            log.warning(
-                "job %s: cannot report on batch %s: %s", self._batch.job_id, self._batch.number, error
-            )
+            log.warning("cannot report on the batch: %s", error)

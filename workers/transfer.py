@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,17 +29,21 @@ class Cancelled(Exception):
     """The job was cancelled while a batch of it ran. What was copied so far stays; nothing is half-visible."""
 
 
+class GivenBack(Cancelled):
+    """The worker leaves: the batch is to be begun again by another. What is true of `Cancelled` holds here too."""
+
+
 class Progress(Protocol):
     """Told how a batch gets on; `advance` from several threads."""
 
     def begin(self, needed: list[str]) -> None:
-        """Note which objects are to be copied; called once, before the first is."""
+        """Note which objects are to be copied; called once, before the first is. Raises as `advance` does."""
 
     def advance(self, objects: int, size_bytes: int) -> None:
         """
         Count *objects* more as settled and *size_bytes* more of the planned bytes as dealt with.
 
-        Raises `Cancelled` when the batch should stop.
+        Raises `Cancelled` when the batch should stop, `GivenBack` when another worker should go on with it.
         """
 
 
@@ -266,7 +271,11 @@ def _in_flight(copy: Callable[[str], None], addresses: list[str], flights: int) 
             except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
                 raised.append(error)
 
-    threads = [threading.Thread(target=until_stopped, name=f"copy-{n}") for n in range(flights)]
+    # A copy of the context for each: whose work it is, is in it.
+    threads = [
+        threading.Thread(target=copy_context().run, args=(until_stopped,), name=f"copy-{n}")
+        for n in range(flights)
+    ]
     try:
         for thread in threads:
             thread.start()

@@ -10,6 +10,10 @@ The command line: arguments, exit codes, printing. It decides nothing.
     steering   cancel, pause, continue, retry, resume
     fleet      worker, orchestrator
     flower     Flower, for the fleet
+    mirroring  mirrors, scheduler
+    places     which store is meant
+    dashboard  dashboard
+    doctor     doctor
     table      rows, aligned
 
 Libraries that only some commands need are imported inside them: ``--help``
@@ -24,8 +28,9 @@ import sys
 
 import click
 
-from . import copying, fleet, flower, looking, steering
-from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, usage
+from . import copying, dashboard, doctor, fleet, flower, looking, mirroring, steering
+from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
+from .places import store_url
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,6 +61,10 @@ for _command in (
     fleet.worker,
     fleet.orchestrator,
     flower.flower,
+    mirroring.list_mirrors,
+    mirroring.scheduler,
+    dashboard.dashboard,
+    doctor.doctor,
 ):
     cli.add_command(_command)
 
@@ -69,7 +78,7 @@ def list_snapshots(store: str) -> None:
     from workers.settings import store_options
 
     try:
-        url = parse_url(store).with_defaults(**store_options("from"))
+        url = parse_url(store_url(read_settings(None), store)).with_defaults(**store_options("from"))
         for snapshot in open_store(str(url)).list_manifest_ids():
             click.echo(snapshot)
     except InvalidStoreURL as error:

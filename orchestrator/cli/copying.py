@@ -11,6 +11,7 @@ from .exits import SUBMIT_AGAIN, fail, interrupt_on_sigterm, note, on_fleet, rea
 from .following import check_receipt_path, run
 from .ids import chosen_ids
 from .options import Copy, Show, copy_options, receipt_option, show_options
+from .places import store_url
 
 if TYPE_CHECKING:
     from workers.messages import Budget, Prune, StoreRef
@@ -142,12 +143,18 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
     """Return what `Jobs.submit` is to be given; what cannot be meant ends the command."""
     from stores.errors import InvalidStoreURL
     from workers.messages import Order
+    from workers.queues import Priority
 
     from ..jobs import store_pair
 
     ids = chosen_ids(copy)
     try:
-        here, there = store_pair(copy.source, copy.destination, copy.from_objects, copy.to_objects)
+        here, there = store_pair(
+            store_url(settings, copy.source),
+            store_url(settings, copy.destination),
+            copy.from_objects,
+            copy.to_objects,
+        )
     except InvalidStoreURL as error:
         usage(str(error))
     return {
@@ -159,6 +166,8 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
         "prune": _prune(copy),
         "budget": _budget(copy, settings, (here, there)),
         "dry_run": dryrun,
+        "priority": Priority(copy.priority),
+        "queue": copy.queue,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -54,12 +54,12 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def read_settings(broker: str | None, prices: str | None = None) -> Settings:
+def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:
     """Return the settings; what the command line says wins over the environment."""
     from workers.settings import InvalidSettings, Settings
 
     try:
-        return Settings.from_environment(broker_url=broker, prices=prices)
+        return Settings.from_environment(broker_url=broker, prices=prices, **overrides)
     except InvalidSettings as error:
         usage(str(error))
 

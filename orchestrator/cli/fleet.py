@@ -3,18 +3,77 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .exits import note, read_settings, usage
-from .options import broker_option
+from .options import broker_option, queue_names
+
+if TYPE_CHECKING:
+    from workers.metrics.catalogue import Role
+    from workers.settings import Settings
 
 # Celery's exit code after what it calls an unrecoverable error, and the pause before the next try.
 CELERY_BROKE_DOWN = 1
 RESTART_S = 5
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _role_options(command: _Command) -> _Command:
+    """Give *command* the options of every long-running role, as its argument *options*."""
+    given = (
+        click.option(
+            "--grace",
+            type=click.FloatRange(0, 86400),
+            envvar="SNAPFERRY_GRACE",
+            show_envvar=True,
+            metavar="SECONDS",
+            help="On SIGTERM, let what runs go on for so long; then give it back.  [default: 30]",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["auto", "json", "text"], case_sensitive=False),
+            envvar="SNAPFERRY_LOG_FORMAT",
+            show_envvar=True,
+            help="auto is text on a terminal, else JSON.  [default: auto]",
+        ),
+        click.option(
+            "--log-level",
+            "--loglevel",
+            type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+            envvar="SNAPFERRY_LOG_LEVEL",
+            show_envvar=True,
+            default="info",
+            show_default=True,
+            help="What is logged at least.",
+        ),
+        click.option(
+            "--metrics-port",
+            type=click.IntRange(1, 65535),
+            envvar="SNAPFERRY_METRICS_PORT",
+            show_envvar=True,
+            metavar="N",
+            help="Serve metrics for Prometheus at this port.",
+        ),
+        click.option(
+            "--metrics-address",
+            envvar="SNAPFERRY_METRICS_ADDRESS",
+            show_envvar=True,
+            metavar="HOST",
+            help="Address of that port.  [default: 127.0.0.1]",
+        ),
+    )
+    for option in reversed(given):
+        command = option(command)
+    return command
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
@@ -22,29 +81,45 @@ RESTART_S = 5
 @click.option(
     "-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]"
 )
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@_role_options
+@click.option(
+    "--queue",
+    "names",
+    multiple=True,
+    callback=queue_names,
+    metavar="NAME",
+    help="Serve this queue, as `submit --queue` names it; default is the one of all other jobs. May be repeated."
+    "  [default: default]",
+)
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def worker(
-    broker: str | None, concurrency: int | None, loglevel: str, celery_options: tuple[str, ...]
+    broker: str | None,
+    concurrency: int | None,
+    names: tuple[str, ...],
+    celery_options: tuple[str, ...],
+    **settings: Any,
 ) -> None:
     """
     Run a worker: it copies the batches of any job of the fleet.
 
-    A thin wrapper of ``celery -A workers.app worker -Q snapferry.copy``;
-    further options are handed to it, as in ``snapferry worker -- --autoscale 8,2``.
+    A thin wrapper of ``celery -A workers.app worker -Q snapferry.copy``, or
+    ``snapferry.copy.NAME`` for the queue NAME; further options are handed to it, as in
+    ``snapferry worker -- --autoscale 8,2``.
     """
-    from workers.app import COPY_QUEUE, make_app
+    from workers.app import make_app
+    from workers.queues import copy_queue
 
-    _run_worker(make_app, broker, "worker", COPY_QUEUE, concurrency, loglevel, celery_options)
+    queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
+    _run_worker(make_app, broker, "worker", queues, concurrency, celery_options, settings)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
 @broker_option
 @click.option("-c", "--concurrency", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@_role_options
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def orchestrator(
-    broker: str | None, concurrency: int, loglevel: str, celery_options: tuple[str, ...]
+    broker: str | None, concurrency: int, celery_options: tuple[str, ...], **settings: Any
 ) -> None:
     """
     Run an orchestrator: it plans jobs and publishes their manifests.
@@ -52,41 +127,87 @@ def orchestrator(
     A thin wrapper of ``celery -A orchestrator.app worker -Q snapferry.plan``. Several
     may run; none is needed by the workers to finish what they have begun.
     """
-    from workers.app import PLAN_QUEUE
+    from workers.queues import PLAN_QUEUE
 
     from ..app import make_fleet_app
 
-    _run_worker(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, loglevel, celery_options)
+    _run_worker(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
 
 
 def _run_worker(
-    make: Any,
+    make: Callable[[Settings], Any],
     broker: str | None,
-    role: str,
-    queue: str,
+    role: Role,
+    queues: str,
     concurrency: int | None,
-    loglevel: str,
     options: tuple[str, ...],
+    settings: dict[str, Any],
 ) -> None:
+    # As the first process of a container it would not even end by SIGTERM, until Celery is there to do it well.
+    _end_on_sigterm()
     from celery import signals
 
+    from workers.leaving import asked
     from workers.settings import InvalidSettings
 
     try:
-        app = make(read_settings(broker))
+        known = read_settings(broker, **settings)
+        app = make(known)
     except InvalidSettings as error:
         usage(str(error))
     # Workers need to know nothing of each other to start.
-    arguments = ["worker", "--queues", queue]
-    arguments += ["--hostname", f"{role}@%h", "--loglevel", loglevel]
+    arguments = ["worker", "--queues", queues]
+    arguments += ["--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
     started: list[Any] = []
     signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
-    app.worker_main([*arguments, *options])
-    if not started or started[0].exitcode != CELERY_BROKE_DOWN:
+    _trace(role)
+    with _metrics(app, known, role):
+        app.worker_main([*arguments, *options])
+    if not started or started[0].exitcode != CELERY_BROKE_DOWN or asked():
         return
     # Celery's consumer can break down when Redis goes away at the wrong moment. A new process has no past.
+    _end_on_sigterm()
     note(f"the {role} broke down (see above); starting again in {RESTART_S} s")
     time.sleep(RESTART_S)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
+
+
+@contextmanager
+def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
+    """Serve the metrics of this process in the block, if that was asked for."""
+    if settings.metrics_port is None:
+        yield
+        return
+    from workers.metrics.serving import CannotServe, serving
+
+    from ..fleet_metrics import FleetCollector
+
+    address, port = settings.metrics_address, settings.metrics_port
+    tasks = sorted(name for name in app.tasks if name.startswith("snapferry."))
+    collectors = [FleetCollector(app, settings)] if role == "orchestrator" else []
+    try:
+        with serving(role, address, port, tasks=tasks, collectors=collectors):
+            note(f"metrics at http://{address}:{port}/metrics")
+            yield
+    except CannotServe as error:
+        usage(str(error))
+
+
+def _trace(role: Role) -> None:
+    """Send traces, if OpenTelemetry's variables name where to. They may be set for all that runs on a machine."""
+    from workers.settings import traces_wanted
+
+    if not traces_wanted():
+        return
+    from workers.tracing import NotInstalled, attach
+
+    try:
+        attach(role)
+    except NotInstalled as error:
+        note(str(error))
+
+
+def _end_on_sigterm() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

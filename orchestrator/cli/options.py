@@ -43,12 +43,36 @@ def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     return amount
 
 
+def _queue_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Return the name of a queue, "" for the default one."""
+    from workers.queues import NAME
+
+    if not re.fullmatch(NAME, value):
+        raise click.BadParameter(
+            f"{value!r} is no name of a queue; use up to 40 lowercase letters, digits, - and _ (not at its ends)."
+        )
+    return "" if value == "default" else value
+
+
+def queue_names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of queues, "" for the default one."""
+    return tuple(_queue_name(ctx, param, value) for value in values)
+
+
 broker_option = click.option(
     "--broker",
     metavar="URL",
     envvar="SNAPFERRY_BROKER_URL",
     show_envvar=True,
     help="Redis server of the fleet, as in redis://host:6379/0.",
+)
+
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    envvar="SNAPFERRY_CONFIG",
+    show_envvar=True,
+    help="File that names stores and mirrors.  [default: snapferry.toml here]",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
@@ -82,6 +106,8 @@ class Copy:
     max_cost: float | None
     prices: str | None
     in_flight: int
+    priority: str
+    queue: str
     broker: str | None
 
 
@@ -93,7 +119,7 @@ _COPY_OPTIONS = [
         metavar="URL",
         envvar="SNAPDIR_STORE",
         show_envvar=True,
-        help="Source store.",
+        help="Source store: a URL, or a name from snapferry.toml.",
     ),
     click.option("--to", "destination", required=True, metavar="URL", help="Destination store."),
     click.option(
@@ -174,6 +200,21 @@ _COPY_OPTIONS = [
         metavar="N",
         help="Objects in flight at once: in all on this machine, or per batch on a fleet. 0 leaves it to the"
         " stores.",
+    ),
+    click.option(
+        "--priority",
+        type=click.Choice(["high", "normal", "low"]),
+        default="normal",
+        show_default=True,
+        help="Whose batches a fleet takes first. Among alike ones small jobs go before what is left of large ones.",
+    ),
+    click.option(
+        "--queue",
+        default="",
+        callback=_queue_name,
+        metavar="NAME",
+        help="Queue of a fleet for the job's batches: for stores so slow that others should not wait for them."
+        " Some worker must serve it.",
     ),
     broker_option,
 ]

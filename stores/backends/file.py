@@ -41,6 +41,7 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from ..findings import Finding
 from ..hashing import CHUNK_BYTES
 from ..liveness import identity, is_dead
 from .file_copy import clone
@@ -247,6 +248,23 @@ class FileBackend(Backend):
     def delete(self, key: str) -> None:
         with self._errors(key), suppress(FileNotFoundError, StoreNotFound):
             os.unlink(key, dir_fd=self._dir())
+
+    def probe(self, spaces: Sequence[str], *, for_writing: bool) -> Iterator[Finding]:
+        from .file_probe import probe_directory
+
+        return probe_directory(self, self._root, for_writing=for_writing)
+
+    def probe_beside(self, source: Backend, key: str) -> Iterator[Finding]:
+        from .file_probe import probe_clone
+
+        if isinstance(source, FileBackend):
+            yield from probe_clone(self, self._root, source, source._root, key)
+
+    def free_bytes(self) -> int | None:
+        from .file_probe import free_bytes
+
+        with self._errors(""):
+            return free_bytes(self._root)
 
     def flush(self) -> None:
         if self._handle is None:

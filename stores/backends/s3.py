@@ -25,7 +25,7 @@ import os
 import queue
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from types import TracebackType
@@ -50,6 +50,7 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from ..findings import Finding
 from ..hashing import CHUNK_BYTES
 from ..requests import GET, HEAD, LIST, PUT, Requests
 from .s3_direct import Direct, Unusual, Ways, authorities
@@ -412,6 +413,16 @@ class S3Backend(Backend):
                 self._call("delete_object", Key=self._prefix + key)
         except KeyMissing:
             return
+
+    def probe(self, spaces: Sequence[str], *, for_writing: bool) -> Iterator[Finding]:
+        from .s3_probe import probe_bucket
+
+        return probe_bucket(self, spaces) if for_writing else iter(())
+
+    def clock(self) -> tuple[float, float] | None:
+        from .s3_probe import server_clock
+
+        return server_clock(self)
 
     def requests_to_read(self, size: int) -> Requests:
         return requests_to_download(size)

@@ -140,6 +140,14 @@ class Started:
         assert self.log is not None
         return self.log.read_text(errors="replace")
 
+    def said(self) -> list[str]:
+        """Return the messages of a worker's or an orchestrator's log so far; each line must be one of JSON."""
+        return [json.loads(line)["message"] for line in self.logged().splitlines()]
+
+    def batches_run(self) -> int:
+        """Return how many deliveries of batches a worker has come to the end of, whatever that was."""
+        return sum(message.startswith("batch ") for message in self.said())
+
 
 def marked(mark: str) -> list[int]:
     """Return the ids of living processes whose environment holds *mark*."""

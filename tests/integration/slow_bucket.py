@@ -17,6 +17,8 @@ class SlowBucket:
     root: Path
     slow_key: str
     endpoint: str = ""
+    pause_s: float = 0.05
+    """Before each drop of 64 KiB."""
     hurry: threading.Event = field(default_factory=threading.Event)
     running: int = 0
     most_running: int = 0
@@ -37,8 +39,8 @@ class SlowBucket:
 
 
 @contextmanager
-def slow_bucket(root: Path, slow_key: str) -> Iterator[SlowBucket]:
-    bucket = SlowBucket(root, slow_key)
+def slow_bucket(root: Path, slow_key: str, pause_s: float = 0.05) -> Iterator[SlowBucket]:
+    bucket = SlowBucket(root, slow_key, pause_s=pause_s)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -57,7 +59,7 @@ def slow_bucket(root: Path, slow_key: str) -> Iterator[SlowBucket]:
                 return
             with bucket.counted():
                 for at in range(0, len(data), 65536):
-                    bucket.hurry.wait(0.05)
+                    bucket.hurry.wait(bucket.pause_s)
                     self.wfile.write(data[at : at + 65536])
 
         do_HEAD = do_GET  # noqa: N815 - http.server's name
@@ -67,6 +69,8 @@ def slow_bucket(root: Path, slow_key: str) -> Iterator[SlowBucket]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        # All objects in flight may connect at once; who finds the queue full tries again after seconds.
+        request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
             """A client that hangs up is what the end of a test looks like."""

@@ -190,7 +190,7 @@ def test_flower_is_bound_to_this_machine_only(services: dict[str, Any]) -> None:
 
 
 def test_every_service_starts_again_after_a_crash_and_has_a_health_check(services: dict[str, Any]) -> None:
-    assert set(services) == {"redis", "orchestrator", "worker", "flower"}
+    assert set(services) == {"redis", "orchestrator", "worker", "flower", "dashboard"}
     for name, service in services.items():
         assert service["restart"] == "unless-stopped", name
         assert service["healthcheck"]["test"], name

@@ -11,7 +11,6 @@ import threading
 import uuid
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -20,9 +19,10 @@ from orchestrator.app import make_fleet_app
 from orchestrator.jobs import Jobs, store_pair
 from stores.urls import open_store
 from tests import servers
+from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
-from workers.app import COPY_QUEUE, PLAN_QUEUE
 from workers.ledger import State
+from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 
 from .processes import Fleet, children_of, snapferry, started, until
@@ -38,14 +38,9 @@ def jobs(redis_url: str) -> Jobs:
     return Jobs(Settings(broker_url=redis_url, batch_objects=50))
 
 
-def queued(client: redis.Redis, queue: str) -> list[str]:
-    found: Any = client.lrange(queue, 0, -1)
-    return [str(message) for message in found]
-
-
 def deliver_again(client: redis.Redis, queue: str) -> int:
     """Put a second copy of every queued message into *queue*, each with a delivery tag of its own."""
-    messages = queued(client, queue)
+    messages = waiting(client, queue)
     for text in messages:
         message = json.loads(text)
         message["properties"]["delivery_tag"] = str(uuid.uuid4())
@@ -55,7 +50,7 @@ def deliver_again(client: redis.Redis, queue: str) -> int:
 
 def is_idle(client: redis.Redis) -> bool:
     """Say whether nothing waits in a queue and nothing is being worked on."""
-    return not client.llen(PLAN_QUEUE) and not client.llen(COPY_QUEUE) and not client.hlen("unacked")
+    return not client.llen(PLAN_QUEUE) and not len(waiting(client, COPY_QUEUE)) and not client.hlen("unacked")
 
 
 def is_planned(client: redis.Redis) -> bool:
@@ -72,7 +67,7 @@ def test_two_workers_and_an_orchestrator_copy_a_snapshot(fleet: Fleet, tmp_path:
         assert ended.code == 0, ended.err
         assert ended.document["objects"]["copied"] == 2001
         assert tree(tmp_path / "a") == tree(tmp_path / "b")
-        shares = [worker.logged().count("snapferry.copy_batch") for worker in (one, two)]
+        shares = [worker.batches_run() for worker in (one, two)]
         assert all(shares), "both workers took part"
 
 
@@ -109,7 +104,10 @@ def test_every_task_delivered_twice_changes_nothing(
         assert deliver_again(client, PLAN_QUEUE) == 1
         with fleet.orchestrator():
             # The second delivery of the plan finds the first at it, or its batches handed out.
-            until(lambda: client.llen(COPY_QUEUE) == 21 and is_planned(client), "the plan is handed out")
+            until(
+                lambda: len(waiting(client, COPY_QUEUE)) == 21 and is_planned(client),
+                "the plan is handed out",
+            )
             assert deliver_again(client, COPY_QUEUE) == 21
             seen: list[tuple[int, int]] = []
             with fleet.worker("one") as one, fleet.worker("two") as two:
@@ -123,7 +121,7 @@ def test_every_task_delivered_twice_changes_nothing(
                 app.send_task("snapferry.plan_job", args=(job_id,), queue=PLAN_QUEUE)
                 app.send_task("snapferry.commit_snapshots", args=(job_id,), queue=PLAN_QUEUE)
                 until(lambda: is_idle(client), "everything is delivered")
-                runs = sum(worker.logged().count("succeeded in") for worker in (one, two))
+                runs = sum(worker.batches_run() for worker in (one, two))
 
         assert jobs.status(job_id) == status
     assert runs == 42
@@ -143,11 +141,11 @@ def test_a_commit_that_is_called_too_early_writes_no_manifest(
         redis.Redis.from_url(redis_url, decode_responses=True) as client,
         fleet.orchestrator() as orchestrator,
     ):
-        until(lambda: client.llen(COPY_QUEUE) == 7, "the plan is handed out")
+        until(lambda: len(waiting(client, COPY_QUEUE)) == 7, "the plan is handed out")
         make_fleet_app(Settings(broker_url=redis_url)).send_task(
             "snapferry.commit_snapshots", args=(job_id,), queue=PLAN_QUEUE
         )
-        until(lambda: "'nothing to do yet'" in orchestrator.logged(), "the early commit ran")
+        until(lambda: "commit_snapshots: nothing to do yet" in orchestrator.logged(), "the early commit ran")
         assert not (tmp_path / "b" / ".manifests").exists()
 
         with fleet.worker():
@@ -165,7 +163,7 @@ def test_objects_that_vanish_between_copy_and_commit_are_healed(
     job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         with fleet.orchestrator():
-            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+            until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
         with fleet.worker():
             until(lambda: client.llen(PLAN_QUEUE) == 1, "all batches are done and the commit is queued")
             gone = sorted((tmp_path / "b" / ".objects").rglob("?" * 55))[:5]
@@ -249,7 +247,7 @@ def test_a_store_that_goes_away_while_copying_is_waited_for(
     with fleet.orchestrator(), redis.Redis.from_url(redis_url) as client:
         with servers.rclone_s3_server(tmp_path / "s3", port):
             job_id = jobs.submit(*store_pair(str(tmp_path / "a"), url), [snapshot])
-            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+            until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
         with fleet.worker() as worker:
             until(lambda: "retries in" in worker.logged(), "a batch meets the trouble")
             with servers.rclone_s3_server(tmp_path / "s3", port):

@@ -17,10 +17,11 @@ import redis
 
 from orchestrator.jobs import Jobs, store_pair
 from stores.urls import open_store
+from tests.queues import waiting
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 from tests.servers import S3Server
-from workers.app import COPY_QUEUE
 from workers.ledger import JobStatus, State
+from workers.queues import COPY_QUEUE, lists
 from workers.settings import Settings
 
 from .own_redis import own_redis
@@ -203,7 +204,7 @@ def test_a_chord_whose_keys_are_gone_is_missed(
         fleet.orchestrator() as orchestrator,
     ):
         job_id = submit(jobs, tmp_path)
-        until(lambda: client.llen(COPY_QUEUE) == 9, "the plan is handed out")
+        until(lambda: len(waiting(client, COPY_QUEUE)) == 9, "the plan is handed out")
         keys = list(client.scan_iter("celery-taskset-meta-*"))
         assert keys
         client.delete(*keys)
@@ -222,13 +223,13 @@ def test_of_a_queue_that_is_lost_exactly_the_missing_batches_are_handed_out_agai
         fleet.orchestrator(before=SOONER) as orchestrator,
     ):
         job_id = submit(jobs, tmp_path, 1000)
-        until(lambda: client.llen(COPY_QUEUE) == 21, "the plan is handed out")
-        kept: Any = client.lrange(COPY_QUEUE, 0, 4)
-        client.delete(COPY_QUEUE)
-        client.rpush(COPY_QUEUE, *kept)
+        until(lambda: len(waiting(client, COPY_QUEUE)) == 21, "the plan is handed out")
+        kept = waiting(client, COPY_QUEUE)[:5]
+        client.delete(*lists(COPY_QUEUE))
+        client.lpush(COPY_QUEUE, *kept)
         with fleet.worker() as worker:
             status = jobs.wait(job_id, timeout_s=60)
-            ran = worker.logged().count("succeeded in")
+            ran = worker.batches_run()
         assert "handing out 16 batches again" in orchestrator.logged()
 
     assert ran == 21
@@ -243,7 +244,7 @@ def test_a_job_that_nobody_can_finish_ends_with_the_reason(
     sooner = SOONER + "orchestrator.reconcile.ROUND_S = 1\norchestrator.reconcile.LOOK_S = 2\n"
     with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator(before=sooner):
         job_id = submit(jobs, tmp_path)
-        status = jobs.wait(job_id, lambda _: client.delete(COPY_QUEUE) and None, timeout_s=100)
+        status = jobs.wait(job_id, lambda _: client.delete(*lists(COPY_QUEUE)) and None, timeout_s=100)
 
     assert status.state is State.FAILED
     assert "9 batches never ended though they were handed out 6 times" in status.error

@@ -17,9 +17,10 @@ from orchestrator.jobs import Jobs, store_pair
 from stores.address import object_key
 from stores.hashing import digest
 from tests import servers
+from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
-from workers.app import COPY_QUEUE, PLAN_QUEUE
 from workers.ledger import State
+from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 
 from .own_redis import own_redis
@@ -72,7 +73,7 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
             until(lambda: jobs.status(job_id).batches_done > 50, "batches are copied")
             server.kill()
             (tmp_path / "go on").touch()
-            assert "succeeded in" not in orchestrator.logged(), "the plan is not handed out yet"
+            assert "plan_job: " not in orchestrator.logged(), "the plan is not handed out yet"
             time.sleep(OUTAGE_S)
             server.start()
             status = jobs.wait(job_id, timeout_s=200)
@@ -156,7 +157,7 @@ def test_a_worker_without_the_mount_fails_its_objects_and_makes_nothing_in_its_p
     command = command_for(tmp_path, snapshot, "--broker", redis_url)
     with redis.Redis.from_url(redis_url) as client, fleet.orchestrator():
         with started(*command, env=fleet.env, log=tmp_path / "sync.log") as running:
-            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+            until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
             (tmp_path / "b").rename(tmp_path / "elsewhere")
             with fleet.worker():
                 assert running.process.wait(60) == 1
@@ -289,7 +290,7 @@ def test_a_broker_that_forgets_everything_is_one_line_and_exit_code_1(redis_url:
     command = command_for(tmp_path, snapshot, "--broker", redis_url)
     with redis.Redis.from_url(redis_url) as client, fleet.orchestrator():
         with started(*command, env=fleet.env, log=tmp_path / "sync.log") as running:
-            until(lambda: client.llen(COPY_QUEUE) == 3, "the plan is handed out")
+            until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
             client.flushall()
 
             assert running.process.wait(20) == 1

@@ -1,58 +1,142 @@
-"""Processes of different versions around one Redis."""
+"""Processes of two neighbouring versions around one Redis."""
 
 from __future__ import annotations
 
+import signal
+from contextlib import ExitStack
 from pathlib import Path
+
+import pytest
 
 from orchestrator.jobs import Jobs, store_pair
 from tests.sample import make_store, random_files, tree
-from workers.ledger import State
+from workers import messages
+from workers.ledger import JobStatus, State
+from workers.messages import VERSION
 from workers.settings import Settings
 
-from .processes import Fleet
+from .processes import Fleet, until
 
-# The next version's worker, in a hurry.
-NEXT_VERSION = """
+# The next version, which reads the messages of this one, and has a field that this one does not know.
+NEXT_VERSION = f"""
 from typing import Literal
-import workers.messages, workers.tasks
-class BatchMessage(workers.messages.BatchMessage):
-    version: Literal[4] = 4
-workers.tasks.BatchMessage = BatchMessage
-workers.tasks.STEP_ASIDE_S = 0.2
+import workers.messages as m
+class JobRequest(m.JobRequest):
+    version: Literal[{VERSION}, {VERSION + 1}] = {VERSION + 1}
+class BatchMessage(m.BatchMessage):
+    version: Literal[{VERSION}, {VERSION + 1}] = {VERSION + 1}
+    news: str = ""
+    def objects(self):
+        assert (self.news == "new") == (self.version == {VERSION + 1}), "a job keeps its version"
+        return super().objects()
+m.JobRequest, m.BatchMessage = JobRequest, BatchMessage
+import orchestrator.dispatch as d
+make = d._copy
+def copy(app, request, batch, *rest):
+    d.BatchMessage = lambda **found: BatchMessage(news="new" if request.version == {VERSION + 1} else "", **found)
+    return make(app, request, batch, *rest)
+d._copy = copy
 """
 
-NEXT_VERSION_OF_A_JOB = """
-from typing import Literal
-import workers.ledger.jobs, workers.messages
-class JobRequest(workers.messages.JobRequest):
-    version: Literal[4] = 4
-workers.ledger.jobs.JobRequest = JobRequest
-"""
+# Both in a hurry: a message of the other version is handed back for half a second.
+HURRY = "import workers.tasks as t\nt.STEP_ASIDE_S = 0.5\n"
+THIS, NEXT = HURRY, NEXT_VERSION + HURRY
 
 
-def test_a_worker_of_another_version_leaves_the_work_to_one_that_can_read_it(
-    redis_url: str, tmp_path: Path
-) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(99))
-    jobs = Jobs(Settings(broker_url=redis_url, batch_objects=1))
-    fleet = Fleet(redis_url, tmp_path)
-    with fleet.orchestrator(), fleet.worker("next", before=NEXT_VERSION) as other, fleet.worker():
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-        status = jobs.wait(job_id, timeout_s=100)
+def next_request(**found: object) -> messages.JobRequest:
+    """Return a request as the next version submits it."""
 
-        assert "not a message of this version" in other.logged()
+    class JobRequest(messages.JobRequest):
+        version: int = VERSION + 1  # type: ignore[assignment]
+
+    return JobRequest.model_validate(found)
+
+
+@pytest.fixture
+def jobs(redis_url: str) -> Jobs:
+    return Jobs(Settings(broker_url=redis_url, batch_objects=4))
+
+
+def submit(jobs: Jobs, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> str:
+    """Submit a copy of 101 objects, as this version does; with *monkeypatch* as the next one does."""
+    files = random_files(100, seed=len(name) + ord(name[0]))
+    snapshot = make_store(tmp_path / name, files)
+    pair = store_pair(str(tmp_path / name), str(tmp_path / f"{name} copied"))
+    if monkeypatch is None:
+        return jobs.submit(*pair, [snapshot])
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.jobs.JobRequest", next_request)
+        return jobs.submit(*pair, [snapshot])
+
+
+def assert_copied(status: JobStatus, tmp_path: Path, name: str) -> None:
     assert (status.state, status.error) == (State.DONE, "")
-    assert (status.copied, status.batches_done) == (100, 100)
-    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert (status.copied, status.failed, status.batches_done) == (101, 0, 26)
+    assert tree(tmp_path / name) == tree(tmp_path / f"{name} copied")
 
 
-def test_a_job_of_another_version_is_refused_with_that_reason(redis_url: str, tmp_path: Path) -> None:
-    snapshot = make_store(tmp_path / "a", random_files(3))
-    jobs = Jobs(Settings(broker_url=redis_url))
-    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-    with Fleet(redis_url, tmp_path).orchestrator(before=NEXT_VERSION_OF_A_JOB):
-        status = jobs.wait(job_id, timeout_s=30)
+def test_a_fleet_of_two_versions_ends_the_jobs_of_both(
+    redis_url: str, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(redis_url, tmp_path)
+    with ExitStack() as stack:
+        roles = [
+            stack.enter_context(role)
+            for role in (
+                fleet.orchestrator("--hostname", "old@%h", before=THIS),
+                fleet.orchestrator("--hostname", "new@%h", before=NEXT),
+                fleet.worker("old", before=THIS),
+                fleet.worker("new", before=NEXT),
+            )
+        ]
+        old = submit(jobs, tmp_path, "old")
+        new = submit(jobs, tmp_path, "new", monkeypatch)
+        ended = [jobs.wait(job, timeout_s=100) for job in (old, new)]
 
+        assert "not a message of this version" in roles[2].logged(), (
+            "what the old worker cannot read it hands back"
+        )
+        assert "not a message of this version" not in roles[3].logged(), "the new one reads both"
+        assert all(f'"job":"{old}"' in worker.logged() for worker in roles[2:]), "the old job is everybody's"
+    assert_copied(ended[0], tmp_path, "old")
+    assert_copied(ended[1], tmp_path, "new")
+
+
+def test_a_rolling_upgrade_ends_the_jobs_that_were_on_their_way(
+    redis_url: str, jobs: Jobs, tmp_path: Path
+) -> None:
+    """One by one, the old process is told to leave and the new one is there: workers first, then the orchestrator."""
+    fleet = Fleet(redis_url, tmp_path)
+    slow = "import time\nrun = t.run_batch\ndef slowly(*a):\n    time.sleep(0.2)\n    return run(*a)\n"
+    slow += "t.run_batch = slowly\n"
+    with ExitStack() as stack:
+        orchestrator = stack.enter_context(fleet.orchestrator("--hostname", "old@%h", before=THIS))
+        worker = stack.enter_context(fleet.worker("old", "-c", "1", before=THIS + slow))
+        job = submit(jobs, tmp_path, "old")
+        until(lambda: jobs.status(job).batches_done > 2, "it is on its way")
+        for old, new in (
+            (worker, fleet.worker("new", "-c", "1", before=NEXT + slow)),
+            (orchestrator, fleet.orchestrator("--hostname", "new@%h", before=NEXT)),
+        ):
+            old.process.send_signal(signal.SIGTERM)
+            assert old.process.wait(40) == 0
+            stack.enter_context(new)
+        assert not jobs.status(job).state.final, "the old ones have not done it all"
+        status = jobs.wait(job, timeout_s=100)
+
+    assert_copied(status, tmp_path, "old")
+
+
+def test_a_job_of_a_version_that_no_orchestrator_knows_fails_with_that_reason(
+    redis_url: str, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = THIS + "t.UNREADABLE_S = 2\n"
+    with Fleet(redis_url, tmp_path).orchestrator(before=impatient) as orchestrator:
+        status = jobs.wait(submit(jobs, tmp_path, "new", monkeypatch), timeout_s=30)
+
+        assert "the job is of another version; handed back" in orchestrator.logged()
     assert status.state is State.FAILED
-    assert status.error == "the job was submitted by another version of snapferry; submit it again"
-    assert not (tmp_path / "b").exists()
+    assert status.error == (
+        "the job was submitted by another version of snapferry, of which no orchestrator runs; submit it again"
+    )
+    assert not (tmp_path / "new copied").exists()

@@ -75,10 +75,13 @@ MODULES = [
     "workers.app",
     "workers.tasks",
     "workers.settings",
+    "workers.metrics.serving",
+    "workers.tracing",
     "orchestrator.app",
     "orchestrator.jobs",
     "orchestrator.drive",
     "orchestrator.embedded",
+    "orchestrator.fleet_metrics",
     "orchestrator.cli",
 ]
 

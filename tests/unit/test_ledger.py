@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 import uuid
@@ -27,7 +26,7 @@ from orchestrator.receipt import final_fields
 from stores.hashing import digest
 from stores.manifest import LARGEST_PLANNED_BYTES
 from tests.property.strategies import thorough
-from workers.app import COPY_QUEUE, PLAN_QUEUE
+from tests.queues import roots, waiting
 from workers.ledger import (
     FAILURES_KEPT,
     GRACE_S,
@@ -44,6 +43,7 @@ from workers.ledger import (
     set_bits,
 )
 from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
+from workers.queues import COPY_QUEUE, PLAN_QUEUE, Priority, lists, step
 from workers.settings import Settings
 from workers.transfer import BatchOutcome, Failure
 
@@ -1370,10 +1370,6 @@ def within_a_task(app: Celery, job_id: str, publish: Callable[[], None]) -> None
         task.pop_request()
 
 
-def roots(client: redis.Redis, queue: str) -> list[str]:
-    return [json.loads(message)["headers"]["root_id"] for message in client.lrange(queue, 0, -1)]
-
-
 def new_job_id() -> str:
     return str(uuid.uuid4())
 
@@ -1430,7 +1426,6 @@ def test_a_job_whose_batches_wait_is_in_the_queue_of_copies(
 def test_a_single_batch_behind_many_of_other_jobs_is_found(
     app: Celery, ledger: Ledger, client: redis.Redis
 ) -> None:
-    """Celery pushes at the left and workers take from the right."""
     first, busy, last = new_job_id(), new_job_id(), new_job_id()
     for job_id, count in ((first, 1), (busy, 75), (last, 1)):
         within_a_task(
@@ -1442,8 +1437,9 @@ def test_a_single_batch_behind_many_of_other_jobs_is_found(
         )
 
     assert [ledger.queued(COPY_QUEUE, job_id) for job_id in (first, busy, last)] == [True] * 3
-    client.rpop(COPY_QUEUE)
-    client.lpop(COPY_QUEUE)
+    assert roots(client, COPY_QUEUE) == [first, *[busy] * 8, last, *[busy] * 67]
+    for message in [waiting(client, COPY_QUEUE)[at] for at in (0, 9)]:
+        client.lrem(lists(COPY_QUEUE)[step(Priority.NORMAL, 0)], 1, message)
     assert [ledger.queued(COPY_QUEUE, job_id) for job_id in (first, busy, last)] == [False, True, False]
 
 
@@ -1494,3 +1490,20 @@ def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: r
 
     assert sum(queued.values()) < 100_000, queued
     assert sum(done.values()) < 100_000, done
+
+
+def test_a_worker_that_was_ended_holds_no_lease_and_its_batch_counts_as_begun_and_not_heard_of(
+    ledger: Ledger,
+) -> None:
+    ledger.begin(TWO, "here-1-a#0@one@host")
+
+    ledger.void("job", "plan:0", "two@host")
+    assert ledger.begin(TWO, "another").holder == "here-1-a#0@one@host", "it is not that worker's"
+
+    ledger.void("job", "plan:0", "one@host")
+    assert ledger.standing("job").expired == ("plan:0",)
+    assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"
+    ledger.void("job", "plan:0", "one@host")
+    assert ledger.standing("job").running == 1
+    ledger.void("job", "plan:7", "one@host")
+    assert ledger.standing("job").running == 1

@@ -25,6 +25,7 @@ TOP_LEVEL = PACKAGES | {
     "Makefile",
     "README.md",
     "benchmarks",
+    "deploy",
     "docker-compose.yml",
     "docs",
     "pyproject.toml",

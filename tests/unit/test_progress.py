@@ -18,6 +18,8 @@ STATUS = JobStatus(
     paused=False,
     cancelling=False,
     dry_run=False,
+    priority="normal",
+    queue="",
     source="file:///a",
     destination="file:///b",
     first_snapshot="5e5e",
@@ -83,8 +85,15 @@ def test_empty_objects_are_counted_where_there_are_no_bytes() -> None:
     ("changed", "said"),
     [
         ({"state": State.QUEUED}, "waiting for an orchestrator to take the job (is one running?)"),
-        ({"objects_settled": 0, "workers": ()}, "waiting for the first objects (is a worker running?)"),
-        ({"workers": ()}, "waiting for more objects (is a worker running?)"),
+        (
+            {"objects_settled": 0, "workers": ()},
+            "waiting for the first objects (is a worker running, and free?)",
+        ),
+        (
+            {"workers": (), "queue": "tape"},
+            "waiting for more objects (is a worker with --queue tape running, and free?)",
+        ),
+        ({"workers": ()}, "waiting for more objects (is a worker running, and free?)"),
         ({}, "copying"),
         ({"workers": (), "paused": True}, "copying, paused"),
         ({"workers": (), "cancelling": True}, "copying, cancelling"),

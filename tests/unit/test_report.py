@@ -174,6 +174,7 @@ def test_what_does_not_show_is_escaped(text: str, shown: str) -> None:
         ({"state": State.FAILED}, "to go on: snapferry resume 1234"),
         ({"state": State.FAILED, "batches_handed": 0}, ""),
         ({"state": State.CANCELLED, "batches_handed": 0}, "to go on: snapferry resume 1234"),
+        ({"state": State.DONE}, ""),
     ],
 )
 def test_the_next_step_depends_on_how_far_the_job_came(changed: dict[str, Any], step: str) -> None:

@@ -34,14 +34,7 @@ from workers.app import make_app
 from workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
 from workers.settings import Settings
-from workers.tasks import (
-    MAX_BEGUN,
-    MAX_RETRIES,
-    MAX_UNREADABLE,
-    STEP_ASIDE_S,
-    ObjectsFailed,
-    run_batch,
-)
+from workers.tasks import MAX_BEGUN, MAX_RETRIES, STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
 
 OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(5))}
 ADDRESSES = sorted(OBJECTS)
@@ -670,7 +663,7 @@ def test_a_heart_survives_a_broker_that_is_away(
     with caplog.at_level(logging.WARNING):
         run(batch, ledger)
 
-    assert "cannot report on batch 0: the broker is away" in caplog.text
+    assert "cannot report on the batch: the broker is away" in caplog.text
     assert counts(ledger.status("job")) == (0, 5, 0)
 
 
@@ -743,25 +736,27 @@ def test_a_message_that_cannot_be_read_copies_nothing_and_is_handed_back_for_a_w
     message = json.loads(json.dumps({**batch.model_dump(), **changes}))
 
     with pytest.raises(Retry):
-        deliver(app, message, retries=MAX_UNREADABLE - 1)
+        deliver(app, message, retries=MAX_RETRIES - 1)
 
     ((again, headers, canvas),) = queued(ledger)
     assert again == message
-    assert (headers["id"], headers["retries"], headers["argsrepr"]) == ("0-1-2", MAX_UNREADABLE, "the words")
+    assert (headers["id"], headers["argsrepr"]) == ("0-1-2", "the words")
+    assert headers["retries"] == MAX_RETRIES - 1, "no pass of the one that can read it is used up"
     assert canvas["chord"] == {"task": "the commit"}
     assert 0 < seconds_until(headers["eta"]) <= STEP_ASIDE_S
     assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert tree(tmp_path / "destination") == {}
 
 
-def test_a_message_that_no_worker_can_read_is_given_up_in_the_end(
+def test_a_message_that_no_worker_can_read_is_given_up_when_nothing_else_of_the_job_moves(
     app: Celery, batch: BatchMessage, ledger: Ledger
 ) -> None:
     """The chord then calls its errback, and the commit finds the batch unaccounted."""
+    ledger._redis.hset("snapferry:job:job", "moved_at", time.time() - UNREADABLE_S - 1)
     message = json.loads(json.dumps({**batch.model_dump(), "version": VERSION + 1}))
 
     with pytest.raises(RuntimeError, match="not a message of this version: 1 faults"):
-        deliver(app, message, retries=MAX_UNREADABLE)
+        deliver(app, message)
 
     assert queued(ledger) == []
     assert ledger.unaccounted("job", PLAN, range(1)) == [0]
@@ -773,9 +768,9 @@ def test_a_message_that_cannot_be_read_is_not_lost_while_it_waits_for_a_worker_t
     """Nobody runs it, so it has a lease without a holder, renewed by each worker that hands it back."""
     message = json.loads(json.dumps({**batch.model_dump(), "version": VERSION + 1}))
 
-    for retries in range(3):
+    for _ in range(3):
         with pytest.raises(Retry):
-            deliver(app, message, retries=retries)
+            deliver(app, message)
 
         standing = ledger.standing("job")
         assert (standing.leased, standing.running, standing.expired) == (1, 0, ())
@@ -789,7 +784,7 @@ def test_a_message_that_cannot_be_read_is_not_lost_while_it_waits_for_a_worker_t
 def test_what_is_no_message_at_all_leaves_nothing_in_the_ledger_of_another_job(
     app: Celery, ledger: Ledger, message: Any
 ) -> None:
-    with pytest.raises(Retry):
+    with pytest.raises(RuntimeError, match="not a message of this version"):
         deliver(app, message)
 
     assert ledger._redis.keys("snapferry:job:*") == []
@@ -832,3 +827,55 @@ def test_progress_is_reported_on_the_way(
     run(batch, ledger)
 
     assert seen == [(count, 8 * count) for count in (0, 2, 4, 5)]
+
+
+def test_a_worker_that_leaves_gives_its_batch_back_for_another_to_begin_at_once(
+    app: Celery, batch: BatchMessage, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is gone before the message is there, nothing half written is left, and no death is counted."""
+    message = json.loads(json.dumps(batch.model_dump()))
+    leaves = iter([False, False, False])
+    monkeypatch.setattr("workers.leaving.due", lambda: next(leaves, True))
+
+    with pytest.raises(Retry):
+        deliver(app, message, retries=1)
+
+    ((again, headers, canvas),) = queued(ledger)
+    assert (again, headers["id"], headers["retries"], headers["eta"]) == (message, "0-1-2", 1, None)
+    assert (headers["group"], canvas["chord"]) == ("the group", {"task": "the commit"})
+    assert ledger._redis.zcard("snapferry:job:job:leases") == 0
+    assert [path for path in tree(tmp_path / "destination") if ".tmp-" in path] == []
+    assert ledger.status("job").batches_done == 0
+
+    monkeypatch.undo()
+    assert ledger.begin(batch, "another").times == 1
+    ledger.release(batch, "another")
+    deliver(app, message)
+    assert counts(ledger.status("job")) == (5, 0, 0)
+
+
+def test_a_worker_that_leaves_begins_nothing(
+    app: Celery, batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.leaving.due", lambda: True)
+
+    with pytest.raises(Retry):
+        deliver(app, json.loads(json.dumps(batch.model_dump())))
+
+    assert len(queued(ledger)) == 1
+    assert ledger._redis.exists("snapferry:job:job:begun") == 0
+
+
+def test_what_failed_is_a_line_for_each_kind_of_error_and_not_for_each_object(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for address in ADDRESSES[:3]:
+        (tmp_path / "source" / object_key(address)).unlink()
+
+    with caplog.at_level(logging.INFO):
+        run(batch, ledger)
+
+    failed = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage().partition(",")[0] for record in failed] == ["3 objects failed"]
+    assert failed[0].fields["error"] == "ObjectMissing"  # type: ignore[attr-defined]
+    assert "batch ended: 2 copied, 0 present, 3 FAILED" in caplog.text

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from workers.app import make_app
 from workers.connection import shown
-from workers.settings import InvalidSettings, Settings, parse_broker_url, store_options
+from workers.settings import InvalidSettings, Settings, parse_broker_url, secrets, store_options
 
 
 def test_without_any_variable_the_defaults_are_valid() -> None:
@@ -21,6 +21,7 @@ def test_without_any_variable_the_defaults_are_valid() -> None:
     assert (settings.batch_objects, settings.batch_bytes) == (1000, 64 * 1024**2)
     assert (settings.window_batches, settings.prices) == (512, None)
     assert (settings.visibility_timeout, settings.job_expires) == (1800, 30 * 86400)
+    assert (settings.metrics_port, settings.metrics_address) == (None, "127.0.0.1")
 
 
 def test_every_field_has_a_variable() -> None:
@@ -32,6 +33,11 @@ def test_every_field_has_a_variable() -> None:
         "SNAPFERRY_VISIBILITY_TIMEOUT": "61",
         "SNAPFERRY_JOB_EXPIRES": "3601",
         "SNAPFERRY_PRICES": "/etc/prices.toml",
+        "SNAPFERRY_METRICS_PORT": "9464",
+        "SNAPFERRY_METRICS_ADDRESS": "0.0.0.0",
+        "SNAPFERRY_LOG_FORMAT": "json",
+        "SNAPFERRY_LOG_LEVEL": "warning",
+        "SNAPFERRY_GRACE": "2.5",
     }
 
     found = Settings.from_environment(environ).model_dump()
@@ -56,6 +62,9 @@ WRONG = [
     ("SNAPFERRY_WINDOW_BATCHES", "100001"),
     ("SNAPFERRY_VISIBILITY_TIMEOUT", "0"),
     ("SNAPFERRY_JOB_EXPIRES", "1"),
+    ("SNAPFERRY_METRICS_PORT", "0"),
+    ("SNAPFERRY_METRICS_PORT", "65536"),
+    ("SNAPFERRY_METRICS_PORT", "http"),
 ]
 
 
@@ -242,3 +251,29 @@ def test_each_side_of_a_copy_has_its_own_s3_options() -> None:
     }
     assert store_options("to", environ) == {"endpoint_url": "http://both", "region": "eu", "profile": None}
     assert store_options("to", {}) == {"endpoint_url": None, "region": None, "profile": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud"), ("GRACE", "-1"), ("GRACE", "soon"), ("GRACE", "inf")],
+)
+def test_what_a_log_or_a_shutdown_cannot_be_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"^SNAPFERRY_{name}: ") as raised:
+        Settings.from_environment({f"SNAPFERRY_{name}": value})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_level_may_be_written_in_capitals() -> None:
+    assert Settings.from_environment({"SNAPFERRY_LOG_LEVEL": "WARNING"}).log_level == "warning"
+
+
+def test_what_must_not_be_seen_is_known() -> None:
+    settings = Settings(broker_url="redis://user:p%2Fss-word@host/0")
+    environ = {
+        "AWS_SECRET_ACCESS_KEY": "one",
+        "FLOWER_BASIC_AUTH": "two",
+        "AWS_REGION": "three",
+        "X_TOKEN": "",
+    }
+
+    assert secrets(settings, environ) == ["p%2Fss-word", "p/ss-word", "one", "two"]

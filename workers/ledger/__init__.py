@@ -28,12 +28,14 @@ go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
     scripts   the steps, in Lua
     batches   what workers write
     jobs      what orchestrators and operators read and write
+    mirrors   what became of jobs that are made again and again
 """
 
 from .batches import FAILURES_KEPT, GRACE_S, LEASE_S
 from .jobs import MAX_DRIVES, Ledger, bit, bits, set_bits
 from .keys import PLAN
-from .state import Begun, FailedObject, JobStatus, Standing, State, UnknownJob
+from .mirrors import MirrorLedger, MirrorRecord
+from .state import Begun, FailedObject, JobStatus, RunningBatch, Standing, State, UnknownJob
 
 __all__ = [
     "FAILURES_KEPT",
@@ -45,6 +47,9 @@ __all__ = [
     "FailedObject",
     "JobStatus",
     "Ledger",
+    "MirrorLedger",
+    "MirrorRecord",
+    "RunningBatch",
     "Standing",
     "State",
     "UnknownJob",

@@ -81,6 +81,10 @@ class BatchLedger:
             [holder, name_of(batch), waits, self._expires_s, int(ended)],
         )
 
+    def void(self, job_id: str, name: str, worker: str) -> None:
+        """Note that *worker* was ended while it ran a batch: its lease is over, and the batch can be begun anew."""
+        self._run(scripts.VOID, keys(job_id, "leases", "holders"), [name, worker])
+
     def wait(self, job_id: str, name: str, seconds: float) -> None:
         """
         Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later.

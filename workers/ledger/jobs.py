@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import redis
 from redis.client import NEVER_DECODE
 
 from ..messages import JobRequest
+from ..queues import Priority, lists
 from . import scripts
 from .batches import LEASE_S, BatchLedger
 from .keys import INDEX, KEPT, OPEN, PLAN, WORKING, done, key, keys
-from .state import JobStatus, Standing, State, UnknownJob
+from .state import JobStatus, RunningBatch, Standing, State, UnknownJob
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
 MAX_DRIVES: Final = 15
 
 _FIELDS: Final = (
-    "state", "paused", "cancel", "dry_run", "source", "destination", "first_snapshot", "error",
+    "state", "paused", "cancel", "dry_run", "priority", "queue", "source", "destination", "first_snapshot", "error",
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
@@ -43,6 +45,8 @@ class Ledger(BatchLedger):
             "first_snapshot": ids[0] if ids else "",
             "snapshots_total": len(ids),
             "dry_run": int(request.dry_run),
+            "priority": request.priority.value,
+            "queue": request.queue,
         }
         job_id = request.job_id
         return bool(
@@ -163,7 +167,7 @@ class Ledger(BatchLedger):
 
     def queued(self, queue: str, job_id: str) -> bool:
         """Say whether a task of the job is in a Celery *queue*; looks at every message."""
-        return bool(self._run(scripts.QUEUED, [queue], [f'"root_id": "{job_id}"']))
+        return bool(self._run(scripts.QUEUED, lists(queue), [f'"root_id": "{job_id}"']))
 
     def heal(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
         """Note that *group* is being healed, for the *turn*-th time, by so many batches."""
@@ -243,10 +247,55 @@ class Ledger(BatchLedger):
     def status(self, job_id: str) -> JobStatus:
         """Return where the job stands, in one consistent reading. Raises `UnknownJob`."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hmget(key(job_id), _FIELDS)
-            pipe.hgetall(key(job_id, "running"))
-            pipe.hvals(key(job_id, "holders"))
-            values, running, holders = pipe.execute()
+            _ask(pipe, job_id)
+            return self._told(job_id, pipe.execute())
+
+    def statuses(self, job_ids: Sequence[str]) -> list[JobStatus]:
+        """Return where many jobs stand, but for those that are unknown or in a state unknown to this version."""
+        found = []
+        for some in _pages(job_ids, 100):
+            with self._redis.pipeline(transaction=True) as pipe:
+                for job_id in some:
+                    _ask(pipe, job_id)
+                answers = pipe.execute()
+            for at, job_id in enumerate(some):
+                with suppress(UnknownJob, ValueError):
+                    found.append(self._told(job_id, answers[3 * at : 3 * at + 3]))
+        return found
+
+    def states(self, job_ids: Sequence[str]) -> list[str]:
+        """Return the state of each job, "" for one that is unknown."""
+        found: list[str] = []
+        for some in _pages(job_ids, 1000):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in some:
+                    pipe.hget(key(job_id), "state")
+                found += [str(state or "") for state in pipe.execute()]
+        return found
+
+    def running(self, job_ids: Sequence[str]) -> list[RunningBatch]:
+        """Return the batches of these jobs that a worker has right now: those whose leases are renewed."""
+        found = []
+        for some in _pages(job_ids, 100):
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.time()
+                for job_id in some:
+                    pipe.zrange(key(job_id, "leases"), 0, -1, withscores=True)
+                    pipe.hgetall(key(job_id, "holders"))
+                    pipe.hgetall(key(job_id, "running"))
+                (seconds, _), *answers = pipe.execute()
+            for at, job_id in enumerate(some):
+                leases, holders, progress = answers[3 * at : 3 * at + 3]
+                for name, ends in leases:
+                    if ends >= seconds and (holder := holders.get(name)):
+                        objects, size_bytes = progress.get(name, "0 0").split()
+                        worker = holder.partition("@")[2]
+                        found.append(RunningBatch(job_id, name, worker, int(objects), int(size_bytes)))
+        return found
+
+    @staticmethod
+    def _told(job_id: str, answers: Sequence[Any]) -> JobStatus:
+        values, running, holders = answers
         record = dict(zip(_FIELDS, values, strict=True))
         if record["state"] is None:
             raise UnknownJob(job_id)
@@ -264,6 +313,8 @@ class Ledger(BatchLedger):
             paused=bool(record["paused"]),
             cancelling=bool(record["cancel"]),
             dry_run=record["dry_run"] == "1",
+            priority=record["priority"] or Priority.NORMAL.value,
+            queue=record["queue"] or "",
             source=record["source"] or "",
             destination=record["destination"] or "",
             first_snapshot=record["first_snapshot"] or "",
@@ -291,6 +342,18 @@ class Ledger(BatchLedger):
             moved_at=moment("moved_at"),
             ended_at=moment("ended_at"),
         )
+
+
+def _ask(pipe: Any, job_id: str) -> None:
+    """Ask for the three things that a status is made of."""
+    pipe.hmget(key(job_id), _FIELDS)
+    pipe.hgetall(key(job_id, "running"))
+    pipe.hvals(key(job_id, "holders"))
+
+
+def _pages(job_ids: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+    for first in range(0, len(job_ids), length):
+        yield job_ids[first : first + length]
 
 
 def bit(bits: bytes, number: int) -> bool:

@@ -12,6 +12,10 @@ PLAN: Final = "plan"
 INDEX: Final = "snapferry:jobs"
 OPEN: Final = "snapferry:open"
 
+# The key of the record of each mirror, and the prefix of what Celery beat keeps of the schedule.
+MIRROR: Final = "snapferry:mirror"
+SCHEDULE: Final = "snapferry:beat:"
+
 # The parts of a job that are kept after its end, and those that its end makes useless.
 KEPT: Final = ("failures", "failed", "classes", "running")
 WORKING: Final = (

@@ -30,6 +30,51 @@ end
 """
 )
 
+# Do what all other steps do, on keys of its own, and take it back; return what was refused, or "". KEYS: five that
+# do not exist: a hash, a string, a sorted set, a list and a set.
+TRY: Final = """
+local refused = ''
+local function try(...)
+  if refused ~= '' then return end
+  local said = redis.pcall(...)
+  if type(said) == 'table' and said.err then refused = ({...})[1] .. ': ' .. said.err end
+end
+local hash, text, sorted, list, set = unpack(KEYS)
+-- A full server refuses the first write alone, and of those that take memory. This one would go by itself.
+try('SET', text, '', 'EX', 60)
+try('DEL', hash, text, sorted, list, set)
+try('TIME')
+try('EXISTS', hash)
+try('HSET', hash, 'a', 1)
+try('HSETNX', hash, 'b', 1)
+try('HINCRBY', hash, 'a', 1)
+try('HGET', hash, 'a')
+try('HMGET', hash, 'a', 'b')
+try('HGETALL', hash)
+try('HVALS', hash)
+try('HEXISTS', hash, 'a')
+try('HDEL', hash, 'b')
+try('EXPIRE', hash, 60)
+try('SET', text, '', 'EX', 60)
+try('SETBIT', text, 7, 1)
+try('GETBIT', text, 7)
+try('GET', text)
+try('ZADD', sorted, 1, 'a')
+try('ZSCORE', sorted, 'a')
+try('ZRANGEBYSCORE', sorted, 0, 1)
+try('ZREVRANGE', sorted, 0, 0)
+try('ZREM', sorted, 'a')
+try('RPUSH', list, 'a')
+try('LPUSH', list, 'a')
+try('LLEN', list)
+try('LRANGE', list, 0, 0)
+try('SADD', set, 'a')
+try('SMEMBERS', set)
+try('SREM', set, 'a')
+redis.pcall('DEL', hash, text, sorted, list, set)
+return refused
+"""
+
 # KEYS: job, index, open. ARGV: id, expires, then field-value pairs.
 CREATE: Final = (
     _NOW
@@ -159,6 +204,19 @@ if ARGV[5] ~= '1' and redis.call('HINCRBY', KEYS[3], ARGV[2], -1) <= 0 then
   redis.call('HDEL', KEYS[3], ARGV[2])
 end
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
+return 1
+"""
+)
+
+# Only a holder at that worker loses its lease. KEYS: leases, holders. ARGV: name, worker.
+VOID: Final = (
+    _NOW
+    + """
+local holder = redis.call('HGET', KEYS[2], ARGV[1]) or ''
+local at = string.find(holder, '@', 1, true)
+if not at or string.sub(holder, at + 1) ~= ARGV[2] then return 0 end
+-- Clearly in the past, also for a look at leases in the same moment.
+redis.call('ZADD', KEYS[1], 'XX', now() - 1, ARGV[1])
 return 1
 """
 )
@@ -360,10 +418,12 @@ return {job, expired, overdue, #leased, running,
 
 # Whether a queue holds a task of a job. KEYS: queue. ARGV: what a message of the job has in it.
 QUEUED: Final = """
-local length = redis.call('LLEN', KEYS[1])
-for first = 0, length - 1, 20 do
-  for _, message in ipairs(redis.call('LRANGE', KEYS[1], first, first + 19)) do
-    if string.find(message, ARGV[1], 1, true) then return 1 end
+for _, list in ipairs(KEYS) do
+  local length = redis.call('LLEN', list)
+  for first = 0, length - 1, 20 do
+    for _, message in ipairs(redis.call('LRANGE', list, first, first + 19)) do
+      if string.find(message, ARGV[1], 1, true) then return 1 end
+    end
   end
 end
 return 0

@@ -44,6 +44,7 @@ class JobStatus:
     *bytes_total*, which are the plan's: distinct objects, advisory sizes.
     *bytes_copied* is what was really read and written. *batches_handed* of *batches_total* were queued so far.
     *snapshots_settled* are published, trusted (by ``--trust-manifest``) or failed.
+    *queue* is the one that its batches wait in, "" for that of all who name none.
     *workers* have a batch of the job right now, *moved_at* is when anything of it last changed.
     """
 
@@ -52,6 +53,8 @@ class JobStatus:
     paused: bool
     cancelling: bool
     dry_run: bool
+    priority: str
+    queue: str
     source: str
     destination: str
     first_snapshot: str
@@ -92,6 +95,17 @@ class FailedObject:
     failure: Failure
     attempts: int
     worker: str
+
+
+@dataclass(frozen=True)
+class RunningBatch:
+    """A batch that *worker* has: *name* is ``series:number``; how far it is, in objects and bytes of its own plan."""
+
+    job_id: str
+    name: str
+    worker: str
+    objects: int
+    size_bytes: int
 
 
 @dataclass(frozen=True)

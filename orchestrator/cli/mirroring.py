@@ -1,0 +1,99 @@
+"""The commands about what is copied again and again: mirrors and scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .exits import fail, note, on_fleet, read_settings, usage
+from .fleet import RESTART_S
+from .options import broker_option, config_option, json_option
+from .table import print_table
+
+if TYPE_CHECKING:
+    from workers.config import Config
+    from workers.settings import Settings
+
+
+@click.command(name="mirrors")
+@config_option
+@json_option
+@broker_option
+def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
+    """List the mirrors of snapferry.toml: what became of their last runs, and when they are due next."""
+    settings = read_settings(broker, config=config)
+    known = _mirrors(settings)
+    with on_fleet(settings, lost="") as jobs:
+        from .. import report_mirrors as report
+        from ..mirrors import mirror_standings
+
+        found = mirror_standings(settings, jobs, known.mirror)
+    if as_json:
+        click.echo(json.dumps([report.mirror_document(one) for one in found], indent=2))
+        return 0
+    print_table(
+        report.MIRRORS_HEAD,
+        map(report.mirror_row, found),
+        right=frozenset(),
+        fold=frozenset({"FROM → TO", "LAST"}),
+    )
+    if found and all(one.next_at is None for one in found):
+        note("nobody keeps the schedule: run `snapferry scheduler`")
+    return 0
+
+
+@click.command()
+@config_option
+@broker_option
+@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
+    """
+    Queue each mirror of snapferry.toml when it is due.
+
+    Celery beat, with its schedule in Redis. Several may run; one of them works, and another takes over if it dies.
+    """
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    from workers.connection import BrokerUnavailable, check_broker
+    from workers.settings import InvalidSettings
+
+    from ..app import make_fleet_app
+    from ..mirrors import schedule_mirrors
+
+    settings = read_settings(broker, config=config)
+    known = _mirrors(settings)
+    try:
+        app = make_fleet_app(settings)
+        schedule_mirrors(app, settings, known)
+        check_broker(settings.broker_url or "")
+    except (InvalidSettings, BrokerUnavailable) as error:
+        usage(str(error))
+    try:
+        app.Beat(loglevel=loglevel, quiet=True).run()
+    except (RedisError, OperationalError) as error:
+        note(f"the scheduler lost its broker ({error}); starting again in {RESTART_S} s")
+        time.sleep(RESTART_S)
+        # A new process has no past.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
+    fail("the scheduler ended")
+
+
+def _mirrors(settings: Settings) -> Config:
+    from workers.config import read_config
+    from workers.settings import InvalidSettings
+
+    if settings.config is None:
+        usage("no snapferry.toml here: give --config FILE, or set SNAPFERRY_CONFIG")
+    try:
+        found: Any = read_config(settings.config)
+    except InvalidSettings as error:
+        usage(str(error))
+    if not found.mirror:
+        usage(f"{settings.config}: there is no [[mirror]] in it")
+    return found  # type: ignore[no-any-return]

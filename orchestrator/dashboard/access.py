@@ -1,0 +1,70 @@
+"""Who may look: allowed host names, the password, and the headers that keep a browser safe."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+from typing import Final
+from urllib.parse import urlsplit
+
+# No inline script or style, nothing from elsewhere, in nobody's frame.
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+
+LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether only this machine can reach *address*, a name or an IP address."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def allowed_hosts(address: str, named: tuple[str, ...]) -> frozenset[str] | None:
+    """
+    Return the host names under which the dashboard may be asked for; None: any.
+
+    On loopback a page of a stranger could make a name of its own point here and
+    read the answers in the visitor's browser: only names that mean this machine
+    are allowed there, and those *named* by the operator.
+    """
+    if is_loopback(address):
+        return LOOPBACK_HOSTS | {address} | {name.lower() for name in named}
+    return frozenset(name.lower() for name in named) or None
+
+
+def host_of(header: str) -> str:
+    """Return the host of a Host header without its port, in lower case; "" for what is none."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def knows_password(header: str, login: tuple[str, str]) -> bool:
+    """Say whether an Authorization header has the user and password; takes as long for a wrong as for a right one."""
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() != "basic":
+        return False
+    try:
+        decoded = base64.b64decode(given.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return hmac.compare_digest(decoded, ":".join(login).encode())

@@ -1,0 +1,66 @@
+"""
+Templates to HTML.
+
+Every value that a template shows goes through `shown` and is then escaped, by
+the engine: what a manifest or a store says can neither be markup, nor turn the
+direction of the text around it, nor fill the page.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from workers.describe import counted, short, size
+
+from ..printable import printable
+from ..report import duration
+
+# A text of more characters is cut in its middle.
+LONGEST: Final = 400
+
+
+def clip(text: str, longest: int = LONGEST) -> str:
+    """Return *text*, without its middle if it has more than *longest* characters."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 4
+    return f"{text[: longest - tail]} … {text[-tail:]} ({len(text):,} characters)"
+
+
+def shown(value: object) -> str:
+    """Return what a page shows of *value*: all of it visible, and not too much."""
+    if isinstance(value, Markup):
+        return value
+    return printable(clip(str(value)))
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page. Raises jinja2's errors for a template that does not fit its values."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("orchestrator.dashboard"),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.filters |= {
+        "size": size,
+        "short": short,
+        "duration": duration,
+        "count": lambda number: f"{number:,}",
+        "iso": lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"),
+    }
+    found.globals |= {"counted": counted}
+    return found

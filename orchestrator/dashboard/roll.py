@@ -1,0 +1,134 @@
+"""
+Which workers are alive, by the heartbeats that Celery's workers send anyway.
+
+Nothing is asked of them. An orchestrator is a worker to Celery, and is listed too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from celery import Celery
+
+log = logging.getLogger(__name__)
+
+# A worker that was not heard of for so many of its heartbeats, and no less than so many seconds, is silent.
+MISSED: Final = 4
+SILENT_S: Final = 10.0
+
+# A worker that left or fell silent is listed for so long.
+REMEMBERED_S: Final = 3600.0
+
+WORKERS_KEPT: Final = 1000
+
+# After an outage of the broker.
+AGAIN_S: Final = 3.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """
+    A worker by its last heartbeat.
+
+    *silent_s*: seconds since; *state*: online, silent or left. *active* tasks run, *processed* were run.
+    *load*: the load average of its machine in the last minute.
+    """
+
+    name: str
+    state: str
+    silent_s: float
+    active: int
+    processed: int
+    load: float
+    software: str
+
+
+@dataclass
+class _Entry:
+    event: dict[str, Any]
+    at: float
+    left: bool
+
+
+class Roll:
+    """
+    The roll call of a fleet. Listens from a thread of its own while it is entered, through outages of the broker.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._found: dict[str, _Entry] = {}
+        self._receiver: Any = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="roll", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ended.set()
+        if self._receiver is not None:
+            self._receiver.should_stop = True
+        # Not longer than a broker that does not answer.
+        self._thread.join(5)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Take one event of a worker."""
+        name, kind = event.get("hostname"), event.get("type")
+        if not isinstance(name, str) or not isinstance(kind, str) or not kind.startswith("worker-"):
+            return
+        now = time.monotonic()
+        with self._lock:
+            self._found[name] = _Entry(event, now, left=kind == "worker-offline")
+            if len(self._found) > WORKERS_KEPT:
+                del self._found[min(self._found, key=lambda name: self._found[name].at)]
+
+    def workers(self) -> list[Heard]:
+        """Return the workers that were heard of in the last hour, by name."""
+        now = time.monotonic()
+        with self._lock:
+            for name in [name for name, entry in self._found.items() if now - entry.at > REMEMBERED_S]:
+                del self._found[name]
+            entries = sorted(self._found.items())
+        return [_heard(name, entry, now - entry.at) for name, entry in entries]
+
+    def _listen(self) -> None:
+        while not self._ended.is_set():
+            try:
+                with self._app.connection_for_read() as connection:
+                    self._receiver = self._app.events.Receiver(
+                        connection, handlers={"*": self.hear}, routing_key="worker.#"
+                    )
+                    self._receiver.should_stop = self._ended.is_set()
+                    self._receiver.capture(wakeup=False)
+            except Exception as error:  # noqa: BLE001 - whatever the transport raises: it is tried again
+                log.debug("no heartbeats: %s", error)
+            self._ended.wait(AGAIN_S)
+
+
+def _heard(name: str, entry: _Entry, silent_s: float) -> Heard:
+    event = entry.event
+    patience = max(SILENT_S, MISSED * _number(event.get("freq")))
+    state = "left" if entry.left else "silent" if silent_s > patience else "online"
+    load = event.get("loadavg")
+    return Heard(
+        name=name,
+        state=state,
+        silent_s=silent_s,
+        active=int(_number(event.get("active"))) if state == "online" else 0,
+        processed=int(_number(event.get("processed"))),
+        load=_number(load[0]) if isinstance(load, list | tuple) and load else 0.0,
+        software=f"{event.get('sw_ident', '')} {event.get('sw_ver', '')}".strip(),
+    )
+
+
+def _number(found: object) -> float:
+    return float(found) if isinstance(found, int | float) else 0.0

@@ -1,0 +1,113 @@
+"""The dashboard's server: its sockets, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from socket import socket
+from typing import Final
+from urllib.parse import urlsplit
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from workers.settings import Settings
+
+from ..app import make_fleet_app
+from ..jobs import Jobs
+from . import access
+from .handlers import THREADS, make_application
+from .lookup import Lookup
+from .pace import Pace
+from .roll import Roll
+from .views import Fleet
+
+# A page does not wait longer for Redis than twice this.
+ANSWER_S: Final = 3.0
+
+# There is nothing to upload.
+MOST_BODY_BYTES: Final = 64 * 1024
+MOST_HEADER_BYTES: Final = 16 * 1024
+
+
+class InvalidOptions(Exception):
+    """The dashboard cannot be served like this; the message says why, in one line."""
+
+
+def check_options(address: str, login: tuple[str, str] | None, flower: str | None) -> None:
+    """Raise `InvalidOptions` for what would let strangers look, and for an address of Flower that is none."""
+    if login is None and not access.is_loopback(address):
+        raise InvalidOptions(
+            f"others than this machine can reach {address or 'an empty address'}: set"
+            " SNAPFERRY_DASHBOARD_BASIC_AUTH to user:password, or bind to 127.0.0.1"
+        )
+    if flower is None:
+        return
+    try:
+        parts = urlsplit(flower)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidOptions(
+            "--flower must be the address of Flower, as in http://127.0.0.1:5555, without user or query"
+        )
+
+
+def bind(address: str, port: int) -> list[socket]:
+    """Return listening sockets. Raises `InvalidOptions` where that cannot be."""
+    try:
+        return bind_sockets(port, address)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidOptions(f"cannot listen at {address}, port {port}: {reason}") from error
+
+
+def serve(
+    settings: Settings,
+    sockets: list[socket],
+    *,
+    address: str,
+    login: tuple[str, str] | None,
+    hosts: tuple[str, ...] = (),
+    flower: str | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """
+    Serve the dashboard of the fleet of *settings* at *sockets*, which were bound to *address*, until SIGTERM or Ctrl-C.
+
+    *ready* is called when it answers. A broker that is away is said so by the pages.
+    """
+    jobs = Jobs(settings, check=False, answer_s=ANSWER_S)
+    with (
+        Pace(jobs.open) as pace,
+        Roll(make_fleet_app(settings)) as roll,
+        Lookup(settings) as lookup,
+        ThreadPoolExecutor(THREADS, thread_name_prefix="page") as pool,
+    ):
+        fleet = Fleet(jobs, pace, roll, lookup, (flower or "").rstrip("/"))
+        application = make_application(
+            fleet, hosts=access.allowed_hosts(address, hosts), login=login, pool=pool
+        )
+        server = HTTPServer(
+            application,
+            max_body_size=MOST_BODY_BYTES,
+            max_header_size=MOST_HEADER_BYTES,
+            idle_connection_timeout=60,
+            body_timeout=10,
+        )
+        asyncio.run(_run(server, sockets, ready))
+
+
+async def _run(server: HTTPServer, sockets: list[socket], ready: Callable[[], None]) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    server.add_sockets(sockets)
+    ready()
+    await ended.wait()
+    server.stop()
+    await server.close_all_connections()

@@ -1,0 +1,156 @@
+"""What workers and orchestrators say of themselves, in bounded time, and what their answers mean together."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import redis
+from celery import Celery
+
+from stores.findings import Finding, Level, clock_finding
+from stores.words import counted
+from workers.checkup import FACTS, fleet_wide, versions
+from workers.queues import COPY_QUEUE, PLAN_QUEUE
+from workers.settings import Settings
+
+from .line import Line, by_value, some
+
+# A worker answers within milliseconds, unless it runs tasks in its own process (pool "solo").
+ANSWER_S: Final = 2.0
+
+
+class Answer(NamedTuple):
+    """What a *node* said of itself, and when it was asked and had answered, in seconds since the epoch."""
+
+    node: str
+    facts: Mapping[str, Any]
+    asked: float
+    answered: float
+
+
+def known_nodes(client: redis.Redis) -> set[str]:
+    """Return the nodes that have a mailbox in the broker: those that run, and those that ended without a word."""
+    ending = ".celery.pidbox"
+    queues = (
+        str(binding).rpartition("\x16")[2] for binding in client.smembers("_kombu.binding.celery.pidbox")
+    )
+    return {queue.removesuffix(ending) for queue in queues if queue.endswith(ending)}
+
+
+def fleet_facts(app: Celery, expected: int) -> list[Answer]:
+    """Ask all nodes what they are; return their answers. Ends when *expected* came, or none came for `ANSWER_S`."""
+    answers: list[Answer] = []
+    asked = time.time()
+
+    def take(reply: Mapping[str, Mapping[str, Any]]) -> None:
+        for node, facts in reply.items():
+            answers.append(Answer(node, {} if "error" in facts else facts, asked, time.time()))
+
+    app.control.broadcast(FACTS, reply=True, timeout=ANSWER_S, limit=expected or None, callback=take)
+    return sorted(answers)
+
+
+def judge_fleet(answers: Sequence[Answer], known: Iterable[str], settings: Settings) -> list[Line]:
+    """Return what the nodes' *answers* mean together; *known* have a mailbox, *settings* are this command's."""
+    lines = [Line("fleet", finding) for finding in _roles(answers)]
+    lines += [Line("fleet", finding) for finding in _who(answers, known)]
+    told = [answer for answer in answers if answer.facts]
+    if told:
+        lines += [Line("fleet", finding) for finding in _versions(told)]
+        lines += [Line("fleet", finding) for finding in _settings(told, settings)]
+        for answer in told:
+            at = float(answer.facts["time"])
+            clock = clock_finding(answer.node, (at, at), (answer.asked, answer.answered))
+            lines.append(Line("fleet", clock))
+    return lines
+
+
+def _roles(answers: Sequence[Answer]) -> Iterator[Finding]:
+    for queue, role, does in (
+        (COPY_QUEUE, "worker", "copies"),
+        (PLAN_QUEUE, "orchestrator", "plans or publishes"),
+    ):
+        serving = [answer.node for answer in answers if queue in answer.facts.get("queues", ())]
+        check = f"fleet.{role}s"
+        if serving:
+            said = f"{counted(len(serving), role)} on {queue}: {some(serving)}"
+            yield Finding(Level.OK, check, said)
+        else:
+            said = f"no {role} serves {queue}: nobody {does}, jobs wait"
+            yield Finding(Level.ERROR, check, said, f"start one: snapferry {role}")
+
+
+def _who(answers: Sequence[Answer], known: Iterable[str]) -> Iterator[Finding]:
+    twice = [node for node, times in Counter(answer.node for answer in answers).items() if times > 1]
+    if twice:
+        said = f"several processes have one name: {some(twice)}"
+        yield Finding(Level.WARNING, "fleet.names", said, "give each its own: --hostname NAME@%h")
+    foreign = [answer.node for answer in answers if not answer.facts]
+    if foreign:
+        said = f"cannot say what they are: {some(foreign)}"
+        yield Finding(Level.WARNING, "fleet.versions", said, "they run an older snapferry: upgrade them")
+    known_queues = (COPY_QUEUE, PLAN_QUEUE)
+    idle = [
+        a.node
+        for a in answers
+        if a.facts and not any(queue.startswith(known_queues) for queue in a.facts["queues"])
+    ]
+    if idle:
+        said = f"serve neither queue: {some(idle)}"
+        yield Finding(
+            Level.NOTE, "fleet.queues", said, f"-Q {COPY_QUEUE} and -Q {PLAN_QUEUE} are what there is"
+        )
+    silent = sorted(set(known) - {answer.node for answer in answers})
+    if silent:
+        said = f"have a mailbox and do not answer: {some(silent)}"
+        advice = "those that were killed never will; one that runs hangs, or is busy in its only process"
+        yield Finding(Level.NOTE, "fleet.silent", said, advice)
+
+
+def _versions(answers: Sequence[Answer]) -> Iterator[Finding]:
+    own = versions()
+    by_messages = by_value({answer.node: str(answer.facts["versions"]["messages"]) for answer in answers})
+    if own["messages"] not in by_messages:
+        said = f"this command writes messages of version {own['messages']}, which no node reads: {_each(by_messages)}"
+        yield Finding(Level.ERROR, "fleet.versions", said, "use the snapferry that the fleet runs")
+        return
+    differ = False
+    for part, what in (("messages", "messages"), ("snapferry", "snapferry"), ("celery", "Celery")):
+        seen = {answer.node: str(answer.facts["versions"].get(part, "?")) for answer in answers}
+        apart = by_value(seen | {"this command": own[part]})
+        if len(apart) > 1:
+            differ = True
+            said = f"the versions of {what} differ: {_each(apart)}"
+            yield Finding(Level.WARNING, "fleet.versions", said, "bring all machines to one version, soon")
+    if not differ:
+        said = f"all have snapferry {own['snapferry']}, Celery {own['celery']}, messages of version {own['messages']}"
+        yield Finding(Level.OK, "fleet.versions", said)
+
+
+def _settings(answers: Sequence[Answer], settings: Settings) -> Iterator[Finding]:
+    differ = False
+    for name, own in fleet_wide(settings).items():
+        seen = {answer.node: str(answer.facts["settings"].get(name, "?")) for answer in answers}
+        variable = f"SNAPFERRY_{name.upper()}"
+        if len(set(seen.values())) > 1:
+            differ = True
+            # Each applies its own visibility timeout to everybody's tasks.
+            level = Level.ERROR if name == "visibility_timeout" else Level.WARNING
+            said = f"{variable} differs: {_each(by_value(seen))}"
+            yield Finding(
+                level, "fleet.settings", said, "set one value on all machines, and start them again"
+            )
+        elif str(own) not in seen.values():
+            differ = True
+            said = f"{variable} is {own} here and {next(iter(seen.values()))} on the fleet"
+            yield Finding(Level.WARNING, "fleet.settings", said, "set the same value here")
+    if not differ:
+        values = ", ".join(f"{name} {value}" for name, value in fleet_wide(settings).items())
+        yield Finding(Level.OK, "fleet.settings", f"what must be equal on all machines is: {values}")
+
+
+def _each(by_value: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{value} ({some(nodes)})" for value, nodes in by_value.items())

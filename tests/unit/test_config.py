@@ -1,0 +1,102 @@
+"""What snapferry.toml may say, and how it is told when it says something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workers.config import Config, read_config
+from workers.queues import Priority
+from workers.settings import InvalidSettings, Settings
+
+WHOLE = """
+[stores]
+live = "s3://live/store?region=eu-central-1"
+backup = "file:///srv/backup"
+
+[[mirror]]
+name = "nightly"
+from = "live"
+to = "backup"
+every = "6h"
+delete = true
+max-delete = 100
+priority = "low"
+queue = "tape"
+jobs = 8
+
+[[mirror]]
+name = "weekly"
+from = "backup"
+to = "s3://far/store"
+every = "30 3 * * 0"
+"""
+
+
+def read(folder: Path, text: str) -> Config:
+    path = folder / "snapferry.toml"
+    path.write_text(text)
+    return read_config(str(path))
+
+
+def test_everything_that_it_may_say_is_read(tmp_path: Path) -> None:
+    config = read(tmp_path, WHOLE)
+    nightly, weekly = config.mirror
+
+    assert (nightly.from_, nightly.to, nightly.interval_s) == ("live", "backup", 6 * 3600)
+    assert (nightly.delete, nightly.max_delete, nightly.priority) == (True, 100, Priority.LOW)
+    assert (nightly.queue, nightly.jobs) == ("tape", 8)
+    assert (weekly.interval_s, weekly.delete, weekly.queue) == (None, False, "")
+    assert config.url("live") == "s3://live/store?region=eu-central-1"
+    assert config.url(weekly.to) == "s3://far/store"
+
+
+MIRROR = '[[mirror]]\nname = "m"\nfrom = "/a"\nto = "/b"\nevery = "1h"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[stores", "is no TOML"),
+        ("x = 1", "x: Extra inputs are not permitted"),
+        ('[stores]\na = "s3://KEY:SECRETKEY@b/c"', "stores.a: "),
+        ('[stores]\n"a/b" = "/x"', "stores.a/b"),
+        (MIRROR.replace('"/a"', '"live"'), "mirror 'm': there is no store that is called 'live'"),
+        (MIRROR.replace('"/a"', '"x://a"'), "is no store URL"),
+        (MIRROR.replace('"1h"', '"often"'), "mirror.1.every: 'often' is neither an interval"),
+        (MIRROR.replace('"1h"', '"1s"'), "mirror.1.every: the shortest interval is 10s"),
+        (MIRROR.replace('"1h"', '"61 * * * *"'), "mirror.1.every: '61 * * * *' is no cron expression"),
+        (MIRROR.replace('"m"', '"M m"'), "mirror.1.name: "),
+        (MIRROR + "max-delete = 1", "max-delete goes with delete = true"),
+        (MIRROR + 'priority = "urgent"', "mirror.1.priority: "),
+        (MIRROR + MIRROR, "there is more than one mirror that is called 'm'"),
+        (MIRROR.replace("every", "evry"), "mirror.1."),
+    ],
+)
+def test_a_fault_is_named_by_file_and_place_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        read(tmp_path, text)
+
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/snapferry.toml: ")
+    assert said in message
+    assert "\n" not in message
+    assert "SECRETKEY" not in message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"none\.toml: No such file"):
+        read_config(str(tmp_path / "none.toml"))
+
+
+def test_the_file_of_the_working_directory_is_taken_where_no_other_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.from_environment({}).config is None
+    Path("snapferry.toml").write_text("")
+
+    assert Settings.from_environment({}).config == "snapferry.toml"
+    assert Settings.from_environment({"SNAPFERRY_CONFIG": "/x"}).config == "/x"
+    assert Settings.from_environment({"SNAPFERRY_CONFIG": "/x"}, config="/y").config == "/y"

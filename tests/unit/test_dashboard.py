@@ -1,0 +1,558 @@
+"""The dashboard's pages and parts: hostile text, who may look, speeds, heartbeats. No server, no store."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from html.parser import HTMLParser
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import pytest
+
+from orchestrator.app import make_fleet_app
+from orchestrator.dashboard import handlers, lookup, roll, server, views
+from orchestrator.dashboard.access import allowed_hosts, host_of, is_loopback, knows_password
+from orchestrator.dashboard.chart import HEIGHT, WIDTH, chart
+from orchestrator.dashboard.pace import JOBS_KEPT, SAMPLES_KEPT, Pace, Speed
+from orchestrator.dashboard.pages import LONGEST, clip, render, shown
+from orchestrator.failures import DeadLetter
+from orchestrator.jobs import Jobs
+from stores.hashing import digest
+from workers.ledger import FailedObject, JobStatus, Ledger, State
+from workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from workers.settings import InvalidSettings, Settings, dashboard_login
+from workers.transfer import BatchOutcome, Failure
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>'",
+    "{{ 7654 * 1234 }}{% raw %}",
+    "javascript:alert(1)",
+    "left\u202eright\u2066\u200f",
+    "bell\x07 escape\x1b[31m null\x00 line\nfeed\r\t",
+    "lone \udcff surrogate \ud800",
+    "\ufeff\u00ad\u2028\u2029\U000e0041",
+    "é" * 1_000_000,
+    "&amp; &#x3c;",
+]
+
+# What no page may hold as it is: controls but for the line feed of the templates, marks that turn text around.
+UNFIT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+class Seen(HTMLParser):
+    """The tags, attributes and text of a page, as a browser reads them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def static(name: str) -> str:
+    return f"/static/{name}"
+
+
+def page(template: str, **values: Any) -> str:
+    return render(template, static=static, at=time.time(), **values)
+
+
+class NoHeartbeats(roll.Roll):
+    """A roll call that nobody answers, as no thread listens."""
+
+
+class NotFoundYet(lookup.Lookup):
+    """A look-up that has found what it is given, without a process."""
+
+    found = lookup.Found([])
+
+    def find(self, job_id: str, *, failed: int, first: int, count: int) -> lookup.Found:
+        return self.found
+
+
+@pytest.fixture
+def fleet(redis_url: str) -> views.Fleet:
+    settings = Settings(broker_url=redis_url)
+    jobs = Jobs(settings)
+    return views.Fleet(
+        jobs, Pace(jobs.open), NoHeartbeats(make_fleet_app(settings)), NotFoundYet(settings), "http://flower"
+    )
+
+
+@pytest.fixture
+def ledger(fleet: views.Fleet) -> Ledger:
+    return fleet.jobs._ledger
+
+
+def request(job_id: str, snapshots: int = 1, source: str = "/a") -> JobRequest:
+    return JobRequest(
+        job_id=job_id,
+        snapshots=pack(digest(b"%d" % number) for number in range(snapshots)),
+        source=StoreRef(url=source),
+        destination=StoreRef(url="/b"),
+        batch_objects=10,
+        batch_bytes=100,
+    )
+
+
+def copying(ledger: Ledger, job_id: str = "job", *, objects: int = 10, source: str = "/a") -> BatchMessage:
+    """Make a job of one batch of *objects* objects of 10 bytes each; return the batch."""
+    ledger.create(request(job_id, source=source))
+    ledger.advance(job_id, State.PLANNING)
+    ledger.advance(
+        job_id,
+        State.COPYING,
+        objects_total=objects,
+        bytes_total=10 * objects,
+        batches_total=1,
+        batches_handed=1,
+    )
+    return BatchMessage(
+        job_id=job_id,
+        series="plan",
+        number=0,
+        source=StoreRef(url=source),
+        destination=StoreRef(url="/b"),
+        addresses=pack(digest(b"object %d" % number) for number in range(objects)),
+        sizes=(10,) * objects,
+        positions=(0,),
+    )
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
+def test_text_from_elsewhere_is_made_visible_cut_and_escaped_on_every_page(
+    fleet: views.Fleet, ledger: Ledger, text: str
+) -> None:
+    batch = copying(ledger, source="/a" + text.encode("utf-8", "replace").decode())
+    ledger.begin(batch, "somebody@" + text.encode("utf-8", "replace").decode())
+    known = FailedObject(Failure(batch.addresses, text, text, text, transient=False), 1, text)
+    letter = DeadLetter(digest(b"x"), 10, known, [(digest(b"s"), text)] * 30, 30)
+    fleet.lookup.found = lookup.Found([lookup.document(letter)] * 25, 25)  # type: ignore[attr-defined]
+    failures = [Failure(address, text[:99], "/a", text[:99], transient=False) for address in batch.objects()]
+    readable = [
+        Failure(one.address, one.error.encode("utf-8", "replace").decode(), "/a", "", transient=False)
+        for one in failures
+    ]
+    ledger.account(batch, BatchOutcome(failures=readable))
+    fleet.roll.hear({"type": "worker-heartbeat", "hostname": text, "sw_ident": text, "sw_ver": text})
+
+    pages = [
+        page("jobs.html", **views.jobs_page(fleet)),
+        page("job.html", **views.job_page(fleet, "job")),
+        page("workers.html", **views.workers_page(fleet)),
+        page("problem.html", words=text, more=text, refresh_s=0),
+    ]
+
+    plain = [
+        page("jobs.html", **views.jobs_page(fleet) | {"lines": []}),
+        page("problem.html", words="", more="x", refresh_s=0),
+    ]
+    allowed = {tag for one in plain for tag in Seen(one).tags} | {
+        "table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "rect", "section", "h2", "ul", "li", "strong",
+        "br", "p", "code", "small", "dl", "dt", "dd", "span", "time",
+    }  # fmt: skip
+    for one in pages:
+        one.encode()
+        assert not UNFIT.search(one)
+        assert len(one) < 1_000_000
+        seen = Seen(one)
+        assert set(seen.tags) <= allowed
+        assert seen.tags.count("script") == 1
+        assert seen.tags.count("img") == 1
+        assert not [name for name, _ in seen.attributes if name.startswith("on") or name == "style"]
+        assert not [
+            value for name, value in seen.attributes if name == "href" and "javascript:" in (value or "")
+        ]
+        assert "9445036" not in seen.text
+
+
+def test_the_text_stays_readable() -> None:
+    assert shown("plain/päth with spaces") == "plain/päth with spaces"
+    assert shown("a\u202eb\n\x1b") == "a\\u202eb\\n\\x1b"
+    assert shown("\ud800") == "\\ud800"
+    assert shown(7) == "7"
+
+
+def test_long_text_loses_its_middle_and_says_how_long_it_was() -> None:
+    text = "begin" + "-" * 10_000 + "end"
+
+    cut = clip(text)
+
+    assert cut.startswith("begin")
+    assert "end (10,008 characters)" in cut
+    assert len(cut) < LONGEST + 40
+    assert clip("x" * LONGEST) == "x" * LONGEST
+
+
+def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        page("problem.html", words="x", refresh_s=0)
+
+
+def test_every_template_and_file_that_is_named_is_in_the_package() -> None:
+    package = files("orchestrator.dashboard")
+    templates = {entry.name for entry in (package / "templates").iterdir()}
+    static_files = {entry.name for entry in (package / "static").iterdir()}
+    named = {one.template for one in (handlers.JobsPage, handlers.JobPage, handlers.WorkersPage)}
+    sources = [(package / "templates" / name).read_text() for name in templates]
+    named |= {name for source in sources for name in re.findall(r'{% (?:extends|import) "([^"]+)"', source)}
+
+    assert named | {"problem.html"} == templates
+    assert {name for source in sources for name in re.findall(r"static\('([^']+)'\)", source)} == static_files
+
+
+def test_no_template_marks_anything_as_safe_or_reaches_elsewhere() -> None:
+    package = files("orchestrator.dashboard")
+    for entry in [*(package / "templates").iterdir(), *(package / "static").iterdir()]:
+        text = entry.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"\|\s*safe|autoescape|Markup|https?://|@import|innerHTML|\bstyle=", text), (
+            entry.name
+        )
+
+
+@pytest.mark.parametrize(
+    ("settled", "size_bytes", "percent"),
+    [(0, 0, 0), (5, 50, 50), (999, 9_999, 99), (1000, 9_999, 99), (999, 10_000, 99), (1000, 10_000, 100)],
+)
+def test_progress_says_hundred_only_if_nothing_is_left(
+    fleet: views.Fleet, ledger: Ledger, settled: int, size_bytes: int, percent: int
+) -> None:
+    copying(ledger)
+    total = 1000 if settled > 10 else 10
+    ledger.note(
+        "job", objects_total=total, bytes_total=10 * total, objects_settled=settled, bytes_settled=size_bytes
+    )
+
+    found = views.progress(fleet.jobs.status("job"))
+
+    assert found is not None
+    assert found.percent == percent
+    assert sum(share for _, share in found.parts) == pytest.approx(100 * settled / total)
+
+
+def test_jobs_are_turned_in_pages_and_chosen_by_state(fleet: views.Fleet, ledger: Ledger) -> None:
+    for number in range(120):
+        ledger.create(request(f"job-{number:03}"))
+    for number in range(0, 120, 4):
+        ledger.cancel(f"job-{number:03}")
+
+    first, third = views.jobs_page(fleet), views.jobs_page(fleet, page=3)
+    chosen = views.jobs_page(fleet, state="cancelled")
+
+    assert [line.status.job_id for line in first["lines"]][:2] == ["job-119", "job-118"]
+    assert (first["pages"].newer, first["pages"].older) == ("", "/?page=2")
+    assert [line.status.job_id for line in third["lines"]][-1] == "job-000"
+    assert (third["pages"].newer, third["pages"].older) == ("/?page=2", "")
+    assert (third["pages"].first, third["pages"].last, third["pages"].total) == (101, 120, 120)
+    assert {line.words for line in chosen["lines"]} == {"cancelled"}
+    assert chosen["pages"].total == 30
+    assert [link.words for link in first["choices"]] == ["all 120", "open 90", "queued 90", "cancelled 30"]
+    assert [link.words for link in chosen["choices"] if link.current] == ["cancelled 30"]
+    assert views.jobs_page(fleet, state="open")["pages"].total == 90
+    assert views.jobs_page(fleet, state="<nonsense>")["pages"].total == 120
+    assert views.jobs_page(fleet, page=10**6)["pages"].total == 120
+    assert page("jobs.html", **third).count("<tr") == 21
+
+
+def test_a_job_that_another_version_submitted_is_shown_as_far_as_it_is_understood(
+    fleet: views.Fleet, ledger: Ledger
+) -> None:
+    copying(ledger)
+    ledger._redis.hset("snapferry:job:job", "request", '{"version": 99}')
+
+    found = page("job.html", **views.job_page(fleet, "job"))
+
+    assert "another version" in found
+    assert "0 %" in found
+
+
+def test_without_places_what_the_ledger_knows_of_failures_is_shown(
+    fleet: views.Fleet, ledger: Ledger
+) -> None:
+    batch = copying(ledger, objects=60)
+    failures = [
+        Failure(address, "ObjectMissing", "/a", "gone", transient=False) for address in batch.objects()
+    ]
+    ledger.account(batch, BatchOutcome(failures=failures), worker="worker@host")
+    fleet.lookup.found = lookup.Found([], problem="file:///a: no such store")  # type: ignore[attr-defined]
+
+    first, last = (views.job_page(fleet, "job", failures=number)["failures"] for number in (1, 3))
+    beyond = views.job_page(fleet, "job", failures=99)["failures"]
+
+    assert (first["total"], first["classes"]) == (60, [("ObjectMissing", 60)])
+    assert [row["address"] for row in first["rows"]] == list(batch.objects())[:25]
+    assert [row["address"] for row in last["rows"]] == list(batch.objects())[50:]
+    assert beyond["rows"] == last["rows"]
+    assert first["notes"] == ["Which paths wait for them cannot be told here: file:///a: no such store"]
+    assert last["pages"].newer == "/jobs/job?failures=2#failures"
+    found = page("job.html", **views.job_page(fleet, "job"))
+    assert "no such store" in found
+    assert "tried 1 time" in found
+
+
+def test_the_workers_at_a_job_are_listed_with_their_batches(fleet: views.Fleet, ledger: Ledger) -> None:
+    batch = copying(ledger)
+    ledger.begin(batch, "me#1@worker@host")
+    ledger.progress(batch, "me#1@worker@host", objects=3, size_bytes=30)
+
+    (running,) = fleet.jobs.running("job")
+    values = views.job_page(fleet, "job")
+    (line,) = views.workers_page(fleet)["lines"]
+
+    assert (running.name, running.worker, running.objects, running.size_bytes) == (
+        "plan:0",
+        "worker@host",
+        3,
+        30,
+    )
+    assert [(worker.name, worker.batches) for worker in values["workers"]] == [("worker@host", 1)]
+    assert (values["running"], values["waiting"]) == (1, 0)
+    assert (line.name, line.heard, line.of) == ("worker@host", None, (("job", "/jobs/job"),))
+    assert "not heard of yet" in page("workers.html", **views.workers_page(fleet))
+    ledger.release(batch, "me#1@worker@host")
+    assert list(fleet.jobs.running()) == []
+
+
+def test_links_lead_to_flowers_pages(fleet: views.Fleet, ledger: Ledger) -> None:
+    copying(ledger)
+    fleet.roll.hear({"type": "worker-heartbeat", "hostname": "worker@ho/st?"})
+
+    assert 'href="http://flower/task/job"' in page("job.html", **views.job_page(fleet, "job"))
+    assert 'href="http://flower/worker/worker@ho%2Fst%3F"' in page(
+        "workers.html", **views.workers_page(fleet)
+    )
+
+
+def status(job_id: str, settled: int) -> JobStatus:
+    names = dict.fromkeys(JobStatus.__dataclass_fields__, 0)
+    given: dict[str, Any] = {"job_id": job_id, "state": State.COPYING, "objects_settled": settled}
+    return JobStatus(**{**names, **given, "bytes_settled": 100 * settled, "workers": ()})
+
+
+def test_the_speed_of_now_is_that_of_the_last_seconds() -> None:
+    pace = Pace(list)
+    for second in range(0, 100, 2):
+        # Ten objects a second, and twice as many in the end.
+        settled = 10 * second + max(0, 10 * (second - 70))
+        pace.note([status("one", settled), status("two", settled)], 1000.0 + second)
+
+    now, all_of_them = pace.now("one"), pace.of_all()
+
+    assert now is not None
+    assert all_of_them is not None
+    assert (now.objects, now.size_bytes) == pytest.approx((20, 2000))
+    assert all_of_them.objects == pytest.approx(40)
+    assert pace.past("one")[0].objects == pytest.approx(10)
+    assert pace.now("nobody") is None
+
+
+def test_a_job_that_ended_has_a_past_but_no_speed_of_now() -> None:
+    pace = Pace(list)
+    pace.note([status("one", 0)], 1.0)
+    pace.note([status("one", 10)], 2.0)
+    pace.note([], 3.0)
+
+    assert pace.now("one") is None
+    assert pace.of_all() is None
+    assert len(pace.past("one")) == 1
+
+
+def test_what_is_remembered_of_speeds_is_bounded_and_covers_all_of_a_job() -> None:
+    pace = Pace(list)
+    for second in range(5_000):
+        pace.note([status("long", second)], float(second))
+    past = pace.past("long")
+
+    assert len(past) <= SAMPLES_KEPT
+    assert (past[0].begin, past[-1].end) == (0.0, 4999.0)
+    assert all(speed.objects == pytest.approx(1) for speed in past)
+
+    for number in range(2 * JOBS_KEPT):
+        pace.note([status(f"job {number}", 0)], 5000.0 + number)
+    assert len(pace._jobs) == JOBS_KEPT
+
+
+def test_a_counter_that_goes_back_is_no_negative_speed() -> None:
+    pace = Pace(list)
+    pace.note([status("one", 10)], 1.0)
+    pace.note([status("one", 5)], 2.0)
+
+    assert pace.past("one")[0].objects == 0
+
+
+def test_a_chart_spans_its_box_and_keeps_within_it() -> None:
+    found = chart([Speed(float(n), n + 1.0, 1.0, 100.0 * (n % 5)) for n in range(300)])
+
+    assert found is not None
+    points = [tuple(map(float, point.split())) for point in found.line[1:].split("L")]
+    assert points[0][0] == 0
+    assert points[-1][0] == WIDTH
+    assert all(0 <= y <= HEIGHT for _, y in points)
+    assert min(y for _, y in points) == 0
+    assert not found.objects
+    assert 0 < found.peak <= 400
+
+
+def test_there_is_no_chart_of_nothing() -> None:
+    assert chart([]) is None
+    assert chart([Speed(float(n), n + 1.0, 0.0, 0.0) for n in range(10)]) is None
+    objects_only = chart([Speed(float(n), n + 1.0, 5.0, 0.0) for n in range(10)])
+    assert objects_only is not None
+    assert objects_only.objects
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> tuple[roll.Roll, list[float]]:
+    now = [1000.0]
+    monkeypatch.setattr(roll.time, "monotonic", lambda: now[0])
+    return roll.Roll(make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))), now
+
+
+def test_a_worker_is_online_silent_or_gone(called: tuple[roll.Roll, list[float]]) -> None:
+    found, now = called
+    beat = {"type": "worker-heartbeat", "hostname": "w@h", "freq": 2.0, "active": 3, "processed": 70}
+    found.hear(beat | {"loadavg": [1.5, 1, 1], "sw_ident": "py-celery", "sw_ver": "5.7.0"})
+
+    (one,) = found.workers()
+    assert (one.state, one.active, one.processed, one.load) == ("online", 3, 70, 1.5)
+    assert one.software == "py-celery 5.7.0"
+
+    now[0] += roll.SILENT_S + 1
+    (one,) = found.workers()
+    assert (one.state, one.active) == ("silent", 0)
+
+    found.hear(beat | {"type": "worker-offline"})
+    assert found.workers()[0].state == "left"
+    now[0] += roll.REMEMBERED_S + 1
+    assert found.workers() == []
+
+
+def test_events_that_are_none_do_no_harm_and_the_roll_is_bounded(
+    called: tuple[roll.Roll, list[float]],
+) -> None:
+    found, now = called
+    for event in ({}, {"type": "task-sent", "hostname": "x"}, {"type": 7, "hostname": "x"}, {"hostname": []}):
+        found.hear(event)
+    assert found.workers() == []
+    found.hear(
+        {"type": "worker-online", "hostname": "odd", "active": "many", "loadavg": "high", "freq": None}
+    )
+    assert found.workers()[0].active == 0
+    for number in range(roll.WORKERS_KEPT + 5):
+        now[0] += 0.001
+        found.hear({"type": "worker-heartbeat", "hostname": f"w{number}"})
+    assert len(found.workers()) == roll.WORKERS_KEPT
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.8.9.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
+        ("::", False), ("10.0.0.1", False), ("example.org", False), ("", False), ("localhost.example.org", False),
+    ],
+)  # fmt: skip
+def test_only_loopback_addresses_need_no_password(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+    if loopback:
+        server.check_options(address, None, None)
+    else:
+        with pytest.raises(server.InvalidOptions, match="SNAPFERRY_DASHBOARD_BASIC_AUTH"):
+            server.check_options(address, None, None)
+    server.check_options(address, ("user", "password"), None)
+
+
+@pytest.mark.parametrize(
+    ("header", "host"),
+    [
+        ("127.0.0.1:5556", "127.0.0.1"), ("LocalHost", "localhost"), ("[::1]:5556", "::1"), ("localhost.", "localhost"),
+        ("", ""), ("evil.example:5556", "evil.example"), ("[", ""), ("a@localhost", "localhost"),
+    ],
+)  # fmt: skip
+def test_the_host_of_a_header(header: str, host: str) -> None:
+    assert host_of(header) == host
+
+
+def test_on_loopback_only_names_of_this_machine_and_those_given_are_allowed() -> None:
+    assert allowed_hosts("127.0.0.1", ()) == {"localhost", "127.0.0.1", "::1"}
+    assert "dash.example" in (allowed_hosts("::1", ("Dash.Example",)) or ())
+    assert allowed_hosts("0.0.0.0", ()) is None
+    assert allowed_hosts("0.0.0.0", ("dash.example",)) == {"dash.example"}
+
+
+def test_a_password_is_known_only_as_a_whole() -> None:
+    def header(text: str) -> str:
+        return "Basic " + base64.b64encode(text.encode()).decode()
+
+    login = ("operator", "pass:wörd")
+    assert knows_password(header("operator:pass:wörd"), login)
+    assert knows_password(header("operator:pass:wörd").replace("Basic", "basic"), login)
+    for wrong in ("operator:pass", "operator:pass:wörd ", "x:pass:wörd", "", ":", "operator:"):
+        assert not knows_password(header(wrong), login)
+    for odd in ("", "Basic", "Basic !!!", "Bearer x", "Basic é", header("operator:pass:wörd") + "="):
+        assert not knows_password(odd, login)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["flower", "ftp://host", "javascript:alert(1)", "http://", "http://me:secret@host", "http://host?x=1", "http://host:0",
+     "http://h:x"],
+)  # fmt: skip
+def test_an_address_of_flower_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(server.InvalidOptions) as refused:
+        server.check_options("127.0.0.1", None, url)
+    assert "secret" not in str(refused.value)
+    server.check_options("127.0.0.1", None, "https://flower.example/prefix/")
+
+
+def test_the_login_comes_from_the_environment_and_is_never_repeated() -> None:
+    variable = "SNAPFERRY_DASHBOARD_BASIC_AUTH"
+    assert dashboard_login({}) is None
+    assert dashboard_login({variable: ""}) is None
+    assert dashboard_login({variable: "user:pass:word"}) == ("user", "pass:word")
+    for wrong in ("hunter2", ":hunter2", "hunter2:"):
+        with pytest.raises(InvalidSettings) as refused:
+            dashboard_login({variable: wrong})
+        assert "hunter2" not in str(refused.value)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("text", "ground"),
+    [
+        ("ink", "ground"), ("ink", "surface"), ("ink", "soft"), ("muted", "ground"), ("muted", "surface"),
+        ("muted", "soft"), ("accent", "surface"), ("accent", "ground"), ("accent", "active-soft"), ("bad", "surface"),
+        ("bad", "bad-soft"), ("good", "good-soft"), ("hold", "hold-soft"), ("surface", "ink"),
+    ],
+)  # fmt: skip
+def test_text_stands_out_from_its_ground_as_wcag_asks(scheme: str, text: str, ground: str) -> None:
+    style = (files("orchestrator.dashboard") / "static" / "dashboard.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block)) for block in style.split(":root {")[1:3]
+    )
+    colors = light if scheme == "light" else light | dark
+
+    brighter, darker = sorted((luminance(colors[text]), luminance(colors[ground])), reverse=True)
+
+    assert (brighter + 0.05) / (darker + 0.05) >= 4.5

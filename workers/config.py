@@ -1,0 +1,148 @@
+"""
+What `snapferry.toml` says: stores by their names, and mirrors that are brought up to date again and again.
+
+    [stores]
+    live = "s3://live/store?region=eu-central-1"
+    backup = "file:///srv/backup"
+
+    [[mirror]]
+    name = "nightly"
+    from = "live"                # the name of a store, or a URL
+    to = "backup"
+    every = "6h"                 # or a cron expression, as in "30 3 * * *", in UTC
+    delete = true                # manifests that the source does not have; never an object
+    max-delete = 100
+
+No secret belongs into it: whoever can see the queue sees its URLs.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stores.errors import InvalidStoreURL
+from stores.urls import parse_url
+
+from .queues import NAME, Priority
+from .settings import InvalidSettings
+
+# What a store or a mirror may be called: it is never a URL or a path, and becomes a part of keys in Redis.
+_NAME: Final = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_is_interval = re.compile(r"(\d{1,6})([smhd])").fullmatch
+
+# A mirror is a whole job. Less than this is no schedule but a loop.
+SHORTEST_S: Final = 10
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parse_url(url)
+    except InvalidStoreURL as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _checked_every(every: str) -> str:
+    if found := _is_interval(every):
+        if int(found[1]) * _UNITS[found[2]] < SHORTEST_S:
+            raise ValueError(f"the shortest interval is {SHORTEST_S}s")
+        return every
+    if len(every.split()) == 5:
+        from celery.schedules import ParseException, crontab
+
+        minute, hour, day, month, weekday = every.split()
+        try:
+            crontab(minute, hour, weekday, day, month)
+        except (ParseException, ValueError, KeyError) as error:
+            raise ValueError(f"{every!r} is no cron expression: {error}") from None
+        return every
+    raise ValueError(
+        f'{every!r} is neither an interval, as in "6h", nor a cron expression, as in "30 3 * * *"'
+    )
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=lambda name: name.strip("_").replace("_", "-")
+    )
+
+
+class Mirror(_Table):
+    """A copy of everything in a store that is made again and again. *from_* and *to* are URLs or names of stores."""
+
+    name: str = Field(pattern=_NAME)
+    from_: str
+    to: str
+    every: Annotated[str, AfterValidator(_checked_every)]
+    delete: bool = False
+    max_delete: int | None = Field(None, ge=0)
+    trust_manifest: bool = False
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    jobs: int | None = Field(None, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_delete is not None and not self.delete:
+            raise ValueError("max-delete goes with delete = true")
+        return self
+
+    @property
+    def interval_s(self) -> int | None:
+        """The interval in seconds; None where *every* is a cron expression."""
+        found = _is_interval(self.every)
+        return int(found[1]) * _UNITS[found[2]] if found else None
+
+
+class Config(_Table):
+    """The whole file."""
+
+    stores: dict[Annotated[str, Field(pattern=_NAME)], Annotated[str, AfterValidator(_checked_url)]] = Field(
+        default_factory=dict
+    )
+    mirror: tuple[Mirror, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [mirror.name for mirror in self.mirror]
+        for mirror in self.mirror:
+            if names.count(mirror.name) > 1:
+                raise ValueError(f"there is more than one mirror that is called {mirror.name!r}")
+            for store in (mirror.from_, mirror.to):
+                if "/" not in store and store not in self.stores:
+                    raise ValueError(f"mirror {mirror.name!r}: there is no store that is called {store!r}")
+                _checked_url(self.url(store))
+        return self
+
+    def url(self, store: str) -> str:
+        """Return the URL of the store that is called *store*, or *store* itself if none is."""
+        return self.stores.get(store, store)
+
+
+def read_config(path: str) -> Config:
+    """Read the file at *path*. Raises `InvalidSettings`, which names the file and the place, in one line."""
+    try:
+        found = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InvalidSettings(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidSettings(f"{path}: is no TOML: {error}") from None
+    try:
+        return Config.model_validate(found)
+    except ValidationError as error:
+        raise InvalidSettings(f"{path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    first: Any = error.errors()[0]
+    # Mirrors are counted from 1 by people.
+    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
