@@ -1,8 +1,9 @@
 """
-How long Flower's pages take with many tasks remembered, in a real browser: python -m benchmarks.flower_pages [--tasks N]
+How long Flower's pages take with many tasks remembered, in a real browser.
 
-A Redis, a worker and `snapferry flower` are started; the events of N tasks are sent as workers send them. Each
-page is opened in a window without a cache, and timed until what it shows is there. Needs chromium and playwright.
+python -m benchmarks.flower_pages [--tasks N]. A Redis, a worker and `snapferry flower` are started; the events of
+N tasks are sent as workers send them. Each page is opened in a window without a cache, and timed until what it
+shows is there. Needs chromium and playwright.
 """
 
 from __future__ import annotations

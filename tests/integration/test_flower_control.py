@@ -174,6 +174,32 @@ def test_a_worker_that_is_shut_down_or_told_to_leave_the_queue_ends_its_batches_
     assert_done(status, tmp_path, 1001)
 
 
+@pytest.mark.parametrize("which", ["soft", pytest.param("hard", marks=pytest.mark.slow)])
+def test_a_batch_that_a_time_limit_ends_is_handed_out_again(
+    fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path, which: str
+) -> None:
+    snapshot = make_store(tmp_path / "a", {"./large": bytes(range(256)) * 65536, **random_files(20)})
+    slow = next(p for p in (tmp_path / "a" / ".objects").rglob("?" * 55) if p.stat().st_size > 10**6)
+    with (
+        slow_bucket(tmp_path / "a", str(slow.relative_to(tmp_path / "a"))) as bucket,
+        flower(redis_url, tmp_path, "--control") as pages,
+        fleet.orchestrator(before=SOONER),
+        fleet.worker(),
+    ):
+        where = {"workername": pages.worker("worker")}
+        limit = {"soft": "1"} if which == "soft" else {"soft": "50", "hard": "1"}
+        pages.post("/api/task/timeout/snapferry.copy_batch", **where, **limit)
+        url = f"s3://bucket?endpoint_url={bucket.endpoint}"
+        job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
+        (failed,) = until(lambda: pages.tasks(state="FAILURE"), "the limit is met")
+        assert "TimeLimitExceeded" in failed["exception"]
+        assert not (tmp_path / "b" / ".manifests").exists()
+        bucket.hurry.set()
+        status = jobs.wait(job_id, timeout_s=LEASE_AND_LOOK_S + 30)
+
+    assert_done(status, tmp_path, 22)
+
+
 @pytest.mark.slow
 def test_a_plan_that_is_revoked_or_terminated_is_made_up_for(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
