@@ -9,6 +9,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     looking    jobs, status, watch, failures, receipt
     steering   cancel, pause, continue, retry, resume
     fleet      worker, orchestrator
+    flower     Flower, for the fleet
     mirroring  mirrors, scheduler
     places     which store is meant
     dashboard  dashboard
@@ -27,7 +28,7 @@ import sys
 
 import click
 
-from . import copying, dashboard, doctor, fleet, looking, mirroring, steering
+from . import copying, dashboard, doctor, fleet, flower, looking, mirroring, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
 from .places import store_url
 
@@ -59,6 +60,7 @@ for _command in (
     steering.resume,
     fleet.worker,
     fleet.orchestrator,
+    flower.flower,
     mirroring.list_mirrors,
     mirroring.scheduler,
     dashboard.dashboard,

@@ -65,17 +65,20 @@ class BatchLedger:
             times=int(times),
         )
 
-    def release(self, batch: BatchMessage, holder: str, *, again_in_s: float = 0) -> None:
+    def release(
+        self, batch: BatchMessage, holder: str, *, again_in_s: float = 0, ended: bool = False
+    ) -> None:
         """
         Give the lease of *batch* back: its worker lives, so this beginning is no sign of a deadly batch.
 
+        Unless the worker is being *ended* in the middle of it: then it is counted like a death.
         *again_in_s* seconds later the batch is to be begun again, by a message that is on its way already.
         """
         waits = again_in_s + GRACE_S if again_in_s else 0
         self._run(
             scripts.RELEASE,
             keys(batch.job_id, "leases", "holders", "begun"),
-            [holder, name_of(batch), waits, self._expires_s],
+            [holder, name_of(batch), waits, self._expires_s, int(ended)],
         )
 
     def void(self, job_id: str, name: str, worker: str) -> None:
@@ -83,9 +86,17 @@ class BatchLedger:
         self._run(scripts.VOID, keys(job_id, "leases", "holders"), [name, worker])
 
     def wait(self, job_id: str, name: str, seconds: float) -> None:
-        """Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later."""
+        """
+        Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later.
+
+        Of a batch that runs or is accounted for, nothing is noted.
+        """
+        series, _, number = name.partition(":")
         arguments: list[str | float] = [name, seconds + GRACE_S, self._expires_s]
-        self._run(scripts.WAIT, [key(job_id), *keys(job_id, "leases", "holders")], arguments)
+        # A name out of a message of another version may be anything.
+        arguments.append(number if number.isascii() and number.isdecimal() and len(number) < 10 else -1)
+        record = [key(job_id), *keys(job_id, "leases", "holders"), done(job_id, series)]
+        self._run(scripts.WAIT, record, arguments)
 
     def need(self, batch: BatchMessage, needed: list[str]) -> None:
         """Note which addresses this delivery of *batch* found missing, before it copies any of them."""
