@@ -18,6 +18,11 @@ from .options import broker_option
 if TYPE_CHECKING:
     from workers.settings import FlowerSettings
 
+# What the kinds of databases that Python has make of a name; Flower writes a temporary one first.
+_ENDINGS = [
+    f"{temporary}{kind}" for temporary in ("", ".tmp") for kind in ("", ".db", ".dat", ".dir", ".bak")
+]
+
 _PREFIX = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 
 
@@ -158,14 +163,15 @@ def _database(path: str) -> str:
                 f"the directory of Flower's file, {folder}, can be written by others, who could run programs by it;"
                 " choose another by --db"
             )
-        for one in folder.glob(f"{file.name}*"):
-            if one.is_symlink() or one.stat().st_uid != os.getuid():
+        if not os.access(folder, os.W_OK) or file.is_dir():
+            usage(f"Flower's file {file} cannot be written; choose another by --db")
+        for one in (Path(f"{file}{ending}") for ending in _ENDINGS):
+            if one.is_symlink() or (one.exists() and one.stat().st_uid != os.getuid()):
                 usage(
                     f"Flower's file {one} is a link, or somebody else's; remove it, or choose another by --db"
                 )
-            one.chmod(0o600)
-        if not os.access(folder, os.W_OK) or file.is_dir():
-            usage(f"Flower's file {file} cannot be written; choose another by --db")
+            if one.exists():
+                one.chmod(0o600)
     except OSError as error:
         usage(f"Flower's file {file} cannot be used: {error.strerror}; choose another by --db")
     return str(file)

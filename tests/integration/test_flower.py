@@ -101,6 +101,21 @@ def test_a_file_that_somebody_else_may_have_written_is_not_read(
     assert f"Flower's file {tmp_path}/f/db.dat is a link, or somebody else's" in ended.err
 
 
+def test_files_beside_that_of_flower_are_left_alone(forge: Forge, redis_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir(mode=0o700)
+    mine, other = folder / "db.dat", folder / "db-of-mine"
+    for file in (mine, other):
+        file.touch()
+        file.chmod(0o644)
+    port = redis_url.rpartition(":")[2].partition("/")[0]
+
+    ended = forge.run(["flower", "--broker", redis_url, "--db", str(folder / "db"), "--port", port], {})
+
+    assert "cannot listen" in ended.err
+    assert (stat.S_IMODE(mine.stat().st_mode), stat.S_IMODE(other.stat().st_mode)) == (0o600, 0o644)
+
+
 def test_no_page_shows_a_secret_and_none_opens_without_the_password(
     guarded_redis: OwnRedis, tmp_path: Path
 ) -> None:

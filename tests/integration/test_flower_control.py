@@ -12,8 +12,8 @@ import redis
 from orchestrator.jobs import Jobs, store_pair
 from stores.urls import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
-from workers.app import COPY_QUEUE
 from workers.ledger import JobStatus, Ledger, State
+from workers.queues import COPY_QUEUE, lists
 from workers.settings import Settings
 
 from .flowers import Flower, flower
@@ -48,7 +48,7 @@ def assert_done(status: JobStatus, tmp_path: Path, objects: int) -> None:
 def waiting(redis_url: str) -> list[str]:
     """Return the ids of the tasks in the queue of copies."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        messages: Any = client.lrange(COPY_QUEUE, 0, -1)
+        messages: list[Any] = [one for name in lists(COPY_QUEUE) for one in client.lrange(name, 0, -1)]
     return [json.loads(message)["headers"]["id"] for message in messages]
 
 
@@ -64,7 +64,7 @@ def test_batches_that_are_revoked_or_terminated_are_handed_out_again(
     snapshot = make_store(tmp_path / "a", files)
     slow = next(p for p in (tmp_path / "a" / ".objects").rglob("?" * 55) if p.stat().st_size > 10**6)
     with (
-        slow_bucket(tmp_path / "a", str(slow.relative_to(tmp_path / "a"))) as bucket,
+        slow_bucket(tmp_path / "a", str(slow.relative_to(tmp_path / "a")), 0.2) as bucket,
         flower(redis_url, tmp_path, "--control") as pages,
         fleet.orchestrator(before=SOONER) as orchestrator,
         fleet.worker("one", "-c", "1") as one,
@@ -140,7 +140,7 @@ def test_a_rate_limit_delays_and_loses_nothing_and_lifting_it_is_felt_at_once(
         until(lambda: ledger.standing(job_id).done == 1 and len(waiting(redis_url)) == 1, "two are held")
         with redis.Redis.from_url(redis_url, decode_responses=True) as queue:
             # What is in a queue is not lost either way: leave only what is held.
-            queue.delete(COPY_QUEUE)
+            queue.delete(*lists(COPY_QUEUE))
         until(lambda: ledger.standing(job_id).idle_s > 3 * STALL_S, "long enough to be taken for lost")
         standing = ledger.standing(job_id)
         assert (standing.leased, standing.running) == (2, 0)
@@ -178,25 +178,27 @@ def test_a_worker_that_is_shut_down_or_told_to_leave_the_queue_ends_its_batches_
 def test_a_batch_that_a_time_limit_ends_is_handed_out_again(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path, which: str
 ) -> None:
+    """The limit is there from the start: one that is set later is felt only once the worker has connected anew."""
     snapshot = make_store(tmp_path / "a", {"./large": bytes(range(256)) * 65536, **random_files(20)})
     slow = next(p for p in (tmp_path / "a" / ".objects").rglob("?" * 55) if p.stat().st_size > 10**6)
+    limits = {"soft": {"soft_time_limit": 2}, "hard": {"time_limit": 2}}[which]
+    limited = "import workers.app\n_configuration = workers.app._configuration\n"
+    limited += "workers.app._configuration = lambda *a: _configuration(*a) | {'task_annotations': "
+    limited += f"{{'snapferry.copy_batch': {limits}}}}}\n"
     with (
-        slow_bucket(tmp_path / "a", str(slow.relative_to(tmp_path / "a"))) as bucket,
-        flower(redis_url, tmp_path, "--control") as pages,
+        slow_bucket(tmp_path / "a", str(slow.relative_to(tmp_path / "a")), 0.2) as bucket,
+        flower(redis_url, tmp_path) as pages,
         fleet.orchestrator(before=SOONER),
-        fleet.worker(),
+        fleet.worker(before=limited) as worker,
     ):
-        where = {"workername": pages.worker("worker")}
-        limit = {"soft": "1"} if which == "soft" else {"soft": "50", "hard": "1"}
-        pages.post("/api/task/timeout/snapferry.copy_batch", **where, **limit)
         url = f"s3://bucket?endpoint_url={bucket.endpoint}"
         job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
-        (failed,) = until(lambda: pages.tasks(state="FAILURE"), "the limit is met")
-        assert "TimeLimitExceeded" in failed["exception"]
-        assert not (tmp_path / "b" / ".manifests").exists()
+        until(lambda: f"{which.title()} time limit (2" in worker.logged(), "the limit is met")
         bucket.hurry.set()
+        (failed,) = until(lambda: pages.tasks(state="FAILURE"), "it is shown")
         status = jobs.wait(job_id, timeout_s=LEASE_AND_LOOK_S + 30)
 
+    assert "TimeLimitExceeded" in failed["exception"]
     assert_done(status, tmp_path, 22)
 
 
