@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +27,8 @@ from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
 from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, shown
 from workers.ledger import PLAN, JobStatus, Ledger, State, UnknownJob
-from workers.messages import Budget, JobRequest, Order, Prune, StoreRef, pack
+from workers.limits import store_place
+from workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
 from workers.settings import Settings, store_options
 
 from .app import make_fleet_app
@@ -76,11 +77,13 @@ class Jobs:
         budget: Budget | None = None,
         concurrency: int | None = None,
         dry_run: bool = False,
+        limits: Limits | None = None,
     ) -> str:
         """
         Queue the copy of snapshots, None: all that the source lists when the job is planned; return the job's id.
 
-        *order*: as given, or the newest first where all are meant. Raises
+        *order*: as given, or the newest first where all are meant. *limits* are
+        those that it begins with; `limit` changes them. Raises
         `InvalidAddress` and ValueError (an id twice) before anything is queued.
         Called again, it makes another job, which finds the work of the first done.
         """
@@ -101,6 +104,7 @@ class Jobs:
                 budget=budget or Budget(),
                 concurrency=concurrency,
                 dry_run=dry_run,
+                limits=limits or Limits(),
             )
         )
 
@@ -200,6 +204,41 @@ class Jobs:
             if not self._ledger.pause(job_id, paused=False).final:
                 look_after(self._app, job_id, "continue")
             return self._ledger.status(job_id)
+
+    def limit(self, job_id: str, changed: Mapping[str, int | None]) -> JobStatus:
+        """
+        Set limits of a job by the names of `Limits`, None: take them away; return its status.
+
+        What runs keeps to them within a second. May be called again; a job that has ended stays as it is.
+        """
+        with self._answering():
+            self._ledger.limits.limit_job(job_id, changed)
+            return self._ledger.status(job_id)
+
+    def store_limits(self, job_id: str) -> dict[str, Limits]:
+        """Return what holds at a job's stores, for all jobs together: that of ``source`` and ``destination``."""
+        with self._answering():
+            status = self._ledger.status(job_id)
+            places = [store_place(status.source), store_place(status.destination)]
+            _, source, destination = self._ledger.limits.of_run(job_id, places)
+            return {"source": source, "destination": destination}
+
+    def limit_store(self, url: str, changed: Mapping[str, int | None]) -> tuple[str, Limits]:
+        """
+        Set limits of the store at *url*, for all jobs together; return what it goes by, and its limits.
+
+        Raises `InvalidStoreURL`. May be called again.
+        """
+        place = store_place(url)
+        with self._answering():
+            if changed:
+                self._ledger.limits.limit_store(place, changed)
+            return place, self._ledger.limits.of_store(place)
+
+    def limited_stores(self) -> dict[str, Limits]:
+        """Return every store that has limits, by what it goes by."""
+        with self._answering():
+            return self._ledger.limits.of_stores()
 
     def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:
         """Return the latest jobs, of one *state* or of all, at most *limit*."""
@@ -315,7 +354,7 @@ class Jobs:
 
 # What a job that resumes or retries another has of it.
 _KEPT_AGAIN = (
-    "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency",
+    "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency", "limits",
 )  # fmt: skip
 
 

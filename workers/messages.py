@@ -91,6 +91,25 @@ class Budget(_Part):
         return (self.max_objects, self.max_bytes, self.max_cost) != (None, None, None)
 
 
+class Limits(_Part):
+    """
+    What a job, or a store, keeps to on the whole fleet; None: no limit.
+
+    *rate* in bytes a second: for a job those that are read from its source, for
+    a store those that are read and written. *requests* a second, at each store
+    of a job. *jobs* is how many objects are in flight at once.
+    """
+
+    rate: int | None = Field(default=None, ge=1)
+    requests: int | None = Field(default=None, ge=1)
+    jobs: int | None = Field(default=None, ge=1)
+
+    @property
+    def any(self) -> bool:
+        """Say whether there is a limit."""
+        return (self.rate, self.requests, self.jobs) != (None, None, None)
+
+
 class JobRequest(_Message):
     """
     A job as it was asked for.
@@ -113,6 +132,8 @@ class JobRequest(_Message):
     retries: str = ""
     concurrency: int | None = Field(None, ge=1, le=1024)
     """Objects in flight within one batch; None leaves it to the stores."""
+    limits: Limits = Limits()
+    """Those that the job begins with; they may be changed while it runs, and its record has what holds."""
     batch_objects: int = Field(ge=1)
     batch_bytes: int = Field(ge=1)
     window_batches: int = Field(512, ge=1)

@@ -8,6 +8,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     copying    sync, submit, plan
     looking    jobs, status, watch, failures, receipt
     steering   cancel, pause, continue, retry, resume
+    limiting   limit
     fleet      worker, orchestrator
     table      rows, aligned
 
@@ -23,7 +24,7 @@ import sys
 
 import click
 
-from . import copying, fleet, looking, steering
+from . import copying, fleet, limiting, looking, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, usage
 
 
@@ -52,6 +53,7 @@ for _command in (
     steering.continue_job,
     steering.retry,
     steering.resume,
+    limiting.limit,
     fleet.worker,
     fleet.orchestrator,
 ):

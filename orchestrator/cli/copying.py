@@ -141,7 +141,7 @@ def _embedded(
 def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, Any]:
     """Return what `Jobs.submit` is to be given; what cannot be meant ends the command."""
     from stores.errors import InvalidStoreURL
-    from workers.messages import Order
+    from workers.messages import Limits, Order
 
     from ..jobs import store_pair
 
@@ -159,6 +159,9 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
         "prune": _prune(copy),
         "budget": _budget(copy, settings, (here, there)),
         "dry_run": dryrun,
+        "limits": Limits(
+            rate=copy.limit_rate, requests=copy.max_requests or None, jobs=copy.in_flight or None
+        ),
     }
 
 

@@ -20,12 +20,14 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 from urllib3 import HTTPResponse
 
+from ..pace import Pace
 from ..requests import Requests
 from .s3_wire import Full
 
 
 class _Call(threading.local):
     counter: SentCounter | None = None
+    paid = False
     first: Callable[[Any], AWSResponse] | None = None
 
 
@@ -33,20 +35,33 @@ _call = _Call()
 
 
 class SentCounter:
-    """Counts what is sent inside of `counting`. Safe to share between threads."""
+    """Counts what is sent inside of `counting`, at a *pace* if there is one. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._sent = Requests()
         self._lock = threading.Lock()
+        self.pace: Pace | None = None
 
     @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count here what this thread sends in the block."""
-        before, _call.counter = _call.counter, self
+    def counting(self, body_bytes: int = 0) -> Iterator[None]:
+        """Count here what this thread sends in the block, which is a request with a body of so many bytes."""
+        # Before it is signed: a signature is good for minutes only. Not for an attempt that was made already.
+        paid = self.pace is not None and _call.first is None
+        if paid:
+            self.pay(body_bytes)
+        before, _call.counter, _call.paid = _call.counter, self, paid
         try:
             yield
         finally:
-            _call.counter = before
+            _call.counter, _call.paid = before, False
+
+    def pay(self, body_bytes: int = 0) -> None:
+        """Return when a request with a body of so many bytes may be sent."""
+        pace = self.pace
+        if pace is not None:
+            pace.requests(1)
+            if body_bytes:
+                pace.bytes(body_bytes)
 
     def add(self, operation: str) -> None:
         """Count one request."""
@@ -69,6 +84,9 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
     if first is not None:
         return first(request)
     if _call.counter is not None:
+        paid, _call.paid = _call.paid, False
+        if not paid and _call.counter.pace is not None:
+            _call.counter.pay(int(request.headers.get("Content-Length") or 0))
         _call.counter.add(event_name.rpartition(".")[2])
     return None
 

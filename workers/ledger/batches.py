@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import redis
 
+from ..limits.book import LimitBook
 from ..messages import BatchMessage
 from ..transfer import BatchOutcome, Failure
 from . import scripts
@@ -36,6 +37,7 @@ class BatchLedger:
 
     def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
         self._redis = client
+        self.limits = LimitBook(client)
         self._expires_s = expires_s
         self._scripts: dict[str, Any] = {}
 

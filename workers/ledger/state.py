@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ..messages import Limits
 from ..transfer import Failure
 
 
@@ -44,7 +45,7 @@ class JobStatus:
     *bytes_total*, which are the plan's: distinct objects, advisory sizes.
     *bytes_copied* is what was really read and written. *batches_handed* of *batches_total* were queued so far.
     *snapshots_settled* are published, trusted (by ``--trust-manifest``) or failed.
-    *workers* have a batch of the job right now, *moved_at* is when anything of it last changed.
+    *workers* have a batch of the job right now, *moved_at* is when anything of it last changed. *limits* are its own.
     """
 
     job_id: str
@@ -78,6 +79,7 @@ class JobStatus:
     started_at: float
     moved_at: float
     ended_at: float
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def snapshots_settled(self) -> int:
