@@ -20,8 +20,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from workers.messages import Limits
-
     from ..jobs import Jobs
 
 Changed = Mapping[str, int | None]
@@ -114,26 +112,26 @@ def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker:
     url = ""
     if store is not None:
         try:
-            found = parse_url(store)
+            place = parse_url(store)
         except InvalidStoreURL as error:
             usage(str(error))
         here, there = store_options("from"), store_options("to")
         if (
             here["endpoint_url"] != there["endpoint_url"]
-            and found.scheme == "s3"
-            and not found.option("endpoint_url")
+            and place.scheme == "s3"
+            and not place.option("endpoint_url")
         ):
             usage(
                 "--store: the environment has different endpoints for --from and --to; name the store's in its URL"
             )
-        url = str(found.with_defaults(endpoint_url=here["endpoint_url"]))
+        url = str(place.with_defaults(endpoint_url=here["endpoint_url"]))
     with on_fleet(read_settings(broker), lost="") as jobs:
         limits = dict([jobs.limit_store(url, changed)]) if store is not None else jobs.limited_stores()
     if as_json:
-        _print({"stores": {place: limit_document(found) for place, found in limits.items()}})
+        _print({"stores": {name: limit_document(found) for name, found in limits.items()}})
         return 0
-    for place, found in limits.items():
-        click.echo(printable(f"{place}: {limit_words(found) or 'no limits'}"))
+    for name, found in limits.items():
+        click.echo(printable(f"{name}: {limit_words(found) or 'no limits'}"))
     if not limits:
         click.echo("no store has limits")
     return 0

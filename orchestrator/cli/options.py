@@ -27,7 +27,9 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
         raise click.BadParameter(f"{value!r} is no size; use bytes, or kB, MB, GB, TB, KiB, MiB, GiB, TiB.")
     from pydantic import ByteSize, TypeAdapter
 
-    return int(TypeAdapter(ByteSize).validate_python(value.strip()))
+    # pydantic knows MiB, and not Mi.
+    text = value.strip()
+    return int(TypeAdapter(ByteSize).validate_python(f"{text}B" if text.endswith("i") else text))
 
 
 def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:

@@ -9,11 +9,10 @@ from typing import Any, Final
 import redis
 from redis.client import NEVER_DECODE
 
-from ..limits.book import OF_JOB
 from ..messages import JobRequest, Limits
 from . import scripts
 from .batches import LEASE_S, BatchLedger
-from .keys import INDEX, KEPT, OPEN, PLAN, WORKING, done, key, keys
+from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, WORKING, done, key, keys
 from .state import JobStatus, Standing, State, UnknownJob
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
@@ -24,7 +23,7 @@ _FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at", *OF_JOB.values(),
+    "ended_at", *LIMITS.values(),
 )  # fmt: skip
 
 
@@ -44,7 +43,7 @@ class Ledger(BatchLedger):
             "first_snapshot": ids[0] if ids else "",
             "snapshots_total": len(ids),
             "dry_run": int(request.dry_run),
-            **{OF_JOB[name]: value for name, value in request.limits if value is not None},
+            **{LIMITS[name]: value for name, value in request.limits if value is not None},
         }
         job_id = request.job_id
         return bool(
@@ -292,7 +291,7 @@ class Ledger(BatchLedger):
             started_at=moment("started_at"),
             moved_at=moment("moved_at"),
             ended_at=moment("ended_at"),
-            limits=Limits(**{name: count(field) or None for name, field in OF_JOB.items()}),
+            limits=Limits(**{name: count(field) or None for name, field in LIMITS.items()}),
         )
 
 

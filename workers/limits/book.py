@@ -10,7 +10,7 @@ import redis
 
 from stores.urls import parse_url
 
-from ..ledger.keys import key
+from ..ledger.keys import LIMITS, key
 from ..messages import Limits
 from . import scripts
 
@@ -18,9 +18,6 @@ from . import scripts
 HELD_S: Final = 10
 
 _STORES: Final = "snapferry:limits:stores"
-
-# A limit's name -> its field in a job's record.
-OF_JOB: Final = {name: f"limit_{name}" for name in ("rate", "requests", "jobs")}
 
 
 class Kind(StrEnum):
@@ -53,7 +50,7 @@ class Bucket(NamedTuple):
 
     def fields(self) -> list[str]:
         """Return the limit's field in the job's record, "" if none counts, and in the store's."""
-        return [OF_JOB[self.kind] if self.counts_for_job else "", str(self.kind)]
+        return [LIMITS[self.kind] if self.counts_for_job else "", str(self.kind)]
 
 
 class Grant(NamedTuple):
@@ -97,8 +94,8 @@ class LimitBook:
 
     def of_job(self, job_id: str) -> Limits:
         """Return a job's own limits; none for a job that is unknown."""
-        found = self._redis.hmget(key(job_id), list(OF_JOB.values()))
-        return _limits(dict(zip(OF_JOB, found, strict=True)))
+        found = self._redis.hmget(key(job_id), list(LIMITS.values()))
+        return _limits(dict(zip(LIMITS, found, strict=True)))
 
     def of_store(self, place: str) -> Limits:
         """Return the limits of a store by its `store_place`."""
@@ -111,11 +108,11 @@ class LimitBook:
     def of_run(self, job_id: str, places: list[str]) -> list[Limits]:
         """Return the limits of a job and of stores, in one reading."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(key(job_id), list(OF_JOB.values()))
+            pipe.hmget(key(job_id), list(LIMITS.values()))
             for place in places:
                 pipe.hgetall(store_key(place))
             job, *stores = pipe.execute()
-        return [_limits(dict(zip(OF_JOB, job, strict=True))), *map(_limits, stores)]
+        return [_limits(dict(zip(LIMITS, job, strict=True))), *map(_limits, stores)]
 
     def limit_job(self, job_id: str, changed: Mapping[str, int | None]) -> str:
         """
@@ -123,7 +120,7 @@ class LimitBook:
 
         Nothing changes in one that has ended. Who works for the job keeps to it within a second.
         """
-        pairs = [part for name, value in changed.items() for part in (OF_JOB[name], _text(value))]
+        pairs = [part for name, value in changed.items() for part in (LIMITS[name], _text(value))]
         return str(self._run(scripts.LIMIT_JOB, [key(job_id)], pairs))
 
     def limit_store(self, place: str, changed: Mapping[str, int | None]) -> None:
@@ -170,7 +167,7 @@ class LimitBook:
 
 
 def _limits(found: Mapping[Any, Any]) -> Limits:
-    return Limits(**{name: int(value) for name, value in found.items() if value and name in OF_JOB})
+    return Limits(**{name: int(value) for name, value in found.items() if value and name in LIMITS})
 
 
 def _text(value: int | None) -> str:

@@ -47,16 +47,19 @@ if not of_job and not of_store then return {wanted, '0', 0} end
 local function around(key, member)
   redis.call('ZADD', key, at, member)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', at - SEEN)
+  redis.call('ZREMRANGEBYSCORE', key, at + SEEN, '+inf')
   redis.call('EXPIRE', key, KEPT)
   return redis.call('ZCARD', key)
 end
 local takers = around(KEYS[3], ARGV[4])
 local jobs = of_store and around(KEYS[6], ARGV[3]) or 1
 
--- A clock that was set back must not stop everything until it has caught up.
+-- No grant of this limit reaches further than this: a clock that was set back, or a limit that was lower before,
+-- must not stop everything until it is caught up with.
 local function standing(key, rate)
   local found = tonumber(redis.call('HGET', key, 'until') or 0)
-  return math.min(math.max(found, at - BURST), at + HORIZON + QUANTUM + 1 / rate)
+  if found > at + HORIZON + LAG + 1 / rate then found = at end
+  return math.max(found, at - BURST)
 end
 local begin, job_until, store_until, mine = at, nil, nil, nil
 if of_job then
