@@ -24,6 +24,7 @@ from workers.ledger import State
 from workers.messages import Limits
 from workers.settings import Settings
 
+from .forge import Forge
 from .processes import Fleet, program, snapferry, started, until
 
 MB = 1_000_000
@@ -302,3 +303,61 @@ def test_an_embedded_sync_that_waits_for_its_limit_is_interrupted_within_seconds
         asked = time.monotonic()
         assert running.process.wait(20) == 130
         assert time.monotonic() - asked < 10
+
+
+def test_limits_that_make_no_sense_are_refused_in_one_line(
+    redis_url: str, tmp_path: Path, forge: Forge
+) -> None:
+    jobs = Jobs(Settings(broker_url=redis_url))
+    snapshot = make_store(tmp_path / "a", random_files(1))
+    job = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    cases = {
+        ("limit", job, "--limit-rate", "fast"): "'fast' is no size",
+        ("limit", job, "--limit-rate", "0"): "'0' lets nothing through",
+        ("limit", job, "--max-requests", "-1"): "'-1' is no number from 1 to 1,000,000, and not none",
+        ("limit", job, "--jobs", "0"): "'0' is no number from 1 to 65,536, and not none",
+        ("limit", job, "--none", "--jobs", "1"): "--none takes all limits away: give it alone",
+        ("limit", job, "--store", "s3://b"): "give a job or --store URL, not both",
+        ("limit", "--jobs", "3"): "limit what? Give a job, or --store URL",
+        ("limit", "--store", "s3://k:secret@b", "--none"): "carries credentials",
+        ("limit", "nobody", "--none"): "there is no job nobody",
+        ("sync", "--from", "/a", "--to", "/b", "--all", "--limit-rate", "1.5.1M"): "'1.5.1M' is no size",
+    }
+    for arguments, said in cases.items():
+        ended = forge.run(arguments, {"SNAPFERRY_BROKER_URL": redis_url})
+        assert (ended.code, ended.out) == (2, ""), (arguments, ended)
+        assert ended.err.count("\n") == 1, ended
+        assert said in ended.err
+        assert "secret" not in ended.err
+
+
+def test_limits_are_shown_and_changed_one_by_one(redis_url: str, tmp_path: Path, forge: Forge) -> None:
+    jobs = Jobs(Settings(broker_url=redis_url))
+    snapshot = make_store(tmp_path / "a", random_files(1))
+
+    def ask(*arguments: str) -> str:
+        ended = forge.run(arguments, {"SNAPFERRY_BROKER_URL": redis_url})
+        assert (ended.code, ended.err.replace("snapferry: follow it: snapferry watch", "")[38:]) == (0, ""), (
+            ended
+        )
+        return ended.out
+
+    copy = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "-q"]
+    job = ask("submit", *copy, "--limit-rate", "1.5Mi", "--jobs", "7").strip()
+    assert jobs.status(job).limits == Limits(rate=1536 * 1024, jobs=7)
+    assert (
+        ask("limit", job, "--max-requests", "12", "--jobs", "none") == f"job {job}: 1.6 MB/s, 12 requests/s\n"
+    )
+    assert ask("limit", job) == f"job {job}: 1.6 MB/s, 12 requests/s\n"
+    assert ask("limit", job, "--none") == f"job {job}: no limits\n"
+    assert ask("limit") == "no store has limits\n"
+    place = f"file://{tmp_path}/a"
+    assert ask("limit", "--store", str(tmp_path / "a"), "--jobs", "1") == f"{place}: 1 object in flight\n"
+    assert ask("limit") == f"{place}: 1 object in flight\n"
+    assert "at from    1 object in flight, for all jobs together\n" in ask("status", job)
+    jobs.cancel(job)
+    again = jobs.resume(job)
+    assert again is not None
+    assert jobs.status(again).limits == Limits(rate=1536 * 1024, jobs=7)
+    ended = forge.run(["limit", job, "--jobs", "1"], {"SNAPFERRY_BROKER_URL": redis_url})
+    assert (ended.code, ended.err) == (2, f"snapferry: job {job} has ended already: it is cancelled\n")
