@@ -122,8 +122,8 @@ class Jobs:
         ids = [row.id for row in self.snapshots(job_id) if row.state in {"pending", "failed"}]
         if not ids and request.everything and not status.snapshots_total:
             # It ended before the source was listed.
-            return self._queue(self._again(request, resumes=job_id))
-        return self._queue(self._only(request, ids, resumes=job_id))
+            return self._queue(self._again(request, resumes=job_id, limits=status.limits))
+        return self._queue(self._only(request, ids, resumes=job_id, limits=status.limits))
 
     def retry(self, job_id: str) -> str:
         """
@@ -142,7 +142,7 @@ class Jobs:
                 f" {job_id}"
             )
         ids = [row.id for row in self.snapshots(job_id) if row.state != "published"]
-        return self._queue(self._only(request, ids, retries=job_id))
+        return self._queue(self._only(request, ids, retries=job_id, limits=status.limits))
 
     def status(self, job_id: str) -> JobStatus:
         """Return where the job stands now."""
@@ -354,7 +354,7 @@ class Jobs:
 
 # What a job that resumes or retries another has of it.
 _KEPT_AGAIN = (
-    "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency", "limits",
+    "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ class TestThrottledFile(BackendContract):
 
 class TestThrottledS3(BackendContract):
     kind = "throttled rclone"
+    replaces_at_once = False
 
 
 class TestStoreInThrottledFile(StoreContract):
