@@ -22,7 +22,8 @@ class Gate:
     def __init__(self, check: Callable[[], object], expected: Callable[[int], object]) -> None:
         self._check = check
         self._expected = expected
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._most: int | None = None
 
@@ -42,6 +43,11 @@ class Gate:
             self._changed.notify_all()
 
     def __enter__(self) -> None:
+        # The lock itself, without a limit: going by the condition to it costs more, for each object.
+        with self._lock:
+            if self._most is None:
+                self._inside += 1
+                return
         while True:
             with self._changed:
                 if self._may_enter() or (self._changed.wait(LOOK_S) and self._may_enter()):
@@ -52,7 +58,7 @@ class Gate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        with self._changed:
+        with self._lock:
             self._inside -= 1
             if self._most is not None:
                 self._changed.notify()
