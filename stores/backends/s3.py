@@ -80,6 +80,7 @@ CONNECT_TIMEOUT_S: Final = 3
 READ_TIMEOUT_S: Final = 60
 CHECK_TIMEOUT_S: Final = 8
 EXPECT_BYTES: Final = 1024 * 1024
+ABORT_OPERATION: Final = "abort_multipart_upload"
 
 _Kind = type[StoreError]
 
@@ -490,7 +491,8 @@ class S3Backend(Backend):
         """Call the client's *operation* on the bucket; what that sends is counted. The answer is boto3's."""
         call = getattr(self._client, operation)
         body: Any = parameters.get("Body", b"")
-        with self._sent.counting(len(body)):
+        # Who is told to stop while waiting tidies up, and must not be told so again.
+        with self._sent.counting(len(body), at_pace=operation != ABORT_OPERATION):
             try:
                 return call(Bucket=self._bucket, **parameters)
             except boto.BotoCoreError:

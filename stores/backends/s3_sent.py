@@ -27,6 +27,7 @@ from .s3_wire import Full
 
 class _Call(threading.local):
     counter: SentCounter | None = None
+    pace: Pace | None = None
     paid = False
     first: Callable[[Any], AWSResponse] | None = None
 
@@ -43,25 +44,28 @@ class SentCounter:
         self.pace: Pace | None = None
 
     @contextmanager
-    def counting(self, body_bytes: int = 0) -> Iterator[None]:
-        """Count here what this thread sends in the block, which is a request with a body of so many bytes."""
+    def counting(self, body_bytes: int = 0, *, at_pace: bool = True) -> Iterator[None]:
+        """
+        Count here what this thread sends in the block, which is a request with a body of so many bytes.
+
+        It waits for its time, unless it is not *at_pace*.
+        """
+        pace = self.pace if at_pace else None
         # Before it is signed: a signature is good for minutes only. Not for an attempt that was made already.
-        paid = self.pace is not None and _call.first is None
+        paid = pace is not None and _call.first is None
         if paid:
-            self.pay(body_bytes)
-        before, _call.counter, _call.paid = _call.counter, self, paid
+            _pay(pace, body_bytes)
+        before, _call.counter = _call.counter, self
+        _call.pace, _call.paid = pace, paid
         try:
             yield
         finally:
-            _call.counter, _call.paid = before, False
+            _call.counter = before
+            _call.pace, _call.paid = None, False
 
     def pay(self, body_bytes: int = 0) -> None:
         """Return when a request with a body of so many bytes may be sent."""
-        pace = self.pace
-        if pace is not None:
-            pace.requests(1)
-            if body_bytes:
-                pace.bytes(body_bytes)
+        _pay(self.pace, body_bytes)
 
     def add(self, operation: str) -> None:
         """Count one request."""
@@ -72,6 +76,13 @@ class SentCounter:
         """Return what was counted so far, a copy."""
         with self._lock:
             return self._sent.copy()
+
+
+def _pay(pace: Pace | None, body_bytes: int) -> None:
+    if pace is not None:
+        pace.requests(1)
+        if body_bytes:
+            pace.bytes(body_bytes)
 
 
 def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | None:
@@ -85,8 +96,8 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
         return first(request)
     if _call.counter is not None:
         paid, _call.paid = _call.paid, False
-        if not paid and _call.counter.pace is not None:
-            _call.counter.pay(int(request.headers.get("Content-Length") or 0))
+        if not paid and _call.pace is not None:
+            _pay(_call.pace, int(request.headers.get("Content-Length") or 0))
         _call.counter.add(event_name.rpartition(".")[2])
     return None
 

@@ -129,7 +129,7 @@ def test_four_workers_keep_to_a_rate_together_and_to_a_changed_one_within_two_se
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("objects", "size", "rate"),
-    [(7500, OBJECT, 10 * MB), (12, 70 * MB, 20 * MB), (60, 12 * MB, 20 * MB)],
+    [(1700, OBJECT, 2 * MB), (12, 70 * MB, 20 * MB), (60, 12 * MB, 20 * MB)],
     ids=["many small", "few huge, in ranges", "medium"],
 )
 def test_four_workers_keep_to_a_rate_for_half_a_minute(

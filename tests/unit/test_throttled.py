@@ -304,6 +304,21 @@ def test_the_pace_stops_a_huge_object_among_its_ranges(rclone_memory_s3: S3Serve
         assert destination.objects_needed([address]) == [address]
 
 
+def test_an_upload_that_is_stopped_by_the_pace_leaves_nothing(moto_s3: S3Server, pace: Ledger) -> None:
+    bucket = moto_s3.make_bucket()
+    slow = throttled(open_backend(parse_url(moto_s3.url(bucket))), pace)
+
+    with pytest.raises(Stop), slow.upload(KEY, 30 * MIB) as upload:
+        upload.write(bytes(10 * MIB))
+        upload.write(bytes(8 * MIB))
+        assert moto_s3.unfinished_uploads(bucket) == [KEY]
+        pace.stopped = True
+        upload.write(bytes(12 * MIB))
+        upload.commit()
+
+    assert moto_s3.unfinished_uploads(bucket) == []
+
+
 def test_a_request_that_is_tried_again_is_paid_for_again(
     s3_environment: dict[str, str], pace: Ledger
 ) -> None:
