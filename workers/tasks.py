@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from functools import partial
 from typing import Any, Self
 
 from celery import Celery, Task
@@ -27,6 +28,7 @@ from .connection import client
 from .describe import counted, describe_failure, describe_failures, describe_outcome
 from .heartbeat import Heartbeat
 from .ledger import Ledger, UnknownJob
+from .limits import Brakes
 from .logs import about, fields
 from .messages import BatchMessage
 from .metrics import counting
@@ -52,6 +54,9 @@ STEP_ASIDE_S = 10
 # What a process of another version cannot read it hands back for one that can, until nothing of the job has moved
 # for so long.
 UNREADABLE_S = 600
+
+# Copying an object of more bytes may take so long that a limit which comes up must be able to slow it down.
+HELD_AT_ONCE_BYTES = 8 * 1024 * 1024
 
 _runs = itertools.count()
 
@@ -227,7 +232,7 @@ def _run(
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
     started = time.monotonic()
     with counting.running(), _Report(batch, ledger, holder) as report:
-        outcome = _copy(batch, report, begun_before=begun_before)
+        outcome = _copy(batch, ledger, holder, report, begun_before=begun_before)
     return outcome, time.monotonic() - started
 
 
@@ -286,16 +291,32 @@ def batch_named(message: object) -> tuple[str, str]:
     return str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
 
 
-def _copy(batch: BatchMessage, report: _Report, *, begun_before: bool) -> BatchOutcome:
+def _copy(
+    batch: BatchMessage, ledger: Ledger, holder: str, report: _Report, *, begun_before: bool
+) -> BatchOutcome:
     objects = batch.objects()
     try:
         # Without create: where a mount is missing on this worker, nothing must be made in its place.
         source, destination = (
             open_store(ref.url, ref.objects_url, create=False) for ref in (batch.source, batch.destination)
         )
-        with counting.requests_of(source, destination):
+        # Whatever waits for a limit looks on the way whether the batch is still wanted.
+        wanted = partial(report.advance, 0, 0)
+        with (
+            counting.requests_of(source, destination),
+            Brakes(
+                ledger.limits, batch.job_id, batch.source, batch.destination, wanted, run=holder
+            ) as brakes,
+        ):
+            brakes.hold(source, destination, at_once=max(batch.sizes, default=0) > HELD_AT_ONCE_BYTES)
             return copy_batch(
-                source, destination, objects, report, concurrency=batch.concurrency, begun_before=begun_before
+                source,
+                destination,
+                objects,
+                report,
+                concurrency=batch.concurrency,
+                begun_before=begun_before,
+                in_flight=brakes.gate,
             )
     except StoreError as error:
         return BatchOutcome(failures=[Failure.of(address, error) for address in objects])

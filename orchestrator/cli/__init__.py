@@ -8,6 +8,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     copying    sync, submit, plan
     looking    jobs, status, watch, failures, receipt
     steering   cancel, pause, continue, retry, resume
+    limiting   limit
     fleet      worker, orchestrator
     flower     Flower, for the fleet
     mirroring  mirrors, scheduler
@@ -28,7 +29,7 @@ import sys
 
 import click
 
-from . import copying, dashboard, doctor, fleet, flower, looking, mirroring, steering
+from . import copying, dashboard, doctor, fleet, flower, limiting, looking, mirroring, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
 from .places import store_url
 
@@ -58,6 +59,7 @@ for _command in (
     steering.continue_job,
     steering.retry,
     steering.resume,
+    limiting.limit,
     fleet.worker,
     fleet.orchestrator,
     flower.flower,

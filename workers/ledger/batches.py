@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
@@ -13,6 +14,9 @@ from ..transfer import BatchOutcome, Failure
 from . import scripts
 from .keys import PLAN, done, key, keys, name_of
 from .state import Begun, FailedObject
+
+if TYPE_CHECKING:
+    from ..limits.book import LimitBook
 
 # The list of failures keeps this many; which objects failed is known exactly whatever its length.
 FAILURES_KEPT: Final = 1000
@@ -38,6 +42,14 @@ class BatchLedger:
         self._redis = client
         self._expires_s = expires_s
         self._scripts: dict[str, Any] = {}
+
+    @cached_property
+    def limits(self) -> LimitBook:
+        """The limits of jobs and stores, on the same server."""
+        # Limits are kept in jobs' records, so they know the ledger's keys.
+        from ..limits.book import LimitBook
+
+        return LimitBook(self._redis)
 
     def _run(self, script: str, keys: list[str], arguments: list[str | float]) -> Any:
         found = self._scripts.get(script)
