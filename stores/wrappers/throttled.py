@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ..base import Backend, Buffer, Listed, OpenReader, Reader, Upload
+from ..findings import Finding
 from ..hashing import CHUNK_BYTES
 from ..pace import Pace, PacedReader
 from ..requests import Requests
@@ -112,6 +113,20 @@ class Throttled(Backend):
 
     def flush(self) -> None:
         self.inner.flush()
+
+    # What the doctor asks is little, and must not wait.
+
+    def probe(self, spaces: Sequence[str], *, for_writing: bool) -> Iterator[Finding]:
+        return self.inner.probe(spaces, for_writing=for_writing)
+
+    def probe_beside(self, source: Backend, key: str) -> Iterator[Finding]:
+        return self.inner.probe_beside(source.inner if isinstance(source, Throttled) else source, key)
+
+    def clock(self) -> tuple[float, float] | None:
+        return self.inner.clock()
+
+    def free_bytes(self) -> int | None:
+        return self.inner.free_bytes()
 
     def requests_to_read(self, size: int) -> Requests:
         return self.inner.requests_to_read(size)
