@@ -17,8 +17,9 @@ from typing import Any
 persistent = True
 state_save_interval = 300_000  # milliseconds
 
-# `args` says in words what a task is about; `uuid` is the column that leads to the page of a task.
-tasks_columns = "name,args,state,result,exception,retries,received,runtime,worker,uuid"
+# `args` says in words what a task is about; `uuid` is the column that leads to the page of a task. The longest is the
+# last, for it is never wrapped; its beginning is shown as the result too.
+tasks_columns = "name,args,state,result,uuid,received,runtime,worker,retries,exception"
 
 # Workers that were not heard of for a day are gone for good, and so are their metrics.
 purge_offline_workers = 86_400  # seconds
@@ -40,6 +41,8 @@ def format_task(task: Any) -> Any:
             task.traceback = None
         if task.state == "SUCCESS":
             task.exception = f"in the end it was done; before: {task.exception}"
+        else:
+            task.result = task.exception
     return task
 
 

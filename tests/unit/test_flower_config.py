@@ -42,7 +42,7 @@ def test_a_result_is_shown_without_the_marks_of_python(result: str | None, words
 def test_what_our_errors_say_is_shown_alone(kind: type[Exception]) -> None:
     task = shown("FAILURE", exception=repr(kind(WORDS)))
 
-    assert (task.exception, task.traceback) == (WORDS, None)
+    assert (task.exception, task.result, task.traceback) == (WORDS, WORDS, None)
 
 
 def test_an_error_of_another_kind_keeps_its_name_and_its_traceback() -> None:
@@ -59,7 +59,7 @@ def test_what_is_no_call_is_left_as_it_is(exception: str | None) -> None:
 def test_the_reason_of_a_retry_that_went_well_in_the_end_says_so() -> None:
     task = shown("SUCCESS", result="'50 copied'", exception="RuntimeError('timed out')")
 
-    assert task.exception == "in the end it was done; before: timed out"
+    assert (task.result, task.exception) == ("50 copied", "in the end it was done; before: timed out")
 
 
 def test_every_column_is_one_that_flower_has() -> None:
