@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from stores.requests import Requests
@@ -83,10 +85,10 @@ def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator
         def _answer(self, operation: str) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-            connection = http.client.HTTPConnection(target)
-            connection.request(self.command, self.path, body, headers)
-            answer = connection.getresponse()
-            said = answer.read()
+            with closing(http.client.HTTPConnection(target)) as connection:
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                said = answer.read()
             with passing.lock:
                 entry = time.monotonic(), operation, self.path, len(body) or len(said)
                 passing.log.append(entry)
@@ -103,7 +105,6 @@ def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator
             self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(said)))
             self.end_headers()
             self.wfile.write(said)
-            connection.close()
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - http.server's names
 
@@ -112,6 +113,11 @@ def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator
 
     class Proxy(ThreadingHTTPServer):
         daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that was killed hangs up."""
+            if not isinstance(sys.exception(), OSError):
+                super().handle_error(request, client_address)
 
     with Proxy(("127.0.0.1", 0), Handler) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

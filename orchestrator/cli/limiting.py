@@ -18,6 +18,7 @@ from .options import (
     changed_rate,
     json_option,
 )
+from .places import store_url
 
 if TYPE_CHECKING:
     from ..jobs import Jobs
@@ -27,7 +28,11 @@ Changed = Mapping[str, int | None]
 
 @click.command()
 @click.argument("job", metavar="[JOB]", required=False)
-@click.option("--store", metavar="URL", help="Limits of this store, whatever the job.")
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Limits of this store, whatever the job: its URL, or its name in snapferry.toml.",
+)
 @click.option(
     "--limit-rate",
     callback=changed_rate,
@@ -109,10 +114,11 @@ def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker:
     from ..printable import printable
     from ..report import limit_document, limit_words
 
+    settings = read_settings(broker)
     url = ""
     if store is not None:
         try:
-            place = parse_url(store)
+            place = parse_url(store_url(settings, store))
         except InvalidStoreURL as error:
             usage(str(error))
         here, there = store_options("from"), store_options("to")
@@ -125,7 +131,7 @@ def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker:
                 "--store: the environment has different endpoints for --from and --to; name the store's in its URL"
             )
         url = str(place.with_defaults(endpoint_url=here["endpoint_url"]))
-    with on_fleet(read_settings(broker), lost="") as jobs:
+    with on_fleet(settings, lost="") as jobs:
         limits = dict([jobs.limit_store(url, changed)]) if store is not None else jobs.limited_stores()
     if as_json:
         _print({"stores": {name: limit_document(found) for name, found in limits.items()}})
