@@ -181,12 +181,20 @@ class _Space:
         try:
             self._upload = str(self._call("create_multipart_upload")["UploadId"])
             self._call("upload_part", UploadId=self._upload, PartNumber=1, Body=DATA)
-            self._call("abort_multipart_upload", UploadId=self._upload)
-            self._upload = ""
+            self._abort()
         except StoreError as error:
             yield refused("s3.multipart", f"{self._what}: an upload in parts, as for large objects", error)
         else:
             yield Finding(Level.OK, "s3.multipart", f"{self._what}: uploads in parts can be made and aborted")
+
+    def _abort(self) -> None:
+        try:
+            self._call("abort_multipart_upload", UploadId=self._upload)
+        except StoreError as error:
+            # A request whose answer was lost is sent again, and finds that the first one did it.
+            if _code(error) != "NoSuchUpload":
+                raise
+        self._upload = ""
 
     def _may_delete(self) -> Generator[Finding, None, bool]:
         """

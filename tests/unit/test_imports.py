@@ -140,5 +140,6 @@ def test_making_an_app_connects_to_nothing() -> None:
     ended = run(code)
 
     assert ended.stdout == (
-        "['snapferry.commit_snapshots', 'snapferry.copy_batch', 'snapferry.look_after_job', 'snapferry.plan_job']\n"
+        "['snapferry.commit_snapshots', 'snapferry.copy_batch', 'snapferry.look_after_job', 'snapferry.plan_job',"
+        " 'snapferry.run_mirror']\n"
     ), ended.stderr

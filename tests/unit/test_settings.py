@@ -40,6 +40,7 @@ def test_every_field_has_a_variable() -> None:
         "SNAPFERRY_WINDOW_BATCHES": "77",
         "SNAPFERRY_VISIBILITY_TIMEOUT": "61",
         "SNAPFERRY_JOB_EXPIRES": "3601",
+        "SNAPFERRY_CONFIG": "/etc/snapferry.toml",
         "SNAPFERRY_PRICES": "/etc/prices.toml",
         "SNAPFERRY_METRICS_PORT": "9464",
         "SNAPFERRY_METRICS_ADDRESS": "0.0.0.0",
