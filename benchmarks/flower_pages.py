@@ -1,14 +1,16 @@
 """
 How long Flower's pages take with many tasks remembered, in a real browser.
 
-python -m benchmarks.flower_pages [--tasks N]. A Redis, a worker and `snapferry flower` are started; the events of
-N tasks are sent as workers send them. Each page is opened in a window without a cache, and timed until what it
-shows is there. Needs chromium and playwright.
+python -m benchmarks.flower_pages [--tasks N]. The events of N tasks are given to what Flower remembers by, and that
+is saved as Flower saves it; then a Redis, a worker and `snapferry flower` are started. Each page is opened in a
+window without a cache, and timed until what it shows is there. Needs chromium and playwright.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import shelve
 import signal
 import statistics
 import subprocess
@@ -21,62 +23,47 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.app import make_fleet_app
 from tests.integration.flowers import PASSWORD, Flower, flower
 from tests.integration.own_redis import own_redis
-from tests.integration.processes import Fleet, until
+from tests.integration.processes import Fleet
 from tests.servers import program
-from workers.settings import Settings
 
 TIMES = 5
-CHUNK = 500
-
 JOB_TASKS = 100
-COLUMNS = "draw=1&start=0&length=1&order[0][column]=0&order[0][dir]=desc&columns[0][data]=received"
 
 
-def remembered(pages: Flower) -> int:
-    return int(pages.get(f"/tasks/datatable?{COLUMNS}")["recordsTotal"])
+def fill(folder: Path, count: int) -> str:
+    """Save *count* tasks, of jobs of `JOB_TASKS` batches, in Flower's file; return the id of one that failed."""
+    from flower.events import EventsState
 
-
-def fill(broker: str, pages: Flower, count: int) -> str:
-    """Send the events of *count* tasks, of jobs of `JOB_TASKS` batches; return the id of one that failed."""
-    app = make_fleet_app(Settings(broker_url=broker))
+    state = EventsState(max_tasks_in_memory=count)
+    clock = itertools.count(1)
     failed = ""
-    with app.connection() as connection:
-        events = app.events.Dispatcher(connection, hostname="worker-1@host")
-        for first in range(0, count, CHUNK):
-            for number in range(first, min(first + CHUNK, count)):
-                job = uuid.uuid5(uuid.NAMESPACE_URL, str(number // JOB_TASKS))
-                task, batch = str(uuid.uuid4()), number % JOB_TASKS + 1
-                words = f"job {str(job)[:8]} · 95ff19… · batch {batch}/{JOB_TASKS} · 1,000 objects · 61.4 MB"
-                common = {"uuid": task, "name": "snapferry.copy_batch", "args": words, "kwargs": ""}
-                tied = {
-                    "root_id": str(job),
-                    "parent_id": str(job),
-                    "retries": 0,
-                    "eta": None,
-                    "expires": None,
-                }
-                events.send(
-                    "task-sent", queue="snapferry.copy", exchange="", routing_key="", **common, **tied
-                )
-                events.send("task-received", **common, **tied)
-                events.send("task-started", uuid=task)
-                if number % 50:
-                    said = "'998 copied, 2 present, 61.4 MB in 4.1 s'"
-                    events.send("task-succeeded", uuid=task, result=said, runtime=4.1)
-                else:
-                    failed = task
-                    why = (
-                        "ObjectsFailed('997 copied, 2 present, 1 FAILED. object 95ff19ab… at s3://bucket: …')"
-                    )
-                    events.send("task-failed", uuid=task, exception=why, traceback="Traceback …\n" * 10)
-            # Redis cuts off a listener that is too far behind.
-            until(
-                lambda upto=first: remembered(pages) >= min(upto + CHUNK, count),
-                "Flower has heard of all of it",
-            )
+
+    def event(kind: str, at: float, **fields: Any) -> None:
+        common = {"hostname": "worker-1@host", "pid": 1, "utcoffset": 0, "clock": next(clock)}
+        state.event({"type": kind, "timestamp": at, "local_received": at, **common, **fields})
+
+    for number in range(count):
+        at = time.time() - 4.2 * (count - number)
+        job = str(uuid.uuid5(uuid.NAMESPACE_URL, str(number // JOB_TASKS)))
+        task, batch = str(uuid.uuid4()), number % JOB_TASKS + 1
+        words = f"job {job[:8]} · 95ff19… · batch {batch}/{JOB_TASKS} · 1,000 objects · 61.4 MB"
+        what = {"name": "snapferry.copy_batch", "args": words, "kwargs": "", "root_id": job, "parent_id": job}
+        event("task-sent", at, uuid=task, retries=0, queue="snapferry.copy", **what)
+        event("task-received", at, uuid=task, retries=0, **what)
+        event("task-started", at, uuid=task)
+        if number % 50:
+            result = "'998 copied, 2 present, 61.4 MB in 4.1 s'"
+            event("task-succeeded", at + 4.1, uuid=task, result=result, runtime=4.1)
+        else:
+            failed = task
+            why = "ObjectsFailed('997 copied, 2 present, 1 FAILED. object 95ff19ab… at s3://bucket: corrupt')"
+            event("task-failed", at + 4.1, uuid=task, exception=why, traceback="Traceback …\n" * 10)
+    folder.mkdir(mode=0o700)
+    with shelve.open(str(folder / "db"), flag="n") as file:
+        file["events"] = state
+        file["counter"] = dict(state.counter)
     return failed
 
 
@@ -145,18 +132,20 @@ def main() -> None:
     count = parser.parse_args().tasks
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        failed = fill(folder / "flower", count)
         redis = stack.enter_context(own_redis(folder / "redis", "--port", "{port}"))
+        began = time.perf_counter()
         pages = stack.enter_context(flower(redis.url, folder, "--max-tasks", str(max(count, 100))))
+        took = time.perf_counter() - began
         stack.enter_context(Fleet(redis.url, folder).worker())
         worker = pages.worker("worker")
-        began = time.perf_counter()
-        failed = fill(redis.url, pages, count)
         process = pages.running.process
         memory = subprocess.run(
             ["ps", "-o", "rss=", "-p", str(process.pid)], capture_output=True, text=True, check=True
         )
-        took = time.perf_counter() - began
-        print(f"{count:,} tasks heard of in {took:.0f} s; Flower takes {int(memory.stdout) / 1000:.0f} MB")
+        print(
+            f"{count:,} tasks read, and Flower up, in {took:.1f} s; it takes {int(memory.stdout) / 1000:.0f} MB"
+        )
         measure(pages, failed, worker)
         began = time.perf_counter()
         process.send_signal(signal.SIGTERM)
