@@ -1,4 +1,4 @@
-# One image for every role: `snapferry orchestrator`, `snapferry worker`, `celery ... flower`.
+# One image for every role: `snapferry orchestrator`, `snapferry worker`, `snapferry flower`.
 # What is healthy differs by role, so the health checks are in docker-compose.yml.
 
 ARG PYTHON_IMAGE=python:3.12-slim
@@ -26,10 +26,11 @@ RUN /opt/snapferry/bin/pip install --no-deps /dist/*.whl
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="snapferry" org.opencontainers.image.licenses="MIT"
-# /stores is for file:// stores; a new volume takes over its owner.
+# /stores is for file:// stores, /var/lib/snapferry for what Flower remembers; a new volume takes over owner and mode.
 RUN groupadd --gid 10001 snapferry \
     && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin snapferry \
-    && install -d -o snapferry -g snapferry /stores
+    && install -d -o snapferry -g snapferry /stores \
+    && install -d -m 0700 -o snapferry -g snapferry /var/lib/snapferry
 COPY --from=environment /opt/snapferry /opt/snapferry
 ENV PATH=/opt/snapferry/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001

@@ -50,7 +50,7 @@ def peer(*arguments: str, cache: Path, more: Mapping[str, str] | None = None) ->
 def ours_on_fleet(
     snapshot: str, source: str, destination: str, *, broker: str, jobs: int, more: Mapping[str, str]
 ) -> Command:
-    """Return the command that has a fleet copy *snapshot*, *jobs* objects in flight in each batch; it prints JSON."""
+    """Return the command that has a fleet copy *snapshot*, *jobs* objects in flight in all; it prints JSON."""
     return ours(
         "sync", "--broker", broker, "--from", source, "--to", destination, "--id", snapshot,
         "-j", str(jobs), "--json", more=more,

@@ -91,7 +91,7 @@ class Fleet:
         return found
 
     def copy(self, snapshot: str, source: str, destination: str, *, jobs: int) -> Job:
-        """Copy *snapshot* with *jobs* objects in flight in each batch. Raises `CommandFailed`."""
+        """Copy *snapshot* with *jobs* objects in flight in all. Raises `CommandFailed`."""
         command = commands.ours_on_fleet(
             snapshot, source, destination, broker=self._redis.url, jobs=jobs, more=self._more
         )

@@ -27,9 +27,11 @@ from workers import logs, tracing
 from workers.describe import counted, describe_snapshots, size
 from workers.heartbeat import Heartbeat
 from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
+from workers.limits import Brakes
 from workers.messages import JobRequest, Prune, pack, unpack
 from workers.metrics import counting
 from workers.queues import copy_queue
+from workers.transfer import Cancelled
 
 from .dispatch import hand_out, look_after
 from .estimate import survey
@@ -162,13 +164,25 @@ def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
     if standing.cancelling:
         return _cancel(app, ledger, job_id, standing)
     request = ledger.request(job_id)
-    drive = Drive(app, ledger, request, *_open_both(request))
-    with counting.requests_of(drive.source, drive.destination):
-        return _go_on(drive, standing)
+    source, destination = _open_both(request)
+
+    def wanted() -> None:
+        if ledger.standing(job_id).cancelling:
+            raise Cancelled
+
+    try:
+        with (
+            counting.requests_of(source, destination),
+            Brakes(ledger.limits, job_id, request.source, request.destination, wanted) as brakes,
+        ):
+            brakes.hold(source, destination, at_once=True)
+            return _go_on(Drive(app, ledger, request, source, destination), standing)
+    except Cancelled:
+        return _cancel(app, ledger, job_id, ledger.standing(job_id))
 
 
 def _go_on(drive: Drive, standing: Standing) -> str:
-    ledger, request, job_id = drive.ledger, drive.request, drive.job_id
+    ledger, job_id, request = drive.ledger, drive.job_id, drive.request
     if standing.state in (State.QUEUED, State.PLANNING):
         if standing.paused:
             return "paused before its plan"

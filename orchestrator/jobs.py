@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,8 @@ from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
 from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, shown
 from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob
-from workers.messages import Budget, JobRequest, Order, Prune, StoreRef, pack
+from workers.limits import store_place
+from workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
 from workers.queues import Priority
 from workers.settings import Settings, store_options
 
@@ -82,12 +83,14 @@ class Jobs:
         dry_run: bool = False,
         priority: Priority = Priority.NORMAL,
         queue: str = "",
+        limits: Limits | None = None,
     ) -> str:
         """
         Queue the copy of snapshots, None: all that the source lists when the job is planned; return the job's id.
 
         *order*: as given, or the newest first where all are meant. *queue* is the
-        name of one that some workers were told to serve. Raises
+        name of one that some workers were told to serve. *limits* are those that
+        it begins with; `limit` changes them. Raises
         `InvalidAddress` and ValueError (an id twice) before anything is queued.
         Called again, it makes another job, which finds the work of the first done.
         """
@@ -110,6 +113,7 @@ class Jobs:
                 dry_run=dry_run,
                 priority=priority,
                 queue=queue,
+                limits=limits or Limits(),
             )
         )
 
@@ -127,8 +131,8 @@ class Jobs:
         ids = [row.id for row in self.snapshots(job_id) if row.state in {"pending", "failed"}]
         if not ids and request.everything and not status.snapshots_total:
             # It ended before the source was listed.
-            return self._queue(self._again(request, resumes=job_id))
-        return self._queue(self._only(request, ids, resumes=job_id))
+            return self._queue(self._again(request, resumes=job_id, limits=status.limits))
+        return self._queue(self._only(request, ids, resumes=job_id, limits=status.limits))
 
     def retry(self, job_id: str) -> str:
         """
@@ -147,7 +151,7 @@ class Jobs:
                 f" {job_id}"
             )
         ids = [row.id for row in self.snapshots(job_id) if row.state != "published"]
-        return self._queue(self._only(request, ids, retries=job_id))
+        return self._queue(self._only(request, ids, retries=job_id, limits=status.limits))
 
     def status(self, job_id: str) -> JobStatus:
         """Return where the job stands now."""
@@ -209,6 +213,41 @@ class Jobs:
             if not self._ledger.pause(job_id, paused=False).final:
                 look_after(self._app, job_id, "continue")
             return self._ledger.status(job_id)
+
+    def limit(self, job_id: str, changed: Mapping[str, int | None]) -> JobStatus:
+        """
+        Set limits of a job by the names of `Limits`, None: take them away; return its status.
+
+        What runs keeps to them within a second. May be called again; a job that has ended stays as it is.
+        """
+        with self._answering():
+            self._ledger.limits.limit_job(job_id, changed)
+            return self._ledger.status(job_id)
+
+    def store_limits(self, job_id: str) -> dict[str, Limits]:
+        """Return what holds at a job's stores, for all jobs together: that of ``source`` and ``destination``."""
+        with self._answering():
+            status = self._ledger.status(job_id)
+            places = [store_place(status.source), store_place(status.destination)]
+            _, source, destination = self._ledger.limits.of_run(job_id, places)
+            return {"source": source, "destination": destination}
+
+    def limit_store(self, url: str, changed: Mapping[str, int | None]) -> tuple[str, Limits]:
+        """
+        Set limits of the store at *url*, for all jobs together; return what it goes by, and its limits.
+
+        Raises `InvalidStoreURL`. May be called again.
+        """
+        place = store_place(url)
+        with self._answering():
+            if changed:
+                self._ledger.limits.limit_store(place, changed)
+            return place, self._ledger.limits.of_store(place)
+
+    def limited_stores(self) -> dict[str, Limits]:
+        """Return every store that has limits, by what it goes by."""
+        with self._answering():
+            return self._ledger.limits.of_stores()
 
     def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:
         """Return the latest jobs, of one *state* or of all, at most *limit*."""

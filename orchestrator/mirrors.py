@@ -21,7 +21,7 @@ from workers.config import Config, Mirror
 from workers.connection import client
 from workers.ledger import JobStatus, MirrorLedger, MirrorRecord, UnknownJob
 from workers.ledger.keys import SCHEDULE
-from workers.messages import MirrorMessage, Prune
+from workers.messages import Limits, MirrorMessage, Prune
 from workers.settings import InvalidSettings, Settings
 
 from .jobs import Jobs, store_pair
@@ -57,7 +57,7 @@ def message_of(mirror: Mirror, config: Config) -> MirrorMessage:
         prune=Prune(max_delete=mirror.max_delete) if mirror.delete else None,
         priority=mirror.priority,
         queue=mirror.queue,
-        concurrency=mirror.jobs,
+        limits=Limits(jobs=mirror.jobs),
     )
 
 
@@ -120,7 +120,7 @@ def _run(jobs: Jobs, mirrors: MirrorLedger, message: MirrorMessage) -> str:
         prune=message.prune,
         priority=message.priority,
         queue=message.queue,
-        concurrency=message.concurrency,
+        limits=message.limits,
     )
     mirrors.started(message.name, job_id)
     log.info("mirror %s: job %s is queued", message.name, job_id)

@@ -96,7 +96,7 @@ def prepare(
     """
     snapshots = Snapshots(_ordered(request, source))
     trusted = destination.manifests_present(snapshots.ids) if request.trust_manifest else set()
-    planner = _planner(ledger, request)
+    planner = _planner(ledger, request, source)
     for index, snapshot_id in enumerate(snapshots.ids):
         if snapshot_id in trusted:
             snapshots.kinds += TRUSTED
@@ -148,7 +148,7 @@ def recall(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> tuple[
     plan = _recalled(request, snapshots)
     if plan is not None:
         return snapshots, plan
-    planner = _planner(ledger, request)
+    planner = _planner(ledger, request, source)
     for index in snapshots.of(PLANNED):
         try:
             planner.add(index, _objects(source, snapshots.ids[index]))
@@ -178,20 +178,21 @@ def _objects(source: SnapshotStore, snapshot_id: str) -> Objects | ObjectTable:
         return manifest.table() if manifest.large else manifest.objects()
 
 
-def _planner(ledger: Ledger, request: JobRequest) -> Planner:
+def _planner(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> Planner:
     return Planner(
-        max_objects=request.batch_objects, max_bytes=request.batch_bytes, only=_only(ledger, request)
+        max_objects=request.batch_objects, max_bytes=request.batch_bytes, only=_only(ledger, request, source)
     )
 
 
-def _only(ledger: Ledger, request: JobRequest) -> AddressSet | None:
-    """Return the objects that a job confines itself to: those that failed in the job that it retries."""
+def _only(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> AddressSet | None:
+    """
+    Return the objects that a job confines itself to: those that failed in the job that it retries.
+
+    *source* is that of both.
+    """
     if not request.retries:
         return None
-    from stores.urls import open_store
-
     retried = ledger.request(request.retries)
-    source = open_store(retried.source.url, retried.source.objects_url)
     _, plan = recall(ledger, retried, source)
     return failed_addresses(ledger, request.retries, plan)
 

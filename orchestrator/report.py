@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from workers.describe import short, size
 from workers.ledger import JobStatus, State
+from workers.messages import Limits
 from workers.printable import printable
 from workers.queues import Priority
 
@@ -197,8 +198,14 @@ def _delete_lines(estimate: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def status_lines(status: JobStatus, by_class: Mapping[str, int]) -> list[str]:
-    """Return everything that is known of a job, in words, a line for each kind of thing."""
+def status_lines(
+    status: JobStatus, by_class: Mapping[str, int], store_limits: Mapping[str, Limits] | None = None
+) -> list[str]:
+    """
+    Return everything that is known of a job, in words, a line for each kind of thing.
+
+    *store_limits* are those of ``source`` and ``destination``.
+    """
     trusted = f", {status.snapshots_trusted:,} trusted" if status.snapshots_trusted else ""
     healed = f", {status.healed:,} healed" if status.healed else ""
     classes = f" ({_classes(by_class)})" if by_class else ""
@@ -222,6 +229,12 @@ def status_lines(status: JobStatus, by_class: Mapping[str, int]) -> list[str]:
         f" {status.batches_total:,}",
         "priority": status.priority if status.priority != Priority.NORMAL else "",
         "queue": status.queue,
+        "limits": limit_words(status.limits),
+        **{
+            f"at {'to' if side == 'destination' else 'from'}": f"{words}, for all jobs together"
+            for side, limits in (store_limits or {}).items()
+            if (words := limit_words(limits))
+        },
         "workers": ", ".join(status.workers),
         "deleted": f"{status.deleted:,} manifest{_s(status.deleted)}" if status.deleted else "",
         "submitted": _when(status.submitted_at),
@@ -233,6 +246,25 @@ def status_lines(status: JobStatus, by_class: Mapping[str, int]) -> list[str]:
     if said := hint(status):
         lines.append(said)
     return lines
+
+
+def limit_words(limits: Limits) -> str:
+    """Return what a job or a store keeps to, "" if it has no limits."""
+    parts = {
+        "rate": f"{size(limits.rate)}/s" if limits.rate else "",
+        "requests": f"{limits.requests:,} request{_s(limits.requests)}/s" if limits.requests else "",
+        "jobs": f"{limits.jobs:,} object{_s(limits.jobs)} in flight" if limits.jobs else "",
+    }
+    return ", ".join(part for part in parts.values() if part)
+
+
+def limit_document(limits: Limits) -> dict[str, int | None]:
+    """Return the same for programs."""
+    return {
+        "bytes_per_second": limits.rate,
+        "requests_per_second": limits.requests,
+        "objects_in_flight": limits.jobs,
+    }
 
 
 def _when(seconds: float) -> str:
@@ -366,6 +398,7 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
             "done": status.batches_done,
         },
         "deleted": status.deleted,
+        "limits": limit_document(status.limits),
         "workers": list(status.workers),
         "submitted": moment(status.submitted_at),
         "started": moment(status.started_at),

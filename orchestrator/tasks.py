@@ -13,11 +13,12 @@ from typing import Any
 from celery import Celery, Task
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from stores.errors import StoreError
 from workers.connection import OUTAGE, BrokerUnavailable
 from workers.leaving import Interrupted, interruptible
-from workers.ledger import Ledger, UnknownJob
+from workers.ledger import Ledger, State, UnknownJob
 from workers.logs import about, fields
 from workers.messages import MirrorMessage
 from workers.metrics import counting
@@ -39,25 +40,29 @@ MAX_RETRIES = 3
 RETRY_BASE_S = 2
 
 
+class JobFailed(Exception):
+    """The job ended as failed by this look; the message is the reason. Raised so that the task is shown as failed."""
+
+
 def register(app: Celery, settings: Settings) -> None:
     """Add the orchestrator's tasks to *app*: mirrors, and three names for the same look at a job, by what it is for."""
+    # No traceback in the log, and no second record in Redis: the ledger has the reason.
+    kept: dict[str, Any] = {"bind": True, "throws": (JobFailed,), "store_errors_even_if_ignored": False}
 
     def look(task: Task, job_id: str) -> str:
         ledger = ledger_of(settings)
         with about(job=job_id, task=task.request.id):
-            words = run_step(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
-            log.info("%s: %s", task.name.partition(".")[2], words)
-        return words
+            return run_look(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
 
-    @app.task(shared=False, name="snapferry.plan_job", bind=True, max_retries=MAX_RETRIES)
+    @app.task(shared=False, name="snapferry.plan_job", max_retries=MAX_RETRIES, **kept)
     def plan(self: Task, job_id: str) -> str:
         return look(self, job_id)
 
-    @app.task(shared=False, name="snapferry.commit_snapshots", bind=True, max_retries=MAX_RETRIES)
+    @app.task(shared=False, name="snapferry.commit_snapshots", max_retries=MAX_RETRIES, **kept)
     def commit(self: Task, job_id: str) -> str:
         return look(self, job_id)
 
-    @app.task(shared=False, name="snapferry.look_after_job", bind=True, max_retries=MAX_RETRIES)
+    @app.task(shared=False, name="snapferry.look_after_job", max_retries=MAX_RETRIES, **kept)
     def look_after(self: Task, job_id: str) -> str:
         return look(self, job_id)
 
@@ -73,6 +78,26 @@ def register(app: Celery, settings: Settings) -> None:
             return "a mirror of another version: nothing was done"
         except (BrokerUnavailable, *BROKER_TROUBLE) as error:
             raise again(self, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
+
+
+def run_look(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
+    """Run one step of a job as `run_step` does; raise `JobFailed` if it brought the job to its end as failed."""
+    had_ended = _failure_of(ledger, job_id) is not None
+    words = run_step(task, ledger, job_id, step)
+    log.info("%s: %s", task.name.partition(".")[2], words)
+    reason = None if had_ended else _failure_of(ledger, job_id)
+    if reason is None:
+        return words
+    raise JobFailed(reason)
+
+
+def _failure_of(ledger: Ledger, job_id: str) -> str | None:
+    """Return why a job failed; None if it did not, or not yet, or nobody knows."""
+    try:
+        status = ledger.status(job_id)
+    except (UnknownJob, RedisError):
+        return None
+    return status.error if status.state is State.FAILED else None
 
 
 def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:

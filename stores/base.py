@@ -21,10 +21,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from .findings import Finding
 from .requests import Requests
+
+if TYPE_CHECKING:
+    from .pace import Pace
 
 
 @dataclass(frozen=True)
@@ -287,6 +290,15 @@ class Backend(ABC):
     def free_bytes(self) -> int | None:
         """Return how many bytes may still be written, None where nobody knows. Raises `StoreError`."""
         return None
+
+    def keep_pace(self, pace: Pace) -> bool:
+        """
+        Send everything from now on at *pace*, also for what was begun before; say whether this store can.
+
+        One that cannot is wrapped (`stores.wrappers.throttled`). That is enough
+        where a call is a request; where it may be many, the store itself must keep to it.
+        """
+        return False
 
     def requests_to_read(self, size: int) -> Requests:
         """Return the requests by which `open` and reading to the end get *size* bytes."""

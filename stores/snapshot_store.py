@@ -34,9 +34,11 @@ from .errors import (
 )
 from .hashing import CHUNK_BYTES, HashingReader, digest
 from .manifest import Manifest
+from .pace import Pace
 from .presence import MANIFEST_SPACE, OBJECT_SPACE, Survey, requests_to_ask, requests_to_ask_among, survey
 from .publishing import Published, publish_each
 from .requests import Requests
+from .wrappers.throttled import throttled
 
 # Many addresses are asked for in pieces of so many, each a range of the store's keys, so many pieces at once.
 PIECE_ADDRESSES: Final = 10_000
@@ -95,6 +97,17 @@ class SnapshotStore(StreamStore):
     def concurrency(self) -> int:
         """How many objects one process should keep in flight."""
         return self._objects.capabilities.concurrency
+
+    def keep_pace(self, objects: Pace, manifests: Pace) -> None:
+        """
+        Ask the store from now on at these paces: where objects are, and where manifests are if that is another pool.
+
+        What is on its way at a directory goes on as it is; what begins after this call keeps to it. May be called
+        again.
+        """
+        split = self._manifests is not self._objects
+        self._objects = throttled(self._objects, objects)
+        self._manifests = throttled(self._manifests, manifests) if split else self._objects
 
     def check(self, *, for_writing: bool = False) -> None:
         """Make sure that the store is there and answers. Raises as `Backend.check` does; changes nothing."""

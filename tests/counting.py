@@ -1,22 +1,73 @@
-"""A proxy that counts, operation by operation, what an S3 server receives."""
+"""A proxy that counts, operation by operation, what an S3 server receives, and says when how much moved."""
 
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from stores.requests import Requests
 from tests.servers import S3Server
 
 
+@dataclass
+class Traffic:
+    """
+    What passed a proxy: (when, operation, path, bytes of its body or its answer's), by the monotonic clock.
+
+    *delay_s* is how long each answer takes longer.
+    """
+
+    delay_s: float = 0.0
+    log: list[tuple[float, str, str, int]] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def moved(self, begin: float, end: float, operation: str = "GetObject", part: str = "") -> int:
+        """Return how many bytes moved between two moments by requests of a kind whose path has *part* in it."""
+        with self.lock:
+            log = list(self.log)
+        return sum(
+            size for at, name, path, size in log if begin <= at < end and name == operation and part in path
+        )
+
+    def sent(self, begin: float, end: float) -> int:
+        """Return how many requests were made between two moments."""
+        with self.lock:
+            return sum(begin <= at < end for at, *_ in self.log)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Count a request as running in the block."""
+        with self.lock:
+            self.running += 1
+            self.most_running = max(self.running, self.most_running)
+        try:
+            if self.delay_s:
+                time.sleep(self.delay_s)
+            yield
+        finally:
+            with self.lock:
+                self.running -= 1
+
+
 @contextmanager
-def counting_proxy(server: S3Server) -> Iterator[tuple[S3Server, Requests]]:
-    """Put a proxy before *server* that counts what passes; the signed Host header stays as the client sent it."""
+def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator[tuple[S3Server, Requests]]:
+    """
+    Put a proxy before *server* that counts what passes; the signed Host header stays as the client sent it.
+
+    When how much passes is noted in *traffic*.
+    """
     received = Requests()
+    passing = traffic or Traffic()
     lock = threading.Lock()
     target = urlsplit(server.endpoint).netloc
 
@@ -25,14 +76,22 @@ def counting_proxy(server: S3Server) -> Iterator[tuple[S3Server, Requests]]:
         disable_nagle_algorithm = True
 
         def _pass_on(self) -> None:
+            operation = operation_of(self.command, self.path)
             with lock:
-                received[operation_of(self.command, self.path)] += 1
+                received[operation] += 1
+            with passing.passing():
+                self._answer(operation)
+
+        def _answer(self, operation: str) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-            connection = http.client.HTTPConnection(target)
-            connection.request(self.command, self.path, body, headers)
-            answer = connection.getresponse()
-            said = answer.read()
+            with closing(http.client.HTTPConnection(target)) as connection:
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                said = answer.read()
+            with passing.lock:
+                entry = time.monotonic(), operation, self.path, len(body) or len(said)
+                passing.log.append(entry)
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in {
@@ -46,7 +105,6 @@ def counting_proxy(server: S3Server) -> Iterator[tuple[S3Server, Requests]]:
             self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(said)))
             self.end_headers()
             self.wfile.write(said)
-            connection.close()
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - http.server's names
 
@@ -55,6 +113,11 @@ def counting_proxy(server: S3Server) -> Iterator[tuple[S3Server, Requests]]:
 
     class Proxy(ThreadingHTTPServer):
         daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that was killed hangs up."""
+            if not isinstance(sys.exception(), OSError):
+                super().handle_error(request, client_address)
 
     with Proxy(("127.0.0.1", 0), Handler) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stores.words import counted, size
 
 from .messages import BatchMessage
-from .transfer import BatchOutcome
+from .transfer import BatchOutcome, Failure
 
 __all__ = [
     "counted",
@@ -51,4 +51,19 @@ def describe_outcome(outcome: BatchOutcome, seconds: float) -> str:
     return (
         f"{outcome.copied} copied, {outcome.present} present{failed}"
         f", {size(outcome.bytes_copied)} in {seconds:.1f} s"
+    )
+
+
+def describe_failure(failure: Failure) -> str:
+    """Return why an object failed, in words: which, at which store, and what kind of error it is."""
+    where = f" at {failure.store}" if failure.store else ""
+    return f"object {short(failure.address)}…{where}: {failure.detail} ({failure.error})"
+
+
+def describe_failures(outcome: BatchOutcome, seconds: float, job_id: str) -> str:
+    """Return how a batch with failed objects ended: the figures, one reason, and where all of them are told."""
+    more = f", and {len(outcome.failures) - 1} more" if len(outcome.failures) > 1 else ""
+    return (
+        f"{describe_outcome(outcome, seconds)}. {describe_failure(outcome.failures[0])}{more}."
+        f" To see which paths need what failed: snapferry failures {short(job_id)}"
     )

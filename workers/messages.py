@@ -100,6 +100,25 @@ class Budget(_Part):
         return (self.max_objects, self.max_bytes, self.max_cost) != (None, None, None)
 
 
+class Limits(_Part):
+    """
+    What a job, or a store, keeps to on the whole fleet; None: no limit.
+
+    *rate* in bytes a second: for a job those that are read from its source, for
+    a store those that are read and written. *requests* a second, at each store
+    of a job. *jobs* is how many objects are in flight at once.
+    """
+
+    rate: int | None = Field(default=None, ge=1)
+    requests: int | None = Field(default=None, ge=1)
+    jobs: int | None = Field(default=None, ge=1)
+
+    @property
+    def any(self) -> bool:
+        """Say whether there is a limit."""
+        return (self.rate, self.requests, self.jobs) != (None, None, None)
+
+
 class JobRequest(_Message):
     """
     A job as it was asked for.
@@ -125,6 +144,8 @@ class JobRequest(_Message):
     priority: Priority = Priority.NORMAL
     queue: str = Field("", pattern=NAME)
     """The queue of its batches, "" for the one that every worker takes from unless told otherwise."""
+    limits: Limits = Limits()
+    """Those that the job begins with; they may be changed while it runs, and its record has what holds."""
     batch_objects: int = Field(ge=1)
     batch_bytes: int = Field(ge=1)
     window_batches: int = Field(512, ge=1)
@@ -151,7 +172,7 @@ class MirrorMessage(_Message):
     prune: Prune | None = None
     priority: Priority = Priority.NORMAL
     queue: str = Field("", pattern=NAME)
-    concurrency: int | None = Field(None, ge=1, le=1024)
+    limits: Limits = Limits()
 
 
 class BatchMessage(_Message):

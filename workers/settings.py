@@ -197,3 +197,50 @@ def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] 
     if not user or not password:
         raise InvalidSettings(f"{_PREFIX}DASHBOARD_BASIC_AUTH must be user:password")
     return user, password
+
+
+class FlowerSettings(BaseModel):
+    """
+    Who may look at Flower, and where it keeps what it remembers.
+
+    *users* are ``user:password``; *oauth* is the pattern of the mail addresses that OAuth lets in, *provider* the
+    handler that asks who it is. *database* is a path.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    users: tuple[str, ...] = Field((), repr=False)
+    oauth: str = ""
+    provider: str = ""
+    database: str
+
+    @property
+    def guarded(self) -> bool:
+        """Say whether Flower asks who somebody is."""
+        return bool(self.users or self.oauth)
+
+
+def flower_settings(environ: Mapping[str, str] = os.environ) -> FlowerSettings:
+    """
+    Return what the environment says of Flower.
+
+    ``SNAPFERRY_FLOWER_BASIC_AUTH``, or Flower's own ``FLOWER_BASIC_AUTH``: ``user:password``, several by commas.
+    For OAuth Flower's own variables, all of them: ``FLOWER_AUTH``, ``FLOWER_AUTH_PROVIDER``,
+    ``FLOWER_OAUTH2_KEY``, ``_SECRET`` and ``_REDIRECT_URI``. Raises `InvalidSettings`, which repeats no password.
+    """
+    name = next((n for n in ("SNAPFERRY_FLOWER_BASIC_AUTH", "FLOWER_BASIC_AUTH") if environ.get(n)), "")
+    users = tuple(environ[name].split(",")) if name else ()
+    for user in users:
+        if not all(user.strip().partition(":")):
+            raise InvalidSettings(f"{name} must be user:password, or several of them with commas between")
+    variables = ("AUTH", "AUTH_PROVIDER", "OAUTH2_KEY", "OAUTH2_SECRET", "OAUTH2_REDIRECT_URI")
+    missing = [f"FLOWER_{name}" for name in variables if not environ.get(f"FLOWER_{name}")]
+    if missing and len(missing) < len(variables):
+        raise InvalidSettings(f"OAuth for Flower also needs {', '.join(missing)}")
+    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return FlowerSettings(
+        users=users,
+        oauth="" if missing else environ["FLOWER_AUTH"],
+        provider="" if missing else environ["FLOWER_AUTH_PROVIDER"],
+        database=os.path.join(state, "snapferry", "flower.db"),
+    )

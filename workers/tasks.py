@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from functools import partial
 from typing import Any, Self
 
 from celery import Celery, Task
@@ -24,9 +25,10 @@ from stores.urls import open_store
 
 from . import leaving, tracing
 from .connection import client
-from .describe import counted, describe_outcome
+from .describe import counted, describe_failure, describe_failures, describe_outcome
 from .heartbeat import Heartbeat
 from .ledger import Ledger, UnknownJob
+from .limits import Brakes
 from .logs import about, fields
 from .messages import BatchMessage
 from .metrics import counting
@@ -53,20 +55,40 @@ STEP_ASIDE_S = 10
 # for so long.
 UNREADABLE_S = 600
 
+# Copying an object of more bytes may take so long that a limit which comes up must be able to slow it down.
+HELD_AT_ONCE_BYTES = 8 * 1024 * 1024
+
 _runs = itertools.count()
+
+
+class ObjectsFailed(Exception):
+    """
+    Some objects of a batch could not be copied; the message has the figures and a reason.
+
+    All of the batch is accounted for. It is raised so that the task is shown as
+    failed; the chord's errback then does what its callback would have done.
+    """
 
 
 def register(app: Celery, settings: Settings) -> None:
     """Add the worker's tasks to *app*."""
 
-    @app.task(shared=False, name="snapferry.copy_batch", bind=True, max_retries=MAX_RETRIES)
+    @app.task(
+        shared=False,
+        name="snapferry.copy_batch",
+        bind=True,
+        max_retries=MAX_RETRIES,
+        # No traceback in the log, and no record in Redis for each batch: the ledger has the reasons.
+        throws=(ObjectsFailed,),
+        store_errors_even_if_ignored=False,
+    )
     def copy(self: Task[..., Any], message: dict[str, Any]) -> str:
         ledger = ledger_of(settings)
         try:
             batch = BatchMessage.model_validate(message)
         except ValidationError as error:
             reason = f"not a message of this version: {error.error_count()} faults"
-            job, name = _whose(message)
+            job, name = batch_named(message)
             with about(job=job, batch=name, task=self.request.id):
                 if not may_wait(ledger, job):
                     raise RuntimeError(reason) from None
@@ -87,7 +109,8 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
 
     Raises `celery.exceptions.Retry` when some objects met passing trouble and
     passes are left, when another worker is busy with the batch, and when this
-    worker leaves. After the last pass objects are accounted as failed.
+    worker leaves. After the last pass objects are accounted as failed, and
+    `ObjectsFailed` is raised.
     """
     with about(
         job=batch.job_id, batch=f"{batch.series}:{batch.number}", task=getattr(task.request, "id", None)
@@ -122,8 +145,8 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
         ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
         ledger.release(batch, holder)
         _log_failures(outcome, MAX_BEGUN)
-        return describe_outcome(outcome, 0.0)
-    pause = 0
+        return _words(batch, outcome, 0.0)
+    pause, ended = 0, False
     try:
         outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
         retries = outcome.transient_failures and task.request.retries < MAX_RETRIES
@@ -142,7 +165,7 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
                 first.detail,
                 extra=fields(error=first.error, store=first.store, attempt=task.request.retries + 1),
             )
-            raise again(task, pause, first.detail)
+            raise again(task, pause, describe_failure(first))
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
     except GivenBack:
         # The lease first: whoever takes the message must not find it.
@@ -151,8 +174,12 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
     except Cancelled:
         counting.stopped()
         return _said("not needed: the job was cancelled or has ended")
+    except SystemExit:
+        # Somebody ends this process, by Flower's button or for its memory: it counts, or it could go on for ever.
+        ended = True
+        raise
     finally:
-        ledger.release(batch, holder, again_in_s=pause)
+        ledger.release(batch, holder, again_in_s=pause, ended=ended)
     return _ended(batch, outcome, seconds, task.request.retries + 1)
 
 
@@ -163,10 +190,9 @@ def _said(words: str) -> str:
 
 def _ended(batch: BatchMessage, outcome: BatchOutcome, seconds: float, attempts: int) -> str:
     _log_failures(outcome, attempts)
-    words = describe_outcome(outcome, seconds)
     log.info(
         "batch ended: %s",
-        words,
+        describe_outcome(outcome, seconds),
         extra=fields(
             source=batch.source.url,
             destination=batch.destination.url,
@@ -177,7 +203,14 @@ def _ended(batch: BatchMessage, outcome: BatchOutcome, seconds: float, attempts:
             seconds=round(seconds, 3),
         ),
     )
-    return words
+    return _words(batch, outcome, seconds)
+
+
+def _words(batch: BatchMessage, outcome: BatchOutcome, seconds: float) -> str:
+    """Return how a batch that is accounted for ended. Raises `ObjectsFailed`."""
+    if outcome.failures:
+        raise ObjectsFailed(describe_failures(outcome, seconds, batch.job_id))
+    return describe_outcome(outcome, seconds)
 
 
 def _log_failures(outcome: BatchOutcome, attempts: int) -> None:
@@ -199,7 +232,7 @@ def _run(
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
     started = time.monotonic()
     with counting.running(), _Report(batch, ledger, holder) as report:
-        outcome = _copy(batch, report, begun_before=begun_before)
+        outcome = _copy(batch, ledger, holder, report, begun_before=begun_before)
     return outcome, time.monotonic() - started
 
 
@@ -247,26 +280,43 @@ def queue_again(task: Any, why: str, *, in_s: float | None = None) -> Exception:
     request = task.request
     words = {"argsrepr": request.argsrepr, "kwargsrepr": ""}
     task.signature_from_request(countdown=in_s, retries=request.retries, **words).apply_async()
-    queued: Exception = Retry(why, when=in_s)
+    # The words are shown by Flower from the one, and in the log from the other.
+    queued: Exception = Retry(why, exc=RuntimeError(why), when=in_s)
     return queued
 
 
-def _whose(message: object) -> tuple[str, str]:
-    """Return the job and the name of a batch of another version, as far as they can be told."""
+def batch_named(message: object) -> tuple[str, str]:
+    """Return the job of a batch's message and the batch's name in it, of any version, as far as they can be told."""
     found = message if isinstance(message, dict) else {}
     return str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
 
 
-def _copy(batch: BatchMessage, report: _Report, *, begun_before: bool) -> BatchOutcome:
+def _copy(
+    batch: BatchMessage, ledger: Ledger, holder: str, report: _Report, *, begun_before: bool
+) -> BatchOutcome:
     objects = batch.objects()
     try:
         # Without create: where a mount is missing on this worker, nothing must be made in its place.
         source, destination = (
             open_store(ref.url, ref.objects_url, create=False) for ref in (batch.source, batch.destination)
         )
-        with counting.requests_of(source, destination):
+        # Whatever waits for a limit looks on the way whether the batch is still wanted.
+        wanted = partial(report.advance, 0, 0)
+        with (
+            counting.requests_of(source, destination),
+            Brakes(
+                ledger.limits, batch.job_id, batch.source, batch.destination, wanted, run=holder
+            ) as brakes,
+        ):
+            brakes.hold(source, destination, at_once=max(batch.sizes, default=0) > HELD_AT_ONCE_BYTES)
             return copy_batch(
-                source, destination, objects, report, concurrency=batch.concurrency, begun_before=begun_before
+                source,
+                destination,
+                objects,
+                report,
+                concurrency=batch.concurrency,
+                begun_before=begun_before,
+                in_flight=brakes.gate,
             )
     except StoreError as error:
         return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
@@ -274,7 +324,10 @@ def _copy(batch: BatchMessage, report: _Report, *, begun_before: bool) -> BatchO
 
 def _never_ended() -> StoreError:
     return StoreFault(
-        "", "", f"its batch was begun {MAX_BEGUN} times and never ended; did its workers run out of memory?"
+        "",
+        "",
+        f"its batch was begun {MAX_BEGUN} times and never ended; did its workers run out of memory,"
+        " or was it terminated each time?",
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from stores.hashing import CHUNK_BYTES
@@ -45,6 +46,17 @@ class Progress(Protocol):
 
         Raises `Cancelled` when the batch should stop, `GivenBack` when another worker should go on with it.
         """
+
+
+class Flights(AbstractContextManager[Any], Protocol):
+    """
+    Decides how many objects are in flight: entered for each, by a ``with`` block, from several threads.
+
+    Entering waits, and raises `Cancelled` when the batch should stop.
+    """
+
+    def expect(self, flights: int) -> None:
+        """Note that so many could be in flight; called once, before the first is."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,13 @@ def copy_batch(
     *,
     concurrency: int | None = None,
     begun_before: bool = False,
+    in_flight: Flights | None = None,
 ) -> BatchOutcome:
     """
     Bring *objects* (address -> advisory size in bytes) to *destination*, those that are not there yet.
+
+    At most *concurrency* of them are in flight at once, None: as many as the
+    stores are good for; and no more than *in_flight* lets in.
 
     *begun_before*: an earlier run of this batch was not heard of again. What
     its uploads left at the destination, out of sight, is removed first.
@@ -121,14 +137,16 @@ def copy_batch(
     progress.advance(outcome.present, sum(objects.values()) - outcome.needed_bytes)
 
     flights = min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
-    copy = _Copy(source, destination, objects, progress)
+    if in_flight is not None:
+        in_flight.expect(flights)
+    copy = _Copy(source, destination, objects, progress, in_flight or nullcontext())
     together = destination.commits_together
     try:
         if together > 1:
             for at in range(0, len(needed), together):
                 copy.group(needed[at : at + together], flights)
         else:
-            _in_flight(copy.one, needed, flights)
+            _in_flight(copy.one, needed, flights, copy.in_flight)
     except _Refused as refused:
         for address in needed:
             copy.ends.setdefault(address, Failure.of(address, refused.reason))
@@ -165,7 +183,9 @@ class _Copy:
         destination: SnapshotStore,
         objects: Mapping[str, int],
         progress: Progress,
+        in_flight: AbstractContextManager[Any],
     ) -> None:
+        self.in_flight = in_flight
         self._source = source
         self._destination = destination
         self._objects = objects
@@ -207,7 +227,7 @@ class _Copy:
                 staged[address] = one, counter.left if counter else size
 
         try:
-            _in_flight(stage, addresses, flights)
+            _in_flight(stage, addresses, flights, self.in_flight)
         except _Refused:
             self._commit(staged)
             raise
@@ -252,11 +272,18 @@ class _Copy:
         self.ends[address] = Failure.of(address, error)
 
 
-def _in_flight(copy: Callable[[str], None], addresses: list[str], flights: int) -> None:
-    """Run *copy* for each address, *flights* at once. The first exception stops the rest and is raised."""
+def _in_flight(
+    copy: Callable[[str], None], addresses: list[str], flights: int, within: AbstractContextManager[Any]
+) -> None:
+    """
+    Run *copy* for each address, *flights* at once, each inside of *within*.
+
+    The first exception stops the rest and is raised.
+    """
     if flights <= 1:
         for address in addresses:
-            copy(address)
+            with within:
+                copy(address)
         return
     raised: list[BaseException] = []
     left = iter(addresses)
@@ -267,7 +294,8 @@ def _in_flight(copy: Callable[[str], None], addresses: list[str], flights: int) 
             if raised:
                 return
             try:
-                copy(address)
+                with within:
+                    copy(address)
             except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
                 raised.append(error)
 

@@ -111,7 +111,7 @@ def scale(setting: Setting) -> list[Result]:
             }
             served, delayed = server.cpu_seconds, proxy.cpu_seconds
             with Fleet(folder, workers, more) as fleet:
-                job = fleet.copy(snapshot, f"s3://{SOURCE}", f"s3://{OURS}", jobs=SCALE_JOBS)
+                job = fleet.copy(snapshot, f"s3://{SOURCE}", f"s3://{OURS}", jobs=workers * SCALE_JOBS)
             if job.objects != objects:
                 raise CommandFailed(f"the fleet copied {job.objects} of {objects} objects")
             jobs[workers] = job
@@ -186,7 +186,9 @@ def overhead(setting: Setting) -> list[Result]:
         for at in range(times):
             fill(server, store, (OURS, "alone"))
             with Fleet(folder, OVERHEAD_WORKERS, more) as fleet:
-                job = fleet.copy(snapshot, f"s3://{SOURCE}", f"s3://{OURS}", jobs=OVERHEAD_JOBS)
+                job = fleet.copy(
+                    snapshot, f"s3://{SOURCE}", f"s3://{OURS}", jobs=OVERHEAD_WORKERS * OVERHEAD_JOBS
+                )
             alone.append(_alone(snapshot, proxy.endpoint, batch, more))
             ours.append(job.seconds)
             busy.append(job.busy_share)

@@ -8,7 +8,9 @@ The command line: arguments, exit codes, printing. It decides nothing.
     copying    sync, submit, plan
     looking    jobs, status, watch, failures, receipt
     steering   cancel, pause, continue, retry, resume
+    limiting   limit
     fleet      worker, orchestrator
+    flower     Flower, for the fleet
     mirroring  mirrors, scheduler
     places     which store is meant
     dashboard  dashboard
@@ -27,7 +29,7 @@ import sys
 
 import click
 
-from . import copying, dashboard, doctor, fleet, looking, mirroring, steering
+from . import copying, dashboard, doctor, fleet, flower, limiting, looking, mirroring, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
 from .places import store_url
 
@@ -57,8 +59,10 @@ for _command in (
     steering.continue_job,
     steering.retry,
     steering.resume,
+    limiting.limit,
     fleet.worker,
     fleet.orchestrator,
+    flower.flower,
     mirroring.list_mirrors,
     mirroring.scheduler,
     dashboard.dashboard,

@@ -142,7 +142,7 @@ def _embedded(
 def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, Any]:
     """Return what `Jobs.submit` is to be given; what cannot be meant ends the command."""
     from stores.errors import InvalidStoreURL
-    from workers.messages import Order
+    from workers.messages import Limits, Order
     from workers.queues import Priority
 
     from ..jobs import store_pair
@@ -168,6 +168,9 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
         "dry_run": dryrun,
         "priority": Priority(copy.priority),
         "queue": copy.queue,
+        "limits": Limits(
+            rate=copy.limit_rate, requests=copy.max_requests or None, jobs=copy.in_flight or None
+        ),
     }
 
 

@@ -70,13 +70,17 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
     from .. import report
 
     found, estimate = jobs.status(job_id), jobs.estimate(job_id)
+    store_limits = jobs.store_limits(job_id)
     if as_json:
         document = report.status_document(found, estimate)
+        document["store_limits"] = {
+            side: report.limit_document(limits) for side, limits in store_limits.items()
+        }
         if snapshots:
             document["per_snapshot"] = [report.snapshot_document(row) for row in jobs.snapshots(job_id)]
         click.echo(json.dumps(document, indent=2))
         return 0
-    for line in report.status_lines(found, jobs.failed_by_class(job_id)):
+    for line in report.status_lines(found, jobs.failed_by_class(job_id), store_limits):
         click.echo(line)
     if found.dry_run and estimate:
         for line in report.dry_run_lines(found, estimate):

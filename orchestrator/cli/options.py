@@ -27,7 +27,37 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
         raise click.BadParameter(f"{value!r} is no size; use bytes, or kB, MB, GB, TB, KiB, MiB, GiB, TiB.")
     from pydantic import ByteSize, TypeAdapter
 
-    return int(TypeAdapter(ByteSize).validate_python(value.strip()))
+    # pydantic knows MiB, and not Mi.
+    text = value.strip()
+    return int(TypeAdapter(ByteSize).validate_python(f"{text}B" if text.endswith("i") else text))
+
+
+def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return bytes a second, given plain or with a unit."""
+    if value is not None and value.strip().endswith("/s"):
+        value = value.strip()[:-2]
+    found = _size(ctx, param, value)
+    if found is not None and found < 1:
+        raise click.BadParameter(f"{value!r} lets nothing through; leave the option out for no limit.")
+    return found
+
+
+def changed_rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Return bytes a second, or "none" where that was given."""
+    return value if value == "none" else _rate(ctx, param, value)
+
+
+def changed_count(most: int) -> Callable[[click.Context, click.Parameter, str | None], int | str | None]:
+    """Return the reading of a number up to *most*, or "none"."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+        if value is None or value == "none":
+            return value
+        if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= most:
+            raise click.BadParameter(f"{value!r} is no number from 1 to {most:,}, and not none.")
+        return int(value)
+
+    return read
 
 
 def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -58,6 +88,10 @@ def queue_names(ctx: click.Context, param: click.Parameter, values: tuple[str, .
     """Return the names of queues, "" for the default one."""
     return tuple(_queue_name(ctx, param, value) for value in values)
 
+
+# Above these a limit is none.
+MOST_REQUESTS = 1_000_000
+MOST_JOBS = 65_536
 
 broker_option = click.option(
     "--broker",
@@ -106,6 +140,8 @@ class Copy:
     max_cost: float | None
     prices: str | None
     in_flight: int
+    limit_rate: int | None
+    max_requests: int | None
     priority: str
     queue: str
     broker: str | None
@@ -198,8 +234,23 @@ _COPY_OPTIONS = [
         envvar="SNAPDIR_JOBS",
         show_envvar=True,
         metavar="N",
-        help="Objects in flight at once: in all on this machine, or per batch on a fleet. 0 leaves it to the"
-        " stores.",
+        help="Objects in flight at once, in all. 0 leaves it to the stores.",
+    ),
+    click.option(
+        "--limit-rate",
+        callback=_rate,
+        envvar="SNAPDIR_LIMIT_RATE",
+        show_envvar=True,
+        metavar="RATE",
+        help="Read no more bytes a second from the source, in all: as in 500k, 100M, 1.5Gi.",
+    ),
+    click.option(
+        "--max-requests",
+        type=click.IntRange(min=0, max=MOST_REQUESTS),
+        envvar="SNAPDIR_MAX_REQUESTS",
+        show_envvar=True,
+        metavar="N",
+        help="Send no more requests a second to either store, in all. 0: no limit.",
     ),
     click.option(
         "--priority",

@@ -52,6 +52,7 @@ from ..errors import (
 )
 from ..findings import Finding
 from ..hashing import CHUNK_BYTES
+from ..pace import PREPAID_BYTES, Pace, PacedReader
 from ..requests import GET, HEAD, LIST, PUT, Requests
 from .s3_direct import Direct, Unusual, Ways, authorities
 from .s3_download import (
@@ -80,6 +81,7 @@ CONNECT_TIMEOUT_S: Final = 3
 READ_TIMEOUT_S: Final = 60
 CHECK_TIMEOUT_S: Final = 8
 EXPECT_BYTES: Final = 1024 * 1024
+ABORT_OPERATION: Final = "abort_multipart_upload"
 
 _Kind = type[StoreError]
 
@@ -281,6 +283,7 @@ class S3Backend(Backend):
         self._prefix = f"{prefix}/" if prefix else ""
         self._settings = (profile, region, endpoint)
         self._sent = SentCounter()
+        self._pace: Pace | None = None
         self._bucket_seen = False
 
     def check(self, *, for_writing: bool) -> None:
@@ -348,18 +351,25 @@ class S3Backend(Backend):
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         if size_hint > RANGED_ABOVE_BYTES:
             return open_ranges(self, key)
-        with self._errors(key, missing=KeyMissing):
-            body: Any = self._either(
-                GET,
-                lambda way: way.get(key),
-                lambda: self._call("get_object", Key=self._prefix + key)["Body"],
-            )
-        return body if isinstance(body, io.BytesIO) else _BodyReader(self, key, body)
+        pace = self._pace
+        paid = self._pay_ahead(min(max(size_hint, 0), PREPAID_BYTES))
+        try:
+            with self._errors(key, missing=KeyMissing):
+                body: Any = self._either(
+                    GET,
+                    lambda way: way.get(key),
+                    lambda: self._call("get_object", Key=self._prefix + key)["Body"],
+                )
+        except StoreError:
+            self._give_back(paid)
+            raise
+        reader = body if isinstance(body, io.BytesIO) else _BodyReader(self, key, body)
+        return reader if pace is None else PacedReader(reader, pace, expected=size_hint, paid=paid)
 
     def fetch(self, key: str, size_hint: int) -> bytes | None:
         if size_hint > CHUNK_BYTES:
             return None
-        with self.open(key) as reader:
+        with self.open(key, size_hint=size_hint) as reader:
             data = reader.read(CHUNK_BYTES + 1)
         return data if len(data) <= CHUNK_BYTES else None
 
@@ -372,6 +382,7 @@ class S3Backend(Backend):
                     PUT,
                     lambda way: way.put(key, data),
                     lambda: self._call("put_object", Key=self._prefix + key, Body=data) and None,
+                    body_bytes=len(data),
                 )
 
     def upload(self, key: str, size_hint: int) -> Upload:
@@ -424,6 +435,22 @@ class S3Backend(Backend):
 
         return server_clock(self)
 
+    def keep_pace(self, pace: Pace) -> bool:
+        # Ranges and parts that are still to come find it here.
+        self._pace = self._sent.pace = pace
+        return True
+
+    def _pay_ahead(self, size_bytes: int) -> int:
+        """Return when an answer of *size_bytes* may be asked for; how many bytes of it are paid for."""
+        if self._pace is None or not size_bytes:
+            return 0
+        self._pace.bytes(size_bytes)
+        return size_bytes
+
+    def _give_back(self, size_bytes: int) -> None:
+        if self._pace is not None and size_bytes:
+            self._pace.give_back(size_bytes)
+
     def requests_to_read(self, size: int) -> Requests:
         return requests_to_download(size)
 
@@ -434,7 +461,14 @@ class S3Backend(Backend):
     def requests_sent(self) -> Requests:
         return self._sent.sent()
 
-    def _either(self, operation: str, direct: Callable[[Direct], _T], by_boto: Callable[[], _T]) -> _T:
+    def _either(
+        self,
+        operation: str,
+        direct: Callable[[Direct], _T],
+        by_boto: Callable[[], _T],
+        *,
+        body_bytes: int = 0,
+    ) -> _T:
         """
         Do one request by the direct way, or by boto3 where there is none or what came of it was not ordinary.
 
@@ -448,6 +482,7 @@ class S3Backend(Backend):
         way = ways.to(*place)
         if way is None:
             return by_boto()
+        self._sent.pay(body_bytes)
         try:
             found = direct(way)
         except Unusual as unusual:
@@ -466,7 +501,9 @@ class S3Backend(Backend):
     def _call(self, operation: str, **parameters: object) -> Any:
         """Call the client's *operation* on the bucket; what that sends is counted. The answer is boto3's."""
         call = getattr(self._client, operation)
-        with self._sent.counting():
+        body: Any = parameters.get("Body", b"")
+        # Who is told to stop while waiting tidies up, and must not be told so again.
+        with self._sent.counting(len(body), at_pace=operation != ABORT_OPERATION):
             try:
                 return call(Bucket=self._bucket, **parameters)
             except boto.BotoCoreError:

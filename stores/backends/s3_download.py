@@ -56,6 +56,9 @@ def open_ranges(backend: S3Backend, key: str) -> OpenReader:
             raise
         return backend.open(key)
     found = _content_range(str(answer.get("ContentRange")))
+    came = int(found[2]) + 1 if found is not None else 0
+    if backend._pace is not None and came < RANGE_BYTES:
+        backend._pace.give_back(RANGE_BYTES - came)
     if found is None or found[1] != "0":
         _close(answer)
         return backend.open(key)
@@ -149,10 +152,15 @@ class RangesReader:
 def _ask(backend: S3Backend, key: str, start: int, stop: int, etag: str = "") -> Any:
     """Ask for the bytes from *start* to before *stop*, of the object with this *etag* if there is one."""
     condition = {"IfMatch": etag} if etag else {}
-    with backend._errors(key, missing=KeyMissing):
-        return backend._call(
-            "get_object", Key=backend._prefix + key, Range=f"bytes={start}-{stop - 1}", **condition
-        )
+    paid = backend._pay_ahead(stop - start)
+    try:
+        with backend._errors(key, missing=KeyMissing):
+            return backend._call(
+                "get_object", Key=backend._prefix + key, Range=f"bytes={start}-{stop - 1}", **condition
+            )
+    except StoreError:
+        backend._give_back(paid)
+        raise
 
 
 def _status(error: StoreError) -> int:

@@ -20,12 +20,15 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 from urllib3 import HTTPResponse
 
+from ..pace import Pace
 from ..requests import Requests
 from .s3_wire import Full
 
 
 class _Call(threading.local):
     counter: SentCounter | None = None
+    pace: Pace | None = None
+    paid = False
     first: Callable[[Any], AWSResponse] | None = None
 
 
@@ -33,20 +36,36 @@ _call = _Call()
 
 
 class SentCounter:
-    """Counts what is sent inside of `counting`. Safe to share between threads."""
+    """Counts what is sent inside of `counting`, at a *pace* if there is one. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._sent = Requests()
         self._lock = threading.Lock()
+        self.pace: Pace | None = None
 
     @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count here what this thread sends in the block."""
+    def counting(self, body_bytes: int = 0, *, at_pace: bool = True) -> Iterator[None]:
+        """
+        Count here what this thread sends in the block, which is a request with a body of so many bytes.
+
+        It waits for its time, unless it is not *at_pace*.
+        """
+        pace = self.pace if at_pace else None
+        # Before it is signed: a signature is good for minutes only. Not for an attempt that was made already.
+        paid = pace is not None and _call.first is None
+        if paid:
+            _pay(pace, body_bytes)
         before, _call.counter = _call.counter, self
+        _call.pace, _call.paid = pace, paid
         try:
             yield
         finally:
             _call.counter = before
+            _call.pace, _call.paid = None, False
+
+    def pay(self, body_bytes: int = 0) -> None:
+        """Return when a request with a body of so many bytes may be sent."""
+        _pay(self.pace, body_bytes)
 
     def add(self, operation: str) -> None:
         """Count one request."""
@@ -59,6 +78,13 @@ class SentCounter:
             return self._sent.copy()
 
 
+def _pay(pace: Pace | None, body_bytes: int) -> None:
+    if pace is not None:
+        pace.requests(1)
+        if body_bytes:
+            pace.bytes(body_bytes)
+
+
 def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | None:
     """
     Take note of an attempt: boto3 calls this with ``before-send.s3.<operation>`` for each.
@@ -69,6 +95,9 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
     if first is not None:
         return first(request)
     if _call.counter is not None:
+        paid, _call.paid = _call.paid, False
+        if not paid and _call.pace is not None:
+            _pay(_call.pace, int(request.headers.get("Content-Length") or 0))
         _call.counter.add(event_name.rpartition(".")[2])
     return None
 

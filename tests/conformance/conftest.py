@@ -11,8 +11,22 @@ from stores.address import MANIFESTS, OBJECTS, address_of
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
 from stores.urls import open_backend, parse_url
+from stores.wrappers.throttled import throttled
 from tests.conformance.contract import MakePlace, Place
 from tests.servers import S3Server
+
+
+class Unhurried:
+    """A pace that grants everything at once."""
+
+    def requests(self, count: int, /) -> None:
+        assert count > 0
+
+    def bytes(self, count: int, /) -> None:
+        assert count >= 0
+
+    def give_back(self, count: int, /) -> None:
+        assert count > 0
 
 
 @pytest.fixture
@@ -21,6 +35,9 @@ def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> MakePlace:
     numbers = itertools.count()
 
     def make(kind: str) -> Place:
+        if kind.startswith("throttled "):
+            inner = make(kind.removeprefix("throttled "))
+            return Place(throttled(inner.backend, Unhurried()), inner.leftovers)
         if kind == "memory":
             return _memory(f"{kind}-{next(numbers)}")
         if kind == "file":

@@ -83,9 +83,16 @@ def composed(services: dict[str, Any], tmp_path: Path) -> Iterator[Composed]:
             command = native(services[service]["command"])
             stack.enter_context(started(*command, env=environment_of(service), log=log))
             until(lambda log=log: " ready." in log.read_text(), f"{service} is ready")
-        command = [
-            part.replace("5555", running.flower.rpartition(":")[2]) for part in services["flower"]["command"]
-        ]
+        (volume,) = services["flower"]["volumes"]
+        inside = {
+            "5555": running.flower.rpartition(":")[2],
+            "0.0.0.0": "127.0.0.1",
+            volume.partition(":")[2]: str(tmp_path / "flower"),
+        }
+        command = list(services["flower"]["command"])
+        for what, instead in inside.items():
+            assert sum(what in part for part in command) == 1, what
+            command = [part.replace(what, instead) for part in command]
         stack.enter_context(
             started(*native(command), env=environment_of("flower"), log=tmp_path / "flower.log")
         )

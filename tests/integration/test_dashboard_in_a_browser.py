@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 from orchestrator.jobs import Jobs, store_pair
 from stores.address import object_key
 from stores.hashing import digest
 from tests.sample import random_files
-from tests.servers import program
 from workers.ledger import Ledger, State
 from workers.settings import Settings
 
@@ -45,20 +43,6 @@ document.addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
 });
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser of the system: none is downloaded."""
-    found = program("chromium") or program("chromium-browser")
-    if found is None:
-        pytest.skip("there is no chromium; on Debian and Ubuntu: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextmanager

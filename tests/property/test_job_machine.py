@@ -178,7 +178,7 @@ class Job(RuleBasedStateMachine):
 
         self.ledger.wait(self.job_id, name, 10)
 
-        if not self.stopped and not self.holder.get(name):
+        if not self.stopped and not self.holder.get(name) and name not in self.accounted:
             self.alive[name], self.holder[name] = True, ""
 
     @precondition(lambda self: self.alive)

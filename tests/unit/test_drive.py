@@ -33,7 +33,7 @@ from stores.urls import open_store
 from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
 from workers.ledger import GRACE_S, MAX_DRIVES, PLAN, JobStatus, Ledger, State, UnknownJob
 from workers.messages import VERSION, BatchMessage, Budget, JobRequest, Order, Price, Prune, StoreRef, pack
-from workers.tasks import STEP_ASIDE_S, UNREADABLE_S, run_batch
+from workers.tasks import STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
 
 
 @dataclass
@@ -87,11 +87,14 @@ class Fleet:
     def copy(self, handed_out: HandedOut, *numbers: int, worker: str = "w") -> list[str]:
         """Run batches as a worker would; all of them if no *numbers* are given."""
         task: Any = SimpleNamespace(request=SimpleNamespace(retries=99, hostname=worker))
-        return [
-            run_batch(task, self.message(handed_out, batch), self.ledger)
-            for batch in handed_out.batches
-            if not numbers or batch.number in numbers
-        ]
+        words = []
+        for batch in handed_out.batches:
+            if not numbers or batch.number in numbers:
+                try:
+                    words.append(run_batch(task, self.message(handed_out, batch), self.ledger))
+                except ObjectsFailed as failed:
+                    words.append(str(failed))
+        return words
 
     def copy_all(self) -> None:
         """Drive and copy until nothing is handed out any more."""

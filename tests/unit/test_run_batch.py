@@ -34,7 +34,7 @@ from workers.app import make_app
 from workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
 from workers.settings import Settings
-from workers.tasks import MAX_BEGUN, MAX_RETRIES, STEP_ASIDE_S, UNREADABLE_S, run_batch
+from workers.tasks import MAX_BEGUN, MAX_RETRIES, STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
 
 OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(5))}
 ADDRESSES = sorted(OBJECTS)
@@ -100,8 +100,14 @@ def batch(tmp_path: Path, ledger: Ledger) -> BatchMessage:
 
 
 def run(batch: BatchMessage, ledger: Ledger, retries: int = 0) -> str:
+    """Return how the batch ended, in words, also if objects of it failed."""
     task: Any = Task(retries)
-    return run_batch(task, batch, ledger)
+    try:
+        words = run_batch(task, batch, ledger)
+    except ObjectsFailed as failed:
+        return str(failed)
+    assert "FAILED" not in words
+    return words
 
 
 def counts(status: JobStatus) -> tuple[int, int, int]:

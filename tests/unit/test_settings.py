@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import traceback
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,7 +12,14 @@ from pydantic import ValidationError
 
 from workers.app import make_app
 from workers.connection import shown
-from workers.settings import InvalidSettings, Settings, parse_broker_url, secrets, store_options
+from workers.settings import (
+    InvalidSettings,
+    Settings,
+    flower_settings,
+    parse_broker_url,
+    secrets,
+    store_options,
+)
 
 
 def test_without_any_variable_the_defaults_are_valid() -> None:
@@ -278,3 +286,38 @@ def test_what_must_not_be_seen_is_known() -> None:
     }
 
     assert secrets(settings, environ) == ["p%2Fss-word", "p/ss-word", "one", "two"]
+
+
+@pytest.mark.parametrize("name", ["SNAPFERRY_FLOWER_BASIC_AUTH", "FLOWER_BASIC_AUTH"])
+def test_who_may_look_at_flower_is_said_in_either_variable(name: str) -> None:
+    found = flower_settings({name: "me:a:b,you:c", "XDG_STATE_HOME": "/var/state"})
+
+    assert found.users == ("me:a:b", "you:c")
+    assert found.guarded
+    assert found.database == "/var/state/snapferry/flower.db"
+    assert "a:b" not in repr(found)
+
+
+def test_nobody_is_asked_for_by_flower_if_nobody_was_named() -> None:
+    found = flower_settings({"SNAPFERRY_FLOWER_BASIC_AUTH": ""})
+
+    assert not found.guarded
+    assert found.database == str(Path("~/.local/state/snapferry/flower.db").expanduser())
+
+
+@pytest.mark.parametrize("value", ["me", "me:", ":secret", "me:x,", "me:x,you"])
+def test_a_user_of_flower_without_a_password_is_refused_and_not_repeated(value: str) -> None:
+    with pytest.raises(InvalidSettings, match="must be user:password") as raised:
+        flower_settings({"FLOWER_BASIC_AUTH": value})
+    assert "secret" not in str(raised.value)
+
+
+def test_oauth_for_flower_is_all_or_nothing() -> None:
+    complete = {
+        f"FLOWER_{name}": "x"
+        for name in ("AUTH", "AUTH_PROVIDER", "OAUTH2_KEY", "OAUTH2_SECRET", "OAUTH2_REDIRECT_URI")
+    }
+    assert flower_settings(complete).guarded
+    for name in complete:
+        with pytest.raises(InvalidSettings, match=f"OAuth for Flower also needs {name}$"):
+            flower_settings({other: value for other, value in complete.items() if other != name})

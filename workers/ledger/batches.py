@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
@@ -13,6 +14,9 @@ from ..transfer import BatchOutcome, Failure
 from . import scripts
 from .keys import PLAN, done, key, keys, name_of
 from .state import Begun, FailedObject
+
+if TYPE_CHECKING:
+    from ..limits.book import LimitBook
 
 # The list of failures keeps this many; which objects failed is known exactly whatever its length.
 FAILURES_KEPT: Final = 1000
@@ -38,6 +42,14 @@ class BatchLedger:
         self._redis = client
         self._expires_s = expires_s
         self._scripts: dict[str, Any] = {}
+
+    @cached_property
+    def limits(self) -> LimitBook:
+        """The limits of jobs and stores, on the same server."""
+        # Limits are kept in jobs' records, so they know the ledger's keys.
+        from ..limits.book import LimitBook
+
+        return LimitBook(self._redis)
 
     def _run(self, script: str, keys: list[str], arguments: list[str | float]) -> Any:
         found = self._scripts.get(script)
@@ -65,17 +77,20 @@ class BatchLedger:
             times=int(times),
         )
 
-    def release(self, batch: BatchMessage, holder: str, *, again_in_s: float = 0) -> None:
+    def release(
+        self, batch: BatchMessage, holder: str, *, again_in_s: float = 0, ended: bool = False
+    ) -> None:
         """
         Give the lease of *batch* back: its worker lives, so this beginning is no sign of a deadly batch.
 
+        Unless the worker is being *ended* in the middle of it: then it is counted like a death.
         *again_in_s* seconds later the batch is to be begun again, by a message that is on its way already.
         """
         waits = again_in_s + GRACE_S if again_in_s else 0
         self._run(
             scripts.RELEASE,
             keys(batch.job_id, "leases", "holders", "begun"),
-            [holder, name_of(batch), waits, self._expires_s],
+            [holder, name_of(batch), waits, self._expires_s, int(ended)],
         )
 
     def void(self, job_id: str, name: str, worker: str) -> None:
@@ -83,9 +98,17 @@ class BatchLedger:
         self._run(scripts.VOID, keys(job_id, "leases", "holders"), [name, worker])
 
     def wait(self, job_id: str, name: str, seconds: float) -> None:
-        """Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later."""
+        """
+        Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later.
+
+        Of a batch that runs or is accounted for, nothing is noted.
+        """
+        series, _, number = name.partition(":")
         arguments: list[str | float] = [name, seconds + GRACE_S, self._expires_s]
-        self._run(scripts.WAIT, [key(job_id), *keys(job_id, "leases", "holders")], arguments)
+        # A name out of a message of another version may be anything.
+        arguments.append(number if number.isascii() and number.isdecimal() and len(number) < 10 else -1)
+        record = [key(job_id), *keys(job_id, "leases", "holders"), done(job_id, series)]
+        self._run(scripts.WAIT, record, arguments)
 
     def need(self, batch: BatchMessage, needed: list[str]) -> None:
         """Note which addresses this delivery of *batch* found missing, before it copies any of them."""

@@ -10,11 +10,11 @@ from typing import Any, Final
 import redis
 from redis.client import NEVER_DECODE
 
-from ..messages import JobRequest
+from ..messages import JobRequest, Limits
 from ..queues import Priority, lists
 from . import scripts
 from .batches import LEASE_S, BatchLedger
-from .keys import INDEX, KEPT, OPEN, PLAN, WORKING, done, key, keys
+from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, WORKING, done, key, keys
 from .state import JobStatus, RunningBatch, Standing, State, UnknownJob
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
@@ -25,7 +25,7 @@ _FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at",
+    "ended_at", *LIMITS.values(),
 )  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class Ledger(BatchLedger):
             "dry_run": int(request.dry_run),
             "priority": request.priority.value,
             "queue": request.queue,
+            **{LIMITS[name]: value for name, value in request.limits if value is not None},
         }
         job_id = request.job_id
         return bool(
@@ -341,6 +342,7 @@ class Ledger(BatchLedger):
             started_at=moment("started_at"),
             moved_at=moment("moved_at"),
             ended_at=moment("ended_at"),
+            limits=Limits(**{name: count(field) or None for name, field in LIMITS.items()}),
         )
 
 

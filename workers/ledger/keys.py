@@ -22,6 +22,9 @@ WORKING: Final = (
     "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied",
 )  # fmt: skip
 
+# A limit's name -> its field in a job's record.
+LIMITS: Final = {name: f"limit_{name}" for name in ("rate", "requests", "jobs")}
+
 
 def key(job_id: str, part: str = "") -> str:
     """Return the key of a job's record, or of a *part* of it."""

@@ -187,7 +187,8 @@ return {'begun', '', times}
 """
 )
 
-# KEYS: leases, holders, begun. ARGV: holder, name, seconds until it is begun again (0: not of itself), expires.
+# KEYS: leases, holders, begun.
+# ARGV: holder, name, seconds until it is begun again (0: not of itself), expires, '1' if its worker is being ended.
 RELEASE: Final = (
     _NOW
     + """
@@ -199,7 +200,9 @@ else
   redis.call('ZREM', KEYS[1], ARGV[2])
   redis.call('HDEL', KEYS[2], ARGV[2])
 end
-if redis.call('HINCRBY', KEYS[3], ARGV[2], -1) <= 0 then redis.call('HDEL', KEYS[3], ARGV[2]) end
+if ARGV[5] ~= '1' and redis.call('HINCRBY', KEYS[3], ARGV[2], -1) <= 0 then
+  redis.call('HDEL', KEYS[3], ARGV[2])
+end
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
 return 1
 """
@@ -220,12 +223,13 @@ return 1
 """
 )
 
-# KEYS: job, leases, holders. ARGV: name, seconds, expires.
+# KEYS: job, leases, holders, done. ARGV: name, seconds, expires, number (-1: cannot be told).
 WAIT: Final = (
     _NOW
     + _STOPPED
     + """
 if stopped(KEYS[1]) or (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= '' then return 0 end
+if tonumber(ARGV[4]) >= 0 and redis.call('GETBIT', KEYS[4], ARGV[4]) == 1 then return 0 end
 redis.call('ZADD', KEYS[2], now() + tonumber(ARGV[2]), ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], '')
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end

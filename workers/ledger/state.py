@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ..messages import Limits
 from ..transfer import Failure
 
 
@@ -45,7 +46,7 @@ class JobStatus:
     *bytes_copied* is what was really read and written. *batches_handed* of *batches_total* were queued so far.
     *snapshots_settled* are published, trusted (by ``--trust-manifest``) or failed.
     *queue* is the one that its batches wait in, "" for that of all who name none.
-    *workers* have a batch of the job right now, *moved_at* is when anything of it last changed.
+    *workers* have a batch of the job right now, *moved_at* is when anything of it last changed. *limits* are its own.
     """
 
     job_id: str
@@ -81,6 +82,7 @@ class JobStatus:
     started_at: float
     moved_at: float
     ended_at: float
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def snapshots_settled(self) -> int:

@@ -1,0 +1,140 @@
+"""
+Flower in a real browser: a job of which an object is corrupt at the source can be followed, and the reason be read.
+
+With SNAPFERRY_SCREENSHOTS=docs/images the pictures of the documentation are made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.jobs import Jobs, store_pair
+from tests.sample import make_store, random_files
+from workers.ledger import State
+from workers.settings import Settings
+
+from .flowers import PASSWORD, Flower, flower
+from .processes import Fleet, until
+
+DESK = {"width": 1600, "height": 560}
+
+
+@pytest.fixture
+def stores() -> Iterator[Path]:
+    """A folder for stores, with a path that does not fill the pictures."""
+    with tempfile.TemporaryDirectory(prefix="stores-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def tab(browser: Any, pages: Flower) -> Iterator[Any]:
+    """Open a tab as the operator."""
+    user, _, password = PASSWORD.partition(":")
+    context = browser.new_context(
+        viewport=DESK, http_credentials={"username": user, "password": password}, color_scheme="light"
+    )
+    wrong: list[str] = []
+    page = context.new_page()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    try:
+        yield page
+        assert wrong == []
+    finally:
+        context.close()
+
+
+def picture(page: Any, name: str) -> None:
+    """Take a picture for the documentation, if that is asked for."""
+    if folder := os.environ.get("SNAPFERRY_SCREENSHOTS"):
+        page.mouse.move(0, 0)
+        page.screenshot(path=str(Path(folder) / f"flower-{name}.png"))
+
+
+def rows(page: Any) -> list[dict[str, str]]:
+    """Return what the table of tasks shows: column -> text, row by row."""
+    heads = page.locator("#tasks-table_wrapper .dataTables_scrollHead th").all_inner_texts()
+    names = [head.strip().lower() for head in heads]
+    found = []
+    for row in page.locator("#tasks-table tbody tr").all():
+        cells = [cell.strip() for cell in row.locator("td").all_inner_texts()]
+        if len(cells) == len(names):
+            found.append(dict(zip(names, cells, strict=True)))
+    return found
+
+
+def test_a_failed_task_tells_its_reason_in_the_browser(
+    chromium: Any, redis_url: str, tmp_path: Path, stores: Path
+) -> None:
+    snapshot = make_store(stores / "a", random_files(499, size=40_000))
+    objects = sorted((stores / "a" / ".objects").rglob("?" * 55))
+    corrupt = objects[123]
+    corrupt.write_bytes(b"not what it was")
+    address = "".join(corrupt.relative_to(stores / "a" / ".objects").parts)
+    fleet = Fleet(redis_url, tmp_path)
+    jobs = Jobs(Settings(broker_url=redis_url, batch_objects=50))
+    with (
+        flower(redis_url, tmp_path) as pages,
+        fleet.orchestrator("--hostname", "orchestrator@node-1"),
+        fleet.worker("worker-1", "--hostname", "worker-1@node-2"),
+        fleet.worker("worker-2", "--hostname", "worker-2@node-3"),
+        tab(chromium, pages) as page,
+    ):
+        job_id = jobs.submit(*store_pair(str(stores / "a"), str(stores / "b")), [snapshot])
+        status = jobs.wait(job_id, timeout_s=60)
+        assert (status.state, status.failed) == (State.FAILED, 1)
+        until(lambda: len(pages.tasks(state="FAILURE")) == 2, "Flower has seen which tasks failed")
+        until(lambda: len(pages.tasks(state="SUCCESS")) >= 10, "and which did not")
+
+        page.goto(pages.url + "/tasks")
+        search = page.get_by_role("searchbox")
+        search.fill(f"args:{job_id[:8]}")
+        shown = until(
+            lambda: (found := rows(page)) and len(found) >= 12 and found, "the job's tasks are shown"
+        )
+        picture(page, "tasks")
+        batches = {row["args"]: row for row in shown if row["name"] == "snapferry.copy_batch"}
+        head = f"job {job_id[:8]} · {snapshot[:6]}…"
+        assert len(batches) == 10
+        assert all(
+            re.fullmatch(re.escape(head) + r" · batch \d+/10 · 50 objects · 2\.0 MB", name)
+            for name in batches
+        )
+        results = [row["result"] for row in batches.values() if row["state"] == "SUCCESS"]
+        assert len(results) == 9
+        assert all(re.fullmatch(r"50 copied, 0 present, [\d.]+ MB in [\d.]+ s", one) for one in results)
+        plan = next(row for row in shown if row["name"] == "snapferry.plan_job")
+        assert plan["result"].startswith("1 snapshot, 500 objects, 20.0 MB in 10 batches")
+
+        page.get_by_role("button", name="Failed").click()
+        failed = until(lambda: (found := rows(page)) and len(found) == 2 and found, "those that failed")
+        batch = next(row for row in failed if row["name"] == "snapferry.copy_batch")
+        assert batch["exception"].startswith("49 copied, 0 present, 1 FAILED, ")
+        assert f"object {address[:8]}… at file://{stores}/a: " in batch["exception"]
+        assert "(IntegrityError)" in batch["exception"]
+        assert f"snapferry failures {job_id[:8]}" in batch["exception"]
+        commit = next(row for row in failed if row["name"] == "snapferry.commit_snapshots")
+        assert commit["exception"].startswith(
+            "1 of 500 objects could not be copied; the manifest was not written"
+        )
+
+        page.locator("#tasks-table tbody tr", has_text="copy_batch").locator("a[href*='/task/']").click()
+        page.wait_for_url("**/task/*")
+        details = page.locator(".detail-list").inner_text()
+        assert batch["exception"] in details
+        assert "Traceback" not in details
+        assert job_id in details, "the job is the root of its tasks"
+        page.set_viewport_size({"width": 1100, "height": 1010})
+        picture(page, "task")
+
+        page.goto(pages.url + "/")
+        page.get_by_text("worker-1@").first.wait_for()
+        online = page.locator("tbody .badge", has_text="Online")
+        until(lambda: online.count() == 3, "the fleet is there")

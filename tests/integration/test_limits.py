@@ -1,0 +1,362 @@
+"""Limits on a real fleet: worker processes that share one Redis, measured at the source's server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import redis
+
+from orchestrator.jobs import Jobs, store_pair
+from stores.address import object_key
+from stores.hashing import digest
+from stores.urls import open_store
+from tests.counting import Traffic, counting_proxy
+from tests.integration.own_redis import own_redis
+from tests.sample import fill, make_store, random_files, tree
+from tests.servers import S3Server
+from workers.ledger import State
+from workers.messages import Limits
+from workers.settings import Settings
+
+from .forge import Forge
+from .processes import Fleet, program, snapferry, started, until
+
+MB = 1_000_000
+OBJECT = 50_000
+
+# What a killed worker had in flight is forgotten after this, and it takes some more looks.
+FORGOTTEN_S = 15.0
+
+
+@dataclass
+class Source:
+    """A source in a bucket behind a proxy that says what moves, and a fleet to copy from it to a directory."""
+
+    fleet: Fleet
+    jobs: Jobs
+    url: str
+    traffic: Traffic
+    destination: Path
+    detour: tuple[str, str]
+    numbers: Iterator[int] = field(default_factory=lambda: iter(range(100)))
+
+    def snapshot(self, objects: int, size: int = OBJECT) -> tuple[str, set[str]]:
+        """Make a snapshot of new objects, an empty one apart; return its id and the keys of its objects."""
+        seed = next(self.numbers)
+        files = random_files(objects, size=size, seed=seed)
+        past_the_proxy = open_store(self.url.replace(*self.detour))
+        return fill(past_the_proxy, files), {object_key(digest(data)) for data in files.values()}
+
+    def submit(self, snapshot: str, **limits: int) -> str:
+        return self.jobs.submit(
+            *store_pair(self.url, str(self.destination)), [snapshot], limits=Limits(**limits)
+        )
+
+    def ask(self, *arguments: str) -> str:
+        ended = snapferry(*arguments, "--broker", self.fleet.url, env=self.fleet.env)
+        assert ended.code == 0, ended
+        return ended.out
+
+    def flowing(self, operation: str = "GetObject", bytes_: int = 1) -> float:
+        """Wait until something moves; return when."""
+        since = time.monotonic()
+        until(lambda: self.traffic.moved(since, time.monotonic(), operation) >= bytes_, "bytes move")
+        return time.monotonic()
+
+    def rate(self, begin: float, seconds: float, part: str = "") -> float:
+        """Return the bytes a second that moved from *begin* on, when the time is over."""
+        until(lambda: time.monotonic() >= begin + seconds, "the time is over", timeout_s=seconds + 10)
+        return self.traffic.moved(begin, begin + seconds, part=part) / seconds
+
+
+@contextmanager
+def source_behind_a_proxy(
+    server: S3Server, redis_url: str, folder: Path, *, window_batches: int = 512, batch_objects: int = 40
+) -> Iterator[Source]:
+    traffic = Traffic()
+    settings = Settings(broker_url=redis_url, batch_objects=batch_objects, window_batches=window_batches)
+    with counting_proxy(server, traffic) as (proxy, _):
+        yield Source(
+            fleet=Fleet(redis_url, folder, server.environment),
+            jobs=Jobs(settings),
+            url=proxy.url(server.make_bucket(), "a"),
+            traffic=traffic,
+            destination=folder / "b",
+            detour=(proxy.endpoint, server.endpoint),
+        )
+
+
+@pytest.fixture
+def source(rclone_memory_s3: S3Server, redis_url: str, tmp_path: Path) -> Iterator[Source]:
+    with source_behind_a_proxy(rclone_memory_s3, redis_url, tmp_path) as found:
+        yield found
+
+
+def test_four_workers_keep_to_a_rate_together_and_to_a_changed_one_within_two_seconds(source: Source) -> None:
+    fleet = source.fleet
+    snapshot, _ = source.snapshot(2500)
+    with fleet.orchestrator(), fleet.worker("one"), fleet.worker("two"):
+        job = source.submit(snapshot, rate=4 * MB)
+        begin = source.flowing()
+        slow = source.rate(begin + 0.5, 5)
+
+        said = source.ask("limit", job[:8], "--limit-rate", "8M")
+        faster = source.rate(time.monotonic() + 2, 3)
+        words = source.ask("status", job)
+        document = json.loads(source.ask("status", job, "--json"))
+
+        unlimited = source.ask("limit", job, "--none")
+        begin = time.monotonic() + 1
+        until(lambda: source.traffic.moved(begin, time.monotonic()) > 0, "it goes on")
+        source.jobs.cancel(job)
+
+    assert slow == pytest.approx(4 * MB, rel=0.15)
+    assert faster == pytest.approx(8 * MB, rel=0.15)
+    assert said == f"job {job}: 8.0 MB/s\n"
+    assert "\nlimits     8.0 MB/s\n" in words
+    assert document["limits"] == {
+        "bytes_per_second": 8 * MB, "requests_per_second": None, "objects_in_flight": None,
+    }  # fmt: skip
+    assert unlimited == f"job {job}: no limits\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("objects", "size", "rate"),
+    [(1700, OBJECT, 2 * MB), (12, 70 * MB, 20 * MB), (60, 12 * MB, 20 * MB)],
+    ids=["many small", "few huge, in ranges", "medium"],
+)
+def test_four_workers_keep_to_a_rate_for_half_a_minute(
+    source: Source, objects: int, size: int, rate: int
+) -> None:
+    fleet = source.fleet
+    snapshot, _ = source.snapshot(objects, size)
+    with fleet.orchestrator(), fleet.worker("one"), fleet.worker("two"):
+        job = source.submit(snapshot, rate=rate)
+        begin = source.flowing(bytes_=size)
+        found = source.rate(begin + 2, 30)
+        source.jobs.cancel(job)
+
+    assert found == pytest.approx(rate, rel=0.05)
+
+
+def test_requests_are_limited_at_each_store_and_a_limit_can_come_later(source: Source) -> None:
+    fleet = source.fleet
+    snapshot, _ = source.snapshot(700, 10)
+    source.traffic.delay_s = 0.05
+    with fleet.orchestrator(), fleet.worker("one"), fleet.worker("two"):
+        job = source.submit(snapshot, jobs=2)
+        source.flowing()
+        source.ask("limit", "--store", source.url, "--max-requests", "25")
+        begin = time.monotonic() + 2
+        source.rate(begin, 4)
+        words = source.ask("status", job)
+        source.ask("limit", "--store", source.url, "--none")
+        source.ask("limit", job, "--none")
+        status = source.jobs.wait(job, timeout_s=60)
+
+    assert source.traffic.sent(begin, begin + 4) == pytest.approx(100, rel=0.15)
+    assert "\nat from    25 requests/s, for all jobs together\n" in words
+    assert status.state is State.DONE
+
+
+def test_two_jobs_share_a_stores_limit_evenly(
+    rclone_memory_s3: S3Server, redis_url: str, tmp_path: Path
+) -> None:
+    # A small window, so that workers take batches of both jobs.
+    with source_behind_a_proxy(rclone_memory_s3, redis_url, tmp_path, window_batches=2) as source:
+        fleet = source.fleet
+        (one, of_one), (two, of_two) = source.snapshot(500), source.snapshot(500)
+        with fleet.orchestrator(), fleet.worker("one"), fleet.worker("two"):
+            said = source.ask("limit", "--store", source.url, "--limit-rate", "6M", "--json")
+            jobs = [source.submit(snapshot) for snapshot in (one, two)]
+            begin = source.flowing(bytes_=40 * OBJECT)
+            total = source.rate(begin, 6)
+            for job in jobs:
+                source.jobs.cancel(job)
+
+        log = [entry for entry in source.traffic.log if begin <= entry[0] < begin + 6]
+        moved = [
+            sum(size for _, _, path, size in log if any(path.endswith(key) for key in keys))
+            for keys in (of_one, of_two)
+        ]
+        assert list(json.loads(said)["stores"].values()) == [
+            {"bytes_per_second": 6 * MB, "requests_per_second": None, "objects_in_flight": None}
+        ]
+        assert total == pytest.approx(6 * MB, rel=0.15)
+        assert moved[0] == pytest.approx(moved[1], rel=0.2)
+
+
+def test_objects_in_flight_are_limited_in_all_and_a_killed_worker_does_not_keep_its_part(
+    source: Source,
+) -> None:
+    fleet = source.fleet
+    snapshot, _ = source.snapshot(2000, 10)
+    source.traffic.delay_s = 0.1
+    with redis.Redis.from_url(fleet.url, decode_responses=True) as client:
+
+        def held(job: str) -> list[int]:
+            found = client.hvals(f"snapferry:job:{job}:flights:held")
+            return [int(each.split()[1]) for each in found]
+
+        with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two"):
+            job = source.submit(snapshot, jobs=6)
+            until(lambda: sorted(held(job)) == [1, 1, 2, 2], "four batches share six")
+            one.kill_all()
+            killed = time.monotonic()
+            until(lambda: held(job) == [3, 3], "the others have all of it", timeout_s=FORGOTTEN_S)
+            source.traffic.most_running = 0
+            source.flowing()
+            until(lambda: source.traffic.most_running >= 6, "six are in flight again")
+            assert time.monotonic() - killed < FORGOTTEN_S
+            source.ask("limit", job, "--jobs", "1")
+            until(lambda: sum(held(job)) == 1, "one is in flight", timeout_s=5)
+            source.traffic.most_running = 0
+            source.rate(source.flowing(), 1)
+            assert source.traffic.most_running == 1
+
+
+def test_a_job_that_waits_for_its_limit_is_cancelled_within_seconds(source: Source) -> None:
+    fleet = source.fleet
+    snapshot, _ = source.snapshot(15)
+    with fleet.orchestrator(), fleet.worker():
+        job = source.submit(snapshot, rate=1000)
+        until(lambda: source.jobs.status(job).workers, "a batch runs")
+        source.rate(time.monotonic(), 1.5)
+        asked = time.monotonic()
+        source.jobs.cancel(job)
+        status = source.jobs.wait(job, timeout_s=20)
+
+    assert status.state is State.CANCELLED
+    assert time.monotonic() - asked < 5
+    assert not list(source.destination.rglob(".tmp-*"))
+
+
+def test_a_job_whose_planning_waits_for_a_limit_is_cancelled_within_seconds(source: Source) -> None:
+    fleet = source.fleet
+    snapshots = [source.snapshot(1, 10)[0] for _ in range(20)]
+    with fleet.orchestrator():
+        source.ask("limit", "--store", source.url, "--max-requests", "1")
+        job = source.jobs.submit(*store_pair(source.url, str(source.destination)), snapshots)
+        until(lambda: source.jobs.status(job).state is State.PLANNING, "it is planned")
+        asked = time.monotonic()
+        source.jobs.cancel(job)
+        status = source.jobs.wait(job, timeout_s=20)
+
+    assert status.state is State.CANCELLED
+    assert time.monotonic() - asked < 8
+
+
+def test_while_redis_is_away_nothing_moves_beyond_what_was_granted(
+    rclone_memory_s3: S3Server, tmp_path: Path
+) -> None:
+    with (
+        own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server,
+        source_behind_a_proxy(rclone_memory_s3, server.url, tmp_path) as source,
+    ):
+        snapshot, _ = source.snapshot(300)
+        with source.fleet.orchestrator(), source.fleet.worker("one"), source.fleet.worker("two"):
+            job = source.submit(snapshot, rate=2 * MB)
+            source.flowing(bytes_=MB)
+            server.kill()
+            away = time.monotonic()
+            meanwhile = source.rate(away, 3) * 3
+            server.start()
+            status = source.jobs.wait(job, timeout_s=120)
+
+    # Half a second's worth may have been granted, and each of four waiting processes has an object paid for.
+    assert meanwhile <= 2 * MB
+    assert status.state is State.DONE
+    assert status.copied == 301
+
+
+@pytest.mark.parametrize("kind", ["rate", "requests"])
+def test_an_embedded_sync_keeps_to_its_limits(tmp_path: Path, kind: str) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(100, size=30_000))
+    options = {"rate": ["--limit-rate", "1M"], "requests": ["--max-requests", "40"]}[kind]
+
+    began = time.monotonic()
+    ended = snapferry(
+        "sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, *options
+    )
+    took = time.monotonic() - began
+
+    assert ended.code == 0, ended
+    # 3 MB and a tenth of a second; 101 objects and some questions, two or three requests each at the destination.
+    assert took >= 2.8 if kind == "rate" else took >= 2.4
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_an_embedded_sync_that_waits_for_its_limit_is_interrupted_within_seconds(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(10, size=50_000))
+    command = ["sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot]
+    with started(*program(), *command, "--limit-rate", "1000", log=tmp_path / "log") as running:
+        until((tmp_path / "b").exists, "it is planned")
+        running.process.terminate()
+        asked = time.monotonic()
+        assert running.process.wait(20) == 130
+        assert time.monotonic() - asked < 10
+
+
+def test_limits_that_make_no_sense_are_refused_in_one_line(
+    redis_url: str, tmp_path: Path, forge: Forge
+) -> None:
+    jobs = Jobs(Settings(broker_url=redis_url))
+    snapshot = make_store(tmp_path / "a", random_files(1))
+    job = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    cases = {
+        ("limit", job, "--limit-rate", "fast"): "'fast' is no size",
+        ("limit", job, "--limit-rate", "0"): "'0' lets nothing through",
+        ("limit", job, "--max-requests", "-1"): "'-1' is no number from 1 to 1,000,000, and not none",
+        ("limit", job, "--jobs", "0"): "'0' is no number from 1 to 65,536, and not none",
+        ("limit", job, "--none", "--jobs", "1"): "--none takes all limits away: give it alone",
+        ("limit", job, "--store", "s3://b"): "give a job or --store URL, not both",
+        ("limit", "--jobs", "3"): "limit what? Give a job, or --store URL",
+        ("limit", "--store", "s3://k:secret@b", "--none"): "carries credentials",
+        ("limit", "nobody", "--none"): "there is no job nobody",
+        ("sync", "--from", "/a", "--to", "/b", "--all", "--limit-rate", "1.5.1M"): "'1.5.1M' is no size",
+    }
+    for arguments, said in cases.items():
+        ended = forge.run(arguments, {"SNAPFERRY_BROKER_URL": redis_url})
+        assert (ended.code, ended.out) == (2, ""), (arguments, ended)
+        assert ended.err.count("\n") == 1, ended
+        assert said in ended.err
+        assert "secret" not in ended.err
+
+
+def test_limits_are_shown_and_changed_one_by_one(redis_url: str, tmp_path: Path, forge: Forge) -> None:
+    jobs = Jobs(Settings(broker_url=redis_url))
+    snapshot = make_store(tmp_path / "a", random_files(1))
+
+    def ask(*arguments: str) -> str:
+        ended = forge.run(arguments, {"SNAPFERRY_BROKER_URL": redis_url})
+        assert (ended.code, ended.err) == (0, ""), ended
+        return ended.out
+
+    copy = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, "-q"]
+    job = ask("submit", *copy, "--limit-rate", "1.5Mi", "--jobs", "7").strip()
+    assert jobs.status(job).limits == Limits(rate=1536 * 1024, jobs=7)
+    assert (
+        ask("limit", job, "--max-requests", "12", "--jobs", "none") == f"job {job}: 1.6 MB/s, 12 requests/s\n"
+    )
+    assert ask("limit", job) == f"job {job}: 1.6 MB/s, 12 requests/s\n"
+    assert ask("limit", job, "--none") == f"job {job}: no limits\n"
+    assert ask("limit", job, "--max-requests", "12") == f"job {job}: 12 requests/s\n"
+    assert ask("limit") == "no store has limits\n"
+    place = f"file://{tmp_path}/a"
+    assert ask("limit", "--store", str(tmp_path / "a"), "--jobs", "1") == f"{place}: 1 object in flight\n"
+    assert ask("limit") == f"{place}: 1 object in flight\n"
+    assert "at from    1 object in flight, for all jobs together\n" in ask("status", job)
+    jobs.cancel(job)
+    again = jobs.resume(job)
+    assert again is not None
+    # Those that held last.
+    assert jobs.status(again).limits == Limits(requests=12)
+    ended = forge.run(["limit", job, "--jobs", "1"], {"SNAPFERRY_BROKER_URL": redis_url})
+    assert (ended.code, ended.err) == (2, f"snapferry: job {job} has ended already: it is cancelled\n")

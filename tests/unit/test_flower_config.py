@@ -1,0 +1,68 @@
+"""What Flower's pages show of a task."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.utils.saferepr import saferepr
+from flower.views.tasks import TASK_COLUMNS
+
+from orchestrator import flower_config
+from orchestrator.flower_config import format_task
+from orchestrator.tasks import JobFailed
+from workers.tasks import ObjectsFailed
+
+WORDS = (
+    '49 copied, it\'s "told" as 1 FAILED · object 95ff19ab… at file:///a: not what it was (IntegrityError)'
+)
+
+
+def shown(state: str, *, result: str | None = None, exception: str | None = None) -> Any:
+    task = SimpleNamespace(state=state, result=result, exception=exception, traceback="Traceback (most …")
+    return format_task(task)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (saferepr("498 copied, it's done"), "498 copied, it's done"),
+        ("None", "None"),
+        (None, None),
+        ("('a', 1)", "('a', 1)"),
+        ("'cut off in the mid...", "'cut off in the mid..."),
+    ],
+)
+def test_a_result_is_shown_without_the_marks_of_python(result: str | None, words: str | None) -> None:
+    assert shown("SUCCESS", result=result).result == words
+
+
+@pytest.mark.parametrize("kind", [ObjectsFailed, JobFailed, RuntimeError])
+def test_what_our_errors_say_is_shown_alone(kind: type[Exception]) -> None:
+    task = shown("FAILURE", exception=repr(kind(WORDS)))
+
+    assert (task.exception, task.result, task.traceback) == (WORDS, WORDS, None)
+
+
+def test_an_error_of_another_kind_keeps_its_name_and_its_traceback() -> None:
+    task = shown("FAILURE", exception=repr(ValueError("no good")))
+
+    assert (task.exception, task.traceback) == ("ValueError: no good", "Traceback (most …")
+
+
+@pytest.mark.parametrize("exception", [None, "", "None", "KeyError", "Terminated(15"])
+def test_what_is_no_call_is_left_as_it_is(exception: str | None) -> None:
+    assert shown("FAILURE", exception=exception).exception == exception
+
+
+def test_the_reason_of_a_retry_that_went_well_in_the_end_says_so() -> None:
+    task = shown("SUCCESS", result="'50 copied'", exception="RuntimeError('timed out')")
+
+    assert (task.result, task.exception) == ("50 copied", "in the end it was done; before: timed out")
+
+
+def test_every_column_is_one_that_flower_has() -> None:
+    """Flower leaves out what it does not know without a word."""
+    assert set(flower_config.tasks_columns.split(",")) <= set(TASK_COLUMNS)
+    assert "uuid" in flower_config.tasks_columns, "which leads to the page of a task"

@@ -1,0 +1,22 @@
+"""
+Limits that the whole fleet keeps together, through Redis: bytes and requests a second, and objects in flight.
+
+*exact*: what is granted by any moment is at most the limit times the time, plus a tenth of a second's worth and one
+grant.
+*nothing saved up*: a pause of any length entitles to that tenth of a second's worth and no more.
+*work-conserving and fair*: jobs that share a store's limit get equal parts of it, and what one leaves the others take.
+*waits, never runs free*: while Redis is away nothing is granted.
+*nobody holds a share for ever*: what a dead worker was granted counts as used; its objects in flight are forgotten
+after `book.HELD_S`.
+
+    book      the limits and what was granted of them, in Redis
+    scripts   its steps, in Lua
+    tap       one limit within one process: grants taken ahead, handed out in turn
+    gate      objects in flight within one process
+    brakes    all limits of a batch that runs, or of an orchestrator's step
+"""
+
+from .book import LimitBook, store_place
+from .brakes import Brakes
+
+__all__ = ["Brakes", "LimitBook", "store_place"]

@@ -1,0 +1,86 @@
+"""One limit within one process: what was granted ahead, handed out to the process's threads in turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from .book import Grant
+
+# So much is asked for ahead: what was used in this time, in seconds, at the pace of the last grant, and as much again.
+AHEAD_S: Final = 0.1
+
+
+class Tap:
+    """
+    *ask* gets a grant of up to so many; *check* is called while one waits, and may raise to stop the waiting.
+
+    Threads are served one after the other, whatever they take: so no two of
+    them wait with half of what they need. While not *limited*, nothing is
+    asked and nothing waits; whoever learns of a limit sets it.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[int], Grant],
+        check: Callable[[], object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.limited = False
+        self._ask = ask
+        self._check = check
+        self._clock = clock
+        self._sleep = sleep
+        self._turn = threading.Lock()
+        self._books = threading.Lock()
+        self._credit = 0
+        self._granted = 0
+        self._granted_at = clock()
+        self._ahead = 0
+
+    def take(self, count: int) -> None:
+        """Return when *count* may be used. Raises what *check* and *ask* raise; a part may be lost then."""
+        if not self.limited or count <= 0:
+            return
+        with self._turn:
+            lacking = self._use(count)
+            while lacking:
+                self._check()
+                grant = self._ask(max(lacking, self._ahead))
+                if not grant.limited:
+                    self.limited = False
+                    return
+                self._look_ahead(grant.amount)
+                if grant.wait_s > 0:
+                    self._sleep(grant.wait_s)
+                self.give_back(grant.amount)
+                lacking = self._use(lacking)
+
+    def give_back(self, count: int) -> None:
+        """Put *count* back, for the next one who takes."""
+        with self._books:
+            self._credit += count
+
+    def drain(self) -> int:
+        """Return what was granted and is left, and keep none of it."""
+        with self._books:
+            left, self._credit = self._credit, 0
+        return left
+
+    def _use(self, count: int) -> int:
+        """Use up to *count* of what there is; return how many are lacking."""
+        with self._books:
+            used = min(count, self._credit)
+            self._credit -= used
+        return count - used
+
+    def _look_ahead(self, granted: int) -> None:
+        """Learn from how long the last grant lasted how much is worth asking for."""
+        if granted:
+            now = self._clock()
+            self._ahead = int(2 * AHEAD_S * self._granted / max(now - self._granted_at, 0.001))
+            self._granted, self._granted_at = granted, now
