@@ -174,6 +174,12 @@ def children_of(process: int) -> list[int]:
     return []
 
 
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time of *process* so far, its own and that of the children that it has waited for."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
 def _state(entry: Path) -> str:
     return (entry / "stat").read_text().rpartition(")")[2].split()[0]
 

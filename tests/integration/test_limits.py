@@ -33,6 +33,8 @@ OBJECT = 50_000
 # What a killed worker had in flight is forgotten after this, and it takes some more looks.
 FORGOTTEN_S = 15.0
 
+STRETCHES = 4
+
 
 @dataclass
 class Source:
@@ -74,6 +76,20 @@ class Source:
         until(lambda: time.monotonic() >= begin + seconds, "the time is over", timeout_s=seconds + 10)
         return self.traffic.moved(begin, begin + seconds, part=part) / seconds
 
+    def keeps_to(self, limit: float, begin: float, seconds: float, *, within: float) -> None:
+        """
+        Look at one stretch of *seconds* after the other, until one uses the *limit* up; none may go beyond it.
+
+        A machine that is busy with other things may take less for a while, and never more.
+        """
+        for _ in range(STRETCHES):
+            found = self.rate(begin, seconds)
+            assert found <= limit * (1 + within)
+            if found >= limit * (1 - within):
+                return
+            begin = time.monotonic()
+        pytest.fail(f"{found:,.0f} bytes/s in the last of {STRETCHES} stretches, {limit:,.0f} are allowed")
+
 
 @contextmanager
 def source_behind_a_proxy(
@@ -104,10 +120,10 @@ def test_four_workers_keep_to_a_rate_together_and_to_a_changed_one_within_two_se
     with fleet.orchestrator(), fleet.worker("one"), fleet.worker("two"):
         job = source.submit(snapshot, rate=4 * MB)
         begin = source.flowing()
-        slow = source.rate(begin + 0.5, 5)
+        source.keeps_to(4 * MB, begin + 0.5, 5, within=0.15)
 
         said = source.ask("limit", job[:8], "--limit-rate", "8M")
-        faster = source.rate(time.monotonic() + 2, 3)
+        source.keeps_to(8 * MB, time.monotonic() + 2, 3, within=0.15)
         words = source.ask("status", job)
         document = json.loads(source.ask("status", job, "--json"))
 
@@ -116,8 +132,6 @@ def test_four_workers_keep_to_a_rate_together_and_to_a_changed_one_within_two_se
         until(lambda: source.traffic.moved(begin, time.monotonic()) > 0, "it goes on")
         source.jobs.cancel(job)
 
-    assert slow == pytest.approx(4 * MB, rel=0.15)
-    assert faster == pytest.approx(8 * MB, rel=0.15)
     assert said == f"job {job}: 8.0 MB/s\n"
     assert "\nlimits     8.0 MB/s\n" in words
     assert document["limits"] == {
