@@ -109,9 +109,9 @@ def _limit_job(jobs: Jobs, job_id: str, changed: Changed, as_json: bool) -> int:
 def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker: str | None) -> int:
     from stores.errors import InvalidStoreURL
     from stores.urls import parse_url
+    from workers.printable import printable
     from workers.settings import store_options
 
-    from workers.printable import printable
     from ..report import limit_document, limit_words
 
     settings = read_settings(broker)
