@@ -32,8 +32,8 @@ def ours(*arguments: str, more: Mapping[str, str] | None = None, program: str = 
 
 
 def ours_sync(snapshot: str, source: str, destination: str, more: Mapping[str, str] | None = None) -> Command:
-    """Return the command that copies *snapshot* as ours."""
-    return ours("sync", "--from", source, "--to", destination, "--id", snapshot, "-q", more=more)
+    """Return the command that copies *snapshot* as ours; it prints JSON."""
+    return ours("sync", "--from", source, "--to", destination, "--id", snapshot, "--json", more=more)
 
 
 def ours_sync_all(source: str, destination: str, more: Mapping[str, str] | None = None) -> Command:

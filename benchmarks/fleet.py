@@ -155,14 +155,19 @@ class Fleet:
 
 def read_job(document: Mapping[str, Any], fleet: float, busy: float, elapsed: float) -> Job:
     """Return a job from what ``snapferry sync --json`` printed, and from the CPU times while it ran."""
-    started, ended = (datetime.fromisoformat(document[name]) for name in ("started", "ended"))
     return Job(
-        (ended - started).total_seconds(),
+        job_seconds(document),
         document["objects"]["copied"],
         fleet / elapsed / cores(),
         busy / elapsed / cores(),
         fleet,
     )
+
+
+def job_seconds(document: Mapping[str, Any]) -> float:
+    """Return how long a job took, by its own record, which ``snapferry sync --json`` printed."""
+    started, ended = (datetime.fromisoformat(document[name]) for name in ("started", "ended"))
+    return (ended - started).total_seconds()
 
 
 def efficiency(throughputs: Mapping[int, float]) -> dict[int, float]:

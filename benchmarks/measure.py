@@ -76,6 +76,8 @@ class Run:
     """The highest resident memory that any one process ever had, as the kernel kept it."""
     holders: tuple[tuple[str, int], ...] = ()
     """Each process at the moment of the highest PSS, with its PSS in bytes."""
+    said: str = ""
+    """What it wrote to standard output and standard error."""
 
     @property
     def system_seconds(self) -> float:
@@ -118,8 +120,9 @@ def run(command: Command, *, memory: bool = False) -> Run:
         shown = " ".join(command.arguments)
         raise CommandFailed(f"exit code {process.returncode} of: {shown}\n{said[-2000:]}")
     if peak is None:
-        return Run(seconds, user + system, user)
-    return Run(seconds, user + system, user, peak.highest.pss, peak.highest.rss, peak.largest, peak.holders)
+        return Run(seconds, user + system, user, said=said)
+    highest = peak.highest
+    return Run(seconds, user + system, user, highest.pss, highest.rss, peak.largest, peak.holders, said)
 
 
 class _Seen(NamedTuple):

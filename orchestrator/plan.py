@@ -78,6 +78,11 @@ def pack(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batc
 
 def _cut(sizes: Sequence[int], max_objects: int, max_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield where each batch begins and ends; those larger than *max_bytes* come first in *sizes*."""
+    if len(sizes) and max(sizes) * max_objects <= max_bytes:
+        # Nearly always: bytes never fill a batch.
+        for first in range(0, len(sizes), max_objects):
+            yield first, min(first + max_objects, len(sizes))
+        return
     first = filled = 0
     for at, size in enumerate(sizes):
         if at > first and (at - first == max_objects or filled + size > max_bytes):

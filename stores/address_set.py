@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .tables import AddressTable
 
 # From so many on addresses are kept in a table.
-MANY: Final = 250_000
+MANY: Final = 50_000
 
 # So many are compared at once.
 _CHUNK: Final = 10_000

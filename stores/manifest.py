@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 # A manifest up to this size is kept in memory while it is used, a larger one in a temporary file.
 SPOOL_BYTES = 16 * 1024 * 1024
 
-# A larger manifest names some 300,000 objects or more.
-LARGE_BYTES = 32 * 1024 * 1024
+# A larger manifest names some 50,000 objects or more. From there on a table is faster, importing NumPy included.
+LARGE_BYTES = 6 * 1024 * 1024
 
 # Only a text up to this size is put into its canonical form when it does not hash to its id.
 CANONICALISE_BYTES = 256 * 1024 * 1024

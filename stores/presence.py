@@ -88,7 +88,8 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[str]) -> Survey:
 
     Nothing is asked twice. Raises what the backend raises: no answer is not "absent".
     """
-    ordered = sorted(set(wanted))
+    # Those that are in order already, as nearly always, are sorted in one look at each; a set would lose the order.
+    ordered = sorted(dict.fromkeys(wanted))
     present: set[str] = set()
     between: int | None = None
     if backend.capabilities.pages_listings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from statistics import median
 from typing import Final
 
 from .. import commands, data
+from ..fleet import job_seconds
 from ..measure import filesystem
 from ..plots import TIME, Point
 from ..report import SNAPDIR, Goal, Result, timed
@@ -32,14 +34,12 @@ def in_memory(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
         found = _copied(setting.folder, number, size_bytes, setting.times(rounds))
+        words = f"{number:,} files of {size}, file to file"
+        reached = setting.goal(goal) if goal else None
+        points = _points(number, size_bytes, found)
         return [
-            timed(
-                f"{number:,} files of {size}, file to file",
-                found,
-                setting.goal(goal) if goal else None,
-                objects=number,
-                points=_points(number, size_bytes, found),
-            )
+            timed(words, found, reached, objects=number, points=points),
+            _job_alone(words, found, reached),
         ]
 
     return measure
@@ -51,15 +51,10 @@ def on_disk(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal) 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
         found = _copied(setting.disk, number, size_bytes, setting.times(rounds), durable=True)
-        return [
-            timed(
-                f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}): ours durable, the"
-                " peer not",
-                found,
-                setting.goal(goal),
-                objects=number,
-            )
-        ]
+        words = f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}): ours durable, the"
+        words += " peer not"
+        reached = setting.goal(goal)
+        return [timed(words, found, reached, objects=number), _job_alone(words, found, reached)]
 
     return measure
 
@@ -119,6 +114,19 @@ def _copied(folder: Path, files: int, size_bytes: int, times: int, *, durable: b
         clean=clean,
         check=check,
         ran=settle,
+    )
+
+
+def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
+    """Return the line for the time that jobs took by their own records, as on a fleet that runs already."""
+    return Result(
+        f"{words}; the job alone, without the start and the end of the embedded fleet",
+        "s",
+        tuple(job_seconds(json.loads(one.ours.said)) for one in rounds),
+        {SNAPDIR: seconds_of(rounds, SNAPDIR)},
+        goal,
+        "the same runs, by the job's own record; the peer's whole run",
+        seconds_of(rounds, FLOOR),
     )
 
 

@@ -153,26 +153,29 @@ class FileBackend(Backend):
         if self.capabilities.concurrency > 1:
             return super().sizes(keys)
         found: list[int | None] = []
-        shard, exists = "", False
+        shard, exists, key = "", False, ""
         try:
             root = self._dir()
         except StoreNotFound:
             return [None] * len(keys)
-        for key in keys:
-            if not shard or not key.startswith(shard):
-                shard = key[: key.find("/", key.find("/") + 1) + 1]
-                exists = self._folder_exists(shard)
-            size = None
-            if exists:
-                try:
-                    known = os.stat(key, dir_fd=root)
-                    # Whatever is not a file, `size` has the words for.
-                    size = known.st_size if stat.S_ISREG(known.st_mode) else self.size(key)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    raise self._translate(error, key) from error
-            found.append(size)
+        try:
+            for key in keys:
+                if not shard or not key.startswith(shard):
+                    shard = key[: key.find("/", key.find("/") + 1) + 1]
+                    exists = self._folder_exists(shard)
+                size = None
+                if exists:
+                    try:
+                        # By position, as a named tuple's names cost more: st_mode and st_size.
+                        known = os.stat(key, dir_fd=root)
+                    except FileNotFoundError:
+                        pass
+                    else:
+                        # Whatever is not a file, `size` has the words for.
+                        size = known[6] if stat.S_ISREG(known[0]) else self.size(key)
+                found.append(size)
+        except OSError as error:
+            raise self._translate(error, key) from error
         return found
 
     def _folder_exists(self, folder: str) -> bool:

@@ -114,12 +114,21 @@ class BatchLedger:
         """Note which addresses this delivery of *batch* found missing, before it copies any of them."""
         if batch.series != PLAN:
             return
-        places, sizes = batch.places(), batch.objects()
+        record = [
+            key(batch.job_id),
+            done(batch.job_id, batch.series),
+            *keys(batch.job_id, "needed", "copied"),
+        ]
         arguments: list[str | float] = [name_of(batch), batch.number, self._expires_s]
+        if len(needed) == len(batch.sizes) and len(batch.positions) == 1:
+            # Of most batches everything is missing: a range says it for a thousandth of the words.
+            every = [batch.positions[0], len(needed), sum(batch.sizes)]
+            if self._run(scripts.NEED_ALL, record, [*arguments, *every]):
+                return
+        places, sizes = batch.places(), batch.objects()
         for address in needed:
             arguments += [places[address], sizes[address]]
-        record = [key(batch.job_id), done(batch.job_id, batch.series)]
-        self._run(scripts.NEED, record + keys(batch.job_id, "needed", "copied"), arguments)
+        self._run(scripts.NEED, record, arguments)
 
     def progress(self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int) -> bool:
         """Note how far *holder* is with a batch, of its own plan; renew its lease; say whether it should stop."""

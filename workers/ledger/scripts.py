@@ -261,6 +261,22 @@ return 1
 """
 )
 
+# KEYS: as of NEED. ARGV: name, number, expires, first place, objects, bytes. 0: an earlier delivery noted some of them
+# already, so what is new of them has to be counted one by one, by NEED.
+NEED_ALL: Final = (
+    _FINAL
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or final(state) or redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then return 1 end
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return 0 end
+for at = tonumber(ARGV[4]), tonumber(ARGV[4]) + tonumber(ARGV[5]) - 1 do redis.call('SETBIT', KEYS[4], at, 1) end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[5] .. ' ' .. ARGV[6])
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+redis.call('EXPIRE', KEYS[4], ARGV[3])
+return 1
+"""
+)
+
 # KEYS: job, done, running, leases, holders. ARGV: number, name, objects, bytes, expires, holder, lease.
 PROGRESS: Final = (
     _NOW
