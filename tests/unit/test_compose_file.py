@@ -117,6 +117,20 @@ def test_no_service_is_root_or_can_become_it(name: str) -> None:
     assert service["read_only"] is ("secrets" not in service)
 
 
+def test_the_image_is_built_in_stages_and_is_of_the_user_that_owns_its_folders() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    stages = [line for line in lines if line.startswith("FROM ")]
+    last = lines[lines.index(stages[-1]) :]
+
+    assert len(stages) > 1
+    (user,) = [line.removeprefix("USER ") for line in last if line.startswith("USER ")]
+    assert interpolated(SERVICES["worker"]["user"], {}) == user == SERVICES["flower"]["user"]
+    # What compilers and pip leave stays behind: only the environment is taken over.
+    assert [line for line in last if line.startswith("COPY ")] == [
+        "COPY --from=environment /opt/snapferry /opt/snapferry"
+    ]
+
+
 @EACH
 def test_images_are_of_one_minor_version_and_pages_are_for_this_machine_alone(name: str) -> None:
     service = SERVICES[name]
@@ -186,6 +200,23 @@ def test_what_must_be_set_is_named_and_nothing_else_must_be() -> None:
             interpolated(variable, {name: ""})
     # Every other one has a default.
     assert all(match["how"] for match in variables if match["name"])
+
+
+def test_the_operators_page_names_every_profile_and_every_variable() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    section = text.split("\n## Docker Compose\n", 1)[1].split("\n## ", 1)[0]
+    variables = {match["name"] for match in VARIABLE.finditer(FILE.read_text()) if match["name"]}
+    variables |= {secret["environment"] for secret in document()["secrets"].values()}
+    limited = {f"{name.upper()}_{what}" for name in SERVICES for what in ("CPUS", "MEMORY")}
+    assert limited <= variables
+
+    named = set(re.findall(r"`([A-Z_]+)`", section))
+    assert named >= variables - limited
+    assert named - variables <= {"SNAPFERRY_BATCH_OBJECTS", "SNAPFERRY_GRACE", "SNAPFERRY_PRICES"}
+    rows = dict(re.findall(r"^\| `?(\w+)`? \| (`.*) \|$", section, re.MULTILINE))
+    for name, service in SERVICES.items():
+        (profile,) = service.get("profiles", ["none"])
+        assert f"`{name}`" in rows[profile], name
 
 
 def test_every_variable_of_snapferry_is_one_that_it_reads() -> None:
