@@ -1,5 +1,6 @@
-# One image for every role: `snapferry orchestrator`, `snapferry worker`, `snapferry flower`.
-# What is healthy differs by role, so the health checks are in docker-compose.yml.
+# One image for every role: `snapferry orchestrator`, `worker`, `scheduler`, `flower`, `dashboard`; and for the commands
+# that use a fleet. What is healthy differs by role, so the health checks are in docker-compose.yml. It runs read-only:
+# what a role writes goes to TMPDIR, to /stores, and Flower's to /var/lib/snapferry.
 
 ARG PYTHON_IMAGE=python:3.12-slim
 

@@ -1,7 +1,8 @@
 """
 The compose file, without Docker: each service's own command, started natively with its own environment.
 
-Only what a container would bring is replaced: host names, ports, and the folder of the data.
+Only what a container would bring is replaced: host names, ports, and the folders of data and secrets. Grafana
+cannot be had here; what it is given is read in tests/unit/test_compose_file.py.
 """
 
 from __future__ import annotations
@@ -9,128 +10,187 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import shutil
+import socket
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 
+from orchestrator.jobs import Jobs
+from stores.urls import open_store
+from tests import servers
+from tests.composed import Service
 from tests.sample import make_store, random_files, tree
-from tests.servers import free_port, redis_program
+from tests.servers import ACCESS_KEY, S3_ENVIRONMENT, SECRET_KEY, free_port
+from workers.ledger import State
+from workers.settings import Settings
 
-from .processes import REPOSITORY, snapferry, started, until
+from .processes import REPOSITORY, Finished, Started, finished, snapferry, started, until
 
 PASSWORD = "somebody:a-pass-word"
 
+# What whoever calls `docker compose` has set.
+GIVEN = {
+    "FLOWER_BASIC_AUTH": PASSWORD,
+    "SNAPFERRY_DASHBOARD_BASIC_AUTH": PASSWORD,
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+}
 
-@pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
-    return found
+BROKER = "redis://redis:6379/0"
+# As in the image: its programs come first. The settings of whoever runs the tests stay out.
+AROUND = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "HOSTNAME": socket.gethostname(),
+    **{name: value for name, value in S3_ENVIRONMENT.items() if name not in GIVEN},
+}
 
 
 class Composed:
-    """The services of the file, running."""
+    """The services of the file, to be started and asked."""
 
-    def __init__(self, redis_port: int, flower_port: int) -> None:
-        self.broker = f"redis://127.0.0.1:{redis_port}/0"
-        self.flower = f"http://127.0.0.1:{flower_port}"
-
-    def get(self, path: str, password: str | None = PASSWORD) -> Any:
-        """Return what Flower answers, decoded if it is JSON."""
-        request = urllib.request.Request(self.flower + path)
-        if password:
-            request.add_header("Authorization", "Basic " + base64.b64encode(password.encode()).decode())
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            text = answer.read().decode()
-        return json.loads(text) if path.startswith("/api/") else text
-
-
-@pytest.fixture
-def composed(services: dict[str, Any], tmp_path: Path) -> Iterator[Composed]:
-    running = Composed(free_port(), free_port())
-    data = tmp_path / "data"
-    data.mkdir()
-
-    def environment_of(service: str) -> dict[str, str]:
-        given = services[service].get("environment", {})
-        chosen = {name: str(value) for name, value in given.items() if value is not None}
-        assert chosen["SNAPFERRY_BROKER_URL"] == "redis://redis:6379/0"
-        chosen["SNAPFERRY_BROKER_URL"] = running.broker
-        if "FLOWER_BASIC_AUTH" in chosen:
-            assert chosen["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?"), (
-                "there is no default password"
-            )
-            chosen["FLOWER_BASIC_AUTH"] = PASSWORD
-        return chosen
-
-    with ExitStack() as stack:
-        redis_log = tmp_path / "redis.log"
-        port = running.broker.rpartition(":")[2].partition("/")[0]
-        redis_command = [redis_program(), *services["redis"]["command"][1:]]
-        stack.enter_context(
-            started(*redis_command, "--port", port, "--bind", "127.0.0.1", "--dir", str(data), log=redis_log)
-        )
-        until(lambda: "Ready to accept connections" in redis_log.read_text(), "Redis is up")
-        for service in ("orchestrator", "worker"):
-            log = tmp_path / f"{service}.log"
-            command = native(services[service]["command"])
-            stack.enter_context(started(*command, env=environment_of(service), log=log))
-            until(lambda log=log: " ready." in log.read_text(), f"{service} is ready")
-        (volume,) = services["flower"]["volumes"]
-        inside = {
-            "5555": running.flower.rpartition(":")[2],
-            "0.0.0.0": "127.0.0.1",
-            volume.partition(":")[2]: str(tmp_path / "flower"),
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = {
+            name: free_port()
+            for name in ("redis", "orchestrator", "worker", "worker-2", "flower", "dashboard", "s3")
         }
-        command = list(services["flower"]["command"])
-        for what, instead in inside.items():
-            assert sum(what in part for part in command) == 1, what
-            command = [part.replace(what, instead) for part in command]
-        stack.enter_context(
-            started(*native(command), env=environment_of("flower"), log=tmp_path / "flower.log")
-        )
-        until(lambda: answers(running), "Flower is up")
-        yield running
+        self.broker = f"redis://127.0.0.1:{self.ports['redis']}/0"
+        self.flower = f"http://127.0.0.1:{self.ports['flower']}"
+        self.dashboard = f"http://127.0.0.1:{self.ports['dashboard']}"
+        self.s3 = f"http://127.0.0.1:{self.ports['s3']}"
+        for name in ("redis-data", "plans", "tmp", "stores", "buckets", "secrets", "logs"):
+            (folder / name).mkdir()
+        for name, value in (("access_key_id", ACCESS_KEY), ("secret_access_key", SECRET_KEY)):
+            (folder / "secrets" / name).write_text(value)
+
+    def log(self, name: str) -> Path:
+        """Return the file into which a service writes what it says."""
+        return self.folder / "logs" / name
+
+    def path(self, name: str) -> str:
+        """Return the path of something in the folder."""
+        return str(self.folder / name)
+
+    def environment(self, name: str, **inside: str) -> dict[str, str]:
+        """Return a service's environment, and what its image and host would add."""
+        found = Service(name, GIVEN).environment(inside)
+        return {**AROUND, "TMPDIR": self.path("tmp"), **found}
+
+    @contextmanager
+    def run(self, name: str, inside: dict[str, str], env: dict[str, str], *further: str) -> Iterator[Started]:
+        """Run the command of a service; *further* arguments are what it needs beside another one on one machine."""
+        command = [*Service(name, GIVEN).command(inside), *further]
+        with started(*command, env=env, log=self.log(further[1] if further else name)) as running:
+            yield running
+
+    def node(self, name: str, port: int) -> dict[str, str]:
+        """Return the environment of an orchestrator or a worker."""
+        inside = {BROKER: self.broker, "9464": str(port), "0.0.0.0": "127.0.0.1"}
+        if name == "orchestrator":
+            inside["/var/tmp"] = self.path("plans")
+        return self.environment(name, **inside)
+
+    def execute(self, line: str) -> Finished:
+        """Run a line of the documentation that begins with ``docker compose exec orchestrator``."""
+        words = shlex.split(line)
+        assert words[:5] == ["docker", "compose", "exec", "orchestrator", "snapferry"]
+        text = "\0".join(words[5:]).replace("/stores", self.path("stores")).replace("http://s3:9000", self.s3)
+        return snapferry(*text.split("\0"), env=self.node("orchestrator", self.ports["orchestrator"]))
+
+    def check(self, name: str, inside: dict[str, str], env: dict[str, str]) -> Finished:
+        """Run the health check of a service."""
+        return finished(Service(name, GIVEN).check(inside), {**AROUND, **env})
 
 
-def native(command: list[str]) -> list[str]:
-    """Return a service's command with its program from this environment, as the image has it on the PATH."""
-    program = shutil.which(command[0], path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert program, f"{command[0]} is not installed"
-    return [program, *command[1:]]
+def get(url: str, password: str | None = PASSWORD) -> str:
+    """Return what is answered."""
+    request = urllib.request.Request(url)
+    if password:
+        request.add_header("Authorization", "Basic " + base64.b64encode(password.encode()).decode())
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found: str = answer.read().decode()
+        return found
 
 
-def answers(running: Composed) -> bool:
+def answers(url: str) -> bool:
     try:
-        return bool(running.get("/healthcheck", None) == "OK")
+        return bool(get(url, None))
     except OSError:
         return False
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    found = Composed(tmp_path_factory.mktemp("composed"))
+    ports = {name: str(port) for name, port in found.ports.items()}
+    with ExitStack() as stack:
+        assert Service("redis").settings["command"][0] == "redis-server"
+        redis_command = [servers.redis_program(), *Service("redis", GIVEN).command({})[1:]]
+        redis_command += ["--port", ports["redis"], "--bind", "127.0.0.1", "--dir", found.path("redis-data")]
+        stack.enter_context(started(*redis_command, log=found.log("redis")))
+        until(lambda: "Ready to accept connections" in found.log("redis").read_text(), "Redis is up")
+        for name, service, *further in (
+            ("orchestrator", "orchestrator"),
+            ("worker", "worker"),
+            # As by --scale worker=2; containers have names of their own, processes of one machine do not.
+            ("worker-2", "worker", "--hostname", "worker-2"),
+        ):
+            env = found.node(service, found.ports[name])
+            stack.enter_context(found.run(service, {}, env, *further))
+        for log in map(found.log, ("orchestrator", "worker", "worker-2")):
+            until(lambda: " ready." in log.read_text(), f"{log.name} is ready")  # noqa: B023 - called at once
+        inside = {"5555": ports["flower"], "0.0.0.0": "127.0.0.1", "/var/lib/snapferry": found.path("flower")}
+        env = found.environment("flower", **{BROKER: found.broker})
+        stack.enter_context(found.run("flower", inside, env))
+        inside = {"5556": ports["dashboard"], "0.0.0.0": "127.0.0.1", "http://127.0.0.1:5555": found.flower}
+        env = found.environment("dashboard", **{BROKER: found.broker})
+        stack.enter_context(found.run("dashboard", inside, env))
+        inside = {
+            "/run/secrets": found.path("secrets"),
+            "/data": found.path("buckets"),
+            "0.0.0.0:9000": f"127.0.0.1:{ports['s3']}",
+        }
+        stack.enter_context(found.run("s3", inside, found.environment("s3")))
+        until(lambda: answers(found.flower + "/healthcheck"), "Flower is up")
+        until(lambda: answers(found.dashboard + "/healthz"), "the dashboard is up")
+        until(lambda: "Starting s3 server" in found.log("s3").read_text(), "the S3 server is up")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def sample(composed: Composed) -> str:
+    """The snapshot of the service `sample`, in the store ``/stores/demo``."""
+    inside = {
+        "/opt/sample_store.py": str(REPOSITORY / ".ci/sample_store.py"),
+        "/tmp/tree": composed.path("tree"),
+        "/stores/demo": composed.path("stores/demo"),
+    }
+    command = Service("sample").command(inside)
+    ended = finished(command, composed.environment("sample"))
+    assert ended.code == 0, ended.err
+    return ended.out.strip()
 
 
 def test_the_services_of_the_file_copy_a_snapshot_and_flower_tells_it_in_words(
     composed: Composed, tmp_path: Path
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(1500))
-    until(lambda: len(composed.get("/api/workers?refresh=1")) == 2, "Flower sees both workers")
+    until(lambda: len(json.loads(get(composed.flower + "/api/workers?refresh=1"))) == 3, "Flower sees all")
 
-    env = {"SNAPFERRY_BROKER_URL": composed.broker}
-    ended = snapferry(
-        "sync",
-        "--from",
-        str(tmp_path / "a"),
-        "--to",
-        str(tmp_path / "b"),
-        "--id",
-        snapshot,
-        "--json",
-        env=env,
+    ended = composed.execute(
+        f"docker compose exec orchestrator snapferry sync --from {tmp_path}/a --to {tmp_path}/b --id {snapshot} --json"
     )
 
     assert ended.code == 0, ended.err
@@ -138,17 +198,17 @@ def test_the_services_of_the_file_copy_a_snapshot_and_flower_tells_it_in_words(
     job = ended.document["job"]
 
     def tasks() -> list[dict[str, Any]]:
-        found = list(composed.get("/api/tasks").values())
+        all_tasks = json.loads(get(composed.flower + "/api/tasks")).values()
+        found = [task for task in all_tasks if task["root_id"] == job]
         return found if len(found) == 4 and all(task["state"] == "SUCCESS" for task in found) else []
 
-    found = until(tasks, "Flower has seen the end of all four tasks")
+    found = until(tasks, "Flower has seen the end of all four tasks, which the job's id ties together")
     assert sorted(task["name"] for task in found) == [
         "snapferry.commit_snapshots",
         "snapferry.copy_batch",
         "snapferry.copy_batch",
         "snapferry.plan_job",
     ]
-    assert {task["root_id"] for task in found} == {job}, "the job's id ties its tasks together"
     said = {task["args"] for task in found}
     head = f"job {job[:8]} · {snapshot[:6]}…"
     assert said == {
@@ -161,6 +221,7 @@ def test_the_services_of_the_file_copy_a_snapshot_and_flower_tells_it_in_words(
     assert any("1000 copied, 0 present" in result for result in results), results
     assert any("1 snapshot published; done" in result for result in results), results
     assert any("1 snapshot, 1,501 objects, " in result for result in results), results
+    assert job[:8] in get(composed.dashboard + "/")
 
 
 def said_size(tasks: list[dict[str, Any]]) -> str:
@@ -173,7 +234,7 @@ def said_size(tasks: list[dict[str, Any]]) -> str:
 
 def test_flower_asks_for_a_password_and_can_change_nothing(composed: Composed) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        composed.get("/api/tasks", None)
+        get(composed.flower + "/api/tasks", None)
 
     request = urllib.request.Request(
         composed.flower + "/api/task/async-apply/snapferry.commit_snapshots",
@@ -184,20 +245,183 @@ def test_flower_asks_for_a_password_and_can_change_nothing(composed: Composed) -
         urllib.request.urlopen(request, timeout=10)
 
 
-def test_redis_keeps_its_data_and_never_evicts(services: dict[str, Any]) -> None:
-    command = services["redis"]["command"]
-
-    assert command[command.index("--appendonly") + 1] == "yes"
-    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
-    assert services["redis"]["volumes"]
+def test_the_dashboard_asks_for_a_password(composed: Composed) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get(composed.dashboard + "/", None)
 
 
-def test_flower_is_bound_to_this_machine_only(services: dict[str, Any]) -> None:
-    assert services["flower"]["ports"] == ["127.0.0.1:5555:5555"]
+def test_the_sample_is_copied_to_the_demo_bucket_by_the_line_of_the_readme(
+    composed: Composed, sample: str
+) -> None:
+    # The operators' page has the same.
+    (line,) = {
+        line.strip()
+        for page in ("README.md", "docs/operations.md")
+        for line in (REPOSITORY / page).read_text().splitlines()
+        if "exec orchestrator" in line and "/stores/demo" in line
+    }
+
+    ended = composed.execute(line)
+
+    assert ended.code == 0, ended.err
+    bucket = f"s3://demo?endpoint_url={composed.s3}"
+    listed = composed.execute(f"docker compose exec orchestrator snapferry ls {bucket}")
+    assert sample in listed.out
+    copied, filed = tree(composed.folder / "buckets/demo"), tree(composed.folder / "stores/demo")
+    assert copied == filed
+    assert len(copied) > 100
 
 
-def test_every_service_starts_again_after_a_crash_and_has_a_health_check(services: dict[str, Any]) -> None:
-    assert set(services) == {"redis", "orchestrator", "worker", "flower", "dashboard"}
-    for name, service in services.items():
-        assert service["restart"] == "unless-stopped", name
-        assert service["healthcheck"]["test"], name
+@pytest.mark.parametrize(("key", "secret"), [(ACCESS_KEY, "another"), ("another", SECRET_KEY)])
+def test_the_demo_server_wants_the_key_that_was_given(composed: Composed, key: str, secret: str) -> None:
+    session = boto3.Session(key, secret, region_name="us-east-1")
+    client = session.client("s3", endpoint_url=composed.s3)
+
+    with pytest.raises(ClientError) as caught:
+        client.list_objects_v2(Bucket="demo")
+    client.close()
+
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    with pytest.raises(urllib.error.HTTPError, match=r"40[03]"):
+        get(f"{composed.s3}/demo", None)
+
+
+def test_the_demo_server_does_not_start_without_a_key(composed: Composed, tmp_path: Path) -> None:
+    (tmp_path / "access_key_id").write_text("a")
+    inside = {
+        "/run/secrets": str(tmp_path),
+        "/data": str(tmp_path),
+        "0.0.0.0:9000": f"127.0.0.1:{free_port()}",
+    }
+
+    ended = finished(Service("s3").command(inside), composed.environment("s3"))
+
+    assert ended.code != 0
+    assert f"{tmp_path}/secret_access_key" in ended.err
+
+
+def test_the_demo_server_is_of_the_version_that_is_tested_here(composed: Composed) -> None:
+    said = finished([servers.program("rclone") or "", "version"]).out.split()[1]
+
+    assert said.startswith("v" + Service("s3").settings["image"].partition(":")[2] + ".")
+
+
+def test_the_scheduler_runs_the_mirrors_of_the_file_and_is_healthy_while_it_does(
+    composed: Composed, sample: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "snapferry.toml"
+    source = composed.path("stores/demo")
+    config.write_text(f'[[mirror]]\nname = "demo"\nfrom = "{source}"\nto = "{tmp_path}/b"\nevery = "10s"\n')
+    env = composed.environment("scheduler", **{BROKER: composed.broker, "/etc/snapferry.toml": str(config)})
+    assert composed.check("scheduler", {}, env).code == 1, "nobody keeps the schedule"
+
+    with composed.run("scheduler", {}, env):
+        jobs = Jobs(Settings(broker_url=composed.broker))
+        until(lambda: composed.check("scheduler", {}, env).code == 0, "it is healthy")
+        until(
+            lambda: any(
+                job.destination.startswith(f"file://{tmp_path}/b") and job.state is State.DONE
+                for job in jobs.list(limit=20)
+            ),
+            "the mirror was run",
+        )
+
+    assert open_store(str(tmp_path / "b")).list_manifest_ids() == [sample]
+
+
+CHECKED = ("redis", "orchestrator", "worker", "flower", "dashboard", "s3")
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_health_check_is_content_with_what_runs_and_with_nothing_else(
+    composed: Composed, name: str
+) -> None:
+    def check(port: str, broker: str, host: str) -> Finished:
+        inside, env = {}, {"HOSTNAME": host}
+        if name == "redis":
+            # The client's own port is the server's.
+            inside = {"ping": f"-p\0{port}\0ping"}
+        elif name in ("flower", "dashboard"):
+            inside = {":5555" if name == "flower" else ":5556": f":{port}"}
+        elif name == "s3":
+            inside = {":9000": f":{port}", "/run/secrets": composed.path("secrets")}
+            env |= composed.environment("s3")
+        else:
+            inside = {"--timeout 10": "--timeout 3"}
+            env |= composed.node(name, composed.ports[name]) | {
+                "SNAPFERRY_BROKER_URL": broker,
+                "HOSTNAME": host,
+            }
+        command = [part for text in Service(name, GIVEN).check(inside) for part in text.split("\0")]
+        return finished(command, {**AROUND, **env})
+
+    here = socket.gethostname()
+    well = check(str(composed.ports[name]), composed.broker, here)
+    assert well.code == 0, well.out + well.err
+    assert check(str(free_port()), composed.broker, "nobody").code != 0
+
+
+@pytest.fixture(scope="module")
+def prometheus(composed: Composed) -> Iterator[str]:
+    """A real Prometheus with the command and the configuration of its service, which knows the fleet by address."""
+    if servers.program("prometheus") is None or servers.program("promtool") is None:
+        pytest.skip("there is no Prometheus; on Debian and Ubuntu: .ci/promtool .venv/bin")
+    folder = composed.folder / "prometheus"
+    shutil.copytree(REPOSITORY / "deploy/prometheus", folder / "etc")
+    path = folder / "etc/prometheus.yml"
+    configuration = yaml.safe_load(path.read_text())
+    # There are no names of services here.
+    members = {"worker": ("worker", "worker-2"), "orchestrator": ("orchestrator",)}
+    for job in configuration["scrape_configs"]:
+        (discovery,) = job.pop("dns_sd_configs")
+        (name,) = discovery["names"]
+        job["static_configs"] = [
+            {"targets": [f"127.0.0.1:{composed.ports[member]}" for member in members.pop(name)]}
+        ]
+    assert not members
+    path.write_text(yaml.safe_dump(configuration))
+    address = f"127.0.0.1:{free_port()}"
+    inside = {"/etc/prometheus": str(folder / "etc"), "path=/prometheus": f"path={folder / 'data'}"}
+    command = [*Service("prometheus").command(inside), f"--web.listen-address={address}"]
+    with started(*command, env=composed.environment("prometheus"), log=composed.log("prometheus")) as running:
+        until(
+            lambda: answers(f"http://{address}/-/ready") or running.process.poll() is not None,
+            "Prometheus is ready",
+        )
+        assert running.process.poll() is None, running.logged()
+        yield address
+
+
+def test_prometheus_finds_every_member_of_the_fleet_up_and_asks_the_alerts(
+    composed: Composed, prometheus: str
+) -> None:
+    def targets() -> list[dict[str, Any]]:
+        found = json.loads(get(f"http://{prometheus}/api/v1/targets", None))["data"]["activeTargets"]
+        return found if all(target["health"] != "unknown" for target in found) else []
+
+    found = until(targets, "every target was scraped")
+    rules = json.loads(get(f"http://{prometheus}/api/v1/rules", None))["data"]["groups"]
+
+    assert {target["health"] for target in found} == {"up"}, found
+    assert sorted(target["labels"]["job"] for target in found) == [
+        "snapferry-orchestrator",
+        "snapferry-worker",
+        "snapferry-worker",
+    ]
+    assert value(prometheus, 'max(snapferry_workers{role="worker"})') == 2
+    assert value(prometheus, "count(snapferry_build_info)") == 3
+    alerts = yaml.safe_load((REPOSITORY / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    assert [len(group["rules"]) for group in rules] == [len(group["rules"]) for group in alerts]
+
+
+def value(address: str, expression: str) -> float:
+    """Return the one value of an expression."""
+    query = urllib.parse.urlencode({"query": expression})
+    (found,) = json.loads(get(f"http://{address}/api/v1/query?{query}", None))["data"]["result"]
+    return float(found["value"][1])
+
+
+def test_the_health_check_of_prometheus_asks_it(composed: Composed, prometheus: str) -> None:
+    well = composed.check("prometheus", {"127.0.0.1:9090": prometheus}, {})
+    assert well.code == 0, well.out + well.err
+    assert composed.check("prometheus", {"127.0.0.1:9090": f"127.0.0.1:{free_port()}"}, {}).code != 0
