@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo test test-slow lint format lock bench bench-quick build clean runtime venv venv-bench
+.PHONY: help demo fleet test test-slow lint format lock bench bench-quick build clean runtime venv venv-bench
 
 # The scripts of the environment first: the tests start `snapferry`, `celery` and `rclone` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -19,6 +19,9 @@ help: ## show this list
 
 demo: runtime ## copy a sample snapshot from one store to another, and look at the result (seconds)
 	@.ci/demo
+
+fleet: runtime ## run a fleet on this machine, with Flower, the dashboard and a store to try it with, until Ctrl-C
+	@.ci/fleet
 
 test: venv ## run the tests
 	python -m pytest -n $(JOBS) --dist loadscope $(ARGS)

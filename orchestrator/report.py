@@ -281,7 +281,7 @@ def job_row(status: JobStatus) -> tuple[str, ...]:
     return (
         short(status.job_id),
         state_words(status),
-        f"{status.snapshots_settled:,}/{status.snapshots_total:,}",
+        f"{status.snapshots_published + status.snapshots_trusted:,}/{status.snapshots_total:,}",
         f"{status.objects_settled / status.objects_total:.0%}" if status.objects_total else "-",
         size(status.bytes_total),
         ended or f"for {duration(time.time() - status.submitted_at)}",
@@ -291,6 +291,9 @@ def job_row(status: JobStatus) -> tuple[str, ...]:
 
 def snapshot_row(row: SnapshotRow) -> tuple[str, ...]:
     """Return a snapshot of a job as a row of `SNAPSHOTS_HEAD`."""
+    if row.state == "pending":
+        # What it has is known when it comes to its end; until then nothing is counted of it alone.
+        return (row.id, row.state, *["-"] * 6, "")
     return (
         row.id,
         row.state,

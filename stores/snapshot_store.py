@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Final, NamedTuple
 
-from .address import MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
+from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
 from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
 from .errors import (
@@ -507,9 +507,8 @@ class SnapshotStore(StreamStore):
 
     def _verify(self, address: str, found: str) -> None:
         if found != address:
-            raise IntegrityError(
-                self.label, address, f"the object filed here is corrupt: its bytes hash to {found}"
-            )
+            wrong = "it is empty" if found == EMPTY_ADDRESS else f"its bytes hash to {found}"
+            raise IntegrityError(self.label, address, f"the object filed here is corrupt: {wrong}")
 
     def _object_missing(self, address: str) -> StoreError:
         return ObjectMissing(self.label, address, "the object is not in this store")

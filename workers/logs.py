@@ -100,9 +100,16 @@ def configure(
         )
     for name in _NEVER_BELOW_WARNING:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    logging.getLogger("celery.backends.redis").filters[:] = [_is_news]
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Say no to the traceback by which Celery tells that a batch of a chord failed: the batch has told it itself."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(getattr(error, "__cause__", None)).__name__ != "ObjectsFailed"
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -94,4 +94,7 @@ def test_each_thing_worth_knowing_is_one_line_that_says_whose_it_is_and_no_secre
     assert sum(line["copied"] for line in ended) == 99
     failed = only(found["one@"], "1 object failed", job=bad)
     assert (failed["level"], failed["error"], failed["objects"]) == ("error", "ObjectMissing", 1)
+    # Nobody could do anything about what a traceback of an expected failure shows.
+    tracebacks = [line for line in [*found["one@"], *found["orchestrator@"]] if "traceback" in line]
+    assert not [line for line in tracebacks if "ObjectsFailed" in line["traceback"]]
     assert "WorkerLostError" in only(found["one@"], "Task handler raised error", job=good)["message"]

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator import report
 from orchestrator.failures import DeadLetter
+from orchestrator.receipt import SnapshotRow
 from workers.ledger import FailedObject, State
 from workers.printable import printable
 from workers.transfer import Failure
@@ -236,6 +237,20 @@ def test_a_job_in_a_list_is_a_row_of_its_head() -> None:
 
     assert len(row) == len(report.JOBS_HEAD)
     assert row == ("1234", "done", "1/1", "100%", "1.0 kB", "2 h ago", "s3://x → file:///b")
+
+
+def test_a_failed_snapshot_in_a_list_is_none_of_those_that_are_there() -> None:
+    failed = replace(DONE, state=State.FAILED, snapshots_total=3, snapshots_published=1, snapshots_failed=1)
+
+    assert report.job_row(failed)[2] == "1/3"
+    assert report.job_row(replace(failed, snapshots_trusted=1))[2] == "2/3"
+
+
+def test_of_a_snapshot_that_waits_nothing_is_counted_yet() -> None:
+    row = SnapshotRow("ab" * 32, "pending")
+
+    assert report.snapshot_row(row) == ("ab" * 32, "pending", *["-"] * 6, "")
+    assert len(report.snapshot_row(row)) == len(report.SNAPSHOTS_HEAD)
 
 
 def test_a_job_without_a_plan_in_a_list_has_no_share() -> None:
