@@ -25,7 +25,7 @@ WORKERS: Final = (1, 2, 4, 8)
 # Few objects in flight in each worker, so that eight of them do not fill the machine: what one worker is good
 # for is what its few objects wait for.
 SCALE_JOBS: Final = 2
-SCALE_OBJECTS: Final = 4_000
+SCALE_OBJECTS: Final = 8_000
 SCALE_BATCH: Final = 50
 
 OVERHEAD_WORKERS: Final = 2
