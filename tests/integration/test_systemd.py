@@ -27,6 +27,7 @@ from tests import servers
 from tests.sample import make_store, random_files, tree
 from tests.scrape import scrape
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server, free_port
+from tests.variables import READ
 from workers.config import read_config
 from workers.leaving import FORCE_S
 from workers.ledger import State
@@ -209,6 +210,18 @@ def test_every_unit_runs_as_its_own_user_with_little_to_write_to() -> None:
 
 
 COPYING = {"snapferry-worker@.service", "snapferry-orchestrator.service"}
+
+
+def test_every_variable_is_one_that_is_read() -> None:
+    named = {
+        name
+        for file in FOLDER.rglob("*")
+        if file.is_file()
+        for name in re.findall(r"\bSNAPFERRY_[A-Z_]+", file.read_text())
+    }
+
+    assert {"SNAPFERRY_BROKER_URL", "SNAPFERRY_GRACE", "SNAPFERRY_CONFIG"} <= named
+    assert named <= READ
 
 
 def test_no_file_that_is_shipped_holds_a_password() -> None:
