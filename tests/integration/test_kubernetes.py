@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -30,6 +29,7 @@ import yaml
 
 from orchestrator.jobs import Jobs
 from tests import manifests
+from tests.documented import documented
 from tests.keda import measured
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
@@ -39,17 +39,9 @@ from workers.messages import StoreRef
 from workers.queues import COPY_QUEUE, Priority
 from workers.settings import Settings
 
-from .processes import REPOSITORY, Finished, Fleet, Started, finished, marked, snapferry, started, until
+from .processes import Finished, Fleet, Started, finished, marked, snapferry, started, until
 
 Secrets = dict[str, dict[str, str]]
-
-
-def documented(word: str) -> list[str]:
-    """Return the commands of the block of docs/deploy.md that has *word* in it."""
-    text = (REPOSITORY / "docs/deploy.md").read_text()
-    blocks = re.findall(r"(?:^(?:    .*)?\n)+", text, re.MULTILINE)
-    (found,) = [block for block in blocks if word in block]
-    return [line.removeprefix("    ") for line in found.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +295,7 @@ def test_redis_asks_for_its_password_and_is_ready_when_it_answers(cluster: Clust
         # As while it reads its data: it answers, and serves nobody.
         pod.environment |= {"REDISCLI_AUTH": "wrong"}
         assert not pod.passes("readinessProbe")
+        assert pod.passes("livenessProbe")
 
         assert pod.stop() == 0
         assert not pod.passes("readinessProbe")

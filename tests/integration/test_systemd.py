@@ -24,6 +24,7 @@ import pytest
 from orchestrator.jobs import Jobs
 from orchestrator.mirrors import mirror_standings
 from tests import servers
+from tests.documented import documented
 from tests.sample import make_store, random_files, tree
 from tests.scrape import scrape
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server, free_port
@@ -34,7 +35,7 @@ from workers.ledger import State
 from workers.messages import StoreRef
 from workers.settings import Settings
 
-from .processes import Started, marked, started, until
+from .processes import REPOSITORY, Started, marked, started, until
 from .units import FOLDER, Unit, units
 
 PROGRAM = "/opt/snapferry/bin/snapferry"
@@ -82,6 +83,11 @@ class Machine:
                 folder = self.root / place / unit.one(f"{kind}Directory")
                 folder.mkdir(parents=True, exist_ok=True)
                 folder.chmod(int(unit.one(f"{kind}DirectoryMode"), 8))
+        for credential in unit.said("SetCredential") if unit.has("SetCredential") else []:
+            name, _, otherwise = credential.partition(":")
+            assert name in unit.said("LoadCredential")
+            if not (file := self.root / "credentials" / name).exists():
+                file.write_text(otherwise)
         environment = unit.environment(self.root / "etc")
         environment = {
             name: value.replace("/etc/snapferry", str(self.root / "etc"))
@@ -247,9 +253,14 @@ def systemd_analyze(*arguments: str) -> str:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> list[str]:
-    """The units where systemd looks, with a program that is there; without what systemd before 254 does not know."""
+    """The units as they are installed, with a program that is there; without what systemd before 254 does not know."""
     folder = tmp_path / "system"
-    shutil.copytree(FOLDER, folder)
+    folder.mkdir()
+    (copy,) = [line for line in documented("daemon-reload") if line.startswith("cp ")]
+    assert copy.endswith(" /etc/systemd/system/")
+    subprocess.run(
+        ["sh", "-c", copy.replace("/etc/systemd/system/", str(folder))], cwd=REPOSITORY, check=True
+    )
     version = re.match(r"systemd (\d+)", systemd_analyze("--version"))
     assert version
     for file in [*folder.glob("*.service"), *folder.glob("*.d/*.conf")]:
