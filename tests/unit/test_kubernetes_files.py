@@ -127,6 +127,8 @@ def test_no_pod_is_root_or_writes_to_its_image() -> None:
         assert not may["allowPrivilegeEscalation"], name
         assert may["capabilities"] == {"drop": ["ALL"]}, name
         assert not found["automountServiceAccountToken"], name
+        # A Service's variables begin with the name of snapferry, too.
+        assert found["enableServiceLinks"] is False, name
         assert set(one_container["resources"]["requests"]) == {"cpu", "memory"}, name
         assert "memory" in one_container["resources"]["limits"], name
 
