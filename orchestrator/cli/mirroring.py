@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exits import fail, note, on_fleet, read_settings, start_again, usage
+from .exits import note, on_fleet, read_settings, start_again, usage
 from .options import broker_option, config_option, json_option
 from .table import print_table
 
@@ -74,7 +74,8 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
         app.Beat(loglevel=loglevel, quiet=True).run()
     except (RedisError, OperationalError) as error:
         start_again(f"the scheduler lost its broker ({error})")
-    fail("the scheduler ended")
+    # It goes on until it is told to stop.
+    return 0
 
 
 def _mirrors(settings: Settings) -> Config:

@@ -1,0 +1,283 @@
+"""
+The units of systemd: each ExecStart started natively with its own environment, and stopped by its unit's signal.
+
+Only what a machine would bring is replaced: /etc, /var, where the program is, the broker's address, and ports.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.jobs import Jobs
+from orchestrator.mirrors import mirror_standings
+from tests import servers
+from tests.documented import documented
+from tests.sample import make_store, random_files, tree
+from tests.scrape import scrape
+from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server, free_port
+from tests.variables import READ
+from workers.config import read_config
+from workers.leaving import FORCE_S
+from workers.ledger import State
+from workers.messages import StoreRef
+from workers.settings import Settings
+
+from .processes import REPOSITORY, Started, marked, started, until
+from .units import FOLDER, Unit, units
+
+PROGRAM = "/opt/snapferry/bin/snapferry"
+ROLES = ["worker@", "orchestrator", "scheduler", "flower", "dashboard"]
+
+
+@dataclass
+class Machine:
+    """Stands for a machine on which the units are installed as docs/deploy.md says."""
+
+    root: Path
+    broker: str
+
+    def __post_init__(self) -> None:
+        """Lay out what is in /etc, with the examples as they are shipped but for the address of the broker."""
+        for name in ("etc", "lib", "cache", "credentials"):
+            (self.root / name).mkdir()
+        for name in ("snapferry.env", "secrets.env"):
+            text = (FOLDER / f"{name}.example").read_text()
+            self.write(name, text.replace("redis://127.0.0.1:6379/0", self.broker))
+        self.write(
+            "snapferry.toml",
+            '[[mirror]]\nname = "nightly"\nfrom = "file:///srv/a"\nto = "file:///srv/b"\nevery = "6h"\n',
+        )
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of /etc/snapferry."""
+        (self.root / "etc" / name).write_text(text)
+
+    def unit(self, role: str, instance: str = "") -> Unit:
+        """Return a unit with the places of this machine."""
+        places = {
+            "S": str(self.root / "lib"),
+            "C": str(self.root / "cache"),
+            "d": str(self.root / "credentials"),
+        }
+        return Unit(FOLDER / f"snapferry-{role}.service", instance, places)
+
+    @contextmanager
+    def running(self, unit: Unit, port: int = 0) -> Iterator[Started]:
+        """Start a unit as systemd would, ready when this is entered; *port* takes the place of its port."""
+        for kind in ("State", "Cache"):
+            if unit.has(f"{kind}Directory"):
+                place = {"State": "lib", "Cache": "cache"}[kind]
+                folder = self.root / place / unit.one(f"{kind}Directory")
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(int(unit.one(f"{kind}DirectoryMode"), 8))
+        for credential in unit.said("SetCredential") if unit.has("SetCredential") else []:
+            name, _, otherwise = credential.partition(":")
+            assert name in unit.said("LoadCredential")
+            if not (file := self.root / "credentials" / name).exists():
+                file.write_text(otherwise)
+        environment = unit.environment(self.root / "etc")
+        environment = {
+            name: value.replace("/etc/snapferry", str(self.root / "etc"))
+            for name, value in environment.items()
+        }
+        program, *words = unit.command(environment)
+        assert program == PROGRAM
+        found = shutil.which("snapferry", path=Path(sys.executable).parent)
+        assert found, "snapferry is not installed"
+        if port:
+            assert sum(word.startswith("--port=") for word in words) == 1
+            words = [re.sub("^--port=.*", f"--port={port}", word) for word in words]
+        # A home that is not there: nothing may be looked for in it.
+        environment |= {"HOME": "/nonexistent"}
+        with started(found, *words, env=environment, log=self.root / f"{unit.name}.log") as process:
+            serves = self._serves(unit.name, process, port)
+            until(lambda: serves() or process.process.poll() is not None, f"{unit.name} serves")
+            assert process.process.poll() is None, process.logged()[-2000:]
+            yield process
+
+    def _serves(self, name: str, process: Started, port: int) -> Callable[[], bool]:
+        if "flower" in name:
+            return lambda: answers(f"http://127.0.0.1:{port}/healthcheck")
+        if "dashboard" in name:
+            return lambda: answers(f"http://127.0.0.1:{port}/healthz")
+        if "scheduler" in name:
+            return self._is_scheduled
+        return lambda: " ready." in process.logged()
+
+    def _is_scheduled(self) -> bool:
+        """Say whether the mirror of snapferry.toml is to be run at some time."""
+        settings = Settings(broker_url=self.broker)
+        mirrors = read_config(str(self.root / "etc/snapferry.toml")).mirror
+        return mirror_standings(settings, Jobs(settings), mirrors)[0].next_at is not None
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def machine(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    root = tmp_path / "machine"
+    root.mkdir()
+    return Machine(root, redis_url)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_unit_serves_and_ends_by_its_signal_in_its_time(role: str, machine: Machine) -> None:
+    unit = machine.unit(role, "1" if "@" in role else "")
+    port = free_port() if role in {"flower", "dashboard"} else 0
+    with machine.running(unit, port) as process:
+        if role == "flower":
+            assert not (machine.root / "lib/snapferry/flower").stat().st_mode & 0o077
+        assert unit.one("KillMode") == "mixed"
+        os.kill(process.process.pid, signal.Signals[unit.one("KillSignal")])
+        began = time.monotonic()
+        code = process.process.wait(unit.seconds("TimeoutStopSec"))
+
+        assert code == 0, process.logged()[-2000:]
+        until(lambda: not marked(process.mark), "its children are gone")
+        assert time.monotonic() - began < unit.seconds("TimeoutStopSec")
+
+
+def test_the_units_of_a_machine_copy_a_snapshot_with_the_keys_that_systemd_hands_them(
+    machine: Machine, rclone_server: S3Server, tmp_path: Path
+) -> None:
+    """Two workers on a machine are two nodes; settings of one are its own; plans are kept in the unit's cache."""
+    (machine.root / "credentials/snapferry-aws").write_text(
+        f"[backup]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+    )
+    port = free_port()
+    machine.write(
+        "snapferry-worker@2.env",
+        f"SNAPFERRY_METRICS_PORT={port}\nSNAPFERRY_LOG_FORMAT=text\nWORKER_OPTIONS=--concurrency 2 --queue default\n",
+    )
+    snapshot = make_store(tmp_path / "a", random_files(20))
+    bucket = rclone_server.make_bucket()
+    destination = rclone_server.url(bucket) + "&region=us-east-1&profile=backup"
+    jobs = Jobs(Settings(broker_url=machine.broker))
+    with ExitStack() as stack:
+        stack.enter_context(machine.running(machine.unit("orchestrator")))
+        one = stack.enter_context(machine.running(machine.unit("worker@", "1")))
+        two = stack.enter_context(machine.running(machine.unit("worker@", "2")))
+        job = jobs.submit(StoreRef(url=f"file://{tmp_path / 'a'}"), StoreRef(url=destination), [snapshot])
+        ended = jobs.wait(job, timeout_s=120)
+
+        assert ended.state is State.DONE, ended.error
+        assert any("worker-1@" in line for line in one.said())
+        assert "worker-2@" in two.logged()
+        assert scrape(port).value("snapferry_build_info", role="worker") == 1
+        plans = machine.root / "cache/snapferry/orchestrator" / f"snapferry-plans-{os.getuid()}"
+        assert plans.is_dir()
+
+    arrived = {entry["Key"] for entry in rclone_server.client.list_objects_v2(Bucket=bucket)["Contents"]}
+    assert arrived == tree(tmp_path / "a").keys()
+
+
+def test_every_unit_stops_later_than_the_grace_and_comes_back_unless_it_is_told_to_stop() -> None:
+    example = (FOLDER / "snapferry.env.example").read_text()
+    grace = float(dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))["SNAPFERRY_GRACE"])
+    assert grace == Settings().grace
+
+    assert {unit.file.name for unit in units()} == {f"snapferry-{role}.service" for role in ROLES}
+    for unit in units():
+        assert unit.seconds("TimeoutStopSec") > grace + FORCE_S, unit.name
+        assert unit.one("Restart") == "always", unit.name
+        assert unit.one("StartLimitIntervalSec", "Unit") == "0", unit.name
+        assert unit.seconds("RestartMaxDelaySec") > unit.seconds("RestartSec"), unit.name
+
+
+def test_every_unit_runs_as_its_own_user_with_little_to_write_to() -> None:
+    for unit in units():
+        assert (unit.one("User"), unit.one("Group")) == ("snapferry", "snapferry"), unit.name
+        for key in ("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "ProtectHome", "RestrictNamespaces"):
+            assert unit.one(key) == "yes", (unit.name, key)
+        assert unit.one("ProtectSystem") == "strict", unit.name
+        assert unit.said("CapabilityBoundingSet") == [], unit.name
+        assert unit.has("ReadWritePaths") == (unit.file.name in COPYING), unit.name
+
+
+COPYING = {"snapferry-worker@.service", "snapferry-orchestrator.service"}
+
+
+def test_every_variable_is_one_that_is_read() -> None:
+    named = {
+        name
+        for file in FOLDER.rglob("*")
+        if file.is_file()
+        for name in re.findall(r"\bSNAPFERRY_[A-Z_]+", file.read_text())
+    }
+
+    assert {"SNAPFERRY_BROKER_URL", "SNAPFERRY_GRACE", "SNAPFERRY_CONFIG"} <= named
+    assert named <= READ
+
+
+def test_no_file_that_is_shipped_holds_a_password() -> None:
+    for file in FOLDER.rglob("*"):
+        if file.is_file():
+            given = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+            assert not [
+                line for line in given if re.search(r"://[^/ ]*@|BASIC_AUTH=.|SECRET|PASSWORD", line)
+            ], file
+
+
+def systemd_analyze(*arguments: str) -> str:
+    """Run systemd-analyze; return what it said. Fails the test if it is not content, skips it where there is none."""
+    program = servers.program("systemd-analyze")
+    if program is None:
+        # CI accepts no skipped test where it can be had.
+        pytest.skip("there is no systemd-analyze; on Debian and Ubuntu: apt-get install systemd")
+    ended = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    return said
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> list[str]:
+    """The units as they are installed, with a program that is there; without what systemd before 254 does not know."""
+    folder = tmp_path / "system"
+    folder.mkdir()
+    (copy,) = [line for line in documented("daemon-reload") if line.startswith("cp ")]
+    assert copy.endswith(" /etc/systemd/system/")
+    subprocess.run(
+        ["sh", "-c", copy.replace("/etc/systemd/system/", str(folder))], cwd=REPOSITORY, check=True
+    )
+    version = re.match(r"systemd (\d+)", systemd_analyze("--version"))
+    assert version
+    for file in [*folder.glob("*.service"), *folder.glob("*.d/*.conf")]:
+        text = file.read_text().replace(PROGRAM, sys.executable)
+        if int(version[1]) < 254:
+            text = re.sub(r"^Restart(Steps|MaxDelaySec)=.*$", "", text, flags=re.MULTILINE)
+        file.write_text(text)
+    return [str(folder / unit.name) for unit in units()]
+
+
+def test_systemd_accepts_the_units(installed: list[str]) -> None:
+    for unit in installed:
+        assert systemd_analyze("verify", "--man=no", unit) == "", unit
+
+
+def test_systemd_finds_the_units_well_confined(installed: list[str]) -> None:
+    """Exposure goes from 0 to 10; what listens to others and runs as it likes has more than 9."""
+    for unit in installed:
+        template = unit.replace("@1.", "@.")
+        systemd_analyze("security", "--offline=true", "--threshold=20", "--no-pager", template)

@@ -1,0 +1,8 @@
+"""The variables of the environment that steer snapferry."""
+
+from __future__ import annotations
+
+from workers.settings import Settings
+
+READ = {f"SNAPFERRY_{field.upper()}" for field in Settings.model_fields}
+READ |= {"SNAPFERRY_FLOWER_BASIC_AUTH", "SNAPFERRY_DASHBOARD_BASIC_AUTH"}
