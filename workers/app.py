@@ -8,6 +8,7 @@ connects to nothing and reads nothing.
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from importlib.metadata import version
@@ -61,6 +62,7 @@ def make_app(settings: Settings) -> Celery:
     _log_as_set(app, settings, settings.broker_url)
     _refuse_unfit_broker(app, settings.broker_url)
     _leave_in_time(app, settings, settings.broker_url)
+    signals.worker_before_create_process.connect(_share_memory, weak=False)
     return app
 
 
@@ -179,6 +181,13 @@ def _log_as_set(app: Celery, settings: Settings, url: str) -> None:
 
     signals.celeryd_init.connect(begin, weak=False)
     signals.celeryd_after_setup.connect(started, weak=False)
+
+
+def _share_memory(**_: Any) -> None:
+    # Else the collector goes through all that a forked process shares with this one, and copies it on the way.
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 def _leave_in_time(app: Celery, settings: Settings, url: str) -> None:
