@@ -16,17 +16,22 @@ from urllib.parse import parse_qs, urlsplit
 from stores.requests import Requests
 from tests.servers import S3Server
 
+# Of an answer so much is handed on at once: a client that reads slowly is felt at the server.
+PIECE_BYTES = 64 * 1024
+
 
 @dataclass
 class Traffic:
     """
-    What passed a proxy: (when, operation, path, bytes of its body or its answer's), by the monotonic clock.
+    What passed a proxy, by the monotonic clock: when there was a request, and when which bytes moved.
 
-    *delay_s* is how long each answer takes longer.
+    *delay_s* is how long each answer takes longer. A piece is (when, operation, path, bytes): a whole body, or a
+    part of an answer, when the client has taken it.
     """
 
     delay_s: float = 0.0
-    log: list[tuple[float, str, str, int]] = field(default_factory=list)
+    requests: list[float] = field(default_factory=list)
+    pieces: list[tuple[float, str, str, int]] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -34,15 +39,22 @@ class Traffic:
     def moved(self, begin: float, end: float, operation: str = "GetObject", part: str = "") -> int:
         """Return how many bytes moved between two moments by requests of a kind whose path has *part* in it."""
         with self.lock:
-            log = list(self.log)
+            pieces = list(self.pieces)
         return sum(
-            size for at, name, path, size in log if begin <= at < end and name == operation and part in path
+            size
+            for at, name, path, size in pieces
+            if begin <= at < end and name == operation and part in path
         )
 
     def sent(self, begin: float, end: float) -> int:
         """Return how many requests were made between two moments."""
         with self.lock:
-            return sum(begin <= at < end for at, *_ in self.log)
+            return sum(begin <= at < end for at in self.requests)
+
+    def passed(self, operation: str, path: str, size: int) -> None:
+        """Note that *size* bytes of a request have moved."""
+        with self.lock:
+            self.pieces.append((time.monotonic(), operation, path, size))
 
     @contextmanager
     def passing(self) -> Iterator[None]:
@@ -88,23 +100,28 @@ def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator
             with closing(http.client.HTTPConnection(target)) as connection:
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
-                said = answer.read()
-            with passing.lock:
-                entry = time.monotonic(), operation, self.path, len(body) or len(said)
-                passing.log.append(entry)
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in {
-                    "transfer-encoding",
-                    "connection",
-                    "content-length",
-                    "date",
-                    "server",
-                }:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
+                with passing.lock:
+                    passing.requests.append(time.monotonic())
+                if body:
+                    passing.passed(operation, self.path, len(body))
+                # Of an unknown length, or none that follows, it is taken whole.
+                said = b"" if answer.length else answer.read()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in {
+                        "transfer-encoding",
+                        "connection",
+                        "content-length",
+                        "date",
+                        "server",
+                    }:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(said)))
+                self.end_headers()
+                while piece := said or answer.read(PIECE_BYTES):
+                    said = b""
+                    self.wfile.write(piece)
+                    passing.passed(operation, self.path, len(piece))
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - http.server's names
 

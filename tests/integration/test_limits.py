@@ -195,7 +195,7 @@ def test_two_jobs_share_a_stores_limit_evenly(
             for job in jobs:
                 source.jobs.cancel(job)
 
-        log = [entry for entry in source.traffic.log if begin <= entry[0] < begin + 6]
+        log = [piece for piece in source.traffic.pieces if begin <= piece[0] < begin + 6]
         moved = [
             sum(size for _, _, path, size in log if any(path.endswith(key) for key in keys))
             for keys in (of_one, of_two)

@@ -18,7 +18,6 @@ from stores.backends.memory import MemoryBackend
 from stores.base import Backend
 from stores.errors import KeyMissing, StoreUnavailable
 from stores.hashing import CHUNK_BYTES, digest
-from stores.pace import PREPAID_BYTES
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_backend, open_store, parse_url
 from stores.wrappers.throttled import Throttled, throttled
@@ -184,10 +183,9 @@ def copy_everything(source: SnapshotStore, destination: SnapshotStore, sizes: di
 class Watching(Traffic):
     """Looks at each request when it comes whether it was paid for by then, and at its bytes when they have moved."""
 
-    def watch(self, pace: Ledger, *, unless: int = 0) -> None:
-        """Look from now on; of an answer no more than *unless* bytes must be paid for before it is asked for."""
-        self.log.clear()
-        self._unless = unless
+    def watch(self, pace: Ledger) -> None:
+        """Look from now on."""
+        self.pieces.clear()
         self.unpaid: list[tuple[int, int, int, int]] = []
         self._pace = pace
         self._came = 0
@@ -207,9 +205,9 @@ class Watching(Traffic):
     def _look(self, pace: Ledger) -> None:
         with self.lock:
             sizes = [
-                size for _, name, _, size in self.log if name in {"GetObject", "PutObject", "UploadPart"}
+                size for _, name, _, size in self.pieces if name in {"GetObject", "PutObject", "UploadPart"}
             ]
-            moved = sum(min(size, self._unless) if self._unless else size for size in sizes)
+            moved = sum(sizes)
             if self._came > pace.sent or moved > pace.moved:
                 self.unpaid.append((self._came, pace.sent, moved, pace.moved))
 
@@ -235,7 +233,7 @@ def test_every_request_and_byte_of_s3_is_paid_for_before_it_is_sent(
         received_here.clear()
         source.keep_pace(read, read)
         destination.keep_pace(written, written)
-        traffic_in.watch(read, unless=PREPAID_BYTES)
+        traffic_in.watch(read)
         traffic_out.watch(written)
 
         copy_everything(source, destination, {address: len(each) for address, each in data.items()})
