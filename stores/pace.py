@@ -13,8 +13,8 @@ from typing import Final, Protocol, Self
 
 from .base import OpenReader
 
-# The most that is paid for before an answer is asked for; of a longer one the rest is paid for as it is read. No answer is
-# meant to be longer: of what is not paid for, the buffers on the way take some all the same.
+# The most that is paid for before an answer is asked for; of a longer one the rest is paid for as it is read. No answer
+# is meant to be longer: of what is not paid for, the buffers on the way take some all the same.
 PREPAID_BYTES: Final = 32 * 1024 * 1024
 
 
