@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from workers.describe import short, size
 from workers.ledger import JobStatus, State
+from workers.limits import StoreLimits
 from workers.messages import Limits
 from workers.printable import printable
 from workers.queues import Priority
@@ -250,9 +251,10 @@ def status_lines(
 
 def limit_words(limits: Limits) -> str:
     """Return what a job or a store keeps to, "" if it has no limits."""
+    default = " (default)" if isinstance(limits, StoreLimits) and limits.by_default else ""
     parts = {
         "rate": f"{size(limits.rate)}/s" if limits.rate else "",
-        "requests": f"{limits.requests:,} request{_s(limits.requests)}/s" if limits.requests else "",
+        "requests": f"{limits.requests:,} request{_s(limits.requests)}/s{default}" if limits.requests else "",
         "jobs": f"{limits.jobs:,} object{_s(limits.jobs)} in flight" if limits.jobs else "",
     }
     return ", ".join(part for part in parts.values() if part)
@@ -260,11 +262,12 @@ def limit_words(limits: Limits) -> str:
 
 def limit_document(limits: Limits) -> dict[str, int | None]:
     """Return the same for programs."""
-    return {
+    found = {
         "bytes_per_second": limits.rate,
         "requests_per_second": limits.requests,
         "objects_in_flight": limits.jobs,
     }
+    return found | ({"requests_by_default": limits.by_default} if isinstance(limits, StoreLimits) else {})
 
 
 def _when(seconds: float) -> str:

@@ -33,6 +33,10 @@ class InvalidSettings(Exception):
     """The configuration cannot be used; the message says which variable, and why, in one line."""
 
 
+def _none_or_number(found: object) -> object:
+    return None if isinstance(found, str) and found.lower() == "none" else found
+
+
 class Settings(BaseModel):
     """
     How this process takes part in the fleet.
@@ -63,6 +67,13 @@ class Settings(BaseModel):
 
     config: str | None = None
     """Path of `snapferry.toml`, which names stores and mirrors; ``snapferry.toml`` here, if it is there."""
+
+    s3_max_requests: Annotated[int | None, BeforeValidator(_none_or_number)] = Field(3500, ge=1)
+    """
+    Requests a second that jobs submitted from here keep to at each S3 store, all together; None (``none``): any number.
+
+    What is set for a store by ``snapferry limit --store`` counts instead.
+    """
 
     prices: str | None = None
     """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""

@@ -52,7 +52,7 @@ from ..errors import (
 )
 from ..findings import Finding
 from ..hashing import CHUNK_BYTES
-from ..pace import PREPAID_BYTES, Pace, PacedReader
+from ..pace import PREPAID_BYTES, Pace, PacedReader, settle
 from ..requests import GET, HEAD, LIST, PUT, Requests
 from .s3_direct import Direct, Unusual, Ways, authorities
 from .s3_download import (
@@ -363,7 +363,11 @@ class S3Backend(Backend):
         except StoreError:
             self._give_back(paid)
             raise
-        reader = body if isinstance(body, io.BytesIO) else _BodyReader(self, key, body)
+        if isinstance(body, io.BytesIO):
+            if pace is not None:
+                settle(pace, paid, body.getbuffer().nbytes)
+            return body
+        reader = _BodyReader(self, key, body)
         return reader if pace is None else PacedReader(reader, pace, expected=size_hint, paid=paid)
 
     def fetch(self, key: str, size_hint: int) -> bytes | None:

@@ -242,7 +242,8 @@ def test_status_and_jobs_show_a_job_in_words_and_in_json(fleet: Crew, tmp_path: 
     assert sum(row["copied"] for row in each["per_snapshot"]) == 16
     assert [each["snapshots"]["published"], each["progress"]["share"]] == [3, 1.0]
     # What its stores keep to, for all jobs together, is asked for one job only.
-    none = {"bytes_per_second": None, "objects_in_flight": None, "requests_per_second": None}
+    none = dict.fromkeys(("bytes_per_second", "objects_in_flight", "requests_per_second"))
+    none["requests_by_default"] = False
     assert plain.pop("store_limits") == {"source": none, "destination": none}
     assert listed == [plain]
     assert table[0].split() == ["JOB", "STATE", "SNAPSHOTS", "OBJECTS", "BYTES", "WHEN", "FROM", "→", "TO"]

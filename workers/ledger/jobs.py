@@ -14,7 +14,7 @@ from ..messages import JobRequest, Limits
 from ..queues import Priority, lists
 from . import scripts
 from .batches import LEASE_S, BatchLedger
-from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, WORKING, done, key, keys
+from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
 from .state import JobStatus, RunningBatch, Standing, State, UnknownJob
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
@@ -35,8 +35,12 @@ class Ledger(BatchLedger):
     def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
         super().__init__(client, expires_s=expires_s)
 
-    def create(self, request: JobRequest) -> bool:
-        """Open the record of a job; say whether it is new. An existing one is left as it is."""
+    def create(self, request: JobRequest, *, s3_requests: int | None = None) -> bool:
+        """
+        Open the record of a job; say whether it is new. An existing one is left as it is.
+
+        *s3_requests* a second are what it keeps to at S3 stores whose requests nobody limited; None: any number.
+        """
         ids = request.snapshot_ids
         fields: dict[str, str | float] = {
             "request": request.model_dump_json(exclude_defaults=False),
@@ -48,6 +52,7 @@ class Ledger(BatchLedger):
             "priority": request.priority.value,
             "queue": request.queue,
             **{LIMITS[name]: value for name, value in request.limits if value is not None},
+            **({S3_REQUESTS: s3_requests} if s3_requests is not None else {}),
         }
         job_id = request.job_id
         return bool(
