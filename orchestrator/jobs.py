@@ -214,6 +214,16 @@ class Jobs:
                 look_after(self._app, job_id, "continue")
             return self._ledger.status(job_id)
 
+    def prioritise(self, job_id: str, priority: Priority) -> tuple[JobStatus, int]:
+        """
+        Let workers take the job's batches by *priority* from now on; return its status, and how many were moved.
+
+        Those that wait are moved, those that run go on. May be called again; a job that has ended stays as it is.
+        """
+        with self._answering():
+            _, moved = self._ledger.prioritise(job_id, priority)
+            return self._ledger.status(job_id), moved
+
     def limit(self, job_id: str, changed: Mapping[str, int | None]) -> JobStatus:
         """
         Set limits of a job by the names of `Limits`, None: take them away; return its status.

@@ -25,6 +25,7 @@ from tests.sample import make_store, random_files, tree
 from workers.connection import client
 from workers.ledger import Ledger, State
 from workers.messages import JobRequest, StoreRef
+from workers.queues import Priority
 from workers.settings import Settings
 
 from .forge import Forge
@@ -465,6 +466,14 @@ def test_a_job_that_the_broker_does_not_know_is_one_line(idle: Crew, command: st
             f"snapferry: there is no job {shown} at {idle.url}: it was never submitted there, or its record"
             " expired\n"
         )
+
+
+def test_a_priority_that_there_is_not_is_one_line(idle: Crew) -> None:
+    for level in (["urgent"], []):
+        ended = idle.ask("priority", "1234", *level, code=2)
+        assert ended.out == ""
+        assert ended.err.count("\n") == 1
+        assert all(each in ended.err for each in Priority)
 
 
 def test_a_job_of_another_version_is_one_line(idle: Crew, tmp_path: Path) -> None:
