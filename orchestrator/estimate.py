@@ -19,7 +19,7 @@ from typing import Any
 from stores.address_set import AddressSet
 from stores.requests import HEAD
 from stores.snapshot_store import PIECE_ADDRESSES, SnapshotStore
-from workers.describe import size
+from stores.words import size
 from workers.messages import Budget, JobRequest, Price
 
 from .plan import Group, Plan

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from workers.describe import short, size
+from stores.words import size
+from workers.describe import short
 from workers.ledger import JobStatus, State
 from workers.limits import StoreLimits
 from workers.messages import Limits
