@@ -85,10 +85,10 @@ class Settings(BaseModel):
     """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
 
     log_format: Annotated[LogFormat, BeforeValidator(lambda found: str(found).lower())] = "auto"
-    """How worker and orchestrator write their log; ``auto``: text on a terminal, else JSON."""
+    """How a log is written; ``auto``: text on a terminal, else JSON."""
 
     log_level: Annotated[LogLevel, BeforeValidator(lambda found: str(found).lower())] | None = None
-    """What they write of it at least; None leaves it to whoever starts them."""
+    """What is written at least; None leaves it to whoever starts a process."""
 
     grace: float = Field(30, ge=0, le=86400)
     """So long a worker that is told to stop lets what it has begun go on; then it is given back."""
