@@ -97,7 +97,8 @@ def _count(value: int | str) -> int | str | None:
 
 
 def _limit_job(jobs: Jobs, job_id: str, changed: Changed, as_json: bool) -> int:
-    from ..report import limit_document, limit_words
+    from ..documents import limit_document
+    from ..report import limit_words
 
     status = jobs.limit(job_id, changed) if changed else jobs.status(job_id)
     if changed and status.state.final:
@@ -116,7 +117,8 @@ def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker:
     from workers.printable import printable
     from workers.settings import store_options
 
-    from ..report import limit_document, limit_words
+    from ..documents import limit_document
+    from ..report import limit_words
 
     settings = read_settings(broker)
     url = ""

@@ -124,7 +124,7 @@ def _new_job(jobs: Jobs, job_id: str, show: Show, *, watch: bool) -> int:
 
 
 def _say(status: JobStatus, words: str, *, as_json: bool) -> int:
-    from ..report import status_document
+    from ..documents import status_document
 
     click.echo(json.dumps(status_document(status), indent=2) if as_json else words)
     return 0
