@@ -10,6 +10,6 @@ Deciding and showing: what turns a request into work, and work into an account.
     embedded  a private fleet on this machine, gone when its owner ends
     doctor    what is wrong with a fleet, and with the stores of a copy
     progress  a job on the terminal
-    report    how a job ended, in words and as JSON
+    report    how a job stands and how it ended, in words; documents: the same as JSON
     cli       arguments, exit codes, printing; no decisions
 """

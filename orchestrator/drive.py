@@ -23,8 +23,9 @@ from stores.errors import InvalidStoreURL, StoreError
 from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
+from stores.words import counted, size
 from workers import logs, tracing
-from workers.describe import counted, describe_snapshots, size
+from workers.describe import describe_snapshots
 from workers.heartbeat import Heartbeat
 from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.limits import Brakes

@@ -4,8 +4,8 @@ What a job would do: asked of the destination, and counted, without writing anyt
 The requests are those of a run in which nothing is retried or delivered twice,
 one orchestrator drives the job, and nobody else changes the destination. An
 estimate is called inexact where its requests are about as many: where the
-destination holds objects that the job does not know, for how they lie between
-its own is estimated; and where it depends on the order in which the workers
+destination holds objects that no batch of the job has, for how they lie between
+them is estimated; and where it depends on the order in which the workers
 come to the batches of several groups, for what one of them has copied lies in
 the listings of another.
 """
@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stores.address_set import AddressSet
-from stores.requests import HEAD, Requests
+from stores.requests import HEAD
 from stores.snapshot_store import PIECE_ADDRESSES, SnapshotStore
-from workers.describe import size
+from stores.words import size
 from workers.messages import Budget, JobRequest, Price
 
 from .plan import Group, Plan
@@ -36,9 +36,8 @@ def survey(
     Raises `StoreError` where a store gives no answer.
     """
     found = _Survey(snapshots, plan, source, destination)
-    for group in plan.groups:
-        found.add(group)
-    found.compare_orders()
+    found.look()
+    found.count_questions()
     estimate = {
         "snapshots": {
             "total": len(snapshots.ids),
@@ -65,8 +64,8 @@ class _Survey:
     """
     Goes through a plan as the job would, in 64 bytes for each of its objects.
 
-    *there* are the addresses that the job would know to be at the destination by then, *held* those that it
-    holds already.
+    *held* are the addresses that the destination holds already, *needed* those that it lacks, and *brought* those
+    of them that the job would have brought by then.
     """
 
     def __init__(
@@ -78,68 +77,92 @@ class _Survey:
         self._plan = plan
         self._source = source
         self._destination = destination
-        self._there = AddressTable()
         self._held = AddressTable()
+        self._needed = AddressTable()
+        self._brought = AddressTable()
+        # Of each batch, how many keys a listing showed from its first address to its last, None if there was none.
+        self._between: list[int | None] = []
         self.exact = True
         self.to_copy = self.bytes_to_copy = 0
         self.asked: Counter[str] = Counter()
-        self._asked_again: list[Requests] = []
         self.read: Counter[str] = Counter()
         self.written: Counter[str] = Counter()
 
-    def add(self, group: Group) -> None:
-        """Go through the batches of *group* and its publishing."""
-        needed = AddressSet()
-        between = []
-        for number in group.batches:
+    def look(self) -> None:
+        """Ask the destination for the objects of every batch."""
+        for number in range(self._plan.batches):
             objects = self._plan.batch(number).objects
             found = self._destination.survey(objects)
-            between.append(found.keys_between)
             absent = set(found.needed)
-            present = [address for address in objects if address not in absent]
-            self._held.update(present)
-            self._there.update(present)
-            needed.update(found.needed)
+            self._between.append(found.keys_between)
+            self._held.update([address for address in objects if address not in absent])
+            self._needed.update(found.needed)
             self._count(objects, found.needed)
-        strangers = 0
-        for number, keys in zip(group.batches, between, strict=True):
-            ordered = sorted(self._plan.batch(number).objects)
-            unknown = self._strangers(ordered, keys)
-            strangers += unknown
-            self._ask(ordered, unknown)
-        for piece in needed.chunks(PIECE_ADDRESSES):
-            self._there.update(piece)
-        named = self._named(group)
-        pieces = max(1, -(-len(named) // PIECE_ADDRESSES))
-        for piece in named.chunks(PIECE_ADDRESSES):
-            self._asked_again.append(self._ask(piece, strangers // pieces))
 
-    def compare_orders(self) -> None:
+    def count_questions(self) -> None:
         """
-        Call the estimate inexact if the order of the groups' batches matters. Called when all groups are added.
+        Count what the job would ask of the destination. Called when all of it was looked at.
 
-        The more keys there are the more pages they take, so where the fewest and the most that a question can
-        meet are answered by as many pages, any number between them is. Single questions follow no such rule.
+        The groups come in their order, and all batches of one at once. Where another order may cost other requests
+        the estimate is called inexact.
         """
-        # Where questions cost no requests, as at a directory, there is nothing to compare.
-        if not (self.exact and self.asked) or len(self._plan.groups) == 1:
+        # Where questions cost no requests, as at a directory, no manifest need be read for them.
+        if not self._destination.requests_to_ask(1, 0):
             return
-        again = iter(self._asked_again)
         for group in self._plan.groups:
+            strangers = 0
             for number in group.batches:
                 wanted = sorted(self._plan.batch(number).objects)
-                held = self._held.between(wanted[0], wanted[-1])
-                own = set(wanted).difference(held)
-                there = self._there.between(wanted[0], wanted[-1])
-                fewest = self._destination.requests_to_ask_among(wanted, held)
-                self._compare(wanted, fewest, [address for address in there if address not in own])
-            for piece in self._named(group).chunks(PIECE_ADDRESSES):
-                self._compare(piece, next(again), self._there.between(piece[0], piece[-1]))
+                unknown = self._strangers(wanted, self._between[number])
+                strangers += unknown
+                self._ask_for_batch(wanted, unknown)
+            for number in group.batches:
+                self._bring(sorted(self._plan.batch(number).objects))
+            named = self._named(group)
+            pieces = max(1, -(-len(named) // PIECE_ADDRESSES))
+            for piece in named.chunks(PIECE_ADDRESSES):
+                self._ask_again(piece, strangers // pieces)
 
-    def _compare(self, wanted: list[str], fewest: Requests, there: list[str]) -> None:
-        most = self._destination.requests_to_ask_among(wanted, there)
-        if most != fewest or (most[HEAD] and len(wanted) > 1):
+    def _ask_for_batch(self, wanted: list[str], strangers: int) -> None:
+        """A batch meets what the groups before it brought; it may meet nothing of that, or what all others bring."""
+        held, brought, needed = self._around(wanted)
+        own = set(wanted)
+        others = [address for address in needed if address not in own]
+        self._ask(wanted, strangers, _merged(held, brought), (held, _merged(held, others)))
+
+    def _ask_again(self, wanted: list[str], strangers: int) -> None:
+        """A group's re-check meets what it and those before it brought; later ones may have been copied as well."""
+        held, brought, needed = self._around(wanted)
+        there = _merged(held, brought)
+        self._ask(wanted, strangers, there, (there, _merged(held, needed)))
+
+    def _around(self, wanted: list[str]) -> tuple[list[str], list[str], list[str]]:
+        first, last = wanted[0], wanted[-1]
+        tables = self._held, self._brought, self._needed
+        held, brought, needed = (table.between(first, last) for table in tables)
+        return held, brought, needed
+
+    def _ask(
+        self, wanted: list[str], strangers: int, there: list[str], extremes: tuple[list[str], list[str]]
+    ) -> None:
+        """
+        Count the requests of a question that meets what is *there*, and *strangers* that lie nobody knows where.
+
+        The more keys there are the more pages they take, so where the fewest and the most that it can meet, the
+        *extremes*, are answered by as many pages, any number between them is. Single questions follow no such rule.
+        """
+        if strangers:
             self.exact = False
+            self.asked += self._destination.requests_to_ask(len(wanted), len(there) + strangers)
+            return
+        self.asked += self._destination.requests_to_ask_among(wanted, there)
+        if self.exact and len(self._plan.groups) > 1:
+            fewest, most = (self._destination.requests_to_ask_among(wanted, each) for each in extremes)
+            self.exact = most == fewest and not (most[HEAD] and len(wanted) > 1)
+
+    def _bring(self, wanted: list[str]) -> None:
+        held = set(self._held.between(wanted[0], wanted[-1]))
+        self._brought.update([address for address in wanted if address not in held])
 
     def _count(self, objects: Mapping[str, int], needed: list[str]) -> None:
         self.to_copy += len(needed)
@@ -155,17 +178,6 @@ class _Survey:
             return 0
         return max(0, between - self._held.count_between(ordered[0], ordered[-1]))
 
-    def _ask(self, wanted: list[str], strangers: int) -> Requests:
-        if not strangers:
-            there = self._there.between(wanted[0], wanted[-1])
-            requests = self._destination.requests_to_ask_among(wanted, there)
-        else:
-            self.exact = False
-            known = self._there.count_between(wanted[0], wanted[-1])
-            requests = self._destination.requests_to_ask(len(wanted), known + strangers)
-        self.asked += requests
-        return requests
-
     def _named(self, group: Group) -> AddressSet:
         """Return every address that the manifests of *group* name."""
         named = AddressSet()
@@ -178,6 +190,11 @@ class _Survey:
                 for files in manifest.files():
                     named.update(files.checksums)
         return named
+
+
+def _merged(one: list[str], other: list[str]) -> list[str]:
+    """Return two sorted lists as one; they have nothing in common."""
+    return sorted([*one, *other]) if one and other else one or other
 
 
 def _requests_and_cost(

@@ -28,7 +28,7 @@ from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
 from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, shown
 from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob
-from workers.limits import store_place
+from workers.limits import Change, StoreLimits, store_place
 from workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
 from workers.queues import Priority
 from workers.settings import Settings, store_options
@@ -214,6 +214,16 @@ class Jobs:
                 look_after(self._app, job_id, "continue")
             return self._ledger.status(job_id)
 
+    def prioritise(self, job_id: str, priority: Priority) -> tuple[JobStatus, int]:
+        """
+        Let workers take the job's batches by *priority* from now on; return its status, and how many were moved.
+
+        Those that wait are moved, those that run go on. May be called again; a job that has ended stays as it is.
+        """
+        with self._answering():
+            _, moved = self._ledger.prioritise(job_id, priority)
+            return self._ledger.status(job_id), moved
+
     def limit(self, job_id: str, changed: Mapping[str, int | None]) -> JobStatus:
         """
         Set limits of a job by the names of `Limits`, None: take them away; return its status.
@@ -224,30 +234,31 @@ class Jobs:
             self._ledger.limits.limit_job(job_id, changed)
             return self._ledger.status(job_id)
 
-    def store_limits(self, job_id: str) -> dict[str, Limits]:
+    def store_limits(self, job_id: str) -> dict[str, StoreLimits]:
         """Return what holds at a job's stores, for all jobs together: that of ``source`` and ``destination``."""
         with self._answering():
             status = self._ledger.status(job_id)
             places = [store_place(status.source), store_place(status.destination)]
-            _, source, destination = self._ledger.limits.of_run(job_id, places)
+            _, (source, destination) = self._ledger.limits.of_run(job_id, places)
             return {"source": source, "destination": destination}
 
-    def limit_store(self, url: str, changed: Mapping[str, int | None]) -> tuple[str, Limits]:
+    def limit_store(self, url: str, changed: Mapping[str, Change]) -> tuple[str, StoreLimits]:
         """
         Set limits of the store at *url*, for all jobs together; return what it goes by, and its limits.
 
-        Raises `InvalidStoreURL`. May be called again.
+        None takes one away, also where stores of its kind have one by default; "default" brings that back. What is
+        returned is what holds for jobs that are submitted from here. Raises `InvalidStoreURL`. May be called again.
         """
         place = store_place(url)
         with self._answering():
             if changed:
                 self._ledger.limits.limit_store(place, changed)
-            return place, self._ledger.limits.of_store(place)
+            return place, self._ledger.limits.of_store(place, self._settings.s3_max_requests)
 
-    def limited_stores(self) -> dict[str, Limits]:
-        """Return every store that has limits, by what it goes by."""
+    def limited_stores(self) -> dict[str, StoreLimits]:
+        """Return every store of whose limits one was set, by what it goes by."""
         with self._answering():
-            return self._ledger.limits.of_stores()
+            return self._ledger.limits.of_stores(self._settings.s3_max_requests)
 
     def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:
         """Return the latest jobs, of one *state* or of all, at most *limit*."""
@@ -353,7 +364,7 @@ class Jobs:
 
     def _queue(self, request: JobRequest) -> str:
         with self._answering():
-            self._ledger.create(request)
+            self._ledger.create(request, s3_requests=self._settings.s3_max_requests)
             submit_plan(self._app, request)
         return request.job_id
 

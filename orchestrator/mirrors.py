@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery
-from celery.schedules import crontab, schedule
 
 from stores.errors import InvalidStoreURL
 from workers.config import Config, Mirror
@@ -76,15 +75,9 @@ def schedule_mirrors(app: Celery, settings: Settings, config: Config) -> None:
 
 
 def _entry(app: Celery, mirror: Mirror, config: Config) -> dict[str, Any]:
-    every: schedule | crontab
-    if mirror.interval_s is not None:
-        every = schedule(mirror.interval_s, app=app)
-    else:
-        minute, hour, day, month, weekday = mirror.every.split()
-        every = crontab(minute, hour, weekday, day, month, app=app)
     return {
         "task": "snapferry.run_mirror",
-        "schedule": every,
+        "schedule": mirror.times(app),
         "args": (message_of(mirror, config).model_dump(mode="json"),),
         "options": {
             "expires": min(mirror.interval_s or _LONGEST_WAIT_S, _LONGEST_WAIT_S),

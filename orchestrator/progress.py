@@ -11,7 +11,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from workers.describe import size
+from stores.words import size
 from workers.ledger import JobStatus
 
 from .report import duration, hint, rate, seconds_left, share, state_words

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stores.address_set import AddressSet
 from stores.errors import StoreError
+from stores.words import counted
 from workers.commit import Ended, publish_snapshots
-from workers.describe import counted, describe_snapshots
+from workers.describe import describe_snapshots
 from workers.ledger import PLAN, State, bit, bits
 from workers.logs import fields
 

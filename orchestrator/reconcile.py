@@ -18,8 +18,8 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from stores.words import counted
 from workers.connection import client
-from workers.describe import counted
 from workers.ledger import Ledger, Standing, State, UnknownJob
 from workers.logs import fields
 from workers.queues import PLAN_QUEUE

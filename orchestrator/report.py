@@ -1,5 +1,5 @@
 """
-How a job stands and how it ended: in words for people, as JSON documents for programs (docs/json.md).
+How a job stands and how it ended, in words for people.
 
 What comes from stores, such as paths, may hold anything: what is put into words
 goes through `printable`, so that it cannot steer a terminal.
@@ -8,11 +8,13 @@ goes through `printable`, so that it cannot steer a terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from workers.describe import short, size
+from stores.words import size
+from workers.describe import short
 from workers.ledger import JobStatus, State
+from workers.limits import StoreLimits
 from workers.messages import Limits
 from workers.printable import printable
 from workers.queues import Priority
@@ -250,21 +252,13 @@ def status_lines(
 
 def limit_words(limits: Limits) -> str:
     """Return what a job or a store keeps to, "" if it has no limits."""
+    default = " (default)" if isinstance(limits, StoreLimits) and limits.by_default else ""
     parts = {
         "rate": f"{size(limits.rate)}/s" if limits.rate else "",
-        "requests": f"{limits.requests:,} request{_s(limits.requests)}/s" if limits.requests else "",
+        "requests": f"{limits.requests:,} request{_s(limits.requests)}/s{default}" if limits.requests else "",
         "jobs": f"{limits.jobs:,} object{_s(limits.jobs)} in flight" if limits.jobs else "",
     }
     return ", ".join(part for part in parts.values() if part)
-
-
-def limit_document(limits: Limits) -> dict[str, int | None]:
-    """Return the same for programs."""
-    return {
-        "bytes_per_second": limits.rate,
-        "requests_per_second": limits.requests,
-        "objects_in_flight": limits.jobs,
-    }
 
 
 def _when(seconds: float) -> str:
@@ -332,118 +326,6 @@ def letter_lines(letter: DeadLetter) -> list[str]:
     if letter.places_total > len(shown):
         lines.append(f"    and {letter.places_total - len(shown):,} more")
     return lines
-
-
-def letter_document(letter: DeadLetter, *, places: bool = True) -> dict[str, Any]:
-    """Return an object that failed, for programs; without *places* where the source could not be read."""
-    known = letter.known
-    found = [{"snapshot": snapshot_id, "path": path} for snapshot_id, path in letter.places]
-    return {
-        "address": letter.address,
-        "size": letter.size_bytes if places else None,
-        "error": known.failure.error if known else None,
-        "store": known.failure.store if known else None,
-        "detail": known.failure.detail if known else None,
-        "attempts": known.attempts if known else None,
-        "worker": known.worker if known else None,
-        "places": found if places else None,
-        "places_total": letter.places_total if places else None,
-    }
-
-
-def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return where a job stands, for programs; *estimate* is what a dry run or the check of a budget found."""
-    to_copy = (
-        estimate if estimate and status.dry_run else {"objects": {"to_copy": 0}, "bytes": {"to_copy": 0}}
-    )
-    end = status.ended_at or time.time()
-    left = seconds_left(status)
-    return {
-        "job": status.job_id,
-        "state": str(status.state),
-        "paused": status.paused,
-        "cancelling": status.cancelling and not status.state.final,
-        "dry_run": status.dry_run,
-        "priority": status.priority,
-        "queue": status.queue,
-        "source": status.source,
-        "destination": status.destination,
-        "snapshot": status.first_snapshot,
-        "snapshots": {
-            "total": status.snapshots_total,
-            "published": status.snapshots_published,
-            "trusted": status.snapshots_trusted,
-            "failed": status.snapshots_failed,
-        },
-        "objects": {
-            "total": status.objects_total,
-            "copied": status.copied,
-            "present": status.present,
-            "failed": status.failed,
-            "healed": status.healed,
-            "to_copy": to_copy["objects"]["to_copy"],
-        },
-        "bytes": {
-            "total": status.bytes_total,
-            "copied": status.bytes_copied,
-            "to_copy": to_copy["bytes"]["to_copy"],
-        },
-        "progress": {
-            "objects": status.objects_settled,
-            "bytes": status.bytes_settled,
-            "share": round(share(status), 6),
-            "bytes_per_second": round(rate(status)),
-            "seconds_left": None if left is None else round(left, 3),
-        },
-        "batches": {
-            "total": status.batches_total,
-            "handed_out": status.batches_handed,
-            "done": status.batches_done,
-        },
-        "deleted": status.deleted,
-        "limits": limit_document(status.limits),
-        "workers": list(status.workers),
-        "submitted": moment(status.submitted_at),
-        "started": moment(status.started_at),
-        "moved": moment(status.moved_at),
-        "ended": moment(status.ended_at),
-        "seconds": round(max(0.0, end - status.submitted_at), 3),
-        "error": status.error,
-    } | ({"estimate": dict(estimate)} if estimate else {})
-
-
-def end_document(
-    status: JobStatus, letters: Sequence[DeadLetter], estimate: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the JSON document of a job that was followed to its end."""
-    return status_document(status, estimate) | {
-        "errors": [
-            {
-                "address": letter.known.failure.address,
-                "error": letter.known.failure.error,
-                "store": letter.known.failure.store,
-                "detail": letter.known.failure.detail,
-            }
-            for letter in letters[:FAILURES_IN_JSON]
-            if letter.known is not None
-        ],
-    }
-
-
-def snapshot_document(row: SnapshotRow) -> dict[str, Any]:
-    """Return how a snapshot of a job stands, for programs."""
-    return {
-        "id": row.id,
-        "state": row.state,
-        "objects": row.objects,
-        "bytes": row.size_bytes,
-        "copied": row.copied,
-        "present": row.present,
-        "shared": row.shared,
-        "missing": row.missing,
-        "ended": moment(row.ended_at),
-        "reason": row.reason,
-    }
 
 
 def bare(url: str) -> str:

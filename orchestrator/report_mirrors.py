@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from workers.describe import short
 from workers.printable import printable
 
+from .documents import status_document
 from .receipt import moment
-from .report import duration, state_words, status_document
+from .report import duration, state_words
 
 if TYPE_CHECKING:
     from .mirrors import MirrorStanding

@@ -35,6 +35,14 @@ class Pace(Protocol):
         """Take back *count* bytes that were granted and did not move. Returns at once."""
 
 
+def settle(pace: Pace, paid: int, came: int) -> None:
+    """Pay for what came and was not paid for, or give back what was paid for and did not come; in bytes."""
+    if came > paid:
+        pace.bytes(came - paid)
+    elif came < paid:
+        pace.give_back(paid - came)
+
+
 class PacedReader:
     """
     A reader whose bytes are granted by *pace*. *expected* is how many there should be, in all; it may be wrong.

@@ -139,8 +139,8 @@ def redis_url(redis_server: str) -> str:
 def _close_s3_clients() -> Iterator[None]:
     """Close the connections that S3 backends keep for the life of a process: warnings are errors here."""
     yield
-    if s3 := sys.modules.get("stores.backends.s3"):
-        for client in s3._clients.values():
+    if s3_clients := sys.modules.get("stores.backends.s3_clients"):
+        for client in s3_clients._clients.values():
             client.close()
 
 

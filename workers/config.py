@@ -19,7 +19,7 @@ No secret belongs into it: whoever can see the queue sees its URLs.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,6 +29,10 @@ from stores.urls import parse_url
 from .queues import NAME, Priority
 from .settings import InvalidSettings
 from .toml_file import InvalidToml, read_toml
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.schedules import BaseSchedule, crontab
 
 # What a store or a mirror may be called: it is never a URL or a path, and becomes a part of keys in Redis.
 _NAME: Final = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
@@ -48,23 +52,32 @@ def _checked_url(url: str) -> str:
     return url
 
 
-def _checked_every(every: str) -> str:
-    if found := _is_interval(every):
-        if int(found[1]) * _UNITS[found[2]] < SHORTEST_S:
-            raise ValueError(f"the shortest interval is {SHORTEST_S}s")
-        return every
-    if len(every.split()) == 5:
-        from celery.schedules import ParseException, crontab
+def _seconds(every: str) -> int | None:
+    found = _is_interval(every)
+    return int(found[1]) * _UNITS[found[2]] if found else None
 
-        minute, hour, day, month, weekday = every.split()
-        try:
-            crontab(minute, hour, weekday, day, month)
-        except (ParseException, ValueError, KeyError) as error:
-            raise ValueError(f"{every!r} is no cron expression: {error}") from None
-        return every
-    raise ValueError(
-        f'{every!r} is neither an interval, as in "6h", nor a cron expression, as in "30 3 * * *"'
-    )
+
+def _cron(every: str, app: Celery | None = None) -> crontab:
+    from celery.schedules import ParseException, crontab
+
+    if len(every.split()) != 5:
+        raise ValueError(
+            f'{every!r} is neither an interval, as in "6h", nor a cron expression, as in "30 3 * * *"'
+        )
+    minute, hour, day, month, weekday = every.split()
+    try:
+        return crontab(minute, hour, weekday, day, month, app=app)
+    except (ParseException, ValueError, KeyError) as error:
+        raise ValueError(f"{every!r} is no cron expression: {error}") from None
+
+
+def _checked_every(every: str) -> str:
+    seconds = _seconds(every)
+    if seconds is None:
+        _cron(every)
+    elif seconds < SHORTEST_S:
+        raise ValueError(f"the shortest interval is {SHORTEST_S}s")
+    return every
 
 
 class _Table(BaseModel):
@@ -96,8 +109,14 @@ class Mirror(_Table):
     @property
     def interval_s(self) -> int | None:
         """The interval in seconds; None where *every* is a cron expression."""
-        found = _is_interval(self.every)
-        return int(found[1]) * _UNITS[found[2]] if found else None
+        return _seconds(self.every)
+
+    def times(self, app: Celery) -> BaseSchedule:
+        """Return *every* as Celery beat of *app* wants it."""
+        from celery.schedules import schedule
+
+        seconds = self.interval_s
+        return _cron(self.every, app) if seconds is None else schedule(seconds, app=app)
 
 
 class Config(_Table):

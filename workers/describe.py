@@ -7,16 +7,6 @@ from stores.words import counted, size
 from .messages import BatchMessage
 from .transfer import BatchOutcome, Failure
 
-__all__ = [
-    "counted",
-    "describe_batch",
-    "describe_job",
-    "describe_outcome",
-    "describe_snapshots",
-    "short",
-    "size",
-]
-
 
 def short(identifier: str) -> str:
     """Return the head of an id, enough to tell it from others on a page."""

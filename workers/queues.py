@@ -51,6 +51,13 @@ def copy_queue(name: str) -> str:
     return f"{COPY_QUEUE}.{name}" if name else COPY_QUEUE
 
 
+def moves(queue: str, priority: Priority) -> list[tuple[str, str]]:
+    """Return for each list of *queue* that has batches of another priority the one that has the like of *priority*."""
+    found = lists(queue)
+    own = range(step(priority, 0), step(priority, 0) + _STEPS_EACH)
+    return [(found[each], found[own[each % _STEPS_EACH]]) for each in STEPS if each not in own]
+
+
 def lists(queue: str) -> list[str]:
     """Return the keys of the lists in Redis that *queue* consists of, in the order in which workers take from them."""
     return [f"{queue}{_SEPARATOR}{one}" if one else queue for one in STEPS]

@@ -33,6 +33,10 @@ class InvalidSettings(Exception):
     """The configuration cannot be used; the message says which variable, and why, in one line."""
 
 
+def _none_or_number(found: object) -> object:
+    return None if isinstance(found, str) and found.lower() == "none" else found
+
+
 class Settings(BaseModel):
     """
     How this process takes part in the fleet.
@@ -64,6 +68,13 @@ class Settings(BaseModel):
     config: str | None = None
     """Path of `snapferry.toml`, which names stores and mirrors; ``snapferry.toml`` here, if it is there."""
 
+    s3_max_requests: Annotated[int | None, BeforeValidator(_none_or_number)] = Field(3500, ge=1)
+    """
+    Requests a second that jobs submitted from here keep to at each S3 store, all together; None (``none``): any number.
+
+    What is set for a store by ``snapferry limit --store`` counts instead.
+    """
+
     prices: str | None = None
     """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
 
@@ -74,10 +85,10 @@ class Settings(BaseModel):
     """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
 
     log_format: Annotated[LogFormat, BeforeValidator(lambda found: str(found).lower())] = "auto"
-    """How worker and orchestrator write their log; ``auto``: text on a terminal, else JSON."""
+    """How a log is written; ``auto``: text on a terminal, else JSON."""
 
     log_level: Annotated[LogLevel, BeforeValidator(lambda found: str(found).lower())] | None = None
-    """What they write of it at least; None leaves it to whoever starts them."""
+    """What is written at least; None leaves it to whoever starts a process."""
 
     grace: float = Field(30, ge=0, le=86400)
     """So long a worker that is told to stop lets what it has begun go on; then it is given back."""

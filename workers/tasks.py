@@ -22,10 +22,11 @@ from redis.exceptions import RedisError
 from stores.errors import StoreError, StoreFault
 from stores.liveness import identity, is_dead
 from stores.urls import open_store
+from stores.words import counted
 
 from . import leaving, tracing
 from .connection import client
-from .describe import counted, describe_failure, describe_failures, describe_outcome
+from .describe import describe_failure, describe_failures, describe_outcome
 from .heartbeat import Heartbeat
 from .ledger import Ledger, UnknownJob
 from .limits import Brakes

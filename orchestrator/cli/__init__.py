@@ -7,7 +7,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     following  a job until its end
     copying    sync, submit, plan
     looking    jobs, status, watch, failures, receipt
-    steering   cancel, pause, continue, retry, resume
+    steering   cancel, pause, continue, priority, retry, resume
     limiting   limit
     fleet      worker, orchestrator
     flower     Flower, for the fleet
@@ -57,6 +57,7 @@ for _command in (
     steering.cancel,
     steering.pause,
     steering.continue_job,
+    steering.priority,
     steering.retry,
     steering.resume,
     limiting.limit,
@@ -126,7 +127,9 @@ def main() -> None:
         raise SystemExit(EXIT_USAGE) from None
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "snapferry"
-        usage(f"{error.format_message()} See: {command} --help")
+        # What can be chosen comes on lines of its own.
+        said = " ".join(line.strip() for line in error.format_message().splitlines())
+        usage(f"{said} See: {command} --help")
     except click.ClickException as error:
         usage(error.format_message())
     except (click.Abort, KeyboardInterrupt):

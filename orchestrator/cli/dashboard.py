@@ -32,6 +32,7 @@ def dashboard(
     Anything but a loopback --address needs SNAPFERRY_DASHBOARD_BASIC_AUTH=user:password. Failed objects are
     shown with their paths if the source can be read from here.
     """
+    from workers import logs
     from workers.settings import InvalidSettings, dashboard_login
 
     from ..dashboard import server
@@ -45,7 +46,7 @@ def dashboard(
         sockets = server.bind(address, port)
     except (InvalidSettings, server.InvalidOptions) as error:
         usage(str(error))
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logs.configure(settings, level=logging.WARNING)
     logging.getLogger("orchestrator.dashboard").setLevel(logging.INFO if verbose else logging.WARNING)
     shown = f"[{address}]" if ":" in address else address
     server.serve(

@@ -68,6 +68,7 @@ def flower(
       snapferry flower                               at http://127.0.0.1:5555
       SNAPFERRY_FLOWER_BASIC_AUTH=me:… snapferry flower --address 0.0.0.0 --control
     """
+    from workers import logs
     from workers.connection import BrokerUnavailable, check_broker
     from workers.settings import InvalidSettings, flower_settings
 
@@ -103,6 +104,8 @@ def flower(
         f"--auth_provider={access.provider}",
         "--unix_socket=",
         "--debug=false",
+        # The log is ours.
+        "--logging=none",
         *([f"--basic_auth={','.join(access.users)}"] if access.users else []),
         *([f"--url_prefix={url_prefix}"] if url_prefix else []),
     ]
@@ -110,6 +113,7 @@ def flower(
     _check_port(address, port)
     # The file is written anew each time, with a temporary one beside it.
     os.umask(0o077)
+    logs.configure(settings)
     try:
         app.start(["flower", *arguments])
     except OSError as error:

@@ -95,14 +95,14 @@ def report_end(
     """Print how a job ended; return the exit code."""
     from workers.ledger import State
 
-    from .. import report
+    from .. import documents, report
 
     estimate = jobs.estimate(status.job_id)
     letters = list(jobs.failures(status.job_id, places=False)) if status.failed else []
     if receipt_path is not None:
         write_receipt(receipt_path, jobs.receipt(status.job_id))
     if show.as_json:
-        click.echo(json.dumps(report.end_document(status, letters, estimate), indent=2))
+        click.echo(json.dumps(documents.end_document(status, letters, estimate), indent=2))
     if status.state is State.DONE:
         if not show.quiet and not show.as_json:
             for line in (

@@ -23,7 +23,7 @@ from .places import store_url
 if TYPE_CHECKING:
     from ..jobs import Jobs
 
-Changed = Mapping[str, int | None]
+Changed = Mapping[str, Any]
 
 
 @click.command()
@@ -42,9 +42,10 @@ Changed = Mapping[str, int | None]
 )
 @click.option(
     "--max-requests",
-    callback=changed_count(MOST_REQUESTS),
+    callback=changed_count(MOST_REQUESTS, "default"),
     metavar="N",
-    help="Requests a second, or none. Of a job those to each of its stores.",
+    help="Requests a second, or none. Of a job those to each of its stores. Of a store also default:"
+    " what stores of its kind have, at S3 SNAPFERRY_S3_MAX_REQUESTS.",
 )
 @click.option(
     "-j",
@@ -81,6 +82,8 @@ def limit(
         changed = dict.fromkeys(given)
     if job is not None and store is not None:
         usage("give a job or --store URL, not both")
+    if max_requests == "default" and store is None:
+        usage("--max-requests default is for stores: give --store URL")
     if job is not None:
         command: Any = about_a_job(_limit_job)
         return int(command(job=job, broker=broker, changed=changed, as_json=as_json))
@@ -89,12 +92,13 @@ def limit(
     return _limit_stores(store, changed, as_json=as_json, broker=broker)
 
 
-def _count(value: int | str) -> int | None:
-    return None if isinstance(value, str) else value
+def _count(value: int | str) -> int | str | None:
+    return None if value == "none" else value
 
 
 def _limit_job(jobs: Jobs, job_id: str, changed: Changed, as_json: bool) -> int:
-    from ..report import limit_document, limit_words
+    from ..documents import limit_document
+    from ..report import limit_words
 
     status = jobs.limit(job_id, changed) if changed else jobs.status(job_id)
     if changed and status.state.final:
@@ -109,10 +113,12 @@ def _limit_job(jobs: Jobs, job_id: str, changed: Changed, as_json: bool) -> int:
 def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker: str | None) -> int:
     from stores.errors import InvalidStoreURL
     from stores.urls import parse_url
+    from workers.limits import StoreLimits
     from workers.printable import printable
     from workers.settings import store_options
 
-    from ..report import limit_document, limit_words
+    from ..documents import limit_document
+    from ..report import limit_words
 
     settings = read_settings(broker)
     url = ""
@@ -133,13 +139,17 @@ def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker:
         url = str(place.with_defaults(endpoint_url=here["endpoint_url"]))
     with on_fleet(settings, lost="") as jobs:
         limits = dict([jobs.limit_store(url, changed)]) if store is not None else jobs.limited_stores()
+    of_s3 = settings.s3_max_requests
     if as_json:
-        _print({"stores": {name: limit_document(found) for name, found in limits.items()}})
+        others = {} if store is not None else {"defaults": {"s3": {"requests_per_second": of_s3}}}
+        _print({"stores": {name: limit_document(found) for name, found in limits.items()}} | others)
         return 0
     for name, found in limits.items():
         click.echo(printable(f"{name}: {limit_words(found) or 'no limits'}"))
     if not limits:
-        click.echo("no store has limits")
+        click.echo("no store has limits of its own")
+    if store is None and of_s3 is not None:
+        click.echo(f"every other S3 store: {limit_words(StoreLimits(requests=of_s3, by_default=True))}")
     return 0
 
 

@@ -42,11 +42,11 @@ def list_jobs(limit: int, state: str | None, as_json: bool, broker: str | None) 
     with on_fleet(settings, lost="") as jobs:
         from workers.ledger import State
 
-        from .. import report
+        from .. import documents, report
 
         found = jobs.list(limit=limit, state=State(state) if state else None)
     if as_json:
-        click.echo(json.dumps([report.status_document(status) for status in found], indent=2))
+        click.echo(json.dumps([documents.status_document(status) for status in found], indent=2))
     elif found:
         print_table(
             report.JOBS_HEAD,
@@ -67,17 +67,17 @@ def list_jobs(limit: int, state: str | None, as_json: bool, broker: str | None) 
 @json_option
 def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
     """Show where a job stands. JOB is its id, or as much of its beginning as no other job has."""
-    from .. import report
+    from .. import documents, report
 
     found, estimate = jobs.status(job_id), jobs.estimate(job_id)
     store_limits = jobs.store_limits(job_id)
     if as_json:
-        document = report.status_document(found, estimate)
+        document = documents.status_document(found, estimate)
         document["store_limits"] = {
-            side: report.limit_document(limits) for side, limits in store_limits.items()
+            side: documents.limit_document(limits) for side, limits in store_limits.items()
         }
         if snapshots:
-            document["per_snapshot"] = [report.snapshot_document(row) for row in jobs.snapshots(job_id)]
+            document["per_snapshot"] = [documents.snapshot_document(row) for row in jobs.snapshots(job_id)]
         click.echo(json.dumps(document, indent=2))
         return 0
     for line in report.status_lines(found, jobs.failed_by_class(job_id), store_limits):
@@ -122,7 +122,7 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
     """List the objects that failed in a job: why, and which snapshots and paths wait for them."""
     from stores.errors import StoreError
 
-    from .. import report
+    from .. import documents, report
     from ..prepare import SourceChanged
 
     found = jobs.status(job_id)
@@ -131,7 +131,7 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
 
     def show(letter: DeadLetter, *, places: bool) -> None:
         if as_json:
-            click.echo(json.dumps(report.letter_document(letter, places=places)))
+            click.echo(json.dumps(documents.letter_document(letter, places=places)))
         else:
             for line in report.letter_lines(letter):
                 click.echo(line)

@@ -46,16 +46,24 @@ def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
 @click.command()
 @config_option
 @broker_option
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@click.option(
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="What is logged at least.",
+)
 def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
     """
     Queue each mirror of snapferry.toml when it is due.
 
     Celery beat, with its schedule in Redis. Several may run; one of them works, and another takes over if it dies.
     """
+    from celery import signals
     from kombu.exceptions import OperationalError
     from redis.exceptions import RedisError
 
+    from workers import logs
     from workers.connection import BrokerUnavailable, check_broker
     from workers.settings import InvalidSettings
 
@@ -70,8 +78,13 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
         check_broker(settings.broker_url or "")
     except (InvalidSettings, BrokerUnavailable) as error:
         usage(str(error))
+
+    def log_as_set(**_: Any) -> None:
+        logs.configure(settings, level=loglevel.upper())
+
+    signals.setup_logging.connect(log_as_set)
     try:
-        app.Beat(loglevel=loglevel, quiet=True).run()
+        app.Beat(loglevel=loglevel.upper(), quiet=True).run()
     except (RedisError, OperationalError) as error:
         start_again(f"the scheduler lost its broker ({error})")
     # It goes on until it is told to stop.

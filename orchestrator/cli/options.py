@@ -47,14 +47,17 @@ def changed_rate(ctx: click.Context, param: click.Parameter, value: str | None) 
     return value if value == "none" else _rate(ctx, param, value)
 
 
-def changed_count(most: int) -> Callable[[click.Context, click.Parameter, str | None], int | str | None]:
-    """Return the reading of a number up to *most*, or "none"."""
+def changed_count(
+    most: int, *words: str
+) -> Callable[[click.Context, click.Parameter, str | None], int | str | None]:
+    """Return the reading of a number up to *most*, or "none", or another of *words*."""
+    others = " or ".join(("none", *words))
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
-        if value is None or value == "none":
+        if value is None or value in {"none", *words}:
             return value
         if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= most:
-            raise click.BadParameter(f"{value!r} is no number from 1 to {most:,}, and not none.")
+            raise click.BadParameter(f"{value!r} is no number from 1 to {most:,}, and not {others}.")
         return int(value)
 
     return read

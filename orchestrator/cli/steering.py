@@ -1,4 +1,4 @@
-"""The commands that steer jobs: cancel, pause, continue, retry and resume."""
+"""The commands that steer jobs: cancel, pause, continue, priority, retry and resume."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stores.words import counted
+
 from .copying import print_new_job
-from .exits import interrupt_on_sigterm, note
+from .exits import interrupt_on_sigterm, note, usage
 from .following import CANCEL_TIMEOUT_S
 from .following import watch as watch_job
 from .options import Show, about_a_job, json_option, show_options
@@ -69,6 +71,21 @@ def continue_job(jobs: Jobs, job_id: str, as_json: bool) -> int:
 
 @click.command()
 @about_a_job
+@click.argument("level", type=click.Choice(["high", "normal", "low"]))
+@json_option
+def priority(jobs: Jobs, job_id: str, level: str, as_json: bool) -> int:
+    """Change whose batches a fleet takes first: also of a job that runs, and of its batches that wait."""
+    from workers.queues import Priority
+
+    status, moved = jobs.prioritise(job_id, Priority(level))
+    if status.state.final:
+        usage(f"job {job_id} has ended already: it is {status.state}")
+    waiting = f"; {counted(moved, 'batch', 'batches')} that waited moved" if moved else ""
+    return _say(status, f"job {job_id}: priority {level}{waiting}", as_json=as_json)
+
+
+@click.command()
+@about_a_job
 @watch_option
 @show_options
 def retry(jobs: Jobs, job_id: str, watch: bool, show: Show) -> int:
@@ -107,7 +124,7 @@ def _new_job(jobs: Jobs, job_id: str, show: Show, *, watch: bool) -> int:
 
 
 def _say(status: JobStatus, words: str, *, as_json: bool) -> int:
-    from ..report import status_document
+    from ..documents import status_document
 
     click.echo(json.dumps(status_document(status), indent=2) if as_json else words)
     return 0

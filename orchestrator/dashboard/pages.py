@@ -15,7 +15,8 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from workers.describe import counted, short, size
+from stores.words import counted, size
+from workers.describe import short
 from workers.printable import printable
 
 from ..report import duration

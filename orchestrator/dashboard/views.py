@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
-from workers.describe import counted
+from stores.words import counted
 from workers.ledger import FAILURES_KEPT, JobStatus, RunningBatch, State
 
 from .. import report

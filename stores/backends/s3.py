@@ -3,13 +3,10 @@ A store in a bucket of Amazon S3, or of anything that speaks its protocol.
 
 *whole or not at all*: S3 shows an object only when all of it has arrived, by
 one PutObject or by the completion of a multipart upload.
-*one map*: every error of boto3 becomes one of `stores.errors`, in `_translate`
-and nowhere else. An answer that is not understood is an error, never "absent".
+*one map*: every error of boto3 becomes one of `stores.errors`, in `s3_errors`
+and nowhere else.
 *read to the end*: a body that stops before its announced length is an error,
 so a connection that was cut never looks like a short object.
-
-This module alone makes clients of boto3. Credentials come from boto3's standard
-chain (environment, profile, role); nothing in here reads, keeps or shows one.
 
 What is done for every object, and listings, go by `s3_direct`, in one attempt;
 whatever does not end well there goes on in boto3 as its first attempt. So calls
@@ -21,23 +18,15 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import queue
-import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from http.client import HTTPException
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-import boto3
 from botocore import exceptions as boto
-from botocore.config import Config
-from botocore.httpsession import where
 from botocore.parsers import ResponseParserError
-from botocore.utils import determine_content_length
-from urllib3.exceptions import HTTPError
 
 from ..base import Backend, Capabilities, Listed, OpenReader, Upload
 from ..errors import (
@@ -46,27 +35,26 @@ from ..errors import (
     KeyMissing,
     StoreError,
     StoreFault,
-    StoreFull,
     StoreNotFound,
     StoreUnavailable,
 )
 from ..findings import Finding
 from ..hashing import CHUNK_BYTES
-from ..pace import PREPAID_BYTES, Pace, PacedReader
+from ..pace import PREPAID_BYTES, Pace, PacedReader, settle
 from ..requests import GET, HEAD, LIST, PUT, Requests
-from .s3_direct import Direct, Unusual, Ways, authorities
+from .s3_clients import CONCURRENCY, EXPECT_BYTES, client_for
+from .s3_direct import Direct, Unusual
 from .s3_download import (
     RANGE_BYTES,
     RANGED_ABOVE_BYTES,
-    RANGES_IN_FLIGHT,
     open_ranges,
     requests_to_download,
 )
+from .s3_errors import CAUGHT, Kind, one_line, translated
 from .s3_leftovers import abort_uploads
 from .s3_page import page_of
-from .s3_sent import SentCounter, already_made, before_attempt
-from .s3_upload import PARTS_IN_FLIGHT, S3Upload, requests_to_upload
-from .s3_wire import Wire
+from .s3_sent import SentCounter, already_made
+from .s3_upload import S3Upload, requests_to_upload
 
 if TYPE_CHECKING:
     from ..urls import StoreURL
@@ -75,174 +63,8 @@ _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
-CONCURRENCY: Final = 32
-ATTEMPTS: Final = 5
-CONNECT_TIMEOUT_S: Final = 3
-READ_TIMEOUT_S: Final = 60
 CHECK_TIMEOUT_S: Final = 8
-EXPECT_BYTES: Final = 1024 * 1024
 ABORT_OPERATION: Final = "abort_multipart_upload"
-
-_Kind = type[StoreError]
-
-
-def _table(words_of: Mapping[_Kind, str]) -> dict[str, _Kind]:
-    return {word: kind for kind, words in words_of.items() for word in words.split()}
-
-
-# What an answer's code means. An answer without a body has its status as code. On "begin again", last:
-# a multipart upload that is gone was removed, or was completed by an attempt whose answer got lost.
-_BY_CODE: Final = _table(
-    {
-        StoreNotFound: "NoSuchBucket",
-        KeyMissing: "NoSuchKey NotFound 404",
-        AccessDenied: """AccessDenied AuthorizationHeaderMalformed ExpiredToken ExpiredTokenException
-            InvalidAccessKeyId InvalidToken RequestExpired SignatureDoesNotMatch TokenRefreshRequired""",
-        StoreFault: "InvalidObjectState NotImplemented",
-        StoreFull: "InsufficientStorage QuotaExceeded XMinioStorageFull",
-        StoreUnavailable: """InternalError OperationAborted RequestTimeout ServiceUnavailable SlowDown Throttling
-            ThrottlingException BadDigest IncompleteBody XAmzContentSHA256Mismatch ConditionalRequestConflict
-            NoSuchUpload""",
-    }
-)
-# What its status means where the code is not known. Any other status is a fault.
-_BY_STATUS: Final = _table(
-    {
-        AccessDenied: "401 403",
-        StoreUnavailable: "408 429 500 502 503 504 509 520 521 522 523 524 529",
-        StoreFull: "507",
-    }
-)
-# What an exception means, by its class's name or that of the nearest base: some exist in new botocore only.
-# KeyError is an answer that lacks what it must have; taken as it is, an empty body would be an empty store.
-_BY_CLASS: Final = _table(
-    {
-        StoreFault: "BotoCoreError UndefinedModelAttributeError",
-        StoreUnavailable: """ConnectionError HTTPClientError IncompleteReadError ChecksumError FlexibleChecksumError
-            CapacityNotAvailableError MetadataRetrievalError ResponseParserError KeyError
-            HTTPError HTTPException OSError""",
-        AccessDenied: """CredentialRetrievalError LoginError NoAuthTokenError NoCredentialsError
-            PartialCredentialsError ProfileNotFound RefreshWithMFAUnsupportedError SSOError TokenRetrievalError
-            UnknownCredentialError UnknownTokenProviderError""",
-        InvalidStoreURL: "InvalidDNSNameError InvalidRegionError ParamValidationError",
-    }
-)
-# Errors of urllib3, http.client and the system come through while a body is read.
-_CAUGHT: Final = (
-    boto.BotoCoreError, boto.UndefinedModelAttributeError, boto.ClientError, ResponseParserError,
-    HTTPError, HTTPException, OSError, KeyError,
-)  # fmt: skip
-
-_REGION: Final = (
-    "the bucket may be in another region or at another endpoint: name it by region= or endpoint_url="
-)
-_HINTS: Final[Mapping[str, str]] = {
-    "301": _REGION,
-    "PermanentRedirect": _REGION,
-    "AuthorizationHeaderMalformed": _REGION,
-    "400": "no reason was given; the credentials may have expired, or the region may be wrong",
-    "403": "no reason was given; the credentials may be wrong or lack the permission",
-    "ExpiredToken": "the session has expired; log in again",
-    "RequestTimeTooSkewed": "this machine's clock is wrong",
-}
-
-_clients: dict[tuple[str | None, str | None, str | None, int], Client] = {}
-_making = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _making
-    _making = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-class Client:
-    """What a process has for one set of settings: boto3's client, and the direct ways that it knows of."""
-
-    def __init__(self, boto_client: Any, session: boto3.Session) -> None:
-        # Any: boto3 makes its methods at run time.
-        self.boto: Any = boto_client
-        self.ways = Ways(boto_client, session.get_credentials(), self._dial)
-
-    def _dial(self, address: tuple[str, int], tls: bool) -> Wire:
-        context = None
-        if tls:
-            trusted = authorities(self.boto)
-            context = ssl.create_default_context(cafile=trusted if isinstance(trusted, str) else where())
-            # boto3 takes certificates that are valid though not to the letter of the standard.
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return Wire(address, tls=context, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
-
-    def close(self) -> None:
-        """Close the connections that nobody uses."""
-        self.boto.close()
-        self.ways.close()
-
-
-def _client(profile: str | None, region: str | None, endpoint: str | None) -> Client:
-    """
-    Return the process's client for these settings.
-
-    A client is never used in a forked child: its connections are the parent's.
-    It is not dropped there either, since that could wait for a lock that a
-    thread of the parent held.
-    """
-    key = (profile, region, endpoint, os.getpid())
-    found = _clients.get(key)
-    if found is None:
-        with _making:
-            found = _clients.get(key)
-            if found is None:
-                found = _clients[key] = _make_client(profile, region, endpoint)
-    return found
-
-
-def _make_client(profile: str | None, region: str | None, endpoint: str | None) -> Client:
-    session = boto3.Session(profile_name=profile, region_name=region)
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        # A copy reads and writes at once, and large objects have ranges and parts of their own in flight.
-        max_pool_connections=CONCURRENCY * (RANGES_IN_FLIGHT + PARTS_IN_FLIGHT),
-        # The CRC trailer that boto3 adds by default is refused by servers that do not know it. Without it
-        # botocore signs the SHA-256 of every body, which all servers know and check: the better guard.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        # A server at an address of its own seldom answers to bucket.address.
-        s3={"addressing_style": "path"} if endpoint else None,
-    )
-    # AWS redirects to the bucket's region by itself; other servers mostly want this one.
-    region = session.region_name or "us-east-1"
-    client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
-    client.meta.events.register_last("before-call.s3", _send_at_once)
-    client.meta.events.register_last("before-send.s3", before_attempt)
-    client.meta.events.register_last("before-parameter-build.s3", _take_redirect_for_answer)
-    return Client(client, session)
-
-
-def _take_redirect_for_answer(model: Any, context: dict[str, Any], **_: object) -> None:
-    """
-    Let boto3 not follow a redirect of HeadBucket, the call by which it looks for the bucket's region.
-
-    A server that says 301 and no region would have it ask within the asking,
-    without end. Other calls are still redirected.
-    """
-    if model.name == "HeadBucket":
-        context.get("s3_redirect", {})["redirected"] = True
-
-
-def _send_at_once(params: dict[str, Any], **_: object) -> None:
-    """
-    Do not wait for the server's leave before sending a small body: that costs a whole round trip.
-
-    A large one is worth the wait: where the server refuses, its answer would
-    be lost in the breakdown of the connection.
-    """
-    if (determine_content_length(params.get("body")) or 0) <= EXPECT_BYTES:
-        params["headers"].pop("Expect", None)
 
 
 def open_s3(url: StoreURL) -> S3Backend:
@@ -363,7 +185,11 @@ class S3Backend(Backend):
         except StoreError:
             self._give_back(paid)
             raise
-        reader = body if isinstance(body, io.BytesIO) else _BodyReader(self, key, body)
+        if isinstance(body, io.BytesIO):
+            if pace is not None:
+                settle(pace, paid, body.getbuffer().nbytes)
+            return body
+        reader = _BodyReader(self, key, body)
         return reader if pace is None else PacedReader(reader, pace, expected=size_hint, paid=paid)
 
     def fetch(self, key: str, size_hint: int) -> bytes | None:
@@ -475,7 +301,7 @@ class S3Backend(Backend):
         boto3 goes on where the direct way ended. Either way what was sent is counted.
         """
         try:
-            ways = _client(*self._settings).ways
+            ways = client_for(*self._settings).ways
         except ValueError as error:
             raise self._no_url(error) from error
         place = self._bucket, self._prefix
@@ -515,60 +341,21 @@ class S3Backend(Backend):
     @property
     def _client(self) -> Any:
         try:
-            return _client(*self._settings).boto
+            return client_for(*self._settings).boto
         except ValueError as error:
             raise self._no_url(error) from error
 
     def _no_url(self, error: ValueError) -> StoreError:
         """Return the error for boto3's way to refuse an endpoint or a region that makes no URL."""
-        return InvalidStoreURL(self.label, "", _one_line(error))
+        return InvalidStoreURL(self.label, "", one_line(error))
 
     @contextmanager
-    def _errors(self, key: str, *, missing: _Kind = StoreFault) -> Iterator[None]:
+    def _errors(self, key: str, *, missing: Kind = StoreFault) -> Iterator[None]:
         """Translate what boto3 raises inside. *missing* is what a 404 means that does not blame the bucket."""
         try:
             yield
-        except _CAUGHT as error:
-            raise self._translate(error, key, missing) from error
-
-    def _translate(self, error: BaseException, key: str, missing: _Kind) -> StoreError:
-        if isinstance(error, boto.ClientError):
-            kind, said = _read_answer(error)
-            return (missing if kind is KeyMissing else kind)(self.label, key, said)
-        kind = next(_BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in _BY_CLASS)
-        if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-            kind = StoreFault
-        if isinstance(error, KeyError):
-            said = f"the answer was cut short: it lacks {error}"
-        elif isinstance(error, boto.CredentialRetrievalError):
-            # Its text quotes what a credential process printed.
-            said = "the provider of the credentials failed"
-        else:
-            said = _one_line(error)
-        if kind is AccessDenied:
-            said += (
-                "; nothing was asked of the store: credentials come from the environment, a profile or a role"
-            )
-        return kind(self.label, key, said)
-
-
-def _read_answer(error: boto.ClientError) -> tuple[_Kind, str]:
-    """Return what an answer that is not success means, and the words for it."""
-    answer: Any = error.response
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code = str(answer.get("Error", {}).get("Code", status))
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(str(status), StoreFault)
-    said = f"{error.operation_name} was answered {status}"
-    if code != str(status):
-        said += f" {code}"
-    message = _one_line(answer.get("Error", {}).get("Message", ""))
-    return kind, "; ".join(
-        part for part in (f"{said}: {message}" if message else said, _HINTS.get(code)) if part
-    )
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+        except CAUGHT as error:
+            raise translated(error, self.label, key, missing) from error
 
 
 class _BodyReader:
@@ -593,5 +380,5 @@ class _BodyReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        with suppress(*_CAUGHT):
+        with suppress(*CAUGHT):
             self._body.close()

@@ -109,13 +109,13 @@ class TestBucketThatIsADirectory:
 def test_wrong_credentials_are_refused_by_name(
     rclone_memory_s3: S3Server, make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stores.backends import s3
+    from stores.backends import s3_clients
     from stores.errors import AccessDenied
 
     place = make_place("rclone")
     place.backend.write(key(1), b"x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret-key")
-    monkeypatch.setattr(s3, "_clients", {})
+    monkeypatch.setattr(s3_clients, "_clients", {})
 
     try:
         with pytest.raises(AccessDenied, match="SignatureDoesNotMatch"):
@@ -132,5 +132,5 @@ def test_wrong_credentials_are_refused_by_name(
                 attempt()
             assert "a-wrong-secret-key" not in str(caught.value)
     finally:
-        for client in s3._clients.values():
+        for client in s3_clients._clients.values():
             client.close()

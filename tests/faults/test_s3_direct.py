@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from stores.address import object_key
-from stores.backends import s3
+from stores.backends import s3_clients
 from stores.backends.s3 import S3Backend
 from stores.backends.s3_direct import MAX_MISLED, Direct, Ways
 from stores.backends.s3_signing import Keys
@@ -43,7 +43,7 @@ def _environment(s3_environment: dict[str, str]) -> None:
 def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Clients for each test: what they have learnt of a server is theirs."""
     clients: dict = {}
-    monkeypatch.setattr(s3, "_clients", clients)
+    monkeypatch.setattr(s3_clients, "_clients", clients)
     yield
     for client in list(clients.values()):
         client.close()
@@ -109,7 +109,7 @@ def test_what_is_done_for_every_object_goes_past_boto3_and_is_counted(
 
 
 def test_looking_for_the_way_sends_nothing(stub: Stub, backend: S3Backend) -> None:
-    assert isinstance(s3._client(*backend._settings).ways.to("bucket", "prefix/"), Direct)
+    assert isinstance(s3_clients.client_for(*backend._settings).ways.to("bucket", "prefix/"), Direct)
 
     assert stub.requests == []
     assert backend.requests_sent == {}
@@ -117,7 +117,7 @@ def test_looking_for_the_way_sends_nothing(stub: Stub, backend: S3Backend) -> No
 
 def test_a_way_is_looked_for_again_where_credentials_were_renewed_meanwhile(backend: S3Backend) -> None:
     """boto3 signed with others than those that its signature was compared with."""
-    client = s3._client(*backend._settings)
+    client = s3_clients.client_for(*backend._settings)
     known = client.ways._credentials
 
     class Changing:
@@ -149,8 +149,8 @@ def test_a_passing_fault_is_the_first_of_boto3s_attempts(
     with pytest.raises(StoreUnavailable):
         CALLS[name](backend)
 
-    assert len(stub.requests) == s3.ATTEMPTS
-    assert sum(backend.requests_sent.values()) == s3.ATTEMPTS
+    assert len(stub.requests) == s3_clients.ATTEMPTS
+    assert sum(backend.requests_sent.values()) == s3_clients.ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -232,14 +232,16 @@ def test_where_only_boto3_trusts_a_server_the_way_is_left_to_it(
     monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext, by_boto: list[str]
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
-    monkeypatch.setattr(s3.ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    monkeypatch.setattr(
+        s3_clients.ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )
     with serving(tls=own_tls) as stub:
         stub.answer = good
         backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
         for _ in range(MAX_MISLED + 1):
             assert read(backend) == DATA
 
-        assert s3._client(*backend._settings).ways.to("bucket", "prefix/") is None
+        assert s3_clients.client_for(*backend._settings).ways.to("bucket", "prefix/") is None
         assert backend.requests_sent == {"GetObject": 2 * MAX_MISLED + 1}
 
 
@@ -298,8 +300,8 @@ def test_a_body_is_read_right_however_it_is_framed(pieces: list[bytes | None]) -
 def test_an_answer_that_cannot_be_right_is_never_a_body(
     monkeypatch: pytest.MonkeyPatch, pieces: list[bytes | None]
 ) -> None:
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1)
+    monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 1)
     with scripted(pieces) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -379,7 +381,7 @@ def test_an_error_that_calls_itself_success_is_none(
 
 
 def test_an_answer_to_a_write_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     with scripted([*answer(b"Content-Length: 999999999999999\r\n"), None]) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -418,7 +420,7 @@ def test_connections_are_used_again_and_those_that_the_server_closed_are_not() -
         for _ in range(3):
             assert read(backend) == DATA
         assert server.connections == 1
-        wire = s3._client(*backend._settings).ways.to("bucket", "")._object_wire
+        wire = s3_clients.client_for(*backend._settings).ways.to("bucket", "")._object_wire
         (idle,) = wire._idle
         # Until the end of the connection has arrived here.
         assert idle.recv(1, socket.MSG_PEEK) == b""
@@ -437,11 +439,11 @@ def test_a_body_in_many_pieces_is_read_in_the_sizes_that_are_asked_for(
             pieces = list(iter(lambda size=size: reader.read(size), b""))
         assert b"".join(pieces) == body
         assert {len(piece) for piece in pieces[:-1]} <= {size}
-    assert len(s3._client(*backend._settings).ways.to("bucket", "prefix/")._object_wire._idle) == 1
+    assert len(s3_clients.client_for(*backend._settings).ways.to("bucket", "prefix/")._object_wire._idle) == 1
 
 
 def test_a_silent_server_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     with scripted([], answer(LENGTH)) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -451,7 +453,7 @@ def test_a_silent_server_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyP
 
 
 def test_a_body_that_stalls_is_unavailable_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     with scripted([OK + b"Content-Length: 100\r\n\r\nhalf"]) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -462,7 +464,7 @@ def test_a_body_that_stalls_is_unavailable_in_words(monkeypatch: pytest.MonkeyPa
 def test_after_a_body_stalled_nothing_more_of_it_is_to_be_had(
     monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext
 ) -> None:
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     given_up = threading.Event()
     pieces = [OK + b"Content-Length: 12\r\n\r\nhalf", b"more", given_up, b"rest"]
     with scripted(pieces, tls=own_tls) as server:
@@ -496,7 +498,7 @@ def test_many_threads_share_the_way_and_each_gets_its_own_answer(rclone_memory_s
     for thread in threads:
         thread.join()
     assert wrong == []
-    way = s3._client(*backend._settings).ways.to(backend._bucket, backend._prefix)
+    way = s3_clients.client_for(*backend._settings).ways.to(backend._bucket, backend._prefix)
     assert 1 <= len(way._object_wire._idle) <= len(threads)
     assert backend.requests_sent == {"PutObject": 200, "GetObject": 200, "HeadObject": 200}
 
@@ -597,7 +599,7 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def grow_old(backend: S3Backend) -> None:
     """Let the credentials of *backend* be ones that are no longer valid."""
-    s3._client(*backend._settings).ways._credentials._expiry_time = datetime.now(UTC)
+    s3_clients.client_for(*backend._settings).ways._credentials._expiry_time = datetime.now(UTC)
 
 
 @pytest.mark.usefixtures("program")
@@ -665,7 +667,7 @@ def test_over_tls_the_same_authorities_are_trusted_as_by_boto3(
     certificate, key = make_certificate(tmp_path)
     if trusted:
         monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with serving(tls=context) as stub:

@@ -20,7 +20,7 @@ import pytest
 from botocore import exceptions as boto
 
 from stores.address import object_key
-from stores.backends import s3
+from stores.backends import s3, s3_clients, s3_errors
 from stores.backends.s3 import S3Backend
 from stores.errors import (
     AccessDenied,
@@ -84,14 +84,14 @@ def shared_clients() -> Iterator[dict]:
 
 @pytest.fixture(autouse=True)
 def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: dict) -> None:
-    monkeypatch.setattr(s3, "_clients", shared_clients)
+    monkeypatch.setattr(s3_clients, "_clients", shared_clients)
 
 
 @pytest.fixture
 def fresh_clients(monkeypatch: pytest.MonkeyPatch, _use_shared_clients: None) -> Iterator[None]:
     """Make the clients of a test anew, because it changes what they are made from."""
     clients: dict = {}
-    monkeypatch.setattr(s3, "_clients", clients)
+    monkeypatch.setattr(s3_clients, "_clients", clients)
     yield
     for client in list(clients.values()):
         client.close()
@@ -124,7 +124,7 @@ def patient(stub: Stub) -> S3Backend:
 
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
 
 
 def raised(backend: S3Backend, call: Call) -> StoreError:
@@ -338,7 +338,7 @@ class TestCheck:
                 filler.connect_ex(listener.getsockname())
             backend = S3Backend("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
 
-            assert s3.CONNECT_TIMEOUT_S < _seconds(lambda: _assert_unavailable(backend)) < 10
+            assert s3_clients.CONNECT_TIMEOUT_S < _seconds(lambda: _assert_unavailable(backend)) < 10
 
     def test_an_endpoint_that_accepts_and_says_nothing_is_unavailable_in_time(
         self, monkeypatch: pytest.MonkeyPatch
@@ -556,7 +556,7 @@ class TestReading:
     def test_a_body_that_stalls_is_unavailable(
         self, monkeypatch: pytest.MonkeyPatch, once: None, stub: Stub
     ) -> None:
-        monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             backend = S3Backend("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
             with pytest.raises(StoreUnavailable), ExitStack() as stack:
@@ -615,7 +615,7 @@ class TestWriting:
             ]
 
     def test_a_large_object_waits_for_leave_to_be_sent(self, backend: S3Backend, stub: Stub) -> None:
-        backend.write(KEY, b"x" * (s3.EXPECT_BYTES + 1))
+        backend.write(KEY, b"x" * (s3_clients.EXPECT_BYTES + 1))
 
         assert stub.requests[0].headers["Expect"] == "100-continue"
 
@@ -735,7 +735,7 @@ class TestMultipart:
 
 
 # Classes of botocore that say nothing of the store: broken settings, wrong use of boto3, other services.
-# A class that is new in botocore belongs here or into the table in stores.backends.s3.
+# A class that is new in botocore belongs here or into the table in stores.backends.s3_errors.
 PLAIN_FAULTS = """
     BotoCoreError DataNotFoundError UnknownServiceError UnknownRegionError ApiVersionNotFoundError
     InvalidIMDSEndpointError InvalidIMDSEndpointModeError UnknownSignatureVersionError ServiceNotInRegionError
@@ -782,8 +782,11 @@ def test_the_tables_name_nothing_that_does_not_exist() -> None:
     assert len(known) > 80
     assert set(PLAIN_FAULTS) <= known
     others = {"ResponseParserError", "HTTPError", "HTTPException", "OSError", "KeyError"}
-    assert set(s3._BY_CLASS) - others <= known
-    assert not set(s3._BY_CLASS) & set(PLAIN_FAULTS) - {"BotoCoreError", "UndefinedModelAttributeError"}
+    assert set(s3_errors._BY_CLASS) - others <= known
+    assert not set(s3_errors._BY_CLASS) & set(PLAIN_FAULTS) - {
+        "BotoCoreError",
+        "UndefinedModelAttributeError",
+    }
 
 
 def test_a_certificate_that_is_not_trusted_is_not_worth_another_try() -> None:

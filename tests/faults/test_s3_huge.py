@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from stores.address import object_key
-from stores.backends import s3, s3_download, s3_upload
+from stores.backends import s3, s3_clients, s3_download, s3_upload
 from stores.backends.memory import MemoryBackend
 from stores.backends.s3 import S3Backend
 from stores.backends.s3_upload import MIN_PART_BYTES, PARTS_IN_FLIGHT
@@ -46,7 +46,7 @@ def stub(shared_stub: Stub) -> Stub:
 @pytest.fixture
 def backend(stub: Stub, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Backend:
     """A backend on the stub, whose client asks only once."""
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     return S3Backend("bucket", endpoint=stub.endpoint, region="huge-1")
 
 

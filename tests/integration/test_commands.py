@@ -25,6 +25,7 @@ from tests.sample import make_store, random_files, tree
 from workers.connection import client
 from workers.ledger import Ledger, State
 from workers.messages import JobRequest, StoreRef
+from workers.queues import Priority
 from workers.settings import Settings
 
 from .forge import Forge
@@ -242,7 +243,8 @@ def test_status_and_jobs_show_a_job_in_words_and_in_json(fleet: Crew, tmp_path: 
     assert sum(row["copied"] for row in each["per_snapshot"]) == 16
     assert [each["snapshots"]["published"], each["progress"]["share"]] == [3, 1.0]
     # What its stores keep to, for all jobs together, is asked for one job only.
-    none = {"bytes_per_second": None, "objects_in_flight": None, "requests_per_second": None}
+    none = dict.fromkeys(("bytes_per_second", "objects_in_flight", "requests_per_second"))
+    none["requests_by_default"] = False
     assert plain.pop("store_limits") == {"source": none, "destination": none}
     assert listed == [plain]
     assert table[0].split() == ["JOB", "STATE", "SNAPSHOTS", "OBJECTS", "BYTES", "WHEN", "FROM", "→", "TO"]
@@ -464,6 +466,14 @@ def test_a_job_that_the_broker_does_not_know_is_one_line(idle: Crew, command: st
             f"snapferry: there is no job {shown} at {idle.url}: it was never submitted there, or its record"
             " expired\n"
         )
+
+
+def test_a_priority_that_there_is_not_is_one_line(idle: Crew) -> None:
+    for level in (["urgent"], []):
+        ended = idle.ask("priority", "1234", *level, code=2)
+        assert ended.out == ""
+        assert ended.err.count("\n") == 1
+        assert all(each in ended.err for each in Priority)
 
 
 def test_a_job_of_another_version_is_one_line(idle: Crew, tmp_path: Path) -> None:

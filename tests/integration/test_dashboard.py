@@ -190,6 +190,17 @@ def test_on_loopback_a_name_of_a_stranger_is_refused(redis_url: str, tmp_path: P
                 assert shown.ask(path, headers={"Host": host}).status in (400, 421), host
 
 
+def test_its_log_has_the_form_of_every_other(redis_url: str, tmp_path: Path) -> None:
+    with dashboard(tmp_path, redis_url, "--verbose") as shown:
+        shown.ask("/nowhere")
+        lines = until(lambda: shown.process.logged().splitlines()[1:], "the request is logged")
+
+    (line,) = map(json.loads, lines)
+    assert line["level"] == "info"
+    assert line["logger"] == "orchestrator.dashboard.handlers"
+    assert re.fullmatch(r"127\.0\.0\.1 GET /nowhere\S* 404 \d+ ms", line["message"])
+
+
 def test_others_need_the_password_for_everything_but_the_health_check(redis_url: str, tmp_path: Path) -> None:
     secret = "a-pass:wörd"
     env = {"SNAPFERRY_DASHBOARD_BASIC_AUTH": f"operator:{secret}"}

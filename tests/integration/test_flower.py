@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -147,6 +148,9 @@ def test_no_page_shows_a_secret_and_none_opens_without_the_password(
                 pages.post(change)
         with pytest.raises(urllib.error.HTTPError, match="403"):
             pages.post("/api/task/async-apply/snapferry.commit_snapshots")
+        lines = [json.loads(line) for line in pages.running.logged().splitlines()]
+        (broker,) = [line for line in lines if line["message"].startswith("Broker: ")]
+        assert (broker["logger"], broker["level"]) == ("flower.command", "info")
         assert PASSWORD not in command_of(pages.running.process.pid)
         assert SECRET not in pages.running.logged()
         assert PASSWORD not in pages.running.logged()

@@ -46,6 +46,7 @@ class Source:
     traffic: Traffic
     destination: Path
     detour: tuple[str, str]
+    settings: Settings
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(100)))
 
     def snapshot(self, objects: int, size: int = OBJECT) -> tuple[str, set[str]]:
@@ -105,6 +106,7 @@ def source_behind_a_proxy(
             traffic=traffic,
             destination=folder / "b",
             detour=(proxy.endpoint, server.endpoint),
+            settings=settings,
         )
 
 
@@ -180,6 +182,65 @@ def test_requests_are_limited_at_each_store_and_a_limit_can_come_later(source: S
     assert status.state is State.DONE
 
 
+def test_a_bucket_that_nobody_limited_keeps_to_the_default_and_to_none_when_told(source: Source) -> None:
+    """Two jobs, two workers with two processes each: a default that the server's log would show to be exceeded."""
+    source.jobs = Jobs(source.settings.model_copy(update={"s3_max_requests": 25}))
+    fleet = Fleet(
+        source.fleet.url, source.fleet.folder, {**source.fleet.env, "SNAPFERRY_S3_MAX_REQUESTS": "25"}
+    )
+    source.fleet = fleet
+    snapshots = [source.snapshot(300, 10)[0] for _ in range(2)]
+    with fleet.orchestrator(), fleet.worker("one"), fleet.worker("two"):
+        jobs = [source.submit(snapshot) for snapshot in snapshots]
+        begin = source.flowing() + 1
+        source.rate(begin, 6)
+        words = source.ask("status", jobs[0])
+        document = json.loads(source.ask("status", jobs[0], "--json"))
+        shown = source.ask("limit", "--store", source.url)
+        listed = source.ask("limit")
+
+        freed = source.ask("limit", "--store", source.url, "--max-requests", "none")
+        freed_at = time.monotonic()
+        ended = [source.jobs.wait(job, timeout_s=60) for job in jobs]
+        took = time.monotonic() - freed_at
+        of_none = source.ask("limit")
+        back = source.ask("limit", "--store", source.url, "--max-requests", "default")
+
+    assert source.traffic.sent(begin, begin + 6) == pytest.approx(150, rel=0.15)
+    assert "\nat from    25 requests/s (default), for all jobs together\n" in words
+    assert "at to" not in words
+    assert document["store_limits"]["source"] == {
+        "bytes_per_second": None, "requests_per_second": 25, "objects_in_flight": None, "requests_by_default": True,
+    }  # fmt: skip
+    assert shown.endswith(": 25 requests/s (default)\n")
+    assert listed == "no store has limits of its own\nevery other S3 store: 25 requests/s (default)\n"
+    assert freed.endswith(": no limits\n")
+    assert {status.state for status in ended} == {State.DONE}
+    assert source.traffic.sent(freed_at, freed_at + took) > 2 * 25 * took
+    assert of_none == f"{freed}every other S3 store: 25 requests/s (default)\n"
+    assert back == shown
+
+
+def test_an_embedded_sync_keeps_to_the_default_unless_it_is_none(
+    rclone_memory_s3: S3Server, tmp_path: Path
+) -> None:
+    url = rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "a")
+    snapshot = fill(open_store(url), random_files(60, size=10))
+    took = {}
+    for default in ("20", "none"):
+        began = time.monotonic()
+        ended = snapferry(
+            *("sync", "--from", url, "--to", str(tmp_path / default), "--id", snapshot),
+            env={**rclone_memory_s3.environment, "SNAPFERRY_S3_MAX_REQUESTS": default},
+        )
+        took[default] = time.monotonic() - began
+        assert ended.code == 0, ended
+
+    # 61 objects and the manifest, less a tenth of a second's worth.
+    assert took["20"] >= 2.9
+    assert took["none"] < took["20"]
+
+
 def test_two_jobs_share_a_stores_limit_evenly(
     rclone_memory_s3: S3Server, redis_url: str, tmp_path: Path
 ) -> None:
@@ -201,8 +262,11 @@ def test_two_jobs_share_a_stores_limit_evenly(
             for keys in (of_one, of_two)
         ]
         assert list(json.loads(said)["stores"].values()) == [
-            {"bytes_per_second": 6 * MB, "requests_per_second": None, "objects_in_flight": None}
-        ]
+            {
+                "bytes_per_second": 6 * MB, "requests_per_second": 3500, "objects_in_flight": None,
+                "requests_by_default": True,
+            }
+        ]  # fmt: skip
         assert total == pytest.approx(6 * MB, rel=0.15)
         assert moved[0] == pytest.approx(moved[1], rel=0.2)
 
@@ -327,11 +391,17 @@ def test_limits_that_make_no_sense_are_refused_in_one_line(
     cases = {
         ("limit", job, "--limit-rate", "fast"): "'fast' is no size",
         ("limit", job, "--limit-rate", "0"): "'0' lets nothing through",
-        ("limit", job, "--max-requests", "-1"): "'-1' is no number from 1 to 1,000,000, and not none",
+        (
+            "limit",
+            job,
+            "--max-requests",
+            "-1",
+        ): "'-1' is no number from 1 to 1,000,000, and not none or default",
         ("limit", job, "--jobs", "0"): "'0' is no number from 1 to 65,536, and not none",
         ("limit", job, "--none", "--jobs", "1"): "--none takes all limits away: give it alone",
         ("limit", job, "--store", "s3://b"): "give a job or --store URL, not both",
         ("limit", "--jobs", "3"): "limit what? Give a job, or --store URL",
+        ("limit", job, "--max-requests", "default"): "--max-requests default is for stores: give --store URL",
         ("limit", "--store", "s3://k:secret@b", "--none"): "carries credentials",
         ("limit", "nobody", "--none"): "there is no job nobody",
         ("sync", "--from", "/a", "--to", "/b", "--all", "--limit-rate", "1.5.1M"): "'1.5.1M' is no size",
@@ -362,10 +432,14 @@ def test_limits_are_shown_and_changed_one_by_one(redis_url: str, tmp_path: Path,
     assert ask("limit", job) == f"job {job}: 1.6 MB/s, 12 requests/s\n"
     assert ask("limit", job, "--none") == f"job {job}: no limits\n"
     assert ask("limit", job, "--max-requests", "12") == f"job {job}: 12 requests/s\n"
-    assert ask("limit") == "no store has limits\n"
+    others = "every other S3 store: 3,500 requests/s (default)\n"
+    assert ask("limit") == f"no store has limits of its own\n{others}"
+    assert json.loads(ask("limit", "--json")) == {
+        "stores": {}, "defaults": {"s3": {"requests_per_second": 3500}},
+    }  # fmt: skip
     place = f"file://{tmp_path}/a"
     assert ask("limit", "--store", str(tmp_path / "a"), "--jobs", "1") == f"{place}: 1 object in flight\n"
-    assert ask("limit") == f"{place}: 1 object in flight\n"
+    assert ask("limit") == f"{place}: 1 object in flight\n{others}"
     assert "at from    1 object in flight, for all jobs together\n" in ask("status", job)
     jobs.cancel(job)
     again = jobs.resume(job)

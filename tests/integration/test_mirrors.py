@@ -63,6 +63,8 @@ def scheduler(fleet: Fleet, config: Path, name: str = "scheduler") -> Iterator[S
         )
         assert running.process.poll() is None, running.logged()
         yield running
+        # Each line is one of JSON.
+        assert "beat: Starting..." in running.said()
 
 
 def standing(fleet: Fleet, config: Path, mirror: int = 0) -> dict[str, Any]:

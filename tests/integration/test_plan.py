@@ -46,6 +46,7 @@ def snapshots(server: S3Server, bucket: str) -> list[str]:
     [
         pytest.param("empty", marks=pytest.mark.slow),
         "half full",
+        "the last one's own",
         pytest.param("published", marks=pytest.mark.slow),
     ],
 )
@@ -56,9 +57,11 @@ def test_the_plan_is_what_the_job_costs(rclone_memory_s3: S3Server, tmp_path: Pa
     destination = open_store(rclone_memory_s3.url(there, "store"))
     with source.read_manifest(ids[0]) as manifest:
         objects = list(manifest.objects())
-    for address in objects[:: {"empty": 10**6, "half full": 2, "published": 1}[before]]:
-        if before != "empty":
-            destination.copy_object(source, address)
+    with source.read_manifest(ids[-1]) as manifest:
+        own = [address for address in manifest.objects() if address not in objects]
+    held = {"empty": [], "half full": objects[::2], "the last one's own": own, "published": objects}
+    for address in held[before]:
+        destination.copy_object(source, address)
     if before == "published":
         destination.publish_all(source, ids[:1])
     prices = tmp_path / "prices.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,48 @@ def test_a_small_job_waits_for_no_more_than_what_runs(
 
     assert {status.state for status in ended} == {State.DONE}
     assert [status.ended_at for status in ended] == sorted(status.ended_at for status in ended)
+
+
+def test_a_job_is_given_another_priority_while_its_batches_wait_and_for_those_to_come(
+    fleet: Fleet, redis_url: str, tmp_path: Path
+) -> None:
+    """A window of 40: most batches of the job are handed out after the change. Nothing of either job is lost."""
+    jobs = Jobs(Settings(broker_url=redis_url, batch_objects=1, window_batches=40))
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator():
+        later = submit(jobs, tmp_path, "later", 99, priority=Priority.LOW)
+        first = submit(jobs, tmp_path, "first", 99)
+        until(lambda: len(waiting(client, COPY_QUEUE)) == 80, "both windows are full")
+        assert roots(client, COPY_QUEUE) == [first] * 40 + [later] * 40
+
+        raised = snapferry("priority", later[:8], "high", "--broker", redis_url)
+        again = snapferry("priority", later, "high", "--json", "--broker", redis_url)
+        assert roots(client, COPY_QUEUE) == [later] * 40 + [first] * 40
+        with fleet.worker("worker", "-c", "1") as worker:
+            ended = [jobs.wait(job_id, timeout_s=90) for job_id in (later, first)]
+            order = ran(worker)
+        late = snapferry("priority", later, "low", "--broker", redis_url)
+
+    assert (raised.code, raised.err) == (0, "")
+    assert raised.out == f"job {later}: priority high; 40 batches that waited moved\n"
+    assert again.document["priority"] == "high"
+    assert [(status.state, status.copied) for status in ended] == [(State.DONE, 100)] * 2
+    assert Counter(order) == {later: 100, first: 100}
+    # A worker that waits for nothing may take some of the other job while the next window is handed out.
+    assert order[:40] == [later] * 40
+    assert order[-60:] == [first] * 60
+    assert (late.code, late.out) == (2, "")
+    assert late.err == f"snapferry: job {later} has ended already: it is done\n"
+
+
+def test_a_job_that_resumes_another_has_the_priority_that_held_last(jobs: Jobs, tmp_path: Path) -> None:
+    job = submit(jobs, tmp_path, "low", 1)
+    jobs.prioritise(job, Priority.HIGH)
+    jobs.cancel(job)
+
+    again = jobs.resume(job)
+
+    assert again is not None
+    assert jobs.status(again).priority == "high"
 
 
 def test_a_queue_is_served_by_the_workers_that_were_told_to(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from celery.schedules import crontab, schedule
 
+from workers.app import make_app
 from workers.config import Config, read_config
 from workers.queues import Priority
 from workers.settings import InvalidSettings, Settings
@@ -50,6 +53,17 @@ def test_everything_that_it_may_say_is_read(tmp_path: Path) -> None:
     assert (weekly.interval_s, weekly.delete, weekly.queue) == (None, False, "")
     assert config.url("live") == "s3://live/store?region=eu-central-1"
     assert config.url(weekly.to) == "s3://far/store"
+
+
+def test_when_a_mirror_is_due_is_said_as_beat_wants_it(tmp_path: Path) -> None:
+    app = make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
+    text = WHOLE.replace("30 3 * * 0", "30 3 5 2 0")
+
+    often, rarely = (mirror.times(app) for mirror in read(tmp_path, text).mirror)
+
+    assert often == schedule(timedelta(hours=6))
+    assert rarely == crontab(minute=30, hour=3, day_of_month=5, month_of_year=2, day_of_week=0)
+    assert (often.app, rarely.app) == (app, app)
 
 
 MIRROR = '[[mirror]]\nname = "m"\nfrom = "/a"\nto = "/b"\nevery = "1h"\n'

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from stores.hashing import digest
+from stores.words import size
 from workers.describe import (
     describe_batch,
     describe_job,
     describe_outcome,
     describe_snapshots,
     short,
-    size,
 )
 from workers.messages import BatchMessage, StoreRef, pack
 from workers.transfer import BatchOutcome, Failure

@@ -15,7 +15,7 @@ from orchestrator.doctor.fleet import Answer, judge_fleet
 from orchestrator.doctor.nodes import judge_nodes
 from stores.findings import Finding, Level, clock_finding
 from workers import broker_check, checkup
-from workers.ledger import scripts
+from workers.ledger import queue_scripts, scripts
 from workers.settings import Settings
 from workers.store_check import Check, Side, Told, from_document, to_document
 
@@ -215,7 +215,8 @@ def test_old_servers_and_parts_of_a_cluster_are_told() -> None:
 def test_the_ledger_s_trial_does_all_that_its_steps_do() -> None:
     """A command that a new step uses must be tried as well."""
     tried = set(re.findall(r"try\('([A-Z]+)'", scripts.TRY))
-    steps = [text for name, text in vars(scripts).items() if isinstance(text, str) and name.isupper()]
+    texts = {**vars(scripts), **vars(queue_scripts)}
+    steps = [text for name, text in texts.items() if isinstance(text, str) and name.isupper()]
     used = set(re.findall(r"redis\.call\('([A-Z]+)'", "".join(steps)))
 
     assert len(used) > 20

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1519,3 +1521,60 @@ def test_a_worker_that_is_being_killed_cannot_renew_a_lease_that_is_over(ledger:
     assert ledger.standing("job").expired == ("plan:0",)
     ledger.release(TWO, "here-1-a#0@one@host")
     assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"
+
+
+def queue_of(client: redis.Redis) -> dict[str, list[Any]]:
+    return {name: client.lrange(name, 0, -1) for name in lists(COPY_QUEUE)}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_batches_that_wait_take_the_priority_that_their_job_is_given(
+    app: Celery, ledger: Ledger, client: redis.Redis, priority: Priority
+) -> None:
+    job_id, other = new_job_id(), new_job_id()
+    for each, before in ((other, Priority.HIGH), (job_id, Priority.NORMAL), (other, Priority.LOW)):
+        asked = request(each).model_copy(update={"priority": before})
+        ledger.create(asked)
+        handing = partial(hand_out, app, asked, batches_of(90), series=PLAN, of=90, snapshots="all")
+        within_a_task(app, each, handing)
+    before = waiting(client, COPY_QUEUE)
+    of_job = [message for message in before if job_id in message]
+
+    moved = ledger.prioritise(job_id, priority)
+
+    after = waiting(client, COPY_QUEUE)
+    assert moved == (State.QUEUED, 0 if priority is Priority.NORMAL else 90)
+    assert ledger.request(job_id).priority is priority
+    assert ledger.status(job_id).priority == priority
+    # Each is there once, in the order that it had among those of its job and of the others.
+    assert [message for message in after if message in of_job] == of_job
+    assert [message for message in after if message not in of_job] == [m for m in before if m not in of_job]
+    assert Counter(after) == Counter(before)
+    places = {m: name for name, messages in queue_of(client).items() for m in messages}
+    assert {places[m] for m in of_job} == {lists(COPY_QUEUE)[step(priority, n)] for n in (0, 10, 64)}
+    assert ledger.prioritise(job_id, priority) == (State.QUEUED, 0)
+
+
+def test_a_task_that_waits_twice_is_moved_twice(app: Celery, ledger: Ledger, client: redis.Redis) -> None:
+    job_id = new_job_id()
+    ledger.create(request(job_id))
+    handing = partial(hand_out, app, request(job_id), batches_of(1), series=PLAN, of=1, snapshots="all")
+    within_a_task(app, job_id, handing)
+    (message,) = waiting(client, COPY_QUEUE)
+    client.lpush(lists(COPY_QUEUE)[step(Priority.NORMAL, 0)], message)
+
+    assert ledger.prioritise(job_id, Priority.LOW) == (State.QUEUED, 2)
+    assert waiting(client, COPY_QUEUE) == [message, message]
+
+
+def test_a_job_that_has_ended_keeps_its_priority_and_one_that_is_unknown_has_none(
+    ledger: Ledger, client: redis.Redis
+) -> None:
+    ledger.create(request("ended"))
+    ledger.advance("ended", State.FAILED)
+
+    assert ledger.prioritise("ended", Priority.HIGH) == (State.FAILED, 0)
+    assert ledger.status("ended").priority == "normal"
+    with pytest.raises(UnknownJob):
+        ledger.prioritise("nobody", Priority.HIGH)
+    assert not client.exists("snapferry:job:nobody")

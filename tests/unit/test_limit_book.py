@@ -10,8 +10,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from workers.ledger import Ledger
 from workers.ledger.keys import LIMITS, key
-from workers.limits.book import HELD_S, Bucket, Kind, LimitBook, store_place
+from workers.limits.book import HELD_S, Bucket, Kind, LimitBook, StoreLimits, store_place
+from workers.messages import JobRequest, StoreRef
 
 PLACE = "s3://bucket/store"
 BEGAN = 1_700_000_000.0
@@ -217,9 +219,75 @@ def test_limits_of_a_job_that_has_ended_or_is_unknown_are_not_set(book: LimitBoo
 def test_limits_of_stores_are_listed_until_they_are_taken_away(book: LimitBook) -> None:
     book.limit_store(PLACE, {"rate": 5, "jobs": 2})
     book.limit_store(PLACE, {"rate": None})
-    assert {place: limits.jobs for place, limits in book.of_stores().items()} == {PLACE: 2}
+    assert {place: limits.jobs for place, limits in book.of_stores(None).items()} == {PLACE: 2}
+    book.limit_store(PLACE, {"requests": "default", "rate": None, "jobs": None})
+    assert book.of_stores(None) == {}
+
+
+def submitted(book: LimitBook, job: str, s3_requests: int | None) -> None:
+    """Make the record of a job, as the submission of one does."""
+    store = StoreRef(url=PLACE)
+    request = JobRequest(job_id=job, source=store, destination=store, batch_objects=1, batch_bytes=1)
+    assert Ledger(book._redis, expires_s=60).create(request, s3_requests=s3_requests)
+
+
+def test_an_s3_store_that_nobody_limited_keeps_to_the_jobs_default(book: LimitBook) -> None:
+    submitted(book, "j", 100)
+    submitted(book, "free", None)
+
+    def limited(job: str, place: str = PLACE, kind: Kind = Kind.REQUESTS) -> bool:
+        return book.take(Bucket(job, "source", place, kind), "p", 1).limited
+
+    assert [limited("j"), limited("free"), limited("unknown")] == [True, False, False]
+    assert not limited("j", kind=Kind.BYTES)
+    assert not limited("j", "file:///srv/store")
+    _, of_stores = book.of_run("j", [PLACE, "file:///srv/store"])
+    assert of_stores == [StoreLimits(requests=100, by_default=True), StoreLimits()]
+
+
+def test_takers_of_all_jobs_get_the_default_together_and_no_more(book: LimitBook) -> None:
+    jobs = ["one", "two"]
+    for job in jobs:
+        submitted(book, job, 1000)
+    crew = [
+        Taker(book, bucket(job, kind=Kind.REQUESTS), f"{job}{n}", speed=10**6, wants=1000)
+        for job in jobs
+        for n in range(3)
+    ]
+
+    run(crew, 10)
+
+    got = [sum(taker.total(1, 10) for taker in crew if taker.bucket.job_id == job) for job in jobs]
+    assert sum(got) == pytest.approx(9000, rel=0.03)
+    assert got[0] == pytest.approx(got[1], rel=0.1)
+
+
+def test_none_is_no_limit_and_not_the_default_which_can_be_had_back(book: LimitBook) -> None:
+    submitted(book, "j", 100)
+    said: list[StoreLimits] = []
+    for change in (None, 7, "default"):
+        book.limit_store(PLACE, {"requests": change})
+        assert book.of_run("j", [PLACE])[1] == [book.of_store(PLACE, 100)]
+        assert book.take(bucket(kind=Kind.REQUESTS), "p", 1).limited == (change is not None)
+        said.append(book.of_store(PLACE, 100))
+
+    assert said == [StoreLimits(), StoreLimits(requests=7), StoreLimits(requests=100, by_default=True)]
+    assert book.of_stores(100) == {}
     book.limit_store(PLACE, dict.fromkeys(LIMITS))
-    assert book.of_stores() == {}
+    assert book.of_stores(100) == {PLACE: StoreLimits()}
+
+
+def test_what_is_given_back_of_a_default_is_granted_again(book: LimitBook) -> None:
+    submitted(book, "j", 1000)
+    asked = bucket(kind=Kind.REQUESTS)
+    first = book.take(asked, "p", 10**6, now=BEGAN)
+    assert book.take(asked, "p", 10**6, now=BEGAN).wait_s == 0
+    waits = book.take(asked, "p", 10**6, now=BEGAN).wait_s
+
+    book.give_back(asked, "p", first.amount)
+
+    assert first.amount == 100
+    assert book.take(asked, "p", 10**6, now=BEGAN).wait_s == pytest.approx(waits, abs=0.001)
 
 
 def test_a_store_is_told_by_its_place_and_not_by_the_way_there() -> None:

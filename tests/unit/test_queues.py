@@ -7,7 +7,7 @@ import re
 import pytest
 from kombu.transport.redis import Channel
 
-from workers.queues import COPY_QUEUE, NAME, STEPS, Priority, copy_queue, lists, step
+from workers.queues import COPY_QUEUE, NAME, STEPS, Priority, copy_queue, lists, moves, step
 
 
 def test_the_first_batches_of_a_job_go_before_the_later_ones_of_any_other_of_its_priority() -> None:
@@ -23,6 +23,20 @@ def test_a_higher_priority_goes_before_a_lower_one_whatever_the_batch() -> None:
 
     assert max(high) < min(normal) <= max(normal) < min(low)
     assert set(high + normal + low) == set(STEPS)
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_batches_of_another_priority_are_moved_to_where_the_like_of_this_one_are(priority: Priority) -> None:
+    found = lists("q")
+    expected = {
+        (found[step(other, number)], found[step(priority, number)])
+        for other in Priority
+        if other is not priority
+        for number in (0, 10, 100)
+    }
+
+    assert set(moves("q", priority)) == expected
+    assert len(moves("q", priority)) == 6
 
 
 def test_lists_are_where_kombu_puts_messages() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import report
+from orchestrator import documents, report
 from orchestrator.failures import DeadLetter
 from orchestrator.receipt import SnapshotRow
 from workers.ledger import FailedObject, State
@@ -136,14 +136,14 @@ def test_a_failed_object_has_its_paths_escaped_and_counted() -> None:
     assert lines[1] == "    tried 2 times, last by one@host"
     assert lines[2] == "    5e5e5e5e  ./0\\n\\x1b]0;title\\x07\\u202e"
     assert lines[22:] == ["    and 1,214 more"]
-    assert json.loads(json.dumps(report.letter_document(one)))["places"][0]["path"] == one.places[0][1]
+    assert json.loads(json.dumps(documents.letter_document(one)))["places"][0]["path"] == one.places[0][1]
 
 
 def test_a_failed_object_whose_error_was_not_kept_says_so() -> None:
     unknown = DeadLetter("a" * 64, 7)
 
     assert report.letter_lines(unknown) == [f"{'a' * 64}  why is not kept: it is of the first failures only"]
-    assert report.letter_document(unknown) == {
+    assert documents.letter_document(unknown) == {
         "address": "a" * 64,
         "size": 7,
         "error": None,
@@ -189,7 +189,7 @@ def test_the_document_of_a_job_that_runs_has_no_end() -> None:
     now = time.time()
     running = replace(STATUS, submitted_at=now - 20, started_at=now - 10, moved_at=now)
 
-    found = report.status_document(running)
+    found = documents.status_document(running)
 
     assert (found["state"], found["ended"], found["paused"]) == ("copying", None, False)
     assert found["progress"]["share"] == 0.25
@@ -202,16 +202,16 @@ def test_the_document_of_a_job_that_runs_has_no_end() -> None:
 def test_the_document_of_a_dry_run_says_what_would_be_copied() -> None:
     dry = replace(DONE, dry_run=True)
 
-    assert report.status_document(dry, ESTIMATE)["objects"]["to_copy"] == 1200
-    assert report.status_document(dry, ESTIMATE)["estimate"] == ESTIMATE
-    assert report.status_document(DONE, ESTIMATE)["objects"]["to_copy"] == 0, "it was copied"
+    assert documents.status_document(dry, ESTIMATE)["objects"]["to_copy"] == 1200
+    assert documents.status_document(dry, ESTIMATE)["estimate"] == ESTIMATE
+    assert documents.status_document(DONE, ESTIMATE)["objects"]["to_copy"] == 0, "it was copied"
 
 
 def test_documents_list_a_thousand_failures_at_most() -> None:
     letters = [letter(number) for number in range(1200)]
 
-    assert len(report.end_document(DONE, letters)["errors"]) == 1000
-    assert report.end_document(DONE, letters)["errors"][0] == {
+    assert len(documents.end_document(DONE, letters)["errors"]) == 1000
+    assert documents.end_document(DONE, letters)["errors"][0] == {
         "address": f"{0:064x}",
         "error": "ObjectMissing",
         "store": "file:///a",

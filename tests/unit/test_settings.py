@@ -32,6 +32,12 @@ def test_without_any_variable_the_defaults_are_valid() -> None:
     assert (settings.metrics_port, settings.metrics_address) == (None, "127.0.0.1")
 
 
+def test_requests_to_s3_are_limited_unless_it_says_none() -> None:
+    assert Settings.from_environment({}).s3_max_requests == 3500
+    assert Settings.from_environment({"SNAPFERRY_S3_MAX_REQUESTS": ""}).s3_max_requests == 3500
+    assert Settings.from_environment({"SNAPFERRY_S3_MAX_REQUESTS": "None"}).s3_max_requests is None
+
+
 def test_every_field_has_a_variable() -> None:
     environ = {
         "SNAPFERRY_BROKER_URL": "redis://host:6379/1",
@@ -41,6 +47,7 @@ def test_every_field_has_a_variable() -> None:
         "SNAPFERRY_VISIBILITY_TIMEOUT": "61",
         "SNAPFERRY_JOB_EXPIRES": "3601",
         "SNAPFERRY_CONFIG": "/etc/snapferry.toml",
+        "SNAPFERRY_S3_MAX_REQUESTS": "4321",
         "SNAPFERRY_PRICES": "/etc/prices.toml",
         "SNAPFERRY_METRICS_PORT": "9464",
         "SNAPFERRY_METRICS_ADDRESS": "0.0.0.0",
@@ -71,6 +78,8 @@ WRONG = [
     ("SNAPFERRY_WINDOW_BATCHES", "100001"),
     ("SNAPFERRY_VISIBILITY_TIMEOUT", "0"),
     ("SNAPFERRY_JOB_EXPIRES", "1"),
+    ("SNAPFERRY_S3_MAX_REQUESTS", "0"),
+    ("SNAPFERRY_S3_MAX_REQUESTS", "any"),
     ("SNAPFERRY_METRICS_PORT", "0"),
     ("SNAPFERRY_METRICS_PORT", "65536"),
     ("SNAPFERRY_METRICS_PORT", "http"),

@@ -62,6 +62,67 @@ def test_small_takes_are_asked_for_together() -> None:
     assert len(clock.asked) <= 40
 
 
+def test_far_from_the_limit_more_is_asked_for_before_all_is_used_and_no_more_is_held_than_one_grant() -> None:
+    held = []
+
+    def ask(wanted: int) -> Grant:
+        held.append(tap._credit)
+        return Grant(min(wanted, 100), 0, most=100)
+
+    now = 0.0
+    tap = Tap(ask, lambda: None, clock=lambda: now)
+    tap.limited = True
+    for _ in range(3000):
+        tap.take(1)
+        now += 0.001
+        assert tap._credit <= 100
+
+    # After the first grants, from which it is learnt how much is used.
+    assert all(0 < left < 25 for left in held[4:])
+    assert len(held) < 3000 / 75 + 6
+
+
+def test_who_finds_enough_does_not_wait_for_the_one_who_asks() -> None:
+    asking, answer = threading.Event(), threading.Event()
+
+    def ask(wanted: int) -> Grant:
+        if tap._credit:
+            asking.set()
+            assert answer.wait(10)
+        return Grant(min(wanted, 100), 0, most=100)
+
+    now = 0.0
+    tap = Tap(ask, lambda: None, clock=lambda: now)
+    tap.limited = True
+    while not 0 < tap._credit <= tap._low:
+        tap.take(1)
+        now += 0.001
+    left = tap._credit
+    one = threading.Thread(target=tap.take, args=(1,))
+    one.start()
+    assert asking.wait(10)
+
+    for _ in range(left - 1):
+        tap.take(1)
+
+    assert tap._credit == 0
+    answer.set()
+    one.join(10)
+    assert tap._credit > 0
+
+
+def test_near_the_limit_nothing_is_asked_for_before_it_is_needed() -> None:
+    clock = Clock(rate=1000, most=100)
+    tap = clock.tap()
+    tap.take(1)
+    tap.take(100)
+
+    for _ in range(1000):
+        asked, credit = len(clock.asked), tap._credit
+        tap.take(1)
+        assert len(clock.asked) == asked or not credit
+
+
 def test_a_slow_user_asks_for_no_more_than_it_uses_soon() -> None:
     clock = Clock(rate=10**9, most=10**8)
     tap = clock.tap()

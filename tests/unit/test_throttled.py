@@ -332,6 +332,21 @@ def test_a_request_that_is_tried_again_is_paid_for_again(
         assert (pace.sent, pace.moved) == (3, 3000)
 
 
+@pytest.mark.parametrize("expected", [0, 400, 1000, 5000])
+def test_of_an_answer_that_is_there_as_a_whole_what_came_is_paid_for(
+    s3_environment: dict[str, str], pace: Ledger, expected: int
+) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000
+    with scripted([whole]) as server:
+        slow = throttled(open_backend(parse_url(f"s3://bucket/p?endpoint_url={server.endpoint}")), pace)
+
+        with slow.open(KEY, size_hint=expected) as reader:
+            assert pace.moved == 1000
+            assert reader.read(2000) == b"x" * 1000
+
+    assert (pace.sent, pace.moved) == (1, 1000)
+
+
 def test_a_broken_answer_gives_back_what_did_not_come(s3_environment: dict[str, str], pace: Ledger) -> None:
     cut = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 400
     with scripted([cut, None]) as server:

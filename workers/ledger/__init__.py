@@ -25,14 +25,16 @@ while paused), ``:copied`` and ``:failed`` (bitmaps of the plan's objects),
 go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 
     state     what is said of a job
-    scripts   the steps, in Lua
+    scripts   the steps, in Lua; queue_scripts: those that look into the queues
+    bitmaps   bits of what Redis returns
     batches   what workers write
     jobs      what orchestrators and operators read and write
     mirrors   what became of jobs that are made again and again
 """
 
 from .batches import FAILURES_KEPT, GRACE_S, LEASE_S
-from .jobs import MAX_DRIVES, Ledger, bit, bits, set_bits
+from .bitmaps import bit, bits, set_bits
+from .jobs import MAX_DRIVES, Ledger
 from .keys import PLAN
 from .mirrors import MirrorLedger, MirrorRecord
 from .state import Begun, FailedObject, JobStatus, RunningBatch, Standing, State, UnknownJob

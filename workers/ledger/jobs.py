@@ -11,10 +11,11 @@ import redis
 from redis.client import NEVER_DECODE
 
 from ..messages import JobRequest, Limits
-from ..queues import Priority, lists
-from . import scripts
+from ..queues import Priority, copy_queue, lists, moves
+from . import queue_scripts, scripts
 from .batches import LEASE_S, BatchLedger
-from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, WORKING, done, key, keys
+from .bitmaps import bit
+from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
 from .state import JobStatus, RunningBatch, Standing, State, UnknownJob
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
@@ -35,8 +36,12 @@ class Ledger(BatchLedger):
     def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
         super().__init__(client, expires_s=expires_s)
 
-    def create(self, request: JobRequest) -> bool:
-        """Open the record of a job; say whether it is new. An existing one is left as it is."""
+    def create(self, request: JobRequest, *, s3_requests: int | None = None) -> bool:
+        """
+        Open the record of a job; say whether it is new. An existing one is left as it is.
+
+        *s3_requests* a second are what it keeps to at S3 stores whose requests nobody limited; None: any number.
+        """
         ids = request.snapshot_ids
         fields: dict[str, str | float] = {
             "request": request.model_dump_json(exclude_defaults=False),
@@ -48,6 +53,7 @@ class Ledger(BatchLedger):
             "priority": request.priority.value,
             "queue": request.queue,
             **{LIMITS[name]: value for name, value in request.limits if value is not None},
+            **({S3_REQUESTS: s3_requests} if s3_requests is not None else {}),
         }
         job_id = request.job_id
         return bool(
@@ -55,8 +61,28 @@ class Ledger(BatchLedger):
         )
 
     def request(self, job_id: str) -> JobRequest:
-        """Return what was asked for. Raises `UnknownJob`, and pydantic's ValidationError for another version."""
-        return JobRequest.model_validate_json(self.field(job_id, "request"))
+        """
+        Return what was asked for, with the priority that holds now.
+
+        Raises `UnknownJob`, and pydantic's ValidationError for another version.
+        """
+        request = JobRequest.model_validate_json(self.field(job_id, "request"))
+        priority = Priority(self.field(job_id, "priority") or request.priority)
+        return request.model_copy(update={"priority": priority})
+
+    def prioritise(self, job_id: str, priority: Priority) -> tuple[State, int]:
+        """
+        Let the job's batches have *priority*, those that wait as well; return its state, and how many were moved.
+
+        None is out of the queue for a moment. What an orchestrator hands out in that moment may still have the old
+        one: called again, that is moved too. A job that has ended stays as it is. Raises `UnknownJob`.
+        """
+        pairs = moves(copy_queue(self.field(job_id, "queue")), priority)
+        queues = [name for pair in pairs for name in pair]
+        state, moved = self._run(
+            queue_scripts.PRIORITISE, [key(job_id), *queues], [priority.value, _mark(job_id)]
+        )
+        return self._state(job_id, state), int(moved)
 
     def field(self, job_id: str, name: str) -> str:
         """Return one field of the job's record, "" where it has none. Raises `UnknownJob`."""
@@ -168,7 +194,7 @@ class Ledger(BatchLedger):
 
     def queued(self, queue: str, job_id: str) -> bool:
         """Say whether a task of the job is in a Celery *queue*; looks at every message."""
-        return bool(self._run(scripts.QUEUED, lists(queue), [f'"root_id": "{job_id}"']))
+        return bool(self._run(queue_scripts.QUEUED, lists(queue), [_mark(job_id)]))
 
     def heal(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
         """Note that *group* is being healed, for the *turn*-th time, by so many batches."""
@@ -346,6 +372,11 @@ class Ledger(BatchLedger):
         )
 
 
+def _mark(job_id: str) -> str:
+    """Return what the message of a job's task has in it, and no other."""
+    return f'"root_id": "{job_id}"'
+
+
 def _ask(pipe: Any, job_id: str) -> None:
     """Ask for the three things that a status is made of."""
     pipe.hmget(key(job_id), _FIELDS)
@@ -356,28 +387,6 @@ def _ask(pipe: Any, job_id: str) -> None:
 def _pages(job_ids: Sequence[str], length: int) -> Iterator[Sequence[str]]:
     for first in range(0, len(job_ids), length):
         yield job_ids[first : first + length]
-
-
-def bit(bits: bytes, number: int) -> bool:
-    """Say whether bit *number* of a bitmap is set."""
-    place, within = divmod(number, 8)
-    return place < len(bits) and bool(bits[place] & (0x80 >> within))
-
-
-def bits(found: bytes, numbers: range) -> int:
-    """Return the bits of a bitmap from the first of *numbers* to the last, as one number, the first the highest."""
-    first, end = numbers.start // 8, -(-numbers.stop // 8)
-    whole = int.from_bytes(found[first:end].ljust(end - first, b"\0"))
-    return (whole >> (8 * end - numbers.stop)) & ((1 << len(numbers)) - 1)
-
-
-def set_bits(found: bytes) -> Iterator[int]:
-    """Yield the numbers of the bits that are set, rising."""
-    for place, byte in enumerate(found):
-        if byte:
-            for within in range(8):
-                if byte & (0x80 >> within):
-                    yield 8 * place + within
 
 
 def _pairs(fields: dict[str, str | float]) -> list[str | float]:

@@ -25,6 +25,9 @@ WORKING: Final = (
 # A limit's name -> its field in a job's record.
 LIMITS: Final = {name: f"limit_{name}" for name in ("rate", "requests", "jobs")}
 
+# The field in a job's record of what an S3 store keeps to, in requests a second, where nobody set that.
+S3_REQUESTS: Final = "s3_requests"
+
 
 def key(job_id: str, part: str = "") -> str:
     """Return the key of a job's record, or of a *part* of it."""

@@ -68,6 +68,7 @@ try('RPUSH', list, 'a')
 try('LPUSH', list, 'a')
 try('LLEN', list)
 try('LRANGE', list, 0, 0)
+try('LREM', list, -1, 'a')
 try('SADD', set, 'a')
 try('SMEMBERS', set)
 try('SREM', set, 'a')
@@ -433,16 +434,3 @@ return {job, expired, overdue, #leased, running,
   redis.call('SMEMBERS', KEYS[3]), redis.call('HGETALL', KEYS[4]), redis.call('EXISTS', KEYS[5])}
 """
 )
-
-# Whether a queue holds a task of a job. KEYS: queue. ARGV: what a message of the job has in it.
-QUEUED: Final = """
-for _, list in ipairs(KEYS) do
-  local length = redis.call('LLEN', list)
-  for first = 0, length - 1, 20 do
-    for _, message in ipairs(redis.call('LRANGE', list, first, first + 19)) do
-      if string.find(message, ARGV[1], 1, true) then return 1 end
-    end
-  end
-end
-return 0
-"""

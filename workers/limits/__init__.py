@@ -16,7 +16,7 @@ after `book.HELD_S`.
     brakes    all limits of a batch that runs, or of an orchestrator's step
 """
 
-from .book import LimitBook, store_place
+from .book import Change, LimitBook, StoreLimits, store_place
 from .brakes import Brakes
 
-__all__ = ["Brakes", "LimitBook", "store_place"]
+__all__ = ["Brakes", "Change", "LimitBook", "StoreLimits", "store_place"]

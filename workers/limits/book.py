@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import redis
 
 from stores.urls import parse_url
 
-from ..ledger.keys import LIMITS, key
+from ..ledger.keys import LIMITS, S3_REQUESTS, key
 from ..messages import Limits
 from . import scripts
 
@@ -18,6 +18,12 @@ from . import scripts
 HELD_S: Final = 10
 
 _STORES: Final = "snapferry:limits:stores"
+
+# The field in a store's limits that says that its kind's default does not count.
+_NO_DEFAULT: Final = "no_default"
+
+Change = int | None | Literal["default"]
+"""What a limit of a store is to become: a number, none at all, or what stores of its kind have."""
 
 
 class Kind(StrEnum):
@@ -49,16 +55,28 @@ class Bucket(NamedTuple):
         ]  # fmt: skip
 
     def fields(self) -> list[str]:
-        """Return the limit's field in the job's record, "" if none counts, and in the store's."""
-        return [LIMITS[self.kind] if self.counts_for_job else "", str(self.kind)]
+        """Return the limit's field in the job's record, "" if none counts, in the store's, and its default's."""
+        default = _default_field(self.place) if self.kind is Kind.REQUESTS else ""
+        return [LIMITS[self.kind] if self.counts_for_job else "", str(self.kind), default]
+
+
+class StoreLimits(Limits):
+    """What holds at a store, for all jobs together. *by_default*: its *requests* are those of stores of its kind."""
+
+    by_default: bool = False
 
 
 class Grant(NamedTuple):
-    """*amount* may be used in *wait_s* seconds; 0: then ask again. Not *limited*: take what you like."""
+    """
+    *amount* may be used in *wait_s* seconds; 0: then ask again. Not *limited*: take what you like.
+
+    *most* would have been granted, if as many were wanted.
+    """
 
     amount: int
     wait_s: float
     limited: bool = True
+    most: int = 0
 
 
 def store_place(url: str) -> str:
@@ -66,6 +84,11 @@ def store_place(url: str) -> str:
     found = parse_url(url)
     endpoint = found.option("endpoint_url")
     return str(found).partition("?")[0] + (f"?endpoint_url={endpoint}" if endpoint else "")
+
+
+def _default_field(place: str) -> str:
+    """Return the field in a job's record of the requests that a store of this kind keeps to, "" if it has none."""
+    return S3_REQUESTS if place.startswith("s3://") else ""
 
 
 def store_key(place: str) -> str:
@@ -97,22 +120,27 @@ class LimitBook:
         found = self._redis.hmget(key(job_id), list(LIMITS.values()))
         return _limits(dict(zip(LIMITS, found, strict=True)))
 
-    def of_store(self, place: str) -> Limits:
-        """Return the limits of a store by its `store_place`."""
-        return _limits(self._redis.hgetall(store_key(place)))
+    def of_store(self, place: str, s3_requests: int | None) -> StoreLimits:
+        """Return the limits of a store by its `store_place`, for jobs with this default."""
+        return _store_limits(place, self._redis.hgetall(store_key(place)), s3_requests)
 
-    def of_stores(self) -> dict[str, Limits]:
-        """Return every store that has limits."""
-        return {place: self.of_store(place) for place in sorted(map(str, self._redis.smembers(_STORES)))}
+    def of_stores(self, s3_requests: int | None) -> dict[str, StoreLimits]:
+        """Return every store of whose limits one was set, for jobs with this default."""
+        places = sorted(map(str, self._redis.smembers(_STORES)))
+        return {place: self.of_store(place, s3_requests) for place in places}
 
-    def of_run(self, job_id: str, places: list[str]) -> list[Limits]:
+    def of_run(self, job_id: str, places: list[str]) -> tuple[Limits, list[StoreLimits]]:
         """Return the limits of a job and of stores, in one reading."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(key(job_id), list(LIMITS.values()))
+            pipe.hmget(key(job_id), [*LIMITS.values(), S3_REQUESTS])
             for place in places:
                 pipe.hgetall(store_key(place))
-            job, *stores = pipe.execute()
-        return [_limits(dict(zip(LIMITS, job, strict=True))), *map(_limits, stores)]
+            (*job, default), *stores = pipe.execute()
+        of_stores = [
+            _store_limits(place, found, int(default) if default else None)
+            for place, found in zip(places, stores, strict=True)
+        ]
+        return _limits(dict(zip(LIMITS, job, strict=True))), of_stores
 
     def limit_job(self, job_id: str, changed: Mapping[str, int | None]) -> str:
         """
@@ -123,9 +151,12 @@ class LimitBook:
         pairs = [part for name, value in changed.items() for part in (LIMITS[name], _text(value))]
         return str(self._run(scripts.LIMIT_JOB, [key(job_id)], pairs))
 
-    def limit_store(self, place: str, changed: Mapping[str, int | None]) -> None:
+    def limit_store(self, place: str, changed: Mapping[str, Change]) -> None:
         """Set limits of a store, for all jobs; None: take them away."""
-        pairs = [part for name, value in changed.items() for part in (name, _text(value))]
+        fields = {name: "" if value == "default" else _text(value) for name, value in changed.items()}
+        if Kind.REQUESTS in changed and _default_field(place):
+            fields[_NO_DEFAULT] = "1" if changed[Kind.REQUESTS] is None else ""
+        pairs = [part for pair in fields.items() for part in pair]
         self._run(scripts.LIMIT_STORE, [store_key(place), _STORES], [place, *pairs])
 
     def take(self, bucket: Bucket, taker: str, wanted: int, *, now: float | None = None) -> Grant:
@@ -135,8 +166,8 @@ class LimitBook:
         *now* is for tests, in seconds; they then live by a clock of their own.
         """
         arguments = [*bucket.fields(), bucket.job_id, taker, wanted, "" if now is None else now]
-        amount, wait_s, limited = self._run(scripts.TAKE, bucket.keys(), arguments)
-        return Grant(int(amount), float(wait_s), bool(limited))
+        amount, wait_s, limited, most = self._run(scripts.TAKE, bucket.keys(), arguments)
+        return Grant(int(amount), float(wait_s), bool(limited), int(most))
 
     def give_back(self, bucket: Bucket, taker: str, amount: int) -> None:
         """Give back what was granted and not used."""
@@ -168,6 +199,14 @@ class LimitBook:
 
 def _limits(found: Mapping[Any, Any]) -> Limits:
     return Limits(**{name: int(value) for name, value in found.items() if value and name in LIMITS})
+
+
+def _store_limits(place: str, found: Mapping[Any, Any], s3_requests: int | None) -> StoreLimits:
+    limits = _limits(found).model_dump()
+    default = s3_requests if _default_field(place) else None
+    if default is None or limits["requests"] is not None or _NO_DEFAULT in found:
+        return StoreLimits(**limits)
+    return StoreLimits(**limits | {"requests": default}, by_default=True)
 
 
 def _text(value: int | None) -> str:

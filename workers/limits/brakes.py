@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -30,16 +30,10 @@ class StorePace:
     """The pace at one store: the project's `stores.pace.Pace`, by two taps."""
 
     def __init__(self, requests: Tap, bytes_: Tap) -> None:
-        self._requests = requests
+        # The taps' own methods: they are called for each object.
+        self.requests = requests.take
+        self.bytes = bytes_.take
         self._bytes = bytes_
-
-    def requests(self, count: int, /) -> None:
-        """Return when so many requests may be sent."""
-        self._requests.take(count)
-
-    def bytes(self, count: int, /) -> None:
-        """Return when so many bytes may move."""
-        self._bytes.take(count)
 
     def give_back(self, count: int, /) -> None:
         """Take back bytes that did not move."""
@@ -77,7 +71,7 @@ class Brakes:
         self._sides = {side: self._paces(side, ref) for side, ref in refs.items()}
         of_objects = [store_place(ref.objects_url or ref.url) for ref in refs.values()]
         self._places = of_objects[0], of_objects[1]
-        self._waiting: list[tuple[SnapshotStore, str]] = []
+        self._waiting: dict[str, SnapshotStore] = {}
         self._holding = threading.Lock()
         self._shares = False
         self.gate = Gate(check, self._expect)
@@ -105,13 +99,12 @@ class Brakes:
         """
         Let both stores keep to the limits.
 
-        Without *at_once* they are left as they are until there is a limit; what
-        is on its way at a directory then goes on unlimited to the end of its object.
+        Without *at_once* each is left as it is until it has a limit; what is on
+        its way at a directory then goes on unlimited to the end of its object.
         """
         with self._holding:
-            self._waiting = [(source, "source"), (destination, "destination")]
-            if at_once or any(tap.limited for tap in self._taps.values()):
-                self._put_on()
+            self._waiting = {"source": source, "destination": destination}
+            self._put_on(self._waiting if at_once else self._limited())
 
     def _expect(self, flights: int) -> None:
         self._wanted = flights
@@ -129,11 +122,12 @@ class Brakes:
             taps[kind] = self._taps[bucket] = Tap(partial(self._book.take, bucket, self._taker), self._check)
         return StorePace(taps[Kind.REQUESTS], taps[Kind.BYTES])
 
-    def _put_on(self) -> None:
-        for store, side in self._waiting:
-            objects, manifests = self._sides[side]
-            store.keep_pace(objects, manifests)
-        self._waiting = []
+    def _limited(self) -> set[str]:
+        return {bucket.side for bucket, tap in self._taps.items() if tap.limited}
+
+    def _put_on(self, sides: Collection[str]) -> None:
+        for side in [side for side in self._waiting if side in sides]:
+            self._waiting.pop(side).keep_pace(*self._sides[side])
 
     def _beat(self) -> None:
         try:
@@ -143,14 +137,14 @@ class Brakes:
 
     def _look(self) -> None:
         places = sorted({bucket.place for bucket in self._taps})
-        job, *stores = self._book.of_run(self._job_id, places)
+        job, stores = self._book.of_run(self._job_id, places)
         of = dict(zip(places, stores, strict=True))
         for bucket, tap in self._taps.items():
             own = _of(job, bucket.kind) if bucket.counts_for_job else None
             tap.limited = own is not None or _of(of[bucket.place], bucket.kind) is not None
-        if any(tap.limited for tap in self._taps.values()):
+        if limited := self._limited():
             with self._holding:
-                self._put_on()
+                self._put_on(limited)
         shares = job.jobs is not None or any(of[place].jobs is not None for place in self._places)
         if self._run and (shares or self._shares):
             self._shares = shares

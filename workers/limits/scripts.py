@@ -27,22 +27,33 @@ local function now(given)
 end
 """
 
+# Where nobody set the store's limit, and nobody took it away, its default counts: a field of the job's record.
+_LIMITS_OF: Final = """
+local function limits_of(job, store, in_job, in_store, default)
+  local function limit(key, field)
+    return field ~= '' and tonumber(redis.call('HGET', key, field) or '') or nil
+  end
+  local of_store = limit(store, in_store)
+  if not of_store and default ~= '' and redis.call('HEXISTS', store, 'no_default') == 0 then
+    of_store = limit(job, default)
+  end
+  return limit(job, in_job), of_store
+end
+"""
+
 # KEYS: job's record, job's bucket, its takers, store's limits, store's bucket, its jobs.
-# ARGV: the limit's field in the job's record ('': none), its field in the store's, job, taker, how many are wanted,
-# time ('': now). Returns how many are granted, in how many seconds they may be used (or may be asked for again, where
-# none are), and whether there is a limit at all.
+# ARGV: the limit's field in the job's record ('': none), its field in the store's, its default's in the job's ('':
+# none), job, taker, how many are wanted, time ('': now). Returns how many are granted, in how many seconds they may be
+# used (or may be asked for again, where none are), whether there is a limit at all, and how many it could have been.
 TAKE: Final = (
     _CONSTANTS
     + _NOW
+    + _LIMITS_OF
     + """
-local at = now(ARGV[6])
-local wanted = tonumber(ARGV[5])
-local function limit(key, field)
-  if field == '' then return nil end
-  return tonumber(redis.call('HGET', key, field) or '')
-end
-local of_job, of_store = limit(KEYS[1], ARGV[1]), limit(KEYS[4], ARGV[2])
-if not of_job and not of_store then return {wanted, '0', 0} end
+local at = now(ARGV[7])
+local wanted = tonumber(ARGV[6])
+local of_job, of_store = limits_of(KEYS[1], KEYS[4], ARGV[1], ARGV[2], ARGV[3])
+if not of_job and not of_store then return {wanted, '0', 0, wanted} end
 
 local function around(key, member)
   redis.call('ZADD', key, at, member)
@@ -51,8 +62,8 @@ local function around(key, member)
   redis.call('EXPIRE', key, KEPT)
   return redis.call('ZCARD', key)
 end
-local takers = around(KEYS[3], ARGV[4])
-local jobs = of_store and around(KEYS[6], ARGV[3]) or 1
+local takers = around(KEYS[3], ARGV[5])
+local jobs = of_store and around(KEYS[6], ARGV[4]) or 1
 
 -- No grant of this limit reaches further than this: a clock that was set back, or a limit that was lower before,
 -- must not stop everything until it is caught up with.
@@ -70,23 +81,24 @@ if of_store then
   store_until = standing(KEYS[5], of_store)
   begin = math.max(begin, store_until)
   if jobs > 1 then
-    mine = tonumber(redis.call('HGET', KEYS[5], ARGV[3]) or 0)
+    mine = tonumber(redis.call('HGET', KEYS[5], ARGV[4]) or 0)
     mine = math.min(math.max(mine, at - LAG), at + DEBT)
     local ahead = mine - at - AHEAD
     if ahead > 0 and store_until > at then
-      return {0, string.format('%.6f', math.min(ahead, store_until - at, NAP)), 1}
+      return {0, string.format('%.6f', math.min(ahead, store_until - at, NAP)), 1, 0}
     end
   end
 end
 if begin - at > HORIZON then
-  return {0, string.format('%.6f', math.min(begin - at - HORIZON / 2, NAP)), 1}
+  return {0, string.format('%.6f', math.min(begin - at - HORIZON / 2, NAP)), 1, 0}
 end
 
 local part = of_store and of_store / jobs or math.huge
 local most = math.min(of_job or math.huge, part) * QUANTUM / takers
 if mine then most = math.max(most, (at - mine) * part) end
 if of_job then most = math.min(most, math.max(of_job * QUANTUM / takers, 1)) end
-local granted = math.max(1, math.floor(math.min(wanted, most)))
+most = math.max(1, math.floor(most))
+local granted = math.max(1, math.min(wanted, most))
 
 if of_job then
   redis.call('HSET', KEYS[2], 'until', job_until + granted / of_job)
@@ -95,29 +107,32 @@ end
 if of_store then
   redis.call('HSET', KEYS[5], 'until', store_until + granted / of_store)
   if mine then
-    redis.call('HSET', KEYS[5], ARGV[3], math.min(mine + granted / part, at + DEBT))
+    redis.call('HSET', KEYS[5], ARGV[4], math.min(mine + granted / part, at + DEBT))
   else
-    redis.call('HDEL', KEYS[5], ARGV[3])
+    redis.call('HDEL', KEYS[5], ARGV[4])
   end
   redis.call('EXPIRE', KEYS[5], KEPT)
 end
-return {granted, string.format('%.6f', begin - at), 1}
+return {granted, string.format('%.6f', begin - at), 1, most}
 """
 )
 
 # What was granted and not used goes back. KEYS: as TAKE. ARGV: as TAKE, how many instead of how many are wanted.
-GIVE_BACK: Final = """
-local count = tonumber(ARGV[5])
-local function back(limits, field, bucket)
-  local rate = field ~= '' and tonumber(redis.call('HGET', limits, field) or '')
+GIVE_BACK: Final = (
+    _LIMITS_OF
+    + """
+local count = tonumber(ARGV[6])
+local function back(rate, bucket)
   if rate and redis.call('HEXISTS', bucket, 'until') == 1 then
     redis.call('HINCRBYFLOAT', bucket, 'until', 0 - count / rate)
   end
 end
-back(KEYS[1], ARGV[1], KEYS[2])
-back(KEYS[4], ARGV[2], KEYS[5])
+local of_job, of_store = limits_of(KEYS[1], KEYS[4], ARGV[1], ARGV[2], ARGV[3])
+back(of_job, KEYS[2])
+back(of_store, KEYS[5])
 return 1
 """
+)
 
 # Objects in flight. KEYS: job's record, its members, who holds what of it; then the same of the source's limits and
 # of the destination's. ARGV: job, member, how many it could use (0: it leaves), how many it has in flight, for how

@@ -12,14 +12,19 @@ from .book import Grant
 # So much is asked for ahead: what was used in this time, in seconds, at the pace of the last grant, and as much again.
 AHEAD_S: Final = 0.1
 
+# More is asked for when so small a part of what may be held is left: one in so many.
+SHARE_LOW: Final = 4
+
 
 class Tap:
     """
     *ask* gets a grant of up to so many; *check* is called while one waits, and may raise to stop the waiting.
 
-    Threads are served one after the other, whatever they take: so no two of
-    them wait with half of what they need. While not *limited*, nothing is
-    asked and nothing waits; whoever learns of a limit sets it.
+    Threads that lack something are served one after the other, whatever they
+    take: so no two of them wait with half of what they need. Far from the limit
+    none lacks anything: one of them asks for more before all is used up. While
+    not *limited*, nothing is asked and nothing waits; whoever learns of a limit
+    sets it.
     """
 
     def __init__(
@@ -38,6 +43,8 @@ class Tap:
         self._turn = threading.Lock()
         self._books = threading.Lock()
         self._credit = 0
+        self._lacking = 0
+        self._low = 0
         self._granted = 0
         self._granted_at = clock()
         self._ahead = 0
@@ -46,19 +53,51 @@ class Tap:
         """Return when *count* may be used. Raises what *check* and *ask* raise; a part may be lost then."""
         if not self.limited or count <= 0:
             return
-        with self._turn:
-            lacking = self._use(count)
-            while lacking:
-                self._check()
-                grant = self._ask(max(lacking, self._ahead))
-                if not grant.limited:
-                    self.limited = False
+        # Without a turn, where nobody waits for his: taking turns costs a thread several times what all else does.
+        with self._books:
+            left = self._credit - count
+            at_hand = left >= 0 and not self._lacking
+            if at_hand:
+                self._credit = left
+                if left >= self._low:
                     return
-                self._look_ahead(grant.amount)
-                if grant.wait_s > 0:
-                    self._sleep(grant.wait_s)
-                self.give_back(grant.amount)
-                lacking = self._use(lacking)
+            else:
+                self._lacking += 1
+        if not at_hand:
+            self._take_in_turn(count)
+        elif self._turn.acquire(blocking=False):
+            try:
+                # Another thread may have done it just now.
+                if self._credit < self._low:
+                    self._get(SHARE_LOW * self._low - self._credit)
+            finally:
+                self._turn.release()
+
+    def _take_in_turn(self, count: int) -> None:
+        try:
+            with self._turn:
+                lacking = self._use(count)
+                while lacking and self._get(max(lacking, self._ahead)):
+                    lacking = self._use(lacking)
+        finally:
+            with self._books:
+                self._lacking -= 1
+
+    def _get(self, wanted: int) -> bool:
+        """Ask for so many, and put what is granted to what there is; False: there is no limit any more."""
+        self._check()
+        grant = self._ask(wanted)
+        if not grant.limited:
+            self.limited = False
+            return False
+        self._look_ahead(grant.amount)
+        # Where a grant need not be waited for, nobody lacks what is held here; no more than one grant's worth is.
+        at_most = min(self._ahead, max(grant.amount, grant.most))
+        self._low = 0 if grant.wait_s > 0 else at_most // SHARE_LOW
+        if grant.wait_s > 0:
+            self._sleep(grant.wait_s)
+        self.give_back(grant.amount)
+        return True
 
     def give_back(self, count: int) -> None:
         """Put *count* back, for the next one who takes."""

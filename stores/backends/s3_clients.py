@@ -1,0 +1,129 @@
+"""
+The clients of boto3, and the direct ways beside them: this module alone makes them, one for each process and place.
+
+Credentials come from boto3's standard chain (environment, profile, role); nothing in here reads, keeps or shows one.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.httpsession import where
+from botocore.utils import determine_content_length
+
+from .s3_direct import Ways, authorities
+from .s3_download import RANGES_IN_FLIGHT
+from .s3_sent import before_attempt
+from .s3_upload import PARTS_IN_FLIGHT
+from .s3_wire import Wire
+
+# Objects that a process has in flight at once.
+CONCURRENCY: Final = 32
+ATTEMPTS: Final = 5
+CONNECT_TIMEOUT_S: Final = 3
+READ_TIMEOUT_S: Final = 60
+# A body that is larger waits for the server's leave before it is sent.
+EXPECT_BYTES: Final = 1024 * 1024
+
+_clients: dict[tuple[str | None, str | None, str | None, int], Client] = {}
+_making = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Client:
+    """What a process has for one set of settings: boto3's client, and the direct ways that it knows of."""
+
+    def __init__(self, boto_client: Any, session: boto3.Session) -> None:
+        # Any: boto3 makes its methods at run time.
+        self.boto: Any = boto_client
+        self.ways = Ways(boto_client, session.get_credentials(), self._dial)
+
+    def _dial(self, address: tuple[str, int], tls: bool) -> Wire:
+        context = None
+        if tls:
+            trusted = authorities(self.boto)
+            context = ssl.create_default_context(cafile=trusted if isinstance(trusted, str) else where())
+            # boto3 takes certificates that are valid though not to the letter of the standard.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return Wire(address, tls=context, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self.boto.close()
+        self.ways.close()
+
+
+def client_for(profile: str | None, region: str | None, endpoint: str | None) -> Client:
+    """
+    Return the process's client for these settings.
+
+    A client is never used in a forked child: its connections are the parent's.
+    It is not dropped there either, since that could wait for a lock that a
+    thread of the parent held.
+    """
+    key = (profile, region, endpoint, os.getpid())
+    found = _clients.get(key)
+    if found is None:
+        with _making:
+            found = _clients.get(key)
+            if found is None:
+                found = _clients[key] = _make_client(profile, region, endpoint)
+    return found
+
+
+def _make_client(profile: str | None, region: str | None, endpoint: str | None) -> Client:
+    session = boto3.Session(profile_name=profile, region_name=region)
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        # A copy reads and writes at once, and large objects have ranges and parts of their own in flight.
+        max_pool_connections=CONCURRENCY * (RANGES_IN_FLIGHT + PARTS_IN_FLIGHT),
+        # The CRC trailer that boto3 adds by default is refused by servers that do not know it. Without it
+        # botocore signs the SHA-256 of every body, which all servers know and check: the better guard.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        # A server at an address of its own seldom answers to bucket.address.
+        s3={"addressing_style": "path"} if endpoint else None,
+    )
+    # AWS redirects to the bucket's region by itself; other servers mostly want this one.
+    region = session.region_name or "us-east-1"
+    client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
+    client.meta.events.register_last("before-call.s3", _send_at_once)
+    client.meta.events.register_last("before-send.s3", before_attempt)
+    client.meta.events.register_last("before-parameter-build.s3", _take_redirect_for_answer)
+    return Client(client, session)
+
+
+def _take_redirect_for_answer(model: Any, context: dict[str, Any], **_: object) -> None:
+    """
+    Let boto3 not follow a redirect of HeadBucket, the call by which it looks for the bucket's region.
+
+    A server that says 301 and no region would have it ask within the asking,
+    without end. Other calls are still redirected.
+    """
+    if model.name == "HeadBucket":
+        context.get("s3_redirect", {})["redirected"] = True
+
+
+def _send_at_once(params: dict[str, Any], **_: object) -> None:
+    """
+    Do not wait for the server's leave before sending a small body: that costs a whole round trip.
+
+    A large one is worth the wait: where the server refuses, its answer would
+    be lost in the breakdown of the connection.
+    """
+    if (determine_content_length(params.get("body")) or 0) <= EXPECT_BYTES:
+        params["headers"].pop("Expect", None)
