@@ -151,7 +151,7 @@ def next_steps(status: JobStatus) -> str:
 
 
 def _published_words(status: JobStatus) -> str:
-    there = status.snapshots_published + status.snapshots_trusted
+    there = status.snapshots_there
     trusted = ""
     if status.snapshots_trusted:
         which = f"{status.snapshots_trusted:,} of them" if there > 1 else "it was there already,"
@@ -275,7 +275,7 @@ def job_row(status: JobStatus) -> tuple[str, ...]:
     return (
         short(status.job_id),
         state_words(status),
-        f"{status.snapshots_published + status.snapshots_trusted:,}/{status.snapshots_total:,}",
+        f"{status.snapshots_there:,}/{status.snapshots_total:,}",
         f"{status.objects_settled / status.objects_total:.0%}" if status.objects_total else "-",
         size(status.bytes_total),
         ended or f"for {duration(time.time() - status.submitted_at)}",

@@ -85,9 +85,14 @@ class JobStatus:
     limits: Limits = field(default_factory=Limits)
 
     @property
+    def snapshots_there(self) -> int:
+        """How many snapshots the destination has, by this job or, trusted, from before."""
+        return self.snapshots_published + self.snapshots_trusted
+
+    @property
     def snapshots_settled(self) -> int:
         """How many snapshots have come to an end."""
-        return self.snapshots_published + self.snapshots_trusted + self.snapshots_failed
+        return self.snapshots_there + self.snapshots_failed
 
 
 @dataclass(frozen=True)
