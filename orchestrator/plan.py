@@ -15,6 +15,8 @@ nothing, each is a group of its own.
 *Batches.* The objects that a group brings are sorted, so a batch is one
 contiguous range of the destination's keys and one ranged listing can answer for it.
 Objects too large for any batch come first, each alone: what takes longest begins earliest.
+What a batch costs beside its objects is the less the more of them it has; but few
+batches cannot be shared among many workers. So batches grow with their group.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 
 # Questions of a group's re-check for each object that it brings.
 QUESTIONS_PER_OBJECT: Final = 2
+
+# A group is cut into about so many batches, as long as they have no fewer objects than this.
+BATCHES: Final = 64
+FEW_OBJECTS: Final = 1000
 
 _DIGEST_BYTES: Final = 32
 
@@ -65,9 +71,10 @@ def pack(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batc
     """
     Pack *objects* (address -> advisory size in bytes) into batches, numbered from 0.
 
-    Each has at most *max_objects* objects and *max_bytes* bytes; an object
-    larger than *max_bytes* travels alone, ahead of the others. Every object is in
-    exactly one batch, and places follow the order of the batches.
+    Each has at most *max_objects* objects, fewer where there are few in all, and
+    *max_bytes* bytes; an object larger than *max_bytes* travels alone, ahead of
+    the others. Every object is in exactly one batch, and places follow the
+    order of the batches.
     """
     large = sorted(address for address, size in objects.items() if size > max_bytes)
     ordered = large + sorted(objects.keys() - large)
@@ -78,6 +85,7 @@ def pack(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batc
 
 def _cut(sizes: Sequence[int], max_objects: int, max_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield where each batch begins and ends; those larger than *max_bytes* come first in *sizes*."""
+    max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // BATCHES))
     if len(sizes) and max(sizes) * max_objects <= max_bytes:
         # Nearly always: bytes never fill a batch.
         for first in range(0, len(sizes), max_objects):

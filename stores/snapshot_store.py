@@ -44,6 +44,9 @@ from .wrappers.throttled import throttled
 PIECE_ADDRESSES: Final = 10_000
 PIECES_AT_ONCE: Final = 4
 
+# One question after the other, where a backend spreads each over cores by itself.
+LARGE_PIECE_ADDRESSES: Final = 50_000
+
 
 class Staged(NamedTuple):
     """An object whose bytes are at a store and verified, but in no one's sight; *length* in bytes."""
@@ -150,16 +153,15 @@ class SnapshotStore(StreamStore):
         Asked in pieces, some of them at once where the store pages its listings.
         """
         found = AddressSet()
-        pieces = addresses.chunks(PIECE_ADDRESSES)
-        at_once = PIECES_AT_ONCE if self._objects.capabilities.pages_listings else 1
-        if at_once == 1 or len(addresses) <= PIECE_ADDRESSES:
-            for piece in pieces:
+        paged = self._objects.capabilities.pages_listings
+        if not paged or len(addresses) <= PIECE_ADDRESSES:
+            for piece in addresses.chunks(LARGE_PIECE_ADDRESSES):
                 found.update(self._needed(piece))
             return found
-        with ThreadPoolExecutor(at_once) as pool:
+        with ThreadPoolExecutor(PIECES_AT_ONCE) as pool:
             asked: deque[Future[list[str]]] = deque()
-            for piece in pieces:
-                if len(asked) == at_once:
+            for piece in addresses.chunks(PIECE_ADDRESSES):
+                if len(asked) == PIECES_AT_ONCE:
                     found.update(asked.popleft().result())
                 asked.append(pool.submit(self._needed, piece))
             for answer in asked:

@@ -45,6 +45,7 @@ from ..findings import Finding
 from ..hashing import CHUNK_BYTES
 from ..liveness import identity, is_dead
 from .file_copy import clone
+from .file_sizes import ABSENT, lengths
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -149,43 +150,20 @@ class FileBackend(Backend):
         return found.st_size
 
     def sizes(self, keys: Sequence[str]) -> list[int | None]:
-        """As for every backend; where a top-level shard is absent, one question answers for all of its keys."""
+        """As for every backend; many at once are asked for on all cores."""
         if self.capabilities.concurrency > 1:
             return super().sizes(keys)
-        found: list[int | None] = []
-        shard, exists, key = "", False, ""
         try:
-            root = self._dir()
+            found = lengths(self._dir(), keys)
         except StoreNotFound:
             return [None] * len(keys)
-        try:
-            for key in keys:
-                if not shard or not key.startswith(shard):
-                    shard = key[: key.find("/", key.find("/") + 1) + 1]
-                    exists = self._folder_exists(shard)
-                size = None
-                if exists:
-                    try:
-                        # By position, as a named tuple's names cost more: st_mode and st_size.
-                        known = os.stat(key, dir_fd=root)
-                    except FileNotFoundError:
-                        pass
-                    else:
-                        # Whatever is not a file, `size` has the words for.
-                        size = known[6] if stat.S_ISREG(known[0]) else self.size(key)
-                found.append(size)
         except OSError as error:
-            raise self._translate(error, key) from error
-        return found
-
-    def _folder_exists(self, folder: str) -> bool:
-        try:
-            os.stat(folder, dir_fd=self._dir())
-        except (FileNotFoundError, StoreNotFound):
-            return False
-        except OSError as error:
-            raise self._translate(error, folder) from error
-        return True
+            raise self._translate(error, str(error.filename or "")) from error
+        # Whatever is not a file, `size` has the words for.
+        return [
+            length if length >= 0 else None if length == ABSENT else self.size(key)
+            for key, length in zip(keys, found, strict=True)
+        ]
 
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         try:
@@ -220,8 +198,7 @@ class FileBackend(Backend):
     def stage(self, key: str, data: bytes) -> Upload:
         upload = _FileUpload(self, key)
         try:
-            upload.write(data)
-            upload.close()
+            upload.fill(data)
         except BaseException:
             upload.abort()
             raise
@@ -300,7 +277,9 @@ class FileBackend(Backend):
 
     def _create(self, key: str) -> tuple[int, str]:
         """Open a new temporary file beside *key*, making its directories; return it and its name."""
-        root = self._dir(create=True)
+        root = self._handle
+        if root is None:
+            root = self._dir(create=True)
         folder = key[: key.rfind("/")]
         temporary = f"{folder}/{_TEMPORARY}{identity()}-{next(_numbers)}"
         if not self._make_folder(root, folder):
@@ -439,6 +418,8 @@ class _FileReader:
 class _FileUpload(Upload):
     """A temporary file. *closed* says that its descriptor is, which need not wait for the commit."""
 
+    __slots__ = ("_backend", "_closed", "_descriptor", "_ended", "_key", "_temporary")
+
     def __init__(self, backend: FileBackend, key: str) -> None:
         self._backend = backend
         self._key = key
@@ -451,6 +432,19 @@ class _FileUpload(Upload):
     def write(self, chunk: Buffer) -> None:
         try:
             _write_all(self._descriptor, chunk)
+        except OSError as error:
+            raise self._backend._translate(error, self._key) from error
+
+    def fill(self, data: bytes) -> None:
+        """Write all of *data*, and nothing more after it: `write` and `close` in one, as for most objects."""
+        self._closed = True
+        try:
+            try:
+                written = os.write(self._descriptor, data)
+                if written < len(data):
+                    _write_all(self._descriptor, memoryview(data)[written:])
+            finally:
+                os.close(self._descriptor)
         except OSError as error:
             raise self._backend._translate(error, self._key) from error
 

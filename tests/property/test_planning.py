@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -150,6 +151,17 @@ def test_no_two_neighbours_would_have_fitted_into_one_batch(
     for one, next_ in pairwise(ranges):
         first = next(iter(next_.objects.values()))
         assert len(one.objects) == max_objects or one.size_bytes + first > max_bytes
+
+
+@pytest.mark.parametrize(
+    ("objects", "largest", "batches"),
+    [(1000, 1000, 1), (1001, 1000, 2), (64_000, 1000, 64), (96_000, 1500, 64), (200_000, 2500, 80)],
+)
+def test_batches_grow_with_their_group_up_to_the_limit(objects: int, largest: int, batches: int) -> None:
+    found = plan({f"{number:064x}": 1 for number in range(objects)}, 2500, 10**9)
+
+    assert len(found) == batches
+    assert max(len(batch.objects) for batch in found) == largest
 
 
 @thorough
