@@ -15,7 +15,7 @@ from celery import Celery, chord
 
 from workers import tracing
 from workers.describe import describe_batch, describe_job
-from workers.messages import BatchMessage, JobRequest, pack
+from workers.messages import BatchMessage, JobRequest, pack_digests
 from workers.queues import copy_queue, step
 
 from .plan import Batch
@@ -87,8 +87,8 @@ def _copy(app: Celery, request: JobRequest, batch: Batch, series: str, of: int, 
         number=batch.number,
         source=request.source,
         destination=request.destination,
-        addresses=pack(batch.objects),
-        sizes=tuple(batch.objects.values()),
+        addresses=pack_digests(batch.digests),
+        sizes=batch.sizes,
         positions=batch.positions,
         concurrency=request.concurrency,
     )

@@ -25,9 +25,9 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from stores.address import ADDRESS_LENGTH
+from stores.address import addresses_in
 from stores.address_set import AddressSet
 
 from .gather import MANY, Brought, Gather, GatherFew, Objects
@@ -51,20 +51,31 @@ _CHUNK: Final = 4096
 @dataclass(frozen=True)
 class Batch:
     """
-    Objects that one task copies: address -> advisory size in bytes.
+    Objects that one task copies: their *digests*, run together, and their advisory *sizes* in bytes.
 
     *positions* are their places in the plan: the first one's alone where they
     follow each other.
     """
 
     number: int
-    objects: Mapping[str, int]
+    digests: bytes
+    sizes: tuple[int, ...]
     positions: tuple[int, ...] = (0,)
+
+    @classmethod
+    def of(cls, number: int, objects: Mapping[str, int], positions: tuple[int, ...]) -> Self:
+        """Return the batch of *objects*, address -> advisory size."""
+        return cls(number, bytes.fromhex("".join(objects)), tuple(objects.values()), positions)
+
+    @property
+    def objects(self) -> dict[str, int]:
+        """The objects: address -> advisory size in bytes."""
+        return dict(zip(addresses_in(self.digests), self.sizes, strict=True))
 
     @property
     def size_bytes(self) -> int:
         """The sum of the advisory sizes."""
-        return sum(self.objects.values())
+        return sum(self.sizes)
 
 
 def pack(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batch]:
@@ -80,7 +91,7 @@ def pack(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batc
     ordered = large + sorted(objects.keys() - large)
     sizes = [objects[address] for address in ordered]
     for number, (first, end) in enumerate(_cut(sizes, max_objects, max_bytes)):
-        yield Batch(number, dict(zip(ordered[first:end], sizes[first:end], strict=True)), (first,))
+        yield Batch.of(number, dict(zip(ordered[first:end], sizes[first:end], strict=True)), (first,))
 
 
 def _cut(sizes: Sequence[int], max_objects: int, max_bytes: int) -> Iterator[tuple[int, int]]:
@@ -185,8 +196,8 @@ class Plan:
         """Return a batch by its number."""
         first = self.firsts[number]
         end = self.firsts[number + 1] if number + 1 < self.batches else self.objects
-        addresses = self._addresses(first, end)
-        return Batch(number, dict(zip(addresses, self.sizes[first:end], strict=True)), (first,))
+        digests = bytes(self.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end])
+        return Batch(number, digests, tuple(self.sizes[first:end]), (first,))
 
     def address(self, position: int) -> str:
         """Return the address at a place of the plan."""
@@ -222,8 +233,7 @@ class Plan:
                 start = end
 
     def _addresses(self, first: int, end: int) -> list[str]:
-        digits = self.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end].hex()
-        return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
+        return addresses_in(self.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end])
 
 
 def empty_plan(digests: bytes | bytearray = b"") -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from stores.address_set import AddressSet
@@ -193,7 +194,7 @@ class Publisher:
         sizes = {address: drive.plan.size(place) for address, place in places.items()}
         request = drive.request
         batches = [
-            type(batch)(batch.number, batch.objects, tuple(places[address] for address in batch.objects))
+            replace(batch, positions=tuple(places[address] for address in batch.objects))
             for batch in pack(sizes, max_objects=request.batch_objects, max_bytes=request.batch_bytes)
         ]
         self._ledger.heal(self._job_id, group.number, turn=turn, batches=len(batches))

@@ -42,6 +42,12 @@ def parse_address(text: str) -> str:
     return text
 
 
+def addresses_in(digests: bytes | bytearray | memoryview) -> list[str]:
+    """Return the addresses with these *digests*, 32 bytes each, run together."""
+    digits = digests.hex()
+    return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
+
+
 def object_key(address: str) -> str:
     """Return the key of the object at *address*, which must have passed `parse_address`."""
     return f".objects/{address[:3]}/{address[3:6]}/{address[6:9]}/{address[9:]}"

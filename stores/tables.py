@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .address import ADDRESS_LENGTH
+from .address import addresses_in
 
 Digests = npt.NDArray[np.bytes_]
 Mask = npt.NDArray[np.bool_]
@@ -111,12 +111,12 @@ class AddressTable:
         self._sort()
         step = count * _DIGEST.itemsize
         for at in range(0, len(self._bytes), step):
-            yield split(self._bytes[at : at + step].hex())
+            yield addresses_in(self._bytes[at : at + step])
 
     def between(self, first: str, last: str) -> list[str]:
         """Return the addresses from *first* to *last*, both included, in order."""
         begin, end = self._places(first, last)
-        return split(self._bytes[_DIGEST.itemsize * begin : _DIGEST.itemsize * end].hex())
+        return addresses_in(self._bytes[_DIGEST.itemsize * begin : _DIGEST.itemsize * end])
 
     def count_between(self, first: str, last: str) -> int:
         """Return how many addresses there are from *first* to *last*."""
@@ -206,8 +206,3 @@ def to_digests(addresses: Sequence[str]) -> Digests:
     if not addresses:
         return np.empty(0, _DIGEST)
     return np.frombuffer(bytes.fromhex("".join(addresses)), _DIGEST)
-
-
-def split(digits: str) -> list[str]:
-    """Return the addresses that run together in *digits*."""
-    return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]

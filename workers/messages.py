@@ -25,7 +25,7 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stores.address import ADDRESS_LENGTH
+from stores.address import ADDRESS_LENGTH, addresses_in
 
 from .queues import NAME, Priority
 
@@ -198,7 +198,7 @@ class BatchMessage(_Message):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(unpack(self.addresses)) != len(self.sizes):
+        if len(_digests(self.addresses)) != _DIGEST_BYTES * len(self.sizes):
             raise ValueError("addresses and sizes do not match")
         if len(self.positions) not in (1, len(self.sizes)):
             raise ValueError("positions and sizes do not match")
@@ -219,15 +219,24 @@ class BatchMessage(_Message):
 
 def pack(addresses: Iterable[str]) -> str:
     """Return *addresses* packed."""
-    return base64.b64encode(bytes.fromhex("".join(addresses))).decode()
+    return pack_digests(bytes.fromhex("".join(addresses)))
+
+
+def pack_digests(digests: bytes) -> str:
+    """Return the addresses with these *digests*, run together, packed."""
+    return base64.b64encode(digests).decode()
 
 
 def unpack(packed: str) -> list[str]:
     """Return the addresses that were packed. Raises ValueError for what `pack` does not return."""
+    return addresses_in(_digests(packed))
+
+
+def _digests(packed: str) -> bytes:
     try:
-        digits = base64.b64decode(packed, validate=True).hex()
+        digests = base64.b64decode(packed, validate=True)
     except binascii.Error as error:
         raise ValueError(f"addresses are not packed: {error}") from None
-    if len(digits) % ADDRESS_LENGTH:
+    if len(digests) % _DIGEST_BYTES:
         raise ValueError(f"packed addresses are not {_DIGEST_BYTES} bytes each")
-    return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
+    return digests

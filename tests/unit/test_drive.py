@@ -963,7 +963,7 @@ def test_what_was_handed_out_in_vain_waits_longer_before_it_begins(
         return callbacks.append
 
     monkeypatch.setattr(dispatch, "chord", chord)
-    batches = [Batch(number, {digest(b"%d" % number): 1}, (number,)) for number in range(3)]
+    batches = [Batch.of(number, {digest(b"%d" % number): 1}, (number,)) for number in range(3)]
 
     dispatch.hand_out(Celery(), fleet.request, batches, series="plan", of=3, snapshots="95ff19…", again=again)
 

@@ -438,6 +438,22 @@ def test_progress_inside_a_batch_of_the_largest_objects_is_exact(ledger: Ledger)
     assert settled(ledger.status("job")) == (1, 2**53 - 1)
 
 
+@pytest.mark.parametrize("first", range(9))
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 15, 16, 17, 24, 100])
+def test_of_a_batch_that_lacks_everything_just_its_own_places_are_noted(
+    ledger: Ledger, first: int, count: int
+) -> None:
+    """Neighbours share a byte: those whose places are noted keep them, and those that are not get none."""
+    before, after = first - 2, first + count + 1
+    for number, place in enumerate(place for place in (before, after) if place >= 0):
+        found_missing(ledger, batch(number, 1, first=place), [0])
+
+    found_missing(ledger, batch(7, *[1] * count, first=first), range(count))
+
+    around = {place for place in (before, after) if place >= 0}
+    assert places(ledger, "copied") == sorted({*range(first, first + count), *around})
+
+
 @pytest.mark.parametrize("needed", [[], [1], [0, 1, 2]])
 def test_an_object_that_could_not_be_healed_is_failed_and_no_longer_copied_or_present(
     ledger: Ledger, needed: list[int]
@@ -1377,7 +1393,7 @@ def new_job_id() -> str:
 
 
 def batches_of(count: int) -> list[Batch]:
-    return [Batch(number, {address(number): 1}, (number,)) for number in range(count)]
+    return [Batch.of(number, {address(number): 1}, (number,)) for number in range(count)]
 
 
 def test_a_job_that_waits_for_its_plan_is_in_the_queue_of_plans(

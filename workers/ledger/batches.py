@@ -153,8 +153,8 @@ class BatchLedger:
         called only when everything that the outcome says is durable.
         """
         parts = ("running", "failures", "needed", "copied", "failed", "classes", "begun")
-        places = batch.places()
         failures = outcome.failures
+        places = batch.places() if failures else {}
         arguments: list[str | float] = [
             batch.number,
             name_of(batch),

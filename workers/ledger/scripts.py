@@ -57,6 +57,7 @@ try('HDEL', hash, 'b')
 try('EXPIRE', hash, 60)
 try('SET', text, '', 'EX', 60)
 try('SETBIT', text, 7, 1)
+try('SETRANGE', text, 1, 'a')
 try('GETBIT', text, 7)
 try('GET', text)
 try('ZADD', sorted, 1, 'a')
@@ -270,7 +271,13 @@ NEED_ALL: Final = (
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state or final(state) or redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then return 1 end
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return 0 end
-for at = tonumber(ARGV[4]), tonumber(ARGV[4]) + tonumber(ARGV[5]) - 1 do redis.call('SETBIT', KEYS[4], at, 1) end
+local first, last = tonumber(ARGV[4]), tonumber(ARGV[4]) + tonumber(ARGV[5])
+-- Bits one by one up to the first whole byte and from the last one on; the bytes in between at once.
+local whole = math.min(math.ceil(first / 8) * 8, last)
+local rest = whole + math.floor((last - whole) / 8) * 8
+for at = first, whole - 1 do redis.call('SETBIT', KEYS[4], at, 1) end
+if rest > whole then redis.call('SETRANGE', KEYS[4], whole / 8, string.rep('\\255', (rest - whole) / 8)) end
+for at = rest, last - 1 do redis.call('SETBIT', KEYS[4], at, 1) end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[5] .. ' ' .. ARGV[6])
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 redis.call('EXPIRE', KEYS[4], ARGV[3])
