@@ -12,9 +12,14 @@ starting everything else.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
+
+# NumPy's linear algebra, of which nothing is used here, starts a thread for each core when it is imported, and each
+# of them spins for a while.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - it is given, not read
 
 import numpy as np
 import numpy.typing as npt
