@@ -17,6 +17,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import compress, islice
+from operator import not_
 from typing import Final, NamedTuple
 
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key
@@ -90,15 +91,18 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[str]) -> Survey:
     """
     # Those that are in order already, as nearly always, are sorted in one look at each; a set would lose the order.
     ordered = sorted(dict.fromkeys(wanted))
-    present: set[str] = set()
+    lacking: set[str] = set()
     between: int | None = None
     if backend.capabilities.pages_listings:
         listing = _Listing(backend, space, ordered)
         asked = _ask(ordered, listing.page)
-        present, ordered, between = listing.present, ordered[asked.answered :], asked.keys_between
+        lacking.update(ordered[: asked.answered])
+        lacking -= listing.present
+        ordered, between = ordered[asked.answered :], asked.keys_between
     sizes = backend.sizes(list(map(space.key, ordered)))
-    present.update(compress(ordered, map(space.is_whole, ordered, sizes)))
-    return Survey([address for address in wanted if address not in present], between)
+    lacking.update(compress(ordered, map(not_, map(space.is_whole, ordered, sizes))))
+    # Where nothing is missing, as before most manifests, nothing is looked up either.
+    return Survey([address for address in wanted if address in lacking] if lacking else [], between)
 
 
 def requests_to_ask(wanted: int, keys_between: int) -> Requests:

@@ -48,13 +48,6 @@ PIECES_AT_ONCE: Final = 4
 LARGE_PIECE_ADDRESSES: Final = 50_000
 
 
-class Staged(NamedTuple):
-    """An object whose bytes are at a store and verified, but in no one's sight; *length* in bytes."""
-
-    upload: Upload
-    length: int
-
-
 class ListedManifest(NamedTuple):
     """A manifest in a listing; *length* in bytes, *modified* in seconds since the epoch, by the store's clock."""
 
@@ -286,10 +279,10 @@ class SnapshotStore(StreamStore):
             # As of most objects: no upload has to be begun for one write.
             self._objects.write(key, data)
             return len(data)
-        staged = self._stage_stream(source, address, key, size_hint, on_bytes)
-        with staged.upload:
-            staged.upload.commit()
-        return staged.length
+        upload, length = self._stage_stream(source, address, key, size_hint, on_bytes)
+        with upload:
+            upload.commit()
+        return length
 
     def stage_object(
         self,
@@ -298,17 +291,18 @@ class SnapshotStore(StreamStore):
         *,
         size_hint: int = 0,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> Staged:
+    ) -> tuple[Upload, int]:
         """
         As `copy_object`, up to the moment before the object becomes visible here.
 
-        The upload must be committed, alone or by `commit_staged`, or aborted.
+        Returns its upload and its length in bytes. The upload must be
+        committed, alone or by `commit_staged`, or aborted.
         """
         key = object_key(parse_address(address))
         data = self._fetch(source, address, key, size_hint, on_bytes)
         if data is None:
             return self._stage_stream(source, address, key, size_hint, on_bytes)
-        return Staged(self._objects.stage(key, data), len(data))
+        return self._objects.stage(key, data), len(data)
 
     @staticmethod
     def _fetch(
@@ -340,7 +334,7 @@ class SnapshotStore(StreamStore):
         key: str,
         size_hint: int,
         on_bytes: Callable[[int], None] | None,
-    ) -> Staged:
+    ) -> tuple[Upload, int]:
         try:
             with source._objects.open(key, size_hint=size_hint) as opened:
                 reader = HashingReader(opened, on_bytes)
@@ -367,7 +361,7 @@ class SnapshotStore(StreamStore):
             if error.store != source.label:
                 raise
             raise source._object_missing(address) from error
-        return Staged(upload, reader.length)
+        return upload, reader.length
 
     def abort_unfinished(self, objects: Mapping[str, int]) -> None:
         """
@@ -378,14 +372,13 @@ class SnapshotStore(StreamStore):
         for address, size in objects.items():
             self._objects.abort_unfinished(object_key(parse_address(address)), size)
 
-    def commit_staged(self, staged: Sequence[Staged]) -> None:
+    def commit_staged(self, uploads: Sequence[Upload]) -> None:
         """
         Make objects staged here visible, all of them.
 
         After an error some of them may be visible, each whole; the others are
         gone. They can be staged again.
         """
-        uploads = [one.upload for one in staged]
         try:
             self._objects.commit_all(uploads)
         except BaseException:

@@ -15,9 +15,10 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from stores.base import Upload
 from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from stores.hashing import CHUNK_BYTES
-from stores.snapshot_store import SnapshotStore, Staged
+from stores.snapshot_store import SnapshotStore
 
 # What a destination says of itself and not of one object.
 _REFUSALS = (StoreFull, StoreNotFound)
@@ -170,6 +171,10 @@ class _Refused(Exception):
         self.reason = reason
 
 
+# An object in no one's sight: its upload, its length, and how many of its planned bytes are still to be counted.
+_Staged = tuple[Upload, int, int]
+
+
 class _Copy:
     """
     The copying of a batch's objects: one by one, or in groups that become visible together.
@@ -211,20 +216,20 @@ class _Copy:
 
     def group(self, addresses: list[str], flights: int) -> None:
         """Stage objects, *flights* at once, and commit them together."""
-        staged: dict[str, tuple[Staged, int]] = {}
+        staged: dict[str, _Staged] = {}
 
         def stage(address: str) -> None:
             size = self._objects[address]
             counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
             try:
-                one = self._destination.stage_object(
+                upload, length = self._destination.stage_object(
                     self._source, address, size_hint=size, on_bytes=counter.add if counter else None
                 )
             except StoreError as error:
                 self._fail(address, error)
                 self._progress.advance(1, counter.left if counter else size)
             else:
-                staged[address] = one, counter.left if counter else size
+                staged[address] = upload, length, counter.left if counter else size
 
         try:
             _in_flight(stage, addresses, flights, self.in_flight)
@@ -232,27 +237,27 @@ class _Copy:
             self._commit(staged)
             raise
         except BaseException:
-            for one, _ in staged.values():
-                one.upload.abort()
+            for upload, _, _ in staged.values():
+                upload.abort()
             raise
         self._commit(staged)
 
-    def _commit(self, staged: dict[str, tuple[Staged, int]]) -> None:
-        """Make *staged* visible: address -> object, and how many of its planned bytes are still to be counted."""
+    def _commit(self, staged: dict[str, _Staged]) -> None:
+        """Make *staged* visible."""
         if not staged:
             return
         absent: set[str] = set()
         reason: StoreError | None = None
         try:
-            self._destination.commit_staged([one for one, _ in staged.values()])
+            self._destination.commit_staged([upload for upload, _, _ in staged.values()])
         except StoreError as error:
             # Some of a group may be visible all the same; only the destination knows.
             absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
             reason = error
         left = 0
-        for address, (one, size) in staged.items():
+        for address, (_, length, size) in staged.items():
             if address not in absent:
-                self.ends[address] = one.length
+                self.ends[address] = length
                 left += size
         # What is visible comes first: a refusal of the others ends the batch.
         if len(absent) < len(staged):
@@ -261,7 +266,7 @@ class _Copy:
         if reason is not None:
             for address in absent:
                 self._fail(address, reason)
-                self._progress.advance(1, staged[address][1])
+                self._progress.advance(1, staged[address][2])
 
     def _fail(self, address: str, error: StoreError) -> None:
         if error.store == self._destination.label:

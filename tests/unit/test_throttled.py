@@ -166,7 +166,7 @@ def test_a_store_takes_up_a_pace_in_the_middle_of_a_group(tmp_path: Path, pace: 
     for number, address in enumerate(objects):
         if number == 5:
             destination.keep_pace(pace, pace)
-        staged.append(destination.stage_object(source, address, size_hint=1))
+        staged.append(destination.stage_object(source, address, size_hint=1)[0])
 
     destination.commit_staged(staged)
 

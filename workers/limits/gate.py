@@ -22,15 +22,15 @@ class Gate:
     def __init__(self, check: Callable[[], object], expected: Callable[[int], object]) -> None:
         self._check = check
         self._expected = expected
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._inside = 0
+        self._changed = threading.Condition()
+        # Appending to a list and taking from it are steps that nothing comes between, so they need no lock.
+        self._those_inside: list[None] = []
         self._most: int | None = None
 
     @property
     def inside(self) -> int:
         """How many are inside right now."""
-        return self._inside
+        return len(self._those_inside)
 
     def expect(self, flights: int) -> None:
         """Note how many objects could be in flight; called once, before the first is."""
@@ -43,25 +43,23 @@ class Gate:
             self._changed.notify_all()
 
     def __enter__(self) -> None:
-        # The lock itself, without a limit: going by the condition to it costs more, for each object.
-        with self._lock:
-            if self._most is None:
-                self._inside += 1
-                return
+        if self._most is None:
+            self._those_inside.append(None)
+            return
         while True:
             with self._changed:
                 if self._may_enter() or (self._changed.wait(LOOK_S) and self._may_enter()):
-                    self._inside += 1
+                    self._those_inside.append(None)
                     return
             self._check()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._most is not None:
+        self._those_inside.pop()
+        if self._most is not None:
+            with self._changed:
                 self._changed.notify()
 
     def _may_enter(self) -> bool:
-        return self._most is None or self._inside < self._most
+        return self._most is None or len(self._those_inside) < self._most
