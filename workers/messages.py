@@ -148,7 +148,7 @@ class JobRequest(_Message):
     """Those that the job begins with; they may be changed while it runs, and its record has what holds."""
     batch_objects: int = Field(ge=1)
     batch_bytes: int = Field(ge=1)
-    window_batches: int = Field(512, ge=1)
+    window_batches: int = Field(256, ge=1)
     """Batches that are queued at once."""
 
     @model_validator(mode="after")

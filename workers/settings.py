@@ -56,7 +56,7 @@ class Settings(BaseModel):
     batch_bytes: int = Field(64 * 1024**2, ge=1)
     """At most this many bytes travel in one task; a larger object travels alone."""
 
-    window_batches: int = Field(512, ge=1, le=100_000)
+    window_batches: int = Field(256, ge=1, le=100_000)
     """At most so many tasks of one job wait in the queue at once; the rest of its plan is handed out after them."""
 
     visibility_timeout: int = Field(1800, ge=5)

@@ -60,6 +60,15 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+def end_on_sigterm() -> None:
+    """
+    Let SIGTERM end this process, well, for as long as Celery has no handler of its own.
+
+    As the first process of a container it would not even end by SIGTERM without one.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
 def start_again(why: str) -> NoReturn:
     """Replace this process by the same command, after a pause: a new process has no past."""
     note(f"{why}; starting again in {RESTART_S} s")

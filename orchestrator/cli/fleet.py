@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .exits import note, read_settings, start_again, usage
+from .exits import end_on_sigterm, note, read_settings, start_again, usage
 from .options import broker_option, queue_names
 
 if TYPE_CHECKING:
@@ -140,8 +138,7 @@ def _run_worker(
     options: tuple[str, ...],
     settings: dict[str, Any],
 ) -> None:
-    # As the first process of a container it would not even end by SIGTERM, until Celery is there to do it well.
-    _end_on_sigterm()
+    end_on_sigterm()
     from celery import signals
 
     from workers.leaving import asked
@@ -165,7 +162,7 @@ def _run_worker(
     if not started or started[0].exitcode != CELERY_BROKE_DOWN or asked():
         return
     # Celery's consumer can break down when Redis goes away at the wrong moment.
-    _end_on_sigterm()
+    end_on_sigterm()
     start_again(f"the {role} broke down (see above)")
 
 
@@ -202,7 +199,3 @@ def _trace(role: Role) -> None:
         attach(role)
     except NotInstalled as error:
         note(str(error))
-
-
-def _end_on_sigterm() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exits import note, on_fleet, read_settings, start_again, usage
+from .exits import end_on_sigterm, note, on_fleet, read_settings, start_again, usage
 from .options import broker_option, config_option, json_option
 from .table import print_table
 
@@ -59,6 +59,7 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
 
     Celery beat, with its schedule in Redis. Several may run; one of them works, and another takes over if it dies.
     """
+    end_on_sigterm()
     from celery import signals
     from kombu.exceptions import OperationalError
     from redis.exceptions import RedisError

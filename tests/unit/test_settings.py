@@ -27,7 +27,7 @@ def test_without_any_variable_the_defaults_are_valid() -> None:
 
     assert settings.broker_url is None
     assert (settings.batch_objects, settings.batch_bytes) == (2500, 64 * 1024**2)
-    assert (settings.window_batches, settings.prices) == (512, None)
+    assert (settings.window_batches, settings.prices) == (256, None)
     assert (settings.visibility_timeout, settings.job_expires) == (1800, 30 * 86400)
     assert (settings.metrics_port, settings.metrics_address) == (None, "127.0.0.1")
 
