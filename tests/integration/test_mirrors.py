@@ -130,6 +130,30 @@ def test_a_mirror_whose_last_job_goes_on_is_skipped_and_that_is_said(
     assert again["skipped_why"] == ""
 
 
+@pytest.mark.parametrize("where", ["workers.connection.check_broker", "celery.beat.Service.start"])
+def test_a_scheduler_that_is_told_to_stop_while_it_starts_ends_well(
+    fleet: Fleet, tmp_path: Path, where: str
+) -> None:
+    owner, _, name = where.rpartition(".")
+    told = f"""
+import os, pkgutil, signal
+owner = pkgutil.resolve_name({owner!r})
+go_on = owner.{name}
+def told(*arguments, **more):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return go_on(*arguments, **more)
+owner.{name} = told
+"""
+    config = configure(tmp_path, 'name = "seldom"\nevery = "1h"')
+
+    ended = finished(
+        [*program(told), "scheduler", "--config", str(config)], {"SNAPFERRY_BROKER_URL": fleet.url}, 30
+    )
+
+    assert ended.code == 0, ended
+    assert "Traceback" not in ended.err
+
+
 @pytest.mark.slow
 def test_of_two_schedulers_one_works_and_the_other_takes_over_with_the_same_schedule(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
