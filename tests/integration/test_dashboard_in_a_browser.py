@@ -20,6 +20,7 @@ from stores.address import object_key
 from stores.hashing import digest
 from tests.sample import random_files
 from workers.ledger import Ledger, State
+from workers.messages import Limits
 from workers.settings import Settings
 
 from .dashboards import Dashboard, dashboard
@@ -100,7 +101,9 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
         jobs.cancel(cancelled)
 
         with tab(chromium, shown) as page:
-            moving = jobs.submit(*store_pair(str(tmp_path / "many"), str(tmp_path / "e")), [large])
+            # At a rate, so that it cannot end before there is a line to be drawn.
+            pair = store_pair(str(tmp_path / "many"), str(tmp_path / "e"))
+            moving = jobs.submit(*pair, [large], limits=Limits(rate=500_000))
             page.goto(f"{shown.url}/jobs/{moving}")
             page.evaluate("window.mark = 1")
             page.locator("nav a", has_text="Workers").focus()
@@ -117,6 +120,7 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
             until(lambda: number(page, ".great .bar") > seen, "the page moves on its own", timeout_s=60)
             page.wait_for_selector("path.line", timeout=60_000, state="attached")
             picture(page, "running")
+            jobs.limit(moving, {"rate": None})
             page.wait_for_selector(".badge:text-is('done')", timeout=100_000)
             assert number(page, ".great .bar") == 100
             assert page.evaluate("window.mark") == 1, "it was never loaded again"
