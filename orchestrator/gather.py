@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stores.address import digests_of
 from stores.address_set import AddressSet
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class GatherFew(Gather):
     def close(self) -> Brought:
         ordered = sorted(self._brought)
         brought = Brought(
-            memoryview(bytes.fromhex("".join(ordered))),
+            memoryview(digests_of(ordered)),
             memoryview(array("Q", map(self._brought.__getitem__, ordered))),
             memoryview(array("I", map(self._owners.__getitem__, ordered))),
         )

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from stores.address import addresses_in
+from stores.address import DIGEST_BYTES, addresses_in, digests_of
 from stores.address_set import AddressSet
 
 from .gather import MANY, Brought, Gather, GatherFew, Objects
@@ -41,8 +41,6 @@ QUESTIONS_PER_OBJECT: Final = 2
 # A group is cut into about so many batches, as long as they have no fewer objects than this.
 BATCHES: Final = 64
 FEW_OBJECTS: Final = 1000
-
-_DIGEST_BYTES: Final = 32
 
 # So many addresses are looked at together.
 _CHUNK: Final = 4096
@@ -65,7 +63,7 @@ class Batch:
     @classmethod
     def of(cls, number: int, objects: Mapping[str, int], positions: tuple[int, ...]) -> Self:
         """Return the batch of *objects*, address -> advisory size."""
-        return cls(number, bytes.fromhex("".join(objects)), tuple(objects.values()), positions)
+        return cls(number, digests_of(objects), tuple(objects.values()), positions)
 
     @property
     def objects(self) -> dict[str, int]:
@@ -120,7 +118,7 @@ def _largest_first(brought: Brought, max_bytes: int) -> Brought:
     large = [at for at, size in enumerate(sizes) if size > max_bytes]
     ranges = [(at, at + 1) for at in large]
     ranges += [(one + 1, other) for one, other in pairwise([-1, *large, len(sizes)]) if one + 1 < other]
-    digests = b"".join(brought.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end] for first, end in ranges)
+    digests = b"".join(brought.digests[DIGEST_BYTES * first : DIGEST_BYTES * end] for first, end in ranges)
     moved_sizes, owners = array("Q"), array("I")
     for first, end in ranges:
         moved_sizes.frombytes(sizes[first:end].cast("B"))
@@ -196,7 +194,7 @@ class Plan:
         """Return a batch by its number."""
         first = self.firsts[number]
         end = self.firsts[number + 1] if number + 1 < self.batches else self.objects
-        digests = bytes(self.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end])
+        digests = bytes(self.digests[DIGEST_BYTES * first : DIGEST_BYTES * end])
         return Batch(number, digests, tuple(self.sizes[first:end]), (first,))
 
     def address(self, position: int) -> str:
@@ -233,7 +231,7 @@ class Plan:
                 start = end
 
     def _addresses(self, first: int, end: int) -> list[str]:
-        return addresses_in(self.digests[_DIGEST_BYTES * first : _DIGEST_BYTES * end])
+        return addresses_in(self.digests[DIGEST_BYTES * first : DIGEST_BYTES * end])
 
 
 def empty_plan(digests: bytes | bytearray = b"") -> Plan:

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from stores.address import DIGEST_BYTES
 from workers.private_folder import private_folder
 
 from .plan import Group, Plan, SnapshotPlan
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 _MAGIC: Final = b"snapferry plan 1"
 _HEADER: Final = struct.Struct("<16sQ")
-_DIGEST_BYTES: Final = 32
 
 # A file that was not used for so long is nobody's.
 STALE_AFTER_S: Final = 24 * 3600.0
@@ -123,7 +123,7 @@ def _map(path: Path, *, verify: bool) -> Plan | None:
         os.utime(path)
     except (OSError, ValueError):
         return None
-    end = len(mapped) - _DIGEST_BYTES
+    end = len(mapped) - DIGEST_BYTES
     if end < _HEADER.size or (verify and blake3(mapped[:end]).digest() != mapped[end:]):
         return None
     magic, length = _HEADER.unpack_from(mapped)
@@ -134,7 +134,7 @@ def _map(path: Path, *, verify: bool) -> Plan | None:
     objects, batches = header["objects"], header["batches"]
     firsts, at = mapped[at : at + 8 * batches], at + 8 * batches
     sizes, at = mapped[at : at + 8 * objects], at + 8 * objects
-    digests, at = mapped[at : at + _DIGEST_BYTES * objects], at + _DIGEST_BYTES * objects
+    digests, at = mapped[at : at + DIGEST_BYTES * objects], at + DIGEST_BYTES * objects
     owners = mapped[at : at + 4 * objects]
     groups: list[Group] = []
     batch = place = 0

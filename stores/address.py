@@ -14,6 +14,7 @@ Only this module knows the layout, and only a text that passed
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from .errors import InvalidAddress
@@ -22,6 +23,7 @@ OBJECTS: Final = ".objects/"
 MANIFESTS: Final = ".manifests/"
 
 ADDRESS_LENGTH: Final = 64
+DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 
 # The digest of no bytes at all. The empty object is real and is stored like any other.
 EMPTY_ADDRESS: Final = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
@@ -42,8 +44,13 @@ def parse_address(text: str) -> str:
     return text
 
 
+def digests_of(addresses: Iterable[str]) -> bytes:
+    """Return the digests of *addresses*, `DIGEST_BYTES` each, run together. Each must have passed `parse_address`."""
+    return bytes.fromhex("".join(addresses))
+
+
 def addresses_in(digests: bytes | bytearray | memoryview) -> list[str]:
-    """Return the addresses with these *digests*, 32 bytes each, run together."""
+    """Return the addresses with these *digests*: what `digests_of` was given."""
     digits = digests.hex()
     return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
 

@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - it is given
 import numpy as np
 import numpy.typing as npt
 
-from .address import addresses_in
+from .address import addresses_in, digests_of
 
 Digests = npt.NDArray[np.bytes_]
 Mask = npt.NDArray[np.bool_]
@@ -66,7 +66,7 @@ class ObjectTableBuilder:
         if not count:
             return
         rows = np.empty((count, _RECORD.itemsize), np.uint8)
-        rows[:, :32] = np.frombuffer(bytes.fromhex("".join(addresses)), np.uint8).reshape(count, 32)
+        rows[:, :32] = np.frombuffer(digests_of(addresses), np.uint8).reshape(count, 32)
         # The highest byte first: records of one object are then in the order of their sizes.
         rows[:, 32:] = np.fromiter(sizes, _BIG_ENDIAN, count).view(np.uint8).reshape(count, 8)
         self._records += rows.data
@@ -101,7 +101,7 @@ class AddressTable:
 
     def update(self, addresses: Sequence[str]) -> None:
         """Add *addresses*."""
-        self._bytes += bytes.fromhex("".join(addresses))
+        self._bytes += digests_of(addresses)
         self._sorted = False
         # What many manifests have in common must not pile up.
         if len(self._bytes) // _DIGEST.itemsize > 2 * max(self._distinct, _ROWS):
@@ -210,4 +210,4 @@ def to_digests(addresses: Sequence[str]) -> Digests:
     """Return *addresses* as digests, in their order."""
     if not addresses:
         return np.empty(0, _DIGEST)
-    return np.frombuffer(bytes.fromhex("".join(addresses)), _DIGEST)
+    return np.frombuffer(digests_of(addresses), _DIGEST)

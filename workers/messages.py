@@ -25,15 +25,13 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stores.address import ADDRESS_LENGTH, addresses_in
+from stores.address import DIGEST_BYTES, addresses_in, digests_of
 
 from .queues import NAME, Priority
 
 # Plans count: orchestrators that would plan a job differently must not share it. Version 2 was never released,
 # and 3 does not read it.
 VERSION: Final = 3
-
-_DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 
 
 class _Message(BaseModel):
@@ -198,7 +196,7 @@ class BatchMessage(_Message):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(_digests(self.addresses)) != _DIGEST_BYTES * len(self.sizes):
+        if len(_digests(self.addresses)) != DIGEST_BYTES * len(self.sizes):
             raise ValueError("addresses and sizes do not match")
         if len(self.positions) not in (1, len(self.sizes)):
             raise ValueError("positions and sizes do not match")
@@ -219,7 +217,7 @@ class BatchMessage(_Message):
 
 def pack(addresses: Iterable[str]) -> str:
     """Return *addresses* packed."""
-    return pack_digests(bytes.fromhex("".join(addresses)))
+    return pack_digests(digests_of(addresses))
 
 
 def pack_digests(digests: bytes) -> str:
@@ -237,6 +235,6 @@ def _digests(packed: str) -> bytes:
         digests = base64.b64decode(packed, validate=True)
     except binascii.Error as error:
         raise ValueError(f"addresses are not packed: {error}") from None
-    if len(digests) % _DIGEST_BYTES:
-        raise ValueError(f"packed addresses are not {_DIGEST_BYTES} bytes each")
+    if len(digests) % DIGEST_BYTES:
+        raise ValueError(f"packed addresses are not {DIGEST_BYTES} bytes each")
     return digests
