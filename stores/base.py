@@ -83,8 +83,6 @@ class Upload(ABC):
     Leaving the ``with`` block without a commit, by an exception or not, aborts.
     """
 
-    __slots__ = ()
-
     @abstractmethod
     def write(self, chunk: bytes) -> None:
         """

@@ -198,7 +198,8 @@ class FileBackend(Backend):
     def stage(self, key: str, data: bytes) -> Upload:
         upload = _FileUpload(self, key)
         try:
-            upload.fill(data)
+            upload.write(data)
+            upload.close()
         except BaseException:
             upload.abort()
             raise
@@ -277,9 +278,7 @@ class FileBackend(Backend):
 
     def _create(self, key: str) -> tuple[int, str]:
         """Open a new temporary file beside *key*, making its directories; return it and its name."""
-        root = self._handle
-        if root is None:
-            root = self._dir(create=True)
+        root = self._dir(create=True)
         folder = key[: key.rfind("/")]
         temporary = f"{folder}/{_TEMPORARY}{identity()}-{next(_numbers)}"
         if not self._make_folder(root, folder):
@@ -418,8 +417,6 @@ class _FileReader:
 class _FileUpload(Upload):
     """A temporary file. *closed* says that its descriptor is, which need not wait for the commit."""
 
-    __slots__ = ("_backend", "_closed", "_descriptor", "_ended", "_key", "_temporary")
-
     def __init__(self, backend: FileBackend, key: str) -> None:
         self._backend = backend
         self._key = key
@@ -432,19 +429,6 @@ class _FileUpload(Upload):
     def write(self, chunk: Buffer) -> None:
         try:
             _write_all(self._descriptor, chunk)
-        except OSError as error:
-            raise self._backend._translate(error, self._key) from error
-
-    def fill(self, data: bytes) -> None:
-        """Write all of *data*, and nothing more after it: `write` and `close` in one, as for most objects."""
-        self._closed = True
-        try:
-            try:
-                written = os.write(self._descriptor, data)
-                if written < len(data):
-                    _write_all(self._descriptor, memoryview(data)[written:])
-            finally:
-                os.close(self._descriptor)
         except OSError as error:
             raise self._backend._translate(error, self._key) from error
 

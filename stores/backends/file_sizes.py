@@ -15,7 +15,7 @@ import stat
 import warnings
 from array import array
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Final
 
 ABSENT: Final = -1
@@ -27,6 +27,16 @@ MOST_PROCESSES: Final = 16
 
 _ITEM: Final = array("q").itemsize
 _READ_BYTES: Final = 1 << 20
+
+# Of which a process of Celery's, or a command, does something of its own.
+_SIGNALS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 
 def lengths(root: int, keys: Sequence[str]) -> array[int]:
@@ -41,14 +51,11 @@ def lengths(root: int, keys: Sequence[str]) -> array[int]:
         return _ask(root, keys)
     each = -(-len(keys) // processes)
     parts = [keys[at : at + each] for at in range(0, len(keys), each)]
-    others = [_Other(root, part) for part in parts[1:]]
-    try:
+    with ExitStack() as stack:
+        others = [stack.enter_context(closing(_Other(root, part))) for part in parts[1:]]
         found = _ask(root, parts[0])
         for other in others:
             found += other.answer()
-    finally:
-        for other in others:
-            other.end()
     return found
 
 
@@ -97,18 +104,18 @@ class _Other:
         self._root = root
         self._keys = keys
         self._answer, answer = os.pipe()
+        # Until it has put off what this process does on a signal, the new one must get none.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._process = os.fork()
+            self._process = _fork()
+            if self._process == 0:
+                _ask_and_exit(root, keys, answer, before)
         except OSError:
             # No room for another process: this one asks for all.
-            self._process = 0
+            self._process = -1
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(answer)
-            return
-        if self._process == 0:
-            _ask_and_exit(root, keys, answer)
-        os.close(answer)
 
     def answer(self) -> array[int]:
         """Return what it found. Where it failed or was killed, this process asks again, and raises what there is."""
@@ -120,19 +127,27 @@ class _Other:
         found.frombytes(bytes(said))
         return found
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Let go of the process: without a reader it ends, if it has not yet."""
         os.close(self._answer)
-        if self._process:
+        if self._process > 0:
             with suppress(ChildProcessError):
                 os.waitpid(self._process, 0)
 
 
-def _ask_and_exit(root: int, keys: Sequence[str], answer: int) -> None:
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Of threads, from Python 3.12 on.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _ask_and_exit(root: int, keys: Sequence[str], answer: int, mask: set[int]) -> None:
     try:
         gc.disable()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         said = memoryview(_ask(root, keys).tobytes())
         while said:
             said = said[os.write(answer, said) :]

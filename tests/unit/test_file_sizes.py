@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -109,7 +110,7 @@ def dies(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def says_less(_root: int, keys: list[str], answer: int) -> None:
+def says_less(_root: int, keys: list[str], answer: int, _mask: set[int]) -> None:
     os.write(answer, bytes(8 * (len(keys) - 1)))
     os._exit(0)
 
@@ -123,6 +124,54 @@ def test_where_a_process_does_not_answer_its_part_is_asked_for_again(
     assert list(lengths(root, keys)) == expected(keys)
     assert len(forks) == 2
     assert all(map(ended, forks))
+
+
+def test_where_there_is_no_pipe_for_another_process_none_is_left_behind(
+    root: int, keys: list[str], monkeypatch: pytest.MonkeyPatch, forks: list[int]
+) -> None:
+    pipe = os.pipe
+
+    def few() -> tuple[int, int]:
+        if forks:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return pipe()
+
+    monkeypatch.setattr(os, "pipe", few)
+
+    with pytest.raises(OSError, match="Too many"):
+        lengths(root, keys)
+
+    assert len(forks) == 1
+    assert all(map(ended, forks))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_process_that_is_signalled_at_once_does_nothing_of_what_its_parent_would(
+    root: int, keys: list[str], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group is signalled as a whole: the parent's handlers must not run in what was only forked to ask."""
+    fork, wrong = os.fork, tmp_path / "wrong"
+
+    def signalled() -> int:
+        process = fork()
+        if process == 0:
+            os.kill(os.getpid(), number)
+        return process
+
+    def handler(*_: object) -> None:
+        wrong.touch()
+
+    before = signal.signal(number, handler)
+    monkeypatch.setattr(os, "fork", signalled)
+    try:
+        found = list(lengths(root, keys))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.signal(number, before)
+
+    assert found == expected(keys)
+    assert not wrong.exists()
+    assert number not in mask
 
 
 def test_without_room_for_a_process_one_asks_for_all(
