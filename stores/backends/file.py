@@ -17,56 +17,32 @@ written to behind its owner's back for longer than that.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import itertools
 import os
 import stat
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
-from types import TracebackType
-from typing import Self
 
-from ..base import Backend, Buffer, Capabilities, Listed, OpenReader, Reader, Upload
+from ..base import Backend, Capabilities, Listed, OpenReader, Upload
 from ..errors import (
     AccessDenied,
     KeyMissing,
     StoreError,
     StoreFault,
-    StoreFull,
     StoreNotFound,
-    StoreUnavailable,
 )
 from ..findings import Finding
-from ..hashing import CHUNK_BYTES
 from ..liveness import identity, is_dead
-from .file_copy import clone
+from .file_errors import translated
 from .file_sizes import ABSENT, lengths
+from .file_streams import FileReader, FileUpload
+from .file_sync import sync_file_system
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_UNAVAILABLE = {
-    errno.EIO,
-    errno.EINTR,
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENOTCONN,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-}
 
 # A temporary file is named .tmp-<identity of its writer>-<number>. It is swept when its writer is known to be dead,
 # or when nothing was written to it for this long (another machine's processes cannot be asked).
@@ -167,7 +143,7 @@ class FileBackend(Backend):
 
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         try:
-            return _FileReader(self, key, os.open(key, _READ, dir_fd=self._dir()))
+            return FileReader(self, key, os.open(key, _READ, dir_fd=self._dir()))
         except FileNotFoundError:
             raise KeyMissing(self.label, key, "nothing is filed here") from None
         except OSError as error:
@@ -193,10 +169,10 @@ class FileBackend(Backend):
             upload.commit()
 
     def upload(self, key: str, size_hint: int) -> Upload:
-        return _FileUpload(self, key)
+        return FileUpload(self, key)
 
     def stage(self, key: str, data: bytes) -> Upload:
-        upload = _FileUpload(self, key)
+        upload = FileUpload(self, key)
         try:
             upload.write(data)
             upload.close()
@@ -212,7 +188,7 @@ class FileBackend(Backend):
         self.flush()
         failed: StoreError | None = None
         for upload in uploads:
-            if not isinstance(upload, _FileUpload):
+            if not isinstance(upload, FileUpload):
                 raise TypeError("uploads of another backend")
             try:
                 upload.show()
@@ -251,7 +227,7 @@ class FileBackend(Backend):
         if self._handle is None:
             return
         with self._errors(""):
-            _sync_file_system(self._handle)
+            sync_file_system(self._handle)
 
     def _dir(self, *, create: bool = False) -> int:
         """Return the open root. It is created only by the first write: reading must not make a store."""
@@ -360,170 +336,10 @@ class FileBackend(Backend):
             raise self._translate(error, key) from error
 
     def _translate(self, error: OSError, key: str) -> StoreError:
-        """Map an error number to the tree; what is not known becomes a fault, never "absent"."""
-        said = os.strerror(error.errno) if error.errno is not None else str(error)
-        if error.errno in _DENIED:
-            return AccessDenied(self.label, key, said)
-        if error.errno in _FULL:
-            return StoreFull(self.label, key, said)
-        if error.errno in _UNAVAILABLE:
-            return StoreUnavailable(self.label, key, said)
-        return StoreFault(self.label, key, said)
-
-
-class _FileReader:
-    """Reads by system calls alone: a buffered file object costs more than all of them on a small object."""
-
-    def __init__(self, backend: FileBackend, key: str, descriptor: int) -> None:
-        self._backend = backend
-        self._key = key
-        self._descriptor = descriptor
-
-    def read(self, size: int, /) -> bytes:
-        """Return *size* bytes, fewer only at the end: network and user-space file systems may give less at once."""
-        try:
-            chunk = os.read(self._descriptor, size)
-            if not chunk or len(chunk) == size:
-                return chunk
-            parts = [chunk]
-            size -= len(chunk)
-            while size and (more := os.read(self._descriptor, size)):
-                parts.append(more)
-                size -= len(more)
-        except OSError as error:
-            raise self._backend._translate(error, self._key) from error
-        return b"".join(parts) if len(parts) > 1 else chunk
-
-    def read_into(self, buffer: memoryview) -> int:
-        """Fill *buffer* with the next bytes, or a part of it; return how many, 0 at the end."""
-        try:
-            return os.readv(self._descriptor, [buffer])
-        except OSError as error:
-            raise self._backend._translate(error, self._key) from error
-
-    def clone_to(self, descriptor: int) -> bool:
-        """As `file_copy.clone`."""
-        return clone(self._descriptor, descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
-
-
-class _FileUpload(Upload):
-    """A temporary file. *closed* says that its descriptor is, which need not wait for the commit."""
-
-    def __init__(self, backend: FileBackend, key: str) -> None:
-        self._backend = backend
-        self._key = key
-        try:
-            self._descriptor, self._temporary = backend._create(key)
-        except OSError as error:
-            raise backend._translate(error, key) from error
-        self._ended = self._closed = False
-
-    def write(self, chunk: Buffer) -> None:
-        try:
-            _write_all(self._descriptor, chunk)
-        except OSError as error:
-            raise self._backend._translate(error, self._key) from error
-
-    def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
-        if not isinstance(reader, _FileReader):
-            return False
-        try:
-            cloned = reader.clone_to(self._descriptor)
-        except OSError as error:
-            raise self._backend._translate(error, self._key) from error
-        if cloned:
-            # What is shown is what will be visible, whatever becomes of the source.
-            reader = _FileReader(self._backend, self._key, self._descriptor)
-        buffers = self._backend._buffers
-        try:
-            buffer = buffers.pop()
-        except IndexError:
-            buffer = memoryview(bytearray(CHUNK_BYTES))
-        try:
-            while length := reader.read_into(buffer):
-                piece = buffer[:length]
-                show(piece)
-                if not cloned:
-                    self.write(piece)
-        finally:
-            buffers.append(buffer)
-        return True
-
-    def close(self) -> None:
-        """Let go of the descriptor: nothing more is written."""
-        if not self._closed:
-            self._closed = True
-            try:
-                os.close(self._descriptor)
-            except OSError as error:
-                raise self._backend._translate(error, self._key) from error
-
-    def commit(self) -> None:
-        try:
-            if self._closed:
-                self._backend._sync(self._temporary)
-            else:
-                os.fsync(self._descriptor)
-        except OSError as error:
-            raise self._backend._translate(error, self._key) from error
-        self.show()
-
-    def show(self) -> None:
-        """Give what was written its name. Its bytes must be on disk."""
-        try:
-            self._backend._rename(self._temporary, self._key)
-        except FileNotFoundError as error:
-            raise StoreUnavailable(
-                self._backend.label, self._key, "its temporary file is gone; something removed it"
-            ) from error
-        except OSError as error:
-            raise self._backend._translate(error, self._key) from error
-        self._ended = True
-        if not self._closed:
-            self._closed = True
-            os.close(self._descriptor)
-
-    def abort(self) -> None:
-        if not self._ended:
-            self._ended = True
-            with suppress(StoreError):
-                self.close()
-            self._backend._discard(self._temporary)
-
-
-def _write_all(descriptor: int, data: Buffer) -> None:
-    written = os.write(descriptor, data)
-    while written < len(data):
-        written += os.write(descriptor, memoryview(data)[written:])
+        return translated(error, self.label, key)
 
 
 def _is_abandoned(name: str, modified: float) -> bool:
     """Say whether nobody will finish the temporary file *name*, last written at *modified*."""
     writer = name.removeprefix(_TEMPORARY).rpartition("-")[0]
     return is_dead(writer) or time.time() - modified > STALE_AFTER_S
-
-
-def _sync_file_system(descriptor: int) -> None:
-    """Make all writes to one file system durable: one call where the directories of a batch are thousands."""
-    syncfs = _syncfs()
-    if syncfs is None:
-        os.sync()
-    elif syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-@cache
-def _syncfs():  # type: ignore[no-untyped-def]
-    """Return Linux's syncfs(2), which Python's os module does not offer; None elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return None
-    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

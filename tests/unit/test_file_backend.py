@@ -230,7 +230,7 @@ def test_a_forked_child_writes_to_another_temporary_file_than_its_parent(file_ro
     os.waitpid(child, 0)
 
     with backend.upload(KEY, 6) as upload:
-        assert isinstance(upload, file._FileUpload)
+        assert isinstance(upload, file.FileUpload)
         own = upload._temporary
         assert childs.rpartition("-")[2] == own.rpartition("-")[2]
         assert childs.split("-")[-2] != own.split("-")[-2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stores.address import object_key
-from stores.backends import file, file_copy
+from stores.backends import file_copy, file_streams
 from stores.errors import IntegrityError
 from stores.hashing import CHUNK_BYTES, digest
 from stores.snapshot_store import SnapshotStore
@@ -36,13 +36,13 @@ def standing_in(source: int, target: int) -> bool:
 def clones(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What each attempt to clone has said."""
     said: list[bool] = []
-    clone = file.clone
+    clone = file_streams.clone
 
     def heard(source: int, target: int) -> bool:
         said.append(clone(source, target))
         return said[-1]
 
-    monkeypatch.setattr(file, "clone", heard)
+    monkeypatch.setattr(file_streams, "clone", heard)
     return said
 
 
@@ -55,7 +55,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         yield mounted
         subprocess.run(["umount", "--lazy", mounted], check=True)
         return
-    monkeypatch.setattr(file, "clone", standing_in)
+    monkeypatch.setattr(file_streams, "clone", standing_in)
     yield mounted
 
 
@@ -109,7 +109,7 @@ def test_what_becomes_of_the_source_after_it_was_cloned_does_not_matter(
 ) -> None:
     source, destination = stores(root)
     path = root / "source" / object_key(ADDRESS)
-    clone = file.clone
+    clone = file_streams.clone
 
     def changed_behind_it(one: int, other: int) -> bool:
         done = clone(one, other)
@@ -120,7 +120,7 @@ def test_what_becomes_of_the_source_after_it_was_cloned_does_not_matter(
                 victim.truncate(len(LARGE) + (1 if change == "longer" else -1))
         return done
 
-    monkeypatch.setattr(file, "clone", changed_behind_it)
+    monkeypatch.setattr(file_streams, "clone", changed_behind_it)
 
     destination.copy_object(source, ADDRESS, size_hint=len(LARGE))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stores.address import OBJECTS, object_key
-from stores.backends import file
+from stores.backends import file_streams
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
 from stores.base import Backend
@@ -140,7 +140,7 @@ def test_a_clone_counts_as_a_copy_and_stays_one(
         said.append(clones and standing_in(source, target))
         return said[-1]
 
-    monkeypatch.setattr(file, "clone", clone)
+    monkeypatch.setattr(file_streams, "clone", clone)
     data = os.urandom(3 * CHUNK_BYTES + 17)
     address = digest(data)
     source, destination = open_store(str(tmp_path / "a")), open_store(str(tmp_path / "b"))
