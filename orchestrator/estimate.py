@@ -18,7 +18,7 @@ from typing import Any
 
 from stores.address_set import AddressSet
 from stores.requests import HEAD
-from stores.snapshot_store import PIECE_ADDRESSES, SnapshotStore
+from stores.snapshot_store import SnapshotStore, addresses_of_a_piece
 from stores.words import size
 from workers.messages import Budget, JobRequest, Price
 
@@ -119,8 +119,9 @@ class _Survey:
             for number in group.batches:
                 self._bring(sorted(self._plan.batch(number).objects))
             named = self._named(group)
-            pieces = max(1, -(-len(named) // PIECE_ADDRESSES))
-            for piece in named.chunks(PIECE_ADDRESSES):
+            piece_addresses = addresses_of_a_piece(len(named))
+            pieces = max(1, -(-len(named) // piece_addresses))
+            for piece in named.chunks(piece_addresses):
                 self._ask_again(piece, strangers // pieces)
 
     def _ask_for_batch(self, wanted: list[str], strangers: int) -> None:

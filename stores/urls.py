@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -184,8 +184,21 @@ def redact(text: str) -> str:
     return head + place
 
 
-def opener(scheme: str) -> Callable[..., Backend]:
-    """Import and return what opens stores of *scheme*; calling it early moves the import's cost."""
+def prepare(schemes: Iterable[str] = ()) -> None:
+    """
+    Import what opens stores of *schemes*, all known ones if none is given, and read what their clients are made from.
+
+    Processes that are forked afterwards share it. Connects to nothing. May be called again.
+    """
+    for scheme in schemes or tuple(_OPENERS):
+        _opener(scheme)
+        if scheme == "s3":
+            from .backends import s3_clients
+
+            s3_clients.prepare()
+
+
+def _opener(scheme: str) -> Callable[..., Backend]:
     module, function = _OPENERS[scheme]
     found: Callable[..., Backend] = getattr(importlib.import_module(module), function)
     return found
@@ -194,8 +207,8 @@ def opener(scheme: str) -> Callable[..., Backend]:
 def open_backend(url: StoreURL, *, create: bool = True) -> Backend:
     """Open the backend that *url* names; nothing is sent to it yet. *create* as for `open_store`."""
     if url.scheme == "file":
-        return opener("file")(url.location, create=create)
-    return opener(url.scheme)(url)
+        return _opener("file")(url.location, create=create)
+    return _opener(url.scheme)(url)
 
 
 def open_store(url: str, objects_url: str | None = None, *, create: bool = True) -> SnapshotStore:

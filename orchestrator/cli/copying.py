@@ -118,12 +118,16 @@ def _embedded(
     receipt_path: str | None,
     verbose: bool,
 ) -> int:
-    from stores.urls import opener, parse_url
+    from stores.urls import parse_url, prepare
 
-    # Importing what the stores need before the fleet forks lets all its processes share it.
-    for reference in (submission["source"], submission["destination"]):
-        for url in filter(None, (reference.url, reference.objects_url)):
-            opener(parse_url(url).scheme)
+    # What the stores need before the fleet forks is shared by all its processes.
+    urls = [
+        url
+        for reference in (submission["source"], submission["destination"])
+        for url in (reference.url, reference.objects_url)
+        if url
+    ]
+    prepare({parse_url(url).scheme for url in urls})
     from ..embedded import EmbeddedFleet, FleetDied, default_processes
     from ..jobs import Jobs
 

@@ -141,6 +141,7 @@ def _run_worker(
     end_on_sigterm()
     from celery import signals
 
+    from stores.urls import prepare
     from workers.leaving import asked
     from workers.settings import InvalidSettings
 
@@ -149,6 +150,8 @@ def _run_worker(
         app = make(known)
     except InvalidSettings as error:
         usage(str(error))
+    # Its processes are forked from here, each time that Celery renews one, and share what is there by then.
+    prepare()
     # Workers need to know nothing of each other to start.
     arguments = ["worker", "--queues", queues]
     arguments += ["--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -11,12 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stores.address import EMPTY_ADDRESS, manifest_key, object_key
+from stores.address_set import AddressSet
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
 from stores.base import Backend, Capabilities, Listed
 from stores.errors import InvalidAddress
 from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore
+from stores.snapshot_store import SnapshotStore, addresses_of_a_piece
 from tests.property.strategies import addresses, quick, thorough
 
 PAGE = 1000
@@ -292,3 +295,42 @@ def test_no_address_is_asked_for_twice() -> None:
 
     assert SnapshotStore(backend).objects_needed([EMPTY_ADDRESS] * 5) == [EMPTY_ADDRESS] * 5
     assert backend.requests == 1
+
+
+class MeetingBackend(PagedBackend):
+    """Answers the first page of each piece when so many pieces have asked for theirs."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self._all_there = threading.Barrier(pieces)
+
+    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
+        listed = list(super().keys(prefix, start_after))
+        self._all_there.wait(timeout=20)
+        yield from listed
+
+
+@pytest.mark.parametrize(("count", "pieces"), [(2000, 1), (8000, 4), (7001, 4), (5000, 3), (44_000, 5)])
+def test_many_are_asked_for_in_pieces_each_for_the_pages_that_were_foretold(count: int, pieces: int) -> None:
+    asked = many(count, 7)
+    backend = PagedBackend()
+    store = hold(backend, set(asked[::2]), set())
+    backend.pages = backend.heads = 0
+    addresses = AddressSet(asked)
+
+    found = store.absent(addresses)
+
+    chunks = list(addresses.chunks(addresses_of_a_piece(count)))
+    foretold: Counter[str] = sum(
+        (store.requests_to_ask_among(chunk, asked[::2]) for chunk in chunks), Counter()
+    )
+    assert len(chunks) == pieces
+    assert (backend.pages, backend.heads) == (foretold["ListObjectsV2"], foretold["HeadObject"])
+    assert [address for chunk in found.chunks(count) for address in chunk] == asked[1::2]
+
+
+def test_the_pieces_of_a_question_are_asked_at_once() -> None:
+    """Each first page waits until all four were asked for, so asking one after the other would wait for ever."""
+    store = SnapshotStore(MeetingBackend(4))
+
+    assert len(store.absent(AddressSet(many(8000, 8)))) == 8000

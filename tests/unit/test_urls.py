@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,52 @@ def test_reading_a_url_and_opening_a_directory_import_no_s3_client() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+# What is opened and connected to is heard of by an audit hook.
+PREPARED = """
+import os, sys
+from stores.urls import prepare
+
+seen = []
+sys.addaudithook(lambda event, args: seen.append((event, args)) if event in HEARD else None)
+
+def heard(kind):
+    return [str(args[0]) for event, args in seen if event.startswith(kind)]
+
+prepare()
+connected, read = heard("socket"), heard("open")
+seen.clear()
+if os.fork() == 0:
+    from stores.backends.s3_clients import client_for
+    client_for(None, None, "http://127.0.0.1:1")
+    print(connected, [name for name in read if "service-2" in name] != [], "boto3" in sys.modules)
+    print([name for name in heard("open") if ".json" in name])
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+""".replace("HEARD", repr({"open", "socket.connect", "socket.getaddrinfo"}))
+
+
+def run_prepared(code: str, tmp_path: Path, **environment: str) -> list[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=clean | {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_what_was_prepared_is_read_once_and_not_by_each_forked_process(tmp_path: Path) -> None:
+    assert run_prepared(PREPARED, tmp_path) == ["[] True True", "[]"]
+
+
+def test_preparing_says_nothing_of_a_bad_configuration(tmp_path: Path) -> None:
+    code = "from stores.urls import prepare; prepare(); print('prepared')"
+
+    assert run_prepared(code, tmp_path, AWS_PROFILE="no such profile") == ["prepared"]
