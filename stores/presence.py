@@ -15,16 +15,27 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress, islice
 from operator import not_
 from typing import Final, NamedTuple
 
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key
+from .address_set import AddressSet
 from .base import Backend
 from .requests import HEAD, LIST, Requests
 
 LISTING_KEYS_PER_PAGE: Final = 1000
+
+# Many addresses are asked for in pieces, each a range of the store's keys, so many pieces at once. Each may cost a
+# page more than its addresses fill, so few objects have few of them; and what is asked for at once is in memory.
+PIECES_AT_ONCE: Final = 4
+PIECE_PAGES: Final = 2, 10
+
+# One question after the other, where a backend spreads each over cores by itself.
+LARGE_PIECE_ADDRESSES: Final = 50_000
 
 # Price lists ask about as much for one LIST as for so many HEADs.
 HEADS_FOR_A_LIST: Final = 10
@@ -103,6 +114,36 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[str]) -> Survey:
     lacking.update(compress(ordered, map(not_, map(space.is_whole, ordered, sizes))))
     # Where nothing is missing, as before most manifests, nothing is looked up either.
     return Survey([address for address in wanted if address in lacking] if lacking else [], between)
+
+
+def absent(backend: Backend, space: Namespace, addresses: AddressSet) -> AddressSet:
+    """
+    Return those of *addresses* that *backend* lacks in *space*, however many there are.
+
+    Asked in pieces, some of them at once where the backend pages its listings. Raises what it raises.
+    """
+    found = AddressSet()
+    piece_addresses = addresses_of_a_piece(len(addresses))
+    if not backend.capabilities.pages_listings or len(addresses) <= piece_addresses:
+        for piece in addresses.chunks(LARGE_PIECE_ADDRESSES):
+            found.update(survey(backend, space, piece).needed)
+        return found
+    with ThreadPoolExecutor(PIECES_AT_ONCE) as pool:
+        asked: deque[Future[Survey]] = deque()
+        for piece in addresses.chunks(piece_addresses):
+            if len(asked) == PIECES_AT_ONCE:
+                found.update(asked.popleft().result().needed)
+            asked.append(pool.submit(survey, backend, space, piece))
+        for answer in asked:
+            found.update(answer.result().needed)
+    return found
+
+
+def addresses_of_a_piece(count: int) -> int:
+    """Return how many of *count* addresses are asked for together, of a store that pages its listings."""
+    least, most = PIECE_PAGES
+    pages = -(-count // (PIECES_AT_ONCE * LISTING_KEYS_PER_PAGE))
+    return LISTING_KEYS_PER_PAGE * min(max(least, pages), most)
 
 
 def requests_to_ask(wanted: int, keys_between: int) -> Requests:

@@ -13,12 +13,10 @@ absent. A file system that lost power can leave such files behind.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
 from .address_set import AddressSet
@@ -36,10 +34,10 @@ from .hashing import CHUNK_BYTES, HashingReader, digest
 from .manifest import Manifest
 from .pace import Pace
 from .presence import (
-    LISTING_KEYS_PER_PAGE,
     MANIFEST_SPACE,
     OBJECT_SPACE,
     Survey,
+    absent,
     requests_to_ask,
     requests_to_ask_among,
     survey,
@@ -47,21 +45,6 @@ from .presence import (
 from .publishing import Published, publish_each
 from .requests import Requests
 from .wrappers.throttled import throttled
-
-# Many addresses are asked for in pieces, each a range of the store's keys, so many pieces at once. Each may cost a
-# page more than its addresses fill, so few objects have few of them; and what is asked for at once is in memory.
-PIECES_AT_ONCE: Final = 4
-PIECE_PAGES: Final = 2, 10
-
-# One question after the other, where a backend spreads each over cores by itself.
-LARGE_PIECE_ADDRESSES: Final = 50_000
-
-
-def addresses_of_a_piece(count: int) -> int:
-    """Return how many of *count* addresses are asked for together, of a store that pages its listings."""
-    least, most = PIECE_PAGES
-    pages = -(-count // (PIECES_AT_ONCE * LISTING_KEYS_PER_PAGE))
-    return LISTING_KEYS_PER_PAGE * min(max(least, pages), most)
 
 
 class ListedManifest(NamedTuple):
@@ -161,24 +144,7 @@ class SnapshotStore(StreamStore):
 
         Asked in pieces, some of them at once where the store pages its listings.
         """
-        found = AddressSet()
-        piece_addresses = addresses_of_a_piece(len(addresses))
-        if not self._objects.capabilities.pages_listings or len(addresses) <= piece_addresses:
-            for piece in addresses.chunks(LARGE_PIECE_ADDRESSES):
-                found.update(self._needed(piece))
-            return found
-        with ThreadPoolExecutor(PIECES_AT_ONCE) as pool:
-            asked: deque[Future[list[str]]] = deque()
-            for piece in addresses.chunks(piece_addresses):
-                if len(asked) == PIECES_AT_ONCE:
-                    found.update(asked.popleft().result())
-                asked.append(pool.submit(self._needed, piece))
-            for answer in asked:
-                found.update(answer.result())
-        return found
-
-    def _needed(self, addresses: Sequence[str]) -> list[str]:
-        return survey(self._objects, OBJECT_SPACE, addresses).needed
+        return absent(self._objects, OBJECT_SPACE, addresses)
 
     def manifests_present(self, snapshot_ids: Iterable[str]) -> set[str]:
         """

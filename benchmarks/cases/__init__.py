@@ -14,7 +14,7 @@ CASES: Final = (
     Case(
         "file-20k",
         "20,000 files of 4 KiB, directory to directory",
-        files.in_memory(20_000, 4096, "4 KiB", rounds=5, goal=None),
+        files.in_memory(20_000, 4096, "4 KiB", rounds=5, goal=None, beside_rclone=True),
     ),
     Case(
         "file-200k",
@@ -24,17 +24,22 @@ CASES: Final = (
     Case(
         "file-2mb",
         "400 files of 2 MB, directory to directory",
-        files.in_memory(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0)),
+        files.in_memory(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0), beside_rclone=True),
     ),
     Case(
         "disk-20k",
         "20,000 files of 4 KiB, directory to directory on a disk",
-        files.on_disk(20_000, 4096, "4 KiB", rounds=5, goal=Goal(ratio=1.0)),
+        files.on_disk(20_000, 4096, "4 KiB", rounds=5, goal=Goal(ratio=1.0), beside_rclone=True),
     ),
     Case(
         "disk-2mb",
         "400 files of 2 MB, directory to directory on a disk",
-        files.on_disk(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0)),
+        files.on_disk(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0), beside_rclone=True),
+    ),
+    Case(
+        "disk-16mb",
+        "400 files of 16 MB, directory to directory on a disk: more than the kernel keeps to be written later",
+        files.on_disk(400, 16_000_000, "16 MB", rounds=2, goal=None),
     ),
     Case("startup", "what a command costs before it copies anything", files.startup),
     Case("s3-20k", "20,000 files of 4 KiB, S3 to S3 on servers without latency", s3.between_buckets),

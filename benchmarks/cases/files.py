@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from .. import commands, data
+from .. import commands, data, servers
 from ..fleet import job_seconds
-from ..measure import filesystem
+from ..measure import Command, filesystem
 from ..plots import TIME, Point
-from ..report import SNAPDIR, Goal, Result, timed
+from ..report import FLUSHED, RCLONE, SNAPDIR, Goal, Result, timed
 from ..rounds import FLOOR, OURS, Round, measure_rounds, remove, same_folders, seconds_of
 from .case import Setting
 
@@ -28,12 +28,16 @@ START_S: Final = 1.5
 HELP_S: Final = 0.3
 
 
-def in_memory(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal | None) -> Measure:
+def in_memory(
+    files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal | None, beside_rclone: bool = False
+) -> Measure:
     """Return the case of *files* files of a size, directory to directory in memory."""
 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
-        found = _copied(setting.folder, number, size_bytes, setting.times(rounds))
+        found = _copied(
+            setting.folder, number, size_bytes, setting.times(rounds), beside_rclone=beside_rclone
+        )
         words = f"{number:,} files of {size}, file to file"
         reached = setting.goal(goal) if goal else None
         points = _points(number, size_bytes, found)
@@ -45,15 +49,24 @@ def in_memory(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal
     return measure
 
 
-def on_disk(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal) -> Measure:
+def on_disk(
+    files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal | None, beside_rclone: bool = False
+) -> Measure:
     """Return the case of *files* files of a size, directory to directory on a disk: ours durably, the peer not."""
 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
-        found = _copied(setting.disk, number, size_bytes, setting.times(rounds), durable=True)
+        found = _copied(
+            setting.disk,
+            number,
+            size_bytes,
+            setting.times(rounds),
+            durable=True,
+            beside_rclone=beside_rclone,
+        )
         words = f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}): ours durable, the"
         words += " peer not"
-        reached = setting.goal(goal)
+        reached = setting.goal(goal) if goal else None
         return [timed(words, found, reached, objects=number), _job_alone(words, found, reached)]
 
     return measure
@@ -78,43 +91,59 @@ def startup(setting: Setting) -> list[Result]:
     ]
 
 
-def _copied(folder: Path, files: int, size_bytes: int, times: int, *, durable: bool = False) -> list[Round]:
-    source, to_ours, to_peer, to_floor = (folder / name for name in ("source", "ours", "peer", "floor"))
+def _copied(
+    folder: Path,
+    files: int,
+    size_bytes: int,
+    times: int,
+    *,
+    durable: bool = False,
+    beside_rclone: bool = False,
+) -> list[Round]:
+    source = folder / "source"
     snapshot = data.pushed_store(folder, source, files=files, size_bytes=size_bytes)
-    more = ["--durable"] if durable else []
 
+    def of(side: str) -> Path:
+        return folder / side.replace(", ", "-")
+
+    def peer(how: str, side: str) -> Command:
+        stores = f"file://{source}", f"file://{of(side)}"
+        return commands.peer(how, snapshot, *stores, cache=folder / "cache")
+
+    sides = {
+        OURS: commands.ours_sync(snapshot, f"file://{source}", f"file://{of(OURS)}"),
+        SNAPDIR: peer("sync", SNAPDIR),
+    }
+    if durable:
+        sides[FLUSHED] = peer("sync-flushed", FLUSHED)
+    if beside_rclone:
+        sides[RCLONE] = Command(
+            [servers.rclone(), "copy", str(source), str(of(RCLONE))],
+            commands.environment({"RCLONE_CONFIG": ""}),
+        )
+    more = ["--durable"] if durable else []
+    sides[FLOOR] = commands.floor("files", str(source), str(of(FLOOR)), *more)
+    made = [of(side) for side in sides]
     before = itertools.count()
 
     def clean() -> None:
-        for one in (to_ours, to_peer, to_floor):
+        for one in made:
             if durable and one.exists() and files >= MANY:
                 one.rename(folder / f"{one.name}-{next(before)}")
-        remove(to_ours, to_peer, to_floor)
+        remove(*made)
         if durable:
             os.sync()
 
     def check() -> None:
-        same_folders(to_ours, to_peer)
-        same_folders(to_ours, to_floor)
+        for one in made[1:]:
+            same_folders(made[0], one)
 
     def settle(_: str) -> None:
         # What one side leaves for the disk to do later must not weigh on the next.
         if durable:
             os.sync()
 
-    return measure_rounds(
-        times,
-        {
-            OURS: commands.ours_sync(snapshot, f"file://{source}", f"file://{to_ours}"),
-            SNAPDIR: commands.peer(
-                "sync", snapshot, f"file://{source}", f"file://{to_peer}", cache=folder / "cache"
-            ),
-            FLOOR: commands.floor("files", str(source), str(to_floor), *more),
-        },
-        clean=clean,
-        check=check,
-        ran=settle,
-    )
+    return measure_rounds(times, sides, clean=clean, check=check, ran=settle)
 
 
 def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
@@ -123,7 +152,7 @@ def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
         f"{words}; the job alone, without the start and the end of the embedded fleet",
         "s",
         tuple(job_seconds(json.loads(one.ours.said)) for one in rounds),
-        {SNAPDIR: seconds_of(rounds, SNAPDIR)},
+        {side: seconds_of(rounds, side) for side in rounds[0].runs if side not in (OURS, FLOOR)},
         goal,
         "the same runs, by the job's own record; the peer's whole run",
         seconds_of(rounds, FLOOR),

@@ -12,12 +12,12 @@ from stores.address import object_key
 from .. import commands, data
 from ..floor import digest_of
 from ..plots import MEMORY, Point
-from ..report import SNAPDIR, Goal, Result, timed
+from ..report import RCLONE, SNAPDIR, Goal, Result, timed
 from ..rounds import OURS, Different, Round, measure_rounds, remove
 from ..servers import BigServer
 from .buckets import SOURCE
 from .case import SERVED, Setting
-from .s3 import RCLONE, THROUGH
+from .s3 import THROUGH
 
 SIZES: Final = (100_000_000, 1_000_000_000, 5_000_000_000, 20_000_000_000)
 MAX_MEMORY_MB: Final = 300

@@ -10,13 +10,12 @@ from typing import Final
 from .. import commands, data
 from ..floor import objects_in
 from ..plots import TIME, Point
-from ..report import SNAPDIR, Goal, Result, timed
+from ..report import RCLONE, SNAPDIR, Goal, Result, timed
 from ..rounds import FLOOR, OURS, measure_rounds, remove, seconds_of
 from ..servers import S3Server
 from .buckets import SOURCE, empty, fill, part_of, same_buckets
 from .case import SERVED, Setting
 
-RCLONE: Final = "rclone"
 S5CMD: Final = "s5cmd"
 FILES: Final = 20_000
 

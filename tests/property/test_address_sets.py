@@ -163,7 +163,7 @@ def test_publishing_asks_for_everything_and_names_what_is_missing_however_many_t
     many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "MISSING_KEPT", 7)
-    monkeypatch.setattr("stores.snapshot_store.LISTING_KEYS_PER_PAGE", 11)
+    monkeypatch.setattr("stores.presence.LISTING_KEYS_PER_PAGE", 11)
     source = SnapshotStore(MemoryBackend("source"))
     ids = [fill(source, random_files(40, seed=seed)) for seed in (1, 2)]
     backend = MemoryBackend("destination")

@@ -19,7 +19,8 @@ from stores.backends.memory import MemoryBackend
 from stores.base import Backend, Capabilities, Listed
 from stores.errors import InvalidAddress
 from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore, addresses_of_a_piece
+from stores.presence import addresses_of_a_piece
+from stores.snapshot_store import SnapshotStore
 from tests.property.strategies import addresses, quick, thorough
 
 PAGE = 1000
