@@ -189,8 +189,7 @@ class _Survey:
             return named
         for index in group.snapshots:
             with self._source.read_manifest(self._snapshots.ids[index]) as manifest:
-                for files in manifest.files():
-                    named.update(files.checksums)
+                manifest.add_addresses(named)
         return named
 
 

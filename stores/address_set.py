@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Final
 
+from .address import addresses_in
+
 if TYPE_CHECKING:
     from .tables import AddressTable
 
@@ -36,6 +38,13 @@ class AddressSet:
             self._many = AddressTable()
             self._many.update(list(self._few))
             self._few = set()
+
+    def add_digests(self, digests: bytes | bytearray) -> None:
+        """Add addresses by their *digests*, run together."""
+        if self._many is None:
+            self.update(addresses_in(digests))
+        else:
+            self._many.add_digests(digests)
 
     def __len__(self) -> int:
         return len(self._few) if self._many is None else len(self._many)

@@ -16,15 +16,20 @@ checksum beside its own size, so one object can be listed with several sizes.
 from __future__ import annotations
 
 import io
+import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
 
+from .address import DIGEST_BYTES, digests_of
 from .address_set import AddressSet
 from .base import Reader
 from .errors import IntegrityError, ManifestSyntaxError
+from .forked import Forked, worth
 from .hashing import CHUNK_BYTES, HashingReader, digest
 from .lines import PIECE_BYTES, Columns, read_plainly
 
@@ -37,6 +42,9 @@ SPOOL_BYTES = 16 * 1024 * 1024
 # A larger manifest names some 50,000 objects or more. From there on a table is faster, importing NumPy included.
 LARGE_BYTES = 6 * 1024 * 1024
 
+# A process is worth its fork for so much of a manifest.
+BYTES_FOR_A_PROCESS = 4 * 1024 * 1024
+
 # Only a text up to this size is put into its canonical form when it does not hash to its id.
 CANONICALISE_BYTES = 256 * 1024 * 1024
 
@@ -48,6 +56,9 @@ LARGEST_SIZE = 2**64 - 1
 LARGEST_PLANNED_BYTES = 2**43
 
 _ZERO = ord("0")
+
+# Of a manifest the bytes from one place to another, which are ends of lines, and the PATH of the line before.
+_Part = tuple[int, int, str]
 
 _file_line = re.compile(
     rb"(F) ([^ ]+) ([0-9a-f]{64}) (0|[1-9][0-9]{0,18}) ([^\n]+)\n",
@@ -126,6 +137,7 @@ class Manifest:
             hashing = HashingReader(reader)
             while chunk := hashing.read(CHUNK_BYTES):
                 spool.write(chunk)
+            spool.flush()
             if hashing.hexdigest() == snapshot:
                 return cls(label, snapshot, spool, hashing.length)
             if hashing.length <= CANONICALISE_BYTES:
@@ -200,19 +212,29 @@ class Manifest:
 
     def table(self) -> ObjectTable:
         """Return the same as `objects`, sorted by address, in 40 bytes each. Raises like `entries`."""
-        from .tables import ObjectTableBuilder
+        from .tables import RECORD_BYTES, ObjectTableBuilder, records_of
 
         builder = ObjectTableBuilder()
-        for files in self.files():
-            builder.add(files.checksums, files.sizes(LARGEST_PLANNED_BYTES))
+        self._gather(
+            lambda files: records_of(files.checksums, files.sizes(LARGEST_PLANNED_BYTES)),
+            RECORD_BYTES,
+            builder.add,
+        )
         return builder.finish()
 
     def addresses(self) -> AddressSet:
         """Return the distinct objects of the snapshot. Raises like `entries`."""
         found = AddressSet()
+        self.add_addresses(found)
+        return found
+
+    def add_addresses(self, found: AddressSet) -> None:
+        """Add the distinct objects of the snapshot to *found*. Raises like `entries`; some were added then."""
+        if self.large:
+            self._gather(lambda files: digests_of(files.checksums), DIGEST_BYTES, found.add_digests)
+            return
         for files in self.files():
             found.update(files.checksums)
-        return found
 
     def paths_of(self, addresses: Collection[str]) -> Iterator[tuple[str, str]]:
         """
@@ -228,21 +250,84 @@ class Manifest:
                 if kind == "F" and address in wanted:
                     yield address, path
 
-    def _columns(self) -> Iterator[Columns]:
-        """Yield the whole manifest, checked, piece by piece. The reading position is its own."""
-        self._check_not_empty()
-        number, last, position = 1, "", 0
-        while True:
-            self._file.seek(position)
-            piece = self._file.read(PIECE_BYTES)
-            if not piece:
+    def _gather(
+        self, of: Callable[[Columns], bytes], unit: int, take: Callable[[bytes | bytearray], None]
+    ) -> None:
+        """
+        Hand what *of* says of the F lines to *take*, *unit* bytes for each, in any order, and maybe some of it twice.
+
+        A large manifest is read by several processes. Raises like `entries`.
+        """
+
+        def say(part: _Part | None = None) -> Iterator[bytes]:
+            return (of(columns.files()) for columns in self._columns(part))
+
+        first, *others = self._parts()
+        with ExitStack() as stack:
+            forked = [stack.enter_context(closing(Forked(partial(say, part), unit))) for part in others]
+            for said in say(first):
+                take(said)
+                for other in forked:
+                    take(other.some())
+            for other in forked:
+                rest = other.rest()
+                if rest is None:
+                    break
+                take(rest)
+            else:
                 return
-            piece += self._file.readline()
+        # One found a fault or was killed. From the start this process knows which line is at fault.
+        for said in say():
+            take(said)
+
+    def _parts(self) -> list[_Part]:
+        """Cut the manifest at ends of lines, a part for each process that is to read it."""
+        count = worth(self.length, BYTES_FOR_A_PROCESS)
+        parts, begin, before = [], 0, ""
+        for number in range(1, count):
+            at = self.length * number // count
+            text = self._read_at(at, PIECE_BYTES)
+            start = text.find(b"\n") + 1
+            end = text.find(b"\n", start) + 1
+            try:
+                path = _path_of(text[start : end - 1]).decode()
+            except UnicodeDecodeError:
+                continue
+            if start and end:
+                parts.append((begin, at + end, before))
+                begin, before = at + end, path
+        return [*parts, (begin, self.length, before)]
+
+    def _columns(self, part: _Part | None = None) -> Iterator[Columns]:
+        """Yield a part of the manifest, or all of it, checked, piece by piece. The reading position is its own."""
+        self._check_not_empty()
+        position, end, last = part or (0, self.length, "")
+        number = 1
+        while position < end:
+            piece = self._piece_at(position, end)
             columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
             yield columns
             number += piece.count(b"\n")
             position += len(piece)
             last = columns.paths[-1] if columns.paths else last
+
+    def _piece_at(self, position: int, end: int) -> bytes:
+        """Return whole lines from *position* on, about `PIECE_BYTES` of them, but none from *end* on."""
+        size = PIECE_BYTES
+        while True:
+            piece = self._read_at(position, min(size, end - position))
+            if position + len(piece) == end:
+                return piece
+            if whole := piece.rfind(b"\n") + 1:
+                return piece[:whole]
+            size *= 2
+
+    def _read_at(self, position: int, size: int) -> bytes:
+        if self.length > SPOOL_BYTES and not isinstance(self._file, io.BytesIO):
+            # Processes share a file's position.
+            return os.pread(self._file.fileno(), size, position)
+        self._file.seek(position)
+        return self._file.read(size)
 
     def _read_by_line(self, piece: bytes, number: int, last: str) -> Columns:
         rows = [

@@ -73,8 +73,7 @@ def _absent(store: SnapshotStore, manifests: Mapping[str, Open], done: dict[str,
     union = AddressSet()
     for snapshot_id, opened in manifests.items():
         with _noting(done, snapshot_id), opened() as manifest:
-            for files in manifest.files():
-                union.update(files.checksums)
+            manifest.add_addresses(union)
     return store.absent(union)
 
 

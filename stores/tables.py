@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 # NumPy's linear algebra, of which nothing is used here, starts a thread for each core when it is imported, and each
@@ -24,13 +24,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - it is given
 import numpy as np
 import numpy.typing as npt
 
-from .address import addresses_in, digests_of
+from .address import DIGEST_BYTES, addresses_in, digests_of
 
 Digests = npt.NDArray[np.bytes_]
 Mask = npt.NDArray[np.bool_]
 
 _DIGEST: Final = np.dtype("S32")
 _RECORD: Final = np.dtype("S40")
+RECORD_BYTES: Final = _RECORD.itemsize
 _BIG_ENDIAN: Final = np.dtype(">u8")
 
 # Rows that are looked up at once: bounds what a look-up takes beside the tables.
@@ -54,22 +55,25 @@ class ObjectTable(NamedTuple):
         return low + (int((self.sizes >> np.uint64(32)).sum()) << 32)
 
 
+def records_of(addresses: Sequence[str], sizes: Iterable[int]) -> bytes:
+    """Return objects as an `ObjectTableBuilder` takes them, `RECORD_BYTES` each: each address with its size."""
+    count = len(addresses)
+    rows = np.empty((count, RECORD_BYTES), np.uint8)
+    rows[:, :DIGEST_BYTES] = np.frombuffer(digests_of(addresses), np.uint8).reshape(count, DIGEST_BYTES)
+    # The highest byte first: records of one object are then in the order of their sizes.
+    rows[:, DIGEST_BYTES:] = np.fromiter(sizes, _BIG_ENDIAN, count).view(np.uint8).reshape(count, 8)
+    return rows.tobytes()
+
+
 class ObjectTableBuilder:
     """Takes the objects of a snapshot in any order, some of them repeatedly."""
 
     def __init__(self) -> None:
         self._records = bytearray()
 
-    def add(self, addresses: Sequence[str], sizes: Iterator[int]) -> None:
-        """Add objects: each address with its size."""
-        count = len(addresses)
-        if not count:
-            return
-        rows = np.empty((count, _RECORD.itemsize), np.uint8)
-        rows[:, :32] = np.frombuffer(digests_of(addresses), np.uint8).reshape(count, 32)
-        # The highest byte first: records of one object are then in the order of their sizes.
-        rows[:, 32:] = np.fromiter(sizes, _BIG_ENDIAN, count).view(np.uint8).reshape(count, 8)
-        self._records += rows.data
+    def add(self, records: bytes | bytearray) -> None:
+        """Add objects as `records_of` returned them, some of them maybe repeatedly."""
+        self._records += records
 
     def finish(self) -> ObjectTable:
         """Return the table; of an object with several sizes the largest counts. The builder is of no use afterwards."""
@@ -101,7 +105,11 @@ class AddressTable:
 
     def update(self, addresses: Sequence[str]) -> None:
         """Add *addresses*."""
-        self._bytes += digests_of(addresses)
+        self.add_digests(digests_of(addresses))
+
+    def add_digests(self, digests: bytes | bytearray) -> None:
+        """Add addresses by their *digests*, run together."""
+        self._bytes += digests
         self._sorted = False
         # What many manifests have in common must not pile up.
         if len(self._bytes) // _DIGEST.itemsize > 2 * max(self._distinct, _ROWS):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 from collections.abc import Callable
+from itertools import accumulate
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stores import forked
 from stores import manifest as manifest_module
-from stores.address import manifest_key
+from stores.address import addresses_in, manifest_key
 from stores.backends.memory import MemoryBackend
 from stores.errors import StoreError
+from stores.forked import Forked
 from stores.hashing import digest
 from stores.manifest import LARGEST_PLANNED_BYTES, Entry, Manifest, canonical, parse, render, snapshot_id
 from stores.snapshot_store import SnapshotStore
@@ -196,6 +202,63 @@ def test_lines_read_by_the_piece_and_one_by_one_tell_the_same_or_fail_the_same(
             wanted = {"a" * 64}
         found = outcome(lambda: list(manifest.paths_of(wanted)))
         assert found == outcome(lambda: [(f.checksum, f.path) for f in files() if f.checksum in wanted])
+
+
+@thorough
+@given(
+    st.one_of(damaged_manifests(), repetitive_manifests(), entry_lists.map(render)),
+    st.sampled_from([150, 300, 65536]),
+    st.sampled_from([1, 100, 400]),
+    st.booleans(),
+    st.booleans(),
+)
+@example(b"\n", 300, 1, False, False)
+def test_several_processes_read_a_manifest_as_one_does_or_fail_as_one_does(
+    text: bytes, piece: int, share: int, spooled: bool, killed: bool
+) -> None:
+    """In memory or in a file, and whatever becomes of the other processes."""
+
+    def killing(*arguments: Any, **named: Any) -> Forked:
+        process = Forked(*arguments, **named)
+        os.kill(process._process, signal.SIGKILL)
+        return process
+
+    with (
+        patch.object(manifest_module, "SPOOL_BYTES", 0 if spooled else len(text)),
+        Manifest.from_bytes(digest(text), text) as manifest,
+        patch.object(manifest_module, "PIECE_BYTES", piece),
+        patch.object(manifest_module, "LARGE_BYTES", 0),
+        patch.object(manifest_module, "BYTES_FOR_A_PROCESS", share),
+        patch.object(manifest_module, "Forked", killing if killed else Forked),
+        patch.object(forked, "_cores", lambda: 3),
+    ):
+
+        def table() -> list[tuple[str, int]]:
+            found = manifest.table()
+            return list(zip(addresses_in(found.digests.tobytes()), found.sizes.tolist(), strict=True))
+
+        assert outcome(table) == outcome(lambda: sorted(manifest.objects().items()))
+        named = outcome(lambda: [one for chunk in manifest.addresses().chunks(7) for one in chunk])
+        assert named == outcome(lambda: sorted(manifest.objects()))
+
+
+def test_a_large_manifest_is_cut_at_ends_of_lines_for_as_many_as_there_are_cores() -> None:
+    text = render(Entry("F", "644", digest(b"%d" % n), n, f"./{'x' * (n % 90)}{n:06}") for n in range(2000))
+
+    with (
+        Manifest.from_bytes(digest(text), text) as manifest,
+        patch.object(manifest_module, "BYTES_FOR_A_PROCESS", 1000),
+        patch.object(forked, "_cores", lambda: 5),
+    ):
+        parts = manifest._parts()
+
+    lines = text.splitlines(keepends=True)
+    ends = [0, *accumulate(map(len, lines))]
+    assert len(parts) == 5
+    assert [begin for begin, _, _ in parts[1:]] == [end for _, end, _ in parts[:-1]]
+    assert parts[-1][1] == len(text)
+    for begin, _, before in parts[1:]:
+        assert before == lines[ends.index(begin) - 1].split(b" ", 4)[4].decode().rstrip("\n")
 
 
 @quick

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stores import forked
 from stores.address import EMPTY_ADDRESS, object_key
 from stores.backends import file_sizes
 from stores.backends.file import FileBackend
@@ -28,7 +27,7 @@ EVERY_THIRD, STRANGE = 3, 211
 @pytest.fixture(autouse=True)
 def few_keys_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_sizes, "KEYS_FOR_A_PROCESS", 50)
-    monkeypatch.setattr(file_sizes, "_cores", lambda: 3)
+    monkeypatch.setattr(forked, "_cores", lambda: 3)
 
 
 @pytest.fixture
@@ -99,27 +98,22 @@ def test_few_keys_are_worth_no_process(root: int, keys: list[str], forks: list[i
 def test_each_key_is_asked_for_once_however_many_cores_there_are(
     root: int, keys: list[str], cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_sizes, "_cores", lambda: cores)
+    monkeypatch.setattr(forked, "_cores", lambda: cores)
     monkeypatch.setattr(file_sizes, "KEYS_FOR_A_PROCESS", 1)
 
     for count in (1, 2, 15, 16, 17, len(keys)):
         assert list(lengths(root, keys[:count])) == expected(keys)[:count]
 
 
-def dies(*_: object) -> None:
+def dies(*_: object) -> list[bytes]:
     os.kill(os.getpid(), signal.SIGKILL)
+    return []
 
 
-def says_less(_root: int, keys: list[str], answer: int, _mask: set[int]) -> None:
-    os.write(answer, bytes(8 * (len(keys) - 1)))
-    os._exit(0)
-
-
-@pytest.mark.parametrize("ends", [dies, says_less])
 def test_where_a_process_does_not_answer_its_part_is_asked_for_again(
-    root: int, keys: list[str], ends: Callable[..., None], monkeypatch: pytest.MonkeyPatch, forks: list[int]
+    root: int, keys: list[str], monkeypatch: pytest.MonkeyPatch, forks: list[int]
 ) -> None:
-    monkeypatch.setattr(file_sizes, "_ask_and_exit", ends)
+    monkeypatch.setattr(file_sizes, "_say", dies)
 
     assert list(lengths(root, keys)) == expected(keys)
     assert len(forks) == 2
@@ -143,35 +137,6 @@ def test_where_there_is_no_pipe_for_another_process_none_is_left_behind(
 
     assert len(forks) == 1
     assert all(map(ended, forks))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_process_that_is_signalled_at_once_does_nothing_of_what_its_parent_would(
-    root: int, keys: list[str], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A group is signalled as a whole: the parent's handlers must not run in what was only forked to ask."""
-    fork, wrong = os.fork, tmp_path / "wrong"
-
-    def signalled() -> int:
-        process = fork()
-        if process == 0:
-            os.kill(os.getpid(), number)
-        return process
-
-    def handler(*_: object) -> None:
-        wrong.touch()
-
-    before = signal.signal(number, handler)
-    monkeypatch.setattr(os, "fork", signalled)
-    try:
-        found = list(lengths(root, keys))
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    finally:
-        signal.signal(number, before)
-
-    assert found == expected(keys)
-    assert not wrong.exists()
-    assert number not in mask
 
 
 def test_without_room_for_a_process_one_asks_for_all(
@@ -210,22 +175,3 @@ def test_what_is_no_file_is_named_among_many(tmp_path: Path, keys: list[str]) ->
         FileBackend(str(tmp_path)).sizes(keys)
 
     assert raised.value.subject == keys[STRANGE]
-
-
-def test_a_process_with_threads_asks_without_a_warning_and_keeps_its_signals(
-    root: int, keys: list[str], forks: list[int]
-) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    stop = threading.Event()
-    thread = threading.Thread(target=stop.wait)
-    thread.start()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert list(lengths(root, keys)) == expected(keys)
-    finally:
-        stop.set()
-        thread.join()
-
-    assert len(forks) == 2
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
