@@ -38,8 +38,8 @@ CASES: Final = (
     ),
     Case(
         "disk-16mb",
-        "400 files of 16 MB, directory to directory on a disk: more than the kernel keeps to be written later",
-        files.on_disk(400, 16_000_000, "16 MB", rounds=2, goal=None),
+        "100 files of 16 MB, directory to directory on a disk",
+        files.on_disk(100, 16_000_000, "16 MB", rounds=5, goal=Goal(ratio=1.0), beside_rclone=True),
     ),
     Case("startup", "what a command costs before it copies anything", files.startup),
     Case("s3-20k", "20,000 files of 4 KiB, S3 to S3 on servers without latency", s3.between_buckets),

@@ -6,15 +6,20 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ..base import Buffer, Reader, Upload
 from ..errors import StoreError, StoreUnavailable
 from ..hashing import CHUNK_BYTES
 from .file_copy import clone
+from .file_sync import begin_writing
 
 if TYPE_CHECKING:
     from .file import FileBackend
+
+
+# The disk begins with so many bytes of a file while the next ones are read and hashed.
+BEGUN_BYTES: Final = 1024 * 1024
 
 
 class FileReader:
@@ -71,12 +76,20 @@ class FileUpload(Upload):
         except OSError as error:
             raise backend._translate(error, key) from error
         self._ended = self._closed = False
+        self._written = self._begun = 0
 
     def write(self, chunk: Buffer) -> None:
         try:
             _write_all(self._descriptor, chunk)
         except OSError as error:
             raise self._backend._translate(error, self._key) from error
+        self._written += len(chunk)
+        if self._written - self._begun >= BEGUN_BYTES:
+            self._begin_writing()
+
+    def _begin_writing(self) -> None:
+        begin_writing(self._descriptor, self._begun, self._written - self._begun)
+        self._begun = self._written
 
     def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
         if not isinstance(reader, FileReader):
@@ -99,6 +112,8 @@ class FileUpload(Upload):
                 show(piece)
                 if not cloned:
                     self.write(piece)
+            if self._written > self._begun:
+                self._begin_writing()
         finally:
             buffers.append(buffer)
         return True

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from stores.address import manifest_key, object_key
-from stores.backends import file
+from stores.backends import file, file_streams
 from stores.backends.file import STALE_AFTER_S, FileBackend
+from stores.backends.file_streams import BEGUN_BYTES
+from stores.backends.file_sync import begin_writing
 from stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound, StoreUnavailable
 from stores.hashing import CHUNK_BYTES, digest
 from stores.liveness import identity
@@ -40,6 +42,67 @@ def leave_behind(root: Path, name: str, *, age_s: float = 0.0) -> Path:
     modified = path.stat().st_mtime - age_s
     os.utime(path, (modified, modified))
     return path
+
+
+# Beginning with the disk's work early.
+
+
+Begun = list[tuple[int, int]]
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
+    """Where the disk was to begin early: offset and length."""
+    found: Begun = []
+
+    def begin(descriptor: int, offset: int, length: int) -> None:
+        found.append((offset, length))
+        begin_writing(descriptor, offset, length)
+
+    monkeypatch.setattr(file_streams, "begin_writing", begin)
+    return found
+
+
+@pytest.mark.parametrize("length", [CHUNK_BYTES, BEGUN_BYTES, BEGUN_BYTES + 1, 3 * BEGUN_BYTES + 17])
+def test_the_disk_begins_early_with_all_of_a_large_object(tmp_path: Path, length: int, begun: Begun) -> None:
+    data = os.urandom(length)
+    source, destination = (SnapshotStore(FileBackend(str(tmp_path / name))) for name in ("here", "there"))
+    source.put_object(digest(data), data)
+    begun.clear()
+
+    destination.copy_object(source, digest(data), size_hint=length)
+
+    assert destination.get_object(digest(data)) == data
+    assert len(begun) == -(-length // BEGUN_BYTES)
+    assert [offset for offset, _ in begun] == [
+        sum(size for _, size in begun[:at]) for at in range(len(begun))
+    ]
+    assert sum(size for _, size in begun) == length
+
+
+def test_the_disk_begins_early_with_what_comes_from_elsewhere(tmp_path: Path, begun: Begun) -> None:
+    """The rest is left to the sync, which there is no time to come before."""
+    with FileBackend(str(tmp_path)).upload(KEY, 0) as upload:
+        for _ in range(9):
+            upload.write(bytes(BEGUN_BYTES // 4))
+        upload.commit()
+
+    assert begun == [(0, BEGUN_BYTES), (BEGUN_BYTES, BEGUN_BYTES)]
+
+
+def test_small_objects_are_left_to_the_sync_of_their_group(tmp_path: Path, begun: Begun) -> None:
+    FileBackend(str(tmp_path)).write(KEY, bytes(4096))
+
+    assert begun == []
+
+
+def test_beginning_early_is_a_hint_that_nothing_depends_on(tmp_path: Path) -> None:
+    """A descriptor that is none, and a pipe, of which nothing can be written to a disk."""
+    read, write = os.pipe()
+    for descriptor in (read, write, 10**6):
+        begin_writing(descriptor, 0, 4096)
+    os.close(read)
+    os.close(write)
 
 
 # Reading.
