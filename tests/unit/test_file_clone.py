@@ -94,7 +94,7 @@ def test_a_large_object_is_cloned(root: Path, clones: list[bool]) -> None:
 
 
 def test_a_clone_of_a_corrupt_object_is_seen_by_nobody(root: Path, clones: list[bool]) -> None:
-    source, destination = stores(root, LARGE[:-1] + b"?")
+    source, destination = stores(root, LARGE[:-1] + bytes([LARGE[-1] ^ 1]))
 
     with pytest.raises(IntegrityError):
         destination.copy_object(source, ADDRESS, size_hint=len(LARGE))
