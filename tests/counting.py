@@ -25,12 +25,14 @@ class Traffic:
     """
     What passed a proxy, by the monotonic clock: when there was a request, and when which bytes moved.
 
-    *delay_s* is how long each answer takes longer. A piece is (when, operation, path, bytes): a whole body, or a
+    *delay_s* is how long each answer takes longer. *refused* are requests that the server answered with an error of
+    its own (5xx), which a client rightly sends again. A piece is (when, operation, path, bytes): a whole body, or a
     part of an answer, when the client has taken it.
     """
 
     delay_s: float = 0.0
     requests: list[float] = field(default_factory=list)
+    refused: Requests = field(default_factory=Requests)
     pieces: list[tuple[float, str, str, int]] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -102,6 +104,7 @@ def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator
                 answer = connection.getresponse()
                 with passing.lock:
                     passing.requests.append(time.monotonic())
+                    passing.refused[operation] += answer.status >= 500
                 if body:
                     passing.passed(operation, self.path, len(body))
                 # Of an unknown length, or none that follows, it is taken whole.
