@@ -96,7 +96,8 @@ def prepare() -> None:
     Asks for no credentials, connects to nothing, and cannot fail: what is wrong with
     the configuration is said where a client is asked for. May be called again.
     """
-    with suppress(BotoCoreError):
+    # botocore says by a ValueError that an endpoint of the environment or of a profile is no URL.
+    with suppress(BotoCoreError, ValueError):
         session = _session(None, None)
         session.client("s3", region_name="us-east-1", config=Config(signature_version=UNSIGNED)).close()
 

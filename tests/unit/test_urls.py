@@ -251,7 +251,17 @@ def test_what_was_prepared_is_read_once_and_not_by_each_forked_process(tmp_path:
     assert run_prepared(PREPARED, tmp_path) == ["[] True True", "[]"]
 
 
-def test_preparing_says_nothing_of_a_bad_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_PROFILE", "no such profile"),
+        ("AWS_ENDPOINT_URL", "no URL"),
+        ("AWS_ENDPOINT_URL_S3", "http://["),
+        ("AWS_DATA_PATH", "/dev/null"),
+        ("AWS_DEFAULT_REGION", "no region"),
+    ],
+)
+def test_preparing_says_nothing_of_a_bad_configuration(tmp_path: Path, name: str, value: str) -> None:
     code = "from stores.urls import prepare; prepare(); print('prepared')"
 
-    assert run_prepared(code, tmp_path, AWS_PROFILE="no such profile") == ["prepared"]
+    assert run_prepared(code, tmp_path, **{name: value}) == ["prepared"]
