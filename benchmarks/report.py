@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .measure import Run, cores
 from .plots import FOLDER, Point, alt_text, draw, drawable
-from .rounds import FLOOR, OURS, Round, seconds_of
+from .rounds import FLOOR, OURS, Round, peers_in, seconds_of
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN: Final = "<!-- results: written by `python -m benchmarks --write` -->"
@@ -120,7 +120,7 @@ def timed(
         words,
         "s",
         seconds_of(rounds, OURS),
-        {side: seconds_of(rounds, side) for side in sides if side not in (OURS, FLOOR)},
+        {peer: seconds_of(rounds, peer) for peer in peers_in(rounds)},
         goal,
         "; ".join(filter(None, reasons)),
         seconds_of(rounds, FLOOR) if FLOOR in sides else (),
@@ -141,7 +141,7 @@ def limited_by(rounds: Sequence[Round], others_are: str = "other work on the mac
         limit = others_are if others >= CROWDED else "CPU"
     else:
         limit = "one core" if share * cores() >= BUSY else "waiting"
-    peers = [side for side in rounds[0].runs if side not in (OURS, FLOOR)]
+    peers = peers_in(rounds)
     ratios = (
         f"{median(one.ours.cpu_seconds / max(one.runs[side].cpu_seconds, 0.001) for one in rounds):.1f} x {side}'s"
         for side in peers

@@ -74,6 +74,11 @@ def measure_rounds(
     return rounds
 
 
+def peers_in(rounds: Sequence[Round]) -> list[str]:
+    """Return the sides that are neither ours nor the floor, in their order."""
+    return [side for side in rounds[0].runs if side not in (OURS, FLOOR)]
+
+
 def seconds_of(rounds: Sequence[Round], side: str) -> tuple[float, ...]:
     """Return the wall time of a side in each round."""
     return tuple(one.runs[side].seconds for one in rounds)

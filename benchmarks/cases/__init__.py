@@ -29,17 +29,17 @@ CASES: Final = (
     Case(
         "disk-20k",
         "20,000 files of 4 KiB, directory to directory on a disk",
-        files.on_disk(20_000, 4096, "4 KiB", rounds=5, goal=Goal(ratio=1.0), beside_rclone=True),
+        files.on_disk(20_000, 4096, "4 KiB", rounds=5, goal=Goal(ratio=1.0)),
     ),
     Case(
         "disk-2mb",
         "400 files of 2 MB, directory to directory on a disk",
-        files.on_disk(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0), beside_rclone=True),
+        files.on_disk(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0)),
     ),
     Case(
         "disk-16mb",
         "100 files of 16 MB, directory to directory on a disk",
-        files.on_disk(100, 16_000_000, "16 MB", rounds=5, goal=Goal(ratio=1.0), beside_rclone=True),
+        files.on_disk(100, 16_000_000, "16 MB", rounds=5, goal=Goal(ratio=1.0)),
     ),
     Case("startup", "what a command costs before it copies anything", files.startup),
     Case("s3-20k", "20,000 files of 4 KiB, S3 to S3 on servers without latency", s3.between_buckets),

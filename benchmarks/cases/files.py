@@ -15,7 +15,7 @@ from ..fleet import job_seconds
 from ..measure import Command, filesystem
 from ..plots import TIME, Point
 from ..report import FLUSHED, RCLONE, SNAPDIR, Goal, Result, timed
-from ..rounds import FLOOR, OURS, Round, measure_rounds, remove, same_folders, seconds_of
+from ..rounds import FLOOR, OURS, Round, measure_rounds, peers_in, remove, same_folders, seconds_of
 from .case import Setting
 
 Measure = Callable[[Setting], list[Result]]
@@ -49,24 +49,16 @@ def in_memory(
     return measure
 
 
-def on_disk(
-    files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal | None, beside_rclone: bool = False
-) -> Measure:
+def on_disk(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal) -> Measure:
     """Return the case of *files* files of a size, directory to directory on a disk: ours durably, the peer not."""
 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
-        found = _copied(
-            setting.disk,
-            number,
-            size_bytes,
-            setting.times(rounds),
-            durable=True,
-            beside_rclone=beside_rclone,
-        )
+        times = setting.times(rounds)
+        found = _copied(setting.disk, number, size_bytes, times, durable=True, beside_rclone=True)
         words = f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}): ours durable, the"
         words += " peer not"
-        reached = setting.goal(goal) if goal else None
+        reached = setting.goal(goal)
         return [timed(words, found, reached, objects=number), _job_alone(words, found, reached)]
 
     return measure
@@ -152,7 +144,7 @@ def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
         f"{words}; the job alone, without the start and the end of the embedded fleet",
         "s",
         tuple(job_seconds(json.loads(one.ours.said)) for one in rounds),
-        {side: seconds_of(rounds, side) for side in rounds[0].runs if side not in (OURS, FLOOR)},
+        {peer: seconds_of(rounds, peer) for peer in peers_in(rounds)},
         goal,
         "the same runs, by the job's own record; the peer's whole run",
         seconds_of(rounds, FLOOR),

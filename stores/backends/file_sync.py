@@ -14,7 +14,7 @@ _SYNC_FILE_RANGE_WRITE: Final = 2
 
 def sync_file_system(descriptor: int) -> None:
     """Make all writes to one file system durable: one call where the directories of a batch are thousands."""
-    syncfs = _syncfs()
+    syncfs = _of_linux("syncfs")
     if syncfs is None:
         os.sync()
     elif syncfs(descriptor) != 0:
@@ -29,25 +29,14 @@ def begin_writing(descriptor: int, offset: int, length: int) -> None:
     Else it begins when a sync asks for all of them, and then there is nothing to do but to wait. It is a hint: what
     goes wrong is said by the sync.
     """
-    sync_file_range = _sync_file_range()
+    sync_file_range = _of_linux("sync_file_range")
     if sync_file_range is not None:
-        sync_file_range(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE)
+        sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
 
 
 @cache
-def _sync_file_range():  # type: ignore[no-untyped-def]
-    """Return Linux's sync_file_range(2), which Python's os module does not offer; None elsewhere."""
+def _of_linux(name: str):  # type: ignore[no-untyped-def]
+    """Return a system call of Linux that Python's os module does not offer; None elsewhere."""
     if not sys.platform.startswith("linux"):
         return None
-    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if found is not None:
-        found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return found
-
-
-@cache
-def _syncfs():  # type: ignore[no-untyped-def]
-    """Return Linux's syncfs(2), which Python's os module does not offer; None elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return None
-    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None)
