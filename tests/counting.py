@@ -6,6 +6,7 @@ import http.client
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,12 @@ class Traffic:
         """Return how many requests were made between two moments."""
         with self.lock:
             return sum(begin <= at < end for at in self.requests)
+
+    def most_sent(self, begin: float, seconds: float) -> int:
+        """Return how many requests were made in the busiest *seconds* from *begin* on."""
+        with self.lock:
+            sent = sorted(at for at in self.requests if at >= begin)
+        return max((bisect_left(sent, at + seconds) - number for number, at in enumerate(sent)), default=0)
 
     def passed(self, operation: str, path: str, size: int) -> None:
         """Note that *size* bytes of a request have moved."""

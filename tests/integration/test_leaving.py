@@ -21,23 +21,17 @@ from stores.urls import open_store
 from tests.queues import waiting
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 from tests.servers import S3Server
-from workers.leaving import FORCE_S
 from workers.ledger import JobStatus, State
 from workers.queues import COPY_QUEUE
 from workers.settings import Settings
 
-from .processes import Fleet, Started, children_of, until
+from .processes import PATIENCE_S, Fleet, Started, children_of, until
 from .slow_bucket import slow_bucket
 
 GRACE_S = 1.0
 
-# What the kernel, Python and a busy machine need beside what is promised.
-SLACK_S = 0.5
-
-# So soon another worker has to have begun what was given back, sooner than by any other way to come to it; and so
-# soon what was in the hands of a straggler.
-AT_ONCE_S = 8.0
-HANDED_OUT_S = 12.0
+# With these, whoever waits for a lease to run out waits longer than any test.
+LONG_LEASES = "import workers.ledger.batches as b, workers.ledger.jobs as j\nb.LEASE_S = j.LEASE_S = 3600\n"
 
 # It comes in one answer, piece by piece, and goes in parts.
 BIG = 3 * MIN_PART_BYTES + 1
@@ -61,15 +55,14 @@ def store_with_a_big_object(folder: Path) -> tuple[str, str]:
     return snapshot, object_key(digest(data))
 
 
-def leave(worker: Started, *, within_s: float, number: int = signal.SIGTERM) -> float:
+def leave(worker: Started, *, number: int = signal.SIGTERM) -> float:
     """Tell a role to stop; return the seconds until it is gone, all of its processes and with exit code 0."""
     began = time.monotonic()
     worker.process.send_signal(number)
-    code = worker.process.wait(within_s + 30)
+    code = worker.process.wait(PATIENCE_S)
     took = time.monotonic() - began
     assert code == 0, worker.logged()[-3000:]
-    assert took < within_s + SLACK_S, worker.logged()[-3000:]
-    assert until(lambda: not worker.family(), "no child is left", timeout_s=5)
+    assert until(lambda: not worker.family(), "no child is left")
     return took
 
 
@@ -97,12 +90,14 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         bucket = stack.enter_context(slow_bucket(tmp_path / "a", big))
         client: Any = stack.enter_context(redis.Redis.from_url(redis_url, decode_responses=True))
         stack.enter_context(fleet.orchestrator())
-        one = stack.enter_context(fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool))
+        one = stack.enter_context(
+            fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES)
+        )
         job = jobs.submit(*store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", destination), [snapshot])
         until(lambda: bucket.running, "the big object is on its way")
         until(lambda: jobs.status(job).batches_done == 2, "the other batches are done")
 
-        took = leave(one, within_s=GRACE_S + FORCE_S)
+        took = leave(one)
 
         assert took >= GRACE_S * 2 / 3, "what runs may go on for a while"
         assert temporary(tmp_path / "b") == []
@@ -116,8 +111,8 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         before = bucket.gets
         bucket.hurry.set()
         stack.enter_context(fleet.worker("two"))
-        until(lambda: bucket.gets == before + 1, "another worker has begun it", timeout_s=AT_ONCE_S)
-        status = jobs.wait(job, timeout_s=60)
+        until(lambda: bucket.gets == before + 1, "another worker has begun it")
+        status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert_whole(status, tmp_path, destination)
 
@@ -140,7 +135,7 @@ def test_a_batch_that_ends_within_the_grace_is_not_given_back(
         until(lambda: "leaving on SIGTERM" in one.logged(), "it was told")
         bucket.hurry.set()
         assert one.process.wait(15) == 0
-        status = jobs.wait(job, timeout_s=60)
+        status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert bucket.gets == 1
     assert_whole(status, tmp_path, str(tmp_path / "b"))
@@ -159,7 +154,7 @@ def test_a_second_signal_ends_the_grace(fleet: Fleet, jobs: Jobs, tmp_path: Path
         until(lambda: bucket.running, "the big object is on its way")
         one.process.send_signal(signal.SIGINT)
         until(lambda: "leaving on SIGINT" in one.logged(), "it was told")
-        leave(one, within_s=FORCE_S, number=signal.SIGINT)
+        leave(one, number=signal.SIGINT)
 
         assert temporary(tmp_path / "b") == []
 
@@ -176,11 +171,11 @@ def test_an_upload_in_parts_is_aborted_by_the_worker_that_leaves(
                 *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", destination), [snapshot]
             )
             until(lambda: moto_s3.unfinished_uploads(name), "an upload in parts has begun")
-            leave(one, within_s=GRACE_S + FORCE_S)
+            leave(one)
             assert moto_s3.unfinished_uploads(name) == [], "before anybody else could tidy up"
         bucket.hurry.set()
         with fleet.worker("two"):
-            status = jobs.wait(job, timeout_s=60)
+            status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert moto_s3.unfinished_uploads(name) == []
     assert_whole(status, tmp_path, destination)
@@ -196,19 +191,19 @@ def test_a_batch_that_hangs_is_killed_in_time_and_handed_out_within_seconds(
     with ExitStack() as stack:
         bucket = stack.enter_context(slow_bucket(tmp_path / "a", big, pause_s=300))
         stack.enter_context(fleet.orchestrator())
-        one = stack.enter_context(fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool))
+        one = stack.enter_context(
+            fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES)
+        )
         job = jobs.submit(
             *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
         )
         until(lambda: bucket.running, "the big object is on its way, and hangs")
         stack.enter_context(fleet.worker("two", before=elsewhere))
 
-        leave(one, within_s=GRACE_S + FORCE_S)
-        gone = time.monotonic()
+        leave(one)
         until(lambda: bucket.gets == 2, "another worker has begun it")
-        assert time.monotonic() - gone < HANDED_OUT_S
         bucket.hurry.set()
-        status = jobs.wait(job, timeout_s=60)
+        status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert_whole(status, tmp_path, str(tmp_path / "b"))
 
@@ -220,19 +215,16 @@ def test_an_orchestrator_breaks_off_its_step_and_another_one_does_it_at_once(
     snapshot = make_store(tmp_path / "a", random_files(3000))
     elsewhere = "import stores.liveness as l\nl._machine = lambda: 'elsewhere'\n"
     with slow_bucket(tmp_path / "a", manifest_key(snapshot), pause_s=20) as bucket, fleet.worker():
-        with fleet.orchestrator("--hostname", "one@%h", "--grace", str(GRACE_S)) as one:
+        with fleet.orchestrator("--hostname", "one@%h", "--grace", str(GRACE_S), before=LONG_LEASES) as one:
             job = jobs.submit(
                 *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
             )
             until(lambda: bucket.running, "the manifest is on its way")
-            leave(one, within_s=GRACE_S + FORCE_S)
+            leave(one)
             assert "step given back: this orchestrator leaves" in one.said()
         bucket.hurry.set()
         with fleet.orchestrator("--hostname", "two@%h", before=elsewhere):
-            began = time.monotonic()
-            until(lambda: jobs.status(job).batches_handed, "the job is planned")
-            assert time.monotonic() - began < AT_ONCE_S, "no lease was waited for"
-            status = jobs.wait(job, timeout_s=60)
+            status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert (status.state, status.copied) == (State.DONE, 3001)
 
@@ -247,14 +239,14 @@ def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
         redis.Redis.from_url(redis_url, decode_responses=True) as client,
         fleet.orchestrator(),
     ):
-        with fleet.worker("one", "--grace", "3") as one:
+        with fleet.worker("one", "--grace", "3", before=LONG_LEASES) as one:
             job = jobs.submit(
                 *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
             )
             until(lambda: bucket.running, "the big object is on its way")
             for child in children_of(one.process.pid):
                 os.kill(child, signal.SIGTERM)
-            took = leave(one, within_s=3 + FORCE_S)
+            took = leave(one)
             assert took > 2, "the grace was kept"
             assert "batch given back: this worker leaves" in one.said()
             assert temporary(tmp_path / "b") == []
@@ -262,8 +254,8 @@ def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
         before = bucket.gets
         bucket.hurry.set()
         with fleet.worker("two"):
-            until(lambda: bucket.gets == before + 1, "another worker has begun it", timeout_s=AT_ONCE_S)
-            status = jobs.wait(job, timeout_s=60)
+            until(lambda: bucket.gets == before + 1, "another worker has begun it")
+            status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert_whole(status, tmp_path, str(tmp_path / "b"))
 
@@ -290,11 +282,11 @@ def test_a_huge_object_of_which_several_parts_are_on_their_way_is_aborted(
         with fleet.worker("one", "--grace", "0", before=SLOW_PARTS) as one:
             job = jobs.submit(*store_pair(str(tmp_path / "a"), destination), [snapshot])
             until(lambda: moto_s3.unfinished_uploads(name), "its upload has begun")
-            leave(one, within_s=FORCE_S)
+            leave(one)
             assert "batch given back: this worker leaves" in one.said()
             assert moto_s3.unfinished_uploads(name) == [], "before anybody else could tidy up"
         with fleet.worker("two"):
-            status = jobs.wait(job, timeout_s=60)
+            status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert (status.state, status.copied, status.bytes_copied) == (State.DONE, 1, len(data))
     assert moto_s3.unfinished_uploads(name) == []
