@@ -127,7 +127,7 @@ def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
 
 
 class _Lines(logging.Formatter):
-    def __init__(self, worker: str, redact: Callable[[str], str]) -> None:
+    def __init__(self, worker: str, redact: Redaction) -> None:
         super().__init__()
         self._worker = worker
         self._redact = redact
@@ -146,9 +146,9 @@ class _Lines(logging.Formatter):
         found = {**_of_task(record), **_about.get(), **getattr(record, "fields", {})}
         parts.update({name: self._plain(value) for name, value in found.items() if value not in ("", None)})
         if record.exc_info:
-            parts["traceback"] = self._redact(self.formatException(record.exc_info))
+            parts["traceback"] = self._redact.end_of(self.formatException(record.exc_info))
         elif record.exc_text:
-            parts["traceback"] = self._redact(record.exc_text)
+            parts["traceback"] = self._redact.end_of(record.exc_text)
         return parts
 
     def _plain(self, value: object) -> Any:

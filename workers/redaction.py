@@ -3,10 +3,16 @@ Secrets kept out of text: the last line of defence of logs.
 
 Messages, errors and URLs carry no secrets in the first place. What a library or
 a server says in an exception is beyond that, so every line passes through here.
+
+*linear*: a text is cut to `LONGEST` characters before the patterns see it, and each pattern reads each character a
+bounded number of times (`tests/unit/test_patterns.py` counts the steps).
+*nothing half hidden*: where a text is cut, the word at the cut is dropped, and so is the part of a known secret that
+lies across the cut.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -14,30 +20,43 @@ from urllib.parse import quote
 
 HIDDEN: Final = "***"
 
+LONGEST: Final = 16 * 1024
+"""The most characters of a text that are kept. A log line has at most 4,096 bytes."""
+
+# Of a word that is cut, and longer than this, so many characters are dropped.
+_LONG_WORD: Final = 256
+
 # A shorter one would take ordinary words out of every line.
 _SHORTEST: Final = 6
 
+# The rest of a word from the first scheme on: what may hold user and password of a URL.
+_AUTHORITIES: Final = re.compile(r"(?<=://)[^\s'\"]++")
+
+# Each begins only where a word begins or a literal stands, and repeats without going back.
 _PATTERNS: Final = (
-    # User and password of a URL, also one whose password was not percent-encoded.
-    (re.compile(r"(?<=://)(?:[^\s/?#@'\"]+|[^\s'\"]*:[^\s'\"]*)@"), HIDDEN + "@"),
     # AWS access keys, of a user and of a session.
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), HIDDEN),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}+"), HIDDEN),
     # Signed URLs and the Authorization header of a signed request.
     (
         re.compile(
-            r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|Credential)=[^\s&,'\"]+"
+            r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|Credential)=[^\s&,'\"]++"
         ),
         r"\1=" + HIDDEN,
     ),
     # name=value and name: value, where the name says what the value is.
     (
         re.compile(
-            r"(?i)((?:secret|passw(?:or)?d|token|authorization|api[_-]?key|access[_-]?key)[\w-]*['\"]?\s*[:=]\s*b?['\"]?)"
-            r"(?:(?:bearer|basic)\s+)?[^\s'\",&})\]\\]+"
+            r"(?i)(?<![\w-])"
+            r"(?=[\w-]*?(?:secret|passw(?:or)?d|token|authorization|api[_-]?key|access[_-]?key))"
+            r"([\w-]++\\?['\"]?\s*+[:=]\s*+(?:b(?=['\"]))?\\?['\"]?)"
+            r"(?:(?:bearer|basic|token)\s++)?[^\s'\",&})\]\\]++"
         ),
         r"\1" + HIDDEN,
     ),
 )
+
+
+ALL_PATTERNS: Final = (_AUTHORITIES, *(pattern for pattern, _ in _PATTERNS))
 
 
 class Redaction:
@@ -48,16 +67,77 @@ class Redaction:
             form
             for secret in secrets
             if len(secret) >= _SHORTEST
-            for form in (secret, quote(secret, safe=""))
+            # As it is, in a URL, in JSON, and in a Python literal.
+            for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1])
         }
         # The longest first: a secret may begin with another one.
-        known = sorted(forms, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._forms = sorted(forms, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, self._forms))) if self._forms else None
 
     def __call__(self, text: str) -> str:
-        """Return *text* without them."""
-        if self._known is not None:
-            text = self._known.sub(HIDDEN, text)
+        """Return *text* without them; of a text longer than `LONGEST`, the beginning."""
+        if len(text) <= LONGEST:
+            return self._without_patterns(self._without_known(text))
+        beginning = self._without_known(text[:LONGEST])
+        halves = (
+            length
+            for form in self._forms
+            for length in range(min(len(form) - 1, len(beginning)), 0, -1)
+            if beginning.endswith(form[:length])
+        )
+        beginning = beginning[: len(beginning) - max(halves, default=0)]
+        return _without_last_word(self._without_patterns(beginning)) + "…"
+
+    def end_of(self, text: str) -> str:
+        """Return *text* without them; of a text longer than `LONGEST`, the last whole lines if there are any."""
+        if len(text) <= LONGEST:
+            return self(text)
+        # The name of a secret may stand at the end of the line before its value.
+        lines = text[-LONGEST:].split("\n", 2)
+        if len(lines) <= 2:
+            return self(text)
+        end = self._without_known(lines[2])
+        halves = (
+            length
+            for form in self._forms
+            for length in range(min(len(form) - 1, len(end)), 0, -1)
+            if end.startswith(form[-length:])
+        )
+        return "…\n" + self._without_patterns(end[max(halves, default=0) :])
+
+    def _without_known(self, text: str) -> str:
+        return text if self._known is None else self._known.sub(HIDDEN, text)
+
+    @staticmethod
+    def _without_patterns(text: str) -> str:
+        text = _AUTHORITIES.sub(_without_user, text)
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
         return text
+
+
+def _without_last_word(text: str) -> str:
+    """
+    Return *text*, which was cut at its end, without the last word: it may be the beginning of a secret.
+
+    Of a long word the end is dropped, and all from the first ``://`` on.
+    """
+    kept = max(map(text.rfind, " \n\t\r")) + 1
+    if len(text) - kept > _LONG_WORD:
+        authority = text.find("://", kept)
+        kept = len(text) - _LONG_WORD if authority < 0 else min(authority + 3, len(text) - _LONG_WORD)
+    return text[:kept]
+
+
+def _without_user(found: re.Match[str]) -> str:
+    """Return the rest of a URL without user and password, also without a password that was not percent-encoded."""
+    rest = found.group()
+    user, at, place = rest.rpartition("@")
+    if not at:
+        return rest
+    if ":" in user or not any(mark in user for mark in "/?#"):
+        return f"{HIDDEN}@{place}"
+    # Without a colon the user ends before the path.
+    end = min(place for place in map(rest.find, "/?#") if place >= 0)
+    user, at, place = rest[:end].rpartition("@")
+    return f"{HIDDEN}@{place}{rest[end:]}" if at else rest
