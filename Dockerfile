@@ -2,7 +2,7 @@
 # that use a fleet. What is healthy differs by role, so the health checks are in docker-compose.yml. It runs read-only:
 # what a role writes goes to TMPDIR, to /stores, and Flower's to /var/lib/snapferry.
 
-ARG PYTHON_IMAGE=python:3.12-slim
+ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
 # The wheel.
 FROM ${PYTHON_IMAGE} AS wheel

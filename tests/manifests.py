@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -42,6 +44,26 @@ def render(folder: Path) -> list[Manifest]:
 def example() -> list[Manifest]:
     """Return the example, which has all parts. Not to be changed."""
     return render(FOLDER / "example")
+
+
+@cache
+def with_keda() -> list[Manifest]:
+    """Return the example with the component that it has commented out. Not to be changed."""
+    text = (FOLDER / "example/kustomization.yaml").read_text()
+    changed = text.replace("  # - ../components/keda\n", "  - ../components/keda\n")
+    assert changed != text
+    return render_instead(changed)
+
+
+def render_instead(text: str) -> list[Manifest]:
+    """Return what the example would send if *text* were its kustomization.yaml."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent).resolve() / "example"
+        shutil.copytree(FOLDER / "example", folder)
+        # kustomize takes no absolute paths for these.
+        up = Path(*[".."] * len(folder.parts[1:])) / FOLDER.resolve().relative_to("/")
+        (folder / "kustomization.yaml").write_text(text.replace("../", f"{up}/"))
+        return render(folder)
 
 
 @cache

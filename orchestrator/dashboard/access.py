@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
 import ipaddress
+from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,6 +25,10 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
+
+# The answer to a wrong password waits for so long, and of one address so many may wait at once.
+WRONG_PASSWORD_DELAY_S: Final = 1.0
+WRONG_PASSWORDS_AT_ONCE: Final = 8
 
 LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -68,3 +74,29 @@ def knows_password(header: str, login: tuple[str, str]) -> bool:
     except (binascii.Error, ValueError):
         return False
     return hmac.compare_digest(decoded, ":".join(login).encode())
+
+
+class WrongPasswords:
+    """
+    Slows down whoever guesses passwords: `WRONG_PASSWORDS_AT_ONCE` tries in each `WRONG_PASSWORD_DELAY_S` seconds.
+
+    Tries are counted for each address while their answers wait, so nothing has to be forgotten later. Behind a proxy
+    all visitors have its address, and while somebody guesses there the others are refused too.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Counter[str] = Counter()
+
+    def too_many(self, address: str) -> bool:
+        """Say whether a password from *address* is not even looked at now."""
+        return self._waiting[address] >= WRONG_PASSWORDS_AT_ONCE
+
+    async def wait(self, address: str) -> None:
+        """Wait before a wrong password from *address* is answered."""
+        self._waiting[address] += 1
+        try:
+            await asyncio.sleep(WRONG_PASSWORD_DELAY_S)
+        finally:
+            self._waiting[address] -= 1
+            # Addresses that nobody waits at are not kept.
+            self._waiting += Counter()

@@ -64,6 +64,7 @@ def make_application(
         fleet=fleet,
         hosts=hosts,
         login=login,
+        wrong_passwords=access.WrongPasswords(),
         pool=pool,
     )
 
@@ -79,7 +80,7 @@ class Guarded(RequestHandler):
         for name, value in access.HEADERS.items():
             self.set_header(name, value)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Refuse what is not to be answered."""
         if self.request.method not in METHODS:
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
@@ -87,9 +88,22 @@ class Guarded(RequestHandler):
         if hosts is not None and access.host_of(self.request.headers.get("Host", "")) not in hosts:
             raise HTTPError(HTTPStatus.MISDIRECTED_REQUEST)
         login = self.settings["login"]
+        if self.needs_login and login is not None:
+            await self._ask_for(login)
+
+    async def _ask_for(self, login: tuple[str, str]) -> None:
         given = self.request.headers.get("Authorization", "")
-        if self.needs_login and login is not None and not access.knows_password(given, login):
-            raise HTTPError(HTTPStatus.UNAUTHORIZED)
+        address = self.request.remote_ip or ""
+        wrong_passwords: access.WrongPasswords = self.settings["wrong_passwords"]
+        # A browser's first request has no password, and is no guess.
+        if given and wrong_passwords.too_many(address):
+            raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS)
+        if access.knows_password(given, login):
+            return
+        if given:
+            log.warning("wrong password from %s", address)
+            await wrong_passwords.wait(address)
+        raise HTTPError(HTTPStatus.UNAUTHORIZED)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with a page about what is wrong."""
@@ -244,6 +258,10 @@ def _problem(status_code: int, raised: object) -> tuple[str, str]:
         )
     known = {
         HTTPStatus.UNAUTHORIZED: ("A password is needed", "Reload the page, and give user and password."),
+        HTTPStatus.TOO_MANY_REQUESTS: (
+            "Too many wrong passwords came from this address",
+            "Reload the page in a few seconds.",
+        ),
         HTTPStatus.NOT_FOUND: (
             "There is no such page",
             "If it was a job's: its id may be misspelt, or its record dropped, some time after the job's end.",

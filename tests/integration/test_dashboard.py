@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -220,12 +221,29 @@ def test_others_need_the_password_for_everything_but_the_health_check(redis_url:
             refused = shown.ask(path)
             assert refused.status == 401, path
             assert refused.headers["www-authenticate"].startswith('Basic realm="snapferry"')
-            assert shown.ask(path, headers=basic("operator:wrong")).status == 401
-            assert shown.ask(path, headers=basic("operator:")).status == 401
+        assert shown.ask("/static/live.js", headers=basic("operator:wrong")).status == 401
+        assert shown.ask("/", headers=basic("operator:")).status == 401
         answer = shown.ask("/", headers=basic(f"operator:{secret}"))
         assert answer.status == 200
         assert secret not in answer.body
         assert secret not in shown.process.logged()
+
+
+def test_whoever_guesses_passwords_is_slowed_down_and_then_let_in_again(
+    redis_url: str, tmp_path: Path
+) -> None:
+    env = {"SNAPFERRY_DASHBOARD_BASIC_AUTH": "operator:right"}
+    with dashboard(tmp_path, redis_url, env=env) as shown, ThreadPoolExecutor(200) as pool:
+        guesses = list(
+            pool.map(lambda n: shown.ask("/workers", headers=basic(f"operator:{n}")).status, range(200))
+        )
+        assert set(guesses) == {401, 429}, "of a burst some are answered late, and the others not looked at"
+        assert shown.ask("/workers").status == 401
+        assert shown.ask("/healthz").status == 200
+        until(
+            lambda: shown.ask("/workers", headers=basic("operator:right")).status == 200, "the door is open"
+        )
+        assert "wrong password from 127.0.0.1" in shown.process.logged()
 
 
 @pytest.mark.parametrize(

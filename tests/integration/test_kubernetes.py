@@ -311,7 +311,7 @@ def submit(jobs: Jobs, folder: Path, name: str, files: int, *, size: int = 512, 
 @pytest.fixture
 def scaled() -> dict[str, Any]:
     """What the ScaledObject of the workers says."""
-    return dict(manifests.one("ScaledObject", "snapferry-worker")["spec"])
+    return dict(manifests.one("ScaledObject", "snapferry-worker", manifests.with_keda())["spec"])
 
 
 def test_keda_measures_how_many_batches_wait(scaled: dict[str, Any], redis_url: str, tmp_path: Path) -> None:

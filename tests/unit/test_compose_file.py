@@ -21,10 +21,13 @@ OWN = {name for name, service in SERVICES.items() if service["image"] == "snapfe
 FLEET = ("orchestrator", "worker")
 EACH = pytest.mark.parametrize("name", sorted(SERVICES))
 
-# Variables of compose alone: what it mounts at /stores, and who may write there.
-OF_COMPOSE = {"SNAPFERRY_STORES", "SNAPFERRY_USER"}
+# Variables of compose alone: what it mounts, and who may write there.
+OF_COMPOSE = {"SNAPFERRY_AWS_PROFILES", "SNAPFERRY_STORES", "SNAPFERRY_USER"}
 # What a member of the fleet takes from files, or from the time that compose gives it to stop.
 NOT_HANDED_ON = {"config", "prices", "grace"}
+
+# The variables without which compose does not begin.
+GIVEN = {"FLOWER_BASIC_AUTH": "a:b", "REDIS_PASSWORD": "c0ffee", "SNAPFERRY_DASHBOARD_BASIC_AUTH": "a:b"}
 
 SIZES = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -132,10 +135,10 @@ def test_the_image_is_built_in_stages_and_is_of_the_user_that_owns_its_folders()
 
 
 @EACH
-def test_images_are_of_one_minor_version_and_pages_are_for_this_machine_alone(name: str) -> None:
+def test_images_are_of_one_version_and_pages_are_for_this_machine_alone(name: str) -> None:
     service = SERVICES[name]
 
-    assert name in OWN or re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"])
+    assert name in OWN or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
     assert ("build" in service) == (name in OWN)
     for port in service.get("ports", []):
         assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port)
@@ -174,6 +177,8 @@ def test_no_password_stands_in_the_file() -> None:
     }
     assert private == {
         "FLOWER_BASIC_AUTH": "${FLOWER_BASIC_AUTH:?set FLOWER_BASIC_AUTH to user:password}",
+        "REDIS_PASSWORD": "${REDIS_PASSWORD:?set REDIS_PASSWORD to letters and digits, as of openssl rand -hex 24}",
+        "REDISCLI_AUTH": "${REDIS_PASSWORD:?set REDIS_PASSWORD to letters and digits, as of openssl rand -hex 24}",
         "SNAPFERRY_DASHBOARD_BASIC_AUTH": "${SNAPFERRY_DASHBOARD_BASIC_AUTH:?"
         "set SNAPFERRY_DASHBOARD_BASIC_AUTH to user:password}",
         # Read by Grafana, which does not start where there is no such file.
@@ -182,8 +187,8 @@ def test_no_password_stands_in_the_file() -> None:
     for name, service in SERVICES.items():
         used = set(re.findall(r"/run/secrets/(\w+)", yaml.safe_dump(service)))
         assert used == set(service.get("secrets", [])) <= secrets.keys(), name
-    # No user and password in a URL.
-    assert not re.search(r"://[^/\s]*@", FILE.read_text())
+    # No user and password in a URL but what comes of a variable.
+    assert not re.search(r"://[^/\s@]*[^/\s@:]@", VARIABLE.sub("", FILE.read_text()))
 
 
 def test_what_must_be_set_is_named_and_nothing_else_must_be() -> None:
@@ -191,7 +196,7 @@ def test_what_must_be_set_is_named_and_nothing_else_must_be() -> None:
     variables = list(VARIABLE.finditer(text))
     needed = {match["name"]: match[0] for match in variables if match["how"] == "?"}
 
-    assert needed.keys() == {"FLOWER_BASIC_AUTH", "SNAPFERRY_DASHBOARD_BASIC_AUTH"}
+    assert needed.keys() == {"FLOWER_BASIC_AUTH", "REDIS_PASSWORD", "SNAPFERRY_DASHBOARD_BASIC_AUTH"}
     for name, variable in needed.items():
         with pytest.raises(Missing, match=f"set {name} to "):
             interpolated(variable, {})
@@ -232,17 +237,12 @@ def test_every_variable_of_snapferry_is_one_that_it_reads() -> None:
     for name in FLEET:
         assert settings <= SERVICES[name]["environment"].keys(), name
     for name in OWN - {"sample"}:
-        assert (
-            Service(
-                name, {"FLOWER_BASIC_AUTH": "a:b", "SNAPFERRY_DASHBOARD_BASIC_AUTH": "a:b"}
-            ).environment()["SNAPFERRY_BROKER_URL"]
-            == "redis://redis:6379/0"
-        )
+        assert Service(name, GIVEN).environment()["SNAPFERRY_BROKER_URL"] == "redis://:c0ffee@redis:6379/0"
 
 
 def test_the_settings_of_the_fleet_are_accepted() -> None:
     for name in FLEET:
-        settings = Settings.from_environment(Service(name).environment())
+        settings = Settings.from_environment(Service(name, GIVEN).environment())
         assert (settings.metrics_port, settings.metrics_address) == (9464, "0.0.0.0")
 
 
@@ -254,11 +254,7 @@ def test_whoever_stops_a_member_of_the_fleet_waits_for_longer_than_its_grace() -
 @pytest.mark.parametrize("name", sorted(OWN))
 def test_there_is_a_temporary_directory_in_a_container_that_is_read_only(name: str) -> None:
     found = mounts(name)
-    folder = (
-        Service(name, {"FLOWER_BASIC_AUTH": "a:b", "SNAPFERRY_DASHBOARD_BASIC_AUTH": "a:b"})
-        .environment()
-        .get("TMPDIR", "/tmp")
-    )
+    folder = Service(name, GIVEN).environment().get("TMPDIR", "/tmp")
 
     source, writable = found[folder]
     assert writable
@@ -269,6 +265,17 @@ def test_there_is_a_temporary_directory_in_a_container_that_is_read_only(name: s
     held = [int(size(text)) for line in SERVICES[name]["tmpfs"] for text in re.findall(r"size=(\w+)", line)]
     assert len(held) == len(SERVICES[name]["tmpfs"])
     assert sum(held) <= limits(name)[1] / 2
+
+
+def test_profiles_of_aws_are_where_stores_are_opened() -> None:
+    path = "/etc/snapferry/aws-profiles"
+    for name, service in SERVICES.items():
+        told = service.get("environment", {}).get("AWS_SHARED_CREDENTIALS_FILE")
+        assert (mounts(name).get(path), told) == (
+            (("./deploy/aws/profiles.example", False), path)
+            if name in {*FLEET, "dashboard"}
+            else (None, None)
+        )
 
 
 def test_stores_are_where_they_are_needed_and_the_dashboard_only_reads_them() -> None:
@@ -296,7 +303,7 @@ def test_every_volume_is_declared_and_every_file_that_is_mounted_is_there() -> N
 
 def test_redis_keeps_its_data_never_evicts_and_refuses_before_it_is_killed() -> None:
     command = [interpolated(part, {}) for part in SERVICES["redis"]["command"]]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    options = dict(zip(command[4::2], command[5::2], strict=True))
 
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"

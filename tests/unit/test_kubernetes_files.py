@@ -13,7 +13,19 @@ import pytest
 import yaml
 
 from tests.keda import SCALED_OBJECT, TRIGGER_AUTHENTICATION
-from tests.manifests import FOLDER, Manifest, base, container, example, one, pod, pods, render, variables
+from tests.manifests import (
+    FOLDER,
+    Manifest,
+    base,
+    container,
+    example,
+    one,
+    pod,
+    pods,
+    render_instead,
+    variables,
+    with_keda,
+)
 from tests.variables import READ
 from workers.config import read_config
 from workers.leaving import FORCE_S
@@ -29,7 +41,7 @@ OURS = ["orchestrator", "worker", "scheduler", "flower", "dashboard"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("rendered", [base, example])
+@pytest.mark.parametrize("rendered", [base, example, with_keda])
 def test_every_manifest_fits_the_schema_that_kubernetes_publishes(rendered: Any, version: str) -> None:
     manifests = [found for found in rendered() if found["kind"] not in KEDA]
 
@@ -47,9 +59,11 @@ def test_a_field_that_kubernetes_does_not_know_is_found() -> None:
 
 
 def test_the_manifests_of_keda_have_its_fields() -> None:
-    found = [manifest for manifest in example() if manifest["kind"] in KEDA]
+    found = [manifest for manifest in with_keda() if manifest["kind"] in KEDA]
 
     assert {manifest["kind"] for manifest in found} == KEDA.keys()
+    # A cluster without KEDA refuses them, and with them all that is applied together.
+    assert not [manifest for manifest in example() if manifest["kind"] in KEDA]
     for manifest in found:
         assert manifest["apiVersion"] == "keda.sh/v1alpha1"
         jsonschema.validate(manifest["spec"], KEDA[manifest["kind"]])
@@ -72,7 +86,7 @@ def test_how_keda_scales_down_fits_the_schema_of_the_autoscaler() -> None:
 
 
 def scaled() -> Any:
-    return one("ScaledObject", "snapferry-worker")["spec"]
+    return one("ScaledObject", "snapferry-worker", with_keda())["spec"]
 
 
 def test_keda_counts_every_list_of_the_queue_and_what_was_taken_from_them() -> None:
@@ -92,7 +106,7 @@ def test_keda_gives_a_worker_as_many_batches_as_it_copies_at_once() -> None:
 
 def test_keda_alone_says_how_many_workers_there_are_and_one_is_always_left() -> None:
     assert "replicas" in one("Deployment", "snapferry-worker", base())["spec"]
-    assert "replicas" not in one("Deployment", "snapferry-worker")["spec"]
+    assert "replicas" not in one("Deployment", "snapferry-worker", with_keda())["spec"]
     assert scaled()["scaleTargetRef"]["name"] == "snapferry-worker"
     assert scaled()["minReplicaCount"] == 1
     # They hand out again what a dead worker had, so something must always be left of them.
@@ -111,7 +125,7 @@ def test_every_variable_is_one_that_is_read_and_documented() -> None:
     named = {variable for name in OURS for variable in variables(container(name))}
 
     assert {"SNAPFERRY_BROKER_URL", "SNAPFERRY_GRACE", "SNAPFERRY_FLOWER_BASIC_AUTH"} <= named
-    for variable in named - {"TMPDIR"}:
+    for variable in named - {"TMPDIR", "AWS_SHARED_CREDENTIALS_FILE"}:
         assert variable in READ, variable
         assert f"`{variable}`" in table, variable
 
@@ -222,23 +236,62 @@ def test_the_mirrors_of_the_example_can_be_read() -> None:
     assert mirror.name == "nightly"
 
 
-def test_the_example_can_do_without_its_redis_as_it_says(tmp_path: Path) -> None:
+def test_the_example_can_do_without_its_redis_as_it_says() -> None:
     text = (FOLDER / "example/kustomization.yaml").read_text()
     head, separator, patch = text.partition("# patches:\n")
     assert separator
     text = head + "patches:\n" + re.sub("^# ", "", patch, flags=re.MULTILINE)
-    folder = tmp_path / "example"
-    folder.mkdir()
-    (folder / "snapferry.toml").write_text((FOLDER / "example/snapferry.toml").read_text())
-    # kustomize takes no absolute paths for these.
-    up = Path(*[".."] * len(folder.resolve().parts[1:])) / FOLDER.resolve().relative_to("/")
-    (folder / "kustomization.yaml").write_text(text.replace("../", f"{up}/"))
 
-    found = render(folder)
+    gone = named(example()) - named(render_instead(text))
 
-    gone = named(example()) - named(found)
-    assert gone == {(kind, "snapferry-redis") for kind in ("StatefulSet", "Service", "NetworkPolicy")}
+    assert gone == {
+        *((kind, "snapferry-redis") for kind in ("StatefulSet", "Service", "NetworkPolicy")),
+        ("NetworkPolicy", "snapferry-redis-egress"),
+    }
 
 
 def named(manifests: list[Manifest]) -> set[tuple[str, str]]:
     return {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+
+
+def test_every_image_of_others_has_a_version_of_three_numbers() -> None:
+    images = {found["containers"][0]["image"] for _, found in pods()} - {
+        container(name)["image"] for name in OURS
+    }
+
+    assert images
+    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+$", image)] == []
+
+
+def test_no_pod_reaches_link_local_addresses_and_redis_reaches_nothing() -> None:
+    policies = [found["spec"] for found in example() if found["kind"] == "NetworkPolicy"]
+    egress = [policy for policy in policies if "Egress" in policy["policyTypes"]]
+    closed = set(re.findall(r"snapferry-\w+", yaml.safe_dump([policy["podSelector"] for policy in egress])))
+
+    assert closed == {f"snapferry-{name}" for name, _ in pods()}
+    assert one("NetworkPolicy", "snapferry-redis-egress")["spec"].get("egress", []) == []
+    blocks = [
+        target["ipBlock"]
+        for policy in egress
+        for rule in policy.get("egress", [])
+        for target in rule["to"]
+        if "ipBlock" in target
+    ]
+    assert sorted((block["cidr"], block["except"]) for block in blocks) == [
+        ("0.0.0.0/0", ["169.254.0.0/16"]), ("::/0", ["fe80::/10"]),
+    ]  # fmt: skip
+
+
+def test_profiles_of_aws_are_where_stores_are_opened() -> None:
+    for name in OURS:
+        mounted = {mount["mountPath"]: mount for mount in container(name)["volumeMounts"]}
+        told = {entry["name"]: entry.get("value") for entry in container(name)["env"]}
+        opens_stores = name in {"orchestrator", "worker", "dashboard"}
+        assert ("/etc/snapferry/aws" in mounted) == opens_stores, name
+        assert (told.get("AWS_SHARED_CREDENTIALS_FILE") == "/etc/snapferry/aws/profiles") == opens_stores, (
+            name
+        )
+        if opens_stores:
+            volume = mounted["/etc/snapferry/aws"]["name"]
+            (secret,) = [v["secret"] for v in pod(name)["volumes"] if v["name"] == volume]
+            assert (secret["secretName"], secret["optional"]) == ("snapferry-aws-profiles", True)
