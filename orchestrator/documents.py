@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workers.ledger import JobStatus
+from workers.ledger import JobStatus, Waiting
 from workers.limits import StoreLimits
 from workers.messages import Limits
 
@@ -66,6 +66,7 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
         },
         "deleted": status.deleted,
         "limits": limit_document(status.limits),
+        "waiting": waiting_document(status.waiting),
         "workers": list(status.workers),
         "submitted": moment(status.submitted_at),
         "started": moment(status.started_at),
@@ -74,6 +75,13 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
         "seconds": round(max(0.0, end - status.submitted_at), 3),
         "error": status.error,
     } | ({"estimate": dict(estimate)} if estimate else {})
+
+
+def waiting_document(waiting: Waiting | None) -> dict[str, Any] | None:
+    """Return the store that a job waits for, None if it waits for none."""
+    if waiting is None:
+        return None
+    return {"store": waiting.store, "reason": waiting.reason, "since": moment(waiting.since)}
 
 
 def end_document(

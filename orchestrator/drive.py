@@ -31,7 +31,7 @@ from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.limits import Brakes
 from workers.messages import JobRequest, Prune, pack, unpack
 from workers.metrics import counting
-from workers.queues import copy_queue
+from workers.queues import copy_queue, parking_queue
 from workers.transfer import Cancelled
 
 from .dispatch import hand_out, look_after
@@ -41,6 +41,7 @@ from .prepare import PLANNED, Snapshots, forget, freeze, prepare, recall
 from .prune import prune, surplus
 from .publish import Publisher, heal_series
 from .receipt import final_fields
+from .waiting import ANSWERED, may_wait_for
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,9 @@ def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
     if standing.cancelling:
         return _cancel(app, ledger, job_id, standing)
     request = ledger.request(job_id)
-    source, destination = _open_both(request)
+    # What the plan has prepared is not made again: a directory that is missing then is a mount that is away.
+    planned = standing.state not in (State.QUEUED, State.PLANNING)
+    source, destination = _open_both(request, create=not planned)
 
     def wanted() -> None:
         if ledger.standing(job_id).cancelling:
@@ -223,10 +226,13 @@ def _prepare(drive: Drive) -> str:
         drive.source.check()
         drive.destination.check(for_writing=True)
     except StoreError as error:
+        if may_wait_for(ledger, request, error):
+            raise
         # A store that cannot be reached before anything was begun is more likely misspelt than away:
         # say so at once instead of trying again.
         fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
         return f"failed: {error}"
+    ledger.note(job_id, **{ANSWERED: 1})
     drive.snapshots, plan = prepare(ledger, request, drive.source, drive.destination)
     drive.plan = plan
     totals = {
@@ -331,8 +337,12 @@ def _stalled(drive: Drive, standing: Standing, outstanding: bool) -> bool:
         outstanding
         and not standing.leased
         and standing.idle_s >= STALL_S
-        and not drive.ledger.queued(copy_queue(drive.request.queue), drive.job_id)
+        and not any(drive.ledger.queued(queue, drive.job_id) for queue in _queues(drive.request))
     )
+
+
+def _queues(request: JobRequest) -> list[str]:
+    return [copy_queue(request.queue), parking_queue(request.queue, request.job_id)]
 
 
 def _conclude(drive: Drive) -> str:
@@ -389,10 +399,10 @@ def _failed_words(drive: Drive, failed: int, unpublished: int) -> str:
     return f"{which}{f': {why}' if why else ''}{others}."
 
 
-def _open_both(request: JobRequest) -> tuple[SnapshotStore, SnapshotStore]:
+def _open_both(request: JobRequest, *, create: bool) -> tuple[SnapshotStore, SnapshotStore]:
     if parse_url(request.source.url).same_place(parse_url(request.destination.url)):
         raise InvalidStoreURL(request.source.url, "", "source and destination are the same store")
     return (
-        open_store(request.source.url, request.source.objects_url),
-        open_store(request.destination.url, request.destination.objects_url),
+        open_store(request.source.url, request.source.objects_url, create=create),
+        open_store(request.destination.url, request.destination.objects_url, create=create),
     )

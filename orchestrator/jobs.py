@@ -84,13 +84,16 @@ class Jobs:
         priority: Priority = Priority.NORMAL,
         queue: str = "",
         limits: Limits | None = None,
+        patience: float | None = None,
     ) -> str:
         """
         Queue the copy of snapshots, None: all that the source lists when the job is planned; return the job's id.
 
         *order*: as given, or the newest first where all are meant. *queue* is the
         name of one that some workers were told to serve. *limits* are those that
-        it begins with; `limit` changes them. Raises
+        it begins with; `limit` changes them. *patience* is how many seconds it waits for a store
+        that is away, also for one that has not answered yet; None: as long as the settings
+        say, and only for a store that has. Raises
         `InvalidAddress` and ValueError (an id twice) before anything is queued.
         Called again, it makes another job, which finds the work of the first done.
         """
@@ -114,14 +117,16 @@ class Jobs:
                 priority=priority,
                 queue=queue,
                 limits=limits or Limits(),
+                **self._patience(patience),
             )
         )
 
-    def resume(self, job_id: str) -> str | None:
+    def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
         """
         Queue a job that does what is left of another that has ended; return its id, None if nothing is left.
 
-        What the first one copied is found present. Raises `JobRefused` for a job that still goes on.
+        What the first one copied is found present. *patience* as for `submit`; None: that of the first one. Raises
+        `JobRefused` for a job that still goes on.
         """
         request, status = self._ended(job_id)
         if status.dry_run:
@@ -129,14 +134,17 @@ class Jobs:
         if status.state is State.DONE:
             return None
         ids = [row.id for row in self.snapshots(job_id) if row.state in {"pending", "failed"}]
+        changed = self._changed(status, patience)
         if not ids and request.everything and not status.snapshots_total:
             # It ended before the source was listed.
-            return self._queue(self._again(request, resumes=job_id, limits=status.limits))
-        return self._queue(self._only(request, ids, resumes=job_id, limits=status.limits))
+            return self._queue(self._again(request, resumes=job_id, **changed))
+        return self._queue(self._only(request, ids, resumes=job_id, **changed))
 
-    def retry(self, job_id: str) -> str:
+    def retry(self, job_id: str, *, patience: float | None = None) -> str:
         """
         Queue a job that copies just the objects that failed in another, and publishes what becomes whole.
+
+        *patience* as for `resume`.
 
         Raises `JobRefused` for a job that goes on, that was not brought to its end, or in which nothing failed.
         """
@@ -151,7 +159,7 @@ class Jobs:
                 f" {job_id}"
             )
         ids = [row.id for row in self.snapshots(job_id) if row.state != "published"]
-        return self._queue(self._only(request, ids, retries=job_id, limits=status.limits))
+        return self._queue(self._only(request, ids, retries=job_id, **self._changed(status, patience)))
 
     def status(self, job_id: str) -> JobStatus:
         """Return where the job stands now."""
@@ -345,6 +353,15 @@ class Jobs:
                 return status
             time.sleep(poll_s)
 
+    def _changed(self, status: JobStatus, patience: float | None) -> dict[str, Any]:
+        """Return what a job that continues another does not have of its request."""
+        return {"limits": status.limits, **({} if patience is None else self._patience(patience))}
+
+    def _patience(self, patience: float | None) -> dict[str, float | bool]:
+        if patience is None:
+            return {"patience": self._settings.patience}
+        return {"patience": patience, "waits_at_start": True}
+
     def _request(self, **fields: Any) -> JobRequest:
         return JobRequest(
             job_id=str(uuid.uuid4()),
@@ -404,7 +421,7 @@ class JobsPage:
 # What a job that resumes or retries another has of it.
 _KEPT_AGAIN = (
     "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency",
-    "priority", "queue",
+    "priority", "queue", "patience", "waits_at_start",
 )  # fmt: skip
 
 

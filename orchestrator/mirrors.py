@@ -57,6 +57,7 @@ def message_of(mirror: Mirror, config: Config) -> MirrorMessage:
         priority=mirror.priority,
         queue=mirror.queue,
         limits=Limits(jobs=mirror.jobs),
+        patience=mirror.patience_s,
     )
 
 
@@ -95,10 +96,10 @@ def run_mirror(settings: Settings, message: MirrorMessage) -> str:
     """
     mirrors, jobs = _ledger(settings), Jobs(settings, check=False)
     with mirrors.taken(message.name, _TAKEN_S) as mine:
-        return _run(jobs, mirrors, message) if mine else "another orchestrator is at it"
+        return _run(jobs, mirrors, message, settings.patience) if mine else "another orchestrator is at it"
 
 
-def _run(jobs: Jobs, mirrors: MirrorLedger, message: MirrorMessage) -> str:
+def _run(jobs: Jobs, mirrors: MirrorLedger, message: MirrorMessage, patience_s: float) -> str:
     last = _last_job(jobs, mirrors.record(message.name))
     if last is not None and not last.state.final:
         why = f"job {last.job_id} still goes on ({last.state})"
@@ -114,6 +115,7 @@ def _run(jobs: Jobs, mirrors: MirrorLedger, message: MirrorMessage) -> str:
         priority=message.priority,
         queue=message.queue,
         limits=message.limits,
+        patience=patience_s if message.patience is None else message.patience,
     )
     mirrors.started(message.name, job_id)
     log.info("mirror %s: job %s is queued", message.name, job_id)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from stores.words import size
 from workers.describe import short
-from workers.ledger import JobStatus, State
+from workers.ledger import JobStatus, State, Waiting
 from workers.limits import StoreLimits
 from workers.messages import Limits
 from workers.printable import printable
@@ -53,6 +53,8 @@ def hint(status: JobStatus) -> str:
     """Return what may be in the way of a job of which nothing moves, "" if there is nothing to say."""
     if status.paused or status.cancelling:
         return ""
+    if status.waiting is not None:
+        return waiting_words(status.waiting)
     idle = time.time() - max(status.moved_at, status.submitted_at)
     if idle <= PATIENCE_S:
         return ""
@@ -63,6 +65,12 @@ def hint(status: JobStatus) -> str:
         serving = f" with --queue {status.queue}" if status.queue else ""
         return f"waiting for {first} (is a worker{serving} running, and free?)"
     return ""
+
+
+def waiting_words(waiting: Waiting) -> str:
+    """Return what a job waits for, since when, and why."""
+    since = duration(time.time() - waiting.since)
+    return printable(f"waiting for {waiting.store} since {since}: {waiting.reason}")
 
 
 def share(status: JobStatus) -> float:

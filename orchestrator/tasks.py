@@ -27,6 +27,7 @@ from workers.tasks import again, hand_back, ledger_of, may_wait, queue_again
 
 from .drive import drive_job, fail_job
 from .prepare import SourceChanged
+from .waiting import stop_waiting, wait_for
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,9 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
     """
     try:
         with interruptible():
-            return step()
+            words = step()
+        stop_waiting(ledger, job_id)
+        return words
     except Interrupted:
         log.info("step given back: this orchestrator leaves")
         raise queue_again(task, "its orchestrator left; it was given back") from None
@@ -136,14 +139,34 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
         fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")
         return f"failed: {error}"
     except StoreError as error:
-        counting.met(error)
-        if error.transient and task.request.retries < MAX_RETRIES:
-            pause = RETRY_BASE_S * 2**task.request.retries
-            log.warning("trying again in %d s: %s", pause, error, extra=fields(error=type(error).__name__))
-            raise again(task, pause, error, max_retries=MAX_RETRIES) from error
-        fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
-        return f"failed: {error}"
+        return _store_trouble(task, ledger, job_id, error)
     except Exception as error:
         # A surprise: its traceback belongs into the worker's log, its words into the job's record.
         fail_job(ledger, job_id, f"unexpected {type(error).__name__}: {error}; see the orchestrator's log")
         raise
+
+
+def _store_trouble(task: Any, ledger: Ledger, job_id: str, error: StoreError) -> str:
+    """
+    Do what a store's *error* in a step asks for: wait for the store, try the step again, or fail the job.
+
+    Returns what was done, in words; raises `celery.exceptions.Retry` where the step was queued again.
+    """
+    counting.met(error)
+    wait = wait_for(ledger, job_id, error)
+    if wait.pause_s is not None:
+        if not ledger.take(f"wait:{job_id}", int(wait.pause_s)):
+            return f"waiting for a store: {error}"
+        log.warning(
+            "waiting for a store: %s", error, extra=fields(error=type(error).__name__, store=error.store)
+        )
+        raise queue_again(task, f"waiting for a store: {error}", in_s=wait.pause_s) from error
+    if wait.over:
+        fail_job(ledger, job_id, wait.over)
+        return f"failed: {wait.over}"
+    if error.transient and task.request.retries < MAX_RETRIES:
+        pause = RETRY_BASE_S * 2**task.request.retries
+        log.warning("trying again in %d s: %s", pause, error, extra=fields(error=type(error).__name__))
+        raise again(task, pause, error, max_retries=MAX_RETRIES) from error
+    fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
+    return f"failed: {error}"

@@ -20,7 +20,7 @@ from celery import Celery, signals
 from celery.utils.log import mlevel
 from celery.utils.nodenames import node_format
 
-from . import checkup, holding, leaving, logs, tasks
+from . import checkup, holding, leaving, logs, parking, tasks
 from .connection import BrokerUnavailable, check_broker, client, shown
 from .ledger import Ledger
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
@@ -57,6 +57,7 @@ def make_app(settings: Settings) -> Celery:
     app.Task.Request = "workers.request:OfAJob"
     tasks.register(app, settings)
     holding.attach(app, settings)
+    parking.attach(app, settings)
     checkup.register(app, settings)
     signals.before_task_publish.connect(_say_when, dispatch_uid=SENT_AT)
     _log_as_set(app, settings, settings.broker_url)

@@ -27,7 +27,7 @@ from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
 
 from .queues import NAME, Priority
-from .settings import InvalidSettings
+from .settings import LONGEST_PATIENCE_S, InvalidSettings
 from .toml_file import InvalidToml, read_toml
 
 if TYPE_CHECKING:
@@ -55,6 +55,22 @@ def _checked_url(url: str) -> str:
 def _seconds(every: str) -> int | None:
     found = _is_interval(every)
     return int(found[1]) * _UNITS[found[2]] if found else None
+
+
+def seconds_of(duration: str) -> float:
+    """Return how many seconds a *duration* is, as in ``90s``, ``30m``, ``2h``, ``1d``. Raises ValueError."""
+    seconds = _seconds(duration)
+    if seconds is None or seconds > LONGEST_PATIENCE_S:
+        raise ValueError(
+            f'{duration!r} is not a duration of up to 30 days; write it as in "90s", "30m", "2h"'
+        )
+    return float(seconds)
+
+
+def _checked_patience(patience: str | None) -> str | None:
+    if patience is not None:
+        seconds_of(patience)
+    return patience
 
 
 def _cron(every: str, app: Celery | None = None) -> crontab:
@@ -99,6 +115,7 @@ class Mirror(_Table):
     priority: Priority = Priority.NORMAL
     queue: str = Field("", pattern=NAME)
     jobs: int | None = Field(None, ge=1, le=1024)
+    patience: Annotated[str | None, AfterValidator(_checked_patience)] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -110,6 +127,11 @@ class Mirror(_Table):
     def interval_s(self) -> int | None:
         """The interval in seconds; None where *every* is a cron expression."""
         return _seconds(self.every)
+
+    @property
+    def patience_s(self) -> float | None:
+        """For how many seconds its jobs wait for a store that is away; None: as long as any job."""
+        return None if self.patience is None else seconds_of(self.patience)
 
     def times(self, app: Celery) -> BaseSchedule:
         """Return *every* as Celery beat of *app* wants it."""

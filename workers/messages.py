@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stores.address import DIGEST_BYTES, addresses_in, digests_of
 
 from .queues import NAME, Priority
+from .settings import LONGEST_PATIENCE_S, PATIENCE_S
 
 # Plans count: orchestrators that would plan a job differently must not share it. Version 2 was never released,
 # and 3 does not read it.
@@ -148,6 +149,10 @@ class JobRequest(_Message):
     batch_bytes: int = Field(ge=1)
     window_batches: int = Field(256, ge=1)
     """Batches that are queued at once."""
+    patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
+    """Seconds to wait for a store that is away. A request without this field gets the default."""
+    waits_at_start: bool = False
+    """Wait also for a store that has not answered yet in the life of the job."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -171,6 +176,8 @@ class MirrorMessage(_Message):
     priority: Priority = Priority.NORMAL
     queue: str = Field("", pattern=NAME)
     limits: Limits = Limits()
+    patience: float | None = Field(None, ge=0, le=LONGEST_PATIENCE_S)
+    """Seconds to wait for a store that is away; None: as long as the settings of the orchestrator say."""
 
 
 class BatchMessage(_Message):

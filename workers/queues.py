@@ -51,6 +51,15 @@ def copy_queue(name: str) -> str:
     return f"{COPY_QUEUE}.{name}" if name else COPY_QUEUE
 
 
+def parking_queue(name: str, job_id: str) -> str:
+    """
+    Return the queue for those batches of a job that some worker could not copy, because it cannot reach a store.
+
+    Only workers that can reach both stores take batches from it. *name* is that of the job's own queue.
+    """
+    return f"{copy_queue(name)}.@{job_id}"
+
+
 def moves(queue: str, priority: Priority) -> list[tuple[str, str]]:
     """Return for each list of *queue* that has batches of another priority the one that has the like of *priority*."""
     found = lists(queue)

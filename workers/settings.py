@@ -20,6 +20,10 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _PREFIX = "SNAPFERRY_"
 
+PATIENCE_S: Final = 1800.0
+"""How long a job waits for a store that is away, unless it is told otherwise, and the longest that it may be told."""
+LONGEST_PATIENCE_S: Final = 30 * 86400.0
+
 CONFIG_HERE: Final = "snapferry.toml"
 """The file of stores and mirrors, in the working directory, that is read where no other is named."""
 
@@ -89,6 +93,9 @@ class Settings(BaseModel):
 
     log_level: Annotated[LogLevel, BeforeValidator(lambda found: str(found).lower())] | None = None
     """What is written at least; None leaves it to whoever starts a process."""
+
+    patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
+    """Seconds for which jobs that are submitted from here wait for a store that is away; then their objects fail."""
 
     grace: float = Field(30, ge=0, le=86400)
     """So long a worker that is told to stop lets what it has begun go on; then it is given back."""

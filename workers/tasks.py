@@ -20,7 +20,9 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from stores.errors import StoreError, StoreFault
+from stores.interruption import interruptible
 from stores.liveness import identity, is_dead
+from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
 from stores.words import counted
 
@@ -33,7 +35,10 @@ from .limits import Brakes
 from .logs import about, fields
 from .messages import BatchMessage
 from .metrics import counting
+from .reach import StoreSide, sides_of
+from .reaching import BatchReach
 from .settings import Settings
+from .store_trouble import StoreTrouble, Unreachable
 from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, copy_batch
 
 log = logging.getLogger(__name__)
@@ -48,6 +53,12 @@ MAX_BEGUN = 10
 # How often a running batch reports when it moves, and when it does not: so soon it sees a cancel.
 REPORT_EVERY_S = 0.25
 HEARTBEAT_S = 5.0
+
+# A batch in which nothing has moved for so long makes sure that its stores still answer.
+SILENT_S = 15.0
+
+# A worker that takes a batch from a parking queue and cannot copy it either parks it for so long.
+PARK_AGAIN_S = 2.0
 
 # After this long a delivery that stepped aside for another looks again.
 STEP_ASIDE_S = 10
@@ -142,15 +153,34 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
         outcome = BatchOutcome(
             failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
         )
-        counting.gave_up(outcome)
-        ledger.account(batch, outcome, attempts=MAX_BEGUN, worker=worker)
-        ledger.release(batch, holder)
-        _log_failures(outcome, MAX_BEGUN)
-        return _words(batch, outcome, 0.0)
+        return _give_up(batch, ledger, holder, outcome, MAX_BEGUN)
+    reach = BatchReach(ledger, batch, worker)
+    blocking = reach.blocked_by
+    if blocking is None:
+        return _run_begun(task, batch, ledger, holder, reach, begun_before=begun.times > 1)
+    if reach.given_up:
+        outcome = reach.failed(blocking.error, blocking.store, blocking.detail)
+        return _give_up(batch, ledger, holder, outcome, task.request.retries + 1)
+    ledger.release(batch, holder)
+    raise _park(task, reach, f"this worker cannot reach {blocking.store}: {blocking.detail}")
+
+
+def _run_begun(
+    task: Task[..., Any],
+    batch: BatchMessage,
+    ledger: Ledger,
+    holder: str,
+    reach: BatchReach,
+    *,
+    begun_before: bool,
+) -> str:
+    """Copy a batch that *holder* has leased, and account for it."""
+    worker = holder.partition("@")[2]
     pause, ended = 0, False
     try:
-        outcome, seconds = _run(batch, ledger, holder, begun_before=begun.times > 1)
-        retries = outcome.transient_failures and task.request.retries < MAX_RETRIES
+        outcome, seconds = _run(batch, ledger, holder, begun_before=begun_before)
+        free = reach.costs_nothing(outcome)
+        retries = outcome.transient_failures and (free or task.request.retries < MAX_RETRIES)
         counting.ran(outcome, seconds, again=retries)
         tracing.say(
             job_id=batch.job_id, batch=f"{batch.series}:{batch.number}", objects=len(batch.sizes),
@@ -166,8 +196,22 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
                 first.detail,
                 extra=fields(error=first.error, store=first.store, attempt=task.request.retries + 1),
             )
+            if free:
+                raise queue_again(task, describe_failure(first), in_s=pause)
             raise again(task, pause, describe_failure(first))
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
+        reach.ended(outcome)
+    except Unreachable as trouble:
+        reach.note(trouble)
+        error = trouble.reason
+        kind = fields(error=type(error).__name__, store=error.store, kind=trouble.kind.value)
+        log.warning("store not reached: %s", error.detail, extra=kind)
+        if reach.given_up:
+            failed = reach.failed(type(error).__name__, error.store, error.detail)
+            return _give_up(batch, ledger, holder, failed, task.request.retries + 1)
+        # The lease first, as below.
+        ledger.release(batch, holder)
+        raise _park(task, reach, f"this worker cannot reach {error.store}: {error.detail}") from None
     except GivenBack:
         # The lease first: whoever takes the message must not find it.
         ledger.release(batch, holder)
@@ -182,6 +226,26 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
     finally:
         ledger.release(batch, holder, again_in_s=pause, ended=ended)
     return _ended(batch, outcome, seconds, task.request.retries + 1)
+
+
+def _park(task: Task[..., Any], reach: BatchReach, why: str) -> Exception:
+    """Leave the batch to workers that can reach both of its stores; return what to raise."""
+    counting.parked()
+    queue = reach.park()
+    came_from = (getattr(task.request, "delivery_info", None) or {}).get("routing_key")
+    # A worker that learns only now that it should not take from there would take it at once again.
+    pause = PARK_AGAIN_S if came_from == queue else None
+    log.info("batch parked: %s", why)
+    return queue_again(task, why, in_s=pause, queue=queue)
+
+
+def _give_up(batch: BatchMessage, ledger: Ledger, holder: str, outcome: BatchOutcome, attempts: int) -> str:
+    """Account a batch that is not run any more. Raises `ObjectsFailed`."""
+    counting.gave_up(outcome)
+    ledger.account(batch, outcome, attempts=attempts, worker=holder.partition("@")[2])
+    ledger.release(batch, holder)
+    _log_failures(outcome, attempts)
+    return _words(batch, outcome, 0.0)
 
 
 def _said(words: str) -> str:
@@ -276,10 +340,16 @@ def hand_back(task: Any, reason: str) -> Exception:
     return queue_again(task, reason, in_s=STEP_ASIDE_S)
 
 
-def queue_again(task: Any, why: str, *, in_s: float | None = None) -> Exception:
-    """Queue *task* again without counting it as a retry of its own; return what to raise."""
+def queue_again(task: Any, why: str, *, in_s: float | None = None, queue: str | None = None) -> Exception:
+    """
+    Queue *task* again without counting it as a retry of its own; return what to raise.
+
+    It goes to the queue that it came from, or to *queue*.
+    """
     request = task.request
     words = {"argsrepr": request.argsrepr, "kwargsrepr": ""}
+    if queue is not None:
+        words["queue"] = queue
     task.signature_from_request(countdown=in_s, retries=request.retries, **words).apply_async()
     # The words are shown by Flower from the one, and in the log from the other.
     queued: Exception = Retry(why, exc=RuntimeError(why), when=in_s)
@@ -296,14 +366,14 @@ def _copy(
     batch: BatchMessage, ledger: Ledger, holder: str, report: _Report, *, begun_before: bool
 ) -> BatchOutcome:
     objects = batch.objects()
+    trouble = report.trouble
     try:
-        # Without create: where a mount is missing on this worker, nothing must be made in its place.
-        source, destination = (
-            open_store(ref.url, ref.objects_url, create=False) for ref in (batch.source, batch.destination)
-        )
+        source, destination = (_open(side, trouble) for side in sides_of(batch))
+        trouble.opened(source, destination)
         # Whatever waits for a limit looks on the way whether the batch is still wanted.
         wanted = partial(report.advance, 0, 0)
         with (
+            interruptible(report.check),
             counting.requests_of(source, destination),
             Brakes(
                 ledger.limits, batch.job_id, batch.source, batch.destination, wanted, run=holder
@@ -318,9 +388,19 @@ def _copy(
                 concurrency=batch.concurrency,
                 begun_before=begun_before,
                 in_flight=brakes.gate,
+                judge=trouble,
             )
     except StoreError as error:
+        trouble.ended(error)
         return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
+
+
+def _open(side: StoreSide, trouble: StoreTrouble) -> SnapshotStore:
+    # Without create: where a mount is missing on this worker, nothing must be made in its place.
+    try:
+        return open_store(side.ref.url, side.ref.objects_url, create=False)
+    except StoreError as error:
+        trouble.cannot_open(side, error)
 
 
 def _never_ended() -> StoreError:
@@ -348,6 +428,9 @@ class _Report:
         self._bytes = 0
         self._due = time.monotonic() + REPORT_EVERY_S
         self._stop = False
+        self._moved_at = time.monotonic()
+        worker = holder.partition("@")[2]
+        self.trouble = StoreTrouble(ledger.reach, worker, sides_of(batch), len(batch.sizes))
         self._heart = Heartbeat(self._beat, HEARTBEAT_S)
 
     def __enter__(self) -> Self:
@@ -370,12 +453,19 @@ class _Report:
             due = now >= self._due
             if due:
                 self._due = now + REPORT_EVERY_S
+            if objects or size_bytes:
+                self._moved_at = now
         if due:
             self._tell()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what stops the batch, if anything does. Cheap: it is called wherever something waits."""
         if self._stop:
             raise Cancelled
         if leaving.due():
             raise GivenBack
+        self.trouble.stop()
 
     def _tell(self) -> None:
         with self._lock:
@@ -384,6 +474,8 @@ class _Report:
             self._stop = True
 
     def _beat(self) -> None:
+        if time.monotonic() - self._moved_at > SILENT_S:
+            self.trouble.look()
         try:
             self._tell()
         except RedisError as error:

@@ -60,6 +60,16 @@ class Flights(AbstractContextManager[Any], Protocol):
         """Note that so many could be in flight; called once, before the first is."""
 
 
+class Judge(Protocol):
+    """Told of each object that was copied or failed, from several threads, so that it can end the batch."""
+
+    def succeeded(self) -> None:
+        """Note that objects were copied."""
+
+    def failed(self, error: StoreError, *, some_copied: bool) -> None:
+        """Judge the failure of an object; raise to end the batch without an outcome. *some_copied*: others were."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """
@@ -111,6 +121,7 @@ def copy_batch(
     concurrency: int | None = None,
     begun_before: bool = False,
     in_flight: Flights | None = None,
+    judge: Judge | None = None,
 ) -> BatchOutcome:
     """
     Bring *objects* (address -> advisory size in bytes) to *destination*, those that are not there yet.
@@ -125,8 +136,8 @@ def copy_batch(
     denies everything is not asked object by object: all that is left fails for
     that reason. When this returns, every object counted as copied or present is
     durable at the destination. Raises `StoreError` if the destination does not
-    say what it holds, `Cancelled`; then some objects may have been copied. May
-    be called again.
+    say what it holds, `Cancelled`, and what *judge* raises; then some objects may
+    have been copied. May be called again.
     """
     outcome = BatchOutcome()
     needed = destination.objects_needed(objects)
@@ -140,7 +151,7 @@ def copy_batch(
     flights = min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
     if in_flight is not None:
         in_flight.expect(flights)
-    copy = _Copy(source, destination, objects, progress, in_flight or nullcontext())
+    copy = _Copy(source, destination, objects, progress, in_flight or nullcontext(), judge)
     together = destination.commits_together
     try:
         if together > 1:
@@ -189,7 +200,9 @@ class _Copy:
         objects: Mapping[str, int],
         progress: Progress,
         in_flight: AbstractContextManager[Any],
+        judge: Judge | None = None,
     ) -> None:
+        self._judge = judge
         self.in_flight = in_flight
         self._source = source
         self._destination = destination
@@ -211,7 +224,7 @@ class _Copy:
             self._fail(address, error)
         else:
             self.ends[address] = length
-            self._some_copied = True
+            self._note_success()
         self._progress.advance(1, counter.left if counter else size)
 
     def group(self, addresses: list[str], flights: int) -> None:
@@ -261,14 +274,21 @@ class _Copy:
                 left += size
         # What is visible comes first: a refusal of the others ends the batch.
         if len(absent) < len(staged):
-            self._some_copied = True
+            self._note_success()
             self._progress.advance(len(staged) - len(absent), left)
         if reason is not None:
             for address in absent:
                 self._fail(address, reason)
                 self._progress.advance(1, staged[address][2])
 
+    def _note_success(self) -> None:
+        self._some_copied = True
+        if self._judge is not None:
+            self._judge.succeeded()
+
     def _fail(self, address: str, error: StoreError) -> None:
+        if self._judge is not None:
+            self._judge.failed(error, some_copied=self._some_copied)
         if error.store == self._destination.label:
             self._denied += isinstance(error, AccessDenied)
             nothing_else = self._denied >= MANY_DENIED and not self._some_copied

@@ -172,6 +172,7 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
         "dry_run": dryrun,
         "priority": Priority(copy.priority),
         "queue": copy.queue,
+        "patience": copy.patience,
         "limits": Limits(
             rate=copy.limit_rate, requests=copy.max_requests or None, jobs=copy.in_flight or None
         ),

@@ -92,6 +92,24 @@ def queue_names(ctx: click.Context, param: click.Parameter, values: tuple[str, .
     return tuple(_queue_name(ctx, param, value) for value in values)
 
 
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return a duration in seconds."""
+    from workers.config import seconds_of
+
+    try:
+        return None if value is None else seconds_of(value.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
+patience_option = click.option(
+    "--patience",
+    callback=_duration,
+    metavar="DURATION",
+    help="Wait so long for a store that is away, also at the start: as in 90s, 30m, 2h.  [default: 30m, and not for a"
+    " store that has never answered]",
+)
+
 # Above these a limit is none.
 MOST_REQUESTS = 1_000_000
 MOST_JOBS = 65_536
@@ -145,6 +163,7 @@ class Copy:
     in_flight: int
     limit_rate: int | None
     max_requests: int | None
+    patience: float | None
     priority: str
     queue: str
     broker: str | None
@@ -255,6 +274,7 @@ _COPY_OPTIONS = [
         metavar="N",
         help="Send no more requests a second to either store, in all. 0: no limit.",
     ),
+    patience_option,
     click.option(
         "--priority",
         type=click.Choice(["high", "normal", "low"]),

@@ -13,7 +13,7 @@ from .copying import print_new_job
 from .exits import interrupt_on_sigterm, note, usage
 from .following import CANCEL_TIMEOUT_S
 from .following import watch as watch_job
-from .options import Show, about_a_job, json_option, show_options
+from .options import Show, about_a_job, json_option, patience_option, show_options
 
 if TYPE_CHECKING:
     from workers.ledger import JobStatus
@@ -86,28 +86,30 @@ def priority(jobs: Jobs, job_id: str, level: str, as_json: bool) -> int:
 
 @click.command()
 @about_a_job
+@patience_option
 @watch_option
 @show_options
-def retry(jobs: Jobs, job_id: str, watch: bool, show: Show) -> int:
+def retry(jobs: Jobs, job_id: str, patience: float | None, watch: bool, show: Show) -> int:
     """
     Copy the objects that failed in a job, and publish what becomes whole.
 
     They go into a new job, whose id is printed.
     """
-    return _new_job(jobs, jobs.retry(job_id), show, watch=watch)
+    return _new_job(jobs, jobs.retry(job_id, patience=patience), show, watch=watch)
 
 
 @click.command()
 @about_a_job
+@patience_option
 @watch_option
 @show_options
-def resume(jobs: Jobs, job_id: str, watch: bool, show: Show) -> int:
+def resume(jobs: Jobs, job_id: str, patience: float | None, watch: bool, show: Show) -> int:
     """
     Do what is left of a job that was cancelled or failed.
 
     It goes into a new job, whose id is printed.
     """
-    new = jobs.resume(job_id)
+    new = jobs.resume(job_id, patience=patience)
     if new is None:
         return _say(jobs.status(job_id), f"job {job_id} is done: nothing is left to do", as_json=show.as_json)
     return _new_job(jobs, new, show, watch=watch)

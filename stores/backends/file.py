@@ -91,8 +91,8 @@ class FileBackend(Backend):
             try:
                 mode = os.stat(self._root).st_mode
             except FileNotFoundError:
-                if not for_writing:
-                    raise StoreNotFound(self.label, "", "there is no such directory") from None
+                if not for_writing or not self._create_root:
+                    raise self._no_root(for_writing) from None
                 existing = os.path.dirname(self._root)
                 while not os.path.lexists(existing):
                     existing = os.path.dirname(existing)
@@ -118,6 +118,8 @@ class FileBackend(Backend):
         except FileNotFoundError:
             return None
         except StoreNotFound:
+            if not self._create_root:
+                raise
             return None
         except OSError as error:
             raise self._translate(error, key) from error
@@ -132,6 +134,8 @@ class FileBackend(Backend):
         try:
             found = lengths(self._dir(), keys)
         except StoreNotFound:
+            if not self._create_root:
+                raise
             return [None] * len(keys)
         except OSError as error:
             raise self._translate(error, str(error.filename or "")) from error
@@ -239,12 +243,12 @@ class FileBackend(Backend):
                     try:
                         self._handle = os.open(self._root, _DIRECTORY)
                     except (FileNotFoundError, NotADirectoryError):
-                        raise StoreNotFound(
-                            self.label,
-                            "",
-                            f"there is no such directory{'; is it mounted here?' if create else ''}",
-                        ) from None
+                        raise self._no_root(create) from None
         return self._handle
+
+    def _no_root(self, for_writing: bool) -> StoreNotFound:
+        hint = "; is it mounted here?" if for_writing or not self._create_root else ""
+        return StoreNotFound(self.label, "", f"there is no such directory{hint}")
 
     def _make_root(self) -> None:
         try:

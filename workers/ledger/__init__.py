@@ -37,7 +37,7 @@ from .bitmaps import bit, bits, set_bits
 from .jobs import MAX_DRIVES, Ledger
 from .keys import PLAN
 from .mirrors import MirrorLedger, MirrorRecord
-from .state import Begun, FailedObject, JobStatus, RunningBatch, Standing, State, UnknownJob
+from .state import Begun, FailedObject, JobStatus, RunningBatch, Standing, State, UnknownJob, Waiting
 
 __all__ = [
     "FAILURES_KEPT",
@@ -55,6 +55,7 @@ __all__ = [
     "Standing",
     "State",
     "UnknownJob",
+    "Waiting",
     "bit",
     "bits",
     "set_bits",

@@ -17,6 +17,7 @@ from .state import Begun, FailedObject
 
 if TYPE_CHECKING:
     from ..limits.book import LimitBook
+    from ..reach import ReachBook
 
 # The list of failures keeps this many; which objects failed is known exactly whatever its length.
 FAILURES_KEPT: Final = 1000
@@ -50,6 +51,14 @@ class BatchLedger:
         from ..limits.book import LimitBook
 
         return LimitBook(self._redis)
+
+    @cached_property
+    def reach(self) -> ReachBook:
+        """Which worker cannot reach which store, on the same server."""
+        # It is kept in jobs' records, too.
+        from ..reach import ReachBook
+
+        return ReachBook(self._redis)
 
     def _run(self, script: str, keys: list[str], arguments: list[str | float]) -> Any:
         found = self._scripts.get(script)

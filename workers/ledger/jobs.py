@@ -16,7 +16,7 @@ from . import queue_scripts, scripts
 from .batches import LEASE_S, BatchLedger
 from .bitmaps import bit
 from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
-from .state import JobStatus, RunningBatch, Standing, State, UnknownJob
+from .state import JobStatus, RunningBatch, Standing, State, UnknownJob, waiting_of
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
 MAX_DRIVES: Final = 15
@@ -26,7 +26,7 @@ _FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at", *LIMITS.values(),
+    "ended_at", "waits", "step_waits", *LIMITS.values(),
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ class Ledger(BatchLedger):
             "dry_run": int(request.dry_run),
             "priority": request.priority.value,
             "queue": request.queue,
+            "patience": request.patience,
             **{LIMITS[name]: value for name, value in request.limits if value is not None},
             **({S3_REQUESTS: s3_requests} if s3_requests is not None else {}),
         }
@@ -195,6 +196,10 @@ class Ledger(BatchLedger):
     def queued(self, queue: str, job_id: str) -> bool:
         """Say whether a task of the job is in a Celery *queue*; looks at every message."""
         return bool(self._run(queue_scripts.QUEUED, lists(queue), [_mark(job_id)]))
+
+    def empty(self, queue: str) -> bool:
+        """Say whether nothing waits in a Celery *queue*."""
+        return not self._redis.exists(*lists(queue))
 
     def heal(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
         """Note that *group* is being healed, for the *turn*-th time, by so many batches."""
@@ -368,6 +373,9 @@ class Ledger(BatchLedger):
             started_at=moment("started_at"),
             moved_at=moment("moved_at"),
             ended_at=moment("ended_at"),
+            waiting=None
+            if State(record["state"]).final
+            else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
             limits=Limits(**{name: count(field) or None for name, field in LIMITS.items()}),
         )
 

@@ -16,6 +16,9 @@ OPEN: Final = "snapferry:open"
 MIRROR: Final = "snapferry:mirror"
 SCHEDULE: Final = "snapferry:beat:"
 
+# The jobs with a parking queue: id -> what workers must know to decide whether they take batches from it.
+PARKED: Final = "snapferry:parked"
+
 # The parts of a job that are kept after its end, and those that its end makes useless.
 KEPT: Final = ("failures", "failed", "classes", "running")
 WORKING: Final = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from ..messages import Limits
 from ..transfer import Failure
@@ -37,6 +39,20 @@ class UnknownJob(Exception):
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What a job waits for: the *store*, why, and *since* when, in seconds since the epoch."""
+
+    store: str
+    reason: str
+    since: float
+
+
+def waiting_of(text: Any) -> Waiting | None:
+    """Return what a field of a job's record says that it waits for."""
+    return Waiting(**json.loads(text)) if text else None
+
+
+@dataclass(frozen=True)
 class JobStatus:
     """
     A job at one moment. Sizes in bytes, times in seconds since the epoch (0.0: not yet).
@@ -47,6 +63,7 @@ class JobStatus:
     *snapshots_settled* are published, trusted (by ``--trust-manifest``) or failed.
     *queue* is the one that its batches wait in, "" for that of all who name none.
     *workers* have a batch of the job right now, *moved_at* is when anything of it last changed. *limits* are its own.
+    *waiting* is the store that it waits for.
     """
 
     job_id: str
@@ -83,6 +100,7 @@ class JobStatus:
     moved_at: float
     ended_at: float
     limits: Limits = field(default_factory=Limits)
+    waiting: Waiting | None = None
 
     @property
     def snapshots_there(self) -> int:

@@ -71,6 +71,11 @@ def gave_up(outcome: BatchOutcome) -> None:
     _failed(outcome.failures)
 
 
+def parked() -> None:
+    """Count a batch that was left to workers that can reach its stores."""
+    _add("snapferry_batch_deliveries_total", 1, "parked")
+
+
 @contextmanager
 def running() -> Iterator[None]:
     """Count a batch as in flight for the duration of the block."""
