@@ -80,6 +80,7 @@ class Parking:
             # What is still in the queue is taken, and found not to be needed.
             if self._ledger.empty(queue):
                 self._book.unpark(job.job_id)
+                self._ledger.drop(queue)
                 return False
             return True
         found = self._book.troubles(job.sides)

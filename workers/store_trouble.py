@@ -60,7 +60,7 @@ class StoreTrouble:
     """
     Looks after the two stores of a batch that *worker* copies.
 
-    Several threads may call it. Only one of them checks a store at a time.
+    Several threads may call it. Only one of them checks a store at a time. *found* is what ends the batch.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class StoreTrouble:
         self._objects = objects
         self._opened = [_Opened(side) for side in sides]
         self._lock = threading.Lock()
-        self._found: Unreachable | None = None
+        self.found: Unreachable | None = None
         self._looking: threading.Thread | None = None
 
     def opened(self, source: SnapshotStore, destination: SnapshotStore) -> None:
@@ -81,8 +81,8 @@ class StoreTrouble:
 
     def stop(self) -> None:
         """Raise `Unreachable` if a store was found away. For `stores.interruption`: cheap, and called often."""
-        if self._found is not None:
-            raise self._found
+        if self.found is not None:
+            raise self.found
 
     def succeeded(self) -> None:
         """Note that an object was copied."""
@@ -132,7 +132,7 @@ class StoreTrouble:
         for one in self._opened:
             found = self._checked(one)
             if found is not None and found.transient:
-                self._found = Unreachable(one.side, found, Kind.AWAY)
+                self.found = Unreachable(one.side, found, Kind.AWAY)
 
     def _blamed(self, error: StoreError) -> _Opened | None:
         return next((one for one in self._opened if error.store in one.labels), None)
@@ -144,7 +144,7 @@ class StoreTrouble:
             if found is None and error.transient and one.failed_in_a_row >= MANY_FAILED:
                 found = error
             if found is not None:
-                self._found = Unreachable(one.side, found, self._kind(one.side, found))
+                self.found = Unreachable(one.side, found, self._kind(one.side, found))
             self.stop()
 
     def _checked(self, one: _Opened) -> StoreError | None:

@@ -178,7 +178,7 @@ def _run_begun(
     worker = holder.partition("@")[2]
     pause, ended = 0, False
     try:
-        outcome, seconds = _run(batch, ledger, holder, begun_before=begun_before)
+        outcome, seconds = _run(batch, ledger, holder, reach, begun_before=begun_before)
         free = reach.costs_nothing(outcome)
         retries = outcome.transient_failures and (free or task.request.retries < MAX_RETRIES)
         counting.ran(outcome, seconds, again=retries)
@@ -292,11 +292,11 @@ def _log_failures(outcome: BatchOutcome, attempts: int) -> None:
 
 
 def _run(
-    batch: BatchMessage, ledger: Ledger, holder: str, *, begun_before: bool
+    batch: BatchMessage, ledger: Ledger, holder: str, reach: BatchReach, *, begun_before: bool
 ) -> tuple[BatchOutcome, float]:
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
     started = time.monotonic()
-    with counting.running(), _Report(batch, ledger, holder) as report:
+    with counting.running(), _Report(batch, ledger, holder, reach) as report:
         outcome = _copy(batch, ledger, holder, report, begun_before=begun_before)
     return outcome, time.monotonic() - started
 
@@ -419,7 +419,7 @@ class _Report:
     At a gentle pace while it moves, by a heartbeat while it does not: one object may take hours.
     """
 
-    def __init__(self, batch: BatchMessage, ledger: Ledger, holder: str) -> None:
+    def __init__(self, batch: BatchMessage, ledger: Ledger, holder: str, reach: BatchReach) -> None:
         self._batch = batch
         self._ledger = ledger
         self._holder = holder
@@ -429,6 +429,7 @@ class _Report:
         self._due = time.monotonic() + REPORT_EVERY_S
         self._stop = False
         self._moved_at = time.monotonic()
+        self._reach: BatchReach | None = reach
         worker = holder.partition("@")[2]
         self.trouble = StoreTrouble(ledger.reach, worker, sides_of(batch), len(batch.sizes))
         self._heart = Heartbeat(self._beat, HEARTBEAT_S)
@@ -474,9 +475,14 @@ class _Report:
             self._stop = True
 
     def _beat(self) -> None:
-        if time.monotonic() - self._moved_at > SILENT_S:
-            self.trouble.look()
         try:
+            if time.monotonic() - self._moved_at > SILENT_S:
+                self.trouble.look()
+            if self._reach is not None and self.trouble.found is not None:
+                # The batch may hang for a while yet. The fleet and its operator are told now.
+                self._reach.note(self.trouble.found)
+                self._reach.park()
+                self._reach = None
             self._tell()
         except RedisError as error:
             log.warning("cannot report on the batch: %s", error)

@@ -208,7 +208,12 @@ def test_without_create_a_write_makes_no_root_and_asks_for_the_mount(tmp_path: P
     for write in (lambda: backend.write(KEY, b"object"), lambda: backend.upload(KEY, 6)):
         with pytest.raises(StoreNotFound, match=r"there is no such directory; is it mounted here\?"):
             write()
-    assert backend.size(KEY) is None
+    # Nor is anything absent there: a mount that is away says nothing of what it holds.
+    for ask in (lambda: backend.size(KEY), lambda: backend.sizes([KEY])):
+        with pytest.raises(StoreNotFound, match=r"is it mounted here\?"):
+            ask()
+    with pytest.raises(StoreNotFound, match=r"is it mounted here\?"):
+        backend.check(for_writing=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -387,6 +387,12 @@ def test_a_destination_that_is_not_there_is_a_failure_and_no_directory_is_made_i
     """Where a mount is missing on one worker, its objects must not go to the disk below."""
     (tmp_path / "destination").rmdir()
 
+    with pytest.raises(Retry, match="cannot reach"):
+        run(batch, ledger)
+    assert counts(ledger.status("job")) == (0, 0, 0)
+    assert ledger.reach.is_parked("job"), "it waits for a worker that has the mount"
+
+    ledger.reach.give_up("job", "no live worker can reach both stores")
     words = run(batch, ledger)
 
     assert "5 FAILED" in words
@@ -400,6 +406,7 @@ def test_a_source_that_is_not_there_fails_every_object(
     batch: BatchMessage, ledger: Ledger, tmp_path: Path
 ) -> None:
     (tmp_path / "source").rename(tmp_path / "elsewhere")
+    ledger.reach.give_up("job", "no live worker can reach both stores")
 
     run(batch, ledger)
 

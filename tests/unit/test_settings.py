@@ -51,6 +51,7 @@ def test_every_field_has_a_variable() -> None:
         "SNAPFERRY_PRICES": "/etc/prices.toml",
         "SNAPFERRY_METRICS_PORT": "9464",
         "SNAPFERRY_METRICS_ADDRESS": "0.0.0.0",
+        "SNAPFERRY_PATIENCE": "90.0",
         "SNAPFERRY_LOG_FORMAT": "json",
         "SNAPFERRY_LOG_LEVEL": "warning",
         "SNAPFERRY_GRACE": "2.5",

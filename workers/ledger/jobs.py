@@ -197,6 +197,10 @@ class Ledger(BatchLedger):
         """Say whether a task of the job is in a Celery *queue*; looks at every message."""
         return bool(self._run(queue_scripts.QUEUED, lists(queue), [_mark(job_id)]))
 
+    def drop(self, queue: str) -> None:
+        """Remove what kombu keeps of a Celery *queue* in which nothing waits."""
+        self._redis.delete(f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queue}")
+
     def empty(self, queue: str) -> bool:
         """Say whether nothing waits in a Celery *queue*."""
         return not self._redis.exists(*lists(queue))
