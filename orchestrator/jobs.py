@@ -30,7 +30,8 @@ from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, 
 from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob
 from workers.limits import Change, StoreLimits, store_place
 from workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
-from workers.queues import Priority
+from workers.queues import Priority, copy_queue
+from workers.reach import Trouble, sides_of
 from workers.settings import Settings, store_options
 
 from .app import make_fleet_app
@@ -241,6 +242,15 @@ class Jobs:
         with self._answering():
             self._ledger.limits.limit_job(job_id, changed)
             return self._ledger.status(job_id)
+
+    def unreached(self, job_id: str) -> Sequence[Trouble]:
+        """Return which live workers cannot reach a store of the job, and why."""
+        with self._answering():
+            request = self._ledger.request(job_id)
+            book = self._ledger.reach
+            live = book.live_workers(copy_queue(request.queue))
+            found = book.troubles(sides_of(request)).values()
+            return [one for troubles in found for one in troubles if one.worker in live]
 
     def store_limits(self, job_id: str) -> dict[str, StoreLimits]:
         """Return what holds at a job's stores, for all jobs together: that of ``source`` and ``destination``."""

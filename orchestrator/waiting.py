@@ -60,7 +60,7 @@ def wait_for(ledger: Ledger, job_id: str, error: StoreError) -> Wait:
     found = check(side) if side is not None else None
     if found is None or not _is_away(found):
         return Wait()
-    waited_s = ledger.reach.begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
+    _, waited_s = ledger.reach.begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
     if waited_s >= request.patience:
         return Wait(over=f"{type(found).__name__}: {found}; waited for {waited_s:.0f} s")
     pause_s = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, waited_s / 4))

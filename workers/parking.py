@@ -22,7 +22,7 @@ from .connection import client
 from .ledger import Ledger
 from .logs import fields
 from .queues import COPY_QUEUE, copy_queue, parking_queue
-from .reach import Kind, ParkedJob, StoreSide, Trouble, pause_before_check, verdict
+from .reach import NEW_S, Kind, ParkedJob, StoreSide, Trouble, pause_before_check, verdict
 from .settings import Settings
 from .store_trouble import check, kind_of
 
@@ -90,38 +90,46 @@ class Parking:
             for one in found[side.name]
             if one.worker == self._worker and not one.trial
         ]
-        for side, trouble in mine:
-            self._check(side, trouble)
         workers = {*self._book.live_workers(copy_queue(job.queue)), self._worker}
         blocked: dict[str, list[Trouble]] = {worker: [] for worker in workers}
         for side in job.sides:
             for one in found[side.name]:
                 if one.worker in workers and not one.trial:
                     blocked[one.worker].append(one)
+        since = 0.0
         if all(blocked.values()):
-            self._wait(job, blocked, state.patience_s)
+            since = self._wait(job, blocked, state.patience_s)
         elif state.waits and not any(found.values()):
             self._book.stop_waiting(job.job_id, "waits")
+        for side, trouble in mine:
+            self._check(side, trouble, since)
         return not mine or bool(state.given_up)
 
-    def _wait(self, job: ParkedJob, blocked: dict[str, list[Trouble]], patience_s: float) -> None:
-        """Record that no worker reaches the stores of *job*, and for how long; give it up in the end."""
+    def _wait(self, job: ParkedJob, blocked: dict[str, list[Trouble]], patience_s: float) -> float:
+        """Record that no worker reaches the stores of *job*; give it up in the end. Returns since when it waits."""
         troubles = [one for found in blocked.values() for one in found]
         # A store that is away says more than a worker that lacks a mount.
         worst = min(troubles, key=lambda one: (one.kind != Kind.AWAY, one.since))
-        waited_s = self._book.begin_waiting(job.job_id, "waits", worst.store, worst.detail)
-        reason = verdict(sorted(blocked), blocked, waited_s, patience_s)
+        since, waited_s = self._book.begin_waiting(job.job_id, "waits", worst.store, worst.detail)
+        reason = verdict(sorted(blocked), blocked, since, waited_s, patience_s)
         if reason and self._book.give_up(job.job_id, reason):
             log.error("job given up: %s", reason, extra=fields(job=job.job_id))
+        return since
 
-    def _check(self, side: StoreSide, trouble: Trouble) -> None:
-        """Begin a check of a store in a thread, if it is time for one, and another worker is not at it."""
+    def _check(self, side: StoreSide, trouble: Trouble, since: float) -> None:
+        """
+        Begin a check of a store in a thread, if it is time for one, and another worker is not at it.
+
+        A job that waits *since* a moment must not be given up for what was found before.
+        """
         running = self._checks.get(side.name)
         if running is not None and running.is_alive():
             return
         kind = Kind(trouble.kind)
         pause_s = pause_before_check(kind, trouble.tries)
-        if self._book.take_turn(side, pause_s) if kind is Kind.AWAY else self._book.now() >= trouble.next:
+        stale = trouble.at < since - NEW_S
+        away = kind is Kind.AWAY
+        if stale or (self._book.take_turn(side, pause_s) if away else self._book.now() >= trouble.next):
             thread = threading.Thread(target=self._checked, args=(side, trouble), name="check", daemon=True)
             self._checks[side.name] = thread
             thread.start()

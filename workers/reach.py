@@ -41,6 +41,9 @@ _KEPT_S: Final = 7 * 86400
 # After a store was away, so long an object's passing trouble is taken for more of the same.
 RECENT_S: Final = 30
 
+# A job begins to wait so long after its first batch was parked, at most.
+NEW_S: Final = 5.0
+
 # Pauses between two checks: the first one and the longest.
 _AWAY_PAUSES: Final = 0.5, 5.0
 _REFUSED_PAUSES: Final = 5.0, 60.0
@@ -78,8 +81,9 @@ class Trouble:
     """
     What one worker has with one store.
 
-    *store* is the label, *error* the class's name, *detail* its words; *since* and *next* are moments by the clock of
-    Redis; *tries* is how many checks failed, *trial* whether the last one succeeded.
+    *store* is the label, *error* the class's name, *detail* its words; *since* is when it began, *at* when it was
+    last found, *next* when the store is checked again, all by the clock of Redis. *tries* is how many checks failed,
+    *trial* whether the last one succeeded.
     """
 
     worker: str
@@ -88,6 +92,7 @@ class Trouble:
     error: str
     detail: str
     since: float
+    at: float = 0.0
     tries: int = 0
     next: float = 0.0
     trial: bool = False
@@ -165,6 +170,7 @@ class ReachBook:
             error=type(error).__name__,
             detail=error.detail,
             since=known.since if known else at,
+            at=at,
             tries=known.tries + 1 if known else 1,
             next=at + pause_s,
         )
@@ -269,9 +275,9 @@ class ReachBook:
             given_up=str(given_up or ""),
         )
 
-    def begin_waiting(self, job_id: str, field: str, store: str, reason: str) -> float:
+    def begin_waiting(self, job_id: str, field: str, store: str, reason: str) -> tuple[float, float]:
         """
-        Record in *field* of a job that it waits for *store*; return for how many seconds it has waited.
+        Record in *field* of a job that it waits for *store*; return since when, and for how many seconds it has.
 
         The moment at which it began stays; the reason is the latest one.
         """
@@ -281,7 +287,7 @@ class ReachBook:
         if self._redis.exists(key(job_id)):
             record = {"store": store, "reason": reason, "since": since}
             self._redis.hset(key(job_id), field, json.dumps(record))
-        return at - since
+        return since, at - since
 
     def give_up(self, job_id: str, reason: str) -> bool:
         """Let the parked batches of a job fail for *reason*; say whether that is new."""
@@ -326,16 +332,28 @@ def pause_before_check(kind: Kind, tries: int) -> float:
 
 
 def verdict(
-    workers: Sequence[str], troubles: Mapping[str, Sequence[Trouble]], waited_s: float, patience_s: float
+    workers: Sequence[str],
+    troubles: Mapping[str, Sequence[Trouble]],
+    since: float,
+    waited_s: float,
+    patience_s: float,
 ) -> str:
     """
     Return why a job whose stores no worker reaches is given up, "" if it is not.
 
     *troubles* are those with either store, by worker, of every live worker. A worker that was refused cannot do the
-    job; one for which a store is away can, when the store is back.
+    job; one for which a store is away can, when the store is back. Nothing is concluded from what was found before the
+    job began to wait, at *since*: it may be the trouble of another job, and over.
     """
-    hopeless = all(any(one.kind == Kind.REFUSED for one in troubles[worker]) for worker in workers)
-    if not hopeless and waited_s < patience_s:
+
+    def is_new(one: Trouble) -> bool:
+        return one.at >= since - NEW_S
+
+    hopeless = all(
+        any(one.kind == Kind.REFUSED and is_new(one) for one in troubles[worker]) for worker in workers
+    )
+    impatient = waited_s >= patience_s and any(is_new(one) for found in troubles.values() for one in found)
+    if not hopeless and not impatient:
         return ""
     reasons: dict[str, list[str]] = {}
     for worker in workers:

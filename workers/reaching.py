@@ -68,7 +68,7 @@ class BatchReach:
         if self.given_up or not outcome.transient_failures or not book.recently_away(self._sides):
             return False
         first = next(failure for failure in outcome.failures if failure.transient)
-        waited_s = book.begin_waiting(self._batch.job_id, "flaps", first.store, first.detail)
+        _, waited_s = book.begin_waiting(self._batch.job_id, "flaps", first.store, first.detail)
         return waited_s < book.state(self._batch.job_id).patience_s
 
     def ended(self, outcome: BatchOutcome) -> None:

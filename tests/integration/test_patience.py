@@ -1,0 +1,215 @@
+"""Stores that go away and come back, and workers that cannot reach a store: jobs wait, and no object fails by it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from orchestrator.jobs import Jobs, store_pair
+from tests.sample import make_store, random_files, tree
+from workers.ledger import JobStatus, State
+from workers.ledger.keys import PARKED
+from workers.settings import Settings
+
+from .processes import Fleet, snapferry, started, until
+from .stopping_server import StoppingServer, stopping_server
+
+OBJECTS = 400
+
+
+@pytest.fixture
+def server(tmp_path: Path, s3_environment: dict[str, str]) -> Iterator[StoppingServer]:
+    with stopping_server(tmp_path / "s3") as found:
+        yield found
+
+
+@pytest.fixture
+def fleet(redis_url: str, tmp_path: Path, s3_environment: dict[str, str]) -> Fleet:
+    return Fleet(redis_url, tmp_path, {**s3_environment, "SNAPFERRY_BATCH_OBJECTS": "20"})
+
+
+@pytest.fixture
+def jobs(redis_url: str) -> Jobs:
+    return Jobs(Settings(broker_url=redis_url, batch_objects=20))
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> str:
+    return make_store(tmp_path / "a", random_files(OBJECTS, size=5000))
+
+
+def counts(status: JobStatus) -> tuple[int, int, int]:
+    return status.copied, status.present, status.failed
+
+
+def some_copied(jobs: Jobs, job_id: str) -> None:
+    until(lambda: jobs.status(job_id).objects_settled >= 20, "something is copied")
+
+
+def waits(jobs: Jobs, job_id: str) -> None:
+    until(lambda: jobs.status(job_id).waiting is not None, "the job waits for a store")
+
+
+def nothing_is_parked(redis_url: str) -> bool:
+    with redis.Redis.from_url(redis_url) as client:
+        return not client.hlen(PARKED) and not client.keys("snapferry.copy.@*")
+
+
+def test_an_outage_costs_no_object_and_what_is_waited_for_is_said(
+    jobs: Jobs, fleet: Fleet, server: StoppingServer, snapshot: str, tmp_path: Path, redis_url: str
+) -> None:
+    with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two") as two:
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        some_copied(jobs, job_id)
+        server.kill()
+        waits(jobs, job_id)
+        shown = snapferry("status", job_id, env=fleet.env | {"SNAPFERRY_BROKER_URL": redis_url})
+        document = snapferry("status", job_id, "--json", env=fleet.env | {"SNAPFERRY_BROKER_URL": redis_url})
+        pending = jobs.status(job_id)
+        server.start()
+        status = jobs.wait(job_id, timeout_s=120)
+
+        assert status.state is State.DONE, status
+        assert counts(status) == (OBJECTS + 1, 0, 0)
+        assert status.waiting is None
+        assert not pending.failed
+        assert f"waiting for s3://bucket at http://127.0.0.1:{server.port} since" in shown.out
+        assert document.document["waiting"]["store"] == f"s3://bucket at http://127.0.0.1:{server.port}"
+        # No worker goes round in circles: a batch is parked once by each, or once more by one that was at it.
+        assert sum("batch parked" in said for worker in (one, two) for said in worker.said()) < 100
+        until(lambda: nothing_is_parked(redis_url), "the parking queue is gone")
+    assert set(tree(server.bucket)) == set(tree(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        ({"HTTP_PROXY": "http://127.0.0.1:9"}, "away"),
+        ({"AWS_SECRET_ACCESS_KEY": "anothersecretkey"}, "refused"),
+    ],
+    ids=["cut off", "refused"],
+)
+def test_a_worker_that_cannot_reach_a_store_leaves_its_batches_to_another(
+    jobs: Jobs,
+    fleet: Fleet,
+    server: StoppingServer,
+    snapshot: str,
+    tmp_path: Path,
+    trouble: dict[str, str],
+    kind: str,
+) -> None:
+    bad = Fleet(fleet.url, fleet.folder, {**fleet.env, **trouble})
+    with fleet.orchestrator(), bad.worker("bad") as lame, fleet.worker("good", "-c", "1"):
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        until(lambda: "store not reached" in lame.logged(), "the worker finds that it cannot reach the store")
+        found = until(lambda: jobs.unreached(job_id), "the fleet knows which worker cannot reach which store")
+        # Jobs between stores that it reaches go on.
+        other = jobs.wait(
+            jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), [snapshot]), timeout_s=60
+        )
+        status = jobs.wait(job_id, timeout_s=120)
+
+        assert (status.state, other.state) == (State.DONE, State.DONE)
+        assert counts(status) == (OBJECTS + 1, 0, 0)
+        assert {(one.worker.partition("@")[0], one.kind) for one in found} == {("bad", kind)}
+        parked = sum("batch parked" in said for said in lame.said())
+        assert 0 < parked < 60, "each batch at most once or so, and not again and again"
+
+
+def test_a_fleet_of_refused_workers_fails_the_job_and_says_why(
+    jobs: Jobs, fleet: Fleet, server: StoppingServer, snapshot: str, tmp_path: Path
+) -> None:
+    bad = Fleet(fleet.url, fleet.folder, {**fleet.env, "AWS_SECRET_ACCESS_KEY": "anothersecretkey"})
+    with fleet.orchestrator(), bad.worker("one", "-c", "1") as one, bad.worker("two", "-c", "1"):
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        status = jobs.wait(job_id, timeout_s=60)
+        assert "job given up: no live worker can reach both stores: AccessDenied" in one.logged() + "".join(
+            path.read_text() for path in tmp_path.glob("two-*.log")
+        )
+
+    assert status.state is State.FAILED
+    assert counts(status) == (0, 0, OBJECTS + 1)
+    assert jobs.failed_by_class(job_id) == {"AccessDenied": OBJECTS + 1}
+
+
+def test_patience_ends_and_a_retry_goes_on_and_steering_works_meanwhile(
+    jobs: Jobs, fleet: Fleet, server: StoppingServer, snapshot: str, tmp_path: Path
+) -> None:
+    stores = store_pair(str(tmp_path / "a"), server.url)
+    with fleet.orchestrator(), fleet.worker():
+        job_id = jobs.submit(*stores, [snapshot], patience=1)
+        steered = jobs.submit(*stores, [snapshot], patience=3600)
+        some_copied(jobs, job_id)
+        server.kill()
+        status = jobs.wait(job_id, timeout_s=120)
+
+        assert status.state is State.FAILED
+        assert status.copied + status.present + status.failed == OBJECTS + 1
+        assert status.failed
+        assert jobs.failed_by_class(job_id) == {"StoreUnavailable": status.failed}
+        letter = next(iter(jobs.failures(job_id, places=False)))
+        assert letter.known is not None
+        assert "waited for" in letter.known.failure.detail
+
+        waits(jobs, steered)
+        assert jobs.pause(steered).paused
+        waits(jobs, steered)
+        jobs.unpause(steered)
+        jobs.cancel(steered)
+        assert jobs.wait(steered, timeout_s=30).state is State.CANCELLED
+
+        server.start()
+        again = jobs.wait(jobs.retry(job_id), timeout_s=60)
+        assert again.state is State.DONE, again
+        assert again.failed == 0
+    assert set(tree(server.bucket)) == set(tree(tmp_path / "a"))
+
+
+def test_a_store_that_never_answered_is_waited_for_only_by_those_who_said_so(
+    fleet: Fleet, tmp_path: Path, snapshot: str, s3_environment: dict[str, str]
+) -> None:
+    with stopping_server(tmp_path / "s3", started=False) as server:
+        stores = ["--from", str(tmp_path / "a"), "--to", server.url, "--id", snapshot]
+        refused = snapferry("sync", *stores, env=fleet.env)
+        assert refused.code == 1
+        assert "Could not connect" in refused.err
+
+        command = ["sync", *stores, "--patience", "1h", "--json"]
+        with started(*snapferry_command(*command), env=fleet.env, log=tmp_path / "sync.log") as patient:
+            time.sleep(1)
+            server.start()
+            assert patient.process.wait(60) == 0, patient.logged()
+            document = json.loads(patient.logged())
+    assert document["objects"]["failed"] == 0
+
+
+def snapferry_command(*arguments: str) -> list[str]:
+    from .processes import program
+
+    return [*program(), *arguments]
+
+
+def test_a_mount_that_goes_away_is_waited_for(
+    jobs: Jobs, fleet: Fleet, snapshot: str, tmp_path: Path
+) -> None:
+    from workers.messages import Limits
+
+    with fleet.orchestrator(), fleet.worker():
+        job_id = jobs.submit(
+            *store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot], limits=Limits(rate=400_000)
+        )
+        some_copied(jobs, job_id)
+        (tmp_path / "b").rename(tmp_path / "elsewhere")
+        waits(jobs, job_id)
+        assert not (tmp_path / "b").exists(), "nothing is made in its place"
+        (tmp_path / "elsewhere").rename(tmp_path / "b")
+        status = jobs.wait(job_id, timeout_s=60)
+
+    assert status.state is State.DONE, status
+    assert status.failed == 0
+    assert tree(tmp_path / "b") == tree(tmp_path / "a")
