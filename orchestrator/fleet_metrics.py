@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 from celery import Celery
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from workers.app import SENT_AT
+from workers.connection import hasty_client
 from workers.ledger import JobStatus, Ledger, Standing, State, UnknownJob
 from workers.metrics.catalogue import ORCHESTRATOR, WORKER, Metric
 from workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
 from workers.settings import Settings
+from workers.transport import UNACKED
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family
@@ -111,13 +111,7 @@ class FleetCollector:
         self._app = app
         assert settings.broker_url is not None  # make_app refuses settings without one
         # Impatient, unlike the client that work is done with.
-        self._redis = redis.Redis.from_url(
-            settings.broker_url,
-            decode_responses=True,
-            socket_connect_timeout=ANSWER_S,
-            socket_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = hasty_client(settings.broker_url, ANSWER_S)
         self._ledger = Ledger(self._redis, expires_s=settings.job_expires)
         self._asking: threading.Thread | None = None
 
@@ -222,7 +216,7 @@ def _ask_queues(client: redis.Redis, figures: Figures, queues: Sequence[str], no
             for name in lists(queue):
                 pipe.llen(name)
                 pipe.lindex(name, -1)
-        pipe.hlen("unacked")
+        pipe.hlen(UNACKED)
         answers = iter(pipe.execute())
     for queue in queues:
         length, age = 0, 0.0

@@ -13,15 +13,22 @@ import logging
 import time
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import celery
 from celery import Celery, signals
 from celery.utils.log import mlevel
 from celery.utils.nodenames import node_format
 
-from . import checkup, holding, leaving, logs, parking, tasks
-from .connection import BrokerUnavailable, check_broker, client, shown
+from . import checkup, holding, leaving, logs, parking, tasks, transport, upgrade
+from .connection import (
+    ANSWER_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    BrokerUnavailable,
+    client,
+    shown,
+    wait_for_broker,
+)
 from .ledger import Ledger
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .settings import InvalidSettings, Settings
@@ -52,6 +59,7 @@ def make_app(settings: Settings) -> Celery:
         raise InvalidSettings(
             "no broker: set SNAPFERRY_BROKER_URL, or give --broker, as in redis://host:6379/0"
         )
+    transport.install()
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     app.Task.Request = "workers.request:OfAJob"
@@ -61,7 +69,8 @@ def make_app(settings: Settings) -> Celery:
     checkup.register(app, settings)
     signals.before_task_publish.connect(_say_when, dispatch_uid=SENT_AT)
     _log_as_set(app, settings, settings.broker_url)
-    _refuse_unfit_broker(app, settings.broker_url)
+    _wait_for_broker(app, settings.broker_url)
+    upgrade.attach(app, settings)
     _leave_in_time(app, settings, settings.broker_url)
     signals.worker_before_create_process.connect(_share_memory, weak=False)
     return app
@@ -89,16 +98,24 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
             # Look for messages of dead workers every 10 s; the default comes to 100 s.
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            "socket_keepalive": True,
             "priority_steps": list(STEPS),
-            "health_check_interval": 25,
+            **transport.OPTIONS,
         },
+        # Several Celery applications may share a database: none of them shuts down the workers of another.
+        **transport.NAMES,
+        # No message can end the consumer.
+        "worker_consumer": "workers.consumer:GuardedConsumer",
+        "redis_socket_timeout": ANSWER_TIMEOUT_S,
+        "redis_socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "redis_backend_health_check_interval": 25,
         # A chord whose keys expire while a part of it runs or waits in the queue is never called back.
         "result_expires": 7 * 86400,
         "result_chord_expires": 30 * 86400,
         # A broker that is away is waited for, at start and later; the default gives up after 100 tries.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A refusal of Redis is no reason to end the process either.
+        "broker_channel_error_retry": True,
         # Whoever can write to the queue must not be able to run code by it.
         "task_serializer": "json",
         "result_serializer": "json",
@@ -134,7 +151,7 @@ def _celery_url(url: str) -> str:
         return url
     parts = urlsplit(url)
     database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{quote(parts.path)}?virtual_host={database}"
+    return f"redis+socket://{quote(unquote(parts.path))}?virtual_host={database}"
 
 
 def _say_when(headers: dict[str, Any] | None = None, **_: Any) -> None:
@@ -198,15 +215,17 @@ def _leave_in_time(app: Celery, settings: Settings, url: str) -> None:
     leaving.attach(app, settings.grace, void)
 
 
-def _refuse_unfit_broker(app: Celery, url: str) -> None:
-    def check(sender: Any = None, **_: Any) -> None:
+def _wait_for_broker(app: Celery, url: str) -> None:
+    """Let workers of *app* wait for a broker that is away when they start, and end where it must not be used."""
+
+    def wait(sender: Any = None, **_: Any) -> None:
         if sender.app is app:
             try:
-                check_broker(url)
+                wait_for_broker(url, log.warning)
             except BrokerUnavailable as error:
                 raise SystemExit(f"snapferry: {error}") from None
 
-    signals.worker_init.connect(check, weak=False)
+    signals.worker_init.connect(wait, weak=False)
 
 
 def __getattr__(name: str) -> Any:

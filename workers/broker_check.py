@@ -13,14 +13,12 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
-from redis.retry import Retry
 
 from stores.findings import Finding, Level, clock_finding
 from stores.words import size
 
-from .connection import shown
+from .connection import OLDEST_REDIS, hasty_client, shown
 from .ledger.scripts import TRY
 
 TIMEOUT_S: Final = 4.0
@@ -33,19 +31,10 @@ SLOW_S: Final = 0.05
 FULL_WARNING: Final = 0.75
 FULL_ERROR: Final = 0.95
 
-# What is tested is 6.2 (the oldest that is still bundled by anybody) and later.
-OLDEST: Final = (6, 2)
-
 
 def open_broker(url: str) -> redis.Redis:
     """Return a client that says at once when the broker does not answer; for a ``with`` block."""
-    return redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_connect_timeout=TIMEOUT_S,
-        socket_timeout=TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return hasty_client(url, TIMEOUT_S)
 
 
 def check_redis(url: str) -> Iterator[Finding]:
@@ -147,7 +136,7 @@ def _version(info: Mapping[str, Any]) -> Finding:
     name = "Valkey" if "valkey_version" in info else "Redis"
     text = str(info.get("valkey_version") or info.get("redis_version") or "")
     numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-    if numbers and numbers < OLDEST:
+    if numbers and numbers < OLDEST_REDIS:
         said = f"{name} {text} is older than what snapferry is tested with"
         return Finding(Level.WARNING, "broker.version", said, "use Redis 6.2 or later, or Valkey")
     return Finding(Level.OK, "broker.version", f"{name} {text or 'of an unknown version'}", value=text)
@@ -227,7 +216,7 @@ def _takes_writes(client: redis.Redis) -> Finding:
     mark = f"doctor-{secrets.token_hex(8)}"
     keys = [
         f"{kind}{mark}"
-        for kind in ("snapferry:job:", "celery-task-meta-", "unacked-", "snapferry.", "_kombu.")
+        for kind in ("snapferry:job:", "celery-task-meta-", "snapferry.unacked-", "snapferry.", "_kombu.")
     ]
     try:
         refused = str(client.eval(TRY, len(keys), *keys))

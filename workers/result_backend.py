@@ -15,7 +15,7 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend
 
-from .connection import OUTAGE
+from .connection import OUTAGE, PatientRedis
 
 # Well below the visibility timeout, after which another worker runs the part again anyway.
 PATIENCE_S = 900.0
@@ -23,6 +23,9 @@ PATIENCE_S = 900.0
 
 class PatientRedisBackend(RedisBackend):
     """As `RedisBackend`, but a part of a chord is counted when Redis is back, not lost."""
+
+    def _get_client(self) -> Any:
+        return PatientRedis
 
     def on_chord_part_return(
         self, request: Any, state: Any, result: Any, propagate: Any = None, **kwargs: Any

@@ -15,6 +15,7 @@ from stores.words import counted
 from workers.checkup import FACTS, fleet_wide, versions
 from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
+from workers.transport import MAILBOXES
 
 from .line import Line, by_value, some
 
@@ -33,10 +34,8 @@ class Answer(NamedTuple):
 
 def known_nodes(client: redis.Redis) -> set[str]:
     """Return the nodes that have a mailbox in the broker: those that run, and those that ended without a word."""
-    ending = ".celery.pidbox"
-    queues = (
-        str(binding).rpartition("\x16")[2] for binding in client.smembers("_kombu.binding.celery.pidbox")
-    )
+    ending = ".snapferry.pidbox"
+    queues = (str(binding).rpartition("\x16")[2] for binding in client.smembers(MAILBOXES))
     return {queue.removesuffix(ending) for queue in queues if queue.endswith(ending)}
 
 

@@ -24,6 +24,7 @@ from tests.sample import make_store, random_files, tree
 from workers.ledger import State
 from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
+from workers.transport import UNACKED
 
 from .processes import Fleet, children_of, snapferry, started, until
 
@@ -50,11 +51,11 @@ def deliver_again(client: redis.Redis, queue: str) -> int:
 
 def is_idle(client: redis.Redis) -> bool:
     """Say whether nothing waits in a queue and nothing is being worked on."""
-    return not client.llen(PLAN_QUEUE) and not len(waiting(client, COPY_QUEUE)) and not client.hlen("unacked")
+    return not client.llen(PLAN_QUEUE) and not len(waiting(client, COPY_QUEUE)) and not client.hlen(UNACKED)
 
 
 def is_planned(client: redis.Redis) -> bool:
-    return not client.llen(PLAN_QUEUE) and not client.hlen("unacked")
+    return not client.llen(PLAN_QUEUE) and not client.hlen(UNACKED)
 
 
 def test_two_workers_and_an_orchestrator_copy_a_snapshot(fleet: Fleet, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.servers import S3Server
 from workers.ledger import JobStatus, State
 from workers.queues import COPY_QUEUE
 from workers.settings import Settings
+from workers.transport import UNACKED
 
 from .processes import PATIENCE_S, Fleet, Started, children_of, until
 from .slow_bucket import slow_bucket
@@ -102,7 +103,7 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         assert took >= GRACE_S * 2 / 3, "what runs may go on for a while"
         assert temporary(tmp_path / "b") == []
         assert len(waiting(client, COPY_QUEUE)) == 1, "its message is in the queue, once"
-        assert not client.hlen("unacked"), "and nowhere else"
+        assert not client.hlen(UNACKED), "and nowhere else"
         assert client.zcard(f"snapferry:job:{job}:leases") == 0
         assert client.hlen(f"snapferry:job:{job}:begun") == 0, "leaving is no sign of a deadly batch"
         assert one.said()[-1] == "left"
@@ -250,7 +251,7 @@ def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
             assert took > 2, "the grace was kept"
             assert "batch given back: this worker leaves" in one.said()
             assert temporary(tmp_path / "b") == []
-            assert not client.hlen("unacked")
+            assert not client.hlen(UNACKED)
         before = bucket.gets
         bucket.hurry.set()
         with fleet.worker("two"):

@@ -30,6 +30,7 @@ from tests.variables import READ
 from workers.config import read_config
 from workers.leaving import FORCE_S
 from workers.queues import COPY_QUEUE, lists
+from workers.transport import UNACKED
 
 ROOT = Path(__file__).parents[2]
 KEDA = {"ScaledObject": SCALED_OBJECT, "TriggerAuthentication": TRIGGER_AUTHENTICATION}
@@ -92,7 +93,7 @@ def scaled() -> Any:
 def test_keda_counts_every_list_of_the_queue_and_what_was_taken_from_them() -> None:
     counted = {trigger["name"]: trigger["metadata"]["listName"] for trigger in scaled()["triggers"]}
 
-    assert sorted(counted.values()) == sorted([*lists(COPY_QUEUE), "unacked"])
+    assert sorted(counted.values()) == sorted([*lists(COPY_QUEUE), UNACKED])
     assert sorted(scaled()["advanced"]["scalingModifiers"]["formula"].split(" + ")) == sorted(counted)
 
 
