@@ -11,6 +11,7 @@ A submitted job needs its submitter no longer: the fleet carries it on.
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -26,8 +27,8 @@ from redis.exceptions import RedisError
 from stores.address import parse_address
 from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
-from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, shown
-from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob
+from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, refusal, shown
+from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob, UnreadableJob
 from workers.limits import Change, StoreLimits, store_place
 from workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
 from workers.queues import Priority, copy_queue
@@ -38,6 +39,8 @@ from .app import make_fleet_app
 from .dispatch import look_after, submit_plan
 from .failures import DeadLetter, dead_letters, without_places
 from .receipt import SnapshotRow, receipt, snapshot_rows
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 
@@ -207,7 +210,7 @@ class Jobs:
         """
         with self._answering():
             if not self._ledger.cancel(job_id).final:
-                look_after(self._app, job_id, "cancel")
+                self._hurry(job_id, "cancel")
             return self._ledger.status(job_id)
 
     def pause(self, job_id: str) -> JobStatus:
@@ -220,8 +223,15 @@ class Jobs:
         """Let a paused job go on. May be called again."""
         with self._answering():
             if not self._ledger.pause(job_id, paused=False).final:
-                look_after(self._app, job_id, "continue")
+                self._hurry(job_id, "continue")
             return self._ledger.status(job_id)
+
+    def _hurry(self, job_id: str, why: str) -> None:
+        """Let an orchestrator look at the job at once. What it is to see is recorded: without this it looks soon."""
+        try:
+            look_after(self._app, job_id, why)
+        except (RedisError, OperationalError) as error:
+            log.debug("nobody can be told to look at job %s: %s", job_id, error)
 
     def prioritise(self, job_id: str, priority: Priority) -> tuple[JobStatus, int]:
         """
@@ -287,11 +297,11 @@ class Jobs:
                     break
                 try:
                     status = self._ledger.status(job_id)
+                except UnreadableJob:
+                    # Damaged, or of another version: what that one submitted is for that to show.
+                    continue
                 except UnknownJob:
                     self._ledger.forget(job_id)
-                    continue
-                except ValueError:
-                    # A state that this version does not know: what another version submitted is for that to show.
                     continue
                 if state is None or status.state is state:
                     found.append(status)
@@ -390,10 +400,33 @@ class Jobs:
         return self._again(request, snapshots=pack(ids), everything=False, order=Order.GIVEN, **changed)
 
     def _queue(self, request: JobRequest) -> str:
-        with self._answering():
-            self._ledger.create(request, s3_requests=self._settings.s3_max_requests)
-            submit_plan(self._app, request)
-        return request.job_id
+        """
+        Queue *request*; return its job's id.
+
+        Whatever is raised tells the truth: the job's record is withdrawn, and nobody will run it; or, where that
+        cannot be done either, the message says so.
+        """
+        job_id = request.job_id
+        try:
+            with self._answering():
+                self._ledger.create(request, s3_requests=self._settings.s3_max_requests)
+                submit_plan(self._app, request)
+        except BaseException as error:
+            if self._withdrawn(job_id, error):
+                raise
+        return job_id
+
+    def _withdrawn(self, job_id: str, error: BaseException) -> bool:
+        """Withdraw a job whose queueing failed by *error*; False if an orchestrator began it all the same."""
+        try:
+            gone = self._ledger.withdraw(job_id)
+        except RedisError:
+            raise BrokerUnavailable(
+                f"{error or type(error).__name__}. Job {job_id} may have been recorded: then it runs when the broker"
+                f" is back. To prevent that: snapferry cancel {job_id}"
+            ) from error
+        # A message of it that is in the queue nevertheless is for a job that nobody knows, and dropped.
+        return gone
 
     def _ended(self, job_id: str) -> tuple[JobRequest, JobStatus]:
         with self._answering():
@@ -415,8 +448,14 @@ class Jobs:
             raise
         except (RedisError, OperationalError) as error:
             raise BrokerUnavailable(
-                f"the broker at {shown(self._broker)} does not take it: {type(error).__name__}: {error}"
+                f"the broker at {shown(self._broker)} does not take it: {_reason(error)}"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    # A refusal says itself what is the matter.
+    text = str(error)[:400]
+    return text if refusal(error) else f"{type(error).__name__}: {text}"
 
 
 @dataclass(frozen=True)

@@ -63,16 +63,18 @@ def message_of(mirror: Mirror, config: Config) -> MirrorMessage:
 
 def schedule_mirrors(app: Celery, settings: Settings, config: Config) -> None:
     """Let Celery beat, run from *app*, keep the schedule of *config*. Raises `InvalidSettings`."""
+    assert settings.broker_url is not None  # make_fleet_app refuses settings without one
     app.conf.update(
-        beat_scheduler="redbeat.RedBeatScheduler",
+        beat_scheduler="orchestrator.beat.MirrorScheduler",
         beat_max_loop_interval=LOOP_S,
         beat_schedule={mirror.name: _entry(app, mirror, config) for mirror in config.mirror},
         redbeat_redis_url=settings.broker_url,
-        # Long enough a wait for a Redis that restarts; then beat ends, and is started again.
-        redbeat_redis_options={"retry_period": 60, "socket_keepalive": True},
+        redbeat_redis_options={},
         redbeat_key_prefix=SCHEDULE,
         redbeat_lock_timeout=TAKE_OVER_S,
     )
+    # The client that RedBeat would make takes no unix socket, and waits for ever on a connection that is half open.
+    app.redbeat_redis = client(settings.broker_url)
 
 
 def _entry(app: Celery, mirror: Mirror, config: Config) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from stores.words import counted
 from workers.connection import client
-from workers.ledger import Ledger, Standing, State, UnknownJob
+from workers.ledger import Ledger, Standing, State, UnknownJob, UnreadableJob
 from workers.logs import fields
 from workers.queues import PLAN_QUEUE
 from workers.settings import Settings
@@ -76,6 +76,11 @@ def look_at_all(app: Celery, ledger: Ledger) -> list[tuple[str, str]]:
     for job_id in ledger.open_jobs():
         try:
             standing, neglected = ledger.neglected(job_id)
+        except UnreadableJob as error:
+            # A record that somebody damaged costs that job, and no other.
+            if ledger.take(f"keep:{job_id}", KEEP_S):
+                log.warning("%s", error)
+            continue
         except UnknownJob:
             ledger.forget(job_id)
             continue

@@ -20,7 +20,7 @@ from workers.connection import OUTAGE, BrokerUnavailable
 from workers.leaving import Interrupted, interruptible
 from workers.ledger import Ledger, State, UnknownJob
 from workers.logs import about, fields
-from workers.messages import MirrorMessage
+from workers.messages import MirrorMessage, is_job_id
 from workers.metrics import counting
 from workers.settings import Settings
 from workers.tasks import again, hand_back, ledger_of, may_wait, queue_again
@@ -51,6 +51,9 @@ def register(app: Celery, settings: Settings) -> None:
     kept: dict[str, Any] = {"bind": True, "throws": (JobFailed,), "store_errors_even_if_ignored": False}
 
     def look(task: Task, job_id: str) -> str:
+        if not isinstance(job_id, str) or not is_job_id(job_id):
+            log.warning("a task for something that is no job is dropped: %.100r", job_id)
+            return "no job has such an id; nothing was done"
         ledger = ledger_of(settings)
         with about(job=job_id, task=task.request.id):
             return run_look(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))

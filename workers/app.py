@@ -20,7 +20,7 @@ from celery import Celery, signals
 from celery.utils.log import mlevel
 from celery.utils.nodenames import node_format
 
-from . import checkup, holding, leaving, logs, parking, tasks, transport, upgrade
+from . import checkup, holding, leaving, logs, parking, process, tasks, transport, upgrade
 from .connection import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -59,6 +59,7 @@ def make_app(settings: Settings) -> Celery:
         raise InvalidSettings(
             "no broker: set SNAPFERRY_BROKER_URL, or give --broker, as in redis://host:6379/0"
         )
+    process.settle()
     transport.install()
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))

@@ -26,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
 
+from .messages import MIRROR_NAME
 from .queues import NAME, Priority
 from .settings import LONGEST_PATIENCE_S, InvalidSettings
 from .toml_file import InvalidToml, read_toml
@@ -33,9 +34,6 @@ from .toml_file import InvalidToml, read_toml
 if TYPE_CHECKING:
     from celery import Celery
     from celery.schedules import BaseSchedule, crontab
-
-# What a store or a mirror may be called: it is never a URL or a path, and becomes a part of keys in Redis.
-_NAME: Final = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _is_interval = re.compile(r"(\d{1,6})([smhd])").fullmatch
@@ -81,6 +79,13 @@ def _cron(every: str, app: Celery | None = None) -> crontab:
             f'{every!r} is neither an interval, as in "6h", nor a cron expression, as in "30 3 * * *"'
         )
     minute, hour, day, month, weekday = every.split()
+    if not day.startswith("*") and not weekday.startswith("*"):
+        # Cron runs on the days that either of them names; Celery on those that both name.
+        raise ValueError(
+            f"{every!r} names days of the month and days of the week: cron runs on the days of either, and that is not"
+            f' supported. Make two mirrors: every = "{minute} {hour} {day} {month} *", and'
+            f' "{minute} {hour} * {month} {weekday}"'
+        )
     try:
         return crontab(minute, hour, weekday, day, month, app=app)
     except (ParseException, ValueError, KeyError) as error:
@@ -105,7 +110,7 @@ class _Table(BaseModel):
 class Mirror(_Table):
     """A copy of everything in a store that is made again and again. *from_* and *to* are URLs or names of stores."""
 
-    name: str = Field(pattern=_NAME)
+    name: str = Field(pattern=MIRROR_NAME)
     from_: str
     to: str
     every: Annotated[str, AfterValidator(_checked_every)]
@@ -144,8 +149,8 @@ class Mirror(_Table):
 class Config(_Table):
     """The whole file."""
 
-    stores: dict[Annotated[str, Field(pattern=_NAME)], Annotated[str, AfterValidator(_checked_url)]] = Field(
-        default_factory=dict
+    stores: dict[Annotated[str, Field(pattern=MIRROR_NAME)], Annotated[str, AfterValidator(_checked_url)]] = (
+        Field(default_factory=dict)
     )
     mirror: tuple[Mirror, ...] = ()
 

@@ -221,7 +221,6 @@ def wait_for_broker(
     url: str,
     say: Callable[[str], None],
     *,
-    check: Callable[[str], None] = check_broker,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """
@@ -232,7 +231,7 @@ def wait_for_broker(
     said_at = -_SAY_EVERY_S
     while True:
         try:
-            return check(url)
+            return check_broker(url)
         except BrokerUnfit:
             raise
         except BrokerUnavailable as error:

@@ -13,15 +13,19 @@ planned as that version plans. So the processes of two neighbouring versions can
 share a fleet, and the jobs of both end.
 
 Addresses and snapshot ids travel packed: their 32 bytes each, run together, in base64.
+
+*bounded*: every field has a longest length, a range or a pattern. Ids become parts of keys in Redis and of names of
+files, positions become bits in Redis, and numbers become seconds, bytes and threads.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -33,6 +37,37 @@ from .settings import LONGEST_PATIENCE_S, PATIENCE_S
 # Plans count: orchestrators that would plan a job differently must not share it. Version 2 was never released,
 # and 3 does not read it.
 VERSION: Final = 3
+
+JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""What a job's id looks like: no path, no pattern of files, no part of a key."""
+
+SERIES: Final = r"^[a-z][a-z0-9-]{0,63}$"
+MIRROR_NAME: Final = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
+"""What a store or a mirror may be called: it is never a URL or a path, and becomes a part of keys in Redis."""
+
+MOST_SNAPSHOTS: Final = 1_000_000
+MOST_OBJECTS: Final = 10_000
+"""Of one batch."""
+
+# What is still exact in JSON, in Lua and in a counter of Redis.
+_LARGEST: Final = 2**53 - 1
+_LONGEST_URL: Final = 8192
+
+_JobId = Annotated[str, Field(pattern=JOB_ID)]
+_OtherJobId = Annotated[str, Field(pattern=rf"{JOB_ID}|^$")]
+_Url = Annotated[str, Field(min_length=1, max_length=_LONGEST_URL)]
+# A manifest may say any 64 bits of a size.
+_Size = Annotated[int, Field(ge=0, lt=2**64)]
+# The offset of a bit in Redis has 32 bits.
+_Position = Annotated[int, Field(ge=0, lt=2**32)]
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
+
+
+def is_job_id(text: str) -> bool:
+    """Say whether *text* can be the id of a job."""
+    return _is_job_id(text) is not None
 
 
 class _Message(BaseModel):
@@ -48,8 +83,8 @@ class _Part(BaseModel):
 class StoreRef(_Part):
     """A store by its URL; *objects_url* where its objects are in another pool."""
 
-    url: str
-    objects_url: str | None = None
+    url: _Url
+    objects_url: _Url | None = None
 
 
 class Order(StrEnum):
@@ -68,7 +103,7 @@ class Prune(_Part):
     deleted; *force* allows the latter.
     """
 
-    max_delete: int | None = Field(default=None, ge=0)
+    max_delete: int | None = Field(default=None, ge=0, le=_LARGEST)
     force: bool = False
 
 
@@ -79,19 +114,21 @@ class Price(_Part):
     *requests* by the S3 operation's name, for 1,000 of them; *egress* for 10**9 bytes read. All in one currency.
     """
 
-    store: str
-    requests: dict[str, float] = Field(default_factory=dict)
-    egress: float = Field(default=0.0, ge=0)
+    store: str = Field(max_length=_LONGEST_URL)
+    requests: dict[Annotated[str, Field(max_length=64)], _Amount] = Field(
+        default_factory=dict, max_length=100
+    )
+    egress: _Amount = 0.0
 
 
 class Budget(_Part):
     """What a job may copy and spend at most; None: no limit. *max_cost* in *currency* needs *prices*."""
 
-    max_objects: int | None = Field(default=None, ge=0)
-    max_bytes: int | None = Field(default=None, ge=0)
-    max_cost: float | None = Field(default=None, ge=0)
-    currency: str = ""
-    prices: tuple[Price, ...] = ()
+    max_objects: int | None = Field(default=None, ge=0, le=_LARGEST)
+    max_bytes: int | None = Field(default=None, ge=0, le=_LARGEST)
+    max_cost: _Amount | None = None
+    currency: Annotated[str, Field(max_length=64)] = ""
+    prices: Annotated[tuple[Price, ...], Field(max_length=1000)] = ()
 
     @property
     def limited(self) -> bool:
@@ -108,9 +145,9 @@ class Limits(_Part):
     of a job. *jobs* is how many objects are in flight at once.
     """
 
-    rate: int | None = Field(default=None, ge=1)
-    requests: int | None = Field(default=None, ge=1)
-    jobs: int | None = Field(default=None, ge=1)
+    rate: int | None = Field(default=None, ge=1, le=_LARGEST)
+    requests: int | None = Field(default=None, ge=1, le=_LARGEST)
+    jobs: int | None = Field(default=None, ge=1, le=_LARGEST)
 
     @property
     def any(self) -> bool:
@@ -126,8 +163,8 @@ class JobRequest(_Message):
     meant. A job that *retries* another brings only the objects that failed in it.
     """
 
-    job_id: str
-    snapshots: str = ""
+    job_id: _JobId
+    snapshots: str = Field("", max_length=MOST_SNAPSHOTS * 43 + 4)
     everything: bool = False
     source: StoreRef
     destination: StoreRef
@@ -136,8 +173,8 @@ class JobRequest(_Message):
     prune: Prune | None = None
     budget: Budget = Budget()
     dry_run: bool = False
-    resumes: str = ""
-    retries: str = ""
+    resumes: _OtherJobId = ""
+    retries: _OtherJobId = ""
     concurrency: int | None = Field(None, ge=1, le=1024)
     """Objects in flight within one batch; None leaves it to the stores."""
     priority: Priority = Priority.NORMAL
@@ -145,9 +182,9 @@ class JobRequest(_Message):
     """The queue of its batches, "" for the one that every worker takes from unless told otherwise."""
     limits: Limits = Limits()
     """Those that the job begins with; they may be changed while it runs, and its record has what holds."""
-    batch_objects: int = Field(ge=1)
-    batch_bytes: int = Field(ge=1)
-    window_batches: int = Field(256, ge=1)
+    batch_objects: int = Field(ge=1, le=MOST_OBJECTS)
+    batch_bytes: int = Field(ge=1, le=_LARGEST)
+    window_batches: int = Field(256, ge=1, le=100_000)
     """Batches that are queued at once."""
     patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
     """Seconds to wait for a store that is away. A request without this field gets the default."""
@@ -168,7 +205,7 @@ class JobRequest(_Message):
 class MirrorMessage(_Message):
     """A mirror that is due. What its job is to be is told by whoever keeps the schedule, at the time of its start."""
 
-    name: str
+    name: str = Field(pattern=MIRROR_NAME)
     source: StoreRef
     destination: StoreRef
     trust_manifest: bool = False
@@ -191,15 +228,15 @@ class BatchMessage(_Message):
     one's alone where they follow each other.
     """
 
-    job_id: str
-    series: str
-    number: int = Field(ge=0)
+    job_id: _JobId
+    series: str = Field(pattern=SERIES)
+    number: int = Field(ge=0, lt=2**32)
     source: StoreRef
     destination: StoreRef
-    addresses: str
-    sizes: tuple[int, ...]
-    positions: tuple[int, ...]
-    concurrency: int | None = None
+    addresses: str = Field(max_length=MOST_OBJECTS * 43 + 4)
+    sizes: tuple[_Size, ...] = Field(max_length=MOST_OBJECTS)
+    positions: tuple[_Position, ...] = Field(max_length=MOST_OBJECTS)
+    concurrency: int | None = Field(None, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -208,6 +245,13 @@ class BatchMessage(_Message):
         if len(self.positions) not in (1, len(self.sizes)):
             raise ValueError("positions and sizes do not match")
         return self
+
+    @property
+    def highest_position(self) -> int:
+        """The highest place in the plan of an object of the batch, -1 if it has none."""
+        if len(self.positions) == 1:
+            return self.positions[0] + len(self.sizes) - 1
+        return max(self.positions, default=-1)
 
     def objects(self) -> dict[str, int]:
         """Return address -> advisory size."""

@@ -8,6 +8,7 @@ once and hands the result on.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -30,7 +31,19 @@ CONFIG_HERE: Final = "snapferry.toml"
 # What is in the name of a variable whose value is nobody's business.
 _SECRET_NAMES: Final = ("SECRET", "PASSWORD", "TOKEN", "BASIC_AUTH")
 
+# What makes Python warn, ask, trace or check more than our children are made for.
+_PYTHON_TUNING: Final = frozenset(
+    f"PYTHON{name}"
+    for name in (
+        "WARNINGS", "STARTUP", "INSPECT", "DEVMODE", "VERBOSE", "DEBUG", "ASYNCIODEBUG", "DUMPREFS", "MALLOCSTATS",
+        "PROFILEIMPORTTIME", "TRACEMALLOC", "BREAKPOINT", "OPTIMIZE",
+    )
+)  # fmt: skip
+
 _TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+_is_database: Final = re.compile(r"[0-9]{1,9}").fullmatch
 
 
 class InvalidSettings(Exception):
@@ -160,12 +173,22 @@ def parse_broker_url(url: str) -> str:
         raise InvalidSettings(
             "a unix:// broker URL is unix:///path/of/socket, without user, password or host"
         )
+    database = options.get("db", "0") if scheme == "unix" else parts.path.strip("/") or "0"
+    if not _is_database(database):
+        raise InvalidSettings(
+            "the broker URL ends with a number: that of the database, as in redis://host:6379/0 or unix:///path?db=0"
+        )
     if scheme != "rediss":
         return url
     checks = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if checks not in ("required", "optional", "none"):
         raise InvalidSettings("the broker URL's ssl_cert_reqs is required, optional or none")
     return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
+
+
+def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment for a child process: without what changes how Python itself works."""
+    return {name: value for name, value in environ.items() if name not in _PYTHON_TUNING}
 
 
 def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:

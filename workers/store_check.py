@@ -27,6 +27,8 @@ from stores.probe import probe_destination, probe_pair, probe_source
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
 
+from .settings import child_environment
+
 # For both stores together. Then the process is told to end, and after some more it is killed.
 TIMEOUT_S: Final = 60.0
 ENDING_S: Final = 10.0
@@ -92,6 +94,7 @@ class Looking:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=child_environment(),
             # Ctrl-C is for the command; this process is told by `end`.
             start_new_session=True,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -33,7 +34,7 @@ from .heartbeat import Heartbeat
 from .ledger import Ledger, UnknownJob
 from .limits import Brakes
 from .logs import about, fields
-from .messages import BatchMessage
+from .messages import BatchMessage, is_job_id
 from .metrics import counting
 from .reach import StoreSide, sides_of
 from .reaching import BatchReach
@@ -69,6 +70,8 @@ UNREADABLE_S = 600
 
 # Copying an object of more bytes may take so long that a limit which comes up must be able to slow it down.
 HELD_AT_ONCE_BYTES = 8 * 1024 * 1024
+
+_is_batch_name = re.compile(r"[a-z][a-z0-9-]{0,63}:\d{1,10}").fullmatch
 
 _runs = itertools.count()
 
@@ -141,12 +144,14 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
     if begun.holder and is_dead(begun.holder.partition("#")[0]):
         begun = ledger.begin(batch, holder, instead_of=begun.holder)
     counting.delivered(begun)
-    if begun.accounted:
-        return _said("was already done")
-    if begun.stopped:
-        return _said("not needed: the job was cancelled or has ended")
-    if begun.paused:
-        return _said("held: the job is paused")
+    for reached, words in (
+        (begun.foreign, "refused: the job's plan has no such batch"),
+        (begun.accounted, "was already done"),
+        (begun.stopped, "not needed: the job was cancelled or has ended"),
+        (begun.paused, "held: the job is paused"),
+    ):
+        if reached:
+            return _said(words)
     if begun.holder:
         raise _step_aside(task)
     if begun.times > MAX_BEGUN:
@@ -357,9 +362,14 @@ def queue_again(task: Any, why: str, *, in_s: float | None = None, queue: str | 
 
 
 def batch_named(message: object) -> tuple[str, str]:
-    """Return the job of a batch's message and the batch's name in it, of any version, as far as they can be told."""
+    """
+    Return the job of a batch's message and the batch's name in it, of any version, as far as they can be told.
+
+    Both become parts of keys: what cannot be an id or a name is "".
+    """
     found = message if isinstance(message, dict) else {}
-    return str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
+    job_id, name = str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
+    return job_id if is_job_id(job_id) else "", name if _is_batch_name(name) else ""
 
 
 def _copy(

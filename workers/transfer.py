@@ -20,6 +20,8 @@ from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from stores.hashing import CHUNK_BYTES
 from stores.snapshot_store import SnapshotStore
 
+from .process import clamped
+
 # What a destination says of itself and not of one object.
 _REFUSALS = (StoreFull, StoreNotFound)
 
@@ -148,7 +150,7 @@ def copy_batch(
     progress.begin(needed)
     progress.advance(outcome.present, sum(objects.values()) - outcome.needed_bytes)
 
-    flights = min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
+    flights = clamped(min(concurrency or max(source.concurrency, destination.concurrency), len(needed)))
     if in_flight is not None:
         in_flight.expect(flights)
     copy = _Copy(source, destination, objects, progress, in_flight or nullcontext(), judge)

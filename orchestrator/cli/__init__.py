@@ -29,6 +29,8 @@ import sys
 
 import click
 
+from workers.process import settle
+
 from . import copying, dashboard, doctor, fleet, flower, limiting, looking, mirroring, steering
 from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
 from .places import store_url
@@ -119,6 +121,7 @@ def completion(shell: str) -> None:
 def main() -> None:
     """Run the command line; the console script. Bad usage is one line and exit code 2."""
     _open_standard_streams()
+    settle()
     try:
         # What a command returns is its exit code.
         sys.exit(cli.main(prog_name="snapferry", standalone_mode=False))

@@ -128,10 +128,18 @@ def _embedded(
         if url
     ]
     prepare({parse_url(url).scheme for url in urls})
+    from workers.process import most_at_once
+
     from ..embedded import EmbeddedFleet, FleetDied, default_processes
     from ..jobs import Jobs
 
     processes = default_processes(in_flight or None)
+    if in_flight > (most := processes * most_at_once()):
+        note(
+            f"-j {in_flight}: at most {most} objects are in flight at once, for a process here may open few files"
+            " (ulimit -n)"
+        )
+        in_flight = most
     try:
         with EmbeddedFleet(settings, processes=processes, log_to_stderr=verbose) as fleet:
             jobs = Jobs(fleet.settings, check=False)

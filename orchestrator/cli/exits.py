@@ -76,6 +76,16 @@ def start_again(why: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
 
 
+def await_broker(settings: Settings) -> None:
+    """Wait for the broker, however long it is away. One that must not be used ends the command."""
+    from workers.connection import BrokerUnfit, wait_for_broker
+
+    try:
+        wait_for_broker(settings.broker_url or "", note)
+    except BrokerUnfit as error:
+        usage(str(error))
+
+
 def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:
     """Return the settings; what the command line says wins over the environment."""
     from workers.settings import InvalidSettings, Settings
@@ -94,7 +104,7 @@ def on_fleet(settings: Settings, *, lost: str) -> Iterator[Jobs]:
     *lost* says what to do about a job that is lost.
     """
     from workers.connection import BrokerUnavailable
-    from workers.ledger import UnknownJob
+    from workers.ledger import UnknownJob, UnreadableJob
 
     from ..jobs import Jobs
 
@@ -107,6 +117,8 @@ def on_fleet(settings: Settings, *, lost: str) -> Iterator[Jobs]:
     try:
         yield jobs
     except BrokerUnavailable as error:
+        fail(str(error))
+    except UnreadableJob as error:
         fail(str(error))
     except UnknownJob as error:
         fail(f"the record of job {error} is gone: the broker lost its data. {lost}")

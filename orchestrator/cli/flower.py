@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .exits import read_settings, usage
+from .exits import await_broker, read_settings, usage
 from .options import broker_option
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ def flower(
       SNAPFERRY_FLOWER_BASIC_AUTH=me:… snapferry flower --address 0.0.0.0 --control
     """
     from workers import logs
-    from workers.connection import BrokerUnavailable, check_broker
     from workers.settings import InvalidSettings, flower_settings
 
     from ..app import make_fleet_app
@@ -85,10 +84,6 @@ def flower(
     if url_prefix and not _PREFIX.fullmatch(url_prefix):
         usage(f"--url-prefix {url_prefix}: only letters, digits, and . _ ~ - between slashes")
     database = _database(db or access.database)
-    try:
-        check_broker(str(settings.broker_url))
-    except BrokerUnavailable as error:
-        usage(str(error))
 
     from .. import flower_config
 
@@ -111,6 +106,7 @@ def flower(
     ]
     _check_variables()
     _check_port(address, port)
+    await_broker(settings)
     # The file is written anew each time, with a temporary one beside it.
     os.umask(0o077)
     logs.configure(settings)

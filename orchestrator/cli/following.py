@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from .options import Show
 if TYPE_CHECKING:
     from workers.ledger import JobStatus
 
+    from ..failures import DeadLetter
     from ..jobs import Jobs
 
 # How long an interrupted sync waits for running copies to let go.
@@ -35,11 +37,21 @@ def run(
     receipt_path: str | None = None,
     on_fleet: bool,
 ) -> int:
-    """Show a job of this command until it ends; return the exit code. Ctrl-C cancels it."""
+    """
+    Show a job of this command until it ends; return the exit code. Ctrl-C cancels it.
+
+    A job of a fleet goes on when the broker is lost here: the line about that says so, with the job's id.
+    """
+    from workers.connection import BrokerUnavailable
+
     from ..jobs import POLL_S
 
     try:
         status = follow(jobs, job_id, show, check=check, poll_s=POLL_S)
+    except BrokerUnavailable as error:
+        if not on_fleet:
+            raise
+        fail(f"{error}\nJob {job_id} goes on without this command. Follow it: snapferry watch {job_id}")
     except KeyboardInterrupt:
         status = _cancel(jobs, job_id, receipt_path, on_fleet=on_fleet)
     return report_end(jobs, status, show, receipt_path=receipt_path, on_fleet=on_fleet)
@@ -97,10 +109,7 @@ def report_end(
 
     from .. import documents, report
 
-    estimate = jobs.estimate(status.job_id)
-    letters = list(jobs.failures(status.job_id, places=False)) if status.failed else []
-    if receipt_path is not None:
-        write_receipt(receipt_path, jobs.receipt(status.job_id))
+    estimate, letters, document = _details(jobs, status, receipt=receipt_path is not None)
     if show.as_json:
         click.echo(json.dumps(documents.end_document(status, letters, estimate), indent=2))
     if status.state is State.DONE:
@@ -111,13 +120,36 @@ def report_end(
                 else [report.done_words(status)]
             ):
                 click.echo(line)
-        return 0
-    for line in report.failure_lines(letters, status.failed):
-        click.echo(line, err=True)
-    note(f"{status.state}: {status.error or 'the job was cancelled'}")
-    if on_fleet and (steps := report.next_steps(status)):
-        note(steps)
-    return EXIT_FAILED
+        code = 0
+    else:
+        for line in report.failure_lines(letters, status.failed):
+            click.echo(line, err=True)
+        note(f"{status.state}: {status.error or 'the job was cancelled'}")
+        if on_fleet and (steps := report.next_steps(status)):
+            note(steps)
+        code = EXIT_FAILED
+    # Behind the summary: that is not lost where the receipt cannot be written.
+    if receipt_path is not None and not (document and write_receipt(receipt_path, document)):
+        return EXIT_FAILED
+    return code
+
+
+def _details(
+    jobs: Jobs, status: JobStatus, *, receipt: bool
+) -> tuple[dict[str, Any], list[DeadLetter], dict[str, Any]]:
+    """Return what is known of an ended job besides its status; nothing, and that is said, if the broker is away."""
+    from workers.connection import BrokerUnavailable
+    from workers.ledger import UnknownJob
+
+    estimate: dict[str, Any] = {}
+    letters: list[DeadLetter] = []
+    try:
+        estimate = jobs.estimate(status.job_id)
+        letters = list(jobs.failures(status.job_id, places=False)) if status.failed else []
+        return estimate, letters, jobs.receipt(status.job_id) if receipt else {}
+    except (BrokerUnavailable, UnknownJob) as error:
+        note(f"job {status.job_id} has ended, and its details cannot be read: {error}")
+        return estimate, letters, {}
 
 
 def check_receipt_path(path: str | None) -> None:
@@ -129,13 +161,36 @@ def check_receipt_path(path: str | None) -> None:
         usage(f"--receipt {path}: is no regular file")
     if not target.parent.is_dir():
         usage(f"--receipt {path}: there is no directory {target.parent}")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        usage(f"--receipt {path}: nothing can be written in {target.parent}")
+    try:
+        # Rights alone do not tell: the file system may be read-only or full.
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:100]}.") as probe:
+            probe.write(b"{}")
+    except OSError as error:
+        usage(f"--receipt {path}: nothing can be written in {target.parent}: {error.strerror or error}")
 
 
-def write_receipt(path: str, document: Mapping[str, Any]) -> None:
-    """Put a receipt at *path*: all of it, or what was there before."""
+def write_receipt(path: str, document: Mapping[str, Any]) -> bool:
+    """
+    Put a receipt at *path*: all of it, or what was there before; say whether that was possible.
+
+    If not, it is put into the temporary directory, and a line says where and why.
+    """
     target = Path(path)
+    try:
+        _write(target, document)
+        return True
+    except OSError as error:
+        why = f"the receipt cannot be written to {path}: {error.strerror or error}"
+    instead = Path(tempfile.gettempdir()) / f"snapferry-receipt-{document.get('job', os.getpid())}.json"
+    try:
+        _write(instead, document)
+        note(f"{why}. It is in {instead} instead")
+    except OSError as error:
+        note(f"{why}, nor to {instead}: {error.strerror or error}")
+    return False
+
+
+def _write(target: Path, document: Mapping[str, Any]) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with beside.open("x", encoding="utf-8") as file:
@@ -144,7 +199,7 @@ def write_receipt(path: str, document: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(target)
-    except OSError as error:
+    except OSError:
         with suppress(OSError):
             beside.unlink()
-        fail(f"the receipt cannot be written to {path}: {error.strerror or error}")
+        raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exits import end_on_sigterm, note, on_fleet, read_settings, start_again, usage
+from .exits import await_broker, end_on_sigterm, note, on_fleet, read_settings, start_again, usage
 from .options import broker_option, config_option, json_option
 from .table import print_table
 
@@ -38,8 +38,14 @@ def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
         right=frozenset(),
         fold=frozenset({"FROM → TO", "LAST"}),
     )
-    if found and all(one.next_at is None for one in found):
+    without = [one.mirror.name for one in found if one.next_at is None]
+    if found and len(without) == len(found):
         note("nobody keeps the schedule: run `snapferry scheduler`")
+    elif without:
+        note(
+            f"not in the schedule that runs: {', '.join(without)}. The scheduler reads another file, or this one as it"
+            " was before: restart it"
+        )
     return 0
 
 
@@ -57,7 +63,8 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
     """
     Queue each mirror of snapferry.toml when it is due.
 
-    Celery beat, with its schedule in Redis. Several may run; one of them works, and another takes over if it dies.
+    Celery beat, with its schedule in Redis. Several may run, with the same file; one of them works, and another takes
+    over if it dies. A scheduler with another file warns and waits until the first one ends.
     """
     end_on_sigterm()
     from celery import signals
@@ -65,7 +72,6 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
     from redis.exceptions import RedisError
 
     from workers import logs
-    from workers.connection import BrokerUnavailable, check_broker
     from workers.settings import InvalidSettings
 
     from ..app import make_fleet_app
@@ -76,9 +82,9 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
     try:
         app = make_fleet_app(settings)
         schedule_mirrors(app, settings, known)
-        check_broker(settings.broker_url or "")
-    except (InvalidSettings, BrokerUnavailable) as error:
+    except InvalidSettings as error:
         usage(str(error))
+    await_broker(settings)
 
     def log_as_set(**_: Any) -> None:
         logs.configure(settings, level=loglevel.upper())

@@ -815,14 +815,14 @@ def test_the_standing_of_a_job_is_all_that_its_next_step_depends_on(ledger: Ledg
     ledger.heal("job", 3, turn=2, batches=1)
     ledger.note("job", stalls=2, stalled_done=1)
     ledger.pause("job", paused=True)
-    ledger.begin(batch(7, 1), "x")
+    ledger.begin(batch(4, 1), "x")
     ledger.cancel("job")
 
     standing = ledger.standing("job")
 
     assert (standing.state, standing.paused, standing.cancelling) == (State.COPYING, True, True)
     assert (standing.handed, standing.done, standing.failed) == (3, 1, 1)
-    assert (standing.expired, standing.overdue, standing.held) == (("plan:0",), (), ("plan:7",))
+    assert (standing.expired, standing.overdue, standing.held) == (("plan:0",), (), ("plan:4",))
     assert (standing.leased, standing.running) == (2, 1)
     assert standing.heals == {0: (1, 2), 3: (2, 1)}
     assert (standing.stalls, standing.stalled_done) == (2, 1)

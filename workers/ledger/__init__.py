@@ -29,6 +29,7 @@ go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
     bitmaps   bits of what Redis returns
     batches   what workers write
     jobs      what orchestrators and operators read and write
+    reading   what is told of jobs
     mirrors   what became of jobs that are made again and again
 """
 
@@ -37,7 +38,17 @@ from .bitmaps import bit, bits, set_bits
 from .jobs import MAX_DRIVES, Ledger
 from .keys import PLAN
 from .mirrors import MirrorLedger, MirrorRecord
-from .state import Begun, FailedObject, JobStatus, RunningBatch, Standing, State, UnknownJob, Waiting
+from .state import (
+    Begun,
+    FailedObject,
+    JobStatus,
+    RunningBatch,
+    Standing,
+    State,
+    UnknownJob,
+    UnreadableJob,
+    Waiting,
+)
 
 __all__ = [
     "FAILURES_KEPT",
@@ -55,6 +66,7 @@ __all__ = [
     "Standing",
     "State",
     "UnknownJob",
+    "UnreadableJob",
     "Waiting",
     "bit",
     "bits",

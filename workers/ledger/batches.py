@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 
 from ..messages import BatchMessage
+from ..printable import printable
 from ..transfer import BatchOutcome, Failure
 from . import scripts
 from .keys import PLAN, done, key, keys, name_of
@@ -74,7 +75,7 @@ class BatchLedger:
         """
         parts = keys(batch.job_id, "begun", "leases", "holders", "held")
         arguments: list[str | float] = [batch.number, name_of(batch), self._expires_s]
-        arguments += [holder, instead_of, LEASE_S]
+        arguments += [holder, instead_of, LEASE_S, batch.highest_position]
         said, other, times = self._run(
             scripts.BEGIN, [key(batch.job_id), done(batch.job_id, batch.series), *parts], arguments
         )
@@ -82,6 +83,7 @@ class BatchLedger:
             accounted=said == "accounted",
             stopped=said == "stopped",
             paused=said == "paused",
+            foreign=said == "foreign",
             holder=str(other),
             times=int(times),
         )
@@ -189,12 +191,18 @@ class BatchLedger:
         )
 
     def failures(self, job_id: str) -> list[FailedObject]:
-        """Return the objects that failed, the first `FAILURES_KEPT` of them."""
+        """Return the objects that failed, the first `FAILURES_KEPT` of them; what cannot be read is left out."""
         found = []
-        for line in self._redis.lrange(key(job_id, "failures"), 0, -1):
-            record = json.loads(line)
-            attempts, worker = record.pop("attempts"), record.pop("worker")
-            found.append(FailedObject(Failure(**record), attempts, worker))
+        for line in self._redis.lrange(key(job_id, "failures"), 0, FAILURES_KEPT - 1):
+            try:
+                record: dict[str, Any] = {
+                    name: printable(value) if isinstance(value, str) else value
+                    for name, value in json.loads(line).items()
+                }
+                attempts, worker = int(record.pop("attempts")), str(record.pop("worker"))
+                found.append(FailedObject(Failure(**record), attempts, worker))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue
         return found
 
 

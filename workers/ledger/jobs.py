@@ -9,25 +9,19 @@ from typing import Any, Final
 
 import redis
 from redis.client import NEVER_DECODE
+from redis.exceptions import NoPermissionError, ResponseError
 
-from ..messages import JobRequest, Limits
+from ..messages import JobRequest, is_job_id
+from ..printable import printable
 from ..queues import Priority, copy_queue, lists, moves
-from . import queue_scripts, scripts
+from . import queue_scripts, reading, scripts
 from .batches import LEASE_S, BatchLedger
 from .bitmaps import bit
 from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
-from .state import JobStatus, RunningBatch, Standing, State, UnknownJob, waiting_of
+from .state import JobStatus, RunningBatch, Standing, State, UnknownJob, UnreadableJob
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
 MAX_DRIVES: Final = 15
-
-_FIELDS: Final = (
-    "state", "paused", "cancel", "dry_run", "priority", "queue", "source", "destination", "first_snapshot", "error",
-    "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
-    "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
-    "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at", "waits", "step_waits", *LIMITS.values(),
-)  # fmt: skip
 
 
 class Ledger(BatchLedger):
@@ -61,6 +55,10 @@ class Ledger(BatchLedger):
             self._run(scripts.CREATE, [key(job_id), INDEX, OPEN], [job_id, self._expires_s, *_pairs(fields)])
         )
 
+    def withdraw(self, job_id: str) -> bool:
+        """Remove the record of a job that nobody has begun; say whether it is gone now. May be called again."""
+        return bool(self._run(scripts.WITHDRAW, [key(job_id), INDEX, OPEN], [job_id]))
+
     def request(self, job_id: str) -> JobRequest:
         """
         Return what was asked for, with the priority that holds now.
@@ -68,7 +66,10 @@ class Ledger(BatchLedger):
         Raises `UnknownJob`, and pydantic's ValidationError for another version.
         """
         request = JobRequest.model_validate_json(self.field(job_id, "request"))
-        priority = Priority(self.field(job_id, "priority") or request.priority)
+        if request.job_id != job_id:
+            raise UnreadableJob(job_id, "it has the request of another job")
+        found = self.field(job_id, "priority")
+        priority = Priority(found) if found in list(Priority) else request.priority
         return request.model_copy(update={"priority": priority})
 
     def prioritise(self, job_id: str, priority: Priority) -> tuple[State, int]:
@@ -158,6 +159,15 @@ class Ledger(BatchLedger):
         return self._standing(job_id)
 
     def _standing(self, job_id: str) -> tuple[Standing, bool]:
+        try:
+            return self._read_standing(job_id)
+        except NoPermissionError:
+            raise
+        except (ValueError, TypeError, ResponseError) as error:
+            # What is in it is no number, or a key is of another type.
+            raise UnreadableJob(job_id, printable(str(error)[:200])) from error
+
+    def _read_standing(self, job_id: str) -> tuple[Standing, bool]:
         found = self._run(
             scripts.STANDING, keys(job_id, "", "leases", "held", "heals", "driver", "holders"), []
         )
@@ -257,7 +267,7 @@ class Ledger(BatchLedger):
 
     def open_jobs(self) -> list[str]:
         """Return the ids of all jobs that have not ended."""
-        return sorted(str(job_id) for job_id in self._redis.smembers(OPEN))
+        return sorted(filter(is_job_id, map(str, self._redis.smembers(OPEN))))
 
     def keep(self, job_id: str) -> None:
         """Let no part of the job's record expire before the others: count from now on for all of them."""
@@ -274,7 +284,7 @@ class Ledger(BatchLedger):
 
     def job_ids(self) -> list[str]:
         """Return the ids of all jobs, the latest first."""
-        return [str(job_id) for job_id in self._redis.zrevrange(INDEX, 0, -1)]
+        return list(filter(is_job_id, map(str, self._redis.zrevrange(INDEX, 0, -1))))
 
     def take(self, name: str, seconds: int) -> bool:
         """Take a mark that nobody else can take for so many seconds; say whether it was free."""
@@ -282,21 +292,17 @@ class Ledger(BatchLedger):
 
     def status(self, job_id: str) -> JobStatus:
         """Return where the job stands, in one consistent reading. Raises `UnknownJob`."""
-        with self._redis.pipeline(transaction=True) as pipe:
-            _ask(pipe, job_id)
-            return self._told(job_id, pipe.execute())
+        (answer,) = self._run(reading.STATUSES, reading.keys_of_statuses([job_id]), [*reading.FIELDS])
+        return reading.status_of(job_id, answer)
 
     def statuses(self, job_ids: Sequence[str]) -> list[JobStatus]:
-        """Return where many jobs stand, but for those that are unknown or in a state unknown to this version."""
+        """Return where many jobs stand, but for those that are unknown or cannot be read by this version."""
         found = []
         for some in _pages(job_ids, 100):
-            with self._redis.pipeline(transaction=True) as pipe:
-                for job_id in some:
-                    _ask(pipe, job_id)
-                answers = pipe.execute()
-            for at, job_id in enumerate(some):
-                with suppress(UnknownJob, ValueError):
-                    found.append(self._told(job_id, answers[3 * at : 3 * at + 3]))
+            answers = self._run(reading.STATUSES, reading.keys_of_statuses(some), [*reading.FIELDS])
+            for job_id, answer in zip(some, answers, strict=True):
+                with suppress(UnknownJob):
+                    found.append(reading.status_of(job_id, answer))
         return found
 
     def states(self, job_ids: Sequence[str]) -> list[str]:
@@ -311,89 +317,17 @@ class Ledger(BatchLedger):
 
     def running(self, job_ids: Sequence[str]) -> list[RunningBatch]:
         """Return the batches of these jobs that a worker has right now: those whose leases are renewed."""
-        found = []
+        found: list[RunningBatch] = []
         for some in _pages(job_ids, 100):
-            with self._redis.pipeline(transaction=True) as pipe:
-                pipe.time()
-                for job_id in some:
-                    pipe.zrange(key(job_id, "leases"), 0, -1, withscores=True)
-                    pipe.hgetall(key(job_id, "holders"))
-                    pipe.hgetall(key(job_id, "running"))
-                (seconds, _), *answers = pipe.execute()
-            for at, job_id in enumerate(some):
-                leases, holders, progress = answers[3 * at : 3 * at + 3]
-                for name, ends in leases:
-                    if ends >= seconds and (holder := holders.get(name)):
-                        objects, size_bytes = progress.get(name, "0 0").split()
-                        worker = holder.partition("@")[2]
-                        found.append(RunningBatch(job_id, name, worker, int(objects), int(size_bytes)))
+            seconds, *answers = self._run(reading.RUNNING, reading.keys_of_running(some), [])
+            for job_id, answer in zip(some, answers, strict=True):
+                found += reading.running_of(job_id, int(seconds), answer)
         return found
-
-    @staticmethod
-    def _told(job_id: str, answers: Sequence[Any]) -> JobStatus:
-        values, running, holders = answers
-        record = dict(zip(_FIELDS, values, strict=True))
-        if record["state"] is None:
-            raise UnknownJob(job_id)
-        inside = [value.split() for name, value in running.items() if name.startswith(f"{PLAN}:")]
-
-        def count(name: str) -> int:
-            return int(record[name] or 0)
-
-        def moment(name: str) -> float:
-            return float(record[name] or 0)
-
-        return JobStatus(
-            job_id=job_id,
-            state=State(record["state"]),
-            paused=bool(record["paused"]),
-            cancelling=bool(record["cancel"]),
-            dry_run=record["dry_run"] == "1",
-            priority=record["priority"] or Priority.NORMAL.value,
-            queue=record["queue"] or "",
-            source=record["source"] or "",
-            destination=record["destination"] or "",
-            first_snapshot=record["first_snapshot"] or "",
-            error=record["error"] or "",
-            snapshots_total=count("snapshots_total"),
-            snapshots_published=count("published"),
-            snapshots_trusted=count("trusted"),
-            snapshots_failed=count("unpublished"),
-            objects_total=count("objects_total"),
-            bytes_total=count("bytes_total"),
-            batches_total=count("batches_total"),
-            batches_handed=count("batches_handed"),
-            batches_done=count("batches_done"),
-            objects_settled=count("objects_settled") + sum(int(objects) for objects, _ in inside),
-            bytes_settled=count("bytes_settled") + sum(int(size) for _, size in inside),
-            copied=count("copied"),
-            present=count("present"),
-            failed=count("failed"),
-            healed=count("healed"),
-            deleted=count("deleted"),
-            bytes_copied=count("bytes_copied"),
-            workers=tuple(sorted({holder.partition("@")[2] for holder in holders if holder})),
-            submitted_at=moment("submitted_at"),
-            started_at=moment("started_at"),
-            moved_at=moment("moved_at"),
-            ended_at=moment("ended_at"),
-            waiting=None
-            if State(record["state"]).final
-            else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
-            limits=Limits(**{name: count(field) or None for name, field in LIMITS.items()}),
-        )
 
 
 def _mark(job_id: str) -> str:
     """Return what the message of a job's task has in it, and no other."""
     return f'"root_id": "{job_id}"'
-
-
-def _ask(pipe: Any, job_id: str) -> None:
-    """Ask for the three things that a status is made of."""
-    pipe.hmget(key(job_id), _FIELDS)
-    pipe.hgetall(key(job_id, "running"))
-    pipe.hvals(key(job_id, "holders"))
 
 
 def _pages(job_ids: Sequence[str], length: int) -> Iterator[Sequence[str]]:

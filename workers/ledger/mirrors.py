@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import redis
 from redis.exceptions import LockError
 
+from ..printable import printable
 from .keys import MIRROR, SCHEDULE
 
 
@@ -42,7 +43,9 @@ class MirrorLedger:
                 self._key(name), ["job", "started_at", "skipped_at", "skipped", "why"]
             )
         )
-        return MirrorRecord(job_id, float(started_at or 0), float(skipped_at or 0), int(skipped or 0), why)
+        return MirrorRecord(
+            printable(job_id), _number(started_at), _number(skipped_at), int(_number(skipped)), printable(why)
+        )
 
     @contextmanager
     def taken(self, name: str, seconds: int) -> Iterator[bool]:
@@ -83,3 +86,12 @@ class MirrorLedger:
     @staticmethod
     def _key(name: str) -> str:
         return f"{MIRROR}:{name}"
+
+
+def _number(found: str) -> float:
+    """Return a number that somebody wrote into Redis, 0 if it is none."""
+    try:
+        number = float(found or 0)
+    except ValueError:
+        return 0.0
+    return number if 0 <= number < 1e11 else 0.0

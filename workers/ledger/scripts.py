@@ -15,6 +15,12 @@ local function now()
 end
 """
 
+# A full Redis refuses a script's first write if that takes memory, and none after a first one that does not. So what
+# an operator asks for is done all the same. KEYS[1]: a hash.
+_ALSO_WHEN_FULL: Final = """
+redis.call('HDEL', KEYS[1], '-')
+"""
+
 _FINAL: Final = """
 local function final(state) return state == 'done' or state == 'failed' or state == 'cancelled' end
 """
@@ -92,6 +98,16 @@ return 1
 """
 )
 
+# KEYS: job, index, open. ARGV: id. Returns 0 if the job was begun.
+WITHDRAW: Final = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state and state ~= 'queued' then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('SREM', KEYS[3], ARGV[1])
+return 1
+"""
+
 # KEYS: open, job, the job's other keys. ARGV: id, expires, state, then field-value pairs.
 ADVANCE: Final = (
     _NOW
@@ -137,6 +153,9 @@ CANCEL: Final = (
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return '' end
 if final(state) then return state end
+"""
+    + _ALSO_WHEN_FULL
+    + """
 redis.call('HSET', KEYS[1], 'cancel', '1')
 if state == 'queued' then
   redis.call('HSET', KEYS[1], 'state', 'cancelled', 'ended_at', now())
@@ -154,6 +173,9 @@ PAUSE: Final = (
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state or final(state) then return state or '' end
+"""
+    + _ALSO_WHEN_FULL
+    + """
 if ARGV[1] == '1' then redis.call('HSET', KEYS[1], 'paused', '1')
 else redis.call('HDEL', KEYS[1], 'paused') end
 redis.call('HSET', KEYS[1], 'moved_at', now())
@@ -161,11 +183,15 @@ return state
 """
 )
 
-# KEYS: job, done, begun, leases, holders, held. ARGV: number, name, expires, holder, instead of, lease.
+# KEYS: job, done, begun, leases, holders, held. ARGV: number, name, expires, holder, instead of, lease,
+# the highest position. Positions become bits: what is beyond the plan is not of this job, and would take up to
+# 512 MiB. Before there is a plan, 10,000,000 are allowed (1.2 MiB).
 BEGIN: Final = (
     _NOW
     + _STOPPED
     + """
+local most = tonumber(redis.call('HGET', KEYS[1], 'objects_total') or '') or 10000000
+if tonumber(ARGV[7] or -1) >= most or tonumber(ARGV[1]) >= most then return {'foreign', '', 0} end
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'accounted', '', 0} end
 if stopped(KEYS[1]) then return {'stopped', '', 0} end
 local at = now()

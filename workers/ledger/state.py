@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..messages import Limits
+from ..printable import printable
 from ..transfer import Failure
 
 
@@ -38,6 +39,13 @@ class UnknownJob(Exception):
     """The ledger has no such job: it was never submitted here, or its record expired."""
 
 
+class UnreadableJob(UnknownJob):
+    """A job whose record in Redis is damaged, or of a version that this one does not know; the message says how."""
+
+    def __init__(self, job_id: str, why: str) -> None:
+        super().__init__(f"the record of job {job_id} in Redis cannot be read: {why}")
+
+
 @dataclass(frozen=True)
 class Waiting:
     """What a job waits for: the *store*, why, and *since* when, in seconds since the epoch."""
@@ -48,8 +56,14 @@ class Waiting:
 
 
 def waiting_of(text: Any) -> Waiting | None:
-    """Return what a field of a job's record says that it waits for."""
-    return Waiting(**json.loads(text)) if text else None
+    """Return what a field of a job's record says that it waits for; None where that cannot be read."""
+    try:
+        found = json.loads(text or "null")
+        if found is None:
+            return None
+        return Waiting(printable(str(found["store"])), printable(str(found["reason"])), float(found["since"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -138,11 +152,12 @@ class Begun:
     """
     What a worker is told when it begins a batch.
 
-    *accounted*: it is done. *stopped*: the job was cancelled or has ended. *paused*: it is to be held.
-    *holder*: who else runs it now, or empty. *times*: how often it was begun and not heard of again, this
-    time included.
+    *foreign*: the job's plan has no such batch. *accounted*: it is done. *stopped*: the job was cancelled or has
+    ended. *paused*: it is to be held. *holder*: who else runs it now, or empty. *times*: how often it was begun and
+    not heard of again, this time included.
     """
 
+    foreign: bool = False
     accounted: bool = False
     stopped: bool = False
     paused: bool = False
