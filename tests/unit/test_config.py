@@ -57,12 +57,12 @@ def test_everything_that_it_may_say_is_read(tmp_path: Path) -> None:
 
 def test_when_a_mirror_is_due_is_said_as_beat_wants_it(tmp_path: Path) -> None:
     app = make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
-    text = WHOLE.replace("30 3 * * 0", "30 3 5 2 0")
+    text = WHOLE.replace("30 3 * * 0", "30 3 */5 2 0")
 
     often, rarely = (mirror.times(app) for mirror in read(tmp_path, text).mirror)
 
     assert often == schedule(timedelta(hours=6))
-    assert rarely == crontab(minute=30, hour=3, day_of_month=5, month_of_year=2, day_of_week=0)
+    assert rarely == crontab(minute=30, hour=3, day_of_month="*/5", month_of_year=2, day_of_week=0)
     assert (often.app, rarely.app) == (app, app)
 
 
@@ -80,6 +80,8 @@ MIRROR = '[[mirror]]\nname = "m"\nfrom = "/a"\nto = "/b"\nevery = "1h"\n'
         (MIRROR.replace('"/a"', '"x://a"'), "is no store URL"),
         (MIRROR.replace('"1h"', '"often"'), "mirror.1.every: 'often' is neither an interval"),
         (MIRROR.replace('"1h"', '"1s"'), "mirror.1.every: the shortest interval is 10s"),
+        (MIRROR.replace('"1h"', '"0 3 1 * 1"'), "cron runs on the days of either, and that is not supported"),
+        (MIRROR.replace('"1h"', '"0 3 1-7 2 mon,tue"'), '"0 3 * 2 mon,tue"'),
         (MIRROR.replace('"1h"', '"61 * * * *"'), "mirror.1.every: '61 * * * *' is no cron expression"),
         (MIRROR.replace('"m"', '"M m"'), "mirror.1.name: "),
         (MIRROR + "max-delete = 1", "max-delete goes with delete = true"),
