@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stores.address_set import AddressSet
+from stores.interruption import checkpoint
 from stores.presence import addresses_of_a_piece
 from stores.requests import HEAD
 from stores.snapshot_store import SnapshotStore
@@ -92,6 +93,7 @@ class _Survey:
     def look(self) -> None:
         """Ask the destination for the objects of every batch."""
         for number in range(self._plan.batches):
+            checkpoint()
             objects = self._plan.batch(number).objects
             found = self._destination.survey(objects)
             absent = set(found.needed)
@@ -113,6 +115,7 @@ class _Survey:
         for group in self._plan.groups:
             strangers = 0
             for number in group.batches:
+                checkpoint()
                 wanted = sorted(self._plan.batch(number).objects)
                 unknown = self._strangers(wanted, self._between[number])
                 strangers += unknown
@@ -123,6 +126,7 @@ class _Survey:
             piece_addresses = addresses_of_a_piece(len(named))
             pieces = max(1, -(-len(named) // piece_addresses))
             for piece in named.chunks(piece_addresses):
+                checkpoint()
                 self._ask_again(piece, strangers // pieces)
 
     def _ask_for_batch(self, wanted: list[str], strangers: int) -> None:

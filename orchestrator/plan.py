@@ -42,6 +42,9 @@ QUESTIONS_PER_OBJECT: Final = 2
 BATCHES: Final = 64
 FEW_OBJECTS: Final = 1000
 
+# The advisory sizes of a plan are at most this in all, so that the 64-bit counters of the ledger cannot overflow.
+LARGEST_SUM: Final = 2**62
+
 # So many addresses are looked at together.
 _CHUNK: Final = 4096
 
@@ -239,6 +242,14 @@ def empty_plan(digests: bytes | bytearray = b"") -> Plan:
     return Plan([], {}, digests, array("Q"), array("I"), array("Q"))
 
 
+def _bound_sum(plan: Plan) -> None:
+    """Cut sizes that cannot be true where their sum is beyond `LARGEST_SUM`: only the largest, all to one size."""
+    if plan.size_bytes <= LARGEST_SUM:
+        return
+    largest = LARGEST_SUM // plan.objects
+    plan.sizes = array("Q", (min(size, largest) for size in plan.sizes))
+
+
 class Planner:
     """
     Makes a plan of snapshots that are shown to it one by one, in their order.
@@ -268,11 +279,17 @@ class Planner:
         if self._gather.asked <= QUESTIONS_PER_OBJECT * self._gather.brought:
             self._close()
 
+    @property
+    def objects(self) -> int:
+        """How many distinct objects are planned so far."""
+        return self._plan.objects + self._gather.brought
+
     def finish(self) -> Plan:
         """Return the plan of all that was added. The planner is of no use afterwards."""
         if self._members:
             self._close()
         self._gather = GatherFew(None)
+        _bound_sum(self._plan)
         return self._plan
 
     def _close(self) -> None:

@@ -15,14 +15,17 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from stores.address_set import AddressSet
+from stores.bounds import bounds
 from stores.errors import (
     AccessDenied,
     IntegrityError,
     KeyMissing,
     ManifestSyntaxError,
+    ManifestTooLarge,
     StoreFault,
 )
 from stores.hashing import digest
+from stores.interruption import checkpoint
 from stores.snapshot_store import SnapshotStore
 from workers.ledger import Ledger, set_bits
 from workers.messages import JobRequest, Order, pack, unpack
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 PLANNED, TRUSTED, UNREADABLE = ".", "t", "x"
 
 # What can be wrong with one manifest and say nothing of the others.
-OF_ONE = (AccessDenied, IntegrityError, KeyMissing, ManifestSyntaxError, StoreFault)
+OF_ONE = (AccessDenied, IntegrityError, KeyMissing, ManifestSyntaxError, ManifestTooLarge, StoreFault)
 
 # Reasons are kept for so many unreadable manifests of a job.
 REASONS_KEPT = 100
@@ -97,21 +100,31 @@ def prepare(
     snapshots = Snapshots(_ordered(request, source))
     trusted = destination.manifests_present(snapshots.ids) if request.trust_manifest else set()
     planner = _planner(ledger, request, source)
+    kinds = []
     for index, snapshot_id in enumerate(snapshots.ids):
+        checkpoint()
         if snapshot_id in trusted:
-            snapshots.kinds += TRUSTED
+            kinds.append(TRUSTED)
             continue
         try:
             objects = _objects(source, snapshot_id)
         except OF_ONE as error:
             if len(snapshots.ids) == 1:
                 raise
-            snapshots.kinds += UNREADABLE
+            kinds.append(UNREADABLE)
             if len(snapshots.reasons) < REASONS_KEPT:
                 snapshots.reasons[index] = f"{type(error).__name__}: {error}"[:300]
             continue
-        snapshots.kinds += PLANNED
+        kinds.append(PLANNED)
         planner.add(index, objects)
+        if planner.objects > bounds().objects:
+            raise ManifestTooLarge(
+                source.label,
+                "",
+                f"the snapshots of the job name more than {bounds().objects:,} distinct objects; copy fewer of them in"
+                " one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
+            )
+    snapshots.kinds = "".join(kinds)
     return snapshots, _remember(request, snapshots, planner.finish())
 
 
@@ -169,6 +182,7 @@ def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> AddressSet:
     found = AddressSet()
     positions = set_bits(ledger.bitmap(job_id, "failed"))
     while some := list(islice(positions, 10_000)):
+        checkpoint()
         found.update([plan.address(position) for position in some])
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stores.interruption import checkpoint
 from stores.snapshot_store import SnapshotStore
 from workers.messages import Prune
 
@@ -42,7 +43,7 @@ def prune(
     Delete what is surplus; return "", or why nothing was deleted.
 
     Both stores are listed anew. *record* is told what will be deleted, before
-    it is. Raises `StoreError`; some manifests may be deleted then. May be called again.
+    it is. Raises `StoreError`, and whatever stops the job; some manifests may be deleted then. May be called again.
     """
     doomed, source_has = surplus(source, destination)
     why_not = refusal(options, len(doomed), source_has)
@@ -50,5 +51,6 @@ def prune(
         return why_not
     record(doomed)
     for snapshot_id in doomed:
+        checkpoint()
         destination.delete_manifest(snapshot_id)
     return ""

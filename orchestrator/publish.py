@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stores.address_set import AddressSet
 from stores.errors import StoreError
+from stores.interruption import checkpoint
 from stores.words import counted
 from workers.commit import Ended, publish_snapshots
 from workers.describe import describe_snapshots
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 # Objects that are absent after they were copied are copied again this often, for one group.
 MAX_HEALS: Final = 4
+
+
+# So many objects are counted between two checkpoints: some milliseconds.
+POSITIONS_AT_ONCE: Final = 10_000
 
 
 def heal_series(group: int, turn: int) -> str:
@@ -75,6 +80,7 @@ class Publisher:
         groups = self._ledger.groups(self._job_id)
         published = failed = healing = 0
         for group in plan.groups:
+            checkpoint()
             if group.batches.stop > whole:
                 break
             rows = groups.get(group.number, {})
@@ -162,6 +168,8 @@ class Publisher:
             of["present"] = len(group.positions) - of["failed"] - of["copied"]
             return counts
         for position in group.positions:
+            if position % POSITIONS_AT_ONCE == 0:
+                checkpoint()
             end = "failed" if bit(failed, position) else "copied" if bit(copied, position) else "present"
             counts[self._drive.plan.owner(position)][end] += 1
         return counts

@@ -11,6 +11,7 @@ What can go wrong with a store, as one tree.
     │   └── ManifestMissing
     ├── IntegrityError        bytes that do not hash to what they are filed under
     ├── ManifestSyntaxError   a manifest line that cannot be read
+    ├── ManifestTooLarge      a manifest, or all of a listing, beyond a maximum
     ├── ManifestIncomplete    a manifest whose objects are not all at the destination
     ├── StoreFull             no space or quota left
     ├── StoreFault            any other answer that is not success
@@ -88,6 +89,10 @@ class IntegrityError(StoreError):
 
 class ManifestSyntaxError(StoreError):
     """A manifest has a line that cannot be read; the detail begins with its number."""
+
+
+class ManifestTooLarge(StoreError):
+    """A manifest, or what is planned of it, is beyond a maximum of this process; the detail says which (`bounds`)."""
 
 
 class ManifestIncomplete(StoreError):

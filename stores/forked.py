@@ -11,15 +11,25 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import signal
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
+
+from .interruption import checkpoint
 
 MOST_PROCESSES: Final = 16
 
 _READ_BYTES: Final = 1 << 20
+
+# What is taken of a pipe at once: bounds what waits in the memory of the reader.
+_MOST_BYTES: Final = 4 << 20
+
+# How long the reader waits between two checkpoints.
+_WAIT_S: Final = 1.0
 
 # So much may wait in a pipe while the reader is busy with a part of its own.
 _PIPE_BYTES: Final = 1 << 20
@@ -64,7 +74,11 @@ class Forked:
         self._unit = unit
         self._said = bytearray()
         self._handed = 0
+        self._ended = False
         self._pipe, pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
         _listening.add(self._pipe)
         with suppress(OSError, AttributeError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -81,29 +95,43 @@ class Forked:
             os.close(pipe)
 
     def some(self) -> bytearray:
-        """Return what it said since the last time, in whole units, without waiting for it."""
-        self._listen(wait=False)
+        """Return some of what it said since the last time, in whole units, without waiting for it."""
+        self._listen()
         return self._hand_over(max(0, len(self._said) - _COUNT_BYTES) // self._unit * self._unit)
+
+    def ends(self) -> bool:
+        """Wait a moment for more of what it says; return whether that was all, so that `rest` does not wait."""
+        checkpoint()
+        if not self._ended and self._poll.poll(_WAIT_S * 1000):
+            self._listen()
+        return self._ended
 
     def rest(self) -> bytearray | None:
         """Wait for its end, and return what it said since the last time; None unless it came to the end of its work."""
-        self._listen(wait=True)
+        while not self.ends():
+            pass
         count = int.from_bytes(self._said[-_COUNT_BYTES:], "little")
         found = self._hand_over(max(0, len(self._said) - _COUNT_BYTES))
         return found if len(self._said) == _COUNT_BYTES and count == self._handed else None
 
     def close(self) -> None:
-        """Let go of the process: without a reader it ends, if it has not yet."""
+        """End the process, if it has not ended yet. It holds nothing that would be left behind."""
         _listening.discard(self._pipe)
         os.close(self._pipe)
         if self._process > 0:
+            with suppress(ProcessLookupError):
+                os.kill(self._process, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(self._process, 0)
 
-    def _listen(self, *, wait: bool) -> None:
-        os.set_blocking(self._pipe, wait)
+    def _listen(self) -> None:
+        """Take what is there, at most `_MOST_BYTES` of it."""
         with suppress(BlockingIOError):
-            while piece := os.read(self._pipe, _READ_BYTES):
+            for _ in range(_MOST_BYTES // _READ_BYTES):
+                piece = os.read(self._pipe, _READ_BYTES)
+                if not piece:
+                    self._ended = True
+                    return
                 self._said += piece
 
     def _hand_over(self, length: int) -> bytearray:
@@ -128,13 +156,18 @@ def _work_and_exit(work: Work, pipe: int, mask: set[int]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for listening in _listening:
             os.close(listening)
-        count = 0
-        for piece in work():
-            count += len(piece)
-            _write(pipe, piece)
-        _write(pipe, count.to_bytes(_COUNT_BYTES, "little"))
+        # Without the parent's context: its checkpoints use connections that this process must not touch.
+        Context().run(_work, work, pipe)
     finally:
         os._exit(0)
+
+
+def _work(work: Work, pipe: int) -> None:
+    count = 0
+    for piece in work():
+        count += len(piece)
+        _write(pipe, piece)
+    _write(pipe, count.to_bytes(_COUNT_BYTES, "little"))
 
 
 def _write(pipe: int, piece: bytes) -> None:

@@ -20,7 +20,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
@@ -28,9 +28,12 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
 from .address import DIGEST_BYTES, digests_of
 from .address_set import AddressSet
 from .base import Reader
-from .errors import IntegrityError, ManifestSyntaxError
+from .bounds import LONGEST_LINE, bounds
+from .canonical import Canonical, canonical, canonicalise, path_of
+from .errors import IntegrityError, ManifestSyntaxError, ManifestTooLarge, StoreFault
 from .forked import Forked, worth
 from .hashing import CHUNK_BYTES, HashingReader, digest
+from .interruption import checkpoint
 from .lines import PIECE_BYTES, Columns, read_plainly
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ LARGE_BYTES = 6 * 1024 * 1024
 
 # A process is worth its fork for so much of a manifest.
 BYTES_FOR_A_PROCESS = 4 * 1024 * 1024
+
+# So many lines are read between two checkpoints where they are read one by one: some milliseconds.
+LINES_AT_ONCE = 10_000
 
 # Only a text up to this size is put into its canonical form when it does not hash to its id.
 CANONICALISE_BYTES = 256 * 1024 * 1024
@@ -89,20 +95,76 @@ def render(entries: Iterable[Entry]) -> bytes:
     return b"\n".join(line for _, line in lines) + b"\n"
 
 
-def canonical(text: bytes) -> bytes:
-    """Return *text* as it is stored and hashed: no comments, no empty lines, sorted, one line end each."""
-    lines = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
-    lines.sort(key=_path_of)
-    return b"\n".join(lines) + b"\n"
-
-
-def _path_of(line: bytes) -> bytes:
-    return line.split(b" ", 4)[-1]
-
-
 def snapshot_id(text: bytes) -> str:
     """Return the id of the snapshot that the manifest *text* lists."""
     return digest(canonical(text))
+
+
+class _Spool:
+    """
+    The bytes of a manifest as they come: in memory while they are few, else in a temporary file.
+
+    The length of the file and of each line is bounded, so that whatever reads it later takes bounded memory.
+    """
+
+    def __init__(self, label: str, snapshot: str) -> None:
+        self._label = label
+        self._snapshot = snapshot
+        self._most = bounds().manifest_bytes
+        self._line = 0
+        self._number = 1
+        self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES))
+        self.length = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append *chunk*. Raises `ManifestTooLarge`, `ManifestSyntaxError` for a line that is too long."""
+        self.length += len(chunk)
+        if self.length > self._most:
+            raise ManifestTooLarge(
+                self._label,
+                self._snapshot,
+                f"the manifest is longer than {self._most:,} bytes; set SNAPFERRY_MAX_MANIFEST_BYTES to allow"
+                " more, which take as much room in the temporary directory",
+            )
+        self._check_lines(chunk)
+        with self._room():
+            self.file.write(chunk)
+
+    def end(self) -> None:
+        """Note that all was written: readers of the file's descriptor find it there."""
+        with self._room():
+            self.file.flush()
+
+    def canonical(self) -> Canonical | None:
+        """Return what was written in canonical form, None if it has none."""
+        with self._room():
+            return canonicalise(self.file)
+
+    def _check_lines(self, chunk: bytes) -> None:
+        # A line that lies within a chunk is shorter than the chunk, so only those that pass from one to the next count.
+        first = chunk.find(b"\n")
+        self._line += len(chunk) if first < 0 else first
+        if self._line > LONGEST_LINE:
+            raise ManifestSyntaxError(
+                self._label,
+                self._snapshot,
+                f"line {self._number} of the manifest is longer than {LONGEST_LINE:,} bytes",
+            )
+        if first >= 0:
+            self._number += chunk.count(b"\n")
+            self._line = len(chunk) - chunk.rfind(b"\n") - 1
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreFault(
+                self._label,
+                self._snapshot,
+                f"the manifest cannot be kept in the temporary directory {tempfile.gettempdir()}:"
+                f" {error.strerror or error}; free space there, or set TMPDIR to a larger disk",
+            ) from error
 
 
 class Manifest:
@@ -130,29 +192,31 @@ class Manifest:
         Take the text from *reader*, which the store called *label* holds under *snapshot*.
 
         Raises `IntegrityError` if it does not hash to *snapshot*, neither as it
-        is nor in canonical form (the real snapdir accepts both).
+        is nor in canonical form (the real snapdir accepts both), and
+        `ManifestTooLarge`. Memory does not grow with the text.
         """
-        spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES))
+        spool = _Spool(label, snapshot)
         try:
             hashing = HashingReader(reader)
             while chunk := hashing.read(CHUNK_BYTES):
+                checkpoint()
                 spool.write(chunk)
-            spool.flush()
-            if hashing.hexdigest() == snapshot:
-                return cls(label, snapshot, spool, hashing.length)
-            if hashing.length <= CANONICALISE_BYTES:
-                spool.seek(0)
-                text = canonical(spool.read())
-                if digest(text) == snapshot:
-                    spool.close()
-                    return cls(label, snapshot, io.BytesIO(text), len(text))
+            spool.end()
+            found = hashing.hexdigest()
+            if found == snapshot:
+                return cls(label, snapshot, spool.file, spool.length)
+            if spool.length <= CANONICALISE_BYTES and (text := spool.canonical()) is not None:
+                if text.digest == snapshot:
+                    spool.file.close()
+                    return cls(label, snapshot, text.file, text.length)
+                text.file.close()
             raise IntegrityError(
                 label,
                 snapshot,
-                f"the manifest filed here hashes to {hashing.hexdigest()}; it is corrupt and was not used",
+                f"the manifest filed here hashes to {found}; it is corrupt and was not used",
             )
         except BaseException:
-            spool.close()
+            spool.file.close()
             raise
 
     def __enter__(self) -> Self:
@@ -177,7 +241,10 @@ class Manifest:
         """
         self._check_not_empty()
         self._file.seek(0)
-        for kind, permissions, checksum, size, path in self._fields(self._file, 1, b""):
+        fields = self._fields(self._file, 1, b"")
+        for number, (kind, permissions, checksum, size, path) in enumerate(fields):
+            if number % LINES_AT_ONCE == 0:
+                checkpoint()
             yield Entry(kind.decode(), permissions.decode(), checksum.decode(), int(size), path.decode())
 
     def objects(self) -> dict[str, int]:
@@ -212,15 +279,23 @@ class Manifest:
 
     def table(self) -> ObjectTable:
         """Return the same as `objects`, sorted by address, in 40 bytes each. Raises like `entries`."""
-        from .tables import RECORD_BYTES, ObjectTableBuilder, records_of
+        from .tables import RECORD_BYTES, ObjectTableBuilder, TooManyObjects, records_of
 
-        builder = ObjectTableBuilder()
-        self._gather(
-            lambda files: records_of(files.checksums, files.sizes(LARGEST_PLANNED_BYTES)),
-            RECORD_BYTES,
-            builder.add,
-        )
-        return builder.finish()
+        builder = ObjectTableBuilder(bounds().objects)
+        try:
+            self._gather(
+                lambda files: records_of(files.checksums, files.sizes(LARGEST_PLANNED_BYTES)),
+                RECORD_BYTES,
+                builder.add,
+            )
+            return builder.finish()
+        except TooManyObjects:
+            raise ManifestTooLarge(
+                self._label,
+                self.id,
+                f"the manifest names more than {bounds().objects:,} distinct objects; set SNAPFERRY_MAX_PLAN_OBJECTS to"
+                " allow more, at 90 bytes of memory each",
+            ) from None
 
     def addresses(self) -> AddressSet:
         """Return the distinct objects of the snapshot. Raises like `entries`."""
@@ -270,6 +345,8 @@ class Manifest:
                 for other in forked:
                     take(other.some())
             for other in forked:
+                while not other.ends():
+                    take(other.some())
                 rest = other.rest()
                 if rest is None:
                     break
@@ -290,7 +367,7 @@ class Manifest:
             start = text.find(b"\n") + 1
             end = text.find(b"\n", start) + 1
             try:
-                path = _path_of(text[start : end - 1]).decode()
+                path = path_of(text[start : end - 1]).decode()
             except UnicodeDecodeError:
                 continue
             if start and end:
@@ -304,6 +381,7 @@ class Manifest:
         position, end, last = part or (0, self.length, "")
         number = 1
         while position < end:
+            checkpoint()
             piece = self._piece_at(position, end)
             columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
             yield columns
@@ -323,11 +401,15 @@ class Manifest:
             size *= 2
 
     def _read_at(self, position: int, size: int) -> bytes:
-        if self.length > SPOOL_BYTES and not isinstance(self._file, io.BytesIO):
+        if self.length > SPOOL_BYTES:
             # Processes share a file's position.
-            return os.pread(self._file.fileno(), size, position)
-        self._file.seek(position)
-        return self._file.read(size)
+            found = os.pread(self._file.fileno(), size, position)
+        else:
+            self._file.seek(position)
+            found = self._file.read(size)
+        if not found and size:
+            raise StoreFault(self._label, self.id, "its temporary file was cut short while it was used")
+        return found
 
     def _read_by_line(self, piece: bytes, number: int, last: str) -> Columns:
         rows = [

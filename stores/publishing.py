@@ -17,6 +17,7 @@ from .address import manifest_key
 from .address_set import AddressSet
 from .errors import IntegrityError, ManifestMissing, StoreError, StoreNotFound
 from .hashing import CHUNK_BYTES
+from .interruption import checkpoint
 from .manifest import Manifest
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def _write(backend: Backend, manifest: Manifest) -> None:
     reader = manifest.open()
     with backend.upload(manifest_key(manifest.id), manifest.length) as upload:
         while chunk := reader.read(CHUNK_BYTES):
+            checkpoint()
             upload.write(chunk)
         upload.commit()
 

@@ -13,7 +13,7 @@ absent. A file system that lost power can leave such files behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -21,16 +21,19 @@ from typing import NamedTuple
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
 from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
+from .bounds import bounds
 from .errors import (
     AccessDenied,
     IntegrityError,
     KeyMissing,
     ManifestIncomplete,
     ManifestMissing,
+    ManifestTooLarge,
     ObjectMissing,
     StoreError,
 )
 from .hashing import CHUNK_BYTES, HashingReader, digest
+from .interruption import checkpoint
 from .manifest import Manifest
 from .pace import Pace
 from .presence import (
@@ -45,6 +48,13 @@ from .presence import (
 from .publishing import Published, publish_each
 from .requests import Requests
 from .wrappers.throttled import throttled
+
+# The largest manifest that `SnapshotStore.get_manifest` returns in one piece.
+LARGEST_TEXT = 256 * 1024 * 1024
+
+
+# So many manifests are listed between two checkpoints. Backends have checkpoints of their own between pages.
+MANIFESTS_AT_ONCE = 1000
 
 
 class ListedManifest(NamedTuple):
@@ -394,11 +404,18 @@ class SnapshotStore(StreamStore):
 
     def get_manifest(self, snapshot_id: str) -> bytes:
         """
-        Return the manifest's text, which hashes to *snapshot_id*, for manifests that fit in memory.
+        Return the manifest's text, which hashes to *snapshot_id*, for manifests of up to `LARGEST_TEXT` bytes.
 
-        Raises `ManifestMissing`, `IntegrityError`, `ManifestSyntaxError`.
+        Raises `ManifestMissing`, `IntegrityError`, `ManifestSyntaxError`, `ManifestTooLarge`.
         """
         with self.read_manifest(snapshot_id) as manifest:
+            if manifest.length > LARGEST_TEXT:
+                raise ManifestTooLarge(
+                    self._manifests.label,
+                    snapshot_id,
+                    f"the manifest has {manifest.length:,} bytes, more than the {LARGEST_TEXT:,} that are read into"
+                    " memory; use read_manifest",
+                )
             for _ in manifest.files():
                 pass
             return manifest.open().read(manifest.length)
@@ -456,17 +473,37 @@ class SnapshotStore(StreamStore):
         return publish_each(self, {each: partial(source.read_manifest, each) for each in ids})
 
     def list_manifests(self) -> dict[str, ListedManifest]:
-        """Return the manifests filed here, by snapshot id, sorted. Raises `StoreNotFound`."""
-        found = {}
+        """
+        Return the manifests filed here, by snapshot id, sorted.
+
+        Raises `StoreNotFound`, and `ManifestTooLarge` where there are more than `bounds().manifests`.
+        """
+        found: dict[str, ListedManifest] = {}
         for key, length, modified in self._manifests.keys(MANIFESTS):
             snapshot_id = address_of(key, MANIFESTS)
-            if snapshot_id is not None:
-                found[snapshot_id] = ListedManifest(length, modified)
+            if snapshot_id is None:
+                continue
+            found[snapshot_id] = ListedManifest(length, modified)
+            if len(found) % MANIFESTS_AT_ONCE == 0:
+                checkpoint()
+            if len(found) > bounds().manifests:
+                raise ManifestTooLarge(
+                    self._manifests.label,
+                    "",
+                    f"holds more than {bounds().manifests:,} snapshots; name those that are meant, or set"
+                    " SNAPFERRY_MAX_SNAPSHOTS to allow more, at 350 bytes of memory each",
+                )
         return dict(sorted(found.items()))
 
     def list_manifest_ids(self) -> list[str]:
-        """Return the ids of all snapshots published here, sorted. Raises `StoreNotFound`."""
+        """Return the ids of all snapshots published here, sorted. Raises as `list_manifests`."""
         return list(self.list_manifests())
+
+    def manifest_ids(self) -> Iterator[str]:
+        """Yield the same, sorted, however many there are. Raises `StoreNotFound`."""
+        for key, _, _ in self._manifests.keys(MANIFESTS):
+            if (snapshot_id := address_of(key, MANIFESTS)) is not None:
+                yield snapshot_id
 
     def delete_manifest(self, snapshot_id: str) -> None:
         """

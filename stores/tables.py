@@ -57,26 +57,55 @@ class ObjectTable(NamedTuple):
 
 def records_of(addresses: Sequence[str], sizes: Iterable[int]) -> bytes:
     """Return objects as an `ObjectTableBuilder` takes them, `RECORD_BYTES` each: each address with its size."""
-    count = len(addresses)
+    digests = np.frombuffer(digests_of(addresses), _DIGEST) if addresses else np.empty(0, _DIGEST)
+    return _records(digests, np.fromiter(sizes, _BIG_ENDIAN, len(addresses)))
+
+
+def _records(digests: Digests, sizes: npt.NDArray[np.uint64]) -> bytes:
+    count = len(digests)
     rows = np.empty((count, RECORD_BYTES), np.uint8)
-    rows[:, :DIGEST_BYTES] = np.frombuffer(digests_of(addresses), np.uint8).reshape(count, DIGEST_BYTES)
+    rows[:, :DIGEST_BYTES] = digests.view(np.uint8).reshape(count, DIGEST_BYTES)
     # The highest byte first: records of one object are then in the order of their sizes.
-    rows[:, DIGEST_BYTES:] = np.fromiter(sizes, _BIG_ENDIAN, count).view(np.uint8).reshape(count, 8)
+    rows[:, DIGEST_BYTES:] = sizes.astype(_BIG_ENDIAN, copy=False).view(np.uint8).reshape(count, 8)
     return rows.tobytes()
 
 
-class ObjectTableBuilder:
-    """Takes the objects of a snapshot in any order, some of them repeatedly."""
+class TooManyObjects(Exception):
+    """There are more distinct objects than a table may have."""
 
-    def __init__(self) -> None:
+
+class ObjectTableBuilder:
+    """
+    Takes the objects of a snapshot in any order, some of them repeatedly; at most *most* distinct ones.
+
+    Memory is bounded by *most* as well, however often an object is added.
+    """
+
+    def __init__(self, most: int) -> None:
         self._records = bytearray()
+        self._most = most
 
     def add(self, records: bytes | bytearray) -> None:
-        """Add objects as `records_of` returned them, some of them maybe repeatedly."""
+        """Add objects as `records_of` returned them. Raises `TooManyObjects`."""
         self._records += records
+        if len(self._records) > RECORD_BYTES * (self._most + _ROWS):
+            table = self._table()
+            if len(table.digests) > self._most:
+                raise TooManyObjects
+            self._records += _records(*table)
 
     def finish(self) -> ObjectTable:
-        """Return the table; of an object with several sizes the largest counts. The builder is of no use afterwards."""
+        """
+        Return the table; of an object with several sizes the largest counts. The builder is of no use afterwards.
+
+        Raises `TooManyObjects`.
+        """
+        table = self._table()
+        if len(table.digests) > self._most:
+            raise TooManyObjects
+        return table
+
+    def _table(self) -> ObjectTable:
         records = np.frombuffer(self._records, _RECORD) if self._records else np.empty(0, _RECORD)
         records.sort()
         rows = records.view(np.uint8).reshape(-1, _RECORD.itemsize)

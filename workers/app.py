@@ -20,6 +20,8 @@ from celery import Celery, signals
 from celery.utils.log import mlevel
 from celery.utils.nodenames import node_format
 
+from stores.bounds import set_bounds
+
 from . import checkup, holding, leaving, logs, parking, process, tasks, transport, upgrade
 from .connection import (
     ANSWER_TIMEOUT_S,
@@ -61,6 +63,7 @@ def make_app(settings: Settings) -> Celery:
         )
     process.settle()
     transport.install()
+    set_bounds(settings.bounds)
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     app.Task.Request = "workers.request:OfAJob"

@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from stores.bounds import Bounds
+
 Side = Literal["from", "to"]
 LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -82,6 +84,15 @@ class Settings(BaseModel):
     job_expires: int = Field(30 * 86400, ge=3600)
     """A job's ledger is kept for this long after its last change."""
 
+    max_manifest_bytes: int = Field(16 * 1024**3, ge=1024**2)
+    """The longest manifest that is read. It takes as much room in the temporary directory while it is used."""
+
+    max_plan_objects: int = Field(100_000_000, ge=1000, le=2**32 - 1)
+    """The most distinct objects of a job. An orchestrator takes about 90 bytes of memory for each while it plans."""
+
+    max_snapshots: int = Field(500_000, ge=1, le=10_000_000)
+    """The most snapshots of a store that are listed, for ``--all`` and ``--delete``, at 350 bytes of memory each."""
+
     config: str | None = None
     """Path of `snapferry.toml`, which names stores and mirrors; ``snapferry.toml`` here, if it is there."""
 
@@ -112,6 +123,11 @@ class Settings(BaseModel):
 
     grace: float = Field(30, ge=0, le=86400)
     """So long a worker that is told to stop lets what it has begun go on; then it is given back."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """The maxima of what this process reads from stores."""
+        return Bounds(self.max_manifest_bytes, self.max_plan_objects, self.max_snapshots)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:

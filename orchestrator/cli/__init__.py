@@ -84,7 +84,7 @@ def list_snapshots(store: str) -> None:
 
     try:
         url = parse_url(store_url(read_settings(None), store)).with_defaults(**store_options("from"))
-        for snapshot in open_store(str(url)).list_manifest_ids():
+        for snapshot in open_store(str(url)).manifest_ids():
             click.echo(snapshot)
     except InvalidStoreURL as error:
         usage(str(error))

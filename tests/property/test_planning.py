@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator import plan as plans
 from orchestrator import plan_file
-from orchestrator.plan import QUESTIONS_PER_OBJECT, Batch, Plan, Planner, SnapshotPlan, pack
+from orchestrator.plan import LARGEST_SUM, QUESTIONS_PER_OBJECT, Batch, Plan, Planner, SnapshotPlan, pack
 from stores.address_set import AddressSet
 from stores.hashing import digest
 from tests.property.strategies import planned_objects, thorough
@@ -407,11 +407,17 @@ def test_snapshots_keep_the_indexes_they_are_added_with() -> None:
     assert [found.owner(at) for at in range(found.objects)] == [2, 7, 7]
 
 
-def test_sizes_of_64_bits_fit_into_a_plan() -> None:
-    found = plan_of([{A: 2**64 - 1, B: 2**64 - 1}])
+def test_sizes_that_cannot_be_true_are_cut_so_that_counters_of_64_bits_hold_their_sum() -> None:
+    found = plan_of([{A: 2**64 - 1, B: 2**64 - 1, C: 5}])
 
-    assert found.size_bytes == 2 * (2**64 - 1)
-    assert found.batch(0).size_bytes == 2**64 - 1
+    assert found.size_bytes <= LARGEST_SUM
+    assert sorted(found.sizes) == [5, LARGEST_SUM // 3, LARGEST_SUM // 3]
+
+
+def test_sizes_that_may_be_true_are_left_as_they_are() -> None:
+    found = plan_of([{A: LARGEST_SUM - 5, B: 5}])
+
+    assert sorted(found.sizes) == [5, LARGEST_SUM - 5]
 
 
 def test_a_plan_costs_45_bytes_an_object() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from stores import forked
 from stores.forked import Forked, worth
+from stores.interruption import checkpoint, interruptible
 
 # More than a pipe holds.
 MANY = 3_000_000
@@ -177,3 +178,37 @@ def test_work_is_shared_among_as_many_as_there_are_cores_and_is_work_enough(
     monkeypatch.setattr(forked, "_cores", lambda: cores)
 
     assert worth(units, 10) == processes
+
+
+def saying_nothing() -> Iterator[bytes]:
+    time.sleep(600)
+    yield b""
+
+
+def test_a_process_that_says_nothing_is_ended_when_it_is_let_go() -> None:
+    process = Forked(saying_nothing)
+
+    process.close()
+
+    assert ended(process)
+
+
+def test_what_is_waited_for_stops_when_its_owner_says_so() -> None:
+    class Stop(Exception):
+        pass
+
+    def check() -> None:
+        raise Stop
+
+    with closing(Forked(saying_nothing)) as process, interruptible(check), pytest.raises(Stop):
+        process.rest()
+
+
+def test_a_process_does_not_ask_the_owner_of_its_parents_work() -> None:
+    def work() -> Iterator[bytes]:
+        checkpoint()
+        yield b"said"
+
+    parent = os.getpid()
+    with interruptible(lambda: os._exit(1) if os.getpid() != parent else None):
+        assert said_by(Forked(work)) == b"said"
