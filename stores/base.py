@@ -309,6 +309,11 @@ class Backend(ABC):
         return Requests()
 
     @property
+    def confirmed(self) -> dict[str, int]:
+        """How many objects this backend has written so far, by what confirmed that the store has the right bytes."""
+        return {}
+
+    @property
     def requests_sent(self) -> Requests:
         """What this backend has sent so far, a copy: every attempt counts, whatever became of it."""
         return Requests()

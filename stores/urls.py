@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from .backends import s3_options
 from .base import Backend
 from .errors import InvalidStoreURL
 from .snapshot_store import SnapshotStore
 
-S3_PARAMETERS: Final = ("endpoint_url", "region", "profile")
+S3_PARAMETERS: Final = s3_options.PARAMETERS
 
 _SECRETS: Final = ("secret", "password", "passwd", "token", "credential", "access_key", "signature")
 
@@ -122,8 +123,13 @@ def _directory(path: str) -> str:
 
 def _parse_s3(text: str) -> StoreURL:
     place, _, query = text.removeprefix("s3://").partition("?")
-    bucket, _, prefix = place.partition("/")
-    if "@" in bucket or ":" in bucket:
+    bucket, prefix = s3_options.split_place(place)
+    if ("@" in bucket or ":" in bucket) and not s3_options.is_access_point(bucket):
+        if bucket.startswith("arn:") and "@" not in place:
+            raise InvalidStoreURL(
+                "", redact(text), "is not the ARN of an access point; use the bucket's name, or"
+                " s3://arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME/prefix",
+            )  # fmt: skip
         # No bucket's name has a colon, and a secret key may have a slash: s3://KEY:SEC/RET@bucket.
         raise InvalidStoreURL(
             "", redact(text), "carries credentials; give them by profile or environment instead"
@@ -146,12 +152,20 @@ def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
             )
     endpoint = options.get("endpoint_url", "")
     if endpoint:
-        if any(mark in endpoint for mark in "@?#"):
+        if "@" in endpoint:
             raise InvalidStoreURL("", shown, "carries credentials in its endpoint_url; use a profile instead")
+        if "?" in endpoint or "#" in endpoint:
+            raise InvalidStoreURL(
+                "",
+                shown,
+                "has an endpoint_url with a query or a fragment; it must end with the host, port or path",
+            )
         if not _is_http(endpoint):
             raise InvalidStoreURL(
                 "", shown, f"has an endpoint_url that is no http(s) URL: {redact(endpoint)}"
             )
+    if wrong := s3_options.problem(options):
+        raise InvalidStoreURL("", shown, wrong)
     kept = {name: value for name, value in options.items() if value}
     if endpoint:
         kept["endpoint_url"] = endpoint.rstrip("/")

@@ -20,8 +20,11 @@ import io
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -40,9 +43,11 @@ from ..errors import (
 )
 from ..findings import Finding
 from ..hashing import CHUNK_BYTES
+from ..interruption import SLICE_S, checkpoint
 from ..pace import PREPAID_BYTES, Pace, PacedReader, settle
 from ..requests import GET, HEAD, LIST, PUT, Requests
-from .s3_clients import CONCURRENCY, EXPECT_BYTES, client_for
+from .s3_clients import CONCURRENCY, DEFAULT, EXPECT_BYTES, Client, client_for
+from .s3_confirm import Conduct, Tally, etag_of, file, sha256_base64
 from .s3_direct import Direct, Unusual
 from .s3_download import (
     RANGE_BYTES,
@@ -50,8 +55,9 @@ from .s3_download import (
     open_ranges,
     requests_to_download,
 )
-from .s3_errors import CAUGHT, Kind, one_line, translated
+from .s3_errors import CAUGHT, Doubt, Kind, credentials_doubted, dislikes_checksums, one_line, translated
 from .s3_leftovers import abort_uploads
+from .s3_options import Settings, settings_of
 from .s3_page import page_of
 from .s3_sent import SentCounter, already_made
 from .s3_upload import S3Upload, requests_to_upload
@@ -64,6 +70,12 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 CHECK_TIMEOUT_S: Final = 8
+# For what gives the credentials: a program, a login, a service. Nothing is asked of the store meanwhile.
+CREDENTIALS_TIMEOUT_S: Final = 60
+# How often new credentials are looked up for one call; a file that is rewritten in place can be read half.
+MAX_RENEWALS: Final = 4
+# How long new credentials are waited for.
+_PATIENCE_S: Final = {Doubt.SLIGHT: 0.0, Doubt.WRONG: 1.0, Doubt.EXPIRED: 5.0}
 ABORT_OPERATION: Final = "abort_multipart_upload"
 
 
@@ -75,6 +87,8 @@ def open_s3(url: StoreURL) -> S3Backend:
         endpoint=url.option("endpoint_url"),
         region=url.option("region"),
         profile=url.option("profile"),
+        settings=settings_of(dict(url.options)),
+        read_back=url.option("read_back") != "false",
     )
 
 
@@ -98,35 +112,62 @@ class S3Backend(Backend):
         endpoint: str | None = None,
         region: str | None = None,
         profile: str | None = None,
+        settings: Settings = DEFAULT,
+        read_back: bool = True,
     ) -> None:
         place = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self.label = f"{place} at {endpoint}" if endpoint else place
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._settings = (profile, region, endpoint)
+        self._settings = (profile, region, endpoint, settings)
+        self.reads_back = read_back
+        self.tally = Tally()
         self._sent = SentCounter()
         self._pace: Pace | None = None
         self._bucket_seen = False
 
     def check(self, *, for_writing: bool) -> None:
-        # No timeout of boto3 bounds the resolving of names, or a name with many silent addresses.
-        answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        # No timeout of boto3 bounds a program that gives credentials, the resolving of names, or a name with many
+        # silent addresses.
+        self._within(
+            CREDENTIALS_TIMEOUT_S,
+            self._find_credentials,
+            f"the credentials were not there after {CREDENTIALS_TIMEOUT_S} s; nothing was asked of the store:"
+            " see the profile's credential_process, its SSO login, or the metadata service",
+        )
+        self._within(CHECK_TIMEOUT_S, self._check, f"did not answer within {CHECK_TIMEOUT_S} s")
 
-        def ask() -> None:
+    def _within(self, timeout_s: float, ask: Callable[[], None], too_late: str) -> None:
+        """Run *ask* in a thread of its own; raise what it raises, and `StoreUnavailable` if it takes longer."""
+        answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        answered = threading.Event()
+
+        def answer() -> None:
             try:
-                self._check()
+                ask()
             except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
                 answers.put(error)
             else:
                 answers.put(None)
+            answered.set()
 
-        threading.Thread(target=ask, name="s3-check", daemon=True).start()
-        try:
-            error = answers.get(timeout=CHECK_TIMEOUT_S)
-        except queue.Empty:
-            raise StoreUnavailable(self.label, "", f"did not answer within {CHECK_TIMEOUT_S} s") from None
+        threading.Thread(target=copy_context().run, args=(answer,), name="s3-check", daemon=True).start()
+        until = time.monotonic() + timeout_s
+        while answers.empty():
+            checkpoint()
+            left = until - time.monotonic()
+            if left <= 0:
+                raise StoreUnavailable(self.label, "", too_late)
+            answered.wait(min(SLICE_S, left))
+        error = answers.get()
         if error is not None:
             raise error
+
+    def _find_credentials(self) -> None:
+        with self._errors(""):
+            credentials = self._in_process.credentials
+            if credentials is not None:
+                credentials.get_frozen_credentials()
 
     def _check(self) -> None:
         try:
@@ -200,16 +241,57 @@ class S3Backend(Backend):
         return data if len(data) <= CHUNK_BYTES else None
 
     def write(self, key: str, data: bytes) -> None:
+        file(self, key, data)
+
+    def put(self, key: str, data: bytes, md5: str = "") -> str:
+        """
+        Send *data*, and return the ETag of what was stored, without quotes; with Content-MD5 if *md5* is given.
+
+        A server that does not take checksums is sent none from then on.
+        """
+        conduct = self.conduct
+        checksum = conduct.checksums
+        try:
+            etag = self._put(key, data, md5, checksum=checksum)
+        except StoreError as error:
+            if not checksum or conduct.checksum_taken or not dislikes_checksums(error):
+                raise
+            try:
+                etag = self._put(key, data, md5, checksum=False)
+            except StoreError:
+                raise error from error.__cause__
+            conduct.checksums = False
+            logger.info("%s: does not take checksums with what is written", self.label)
+        else:
+            conduct.checksum_taken = True
+        return etag.strip('"').lower()
+
+    def _put(self, key: str, data: bytes, md5: str, *, checksum: bool) -> str:
         with self._errors(key):
-            if len(data) > EXPECT_BYTES:
-                self._call("put_object", Key=self._prefix + key, Body=data)
-            else:
-                self._either(
-                    PUT,
-                    lambda way: way.put(key, data),
-                    lambda: self._call("put_object", Key=self._prefix + key, Body=data) and None,
-                    body_bytes=len(data),
-                )
+            if len(data) > EXPECT_BYTES or md5:
+                return etag_of(self.put_by_boto(key, data, checksum=checksum, md5=md5))
+            return self._either(
+                PUT,
+                lambda way: way.put(key, data, checksum=checksum),
+                lambda: etag_of(self.put_by_boto(key, data, checksum=checksum)),
+                body_bytes=len(data),
+            )
+
+    def put_by_boto(self, key: str, data: bytes, *, checksum: bool, md5: str = "") -> Any:
+        """Send *data* by boto3, whose errors are raised, and return its answer."""
+        more = {"ContentMD5": b64encode(bytes.fromhex(md5)).decode()} if md5 else {}
+        if checksum:
+            more["ChecksumSHA256"] = sha256_base64(data)
+        return self._call("put_object", Key=self._prefix + key, Body=data, **more)
+
+    @property
+    def conduct(self) -> Conduct:
+        """What this process has learnt of the server."""
+        return self._in_process.conduct(self._bucket, self._prefix)
+
+    @property
+    def confirmed(self) -> dict[str, int]:
+        return self.tally.counts()
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self, key, size_hint)
@@ -233,6 +315,14 @@ class S3Backend(Backend):
                     lambda: page_of(self._call("list_objects_v2", **request)),
                 )
             self._bucket_seen = True
+            if (
+                page.found
+                and page.found[0].key <= request.get("StartAfter", "")
+                and "ContinuationToken" not in request
+            ):
+                raise StoreFault(
+                    self.label, prefix, "ignores start-after in listings, which snapferry needs of a server"
+                )
             for key, size, modified in page.found:
                 if key <= last:
                     raise StoreFault(self.label, prefix, f"is not listed in byte order: {key} after {last}")
@@ -300,10 +390,7 @@ class S3Backend(Backend):
 
         boto3 goes on where the direct way ended. Either way what was sent is counted.
         """
-        try:
-            ways = client_for(*self._settings).ways
-        except ValueError as error:
-            raise self._no_url(error) from error
+        ways = self._in_process.ways
         place = self._bucket, self._prefix
         way = ways.to(*place)
         if way is None:
@@ -325,13 +412,33 @@ class S3Backend(Backend):
         return found
 
     def _call(self, operation: str, **parameters: object) -> Any:
-        """Call the client's *operation* on the bucket; what that sends is counted. The answer is boto3's."""
-        call = getattr(self._client, operation)
+        """
+        Call the client's *operation* on the bucket; what that sends is counted. The answer is boto3's.
+
+        Where the store refuses the credentials and there are new ones, it is called again with those.
+        """
+        for left in reversed(range(MAX_RENEWALS)):
+            client = self._in_process
+            keys = None
+            try:
+                if client.credentials is not None:
+                    keys = client.credentials.get_frozen_credentials()
+                return self._call_once(client.boto, operation, parameters)
+            except (boto.ClientError, boto.NoCredentialsError) as error:
+                doubt = credentials_doubted(error)
+                if not left or doubt is Doubt.NONE or client.credentials is None:
+                    raise
+                if not client.credentials.renew(keys, wait_s=_PATIENCE_S[doubt]):
+                    raise
+                logger.info("%s: credentials were renewed", self.label)
+        raise AssertionError
+
+    def _call_once(self, client: Any, operation: str, parameters: Mapping[str, object]) -> Any:
         body: Any = parameters.get("Body", b"")
         # Who is told to stop while waiting tidies up, and must not be told so again.
         with self._sent.counting(len(body), at_pace=operation != ABORT_OPERATION):
             try:
-                return call(Bucket=self._bucket, **parameters)
+                return getattr(client, operation)(Bucket=self._bucket, **parameters)
             except boto.BotoCoreError:
                 raise
             except ValueError as error:
@@ -339,11 +446,15 @@ class S3Backend(Backend):
                 raise ResponseParserError(f"the answer makes no sense: {error}") from error
 
     @property
-    def _client(self) -> Any:
+    def _in_process(self) -> Client:
         try:
-            return client_for(*self._settings).boto
+            return client_for(*self._settings)
         except ValueError as error:
             raise self._no_url(error) from error
+
+    @property
+    def _client(self) -> Any:
+        return self._in_process.boto
 
     def _no_url(self, error: ValueError) -> StoreError:
         """Return the error for boto3's way to refuse an endpoint or a region that makes no URL."""

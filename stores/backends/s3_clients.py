@@ -22,8 +22,11 @@ from botocore.httpsession import where
 from botocore.loaders import Loader, create_loader
 from botocore.utils import determine_content_length
 
+from .s3_confirm import Conduct
+from .s3_credentials import RenewableCredentials
 from .s3_direct import Ways, authorities
 from .s3_download import RANGES_IN_FLIGHT
+from .s3_options import Settings
 from .s3_sent import before_attempt
 from .s3_upload import PARTS_IN_FLIGHT
 from .s3_wire import Wire
@@ -36,7 +39,12 @@ READ_TIMEOUT_S: Final = 60
 # A body that is larger waits for the server's leave before it is sent.
 EXPECT_BYTES: Final = 1024 * 1024
 
-_clients: dict[tuple[str | None, str | None, str | None, int], Client] = {}
+DEFAULT: Final = Settings()
+
+# The operations that begin an object, and decide how it is kept.
+_WRITES: Final = frozenset({"PutObject", "CreateMultipartUpload"})
+
+_clients: dict[tuple[str | None, str | None, str | None, Settings, int], Client] = {}
 _making = threading.Lock()
 
 
@@ -51,10 +59,20 @@ os.register_at_fork(after_in_child=_after_fork)
 class Client:
     """What a process has for one set of settings: boto3's client, and the direct ways that it knows of."""
 
-    def __init__(self, boto_client: Any, session: boto3.Session) -> None:
+    def __init__(self, boto_client: Any, credentials: RenewableCredentials | None, *, checksums: bool) -> None:
         # Any: boto3 makes its methods at run time.
         self.boto: Any = boto_client
-        self.ways = Ways(boto_client, session.get_credentials(), self._dial)
+        self.credentials = credentials
+        """None where requests are not signed."""
+        self._checksums = checksums
+        self.ways = Ways(boto_client, credentials, self._dial, checksums=checksums)
+        self._conducts: dict[tuple[str, str], Conduct] = {}
+
+    def conduct(self, bucket: str, prefix: str) -> Conduct:
+        """Return what this process has learnt of the store at *prefix* in *bucket*."""
+        place = bucket, prefix
+        found = self._conducts.get(place)
+        return found or self._conducts.setdefault(place, Conduct(checksums=self._checksums))
 
     def _dial(self, address: tuple[str, int], tls: bool) -> Wire:
         context = None
@@ -71,7 +89,9 @@ class Client:
         self.ways.close()
 
 
-def client_for(profile: str | None, region: str | None, endpoint: str | None) -> Client:
+def client_for(
+    profile: str | None, region: str | None, endpoint: str | None, settings: Settings = DEFAULT
+) -> Client:
     """
     Return the process's client for these settings.
 
@@ -79,13 +99,13 @@ def client_for(profile: str | None, region: str | None, endpoint: str | None) ->
     It is not dropped there either, since that could wait for a lock that a
     thread of the parent held.
     """
-    key = (profile, region, endpoint, os.getpid())
+    key = (profile, region, endpoint, settings, os.getpid())
     found = _clients.get(key)
     if found is None:
         with _making:
             found = _clients.get(key)
             if found is None:
-                found = _clients[key] = _make_client(profile, region, endpoint)
+                found = _clients[key] = _make_client(profile, region, endpoint, settings)
     return found
 
 
@@ -116,28 +136,72 @@ def _loader(data_path: str | None) -> Loader:
     return create_loader(data_path)
 
 
-def _make_client(profile: str | None, region: str | None, endpoint: str | None) -> Client:
+def _credentials_of(profile: str | None) -> RenewableCredentials:
+    def load() -> Any:
+        # A session of its own: what one session has read of files and programs, it keeps.
+        bare = botocore.session.get_session()
+        if profile is not None:
+            bare.set_config_variable("profile", profile)
+        return bare.get_credentials()
+
+    return RenewableCredentials(load)
+
+
+class _Provider:
+    """Botocore asks this for the credentials of a session."""
+
+    def __init__(self, credentials: RenewableCredentials) -> None:
+        self._credentials = credentials
+
+    def load_credentials(self) -> RenewableCredentials:
+        return self._credentials
+
+
+def _make_client(profile: str | None, region: str | None, endpoint: str | None, settings: Settings) -> Client:
     session = _session(profile, region)
+    bare = session._session
+    credentials = None if settings.unsigned else _credentials_of(profile)
+    if credentials is not None:
+        bare.register_component("credential_provider", _Provider(credentials))
+    style = settings.addressing_style or (bare.get_config_variable("s3") or {}).get("addressing_style")
+    if endpoint and not style:
+        # A server at an address of its own seldom answers to bucket.address.
+        style = "path"
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         # A copy reads and writes at once, and large objects have ranges and parts of their own in flight.
         max_pool_connections=CONCURRENCY * (RANGES_IN_FLIGHT + PARTS_IN_FLIGHT),
-        # The CRC trailer that boto3 adds by default is refused by servers that do not know it. Without it
-        # botocore signs the SHA-256 of every body, which all servers know and check: the better guard.
+        # A checksum goes along where the caller gives one. boto3 would add a CRC to everything else.
         request_checksum_calculation="when_required",
+        # Every object is verified by its address, so a second checksum of what is read would tell nothing new.
         response_checksum_validation="when_required",
-        # A server at an address of its own seldom answers to bucket.address.
-        s3={"addressing_style": "path"} if endpoint else None,
+        # The SHA-256 of every body is signed, over TLS too: servers check it that know no checksums.
+        s3={"payload_signing_enabled": True} | ({"addressing_style": style} if style else {}),
+        signature_version=UNSIGNED if settings.unsigned else None,
     )
     # AWS redirects to the bucket's region by itself; other servers mostly want this one.
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
     client.meta.events.register_last("before-call.s3", _send_at_once)
+    if settings.write_headers or settings.all_headers:
+        client.meta.events.register_last("before-call.s3", _Headers(settings))
     client.meta.events.register_last("before-send.s3", before_attempt)
     client.meta.events.register_last("before-parameter-build.s3", _take_redirect_for_answer)
-    return Client(client, session)
+    wanted = bare.get_config_variable("request_checksum_calculation")
+    return Client(client, credentials, checksums=str(wanted).lower() != "when_required")
+
+
+class _Headers:
+    """Adds what the store's settings ask for to each request, before it is signed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._always = dict(settings.all_headers)
+        self._writing = self._always | dict(settings.write_headers)
+
+    def __call__(self, model: Any, params: dict[str, Any], **_: object) -> None:
+        params["headers"].update(self._writing if model.name in _WRITES else self._always)
 
 
 def _take_redirect_for_answer(model: Any, context: dict[str, Any], **_: object) -> None:

@@ -18,18 +18,22 @@ import logging
 import re
 import ssl
 import threading
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from http.client import HTTPException
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 from botocore import exceptions as boto
 
 from .s3_page import NotAPage, Page, read_page
 from .s3_sent import rehearse
-from .s3_signing import ALGORITHM, EMPTY_SHA256, Credentials, Signer
+from .s3_signing import ALGORITHM, CHECKSUM, EMPTY_SHA256, Credentials, Signer
 from .s3_wire import Body, Full, Head, NotConnected, Wire
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,12 @@ MAX_MISLED: Final = 3
 # What every request says, and what this way says in its own words. Anything else has a purpose unknown here.
 _KNOWN_HEADERS: Final = {
     "authorization", "user-agent", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token",
-    "amz-sdk-invocation-id", "amz-sdk-request",
+    "amz-sdk-invocation-id", "amz-sdk-request", "content-length", CHECKSUM,
+}  # fmt: skip
+# What the settings of a store add, to each request of a kind alike.
+_SETTINGS: Final = {
+    "x-amz-acl", "x-amz-request-payer", "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-storage-class", "x-amz-tagging",
 }  # fmt: skip
 _authorization = re.compile(
     rf"{ALGORITHM} Credential=[^/]+/[0-9]{{8}}/([^/]+)/s3/aws4_request, SignedHeaders=[^ ]+, Signature=[0-9a-f]+"
@@ -49,6 +58,10 @@ _plain_key = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*").fullmatch
 
 # Success that is not understood here, another place, a request that is not liked.
 _MISLEADING: Final = {200, 301, 302, 303, 307, 308, 400, 401, 403, 405, 411, 501}
+
+_ETAG: Final = b"\r\netag:"
+# What a body of a rehearsal is.
+_REHEARSED: Final = b"k"
 
 _T = TypeVar("_T")
 
@@ -93,16 +106,22 @@ class Ways:
     """
     The direct ways of one client of boto3 to the places that it is used for.
 
-    *dial* makes the connections to an address. Safe to share between threads,
-    not with a forked child.
+    *dial* makes the connections to an address. With *checksums*, those of bodies
+    go along. Safe to share between threads, not with a forked child.
     """
 
     def __init__(
-        self, client: Any, credentials: Credentials | None, dial: Callable[[tuple[str, int], bool], Wire]
+        self,
+        client: Any,
+        credentials: Credentials | None,
+        dial: Callable[[tuple[str, int], bool], Wire],
+        *,
+        checksums: bool = True,
     ) -> None:
         self._client = client
         self._credentials = credentials
         self._dial = dial
+        self._checksums = checksums
         self._wires: dict[tuple[tuple[str, int], bool], Wire] = {}
         self._ways: dict[tuple[str, str], Direct | None] = {}
         self._misled: dict[tuple[str, str], int] = {}
@@ -131,13 +150,26 @@ class Ways:
         objects = read_form(request, self._credentials)
         request = rehearse(self._client.list_objects_v2, Bucket=bucket, Prefix="k")
         listing = read_form(request, self._credentials)
-        if objects and listing:
-            return Direct(objects, listing, self._wire)
+        written = self._form_of_writes(bucket, prefix)
+        if objects and listing and written:
+            return Direct(objects, written, listing, self._wire)
         if self._credentials.get_frozen_credentials() != keys:
             # boto3 and this may have signed with different ones. It counts, for they may change each time.
             self.misled(bucket, prefix)
             raise _Renewed
         return None
+
+    def _form_of_writes(self, bucket: str, prefix: str) -> Form | None:
+        assert self._credentials is not None
+        checksums: tuple[str, ...] = (_base64(sha256(_REHEARSED)), "") if self._checksums else ("",)
+        forms = []
+        for checksum in checksums:
+            more = {"ChecksumSHA256": checksum} if checksum else {}
+            request = rehearse(
+                self._client.put_object, Bucket=bucket, Key=f"{prefix}k", Body=_REHEARSED, **more
+            )
+            forms.append(read_form(request, self._credentials, _REHEARSED))
+        return forms[0] if all(forms) else None
 
     def misled(self, bucket: str, prefix: str) -> None:
         """Note that boto3 got through where the direct way did not: look for another one, a few times."""
@@ -177,7 +209,7 @@ def authorities(client: Any) -> str | bool | None:
     return found if found is True or isinstance(found, str) else None
 
 
-def read_form(request: Any, credentials: Credentials) -> Form | None:
+def read_form(request: Any, credentials: Credentials, body: bytes = b"") -> Form | None:
     """Return the form of *request*, one that boto3 has signed; None if it is not understood to the letter."""
     headers = {
         name.lower(): value.decode() if isinstance(value, bytes) else str(value)
@@ -185,16 +217,19 @@ def read_form(request: Any, credentials: Credentials) -> Form | None:
     }
     url = urlsplit(request.url)
     signed = _authorization.fullmatch(headers.get("authorization", ""))
-    if signed is None or not headers.keys() <= _KNOWN_HEADERS or not url.hostname:
+    if signed is None or not headers.keys() <= _KNOWN_HEADERS | _SETTINGS or not url.hostname:
         return None
     tls = url.scheme == "https"
     usual = 443 if tls else 80
     port = url.port or usual
     shown = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     host = shown if port == usual else f"{shown}:{port}"
-    signer = Signer(credentials, signed[1], host)
+    signer = Signer(
+        credentials, signed[1], host, [(name, headers[name]) for name in headers.keys() & _SETTINGS]
+    )
     query = "&".join(sorted(url.query.split("&")))
-    ours = signer.headers(request.method, url.path, query, EMPTY_SHA256, headers.get("x-amz-date", ""))
+    stamp, checksum = headers.get("x-amz-date", ""), headers.get(CHECKSUM, "")
+    ours = signer.headers(request.method, url.path, query, sha256(body).hexdigest(), stamp, checksum)
     if f"\r\nAuthorization: {headers['authorization']}\r\n" not in ours:
         return None
     return Form((url.hostname, port), tls, url.path, headers.get("user-agent", ""), signer)
@@ -208,9 +243,10 @@ class Direct:
     an ordinary one, and what credentials raise that cannot be renewed.
     """
 
-    def __init__(self, objects: Form, listing: Form, wire: Callable[[Form], Wire]) -> None:
+    def __init__(self, objects: Form, written: Form, listing: Form, wire: Callable[[Form], Wire]) -> None:
         # The key of the rehearsal is one letter.
         self._objects = objects._replace(path=objects.path[:-1])
+        self._written = written._replace(path=written.path[:-1])
         self._listing = listing
         self._object_wire = wire(objects)
         self._listing_wire = wire(listing)
@@ -227,16 +263,25 @@ class Direct:
         body = Body(self._object_wire, head)
         return io.BytesIO(head.came) if len(head.came) == head.length else body
 
-    def put(self, key: str, data: bytes) -> None:
-        """File *data* under *key*."""
-        head = self._ask("PUT", key, data)
-        if not head.length:
-            Body(self._object_wire, head)
-            return
+    def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
+        """File *data* under *key*, with its checksum if that is wanted. Return the ETag, "" where there is none."""
+        form = self._written
+        digest = sha256(data)
+        head = self._head(
+            form, "PUT", self._path(form, key), "", digest.hexdigest(), _base64(digest) if checksum else ""
+        )
+        request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+        answer = self._outcome(form, lambda: self._object_wire.ask(request))
+        if not isinstance(answer, Head):
+            raise Unusual(answer)
+        if not answer.length:
+            Body(self._object_wire, answer)
+            return _etag(answer.lines)
         # Success is said without words. Where there are some, boto3 looks whether they are an error's.
-        said = self._outcome(self._objects, lambda: self._object_wire.rest_of(head))
+        said = self._outcome(form, lambda: self._object_wire.rest_of(answer))
         if b"<Error" in said.body:
             raise Unusual(said)
+        return _etag(answer.lines)
 
     def page(self, parameters: Mapping[str, str]) -> Page:
         """Return a page of the listing that *parameters* ask for, in the words of boto3."""
@@ -253,15 +298,9 @@ class Direct:
         except NotAPage as error:
             raise Unusual(answer) from error
 
-    def _ask(self, method: str, key: str, data: bytes | None = None) -> Head:
+    def _ask(self, method: str, key: str) -> Head:
         form = self._objects
-        path = form.path + (key if _plain_key(key) else quote(key, safe="/~"))
-        body_sha256 = sha256(data).hexdigest() if data else EMPTY_SHA256
-        head = self._head(form, method, path, "", body_sha256)
-        if data is None:
-            request = f"{head}\r\n".encode()
-        else:
-            request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+        request = f"{self._head(form, method, self._path(form, key), '', EMPTY_SHA256)}\r\n".encode()
         answer = self._outcome(form, lambda: self._object_wire.ask(request, bodyless=method == "HEAD"))
         if isinstance(answer, Head):
             return answer
@@ -269,8 +308,12 @@ class Direct:
         raise Unusual(None if method == "GET" and answer.status < 300 else answer)
 
     @staticmethod
-    def _head(form: Form, method: str, path: str, query: str, body_sha256: str) -> str:
-        signed = form.signer.headers(method, path, query, body_sha256)
+    def _path(form: Form, key: str) -> str:
+        return form.path + (key if _plain_key(key) else quote(key, safe="/~"))
+
+    @staticmethod
+    def _head(form: Form, method: str, path: str, query: str, body_sha256: str, checksum: str = "") -> str:
+        signed = form.signer.headers(method, path, query, body_sha256, checksum=checksum)
         target = f"{path}?{query}" if query else path
         return f"{method} {target} HTTP/1.1\r\n{signed}User-Agent: {form.agent}\r\n"
 
@@ -295,6 +338,15 @@ class Direct:
             endpoint_url=f"{scheme}://{form.address[0]}:{form.address[1]}{form.path}", error=error
         )
         return failed
+
+
+def _base64(digest: HASH) -> str:
+    return b2a_base64(digest.digest(), newline=False).decode()
+
+
+def _etag(lines: bytes) -> str:
+    at = lines.find(_ETAG)
+    return lines[at + len(_ETAG) : lines.find(b"\r\n", at + 2)].decode("latin-1").strip() if at >= 0 else ""
 
 
 _PARAMETERS: Final = {

@@ -7,6 +7,7 @@ An answer that is not understood is an error, never "absent".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from http.client import HTTPException
 from typing import Any, Final
 
@@ -89,6 +90,53 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 
 
+# The store says that credentials were good once.
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+# They are none; a file with them that is rewritten in place can be read half.
+_WRONG: Final = frozenset(
+    {"InvalidToken", "InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch"}
+)
+# What a server says that does not know a header.
+_DISLIKES: Final = frozenset({"SignatureDoesNotMatch", "NotImplemented", "InvalidArgument", "InvalidRequest"})
+
+
+class Doubt(Enum):
+    """What an error says of the credentials that it came for."""
+
+    NONE = 0
+    SLIGHT = 1
+    WRONG = 2
+    EXPIRED = 3
+
+
+def credentials_doubted(error: boto.ClientError | boto.NoCredentialsError) -> Doubt:
+    """Say whether *error* may be over with other credentials. An answer to a HEAD has a status and no reason."""
+    if isinstance(error, boto.NoCredentialsError):
+        return Doubt.WRONG
+    status, code = _status_and_code(error)
+    if code in _EXPIRED:
+        return Doubt.EXPIRED
+    if code in _WRONG:
+        return Doubt.WRONG
+    slight = code == "AccessDenied" or code == str(status) in {"400", "401", "403"}
+    return Doubt.SLIGHT if slight else Doubt.NONE
+
+
+def dislikes_checksums(error: StoreError) -> bool:
+    """Say whether *error* can be that of a server that does not know a checksum's header."""
+    cause = error.__cause__
+    if not isinstance(cause, boto.ClientError):
+        return False
+    status, code = _status_and_code(cause)
+    return code in _DISLIKES or code == str(status) in {"400", "501"}
+
+
+def _status_and_code(error: boto.ClientError) -> tuple[int, str]:
+    answer: Any = error.response
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return status, str(answer.get("Error", {}).get("Code", status))
+
+
 def translated(error: BaseException, label: str, key: str, missing: Kind) -> StoreError:
     """Return what *error*, one of `CAUGHT`, means for *key* of the store *label*; see `S3Backend._errors`."""
     if isinstance(error, boto.ClientError):
@@ -112,8 +160,7 @@ def translated(error: BaseException, label: str, key: str, missing: Kind) -> Sto
 def _read_answer(error: boto.ClientError) -> tuple[Kind, str]:
     """Return what an answer that is not success means, and the words for it."""
     answer: Any = error.response
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code = str(answer.get("Error", {}).get("Code", status))
+    status, code = _status_and_code(error)
     kind = _BY_CODE.get(code) or _BY_STATUS.get(str(status), StoreFault)
     said = f"{error.operation_name} was answered {status}"
     if code != str(status):

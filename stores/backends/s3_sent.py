@@ -6,7 +6,7 @@ redirects as well. A call that a counter surrounds has its attempts counted ther
 
 At the same place boto3 can be told what became of an attempt, in place of
 making it: one that was made without it (`already_made`), or none at all
-(`rehearse`).
+(`rehearse`). And a body can be altered behind its back (`altered`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class _Call(threading.local):
     pace: Pace | None = None
     paid = False
     first: Callable[[Any], AWSResponse] | None = None
+    body: bytes | None = None
 
 
 _call = _Call()
@@ -99,7 +100,23 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
         if not paid and _call.pace is not None:
             _pay(_call.pace, int(request.headers.get("Content-Length") or 0))
         _call.counter.add(event_name.rpartition(".")[2])
+    if _call.body is not None:
+        request.body = _call.body
     return None
+
+
+@contextmanager
+def altered(body: bytes) -> Iterator[None]:
+    """
+    Let the calls of this thread in the block send *body* in place of their own, which is as long.
+
+    Everything else of the request is as if it had been altered on the way: digests, checksums, the signature.
+    """
+    _call.body = body
+    try:
+        yield
+    finally:
+        _call.body = None
 
 
 @contextmanager

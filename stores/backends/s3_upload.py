@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import logging
 import math
+from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..base import Upload
 from ..errors import StoreError
 from ..requests import COMPLETE_UPLOAD, CREATE_UPLOAD, PUT, UPLOAD_PART, Requests
+from .s3_confirm import Piece, Proof, confirmed, etag_of, md5_of, piece_of, read_back, sha256_base64
 
 if TYPE_CHECKING:
     from .s3 import S3Backend
@@ -65,6 +67,14 @@ def requests_to_upload(size: int) -> Requests:
     return Requests({CREATE_UPLOAD: 1, UPLOAD_PART: parts, COMPLETE_UPLOAD: 1})
 
 
+class _Part(NamedTuple):
+    """A part that was sent: how the completion lists it, what confirmed it, and what to find if it is read back."""
+
+    listed: dict[str, Any]
+    proof: Proof
+    piece: Piece
+
+
 class S3Upload(Upload):
     """
     One PutObject for a stream that ends within its first part, a multipart upload for a longer one.
@@ -83,8 +93,9 @@ class S3Upload(Upload):
         self._whole: bytes | bytearray | None = None
         self._id: str | None = None
         self._sender: ThreadPoolExecutor | None = None
-        self._in_flight: deque[tuple[int, Future[dict[str, Any]]]] = deque()
-        self._sent: list[dict[str, Any]] = []
+        self._in_flight: deque[tuple[int, Future[_Part]]] = deque()
+        self._sent: list[_Part] = []
+        self._checksums = False
 
     def write(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
@@ -117,14 +128,29 @@ class S3Upload(Upload):
         with backend._errors(self._key):
             # The store answers 200 before it knows. boto3 finds an error that follows; that nothing
             # follows is found by asking for what must be there.
-            backend._call(
+            answer = backend._call(
                 "complete_multipart_upload",
                 Key=self._full_key,
                 UploadId=self._id,
-                MultipartUpload={"Parts": self._sent},
-            )["ETag"]
+                MultipartUpload={"Parts": [part.listed for part in self._sent]},
+            )
+            etag = etag_of({"ETag": answer["ETag"]})
         self._id = None
         self._stop_sending()
+        backend.tally.add(self._confirm(etag))
+
+    def _confirm(self, etag: str) -> Proof:
+        """Return how all that was sent is confirmed. Raises `IntegrityError`."""
+        proofs = {part.proof for part in self._sent}
+        if proofs == {Proof.DIGEST}:
+            return Proof.DIGEST
+        if proofs == {Proof.ETAG}:
+            # The parts are right. Of the whole an ETag tells something if it has the usual form.
+            whole = md5_of(b"".join(bytes.fromhex(part.piece.digest) for part in self._sent))
+            found, _, count = etag.partition("-")
+            if found == whole or len(found) != len(whole) or count != str(len(self._sent)):
+                return Proof.ETAG
+        return read_back(self._backend, self._key, [part.piece for part in self._sent])
 
     def abort(self) -> None:
         self._buffer, self._whole = bytearray(), None
@@ -141,8 +167,12 @@ class S3Upload(Upload):
 
     def _send(self, part: bytes | bytearray) -> None:
         if self._id is None:
+            more = {"ChecksumAlgorithm": "SHA256"} if self._backend.conduct.checksums else {}
             with self._backend._errors(self._key):
-                self._id = self._backend._call("create_multipart_upload", Key=self._full_key)["UploadId"]
+                begun = self._backend._call("create_multipart_upload", Key=self._full_key, **more)
+                self._id = begun["UploadId"]
+            # A server that knows nothing of checksums does not repeat it.
+            self._checksums = begun.get("ChecksumAlgorithm") == "SHA256"
         if self._sender is None:
             self._sender = ThreadPoolExecutor(PARTS_IN_FLIGHT, "s3-part")
         while self._in_flight and not self._has_room(len(part)):
@@ -155,12 +185,26 @@ class S3Upload(Upload):
         on_their_way = sum(length for length, _ in self._in_flight)
         return len(self._in_flight) < PARTS_IN_FLIGHT and on_their_way + size_bytes <= MAX_IN_FLIGHT_BYTES
 
-    def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> dict[str, Any]:
-        with self._backend._errors(self._key):
-            answer = self._backend._call(
-                "upload_part", Key=self._full_key, UploadId=upload, PartNumber=number, Body=part
-            )
-            return {"PartNumber": number, "ETag": answer["ETag"]}
+    def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> _Part:
+        listed: dict[str, Any] = {"PartNumber": number}
+        more = {"ChecksumSHA256": sha256_base64(part)} if self._checksums else {}
+        conduct = self._backend.conduct
+
+        def send(content_md5: str) -> str:
+            if content_md5:
+                more["ContentMD5"] = b64encode(bytes.fromhex(content_md5)).decode()
+            with self._backend._errors(self._key):
+                answer = self._backend._call(
+                    "upload_part", Key=self._full_key, UploadId=upload, PartNumber=number, Body=part, **more
+                )
+                listed["ETag"] = answer["ETag"]
+            return etag_of(answer)
+
+        proof = confirmed(self._backend, conduct, self._key, part, send)
+        if self._checksums:
+            listed["ChecksumSHA256"] = more["ChecksumSHA256"]
+        etag = etag_of(listed)
+        return _Part(listed, proof, Piece(len(part), etag) if proof is Proof.ETAG else piece_of(part))
 
     def _wait_for_one(self) -> None:
         _, sending = self._in_flight.popleft()

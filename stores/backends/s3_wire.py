@@ -50,6 +50,8 @@ class Head(NamedTuple):
     connection: socket.socket
     goes_on: bool
     """The server will take another request on the connection."""
+    lines: bytes = b""
+    """The lines of its headers, in lowercase."""
 
 
 class Full(NamedTuple):
@@ -246,7 +248,7 @@ def _read_head(connection: socket.socket, came: bytes, end: int, bodyless: bool)
         # Nothing was asked that this could be the answer to.
         goes_on = False
         body = body[:expected]
-    return Head(200, int(length), body, connection, goes_on)
+    return Head(200, int(length), body, connection, goes_on, head)
 
 
 class Body:

@@ -7,6 +7,7 @@ itself, or say nothing.
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import ssl
 import struct
@@ -37,7 +38,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to say. *length* is announced in place of the true one; *cut* ends the connection with a reset."""
+    """
+    What to say. *length* is announced in place of the true one; *cut* ends the connection with a reset.
+
+    What is written successfully gets its MD5 as ETag, unless *headers* have another or *no_etag* is set.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -45,6 +50,7 @@ class Answer:
     length: int | None = None
     cut: bool = False
     no_length: bool = False
+    no_etag: bool = False
 
 
 @dataclass
@@ -92,13 +98,16 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             request = Request(self.command, parts.path, query, dict(self.headers), body)
             stub.requests.append(request)
-            self._say(stub.answer(request))
+            self._say(stub.answer(request), body)
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - http.server's names
 
-        def _say(self, answer: Answer) -> None:
+        def _say(self, answer: Answer, body: bytes) -> None:
             self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            headers = answer.headers
+            if self.command == "PUT" and answer.status == 200 and not answer.no_etag:
+                headers = {"ETag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'} | headers
+            for name, value in headers.items():
                 self.send_header(name, value)
             length = len(answer.body) if answer.length is None else answer.length
             if not answer.no_length:

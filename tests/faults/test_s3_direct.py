@@ -599,7 +599,7 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def grow_old(backend: S3Backend) -> None:
     """Let the credentials of *backend* be ones that are no longer valid."""
-    s3_clients.client_for(*backend._settings).ways._credentials._expiry_time = datetime.now(UTC)
+    s3_clients.client_for(*backend._settings).credentials.current._expiry_time = datetime.now(UTC)
 
 
 @pytest.mark.usefixtures("program")
@@ -649,7 +649,7 @@ def test_where_requests_say_more_than_is_understood_boto3_does_everything(
     stub: Stub, backend: S3Backend, by_boto: list[str]
 ) -> None:
     def add(request, **_: object) -> None:
-        request.headers["x-amz-request-payer"] = "requester"
+        request.headers["x-amz-expected-bucket-owner"] = "123456789012"
 
     backend._client.meta.events.register_first("before-sign.s3", add)
     stub.answer = good
@@ -657,7 +657,7 @@ def test_where_requests_say_more_than_is_understood_boto3_does_everything(
     assert read(backend) == DATA
 
     assert by_boto == ["get_object"]
-    assert stub.requests[0].headers["x-amz-request-payer"] == "requester"
+    assert stub.requests[0].headers["x-amz-expected-bucket-owner"] == "123456789012"
 
 
 @pytest.mark.parametrize("trusted", [True, False])
