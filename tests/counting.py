@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,11 +81,17 @@ class Traffic:
 
 
 @contextmanager
-def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator[tuple[S3Server, Requests]]:
+def counting_proxy(
+    server: S3Server,
+    traffic: Traffic | None = None,
+    *,
+    alter: Callable[[str, str, bytes], bytes] | None = None,
+) -> Iterator[tuple[S3Server, Requests]]:
     """
     Put a proxy before *server* that counts what passes; the signed Host header stays as the client sent it.
 
-    When how much passes is noted in *traffic*.
+    When how much passes is noted in *traffic*. The server receives the bodies that *alter* makes of an
+    operation, a path and a body.
     """
     received = Requests()
     passing = traffic or Traffic()
@@ -105,6 +111,8 @@ def counting_proxy(server: S3Server, traffic: Traffic | None = None) -> Iterator
 
         def _answer(self, operation: str) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if alter is not None:
+                body = alter(operation, self.path, body)
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
             with closing(http.client.HTTPConnection(target)) as connection:
                 connection.request(self.command, self.path, body, headers)

@@ -59,7 +59,9 @@ os.register_at_fork(after_in_child=_after_fork)
 class Client:
     """What a process has for one set of settings: boto3's client, and the direct ways that it knows of."""
 
-    def __init__(self, boto_client: Any, credentials: RenewableCredentials | None, *, checksums: bool) -> None:
+    def __init__(
+        self, boto_client: Any, credentials: RenewableCredentials | None, *, checksums: bool
+    ) -> None:
         # Any: boto3 makes its methods at run time.
         self.boto: Any = boto_client
         self.credentials = credentials

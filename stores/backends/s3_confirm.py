@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from botocore import exceptions as boto
 
-from ..errors import AccessDenied, IntegrityError, StoreError, StoreFault
+from ..errors import AccessDenied, IntegrityError, StoreError, StoreFault, StoreUnavailable
 from ..hashing import CHUNK_BYTES
 from ..round_trip import DATA, FOLDER
 from .s3_sent import altered
@@ -209,6 +209,15 @@ def confirmed(
             if md5 and etag == md5:
                 return Proof.DIGEST if with_md5 else Proof.ETAG
             proof = conduct.proof or learn(backend, conduct, key)
+        except StoreError as error:
+            if not wrong:
+                raise
+            if undo is not None:
+                undo()
+            # Where it cannot be sent again as it is, the whole may be.
+            raise StoreUnavailable(
+                backend.label, key, f"other bytes arrived than were sent; then: {error.detail}"
+            ) from error
         except BaseException:
             if wrong and undo is not None:
                 undo()

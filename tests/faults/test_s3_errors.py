@@ -20,7 +20,7 @@ import pytest
 from botocore import exceptions as boto
 
 from stores.address import object_key
-from stores.backends import s3, s3_clients, s3_errors
+from stores.backends import s3, s3_clients, s3_confirm, s3_errors
 from stores.backends.s3 import S3Backend
 from stores.errors import (
     AccessDenied,
@@ -85,6 +85,8 @@ def shared_clients() -> Iterator[dict]:
 @pytest.fixture(autouse=True)
 def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: dict) -> None:
     monkeypatch.setattr(s3_clients, "_clients", shared_clients)
+    # They would remember how much all tests together have sent.
+    monkeypatch.setattr(s3_confirm, "LEARN_AFTER_BYTES", 2**40)
 
 
 @pytest.fixture
@@ -226,9 +228,7 @@ def test_deleting_what_is_not_there_is_fine_but_not_without_a_bucket(backend: S3
 
 
 def test_a_faulty_answer_is_asked_for_again_within_the_call(patient: S3Backend, stub: Stub) -> None:
-    stub.answer = lambda _: (
-        error(500, "InternalError") if len(stub.requests) < 3 else Answer()
-    )
+    stub.answer = lambda _: error(500, "InternalError") if len(stub.requests) < 3 else Answer()
 
     patient.write(KEY, b"x")
 
@@ -687,7 +687,9 @@ class TestMultipart:
         assert stub.operations()[-1] == "DELETE uploadId"
 
     @pytest.mark.parametrize("operation", ["POST uploads", "PUT uploadId partNumber", "POST uploadId"])
-    @pytest.mark.parametrize("answer", [error(403, "AccessDenied"), error(503, "SlowDown"), Answer(200, no_etag=True)])
+    @pytest.mark.parametrize(
+        "answer", [error(403, "AccessDenied"), error(503, "SlowDown"), Answer(200, no_etag=True)]
+    )
     def test_a_step_that_fails_ends_the_upload_and_removes_it(
         self, backend: S3Backend, stub: Stub, operation: str, answer: Answer
     ) -> None:
