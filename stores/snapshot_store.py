@@ -207,6 +207,11 @@ class SnapshotStore(StreamStore):
         return sent if self._manifests is self._objects else sent + self._manifests.requests_sent
 
     @property
+    def confirmed(self) -> dict[str, int]:
+        """How many objects were written here so far, by what confirmed them. See `Backend.confirmed`."""
+        return self._objects.confirmed
+
+    @property
     def requests_by_kind(self) -> dict[str, Requests]:
         """The same by the kind of store, which is its URL's scheme: two where split pools are of two kinds."""
         found: dict[str, Requests] = {}

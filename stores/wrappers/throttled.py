@@ -135,6 +135,10 @@ class Throttled(Backend):
         return self.inner.requests_to_write(size)
 
     @property
+    def confirmed(self) -> dict[str, int]:
+        return self.inner.confirmed
+
+    @property
     def requests_sent(self) -> Requests:
         return self.inner.requests_sent
 
