@@ -385,6 +385,8 @@ def _prune(drive: Drive, options: Prune) -> str:
 def _failed_words(drive: Drive, failed: int, unpublished: int) -> str:
     total = len(drive.snapshots.ids)
     what = f"{failed:,} of {drive.plan.objects:,} objects could not be copied" if failed else ""
+    given_up = drive.ledger.field(drive.job_id, "given_up") if failed else ""
+    what += f" ({given_up})" if given_up else ""
     if total == 1:
         reasons = [row[-1] for rows in drive.ledger.groups(drive.job_id).values() for row in rows.values()]
         what = what or (reasons[0] if reasons else "")

@@ -81,13 +81,18 @@ def _entry(app: Celery, mirror: Mirror, config: Config) -> dict[str, Any]:
     return {
         "task": "snapferry.run_mirror",
         "schedule": mirror.times(app),
-        "args": (message_of(mirror, config).model_dump(mode="json"),),
+        "args": (_dumped(message_of(mirror, config)),),
         "options": {
             "expires": min(mirror.interval_s or _LONGEST_WAIT_S, _LONGEST_WAIT_S),
             "argsrepr": f"mirror {mirror.name}",
             "kwargsrepr": "",
         },
     }
+
+
+def _dumped(message: MirrorMessage) -> dict[str, Any]:
+    # An orchestrator of the version before refuses a field that it does not know.
+    return message.model_dump(mode="json", exclude={"patience"} if message.patience is None else None)
 
 
 def run_mirror(settings: Settings, message: MirrorMessage) -> str:

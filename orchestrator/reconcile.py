@@ -37,6 +37,9 @@ LOOK_S: Final = 20
 # The parts of an open job's record are kept from expiring this often.
 KEEP_S: Final = 600
 
+# A job that waits for a store is looked at so seldom.
+WAITING_S: Final = 300.0
+
 # A job all of whose batches are accounted for is driven on by its chord within this time, or not at all.
 CALLBACK_S: Final = 10.0
 
@@ -63,7 +66,9 @@ def needs_a_look(standing: Standing, *, neglected: bool, driven: bool) -> str:  
         return ""
     if standing.handed == standing.done and standing.idle_s > CALLBACK_S:
         return "its chord did not call back"
-    return "nothing of it moves" if standing.idle_s > STALL_S else ""
+    # A job that waits for a store does not move; a look now and then finds what was lost all the same.
+    longest = WAITING_S if standing.waiting else STALL_S
+    return "nothing of it moves" if standing.idle_s > longest else ""
 
 
 def look_at_all(app: Celery, ledger: Ledger) -> list[tuple[str, str]]:

@@ -155,6 +155,10 @@ class Limits(_Part):
         return (self.rate, self.requests, self.jobs) != (None, None, None)
 
 
+# What a request of the version before did not have. It refuses what it does not know, so defaults are left out.
+_NEW_FIELDS: Final = ("patience", "waits_at_start")
+
+
 class JobRequest(_Message):
     """
     A job as it was asked for.
@@ -195,6 +199,10 @@ class JobRequest(_Message):
     def _consistent(self) -> Self:
         unpack(self.snapshots)
         return self
+
+    def new_defaults(self) -> set[str]:
+        """Return the fields that the version before does not know and need not: they have their defaults."""
+        return {name for name in _NEW_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
 
     @property
     def snapshot_ids(self) -> list[str]:

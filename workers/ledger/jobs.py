@@ -38,7 +38,7 @@ class Ledger(BatchLedger):
         """
         ids = request.snapshot_ids
         fields: dict[str, str | float] = {
-            "request": request.model_dump_json(exclude_defaults=False),
+            "request": request.model_dump_json(exclude=request.new_defaults()),
             "source": request.source.url,
             "destination": request.destination.url,
             "first_snapshot": ids[0] if ids else "",
@@ -191,6 +191,7 @@ class Ledger(BatchLedger):
             heals={group: (turn, batches) for group, (turn, batches) in turns.items()},
             stalls=int(job[7] or 0),
             stalled_done=int(job[8] or 0),
+            waiting=bool(job[10]),
         )
         return standing, not driven and int(job[9] or 0) > 0
 

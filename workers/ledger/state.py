@@ -174,7 +174,8 @@ class Standing:
     whose next try should have begun, and was not. *held*: batches
     that were given back because the job was paused. *leased*: how many batches run or wait for another try,
     *running*: how many run.
-    *idle_s*: for how long nothing of the job has moved. *heals*: group -> (turn, batches) of its last healing.
+    *waiting*: no worker reaches one of its stores. *idle_s*: for how long nothing of the job has moved. *heals*:
+    group -> (turn, batches) of its last healing.
     """
 
     state: State
@@ -192,3 +193,4 @@ class Standing:
     heals: dict[int, tuple[int, int]]
     stalls: int
     stalled_done: int
+    waiting: bool = False
