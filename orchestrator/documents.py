@@ -9,6 +9,7 @@ from typing import Any
 from workers.ledger import JobStatus, Waiting
 from workers.limits import StoreLimits
 from workers.messages import Limits
+from workers.reach import Trouble
 
 from .failures import DeadLetter
 from .receipt import SnapshotRow, moment
@@ -82,6 +83,18 @@ def waiting_document(waiting: Waiting | None) -> dict[str, Any] | None:
     if waiting is None:
         return None
     return {"store": waiting.store, "reason": waiting.reason, "since": moment(waiting.since)}
+
+
+def trouble_document(trouble: Trouble) -> dict[str, Any]:
+    """Return which worker cannot reach which store of a job, and why."""
+    return {
+        "worker": trouble.worker,
+        "store": trouble.store,
+        "kind": trouble.kind,
+        "error": trouble.error,
+        "reason": trouble.detail,
+        "since": moment(trouble.since),
+    }
 
 
 def end_document(

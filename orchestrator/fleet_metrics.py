@@ -75,6 +75,7 @@ ASKED: Final = {
             "state",
         ),
         _gauge("paused_jobs", "Open jobs that are paused."),
+        _gauge("waiting_jobs", "Open jobs that wait for a store that nobody reaches."),
         _gauge(
             "open_snapshots",
             "Snapshots of the open jobs by state. Their sum is what is planned; what is pending is the lag.",
@@ -246,6 +247,7 @@ def _add_up(figures: Figures, jobs: list[tuple[JobStatus, Standing]], now: float
         snapshots["failed"] += status.snapshots_failed
         snapshots["pending"] += max(0, status.snapshots_total - status.snapshots_settled)
         sums["paused_jobs"] += status.paused
+        sums["waiting_jobs"] += status.waiting is not None
         sums["backlog_objects"] += max(0, status.objects_total - status.objects_settled)
         sums["backlog_bytes"] += max(0, status.bytes_total - status.bytes_settled)
         sums["running_batches"] += standing.running
@@ -257,7 +259,7 @@ def _add_up(figures: Figures, jobs: list[tuple[JobStatus, Standing]], now: float
     for state, count in snapshots.items():
         figures.set("open_snapshots", count, state)
     for name in (
-        "paused_jobs", "backlog_objects", "backlog_bytes", "running_batches", "retrying_batches", "expired_leases",
+        "paused_jobs", "waiting_jobs", "backlog_objects", "backlog_bytes", "running_batches", "retrying_batches", "expired_leases",
     ):  # fmt: skip
         figures.set(name, sums[name])
     figures.set("oldest_open_job_age_seconds", oldest)

@@ -253,10 +253,13 @@ class Jobs:
             self._ledger.limits.limit_job(job_id, changed)
             return self._ledger.status(job_id)
 
-    def unreached(self, job_id: str) -> Sequence[Trouble]:
-        """Return which live workers cannot reach a store of the job, and why."""
+    def unreached(self, job_id: str) -> list[Trouble]:
+        """Return which live workers cannot reach a store of the job, and why; nothing for one of another version."""
         with self._answering():
-            request = self._ledger.request(job_id)
+            try:
+                request = self._ledger.request(job_id)
+            except ValidationError:
+                return []
             book = self._ledger.reach
             live = book.live_workers(copy_queue(request.queue))
             found = book.troubles(sides_of(request)).values()

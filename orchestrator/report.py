@@ -8,7 +8,7 @@ goes through `printable`, so that it cannot steer a terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from stores.words import size
@@ -18,6 +18,7 @@ from workers.limits import StoreLimits
 from workers.messages import Limits
 from workers.printable import printable
 from workers.queues import Priority
+from workers.reach import Trouble
 
 from .failures import DeadLetter
 from .receipt import SnapshotRow, moment
@@ -209,12 +210,15 @@ def _delete_lines(estimate: Mapping[str, Any]) -> list[str]:
 
 
 def status_lines(
-    status: JobStatus, by_class: Mapping[str, int], store_limits: Mapping[str, Limits] | None = None
+    status: JobStatus,
+    by_class: Mapping[str, int],
+    store_limits: Mapping[str, Limits] | None = None,
+    unreached: Sequence[Trouble] = (),
 ) -> list[str]:
     """
     Return everything that is known of a job, in words, a line for each kind of thing.
 
-    *store_limits* are those of ``source`` and ``destination``.
+    *store_limits* are those of ``source`` and ``destination``, *unreached* what workers have with its stores.
     """
     trusted = f", {status.snapshots_trusted:,} trusted" if status.snapshots_trusted else ""
     healed = f", {status.healed:,} healed" if status.healed else ""
@@ -253,9 +257,17 @@ def status_lines(
         "reason": status.error,
     }
     lines = [printable(f"{name:<10} {value}") for name, value in fields.items() if value]
+    if not status.state.final:
+        lines += [trouble_words(one) for one in unreached]
     if said := hint(status):
         lines.append(said)
     return lines
+
+
+def trouble_words(trouble: Trouble) -> str:
+    """Return which worker cannot reach which store, since when, and why."""
+    since = duration(time.time() - trouble.since)
+    return printable(f"{trouble.worker} cannot reach {trouble.store} since {since}: {trouble.detail}")
 
 
 def limit_words(limits: Limits) -> str:

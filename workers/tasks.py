@@ -158,7 +158,7 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
         outcome = BatchOutcome(
             failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
         )
-        return _give_up(batch, ledger, holder, outcome, MAX_BEGUN)
+        return _give_up(batch, ledger, holder, outcome, MAX_BEGUN, "given_up")
     reach = BatchReach(ledger, batch, worker)
     blocking = reach.blocked_by
     if blocking is None:
@@ -244,9 +244,16 @@ def _park(task: Task[..., Any], reach: BatchReach, why: str) -> Exception:
     return queue_again(task, why, in_s=pause, queue=queue)
 
 
-def _give_up(batch: BatchMessage, ledger: Ledger, holder: str, outcome: BatchOutcome, attempts: int) -> str:
+def _give_up(
+    batch: BatchMessage,
+    ledger: Ledger,
+    holder: str,
+    outcome: BatchOutcome,
+    attempts: int,
+    end: str = "unreached",
+) -> str:
     """Account a batch that is not run any more. Raises `ObjectsFailed`."""
-    counting.gave_up(outcome)
+    counting.gave_up(outcome, end=end)
     ledger.account(batch, outcome, attempts=attempts, worker=holder.partition("@")[2])
     ledger.release(batch, holder)
     _log_failures(outcome, attempts)

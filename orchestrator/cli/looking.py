@@ -71,8 +71,10 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
 
     found, estimate = jobs.status(job_id), jobs.estimate(job_id)
     store_limits = jobs.store_limits(job_id)
+    unreached = [] if found.state.final else jobs.unreached(job_id)
     if as_json:
         document = documents.status_document(found, estimate)
+        document["unreached"] = [documents.trouble_document(trouble) for trouble in unreached]
         document["store_limits"] = {
             side: documents.limit_document(limits) for side, limits in store_limits.items()
         }
@@ -80,7 +82,7 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
             document["per_snapshot"] = [documents.snapshot_document(row) for row in jobs.snapshots(job_id)]
         click.echo(json.dumps(document, indent=2))
         return 0
-    for line in report.status_lines(found, jobs.failed_by_class(job_id), store_limits):
+    for line in report.status_lines(found, jobs.failed_by_class(job_id), store_limits, unreached):
         click.echo(line)
     if found.dry_run and estimate:
         for line in report.dry_run_lines(found, estimate):

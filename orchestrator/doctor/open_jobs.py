@@ -15,10 +15,20 @@ from workers.queues import PLAN_QUEUE, copy_queue, lists
 from workers.settings import Settings
 
 from ..reconcile import needs_a_look
+from ..report import waiting_words
 
 # Jobs that are open; there are seldom more than a few.
 MOST_JOBS: Final = 1000
 STUCK_S: Final = 60.0
+
+
+def _waiting(ledger: Ledger, job_id: str) -> Finding:
+    status = ledger.status(job_id)
+    words = waiting_words(status.waiting) if status.waiting else "waiting for a store"
+    advice = (
+        f"make the store answer; snapferry status {job_id} lists the workers that cannot reach it, and why"
+    )
+    return Finding(Level.WARNING, "jobs.waiting", f"job {job_id} is {words}", advice)
 
 
 def jobs_findings(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
@@ -37,6 +47,10 @@ def jobs_findings(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
                 troubled += 1
                 said = f"job {job_id} is paused: nothing of it is handed out"
                 yield Finding(Level.WARNING, "jobs.paused", said, f"snapferry continue {job_id}")
+                continue
+            if standing.waiting:
+                troubled += 1
+                yield _waiting(ledger, job_id)
                 continue
             why = needs_a_look(standing, neglected=neglected, driven=ledger.driven(job_id))
             if why and standing.idle_s > STUCK_S:

@@ -250,7 +250,7 @@ def test_a_store_that_goes_away_while_copying_is_waited_for(
             job_id = jobs.submit(*store_pair(str(tmp_path / "a"), url), [snapshot])
             until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
         with fleet.worker() as worker:
-            until(lambda: "retries in" in worker.logged(), "a batch meets the trouble")
+            until(lambda: "store not reached" in worker.logged(), "a batch meets the trouble")
             with servers.rclone_s3_server(tmp_path / "s3", port):
                 status = jobs.wait(job_id, timeout_s=120)
 

@@ -166,7 +166,11 @@ def test_a_worker_without_the_mount_fails_its_objects_and_makes_nothing_in_its_p
             f"101 x StoreNotFound at file://{tmp_path}/b: there is no such directory; is it mounted here?"
             in (said)
         )
-        assert "101 of 101 objects could not be copied; the manifest was not written" in said
+        assert (
+            "101 of 101 objects could not be copied (no live worker can reach both stores: StoreNotFound"
+            in said
+        )
+        assert "; the manifest was not written" in said
         assert not (tmp_path / "b").exists()
         assert tree(tmp_path / "elsewhere") == {}
 

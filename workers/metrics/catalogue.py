@@ -17,7 +17,7 @@ ORCHESTRATOR: Final[Role] = "orchestrator"
 
 # What came of delivering a batch, in order of the checks that decide it.
 DELIVERY_ENDS: Final = (
-    "repeated", "stopped", "held", "stepped_aside", "given_up", "parked", "retried", "ended",
+    "repeated", "stopped", "held", "stepped_aside", "given_up", "parked", "unreached", "retried", "ended",
 )  # fmt: skip
 
 TASK_STATES: Final = ("success", "retry", "failure")
@@ -68,8 +68,8 @@ COUNTED: Final = (
         "counter",
         "Deliveries of batches by what came of them: ended (accounted for), retried (passing trouble of a store),"
         " stepped_aside (another worker had it), held (the job was paused), stopped (the job was cancelled or had"
-        " ended), repeated (it was accounted for before), given_up (begun too often and never heard of again, or no"
-        " worker reached its stores), parked (this worker cannot reach a store of it).",
+        " ended), repeated (it was accounted for before), given_up (begun too often and never heard of again), parked"
+        " (this worker cannot reach a store of it), unreached (no worker could, so its objects failed).",
         (WORKER,),
         ("end",),
         tuple((end,) for end in DELIVERY_ENDS),

@@ -64,9 +64,9 @@ def delivered(begun: Begun) -> None:
         _add("snapferry_batch_deliveries_total", 1, end)
 
 
-def gave_up(outcome: BatchOutcome) -> None:
+def gave_up(outcome: BatchOutcome, *, end: str = "given_up") -> None:
     """Count a batch that was not run any more, and whose objects were accounted as failed."""
-    _add("snapferry_batch_deliveries_total", 1, "given_up")
+    _add("snapferry_batch_deliveries_total", 1, end)
     _add("snapferry_objects_total", len(outcome.failures), "failed")
     _failed(outcome.failures)
 
