@@ -259,7 +259,8 @@ def _add_up(figures: Figures, jobs: list[tuple[JobStatus, Standing]], now: float
     for state, count in snapshots.items():
         figures.set("open_snapshots", count, state)
     for name in (
-        "paused_jobs", "waiting_jobs", "backlog_objects", "backlog_bytes", "running_batches", "retrying_batches", "expired_leases",
+        "paused_jobs", "waiting_jobs", "backlog_objects", "backlog_bytes", "running_batches", "retrying_batches",
+        "expired_leases",
     ):  # fmt: skip
         figures.set(name, sums[name])
     figures.set("oldest_open_job_age_seconds", oldest)

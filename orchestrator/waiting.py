@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from stores.errors import InvalidStoreURL, StoreError, StoreNotFound
 from stores.urls import open_store
+from workers.heartbeat import Heartbeat
 from workers.ledger import Ledger, UnknownJob
 from workers.messages import JobRequest
 from workers.reach import StoreSide, sides_of
@@ -27,6 +30,9 @@ log = logging.getLogger(__name__)
 # Pauses between two tries of a step while a store is away: a quarter of the time so far, within these.
 SHORTEST_PAUSE_S: Final = 1.5
 LONGEST_PAUSE_S: Final = 5.0
+
+# A step makes sure of its stores so often.
+SILENT_S: Final = 15.0
 
 # The field of a job's record that says what its orchestrator waits for.
 STEP_WAITS: Final = "step_waits"
@@ -83,6 +89,50 @@ def may_wait_for(ledger: Ledger, request: JobRequest, error: StoreError) -> bool
 def stop_waiting(ledger: Ledger, job_id: str) -> None:
     """Record that the orchestrator waits for no store."""
     ledger.reach.stop_waiting(job_id, STEP_WAITS)
+
+
+class StepWatch:
+    """
+    Looks after the stores of a job while a step of it runs, for a ``with`` block.
+
+    A step that takes long may hang in a read of a store that is silent. Then the job's record says which store it
+    waits for, before the read fails.
+    """
+
+    def __init__(self, ledger: Ledger, request: JobRequest) -> None:
+        self._ledger = ledger
+        self._request = request
+        self._looking: threading.Thread | None = None
+        self._said = self._over = False
+        self._heart = Heartbeat(self._beat, SILENT_S)
+
+    def __enter__(self) -> Self:
+        self._heart.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._heart.__exit__(*raised)
+        self._over = True
+
+    def _beat(self) -> None:
+        if self._looking is None or not self._looking.is_alive():
+            self._looking = threading.Thread(target=self._look, name="check-stores", daemon=True)
+            self._looking.start()
+
+    def _look(self) -> None:
+        answers = [check(side) for side in sides_of(self._request)]
+        found = next((error for error in answers if error is not None and _is_away(error)), None)
+        try:
+            if found is not None and not self._over:
+                self._said = True
+                self._ledger.reach.begin_waiting(
+                    self._request.job_id, STEP_WAITS, found.store, found.detail
+                )
+            elif found is None and self._said and not self._over:
+                self._said = False
+                stop_waiting(self._ledger, self._request.job_id)
+        except RedisError as error:
+            log.warning("cannot record that a store is away: %s", error)
 
 
 def _is_away(error: StoreError) -> bool:
