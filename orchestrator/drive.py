@@ -41,7 +41,7 @@ from .prepare import PLANNED, Snapshots, forget, freeze, prepare, recall
 from .prune import prune, surplus
 from .publish import Publisher, heal_series
 from .receipt import final_fields
-from .waiting import ANSWERED, may_wait_for
+from .waiting import ANSWERED, StepWatch, may_wait_for
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +176,7 @@ def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
 
     try:
         with (
+            StepWatch(ledger, request),
             counting.requests_of(source, destination),
             Brakes(ledger.limits, job_id, request.source, request.destination, wanted) as brakes,
         ):

@@ -125,9 +125,7 @@ class StepWatch:
         try:
             if found is not None and not self._over:
                 self._said = True
-                self._ledger.reach.begin_waiting(
-                    self._request.job_id, STEP_WAITS, found.store, found.detail
-                )
+                self._ledger.reach.begin_waiting(self._request.job_id, STEP_WAITS, found.store, found.detail)
             elif found is None and self._said and not self._over:
                 self._said = False
                 stop_waiting(self._ledger, self._request.job_id)
