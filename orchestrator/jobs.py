@@ -425,8 +425,8 @@ class Jobs:
             gone = self._ledger.withdraw(job_id)
         except RedisError:
             raise BrokerUnavailable(
-                f"{error or type(error).__name__}. Job {job_id} may have been recorded: then it runs when the broker"
-                f" is back. To prevent that: snapferry cancel {job_id}"
+                f"{str(error) or type(error).__name__}. Job {job_id} may have been recorded: then it runs when the"
+                f" broker is back. To prevent that: snapferry cancel {job_id}"
             ) from error
         # A message of it that is in the queue nevertheless is for a job that nobody knows, and dropped.
         return gone
