@@ -112,7 +112,7 @@ class Reconciler:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin. May be called again: Celery says that it is ready after each outage."""
+        """Begin. May be called again."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
             self._thread.start()

@@ -265,6 +265,43 @@ def test_a_chord_that_an_outage_poisoned_is_made_up_for(tmp_path: Path) -> None:
     assert_done(status, tmp_path)
 
 
+# A worker whose batches all wait for their retry when they come for the first time.
+RETRIES_FIRST = """
+import pathlib, workers.tasks as t
+run, folder = t.run_batch, pathlib.Path({folder!r})
+def patched(task, batch, ledger):
+    if task.request.retries:
+        return run(task, batch, ledger)
+    holder = f"x#0@{{task.request.hostname}}"
+    ledger.begin(batch, holder)
+    retry = t.again(task, {pause}, "not now")
+    ledger.release(batch, holder, again_in_s={pause})
+    (folder / f"waits-{{batch.number}}").touch()
+    raise retry
+t.run_batch = patched
+"""
+
+
+@pytest.mark.slow
+def test_batches_that_waited_for_their_retry_when_redis_died_run_all_the_same(tmp_path: Path) -> None:
+    """Celery drops them with its connection, so the worker must not go on to say that it has them."""
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    with own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server:
+        fleet = Fleet(server.url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50"})
+        jobs = Jobs(Settings(broker_url=server.url, batch_objects=50))
+        before = RETRIES_FIRST.format(folder=str(folder), pause=20)
+        with fleet.orchestrator(), fleet.worker(before=before):
+            job_id = submit(jobs, tmp_path)
+            until(lambda: len(list(folder.glob("waits-*"))) == 9, "all batches wait for their retry")
+            server.kill()
+            time.sleep(1)
+            server.start()
+            status = jobs.wait(job_id, timeout_s=300)
+
+    assert_done(status, tmp_path)
+
+
 def test_a_dead_machine_costs_at_most_a_minute(
     redis_url: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import redis
+from celery.worker import state
 from kombu.utils.limits import TokenBucket
 
-from workers.holding import COPY, Holding, Limits
+from workers.holding import COPY, Holding, Limits, held_requests
 from workers.ledger import Ledger, State
 from workers.messages import BatchMessage, JobRequest, StoreRef
 from workers.transfer import BatchOutcome
@@ -20,6 +21,8 @@ HERE = StoreRef(url="/srv/store")
 
 class Request:
     """What Celery has of a message that it took from the queue."""
+
+    name = COPY
 
     def __init__(self, number: int) -> None:
         self.args: Any = [{"job_id": "job", "series": "plan", "number": number}]
@@ -50,11 +53,17 @@ def batch(number: int) -> BatchMessage:
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def celery_holds_nothing() -> Iterator[None]:
+    yield
+    state.reset_state()
+
+
 def told(ledger: Ledger, *requests: Request) -> int:
-    holding = Holding(lambda: ledger)
+    """Tell the ledger of *requests*, which Celery has scheduled."""
     for request in requests:
-        holding.received(request)
-    return holding.tell(ledger)
+        state.scheduled_requests.add(request)
+    return Holding(lambda: ledger, lambda: held_requests(Limits())).tell(ledger)
 
 
 def test_what_waits_is_not_lost_and_does_not_run(ledger: Ledger) -> None:
@@ -74,6 +83,49 @@ def test_nothing_is_told_of_what_was_begun_or_given_back(ledger: Ledger) -> None
     assert told(ledger, begun, back) == 0
 
     assert ledger.standing("job").leased == 0
+
+
+def test_every_collection_of_celerys_counts_and_no_other_task(ledger: Ledger) -> None:
+    reserved, scheduled, limited, other = Request(0), Request(1), Request(2), Request(3)
+    other.name = "snapferry.plan_job"
+    state.reserved_requests.update([reserved, other])
+    state.scheduled_requests.update([scheduled, limited])
+    limits = Limits()
+    bucket = filled(limited, Request(4))
+    limits.look(consumer(bucket))
+
+    found = held_requests(limits)
+
+    assert sorted(request.args[0]["number"] for request in found) == [0, 1, 2, 4]
+
+
+def test_what_celery_dropped_is_held_no_longer_though_the_request_lives_on(ledger: Ledger) -> None:
+    """As after the connection to the broker broke: a cancelled timer still refers to the requests."""
+    alive = [Request(0), Request(1)]
+    assert told(ledger, *alive) == 2
+
+    state.scheduled_requests.clear()
+
+    assert told(ledger) == 0
+    assert all(request.time_start is None and not request.acknowledged for request in alive)
+
+
+def test_a_set_that_changes_while_it_is_copied_is_copied_again() -> None:
+    class Changes(set[Request]):
+        left = 3
+
+        def __iter__(self) -> Iterator[Request]:
+            self.left -= 1
+            if self.left > 0:
+                raise RuntimeError("Set changed size during iteration")
+            return super().__iter__()
+
+    changing = Changes([Request(0)])
+    before, state.reserved_requests = state.reserved_requests, changing
+    try:
+        assert len(held_requests(Limits())) == 1
+    finally:
+        state.reserved_requests = before
 
 
 def test_of_a_batch_that_is_accounted_for_nothing_is_noted(ledger: Ledger) -> None:
@@ -108,8 +160,8 @@ def test_a_message_of_another_version_does_no_harm(ledger: Ledger, arguments: li
     assert ledger.standing("job").leased >= 1
 
 
-def consumer(bucket: TokenBucket | None) -> Any:
-    return SimpleNamespace(task_buckets={COPY: bucket})
+def consumer(bucket: TokenBucket | None, connection: str = "the first") -> Any:
+    return SimpleNamespace(task_buckets={COPY: bucket}, connection=connection)
 
 
 def filled(*requests: Request) -> TokenBucket:
@@ -154,3 +206,17 @@ def test_what_comes_to_an_old_limit_late_goes_back_too() -> None:
     limits.look(consumer(None))
 
     assert request.given_back == 1
+
+
+def test_what_came_over_a_connection_that_is_gone_is_dropped(ledger: Ledger) -> None:
+    """It can be neither acknowledged nor returned; the ledger misses it and hands it out again."""
+    limits, request = Limits(), Request(0)
+    old = filled(request)
+    limits.look(consumer(old))
+
+    limits.look(consumer(None, "the second"))
+    limits.look(consumer(None, "the second"))
+
+    assert request.given_back == 0
+    assert not old.contents
+    assert not held_requests(limits)
