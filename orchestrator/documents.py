@@ -69,6 +69,15 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
         "limits": limit_document(status.limits),
         "waiting": waiting_document(status.waiting),
         "workers": list(status.workers),
+        "in_flight": [
+            {
+                "worker": run.worker,
+                "batch": run.name,
+                "objects": run.in_flight,
+                "moved": moment(run.moved_at),
+            }
+            for run in status.running
+        ],
         "submitted": moment(status.submitted_at),
         "started": moment(status.started_at),
         "moved": moment(status.moved_at),

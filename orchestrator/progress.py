@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from stores.words import size
 from workers.ledger import JobStatus
 
-from .report import duration, hint, rate, seconds_left, share, state_words
+from .report import hint, left_words, percent, rate, share, state_words
 
 # Seconds between two lines where there is no terminal.
 LINE_EVERY_S = 5.0
@@ -53,21 +53,20 @@ class Bar:
 
     def __init__(self, color: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
         console = Console(stderr=True, no_color=color == "never", force_terminal=color == "always" or None)
         self.live: Any = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} % · {task.fields[counts]}"),
-            # Without a least width a narrow terminal cuts these off.
-            TimeRemainingColumn(table_column=Column(min_width=7)),
-            TextColumn("left", table_column=Column(min_width=4)),
+            TextColumn("{task.fields[percent]:>3} % · {task.fields[counts]}"),
+            # Without a least width a narrow terminal cuts this off.
+            TextColumn("{task.fields[left]}", table_column=Column(min_width=11)),
             console=console,
             expand=True,
         )
-        self._bar = self.live.add_task("queued", total=None, counts="")
+        self._bar = self.live.add_task("queued", total=None, percent=0, counts="", left="")
 
     def show(self, status: JobStatus) -> None:
         """Move the bar."""
@@ -76,6 +75,8 @@ class Bar:
             description=_stage(status),
             completed=share(status),
             total=1.0 if status.objects_total else None,
+            percent=percent(status),
+            left=left_words(status),
             counts=" · ".join(_counts(status, "{:,}/{:,}", "{}/{}")),
         )
 
@@ -94,9 +95,8 @@ def in_words(status: JobStatus) -> str:
     """Return a job's progress in one line."""
     if not status.objects_total:
         return _stage(status)
-    left = seconds_left(status)
-    said = [f"{share(status):.0%}", *_counts(status, "{:,} of {:,}", "{} of {}")]
-    said += [f"{duration(left)} left"] if left is not None else []
+    said = [f"{percent(status)}%", *_counts(status, "{:,} of {:,}", "{} of {}")]
+    said += [left] if (left := left_words(status)) else []
     return f"{_stage(status)}: {', '.join(said)}"
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from stores.words import size
+from stores.words import counted, size
 from workers.describe import short
 from workers.ledger import JobStatus, State, Waiting
 from workers.limits import StoreLimits
@@ -30,6 +30,9 @@ FAILURES_IN_JSON: Final = 1000
 # Ids of manifests to be deleted, and places of a failed object, that are put into words.
 IDS_SHOWN: Final = 20
 PLACES_SHOWN: Final = 20
+
+# The greatest share of bytes that is shown while few objects are left.
+ALMOST: Final = 0.99
 
 # A job of which nothing moves for this long is worth a word.
 PATIENCE_S: Final = 10.0
@@ -56,11 +59,12 @@ def hint(status: JobStatus) -> str:
         return ""
     if status.waiting is not None:
         return waiting_words(status.waiting)
-    idle = time.time() - max(status.moved_at, status.submitted_at)
-    if idle <= PATIENCE_S:
+    if _idle_s(status) <= PATIENCE_S:
         return ""
     if status.state is State.QUEUED:
         return "waiting for an orchestrator to take the job (is one running?)"
+    if status.state is State.COPYING and (said := _quiet_words(status)):
+        return said
     if status.state is State.COPYING and not status.workers:
         first = "the first objects" if not status.objects_settled else "more objects"
         serving = f" with --queue {status.queue}" if status.queue else ""
@@ -74,11 +78,46 @@ def waiting_words(waiting: Waiting) -> str:
     return printable(f"waiting for {waiting.store} since {since}: {waiting.reason}")
 
 
+def _idle_s(status: JobStatus) -> float:
+    return time.time() - max(status.moved_at, status.submitted_at)
+
+
+def _quiet_words(status: JobStatus) -> str:
+    """Return where objects are in flight and do not move, "" if no running batch is quiet."""
+    now = time.time()
+    quiet = [run for run in status.running if run.moved_at and now - run.moved_at > PATIENCE_S]
+    if not quiet:
+        return ""
+    in_flight = sum(run.in_flight for run in quiet)
+    longest = duration(now - min(run.moved_at for run in quiet))
+    workers = sorted({run.worker for run in quiet})
+    others = f" and {counted(len(workers) - 1, 'other worker')}" if len(workers) > 1 else ""
+    what = (
+        f"{counted(in_flight, 'object')} in flight" if in_flight else counted(len(quiet), "batch", "batches")
+    )
+    return f"{what} without progress for {longest} at {workers[0]}{others}"
+
+
 def share(status: JobStatus) -> float:
-    """Return the settled share, 0.0 to 1.0: of the bytes, or of the objects where there are no bytes."""
-    if status.bytes_total:
-        return status.bytes_settled / status.bytes_total
-    return status.objects_settled / status.objects_total if status.objects_total else 0.0
+    """
+    Return the settled share, 0.0 to 1.0: of the bytes, or of the objects where there are no bytes.
+
+    It is 1.0 only if every object is settled.
+    """
+    if not status.objects_total:
+        return 0.0
+    of_objects = status.objects_settled / status.objects_total
+    if not status.bytes_total:
+        return of_objects
+    of_bytes = status.bytes_settled / status.bytes_total
+    # The last objects may have no bytes, or only few.
+    return of_bytes if of_objects >= 1.0 else min(of_bytes, max(ALMOST, of_objects))
+
+
+def percent(status: JobStatus) -> int:
+    """Return the settled share in percent, rounded down: 100 only if every object is settled."""
+    # A share such as 0.29 is a little less than that in binary.
+    return int(100 * share(status) + 1e-9)
 
 
 def rate(status: JobStatus) -> float:
@@ -92,7 +131,16 @@ def seconds_left(status: JobStatus) -> float | None:
     done = share(status)
     if status.state is not State.COPYING or status.paused or status.cancelling or not 0.0 < done < 1.0:
         return None
+    if _idle_s(status) > PATIENCE_S:
+        # Nothing moves, so the speed so far says nothing.
+        return None
     return max(0.0, _elapsed(status)) * (1 - done) / done
+
+
+def left_words(status: JobStatus) -> str:
+    """Return how long the rest takes, in words, "" if that is not known."""
+    left = seconds_left(status)
+    return "" if left is None else f"{duration(max(1.0, left))} left"
 
 
 def _elapsed(status: JobStatus) -> float:
@@ -224,7 +272,6 @@ def status_lines(
     healed = f", {status.healed:,} healed" if status.healed else ""
     classes = f" ({_classes(by_class)})" if by_class else ""
     speed = f"{size(rate(status))}/s" if rate(status) else ""
-    left = seconds_left(status)
     fields = {
         "job": status.job_id,
         "state": state_words(status),
@@ -234,11 +281,9 @@ def status_lines(
         f" {status.snapshots_total:,}",
         "objects": f"{status.objects_settled:,} of {status.objects_total:,} settled: {status.copied:,} copied,"
         f" {status.present:,} present, {status.failed:,} failed{classes}{healed}",
-        "bytes": f"{size(status.bytes_settled)} of {size(status.bytes_total)} settled ({share(status):.0%}),"
+        "bytes": f"{size(status.bytes_settled)} of {size(status.bytes_total)} settled ({percent(status)}%),"
         f" {size(status.bytes_copied)} copied",
-        "rate": ", ".join(
-            part for part in (speed, f"{duration(left)} left" if left is not None else "") if part
-        ),
+        "rate": ", ".join(part for part in (speed, left_words(status)) if part),
         "batches": f"{status.batches_done:,} done, {status.batches_handed:,} handed out, of"
         f" {status.batches_total:,}",
         "priority": status.priority if status.priority != Priority.NORMAL else "",
@@ -296,7 +341,7 @@ def job_row(status: JobStatus) -> tuple[str, ...]:
         short(status.job_id),
         state_words(status),
         f"{status.snapshots_there:,}/{status.snapshots_total:,}",
-        f"{status.objects_settled / status.objects_total:.0%}" if status.objects_total else "-",
+        f"{100 * status.objects_settled // status.objects_total}%" if status.objects_total else "-",
         size(status.bytes_total),
         ended or f"for {duration(time.time() - status.submitted_at)}",
         printable(f"{bare(status.source)} → {bare(status.destination)}"),

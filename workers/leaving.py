@@ -95,6 +95,11 @@ def outlast_sigterm() -> None:
     _outlasts = process
 
 
+def in_pool() -> bool:
+    """Say whether this is a process of a worker's pool, which its parent replaces when it ends."""
+    return _shared is not None and os.getpid() != _main_process
+
+
 def asked() -> bool:
     """Say whether this process, a worker's main one, was told to stop."""
     return _asked

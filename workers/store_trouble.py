@@ -34,8 +34,12 @@ MANY_FAILED: Final = 20
 MANY_DENIED: Final = 20
 
 
-class Unreachable(Exception):
-    """A worker does not reach a store of the batch. Nothing was accounted; what was copied stays."""
+class Unreachable(BaseException):
+    """
+    A worker does not reach a store of the batch. Nothing was accounted; what was copied stays.
+
+    No `Exception`: it may be raised in any wait, and nothing on its way may take it for an object's trouble.
+    """
 
     def __init__(self, side: StoreSide, reason: StoreError, kind: Kind) -> None:
         super().__init__(f"{type(reason).__name__}: {reason}")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-import threading
 import time
 from collections import Counter
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from celery import Celery, Task
 from celery.exceptions import Retry
@@ -28,19 +27,20 @@ from stores.urls import open_store
 from stores.words import counted
 
 from . import leaving, tracing
-from .connection import client
+from .batch_report import BatchReport, Reported
+from .connection import OUTAGE, client
 from .describe import describe_failure, describe_failures, describe_outcome
-from .heartbeat import Heartbeat
-from .ledger import Ledger, UnknownJob
+from .ledger import Begun, Ledger, UnknownJob, Wish
 from .limits import Brakes
 from .logs import about, fields
 from .messages import BatchMessage, is_job_id
 from .metrics import counting
+from .one_by_one import CAREFUL_AFTER, copy_one_by_one, unexpected
 from .reach import StoreSide, sides_of
 from .reaching import BatchReach
 from .settings import Settings
 from .store_trouble import StoreTrouble, Unreachable
-from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, copy_batch
+from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, Held, copy_batch
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,6 @@ RETRY_BASE_S = 2
 
 # A batch that was begun this often and never heard of again takes its workers down with it.
 MAX_BEGUN = 10
-
-# How often a running batch reports when it moves, and when it does not: so soon it sees a cancel.
-REPORT_EVERY_S = 0.25
-HEARTBEAT_S = 5.0
-
-# A batch in which nothing has moved for so long makes sure that its stores still answer.
-SILENT_S = 15.0
 
 # A worker that takes a batch from a parking queue and cannot copy it either parks it for so long.
 PARK_AGAIN_S = 2.0
@@ -162,7 +155,7 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
     reach = BatchReach(ledger, batch, worker)
     blocking = reach.blocked_by
     if blocking is None:
-        return _run_begun(task, batch, ledger, holder, reach, begun_before=begun.times > 1)
+        return _run_begun(task, batch, ledger, holder, reach, begun)
     if reach.given_up:
         outcome = reach.failed(blocking.error, blocking.store, blocking.detail)
         return _give_up(batch, ledger, holder, outcome, task.request.retries + 1)
@@ -176,14 +169,13 @@ def _run_begun(
     ledger: Ledger,
     holder: str,
     reach: BatchReach,
-    *,
-    begun_before: bool,
+    begun: Begun,
 ) -> str:
     """Copy a batch that *holder* has leased, and account for it."""
     worker = holder.partition("@")[2]
     pause, ended = 0, False
     try:
-        outcome, seconds = _run(batch, ledger, holder, reach, begun_before=begun_before)
+        outcome, seconds = _run(batch, ledger, holder, reach, begun)
         free = reach.costs_nothing(outcome)
         retries = outcome.transient_failures and (free or task.request.retries < MAX_RETRIES)
         counting.ran(outcome, seconds, again=retries)
@@ -221,11 +213,20 @@ def _run_begun(
         # The lease first: whoever takes the message must not find it.
         ledger.release(batch, holder)
         raise _again_at_once(task) from None
+    except Held:
+        counting.stopped()
+        if ledger.hold(batch, holder):
+            return _said("held: the job is paused")
+        log.info("batch requeued: its job goes on")
+        raise queue_again(task, "its job was paused and goes on") from None
     except Cancelled:
         counting.stopped()
         return _said("not needed: the job was cancelled or has ended")
-    except SystemExit:
-        # Somebody ends this process, by Flower's button or for its memory: it counts, or it could go on for ever.
+    except (Retry, ObjectsFailed, *OUTAGE):
+        raise
+    except (SystemExit, Exception):
+        # Somebody ends this process, by Flower's button or for its memory, or an error that nobody expected ends the
+        # run: it counts, or it could go on for ever.
         ended = True
         raise
     finally:
@@ -304,12 +305,25 @@ def _log_failures(outcome: BatchOutcome, attempts: int) -> None:
 
 
 def _run(
-    batch: BatchMessage, ledger: Ledger, holder: str, reach: BatchReach, *, begun_before: bool
+    batch: BatchMessage, ledger: Ledger, holder: str, reach: BatchReach, begun: Begun
 ) -> tuple[BatchOutcome, float]:
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
+
+    def let_go(wish: Wish) -> None:
+        log.warning("batch let go: it does not stop")
+        if wish is Wish.HOLD:
+            ledger.hold(batch, holder)
+        else:
+            ledger.release(batch, holder)
+        leaving.end_stuck_process()
+
     started = time.monotonic()
-    with counting.running(), _Report(batch, ledger, holder, reach) as report:
-        outcome = _copy(batch, ledger, holder, report, begun_before=begun_before)
+    with (
+        counting.running(),
+        BatchReport(batch, ledger, holder, reach, let_go) as report,
+        interruptible(report.check),
+    ):
+        outcome = _copy(batch, ledger, holder, report, begun)
     return outcome, time.monotonic() - started
 
 
@@ -380,7 +394,7 @@ def batch_named(message: object) -> tuple[str, str]:
 
 
 def _copy(
-    batch: BatchMessage, ledger: Ledger, holder: str, report: _Report, *, begun_before: bool
+    batch: BatchMessage, ledger: Ledger, holder: str, report: BatchReport, begun: Begun
 ) -> BatchOutcome:
     objects = batch.objects()
     trouble = report.trouble
@@ -390,26 +404,48 @@ def _copy(
         # Whatever waits for a limit looks on the way whether the batch is still wanted.
         wanted = partial(report.advance, 0, 0)
         with (
-            interruptible(report.check),
             counting.requests_of(source, destination),
             Brakes(
                 ledger.limits, batch.job_id, batch.source, batch.destination, wanted, run=holder
             ) as brakes,
         ):
             brakes.hold(source, destination, at_once=max(batch.sizes, default=0) > HELD_AT_ONCE_BYTES)
-            return copy_batch(
+            in_flight = Reported(brakes.gate, report)
+            if begun.times <= CAREFUL_AFTER or len(objects) == 1:
+                try:
+                    return copy_batch(
+                        source,
+                        destination,
+                        objects,
+                        report,
+                        concurrency=batch.concurrency,
+                        begun_before=begun.times > 1,
+                        in_flight=in_flight,
+                        judge=trouble,
+                    )
+                except (StoreError, RedisError):
+                    raise
+                except Exception:
+                    log.exception("uncaught exception; the objects of the batch are copied one by one")
+            places = batch.places()
+            return copy_one_by_one(
                 source,
                 destination,
                 objects,
                 report,
-                concurrency=batch.concurrency,
-                begun_before=begun_before,
-                in_flight=brakes.gate,
+                deaths={address: begun.deaths.get(place, 0) for address, place in places.items()},
+                alone=lambda address: ledger.alone(batch, holder, places[address]),
+                in_flight=in_flight,
                 judge=trouble,
             )
     except StoreError as error:
         trouble.ended(error)
         return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
+    except RedisError:
+        raise
+    except Exception as error:
+        log.exception("uncaught exception; all objects of the batch fail")
+        return BatchOutcome(failures=[Failure.of(address, unexpected(error)) for address in objects])
 
 
 def _open(side: StoreSide, trouble: StoreTrouble) -> SnapshotStore:
@@ -427,79 +463,3 @@ def _never_ended() -> StoreError:
         f"its batch was begun {MAX_BEGUN} times and never ended; did its workers run out of memory,"
         " or was it terminated each time?",
     )
-
-
-class _Report:
-    """
-    Tell the ledger how a batch gets on, and stop the batch when its job wants no more of it.
-
-    At a gentle pace while it moves, by a heartbeat while it does not: one object may take hours.
-    """
-
-    def __init__(self, batch: BatchMessage, ledger: Ledger, holder: str, reach: BatchReach) -> None:
-        self._batch = batch
-        self._ledger = ledger
-        self._holder = holder
-        self._lock = threading.Lock()
-        self._objects = 0
-        self._bytes = 0
-        self._due = time.monotonic() + REPORT_EVERY_S
-        self._stop = False
-        self._moved_at = time.monotonic()
-        self._reach: BatchReach | None = reach
-        worker = holder.partition("@")[2]
-        self.trouble = StoreTrouble(ledger.reach, worker, sides_of(batch), len(batch.sizes))
-        self._heart = Heartbeat(self._beat, HEARTBEAT_S)
-
-    def __enter__(self) -> Self:
-        self._heart.__enter__()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._heart.__exit__(*raised)
-
-    def begin(self, needed: list[str]) -> None:
-        if leaving.due():
-            raise GivenBack
-        self._ledger.need(self._batch, needed)
-
-    def advance(self, objects: int, size_bytes: int) -> None:
-        with self._lock:
-            self._objects += objects
-            self._bytes += size_bytes
-            now = time.monotonic()
-            due = now >= self._due
-            if due:
-                self._due = now + REPORT_EVERY_S
-            if objects or size_bytes:
-                self._moved_at = now
-        if due:
-            self._tell()
-        self.check()
-
-    def check(self) -> None:
-        """Raise what stops the batch, if anything does. Cheap: it is called wherever something waits."""
-        if self._stop:
-            raise Cancelled
-        if leaving.due():
-            raise GivenBack
-        self.trouble.stop()
-
-    def _tell(self) -> None:
-        with self._lock:
-            objects, size_bytes = self._objects, self._bytes
-        if self._ledger.progress(self._batch, self._holder, objects=objects, size_bytes=size_bytes):
-            self._stop = True
-
-    def _beat(self) -> None:
-        try:
-            if time.monotonic() - self._moved_at > SILENT_S:
-                self.trouble.look()
-            if self._reach is not None and self.trouble.found is not None:
-                # The batch may hang for a while yet. The fleet and its operator are told now.
-                self._reach.note(self.trouble.found)
-                self._reach.park()
-                self._reach = None
-            self._tell()
-        except RedisError as error:
-            log.warning("cannot report on the batch: %s", error)

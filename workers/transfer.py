@@ -29,12 +29,20 @@ _REFUSALS = (StoreFull, StoreNotFound)
 MANY_DENIED = 20
 
 
-class Cancelled(Exception):
-    """The job was cancelled while a batch of it ran. What was copied so far stays; nothing is half-visible."""
+class Cancelled(BaseException):
+    """
+    The job was cancelled while a batch of it ran. What was copied so far stays; nothing is half-visible.
+
+    No `Exception`: it may be raised in any wait, and nothing on its way may take it for an object's trouble.
+    """
 
 
 class GivenBack(Cancelled):
     """The worker leaves: the batch is to be begun again by another. What is true of `Cancelled` holds here too."""
+
+
+class Held(Cancelled):
+    """The job is paused: the batch is to be begun again when it goes on. What is true of `Cancelled` holds here too."""
 
 
 class Progress(Protocol):
@@ -47,7 +55,8 @@ class Progress(Protocol):
         """
         Count *objects* more as settled and *size_bytes* more of the planned bytes as dealt with.
 
-        Raises `Cancelled` when the batch should stop, `GivenBack` when another worker should go on with it.
+        Raises `Cancelled` when the batch should stop, `GivenBack` when another worker should go on with it, `Held`
+        when its job is paused.
         """
 
 
@@ -248,7 +257,7 @@ class _Copy:
 
         try:
             _in_flight(stage, addresses, flights, self.in_flight)
-        except _Refused:
+        except (_Refused, Held):
             self._commit(staged)
             raise
         except BaseException:

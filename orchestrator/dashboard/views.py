@@ -234,7 +234,7 @@ def progress(status: JobStatus) -> Progress | None:
     counts = {"copied": status.copied, "present": status.present, "failed": status.failed}
     counts["moving"] = max(0, status.objects_settled - sum(counts.values()))
     return Progress(
-        percent=100 if whole else min(99, int(100 * report.share(status))),
+        percent=100 if whole else min(99, report.percent(status)),
         parts=tuple((name, 100 * count / total) for name, count in counts.items() if count > 0),
     )
 

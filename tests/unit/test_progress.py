@@ -135,10 +135,10 @@ def test_the_bar_takes_every_state_of_a_job() -> None:
     for status in (
         running(state=State.QUEUED, objects_total=0),
         running(),
-        running(state=State.DONE, bytes_settled=1000, ended_at=time.time()),
+        running(state=State.DONE, objects_settled=100, bytes_settled=1000, ended_at=time.time()),
     ):
         bar.show(status)
 
     task = bar.live.tasks[0]
     assert (task.completed, task.total) == (1.0, 1.0)
-    assert task.fields["counts"].startswith("20/100 objects · 1.0 kB/1.0 kB · ")
+    assert task.fields["counts"].startswith("100/100 objects · 1.0 kB/1.0 kB · ")

@@ -19,7 +19,9 @@ state, totals, counters), ``:done:<series>`` (bitmap of accounted batches),
 ``:running`` (hash: progress inside unaccounted batches), ``:begun`` and ``:needed``
 (hashes: how often a batch was begun, what it found missing), ``:leases`` and
 ``:holders`` (who runs a batch, until when), ``:held`` (set: batches given back
-while paused), ``:copied`` and ``:failed`` (bitmaps of the plan's objects),
+while paused), ``:alone`` (hash: of batches that killed workers, which object is
+copied now, and which ones workers died over), ``:moves`` (hash: when a run last
+moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's objects),
 ``:failures`` (list, bounded), ``:classes`` (hash: failures counted by class),
 ``:groups`` (hash: how snapshots ended), ``:heals``, ``:driver``. Most of them
 go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
@@ -48,6 +50,7 @@ from .state import (
     UnknownJob,
     UnreadableJob,
     Waiting,
+    Wish,
 )
 
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "UnknownJob",
     "UnreadableJob",
     "Waiting",
+    "Wish",
     "bit",
     "bits",
     "set_bits",

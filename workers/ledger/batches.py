@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from ..printable import printable
 from ..transfer import BatchOutcome, Failure
 from . import scripts
 from .keys import PLAN, done, key, keys, name_of
-from .state import Begun, FailedObject
+from .state import Begun, FailedObject, Wish
 
 if TYPE_CHECKING:
     from ..limits.book import LimitBook
@@ -73,10 +74,10 @@ class BatchLedger:
 
         *instead_of* names a holder that is known to be dead: its lease is taken over. `progress` renews a lease.
         """
-        parts = keys(batch.job_id, "begun", "leases", "holders", "held")
+        parts = keys(batch.job_id, "begun", "leases", "holders", "held", "alone", "moves")
         arguments: list[str | float] = [batch.number, name_of(batch), self._expires_s]
         arguments += [holder, instead_of, LEASE_S, batch.highest_position]
-        said, other, times = self._run(
+        said, other, times, deaths = self._run(
             scripts.BEGIN, [key(batch.job_id), done(batch.job_id, batch.series), *parts], arguments
         )
         return Begun(
@@ -86,6 +87,7 @@ class BatchLedger:
             foreign=said == "foreign",
             holder=str(other),
             times=int(times),
+            deaths={int(place): int(count) for place, count in json.loads(deaths or "{}").items()},
         )
 
     def release(
@@ -97,12 +99,46 @@ class BatchLedger:
         Unless the worker is being *ended* in the middle of it: then it is counted like a death.
         *again_in_s* seconds later the batch is to be begun again, by a message that is on its way already.
         """
+        self._release(batch, holder, again_in_s=again_in_s, ended=ended, hold=False)
+
+    def hold(self, batch: BatchMessage, holder: str) -> bool:
+        """
+        Give the lease of *batch* back because its job is paused, so that it is handed out when the job goes on.
+
+        False if the job goes on already, or has ended: then the batch is to be queued again. True as well where
+        *holder* no longer has the batch.
+        """
+        return self._release(batch, holder, again_in_s=0, ended=False, hold=True) != 1
+
+    def _release(
+        self, batch: BatchMessage, holder: str, *, again_in_s: float, ended: bool, hold: bool
+    ) -> int:
         waits = again_in_s + GRACE_S if again_in_s else 0
-        self._run(
+        said = self._run(
             scripts.RELEASE,
-            keys(batch.job_id, "leases", "holders", "begun"),
-            [holder, name_of(batch), waits, self._expires_s, int(ended)],
+            keys(batch.job_id, "", "leases", "holders", "begun", "alone", "moves", "held"),
+            [holder, name_of(batch), waits, self._expires_s, int(ended), int(hold)],
         )
+        return int(said)
+
+    def alone(self, batch: BatchMessage, holder: str, position: int) -> None:
+        """
+        Note that *holder* now copies the object at *position* and no other one of *batch*.
+
+        If the holder dies before it notes another, that object is taken to have killed it; see `begin`.
+        """
+        self._run(
+            scripts.ALONE,
+            keys(batch.job_id, "holders", "alone"),
+            [holder, name_of(batch), position, self._expires_s],
+        )
+
+    def begun(self, job_id: str, names: Sequence[str]) -> list[int]:
+        """Return how often each of these batches was begun and not heard of again."""
+        if not names:
+            return []
+        found: Any = self._redis.hmget(key(job_id, "begun"), list(names))
+        return [int(times or 0) for times in found]
 
     def void(self, job_id: str, name: str, worker: str) -> None:
         """Note that *worker* was ended while it ran a batch: its lease is over, and the batch can be begun anew."""
@@ -141,16 +177,24 @@ class BatchLedger:
             arguments += [places[address], sizes[address]]
         self._run(scripts.NEED, record, arguments)
 
-    def progress(self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int) -> bool:
-        """Note how far *holder* is with a batch, of its own plan; renew its lease; say whether it should stop."""
-        parts = keys(batch.job_id, "running", "leases", "holders")
+    def progress(
+        self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int, in_flight: int = 0
+    ) -> Wish:
+        """
+        Note how far *holder* is with a batch, of its own plan; renew its lease; return what the job wants of it.
+
+        *in_flight* is how many objects are on their way at this moment.
+        """
+        parts = keys(batch.job_id, "running", "leases", "holders", "moves")
         arguments: list[str | float] = [batch.number, name_of(batch), objects, size_bytes]
-        arguments += [self._expires_s, holder, LEASE_S]
-        return bool(
-            self._run(
-                scripts.PROGRESS,
-                [key(batch.job_id), done(batch.job_id, batch.series), *parts],
-                arguments,
+        arguments += [self._expires_s, holder, LEASE_S, in_flight]
+        return Wish(
+            int(
+                self._run(
+                    scripts.PROGRESS,
+                    [key(batch.job_id), done(batch.job_id, batch.series), *parts],
+                    arguments,
+                )
             )
         )
 
@@ -163,7 +207,7 @@ class BatchLedger:
         *attempts* and *worker* are kept with the objects that failed. To be
         called only when everything that the outcome says is durable.
         """
-        parts = ("running", "failures", "needed", "copied", "failed", "classes", "begun")
+        parts = ("running", "failures", "needed", "copied", "failed", "classes", "begun", "alone", "moves")
         failures = outcome.failures
         places = batch.places() if failures else {}
         arguments: list[str | float] = [

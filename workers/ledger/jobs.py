@@ -192,6 +192,8 @@ class Ledger(BatchLedger):
             stalls=int(job[7] or 0),
             stalled_done=int(job[8] or 0),
             waiting=bool(job[10]),
+            begins=int(job[11] or 0),
+            stalled_begins=int(job[12] or 0),
         )
         return standing, not driven and int(job[9] or 0) > 0
 

@@ -22,7 +22,7 @@ PARKED: Final = "snapferry:parked"
 # The parts of a job that are kept after its end, and those that its end makes useless.
 KEPT: Final = ("failures", "failed", "classes", "running")
 WORKING: Final = (
-    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied",
+    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves",
 )  # fmt: skip
 
 # A limit's name -> its field in a job's record.

@@ -29,34 +29,38 @@ FIELDS: Final = (
 )  # fmt: skip
 """The fields of a record that a status is made of."""
 
-# KEYS: job, running, holders of each job. ARGV: fields. What is of another type than ours is an error of that job.
+# KEYS: job, running, holders, moves of each job. ARGV: fields.
+# What is of another type than ours is an error of that job.
 STATUSES: Final = """
 local found = {}
-for i = 1, #KEYS, 3 do
+for i = 1, #KEYS, 4 do
   local record = redis.pcall('HMGET', KEYS[i], unpack(ARGV))
   local running = redis.pcall('HGETALL', KEYS[i + 1])
-  local holders = redis.pcall('HVALS', KEYS[i + 2])
-  local wrong = record.err or running.err or holders.err
-  table.insert(found, wrong and {wrong} or {record, running, holders})
+  local holders = redis.pcall('HGETALL', KEYS[i + 2])
+  local moves = redis.pcall('HGETALL', KEYS[i + 3])
+  local wrong = record.err or running.err or holders.err or moves.err
+  table.insert(found, wrong and {wrong} or {record, running, holders, moves})
 end
 return found
 """
 
-# KEYS: leases, holders, running of each job. Returns the server's time in seconds, then what is in them.
+# KEYS: leases, holders, running, moves of each job. Returns the server's time in seconds, then what is in them.
 RUNNING: Final = """
 local found = {redis.call('TIME')[1]}
-for i = 1, #KEYS, 3 do
+for i = 1, #KEYS, 4 do
   local leases = redis.pcall('ZRANGE', KEYS[i], 0, -1, 'WITHSCORES')
   local holders = redis.pcall('HGETALL', KEYS[i + 1])
   local running = redis.pcall('HGETALL', KEYS[i + 2])
-  local wrong = leases.err or holders.err or running.err
-  table.insert(found, wrong and {{}, {}, {}} or {leases, holders, running})
+  local moves = redis.pcall('HGETALL', KEYS[i + 3])
+  local wrong = leases.err or holders.err or running.err or moves.err
+  table.insert(found, wrong and {{}, {}, {}, {}} or {leases, holders, running, moves})
 end
 return found
 """
 
 # Counters are 64 bits in Redis.
 _is_count: Final = re.compile(r"-?\d{1,19}").fullmatch
+_is_moment: Final = re.compile(r"\d{1,10}\.\d{1,6}").fullmatch
 _is_queue: Final = re.compile(NAME).fullmatch
 
 _LONGEST_TEXT: Final = 16 * 1024
@@ -64,19 +68,20 @@ _LONGEST_TEXT: Final = 16 * 1024
 
 def keys_of_statuses(job_ids: Sequence[str]) -> list[str]:
     """Return the keys of `STATUSES` for *job_ids*."""
-    return [name for job_id in job_ids for name in keys(job_id, "", "running", "holders")]
+    return [name for job_id in job_ids for name in keys(job_id, "", "running", "holders", "moves")]
 
 
 def keys_of_running(job_ids: Sequence[str]) -> list[str]:
     """Return the keys of `RUNNING` for *job_ids*."""
-    return [name for job_id in job_ids for name in keys(job_id, "leases", "holders", "running")]
+    return [name for job_id in job_ids for name in keys(job_id, "leases", "holders", "running", "moves")]
 
 
 def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
     """Return the status that one *answer* of `STATUSES` tells. Raises `UnknownJob`, `UnreadableJob`."""
-    if len(answer) != 3:  # The server's words.
+    if len(answer) != 4:  # The server's words.
         raise UnreadableJob(job_id, str(answer[0])[:200])
-    values, running, holders = answer
+    values, running, found_holders, found_moves = answer
+    holders, moves, parts = (dict(_pairs(found)) for found in (found_holders, found_moves, running))
     record: dict[str, str | None] = dict(zip(FIELDS, values, strict=True))
     if record["state"] is None:
         raise UnknownJob(job_id)
@@ -105,7 +110,7 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
         found = count(name)
         return found if found > 0 else None
 
-    inside = [progress(value) for name, value in _pairs(running) if name.startswith(f"{PLAN}:")]
+    inside = [progress(value) for name, value in parts.items() if name.startswith(f"{PLAN}:")]
     priority, queue = record["priority"] or "", record["queue"] or ""
     return JobStatus(
         job_id=job_id,
@@ -136,7 +141,7 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
         healed=count("healed"),
         deleted=count("deleted"),
         bytes_copied=count("bytes_copied"),
-        workers=tuple(sorted({_worker(holder) for holder in holders if holder})),
+        workers=tuple(sorted({_worker(holder) for holder in holders.values() if holder})),
         submitted_at=moment("submitted_at"),
         started_at=moment("started_at"),
         moved_at=moment("moved_at"),
@@ -145,18 +150,40 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
         if State(record["state"]).final
         else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
         limits=Limits(**{name: limit(field) for name, field in LIMITS.items()}),
+        running=()
+        if State(record["state"]).final
+        else tuple(
+            _batch(job_id, name, holders[name], parts.get(name, ""), moves[name])
+            for name in sorted(moves)
+            if holders.get(name)
+        ),
     )
 
 
 def running_of(job_id: str, seconds: int, answer: Sequence[Any]) -> Iterator[RunningBatch]:
     """Yield the batches of a job that run, as *answer* of `RUNNING` tells them at the server's time in *seconds*."""
-    leases, holders, inside = answer
-    held, running = dict(_pairs(holders)), dict(_pairs(inside))
+    leases, *rest = answer
+    held, running, moves = (dict(_pairs(found)) for found in rest)
     for name, ends in _pairs(leases):
         holder = held.get(name)
         if holder and float(ends) >= seconds:
-            objects, size_bytes = progress(running.get(name, "0 0"))
-            yield RunningBatch(job_id, printable(name), _worker(holder), objects, size_bytes)
+            yield _batch(job_id, name, holder, running.get(name, ""), moves.get(name, ""))
+
+
+def _batch(job_id: str, name: str, holder: str, inside: str, moves: str) -> RunningBatch:
+    """Return a batch that *holder* has, of which the ledger notes *inside* and *moves*."""
+    objects, size_bytes = progress(inside)
+    moved, _, rest = moves.partition(" ")
+    in_flight = rest.partition(" ")[0]
+    return RunningBatch(
+        job_id,
+        printable(name),
+        _worker(holder),
+        objects,
+        size_bytes,
+        max(0, int(in_flight)) if _is_count(in_flight) else 0,
+        float(moved) if _is_moment(moved) else 0.0,
+    )
 
 
 def progress(found: str) -> tuple[int, int]:

@@ -36,6 +36,19 @@ end
 """
 )
 
+# Of a batch that is copied one object after the other: which object is on its way ("now"), and how often a worker
+# died over which, both by the objects' positions.
+_ALONE: Final = """
+local function alone_of(hash, name)
+  local read, found = pcall(cjson.decode, redis.call('HGET', hash, name) or '')
+  return read and type(found) == 'table' and type(found.deaths) == 'table' and found or {deaths = {}}
+end
+local function keep_alone(hash, name, record)
+  if record.now or next(record.deaths) then redis.call('HSET', hash, name, cjson.encode(record))
+  else redis.call('HDEL', hash, name) end
+end
+"""
+
 # Do what all other steps do, on keys of its own, and take it back; return what was refused, or "". KEYS: five that
 # do not exist: a hash, a string, a sorted set, a list and a set.
 TRY: Final = """
@@ -183,55 +196,89 @@ return state
 """
 )
 
-# KEYS: job, done, begun, leases, holders, held. ARGV: number, name, expires, holder, instead of, lease,
+# An object over which the last run died takes that death upon itself: it does not count for its batch.
+# KEYS: job, done, begun, leases, holders, held, alone, moves. ARGV: number, name, expires, holder, instead of, lease,
 # the highest position. Positions become bits: what is beyond the plan is not of this job, and would take up to
 # 512 MiB. Before there is a plan, 10,000,000 are allowed (1.2 MiB).
 BEGIN: Final = (
     _NOW
     + _STOPPED
+    + _ALONE
     + """
 local most = tonumber(redis.call('HGET', KEYS[1], 'objects_total') or '') or 10000000
-if tonumber(ARGV[7] or -1) >= most or tonumber(ARGV[1]) >= most then return {'foreign', '', 0} end
-if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'accounted', '', 0} end
-if stopped(KEYS[1]) then return {'stopped', '', 0} end
+if tonumber(ARGV[7] or -1) >= most or tonumber(ARGV[1]) >= most then return {'foreign', '', 0, ''} end
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'accounted', '', 0, ''} end
+if stopped(KEYS[1]) then return {'stopped', '', 0, ''} end
 local at = now()
 local ends = redis.call('ZSCORE', KEYS[4], ARGV[2])
 if ends and tonumber(ends) > at then
   local holder = redis.call('HGET', KEYS[5], ARGV[2]) or ''
-  if holder ~= '' and holder ~= ARGV[4] and holder ~= ARGV[5] then return {'leased', holder, 0} end
+  if holder ~= '' and holder ~= ARGV[4] and holder ~= ARGV[5] then return {'leased', holder, 0, ''} end
 end
 if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
   redis.call('SADD', KEYS[6], ARGV[2])
   redis.call('EXPIRE', KEYS[6], ARGV[3])
-  return {'paused', '', 0}
+  return {'paused', '', 0, ''}
 end
 redis.call('ZADD', KEYS[4], at + tonumber(ARGV[6]), ARGV[2])
 redis.call('HSET', KEYS[5], ARGV[2], ARGV[4])
 redis.call('SREM', KEYS[6], ARGV[2])
 redis.call('HSET', KEYS[1], 'moved_at', at)
-local times = redis.call('HINCRBY', KEYS[3], ARGV[2], 1)
-for i = 1, 6 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
-return {'begun', '', times}
+redis.call('HINCRBY', KEYS[1], 'begins', 1)
+redis.call('HSET', KEYS[8], ARGV[2], string.format('%.3f 0', at))
+local record = alone_of(KEYS[7], ARGV[2])
+local counted = 1
+if record.now then
+  record.deaths[record.now] = (record.deaths[record.now] or 0) + 1
+  record.now = nil
+  keep_alone(KEYS[7], ARGV[2], record)
+  if redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then counted = 0 end
+end
+local times = redis.call('HINCRBY', KEYS[3], ARGV[2], counted)
+for i = 1, 8 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
+return {'begun', '', times, next(record.deaths) and cjson.encode(record.deaths) or ''}
 """
 )
 
-# KEYS: leases, holders, begun.
-# ARGV: holder, name, seconds until it is begun again (0: not of itself), expires, '1' if its worker is being ended.
+# KEYS: job, leases, holders, begun, alone, moves, held.
+# ARGV: holder, name, seconds until it is begun again (0: not of itself), expires, '1' if its worker is being ended,
+# '1' to hold the batch if its job is paused. Returns 1, 2 if the batch is held, 0 if somebody else has it.
 RELEASE: Final = (
     _NOW
+    + _STOPPED
+    + _ALONE
     + """
-if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[3], ARGV[2]) ~= ARGV[1] then return 0 end
 if tonumber(ARGV[3]) > 0 then
-  redis.call('ZADD', KEYS[1], now() + tonumber(ARGV[3]), ARGV[2])
-  redis.call('HSET', KEYS[2], ARGV[2], '')
+  redis.call('ZADD', KEYS[2], now() + tonumber(ARGV[3]), ARGV[2])
+  redis.call('HSET', KEYS[3], ARGV[2], '')
 else
-  redis.call('ZREM', KEYS[1], ARGV[2])
-  redis.call('HDEL', KEYS[2], ARGV[2])
-end
-if ARGV[5] ~= '1' and redis.call('HINCRBY', KEYS[3], ARGV[2], -1) <= 0 then
+  redis.call('ZREM', KEYS[2], ARGV[2])
   redis.call('HDEL', KEYS[3], ARGV[2])
 end
-for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
+redis.call('HDEL', KEYS[6], ARGV[2])
+if ARGV[5] ~= '1' then
+  if redis.call('HINCRBY', KEYS[4], ARGV[2], -1) <= 0 then redis.call('HDEL', KEYS[4], ARGV[2]) end
+  local record = alone_of(KEYS[5], ARGV[2])
+  record.now = nil
+  keep_alone(KEYS[5], ARGV[2], record)
+end
+local held = ARGV[6] == '1' and redis.call('HEXISTS', KEYS[1], 'paused') == 1 and not stopped(KEYS[1])
+if held then redis.call('SADD', KEYS[7], ARGV[2]) end
+for i = 2, 7 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
+return held and 2 or 1
+"""
+)
+
+# KEYS: holders, alone. ARGV: holder, name, position, expires.
+ALONE: Final = (
+    _ALONE
+    + """
+if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[1] then return 0 end
+local record = alone_of(KEYS[2], ARGV[2])
+record.now = ARGV[3]
+keep_alone(KEYS[2], ARGV[2], record)
+redis.call('EXPIRE', KEYS[2], ARGV[4])
 return 1
 """
 )
@@ -311,13 +358,16 @@ return 1
 """
 )
 
-# KEYS: job, done, running, leases, holders. ARGV: number, name, objects, bytes, expires, holder, lease.
+# KEYS: job, done, running, leases, holders, moves.
+# ARGV: number, name, objects, bytes, expires, holder, lease, objects in flight.
+# Returns what the job wants of the batch: 0 to go on, 1 to stop, 2 to hold it.
 PROGRESS: Final = (
     _NOW
     + _STOPPED
     + """
 local at = now()
-if redis.call('HGET', KEYS[5], ARGV[2]) == ARGV[6] then
+local holds = redis.call('HGET', KEYS[5], ARGV[2]) == ARGV[6]
+if holds then
   redis.call('ZADD', KEYS[4], 'XX', at + tonumber(ARGV[7]), ARGV[2])
 end
 if stopped(KEYS[1]) then return 1 end
@@ -331,13 +381,21 @@ if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
   local after = string.format('%.0f %.0f', objects, size)
   if after ~= before then redis.call('HSET', KEYS[1], 'moved_at', at) end
   redis.call('HSET', KEYS[3], ARGV[2], after)
-  for i = 1, 5 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+  if holds then
+    -- Of this run alone: "when it last moved, its objects in flight, its objects and bytes".
+    local run = ARGV[3] .. ' ' .. ARGV[4]
+    local moved, _, last = string.match(redis.call('HGET', KEYS[6], ARGV[2]) or '', '^(%S+) (%d+) ?(.*)$')
+    if not moved or last ~= run then moved = string.format('%.3f', at) end
+    redis.call('HSET', KEYS[6], ARGV[2], moved .. ' ' .. ARGV[8] .. ' ' .. run)
+  end
+  for i = 1, 6 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 end
+if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return 2 end
 return 0
 """
 )
 
-# KEYS: job, done, running, failures, needed, copied, failed, classes, begun.
+# KEYS: job, done, running, failures, needed, copied, failed, classes, begun, alone, moves.
 # ARGV: number, name, in the plan ('1' or '0'), objects, planned bytes, copied, bytes copied, bytes needed,
 # expires, failures kept, how many failed, then their positions, their classes, and what is kept of them.
 ACCOUNT: Final = (
@@ -348,6 +406,8 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if not state or final(state) then return 0 end
 redis.call('HDEL', KEYS[3], ARGV[2])
 redis.call('HDEL', KEYS[9], ARGV[2])
+redis.call('HDEL', KEYS[10], ARGV[2])
+redis.call('HDEL', KEYS[11], ARGV[2])
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return 0 end
 local failed = tonumber(ARGV[11])
 local new, unsaid = 0, 0
@@ -387,7 +447,7 @@ local first = 12 + 2 * failed
 for i = first, math.min(#ARGV, first - 1 + room) do redis.call('RPUSH', KEYS[4], ARGV[i]) end
 redis.call('HSET', KEYS[1], 'moved_at', now())
 redis.call('SETBIT', KEYS[2], ARGV[1], 1)
-for i = 1, 9 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
+for i = 1, 11 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
 return 1
 """
 )
@@ -448,9 +508,9 @@ STANDING: Final = (
     _NOW
     + """
 local job = redis.call('HMGET', KEYS[1], 'state', 'paused', 'cancel', 'batches_handed', 'batches_done', 'failed',
-  'moved_at', 'stalls', 'stalled_done', 'drives', 'waits')
+  'moved_at', 'stalls', 'stalled_done', 'drives', 'waits', 'begins', 'stalled_begins')
 if not job[1] then return false end
-for i = 1, 11 do job[i] = job[i] or '' end
+for i = 1, 13 do job[i] = job[i] or '' end
 local at = now()
 job[7] = tostring(at - (tonumber(job[7]) or at))
 local leased = redis.call('ZRANGEBYSCORE', KEYS[2], at, '+inf')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from ..messages import Limits
@@ -33,6 +33,14 @@ class State(StrEnum):
     def final(self) -> bool:
         """Say whether the state is one that a job never leaves."""
         return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+
+class Wish(IntEnum):
+    """What a job wants of a batch that runs. False if the batch is to go on."""
+
+    GO_ON = 0
+    STOP = 1
+    HOLD = 2
 
 
 class UnknownJob(Exception):
@@ -67,6 +75,24 @@ def waiting_of(text: Any) -> Waiting | None:
 
 
 @dataclass(frozen=True)
+class RunningBatch:
+    """
+    A batch that *worker* has: *name* is ``series:number``; how far it is, in objects and bytes of its own plan.
+
+    *in_flight* objects are on their way. *moved_at* is when the run last settled an object or moved a byte, 0.0 where
+    the worker does not say.
+    """
+
+    job_id: str
+    name: str
+    worker: str
+    objects: int
+    size_bytes: int
+    in_flight: int = 0
+    moved_at: float = 0.0
+
+
+@dataclass(frozen=True)
 class JobStatus:
     """
     A job at one moment. Sizes in bytes, times in seconds since the epoch (0.0: not yet).
@@ -77,7 +103,7 @@ class JobStatus:
     *snapshots_settled* are published, trusted (by ``--trust-manifest``) or failed.
     *queue* is the one that its batches wait in, "" for that of all who name none.
     *workers* have a batch of the job right now, *moved_at* is when anything of it last changed. *limits* are its own.
-    *waiting* is the store that it waits for.
+    *waiting* is the store that it waits for. *running* are the batches that workers have and report on.
     """
 
     job_id: str
@@ -115,6 +141,7 @@ class JobStatus:
     ended_at: float
     limits: Limits = field(default_factory=Limits)
     waiting: Waiting | None = None
+    running: tuple[RunningBatch, ...] = ()
 
     @property
     def snapshots_there(self) -> int:
@@ -137,24 +164,14 @@ class FailedObject:
 
 
 @dataclass(frozen=True)
-class RunningBatch:
-    """A batch that *worker* has: *name* is ``series:number``; how far it is, in objects and bytes of its own plan."""
-
-    job_id: str
-    name: str
-    worker: str
-    objects: int
-    size_bytes: int
-
-
-@dataclass(frozen=True)
 class Begun:
     """
     What a worker is told when it begins a batch.
 
     *foreign*: the job's plan has no such batch. *accounted*: it is done. *stopped*: the job was cancelled or has
     ended. *paused*: it is to be held. *holder*: who else runs it now, or empty. *times*: how often it was begun and
-    not heard of again, this time included.
+    not heard of again, this time included. *deaths*: position -> how often a worker died while it copied that object
+    and no other.
     """
 
     foreign: bool = False
@@ -163,6 +180,7 @@ class Begun:
     paused: bool = False
     holder: str = ""
     times: int = 0
+    deaths: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,7 +193,8 @@ class Standing:
     that were given back because the job was paused. *leased*: how many batches run or wait for another try,
     *running*: how many run.
     *waiting*: no worker reaches one of its stores. *idle_s*: for how long nothing of the job has moved. *heals*:
-    group -> (turn, batches) of its last healing.
+    group -> (turn, batches) of its last healing. *begins*: how often batches of the job were begun. *stalls*: how often
+    batches were missed since *stalled_done* batches were done and *stalled_begins* begun.
     """
 
     state: State
@@ -194,3 +213,5 @@ class Standing:
     stalls: int
     stalled_done: int
     waiting: bool = False
+    begins: int = 0
+    stalled_begins: int = 0
