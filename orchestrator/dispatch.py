@@ -79,8 +79,9 @@ def _commit(app: Celery, job_id: str, snapshots: str) -> Any:
     return signature.set(argsrepr=f"job {job_id[:8]} · {snapshots} · commit", kwargsrepr="")
 
 
-def _copy(app: Celery, request: JobRequest, batch: Batch, series: str, of: int, snapshots: str) -> Any:
-    message = BatchMessage(
+def batch_message(request: JobRequest, batch: Batch, series: str) -> BatchMessage:
+    """Return what a worker is told of *batch*."""
+    return BatchMessage(
         version=request.version,
         job_id=request.job_id,
         series=series,
@@ -92,5 +93,9 @@ def _copy(app: Celery, request: JobRequest, batch: Batch, series: str, of: int, 
         positions=batch.positions,
         concurrency=request.concurrency,
     )
+
+
+def _copy(app: Celery, request: JobRequest, batch: Batch, series: str, of: int, snapshots: str) -> Any:
+    message = batch_message(request, batch, series)
     signature = app.signature("snapferry.copy_batch", args=(message.model_dump(),), immutable=True)
     return signature.set(argsrepr=describe_batch(message, snapshots, of), kwargsrepr="")

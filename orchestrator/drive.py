@@ -17,42 +17,40 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from stores.errors import InvalidStoreURL, StoreError
+from stores.interruption import interruptible
 from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
 from stores.words import counted, size
-from workers import logs, tracing
+from workers import leaving, logs, tracing
 from workers.describe import describe_snapshots
 from workers.heartbeat import Heartbeat
 from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.limits import Brakes
 from workers.messages import JobRequest, Prune, pack, unpack
 from workers.metrics import counting
-from workers.queues import copy_queue, parking_queue
-from workers.transfer import Cancelled
+from workers.transfer import Cancelled, Held
 
 from .dispatch import hand_out, look_after
 from .estimate import survey
+from .give_up import settle_rest
+from .lost import hand_out_lost
 from .plan import Plan, empty_plan
 from .prepare import PLANNED, Snapshots, forget, freeze, prepare, recall
 from .prune import prune, surplus
-from .publish import Publisher, heal_series
+from .publish import Publisher
 from .receipt import final_fields
+from .steered import Steered
 from .waiting import ANSWERED, StepWatch, may_wait_for
 
 log = logging.getLogger(__name__)
 
-# A driver renews its lease this often.
-RENEW_S: Final = 5.0
-
-# Batches that nothing has been heard of for so long, and that are in no queue, are lost.
-STALL_S: Final = 30.0
-
-# Lost batches are handed out again at most this often without any progress in between.
-MAX_STALLS: Final = 5
+# A driver renews its lease this often, and looks whether the job was cancelled or paused.
+RENEW_S: Final = 3.0
 
 # A cancelled job is looked at again so soon, until nothing of it runs.
 CANCEL_LOOK_S: Final = 1.0
@@ -82,17 +80,25 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str) -> str:
         ledger.park(job_id, me, look_again=False)
         return f"failed: {reason}"
 
+    steered = Steered(ledger, job_id)
+
     def renew() -> None:
         try:
+            steered.look()
+            if steered.stuck:
+                log.warning("step let go: it does not stop")
+                ledger.park(job_id, me, look_again=False)
+                look_after(app, job_id, "its orchestrator is stuck")
+                leaving.end_stuck_process()
             ledger.keep_driving(job_id, me)
-        except RedisError as error:
+        except (RedisError, OperationalError) as error:
             log.warning("cannot renew the lease on the job: %s", error)
 
     try:
-        with Heartbeat(renew, RENEW_S):
-            words = _step(app, ledger, job_id)
+        with Heartbeat(renew, RENEW_S), interruptible(steered.check):
+            words = _step(app, ledger, job_id, steered)
             while ledger.park(job_id, me):
-                words = _step(app, ledger, job_id)
+                words = _step(app, ledger, job_id, steered)
             return words
     except BaseException:
         ledger.park(job_id, me, look_again=False)
@@ -100,7 +106,12 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str) -> str:
 
 
 def fail_job(ledger: Ledger, job_id: str, reason: str) -> None:
-    """End the job as failed for *reason*, one sentence for a person. A job that has ended stays as it is."""
+    """
+    End the job as failed for *reason*, one sentence for a person. A job that has ended stays as it is.
+
+    Its objects that are not settled fail as well, so that they are listed and can be retried.
+    """
+    settle_rest(ledger, job_id, f"the job ended before it was copied: {reason}")
     end_job(ledger, job_id, State.FAILED, error=reason)
 
 
@@ -159,45 +170,48 @@ class Drive:
         return ""
 
 
-def _step(app: Celery, ledger: Ledger, job_id: str) -> str:
+def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered) -> str:
+    steered.go_on()
     standing = ledger.standing(job_id)
     if standing.state.final:
         return f"the job is {standing.state} already"
     if standing.cancelling:
         return _cancel(app, ledger, job_id, standing)
+    if standing.paused:
+        return _paused(standing)
     request = ledger.request(job_id)
     # What the plan has prepared is not made again: a directory that is missing then is a mount that is away.
     planned = standing.state not in (State.QUEUED, State.PLANNING)
     source, destination = _open_both(request, create=not planned)
-
-    def wanted() -> None:
-        if ledger.standing(job_id).cancelling:
-            raise Cancelled
-
     try:
         with (
             StepWatch(ledger, request),
             counting.requests_of(source, destination),
-            Brakes(ledger.limits, job_id, request.source, request.destination, wanted) as brakes,
+            Brakes(ledger.limits, job_id, request.source, request.destination, steered.check) as brakes,
         ):
             brakes.hold(source, destination, at_once=True)
             return _go_on(Drive(app, ledger, request, source, destination), standing)
+    except Held:
+        return _paused(ledger.standing(job_id))
     except Cancelled:
         return _cancel(app, ledger, job_id, ledger.standing(job_id))
+
+
+def _paused(standing: Standing) -> str:
+    planned = standing.state not in (State.QUEUED, State.PLANNING)
+    return "the job is paused" if planned else "paused before its plan"
 
 
 def _go_on(drive: Drive, standing: Standing) -> str:
     ledger, job_id, request = drive.ledger, drive.job_id, drive.request
     if standing.state in (State.QUEUED, State.PLANNING):
-        if standing.paused:
-            return "paused before its plan"
         words = _prepare(drive)
         if ledger.standing(job_id).state is not State.COPYING:
             return words
     else:
         words = ""
         drive.snapshots, drive.plan = recall(ledger, request, drive.source)
-        again = _hand_out_lost(drive, standing)
+        again = hand_out_lost(drive, standing)
         if ledger.standing(job_id).state.final:
             return again
         words = again
@@ -261,6 +275,8 @@ def _prepare(drive: Drive) -> str:
 
 
 def _cancel(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> str:
+    if standing.state.final:
+        return f"the job is {standing.state} already"
     if standing.running:
         look_after(app, job_id, "cancelling", in_s=CANCEL_LOOK_S)
         return f"cancelling; {counted(standing.running, 'batch', 'batches')} still on their way"
@@ -287,63 +303,6 @@ def _top_up(drive: Drive) -> int:
         if not ledger.note(drive.job_id, batches_handed=handed):
             break
     return handed - standing.handed
-
-
-def _hand_out_lost(drive: Drive, standing: Standing) -> str:
-    """Queue batches again whose worker died, that were held by a pause, or that are nowhere; end a hopeless job."""
-    if standing.paused:
-        return ""
-    ledger, job_id = drive.ledger, drive.job_id
-    unaccounted = {f"{PLAN}:{n}" for n in ledger.unaccounted(job_id, PLAN, range(standing.handed))}
-    healing = {
-        f"{heal_series(group, turn)}:{number}": (group, turn)
-        for group, (turn, batches) in standing.heals.items()
-        for number in ledger.unaccounted(job_id, heal_series(group, turn), range(batches))
-    }
-    lost = {*standing.expired, *standing.held}
-    stalled = _stalled(drive, standing, bool(unaccounted or healing))
-    if stalled or standing.overdue:
-        stalls = standing.stalls + 1 if standing.done == standing.stalled_done else 1
-        if stalls > MAX_STALLS:
-            reason = (
-                f"{len(unaccounted) + len(healing)} batches never ended though they were handed out"
-                f" {MAX_STALLS + 1} times; see the workers' logs, then resume the job"
-            )
-            fail_job(ledger, job_id, reason)
-            return reason
-        ledger.note(job_id, stalls=stalls, stalled_done=standing.done)
-        lost |= {*standing.overdue, *((unaccounted | set(healing)) if stalled else ())}
-    numbers = sorted(int(name.partition(":")[2]) for name in lost & unaccounted)
-    if numbers:
-        log.warning("handing out %d batches again", len(numbers))
-        batches = [drive.plan.batch(number) for number in numbers]
-        words = drive.snapshots_of(numbers[0])
-        hand_out(
-            drive.app,
-            drive.request,
-            batches,
-            series=PLAN,
-            of=drive.plan.batches,
-            snapshots=words,
-        )
-    for group, turn in {healing[name] for name in lost & set(healing)}:
-        # Its objects are looked for again, and what is still absent is healed anew.
-        ledger.heal(job_id, group, turn=turn, batches=0)
-    ledger.hand_out_again(job_id, sorted(lost))
-    return f"{counted(len(numbers), 'batch', 'batches')} handed out again" if numbers else ""
-
-
-def _stalled(drive: Drive, standing: Standing, outstanding: bool) -> bool:
-    return (
-        outstanding
-        and not standing.leased
-        and standing.idle_s >= STALL_S
-        and not any(drive.ledger.queued(queue, drive.job_id) for queue in _queues(drive.request))
-    )
-
-
-def _queues(request: JobRequest) -> list[str]:
-    return [copy_queue(request.queue), parking_queue(request.queue, request.job_id)]
 
 
 def _conclude(drive: Drive) -> str:

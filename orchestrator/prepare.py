@@ -158,7 +158,7 @@ def recall(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> tuple[
     Raises `StoreError`, and `SourceChanged` where the source lost a manifest since.
     """
     snapshots = read_snapshots(ledger, request)
-    plan = _recalled(request, snapshots)
+    plan = recalled(request, snapshots)
     if plan is not None:
         return snapshots, plan
     planner = _planner(ledger, request, source)
@@ -239,7 +239,8 @@ def _key(request: JobRequest, snapshots: Snapshots) -> tuple[str, str]:
     return request.job_id, digest(made_of.encode())
 
 
-def _recalled(request: JobRequest, snapshots: Snapshots) -> Plan | None:
+def recalled(request: JobRequest, snapshots: Snapshots) -> Plan | None:
+    """Return the plan of a job if this machine remembers it; asks no store."""
     key = _key(request, snapshots)
     plan = _remembered.get(key) or plan_file.load(*key)
     return None if plan is None else _keep(key, plan)

@@ -26,7 +26,7 @@ from workers.queues import PLAN_QUEUE
 from workers.settings import Settings
 
 from .dispatch import look_after
-from .drive import STALL_S
+from .lost import STALL_S
 
 log = logging.getLogger(__name__)
 

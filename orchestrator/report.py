@@ -63,13 +63,12 @@ def hint(status: JobStatus) -> str:
         return ""
     if status.state is State.QUEUED:
         return "waiting for an orchestrator to take the job (is one running?)"
-    if status.state is State.COPYING and (said := _quiet_words(status)):
-        return said
-    if status.state is State.COPYING and not status.workers:
+    said = _quiet_words(status)
+    if status.state is State.COPYING and not said and not status.workers:
         first = "the first objects" if not status.objects_settled else "more objects"
         serving = f" with --queue {status.queue}" if status.queue else ""
-        return f"waiting for {first} (is a worker{serving} running, and free?)"
-    return ""
+        said = f"waiting for {first} (is a worker{serving} running, and free?)"
+    return said if status.state is State.COPYING else ""
 
 
 def waiting_words(waiting: Waiting) -> str:

@@ -11,14 +11,12 @@ killed, if it is one of a pool, so that it can run other batches.
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from redis.exceptions import RedisError
 
@@ -195,16 +193,3 @@ class Reported(AbstractContextManager[Any]):
     ) -> None:
         self._report.end_object()
         self._flights.__exit__(kind, error, trace)
-
-
-# How a process of a pool that is stuck ends itself: at once, whatever its threads do.
-_END: Final = signal.SIGKILL
-
-
-def end_stuck_process() -> None:
-    """Kill this process if it is one of a worker's pool; its parent starts another one and requeues its message."""
-    if leaving.in_pool():
-        log.warning("a call that cannot be interrupted blocks this process; it is killed and replaced")
-        os.kill(os.getpid(), _END)
-    else:
-        log.warning("a call that cannot be interrupted blocks a thread of this worker until it returns")

@@ -100,6 +100,19 @@ def in_pool() -> bool:
     return _shared is not None and os.getpid() != _main_process
 
 
+def end_stuck_process() -> None:
+    """
+    Kill this process if it is one of a worker's pool: a call into the kernel blocks it.
+
+    Its parent starts another one and requeues its message. A thread of a pool of threads stays blocked.
+    """
+    if in_pool():
+        log.warning("process killed and replaced: a call that cannot be interrupted blocks it")
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        log.warning("thread blocked until its call returns: it cannot be interrupted")
+
+
 def asked() -> bool:
     """Say whether this process, a worker's main one, was told to stop."""
     return _asked

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from stores.hashing import digest
 from tests.property.strategies import machine
-from workers.ledger import PLAN, Begun, JobStatus, Ledger, State, batches, jobs, set_bits
+from workers.ledger import PLAN, Begun, JobStatus, Ledger, State, Wish, batches, jobs, set_bits
 from workers.messages import BatchMessage, JobRequest, StoreRef, pack
 from workers.transfer import BatchOutcome, Failure
 
@@ -90,6 +90,9 @@ class Job(RuleBasedStateMachine):
         self.alive: dict[str, bool] = {}
         self.holder: dict[str, str] = {}
         self.inside: dict[str, tuple[int, int]] = {}
+        # Which object is copied alone, and how many died over which.
+        self.alone: dict[str, int] = {}
+        self.deaths: dict[str, dict[int, int]] = {}
         # Of each object, by its place in the plan.
         self.found_missing: set[int] = set()
         self.failed: set[int] = set()
@@ -154,23 +157,59 @@ class Job(RuleBasedStateMachine):
         elif other not in ("", holder, dead):
             assert begun == Begun(holder=other)
         else:
-            self.begun[name] = self.begun.get(name, 0) + 1
+            place = self.alone.pop(name, None)
+            if place is not None:
+                deaths = self.deaths.setdefault(name, {})
+                deaths[place] = deaths.get(place, 0) + 1
+            if place is None or not self.begun.get(name):
+                self.begun[name] = self.begun.get(name, 0) + 1
             self.alive[name], self.holder[name] = True, holder
             self.held.discard(name)
-            assert begun == Begun(times=self.begun[name])
+            assert begun == Begun(times=self.begun[name], deaths=self.deaths.get(name, {}))
 
-    @rule(data=st.data(), holder=holders, again_in_s=st.sampled_from([0, 8]))
-    def release(self, data: st.DataObject, holder: str, again_in_s: int) -> None:
+    @rule(data=st.data(), holder=holders, again_in_s=st.sampled_from([0, 8]), ended=st.booleans())
+    def release(self, data: st.DataObject, holder: str, again_in_s: int, ended: bool) -> None:
         name, batch = self.any_batch(data)
 
-        self.ledger.release(batch, holder, again_in_s=again_in_s)
+        self.ledger.release(batch, holder, again_in_s=again_in_s, ended=ended)
 
         if self.holder.get(name) == holder:
+            self._released(name, again_in_s=again_in_s, ended=ended)
+
+    def _released(self, name: str, *, again_in_s: int = 0, ended: bool = False) -> None:
+        if not ended:
             self.begun[name] = max(0, self.begun.get(name, 0) - 1)
-            if again_in_s:
-                self.alive[name], self.holder[name] = True, ""
-            else:
-                del self.alive[name], self.holder[name]
+            self.alone.pop(name, None)
+        if again_in_s:
+            self.alive[name], self.holder[name] = True, ""
+        else:
+            del self.alive[name], self.holder[name]
+
+    @rule(data=st.data(), holder=holders)
+    def hold(self, data: st.DataObject, holder: str) -> None:
+        """Give a batch back because its job is paused, or was a moment ago."""
+        name, batch = self.any_batch(data)
+
+        held = self.ledger.hold(batch, holder)
+
+        mine = self.holder.get(name) == holder
+        holds = self.paused and not self.stopped
+        assert held == (holds or not mine)
+        if mine:
+            self._released(name)
+            if holds:
+                self.held.add(name)
+
+    @rule(data=st.data(), holder=holders)
+    def copy_alone(self, data: st.DataObject, holder: str) -> None:
+        """Begin an object of a batch that killed workers; if its worker dies now, it died over that object."""
+        name, batch = self.any_batch(data)
+        place = data.draw(st.sampled_from(sorted(batch.places().values())))
+
+        self.ledger.alone(batch, holder, place)
+
+        if self.holder.get(name) == holder:
+            self.alone[name] = place
 
     @rule(data=st.data())
     def wait(self, data: st.DataObject) -> None:
@@ -208,7 +247,10 @@ class Job(RuleBasedStateMachine):
         objects = data.draw(st.integers(0, len(batch.sizes)))
         size_bytes = data.draw(st.integers(0, sum(batch.sizes)))
 
-        assert self.ledger.progress(batch, holder, objects=objects, size_bytes=size_bytes) == self.stopped
+        wish = self.ledger.progress(batch, holder, objects=objects, size_bytes=size_bytes)
+
+        assert wish is (Wish.STOP if self.stopped else Wish.HOLD if self.paused else Wish.GO_ON)
+        assert self.ledger.wish(self.job_id) is wish
 
         if name in self.alive and self.holder[name] == holder:
             self.alive[name] = True
@@ -241,6 +283,8 @@ class Job(RuleBasedStateMachine):
         if not self.state.final:
             self.inside.pop(name, None)
             self.begun.pop(name, None)
+            self.alone.pop(name, None)
+            self.deaths.pop(name, None)
         if counted:
             self.accounted.add(name)
             self.failed.update(failed)
@@ -331,6 +375,7 @@ class Job(RuleBasedStateMachine):
     def tidy(self) -> None:
         self.ledger.tidy(self.job_id)
         self.held, self.begun, self.alive, self.holder, self.heals = set(), {}, {}, {}, {}
+        self.alone, self.deaths = {}, {}
         self.found_missing, self.driver = set(), ""
 
         self._assert_tidy()

@@ -19,7 +19,8 @@ from celery.exceptions import Retry
 from kombu.exceptions import OperationalError
 
 from orchestrator import dispatch, drive, prepare, publish
-from orchestrator.drive import MAX_STALLS, STALL_S, drive_job
+from orchestrator.drive import drive_job
+from orchestrator.lost import MAX_STALLS, STALL_S
 from orchestrator.plan import Batch
 from orchestrator.publish import MAX_HEALS
 from orchestrator.receipt import receipt, snapshot_rows
@@ -334,9 +335,10 @@ def test_a_batch_that_nobody_tries_again_is_handed_out_again_a_bounded_number_of
     fleet.ledger.wait("job", "plan:4", 10)
     fleet.let_time_pass(10 + GRACE_S + 1)
 
-    fleet.drive()
+    assert "1 batch given up" in fleet.drive()
 
-    assert "1 batches never ended" in fleet.status.error
+    assert fleet.status.state is State.FAILED
+    assert fleet.status.failed == len(fleet.handed_out[0].batches[4].objects)
 
 
 def test_batches_that_never_end_end_the_job(fleet: Fleet) -> None:
@@ -350,7 +352,9 @@ def test_batches_that_never_end_end_the_job(fleet: Fleet) -> None:
     fleet.drive()
 
     assert fleet.status.state is State.FAILED
-    assert "5 batches never ended" in fleet.status.error
+    assert fleet.status.failed == fleet.status.objects_settled == fleet.status.objects_total
+    reason = f"its batch was handed out {1 + MAX_STALLS} times and no worker began it; see the workers' logs"
+    assert {failed.failure.detail for failed in fleet.ledger.failures("job")} == {reason}
     assert not fleet.published()
 
 
@@ -376,7 +380,7 @@ def test_a_paused_job_hands_out_nothing_and_what_was_queued_is_held(fleet: Fleet
 
     assert fleet.copy(fleet.handed_out[0], 1, 2) == ["held: the job is paused"] * 2
     fleet.let_time_pass(STALL_S + 1)
-    assert fleet.drive() == "nothing to do yet"
+    assert fleet.drive() == "the job is paused"
     assert len(fleet.handed_out) == 1
 
     fleet.ledger.pause("job", paused=False)

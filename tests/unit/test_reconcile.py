@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from orchestrator import reconcile
-from orchestrator.drive import STALL_S
+from orchestrator.lost import STALL_S
 from orchestrator.reconcile import CALLBACK_S, look_at_all, needs_a_look
 from workers.ledger import Ledger, Standing, State
 from workers.messages import JobRequest, StoreRef, pack

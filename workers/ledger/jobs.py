@@ -18,7 +18,7 @@ from . import queue_scripts, reading, scripts
 from .batches import LEASE_S, BatchLedger
 from .bitmaps import bit
 from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
-from .state import JobStatus, RunningBatch, Standing, State, UnknownJob, UnreadableJob
+from .state import JobStatus, RunningBatch, Standing, State, UnknownJob, UnreadableJob, Wish
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
 MAX_DRIVES: Final = 15
@@ -136,6 +136,13 @@ class Ledger(BatchLedger):
         names a driver that is known to be dead.
         """
         return int(self._run(scripts.DRIVE, keys(job_id, "", "driver"), [holder, instead_of, LEASE_S]))
+
+    def wish(self, job_id: str) -> Wish:
+        """Return what the job wants of what is done for it: to go on, to stop, or to be held until it goes on."""
+        state, cancel, paused = self._redis.hmget(key(job_id), ["state", "cancel", "paused"])
+        if state is None or State(str(state)).final or cancel is not None:
+            return Wish.STOP
+        return Wish.HOLD if paused is not None else Wish.GO_ON
 
     def driver(self, job_id: str) -> str:
         """Return who drives the job, empty if nobody does."""
