@@ -214,7 +214,11 @@ class Jobs:
             return self._ledger.status(job_id)
 
     def pause(self, job_id: str) -> JobStatus:
-        """Hold the job's hand-out of batches; those that run come to their end. May be called again."""
+        """
+        Hold the job within 30 seconds; return its status. May be called again.
+
+        No further object begins; those in flight have 15 seconds and are then interrupted. What is copied stays.
+        """
         with self._answering():
             self._ledger.pause(job_id, paused=True)
             return self._ledger.status(job_id)

@@ -48,7 +48,7 @@ def cancel(jobs: Jobs, job_id: str, as_json: bool) -> int:
 @about_a_job
 @json_option
 def pause(jobs: Jobs, job_id: str, as_json: bool) -> int:
-    """Hand out no further batches of a job. Those that run come to their end."""
+    """Hold a job within 30 seconds. Objects in flight have 15 seconds to end; what was copied stays."""
     status = jobs.pause(job_id)
     words = f"job {job_id} is paused. To go on: snapferry continue {job_id}"
     if status.state.final:
