@@ -18,7 +18,7 @@ from celery import Celery
 from celery.exceptions import Retry
 from kombu.exceptions import OperationalError
 
-from orchestrator import dispatch, drive, prepare, publish
+from orchestrator import dispatch, drive, lost, prepare, publish
 from orchestrator.drive import drive_job
 from orchestrator.lost import MAX_STALLS, STALL_S
 from orchestrator.plan import Batch
@@ -169,6 +169,7 @@ def fleet(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 
         monkeypatch.setattr(drive, "hand_out", hand_out)
         monkeypatch.setattr(publish, "hand_out", hand_out)
+        monkeypatch.setattr(lost, "hand_out", hand_out)
         monkeypatch.setattr(drive, "look_after", lambda *words, **_: fleet.looks.append(words[-1]))
         yield fleet
         prepare.forget("job")
