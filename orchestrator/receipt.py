@@ -32,6 +32,9 @@ VERIFIED: Final = {
     "trusted": "not verified: its manifest was found at the destination and --trust-manifest was given",
 }
 
+# What can confirm that an S3 store has the bytes that were sent; "none" is nothing.
+CONFIRMED_BY: Final = ("digest", "etag", "read_back", "none")
+
 
 @dataclass(frozen=True)
 class SnapshotRow:
@@ -104,9 +107,15 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "objects": objects_of(status),
         "bytes": {"total": status.bytes_total, "copied": status.bytes_copied},
         "verified": VERIFIED,
+        "confirmed": _confirmed(ledger, job_id),
         "snapshots": [_document(row) for row in snapshot_rows(ledger, job_id)],
         "deleted": unpack(deleted),
     }
+
+
+def _confirmed(ledger: Ledger, job_id: str) -> dict[str, int]:
+    counts = {name: ledger.field(job_id, f"confirmed:{name}") for name in CONFIRMED_BY}
+    return {name: int(count) for name, count in counts.items() if count and count.isdigit()}
 
 
 def objects_of(status: JobStatus) -> dict[str, int]:

@@ -5,6 +5,10 @@ What `snapferry.toml` says: stores by their names, and mirrors that are brought 
     live = "s3://live/store?region=eu-central-1"
     backup = "file:///srv/backup"
 
+    [stores.archive]             # or a table, where a store on S3 has settings; see `store_table`
+    url = "s3://archive/store"
+    storage-class = "STANDARD_IA"
+
     [[mirror]]
     name = "nightly"
     from = "live"                # the name of a store, or a URL
@@ -21,7 +25,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
@@ -29,6 +41,7 @@ from stores.urls import parse_url
 from .messages import MIRROR_NAME
 from .queues import NAME, Priority
 from .settings import LONGEST_PATIENCE_S, InvalidSettings
+from .store_table import url_of_store
 from .toml_file import InvalidToml, read_toml
 
 if TYPE_CHECKING:
@@ -149,9 +162,10 @@ class Mirror(_Table):
 class Config(_Table):
     """The whole file."""
 
-    stores: dict[Annotated[str, Field(pattern=MIRROR_NAME)], Annotated[str, AfterValidator(_checked_url)]] = (
-        Field(default_factory=dict)
-    )
+    stores: dict[
+        Annotated[str, Field(pattern=MIRROR_NAME)],
+        Annotated[str, BeforeValidator(url_of_store), AfterValidator(_checked_url)],
+    ] = Field(default_factory=dict)
     mirror: tuple[Mirror, ...] = ()
 
     @model_validator(mode="after")

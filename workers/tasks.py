@@ -324,6 +324,7 @@ def _run(
         interruptible(report.check),
     ):
         outcome = _copy(batch, ledger, holder, report, begun)
+    ledger.note_confirmed(batch.job_id, outcome.confirmed)
     return outcome, time.monotonic() - started
 
 

@@ -109,6 +109,7 @@ class BatchOutcome:
 
     *bytes_copied* is what was read and written, not what the manifest claimed;
     *needed_bytes* is what the manifest claimed of the objects that were not present.
+    *confirmed* counts what was written by what confirmed it, see `Backend.confirmed`.
     """
 
     copied: int = 0
@@ -116,6 +117,7 @@ class BatchOutcome:
     bytes_copied: int = 0
     needed_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
+    confirmed: dict[str, int] = field(default_factory=dict)
 
     @property
     def transient_failures(self) -> bool:
@@ -173,6 +175,7 @@ def copy_batch(
     except _Refused as refused:
         for address in needed:
             copy.ends.setdefault(address, Failure.of(address, refused.reason))
+    outcome.confirmed = destination.confirmed
     for end in copy.ends.values():
         if isinstance(end, Failure):
             outcome.failures.append(end)

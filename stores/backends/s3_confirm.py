@@ -262,42 +262,48 @@ def learn(backend: S3Backend, conduct: Conduct, key: str) -> Proof:
 
 def _ask(backend: S3Backend, conduct: Conduct, probe: str) -> tuple[Proof | None, bool]:
     """Return how the server confirms, None if it does not, and whether that is by Content-MD5."""
-    stored = False
+    versions: set[str] = set()
     try:
         for _ in range(TRIES):
-            etag = _altered_put(backend, probe, conduct.checksums)
+            etag = _altered_put(backend, probe, versions, checksum=conduct.checksums)
             if etag is None:
                 return Proof.DIGEST, False
-            stored = True
-            if md5_of(_ALTERED) and etag == md5_of(_ALTERED):
+            if etag and etag == md5_of(_ALTERED):
                 return Proof.ETAG, False
         md5 = md5_of(DATA)
-        if md5 and _altered_put(backend, probe, conduct.checksums, md5) is None:
+        if md5 and _altered_put(backend, probe, versions, checksum=conduct.checksums, md5=md5) is None:
             return Proof.DIGEST, True
         return None, False
     finally:
-        if stored:
-            with suppress(StoreError):
-                backend.delete(probe)
+        for version in versions:
+            more = {"VersionId": version} if version else {}
+            with suppress(StoreError), backend._errors(probe):
+                backend._call("delete_object", Key=backend._prefix + probe, **more)
 
 
 # One bit of the probe is another: what a bad cable does.
 _ALTERED: Final = bytes([DATA[0] ^ 1]) + DATA[1:]
 
 
-def _altered_put(backend: S3Backend, probe: str, checksums: bool, md5: str = "") -> str | None:
-    """Send a body that was altered on the way; return the ETag of what was stored, None if it was refused."""
+def _altered_put(
+    backend: S3Backend, probe: str, versions: set[str], *, checksum: bool, md5: str = ""
+) -> str | None:
+    """
+    Send a body that was altered on the way; return the ETag of what was stored, None if it was refused.
+
+    The version that was made is noted in *versions*, "" where the bucket keeps none.
+    """
     try:
         with backend._errors(probe), altered(_ALTERED):
-            return etag_of(backend.put_by_boto(probe, DATA, checksum=checksums, md5=md5))
+            answer = backend.put_by_boto(probe, DATA, checksum=checksum, md5=md5)
     except StoreError as error:
-        answer = error.__cause__
-        code = (
-            answer.response.get("Error", {}).get("Code", "") if isinstance(answer, boto.ClientError) else ""
-        )
+        cause = error.__cause__
+        code = cause.response.get("Error", {}).get("Code", "") if isinstance(cause, boto.ClientError) else ""
         if code in _REFUSALS:
             return None
         raise
+    versions.add(str(answer.get("VersionId") or ""))
+    return etag_of(answer)
 
 
 def read_back(backend: S3Backend, key: str, pieces: list[Piece]) -> Proof:

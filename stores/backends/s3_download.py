@@ -47,13 +47,19 @@ def open_ranges(backend: S3Backend, key: str) -> OpenReader:
     Open an object that is said to be large.
 
     Where it has no ranges, because it is empty or because the server knows
-    none, it is opened as a small one is. Raises as `Backend.open` does.
+    none, it is opened as a small one is. A server that refuses ranges is asked
+    for none again. Raises as `Backend.open` does.
     """
+    conduct = backend.conduct
+    if not conduct.ranges:
+        return backend.open(key)
     try:
         answer = _ask(backend, key, 0, RANGE_BYTES)
     except StoreFault as error:
-        if _status(error) != 416:
+        if _status(error) not in {416, 501}:
             raise
+        # 416 is for an empty object, 501 for a server.
+        conduct.ranges = _status(error) != 501
         return backend.open(key)
     found = _content_range(str(answer.get("ContentRange")))
     came = int(found[2]) + 1 if found is not None else 0

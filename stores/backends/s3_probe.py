@@ -23,6 +23,7 @@ from botocore import exceptions as boto
 from ..errors import AccessDenied, StoreError, StoreUnavailable
 from ..findings import Finding, Level
 from ..round_trip import DATA, FOLDER, is_stale, new_probe, refused
+from .s3_confirm import Proof, learn, sha256_base64
 
 if TYPE_CHECKING:
     from .s3 import S3Backend
@@ -157,9 +158,10 @@ class _Space:
             self._clean()
 
     def _call(self, operation: str, **parameters: object) -> Any:
-        key = str(parameters.pop("Key", self._backend._prefix + self._key))
+        key = parameters.pop("Key", self._backend._prefix + self._key)
+        named = {} if key is None else {"Key": str(key)}
         with self._backend._errors(self._key):
-            return self._backend._call(operation, Key=key, **parameters)
+            return self._backend._call(operation, **named, **parameters)
 
     def _may_abort(self) -> Generator[Finding, None, bool]:
         try:
@@ -246,12 +248,13 @@ class _Space:
     def _object(self) -> Iterator[Finding]:
         what = self._what
         try:
-            self._note(self._call("put_object", Body=DATA))
+            self._note(self._call("put_object", Body=DATA, **self._checksum()))
         except StoreError as error:
             yield refused("store.write", f"{what} cannot be written", error)
             return
         if self._conditions:
             yield self._conditional()
+            yield self._confirmation()
         try:
             with self._backend.open(self._key) as reader:
                 back = reader.read(len(DATA) + 1)
@@ -271,6 +274,8 @@ class _Space:
             said = f"{what}: what was just written is not listed"
             yield Finding(Level.ERROR, "store.list", said, "snapferry needs listings that are consistent")
             return
+        if self._conditions:
+            yield self._start_after()
         try:
             self._note(self._call("delete_object"), deleted=True)
             gone = self._backend.size(self._key) is None
@@ -286,6 +291,47 @@ class _Space:
         else:
             said = f"{what}: what was deleted is still there"
             yield Finding(Level.WARNING, "store.delete", said, "--delete needs a store that deletes")
+
+    def _checksum(self) -> dict[str, str]:
+        return {"ChecksumSHA256": sha256_base64(DATA)} if self._backend.conduct.checksums else {}
+
+    def _start_after(self) -> Finding:
+        """Say whether a listing can begin behind a key: the probe is not listed behind itself."""
+        check = "s3.start_after"
+        try:
+            behind = self._call(
+                "list_objects_v2", Key=None, Prefix=self._backend._prefix + self._folder,
+                StartAfter=self._backend._prefix + self._key, MaxKeys=10,
+            )  # fmt: skip
+        except StoreError as error:
+            return refused(check, f"{self._what}: a listing that begins behind a key", error)
+        full = self._backend._prefix + self._key
+        if any(found["Key"] <= full for found in behind.get("Contents", ())):
+            said = "the server ignores start-after in listings"
+            return Finding(
+                Level.ERROR, check, said, "snapferry needs a server that knows ListObjectsV2 in full"
+            )
+        return Finding(Level.OK, check, "listings can begin behind a key")
+
+    def _confirmation(self) -> Finding:
+        check = "s3.confirm"
+        proof = learn(self._backend, self._backend.conduct, self._key)
+        if proof is Proof.NONE:
+            return Finding(
+                Level.WARNING, check, "nothing confirms that the server stored what was sent",
+                "leave read_back on, or use a server that checks x-amz-checksum-sha256",
+            )  # fmt: skip
+        if proof is Proof.READ_BACK:
+            return Finding(
+                Level.NOTE, check, "the server checks no digest, so each object is read back after it is written",
+                "the copy reads every byte twice; a server that checks x-amz-checksum-sha256 saves that",
+            )  # fmt: skip
+        by = (
+            "refuses bytes that differ from their digest"
+            if proof is Proof.DIGEST
+            else "answers with their MD5"
+        )
+        return Finding(Level.OK, check, f"what is written is confirmed: the server {by}")
 
     def _conditional(self) -> Finding:
         check = "s3.conditional"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -197,6 +197,14 @@ class BatchLedger:
                 )
             )
         )
+
+    def note_confirmed(self, job_id: str, confirmed: Mapping[str, int]) -> None:
+        """Add to how many objects of a job were written, by what confirmed them. Each run of a batch adds its own."""
+        if confirmed:
+            counts: list[str | float] = [
+                part for name, count in confirmed.items() for part in (f"confirmed:{name}", count)
+            ]
+            self._run(scripts.NOTE_CONFIRMED, [key(job_id)], counts)
 
     def account(
         self, batch: BatchMessage, outcome: BatchOutcome, *, attempts: int = 1, worker: str = ""

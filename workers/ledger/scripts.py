@@ -395,6 +395,14 @@ return 0
 """
 )
 
+# KEYS: job. ARGV: names of fields, each with what is to be added to it.
+NOTE_CONFIRMED: Final = """
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  for i = 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+return 0
+"""
+
 # KEYS: job, done, running, failures, needed, copied, failed, classes, begun, alone, moves.
 # ARGV: number, name, in the plan ('1' or '0'), objects, planned bytes, copied, bytes copied, bytes needed,
 # expires, failures kept, how many failed, then their positions, their classes, and what is kept of them.
