@@ -33,6 +33,7 @@ from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.limits import Brakes
 from workers.messages import JobRequest, Prune, pack, unpack
 from workers.metrics import counting
+from workers.spending import over_words
 from workers.transfer import Cancelled, Held
 
 from .dispatch import hand_out, look_after
@@ -180,6 +181,8 @@ def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered) -> str:
     if standing.paused:
         return _paused(standing)
     request = ledger.request(job_id)
+    if spent := ledger.over_budget(job_id):
+        return _stop_over_budget(app, ledger, job_id, standing, over_words(request.budget, spent))
     # What the plan has prepared is not made again: a directory that is missing then is a mount that is away.
     planned = standing.state not in (State.QUEUED, State.PLANNING)
     source, destination = _open_both(request, create=not planned)
@@ -282,6 +285,15 @@ def _cancel(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> str
         return f"cancelling; {counted(standing.running, 'batch', 'batches')} still on their way"
     end_job(ledger, job_id, State.CANCELLED)
     return "cancelled"
+
+
+def _stop_over_budget(app: Celery, ledger: Ledger, job_id: str, standing: Standing, why: str) -> str:
+    """End a job whose budget is spent, once what runs of it has ended and is accounted for."""
+    if standing.running:
+        look_after(app, job_id, "over budget", in_s=CANCEL_LOOK_S)
+        return f"{why}; {counted(standing.running, 'batch', 'batches')} still on their way"
+    fail_job(ledger, job_id, f"{why}. What was copied stays; no manifest was written that lacks objects.")
+    return why
 
 
 def _top_up(drive: Drive) -> int:

@@ -22,7 +22,8 @@ from stores.presence import addresses_of_a_piece
 from stores.requests import HEAD
 from stores.snapshot_store import SnapshotStore
 from stores.words import size
-from workers.messages import Budget, JobRequest, Price
+from workers.messages import Budget, JobRequest
+from workers.spending import cost_of
 
 from .plan import Group, Plan
 from .prepare import PLANNED, TRUSTED, UNREADABLE, Snapshots
@@ -223,10 +224,10 @@ def _requests_and_cost(
     cost = None
     if budget.prices:
         sender, taker = request.source, request.destination
-        cost = _cost(budget.prices, sender.url, manifests_read, 0)
-        cost += _cost(budget.prices, sender.objects_url or sender.url, objects_read, found.bytes_to_copy)
-        cost += _cost(budget.prices, taker.url, manifests_written, 0)
-        cost += _cost(budget.prices, taker.objects_url or taker.url, objects_written, 0)
+        cost = cost_of(budget.prices, sender.url, manifests_read, 0)
+        cost += cost_of(budget.prices, sender.objects_url or sender.url, objects_read, found.bytes_to_copy)
+        cost += cost_of(budget.prices, taker.url, manifests_written, 0)
+        cost += cost_of(budget.prices, taker.objects_url or taker.url, objects_written, 0)
     return {
         "requests": {
             "source": dict(objects_read + manifests_read),
@@ -235,16 +236,6 @@ def _requests_and_cost(
         "cost": None if cost is None else round(cost, 6),
         "currency": budget.currency,
     }
-
-
-def _cost(prices: tuple[Price, ...], url: str, requests: Counter[str], bytes_read: int) -> float:
-    """Return what requests to a store cost, by the price with the longest beginning of its URL."""
-    fitting = [price for price in prices if url.startswith(price.store)]
-    if not fitting:
-        return 0.0
-    price = max(fitting, key=lambda price: len(price.store))
-    sent = sum(price.requests.get(name, 0.0) * count / 1000 for name, count in requests.items())
-    return sent + price.egress * bytes_read / 1e9
 
 
 def over_budget(budget: Budget, found: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ from .one_by_one import CAREFUL_AFTER, copy_one_by_one, unexpected
 from .reach import StoreSide, sides_of
 from .reaching import BatchReach
 from .settings import Settings
+from .spending import within_budget
 from .store_trouble import StoreTrouble, Unreachable
 from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, Held, copy_batch
 
@@ -177,7 +178,7 @@ def _run_begun(
     try:
         outcome, seconds = _run(batch, ledger, holder, reach, begun)
         free = reach.costs_nothing(outcome)
-        retries = outcome.transient_failures and (free or task.request.retries < MAX_RETRIES)
+        retries = outcome.retryable and (free or task.request.retries < MAX_RETRIES)
         counting.ran(outcome, seconds, again=retries)
         tracing.say(
             job_id=batch.job_id, batch=f"{batch.series}:{batch.number}", objects=len(batch.sizes),
@@ -197,6 +198,7 @@ def _run_begun(
                 raise queue_again(task, describe_failure(first), in_s=pause)
             raise again(task, pause, describe_failure(first))
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
+        ledger.spent(batch)
         reach.ended(outcome)
     except Unreachable as trouble:
         reach.note(trouble)
@@ -409,6 +411,7 @@ def _copy(
             Brakes(
                 ledger.limits, batch.job_id, batch.source, batch.destination, wanted, run=holder
             ) as brakes,
+            within_budget(ledger, batch, source, destination),
         ):
             brakes.hold(source, destination, at_once=max(batch.sizes, default=0) > HELD_AT_ONCE_BYTES)
             in_flight = Reported(brakes.gate, report)

@@ -9,8 +9,8 @@ copying the same object twice files the same bytes under the same address.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,9 +21,13 @@ from stores.hashing import CHUNK_BYTES
 from stores.snapshot_store import SnapshotStore
 
 from .process import clamped
+from .spending import OverBudget, spending
 
 # What a destination says of itself and not of one object.
 _REFUSALS = (StoreFull, StoreNotFound)
+
+# The kind of failure of an object for which the job has no budget left.
+OVER_BUDGET = "OverBudget"
 
 # So many refusals of single objects, and nothing else, say that the destination refuses all of them.
 MANY_DENIED = 20
@@ -123,6 +127,11 @@ class BatchOutcome:
     def transient_failures(self) -> bool:
         """Say whether trying the batch again may end better."""
         return any(failure.transient for failure in self.failures)
+
+    @property
+    def retryable(self) -> bool:
+        """Say whether the batch is to be tried again: not where the job's budget is spent."""
+        return self.transient_failures and all(failure.error != OVER_BUDGET for failure in self.failures)
 
 
 def copy_batch(
@@ -231,9 +240,12 @@ class _Copy:
         size = self._objects[address]
         counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
         try:
-            length = self._destination.copy_object(
-                self._source, address, size_hint=size, on_bytes=counter.add if counter else None
-            )
+            with _spent_on(size, counter) as on_bytes:
+                length = self._destination.copy_object(
+                    self._source, address, size_hint=size, on_bytes=on_bytes
+                )
+        except OverBudget as over:
+            self.ends[address] = _beyond_budget(address, over)
         except StoreError as error:
             self._fail(address, error)
         else:
@@ -249,9 +261,13 @@ class _Copy:
             size = self._objects[address]
             counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
             try:
-                upload, length = self._destination.stage_object(
-                    self._source, address, size_hint=size, on_bytes=counter.add if counter else None
-                )
+                with _spent_on(size, counter) as on_bytes:
+                    upload, length = self._destination.stage_object(
+                        self._source, address, size_hint=size, on_bytes=on_bytes
+                    )
+            except OverBudget as over:
+                self.ends[address] = _beyond_budget(address, over)
+                self._progress.advance(1, counter.left if counter else size)
             except StoreError as error:
                 self._fail(address, error)
                 self._progress.advance(1, counter.left if counter else size)
@@ -356,6 +372,32 @@ def _in_flight(
         raise
     if raised:
         raise raised[0]
+
+
+@contextmanager
+def _spent_on(size: int, counter: _Counter | None) -> Iterator[Callable[[int], None] | None]:
+    """Give what is to be told each piece of an object of *size* bytes; raises `OverBudget` where there is a budget."""
+    told = spending()
+    if told is None:
+        yield counter.add if counter else None
+        return
+    flight = told.begin(size)
+
+    def add(size_bytes: int) -> None:
+        flight.read(size_bytes)
+        if counter is not None:
+            counter.add(size_bytes)
+
+    copied = False
+    try:
+        yield add
+        copied = True
+    finally:
+        flight.ended(copied=copied)
+
+
+def _beyond_budget(address: str, over: OverBudget) -> Failure:
+    return Failure(address, OVER_BUDGET, "", str(over), transient=False)
 
 
 class _Counter:

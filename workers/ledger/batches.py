@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from ..messages import BatchMessage
+from ..messages import BatchMessage, Budget
 from ..printable import printable
+from ..spending import Spent
 from ..transfer import BatchOutcome, Failure
-from . import scripts
-from .keys import PLAN, done, key, keys, name_of
+from . import scripts, spending
+from .keys import BUDGET, PLAN, done, key, keys, name_of
 from .state import Begun, FailedObject, Wish
 
 if TYPE_CHECKING:
@@ -241,6 +242,50 @@ class BatchLedger:
                 arguments,
             )
         )
+
+    def budget(self, job_id: str) -> Budget | None:
+        """Return the budget of a job, None if it has none."""
+        found = self._redis.hget(key(job_id), BUDGET)
+        return Budget.model_validate_json(found) if found else None
+
+    def spend(
+        self,
+        batch: BatchMessage,
+        budget: Budget,
+        *,
+        copied_bytes: int,
+        in_flight: int,
+        objects: int,
+        cost: int,
+        over: str = "",
+    ) -> Spent:
+        """
+        Note what *batch* has spent so far, all of its runs together; return what its job has.
+
+        *copied_bytes* are those of *objects* that were copied, *in_flight* those of objects on their way, *cost* is in
+        millionths. *over* names what the next piece or object is beyond of: the job is over its *budget* then.
+        """
+        cost_limit = None if budget.max_cost is None else round(budget.max_cost * 1_000_000)
+        limits = (budget.max_bytes, budget.max_objects, cost_limit)
+        arguments: list[str | float] = [
+            name_of(batch),
+            copied_bytes,
+            in_flight,
+            objects,
+            cost,
+            self._expires_s,
+        ]
+        arguments += ["" if limit is None else limit for limit in limits]
+        record = [key(batch.job_id), key(batch.job_id, "spent")]
+        found, own = self._run(spending.SPEND, record, [*arguments, over])
+        reached, *totals = found
+        copied_bytes, _, copied_objects, batch_cost = map(int, own.split() or (0, 0, 0, 0))
+        size_bytes, total_objects, total_cost = (int(total or 0) for total in totals)
+        return Spent(reached, size_bytes, total_objects, total_cost, copied_bytes, copied_objects, batch_cost)
+
+    def spent(self, batch: BatchMessage) -> None:
+        """Keep what *batch* has spent only in its job's totals: the batch is accounted for."""
+        self._redis.hdel(key(batch.job_id, "spent"), name_of(batch))
 
     def failures(self, job_id: str) -> list[FailedObject]:
         """Return the objects that failed, the first `FAILURES_KEPT` of them; what cannot be read is left out."""

@@ -14,10 +14,11 @@ from redis.exceptions import NoPermissionError, ResponseError
 from ..messages import JobRequest, is_job_id
 from ..printable import printable
 from ..queues import Priority, copy_queue, lists, moves
+from ..spending import Spent
 from . import queue_scripts, reading, scripts
 from .batches import LEASE_S, BatchLedger
 from .bitmaps import bit
-from .keys import INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
+from .keys import BUDGET, INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
 from .state import JobStatus, RunningBatch, Standing, State, UnknownJob, UnreadableJob, Wish
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
@@ -47,6 +48,7 @@ class Ledger(BatchLedger):
             "priority": request.priority.value,
             "queue": request.queue,
             "patience": request.patience,
+            **({BUDGET: request.budget.model_dump_json()} if request.budget.limited else {}),
             **{LIMITS[name]: value for name, value in request.limits if value is not None},
             **({S3_REQUESTS: s3_requests} if s3_requests is not None else {}),
         }
@@ -92,6 +94,13 @@ class Ledger(BatchLedger):
         if state is None:
             raise UnknownJob(job_id)
         return str(value or "")
+
+    def over_budget(self, job_id: str) -> Spent | None:
+        """Return what a job has spent that is over its budget, None for every other one."""
+        names = ("over", "spent_bytes", "spent_objects", "spent_cost")
+        over, *totals = self._redis.hmget(key(job_id), names)
+        size_bytes, objects, cost = (int(total or 0) for total in totals)
+        return Spent(str(over), size_bytes, objects, cost) if over else None
 
     def advance(self, job_id: str, state: State, **fields: str | float) -> bool:
         """

@@ -22,11 +22,14 @@ PARKED: Final = "snapferry:parked"
 # The parts of a job that are kept after its end, and those that its end makes useless.
 KEPT: Final = ("failures", "failed", "classes", "running")
 WORKING: Final = (
-    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves",
+    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves", "spent",
 )  # fmt: skip
 
 # A limit's name -> its field in a job's record.
 LIMITS: Final = {name: f"limit_{name}" for name in ("rate", "requests", "jobs")}
+
+# The field in a job's record of its budget, if it has one.
+BUDGET: Final = "budget"
 
 # The field in a job's record of what an S3 store keeps to, in requests a second, where nobody set that.
 S3_REQUESTS: Final = "s3_requests"
