@@ -226,19 +226,19 @@ _COPY_OPTIONS = [
         "--max-bytes",
         callback=_size,
         metavar="SIZE",
-        help="Begin nothing if it would copy more: bytes, or as in 20GB, 1.5TiB.",
+        help="Begin nothing if it would copy more, and stop when it has: bytes, or as in 20GB, 1.5TiB.",
     ),
     click.option(
         "--max-objects",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Begin nothing if it would copy more objects.",
+        help="Begin nothing if it would copy more objects, and stop when it has.",
     ),
     click.option(
         "--max-cost",
         callback=_amount,
         metavar="AMOUNT",
-        help="Begin nothing if it would cost more; needs prices.",
+        help="Begin nothing if it would cost more, and stop when it has; needs prices.",
     ),
     click.option(
         "--prices",
