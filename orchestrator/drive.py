@@ -176,13 +176,9 @@ def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered) -> str:
     standing = ledger.standing(job_id)
     if standing.state.final:
         return f"the job is {standing.state} already"
-    if standing.cancelling:
-        return _cancel(app, ledger, job_id, standing)
-    if standing.paused:
-        return _paused(standing)
+    if stopped := _stopped(app, ledger, job_id, standing):
+        return stopped
     request = ledger.request(job_id)
-    if spent := ledger.over_budget(job_id):
-        return _stop_over_budget(app, ledger, job_id, standing, over_words(request.budget, spent))
     # What the plan has prepared is not made again: a directory that is missing then is a mount that is away.
     planned = standing.state not in (State.QUEUED, State.PLANNING)
     source, destination = _open_both(request, create=not planned)
@@ -198,6 +194,18 @@ def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered) -> str:
         return _paused(ledger.standing(job_id))
     except Cancelled:
         return _cancel(app, ledger, job_id, ledger.standing(job_id))
+
+
+def _stopped(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> str:
+    """Do what a job needs that is not to go on; return it in words, "" for a job that is to go on."""
+    if standing.cancelling:
+        return _cancel(app, ledger, job_id, standing)
+    if standing.paused:
+        return _paused(standing)
+    if spent := ledger.over_budget(job_id):
+        why = over_words(ledger.request(job_id).budget, spent)
+        return _stop_over_budget(app, ledger, job_id, standing, why)
+    return ""
 
 
 def _paused(standing: Standing) -> str:
