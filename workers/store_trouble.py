@@ -10,12 +10,13 @@ does a store that answers checks while object after object fails and none is cop
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from stores.errors import AccessDenied, StoreError, StoreNotFound, StoreUnavailable
+from stores.errors import AccessDenied, KeyMissing, StoreError, StoreNotFound, StoreUnavailable
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
 
@@ -102,7 +103,7 @@ class StoreTrouble:
         if error.transient:
             one.failed_in_a_row += 1
             self._end_if_away(one, error)
-        elif not some_copied and isinstance(error, (AccessDenied, StoreNotFound)):
+        elif not some_copied and isinstance(error, (AccessDenied, StoreNotFound, KeyMissing)):
             one.denied += 1
             # The first and the only objects, too: one refusal of one object is worth no request.
             if isinstance(error, StoreNotFound) or one.denied >= min(MANY_DENIED, self._objects):
@@ -175,6 +176,18 @@ def _is_directory(side: StoreSide) -> bool:
     return not side.ref.url.startswith("s3://")
 
 
+def _check_spaces(store: SnapshotStore) -> None:
+    """
+    Make sure that a source in a directory holds a store: where nothing is mounted the directory is there, and empty.
+
+    Raises `StoreNotFound`.
+    """
+    for backend, spaces in store.pools:
+        root = backend.label.removeprefix("file://")
+        if root != backend.label and not any(os.path.isdir(os.path.join(root, space)) for space in spaces):
+            raise StoreNotFound(backend.label, "", "there is no store in this directory; is it mounted here?")
+
+
 def check(side: StoreSide) -> StoreError | None:
     """Return what keeps this process from a store, None if nothing does. Takes `CHECK_S` seconds at most."""
     answers: list[StoreError | None] = []
@@ -183,6 +196,8 @@ def check(side: StoreSide) -> StoreError | None:
         try:
             store = open_store(side.ref.url, side.ref.objects_url, create=False)
             store.check(for_writing=side.writing)
+            if not side.writing:
+                _check_spaces(store)
         except StoreError as error:
             answers.append(error)
         else:

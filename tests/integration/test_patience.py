@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,86 @@ def test_a_mount_that_goes_away_is_waited_for(
     assert status.state is State.DONE, status
     assert status.failed == 0
     assert tree(tmp_path / "b") == tree(tmp_path / "a")
+
+
+# A worker that copies the last objects, and an orchestrator that then finds the store away.
+HELD_COMMIT = """
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from stores.snapshot_store import SnapshotStore
+publish, folder = SnapshotStore.publish_all, Path({folder!r})
+def held(self, *what):
+    (folder / "committing").touch()
+    while not (folder / "go on").exists():
+        time.sleep(0.01)
+    return publish(self, *what)
+SnapshotStore.publish_all = held
+"""
+
+
+@pytest.mark.parametrize("steer", [False, True], ids=["back", "cancelled"])
+def test_a_commit_waits_for_its_store_and_can_be_cancelled_meanwhile(
+    jobs: Jobs, fleet: Fleet, server: StoppingServer, tmp_path: Path, steer: bool
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(20))
+    held = HELD_COMMIT.format(folder=str(tmp_path))
+    with fleet.orchestrator(before=held), fleet.worker():
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        until((tmp_path / "committing").exists, "all is copied, and the commit begins")
+        server.kill()
+        (tmp_path / "go on").touch()
+        waits(jobs, job_id)
+        if steer:
+            jobs.cancel(job_id)
+            assert jobs.wait(job_id, timeout_s=30).state is State.CANCELLED
+            return
+        server.start()
+        status = jobs.wait(job_id, timeout_s=60)
+
+    assert status.state is State.DONE, status
+    assert counts(status) == (21, 0, 0)
+    assert files(server) == set(tree(tmp_path / "a"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "silent", "flaps"])
+def test_long_outages_and_stores_that_come_and_go_cost_no_object(
+    jobs: Jobs, fleet: Fleet, server: StoppingServer, tmp_path: Path, how: str
+) -> None:
+    count = 3000
+    snapshot = make_store(tmp_path / "a", random_files(count, size=5000))
+    with ExitStack() as running:
+        running.enter_context(fleet.orchestrator())
+        for number in range(3):
+            running.enter_context(fleet.worker(f"worker{number}"))
+        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        some_copied(jobs, job_id)
+        if how == "killed":
+            server.kill()
+            waits(jobs, job_id)
+            time.sleep(25)
+            server.start()
+        elif how == "silent":
+            server.silence()
+            waits(jobs, job_id)
+            time.sleep(10)
+            server.speak()
+        else:
+            for _ in range(8):
+                server.kill()
+                time.sleep(1.5)
+                server.start()
+                time.sleep(1.5)
+        began = time.monotonic()
+        settled = jobs.status(job_id).objects_settled
+        until(
+            lambda: jobs.status(job_id).objects_settled > settled or jobs.status(job_id).state.final,
+            "it goes on",
+        )
+        print(f"{how}: went on {time.monotonic() - began:.1f} s after the server was back")
+        status = jobs.wait(job_id, timeout_s=300)
+
+    assert status.state is State.DONE, status
+    assert (status.copied + status.present, status.failed) == (count + 1, 0)
+    assert files(server) == set(tree(tmp_path / "a"))

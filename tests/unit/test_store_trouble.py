@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound, StoreUnavailable
+from stores.errors import AccessDenied, ObjectMissing, StoreError, StoreFull, StoreNotFound, StoreUnavailable
 from stores.urls import open_store
 from tests.servers import free_port
 from workers import store_trouble
@@ -27,7 +28,7 @@ def book(redis_url: str) -> Iterator[ReachBook]:
 @pytest.fixture
 def sides(tmp_path: Path) -> tuple[StoreSide, StoreSide]:
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / ".objects").mkdir(parents=True)
     return (
         StoreSide(StoreRef(url=str(tmp_path / "a")), writing=False),
         StoreSide(StoreRef(url=str(tmp_path / "b")), writing=True),
@@ -84,7 +85,7 @@ def test_a_directory_that_is_gone_is_away_for_those_who_have_reached_it(
     trouble = trouble_of(book, sides)
     if known:
         book.reached(sides[side], "worker@here")
-    Path(sides[side].ref.url).rmdir()
+    shutil.rmtree(sides[side].ref.url)
 
     with pytest.raises(Unreachable) as raised:
         trouble.failed(unavailable(sides[side]), some_copied=True)
@@ -92,12 +93,30 @@ def test_a_directory_that_is_gone_is_away_for_those_who_have_reached_it(
     assert isinstance(raised.value.reason, StoreNotFound)
 
 
+def test_a_source_directory_without_a_store_is_no_store_that_lacks_its_objects(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    missing = ObjectMissing(f"file://{sides[0].ref.url}", "", "the object is not in this store")
+    (Path(sides[0].ref.url) / ".objects").rmdir()
+    trouble = trouble_of(book, sides, objects=2)
+    trouble.failed(missing, some_copied=False)
+    with pytest.raises(Unreachable) as raised:
+        trouble.failed(missing, some_copied=False)
+    assert "is it mounted here?" in raised.value.reason.detail
+
+    (Path(sides[0].ref.url) / ".objects").mkdir()
+    held = trouble_of(book, sides, objects=2)
+    for _ in range(2):
+        held.failed(missing, some_copied=False)
+    held.stop()
+
+
 def test_refusals_of_everything_are_checked_and_those_of_some_objects_are_not(
     book: ReachBook, sides: tuple[StoreSide, StoreSide]
 ) -> None:
     denied = AccessDenied(f"file://{sides[1].ref.url}", "", "denied")
     trouble = trouble_of(book, sides)
-    Path(sides[1].ref.url).rmdir()
+    shutil.rmtree(sides[1].ref.url)
 
     for _ in range(MANY_DENIED - 1):
         trouble.failed(denied, some_copied=False)
