@@ -96,10 +96,9 @@ def test_an_outage_costs_no_object_and_what_is_waited_for_is_said(
 @pytest.mark.parametrize(
     ("trouble", "kind"),
     [
-        ({"HTTP_PROXY": "http://127.0.0.1:9"}, "away"),
-        ({"AWS_SECRET_ACCESS_KEY": "anothersecretkey"}, "refused"),
+        pytest.param({"HTTP_PROXY": "http://127.0.0.1:9"}, "away", id="cut off", marks=pytest.mark.slow),
+        pytest.param({"AWS_SECRET_ACCESS_KEY": "anothersecretkey"}, "refused", id="refused"),
     ],
-    ids=["cut off", "refused"],
 )
 def test_a_worker_that_cannot_reach_a_store_leaves_its_batches_to_another(
     jobs: Jobs,
@@ -128,6 +127,7 @@ def test_a_worker_that_cannot_reach_a_store_leaves_its_batches_to_another(
         assert 0 < parked < 60, "each batch at most once or so, and not again and again"
 
 
+@pytest.mark.slow
 def test_a_fleet_of_refused_workers_fails_the_job_and_says_why(
     jobs: Jobs, fleet: Fleet, server: StoppingServer, snapshot: str, tmp_path: Path
 ) -> None:
@@ -230,6 +230,7 @@ SnapshotStore.publish_all = held
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steer", [False, True], ids=["back", "cancelled"])
 def test_a_commit_waits_for_its_store_and_can_be_cancelled_meanwhile(
     jobs: Jobs, fleet: Fleet, server: StoppingServer, tmp_path: Path, steer: bool
