@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from ..errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreUnavailable
 
+if TYPE_CHECKING:
+    from .file_root import Root
+
+# Something is in the place of a file or a directory that is neither.
+_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ENXIO, errno.ENODEV}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNAVAILABLE = {
@@ -29,9 +35,19 @@ _UNAVAILABLE = {
 }
 
 
-def translated(error: OSError, label: str, key: str) -> StoreError:
-    """Return what *error* is of the store *label*, where it was about *key*."""
+def translated(
+    error: OSError, label: str, key: str, root: Root | None = None, *, folder: bool = False
+) -> StoreError:
+    """
+    Return what *error* is of the store *label*, where it was about *key*, a *folder* or a file below *root*.
+
+    Where something is in the way of *key*, and for every folder, the detail names the path.
+    """
     said = os.strerror(error.errno) if error.errno is not None else str(error)
+    if root is not None and error.errno in _IN_THE_WAY:
+        return StoreFault(label, key, root.in_the_way(key, folder=folder) or said)
+    if root is not None and folder:
+        said = f"{root.path.rstrip('/')}/{key}: {said}"
     if error.errno in _DENIED:
         return AccessDenied(label, key, said)
     if error.errno in _FULL:

@@ -12,14 +12,17 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..address import MANIFESTS, OBJECTS
+from ..errors import StoreError
 from ..findings import Finding, Level
 from ..round_trip import is_stale, new_probe, refused, round_trip
 from ..words import size
+from .file_beneath import FOLDER, LIST, open_beneath
 from .file_copy import clone
+from .file_root import Folder, Root
 
 if TYPE_CHECKING:
     from .file import FileBackend
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 FEW_BYTES: Final = 1024**3
 FEW_SHARE: Final = 0.05
 FEW_INODES: Final = 10_000
+
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # How a folder of probes begins.
 PROBES: Final = ".snapferry-probe-"
@@ -68,17 +73,18 @@ def probe_directory(backend: FileBackend, root: str, *, for_writing: bool) -> It
         )
     if for_writing:
         # In a directory that is to be made, a probe would have to make it.
-        yield from _writing(backend if existing == root else type(backend)(existing), existing)
-    else:
-        for name in (".objects", ".manifests"):
-            if _same(f"{root}/{name}", f"{root}/{name.upper()}"):
+        there = backend if existing == root else type(backend)(existing, rules=backend.rules)
+        yield from _writing(there, existing)
+    elif existing == root:
+        with suppress(StoreError):
+            opened = backend.root()
+            if any(
+                _same(opened.descriptor, space[:-1], space[:-1].upper()) for space in (OBJECTS, MANIFESTS)
+            ):
                 yield _case_finding()
-                break
 
 
-def probe_clone(
-    backend: FileBackend, root: str, source: FileBackend, source_root: str, key: str
-) -> Iterator[Finding]:
+def probe_clone(backend: FileBackend, root: str, source: FileBackend, key: str) -> Iterator[Finding]:
     """
     Say whether a file of *source*, the one filed under *key*, can be cloned to *root*; leave no clone.
 
@@ -86,18 +92,18 @@ def probe_clone(
     """
     if _existing(root) != root:
         return
-    cloned = False
     try:
-        with (
-            _folder(root, _spaces(root)[0]) as folder,
-            open(f"{source_root}/{key}", "rb") as file,
-            open(f"{root}/{new_probe(folder)}", "xb") as copy,
-        ):
-            cloned = clone(file.fileno(), copy.fileno())
-            one = os.fstat(file.fileno()).st_dev == os.fstat(copy.fileno()).st_dev
-    except OSError as error:
-        said = f"whether objects can be cloned cannot be tried: {error.strerror}"
-        yield Finding(Level.NOTE, "pair.clones", said)
+        opened = backend.root()
+        with _probe_folder(opened, _spaces(opened)[0]) as (_, folder), ExitStack() as stack:
+            file, _ = source.open_file(key)
+            stack.callback(os.close, file)
+            copy = os.open(new_probe(""), _CREATE, opened.rules.file_mode, dir_fd=folder.descriptor)
+            stack.callback(os.close, copy)
+            cloned = clone(file, copy)
+            one = os.fstat(file).st_dev == os.fstat(copy).st_dev
+    except (OSError, StoreError) as error:
+        why = error.detail if isinstance(error, StoreError) else error.strerror
+        yield Finding(Level.NOTE, "pair.clones", f"whether objects can be cloned cannot be tried: {why}")
         return
     if cloned:
         yield Finding(Level.OK, "pair.clones", "large objects are cloned: both share a file system that can")
@@ -120,50 +126,57 @@ def _existing(root: str) -> str:
     return root
 
 
-def _spaces(root: str) -> list[str]:
+def _spaces(root: Root) -> list[str]:
     """Return where keys go: below the folders of objects and manifests, below the root while there are none."""
-    return [space for space in (OBJECTS, MANIFESTS) if os.path.isdir(f"{root}/{space}")] or [""]
+    return [space for space in (OBJECTS, MANIFESTS) if root.status(space[:-1]) is not None] or [""]
 
 
 @contextmanager
-def _folder(root: str, space: str) -> Iterator[str]:
+def _probe_folder(root: Root, space: str) -> Iterator[tuple[str, Folder]]:
     """Make a folder for one probe, nobody else's, and remove it with all that is in it."""
-    folder = f"{space}{new_probe(PROBES)}/"
+    above = root.folder(space[:-1] or ".")
+    name = new_probe(PROBES)
     try:
-        os.mkdir(f"{root}/{folder}")
-        yield folder
+        os.mkdir(name, root.rules.folder_mode, dir_fd=above.descriptor)
+        yield f"{space}{name}/", Folder(open_beneath(above.descriptor, name, FOLDER))
     finally:
-        _remove(f"{root}/{folder}")
+        _remove(above, name)
 
 
-def _remove(folder: str) -> None:
+def _remove(above: Folder, name: str) -> None:
+    """Remove the folder *name* in *above*, with its files."""
     with suppress(OSError):
-        for name in os.listdir(folder):
-            os.unlink(f"{folder}/{name}")
-        os.rmdir(folder)
+        folder = Folder(open_beneath(above.descriptor, name, LIST))
+        for file in os.listdir(folder.descriptor):
+            os.unlink(file, dir_fd=folder.descriptor)
+        os.rmdir(name, dir_fd=above.descriptor)
 
 
-def _sweep(root: str) -> None:
+def _sweep(root: Root) -> None:
     """Remove what killed probers left."""
     for space in ("", OBJECTS, MANIFESTS):
         with suppress(OSError):
-            for name in os.listdir(f"{root}/{space}"):
-                folder = f"{root}/{space}{name}"
-                if name.startswith(PROBES) and is_stale(name, os.stat(folder).st_mtime):
-                    _remove(folder)
+            above = Folder(root.open(space[:-1] or ".", LIST))
+            for name in os.listdir(above.descriptor):
+                if name.startswith(PROBES):
+                    status = os.stat(name, dir_fd=above.descriptor, follow_symlinks=False)
+                    if is_stale(name, status.st_mtime):
+                        _remove(above, name)
 
 
-def _writing(backend: FileBackend, root: str) -> Iterator[Finding]:
+def _writing(backend: FileBackend, path: str) -> Iterator[Finding]:
+    root = backend.root()
     _sweep(root)
     told_apart = None
     for space in _spaces(root):
-        what = space.strip("./") or f"what is in {root}"
+        what = space.strip("./") or f"what is in {path}"
         try:
-            with _folder(root, space) as folder:
+            with _probe_folder(root, space) as (folder, _):
                 yield from round_trip(backend, folder, what)
-                told_apart = not _same(f"{root}/{folder}", f"{root}/{folder.upper()}")
+                above, name = root.folder(space[:-1] or "."), folder[len(space) : -1]
+                told_apart = not _same(above.descriptor, name, name.upper())
         except OSError as error:
-            yield refused("store.write", f"{what} cannot be written", backend._translate(error, space))
+            yield refused("store.write", f"{what} cannot be written", backend.error(error, space))
     if told_apart is False:
         yield _case_finding()
     elif told_apart:
@@ -179,9 +192,12 @@ def _case_finding() -> Finding:
     )
 
 
-def _same(one: str, other: str) -> bool:
+def _same(directory: int, one: str, other: str) -> bool:
+    """Say whether two names in an open directory are one."""
     try:
-        return os.path.samestat(os.lstat(one), os.lstat(other))
+        return os.path.samestat(
+            *(os.stat(name, dir_fd=directory, follow_symlinks=False) for name in (one, other))
+        )
     except OSError:
         return False
 

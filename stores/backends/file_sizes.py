@@ -7,15 +7,17 @@ kernel's time, so many keys are shared among processes.
 
 from __future__ import annotations
 
-import os
 import stat
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Final
 
 from ..forked import Forked, worth
+from ..interruption import checkpoint
+from .file_beneath import status_beneath
+from .file_root import Folder, Root
 
 ABSENT: Final = -1
 NO_FILE: Final = -2
@@ -23,10 +25,13 @@ NO_FILE: Final = -2
 # A process is worth its fork from about so many keys on.
 KEYS_FOR_A_PROCESS: Final = 10_000
 
+# So many keys, and then a checkpoint.
+KEYS_AT_ONCE: Final = 1000
 
-def lengths(root: int, keys: Sequence[str]) -> array[int]:
+
+def lengths(root: Root, keys: Sequence[str]) -> array[int]:
     """
-    Return the length in bytes of each of *keys* below the open directory *root*, `ABSENT`, or `NO_FILE`.
+    Return the length in bytes of each of *keys* below *root*, `ABSENT`, or `NO_FILE`.
 
     Where a top-level shard is absent, one question answers for all of its keys
     that follow each other. Raises OSError with the key as its filename.
@@ -35,44 +40,55 @@ def lengths(root: int, keys: Sequence[str]) -> array[int]:
     parts = [keys[at : at + each] for at in range(0, len(keys), each)]
     with ExitStack() as stack:
         others = [stack.enter_context(closing(Forked(partial(_say, root, part)))) for part in parts[1:]]
-        found = _ask(root, parts[0] if parts else ())
+        found = array("q")
+        for piece in _ask(root, parts[0] if parts else ()):
+            checkpoint()
+            found += piece
         for part, other in zip(parts[1:], others, strict=True):
             said = other.rest()
             if said is None:
                 # This process asks again, and raises what there is.
-                found += _ask(root, part)
+                for piece in _ask(root, part):
+                    checkpoint()
+                    found += piece
             else:
                 found.frombytes(said)
     return found
 
 
-def _say(root: int, keys: Sequence[str]) -> list[bytes]:
-    return [_ask(root, keys).tobytes()]
+def _say(root: Root, keys: Sequence[str]) -> Iterator[bytes]:
+    for piece in _ask(root, keys):
+        yield piece.tobytes()
 
 
-def _ask(root: int, keys: Sequence[str]) -> array[int]:
+def _ask(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
+    """Yield the lengths of *keys*, some of them at a time."""
     found = array("q")
-    shard, exists = "", False
+    shard, folder = "", None
     for key in keys:
         if not shard or not key.startswith(shard):
             shard = key[: key.find("/", key.find("/") + 1) + 1]
-            exists = _is_there(root, shard)
+            folder = _folder(root, shard, key)
         length = ABSENT
-        if exists:
+        if folder is not None:
             try:
+                status = status_beneath(folder.descriptor, key[len(shard) :])
+            except OSError as error:
+                status = root.status_by_a_link(key, error)
+            if status is not None:
                 # By position, as a named tuple's names cost more: st_mode and st_size.
-                known = os.stat(key, dir_fd=root)
-            except FileNotFoundError:
-                pass
-            else:
-                length = known[6] if stat.S_ISREG(known[0]) else NO_FILE
+                length = status[6] if stat.S_ISREG(status[0]) else NO_FILE
         found.append(length)
-    return found
+        if len(found) == KEYS_AT_ONCE:
+            yield found
+            found = array("q")
+    yield found
 
 
-def _is_there(root: int, folder: str) -> bool:
+def _folder(root: Root, shard: str, key: str) -> Folder | None:
     try:
-        os.stat(folder, dir_fd=root)
+        return root.folder(shard[:-1] if shard else ".")
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, key) from error

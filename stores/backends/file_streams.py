@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,9 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from ..base import Buffer, Reader, Upload
-from ..errors import StoreError, StoreUnavailable
+from ..errors import StoreError, StoreFault, StoreUnavailable
 from ..hashing import CHUNK_BYTES
+from ..interruption import checkpoint
+from ..liveness import identity
+from .file_beneath import READ
 from .file_copy import clone
+from .file_root import TEMPORARY, sweep
 from .file_sync import begin_writing
 
 if TYPE_CHECKING:
@@ -21,36 +26,57 @@ if TYPE_CHECKING:
 # The disk begins with so many bytes of a file while the next ones are read and hashed.
 BEGUN_BYTES: Final = 1024 * 1024
 
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_numbers = itertools.count()
+
 
 class FileReader:
     """Reads by system calls alone: a buffered file object costs more than all of them on a small object."""
 
-    def __init__(self, backend: FileBackend, key: str, descriptor: int) -> None:
+    def __init__(self, backend: FileBackend, key: str, descriptor: int, length: int) -> None:
         self._backend = backend
         self._key = key
         self._descriptor = descriptor
+        self._length = self._left = length
 
     def read(self, size: int, /) -> bytes:
         """Return *size* bytes, fewer only at the end: network and user-space file systems may give less at once."""
+        checkpoint()
         try:
             chunk = os.read(self._descriptor, size)
+            self._came(len(chunk))
             if not chunk or len(chunk) == size:
                 return chunk
             parts = [chunk]
             size -= len(chunk)
             while size and (more := os.read(self._descriptor, size)):
+                self._came(len(more))
                 parts.append(more)
                 size -= len(more)
         except OSError as error:
-            raise self._backend._translate(error, self._key) from error
+            raise self._backend.error(error, self._key) from error
         return b"".join(parts) if len(parts) > 1 else chunk
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill *buffer* with the next bytes, or a part of it; return how many, 0 at the end."""
+        checkpoint()
         try:
-            return os.readv(self._descriptor, [buffer])
+            length = os.readv(self._descriptor, [buffer])
         except OSError as error:
-            raise self._backend._translate(error, self._key) from error
+            raise self._backend.error(error, self._key) from error
+        self._came(length)
+        return length
+
+    def _came(self, length: int) -> None:
+        """Count *length* bytes more. A file gives no more than its length when it was opened, or it has no end."""
+        self._left -= length
+        if self._left < 0:
+            raise StoreFault(
+                self._backend.label,
+                self._key,
+                f"has more bytes than the {self._length:,} of its length; something writes to it, or it has no end",
+            )
 
     def clone_to(self, descriptor: int) -> bool:
         """As `file_copy.clone`."""
@@ -66,15 +92,26 @@ class FileReader:
 
 
 class FileUpload(Upload):
-    """A temporary file. *closed* says that its descriptor is, which need not wait for the commit."""
+    """
+    A temporary file, in the open directory that its target is in.
+
+    *closed* says that its descriptor is, which need not wait for the commit.
+    """
 
     def __init__(self, backend: FileBackend, key: str) -> None:
         self._backend = backend
         self._key = key
+        folder, _, self._name = key.rpartition("/")
+        self._temporary = f"{TEMPORARY}{identity()}-{next(_numbers)}"
         try:
-            self._descriptor, self._temporary = backend._create(key)
+            self._folder, new = backend.root(create=True).make(folder)
+            if not new:
+                sweep(self._folder)
+            self._descriptor = os.open(
+                self._temporary, _CREATE, backend.rules.file_mode, dir_fd=self._folder.descriptor
+            )
         except OSError as error:
-            raise backend._translate(error, key) from error
+            raise backend.error(error, key) from error
         self._ended = self._closed = False
         self._written = self._begun = 0
 
@@ -82,7 +119,7 @@ class FileUpload(Upload):
         try:
             _write_all(self._descriptor, chunk)
         except OSError as error:
-            raise self._backend._translate(error, self._key) from error
+            raise self._backend.error(error, self._key) from error
         self._written += len(chunk)
         if self._written - self._begun >= BEGUN_BYTES:
             self._begin_writing()
@@ -97,10 +134,11 @@ class FileUpload(Upload):
         try:
             cloned = reader.clone_to(self._descriptor)
         except OSError as error:
-            raise self._backend._translate(error, self._key) from error
+            raise self._backend.error(error, self._key) from error
         if cloned:
             # What is shown is what will be visible, whatever becomes of the source.
-            reader = FileReader(self._backend, self._key, self._descriptor)
+            length = os.fstat(self._descriptor).st_size
+            reader = FileReader(self._backend, self._key, self._descriptor, length)
         buffers = self._backend._buffers
         try:
             buffer = buffers.pop()
@@ -125,28 +163,36 @@ class FileUpload(Upload):
             try:
                 os.close(self._descriptor)
             except OSError as error:
-                raise self._backend._translate(error, self._key) from error
+                raise self._backend.error(error, self._key) from error
 
     def commit(self) -> None:
         try:
             if self._closed:
-                self._backend._sync(self._temporary)
+                self._sync()
             else:
                 os.fsync(self._descriptor)
         except OSError as error:
-            raise self._backend._translate(error, self._key) from error
+            raise self._backend.error(error, self._key) from error
         self.show()
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._temporary, READ, dir_fd=self._folder.descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def show(self) -> None:
         """Give what was written its name. Its bytes must be on disk."""
         try:
-            self._backend._rename(self._temporary, self._key)
+            at = self._folder.descriptor
+            os.rename(self._temporary, self._name, src_dir_fd=at, dst_dir_fd=at)
         except FileNotFoundError as error:
             raise StoreUnavailable(
                 self._backend.label, self._key, "its temporary file is gone; something removed it"
             ) from error
         except OSError as error:
-            raise self._backend._translate(error, self._key) from error
+            raise self._backend.error(error, self._key) from error
         self._ended = True
         if not self._closed:
             self._closed = True
@@ -157,7 +203,8 @@ class FileUpload(Upload):
             self._ended = True
             with suppress(StoreError):
                 self.close()
-            self._backend._discard(self._temporary)
+            with suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._folder.descriptor)
 
 
 def _write_all(descriptor: int, data: Buffer) -> None:

@@ -113,7 +113,7 @@ def test_bytes_are_on_disk_before_a_name_shows_them(tmp_path: Path, monkeypatch:
     for name in ("write", "fsync", "rename"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real, **o: (calls.append(_n), _r(*a, **o))[1])
-    monkeypatch.setattr("stores.backends.file.sync_file_system", lambda _: calls.append("fsync"))
+    monkeypatch.setattr("stores.backends.file_root.sync_file_system", lambda _: calls.append("fsync"))
     for count in (1, 2, 30):
         backend = FileBackend(str(tmp_path / str(count)))
         begun = [backend.upload(f".objects/{n:03}/a/b/c", 1) for n in range(count)]

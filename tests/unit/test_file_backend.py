@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from stores.address import manifest_key, object_key
-from stores.backends import file, file_streams
-from stores.backends.file import STALE_AFTER_S, FileBackend
-from stores.backends.file_streams import BEGUN_BYTES
+from stores.backends import file_streams
+from stores.backends.file import FileBackend
+from stores.backends.file_root import STALE_AFTER_S
+from stores.backends.file_streams import BEGUN_BYTES, FileUpload
 from stores.backends.file_sync import begin_writing
 from stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound, StoreUnavailable
 from stores.hashing import CHUNK_BYTES, digest
@@ -262,7 +263,7 @@ def test_writers_in_many_processes_never_take_each_others_temporary_file(file_ro
     """All of them are in the middle of one key at the same time, and count from nothing."""
     parts = 4
     code = (
-        "import sys, itertools; from stores.backends import file; file._numbers = itertools.count()\n"
+        "import sys, itertools; from stores.backends import file, file_streams; file_streams._numbers = itertools.count()\n"
         "upload = file.FileBackend(sys.argv[1]).upload(sys.argv[2], 6); upload.write(b'object')\n"
         "print(upload._temporary, flush=True); sys.stdin.readline(); upload.commit()\n"
     )
@@ -298,12 +299,12 @@ def test_a_forked_child_writes_to_another_temporary_file_than_its_parent(file_ro
     os.waitpid(child, 0)
 
     with backend.upload(KEY, 6) as upload:
-        assert isinstance(upload, file.FileUpload)
+        assert isinstance(upload, FileUpload)
         own = upload._temporary
         assert childs.rpartition("-")[2] == own.rpartition("-")[2]
         assert childs.split("-")[-2] != own.split("-")[-2]
         # The child left it behind and is dead: the parent's upload swept it.
-        assert [path.name for path in temporary_files(file_root)] == [own.rpartition("/")[2]]
+        assert [path.name for path in temporary_files(file_root)] == [own]
 
 
 def test_what_dead_writers_left_behind_is_swept_by_the_next_one(file_root: Path) -> None:

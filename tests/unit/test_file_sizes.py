@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from stores import forked
 from stores.address import EMPTY_ADDRESS, object_key
 from stores.backends import file_sizes
 from stores.backends.file import FileBackend
+from stores.backends.file_root import Root
+from stores.backends.file_rules import DirectoryRules
 from stores.backends.file_sizes import ABSENT, NO_FILE, lengths
 from stores.errors import StoreError, StoreFault
 from stores.hashing import digest
@@ -47,10 +48,8 @@ def keys(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[int]:
-    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield descriptor
-    os.close(descriptor)
+def root(tmp_path: Path) -> Root:
+    return Root(str(tmp_path), DirectoryRules())
 
 
 def expected(keys: list[str]) -> list[int]:
@@ -83,20 +82,20 @@ def ended(process: int) -> bool:
     return False
 
 
-def test_several_processes_say_what_one_would(root: int, keys: list[str], forks: list[int]) -> None:
+def test_several_processes_say_what_one_would(root: Root, keys: list[str], forks: list[int]) -> None:
     assert list(lengths(root, keys)) == expected(keys)
     assert len(forks) == 2
     assert all(map(ended, forks))
 
 
-def test_few_keys_are_worth_no_process(root: int, keys: list[str], forks: list[int]) -> None:
+def test_few_keys_are_worth_no_process(root: Root, keys: list[str], forks: list[int]) -> None:
     assert list(lengths(root, keys[:99])) == expected(keys)[:99]
     assert forks == []
 
 
 @pytest.mark.parametrize("cores", [1, 2, 16])
 def test_each_key_is_asked_for_once_however_many_cores_there_are(
-    root: int, keys: list[str], cores: int, monkeypatch: pytest.MonkeyPatch
+    root: Root, keys: list[str], cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forked, "_cores", lambda: cores)
     monkeypatch.setattr(file_sizes, "KEYS_FOR_A_PROCESS", 1)
@@ -111,7 +110,7 @@ def dies(*_: object) -> list[bytes]:
 
 
 def test_where_a_process_does_not_answer_its_part_is_asked_for_again(
-    root: int, keys: list[str], monkeypatch: pytest.MonkeyPatch, forks: list[int]
+    root: Root, keys: list[str], monkeypatch: pytest.MonkeyPatch, forks: list[int]
 ) -> None:
     monkeypatch.setattr(file_sizes, "_say", dies)
 
@@ -121,7 +120,7 @@ def test_where_a_process_does_not_answer_its_part_is_asked_for_again(
 
 
 def test_where_there_is_no_pipe_for_another_process_none_is_left_behind(
-    root: int, keys: list[str], monkeypatch: pytest.MonkeyPatch, forks: list[int]
+    root: Root, keys: list[str], monkeypatch: pytest.MonkeyPatch, forks: list[int]
 ) -> None:
     pipe = os.pipe
 
@@ -140,7 +139,7 @@ def test_where_there_is_no_pipe_for_another_process_none_is_left_behind(
 
 
 def test_without_room_for_a_process_one_asks_for_all(
-    root: int, keys: list[str], monkeypatch: pytest.MonkeyPatch
+    root: Root, keys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")

@@ -1,0 +1,171 @@
+"""
+Opening what lies below a directory, and nothing else.
+
+*beneath*: no symbolic link is followed, neither on the way nor at the end, so what is opened lies below the
+directory, whatever somebody plants or swaps there meanwhile. Mounts are crossed.
+*no wait*: a FIFO or a device is opened without waiting for its other end. A reader checks the type of the open file.
+
+Linux does this in one call, openat2(2). Where it is missing (an old kernel, a sandbox that refuses it, another
+system) each part of the path is opened by itself, relative to the one before it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import stat
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+# Elsewhere than on Linux a directory is opened for reading.
+_PATH: Final = getattr(os, "O_PATH", os.O_RDONLY)
+
+READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""To read a file."""
+
+LOOK: Final = _PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+"""To learn a file's type and length on Linux; its bytes cannot be read."""
+
+FOLDER: Final = _PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""To reach what is in a directory."""
+
+LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""To list a directory, or to sync its file system."""
+
+# As in openat2(2): RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH.
+_RESOLVE: Final = 0x02 | 0x04 | 0x08
+
+# One number on all machines that Linux got after 2019, and on those that it had before except alpha and mips.
+_OPENAT2: Final = 437
+_MACHINES: Final = ("x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x", "riscv64", "loongarch64")
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_HOW_BYTES: Final = ctypes.sizeof(_OpenHow)
+
+# Kept, as the kernel is given their addresses.
+_structures: Final = {flags: _OpenHow(flags, 0, _RESOLVE) for flags in (READ, LOOK, FOLDER, LIST)}
+_hows: Final = {flags: ctypes.addressof(how) for flags, how in _structures.items()}
+
+
+def _find_openat2() -> Callable[[int, int, bytes, int, int], int] | None:
+    """Return syscall(2) if it can be asked for openat2(2) here, else None."""
+    if not sys.platform.startswith("linux") or platform.machine() not in _MACHINES:
+        return None
+    try:
+        call = ctypes.CDLL(None, use_errno=True).syscall
+    except (OSError, AttributeError):
+        return None
+    call.restype = ctypes.c_long
+    call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+    root = os.open("/", FOLDER)
+    try:
+        descriptor = call(_OPENAT2, root, b".", _hows[FOLDER], _HOW_BYTES)
+        if descriptor < 0:
+            return None
+        os.close(descriptor)
+    finally:
+        os.close(root)
+    return call
+
+
+_openat2 = _find_openat2()
+
+
+def open_beneath(directory: int, path: str, flags: int) -> int:
+    """
+    Open *path*, relative and below the open *directory*; *flags* are one of `READ`, `LOOK`, `FOLDER`, `LIST`.
+
+    Raises FileNotFoundError only where a name is not there at all; OSError for everything else, a link that leads
+    nowhere as well.
+    """
+    if _openat2 is None:
+        return _open_each_part(directory, path, flags)
+    while True:
+        descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[flags], _HOW_BYTES)
+        if descriptor >= 0:
+            return descriptor
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number), path)
+
+
+def status_beneath(directory: int, path: str) -> os.stat_result | None:
+    """
+    Return the status of *path*, relative and below the open *directory*; of a link itself, if it ends in one.
+
+    None where a name is not there at all. Raises OSError for everything else.
+    """
+    if _openat2 is None:
+        return _status_of_each_part(directory, path)
+    while True:
+        descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[LOOK], _HOW_BYTES)
+        if descriptor >= 0:
+            try:
+                return os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        number = ctypes.get_errno()
+        if number == errno.ENOENT:
+            return None
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number), path)
+
+
+def _status_of_each_part(directory: int, path: str) -> os.stat_result | None:
+    folder, _, name = path.rpartition("/")
+    at = directory
+    try:
+        if folder:
+            at = _open_each_part(directory, folder, FOLDER)
+        return os.stat(_checked(name), dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    finally:
+        if at != directory:
+            os.close(at)
+
+
+def _open_each_part(directory: int, path: str, flags: int) -> int:
+    *folders, name = path.split("/")
+    at = directory
+    try:
+        for folder in folders:
+            below = os.open(_checked(folder), FOLDER, dir_fd=at)
+            if at != directory:
+                os.close(at)
+            at = below
+        return os.open(_checked(name), flags, dir_fd=at)
+    finally:
+        if at != directory:
+            os.close(at)
+
+
+def _checked(part: str) -> str:
+    if part in ("", "..") or "\0" in part:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), part)
+    return part
+
+
+@cache
+def kind(mode: int) -> str:
+    """Return what a file of this *mode* is, in words."""
+    for is_kind, words in (
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISREG, "a regular file"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISBLK, "a block device"),
+        (stat.S_ISCHR, "a character device"),
+    ):
+        if is_kind(mode):
+            return words
+    return "of an unknown kind"

@@ -1,0 +1,222 @@
+"""
+The open directory of a store, and the directories below it.
+
+All of it is reached as `file_beneath` does, from a descriptor: no name is resolved twice, so what is checked is what is
+used. The rules of this process (`file_rules`) may allow some links.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+from typing import Final
+
+from ..address import MANIFESTS, OBJECTS
+from ..liveness import is_dead
+from .file_beneath import FOLDER, LIST, kind, open_beneath, status_beneath
+from .file_links import BY_A_LINK, open_through_links
+from .file_rules import DirectoryRules
+from .file_sync import sync_file_system
+
+_ROOT: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+# A temporary file is named .tmp-<identity of its writer>-<number>. It is swept when its writer is known to be dead,
+# or when nothing was written to it for this long (another machine's processes cannot be asked).
+TEMPORARY: Final = ".tmp-"
+STALE_AFTER_S: Final = 24 * 3600.0
+
+
+class Folder:
+    """
+    An open directory; closed with the last reference to it, so no thread is left with another one's descriptor.
+
+    Keep a reference for as long as the descriptor is used.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Root:
+    """
+    The directory at *path*, which may itself be reached by links.
+
+    Safe to share between threads. Raises OSError, as everything here does: FileNotFoundError means that a name is not
+    there, and never that one cannot be resolved.
+    """
+
+    def __init__(self, path: str, rules: DirectoryRules) -> None:
+        self.path = path
+        self.rules = rules
+        self._folder = Folder(os.open(path, _ROOT))
+        self.descriptor = self._folder.descriptor
+        # The last directory of a first shard, and the one above it: writers come in the order of their keys.
+        self._shard = self._space = ("", self._folder)
+        # A directory in each further file system that was written to, by its device.
+        self._devices: dict[int, Folder] = {}
+
+    def open(self, path: str, flags: int) -> int:
+        """Open *path* as `open_beneath` does."""
+        try:
+            return open_beneath(self.descriptor, path, flags)
+        except OSError as error:
+            if not self.rules.follow_into or error.errno not in BY_A_LINK:
+                raise
+        return open_through_links(self.descriptor, self.path, path, flags, self.rules.follow_into)
+
+    def folder(self, path: str) -> Folder:
+        """Return the directory *path*, which must be there."""
+        return Folder(self.open(path, FOLDER))
+
+    def status(self, key: str) -> os.stat_result | None:
+        """Return the status of what is filed under *key*, whatever it is; None where nothing is."""
+        try:
+            return status_beneath(self.descriptor, key)
+        except OSError as error:
+            return self.status_by_a_link(key, error)
+
+    def status_by_a_link(self, key: str, error: OSError) -> os.stat_result | None:
+        """Return `status` where asking for it gave *error*: by way of the links that are allowed. Else raises it."""
+        if self.rules.follow_into and error.errno in BY_A_LINK:
+            folder, _, name = key.rpartition("/")
+            try:
+                above = self.folder(folder)
+                return status_beneath(above.descriptor, name)
+            except FileNotFoundError:
+                return None
+        raise OSError(error.errno, error.strerror, key) from error
+
+    def make(self, path: str) -> tuple[Folder, bool]:
+        """Return the directory *path*, making it and those above it where they are missing; say whether it is new."""
+        try:
+            return self._make(path)
+        except FileNotFoundError:
+            # Something removed a directory that was kept open. Begin at the root.
+            self._shard = self._space = ("", self._folder)
+            return self._make(path)
+
+    def _make(self, path: str) -> tuple[Folder, bool]:
+        cut = path.find("/", path.find("/") + 1)
+        if cut < 0:
+            return self._make_below(self._folder, "", path)
+        known = self._shard
+        if known[0] != path[:cut]:
+            known = self._make_shard(path[:cut])
+        return self._make_below(known[1], known[0], path[cut + 1 :])
+
+    def _make_shard(self, path: str) -> tuple[str, Folder]:
+        space, _, name = path.partition("/")
+        above = self._space
+        if above[0] != space:
+            above = self._space = space, self._make_below(self._folder, "", space)[0]
+        made = self._shard = path, self._make_below(above[1], space, name)[0]
+        self._note_device(made[1])
+        return made
+
+    def _make_below(self, folder: Folder, path: str, rest: str) -> tuple[Folder, bool]:
+        """Make *rest* in the open *folder*, which is *path*. Made first and opened then: most are new."""
+        new = False
+        for name in rest.split("/"):
+            at = folder.descriptor
+            path = f"{path}/{name}"
+            try:
+                os.mkdir(name, self.rules.folder_mode, dir_fd=at)
+                new = True
+            except FileExistsError:
+                new = False
+            try:
+                folder = Folder(os.open(name, FOLDER, dir_fd=at))
+            except OSError as error:
+                if not self.rules.follow_into or error.errno not in BY_A_LINK:
+                    raise
+                folder = self.folder(path.lstrip("/"))
+                self._note_device(folder)
+        return folder, new
+
+    def _note_device(self, folder: Folder) -> None:
+        device = os.fstat(folder.descriptor).st_dev
+        if device not in self._devices:
+            self._devices[device] = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
+
+    def flush(self) -> None:
+        """Make what was written durable: in the file system of the root, and in those that are reached from it."""
+        synced = set()
+        for folder in [self._folder, *self._spaces(), *self._devices.values(), *self._allowed()]:
+            device = os.fstat(folder.descriptor).st_dev
+            if device not in synced:
+                synced.add(device)
+                sync_file_system(folder.descriptor)
+
+    def _spaces(self) -> list[Folder]:
+        found = []
+        for space in (OBJECTS, MANIFESTS):
+            with suppress(OSError):
+                found.append(Folder(self.open(space[:-1], LIST)))
+        return found
+
+    def _allowed(self) -> list[Folder]:
+        found = []
+        for path in self.rules.follow_into:
+            with suppress(OSError):
+                found.append(Folder(os.open(path, _ROOT)))
+        return found
+
+    def in_the_way(self, path: str, *, folder: bool = False) -> str:
+        """
+        Return which part of *path* is not what it must be, in words; "" if none is.
+
+        All but the last must be directories, and the last a regular file; with *folder* a directory too.
+        """
+        at, where = self._folder, self.path.rstrip("/")
+        parts = path.strip("/").split("/")
+        for number, part in enumerate(parts, 1):
+            where = f"{where}/{part}"
+            last = number == len(parts)
+            is_folder = folder or not last
+            must_be = stat.S_ISDIR if is_folder else stat.S_ISREG
+            try:
+                mode = os.stat(part, dir_fd=at.descriptor, follow_symlinks=False).st_mode
+                if stat.S_ISLNK(mode) and self.rules.follow_into and not last:
+                    at = self.folder("/".join(parts[:number]))
+                    continue
+                if must_be(mode) and not last:
+                    at = Folder(open_beneath(at.descriptor, part, FOLDER))
+            except OSError as error:
+                if error.errno in BY_A_LINK:
+                    return f"{where} is a symbolic link that leads to no directory which may be followed"
+                return f"{where}: {error.strerror}"
+            if not must_be(mode):
+                advice = "; links below a store are not followed" if stat.S_ISLNK(mode) else ""
+                return (
+                    f"{where} is {kind(mode)}, not {'a directory' if is_folder else 'a regular file'}{advice}"
+                )
+        return ""
+
+
+def sweep(folder: Folder) -> None:
+    """
+    Remove temporary files in *folder* whose writers are gone. A directory holds few files: the layout spreads them.
+
+    What cannot be removed stays, and so does everything that is not a regular file.
+    """
+    with suppress(OSError):
+        listed = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
+        for name in os.listdir(listed.descriptor):
+            if name.startswith(TEMPORARY):
+                with suppress(OSError):
+                    found = os.stat(name, dir_fd=listed.descriptor, follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode) and _is_abandoned(name, found.st_mtime):
+                        os.unlink(name, dir_fd=listed.descriptor)
+
+
+def _is_abandoned(name: str, modified: float) -> bool:
+    """Say whether nobody will finish the temporary file *name*, last written at *modified*."""
+    writer = name.removeprefix(TEMPORARY).rpartition("-")[0]
+    return is_dead(writer) or time.time() - modified > STALE_AFTER_S
