@@ -70,7 +70,8 @@ class FileBackend(Backend):
         self._root = root
         self._create_root = create
         self.rules = rules or directory_rules()
-        self._opened: Root | None = None
+        self.opened: Root | None = None
+        """The open root, once `root` was called."""
         self._lock = threading.Lock()
         # Memory that was touched before costs half of what fresh memory does; each copy in flight has one.
         self._buffers: list[memoryview] = []
@@ -140,28 +141,44 @@ class FileBackend(Backend):
     def fetch(self, key: str, size_hint: int) -> bytes | None:
         if size_hint > FETCHED_BYTES:
             return None
-        descriptor, _ = self.open_file(key)
+        descriptor = self._open(key)
         try:
-            return os.read(descriptor, max(size_hint, 0) + 1)
+            data = os.pread(descriptor, max(size_hint, 0) + 1, 0)
+            if not data:
+                self._length(key, descriptor)
+            # Most of what is no regular file cannot be read at a position. From what can, a caller takes only bytes
+            # that hash to the address; for others it calls `open`, which looks.
+            return data
         except OSError as error:
+            self._length(key, descriptor)
             raise self.error(error, key) from error
         finally:
             os.close(descriptor)
 
     def open_file(self, key: str) -> tuple[int, int]:
         """Return a descriptor of the regular file under *key*, to read, and its length. Raises as `open` does."""
+        descriptor = self._open(key)
         try:
-            descriptor = (self._opened or self.root()).open(key, READ)
+            return descriptor, self._length(key, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _length(self, key: str, descriptor: int) -> int:
+        """Return the length of what is open under *key*. Raises `StoreFault` if that is no regular file."""
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise self._no_file(key)
+        return found.st_size
+
+    def _open(self, key: str) -> int:
+        """Open whatever is under *key*, to read. Raises as `open` does."""
+        try:
+            return (self.opened or self.root()).open(key, READ)
         except FileNotFoundError:
             raise KeyMissing(self.label, key, "nothing is filed here") from None
         except OSError as error:
             raise self.error(error, key) from error
-        # By position, as a named tuple's names cost more: st_mode and st_size.
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status[0]):
-            os.close(descriptor)
-            raise self._no_file(key)
-        return descriptor, status[6]
 
     def write(self, key: str, data: bytes) -> None:
         with self.upload(key, len(data)) as upload:
@@ -224,9 +241,9 @@ class FileBackend(Backend):
             return free_bytes(self._root)
 
     def flush(self) -> None:
-        if self._opened is not None:
+        if self.opened is not None:
             with self._errors(""):
-                self._opened.flush()
+                self.opened.flush()
 
     def root(self, *, create: bool = False) -> Root:
         """
@@ -234,16 +251,16 @@ class FileBackend(Backend):
 
         Raises `StoreNotFound`.
         """
-        if self._opened is None:
+        if self.opened is None:
             with self._lock, self._errors(""):
-                if self._opened is None:
+                if self.opened is None:
                     if create and self._create_root:
                         self._make_root()
                     try:
-                        self._opened = Root(self._root, self.rules)
+                        self.opened = Root(self._root, self.rules)
                     except (FileNotFoundError, NotADirectoryError):
                         raise self._no_root(create) from None
-        return self._opened
+        return self.opened
 
     def _no_root(self, for_writing: bool) -> StoreNotFound:
         hint = "; is it mounted here?" if for_writing or not self._create_root else ""
@@ -264,7 +281,7 @@ class FileBackend(Backend):
 
     def error(self, error: OSError, key: str) -> StoreError:
         """Return what *error* is, where it was about *key*."""
-        return translated(error, self.label, key, self._opened)
+        return translated(error, self.label, key, self.opened)
 
     def _no_file(self, key: str) -> StoreFault:
         return StoreFault(self.label, key, self.root().in_the_way(key) or "is not a regular file")

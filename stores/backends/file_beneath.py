@@ -16,6 +16,7 @@ import errno
 import os
 import platform
 import stat
+import struct
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -40,22 +41,16 @@ LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE: Final = 0x02 | 0x04 | 0x08
 
 # One number on all machines that Linux got after 2019, and on those that it had before except alpha and mips.
-_OPENAT2: Final = 437
+_OPENAT2: Final = ctypes.c_long(437)
 _MACHINES: Final = ("x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x", "riscv64", "loongarch64")
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+# The structure open_how: flags, mode and resolve, 64 bits each.
+_hows: Final = {flags: struct.pack("=QQQ", flags, 0, _RESOLVE) for flags in (READ, LOOK, FOLDER, LIST)}
+_HOW_BYTES: Final = ctypes.c_size_t(24)
 
 
-_HOW_BYTES: Final = ctypes.sizeof(_OpenHow)
-
-# Kept, as the kernel is given their addresses.
-_structures: Final = {flags: _OpenHow(flags, 0, _RESOLVE) for flags in (READ, LOOK, FOLDER, LIST)}
-_hows: Final = {flags: ctypes.addressof(how) for flags, how in _structures.items()}
-
-
-def _find_openat2() -> Callable[[int, int, bytes, int, int], int] | None:
+def _find_openat2() -> Callable[..., int] | None:
     """Return syscall(2) if it can be asked for openat2(2) here, else None."""
     if not sys.platform.startswith("linux") or platform.machine() not in _MACHINES:
         return None
@@ -63,8 +58,8 @@ def _find_openat2() -> Callable[[int, int, bytes, int, int], int] | None:
         call = ctypes.CDLL(None, use_errno=True).syscall
     except (OSError, AttributeError):
         return None
+    # Without `argtypes`, which cost as much as the call itself: numbers are passed as int, bytes as a pointer.
     call.restype = ctypes.c_long
-    call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
     root = os.open("/", FOLDER)
     try:
         descriptor = call(_OPENAT2, root, b".", _hows[FOLDER], _HOW_BYTES)
@@ -105,18 +100,15 @@ def status_beneath(directory: int, path: str) -> os.stat_result | None:
     """
     if _openat2 is None:
         return _status_of_each_part(directory, path)
-    while True:
-        descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[LOOK], _HOW_BYTES)
-        if descriptor >= 0:
-            try:
-                return os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-        number = ctypes.get_errno()
-        if number == errno.ENOENT:
+    descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[LOOK], _HOW_BYTES)
+    if descriptor < 0:
+        if ctypes.get_errno() == errno.ENOENT:
             return None
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number), path)
+        descriptor = open_beneath(directory, path, LOOK)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _status_of_each_part(directory: int, path: str) -> os.stat_result | None:

@@ -55,6 +55,7 @@ class Root:
     def __init__(self, path: str, rules: DirectoryRules) -> None:
         self.path = path
         self.rules = rules
+        self._folder_mode = rules.folder_mode
         self._folder = Folder(os.open(path, _ROOT))
         self.descriptor = self._folder.descriptor
         # The last directory of a first shard, and the one above it: writers come in the order of their keys.
@@ -93,52 +94,59 @@ class Root:
                 return None
         raise OSError(error.errno, error.strerror, key) from error
 
-    def make(self, path: str) -> tuple[Folder, bool]:
-        """Return the directory *path*, making it and those above it where they are missing; say whether it is new."""
-        try:
-            return self._make(path)
-        except FileNotFoundError:
-            # Something removed a directory that was kept open. Begin at the root.
-            self._shard = self._space = ("", self._folder)
-            return self._make(path)
+    def make(self, path: str) -> tuple[int, bool]:
+        """
+        Return a descriptor of the directory *path*, and whether it is new.
 
-    def _make(self, path: str) -> tuple[Folder, bool]:
+        It and those above it are made where they are missing. The caller closes the descriptor.
+        """
         cut = path.find("/", path.find("/") + 1)
-        if cut < 0:
-            return self._make_below(self._folder, "", path)
-        known = self._shard
-        if known[0] != path[:cut]:
-            known = self._make_shard(path[:cut])
-        return self._make_below(known[1], known[0], path[cut + 1 :])
+        shard = self._shard
+        try:
+            if cut < 0:
+                return self._make_below(self._folder, "", path)
+            if shard[0] != path[:cut]:
+                shard = self._make_shard(path[:cut])
+            return self._make_below(shard[1], shard[0], path[cut + 1 :])
+        except FileNotFoundError:
+            if shard[1] is self._folder:
+                raise
+        # Something removed a directory that was kept open. Begin at the root.
+        self._shard = self._space = ("", self._folder)
+        return self.make(path)
 
     def _make_shard(self, path: str) -> tuple[str, Folder]:
         space, _, name = path.partition("/")
         above = self._space
         if above[0] != space:
-            above = self._space = space, self._make_below(self._folder, "", space)[0]
-        made = self._shard = path, self._make_below(above[1], space, name)[0]
+            above = self._space = space, Folder(self._make_below(self._folder, "", space)[0])
+        made = self._shard = path, Folder(self._make_below(above[1], space, name)[0])
         self._note_device(made[1])
         return made
 
-    def _make_below(self, folder: Folder, path: str, rest: str) -> tuple[Folder, bool]:
+    def _make_below(self, folder: Folder, path: str, rest: str) -> tuple[int, bool]:
         """Make *rest* in the open *folder*, which is *path*. Made first and opened then: most are new."""
-        new = False
-        for name in rest.split("/"):
-            at = folder.descriptor
-            path = f"{path}/{name}"
+        at, new = folder.descriptor, False
+        names = rest.split("/")
+        for number, name in enumerate(names, 1):
             try:
-                os.mkdir(name, self.rules.folder_mode, dir_fd=at)
-                new = True
-            except FileExistsError:
-                new = False
-            try:
-                folder = Folder(os.open(name, FOLDER, dir_fd=at))
+                try:
+                    os.mkdir(name, self._folder_mode, dir_fd=at)
+                    new = True
+                except FileExistsError:
+                    new = False
+                below = os.open(name, FOLDER, dir_fd=at)
             except OSError as error:
                 if not self.rules.follow_into or error.errno not in BY_A_LINK:
                     raise
-                folder = self.folder(path.lstrip("/"))
-                self._note_device(folder)
-        return folder, new
+                linked = self.folder("/".join([path, *names[:number]]).lstrip("/"))
+                self._note_device(linked)
+                below = os.dup(linked.descriptor)
+            finally:
+                if at != folder.descriptor:
+                    os.close(at)
+            at = below
+        return at, new
 
     def _note_device(self, folder: Folder) -> None:
         device = os.fstat(folder.descriptor).st_dev
@@ -200,14 +208,17 @@ class Root:
         return ""
 
 
-def sweep(folder: Folder) -> None:
+def sweep(folder: int) -> None:
     """
-    Remove temporary files in *folder* whose writers are gone. A directory holds few files: the layout spreads them.
+    Remove temporary files in the open directory *folder* whose writers are gone.
+
+    A directory holds few files: the layout spreads them. What cannot be removed stays, and so does everything that is
+    not a regular file.
 
     What cannot be removed stays, and so does everything that is not a regular file.
     """
     with suppress(OSError):
-        listed = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
+        listed = Folder(os.open(".", LIST, dir_fd=folder))
         for name in os.listdir(listed.descriptor):
             if name.startswith(TEMPORARY):
                 with suppress(OSError):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from ..base import Buffer, Reader, Upload
-from ..errors import StoreError, StoreFault, StoreUnavailable
+from ..errors import StoreFault, StoreUnavailable
 from ..hashing import CHUNK_BYTES
 from ..interruption import checkpoint
 from ..liveness import identity
@@ -103,17 +103,19 @@ class FileUpload(Upload):
         self._key = key
         folder, _, self._name = key.rpartition("/")
         self._temporary = f"{TEMPORARY}{identity()}-{next(_numbers)}"
+        # True once the descriptors of the folder and of the file are closed, or were never open.
+        self._ended = self._closed = True
+        self._written = self._begun = 0
         try:
-            self._folder, new = backend.root(create=True).make(folder)
+            self._folder, new = (backend.opened or backend.root(create=True)).make(folder)
+            self._ended = False
             if not new:
                 sweep(self._folder)
-            self._descriptor = os.open(
-                self._temporary, _CREATE, backend.rules.file_mode, dir_fd=self._folder.descriptor
-            )
+            self._descriptor = os.open(self._temporary, _CREATE, backend.rules.file_mode, dir_fd=self._folder)
+            self._closed = False
         except OSError as error:
+            self._end()
             raise backend.error(error, key) from error
-        self._ended = self._closed = False
-        self._written = self._begun = 0
 
     def write(self, chunk: Buffer) -> None:
         try:
@@ -176,7 +178,7 @@ class FileUpload(Upload):
         self.show()
 
     def _sync(self) -> None:
-        descriptor = os.open(self._temporary, READ, dir_fd=self._folder.descriptor)
+        descriptor = os.open(self._temporary, READ, dir_fd=self._folder)
         try:
             os.fsync(descriptor)
         finally:
@@ -185,26 +187,29 @@ class FileUpload(Upload):
     def show(self) -> None:
         """Give what was written its name. Its bytes must be on disk."""
         try:
-            at = self._folder.descriptor
-            os.rename(self._temporary, self._name, src_dir_fd=at, dst_dir_fd=at)
+            os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         except FileNotFoundError as error:
             raise StoreUnavailable(
                 self._backend.label, self._key, "its temporary file is gone; something removed it"
             ) from error
         except OSError as error:
             raise self._backend.error(error, self._key) from error
-        self._ended = True
-        if not self._closed:
-            self._closed = True
-            os.close(self._descriptor)
+        self._end()
 
     def abort(self) -> None:
         if not self._ended:
-            self._ended = True
-            with suppress(StoreError):
-                self.close()
             with suppress(OSError):
-                os.unlink(self._temporary, dir_fd=self._folder.descriptor)
+                os.unlink(self._temporary, dir_fd=self._folder)
+            self._end()
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with suppress(OSError):
+                os.close(self._descriptor)
+        if not self._ended:
+            self._ended = True
+            os.close(self._folder)
 
 
 def _write_all(descriptor: int, data: Buffer) -> None:
