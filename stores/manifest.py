@@ -213,7 +213,7 @@ class Manifest:
             raise IntegrityError(
                 label,
                 snapshot,
-                f"the manifest filed here hashes to {found}; it is corrupt and was not used",
+                "the manifest filed here is corrupt and was not used: it does not hash to its id",
             )
         except BaseException:
             spool.file.close()

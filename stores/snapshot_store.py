@@ -245,10 +245,9 @@ class SnapshotStore(StreamStore):
         Raises `IntegrityError` if it does not hash to *address*; then nothing was written.
         """
         key = object_key(parse_address(address))
-        found = digest(data)
-        if found != address:
+        if digest(data) != address:
             raise IntegrityError(
-                self.label, address, f"was offered bytes that hash to {found}; nothing was written"
+                self.label, address, f"was offered {len(data):,} other bytes; nothing was written"
             )
         self._objects.write(key, data)
 
@@ -526,7 +525,8 @@ class SnapshotStore(StreamStore):
 
     def _verify(self, address: str, found: str) -> None:
         if found != address:
-            wrong = "it is empty" if found == EMPTY_ADDRESS else f"its bytes hash to {found}"
+            # Never what they hash to: they may be bytes that whoever reads this text has no right to.
+            wrong = "it is empty" if found == EMPTY_ADDRESS else "its bytes do not hash to its address"
             raise IntegrityError(self.label, address, f"the object filed here is corrupt: {wrong}")
 
     def _object_missing(self, address: str) -> StoreError:

@@ -118,7 +118,15 @@ def _parse_path(scheme: str, text: str) -> StoreURL:
 
 
 def _directory(path: str) -> str:
-    return "/" + os.path.normpath(path).strip("/")
+    """
+    Return *path* in one spelling, without touching a file system.
+
+    A ``..`` stays, but at the very beginning: where it leads, links decide, and so only the kernel can say it.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    while parts and parts[0] == "..":
+        del parts[0]
+    return "/" + "/".join(parts)
 
 
 def _parse_s3(text: str) -> StoreURL:

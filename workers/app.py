@@ -31,6 +31,7 @@ from .connection import (
     shown,
     wait_for_broker,
 )
+from .directories import apply_to_directories
 from .ledger import Ledger
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .settings import InvalidSettings, Settings
@@ -64,6 +65,7 @@ def make_app(settings: Settings) -> Celery:
     process.settle()
     transport.install()
     set_bounds(settings.bounds)
+    apply_to_directories(settings)
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     app.Task.Request = "workers.request:OfAJob"

@@ -56,6 +56,17 @@ def _none_or_number(found: object) -> object:
     return None if isinstance(found, str) and found.lower() == "none" else found
 
 
+def _directories(found: object) -> object:
+    if not isinstance(found, str):
+        return found
+    paths = tuple(path for path in found.split(os.pathsep) if path)
+    for path in paths:
+        # With the root directory, every link could be followed.
+        if not path.startswith("/") or not path.strip("/"):
+            raise ValueError(f"{path!r} is not the absolute path of a directory below /")
+    return paths
+
+
 class Settings(BaseModel):
     """
     How this process takes part in the fleet.
@@ -120,6 +131,16 @@ class Settings(BaseModel):
 
     patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
     """Seconds for which jobs that are submitted from here wait for a store that is away; then their objects fail."""
+
+    follow_links: Annotated[tuple[str, ...], BeforeValidator(_directories)] = ()
+    """
+    Directories that links in the place of shards may lead into, absolute paths with ``:`` between them.
+
+    For stores in directories that are spread over several disks. Without it no link below a store is followed.
+    """
+
+    group_write: bool = False
+    """Whether the group may write to what is written into directories, as far as the umask lets it."""
 
     grace: float = Field(30, ge=0, le=86400)
     """So long a worker that is told to stop lets what it has begun go on; then it is given back."""

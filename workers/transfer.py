@@ -162,13 +162,13 @@ def copy_batch(
     have been copied. May be called again.
     """
     outcome = BatchOutcome()
-    needed = destination.objects_needed(objects)
-    outcome.present = len(objects) - len(needed)
+    needed = _needed(destination, objects, outcome.failures)
+    outcome.present = len(objects) - len(needed) - len(outcome.failures)
     outcome.needed_bytes = sum(objects[address] for address in needed)
     if begun_before:
         destination.abort_unfinished(objects)
     progress.begin(needed)
-    progress.advance(outcome.present, sum(objects.values()) - outcome.needed_bytes)
+    progress.advance(len(objects) - len(needed), sum(objects.values()) - outcome.needed_bytes)
 
     flights = clamped(min(concurrency or max(source.concurrency, destination.concurrency), len(needed)))
     if in_flight is not None:
@@ -195,6 +195,35 @@ def copy_batch(
     if outcome.copied or outcome.present:
         destination.flush()
     return outcome
+
+
+def _needed(destination: SnapshotStore, objects: Mapping[str, int], failures: list[Failure]) -> list[str]:
+    """
+    Return those of *objects* that *destination* lacks; add to *failures* those of which it cannot tell.
+
+    Raises `StoreError` where it tells of none.
+    """
+    try:
+        return destination.objects_needed(objects)
+    except StoreError as error:
+        if error.transient or isinstance(error, _REFUSALS):
+            raise
+        refusal = error
+    # Something is wrong with the place of one object, or with all of them: each is asked for by itself.
+    needed = []
+    for number, address in enumerate(objects):
+        if number == MANY_DENIED == len(failures):
+            raise refusal
+        try:
+            if not destination.has_object(address):
+                needed.append(address)
+        except StoreError as error:
+            if error.transient or isinstance(error, _REFUSALS):
+                raise
+            failures.append(Failure.of(address, error))
+    if len(failures) == len(objects):
+        raise refusal
+    return needed
 
 
 class _Refused(Exception):

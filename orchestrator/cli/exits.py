@@ -88,12 +88,15 @@ def await_broker(settings: Settings) -> None:
 
 def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:
     """Return the settings; what the command line says wins over the environment."""
+    from workers.directories import apply_to_directories
     from workers.settings import InvalidSettings, Settings
 
     try:
-        return Settings.from_environment(broker_url=broker, prices=prices, **overrides)
+        settings = Settings.from_environment(broker_url=broker, prices=prices, **overrides)
     except InvalidSettings as error:
         usage(str(error))
+    apply_to_directories(settings)
+    return settings
 
 
 @contextmanager

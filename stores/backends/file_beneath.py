@@ -104,7 +104,10 @@ def status_beneath(directory: int, path: str) -> os.stat_result | None:
     if descriptor < 0:
         if ctypes.get_errno() == errno.ENOENT:
             return None
-        descriptor = open_beneath(directory, path, LOOK)
+        try:
+            descriptor = open_beneath(directory, path, LOOK)
+        except FileNotFoundError:
+            return None
     try:
         return os.fstat(descriptor)
     finally:

@@ -92,6 +92,8 @@ class Root:
                 return status_beneath(above.descriptor, name)
             except FileNotFoundError:
                 return None
+            except OSError as behind:
+                error = behind
         raise OSError(error.errno, error.strerror, key) from error
 
     def make(self, path: str) -> tuple[int, bool]:
@@ -214,8 +216,6 @@ def sweep(folder: int) -> None:
 
     A directory holds few files: the layout spreads them. What cannot be removed stays, and so does everything that is
     not a regular file.
-
-    What cannot be removed stays, and so does everything that is not a regular file.
     """
     with suppress(OSError):
         listed = Folder(os.open(".", LIST, dir_fd=folder))

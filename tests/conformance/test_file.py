@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stores.backends import file_beneath
 from stores.backends.file import FileBackend
 from stores.base import Backend
 from stores.errors import StoreError, StoreFull, StoreNotFound
@@ -60,6 +61,14 @@ class TestFileBackend(BackendContract):
             place.backend.write(key(2), b"x")
         with pytest.raises(StoreError), place.backend.upload(key(2), 1):
             pass
+
+
+class TestFileBackendPartByPart(TestFileBackend):
+    """Where the kernel has no openat2(2)."""
+
+    @pytest.fixture(autouse=True)
+    def no_openat2(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(file_beneath, "_openat2", None)
 
 
 class TestMissingDirectory(MissingStoreContract):

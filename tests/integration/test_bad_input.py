@@ -231,10 +231,10 @@ def directory_for_an_object(source: Path, _: str) -> None:
         ),
         (break_nothing, {"to": "/etc/hostname/store"}, "a part of the path is not a directory"),
         (break_nothing, {"from": "/etc/hostname"}, "/etc/hostname is not a directory"),
-        (corrupt_manifest, {}, "it is corrupt and was not used"),
+        (corrupt_manifest, {}, "is corrupt and was not used"),
         (remove_object, {}, "the object is not in this store"),
-        (corrupt_object, {}, "the object filed here is corrupt: its bytes hash to"),
-        (directory_for_an_object, {}, "Is a directory"),
+        (corrupt_object, {}, "the object filed here is corrupt: its bytes do not hash to its address"),
+        (directory_for_an_object, {}, "is a directory, not a regular file"),
     ],
 )
 def test_what_fails_on_the_way_is_one_reason_and_exit_code_1(

@@ -263,7 +263,8 @@ def test_writers_in_many_processes_never_take_each_others_temporary_file(file_ro
     """All of them are in the middle of one key at the same time, and count from nothing."""
     parts = 4
     code = (
-        "import sys, itertools; from stores.backends import file, file_streams; file_streams._numbers = itertools.count()\n"
+        "import sys, itertools; from stores.backends import file, file_streams as streams\n"
+        "streams._numbers = itertools.count()\n"
         "upload = file.FileBackend(sys.argv[1]).upload(sys.argv[2], 6); upload.write(b'object')\n"
         "print(upload._temporary, flush=True); sys.stdin.readline(); upload.commit()\n"
     )

@@ -57,6 +57,8 @@ def test_every_field_has_a_variable() -> None:
         "SNAPFERRY_PATIENCE": "90.0",
         "SNAPFERRY_LOG_FORMAT": "json",
         "SNAPFERRY_LOG_LEVEL": "warning",
+        "SNAPFERRY_FOLLOW_LINKS": "/mnt/one:/mnt/two",
+        "SNAPFERRY_GROUP_WRITE": "True",
         "SNAPFERRY_GRACE": "2.5",
     }
 
@@ -67,12 +69,16 @@ def test_every_field_has_a_variable() -> None:
         == {name.removeprefix("SNAPFERRY_").lower() for name in environ}
         == set(Settings.model_fields)
     )
+    found["follow_links"] = ":".join(found["follow_links"])
     assert {str(value) for value in found.values()} == set(environ.values())
 
 
 WRONG = [
     ("SNAPFERRY_BATCH_OBJECTS", "0"),
     ("SNAPFERRY_BATCH_OBJECTS", "-3"),
+    ("SNAPFERRY_FOLLOW_LINKS", "mnt/one"),
+    ("SNAPFERRY_FOLLOW_LINKS", "/mnt/one:/"),
+    ("SNAPFERRY_GROUP_WRITE", "perhaps"),
     ("SNAPFERRY_BATCH_OBJECTS", "many"),
     ("SNAPFERRY_BATCH_OBJECTS", "1.5"),
     ("SNAPFERRY_BATCH_OBJECTS", "10001"),

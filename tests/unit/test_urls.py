@@ -24,12 +24,18 @@ REPOSITORY = Path(__file__).parents[2]
         "/srv/store/",
         "file:///srv/store",
         "file://localhost/srv/store",
-        "file:///srv//x/../store//",
+        "file:///srv//./store//",
+        "/../srv/store/.",
     ],
 )
 def test_one_directory_has_many_spellings_and_one_url(text: str) -> None:
     assert parse_url(text) == StoreURL("file", "/srv/store")
     assert str(parse_url(text)) == "file:///srv/store"
+
+
+def test_two_dots_stay_in_a_path_for_the_kernel_to_resolve() -> None:
+    assert str(parse_url("/srv/link/../store/")) == "file:///srv/link/../store"
+    assert parse_url("/srv/link/../store") != parse_url("/srv/store")
 
 
 @pytest.mark.parametrize("path", ["/a b", "/%20", "/a?b", "/a#b", "/ü", "/a@b:c", "/ lead", "/x\ny", "/"])
