@@ -195,9 +195,7 @@ def _case_finding() -> Finding:
 def _same(directory: int, one: str, other: str) -> bool:
     """Say whether two names in an open directory are one."""
     try:
-        return os.path.samestat(
-            *(os.stat(name, dir_fd=directory, follow_symlinks=False) for name in (one, other))
-        )
+        return os.path.samestat(*(os.lstat(name, dir_fd=directory) for name in (one, other)))
     except OSError:
         return False
 

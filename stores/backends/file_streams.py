@@ -187,7 +187,7 @@ class FileUpload(Upload):
     def show(self) -> None:
         """Give what was written its name. Its bytes must be on disk."""
         try:
-            os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._rename()
         except FileNotFoundError as error:
             raise StoreUnavailable(
                 self._backend.label, self._key, "its temporary file is gone; something removed it"
@@ -195,6 +195,9 @@ class FileUpload(Upload):
         except OSError as error:
             raise self._backend.error(error, self._key) from error
         self._end()
+
+    def _rename(self) -> None:
+        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def abort(self) -> None:
         if not self._ended:

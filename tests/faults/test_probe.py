@@ -278,8 +278,8 @@ from stores.backends import file
 file.FileBackend.open = die
 """
 WITH_A_TEMPORARY_FILE = """
-from stores.backends import file
-file.FileBackend._rename = die
+from stores.backends import file_streams
+file_streams.FileUpload._rename = die
 """
 WITH_A_FOLDER = """
 from stores.backends import file
@@ -416,9 +416,11 @@ def test_a_file_system_that_does_not_tell_upper_from_lower_case_is_an_error(
     if filled:
         make_store(root, random_files(1))
     lstat = os.lstat
-    # Names are looked up as such a file system does, below the root.
+    # Names in open directories are looked up as such a file system does.
     monkeypatch.setattr(
-        file_probe.os, "lstat", lambda path: lstat(str(root) + str(path)[len(str(root)) :].lower())
+        file_probe.os,
+        "lstat",
+        lambda path, *, dir_fd=None: lstat(path if dir_fd is None else path.lower(), dir_fd=dir_fd),
     )
 
     found = [*probe_destination(open_store(str(root))), *probe_source(open_store(str(root)))]

@@ -12,6 +12,8 @@ import pytest
 
 from stores.address import object_key
 from stores.backends.file import FileBackend
+from stores.backends.file_root import Root
+from stores.backends.file_streams import FileUpload
 from stores.backends.memory import MemoryBackend
 from stores.base import Backend, Capabilities, OpenReader
 from stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreNotFound, StoreUnavailable
@@ -186,15 +188,15 @@ def test_a_group_that_a_full_directory_shows_in_part_is_counted_exactly(tmp_path
     """Every rename but one is done when the destination says that it is full."""
     backend = FileBackend(str(tmp_path / "store"))
     source, destination = stores(destination=backend)
-    show = FileBackend._rename
+    show = FileUpload._rename
 
-    def full(self: FileBackend, temporary: str, key: str) -> None:
-        if key == object_key(refused):
+    def full(self: FileUpload) -> None:
+        if self._key == object_key(refused):
             raise OSError(errno.ENOSPC, "no space left")
-        show(self, temporary, key)
+        show(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileBackend, "_rename", full)
+        patch.setattr(FileUpload, "_rename", full)
         outcome = copy_batch(source, destination, SIZES, Counted())
 
     assert destination.objects_needed(SIZES) == [refused]
@@ -209,21 +211,21 @@ def test_what_is_on_its_way_when_a_directory_is_full_is_made_visible_and_counted
 ) -> None:
     """A group is in the middle of its staging then: what has its bytes on the disk needs no more space."""
     source, destination = stores(destination=FileBackend(str(tmp_path / "store")))
-    create = FileBackend._create
+    make = Root.make
     lock = threading.Lock()
     asked = 0
 
-    def full_after_five(self: FileBackend, key: str) -> tuple[int, str]:
+    def full_after_five(self: Root, path: str) -> tuple[int, bool]:
         nonlocal asked
         with lock:
             asked += 1
             full = asked > 5
         if full:
             raise OSError(errno.ENOSPC, "no space left")
-        return create(self, key)
+        return make(self, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileBackend, "_create", full_after_five)
+        patch.setattr(Root, "make", full_after_five)
         outcome = copy_batch(source, destination, SIZES, Counted(), concurrency=concurrency)
 
     assert (outcome.copied, len(outcome.failures)) == (5, len(SIZES) - 5)
@@ -322,15 +324,15 @@ def test_an_object_is_settled_only_when_it_is_visible(tmp_path: Path) -> None:
 def test_objects_of_a_group_that_are_visible_in_spite_of_an_error_count_as_copied(tmp_path: Path) -> None:
     backend = FileBackend(str(tmp_path / "store"))
     source, destination = stores(destination=backend)
-    show = FileBackend._rename
+    show = FileUpload._rename
 
-    def fails_once(self: FileBackend, temporary: str, key: str) -> None:
-        if key == object_key(FIRST):
+    def fails_once(self: FileUpload) -> None:
+        if self._key == object_key(FIRST):
             raise OSError(errno.EIO, "disk trouble")
-        show(self, temporary, key)
+        show(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileBackend, "_rename", fails_once)
+        patch.setattr(FileUpload, "_rename", fails_once)
         outcome = copy_batch(source, destination, SIZES, Counted())
 
     assert [(failure.address, failure.transient) for failure in outcome.failures] == [(FIRST, True)]
