@@ -37,6 +37,9 @@ ALMOST: Final = 0.99
 # A job of which nothing moves for this long is worth a word.
 PATIENCE_S: Final = 10.0
 
+# A batch of which nothing moves for this long is worth a word, whatever else of its job moves.
+LONG_QUIET_S: Final = 60.0
+
 JOBS_HEAD: Final = ("JOB", "STATE", "SNAPSHOTS", "OBJECTS", "BYTES", "WHEN", "FROM → TO")
 SNAPSHOTS_HEAD: Final = (
     "SNAPSHOT", "STATE", "OBJECTS", "BYTES", "COPIED", "PRESENT", "SHARED", "MISSING", "REASON",
@@ -60,10 +63,10 @@ def hint(status: JobStatus) -> str:
     if status.waiting is not None:
         return waiting_words(status.waiting)
     if _idle_s(status) <= PATIENCE_S:
-        return ""
+        return _quiet_words(status, LONG_QUIET_S)
     if status.state is State.QUEUED:
         return "waiting for an orchestrator to take the job (is one running?)"
-    said = _quiet_words(status)
+    said = _quiet_words(status, PATIENCE_S)
     if status.state is State.COPYING and not said and not status.workers:
         first = "the first objects" if not status.objects_settled else "more objects"
         serving = f" with --queue {status.queue}" if status.queue else ""
@@ -81,11 +84,11 @@ def _idle_s(status: JobStatus) -> float:
     return time.time() - max(status.moved_at, status.submitted_at)
 
 
-def _quiet_words(status: JobStatus) -> str:
-    """Return where objects are in flight and do not move, "" if no running batch is quiet."""
+def _quiet_words(status: JobStatus, longer_s: float) -> str:
+    """Return where nothing has moved for *longer_s* seconds though a batch runs, "" if that is nowhere."""
     now = time.time()
-    quiet = [run for run in status.running if run.moved_at and now - run.moved_at > PATIENCE_S]
-    if not quiet:
+    quiet = [run for run in status.running if run.moved_at and now - run.moved_at > longer_s]
+    if not quiet or status.state is not State.COPYING:
         return ""
     in_flight = sum(run.in_flight for run in quiet)
     longest = duration(now - min(run.moved_at for run in quiet))

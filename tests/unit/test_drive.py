@@ -18,7 +18,7 @@ from celery import Celery
 from celery.exceptions import Retry
 from kombu.exceptions import OperationalError
 
-from orchestrator import dispatch, drive, lost, prepare, publish
+from orchestrator import dispatch, drive, give_up, lost, prepare, publish, steered
 from orchestrator.drive import drive_job
 from orchestrator.lost import MAX_STALLS, STALL_S
 from orchestrator.plan import Batch
@@ -28,13 +28,15 @@ from orchestrator.tasks import BROKER_RETRY_S, MAX_BROKER_RETRIES, MAX_RETRIES, 
 from stores.address import manifest_key, object_key
 from stores.errors import AccessDenied, StoreUnavailable
 from stores.hashing import digest
+from stores.interruption import checkpoint
 from stores.liveness import identity
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
 from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
+from workers import leaving
 from workers.ledger import GRACE_S, MAX_DRIVES, PLAN, JobStatus, Ledger, State, UnknownJob
 from workers.messages import VERSION, BatchMessage, Budget, JobRequest, Order, Price, Prune, StoreRef, pack
-from workers.tasks import STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
+from workers.tasks import MAX_BEGUN, STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
 
 
 @dataclass
@@ -408,6 +410,118 @@ def test_a_job_that_is_paused_before_its_plan_is_planned_when_it_goes_on(fleet: 
     fleet.copy_all()
 
     assert fleet.status.state is State.DONE
+
+
+@pytest.mark.parametrize("wish", ["cancel", "pause", "end"])
+def test_planning_stops_when_nobody_wants_it_any_more(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    """As in a manifest of hours: whatever is read or waited for calls `checkpoint`."""
+
+    def plans_for_hours(*_: Any) -> Any:
+        if wish == "cancel":
+            fleet.ledger.cancel("job")
+        elif wish == "pause":
+            fleet.ledger.pause("job", paused=True)
+        else:
+            fleet.ledger.advance("job", State.FAILED)
+        while True:
+            checkpoint()
+            time.sleep(0.001)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(drive, "RENEW_S", 0.01)
+        patched.setattr(drive, "prepare", plans_for_hours)
+        said = fleet.drive()
+
+    wanted = {"cancel": "cancelled", "pause": "paused before its plan", "end": "the job is failed already"}
+    assert said == wanted[wish]
+    if wish == "pause":
+        fleet.ledger.pause("job", paused=False)
+        fleet.copy_all()
+        assert fleet.status.state is State.DONE
+
+
+def test_a_step_that_does_not_stop_is_let_go(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a read from an NFS server that is gone. Another orchestrator cancels the job meanwhile."""
+    said = []
+
+    def hangs(*_: Any) -> Any:
+        fleet.ledger.cancel("job")
+        deadline = time.monotonic() + 60
+        while fleet.ledger.driven("job"):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        said.append(fleet.drive())
+        checkpoint()
+
+    monkeypatch.setattr(drive, "RENEW_S", 0.01)
+    monkeypatch.setattr(steered, "STUCK_S", 0.05)
+    monkeypatch.setattr(drive, "prepare", hangs)
+    ended = []
+    monkeypatch.setattr(leaving, "end_stuck_process", lambda: ended.append(True))
+
+    assert fleet.drive() == "the job is cancelled already"
+
+    assert said == ["cancelled"]
+    assert ended
+    assert fleet.looks
+
+
+def test_a_job_that_fails_leaves_no_object_unsettled(fleet: Fleet) -> None:
+    fleet.drive()
+    fleet.copy(fleet.handed_out[0], 0)
+    copied = fleet.status.copied
+
+    drive.fail_job(fleet.ledger, "job", "the reason")
+
+    status = fleet.status
+    assert (status.state, status.error) == (State.FAILED, "the reason")
+    assert status.objects_settled == status.objects_total
+    assert (status.copied, status.failed) == (copied, status.objects_total - copied)
+    assert all("the reason" in failed.failure.detail for failed in fleet.ledger.failures("job"))
+
+
+def test_a_job_that_fails_without_its_plan_at_hand_can_be_resumed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.drive()
+    monkeypatch.setattr(give_up, "recalled", lambda *_: None)
+
+    drive.fail_job(fleet.ledger, "job", "the reason")
+
+    assert (fleet.status.state, fleet.status.failed) == (State.FAILED, 0)
+
+
+@pytest.mark.parametrize("times", [1, 7])
+def test_a_worker_that_dies_in_its_batch_is_no_stall(fleet: Fleet, times: int) -> None:
+    """Its lease runs out after as long as it takes to believe that nothing of a job moves."""
+    fleet.drive()
+    fleet.copy(fleet.handed_out[0], 0, 1, 2, 3)
+    last = fleet.message(fleet.handed_out[0], fleet.handed_out[0].batches[4])
+    for turn in range(times):
+        fleet.ledger.begin(last, f"dead#{turn}@w")
+        fleet.let_time_pass(STALL_S + 1)
+        assert fleet.drive() == "1 batch handed out again"
+
+    assert fleet.ledger.standing("job").stalls == 0
+    fleet.copy(fleet.handed_out[0], 4)
+    assert fleet.drive() == "1 snapshot published; done"
+
+
+def test_a_batch_that_ends_every_worker_is_given_up(fleet: Fleet) -> None:
+    """Even the worker that would give it up."""
+    fleet.drive()
+    fleet.copy(fleet.handed_out[0], 0, 1, 2, 3)
+    last = fleet.message(fleet.handed_out[0], fleet.handed_out[0].batches[4])
+    for turn in range(MAX_BEGUN + 2):
+        fleet.ledger.begin(last, f"dead#{turn}@w", instead_of=f"dead#{turn - 1}@w")
+    fleet.let_time_pass(STALL_S + 1)
+
+    fleet.drive()
+
+    assert fleet.status.state is State.FAILED
+    assert fleet.status.failed == len(last.sizes)
 
 
 @pytest.mark.parametrize("times", [2, 3])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import progress
+from orchestrator import progress, report
 from orchestrator.progress import Bar, Lines, Silent, in_words, view
-from workers.ledger import JobStatus, State
+from workers.ledger import JobStatus, RunningBatch, State
 
 STATUS = JobStatus(
     job_id="1234",
@@ -105,6 +105,75 @@ def test_a_job_of_which_nothing_moves_for_ten_seconds_has_a_hint(changed: dict[s
 
     assert in_words(running(submitted_at=ago, moved_at=ago, **changed)).startswith(f"{said}: ")
     assert "waiting" not in in_words(running(**changed))
+
+
+def quiet(worker: str, *, in_flight: int, for_s: float) -> RunningBatch:
+    """Return a batch of which nothing has moved for so long."""
+    return RunningBatch(
+        "1234", f"plan:{worker}", f"{worker}@host", 0, 0, in_flight=in_flight, moved_at=time.time() - for_s
+    )
+
+
+def test_objects_that_hang_are_told_and_the_share_is_not_whole() -> None:
+    ago = time.time() - 700
+    hangs = quiet("one", in_flight=4, for_s=700)
+
+    words = in_words(
+        running(
+            moved_at=ago,
+            submitted_at=ago,
+            objects_total=63,
+            objects_settled=59,
+            bytes_settled=1000,
+            running=(hangs,),
+        )
+    )
+
+    assert words.startswith(
+        "4 objects in flight without progress for 11 min at one@host: 99%, 59 of 63 objects"
+    )
+    assert "left" not in words
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([("one", 3, 20.0)], "copying"),
+        ([("one", 3, 90.0)], "3 objects in flight without progress for 1 min at one@host"),
+        (
+            [("one", 3, 90.0), ("two", 1, 3700.0), ("three", 5, 1.0)],
+            "4 objects in flight without progress for 1 h at one@host and 1 other worker",
+        ),
+        ([("one", 0, 90.0)], "1 batch without progress for 1 min at one@host"),
+    ],
+)
+def test_a_batch_that_hangs_is_told_though_others_move(runs: list[tuple[str, int, float]], said: str) -> None:
+    hang = tuple(quiet(worker, in_flight=count, for_s=for_s) for worker, count, for_s in runs)
+
+    assert in_words(running(running=hang)).startswith(f"{said}: ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "percent"),
+    [
+        ({"bytes_settled": 999, "objects_settled": 99}, 99),
+        ({"bytes_settled": 1000, "objects_settled": 99}, 99),
+        ({"bytes_settled": 1000, "objects_settled": 10}, 99),
+        ({"bytes_settled": 290, "objects_settled": 99}, 29),
+        ({"bytes_settled": 1000, "objects_settled": 100}, 100),
+        ({"bytes_settled": 0, "bytes_total": 0, "objects_settled": 999, "objects_total": 1000}, 99),
+    ],
+)
+def test_a_hundred_percent_means_that_every_object_is_settled(changed: dict[str, Any], percent: int) -> None:
+    assert report.percent(running(**changed)) == percent
+    assert (report.share(running(**changed)) == 1.0) == (percent == 100)
+
+
+def test_no_time_left_is_never_said_of_a_job_that_goes_on() -> None:
+    started = time.time() - 0.5
+    words = in_words(running(started_at=started, objects_settled=99, bytes_settled=999))
+
+    assert words.endswith(", 1 s left")
 
 
 def test_lines_come_now_and_then_and_not_at_the_end(
