@@ -29,6 +29,9 @@ from .own_redis import own_redis
 from .processes import PATIENCE_S, Fleet, until
 from .slow_bucket import slow_bucket
 
+# What a lost worker costs a job, in seconds; waits for an end allow for some of them.
+LEASE_AND_LOOK_S = 60
+
 SOONER = """
 import orchestrator.lost, orchestrator.reconcile
 orchestrator.lost.STALL_S = orchestrator.reconcile.STALL_S = 3.0
