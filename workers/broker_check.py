@@ -13,16 +13,25 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from stores.findings import Finding, Level, clock_finding
 from stores.words import size
 
 from .connection import OLDEST_REDIS, hasty_client, shown
 from .ledger.scripts import TRY
+from .printable import printable
+from .vetting import QUARANTINE
 
 TIMEOUT_S: Final = 4.0
 TRIPS: Final = 10
+
+# Keys that every Celery application on a database has or shares unless it is told otherwise.
+_NEIGHBOURS: Final = ("celery", "unacked", "unacked_index")
+
+# So many keys are looked through for more of them.
+_SCANNED: Final = 1000
+_MOST_SCANS: Final = 50
 
 # A batch costs a few dozen steps in Redis, one after the other.
 SLOW_S: Final = 0.05
@@ -130,6 +139,42 @@ def _asked(client: redis.Redis) -> Iterator[Finding]:
         yield from _persistence(info)
         yield from _role(info)
     yield _takes_writes(client)
+    yield from _neighbours(client)
+    yield from _quarantine(client)
+
+
+def _neighbours(client: redis.Redis) -> Iterator[Finding]:
+    """Warn of another Celery application in the same database."""
+    check = "broker.neighbours"
+    try:
+        found = {name for name in _NEIGHBOURS if client.exists(name)}
+        cursor = 0
+        for _ in range(_MOST_SCANS):
+            cursor, names = client.scan(cursor, match="_kombu.binding.*", count=_SCANNED)
+            found |= {name for name in map(str, names) if "snapferry" not in name}
+            if not cursor:
+                break
+    except NoPermissionError:
+        return
+    if not found:
+        yield Finding(Level.OK, check, "no other Celery application uses this database")
+        return
+    shown = ", ".join(printable(name[:60]) for name in sorted(found)[:5])
+    said = f"another Celery application, or an earlier snapferry, uses this database: {shown}"
+    advice = "give snapferry a database of its own; if nothing else uses this one, delete these keys after an upgrade"
+    yield Finding(Level.WARNING, check, said, advice)
+
+
+def _quarantine(client: redis.Redis) -> Iterator[Finding]:
+    """Warn of messages that were set aside."""
+    try:
+        count = int(client.llen(QUARANTINE))
+    except (NoPermissionError, ResponseError):
+        return
+    if count:
+        said = f"{count} unreadable messages were set aside"
+        advice = f"look: redis-cli LRANGE {QUARANTINE} 0 -1; delete them: redis-cli DEL {QUARANTINE}"
+        yield Finding(Level.WARNING, "broker.quarantine", said, advice)
 
 
 def _version(info: Mapping[str, Any]) -> Finding:

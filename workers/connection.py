@@ -257,5 +257,8 @@ def _is_final(error: BaseException | None) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        # What the server says depends on its version, and speaks of commands that nobody typed.
+        return "it asks for a password, or refuses that of the URL; see user and password in SNAPFERRY_BROKER_URL"
     text = str(error).rstrip(".")
     return text[:200] if text else type(error).__name__

@@ -364,7 +364,7 @@ def about_a_job(command: _Command) -> _Command:
         from pydantic import ValidationError
 
         from workers.connection import shown
-        from workers.ledger import UnknownJob
+        from workers.ledger import UnknownJob, UnreadableJob
 
         from ..jobs import JobRefused
 
@@ -373,6 +373,8 @@ def about_a_job(command: _Command) -> _Command:
             try:
                 job_id = jobs.find(job)
                 jobs.status(job_id)
+            except UnreadableJob:
+                raise
             except UnknownJob:
                 usage(
                     f"there is no job {job[:80]} at {shown(settings.broker_url or '')}: it was never submitted"
