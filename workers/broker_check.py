@@ -261,7 +261,13 @@ def _takes_writes(client: redis.Redis) -> Finding:
     mark = f"doctor-{secrets.token_hex(8)}"
     keys = [
         f"{kind}{mark}"
-        for kind in ("snapferry:job:", "celery-task-meta-", "snapferry.unacked-", "snapferry.", "_kombu.")
+        for kind in (
+            "snapferry:job:",
+            "celery-task-meta-",
+            "snapferry.unacked-",
+            "snapferry.",
+            "_kombu.binding.",
+        )
     ]
     try:
         refused = str(client.eval(TRY, len(keys), *keys))

@@ -10,6 +10,8 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from .printable import printable
+
 log = logging.getLogger(__name__)
 
 # What tells of a connection and not of the message. Kombu counts a KeyError among these; here it is the message's.
@@ -18,6 +20,11 @@ _CONNECTION: Final = (RedisError, OSError, OperationalError, MemoryError)
 
 class GuardedConsumer(Consumer):
     """For Celery's setting ``worker_consumer``."""
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Log what Celery's own line does not say, then let it connect again."""
+        log.warning("the broker failed: %s: %s", type(exc).__name__, printable(str(exc))[:400])
+        super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Return what is called with each message of a task."""

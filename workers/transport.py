@@ -47,8 +47,12 @@ OPTIONS: Final[dict[str, Any]] = {
 }
 """Options of the transport, for ``broker_transport_options``."""
 
-NAMES: Final[dict[str, str]] = {"control_exchange": "snapferry", "event_exchange": "snapferry.events"}
-"""Settings of Celery: the exchanges that would be every Celery application's."""
+NAMES: Final[dict[str, str]] = {
+    "control_exchange": "snapferry",
+    "event_exchange": "snapferry.events",
+    "event_queue_prefix": "snapferry.events",
+}
+"""Settings of Celery: names that would be every Celery application's."""
 
 MAILBOXES: Final = "_kombu.binding.snapferry.pidbox"
 """The key of the set of all nodes' mailboxes."""
