@@ -7,7 +7,12 @@ One unit of work: what a worker of the fleet runs.
     transfer        copy a batch of objects: plain functions
     commit          re-check a snapshot and publish it: plain functions
     ledger          the record of jobs, in Redis
-    connection      Redis clients, and what is refused of a Redis server
+    connection      Redis clients, what is an outage, and what is refused of a Redis server
+    transport       kombu's Redis transport, with names of its own, and patient
+    vetting         messages that no worker can read, set aside
+    consumer        Celery's consumer, which no message can end
+    upgrade         what an earlier version left in Redis under other names
+    process         what a process sets for itself: open files, warnings
     result_backend  Celery's Redis backend, patient through an outage
     logs            one form of log lines, of ours and of Celery's
     request         whose a line of Celery's main process is

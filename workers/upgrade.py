@@ -1,8 +1,8 @@
 """
 What an earlier version left in Redis under names that this version does not use.
 
-Until version 0.x of November 2026 unacknowledged messages were kept in Celery's default hash ``unacked``, which every
-Celery application on the database shares. Workers of that version look after their own; what is left when the last
+Earlier versions kept unacknowledged messages in Celery's default hash ``unacked``, which every
+Celery application on the database shares. Their workers look after those; what is left when the last
 of them is gone would stay there for ever. So an orchestrator puts the messages of this project back, once they are
 older than the visibility timeout, and touches no others.
 """
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import redis
 from celery import Celery, signals
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from .connection import client
 from .queues import PLAN_QUEUE, STEPS, lists
@@ -82,6 +82,8 @@ def attach(app: Celery, settings: Settings) -> None:
             broker = client(settings.broker_url, retries=0, answer_s=5)
             if count := put_back_unacked(broker, settings.visibility_timeout):
                 log.warning("%d messages that an earlier version had taken are back in their queues", count)
+        except NoPermissionError as error:
+            log.debug("may not look for messages of an earlier version: %s", error)
         except RedisError as error:
             log.warning("cannot look for messages of an earlier version: %s", error)
 

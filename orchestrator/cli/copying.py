@@ -34,7 +34,8 @@ Examples:
   Every snapshot, as a mirror, by a fleet of workers that share a Redis server:
     snapferry sync --broker redis://queue:6379/0 --from ... --to ... --all --delete
 
-Exit codes: 0 done, 1 the job failed, 2 bad usage or configuration, 130 interrupted.
+Exit codes: 0 done, 1 the job failed or its receipt could not be written,
+2 bad usage or configuration, 130 interrupted.
 """
 
 

@@ -1,7 +1,8 @@
 """
 How a command ends: exit codes, and one line on standard error for whatever is wrong.
 
-0 done; 1 the job failed; 2 bad usage or configuration, and nothing was begun; 130 interrupted.
+0 done; 1 the job failed, or its receipt could not be written; 2 bad usage or configuration, and nothing was begun;
+130 interrupted.
 """
 
 from __future__ import annotations
