@@ -24,6 +24,7 @@ from orchestrator.jobs import Jobs, store_pair
 from tests import servers
 from tests.sample import make_store, random_files, tree
 from workers.ledger import State
+from workers.messages import JobRequest, StoreRef
 from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 from workers.transport import UNACKED
@@ -290,7 +291,7 @@ def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> None:
     make_store(tmp_path / "a", random_files(60))
     with (
         own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server,
-        redis.Redis.from_url(server.url) as client,
+        redis.Redis.from_url(server.url, decode_responses=True) as client,
     ):
         client.execute_command(*f"ACL SETUSER snapferry {commands().replace('PASSWORD', 'secret')}".split())
         url = server.url.replace("redis://", "redis://snapferry:secret@")
@@ -308,14 +309,10 @@ def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> None:
             until(lambda: len(jobs.list(limit=5)) > 1, "the mirror is run")
             doctor = finished([*program(), "doctor"], env)
             logs = orchestrator.logged() + worker.logged() + scheduler.logged()
-        log = client.execute_command("ACL LOG")
-        entries = [
-            one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True)) for one in log
-        ]
-        denied = {(one[b"object"].lower(), one[b"reason"]) for one in entries}
+        denied = {(str(one["object"]).lower(), str(one["reason"])) for one in client.acl_log()}
 
     # INFO is not among the rights, nor are the keys of other applications.
-    assert denied <= {(b"info", b"command"), (b"celery", b"key"), (b"unacked_index", b"key")}
+    assert denied <= {("info", "command"), ("celery", "key"), ("unacked_index", "key")}
     assert "has no permissions" not in logs, logs
     assert "allow the command INFO" in doctor.out
     assert doctor.code == 0, doctor.out
@@ -618,16 +615,12 @@ def test_a_damaged_record_costs_its_own_job_alone(tmp_path: Path) -> None:
             }
             for number, (name, value) in enumerate(hostile.items()):
                 bad = f"bad-{number}"
-                client.hset(
-                    f"snapferry:job:{bad}",
-                    mapping={
-                        "state": "queued",
-                        "request": "{}",
-                        "source": "/a",
-                        "destination": "/b",
-                        name: value,
-                    },
-                )
+                here = StoreRef(url="/a")
+                request = JobRequest(
+                    job_id=bad, source=here, destination=here, batch_objects=1, batch_bytes=1
+                ).model_dump_json()
+                record = {"state": "queued", "request": request, "source": "/a", "destination": "/b"}
+                client.hset(f"snapferry:job:{bad}", mapping=record | {name: value})
                 client.zadd("snapferry:jobs", {bad: number})
                 client.sadd("snapferry:open", bad)
             client.set("snapferry:job:text", "not a hash")
