@@ -183,7 +183,10 @@ class Transport(_kombu.Transport):
         channel = self._avail_channels[-1]
         try:
             with channel.conn_or_acquire() as client:
-                client.set(_WRITABLE, "", ex=60)
+                with client.pipeline(transaction=False) as pipe:
+                    pipe.set(_WRITABLE, "", ex=60)
+                    pipe.delete(_WRITABLE)
+                    pipe.execute()
                 _stranded.put_back(client)
         except BaseException:
             self.close_connection(connection)

@@ -71,11 +71,11 @@ def server(tmp_path: Path) -> Iterator[OwnRedis]:
 
 
 def content(url: str) -> dict[str, Any]:
-    """Return all that a Redis holds, but for kombu's one list of when exchanges were last used."""
+    """Return all that a Redis holds, but for what a fleet writes by itself: kombu's deadlines, marks, and the roster."""
     with redis.Redis.from_url(url) as client:
         found = {key: client.dump(key) for key in client.scan_iter()}
-    found.pop(b"_kombu.binding_deadlines", None)
-    return found
+    own = (b"_kombu.binding_deadlines", b"snapferry:mark:", b"snapferry:workers")
+    return {key: value for key, value in found.items() if not key.startswith(own)}
 
 
 def examined(forge: Forge, *arguments: str, env: dict[str, str] | None = None) -> Finished:
