@@ -71,7 +71,7 @@ def server(tmp_path: Path) -> Iterator[OwnRedis]:
 
 
 def content(url: str) -> dict[str, Any]:
-    """Return all that a Redis holds, but for what a fleet writes by itself: kombu's deadlines, marks, and the roster."""
+    """Return all that a Redis holds, but for what a fleet writes by itself (deadlines, marks, the roster)."""
     with redis.Redis.from_url(url) as client:
         found = {key: client.dump(key) for key in client.scan_iter()}
     own = (b"_kombu.binding_deadlines", b"snapferry:mark:", b"snapferry:workers")
