@@ -28,6 +28,7 @@ max-delete = 100
 priority = "low"
 queue = "tape"
 jobs = 8
+patience = "2h"
 
 [[mirror]]
 name = "weekly"
@@ -50,6 +51,7 @@ def test_everything_that_it_may_say_is_read(tmp_path: Path) -> None:
     assert (nightly.from_, nightly.to, nightly.interval_s) == ("live", "backup", 6 * 3600)
     assert (nightly.delete, nightly.max_delete, nightly.priority) == (True, 100, Priority.LOW)
     assert (nightly.queue, nightly.jobs) == ("tape", 8)
+    assert (nightly.patience_s, weekly.patience_s) == (7200, None)
     assert (weekly.interval_s, weekly.delete, weekly.queue) == (None, False, "")
     assert config.url("live") == "s3://live/store?region=eu-central-1"
     assert config.url(weekly.to) == "s3://far/store"
@@ -116,3 +118,9 @@ def test_the_file_of_the_working_directory_is_taken_where_no_other_is_named(
     assert Settings.from_environment({}).config == "snapferry.toml"
     assert Settings.from_environment({"SNAPFERRY_CONFIG": "/x"}).config == "/x"
     assert Settings.from_environment({"SNAPFERRY_CONFIG": "/x"}, config="/y").config == "/y"
+
+
+@pytest.mark.parametrize("patience", ["", "2", "h", "-1h", "1.5h", "2 h", "31d", "999999d", "forever"])
+def test_a_patience_that_is_no_duration_is_refused(tmp_path: Path, patience: str) -> None:
+    with pytest.raises(InvalidSettings, match="is not a duration of up to 30 days"):
+        read(tmp_path, WHOLE.replace('"2h"', f'"{patience}"'))

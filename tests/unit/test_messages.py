@@ -225,6 +225,24 @@ def test_a_request_says_nothing_that_was_not_asked_for() -> None:
     assert not asked.budget.limited
 
 
+def test_a_patience_by_default_is_as_in_the_version_before_which_refuses_the_field() -> None:
+    plain = JobRequest.model_validate(request())
+    patient = JobRequest.model_validate(request(patience=60.0, waits_at_start=True))
+
+    assert (plain.patience, plain.waits_at_start) == (1800, False)
+    assert (
+        not {"patience", "waits_at_start"}
+        & json.loads(plain.model_dump_json(exclude=plain.new_defaults())).keys()
+    )
+    assert JobRequest.model_validate_json(patient.model_dump_json(exclude=patient.new_defaults())) == patient
+
+
+@pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), 31 * 86400, "soon"])
+def test_a_patience_that_is_none_is_refused(patience: object) -> None:
+    with pytest.raises(ValidationError):
+        JobRequest.model_validate(request(patience=patience))
+
+
 @pytest.mark.parametrize("name", ["max_objects", "max_bytes", "max_cost"])
 def test_a_budget_of_nothing_is_a_limit(name: str) -> None:
     assert Budget.model_validate({name: 0}).limited
