@@ -33,6 +33,7 @@ from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.limits import Brakes
 from workers.messages import JobRequest, Prune, pack, unpack
 from workers.metrics import counting
+from workers.printable import shortened
 from workers.spending import over_words
 from workers.transfer import Cancelled, Held
 
@@ -55,6 +56,9 @@ RENEW_S: Final = 3.0
 
 # A cancelled job is looked at again so soon, until nothing of it runs.
 CANCEL_LOOK_S: Final = 1.0
+
+# So many characters of why a job failed are kept.
+LONGEST_REASON: Final = 2000
 
 _runs = itertools.count()
 
@@ -118,6 +122,8 @@ def fail_job(ledger: Ledger, job_id: str, reason: str) -> None:
 
 def end_job(ledger: Ledger, job_id: str, state: State, **fields: str | float) -> None:
     """Bring the job to a final state, and keep of it what is wanted afterwards."""
+    if "error" in fields:
+        fields["error"] = shortened(str(fields["error"]), LONGEST_REASON)
     if ledger.advance(job_id, state, **fields, **final_fields(ledger, job_id)):
         counting.job_ended(state)
         _log_end(ledger, job_id)

@@ -26,7 +26,9 @@ from stores.errors import (
 )
 from stores.hashing import digest
 from stores.interruption import checkpoint
+from stores.printable import shortened
 from stores.snapshot_store import SnapshotStore
+from workers.commit import LONGEST_REASON
 from workers.ledger import Ledger, set_bits
 from workers.messages import JobRequest, Order, pack, unpack
 
@@ -113,7 +115,7 @@ def prepare(
                 raise
             kinds.append(UNREADABLE)
             if len(snapshots.reasons) < REASONS_KEPT:
-                snapshots.reasons[index] = f"{type(error).__name__}: {error}"[:300]
+                snapshots.reasons[index] = shortened(f"{type(error).__name__}: {error}", LONGEST_REASON)
             continue
         kinds.append(PLANNED)
         planner.add(index, objects)

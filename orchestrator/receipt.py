@@ -58,6 +58,10 @@ class SnapshotRow:
     reason: str = ""
 
 
+# Bytes of the rows of a job that are unpacked: more than those of any job have.
+LARGEST_ROWS = 256 * 1024 * 1024
+
+
 def final_fields(ledger: Ledger, job_id: str) -> dict[str, str | float]:
     """Return the fields of a job's record that keep its rows after its end."""
     rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
@@ -72,7 +76,8 @@ def snapshot_rows(ledger: Ledger, job_id: str) -> Iterator[SnapshotRow]:
     snapshots = read_snapshots(ledger, ledger.request(job_id))
     rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
     if kept := ledger.field(job_id, "rows"):
-        found = json.loads(zlib.decompress(base64.b64decode(kept)))
+        unpacked = zlib.decompressobj()
+        found = json.loads(unpacked.decompress(base64.b64decode(kept), LARGEST_ROWS))
         rows = {int(index): row for index, row in found.items()}
     kinds = snapshots.kinds.ljust(len(snapshots.ids))
     for index, (snapshot_id, kind) in enumerate(zip(snapshots.ids, kinds, strict=True)):

@@ -22,6 +22,7 @@ from workers.ledger import Ledger, State, UnknownJob
 from workers.logs import about, fields
 from workers.messages import MirrorMessage, is_job_id
 from workers.metrics import counting
+from workers.redaction import without_secrets
 from workers.settings import Settings
 from workers.tasks import again, hand_back, ledger_of, may_wait, queue_again
 
@@ -145,7 +146,8 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
         return _store_trouble(task, ledger, job_id, error)
     except Exception as error:
         # A surprise: its traceback belongs into the worker's log, its words into the job's record.
-        fail_job(ledger, job_id, f"unexpected {type(error).__name__}: {error}; see the orchestrator's log")
+        words = f"{type(error).__name__}: {without_secrets(str(error))}"
+        fail_job(ledger, job_id, f"unexpected {words}; see the orchestrator's log")
         raise
 
 

@@ -21,11 +21,19 @@ What can go wrong with a store, as one tree.
 ``(store, subject, detail)`` and can be made again from its ``args``, so it
 survives any broker or pickle. ``store`` is a label without credentials,
 ``subject`` the address, id, key or URL concerned (may be empty).
+
+Subject and detail may hold text of others: names of files, answers of servers,
+lines of manifests. They are cut to `LONGEST_TEXT` characters each, and control
+characters in them are escaped, so an error may be logged, kept and shown as it is.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+from .printable import printable, shortened
+
+LONGEST_TEXT: Final = 1000
 
 
 class StoreError(Exception):
@@ -34,7 +42,7 @@ class StoreError(Exception):
     transient: ClassVar[bool] = False
 
     def __init__(self, store: str, subject: str, detail: str) -> None:
-        super().__init__(store, subject, detail)
+        super().__init__(printable(store), shortened(subject, LONGEST_TEXT), shortened(detail, LONGEST_TEXT))
 
     @property
     def store(self) -> str:

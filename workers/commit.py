@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from stores.address_set import AddressSet
 from stores.errors import StoreError
+from stores.printable import shortened
 from stores.snapshot_store import SnapshotStore
+
+# So many characters of why a snapshot was not published are kept.
+LONGEST_REASON: Final = 300
 
 
 class Ended(StrEnum):
@@ -78,6 +83,6 @@ def publish_snapshots(
 def _end_by(error: StoreError) -> SnapshotEnd:
     return SnapshotEnd(
         Ended.FAILED,
-        reason=f"{type(error).__name__}: {error}"[:300],
+        reason=shortened(f"{type(error).__name__}: {error}", LONGEST_REASON),
         trouble=error if error.transient else None,
     )

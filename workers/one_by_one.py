@@ -15,6 +15,7 @@ from typing import Final
 from stores.errors import StoreError, StoreFault
 from stores.snapshot_store import SnapshotStore
 
+from .redaction import without_secrets
 from .transfer import BatchOutcome, Failure, Flights, Judge, Progress, copy_batch
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,9 @@ def copy_one_by_one(
 
 def unexpected(error: BaseException) -> StoreError:
     """Return the failure of an object by what no store should raise."""
-    return StoreFault("", "", f"unexpected {type(error).__name__}: {error}; see the worker's log")
+    return StoreFault(
+        "", "", f"unexpected {type(error).__name__}: {without_secrets(str(error))}; see the worker's log"
+    )
 
 
 def _killed() -> StoreError:

@@ -141,3 +141,7 @@ def _without_user(found: re.Match[str]) -> str:
     end = min(place for place in map(rest.find, "/?#") if place >= 0)
     user, at, place = rest[:end].rpartition("@")
     return f"{HIDDEN}@{place}{rest[end:]}" if at else rest
+
+
+without_secrets: Final = Redaction()
+"""Takes out of a text what has the form of a secret: for texts of libraries that are kept or shown."""

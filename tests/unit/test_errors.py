@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from stores import errors
-from stores.errors import ManifestIncomplete, StoreError, StoreUnavailable
+from stores.errors import LONGEST_TEXT, ManifestIncomplete, StoreError, StoreUnavailable
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, StoreError)]
 
@@ -50,3 +50,19 @@ def test_the_missing_objects_of_a_manifest_stay_in_the_process() -> None:
     assert error.missing == ("a", "b")
     assert pickle.loads(pickle.dumps(error)).missing in ((), ("a", "b"))
     assert ManifestIncomplete(*error.args).missing == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 100_000, "\x1b[2J" * 400, "\n" * 999, "\u202e" * 5000, "\ud800" * 1000]
+)
+def test_text_of_others_is_cut_and_cannot_steer_a_terminal(text: str) -> None:
+    error = StoreError("store", text, text)
+
+    for shown in (error.subject, error.detail):
+        assert shown.isprintable()
+        assert len(shown) <= LONGEST_TEXT
+    assert type(error)(*error.args).args == error.args
+
+
+def test_text_that_fits_is_left_as_it_is() -> None:
+    assert StoreError("store", "é" * LONGEST_TEXT, "b").args == ("store", "é" * LONGEST_TEXT, "b")
