@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
@@ -164,8 +165,10 @@ class Backend(ABC):
         workers = min(self.capabilities.concurrency, len(keys))
         if workers <= 1:
             return [self.size(key) for key in keys]
+        context = copy_context()
         with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(self.size, keys))
+            # A context can be entered by one thread at a time.
+            return list(pool.map(lambda key: context.copy().run(self.size, key), keys))
 
     @abstractmethod
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:

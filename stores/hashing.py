@@ -12,6 +12,7 @@ from collections.abc import Callable
 from blake3 import blake3
 
 from .base import Buffer, Reader
+from .interruption import checkpoint
 
 CHUNK_BYTES = 256 * 1024
 
@@ -36,7 +37,7 @@ class HashingReader:
         self.length = 0
 
     def read(self, size: int) -> bytes:
-        """Return the next *size* bytes, fewer only at the end; raises what the inner reader raises."""
+        """Return the next *size* bytes, fewer only at the end; raises what the inner reader and `checkpoint` raise."""
         chunk = self._reader.read(size)
         if chunk:
             self.saw(chunk)
@@ -44,6 +45,7 @@ class HashingReader:
 
     def saw(self, chunk: Buffer) -> None:
         """Count and hash *chunk*, the next of the stream's bytes that came another way than by `read`."""
+        checkpoint()
         self._hasher.update(chunk)
         self.length += len(chunk)
         if self._on_bytes is not None:

@@ -7,10 +7,14 @@ a read that waits for a server, a page of a listing, a line of a manifest, a bac
 
 The function is bound to the context (`contextvars`). A thread has a context of its own: start it with
 `contextvars.copy_context().run`, or its checkpoints do nothing.
+
+What the owner's code raises is marked (`mark_as_owners`). Code that turns every unexpected exception into a
+failure of one object, or into a `StoreError`, asks `is_owners` first and lets such an exception pass unchanged.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +22,8 @@ from typing import Final
 
 SLICE_S: Final = 5.0
 """The longest time in seconds between two checkpoints of one wait."""
+
+_MARK: Final = "_snapferry_raised_by_owner"
 
 _check: ContextVar[Callable[[], None] | None] = ContextVar("interruption_check", default=None)
 
@@ -41,4 +47,59 @@ def checkpoint() -> None:
     """Return at once, or raise what the owner of this work raises for "stop". Costs 0.1 us where nobody owns it."""
     check = _check.get()
     if check is not None:
+        try:
+            check()
+        except Exception as error:
+            mark_as_owners(error)
+            raise
+
+
+@contextmanager
+def interruptible_too(check: Callable[[], None]) -> Iterator[None]:
+    """As `interruptible`, but the owner outside of this block is still asked, and asked first."""
+    outer = _check.get()
+
+    def both() -> None:
+        if outer is not None:
+            outer()
         check()
+
+    with interruptible(both):
+        yield
+
+
+def mark_as_owners(error: BaseException) -> None:
+    """Mark *error* as raised by code of the owner, not by the work itself."""
+    setattr(error, _MARK, True)
+
+
+def is_owners(error: BaseException) -> bool:
+    """Return whether *error* was raised by code of the owner: it must reach the owner unchanged."""
+    return bool(getattr(error, _MARK, False))
+
+
+@contextmanager
+def grace(seconds: float, out_of_time: Exception) -> Iterator[None]:
+    """
+    Let the block go on for *seconds* after the owner said "stop", so that it can clean up.
+
+    Checkpoints inside raise *out_of_time* after that. Without "stop" the block may take as long as it needs.
+    """
+    outer = _check.get()
+    stop_at: float | None = None
+
+    def check() -> None:
+        nonlocal stop_at
+        if stop_at is None and outer is not None:
+            try:
+                outer()
+            except Exception:  # noqa: BLE001 - the owner hears of it again at the next checkpoint outside
+                stop_at = time.monotonic() + seconds
+        if stop_at is not None and time.monotonic() >= stop_at:
+            raise out_of_time
+
+    token = _check.set(check if outer is not None else None)
+    try:
+        yield
+    finally:
+        _check.reset(token)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from .base import OpenReader
+from .interruption import mark_as_owners
 
 # The most that is paid for before an answer is asked for; of a longer one the rest is paid for as it is read. No answer
 # is meant to be longer: of what is not paid for, the buffers on the way take some all the same.
@@ -35,6 +36,28 @@ class Pace(Protocol):
         """Take back *count* bytes that were granted and did not move. Returns at once."""
 
 
+class MarkedPace:
+    """The pace *inner*. What its calls raise is marked as the owner's: it is no fault of a store."""
+
+    def __init__(self, inner: Pace) -> None:
+        self._inner = inner
+        self.give_back = inner.give_back
+
+    def requests(self, count: int, /) -> None:
+        try:
+            self._inner.requests(count)
+        except Exception as error:
+            mark_as_owners(error)
+            raise
+
+    def bytes(self, count: int, /) -> None:
+        try:
+            self._inner.bytes(count)
+        except Exception as error:
+            mark_as_owners(error)
+            raise
+
+
 def settle(pace: Pace, paid: int, came: int) -> None:
     """Pay for what came and was not paid for, or give back what was paid for and did not come; in bytes."""
     if came > paid:
@@ -55,6 +78,11 @@ class PacedReader:
         self._pace = pace
         self._expected = max(expected, 0)
         self._paid = paid
+
+    @property
+    def length(self) -> int | None:
+        """The length that the reader inside announces, None where it announces none."""
+        return getattr(self.inner, "length", None)
 
     def read(self, size: int, /) -> bytes:
         """Return the next *size* bytes, as the reader inside does."""

@@ -18,6 +18,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import compress, islice
 from operator import not_
 from typing import Final, NamedTuple
@@ -133,7 +134,7 @@ def absent(backend: Backend, space: Namespace, addresses: AddressSet) -> Address
         for piece in addresses.chunks(piece_addresses):
             if len(asked) == PIECES_AT_ONCE:
                 found.update(asked.popleft().result().needed)
-            asked.append(pool.submit(survey, backend, space, piece))
+            asked.append(pool.submit(copy_context().run, survey, backend, space, piece))
         for answer in asked:
             found.update(answer.result().needed)
     return found

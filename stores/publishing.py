@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .address import manifest_key
 from .address_set import AddressSet
+from .containment import contained
 from .errors import IntegrityError, ManifestMissing, StoreError, StoreNotFound
 from .hashing import CHUNK_BYTES
 from .interruption import checkpoint
@@ -122,8 +123,9 @@ def _write(backend: Backend, manifest: Manifest) -> None:
 
 @contextmanager
 def _noting(done: dict[str, Published], snapshot_id: str) -> Iterator[None]:
-    """Take a `StoreError` inside for the answer about *snapshot_id*."""
+    """Take a `StoreError` inside for the answer about *snapshot_id*, and an exception that nobody thought of too."""
     try:
-        yield
+        with contained("", snapshot_id):
+            yield
     except StoreError as error:
         done[snapshot_id] = Published(error=error)

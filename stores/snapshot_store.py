@@ -7,12 +7,15 @@ Invariants, whatever backend stands below:
 none that a store returned are used before they hash.
 *manifest last*: `publishing` is the one place that writes manifests, and it asks
 for every object of a snapshot first, from scratch.
+*read twice*: an object is corrupt only if its bytes were wrong in two readings.
+*one tree*: what a backend raises that is no `StoreError` becomes one (`containment`).
 *torn is absent*: an object of length 0 that is not the empty object counts as
 absent. A file system that lost power can leave such files behind.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -22,6 +25,7 @@ from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key
 from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
 from .bounds import bounds
+from .containment import contained
 from .errors import (
     AccessDenied,
     IntegrityError,
@@ -31,7 +35,10 @@ from .errors import (
     ManifestTooLarge,
     ObjectMissing,
     StoreError,
+    StoreFault,
+    StoreUnavailable,
 )
+from .expectation import far_beyond
 from .hashing import CHUNK_BYTES, HashingReader, digest
 from .interruption import checkpoint
 from .manifest import Manifest
@@ -55,6 +62,8 @@ LARGEST_TEXT = 256 * 1024 * 1024
 
 # So many manifests are listed between two checkpoints. Backends have checkpoints of their own between pages.
 MANIFESTS_AT_ONCE = 1000
+
+logger = logging.getLogger(__name__)
 
 
 class ListedManifest(NamedTuple):
@@ -116,19 +125,21 @@ class SnapshotStore(StreamStore):
 
     def check(self, *, for_writing: bool = False) -> None:
         """Make sure that the store is there and answers. Raises as `Backend.check` does; changes nothing."""
-        self._objects.check(for_writing=for_writing)
-        if self._manifests is not self._objects:
-            self._manifests.check(for_writing=for_writing)
+        for backend, _ in self.pools:
+            with contained(backend.label):
+                backend.check(for_writing=for_writing)
 
     def prepare(self) -> None:
         """Make the store ready for its first write. Raises as `Backend.prepare` does; may be called again."""
-        self._objects.prepare()
-        if self._manifests is not self._objects:
-            self._manifests.prepare()
+        for backend, _ in self.pools:
+            with contained(backend.label):
+                backend.prepare()
 
     def has_object(self, address: str) -> bool:
         """Say whether the object is there. An unanswered question raises, it is never False."""
-        return OBJECT_SPACE.is_whole(address, self._objects.size(object_key(parse_address(address))))
+        key = object_key(parse_address(address))
+        with contained(self.label, address):
+            return OBJECT_SPACE.is_whole(address, self._objects.size(key))
 
     def objects_needed(self, addresses: Iterable[str]) -> list[str]:
         """
@@ -146,7 +157,9 @@ class SnapshotStore(StreamStore):
         asked. Costs one request per 1,000 addresses where the store pages its
         listings and holds little else between them, one per address otherwise.
         """
-        return survey(self._objects, OBJECT_SPACE, [parse_address(address) for address in addresses])
+        wanted = [parse_address(address) for address in addresses]
+        with contained(self.label):
+            return survey(self._objects, OBJECT_SPACE, wanted)
 
     def absent(self, addresses: AddressSet) -> AddressSet:
         """
@@ -154,7 +167,8 @@ class SnapshotStore(StreamStore):
 
         Asked in pieces, some of them at once where the store pages its listings.
         """
-        return absent(self._objects, OBJECT_SPACE, addresses)
+        with contained(self.label):
+            return absent(self._objects, OBJECT_SPACE, addresses)
 
     def manifests_present(self, snapshot_ids: Iterable[str]) -> set[str]:
         """
@@ -164,7 +178,8 @@ class SnapshotStore(StreamStore):
         of their objects. Every id is checked for its form first.
         """
         wanted = [parse_address(snapshot_id) for snapshot_id in snapshot_ids]
-        return set(wanted).difference(survey(self._manifests, MANIFEST_SPACE, wanted).needed)
+        with contained(self._manifests.label):
+            return set(wanted).difference(survey(self._manifests, MANIFEST_SPACE, wanted).needed)
 
     def requests_to_ask(self, wanted: int, keys_between: int) -> Requests:
         """
@@ -228,9 +243,10 @@ class SnapshotStore(StreamStore):
         """
         key = object_key(parse_address(address))
         try:
-            with self._objects.open(key) as reader:
+            with contained(self.label, address), self._objects.open(key) as reader:
                 parts = []
                 while chunk := reader.read(CHUNK_BYTES):
+                    checkpoint()
                     parts.append(chunk)
         except KeyMissing as error:
             raise self._object_missing(address) from error
@@ -249,7 +265,8 @@ class SnapshotStore(StreamStore):
             raise IntegrityError(
                 self.label, address, f"was offered {len(data):,} other bytes; nothing was written"
             )
-        self._objects.write(key, data)
+        with contained(self.label, address):
+            self._objects.write(key, data)
 
     def copy_object(
         self,
@@ -273,10 +290,11 @@ class SnapshotStore(StreamStore):
         data = self._fetch(source, address, key, size_hint, on_bytes)
         if data is not None:
             # As of most objects: no upload has to be begun for one write.
-            self._objects.write(key, data)
+            with contained(self.label, address):
+                self._objects.write(key, data)
             return len(data)
-        upload, length = self._stage_stream(source, address, key, size_hint, on_bytes)
-        with upload:
+        upload, length = self._stage_verified(source, address, key, size_hint, on_bytes)
+        with contained(self.label, address), upload:
             upload.commit()
         return length
 
@@ -297,8 +315,9 @@ class SnapshotStore(StreamStore):
         key = object_key(parse_address(address))
         data = self._fetch(source, address, key, size_hint, on_bytes)
         if data is None:
-            return self._stage_stream(source, address, key, size_hint, on_bytes)
-        return self._objects.stage(key, data), len(data)
+            return self._stage_verified(source, address, key, size_hint, on_bytes)
+        with contained(self.label, address):
+            return self._objects.stage(key, data), len(data)
 
     @staticmethod
     def _fetch(
@@ -314,7 +333,8 @@ class SnapshotStore(StreamStore):
         None where it is large, longer than its advisory size, or corrupt: reading to the end tells.
         """
         try:
-            data = source._objects.fetch(key, size_hint)
+            with contained(source.label, address):
+                data = source._objects.fetch(key, size_hint)
         except KeyMissing as error:
             raise source._object_missing(address) from error
         if data is None or digest(data) != address:
@@ -322,6 +342,25 @@ class SnapshotStore(StreamStore):
         if on_bytes is not None and data:
             on_bytes(len(data))
         return data
+
+    def _stage_verified(
+        self,
+        source: SnapshotStore,
+        address: str,
+        key: str,
+        size_hint: int,
+        on_bytes: Callable[[int], None] | None,
+    ) -> tuple[Upload, int]:
+        """As `_stage_stream`. Wrong bytes are read a second time: a wire that lied may say the truth then."""
+        try:
+            with contained(source.label, address):
+                return self._stage_stream(source, address, key, size_hint, on_bytes)
+        except IntegrityError as error:
+            if error.store != source.label:
+                raise
+            logger.warning("wrong bytes, reading the object again: %s", error)
+        with contained(source.label, address):
+            return self._stage_stream(source, address, key, size_hint, on_bytes)
 
     def _stage_stream(
         self,
@@ -333,6 +372,8 @@ class SnapshotStore(StreamStore):
     ) -> tuple[Upload, int]:
         try:
             with source._objects.open(key, size_hint=size_hint) as opened:
+                announced: int | None = getattr(opened, "length", None)
+                self._see_room(source, address, announced, size_hint)
                 reader = HashingReader(opened, on_bytes)
                 upload = self._objects.upload(key, size_hint)
                 try:
@@ -348,6 +389,12 @@ class SnapshotStore(StreamStore):
                                 upload.write(chunk)
                             if len(chunk) < want:
                                 break
+                            if announced is not None and reader.length > announced:
+                                raise StoreUnavailable(
+                                    source.label,
+                                    address,
+                                    f"has more than the {announced} bytes that it announced",
+                                )
                             want = piece
                     source._verify(address, reader.hexdigest())
                 except BaseException:
@@ -359,6 +406,19 @@ class SnapshotStore(StreamStore):
             raise source._object_missing(address) from error
         return upload, reader.length
 
+    def _see_room(self, source: SnapshotStore, address: str, announced: int | None, size_hint: int) -> None:
+        """Refuse an object that is far longer than its advisory size says and that does not fit here."""
+        if announced is None or announced <= far_beyond(size_hint):
+            return
+        free = self._objects.free_bytes()
+        if free is not None and announced > free:
+            raise StoreFault(
+                source.label,
+                address,
+                f"announces {announced} bytes where the manifest says {size_hint}, and the destination has room for"
+                f" {free}; nothing was written",
+            )
+
     def abort_unfinished(self, objects: Mapping[str, int]) -> None:
         """
         Remove what dead uploads of *objects* (address -> advisory size in bytes) left here, out of sight.
@@ -366,7 +426,8 @@ class SnapshotStore(StreamStore):
         As `Backend.abort_unfinished`, for each of them.
         """
         for address, size in objects.items():
-            self._objects.abort_unfinished(object_key(parse_address(address)), size)
+            with contained(self.label, address):
+                self._objects.abort_unfinished(object_key(parse_address(address)), size)
 
     def commit_staged(self, uploads: Sequence[Upload]) -> None:
         """
@@ -376,7 +437,8 @@ class SnapshotStore(StreamStore):
         gone. They can be staged again.
         """
         try:
-            self._objects.commit_all(uploads)
+            with contained(self.label):
+                self._objects.commit_all(uploads)
         except BaseException:
             for upload in uploads:
                 upload.abort()
@@ -389,7 +451,8 @@ class SnapshotStore(StreamStore):
 
     def flush(self) -> None:
         """Return when every object written so far survives a power cut."""
-        self._objects.flush()
+        with contained(self.label):
+            self._objects.flush()
 
     def read_manifest(self, snapshot_id: str) -> Manifest:
         """
@@ -399,7 +462,7 @@ class SnapshotStore(StreamStore):
         """
         key = manifest_key(parse_address(snapshot_id))
         try:
-            with self._manifests.open(key) as reader:
+            with contained(self._manifests.label, snapshot_id), self._manifests.open(key) as reader:
                 return Manifest.read(self._manifests.label, snapshot_id, reader)
         except KeyMissing as error:
             raise ManifestMissing(
@@ -483,20 +546,21 @@ class SnapshotStore(StreamStore):
         Raises `StoreNotFound`, and `ManifestTooLarge` where there are more than `bounds().manifests`.
         """
         found: dict[str, ListedManifest] = {}
-        for key, length, modified in self._manifests.keys(MANIFESTS):
-            snapshot_id = address_of(key, MANIFESTS)
-            if snapshot_id is None:
-                continue
-            found[snapshot_id] = ListedManifest(length, modified)
-            if len(found) % MANIFESTS_AT_ONCE == 0:
-                checkpoint()
-            if len(found) > bounds().manifests:
-                raise ManifestTooLarge(
-                    self._manifests.label,
-                    "",
-                    f"holds more than {bounds().manifests:,} snapshots; name those that are meant, or set"
-                    " SNAPFERRY_MAX_SNAPSHOTS to allow more, at 350 bytes of memory each",
-                )
+        with contained(self._manifests.label):
+            for key, length, modified in self._manifests.keys(MANIFESTS):
+                snapshot_id = address_of(key, MANIFESTS)
+                if snapshot_id is None:
+                    continue
+                found[snapshot_id] = ListedManifest(length, modified)
+                if len(found) % MANIFESTS_AT_ONCE == 0:
+                    checkpoint()
+                if len(found) > bounds().manifests:
+                    raise ManifestTooLarge(
+                        self._manifests.label,
+                        "",
+                        f"holds more than {bounds().manifests:,} snapshots; name those that are meant, or set"
+                        " SNAPFERRY_MAX_SNAPSHOTS to allow more, at 350 bytes of memory each",
+                    )
         return dict(sorted(found.items()))
 
     def list_manifest_ids(self) -> list[str]:
@@ -516,8 +580,10 @@ class SnapshotStore(StreamStore):
         Raises `AccessDenied` where the store does not let it go; it is still
         published then. May be called again.
         """
+        key = manifest_key(parse_address(snapshot_id))
         try:
-            self._manifests.delete(manifest_key(parse_address(snapshot_id)))
+            with contained(self._manifests.label, snapshot_id):
+                self._manifests.delete(key)
         except AccessDenied as error:
             raise AccessDenied(
                 error.store, snapshot_id, f"the manifest may not be deleted, and stays: {error.detail}"

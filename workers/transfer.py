@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stores.base import Upload
+from stores.containment import is_unexpected, unexpected
 from stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from stores.hashing import CHUNK_BYTES
+from stores.interruption import mark_as_owners
 from stores.snapshot_store import SnapshotStore
 
 from .process import clamped
@@ -154,7 +156,7 @@ def copy_batch(
     *begun_before*: an earlier run of this batch was not heard of again. What
     its uploads left at the destination, out of sight, is removed first.
 
-    One object that fails stops no other. A destination that is full, gone, or
+    One object that fails stops no other, whatever exception it fails with. A destination that is full, gone, or
     denies everything is not asked object by object: all that is left fails for
     that reason. When this returns, every object counted as copied or present is
     durable at the destination. Raises `StoreError` if the destination does not
@@ -275,8 +277,8 @@ class _Copy:
                 )
         except OverBudget as over:
             self.ends[address] = _beyond_budget(address, over)
-        except StoreError as error:
-            self._fail(address, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
+            self._fail(address, self._as_failure(address, error))
         else:
             self.ends[address] = length
             self._note_success()
@@ -297,8 +299,8 @@ class _Copy:
             except OverBudget as over:
                 self.ends[address] = _beyond_budget(address, over)
                 self._progress.advance(1, counter.left if counter else size)
-            except StoreError as error:
-                self._fail(address, error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
+                self._fail(address, self._as_failure(address, error))
                 self._progress.advance(1, counter.left if counter else size)
             else:
                 staged[address] = upload, length, counter.left if counter else size
@@ -322,10 +324,10 @@ class _Copy:
         reason: StoreError | None = None
         try:
             self._destination.commit_staged([upload for upload, _, _ in staged.values()])
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is these objects' failure
             # Some of a group may be visible all the same; only the destination knows.
+            reason = self._as_failure(min(staged), error)
             absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
-            reason = error
         left = 0
         for address, (_, length, size) in staged.items():
             if address not in absent:
@@ -344,6 +346,14 @@ class _Copy:
         self._some_copied = True
         if self._judge is not None:
             self._judge.succeeded()
+
+    def _as_failure(self, address: str, error: Exception) -> StoreError:
+        """Return *error* as an object's failure. Raises it again where it is the owner's, and not the object's."""
+        if isinstance(error, StoreError):
+            return error
+        if isinstance(error, Cancelled) or not is_unexpected(error):
+            raise error
+        return unexpected(error, self._source.label, address)
 
     def _fail(self, address: str, error: StoreError) -> None:
         if self._judge is not None:
@@ -413,7 +423,11 @@ def _spent_on(size: int, counter: _Counter | None) -> Iterator[Callable[[int], N
     flight = told.begin(size)
 
     def add(size_bytes: int) -> None:
-        flight.read(size_bytes)
+        try:
+            flight.read(size_bytes)
+        except Exception as error:
+            mark_as_owners(error)
+            raise
         if counter is not None:
             counter.add(size_bytes)
 
@@ -439,4 +453,9 @@ class _Counter:
     def add(self, size_bytes: int) -> None:
         counted = min(size_bytes, self.left)
         self.left -= counted
-        self._progress.advance(0, counted)
+        try:
+            self._progress.advance(0, counted)
+        except Exception as error:
+            # The store that calls this must not take it for a fault of its own.
+            mark_as_owners(error)
+            raise

@@ -29,9 +29,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from botocore import exceptions as boto
-from botocore.parsers import ResponseParserError
 
 from ..base import Backend, Capabilities, Listed, OpenReader, Upload
+from ..containment import is_unexpected, unexpected
 from ..errors import (
     AccessDenied,
     InvalidStoreURL,
@@ -41,11 +41,13 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from ..expectation import far_beyond
 from ..findings import Finding
 from ..hashing import CHUNK_BYTES
-from ..interruption import SLICE_S, checkpoint
-from ..pace import PREPAID_BYTES, Pace, PacedReader, settle
+from ..interruption import SLICE_S, checkpoint, interruptible_too, is_owners
+from ..pace import PREPAID_BYTES, MarkedPace, Pace, PacedReader, settle
 from ..requests import GET, HEAD, LIST, PUT, Requests
+from .s3_body import BoundedBody
 from .s3_clients import CONCURRENCY, DEFAULT, EXPECT_BYTES, Client, client_for
 from .s3_confirm import Conduct, Tally, etag_of, file, sha256_base64
 from .s3_direct import Direct, Unusual
@@ -57,10 +59,13 @@ from .s3_download import (
 )
 from .s3_errors import CAUGHT, Doubt, Kind, credentials_doubted, dislikes_checksums, one_line, translated
 from .s3_leftovers import abort_uploads
+from .s3_listing import Asked
 from .s3_options import Settings, settings_of
 from .s3_page import page_of
 from .s3_sent import SentCounter, already_made
+from .s3_socket import Passing
 from .s3_upload import S3Upload, requests_to_upload
+from .s3_wire import Body
 
 if TYPE_CHECKING:
     from ..urls import StoreURL
@@ -141,10 +146,16 @@ class S3Backend(Backend):
         """Run *ask* in a thread of its own; raise what it raises, and `StoreUnavailable` if it takes longer."""
         answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         answered = threading.Event()
+        given_up = threading.Event()
+
+        def wanted() -> None:
+            if given_up.is_set():
+                raise StoreUnavailable(self.label, "", too_late)
 
         def answer() -> None:
             try:
-                ask()
+                with interruptible_too(wanted):
+                    ask()
             except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
                 answers.put(error)
             else:
@@ -153,12 +164,15 @@ class S3Backend(Backend):
 
         threading.Thread(target=copy_context().run, args=(answer,), name="s3-check", daemon=True).start()
         until = time.monotonic() + timeout_s
-        while answers.empty():
-            checkpoint()
-            left = until - time.monotonic()
-            if left <= 0:
-                raise StoreUnavailable(self.label, "", too_late)
-            answered.wait(min(SLICE_S, left))
+        try:
+            while answers.empty():
+                checkpoint()
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise StoreUnavailable(self.label, "", too_late)
+                answered.wait(min(SLICE_S, left))
+        finally:
+            given_up.set()
         error = answers.get()
         if error is not None:
             raise error
@@ -190,7 +204,7 @@ class S3Backend(Backend):
                 found = self._either(
                     HEAD,
                     lambda way: way.size(key),
-                    lambda: int(self._call("head_object", Key=self._prefix + key)["ContentLength"]),
+                    lambda: _length(self._call("head_object", Key=self._prefix + key)),
                 )
         except KeyMissing:
             found = None
@@ -213,7 +227,7 @@ class S3Backend(Backend):
 
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         if size_hint > RANGED_ABOVE_BYTES:
-            return open_ranges(self, key)
+            return open_ranges(self, key, size_hint)
         pace = self._pace
         paid = self._pay_ahead(min(max(size_hint, 0), PREPAID_BYTES))
         try:
@@ -221,9 +235,9 @@ class S3Backend(Backend):
                 body: Any = self._either(
                     GET,
                     lambda way: way.get(key),
-                    lambda: self._call("get_object", Key=self._prefix + key)["Body"],
+                    lambda: self._get_by_boto(key, size_hint),
                 )
-        except StoreError:
+        except Exception:
             self._give_back(paid)
             raise
         if isinstance(body, io.BytesIO):
@@ -231,7 +245,25 @@ class S3Backend(Backend):
                 settle(pace, paid, body.getbuffer().nbytes)
             return body
         reader = _BodyReader(self, key, body)
+        try:
+            self._confirm(key, reader.length, size_hint)
+        except BaseException:
+            reader.__exit__(None, None, None)
+            raise
         return reader if pace is None else PacedReader(reader, pace, expected=size_hint, paid=paid)
+
+    def _get_by_boto(self, key: str, size_hint: int) -> BoundedBody:
+        answer = self._call("get_object", Key=self._prefix + key)
+        return BoundedBody(answer["Body"], answer.get("ContentLength"), size_hint)
+
+    def _confirm(self, key: str, length: int | None, size_hint: int) -> None:
+        """Ask a second time for a *length* that is far beyond what was expected: two answers must agree."""
+        if length is None or length <= far_beyond(size_hint):
+            return
+        second = self.size(key)
+        if second != length:
+            said = f"answers to GET and HEAD contradict each other: {length} and {second} bytes"
+            raise StoreUnavailable(self.label, key, said)
 
     def fetch(self, key: str, size_hint: int) -> bytes | None:
         if size_hint > CHUNK_BYTES:
@@ -303,10 +335,10 @@ class S3Backend(Backend):
         return RANGE_BYTES if size_hint > RANGED_ABOVE_BYTES else 0
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
-        request = {"Prefix": self._prefix + prefix}
-        if start_after:
-            request["StartAfter"] = self._prefix + start_after
-        last = request.get("StartAfter", "")
+        asked = Asked(
+            self.label, prefix, self._prefix + prefix, self._prefix + start_after if start_after else ""
+        )
+        request = asked.parameters
         while True:
             with self._errors(prefix):
                 page = self._either(
@@ -315,24 +347,10 @@ class S3Backend(Backend):
                     lambda: page_of(self._call("list_objects_v2", **request)),
                 )
             self._bucket_seen = True
-            if (
-                page.found
-                and page.found[0].key <= request.get("StartAfter", "")
-                and "ContinuationToken" not in request
-            ):
-                raise StoreFault(
-                    self.label, prefix, "ignores start-after in listings, which snapferry needs of a server"
-                )
-            for key, size, modified in page.found:
-                if key <= last:
-                    raise StoreFault(self.label, prefix, f"is not listed in byte order: {key} after {last}")
-                last = key
+            for key, size, modified in asked.new_on(page):
                 yield Listed(key[len(self._prefix) :], size, modified)
             if not page.goes_on:
                 return
-            if not page.token or page.token == request.get("ContinuationToken"):
-                raise StoreFault(self.label, prefix, "a listing says that it goes on, but not where")
-            request["ContinuationToken"] = page.token
 
     def delete(self, key: str) -> None:
         try:
@@ -353,7 +371,7 @@ class S3Backend(Backend):
 
     def keep_pace(self, pace: Pace) -> bool:
         # Ranges and parts that are still to come find it here.
-        self._pace = self._sent.pace = pace
+        self._pace = self._sent.pace = MarkedPace(pace)
         return True
 
     def _pay_ahead(self, size_bytes: int) -> int:
@@ -390,6 +408,7 @@ class S3Backend(Backend):
 
         boto3 goes on where the direct way ended. Either way what was sent is counted.
         """
+        checkpoint()
         ways = self._in_process.ways
         place = self._bucket, self._prefix
         way = ways.to(*place)
@@ -439,11 +458,10 @@ class S3Backend(Backend):
         with self._sent.counting(len(body), at_pace=operation != ABORT_OPERATION):
             try:
                 return getattr(client, operation)(Bucket=self._bucket, **parameters)
-            except boto.BotoCoreError:
-                raise
-            except ValueError as error:
-                # What boto3 lets through of a number or a date that is none.
-                raise ResponseParserError(f"the answer makes no sense: {error}") from error
+            except Passing as passing:
+                stopped = passing.error
+            # Outside of the handler: what it raises would keep boto3's frames alive, and their connections with them.
+            raise stopped
 
     @property
     def _in_process(self) -> Client:
@@ -463,19 +481,41 @@ class S3Backend(Backend):
     @contextmanager
     def _errors(self, key: str, *, missing: Kind = StoreFault) -> Iterator[None]:
         """Translate what boto3 raises inside. *missing* is what a 404 means that does not blame the bucket."""
+        passed: Exception
         try:
             yield
-        except CAUGHT as error:
-            raise translated(error, self.label, key, missing) from error
+            return
+        except Passing as passing:
+            passed = passing.error
+        except Exception as error:
+            if isinstance(error, StoreError) or is_owners(error):
+                raise
+            if isinstance(error, CAUGHT):
+                raise translated(error, self.label, key, missing) from error
+            if is_unexpected(error):
+                raise unexpected(error, self.label, key) from error
+            raise
+        # Outside of the handler: see `_call`.
+        if isinstance(passed, StoreError) or is_owners(passed):
+            raise passed
+        raise translated(passed, self.label, key, missing) from passed
+
+
+def _length(answer: Any) -> int:
+    length = int(answer["ContentLength"])
+    if length < 0:
+        raise ValueError(f"{length} is not the length of an object")
+    return length
 
 
 class _BodyReader:
     """An object on its way in. Left before its end, the connection is closed instead of used again."""
 
-    def __init__(self, backend: S3Backend, key: str, body: Any) -> None:
+    def __init__(self, backend: S3Backend, key: str, body: Body | BoundedBody) -> None:
         self._backend = backend
         self._key = key
         self._body = body
+        self.length = body.length
 
     def read(self, size: int, /) -> bytes:
         with self._backend._errors(self._key):

@@ -22,6 +22,7 @@ from botocore.httpsession import where
 from botocore.loaders import Loader, create_loader
 from botocore.utils import determine_content_length
 
+from .s3_boto import adapt
 from .s3_confirm import Conduct
 from .s3_credentials import RenewableCredentials
 from .s3_direct import Ways, authorities
@@ -186,6 +187,7 @@ def _make_client(profile: str | None, region: str | None, endpoint: str | None, 
     # AWS redirects to the bucket's region by itself; other servers mostly want this one.
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
+    adapt(client, attempts=ATTEMPTS)
     client.meta.events.register_last("before-call.s3", _send_at_once)
     if settings.write_headers or settings.all_headers:
         client.meta.events.register_last("before-call.s3", _Headers(settings))

@@ -27,9 +27,12 @@ from urllib.parse import quote, urlsplit
 
 from botocore import exceptions as boto
 
+from .s3_body import announced_too_long
 from .s3_page import NotAPage, Page, read_page
 from .s3_sent import rehearse
 from .s3_signing import ALGORITHM, CHECKSUM, EMPTY_SHA256, Credentials, Signer
+from .s3_socket import AnswerTooLong
+from .s3_upload import MAX_OBJECT_BYTES
 from .s3_wire import Body, Full, Head, NotConnected, Wire
 
 if TYPE_CHECKING:
@@ -260,6 +263,9 @@ class Direct:
     def get(self, key: str) -> io.BytesIO | Body:
         """Return what is filed under *key*, in memory where it is small."""
         head = self._ask("GET", key)
+        if head.length > MAX_OBJECT_BYTES:
+            head.connection.close()
+            raise AnswerTooLong(announced_too_long(head.length))
         body = Body(self._object_wire, head)
         return io.BytesIO(head.came) if len(head.came) == head.length else body
 
@@ -301,7 +307,9 @@ class Direct:
     def _ask(self, method: str, key: str) -> Head:
         form = self._objects
         request = f"{self._head(form, method, self._path(form, key), '', EMPTY_SHA256)}\r\n".encode()
-        answer = self._outcome(form, lambda: self._object_wire.ask(request, bodyless=method == "HEAD"))
+        answer = self._outcome(
+            form, lambda: self._object_wire.ask(request, bodyless=method == "HEAD", streamed=method == "GET")
+        )
         if isinstance(answer, Head):
             return answer
         # An object that does not say how long it is may be of any length; boto3 streams it.

@@ -15,12 +15,16 @@ import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..base import OpenReader
 from ..errors import KeyMissing, StoreError, StoreFault, StoreUnavailable
 from ..requests import GET, Requests
+from .s3_body import announced_too_long
+from .s3_socket import AnswerTooLong
+from .s3_upload import MAX_OBJECT_BYTES
 
 if TYPE_CHECKING:
     from .s3 import S3Backend
@@ -42,7 +46,7 @@ def requests_to_download(size: int) -> Requests:
     return Requests({GET: math.ceil(size / RANGE_BYTES) if size > RANGED_ABOVE_BYTES else 1})
 
 
-def open_ranges(backend: S3Backend, key: str) -> OpenReader:
+def open_ranges(backend: S3Backend, key: str, size_hint: int) -> OpenReader:
     """
     Open an object that is said to be large.
 
@@ -61,14 +65,24 @@ def open_ranges(backend: S3Backend, key: str) -> OpenReader:
         # 416 is for an empty object, 501 for a server.
         conduct.ranges = _status(error) != 501
         return backend.open(key)
-    found = _content_range(str(answer.get("ContentRange")))
-    came = int(found[2]) + 1 if found is not None else 0
-    if backend._pace is not None and came < RANGE_BYTES:
-        backend._pace.give_back(RANGE_BYTES - came)
-    if found is None or found[1] != "0":
+    try:
+        with backend._errors(key):
+            found = _content_range(str(answer.get("ContentRange")))
+            came = int(found[2]) + 1 if found is not None else 0
+            if backend._pace is not None and came < RANGE_BYTES:
+                backend._pace.give_back(RANGE_BYTES - came)
+            length = int(found[3]) if found is not None and found[1] == "0" else None
+            if length is not None and length > MAX_OBJECT_BYTES:
+                raise AnswerTooLong(announced_too_long(length))
+        if length is not None:
+            backend._confirm(key, length, size_hint)
+    except BaseException:
+        _close(answer)
+        raise
+    if length is None:
         _close(answer)
         return backend.open(key)
-    return RangesReader(backend, key, answer, int(found[3]))
+    return RangesReader(backend, key, answer, length)
 
 
 class RangesReader:
@@ -78,7 +92,7 @@ class RangesReader:
         self._backend = backend
         self._key = key
         self._etag = str(first.get("ETag") or "")
-        self._length = length
+        self._length = self.length = length
         self._asked = 0
         self._in_flight: deque[Future[bytes]] = deque()
         self._range = memoryview(b"")
@@ -116,7 +130,7 @@ class RangesReader:
     def _fetch_ahead(self, answer: Any = None) -> None:
         while self._asked < self._length and len(self._in_flight) < RANGES_IN_FLIGHT:
             start, stop = self._asked, min(self._asked + RANGE_BYTES, self._length)
-            self._in_flight.append(self._fetcher.submit(self._fetch, start, stop, answer))
+            self._in_flight.append(self._fetcher.submit(copy_context().run, self._fetch, start, stop, answer))
             self._asked, answer = stop, None
 
     def _fetch(self, start: int, stop: int, answer: Any) -> bytes:
@@ -146,9 +160,10 @@ class RangesReader:
         if answer.get("ContentRange") != f"bytes {start}-{stop - 1}/{self._length}":
             raise self._replaced()
         with self._backend._errors(self._key):
-            received: bytes = answer["Body"].read()
+            # One byte more than there may be: what says that it is a range may be anything.
+            received: bytes = answer["Body"].read(stop - start + 1)
         if len(received) != stop - start:
-            raise StoreUnavailable(self._backend.label, self._key, "an answer ends before its range does")
+            raise StoreUnavailable(self._backend.label, self._key, "an answer is not as long as its range")
         return received
 
     def _replaced(self) -> StoreError:
@@ -164,7 +179,7 @@ def _ask(backend: S3Backend, key: str, start: int, stop: int, etag: str = "") ->
             return backend._call(
                 "get_object", Key=backend._prefix + key, Range=f"bytes={start}-{stop - 1}", **condition
             )
-    except StoreError:
+    except Exception:
         backend._give_back(paid)
         raise
 

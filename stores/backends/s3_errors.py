@@ -25,6 +25,7 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from .s3_socket import AnswerTooLong, TooSlow
 
 Kind = type[StoreError]
 
@@ -57,23 +58,25 @@ _BY_STATUS: Final = _table(
     }
 )
 # What an exception means, by its class's name or that of the nearest base: some exist in new botocore only.
-# KeyError is an answer that lacks what it must have; taken as it is, an empty body would be an empty store.
+# A KeyError, which is a LookupError, is an answer that lacks what it must have; taken as it is, an empty body would be
+# an empty store.
 _BY_CLASS: Final = _table(
     {
-        StoreFault: "BotoCoreError UndefinedModelAttributeError",
+        StoreFault: "BotoCoreError UndefinedModelAttributeError AnswerTooLong",
         StoreUnavailable: """ConnectionError HTTPClientError IncompleteReadError ChecksumError FlexibleChecksumError
-            CapacityNotAvailableError MetadataRetrievalError ResponseParserError KeyError
-            HTTPError HTTPException OSError""",
+            CapacityNotAvailableError MetadataRetrievalError ResponseParserError
+            HTTPError HTTPException OSError ValueError ArithmeticError LookupError""",
         AccessDenied: """CredentialRetrievalError LoginError NoAuthTokenError NoCredentialsError
             PartialCredentialsError ProfileNotFound RefreshWithMFAUnsupportedError SSOError TokenRetrievalError
             UnknownCredentialError UnknownTokenProviderError""",
         InvalidStoreURL: "InvalidDNSNameError InvalidRegionError ParamValidationError",
     }
 )
-# Errors of urllib3, http.client and the system come through while a body is read.
+# Errors of urllib3, http.client and the system come through while a body is read. The last three are how a number,
+# a date or an encoding is refused that a server made up.
 CAUGHT: Final = (
     boto.BotoCoreError, boto.UndefinedModelAttributeError, boto.ClientError, ResponseParserError,
-    HTTPError, HTTPException, OSError, KeyError,
+    HTTPError, HTTPException, OSError, AnswerTooLong, ValueError, ArithmeticError, LookupError,
 )  # fmt: skip
 
 _REGION: Final = (
@@ -150,11 +153,27 @@ def translated(error: BaseException, label: str, key: str, missing: Kind) -> Sto
     elif isinstance(error, boto.CredentialRetrievalError):
         # Its text quotes what a credential process printed.
         said = "the provider of the credentials failed"
+    elif isinstance(error, ValueError | ArithmeticError | LookupError) and not isinstance(
+        error, boto.BotoCoreError
+    ):
+        said = f"the answer makes no sense: {one_line(error) or type(error).__name__}"
     else:
         said = one_line(error)
+        if slow := _found_too_slow(error):
+            said += f"; {slow}"
     if kind is AccessDenied:
         said += "; nothing was asked of the store: credentials come from the environment, a profile or a role"
     return kind(label, key, said)
+
+
+def _found_too_slow(error: BaseException | None) -> str:
+    """Return the words of the `TooSlow` that *error* was made from, "" if there was none."""
+    for _ in range(10):
+        if error is None or isinstance(error, TooSlow):
+            break
+        # boto3 keeps what it was made from among its arguments.
+        error = error.__cause__ or error.__context__ or getattr(error, "kwargs", {}).get("error")
+    return str(error) if isinstance(error, TooSlow) else ""
 
 
 def _read_answer(error: boto.ClientError) -> tuple[Kind, str]:
@@ -173,4 +192,5 @@ def _read_answer(error: boto.ClientError) -> tuple[Kind, str]:
 
 def one_line(error: object) -> str:
     """Return the words of *error*, short enough for a message, in one line."""
-    return " ".join(str(error).split())[:300]
+    # A server's text may hold what no message can carry.
+    return " ".join(str(error).encode(errors="backslashreplace").decode().split())[:300]

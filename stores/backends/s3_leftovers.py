@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StoreError, StoreFault, StoreUnavailable
 from ..requests import CREATE_UPLOAD
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .s3 import S3Backend
 
 logger = logging.getLogger(__name__)
+
+# Of 1,000 uploads each, to one key.
+MAX_PAGES: Final = 1000
 
 
 def abort_uploads(backend: S3Backend, key: str, size_hint: int) -> None:
@@ -42,7 +45,7 @@ def _uploads(backend: S3Backend, key: str) -> Iterator[str]:
     """Yield the ids of the uploads to exactly *key*."""
     full_key = backend._prefix + key
     request: dict[str, str] = {"Prefix": full_key}
-    while True:
+    for _ in range(MAX_PAGES):
         with backend._errors(key):
             page = backend._call("list_multipart_uploads", **request)
             found = [(one["Key"], one["UploadId"]) for one in page.get("Uploads", ())]
@@ -53,6 +56,7 @@ def _uploads(backend: S3Backend, key: str) -> Iterator[str]:
         if marks == (request.get("KeyMarker"), request.get("UploadIdMarker")):
             raise StoreFault(backend.label, key, "a listing of uploads says that it goes on, but not where")
         request |= {"KeyMarker": marks[0], "UploadIdMarker": marks[1]}
+    raise StoreFault(backend.label, key, f"a listing of uploads does not end within {MAX_PAGES} pages")
 
 
 def _abort(backend: S3Backend, key: str, upload: str) -> None:

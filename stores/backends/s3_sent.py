@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from urllib3 import HTTPResponse
 
 from ..pace import Pace
 from ..requests import Requests
+from .s3_socket import Passing, check_passing
 from .s3_wire import Full
 
 
@@ -29,6 +31,7 @@ class _Call(threading.local):
     counter: SentCounter | None = None
     pace: Pace | None = None
     paid = False
+    began = 0.0
     first: Callable[[Any], AWSResponse] | None = None
     body: bytes | None = None
 
@@ -57,7 +60,7 @@ class SentCounter:
         if paid:
             _pay(pace, body_bytes)
         before, _call.counter = _call.counter, self
-        _call.pace, _call.paid = pace, paid
+        _call.pace, _call.paid, _call.began = pace, paid, time.monotonic()
         try:
             yield
         finally:
@@ -79,6 +82,11 @@ class SentCounter:
             return self._sent.copy()
 
 
+def seconds_of_call() -> float:
+    """Return the seconds since this thread began the call that is being counted."""
+    return time.monotonic() - _call.began
+
+
 def _pay(pace: Pace | None, body_bytes: int) -> None:
     if pace is not None:
         pace.requests(1)
@@ -95,10 +103,14 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
     first, _call.first = _call.first, None
     if first is not None:
         return first(request)
+    check_passing()
     if _call.counter is not None:
         paid, _call.paid = _call.paid, False
         if not paid and _call.pace is not None:
-            _pay(_call.pace, int(request.headers.get("Content-Length") or 0))
+            try:
+                _pay(_call.pace, int(request.headers.get("Content-Length") or 0))
+            except Exception as error:
+                raise Passing(error) from error
         _call.counter.add(event_name.rpartition(".")[2])
     if _call.body is not None:
         request.body = _call.body

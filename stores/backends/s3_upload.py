@@ -15,11 +15,13 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..base import Upload
-from ..errors import StoreError
+from ..errors import StoreError, StoreUnavailable
+from ..interruption import grace
 from ..requests import COMPLETE_UPLOAD, CREATE_UPLOAD, PUT, UPLOAD_PART, Requests
 from .s3_confirm import Piece, Proof, confirmed, etag_of, md5_of, piece_of, read_back, sha256_base64
 
@@ -32,6 +34,8 @@ MIB: Final = 1024 * 1024
 MIN_PART_BYTES: Final = 8 * MIB
 PARTS_IN_FLIGHT: Final = 4
 MAX_IN_FLIGHT_BYTES: Final = 64 * MIB
+# The seconds that an upload may take to abort after its owner said "stop".
+ABORT_S: Final = 10
 
 # The limits of S3. Half of the part numbers are planned for, the rest is for a stream that outgrows its hint.
 MAX_PARTS: Final = 10_000
@@ -159,8 +163,9 @@ class S3Upload(Upload):
         upload, self._id = self._id, None
         if upload is None:
             return
+        late = StoreUnavailable(self._backend.label, self._key, f"was not aborted within {ABORT_S} s")
         try:
-            with self._backend._errors(self._key):
+            with grace(ABORT_S, late), self._backend._errors(self._key):
                 self._backend._call("abort_multipart_upload", Key=self._full_key, UploadId=upload)
         except StoreError as error:
             logger.warning("an unfinished multipart upload may be left behind: %s", error)
@@ -178,7 +183,7 @@ class S3Upload(Upload):
         while self._in_flight and not self._has_room(len(part)):
             self._wait_for_one()
         number = len(self._sent) + len(self._in_flight) + 1
-        sending = self._sender.submit(self._send_part, self._id, number, part)
+        sending = self._sender.submit(copy_context().run, self._send_part, self._id, number, part)
         self._in_flight.append((len(part), sending))
 
     def _has_room(self, size_bytes: int) -> bool:

@@ -6,19 +6,23 @@ of the plainest kind, with one Content-Length. Every other is read by
 `http.client`, or ends as the exception that it is.
 *never the wrong answer*: a connection is used again only when all of its last
 answer was read and nothing came behind it.
+*never longer than boto3*: what `http.client` would not wait for is not waited
+for here. Waits and lengths are bounded by `s3_socket`.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import select
 import socket
 import ssl
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse, IncompleteRead
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
+
+from .s3_socket import MAX_PAGE_BYTES, AnswerTooLong, PlainSocket, TLSSocket, connect
 
 # As much as the head of an answer and a small body take.
 RECEIVE_BYTES: Final = 16 * 1024
@@ -31,6 +35,11 @@ _LENGTH: Final = b"\r\ncontent-length:"
 _FOLD: Final = (b" ", b"\t")
 _FOUND: Final = (b"http/1.1 200 ", b"http/1.1 200\r")
 _NONE: Final = (b"http/1.1 404 ", b"http/1.1 404\r")
+_status_line = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
+# `http.client` refuses more lines than these, without waiting for the end of the head.
+_MAX_LINES: Final = 101
+
+Connection = PlainSocket | TLSSocket
 
 
 class NotConnected(Exception):
@@ -47,7 +56,7 @@ class Head(NamedTuple):
     status: int
     length: int
     came: bytes
-    connection: socket.socket
+    connection: Connection
     goes_on: bool
     """The server will take another request on the connection."""
     lines: bytes = b""
@@ -68,6 +77,7 @@ class Wire:
 
     *tls* is None for plain HTTP. A connection that stays silent for
     *read_timeout_s* is given up. As many are kept as were once in use together.
+    What an owner raises to stop a wait comes out as `s3_socket.Passing`.
     """
 
     def __init__(
@@ -82,46 +92,49 @@ class Wire:
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._idle: list[socket.socket] = []
+        self._idle: list[Connection] = []
+        if tls is not None:
+            tls.sslsocket_class = TLSSocket
 
-    def ask(self, request: bytes, *, bodyless: bool = False) -> Head | Full:
+    def ask(self, request: bytes, *, bodyless: bool = False, streamed: bool = False) -> Head | Full:
         """
         Send *request* and read its answer, a `Head` if that is an ordinary success.
 
         *bodyless*: it asks by HEAD, where an ordinary "there is none" is a `Head`
-        too. Raises `NotConnected`, and `OSError` or `HTTPException` for an answer
+        too. *streamed*: the body of an unusual success is not read.
+        Raises `NotConnected`, and `OSError` or `HTTPException` for an answer
         that does not come or breaks off; whether the server did what was asked
         is unknown then.
         """
         connection = self._take()
         try:
+            connection.expect()
             connection.sendall(request)
             came = connection.recv(RECEIVE_BYTES)
             while (end := came.find(b"\r\n\r\n")) < 0:
-                more = connection.recv(RECEIVE_BYTES) if len(came) < MAX_ANSWER_BYTES else b""
+                more = connection.recv(RECEIVE_BYTES) if _may_become_head(came) else b""
                 if not more:
-                    return self._read(connection, came, bodyless=bodyless)
+                    return self._read(connection, came, bodyless=bodyless, streamed=streamed)
                 came += more
             head = _read_head(connection, came, end, bodyless)
             if head is None:
-                return self._read(connection, came, bodyless=bodyless)
-        except BlockingIOError:
-            connection.close()
-            raise _silent() from None
+                return self._read(connection, came, bodyless=bodyless, streamed=streamed)
         except BaseException:
             connection.close()
             raise
         return head
 
     def ask_for_all(self, request: bytes) -> Full:
-        """Send *request* and read its answer to the end, however long. Raises as `ask` does."""
+        """
+        Send *request* and read its answer to the end. Raises as `ask` does.
+
+        Raises `AnswerTooLong` where it is longer than a page of a listing can be, alone or in `Passing`.
+        """
         connection = self._take()
         try:
+            connection.expect()
             connection.sendall(request)
             return self._read(connection, b"", at_most=None)
-        except BlockingIOError:
-            connection.close()
-            raise _silent() from None
         except BaseException:
             connection.close()
             raise
@@ -137,7 +150,7 @@ class Wire:
         finally:
             body.close()
 
-    def give_back(self, connection: socket.socket) -> None:
+    def give_back(self, connection: Connection) -> None:
         """Keep *connection*, all of whose answers were read, for another request."""
         self._idle.append(connection)
 
@@ -147,7 +160,7 @@ class Wire:
             while True:
                 self._idle.pop().close()
 
-    def _take(self) -> socket.socket:
+    def _take(self) -> Connection:
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -162,16 +175,16 @@ class Wire:
             connection.close()
         return self._connect()
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> Connection:
         try:
-            connection = socket.create_connection(self._address, self._connect_timeout_s)
+            connection: Connection = connect(
+                self._address, self._connect_timeout_s, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+            )
             try:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._tls is not None:
-                    connection = self._tls.wrap_socket(connection, server_hostname=self._address[0])
-                    connection.settimeout(self._read_timeout_s)
-                else:
-                    _bound_by_kernel(connection, self._read_timeout_s)
+                    wrapped = self._tls.wrap_socket(connection, server_hostname=self._address[0])
+                    connection = cast("TLSSocket", wrapped)
+                connection.settimeout(self._read_timeout_s)
             except BaseException:
                 connection.close()
                 raise
@@ -181,10 +194,11 @@ class Wire:
 
     def _read(
         self,
-        connection: socket.socket,
+        connection: Connection,
         came: bytes,
         *,
         bodyless: bool = False,
+        streamed: bool = False,
         at_most: int | None = MAX_ANSWER_BYTES,
     ) -> Full:
         method = "HEAD" if bodyless else None
@@ -193,6 +207,12 @@ class Wire:
         answer = HTTPResponse(incoming, method=method)  # type: ignore[arg-type]
         try:
             answer.begin()
+            if streamed and answer.status < 300:
+                connection.close()
+                return Full(answer.status, dict(answer.getheaders()), b"")
+            if at_most is None and (answer.length or 0) > MAX_PAGE_BYTES:
+                raise AnswerTooLong(f"the server announces {answer.length} bytes for a page of a listing")
+            connection.allow(MAX_PAGE_BYTES if at_most is None else at_most + 8 * RECEIVE_BYTES)
             # Without a size it would not notice that an announced length did not come.
             whole = at_most is None or (answer.length is not None and answer.length <= at_most)
             body = answer.read() if whole else answer.read(at_most)
@@ -208,24 +228,18 @@ class Wire:
         return full
 
 
-def _silent() -> TimeoutError:
-    return TimeoutError("the server says nothing")
+def _may_become_head(came: bytes) -> bool:
+    """Return whether *came*, the beginning of an answer, is worth waiting for the end of an ordinary head."""
+    if len(came) >= MAX_ANSWER_BYTES or not came or not came.startswith(b"HTTP/1."[: len(came)]):
+        return False
+    lines = came.count(b"\n")
+    if not lines:
+        return True
+    # `http.client` takes a head for ended where a line is empty, whatever ends its lines.
+    return bool(_status_line(came)) and lines <= _MAX_LINES and b"\n\n" not in came and b"\n\r\n" not in came
 
 
-def _bound_by_kernel(connection: socket.socket, timeout_s: float) -> None:
-    """
-    Let *connection* wait no longer than *timeout_s*; what waits raises BlockingIOError then.
-
-    Python's own timeouts ask the system twice for each reading and writing.
-    """
-    connection.settimeout(None)
-    whole = int(timeout_s)
-    timeval = struct.pack("ll", whole, int((timeout_s - whole) * 1_000_000))
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
-
-
-def _read_head(connection: socket.socket, came: bytes, end: int, bodyless: bool) -> Head | None:
+def _read_head(connection: Connection, came: bytes, end: int, bodyless: bool) -> Head | None:
     # Searched and not taken apart: this is done for every request, and three headers matter.
     head = came[: end + 2].lower()
     goes_on = b"\r\nconnection:" not in head or b"\r\nconnection: keep-alive\r\n" in head
@@ -261,12 +275,19 @@ class Body:
 
     def __init__(self, wire: Wire, head: Head) -> None:
         self._wire = wire
-        self._connection: socket.socket | None = head.connection
+        self._connection: Connection | None = head.connection
         self._goes_on = head.goes_on
         self._came = head.came
         self._length = head.length
         self._left = head.length
         self._settle()
+        if self._connection is not None:
+            self._connection.allow(None)
+
+    @property
+    def length(self) -> int:
+        """The length that the head announces."""
+        return self._length
 
     def read(self, size: int) -> bytes:
         """
@@ -299,9 +320,6 @@ class Body:
             while at < wanted:
                 try:
                     got = 0 if self._connection is None else self._connection.recv_into(view[at:])
-                except BlockingIOError:
-                    self.close()
-                    raise _silent() from None
                 except BaseException:
                     self.close()
                     raise
@@ -327,7 +345,7 @@ class _Resumed(io.RawIOBase):
     *left_over* says, once the file made of it is closed, whether more had come than was read of it.
     """
 
-    def __init__(self, came: bytes, connection: socket.socket) -> None:
+    def __init__(self, came: bytes, connection: Connection) -> None:
         self._came = came
         self._connection = connection
         self._dry = False

@@ -13,7 +13,7 @@ from typing import Final
 from ..base import Backend, Buffer, Listed, OpenReader, Reader, Upload
 from ..findings import Finding
 from ..hashing import CHUNK_BYTES
-from ..pace import Pace, PacedReader
+from ..pace import MarkedPace, Pace, PacedReader
 from ..requests import Requests
 
 KEYS_IN_A_REQUEST: Final = 1000
@@ -31,10 +31,10 @@ class Throttled(Backend):
         self.inner = inner
         self.label = inner.label
         self.capabilities = inner.capabilities
-        self._pace = pace
+        self._pace: Pace = MarkedPace(pace)
 
     def keep_pace(self, pace: Pace) -> bool:
-        self._pace = pace
+        self._pace = MarkedPace(pace)
         return True
 
     def check(self, *, for_writing: bool) -> None:

@@ -186,7 +186,8 @@ def test_the_wait_that_a_server_asks_for_is_kept(
 
     assert read(backend) == DATA
 
-    assert len(waited) == 1
+    # boto3 itself sleeps for no time after the pause.
+    assert len([pause for pause in waited if pause]) == 1
 
 
 def test_boto3_is_shown_all_of_an_odd_answer(stub: Stub, backend: S3Backend) -> None:

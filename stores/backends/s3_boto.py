@@ -1,0 +1,131 @@
+"""
+What is changed about a client of boto3: how its connections wait, how it pauses, and what it parses.
+
+*interruptible*: its connections are those of `s3_socket`, and its pauses between attempts have checkpoints.
+*bounded*: no answer but an object's is longer than `MAX_PAGE_BYTES`, no call begins another attempt after `CALL_S`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from typing import Any, Final
+
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
+from botocore.retries import standard
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from ..interruption import SLICE_S
+from .s3_page import check_xml
+from .s3_sent import seconds_of_call
+from .s3_socket import MAX_PAGE_BYTES, PlainSocket, TLSSocket, check_passing, connect
+
+logger = logging.getLogger(__name__)
+
+# Seconds after which a call begins no further attempt. One attempt may take longer.
+CALL_S: Final = 300
+
+_RETRY: Final = "needs-retry.s3"
+_RETRY_ID: Final = "retry-config-s3"
+
+
+def adapt(client: Any, *, attempts: int) -> None:
+    """Change *client*, which makes up to so many *attempts*, as described above."""
+    session = client._endpoint.http_session
+    if hasattr(session, "_pool_classes_by_scheme") and hasattr(session, "_manager"):
+        session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _POOLS
+    else:
+        logger.warning("this version of botocore is not known: its waits cannot be interrupted")
+    client.meta.events.register_first("before-parse.s3", _check_body)
+    # Once to take out boto3's own handler, once to put another around a new one.
+    client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
+    handler = standard.register_retry_handler(client, attempts)
+    client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
+
+    def needs_retry(**about: object) -> float | None:
+        pause_s: float | None = handler.needs_retry(**about)
+        if pause_s is None or seconds_of_call() + pause_s >= CALL_S:
+            return None
+        left_s = pause_s
+        while left_s > 0:
+            check_passing()
+            time.sleep(min(left_s, SLICE_S))
+            left_s -= SLICE_S
+        # boto3 tries again if this is not None, and sleeps for as long as it says.
+        return 0
+
+    client.meta.events.register(_RETRY, needs_retry, unique_id=_RETRY_ID)
+
+
+def _check_body(response_dict: dict[str, Any], **_: object) -> None:
+    body = response_dict.get("body")
+    if isinstance(body, bytes):
+        check_xml(body)
+
+
+class _Watching:
+    """A connection of urllib3 whose socket is one of `s3_socket`."""
+
+    _asks_for_object = False
+    _joins_parts = False
+
+    def _new_conn(self: Any) -> PlainSocket:
+        try:
+            return connect((self._dns_host, self.port), self.timeout, self.socket_options or ())
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection to {self.host}: {error}") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"no connection to {self.host}: {error}") from error
+
+    def connect(self: Any) -> None:
+        if getattr(self, "ssl_context", None) is not None:
+            self.ssl_context.sslsocket_class = TLSSocket
+        super().connect()  # type: ignore[misc]
+        self._expect()
+
+    def request(self: Any, method: str, url: str, *args: Any, **more: Any) -> Any:
+        self._asks_for_object = method == "GET" and "?" not in url
+        self._joins_parts = method == "POST" and "uploadId=" in url
+        if self.sock is not None:
+            self._expect()
+        return super().request(method, url, *args, **more)  # type: ignore[misc]
+
+    def getresponse(self: Any) -> Any:
+        # The connection lets go of it where the server will close it.
+        connection = self.sock
+        response = super().getresponse()  # type: ignore[misc]
+        if isinstance(connection, PlainSocket | TLSSocket):
+            is_object = self._asks_for_object and response.status < 300
+            connection.allow(None if is_object else MAX_PAGE_BYTES)
+        return response
+
+    def _expect(self: Any) -> None:
+        if isinstance(self.sock, PlainSocket | TLSSocket):
+            self.sock.expect(joining=self._joins_parts)
+
+
+class _Connection(_Watching, AWSHTTPConnection):  # type: ignore[misc]
+    """A connection without TLS."""
+
+
+class _TLSConnection(_Watching, AWSHTTPSConnection):  # type: ignore[misc]
+    """A connection with TLS."""
+
+
+class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _Connection
+
+
+class _TLSPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _TLSConnection
+
+
+_POOLS: Final = {"http": _Pool, "https": _TLSPool}
