@@ -8,6 +8,7 @@ What is changed about a client of boto3: how its connections wait, how it pauses
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
 from typing import Any, Final
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 # Seconds after which a call begins no further attempt. One attempt may take longer.
 CALL_S: Final = 300
 
+_region = re.compile(r"[A-Za-z0-9-]{1,63}").fullmatch
+
 _RETRY: Final = "needs-retry.s3"
 _RETRY_ID: Final = "retry-config-s3"
 
@@ -43,6 +46,7 @@ def adapt(client: Any, *, attempts: int) -> None:
     else:
         logger.warning("this version of botocore is not known: its waits cannot be interrupted")
     client.meta.events.register_first("before-parse.s3", _check_body)
+    client.meta.events.register_first(_RETRY, _drop_odd_region)
     # Once to take out boto3's own handler, once to put another around a new one.
     client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
     handler = standard.register_retry_handler(client, attempts)
@@ -67,6 +71,17 @@ def _check_body(response_dict: dict[str, Any], **_: object) -> None:
     body = response_dict.get("body")
     if isinstance(body, bytes):
         check_xml(body)
+
+
+def _drop_odd_region(response: Any = None, **_: object) -> None:
+    """Take a region out of an answer that is no name of one: boto3 would use it for every later call."""
+    parsed = response[1] if response is not None else {}
+    for place, name in (
+        (parsed.get("ResponseMetadata", {}).get("HTTPHeaders"), "x-amz-bucket-region"),
+        (parsed.get("Error"), "Region"),
+    ):
+        if isinstance(place, dict) and name in place and not _region(str(place[name])):
+            del place[name]
 
 
 class _Watching:
