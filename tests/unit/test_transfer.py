@@ -18,6 +18,7 @@ from stores.backends.memory import MemoryBackend
 from stores.base import Backend, Capabilities, OpenReader
 from stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreNotFound, StoreUnavailable
 from stores.hashing import digest
+from stores.interruption import checkpoint, interruptible
 from stores.snapshot_store import SnapshotStore
 from tests.faults.backends import (
     Around,
@@ -475,16 +476,60 @@ def test_what_was_raised_first_is_raised_whichever_object_it_was() -> None:
         def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
             if key == object_key(SECOND):
                 failed.put(threading.current_thread())
-                raise ZeroDivisionError("the surprise that came first")
+                raise Died
             other = failed.get(timeout=TIMEOUT_S)
             other.join(TIMEOUT_S)
             assert not other.is_alive()
-            raise RuntimeError("another one, which came later")
+            raise SystemExit("another one, which came later")
 
     source, destination = stores(source=FailsFirstAtLast(source_backend()))
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Died):
         copy_batch(source, destination, {FIRST: 1, SECOND: 1}, Counted(), concurrency=2)
+
+
+@pytest.mark.parametrize(
+    "kind", [RuntimeError, RecursionError, UnicodeDecodeError, AttributeError, StopIteration]
+)
+@pytest.mark.parametrize("method", ["open", "write", "flush", "size"])
+def test_an_exception_that_no_backend_should_raise_costs_objects_and_never_the_batch(
+    kind: type[Exception], method: str
+) -> None:
+    """As of a plug-in: every object is settled, and only what was asked of the backend fails."""
+
+    def odd(*_: object, **__: object) -> None:
+        raise kind("utf-8", b"", 0, 1, "odd") if kind is UnicodeDecodeError else kind("odd")
+
+    broken = Around(MemoryBackend("destination"))
+    setattr(broken, method, odd)
+    source, destination = stores(destination=broken)
+
+    try:
+        outcome = copy_batch(source, destination, SIZES, Counted(), concurrency=2)
+    except StoreFault:
+        # What is asked of the destination as a whole is a fault of the destination.
+        assert method in {"flush", "size"}
+    else:
+        assert outcome.present + outcome.copied + len(outcome.failures) == len(SIZES)
+        assert (len(outcome.failures) == len(SIZES)) == (method == "write")
+
+
+def test_what_the_owner_raises_is_no_failure_of_an_object() -> None:
+    class Lost(ConnectionError):
+        """As of Redis, when it is asked for a grant while an object is read."""
+
+    class Asks(Around):
+        def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
+            checkpoint()
+            return self.inner.open(key, size_hint=size_hint)
+
+    def check() -> None:
+        raise Lost
+
+    source, destination = stores(source=Asks(source_backend()))
+
+    with pytest.raises(Lost), interruptible(check):
+        copy_batch(source, destination, SIZES, Counted(), concurrency=2)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
