@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from tests import servers
+from tests.ceph import ceph_s3_server
 from tests.golden.trees import TREES
 from tests.servers import S3Server
 
@@ -119,6 +120,18 @@ def rclone_memory_s3(rclone_memory_server: S3Server, s3_environment: dict[str, s
 def moto_s3(moto_server_: S3Server, s3_environment: dict[str, str]) -> S3Server:
     """moto's S3 server: a second implementation, much slower."""
     return moto_server_
+
+
+@pytest.fixture(scope="session")
+def ceph_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with ceph_s3_server(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+
+
+@pytest.fixture
+def ceph_s3(ceph_server: S3Server, s3_environment: dict[str, str]) -> S3Server:
+    """Ceph's S3 server, for slow tests."""
+    return ceph_server
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,11 @@ def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> MakePlace:
             return _memory(f"{kind}-{next(numbers)}")
         if kind == "file":
             return _file(tmp_path / f"store-{next(numbers)}")
-        return _s3(request.getfixturevalue({"rclone": "rclone_memory_s3", "moto": "moto_s3"}[kind]))
+        return _s3(
+            request.getfixturevalue(
+                {"rclone": "rclone_memory_s3", "moto": "moto_s3", "ceph": "ceph_s3"}[kind]
+            )
+        )
 
     return make
 
