@@ -2,7 +2,7 @@
 Store URLs: which backend a scheme means, how a URL is read, and how it is shown.
 
     file:///abs/path   file://localhost/abs/path   /abs/path
-    s3://bucket/prefix?endpoint_url=https://...&region=...&profile=...
+    s3://bucket/prefix?endpoint_url=https://...&region=...&profile=...   (more: `s3_options`)
 
 A URL never carries a secret: one that does is refused, and `redact` shows it
 without. Query parameters are per URL, so two sides of a copy can be at two
@@ -75,7 +75,10 @@ class StoreURL:
         """Return the URL with *options* added that it does not set itself; file URLs take none."""
         if self.scheme != "s3":
             return self
-        merged = {name: value for name, value in options.items() if value} | dict(self.options)
+        given = {name: value for name, value in options.items() if value}
+        if self.option("unsigned") == "true":
+            given.pop("profile", None)
+        merged = given | dict(self.options)
         return _s3(self.location, self.prefix, merged)
 
     def same_place(self, other: StoreURL) -> bool:

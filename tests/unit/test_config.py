@@ -124,3 +124,47 @@ def test_the_file_of_the_working_directory_is_taken_where_no_other_is_named(
 def test_a_patience_that_is_no_duration_is_refused(tmp_path: Path, patience: str) -> None:
     with pytest.raises(InvalidSettings, match="is not a duration of up to 30 days"):
         read(tmp_path, WHOLE.replace('"2h"', f'"{patience}"'))
+
+
+def test_a_store_with_settings_is_a_table(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        """
+        [stores]
+        plain = "s3://b/p"
+        [stores.archive]
+        url = "s3://archive/store?region=eu-1"
+        storage-class = "STANDARD_IA"
+        request-payer = "requester"
+        unsigned = false
+        tags = { team = "backup", stage = "prod" }
+        """,
+    )
+
+    assert found.url("plain") == "s3://b/p"
+    assert found.url("archive") == (
+        "s3://archive/store?region=eu-1&request_payer=requester&storage_class=STANDARD_IA"
+        "&tags=team%3Dbackup%2Cstage%3Dprod&unsigned=false"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('region = "eu-1"', "needs a url"),
+        ("url = 7", "needs a url"),
+        ('url = "s3://b"\nstorage-klass = "X"', "there is no setting 'storage-klass'"),
+        ('url = "s3://b"\nsecret-key = "SECRETKEY"', "there is no setting 'secret-key'"),
+        ('url = "s3://b"\nregion = 7', "region must be a text"),
+        ('url = "/srv/b"\nregion = "x"', "only stores on S3"),
+        ('url = "s3://b?region=y"\nregion = "x"', "region is set in the url as well"),
+        ('url = "s3://b"\nsse = "none"', "sse must be"),
+    ],
+)
+def test_what_a_table_may_not_say_is_named(tmp_path: Path, table: str, said: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        read(tmp_path, f"[stores.one]\n{table}\n")
+
+    assert said in str(caught.value)
+    assert "stores.one" in str(caught.value)
+    assert "SECRETKEY" not in str(caught.value)

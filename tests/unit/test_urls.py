@@ -272,3 +272,60 @@ def test_preparing_says_nothing_of_a_bad_configuration(tmp_path: Path, name: str
     code = "from stores.urls import prepare; prepare(); print('prepared')"
 
     assert run_prepared(code, tmp_path, **{name: value}) == ["prepared"]
+
+
+ACCESS_POINT = "arn:aws:s3:eu-west-1:123456789012:accesspoint/name"
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "prefix"),
+    [
+        (f"s3://{ACCESS_POINT}", ACCESS_POINT, ""),
+        (f"s3://{ACCESS_POINT}/a/b", ACCESS_POINT, "a/b"),
+        (f"s3://{ACCESS_POINT}/a?region=eu-west-1", ACCESS_POINT, "a"),
+        (
+            "s3://arn:aws-cn:s3-outposts:cn-north-1:123456789012:outpost/op-1/accesspoint/n/p",
+            "arn:aws-cn:s3-outposts:cn-north-1:123456789012:outpost/op-1/accesspoint/n",
+            "p",
+        ),
+    ],
+)
+def test_the_arn_of_an_access_point_is_a_bucket(text: str, bucket: str, prefix: str) -> None:
+    url = parse_url(text)
+
+    assert (url.location, url.prefix) == (bucket, prefix)
+    assert parse_url(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("storage_class=standard", "storage_class"),
+        ("storage_class=GLACIER", "read at once"),
+        ("storage_class=A%0d%0aB", "storage_class"),
+        ("sse=none", "sse must be"),
+        ("sse_kms_key_id=abc", "goes with sse=aws:kms"),
+        ("sse=AES256&sse_kms_key_id=abc", "goes with sse=aws:kms"),
+        ("sse=aws:kms&sse_kms_key_id=a%20b", "sse_kms_key_id"),
+        ("acl=public-read", "acl must be"),
+        ("request_payer=me", "request_payer must be"),
+        ("tags=a", "tags"),
+        ("tags=a%3Db%2Ca%3Dc", "different"),
+        ("tags=%3Db", "tags"),
+        ("tags=a%3Db%0d%0aX:1", "tags"),
+        ("tags=" + "%2C".join(f"k{n}%3Dv" for n in range(11)), "up to 10"),
+        ("unsigned=yes", "unsigned must be"),
+        ("unsigned=true&profile=p", "both profile and unsigned"),
+        ("addressing_style=host", "addressing_style must be"),
+        ("read_back=no", "read_back must be"),
+    ],
+)
+def test_values_of_parameters_are_checked(query: str, said: str) -> None:
+    with pytest.raises(InvalidStoreURL, match=said):
+        parse_url(f"s3://b/p?{query}")
+
+
+def test_a_profile_of_the_environment_gives_way_to_unsigned_requests() -> None:
+    url = parse_url("s3://b?unsigned=true").with_defaults(profile="p", region="r")
+
+    assert dict(url.options) == {"unsigned": "true", "region": "r"}
