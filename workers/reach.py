@@ -19,6 +19,7 @@ import hashlib
 import json
 import random
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -224,11 +225,12 @@ class ReachBook:
         at = self.now()
         found = []
         for worker, text in self._redis.hgetall(_ROSTER).items():
-            record = json.loads(text)
-            if at - record["at"] > _KEPT_S:
-                self._redis.hdel(_ROSTER, worker)
-            elif at - record["at"] <= ROSTER_S and queue in record["queues"]:
-                found.append(str(worker))
+            with suppress(ValueError, KeyError, TypeError):
+                record = json.loads(text)
+                if at - record["at"] > _KEPT_S:
+                    self._redis.hdel(_ROSTER, worker)
+                elif at - record["at"] <= ROSTER_S and queue in record["queues"]:
+                    found.append(str(worker))
         return sorted(found)
 
     def now(self) -> float:
@@ -251,9 +253,11 @@ class ReachBook:
         """Return the jobs that have a parking queue."""
         found = []
         for job_id, text in self._redis.hgetall(PARKED).items():
-            record = json.loads(text)
-            refs = (StoreRef.model_validate(record[side]) for side in ("source", "destination"))
-            found.append(ParkedJob(str(job_id), record["queue"], *refs))
+            # A record that somebody damaged costs that job, and no other.
+            with suppress(ValueError, KeyError, TypeError):
+                record = json.loads(text)
+                refs = (StoreRef.model_validate(record[side]) for side in ("source", "destination"))
+                found.append(ParkedJob(str(job_id), str(record["queue"]), *refs))
         return found
 
     def is_parked(self, job_id: str) -> bool:

@@ -88,6 +88,14 @@ def test_workers_that_reach_both_stores_take_what_others_parked(
     assert ledger.reach.state("job").given_up == ""
 
 
+def test_a_damaged_record_costs_no_other_job(ledger: Ledger, sides: tuple[StoreSide, StoreSide]) -> None:
+    for record in ("", "[]", "null", "{", '{"queue": 1}', '{"queue": "", "source": {}, "destination": 5}'):
+        ledger._redis.hset("snapferry:parked", f"damaged {record}", record)
+        ledger._redis.hset("snapferry:workers", f"damaged {record}", record)
+
+    assert Worker(ledger, "worker").look() == {QUEUE}
+
+
 def test_a_job_that_every_live_worker_is_refused_for_is_given_up_at_once(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide]
 ) -> None:
