@@ -20,6 +20,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from stores.access import STRICT, AccessPolicy, Right
 from stores.errors import InvalidStoreURL, StoreError
 from stores.interruption import interruptible
 from stores.liveness import identity, is_dead
@@ -63,9 +64,9 @@ LONGEST_REASON: Final = 2000
 _runs = itertools.count()
 
 
-def drive_job(app: Celery, ledger: Ledger, job_id: str) -> str:
+def drive_job(app: Celery, ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> str:
     """
-    Do what comes next for a job; return what was done, in words.
+    Do what comes next for a job, at stores that *access* allows; return what was done, in words.
 
     If another orchestrator is at it, that one is told to look again. Raises
     `StoreError` where the job cannot go on, transient or not, and whatever the
@@ -101,9 +102,9 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str) -> str:
 
     try:
         with Heartbeat(renew, RENEW_S), interruptible(steered.check):
-            words = _step(app, ledger, job_id, steered)
+            words = _step(app, ledger, job_id, steered, access)
             while ledger.park(job_id, me):
-                words = _step(app, ledger, job_id, steered)
+                words = _step(app, ledger, job_id, steered, access)
             return words
     except BaseException:
         ledger.park(job_id, me, look_again=False)
@@ -177,7 +178,7 @@ class Drive:
         return ""
 
 
-def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered) -> str:
+def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered, access: AccessPolicy) -> str:
     steered.go_on()
     standing = ledger.standing(job_id)
     if standing.state.final:
@@ -187,10 +188,10 @@ def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered) -> str:
     request = ledger.request(job_id)
     # What the plan has prepared is not made again: a directory that is missing then is a mount that is away.
     planned = standing.state not in (State.QUEUED, State.PLANNING)
-    source, destination = _open_both(request, create=not planned)
+    source, destination = _open_both(request, access, create=not planned)
     try:
         with (
-            StepWatch(ledger, request),
+            StepWatch(ledger, request, access),
             counting.requests_of(source, destination),
             Brakes(ledger.limits, job_id, request.source, request.destination, steered.check) as brakes,
         ):
@@ -387,10 +388,15 @@ def _failed_words(drive: Drive, failed: int, unpublished: int) -> str:
     return f"{which}{f': {why}' if why else ''}{others}."
 
 
-def _open_both(request: JobRequest, *, create: bool) -> tuple[SnapshotStore, SnapshotStore]:
-    if parse_url(request.source.url).same_place(parse_url(request.destination.url)):
-        raise InvalidStoreURL(request.source.url, "", "source and destination are the same store")
+def _open_both(
+    request: JobRequest, access: AccessPolicy, *, create: bool
+) -> tuple[SnapshotStore, SnapshotStore]:
+    deletes = request.prune is not None and not request.dry_run
+    rights = (Right.WRITE, Right.DELETE) if deletes else (Right.WRITE,)
+    source, destination = request.source, request.destination
+    if parse_url(source.url).same_place(parse_url(destination.url)):
+        raise InvalidStoreURL(source.url, "", "source and destination are the same store")
     return (
-        open_store(request.source.url, request.source.objects_url, create=create),
-        open_store(request.destination.url, request.destination.objects_url, create=create),
+        open_store(source.url, source.objects_url, Right.READ, access=access, create=create),
+        open_store(destination.url, destination.objects_url, *rights, access=access, create=create),
     )

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from stores.access import TRUSTED
 from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 
@@ -323,7 +324,8 @@ def _start_worker(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for descriptor in keepers_own:
             os.close(descriptor)
-        app = make_fleet_app(settings)
+        # Its stores are those that the owner's own user has named.
+        app = make_fleet_app(settings, TRUSTED)
         # One command's fleet: nobody watches its events or controls it from outside.
         app.conf.update(
             worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False

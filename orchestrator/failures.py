@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from stores.access import STRICT, AccessPolicy, Right
 from stores.errors import StoreError
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
@@ -38,11 +39,11 @@ class DeadLetter:
     places_total: int = 0
 
 
-def dead_letters(ledger: Ledger, job_id: str) -> Iterator[DeadLetter]:
+def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> Iterator[DeadLetter]:
     """
     Yield every object that failed in a job, in the order of its plan. Memory is bounded by `PAGE`.
 
-    Reads the manifests at the source. Raises `StoreError` or
+    Reads the manifests at the source, if *access* allows it. Raises `StoreError` or
     `prepare.SourceChanged` where they cannot be read any more (`without_places`
     needs no store), `workers.ledger.UnknownJob`.
     """
@@ -51,7 +52,7 @@ def dead_letters(ledger: Ledger, job_id: str) -> Iterator[DeadLetter]:
     if first is None:
         return
     request = ledger.request(job_id)
-    source = open_store(request.source.url, request.source.objects_url)
+    source = open_store(request.source.url, request.source.objects_url, Right.READ, access=access)
     snapshots, plan = recall(ledger, request, source)
     known = {failed.failure.address: failed for failed in ledger.failures(job_id)}
     chosen = [first, *islice(positions, PAGE - 1)]

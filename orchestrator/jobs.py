@@ -24,9 +24,11 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
+from stores.access import AccessPolicy
 from stores.address import parse_address
 from stores.errors import InvalidStoreURL
 from stores.urls import parse_url
+from workers.access import access_policy
 from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, refusal, shown
 from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob, UnreadableJob
 from workers.limits import Change, StoreLimits, store_place
@@ -58,12 +60,23 @@ class Jobs:
 
     Raises `workers.settings.InvalidSettings`; with *check*, also
     `workers.connection.BrokerUnavailable` within 10 seconds if the broker does
-    not answer or would lose tasks. Every method raises `BrokerUnavailable` if
+    not answer or would lose tasks. *access* is what this process may open to look for the paths of failed
+    objects; by default what its configuration allows, and *role* is what it calls itself then. Every
+    method raises `BrokerUnavailable` if
     the broker goes away, or twice does not answer within *answer_s* seconds,
     and `UnknownJob` for a job that it does not know.
     """
 
-    def __init__(self, settings: Settings, *, check: bool = True, answer_s: float = 30) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        check: bool = True,
+        answer_s: float = 30,
+        access: AccessPolicy | None = None,
+        role: str = "this command",
+    ) -> None:
+        self._access, self._role = access, role
         self._settings = settings
         self._app: Celery = make_fleet_app(settings)
         if check:
@@ -81,6 +94,7 @@ class Jobs:
         *,
         order: Order | None = None,
         trust_manifest: bool = False,
+        allow_empty_source: bool = False,
         prune: Prune | None = None,
         budget: Budget | None = None,
         concurrency: int | None = None,
@@ -92,6 +106,8 @@ class Jobs:
     ) -> str:
         """
         Queue the copy of snapshots, None: all that the source lists when the job is planned; return the job's id.
+
+        A source that lists none fails the job, unless *allow_empty_source*.
 
         *order*: as given, or the newest first where all are meant. *queue* is the
         name of one that some workers were told to serve. *limits* are those that
@@ -114,6 +130,7 @@ class Jobs:
                 everything=everything,
                 order=order or (Order.NEWEST if everything else Order.GIVEN),
                 trust_manifest=trust_manifest,
+                allow_empty_source=allow_empty_source,
                 prune=prune,
                 budget=budget or Budget(),
                 concurrency=concurrency,
@@ -190,12 +207,20 @@ class Jobs:
         """
         Yield every object that failed, with the snapshots and paths that it holds up; see `failures.dead_letters`.
 
-        Without *places* no store is asked, and only the first thousand are known.
+        Without *places* no store is asked, and only the first thousand are known. With them, raises
+        `InvalidSettings` where the configuration of this process cannot be used.
         """
         with self._answering():
             yield from (
-                dead_letters(self._ledger, job_id) if places else without_places(self._ledger, job_id)
+                dead_letters(self._ledger, job_id, self._allowed())
+                if places
+                else without_places(self._ledger, job_id)
             )
+
+    def _allowed(self) -> AccessPolicy:
+        if self._access is None:
+            self._access = access_policy(self._settings, self._role)
+        return self._access
 
     def failed_by_class(self, job_id: str) -> dict[str, int]:
         """Return how many objects failed, by the class of their errors."""
@@ -476,8 +501,8 @@ class JobsPage:
 
 # What a job that resumes or retries another has of it.
 _KEPT_AGAIN = (
-    "source", "destination", "everything", "order", "trust_manifest", "prune", "budget", "concurrency",
-    "priority", "queue", "patience", "waits_at_start",
+    "source", "destination", "everything", "allow_empty_source", "order", "trust_manifest", "prune", "budget",
+    "concurrency", "priority", "queue", "patience", "waits_at_start",
 )  # fmt: skip
 
 

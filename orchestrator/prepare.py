@@ -22,6 +22,7 @@ from stores.errors import (
     KeyMissing,
     ManifestSyntaxError,
     ManifestTooLarge,
+    SourceEmpty,
     StoreFault,
 )
 from stores.hashing import digest
@@ -97,9 +98,17 @@ def prepare(
 
     Raises `StoreError` where a store gives no answer, and where the only
     snapshot of a job has no manifest that can be used: of several, such a one
-    is left out, as unreadable. Nothing was recorded then.
+    is left out, as unreadable. `SourceEmpty` where everything was asked for, and there is nothing. Nothing was
+    recorded then.
     """
     snapshots = Snapshots(_ordered(request, source))
+    if request.everything and not snapshots.ids and not request.allow_empty_source:
+        raise SourceEmpty(
+            source.manifests.label,
+            "",
+            "lists no manifest at all, so nothing was copied or deleted; see that the URL is right and its disk"
+            " mounted. If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
+        )
     trusted = destination.manifests_present(snapshots.ids) if request.trust_manifest else set()
     planner = _planner(ledger, request, source)
     kinds = []

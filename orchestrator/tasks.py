@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
+from stores.access import STRICT, AccessPolicy
 from stores.errors import StoreError
 from workers.connection import OUTAGE, BrokerUnavailable
 from workers.leaving import Interrupted, interruptible
@@ -46,7 +47,7 @@ class JobFailed(Exception):
     """The job ended as failed by this look; the message is the reason. Raised so that the task is shown as failed."""
 
 
-def register(app: Celery, settings: Settings) -> None:
+def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     """Add the orchestrator's tasks to *app*: mirrors, and three names for the same look at a job, by what it is for."""
     # No traceback in the log, and no second record in Redis: the ledger has the reason.
     kept: dict[str, Any] = {"bind": True, "throws": (JobFailed,), "store_errors_even_if_ignored": False}
@@ -57,7 +58,7 @@ def register(app: Celery, settings: Settings) -> None:
             return "no job has such an id; nothing was done"
         ledger = ledger_of(settings)
         with about(job=job_id, task=task.request.id):
-            return run_look(task, ledger, job_id, lambda: drive_job(app, ledger, job_id))
+            return run_look(task, ledger, job_id, lambda: drive_job(app, ledger, job_id, access), access)
 
     @app.task(shared=False, name="snapferry.plan_job", max_retries=MAX_RETRIES, **kept)
     def plan(self: Task, job_id: str) -> str:
@@ -85,10 +86,12 @@ def register(app: Celery, settings: Settings) -> None:
             raise again(self, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
 
 
-def run_look(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
+def run_look(
+    task: Any, ledger: Ledger, job_id: str, step: Callable[[], str], access: AccessPolicy = STRICT
+) -> str:
     """Run one step of a job as `run_step` does; raise `JobFailed` if it brought the job to its end as failed."""
     had_ended = _failure_of(ledger, job_id) is not None
-    words = run_step(task, ledger, job_id, step)
+    words = run_step(task, ledger, job_id, step, access)
     log.info("%s: %s", task.name.partition(".")[2], words)
     reason = None if had_ended else _failure_of(ledger, job_id)
     if reason is None:
@@ -105,7 +108,9 @@ def _failure_of(ledger: Ledger, job_id: str) -> str | None:
     return status.error if status.state is State.FAILED else None
 
 
-def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) -> str:
+def run_step(
+    task: Any, ledger: Ledger, job_id: str, step: Callable[[], str], access: AccessPolicy = STRICT
+) -> str:
     """
     Run one step of a job; return what it did, in words.
 
@@ -143,7 +148,7 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
         fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")
         return f"failed: {error}"
     except StoreError as error:
-        return _store_trouble(task, ledger, job_id, error)
+        return _store_trouble(task, ledger, job_id, error, access)
     except Exception as error:
         # A surprise: its traceback belongs into the worker's log, its words into the job's record.
         words = f"{type(error).__name__}: {without_secrets(str(error))}"
@@ -151,14 +156,14 @@ def run_step(task: Any, ledger: Ledger, job_id: str, step: Callable[[], str]) ->
         raise
 
 
-def _store_trouble(task: Any, ledger: Ledger, job_id: str, error: StoreError) -> str:
+def _store_trouble(task: Any, ledger: Ledger, job_id: str, error: StoreError, access: AccessPolicy) -> str:
     """
     Do what a store's *error* in a step asks for: wait for the store, try the step again, or fail the job.
 
     Returns what was done, in words; raises `celery.exceptions.Retry` where the step was queued again.
     """
     counting.met(error)
-    wait = wait_for(ledger, job_id, error)
+    wait = wait_for(ledger, job_id, error, access)
     if wait.pause_s is not None:
         if not ledger.take(f"wait:{job_id}", int(wait.pause_s)):
             return f"waiting for a store: {error}"

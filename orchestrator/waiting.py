@@ -17,13 +17,13 @@ from typing import Final, Self
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from stores.errors import InvalidStoreURL, StoreError, StoreNotFound
-from stores.urls import open_store
+from stores.access import STRICT, AccessPolicy
+from stores.errors import InvalidStoreURL, NotAllowed, StoreError, StoreNotFound
 from workers.heartbeat import Heartbeat
 from workers.ledger import Ledger, UnknownJob
 from workers.messages import JobRequest
 from workers.reach import StoreSide, sides_of
-from workers.store_trouble import check
+from workers.store_trouble import check, open_side
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Wait:
     over: str = ""
 
 
-def wait_for(ledger: Ledger, job_id: str, error: StoreError) -> Wait:
+def wait_for(ledger: Ledger, job_id: str, error: StoreError, access: AccessPolicy) -> Wait:
     """Return what to do about *error*, which ended a step of a job. Asks the store, for 10 seconds at most."""
     try:
         request = ledger.request(job_id)
@@ -62,8 +62,8 @@ def wait_for(ledger: Ledger, job_id: str, error: StoreError) -> Wait:
             return Wait()
     except (UnknownJob, ValidationError):
         return Wait()
-    side = _blamed(request, error)
-    found = check(side) if side is not None else None
+    side = _blamed(request, error, access)
+    found = check(side, access) if side is not None else None
     if found is None or not _is_away(found):
         return Wait()
     _, waited_s = ledger.reach.begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
@@ -99,7 +99,8 @@ class StepWatch:
     waits for, before the read fails.
     """
 
-    def __init__(self, ledger: Ledger, request: JobRequest) -> None:
+    def __init__(self, ledger: Ledger, request: JobRequest, access: AccessPolicy = STRICT) -> None:
+        self._access = access
         self._ledger = ledger
         self._request = request
         self._looking: threading.Thread | None = None
@@ -120,7 +121,7 @@ class StepWatch:
             self._looking.start()
 
     def _look(self) -> None:
-        answers = [check(side) for side in sides_of(self._request)]
+        answers = [check(side, self._access) for side in sides_of(self._request)]
         found = next((error for error in answers if error is not None and _is_away(error)), None)
         try:
             if found is not None and not self._over:
@@ -139,11 +140,11 @@ def _is_away(error: StoreError) -> bool:
     return error.transient or (isinstance(error, StoreNotFound) and not is_bucket)
 
 
-def _blamed(request: JobRequest, error: StoreError) -> StoreSide | None:
+def _blamed(request: JobRequest, error: StoreError, access: AccessPolicy) -> StoreSide | None:
     for side in sides_of(request):
         try:
-            store = open_store(side.ref.url, side.ref.objects_url, create=False)
-        except InvalidStoreURL:
+            store = open_side(side, access)
+        except (InvalidStoreURL, NotAllowed):
             continue
         if error.store in {backend.label for backend, _ in store.pools}:
             return side

@@ -12,6 +12,9 @@ What a store is: objects and manifests under BLAKE3 addresses, in directories an
     publishing      manifests after their objects, one or many
     snapshot_store  the StreamStore on any backend
     urls            scheme -> backend
+    access          which stores a process may open, and with which credentials
+    endpoint        an S3 server's URL, in one spelling
+    reach           which addresses a connection may go to
     words           numbers in words
     findings        what a check found: a line for people, a name for programs
     probe           what two stores are like, before a copy

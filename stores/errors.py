@@ -5,7 +5,9 @@ What can go wrong with a store, as one tree.
     ├── InvalidAddress        not 64 lowercase hex digits
     ├── InvalidStoreURL       a URL that names no store
     ├── StoreNotFound         the root directory or the bucket does not exist
+    ├── SourceEmpty           a source without any manifest, where everything was to be copied
     ├── AccessDenied          the store refuses: credentials, permissions, read-only
+    │   └── NotAllowed        this process's own configuration does not allow the store
     ├── KeyMissing            nothing is filed under a key
     │   ├── ObjectMissing
     │   └── ManifestMissing
@@ -75,8 +77,20 @@ class StoreNotFound(StoreError):
     """The root directory or the bucket does not exist. It is never taken for an empty store."""
 
 
+class SourceEmpty(StoreError):
+    """
+    A source lists no manifest, where all of them were to be copied.
+
+    Such a store looks like a wrong URL and like a disk that is not mounted.
+    """
+
+
 class AccessDenied(StoreError):
     """The store refuses the operation. It says nothing about what the store holds."""
+
+
+class NotAllowed(AccessDenied):
+    """The configuration of this process does not allow it to open the store. Nothing was sent to it."""
 
 
 class KeyMissing(StoreError):

@@ -15,18 +15,34 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
+from .access import STRICT, AccessPolicy, Right
 from .backends import s3_options
 from .base import Backend
+from .endpoint import InvalidEndpoint, parse_endpoint
 from .errors import InvalidStoreURL
 from .snapshot_store import SnapshotStore
+
+# Longer than any URL that can be meant: a path has at most 4,096 bytes, a key 1,024, a host's name 253.
+MAX_URL: Final = 8192
+# Room for the names of objects, manifests and temporary files below the root of a store.
+MAX_PATH_BYTES: Final = 3900
+MAX_PREFIX_BYTES: Final = 900
+# An access point's ARN is the longest name of a bucket.
+MAX_BUCKET: Final = 255
+MAX_OPTION: Final = 4096
 
 S3_PARAMETERS: Final = s3_options.PARAMETERS
 
 _SECRETS: Final = ("secret", "password", "passwd", "token", "credential", "access_key", "signature")
+
+# Control characters, line ends of every kind, and what makes a terminal show a text in another order.
+_unprintable = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+_is_region = re.compile(r"[A-Za-z0-9-]{1,63}").fullmatch
 
 _scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -98,12 +114,16 @@ def parse_url(text: str) -> StoreURL:
     anything that looks like a credential. As in snapdir, paths are taken to
     the letter: ``%20`` is three characters.
     """
+    if len(text) > MAX_URL:
+        raise InvalidStoreURL("", "the URL of a store", f"has more than {MAX_URL:,} characters")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidStoreURL("", "the URL of a store", "is not UTF-8") from None
     if "\0" in text:
-        raise InvalidStoreURL("", repr(redact(text)), "has a NUL character in it")
+        raise InvalidStoreURL("", ascii(redact(text)), "has a NUL character in it")
+    if _unprintable.search(text):
+        raise InvalidStoreURL("", ascii(redact(text)), "has a control character in it")
     if text.startswith("/"):
         return StoreURL("file", _directory(text))
     scheme, separator, _ = text.partition("://")
@@ -126,6 +146,8 @@ def _directory(path: str) -> str:
 
     A ``..`` stays, but at the very beginning: where it leads, links decide, and so only the kernel can say it.
     """
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise InvalidStoreURL("", "the path of a store", f"has more than {MAX_PATH_BYTES:,} bytes")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     while parts and parts[0] == "..":
         del parts[0]
@@ -147,11 +169,43 @@ def _parse_s3(text: str) -> StoreURL:
         )
     if not bucket:
         raise InvalidStoreURL("", redact(text), "names no bucket, as in s3://bucket/prefix")
-    return _s3(bucket, prefix.strip("/"), dict(parse_qsl(query, keep_blank_values=True)))
+    if len(bucket) > MAX_BUCKET:
+        raise InvalidStoreURL(
+            "", f"s3://{bucket[:20]}...", f"names a bucket of more than {MAX_BUCKET} characters"
+        )
+    if bucket in {".", ".."} or "\\" in bucket:
+        raise InvalidStoreURL("", f"s3://{bucket}", "names no bucket, as in s3://bucket/prefix")
+    return _s3(bucket, _prefix(bucket, prefix), _options(bucket, query))
+
+
+def _prefix(bucket: str, prefix: str) -> str:
+    prefix = prefix.strip("/")
+    if len(prefix.encode()) > MAX_PREFIX_BYTES:
+        raise InvalidStoreURL("", f"s3://{bucket}", f"has a prefix of more than {MAX_PREFIX_BYTES} bytes")
+    if prefix and any(part in {"", ".", ".."} for part in prefix.split("/")):
+        said = "has a prefix with an empty part, a . or a ..: what it means differs between servers"
+        raise InvalidStoreURL("", redact(f"s3://{bucket}/{prefix}"), said)
+    return prefix
+
+
+def _options(bucket: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=20)
+    except ValueError:
+        raise InvalidStoreURL("", f"s3://{bucket}", "has parameters that cannot be read") from None
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1 and name in S3_PARAMETERS:
+            raise InvalidStoreURL("", f"s3://{bucket}", f"says {name} more than once")
+    return dict(pairs)
 
 
 def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
     shown = f"s3://{bucket}"
+    for name, value in options.items():
+        if len(value) > MAX_OPTION or _unprintable.search(name + value):
+            said = f"has a control character, or more than {MAX_OPTION:,} characters, in {name[:40]!a}"
+            raise InvalidStoreURL("", shown, said)
     for name in options:
         if any(word in name.lower() for word in _SECRETS):
             raise InvalidStoreURL(
@@ -159,7 +213,7 @@ def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
             )
         if name not in S3_PARAMETERS:
             raise InvalidStoreURL(
-                "", shown, f"has an unknown parameter {name!r}; known: {', '.join(S3_PARAMETERS)}"
+                "", shown, f"has an unknown parameter {name[:80]!a}; known: {', '.join(S3_PARAMETERS)}"
             )
     endpoint = options.get("endpoint_url", "")
     if endpoint:
@@ -171,24 +225,31 @@ def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> StoreURL:
                 shown,
                 "has an endpoint_url with a query or a fragment; it must end with the host, port or path",
             )
-        if not _is_http(endpoint):
-            raise InvalidStoreURL(
-                "", shown, f"has an endpoint_url that is no http(s) URL: {redact(endpoint)}"
-            )
+        try:
+            endpoint = str(parse_endpoint(endpoint))
+        except InvalidEndpoint as error:
+            said = f"has an endpoint_url that is no http(s) URL of a server: {error}"
+            raise InvalidStoreURL("", shown, said) from None
+    region = options.get("region", "")
+    if region and not _is_region(region):
+        raise InvalidStoreURL("", shown, "has a region that is no region's name, as in eu-central-1")
     if wrong := s3_options.problem(options):
         raise InvalidStoreURL("", shown, wrong)
     kept = {name: value for name, value in options.items() if value}
     if endpoint:
-        kept["endpoint_url"] = endpoint.rstrip("/")
+        kept["endpoint_url"] = endpoint
     return StoreURL("s3", bucket, prefix, tuple(sorted(kept.items())))
 
 
-def _is_http(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+def parse_place(text: str) -> StoreURL:
+    """
+    Read a place of an allow-list: a store's URL, or ``s3://`` for any bucket, maybe with parameters.
+
+    Its location is empty where any is meant. Raises `InvalidStoreURL`.
+    """
+    if text.startswith("s3://") and text[5:6] in {"", "?"}:
+        return replace(parse_url(f"s3://any{text[5:]}"), location="")
+    return parse_url(text)
 
 
 def redact(text: str) -> str:
@@ -229,22 +290,40 @@ def _opener(scheme: str) -> Callable[..., Backend]:
     return found
 
 
-def open_backend(url: StoreURL, *, create: bool = True) -> Backend:
-    """Open the backend that *url* names; nothing is sent to it yet. *create* as for `open_store`."""
-    if url.scheme == "file":
-        return _opener("file")(url.location, create=create)
-    return _opener(url.scheme)(url)
+def open_backend(
+    url: StoreURL, *rights: Right, access: AccessPolicy = STRICT, create: bool = True
+) -> Backend:
+    """
+    Open the backend that *url* names; nothing is sent to it yet. *rights*, *access* and *create* as for `open_store`.
+
+    This is the one place where a store is opened, and so the one where *access* is asked.
+    """
+    allowed = access.check(url, *(rights or (Right.READ, Right.WRITE)))
+    if allowed.scheme == "file":
+        return _opener("file")(allowed.location, create=create)
+    if allowed.scheme == "s3":
+        return _opener("s3")(allowed, access.reach(allowed))
+    return _opener(allowed.scheme)(allowed)
 
 
-def open_store(url: str, objects_url: str | None = None, *, create: bool = True) -> SnapshotStore:
+def open_store(
+    url: str,
+    objects_url: str | None = None,
+    *rights: Right,
+    access: AccessPolicy = STRICT,
+    create: bool = True,
+) -> SnapshotStore:
     """
     Open the store at *url*; with *objects_url*, its objects are in that pool instead.
 
-    With *create*, the first write makes a directory that does not exist;
-    `SnapshotStore.prepare` does so in any case. Raises `InvalidStoreURL`. Sends
-    nothing yet: a store that is not there is noticed by the first call that needs it.
+    *rights* are what it is opened for, reading and writing if none is given: *access* must allow them, at both
+    places. With *create*, the first write makes a directory that does not exist; `SnapshotStore.prepare` does so
+    in any case. Raises `InvalidStoreURL` and `NotAllowed`. Sends nothing yet: a store that is not there is noticed
+    by the first call that needs it.
     """
-    manifests = open_backend(parse_url(url), create=create)
+    manifests = open_backend(parse_url(url), *rights, access=access, create=create)
     if objects_url is None:
         return SnapshotStore(manifests)
-    return SnapshotStore(open_backend(parse_url(objects_url), create=create), manifests)
+    return SnapshotStore(
+        open_backend(parse_url(objects_url), *rights, access=access, create=create), manifests
+    )

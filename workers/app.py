@@ -20,9 +20,11 @@ from celery import Celery, signals
 from celery.utils.log import mlevel
 from celery.utils.nodenames import node_format
 
+from stores.access import STRICT, AccessPolicy
 from stores.bounds import set_bounds
 
 from . import checkup, holding, leaving, logs, parking, process, tasks, transport, upgrade
+from .access import access_policy
 from .connection import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -46,9 +48,9 @@ OLDEST_CELERY: Final = (5, 7)
 _BACKEND: Final = "workers.result_backend:PatientRedisBackend"
 
 
-def make_app(settings: Settings) -> Celery:
+def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
     """
-    Return a Celery app for *settings*, with the worker's tasks. Connects to nothing.
+    Return a Celery app for *settings*, with the worker's tasks, which open what *access* allows. Connects to nothing.
 
     Raises `InvalidSettings` without a broker, and with a Celery that can call
     a chord back before all of its parts are done (anything before 5.7).
@@ -69,12 +71,12 @@ def make_app(settings: Settings) -> Celery:
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     app.Task.Request = "workers.request:OfAJob"
-    tasks.register(app, settings)
+    tasks.register(app, settings, access)
     holding.attach(app, settings)
-    parking.attach(app, settings)
-    checkup.register(app, settings)
+    parking.attach(app, settings, access)
+    checkup.register(app, settings, access)
     signals.before_task_publish.connect(_say_when, dispatch_uid=SENT_AT)
-    _log_as_set(app, settings, settings.broker_url)
+    _log_as_set(app, settings, settings.broker_url, access)
     _wait_for_broker(app, settings.broker_url)
     upgrade.attach(app, settings)
     _leave_in_time(app, settings, settings.broker_url)
@@ -165,7 +167,7 @@ def _say_when(headers: dict[str, Any] | None = None, **_: Any) -> None:
         headers[SENT_AT] = time.time()
 
 
-def _log_as_set(app: Celery, settings: Settings, url: str) -> None:
+def _log_as_set(app: Celery, settings: Settings, url: str, access: AccessPolicy) -> None:
     """Let workers of *app* write their log in one form, and nothing beside it."""
 
     def begin(
@@ -202,6 +204,12 @@ def _log_as_set(app: Celery, settings: Settings, url: str) -> None:
                     grace_s=settings.grace,
                 ),
             )
+            if access.unlimited and not access.trusts_urls:
+                log.warning(
+                    "no allow-list of stores: whoever can submit a job chooses where this node reads and writes;"
+                    " set read and write of [access], see docs/security.md",
+                    extra=logs.fields(unlimited=list(access.unlimited)),
+                )
 
     signals.celeryd_init.connect(begin, weak=False)
     signals.celeryd_after_setup.connect(started, weak=False)
@@ -238,7 +246,8 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     try:
-        app = make_app(Settings.from_environment())
+        settings = Settings.from_environment()
+        app = make_app(settings, access_policy(settings, "the worker"))
     except InvalidSettings as error:
         raise SystemExit(f"snapferry: {error}") from None
     globals()["app"] = app

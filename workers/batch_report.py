@@ -20,6 +20,8 @@ from typing import Any, Self
 
 from redis.exceptions import RedisError
 
+from stores.access import STRICT, AccessPolicy
+
 from . import leaving
 from .heartbeat import Heartbeat
 from .ledger import Ledger, Wish
@@ -60,6 +62,7 @@ class BatchReport:
         holder: str,
         reach: BatchReach,
         let_go: Callable[[Wish], None],
+        access: AccessPolicy = STRICT,
     ) -> None:
         self._batch = batch
         self._ledger = ledger
@@ -75,7 +78,7 @@ class BatchReport:
         self._moved_at = time.monotonic()
         self._reach: BatchReach | None = reach
         worker = holder.partition("@")[2]
-        self.trouble = StoreTrouble(ledger.reach, worker, sides_of(batch), len(batch.sizes))
+        self.trouble = StoreTrouble(ledger.reach, worker, sides_of(batch), len(batch.sizes), access)
         self._heart = Heartbeat(self._beat, HEARTBEAT_S)
 
     def __enter__(self) -> Self:

@@ -21,6 +21,8 @@ from weakref import WeakKeyDictionary
 import celery
 from celery import Celery, signals
 
+from stores.access import AccessPolicy
+
 from .connection import client
 from .messages import VERSION
 from .settings import Settings
@@ -39,7 +41,7 @@ ANSWER_EXPIRES_S: Final = 120
 
 _is_answer_key = re.compile(r"snapferry:doctor:[0-9a-f]{32}").fullmatch
 
-_settings: WeakKeyDictionary[Celery, Settings] = WeakKeyDictionary()
+_settings: WeakKeyDictionary[Celery, tuple[Settings, AccessPolicy]] = WeakKeyDictionary()
 _looking = threading.Lock()
 
 
@@ -58,9 +60,9 @@ def fleet_wide(settings: Settings) -> dict[str, int]:
     return {name: getattr(settings, name) for name in FLEET_WIDE}
 
 
-def register(app: Celery, settings: Settings) -> None:
-    """Let workers of *app* answer. Connects to nothing."""
-    _settings[app] = settings
+def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
+    """Let workers of *app* answer, and look at the stores that *access* allows. Connects to nothing."""
+    _settings[app] = settings, access
 
     def answer(sender: Any = None, **_: Any) -> None:
         if sender.app is app:
@@ -74,13 +76,18 @@ def register(app: Celery, settings: Settings) -> None:
 
 
 def facts(state: Any, **_: Any) -> dict[str, Any]:
-    """Say which versions, queues and fleet-wide settings this worker has, and what its clock shows."""
-    settings = _settings[state.app]
+    """
+    Return which versions, queues and fleet-wide settings this worker has, and what its clock shows.
+
+    ``unlimited`` are the rights that it allows at any store.
+    """
+    settings, access = _settings[state.app]
     consumer = state.consumer.task_consumer
     return {
         "versions": versions(),
         "settings": fleet_wide(settings),
         "queues": sorted(queue.name for queue in consumer.queues) if consumer else [],
+        "unlimited": list(access.unlimited),
         "time": time.time(),
     }
 
@@ -96,8 +103,9 @@ def look_at_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str
     if not _looking.acquire(blocking=False):
         return {"error": "it is looking at stores for somebody else"}
     try:
-        looking = Looking(Check.read(check))
-        broker_url = _settings[state.app].broker_url or ""
+        settings, access = _settings[state.app]
+        looking = Looking(Check.read(check), access)
+        broker_url = settings.broker_url or ""
         arguments = (looking, state.hostname, broker_url, answer_to)
         threading.Thread(target=_answer, args=arguments, name="look-at-stores", daemon=True).start()
     except BaseException:

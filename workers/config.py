@@ -17,6 +17,10 @@ What `snapferry.toml` says: stores by their names, and mirrors that are brought 
     delete = true                # manifests that the source does not have; never an object
     max-delete = 100
 
+    [access]                     # see `workers.access`
+    read = ["live"]
+    write = ["backup"]
+
 No secret belongs into it: whoever can see the queue sees its URLs.
 """
 
@@ -128,6 +132,7 @@ class Mirror(_Table):
     to: str
     every: Annotated[str, AfterValidator(_checked_every)]
     delete: bool = False
+    allow_empty_source: bool = False
     max_delete: int | None = Field(None, ge=0)
     trust_manifest: bool = False
     priority: Priority = Priority.NORMAL
@@ -159,6 +164,17 @@ class Mirror(_Table):
         return _cron(self.every, app) if seconds is None else schedule(seconds, app=app)
 
 
+class Access(_Table):
+    """Which stores those who submit jobs may name, entry by entry a place or the name of a store; None: not said."""
+
+    read: tuple[str, ...] | None = None
+    write: tuple[str, ...] | None = None
+    delete: tuple[str, ...] | None = None
+    endpoints: tuple[str, ...] | None = None
+    profiles: tuple[str, ...] | None = None
+    link_local: bool = False
+
+
 class Config(_Table):
     """The whole file."""
 
@@ -167,6 +183,7 @@ class Config(_Table):
         Annotated[str, BeforeValidator(url_of_store), AfterValidator(_checked_url)],
     ] = Field(default_factory=dict)
     mirror: tuple[Mirror, ...] = ()
+    access: Access = Access()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -178,6 +195,9 @@ class Config(_Table):
                 if "/" not in store and store not in self.stores:
                     raise ValueError(f"mirror {mirror.name!r}: there is no store that is called {store!r}")
                 _checked_url(self.url(store))
+        for entry in (*(self.access.read or ()), *(self.access.write or ()), *(self.access.delete or ())):
+            if "/" not in entry and entry not in self.stores:
+                raise ValueError(f"access: there is no store that is called {entry!r}")
         return self
 
     def url(self, store: str) -> str:

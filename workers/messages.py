@@ -170,6 +170,8 @@ class JobRequest(_Message):
     job_id: _JobId
     snapshots: str = Field("", max_length=MOST_SNAPSHOTS * 43 + 4)
     everything: bool = False
+    allow_empty_source: bool = False
+    """Whether a source that lists no manifest is all there is to copy. Jobs of earlier versions do not say so."""
     source: StoreRef
     destination: StoreRef
     order: Order = Order.GIVEN
@@ -217,6 +219,7 @@ class MirrorMessage(_Message):
     source: StoreRef
     destination: StoreRef
     trust_manifest: bool = False
+    allow_empty_source: bool = False
     prune: Prune | None = None
     priority: Priority = Priority.NORMAL
     queue: str = Field("", pattern=NAME)

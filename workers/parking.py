@@ -18,6 +18,8 @@ from typing import Any, Final
 from celery import Celery, signals
 from redis.exceptions import RedisError
 
+from stores.access import STRICT, AccessPolicy
+
 from .connection import client
 from .ledger import Ledger
 from .logs import fields
@@ -41,8 +43,14 @@ class Parking:
     """
 
     def __init__(
-        self, ledger: Ledger, worker: str, queues: Iterable[str], take_from: Callable[[set[str]], None]
+        self,
+        ledger: Ledger,
+        worker: str,
+        queues: Iterable[str],
+        take_from: Callable[[set[str]], None],
+        access: AccessPolicy = STRICT,
     ) -> None:
+        self._access = access
         self._ledger = ledger
         self._book = ledger.reach
         self._worker = worker
@@ -136,7 +144,7 @@ class Parking:
 
     def _checked(self, side: StoreSide, trouble: Trouble) -> None:
         try:
-            error = check(side)
+            error = check(side, self._access)
             if error is None:
                 log.info("store reached again", extra=fields(store=trouble.store))
                 self._book.answered(side, trouble)
@@ -182,7 +190,7 @@ def is_parking_queue(name: str) -> bool:
     return name.startswith(COPY_QUEUE) and ".@" in name
 
 
-def attach(app: Celery, settings: Settings) -> None:
+def attach(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     """Look after parked batches for as long as a worker of *app* runs that serves a copy queue."""
     ended = threading.Event()
     threads: list[threading.Thread] = []
@@ -194,7 +202,7 @@ def attach(app: Celery, settings: Settings) -> None:
         own = [name for name in served if not is_parking_queue(name)]
         if not own:
             return
-        parking = Parking(ledger, consumer.hostname, own, _Consumption(app, consumer).take_from)
+        parking = Parking(ledger, consumer.hostname, own, _Consumption(app, consumer).take_from, access)
         while True:
             try:
                 parking.look()

@@ -67,6 +67,17 @@ def _directories(found: object) -> object:
     return paths
 
 
+def _words(found: object) -> object:
+    """Return the words of a list in the environment; ``none`` is an empty one."""
+    if not isinstance(found, str):
+        return found
+    return () if found.strip().lower() == "none" else tuple(found.split())
+
+
+Listed = Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
+"""A list in one variable, with spaces between its entries."""
+
+
 class Settings(BaseModel):
     """
     How this process takes part in the fleet.
@@ -141,6 +152,17 @@ class Settings(BaseModel):
 
     group_write: bool = False
     """Whether the group may write to what is written into directories, as far as the umask lets it."""
+
+    access_read: Listed = None
+    """Places that jobs may read from, in place of ``read`` of ``[access]`` in `snapferry.toml`; and so on."""
+
+    access_write: Listed = None
+    access_delete: Listed = None
+    access_endpoints: Listed = None
+    access_profiles: Listed = None
+
+    access_link_local: bool | None = None
+    """Whether connections may go to link-local addresses."""
 
     grace: float = Field(30, ge=0, le=86400)
     """So long a worker that is told to stop lets what it has begun go on; then it is given back."""
@@ -260,6 +282,22 @@ def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[s
     }
     own["endpoint_url"] = own["endpoint_url"] or environ.get("SNAPDIR_S3_STORE_ENDPOINT_URL")
     return own
+
+
+def named_places(environ: Mapping[str, str] = os.environ) -> set[tuple[str | None, str | None]]:
+    """
+    Return the pairs of endpoint and profile that the environment names, for either side and for boto3 itself.
+
+    An entry point adds them to what its stores may be: see `workers.access`.
+    """
+    sides: tuple[Side, Side] = ("from", "to")
+    own = [store_options(side, environ) for side in sides]
+    found = {(side["endpoint_url"] or None, side["profile"] or None) for side in own}
+    profile = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or None
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        found |= {(environ.get(name) or None, None), (environ.get(name) or None, profile)}
+    # Without a profile of its own a URL is opened with the one that the environment names.
+    return found | {(endpoint, profile) for endpoint, one in found if one is None} | {(None, profile)}
 
 
 def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:

@@ -21,7 +21,8 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple, NoReturn
 
-from stores.errors import StoreError
+from stores.access import AccessPolicy, Right
+from stores.errors import NotAllowed, StoreError
 from stores.findings import Finding, Level
 from stores.probe import probe_destination, probe_pair, probe_source
 from stores.snapshot_store import SnapshotStore
@@ -51,7 +52,12 @@ class Check(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Check:
         """Return the request in *text*, as `json.dumps` wrote it. Raises ValueError, TypeError."""
-        source, destination, snapshots = json.loads(text)
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, document: Any) -> Check:
+        """Return the request in *document*. Raises ValueError, TypeError."""
+        source, destination, snapshots = document
         return cls(
             Side(*source) if source else None, Side(*destination) if destination else None, tuple(snapshots)
         )
@@ -64,9 +70,23 @@ class Told(NamedTuple):
     finding: Finding
 
 
-def look(check: Check) -> Iterator[Told]:
-    """Yield what is found out. Raises `InvalidStoreURL`."""
-    source, destination = (_open(side) for side in (check.source, check.destination))
+def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
+    """Yield what is found out, at stores that *access* allows. Raises `InvalidStoreURL`."""
+    opened: dict[str, SnapshotStore | None] = {}
+    for where, side, right in (
+        ("source", check.source, Right.READ),
+        ("destination", check.destination, Right.WRITE),
+    ):
+        try:
+            opened[where] = _open(side, right, access)
+        except NotAllowed as error:
+            opened[where] = None
+            said = f"{error.store}: {error.detail}"
+            yield Told(
+                where,
+                Finding(Level.ERROR, "store.allowed", said, "add it to [access] there, or do not use it"),
+            )
+    source, destination = opened["source"], opened["destination"]
     fine = {"source": source is not None, "destination": destination is not None}
     for where, found in (
         ("source", probe_source(source, check.snapshots) if source else iter(())),
@@ -80,14 +100,14 @@ def look(check: Check) -> Iterator[Told]:
             yield Told("stores", finding)
 
 
-def _open(side: Side | None) -> SnapshotStore | None:
-    return open_store(side.url, side.objects_url, create=False) if side else None
+def _open(side: Side | None, right: Right, access: AccessPolicy) -> SnapshotStore | None:
+    return open_store(side.url, side.objects_url, right, access=access, create=False) if side else None
 
 
 class Looking:
     """A process that looks at stores. It has begun when this is made; wait for it by `end`."""
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check, access: AccessPolicy) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "workers.store_check"],
             stdin=subprocess.PIPE,
@@ -101,7 +121,7 @@ class Looking:
         # It begins at once, so it has its request before anybody waits for it.
         assert self._process.stdin is not None
         with self._process.stdin as request:
-            request.write(json.dumps(check))
+            request.write(json.dumps([check, access.to_document()]))
         self._process.stdin = None
 
     def end(self, timeout_s: float = TIMEOUT_S) -> list[Told]:
@@ -167,7 +187,8 @@ def _main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     out = sys.stdout
     try:
-        with closing(look(Check.read(sys.stdin.read()))) as found:  # type: ignore[type-var]
+        check, access = json.loads(sys.stdin.read())
+        with closing(look(Check.of(check), AccessPolicy.from_document(access))) as found:  # type: ignore[type-var]
             for told in found:
                 out.write(json.dumps(to_document(told)) + "\n")
                 out.flush()

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from stores.access import AccessPolicy, Right
 from stores.errors import AccessDenied, KeyMissing, StoreError, StoreNotFound, StoreUnavailable
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
@@ -69,9 +70,15 @@ class StoreTrouble:
     """
 
     def __init__(
-        self, book: ReachBook, worker: str, sides: tuple[StoreSide, StoreSide], objects: int
+        self,
+        book: ReachBook,
+        worker: str,
+        sides: tuple[StoreSide, StoreSide],
+        objects: int,
+        access: AccessPolicy,
     ) -> None:
         self._book = book
+        self._access = access
         self._worker = worker
         self._objects = objects
         self._opened = [_Opened(side) for side in sides]
@@ -154,7 +161,7 @@ class StoreTrouble:
 
     def _checked(self, one: _Opened) -> StoreError | None:
         if time.monotonic() - one.checked_at > FRESH_S:
-            one.found = check(one.side)
+            one.found = check(one.side, self._access)
             one.checked_at = time.monotonic()
         return one.found
 
@@ -188,13 +195,23 @@ def _check_spaces(store: SnapshotStore) -> None:
             raise StoreNotFound(backend.label, "", "there is no store in this directory; is it mounted here?")
 
 
-def check(side: StoreSide) -> StoreError | None:
+def open_side(side: StoreSide, access: AccessPolicy) -> SnapshotStore:
+    """
+    Open a store of a job, if *access* allows it. Raises `InvalidStoreURL` and `NotAllowed`.
+
+    A directory that is not there is not made: where a mount is missing, nothing must be made in its place.
+    """
+    right = Right.WRITE if side.writing else Right.READ
+    return open_store(side.ref.url, side.ref.objects_url, right, access=access, create=False)
+
+
+def check(side: StoreSide, access: AccessPolicy) -> StoreError | None:
     """Return what keeps this process from a store, None if nothing does. Takes `CHECK_S` seconds at most."""
     answers: list[StoreError | None] = []
 
     def ask() -> None:
         try:
-            store = open_store(side.ref.url, side.ref.objects_url, create=False)
+            store = open_side(side, access)
             store.check(for_writing=side.writing)
             if not side.writing:
                 _check_spaces(store)

@@ -19,11 +19,11 @@ from celery.exceptions import Retry
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
+from stores.access import STRICT, AccessPolicy
 from stores.errors import StoreError, StoreFault
 from stores.interruption import interruptible
 from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
 from stores.words import counted
 
 from . import leaving, tracing
@@ -40,7 +40,7 @@ from .reach import StoreSide, sides_of
 from .reaching import BatchReach
 from .settings import Settings
 from .spending import within_budget
-from .store_trouble import StoreTrouble, Unreachable
+from .store_trouble import StoreTrouble, Unreachable, open_side
 from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, Held, copy_batch
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ class ObjectsFailed(Exception):
     """
 
 
-def register(app: Celery, settings: Settings) -> None:
-    """Add the worker's tasks to *app*."""
+def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
+    """Add the worker's tasks to *app*; they open what *access* allows."""
 
     @app.task(
         shared=False,
@@ -103,7 +103,7 @@ def register(app: Celery, settings: Settings) -> None:
                     raise RuntimeError(reason) from None
                 ledger.wait(job, name, STEP_ASIDE_S)
                 raise hand_back(self, reason) from None
-        return run_batch(self, batch, ledger)
+        return run_batch(self, batch, ledger, access)
 
 
 def ledger_of(settings: Settings) -> Ledger:
@@ -112,7 +112,9 @@ def ledger_of(settings: Settings) -> Ledger:
     return Ledger(client(settings.broker_url), expires_s=settings.job_expires)
 
 
-def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
+def run_batch(
+    task: Task[..., Any], batch: BatchMessage, ledger: Ledger, access: AccessPolicy = STRICT
+) -> str:
     """
     Copy one delivered batch and account for it; return the outcome in words.
 
@@ -124,10 +126,10 @@ def run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
     with about(
         job=batch.job_id, batch=f"{batch.series}:{batch.number}", task=getattr(task.request, "id", None)
     ):
-        return _run_batch(task, batch, ledger)
+        return _run_batch(task, batch, ledger, access)
 
 
-def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str:
+def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, access: AccessPolicy) -> str:
     leaving.outlast_sigterm()
     if leaving.due():
         raise _again_at_once(task)
@@ -156,7 +158,7 @@ def _run_batch(task: Task[..., Any], batch: BatchMessage, ledger: Ledger) -> str
     reach = BatchReach(ledger, batch, worker)
     blocking = reach.blocked_by
     if blocking is None:
-        return _run_begun(task, batch, ledger, holder, reach, begun)
+        return _run_begun(task, batch, ledger, holder, reach, begun, access)
     if reach.given_up:
         outcome = reach.failed(blocking.error, blocking.store, blocking.detail)
         return _give_up(batch, ledger, holder, outcome, task.request.retries + 1)
@@ -171,12 +173,13 @@ def _run_begun(
     holder: str,
     reach: BatchReach,
     begun: Begun,
+    access: AccessPolicy,
 ) -> str:
     """Copy a batch that *holder* has leased, and account for it."""
     worker = holder.partition("@")[2]
     pause, ended = 0, False
     try:
-        outcome, seconds = _run(batch, ledger, holder, reach, begun)
+        outcome, seconds = _run(batch, ledger, holder, reach, begun, access)
         free = reach.costs_nothing(outcome)
         retries = outcome.retryable and (free or task.request.retries < MAX_RETRIES)
         counting.ran(outcome, seconds, again=retries)
@@ -307,7 +310,7 @@ def _log_failures(outcome: BatchOutcome, attempts: int) -> None:
 
 
 def _run(
-    batch: BatchMessage, ledger: Ledger, holder: str, reach: BatchReach, begun: Begun
+    batch: BatchMessage, ledger: Ledger, holder: str, reach: BatchReach, begun: Begun, access: AccessPolicy
 ) -> tuple[BatchOutcome, float]:
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
 
@@ -322,10 +325,10 @@ def _run(
     started = time.monotonic()
     with (
         counting.running(),
-        BatchReport(batch, ledger, holder, reach, let_go) as report,
+        BatchReport(batch, ledger, holder, reach, let_go, access) as report,
         interruptible(report.check),
     ):
-        outcome = _copy(batch, ledger, holder, report, begun)
+        outcome = _copy(batch, ledger, holder, report, begun, access)
     ledger.note_confirmed(batch.job_id, outcome.confirmed)
     return outcome, time.monotonic() - started
 
@@ -397,12 +400,12 @@ def batch_named(message: object) -> tuple[str, str]:
 
 
 def _copy(
-    batch: BatchMessage, ledger: Ledger, holder: str, report: BatchReport, begun: Begun
+    batch: BatchMessage, ledger: Ledger, holder: str, report: BatchReport, begun: Begun, access: AccessPolicy
 ) -> BatchOutcome:
     objects = batch.objects()
     trouble = report.trouble
     try:
-        source, destination = (_open(side, trouble) for side in sides_of(batch))
+        source, destination = (_open(side, trouble, access) for side in sides_of(batch))
         trouble.opened(source, destination)
         # Whatever waits for a limit looks on the way whether the batch is still wanted.
         wanted = partial(report.advance, 0, 0)
@@ -452,10 +455,9 @@ def _copy(
         return BatchOutcome(failures=[Failure.of(address, unexpected(error)) for address in objects])
 
 
-def _open(side: StoreSide, trouble: StoreTrouble) -> SnapshotStore:
-    # Without create: where a mount is missing on this worker, nothing must be made in its place.
+def _open(side: StoreSide, trouble: StoreTrouble, access: AccessPolicy) -> SnapshotStore:
     try:
-        return open_store(side.ref.url, side.ref.objects_url, create=False)
+        return open_side(side, access)
     except StoreError as error:
         trouble.cannot_open(side, error)
 

@@ -32,7 +32,7 @@ import click
 from workers.process import settle
 
 from . import copying, dashboard, doctor, fleet, flower, limiting, looking, mirroring, steering
-from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, read_settings, usage
+from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, note, read_settings, usage
 from .places import store_url
 
 
@@ -78,14 +78,19 @@ for _command in (
 @click.argument("store", metavar="URL")
 def list_snapshots(store: str) -> None:
     """List the snapshot ids of a store, one a line, sorted."""
+    from stores.access import TRUSTED, Right, shown
     from stores.errors import InvalidStoreURL, StoreError
     from stores.urls import open_store, parse_url
     from workers.settings import store_options
 
     try:
         url = parse_url(store_url(read_settings(None), store)).with_defaults(**store_options("from"))
-        for snapshot in open_store(str(url)).manifest_ids():
+        found = False
+        for snapshot in open_store(str(url), None, Right.READ, access=TRUSTED).manifest_ids():
+            found = True
             click.echo(snapshot)
+        if not found:
+            note(f"there are no manifests at {shown(url)}")
     except InvalidStoreURL as error:
         usage(str(error))
     except StoreError as error:

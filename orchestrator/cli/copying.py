@@ -119,6 +119,7 @@ def _embedded(
     receipt_path: str | None,
     verbose: bool,
 ) -> int:
+    from stores.access import TRUSTED
     from stores.urls import parse_url, prepare
 
     # What the stores need before the fleet forks is shared by all its processes.
@@ -143,7 +144,7 @@ def _embedded(
         in_flight = most
     try:
         with EmbeddedFleet(settings, processes=processes, log_to_stderr=verbose) as fleet:
-            jobs = Jobs(fleet.settings, check=False)
+            jobs = Jobs(fleet.settings, check=False, access=TRUSTED)
             job_id = jobs.submit(**submission, concurrency=-(-in_flight // processes) if in_flight else None)
             return run(jobs, job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False)
     except FleetDied as error:
@@ -176,6 +177,8 @@ def _submission(copy: Copy, settings: Settings, *, dryrun: bool) -> dict[str, An
         "snapshot_ids": ids,
         "order": Order(copy.order) if copy.order else None,
         "trust_manifest": copy.trust_manifest,
+        # Who wants everything deleted that an empty source does not have, means that it is empty.
+        "allow_empty_source": copy.allow_empty_source or copy.force_delete,
         "prune": _prune(copy),
         "budget": _budget(copy, settings, (here, there)),
         "dry_run": dryrun,

@@ -12,6 +12,7 @@ from .exits import end_on_sigterm, note, read_settings, start_again, usage
 from .options import broker_option, queue_names
 
 if TYPE_CHECKING:
+    from stores.access import AccessPolicy
     from workers.metrics.catalogue import Role
     from workers.settings import Settings
 
@@ -130,7 +131,7 @@ def orchestrator(
 
 
 def _run_worker(
-    make: Callable[[Settings], Any],
+    make: Callable[[Settings, AccessPolicy], Any],
     broker: str | None,
     role: Role,
     queues: str,
@@ -142,12 +143,13 @@ def _run_worker(
     from celery import signals
 
     from stores.urls import prepare
+    from workers.access import access_policy
     from workers.leaving import asked
     from workers.settings import InvalidSettings
 
     try:
         known = read_settings(broker, **settings)
-        app = make(known)
+        app = make(known, access_policy(known, f"the {role}"))
     except InvalidSettings as error:
         usage(str(error))
     # Its processes are forked from here, each time that Celery renews one, and share what is there by then.

@@ -22,6 +22,8 @@ def chosen_ids(copy: Copy) -> list[str] | None:
         if copy.snapshot_ids or copy.ids_from is not None:
             usage("--all is all snapshots: give it without --id and --ids-from")
         return None
+    if copy.allow_empty_source:
+        usage("--allow-empty-source goes with --all")
     if not copy.snapshot_ids and copy.ids_from is None:
         usage("which snapshots? Give --id, --ids-from or --all.")
     found: dict[str, int] = {}

@@ -123,6 +123,7 @@ def watch(jobs: Jobs, job_id: str, receipt_path: str | None, show: Show) -> int:
 def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
     """List the objects that failed in a job: why, and which snapshots and paths wait for them."""
     from stores.errors import StoreError
+    from workers.settings import InvalidSettings
 
     from .. import documents, report
     from ..prepare import SourceChanged
@@ -143,7 +144,7 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
         for letter in islice(jobs.failures(job_id), limit):
             show(letter, places=True)
             shown += 1
-    except (StoreError, SourceChanged) as error:
+    except (StoreError, SourceChanged, InvalidSettings) as error:
         if shown:
             fail(f"the list ends here: {error}")
         note(f"which paths wait for them cannot be told: {error}")

@@ -151,6 +151,7 @@ class Copy:
     snapshot_ids: tuple[str, ...]
     ids_from: str | None
     everything: bool
+    allow_empty_source: bool
     order: str | None
     trust_manifest: bool
     delete: bool
@@ -194,6 +195,12 @@ _COPY_OPTIONS = [
         " are passed over.",
     ),
     click.option("--all", "everything", is_flag=True, help="Copy every snapshot of the source."),
+    click.option(
+        "--allow-empty-source",
+        is_flag=True,
+        help="With --all: a source without any manifest is no failure. It is taken for a wrong URL or a missing"
+        " mount otherwise.",
+    ),
     click.option(
         "--order",
         type=click.Choice(["newest", "smallest", "given"]),

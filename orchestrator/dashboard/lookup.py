@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from stores.errors import StoreError
 from workers.connection import BrokerUnavailable
 from workers.ledger import UnknownJob
-from workers.settings import Settings
+from workers.settings import InvalidSettings, Settings
 
 from ..failures import DeadLetter
 from ..jobs import Jobs
@@ -213,8 +213,8 @@ def search_places(settings: Settings, job_id: str, path: str) -> None:
         # Lost with the machine, and that is no loss.
         database.execute("PRAGMA synchronous = OFF")
         try:
-            _file(Jobs(settings, check=False), job_id, database)
-        except (StoreError, SourceChanged, BrokerUnavailable, _TooMuch) as error:
+            _file(Jobs(settings, check=False, role="the dashboard"), job_id, database)
+        except (StoreError, SourceChanged, BrokerUnavailable, InvalidSettings, _TooMuch) as error:
             problem = str(error) or type(error).__name__
         except UnknownJob:
             problem = "the job's record is gone"

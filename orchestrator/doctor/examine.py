@@ -11,6 +11,7 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from stores.access import TRUSTED
 from stores.findings import Finding, Level
 from stores.words import size
 from workers.broker_check import check_redis, open_broker
@@ -38,8 +39,8 @@ def examine(settings: Settings, check: Check) -> list[Line]:
     if settings.broker_url is None:
         # It forks, so it comes before anything that makes threads.
         lines = [Line("fleet", finding) for finding in embedded(settings)]
-        return lines + (_here(Looking(check).end()) if about_stores else [])
-    looking = Looking(check) if about_stores else None
+        return lines + (_here(Looking(check, TRUSTED).end()) if about_stores else [])
+    looking = Looking(check, TRUSTED) if about_stores else None
     try:
         lines, by_node = _fleet(settings, settings.broker_url, check if about_stores else None)
     except BaseException:

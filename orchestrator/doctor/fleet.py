@@ -60,6 +60,7 @@ def judge_fleet(answers: Sequence[Answer], known: Iterable[str], settings: Setti
     if told:
         lines += [Line("fleet", finding) for finding in _versions(told)]
         lines += [Line("fleet", finding) for finding in _settings(told, settings)]
+        lines += [Line("fleet", finding) for finding in _access(told)]
         for answer in told:
             at = float(answer.facts["time"])
             clock = clock_finding(answer.node, (at, at), (answer.asked, answer.answered))
@@ -149,6 +150,17 @@ def _settings(answers: Sequence[Answer], settings: Settings) -> Iterator[Finding
     if not differ:
         values = ", ".join(f"{name} {value}" for name, value in fleet_wide(settings).items())
         yield Finding(Level.OK, "fleet.settings", f"what must be equal on all machines is: {values}")
+
+
+def _access(answers: Sequence[Answer]) -> Iterator[Finding]:
+    # Nodes of earlier versions have no allow-list.
+    open_nodes = [answer.node for answer in answers if answer.facts.get("unlimited", ["read"])]
+    if open_nodes:
+        said = f"no allow-list of stores: whoever submits a job chooses where these read and write: {some(open_nodes)}"
+        advice = "set read and write of [access] in their snapferry.toml, see docs/security.md"
+        yield Finding(Level.WARNING, "fleet.access", said, advice)
+    else:
+        yield Finding(Level.OK, "fleet.access", "each node has an allow-list of stores")
 
 
 def _each(by_value: Mapping[str, Sequence[str]]) -> str:

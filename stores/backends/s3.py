@@ -46,6 +46,7 @@ from ..findings import Finding
 from ..hashing import CHUNK_BYTES
 from ..interruption import SLICE_S, checkpoint, interruptible_too, is_owners
 from ..pace import PREPAID_BYTES, MarkedPace, Pace, PacedReader, settle
+from ..reach import ANYWHERE_BUT_LINK_LOCAL, Reach
 from ..requests import GET, HEAD, LIST, PUT, Requests
 from .s3_body import BoundedBody
 from .s3_clients import CONCURRENCY, DEFAULT, EXPECT_BYTES, Client, client_for
@@ -84,8 +85,12 @@ _PATIENCE_S: Final = {Doubt.SLIGHT: 0.0, Doubt.WRONG: 1.0, Doubt.EXPIRED: 5.0}
 ABORT_OPERATION: Final = "abort_multipart_upload"
 
 
-def open_s3(url: StoreURL) -> S3Backend:
-    """Return the backend for an ``s3://`` URL. Sends nothing, and looks for no credentials yet."""
+def open_s3(url: StoreURL, reach: Reach = ANYWHERE_BUT_LINK_LOCAL) -> S3Backend:
+    """
+    Return the backend for an ``s3://`` URL, whose connections go where *reach* allows.
+
+    Sends nothing, and looks for no credentials yet.
+    """
     return S3Backend(
         url.location,
         url.prefix,
@@ -94,6 +99,7 @@ def open_s3(url: StoreURL) -> S3Backend:
         profile=url.option("profile"),
         settings=settings_of(dict(url.options)),
         read_back=url.option("read_back") != "false",
+        reach=reach,
     )
 
 
@@ -119,12 +125,13 @@ class S3Backend(Backend):
         profile: str | None = None,
         settings: Settings = DEFAULT,
         read_back: bool = True,
+        reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         place = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self.label = f"{place} at {endpoint}" if endpoint else place
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._settings = (profile, region, endpoint, settings)
+        self._settings = (profile, region, endpoint, settings, reach)
         self.reads_back = read_back
         self.tally = Tally()
         self._sent = SentCounter()

@@ -11,6 +11,7 @@ import logging
 import re
 import socket
 import time
+from functools import cache
 from typing import Any, Final
 
 from botocore.awsrequest import (
@@ -23,6 +24,7 @@ from botocore.retries import standard
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from ..interruption import SLICE_S
+from ..reach import ANYWHERE_BUT_LINK_LOCAL, Reach
 from .s3_page import check_xml
 from .s3_sent import seconds_of_call
 from .s3_socket import MAX_PAGE_BYTES, PlainSocket, TLSSocket, check_passing, connect
@@ -38,13 +40,12 @@ _RETRY: Final = "needs-retry.s3"
 _RETRY_ID: Final = "retry-config-s3"
 
 
-def adapt(client: Any, *, attempts: int) -> None:
-    """Change *client*, which makes up to so many *attempts*, as described above."""
+def adapt(client: Any, *, attempts: int, reach: Reach) -> None:
+    """Change *client*, which makes up to so many *attempts*, as described above; it connects where *reach* allows."""
     session = client._endpoint.http_session
-    if hasattr(session, "_pool_classes_by_scheme") and hasattr(session, "_manager"):
-        session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _POOLS
-    else:
-        logger.warning("this version of botocore is not known: its waits cannot be interrupted")
+    # Fails with a version of botocore that has no such attributes: nothing may connect unwatched.
+    assert hasattr(session, "_pool_classes_by_scheme")
+    session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(reach)
     client.meta.events.register_first("before-parse.s3", _check_body)
     client.meta.events.register_first(_RETRY, _drop_odd_region)
     # Once to take out boto3's own handler, once to put another around a new one.
@@ -87,12 +88,13 @@ def _drop_odd_region(response: Any = None, **_: object) -> None:
 class _Watching:
     """A connection of urllib3 whose socket is one of `s3_socket`."""
 
+    reach = ANYWHERE_BUT_LINK_LOCAL
     _asks_for_object = False
     _joins_parts = False
 
     def _new_conn(self: Any) -> PlainSocket:
         try:
-            return connect((self._dns_host, self.port), self.timeout, self.socket_options or ())
+            return connect((self._dns_host, self.port), self.timeout, self.socket_options or (), self.reach)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
@@ -127,20 +129,20 @@ class _Watching:
             self.sock.expect(joining=self._joins_parts)
 
 
-class _Connection(_Watching, AWSHTTPConnection):  # type: ignore[misc]
-    """A connection without TLS."""
+@cache
+def _pools(allowed: Reach) -> dict[str, Any]:
+    """Return the pools of connections that go where *allowed* says."""
 
+    class Connection(_Watching, AWSHTTPConnection):  # type: ignore[misc]
+        reach = allowed
 
-class _TLSConnection(_Watching, AWSHTTPSConnection):  # type: ignore[misc]
-    """A connection with TLS."""
+    class TLSConnection(_Watching, AWSHTTPSConnection):  # type: ignore[misc]
+        reach = allowed
 
+    class Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+        ConnectionCls = Connection
 
-class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
-    ConnectionCls = _Connection
+    class TLSPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+        ConnectionCls = TLSConnection
 
-
-class _TLSPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
-    ConnectionCls = _TLSConnection
-
-
-_POOLS: Final = {"http": _Pool, "https": _TLSPool}
+    return {"http": Pool, "https": TLSPool}

@@ -22,6 +22,7 @@ from botocore.httpsession import where
 from botocore.loaders import Loader, create_loader
 from botocore.utils import determine_content_length
 
+from ..reach import ANYWHERE_BUT_LINK_LOCAL, Reach
 from .s3_boto import adapt
 from .s3_confirm import Conduct
 from .s3_credentials import RenewableCredentials
@@ -45,7 +46,7 @@ DEFAULT: Final = Settings()
 # The operations that begin an object, and decide how it is kept.
 _WRITES: Final = frozenset({"PutObject", "CreateMultipartUpload"})
 
-_clients: dict[tuple[str | None, str | None, str | None, Settings, int], Client] = {}
+_clients: dict[tuple[str | None, str | None, str | None, Settings, Reach, int], Client] = {}
 _making = threading.Lock()
 
 
@@ -61,8 +62,9 @@ class Client:
     """What a process has for one set of settings: boto3's client, and the direct ways that it knows of."""
 
     def __init__(
-        self, boto_client: Any, credentials: RenewableCredentials | None, *, checksums: bool
+        self, boto_client: Any, credentials: RenewableCredentials | None, reach: Reach, *, checksums: bool
     ) -> None:
+        self._reach = reach
         # Any: boto3 makes its methods at run time.
         self.boto: Any = boto_client
         self.credentials = credentials
@@ -84,7 +86,13 @@ class Client:
             context = ssl.create_default_context(cafile=trusted if isinstance(trusted, str) else where())
             # boto3 takes certificates that are valid though not to the letter of the standard.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return Wire(address, tls=context, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
+        return Wire(
+            address,
+            tls=context,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            read_timeout_s=READ_TIMEOUT_S,
+            reach=self._reach,
+        )
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -93,22 +101,26 @@ class Client:
 
 
 def client_for(
-    profile: str | None, region: str | None, endpoint: str | None, settings: Settings = DEFAULT
+    profile: str | None,
+    region: str | None,
+    endpoint: str | None,
+    settings: Settings = DEFAULT,
+    reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
 ) -> Client:
     """
-    Return the process's client for these settings.
+    Return the process's client for these settings; its connections go where *reach* allows.
 
     A client is never used in a forked child: its connections are the parent's.
     It is not dropped there either, since that could wait for a lock that a
     thread of the parent held.
     """
-    key = (profile, region, endpoint, settings, os.getpid())
+    key = (profile, region, endpoint, settings, reach, os.getpid())
     found = _clients.get(key)
     if found is None:
         with _making:
             found = _clients.get(key)
             if found is None:
-                found = _clients[key] = _make_client(profile, region, endpoint, settings)
+                found = _clients[key] = _make_client(profile, region, endpoint, settings, reach)
     return found
 
 
@@ -160,7 +172,9 @@ class _Provider:
         return self._credentials
 
 
-def _make_client(profile: str | None, region: str | None, endpoint: str | None, settings: Settings) -> Client:
+def _make_client(
+    profile: str | None, region: str | None, endpoint: str | None, settings: Settings, reach: Reach
+) -> Client:
     session = _session(profile, region)
     bare = session._session
     credentials = None if settings.unsigned else _credentials_of(profile)
@@ -187,14 +201,14 @@ def _make_client(profile: str | None, region: str | None, endpoint: str | None, 
     # AWS redirects to the bucket's region by itself; other servers mostly want this one.
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
-    adapt(client, attempts=ATTEMPTS)
+    adapt(client, attempts=ATTEMPTS, reach=reach)
     client.meta.events.register_last("before-call.s3", _send_at_once)
     if settings.write_headers or settings.all_headers:
         client.meta.events.register_last("before-call.s3", _Headers(settings))
     client.meta.events.register_last("before-send.s3", before_attempt)
     client.meta.events.register_last("before-parameter-build.s3", _take_redirect_for_answer)
     wanted = bare.get_config_variable("request_checksum_calculation")
-    return Client(client, credentials, checksums=str(wanted).lower() != "when_required")
+    return Client(client, credentials, reach, checksums=str(wanted).lower() != "when_required")
 
 
 class _Headers:

@@ -21,7 +21,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import NotAllowed
 from ..interruption import SLICE_S, checkpoint
+from ..reach import ANYWHERE_BUT_LINK_LOCAL, Reach
 
 # Fewer bytes in so many seconds of waiting are no transfer: 256 bytes a second. With 128 requests in flight, the
 # most that one process has, this is a line of 256 kbit/s.
@@ -255,16 +257,24 @@ class TLSSocket(_Watched, ssl.SSLSocket):  # type: ignore[misc]
                 return
 
 
-def connect(address: tuple[str, int], timeout_s: float, options: Any = ()) -> PlainSocket:
+def connect(
+    address: tuple[str, int], timeout_s: float, options: Any = (), reach: Reach = ANYWHERE_BUT_LINK_LOCAL
+) -> PlainSocket:
     """
     Return a connection to *address*, whose name may stand for several; each is waited for *timeout_s*.
 
-    *options* are for `setsockopt`. Raises `OSError`, `Passing`.
+    What the name resolves to is looked at here, and connected to only if *reach* allows it: a name server that
+    answers differently the second time gains nothing. *options* are for `setsockopt`. Raises `OSError`, `Passing`,
+    with `NotAllowed` where *reach* allows none.
     """
     failed: OSError | None = None
+    refused = ""
     give_up_at = monotonic() + CONNECT_S
     for family, kind, protocol, _, place in resolve(*address):
         check_passing()
+        if why := reach.refuses(str(place[0])):
+            refused = why
+            continue
         left_s = give_up_at - monotonic()
         if failed is not None and left_s <= 0:
             break
@@ -284,6 +294,9 @@ def connect(address: tuple[str, int], timeout_s: float, options: Any = ()) -> Pl
             raise
         else:
             return connection
+    if refused and failed is None:
+        said = f"no connection is made: it {refused}, see docs/security.md"
+        raise Passing(NotAllowed(f"the server {address[0]}:{address[1]}", "", said))
     raise failed or OSError(f"{address[0]} has no address")
 
 

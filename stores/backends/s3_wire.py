@@ -22,6 +22,7 @@ from contextlib import suppress
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Final, NamedTuple, cast
 
+from ..reach import ANYWHERE_BUT_LINK_LOCAL, Reach
 from .s3_socket import MAX_PAGE_BYTES, AnswerTooLong, PlainSocket, TLSSocket, connect
 
 # As much as the head of an answer and a small body take.
@@ -75,7 +76,7 @@ class Wire:
     """
     Connections to one server. Safe to share between threads, not with a forked child.
 
-    *tls* is None for plain HTTP. A connection that stays silent for
+    *tls* is None for plain HTTP. Connections go where *reach* allows (`NotAllowed`). A connection that stays silent for
     *read_timeout_s* is given up. As many are kept as were once in use together.
     What an owner raises to stop a wait comes out as `s3_socket.Passing`.
     """
@@ -87,8 +88,10 @@ class Wire:
         tls: ssl.SSLContext | None,
         connect_timeout_s: float,
         read_timeout_s: float,
+        reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         self._address = address
+        self._reach = reach
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
@@ -178,7 +181,10 @@ class Wire:
     def _connect(self) -> Connection:
         try:
             connection: Connection = connect(
-                self._address, self._connect_timeout_s, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+                self._address,
+                self._connect_timeout_s,
+                [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+                self._reach,
             )
             try:
                 if self._tls is not None:

@@ -10,9 +10,10 @@ import pytest
 from stores.address import MANIFESTS, OBJECTS, address_of
 from stores.backends.file import FileBackend
 from stores.backends.memory import MemoryBackend
-from stores.urls import open_backend, parse_url
+from stores.urls import parse_url
 from stores.wrappers.throttled import throttled
 from tests.conformance.contract import MakePlace, Place
+from tests.opening import open_backend
 from tests.servers import S3Server
 
 

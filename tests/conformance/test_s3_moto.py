@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from stores.base import Backend
-from stores.urls import open_backend, parse_url
+from stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,
     MissingStoreContract,
     SplitStoreContract,
     StoreContract,
 )
+from tests.opening import open_backend
 from tests.servers import S3Server
 
 

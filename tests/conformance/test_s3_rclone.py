@@ -11,7 +11,7 @@ from stores.base import Backend
 from stores.errors import StoreNotFound
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_backend, open_store, parse_url
+from stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,
     MakePlace,
@@ -22,6 +22,7 @@ from tests.conformance.contract import (
     noise,
     read,
 )
+from tests.opening import open_backend, open_store
 from tests.servers import S3Server
 
 

@@ -20,8 +20,9 @@ from stores.address import MANIFESTS, OBJECTS, address_of
 from stores.base import Backend, Upload
 from stores.errors import ObjectMissing
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_backend, open_store, parse_url
+from stores.urls import parse_url
 from tests.integration.processes import until
+from tests.opening import open_backend, open_store
 from tests.sample import assert_published_means_complete, make_store, tree
 from tests.servers import S3Server
 from workers.commit import Ended, publish_snapshots

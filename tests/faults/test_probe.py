@@ -17,11 +17,12 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from stores.access import TRUSTED
 from stores.backends import file_probe
 from stores.findings import Finding, Level
 from stores.probe import probe_destination, probe_pair, probe_source
-from stores.urls import open_store
 from tests.integration.processes import until
+from tests.opening import open_store
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3Server, missing
 from workers.store_check import Check, Looking, Side
@@ -180,7 +181,7 @@ def test_a_store_that_hangs_is_given_up_and_said_so(s3_environment: dict[str, st
             return Answer()
 
         stub.answer = hanging
-        looking = Looking(Check(Side(url(stub.endpoint, "bucket")), None))
+        looking = Looking(Check(Side(url(stub.endpoint, "bucket")), None), TRUSTED)
         found = looking.end(timeout_s=3)
         go_on.set()
 
@@ -194,7 +195,7 @@ def test_a_store_that_hangs_is_given_up_and_said_so(s3_environment: dict[str, st
 
 
 def test_a_look_that_breaks_down_is_an_error_with_its_last_word() -> None:
-    (found,) = Looking(Check(Side("ftp://host/x"), None)).end()
+    (found,) = Looking(Check(Side("ftp://host/x"), None), TRUSTED).end()
 
     assert found.finding.level is ERROR
     assert "ftp://host/x: is no store URL" in found.finding.said
@@ -260,7 +261,7 @@ KILLED = """
 import os, sys
 from stores.backends import s3, s3_probe
 from stores.probe import probe_destination
-from stores.urls import open_store
+from tests.opening import open_store
 die = lambda *_, **__: os._exit(9)
 {fault}
 list(probe_destination(open_store(sys.argv[1])))

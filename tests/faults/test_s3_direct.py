@@ -24,9 +24,10 @@ from stores.backends.s3_signing import Keys
 from stores.backends.s3_wire import Head, Wire
 from stores.errors import AccessDenied, StoreFault, StoreUnavailable
 from stores.hashing import digest
-from stores.urls import open_backend, parse_url
+from stores.urls import parse_url
 from tests.faults.scripted_server import scripted
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
+from tests.opening import open_backend
 from tests.servers import S3Server
 
 DATA = b"an object"

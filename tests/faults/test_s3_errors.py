@@ -35,8 +35,9 @@ from stores.errors import (
 )
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_backend, parse_url
+from stores.urls import parse_url
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
+from tests.opening import open_backend
 from tests.servers import SECRET_KEY, free_port
 
 MIB = 1024 * 1024

@@ -10,9 +10,9 @@ import pytest
 
 from stores.address import manifest_key
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
 from tests.golden.oracle import Oracle
 from tests.golden.trees import TREES, everything
+from tests.opening import open_store
 
 
 @dataclass(frozen=True)

@@ -279,11 +279,15 @@ def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(tmp_path: Pat
     options = ["--from", str(tmp_path / "empty"), "--to", str(tmp_path / "a"), "--all", "--delete"]
 
     refused = snapferry("sync", *options)
+    careless = snapferry("sync", *options, "--allow-empty-source")
     kept = snapferry("ls", str(tmp_path / "a")).out.split()
     forced = snapferry("sync", *options, "--force-delete")
 
     assert refused.code == 1
-    assert "the source lists no snapshot at all, so --delete would delete all 1" in refused.err
+    assert f"SourceEmpty: file://{tmp_path}/empty: lists no manifest at all" in refused.err
+    assert "--allow-empty-source" in refused.err
+    assert (careless.code, careless.err.count("\n")) == (1, 1)
+    assert "the source lists no snapshot at all, so --delete would delete all 1" in careless.err
     assert kept == [snapshot]
     assert forced.code == 0
     assert forced.out.startswith("nothing to do: the source lists no snapshot; 1 manifest deleted, in ")
@@ -347,7 +351,7 @@ def test_an_endpoint_that_refuses_or_stays_silent_is_given_up_without_another_tr
 def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(
     tmp_path: Path, rclone_s3: S3Server
 ) -> None:
-    from stores.urls import open_store
+    from tests.opening import open_store
 
     url = rclone_s3.url(rclone_s3.make_bucket(), "pre/fix")
     snapshot = fill(open_store(url), {"./good": b"good", "./bad": b"bad"})

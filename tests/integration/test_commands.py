@@ -65,7 +65,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, forge: Forge) -> Iterator[Cr
     """A fleet that runs, one for all tests of this file: they know their own jobs only."""
     with servers.redis_server() as url:
         folder = tmp_path_factory.mktemp("fleet")
-        found = Crew(url, folder, {"SNAPFERRY_BATCH_OBJECTS": "50"}, forge=forge)
+        settings = {"SNAPFERRY_BATCH_OBJECTS": "50", "SNAPFERRY_ACCESS_DELETE": "file:///"}
+        found = Crew(url, folder, settings, forge=forge)
         with found.orchestrator(), found.worker():
             yield found
 

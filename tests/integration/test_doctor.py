@@ -78,6 +78,9 @@ def content(url: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith(own)}
 
 
+ALLOWED = {"SNAPFERRY_ACCESS_READ": "file:///", "SNAPFERRY_ACCESS_WRITE": "file:///"}
+
+
 def examined(forge: Forge, *arguments: str, env: dict[str, str] | None = None) -> Finished:
     """Run the doctor; what it says is one document, and no traceback."""
     ended = forge.run(["doctor", "--json", *arguments], env)
@@ -101,7 +104,7 @@ def test_a_fleet_in_order_is_told_so_and_nothing_is_left_anywhere(
     snapshot = make_store(tmp_path / "a", random_files(5))
     (tmp_path / "b").mkdir()
     before = tree(tmp_path / "a")
-    fleet = Fleet(server.url, tmp_path)
+    fleet = Fleet(server.url, tmp_path, ALLOWED)
     with fleet.orchestrator(), fleet.worker():
         in_redis = content(server.url)
         ended = examined(
@@ -129,7 +132,7 @@ def test_a_fleet_in_order_is_told_so_and_nothing_is_left_anywhere(
 def test_nodes_that_differ_are_named(server: OwnRedis, tmp_path: Path, forge: Forge) -> None:
     make_store(tmp_path / "shared" / "a", random_files(3))
     (tmp_path / "shared" / "b").mkdir()
-    fleet = Fleet(server.url, tmp_path)
+    fleet = Fleet(server.url, tmp_path, ALLOWED)
     with (
         fleet.worker("odd", before=ODD),
         fleet.worker("old", before=OLD),

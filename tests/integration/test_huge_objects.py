@@ -10,7 +10,7 @@ from orchestrator.jobs import Jobs, store_pair
 from stores.backends.s3_upload import MIN_PART_BYTES
 from stores.errors import StoreUnavailable
 from stores.hashing import digest
-from stores.urls import open_store
+from tests.opening import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files
 from tests.servers import S3Server
 from workers.ledger import State

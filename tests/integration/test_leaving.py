@@ -17,7 +17,7 @@ from orchestrator.jobs import Jobs, store_pair
 from stores.address import manifest_key, object_key
 from stores.backends.s3_upload import MIN_PART_BYTES
 from stores.hashing import digest
-from stores.urls import open_store
+from tests.opening import open_store
 from tests.queues import waiting
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 from tests.servers import S3Server

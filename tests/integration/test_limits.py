@@ -15,9 +15,9 @@ import redis
 from orchestrator.jobs import Jobs, store_pair
 from stores.address import object_key
 from stores.hashing import digest
-from stores.urls import open_store
 from tests.counting import Traffic, counting_proxy
 from tests.integration.own_redis import own_redis
+from tests.opening import open_store
 from tests.sample import fill, make_store, random_files, tree
 from tests.servers import S3Server
 from workers.ledger import State

@@ -14,7 +14,7 @@ from orchestrator.fleet_metrics import ASKED
 from orchestrator.jobs import Jobs, store_pair
 from stores.address import object_key
 from stores.hashing import digest
-from stores.urls import open_store
+from tests.opening import open_store
 from tests.sample import fill, make_store, random_files
 from tests.scrape import Scrape, promtool, scrape
 from tests.servers import S3Server, free_port

@@ -84,7 +84,9 @@ def test_a_mirror_is_run_again_and_again_and_takes_over_what_is_new_and_what_is_
     first = make_store(tmp_path / "a", random_files(20))
     config = configure(tmp_path, 'name = "often"\nevery = "3s"\ndelete = true')
     before = standing(fleet, config)
-    with fleet.orchestrator(), fleet.worker(), scheduler(fleet, config):
+    # Its own configuration lets it delete where this mirror does.
+    orchestrators = Fleet(fleet.url, tmp_path, {"SNAPFERRY_CONFIG": str(config)})
+    with orchestrators.orchestrator(before=SOONER), fleet.worker(), scheduler(fleet, config):
         until(lambda: published(tmp_path) == [first], "the first run")
         store = open_store(f"file://{tmp_path}/a")
         second = fill(store, random_files(20, seed=2))

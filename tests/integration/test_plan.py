@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stores.urls import open_store
 from tests.counting import counting_proxy
+from tests.opening import open_store
 from tests.sample import fill, random_files
 from tests.servers import S3Server
 

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
 from tests.integration.processes import until
+from tests.opening import open_store
 from workers.ledger import Ledger
 from workers.limits import Brakes, LimitBook
 from workers.messages import JobRequest, StoreRef

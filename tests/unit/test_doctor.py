@@ -31,6 +31,7 @@ def facts(
         "versions": checkup.versions() | dict(versions or {}),
         "settings": own | dict(settings or {}),
         "queues": list(queues),
+        "unlimited": [],
         "time": NOW,
     }
 
@@ -85,6 +86,17 @@ def test_a_queue_that_nobody_serves_is_an_error() -> None:
     assert set(said(judged(PLANNER), ERROR)) == {"fleet.workers"}
     assert set(said(judged(WORKER), ERROR)) == {"fleet.orchestrators"}
     assert set(said(judged(), ERROR)) == {"fleet.workers", "fleet.orchestrators"}
+
+
+def test_nodes_without_an_allow_list_of_stores_are_named() -> None:
+    # A node of an earlier version does not say.
+    older = {name: found for name, found in facts("snapferry.copy").items() if name != "unlimited"}
+    open_node = answer("w@2", facts("snapferry.copy") | {"unlimited": ["write"]})
+
+    lines = judged(WORKER, PLANNER, open_node, answer("w@3", older))
+
+    assert said(lines, WARNING).keys() == {"fleet.access"}
+    assert said(lines, WARNING)["fleet.access"].endswith(": w@2, w@3")
 
 
 def test_nodes_that_do_not_answer_have_one_name_or_are_too_old_are_named() -> None:

@@ -25,8 +25,9 @@ from orchestrator.plan import Batch
 from orchestrator.publish import MAX_HEALS
 from orchestrator.receipt import receipt, snapshot_rows
 from orchestrator.tasks import BROKER_RETRY_S, MAX_BROKER_RETRIES, MAX_RETRIES, run_step
+from stores.access import TRUSTED, AccessPolicy
 from stores.address import manifest_key, object_key
-from stores.errors import AccessDenied, StoreUnavailable
+from stores.errors import AccessDenied, SourceEmpty, StoreUnavailable
 from stores.hashing import digest
 from stores.interruption import checkpoint
 from stores.liveness import identity
@@ -83,9 +84,11 @@ class Fleet:
     def store(self) -> SnapshotStore:
         return open_store(str(self.destination))
 
+    access: AccessPolicy = TRUSTED
+
     def drive(self) -> str:
         app: Any = None
-        return drive_job(app, self.ledger, "job")
+        return drive_job(app, self.ledger, "job", self.access)
 
     def copy(self, handed_out: HandedOut, *numbers: int, worker: str = "w") -> list[str]:
         """Run batches as a worker would; all of them if no *numbers* are given."""
@@ -942,7 +945,7 @@ def test_a_mirror_that_would_delete_too_much_deletes_nothing_and_publishes_all(
 def test_a_mirror_of_an_empty_source_deletes_only_if_forced(fleet: Fleet, force: bool) -> None:
     old = make_store(fleet.destination, {"./old": b"old"})
     (fleet.source / manifest_key(fleet.snapshot)).unlink()
-    fleet.submit(everything=True, prune=Prune(force=force))
+    fleet.submit(everything=True, prune=Prune(force=force), allow_empty_source=True)
 
     fleet.copy_all()
 
@@ -950,6 +953,33 @@ def test_a_mirror_of_an_empty_source_deletes_only_if_forced(fleet: Fleet, force:
     assert fleet.status.state is (State.DONE if force else State.FAILED)
     if not force:
         assert "the source lists no snapshot at all" in fleet.status.error
+
+
+@pytest.mark.parametrize("prune", [None, Prune(), Prune(force=True)])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_source_without_any_manifest_is_no_empty_source_unless_that_is_said(
+    fleet: Fleet, prune: Prune | None, dry_run: bool
+) -> None:
+    old = make_store(fleet.destination, {"./old": b"old"})
+    # Its objects are still there.
+    (fleet.source / manifest_key(fleet.snapshot)).unlink()
+    fleet.submit(everything=True, prune=prune, dry_run=dry_run)
+
+    with pytest.raises(SourceEmpty) as raised:
+        fleet.drive()
+
+    assert raised.value.store == f"file://{fleet.source}"
+    assert "--allow-empty-source" in str(raised.value)
+    assert fleet.published() == [old]
+
+
+def test_a_source_that_may_be_empty_is_a_job_with_nothing_to_do(fleet: Fleet) -> None:
+    (fleet.source / manifest_key(fleet.snapshot)).unlink()
+    fleet.submit(everything=True, allow_empty_source=True)
+
+    fleet.copy_all()
+
+    assert fleet.status.state is State.DONE
 
 
 def test_a_mirror_deletes_nothing_if_a_snapshot_failed(fleet: Fleet) -> None:

@@ -116,8 +116,16 @@ def test_keda_alone_says_how_many_workers_there_are_and_one_is_always_left() -> 
 
 def test_every_program_is_given_more_time_to_end_than_its_grace() -> None:
     for name in ("orchestrator", "worker"):
-        (settings,) = [source for source in container(name)["envFrom"] if "configMapRef" in source]
-        grace = float(one("ConfigMap", settings["configMapRef"]["name"])["data"]["SNAPFERRY_GRACE"])
+        maps = [
+            source["configMapRef"]["name"]
+            for source in container(name)["envFrom"]
+            if "configMapRef" in source
+        ]
+        (grace,) = [
+            float(data["SNAPFERRY_GRACE"])
+            for data in (one("ConfigMap", found)["data"] for found in maps)
+            if "SNAPFERRY_GRACE" in data
+        ]
         assert pod(name)["terminationGracePeriodSeconds"] > grace + FORCE_S
 
 

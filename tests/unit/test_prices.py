@@ -100,7 +100,9 @@ def test_a_table_that_cannot_be_used_is_one_line_that_names_the_file(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("name", "said"), [("absent", "No such file or directory"), (".", "Is a directory")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("absent", "No such file or directory"), (".", "is not a regular file")]
+)
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(InvalidPrices, match=said):
         read_prices(str(tmp_path / name))

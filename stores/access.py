@@ -1,0 +1,219 @@
+"""
+Which stores a process may open, with which credentials, and what it may do there.
+
+Whoever submits a job names stores by URL, and the processes that do the job open them with their own credentials.
+`AccessPolicy` is what a process allows them. It is a value, made of the process's own configuration and handed down
+to `stores.urls.open_store`, which asks it, and nobody else, before anything is opened.
+
+*by whole components*: ``file:///srv/store`` allows what is below that directory once all links are resolved, and
+``s3://bucket/pre`` no key of ``prefix2``.
+*after normalisation*: URLs and endpoints are compared as `stores.urls` and `stores.endpoint` have read them.
+*at the connection*: addresses are looked at again when a name was resolved, for each connection (`Reach`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from .endpoint import Endpoint, is_below, parse_allowed, parse_endpoint
+from .errors import NotAllowed
+from .reach import Reach
+
+if TYPE_CHECKING:
+    from .urls import StoreURL
+
+HELP = "see docs/security.md"
+
+
+class Right(StrEnum):
+    """What a store is opened for. `WRITE` includes the reading that a copy does at its destination."""
+
+    READ = "read"
+    WRITE = "write"
+    DELETE = "delete"
+
+
+class Named(NamedTuple):
+    """An endpoint and a profile that belong together, as a process's own configuration names them."""
+
+    endpoint: Endpoint | None
+    profile: str | None
+
+
+@dataclass(frozen=True)
+class AccessPolicy:
+    """
+    What a process allows whoever submits jobs to it.
+
+    *read*, *write* and *delete* are places: a URL allows what is at it and below it; None: any place. A place that
+    says ``endpoint_url`` or ``profile`` allows just these there. For other URLs the endpoint and the profile must be
+    a pair of *named*, or each of *endpoints* and *profiles*. Plain HTTP goes to this machine alone, unless the
+    endpoint is allowed in so many words. *link_local* allows connections to link-local addresses and to those of
+    clouds' metadata services. *trusts_urls*: whoever names URLs is the user of the process, and all of this but
+    *link_local* is theirs to decide.
+
+    The default allows any directory and bucket for reading and writing, no endpoint, no profile, and no deletion.
+    """
+
+    role: str = "this process"
+    """Who refuses, in messages."""
+    read: tuple[StoreURL, ...] | None = None
+    write: tuple[StoreURL, ...] | None = None
+    delete: tuple[StoreURL, ...] | None = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    profiles: frozenset[str] = frozenset()
+    named: frozenset[Named] = field(default_factory=frozenset)
+    link_local: bool = False
+    trusts_urls: bool = False
+
+    @property
+    def unlimited(self) -> tuple[str, ...]:
+        """The rights that are limited to no place."""
+        if self.trusts_urls:
+            return tuple(map(str, Right))
+        return tuple(str(right) for right in Right if self._places(right) is None)
+
+    def check(self, url: StoreURL, *rights: Right) -> StoreURL:
+        """
+        Return *url* as it is to be opened. Raises `NotAllowed`, which says what does not allow it.
+
+        Where places are limited, links in a directory's path are resolved in what is returned: what is opened is
+        what was looked at.
+        """
+        self._check_address(url)
+        if self.trusts_urls:
+            return url
+        resolved = url
+        limits = [(right, places) for right in rights if (places := self._places(right)) is not None]
+        if url.scheme != "s3" and limits:
+            resolved = replace(url, location=os.path.realpath(url.location))
+        pinned = False
+        for right, places in limits:
+            fitting = [place for place in places if _holds(place, resolved)]
+            if not fitting:
+                raise self._refused(url, f"is not among the places that it may {_DOES[right]}", f"`{right}`")
+            pinned |= any(place.options for place in fitting)
+        if url.scheme == "s3" and not pinned:
+            self._check_credentials(url)
+        return resolved
+
+    def reach(self, url: StoreURL) -> Reach:
+        """Return what connections of a client for *url* may reach."""
+        endpoint = _endpoint_of(url)
+        # A name of this machine may lead elsewhere.
+        here = endpoint is not None and endpoint.scheme == "http" and _is_loopback(endpoint)
+        return Reach(loopback_only=here and not self.trusts_urls, link_local=self.link_local)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the policy as a JSON document, for a process that this one starts."""
+        return {
+            "role": self.role,
+            **{name: _texts(getattr(self, name)) for name in ("read", "write", "delete", "endpoints")},
+            "profiles": sorted(self.profiles),
+            "named": [
+                [str(one.endpoint) if one.endpoint else None, one.profile]
+                for one in sorted(self.named, key=str)
+            ],
+            "link_local": self.link_local,
+            "trusts_urls": self.trusts_urls,
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """Return what `to_document` made a document of. Raises KeyError, TypeError, ValueError, `InvalidStoreURL`."""
+        from .urls import parse_place
+
+        fields = dict(document)
+        for name in ("read", "write", "delete"):
+            texts = fields[name]
+            fields[name] = None if texts is None else tuple(map(parse_place, texts))
+        fields["endpoints"] = tuple(map(parse_allowed, fields["endpoints"]))
+        fields["profiles"] = frozenset(fields["profiles"])
+        fields["named"] = frozenset(
+            Named(parse_endpoint(endpoint) if endpoint else None, profile)
+            for endpoint, profile in fields["named"]
+        )
+        return cls(**fields)
+
+    def _places(self, right: Right) -> tuple[StoreURL, ...] | None:
+        return {Right.READ: self.read, Right.WRITE: self.write, Right.DELETE: self.delete}[right]
+
+    def _check_address(self, url: StoreURL) -> None:
+        """Refuse an address that no name needs to be resolved for: not every connection is made by this process."""
+        endpoint = _endpoint_of(url)
+        if endpoint is None:
+            return
+        why = Reach(link_local=self.link_local).refuses(endpoint.host)
+        if why:
+            raise self._refused(url, why, "`link-local`")
+
+    def _check_credentials(self, url: StoreURL) -> None:
+        endpoint, profile = _endpoint_of(url), url.option("profile")
+        if (endpoint, profile) == (None, None) or Named(endpoint, profile) in self.named:
+            return
+        if endpoint is not None and not any(one.covers(endpoint) for one in self.endpoints):
+            if endpoint.scheme == "http" and not _is_loopback(endpoint):
+                raise self._refused(
+                    url, "is reached by plain HTTP, and its endpoint is not allowed", "`endpoints`"
+                )
+            known = any(one.endpoint == endpoint for one in self.named)
+            other = "allowed with another profile only" if known else "not allowed"
+            raise self._refused(url, f"is at an endpoint that is {other}", "`endpoints`")
+        if profile is not None and profile not in self.profiles:
+            raise self._refused(url, f"names the profile {profile!r}, which is not allowed", "`profiles`")
+
+    def _refused(self, url: StoreURL, why: str, rule: str) -> NotAllowed:
+        said = f"{self.role} does not open it: it {why}; its operator can allow it with {rule} of [access], {HELP}"
+        return NotAllowed(shown(url), "", said)
+
+
+_DOES = {Right.READ: "read from", Right.WRITE: "write to", Right.DELETE: "delete manifests at"}
+
+STRICT = AccessPolicy()
+"""What holds where nothing was configured, and wherever no policy is handed down."""
+
+TRUSTED = AccessPolicy(role="this command", read=None, write=None, delete=None, trusts_urls=True)
+"""For a process that opens only what its own user names on its command line."""
+
+
+def shown(url: StoreURL) -> str:
+    """Return *url* for messages, with its endpoint and without its other parameters."""
+    place = str(replace(url, options=()))
+    endpoint = url.option("endpoint_url")
+    return f"{place} at {endpoint}" if endpoint else place
+
+
+def _holds(place: StoreURL, url: StoreURL) -> bool:
+    """Return whether *url* is at *place* or below it, and has what *place* says of endpoint and profile."""
+    if place.scheme != url.scheme:
+        return False
+    if place.scheme != "s3":
+        return is_below(url.location, os.path.realpath(place.location))
+    if place.location not in ("", url.location) or not is_below(url.prefix, place.prefix):
+        return False
+    if not place.options:
+        return True
+    return all(place.option(name) == url.option(name) for name in ("endpoint_url", "profile"))
+
+
+def _endpoint_of(url: StoreURL) -> Endpoint | None:
+    found = url.option("endpoint_url")
+    return parse_endpoint(found) if found else None
+
+
+def _is_loopback(endpoint: Endpoint) -> bool:
+    if endpoint.host == "localhost" or endpoint.host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(endpoint.host).is_loopback
+    except ValueError:
+        return False
+
+
+def _texts(values: Iterable[object] | None) -> list[str] | None:
+    return None if values is None else [str(value) for value in values]

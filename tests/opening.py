@@ -1,0 +1,17 @@
+"""Stores for tests: a test may open whatever it names."""
+
+from __future__ import annotations
+
+from stores import urls
+from stores.access import TRUSTED
+from stores.base import Backend
+from stores.snapshot_store import SnapshotStore
+from stores.urls import StoreURL
+
+
+def open_store(url: str, objects_url: str | None = None, *, create: bool = True) -> SnapshotStore:
+    return urls.open_store(url, objects_url, access=TRUSTED, create=create)
+
+
+def open_backend(url: StoreURL, *, create: bool = True) -> Backend:
+    return urls.open_backend(url, access=TRUSTED, create=create)
