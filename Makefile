@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow lint format lock bench bench-quick build clean runtime venv venv-bench
+.PHONY: help demo fleet test test-slow fuzz lint format lock bench bench-quick build clean runtime venv venv-bench
 
 # The scripts of the environment first: the tests start `snapferry`, `celery` and `rclone` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -29,10 +29,17 @@ test: venv ## run the tests
 test-slow: venv ## run the tests that take minutes
 	python -m pytest -m slow --timeout=1800 $(ARGS)
 
-lint: venv ## check style, types and the direction of imports
+# How long all targets are fuzzed together.
+FUZZ_SECONDS = 600
+
+fuzz: venv-fuzz ## fuzz manifests, URLs, answers, listings, messages and redaction (10 minutes)
+	python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
+
+lint: venv ## check style, types, the direction of imports, and what bandit takes for unsafe
 	ruff check
 	ruff format --check
 	mypy
+	bandit --quiet --recursive --configfile pyproject.toml stores workers orchestrator
 	lint-imports --no-logo
 
 format: venv ## put the code into its format
@@ -57,6 +64,7 @@ lock: venv ## write exact versions and hashes to .ci/constraints*.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --group build --group test --group lint -o .ci/constraints.txt
 	$(LOCK) pyproject.toml -c .ci/constraints.txt -o .ci/constraints-runtime.txt
 	$(LOCK) --group build -c .ci/constraints.txt -o .ci/constraints-build.txt
+	$(LOCK) --group fuzz -c .ci/constraints.txt -o .ci/constraints-fuzz.txt
 	$(LOCK) --group bench -c .ci/constraints.txt -o .ci/constraints-bench.txt
 
 clean: ## remove everything that was made here
@@ -68,6 +76,9 @@ runtime:
 
 venv:
 	@.ci/setup all
+
+venv-fuzz:
+	@.ci/setup fuzz
 
 venv-bench:
 	@.ci/setup bench
