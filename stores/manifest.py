@@ -91,8 +91,9 @@ class Entry(NamedTuple):
 
 def render(entries: Iterable[Entry]) -> bytes:
     """Return the manifest that lists *entries*: sorted by the bytes of their paths."""
-    lines = sorted((entry.path.encode(), entry.render().encode()) for entry in entries)
-    return b"\n".join(line for _, line in lines) + b"\n"
+    # Entries with one path keep their order, as in `canonical`.
+    ordered = sorted(entries, key=lambda entry: entry.path.encode())
+    return b"\n".join(entry.render().encode() for entry in ordered) + b"\n"
 
 
 def snapshot_id(text: bytes) -> str:
