@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz lint format lock bench bench-quick build clean runtime venv venv-bench
+.PHONY: help demo fleet test test-slow fuzz chaos lint format lock bench bench-quick build clean runtime venv venv-bench
 
 # The scripts of the environment first: the tests start `snapferry`, `celery` and `rclone` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -34,6 +34,13 @@ FUZZ_SECONDS = 600
 
 fuzz: venv-fuzz ## fuzz manifests, URLs, answers, listings, messages and redaction (10 minutes)
 	python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
+
+# CHAOS_SEED chooses the faults; without one the time does.
+CHAOS_MINUTES = 20
+CHAOS_SEED =
+
+chaos: venv ## random faults on a real fleet, and a check that nothing is lost (20 minutes)
+	python -m tests.chaos --minutes $(CHAOS_MINUTES) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(ARGS)
 
 lint: venv ## check style, types, the direction of imports, and what bandit takes for unsafe
 	ruff check

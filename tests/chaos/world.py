@@ -1,0 +1,163 @@
+"""What the faults are done to: Redis, orchestrators, workers, a bucket behind a proxy, directories, and jobs."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from orchestrator.jobs import Jobs, store_pair
+from stores.hashing import digest
+from stores.manifest import Manifest
+from stores.urls import open_store
+from tests.integration.own_redis import OwnRedis, own_redis
+from tests.integration.processes import Fleet, Started
+from tests.sample import fill, random_files
+from tests.servers import S3Server, rclone_s3_server
+from workers.settings import Settings
+
+from .proxy import Trouble, troubled
+
+# Allows the proxy's address to whatever restricts where credentials go.
+ALLOWED = {"SNAPFERRY_BATCH_OBJECTS": "40", "SNAPFERRY_VISIBILITY_TIMEOUT": "60", "SNAPFERRY_GRACE": "3"}
+
+
+@dataclass
+class Role:
+    """A process of the fleet that is started again when it ends, as systemd does."""
+
+    kind: str
+    name: str
+    stack: ExitStack = field(default_factory=ExitStack)
+    running: Started | None = None
+    stopped: bool = False
+
+
+@dataclass
+class World:
+    """All of it. *settled* are the jobs that have ended; *snapshots* the ids in the sources."""
+
+    folder: Path
+    chance: random.Random
+    redis: OwnRedis
+    fleet: Fleet
+    jobs: Jobs
+    server: S3Server
+    trouble: Trouble
+    bucket_folder: Path
+    roles: list[Role]
+    stores: dict[str, str]
+    snapshots: list[str] = field(default_factory=list)
+    submitted: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+    def start(self, role: Role) -> None:
+        """Start a role, and wait until it is ready or has ended."""
+        start = self.fleet.orchestrator if role.kind == "orchestrator" else self.fleet.worker
+        arguments = ("--hostname", f"{role.name}@%h") if role.kind == "orchestrator" else (role.name,)
+        role.running = role.stack.enter_context(start(*arguments))
+
+    def submit(self) -> str:
+        """Queue a copy of some snapshots from the source to a destination."""
+        source, destination = self.chance.choice(
+            [("dir", "s3"), ("dir", "dir2"), ("s3src", "dir2"), ("s3src", "s3")]
+        )
+        ids = self.chance.sample(self.snapshots, self.chance.randint(1, len(self.snapshots)))
+        job = self.jobs.submit(*store_pair(self.stores[source], self.stores[destination]), ids)
+        self.submitted.append(job)
+        return job
+
+
+@contextmanager
+def world(folder: Path, seed: int, *, snapshots: int = 4, objects: int = 250) -> Iterator[World]:
+    """Make it, and end it."""
+    chance = random.Random(seed)
+    with ExitStack() as stack:
+        redis = stack.enter_context(own_redis(folder / "redis", "--port", "{port}", "--appendonly", "yes"))
+        (folder / "s3").mkdir()
+        server = stack.enter_context(rclone_s3_server(folder / "s3"))
+        trouble = Trouble(chance=random.Random(seed + 1))
+        proxy = stack.enter_context(troubled(server.endpoint, trouble))
+        bucket = server.make_bucket()
+        settings = Settings(broker_url=redis.url, batch_objects=40, visibility_timeout=60)
+        fleet = Fleet(
+            redis.url, folder, {**server.environment, **ALLOWED, "SNAPFERRY_ALLOW_ENDPOINTS": proxy}
+        )
+        roles = [Role("orchestrator", f"o{n}") for n in (1, 2)] + [Role("worker", f"w{n}") for n in (1, 2, 3)]
+        stores = {
+            "dir": str(folder / "source"),
+            "dir2": str(folder / "destination"),
+            "s3src": f"s3://{bucket}/source?endpoint_url={proxy}",
+            "s3": f"s3://{bucket}/destination?endpoint_url={proxy}",
+        }
+        made = World(
+            folder, chance, redis, fleet, Jobs(settings, check=False), server, trouble, folder / "s3" / bucket,
+            roles, stores,
+        )  # fmt: skip
+        shared = random_files(objects // 2, seed=seed)
+        for number in range(snapshots):
+            files = shared | {
+                f"./{number}{k[1:]}": v
+                for k, v in random_files(objects // 2, seed=seed * 100 + number + 1).items()
+            }
+            files["./large"] = random.Random(seed + number).randbytes(3_000_000)
+            made.snapshots.append(fill(open_store(stores["dir"]), files))
+        shutil.copytree(folder / "source", made.bucket_folder / "source")
+        for role in roles:
+            stack.push(role.stack)
+            made.start(role)
+        yield made
+
+
+def check_destination(made: World, folder: Path, bad: set[str]) -> int:
+    """Check manifest-last and verified at the destination *folder*; return how many snapshots are published."""
+    published = list((folder / ".manifests").rglob("?" * 55)) if (folder / ".manifests").is_dir() else []
+    for path in published:
+        try:
+            text = path.read_bytes()
+        except OSError:
+            continue
+        snapshot = "".join(path.relative_to(folder / ".manifests").parts)
+        if digest(text) != snapshot:
+            made.violations.append(f"{folder}: manifest {snapshot[:12]} is torn")
+            continue
+        with Manifest.from_bytes(snapshot, text) as manifest:
+            for address in manifest.objects():
+                place = folder / f".objects/{address[:3]}/{address[3:6]}/{address[6:9]}/{address[9:]}"
+                try:
+                    whole = digest(place.read_bytes()) == address
+                except OSError:
+                    whole = False
+                if not whole and address not in bad:
+                    made.violations.append(f"{folder}: {snapshot[:12]} is published without {address[:12]}")
+                    return len(published)
+    return len(published)
+
+
+class Watch:
+    """Checks the destinations all the time, from a thread of its own."""
+
+    def __init__(self, made: World) -> None:
+        self._made = made
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.rounds = 0
+
+    def _run(self) -> None:
+        while not self._ended.wait(1.0):
+            for folder in (self._made.folder / "destination", self._made.bucket_folder / "destination"):
+                check_destination(self._made, folder, set())
+            self.rounds += 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
