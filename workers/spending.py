@@ -32,6 +32,9 @@ REPORT_S: Final = 1.0
 
 MILLIONTHS: Final = 1_000_000
 
+# Prices are the operator's own, and may be absurd.
+LARGEST_COST: Final = 2**53
+
 # What there can be no more budget of: the fields of a job's record that have the totals.
 BYTES: Final = "spent_bytes"
 OBJECTS: Final = "spent_objects"
@@ -208,7 +211,7 @@ class Spending:
 
     def _own(self) -> Spent:
         """Return what this run has spent."""
-        cost = round(MILLIONTHS * self._cost(self._read))
+        cost = round(min(MILLIONTHS * self._cost(self._read), LARGEST_COST))
         return Spent("", self._copied_bytes + self._in_flight, self._copied_objects, cost)
 
     def _beyond(self, announced: int, objects: int) -> str:

@@ -9,11 +9,11 @@ copying the same object twice files the same bytes under the same address.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from stores.base import Upload
 from stores.containment import is_unexpected, unexpected
@@ -33,6 +33,9 @@ OVER_BUDGET = "OverBudget"
 
 # So many refusals of single objects, and nothing else, say that the destination refuses all of them.
 MANY_DENIED = 20
+
+
+_T = TypeVar("_T")
 
 
 class Cancelled(BaseException):
@@ -263,6 +266,7 @@ class _Copy:
         self._objects = objects
         self._progress = progress
         self.ends: dict[str, int | Failure] = {}
+        self._spending = spending()
         self._denied = 0
         self._some_copied = False
 
@@ -271,10 +275,7 @@ class _Copy:
         size = self._objects[address]
         counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
         try:
-            with _spent_on(size, counter) as on_bytes:
-                length = self._destination.copy_object(
-                    self._source, address, size_hint=size, on_bytes=on_bytes
-                )
+            length = self._counted(self._destination.copy_object, address, size, counter)
         except OverBudget as over:
             self.ends[address] = _beyond_budget(address, over)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
@@ -284,6 +285,25 @@ class _Copy:
             self._note_success()
         self._progress.advance(1, counter.left if counter else size)
 
+    def _counted(self, copy: Callable[..., _T], address: str, size: int, counter: _Counter | None) -> _T:
+        """Copy an object by *copy*, and tell *counter* and the job's budget each piece. Raises `OverBudget`."""
+        if self._spending is None:
+            return copy(self._source, address, size_hint=size, on_bytes=counter.add if counter else None)
+        flight = _marked(self._spending.begin, size)
+
+        def add(size_bytes: int) -> None:
+            _marked(flight.read, size_bytes)
+            if counter is not None:
+                counter.add(size_bytes)
+
+        copied = False
+        try:
+            found = copy(self._source, address, size_hint=size, on_bytes=add)
+            copied = True
+        finally:
+            flight.ended(copied=copied)
+        return found
+
     def group(self, addresses: list[str], flights: int) -> None:
         """Stage objects, *flights* at once, and commit them together."""
         staged: dict[str, _Staged] = {}
@@ -292,10 +312,7 @@ class _Copy:
             size = self._objects[address]
             counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
             try:
-                with _spent_on(size, counter) as on_bytes:
-                    upload, length = self._destination.stage_object(
-                        self._source, address, size_hint=size, on_bytes=on_bytes
-                    )
+                upload, length = self._counted(self._destination.stage_object, address, size, counter)
             except OverBudget as over:
                 self.ends[address] = _beyond_budget(address, over)
                 self._progress.advance(1, counter.left if counter else size)
@@ -413,30 +430,13 @@ def _in_flight(
         raise raised[0]
 
 
-@contextmanager
-def _spent_on(size: int, counter: _Counter | None) -> Iterator[Callable[[int], None] | None]:
-    """Give what is to be told each piece of an object of *size* bytes; raises `OverBudget` where there is a budget."""
-    told = spending()
-    if told is None:
-        yield counter.add if counter else None
-        return
-    flight = told.begin(size)
-
-    def add(size_bytes: int) -> None:
-        try:
-            flight.read(size_bytes)
-        except Exception as error:
-            mark_as_owners(error)
-            raise
-        if counter is not None:
-            counter.add(size_bytes)
-
-    copied = False
+def _marked(count: Callable[[int], _T], size_bytes: int) -> _T:
+    """Count *size_bytes*; what the ledger raises is marked, so that nothing takes it for trouble of the object."""
     try:
-        yield add
-        copied = True
-    finally:
-        flight.ended(copied=copied)
+        return count(size_bytes)
+    except Exception as error:
+        mark_as_owners(error)
+        raise
 
 
 def _beyond_budget(address: str, over: OverBudget) -> Failure:

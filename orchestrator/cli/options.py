@@ -19,17 +19,27 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _is_size = re.compile(r"\d+(\.\d+)?\s*([kKMGTP]i?)?B?").fullmatch
 
 
+# Larger numbers are not counted exactly everywhere (8 PiB), and no longer text is one.
+LARGEST_NUMBER = 2**53 - 1
+LONGEST_NUMBER = 40
+
+
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """Return a size in bytes that is given plain or with a unit."""
     if value is None:
         return None
-    if not _is_size(value.strip()):
+    if len(value) > LONGEST_NUMBER or not _is_size(value.strip()):
         raise click.BadParameter(f"{value!r} is no size; use bytes, or kB, MB, GB, TB, KiB, MiB, GiB, TiB.")
     from pydantic import ByteSize, TypeAdapter
 
     # pydantic knows MiB, and not Mi.
     text = value.strip()
-    return int(TypeAdapter(ByteSize).validate_python(f"{text}B" if text.endswith("i") else text))
+    found = int(TypeAdapter(ByteSize).validate_python(f"{text}B" if text.endswith("i") else text))
+    if found > LARGEST_NUMBER:
+        raise click.BadParameter(
+            f"{value!r} is more than {LARGEST_NUMBER:,} bytes, the most that is counted."
+        )
+    return found
 
 
 def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -71,7 +81,7 @@ def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
         amount = float(value)
     except ValueError:
         amount = math.nan
-    if not math.isfinite(amount) or amount < 0:
+    if not 0 <= amount <= LARGEST_NUMBER:
         raise click.BadParameter(f"{value!r} is no amount of money.")
     return amount
 
@@ -222,7 +232,7 @@ _COPY_OPTIONS = [
     ),
     click.option(
         "--max-delete",
-        type=click.IntRange(min=0),
+        type=click.IntRange(min=0, max=LARGEST_NUMBER),
         metavar="N",
         help="With --delete: delete nothing if it were more than N.",
     ),
@@ -237,7 +247,7 @@ _COPY_OPTIONS = [
     ),
     click.option(
         "--max-objects",
-        type=click.IntRange(min=0),
+        type=click.IntRange(min=0, max=LARGEST_NUMBER),
         metavar="N",
         help="Begin nothing if it would copy more objects, and stop when it has.",
     ),
