@@ -55,6 +55,7 @@ class Root:
     def __init__(self, path: str, rules: DirectoryRules) -> None:
         self.path = path
         self.rules = rules
+        self.file_mode = rules.file_mode
         self._folder_mode = rules.folder_mode
         self._folder = Folder(os.open(path, _ROOT))
         self.descriptor = self._folder.descriptor

@@ -107,11 +107,12 @@ class FileUpload(Upload):
         self._ended = self._closed = True
         self._written = self._begun = 0
         try:
-            self._folder, new = (backend.opened or backend.root(create=True)).make(folder)
+            root = backend.opened or backend.root(create=True)
+            self._folder, new = root.make(folder)
             self._ended = False
             if not new:
                 sweep(self._folder)
-            self._descriptor = os.open(self._temporary, _CREATE, backend.rules.file_mode, dir_fd=self._folder)
+            self._descriptor = os.open(self._temporary, _CREATE, root.file_mode, dir_fd=self._folder)
             self._closed = False
         except OSError as error:
             self._end()
