@@ -10,7 +10,7 @@ from stores.backends.s3_upload import MIN_PART_BYTES
 from stores.base import Backend
 from stores.hashing import digest
 from stores.probe import probe_destination
-from stores.urls import open_backend, open_store, parse_url
+from stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,
     MissingStoreContract,
@@ -19,6 +19,7 @@ from tests.conformance.contract import (
     noise,
 )
 from tests.counting import counting_proxy
+from tests.opening import open_backend, open_store
 from tests.servers import S3Server
 
 pytestmark = pytest.mark.slow

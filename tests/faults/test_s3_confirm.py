@@ -16,10 +16,11 @@ from stores.backends.s3_upload import MIN_PART_BYTES
 from stores.errors import IntegrityError, StoreError, StoreUnavailable
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_backend, parse_url
+from stores.urls import parse_url
 from tests.conformance.contract import noise
 from tests.counting import counting_proxy
 from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
+from tests.opening import open_backend
 from tests.servers import S3Server
 
 DATA = b"an object"

@@ -19,9 +19,10 @@ from stores.backends.s3 import S3Backend
 from stores.backends.s3_upload import MIN_PART_BYTES
 from stores.errors import AccessDenied, StoreUnavailable
 from stores.hashing import digest
-from stores.urls import open_backend, parse_url
+from stores.urls import parse_url
 from tests.conformance.contract import noise
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
+from tests.opening import open_backend
 
 DATA = b"an object"
 KEY = object_key(digest(DATA))
