@@ -90,6 +90,7 @@ def read_only(server: OwnRedis) -> Iterator[redis.Redis]:
                 client.replicaof("NO", "ONE")
 
 
+@pytest.mark.slow
 def test_every_role_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> None:
     config = tmp_path / "snapferry.toml"
     config.write_text('[[mirror]]\nname = "seldom"\nfrom = "/x"\nto = "/y"\nevery = "1h"\n')
@@ -127,6 +128,7 @@ def test_every_role_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> 
                 assert role.process.poll() is None, f"{name}: {role.logged()[-2000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -153,6 +155,7 @@ def test_a_broker_that_must_not_be_used_ends_every_role_at_once(
             server.kill()
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_exist_is_no_outage(tmp_path: Path) -> None:
     with own_redis(tmp_path / "redis", "--port", "{port}", url="redis://127.0.0.1:{port}/0") as server:
         ended = snapferry("worker", "--broker", server.url.replace("/0", "/99"), timeout_s=60)
@@ -161,6 +164,7 @@ def test_a_database_that_does_not_exist_is_no_outage(tmp_path: Path) -> None:
     assert "DB index is out of range" in ended.err
 
 
+@pytest.mark.slow
 def test_a_failover_ends_no_process_and_loses_no_work(tmp_path: Path) -> None:
     """Read-only for a while, then away, with batches running and others that wait for their time."""
     with own_redis(tmp_path / "redis", "--port", "{port}", "--appendonly", "yes") as server:
@@ -190,6 +194,7 @@ def test_a_failover_ends_no_process_and_loses_no_work(tmp_path: Path) -> None:
     assert whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_redis_is_waited_for_and_can_be_asked(tmp_path: Path) -> None:
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         fleet = Fleet(server.url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "5"})
@@ -261,6 +266,7 @@ def test_a_read_only_redis_can_be_asked_and_refuses_the_rest_clearly(tmp_path: P
         assert "Redis is a read-only replica" in ended.err
 
 
+@pytest.mark.slow
 def test_a_sync_whose_broker_is_lost_says_that_its_job_goes_on(tmp_path: Path) -> None:
     impatient = "import orchestrator.jobs as j\nj.OUTAGE_S = 1\n"
     snapshot = make_store(tmp_path / "a", random_files(10))
@@ -285,6 +291,7 @@ def commands() -> str:
     return line.removeprefix("ACL SETUSER snapferry ")
 
 
+@pytest.mark.slow
 def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> None:
     config = tmp_path / "snapferry.toml"
     config.write_text(mirror("often", tmp_path / "a", tmp_path / "c"))
@@ -395,6 +402,7 @@ app.worker_main(["worker", "-P", "solo", "-Q", "theirs", "--loglevel", "warning"
 """
 
 
+@pytest.mark.slow
 def test_another_celery_application_on_the_database_is_left_alone_and_leaves_us_alone(tmp_path: Path) -> None:
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         env = {"SNAPFERRY_BATCH_OBJECTS": "5", "SNAPFERRY_VISIBILITY_TIMEOUT": "5"}
@@ -454,6 +462,7 @@ def test_what_an_earlier_version_had_taken_is_put_back_and_nothing_else(tmp_path
             assert set(client.zrange("unacked_index", 0, -1)) == {"theirs", "broken", "theirs too", "fresh"}
 
 
+@pytest.mark.slow
 def test_a_socket_with_a_space_in_its_path_serves_a_fleet_and_a_scheduler(tmp_path: Path) -> None:
     folder = Path(f"/tmp/snap ferry%{uuid.uuid4().hex[:6]}")
     folder.mkdir()
@@ -526,6 +535,7 @@ class SilentProxy:
                     other.sendall(data)
 
 
+@pytest.mark.slow
 def test_a_publish_on_a_connection_that_went_silent_is_given_up_and_made_again(tmp_path: Path) -> None:
     """A link that is half open: the other side is gone, and no packet says so."""
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
@@ -564,6 +574,7 @@ print("published again", flush=True)
                 process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_second_scheduler_with_another_file_waits_warns_and_takes_over(tmp_path: Path) -> None:
     make_store(tmp_path / "a", random_files(5))
     sooner = "import orchestrator.mirrors as m\nm.TAKE_OVER_S, m.LOOP_S = 5, 1\n"

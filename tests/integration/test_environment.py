@@ -39,6 +39,7 @@ def limiting(soft: int, hard: int) -> str:
     return f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
 
 
+@pytest.mark.slow
 def test_few_open_files_mean_fewer_objects_at_once_and_no_failure(tmp_path: Path) -> None:
     few = finished([*program(limiting(256, 256)), *arguments(tmp_path, "-j", "1024")])
     shutil.rmtree(tmp_path / "b")
@@ -71,8 +72,8 @@ Jobs.wait = patched
     "act",
     [
         "shutil.rmtree({folder!r})",
-        "shutil.rmtree({folder!r}); open({folder!r}, 'w').close()",
-        "shutil.rmtree({folder!r}); import os; os.makedirs({path!r})",
+        pytest.param("shutil.rmtree({folder!r}); open({folder!r}, 'w').close()", marks=pytest.mark.slow),
+        pytest.param("shutil.rmtree({folder!r}); import os; os.makedirs({path!r})", marks=pytest.mark.slow),
     ],
 )
 def test_a_receipt_that_cannot_be_written_loses_no_summary(tmp_path: Path, act: str) -> None:

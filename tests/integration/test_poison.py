@@ -237,6 +237,7 @@ def test_what_raises_in_the_consumer_is_set_aside_at_once(redis_url: str, tmp_pa
     assert "KeyError" in json.loads(kept)["reason"]
 
 
+@pytest.mark.slow
 def test_what_ends_its_process_again_and_again_is_set_aside(redis_url: str, tmp_path: Path) -> None:
     """The process ends without a word each time; its message comes again, as after a visibility timeout."""
     fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_VISIBILITY_TIMEOUT": "5"})
