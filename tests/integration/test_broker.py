@@ -435,6 +435,7 @@ def test_another_celery_application_on_the_database_is_left_alone_and_leaves_us_
         assert "another Celery application" in doctor.out
 
 
+@pytest.mark.slow
 def test_what_an_earlier_version_had_taken_is_put_back_and_nothing_else(tmp_path: Path) -> None:
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         env = {"SNAPFERRY_VISIBILITY_TIMEOUT": "5"}
@@ -611,6 +612,7 @@ def test_a_second_scheduler_with_another_file_waits_warns_and_takes_over(tmp_pat
             assert client.zrange("snapferry:beat::schedule", 0, -1) == ["snapferry:beat:second"]
 
 
+@pytest.mark.slow
 def test_a_damaged_record_costs_its_own_job_alone(tmp_path: Path) -> None:
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         fleet = Fleet(server.url, tmp_path)
