@@ -64,6 +64,7 @@ from .s3_listing import Asked
 from .s3_options import Settings, settings_of
 from .s3_page import page_of
 from .s3_sent import SentCounter, already_made
+from .s3_signing import Keys
 from .s3_socket import Passing
 from .s3_upload import S3Upload, requests_to_upload
 from .s3_wire import Body
@@ -134,6 +135,7 @@ class S3Backend(Backend):
         self._settings = (profile, region, endpoint, settings, reach)
         self.reads_back = read_back
         self.tally = Tally()
+        self._refused = _Refused()
         self._sent = SentCounter()
         self._pace: Pace | None = None
         self._bucket_seen = False
@@ -422,6 +424,7 @@ class S3Backend(Backend):
         if way is None:
             return by_boto()
         self._sent.pay(body_bytes)
+        used = self._keys_now()
         try:
             found = direct(way)
         except Unusual as unusual:
@@ -431,8 +434,12 @@ class S3Backend(Backend):
             ways.went_well(*place)
             self._sent.add(operation)
             return found
-        with nullcontext() if outcome is None else already_made(outcome):
-            found = by_boto()
+        self._refused.keys = None if outcome is None else used
+        try:
+            with nullcontext() if outcome is None else already_made(outcome):
+                found = by_boto()
+        finally:
+            self._refused.keys = None
         if misled:
             ways.misled(*place)
         return found
@@ -447,8 +454,7 @@ class S3Backend(Backend):
             client = self._in_process
             keys = None
             try:
-                if client.credentials is not None:
-                    keys = client.credentials.get_frozen_credentials()
+                keys, self._refused.keys = self._refused.keys or self._keys_now(), None
                 return self._call_once(client.boto, operation, parameters)
             except (boto.ClientError, boto.NoCredentialsError) as error:
                 doubt = credentials_doubted(error)
@@ -458,6 +464,14 @@ class S3Backend(Backend):
                     raise
                 logger.info("%s: credentials were renewed", self.label)
         raise AssertionError
+
+    def _keys_now(self) -> Keys | None:
+        credentials = self._in_process.credentials
+        try:
+            return None if credentials is None else credentials.get_frozen_credentials()
+        except boto.BotoCoreError:
+            # Whatever needs them says so.
+            return None
 
     def _call_once(self, client: Any, operation: str, parameters: Mapping[str, object]) -> Any:
         body: Any = parameters.get("Body", b"")
@@ -513,6 +527,12 @@ def _length(answer: Any) -> int:
     if length < 0:
         raise ValueError(f"{length} is not the length of an object")
     return length
+
+
+class _Refused(threading.local):
+    """The credentials of the attempt that boto3 goes on from, of this thread."""
+
+    keys: Keys | None = None
 
 
 class _BodyReader:

@@ -11,7 +11,7 @@ import pytest
 
 from stores.address import object_key
 from stores.backends import s3_clients, s3_confirm
-from stores.backends.s3 import S3Backend
+from stores.backends.s3 import S3Backend, open_s3
 from stores.backends.s3_upload import MIN_PART_BYTES
 from stores.errors import IntegrityError, StoreError, StoreUnavailable
 from stores.hashing import digest
@@ -88,7 +88,7 @@ def test_nothing_that_was_altered_on_the_way_is_counted_as_copied_or_stays(
     flips = Flips(share)
     copied = set()
     with counting_proxy(server, alter=flips) as (proxy, _):
-        store = SnapshotStore(open_backend(parse_url(proxy.url(bucket, "p"))))
+        store = SnapshotStore(open_s3(parse_url(proxy.url(bucket, "p"))))
         for address, data in objects.items():
             try:
                 store.put_object(address, data)
@@ -110,7 +110,7 @@ def test_nothing_that_was_altered_on_the_way_is_counted_as_copied_or_stays(
 def test_without_faults_no_request_is_added_and_no_probe_is_written(rclone_memory_s3: S3Server) -> None:
     bucket = rclone_memory_s3.make_bucket()
     with counting_proxy(rclone_memory_s3) as (proxy, received):
-        backend = open_backend(parse_url(proxy.url(bucket, "p")))
+        backend = open_s3(parse_url(proxy.url(bucket, "p")))
         for number in range(20):
             backend.write(object_key(digest(b"%d" % number)), b"%d" % number)
         with backend.upload(KEY, 2 * MIN_PART_BYTES) as upload:
@@ -144,7 +144,7 @@ def test_a_part_that_was_altered_is_sent_again_before_the_object_is_seen(
             upload.commit()
 
     with counting_proxy(server, alter=alter) as (proxy, _):
-        backend = open_backend(parse_url(proxy.url(bucket, "p")))
+        backend = open_s3(parse_url(proxy.url(bucket, "p")))
         if name.startswith("rclone"):
             # It takes no part twice, so the upload is made again.
             with pytest.raises(StoreError) as raised:
@@ -161,7 +161,7 @@ def test_an_upload_whose_parts_stay_wrong_leaves_nothing(request: pytest.Fixture
     server: S3Server = request.getfixturevalue(name)
     bucket = server.make_bucket()
     with counting_proxy(server, alter=Flips(1.0)) as (proxy, _):
-        backend = open_backend(parse_url(proxy.url(bucket, "p")))
+        backend = open_s3(parse_url(proxy.url(bucket, "p")))
         with (
             pytest.raises((IntegrityError, StoreUnavailable)),
             backend.upload(KEY, 2 * MIN_PART_BYTES) as upload,
