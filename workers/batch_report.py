@@ -167,8 +167,8 @@ class BatchReport:
             return
         patience = STUCK_S + (HOLD_GRACE_S if self._wish is Wish.HOLD else 0.0)
         if time.monotonic() - self._wished_at > patience:
-            let_go, self._let_go = self._let_go, None
-            let_go(self._wish)
+            self._let_go(self._wish)
+            self._let_go = None
 
 
 class Reported(AbstractContextManager[Any]):
