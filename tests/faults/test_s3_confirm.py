@@ -20,7 +20,6 @@ from stores.urls import parse_url
 from tests.conformance.contract import noise
 from tests.counting import counting_proxy
 from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
-from tests.opening import open_backend
 from tests.servers import S3Server
 
 DATA = b"an object"

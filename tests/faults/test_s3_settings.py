@@ -22,7 +22,6 @@ from stores.hashing import digest
 from stores.urls import parse_url
 from tests.conformance.contract import noise
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
-from tests.opening import open_backend
 
 DATA = b"an object"
 KEY = object_key(digest(DATA))
