@@ -113,7 +113,6 @@ class _Spool:
         self._snapshot = snapshot
         self._most = bounds().manifest_bytes
         self._line = 0
-        self._number = 1
         self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES))
         self.length = 0
 
@@ -149,11 +148,15 @@ class _Spool:
             raise ManifestSyntaxError(
                 self._label,
                 self._snapshot,
-                f"line {self._number} of the manifest is longer than {LONGEST_LINE:,} bytes",
+                f"line {self._lines() + 1} of the manifest is longer than {LONGEST_LINE:,} bytes",
             )
         if first >= 0:
-            self._number += chunk.count(b"\n")
             self._line = len(chunk) - chunk.rfind(b"\n") - 1
+
+    def _lines(self) -> int:
+        """Return how many whole lines were written."""
+        self.file.seek(0)
+        return sum(chunk.count(b"\n") for chunk in iter(partial(self.file.read, CHUNK_BYTES), b""))
 
     @contextmanager
     def _room(self) -> Iterator[None]:
