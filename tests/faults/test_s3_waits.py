@@ -436,4 +436,6 @@ def test_connections_of_boto3_are_watched() -> None:
     """Private attributes of botocore are set for it: a version without them must be noticed here."""
     client = s3_clients.client_for(None, None, "http://127.0.0.1:9").boto
     session = client._endpoint.http_session
-    assert session._manager.pool_classes_by_scheme is session._pool_classes_by_scheme is s3_boto._POOLS
+    pools = session._manager.pool_classes_by_scheme
+    assert pools is session._pool_classes_by_scheme
+    assert all(issubclass(pool.ConnectionCls, s3_boto._Watching) for pool in pools.values())
