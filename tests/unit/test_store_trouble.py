@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from stores.access import TRUSTED
 from stores.errors import AccessDenied, ObjectMissing, StoreError, StoreFull, StoreNotFound, StoreUnavailable
-from stores.urls import open_store
+from tests.opening import open_store
 from tests.servers import free_port
 from workers import store_trouble
 from workers.messages import StoreRef
@@ -36,7 +37,7 @@ def sides(tmp_path: Path) -> tuple[StoreSide, StoreSide]:
 
 
 def trouble_of(book: ReachBook, sides: tuple[StoreSide, StoreSide], objects: int = 100) -> StoreTrouble:
-    found = StoreTrouble(book, "worker@here", sides, objects)
+    found = StoreTrouble(book, "worker@here", sides, objects, TRUSTED)
     stores = [open_store(side.ref.url, create=False) for side in sides]
     found.opened(stores[0], stores[1])
     return found
@@ -143,7 +144,7 @@ def test_what_refuses_connections_names_nobody_or_answers_nothing_is_unavailable
             "http://no-such-host.invalid",
         ):
             side = StoreSide(StoreRef(url=f"s3://bucket?endpoint_url={endpoint}"), writing=True)
-            assert isinstance(check(side), StoreUnavailable), endpoint
+            assert isinstance(check(side, TRUSTED), StoreUnavailable), endpoint
 
 
 def one(worker: str, kind: Kind, *, at: float = 100.0) -> Trouble:
