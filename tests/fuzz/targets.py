@@ -180,6 +180,9 @@ def _compare(data: bytes, method: str, wire: Wire, head: Head) -> None:
     """Check that an answer that was taken for ordinary is the same to http.client."""
     other = HTTPResponse(_Text(data), method=method)  # type: ignore[arg-type]
     other.begin()
+    if other.headers.defects:
+        # A line that is no header ends all headers for the one, and not for the other. What comes is verified anyway.
+        return
     assert other.status == head.status
     if method == "GET":
         assert other.length == head.length
