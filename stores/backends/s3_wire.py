@@ -260,8 +260,8 @@ def _read_head(connection: Connection, came: bytes, end: int, bodyless: bool) ->
         return None
     if head[until + 2 : until + 3] in _FOLD or b"\r\ntransfer-encoding" in head:
         return None
-    # Some take a lone newline for the end of a header, others do not.
-    if not head.startswith(_FOUND) or head.count(b"\n") != head.count(b"\r\n"):
+    # Some take one character alone for the end of a header, others do not.
+    if not head.startswith(_FOUND) or not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n"):
         return None
     expected = 0 if bodyless else int(length)
     if len(body) > expected:
