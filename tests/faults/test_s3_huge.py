@@ -296,7 +296,9 @@ class TestParts:
         operations = stub.operations()
         assert operations[-1] == "DELETE uploadId"
         # Wrong bytes are read a second time, for an upload of their own.
-        assert operations.count("DELETE uploadId") == operations.count("POST uploads") == 1 + (fault == "hash")
+        assert (
+            operations.count("DELETE uploadId") == operations.count("POST uploads") == 1 + (fault == "hash")
+        )
         assert bucket.events[-1] == "DELETE uploadId"
         assert bucket.events.count("part") == sum("partNumber" in r.query for r in stub.requests)
         assert "POST uploadId" not in operations
