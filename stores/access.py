@@ -78,6 +78,10 @@ class AccessPolicy:
             return tuple(map(str, Right))
         return tuple(str(right) for right in Right if self._places(right) is None)
 
+    def limits(self, *rights: Right) -> bool:
+        """Return whether one of *rights* is limited to some places."""
+        return not self.trusts_urls and any(self._places(right) is not None for right in rights)
+
     def check(self, url: StoreURL, *rights: Right) -> StoreURL:
         """
         Return *url* as it is to be opened. Raises `NotAllowed`, which says what does not allow it.

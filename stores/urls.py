@@ -298,9 +298,11 @@ def open_backend(
 
     This is the one place where a store is opened, and so the one where *access* is asked.
     """
-    allowed = access.check(url, *(rights or (Right.READ, Right.WRITE)))
+    rights = rights or (Right.READ, Right.WRITE)
+    allowed = access.check(url, *rights)
     if allowed.scheme == "file":
-        return _opener("file")(allowed.location, create=create)
+        # What was looked at has no links on its way. One that is there now was not looked at.
+        return _opener("file")(allowed.location, create=create, links=not access.limits(*rights))
     if allowed.scheme == "s3":
         return _opener("s3")(allowed, access.reach(allowed))
     return _opener(allowed.scheme)(allowed)

@@ -39,6 +39,7 @@ from .file_root import Root
 from .file_rules import DirectoryRules, directory_rules
 from .file_sizes import ABSENT, lengths
 from .file_streams import FileReader, FileUpload
+from .file_way import has_link, make_root
 
 # Uploads that share one syncfs: each holds a descriptor until then. From a few on it is cheaper than an
 # fsync for each.
@@ -57,11 +58,17 @@ class FileBackend(Backend):
     the CPU, and Python threads would only contend. Raise it for network mounts.
     Without *create* a root that does not exist is an error for a writer too:
     where a mount is missing, it must not be replaced by a directory in its place.
-    *rules* are those of this process unless others are given.
+    Without *links* none is followed on the way to the root. *rules* are those of this process unless others are given.
     """
 
     def __init__(
-        self, root: str, *, concurrency: int = 1, create: bool = True, rules: DirectoryRules | None = None
+        self,
+        root: str,
+        *,
+        concurrency: int = 1,
+        create: bool = True,
+        links: bool = True,
+        rules: DirectoryRules | None = None,
     ) -> None:
         self.label = f"file://{root}"
         self.capabilities = Capabilities(
@@ -69,6 +76,7 @@ class FileBackend(Backend):
         )
         self._root = root
         self._create_root = create
+        self.links = links
         self.rules = rules or directory_rules()
         self.opened: Root | None = None
         """The open root, once `root` was called."""
@@ -257,9 +265,12 @@ class FileBackend(Backend):
                     if create and self._create_root:
                         self._make_root()
                     try:
-                        self.opened = Root(self._root, self.rules)
-                    except (FileNotFoundError, NotADirectoryError):
-                        raise self._no_root(create) from None
+                        self.opened = Root(self._root, self.rules, links=self.links)
+                    except OSError as error:
+                        self._check_way(error)
+                        if isinstance(error, FileNotFoundError | NotADirectoryError):
+                            raise self._no_root(create) from None
+                        raise
         return self.opened
 
     def _no_root(self, for_writing: bool) -> StoreNotFound:
@@ -268,9 +279,21 @@ class FileBackend(Backend):
 
     def _make_root(self) -> None:
         try:
-            _make_directories(self._root, self.rules.folder_mode)
-        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
-            raise StoreNotFound(self.label, "", f"the directory cannot be made: {error.strerror}") from error
+            make_root(self._root, self.rules.folder_mode, links=self.links)
+        except OSError as error:
+            self._check_way(error)
+            if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError):
+                said = f"the directory cannot be made: {error.strerror}"
+                raise StoreNotFound(self.label, "", said) from error
+            raise
+
+    def _check_way(self, error: OSError) -> None:
+        """Raise `AccessDenied` if a link that may not be followed is why the root gave *error*."""
+        if not self.links and has_link(self._root):
+            said = "a part of its path is a symbolic link, maybe a new one, that the allow-list was not asked about"
+            raise AccessDenied(
+                self.label, "", f"{said}; give the path without links, see docs/security.md"
+            ) from error
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -285,16 +308,3 @@ class FileBackend(Backend):
 
     def _no_file(self, key: str) -> StoreFault:
         return StoreFault(self.label, key, self.root().in_the_way(key) or "is not a regular file")
-
-
-def _make_directories(path: str, mode: int) -> None:
-    """Make *path* and what is missing above it, all with *mode*. Links are followed: it is the operator's path."""
-    if not os.path.isdir(path):
-        above = os.path.dirname(path)
-        if above != path:
-            _make_directories(above, mode)
-        try:
-            os.mkdir(path, mode)
-        except FileExistsError:
-            if not os.path.isdir(path):
-                raise

@@ -73,7 +73,9 @@ def probe_directory(backend: FileBackend, root: str, *, for_writing: bool) -> It
         )
     if for_writing:
         # In a directory that is to be made, a probe would have to make it.
-        there = backend if existing == root else type(backend)(existing, rules=backend.rules)
+        there = (
+            backend if existing == root else type(backend)(existing, links=backend.links, rules=backend.rules)
+        )
         yield from _writing(there, existing)
     elif existing == root:
         with suppress(StoreError):

@@ -19,8 +19,7 @@ from .file_beneath import FOLDER, LIST, kind, open_beneath, status_beneath
 from .file_links import BY_A_LINK, open_through_links
 from .file_rules import DirectoryRules
 from .file_sync import sync_file_system
-
-_ROOT: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+from .file_way import open_root
 
 # A temporary file is named .tmp-<identity of its writer>-<number>. It is swept when its writer is known to be dead,
 # or when nothing was written to it for this long (another machine's processes cannot be asked).
@@ -46,18 +45,18 @@ class Folder:
 
 class Root:
     """
-    The directory at *path*, which may itself be reached by links.
+    The directory at *path*, which may itself be reached by links; not without *links*.
 
     Safe to share between threads. Raises OSError, as everything here does: FileNotFoundError means that a name is not
     there, and never that one cannot be resolved.
     """
 
-    def __init__(self, path: str, rules: DirectoryRules) -> None:
+    def __init__(self, path: str, rules: DirectoryRules, *, links: bool = True) -> None:
         self.path = path
         self.rules = rules
         self.file_mode = rules.file_mode
         self._folder_mode = rules.folder_mode
-        self._folder = Folder(os.open(path, _ROOT))
+        self._folder = Folder(open_root(path, links=links))
         self.descriptor = self._folder.descriptor
         # The last directory of a first shard, and the one above it: writers come in the order of their keys.
         self._shard = self._space = ("", self._folder)
@@ -176,7 +175,7 @@ class Root:
         found = []
         for path in self.rules.follow_into:
             with suppress(OSError):
-                found.append(Folder(os.open(path, _ROOT)))
+                found.append(Folder(open_root(path, links=True)))
         return found
 
     def in_the_way(self, path: str, *, folder: bool = False) -> str:

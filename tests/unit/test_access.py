@@ -11,10 +11,14 @@ from urllib.parse import quote
 import pytest
 
 from stores.access import STRICT, TRUSTED, AccessPolicy, Named, Right
+from stores.address import object_key
+from stores.backends import file_beneath
 from stores.endpoint import parse_allowed, parse_endpoint
-from stores.errors import InvalidStoreURL, NotAllowed
+from stores.errors import AccessDenied, InvalidStoreURL, NotAllowed, StoreError
+from stores.hashing import digest
 from stores.reach import Reach
 from stores.urls import open_backend, open_store, parse_place, parse_url
+from tests.sample import fill, make_store, tree
 from workers.access import access_policy
 from workers.settings import InvalidSettings, Settings
 
@@ -84,6 +88,72 @@ def test_links_are_followed_before_a_directory_is_compared(tmp_path: Path) -> No
     assert not allowed(policy, f"/proc/self/root{tmp_path}/secret")
     opened = open_backend(parse_url(f"{tmp_path}/in/store"), Right.READ, access=policy)
     assert opened.label == f"file://{tmp_path}/allowed/store"
+
+
+def test_what_does_not_resolve_is_not_followed_once_it_was_compared(tmp_path: Path) -> None:
+    """Behind a link to itself, `realpath` resolves nothing more; the kernel would follow what is left."""
+    secret, inside = tmp_path / "secret", tmp_path / "allowed"
+    make_store(secret, {"./a": b"a"})
+    inside.mkdir()
+    (inside / "loop").symlink_to("loop")
+    (inside / "out").symlink_to(secret)
+    policy = AccessPolicy(read=places(str(inside)), write=places(str(inside)))
+
+    for path in ("loop/../out", "loop/../loop/../out", "loop/../out/new/store"):
+        store = open_store(f"{inside}/{path}", access=policy)
+        with pytest.raises(AccessDenied, match="symbolic link"):
+            store.list_manifest_ids()
+        with pytest.raises(AccessDenied, match="symbolic link"):
+            store.put_object(digest(b"b"), b"b")
+        with pytest.raises(AccessDenied, match="symbolic link"):
+            store.prepare()
+
+    assert not (secret / object_key(digest(b"b"))).exists()
+    assert not (secret / "new").exists()
+
+
+@pytest.mark.parametrize("one_call", [True, False])
+@pytest.mark.parametrize("store", ["", "store", "not/there"])
+def test_a_path_that_turns_into_a_link_when_it_was_compared_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, one_call: bool
+) -> None:
+    if not one_call:
+        monkeypatch.setattr(file_beneath, "_openat2", None)
+    secret, inside = tmp_path / "secret", tmp_path / "allowed"
+    make_store(secret, {"./a": b"a"})
+    make_store(secret / "store", {"./a": b"a"})
+    before = tree(secret)
+    make_store(inside / "mine" / "store", {"./a": b"a"})
+    policy = AccessPolicy(read=places(str(inside)), write=places(str(inside)))
+    opened = [open_store(f"{inside}/mine/{store}", access=policy) for _ in range(3)]
+    (inside / "mine").rename(inside / "moved")
+    (inside / "mine").symlink_to(secret)
+
+    for ask in (
+        lambda: list(opened[0].list_manifest_ids()),
+        lambda: opened[1].put_object(digest(b"b"), b"b"),
+        lambda: opened[2].prepare() or opened[2].put_object(digest(b"b"), b"b"),
+    ):
+        with pytest.raises(StoreError):
+            ask()
+
+    assert tree(secret) == before
+    assert not (secret / "not").exists()
+
+
+@pytest.mark.parametrize("one_call", [True, False])
+def test_directories_below_an_allowed_one_are_made_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_call: bool
+) -> None:
+    if not one_call:
+        monkeypatch.setattr(file_beneath, "_openat2", None)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "srv").symlink_to(tmp_path / "disk")
+    policy = AccessPolicy(read=places(f"{tmp_path}/srv"), write=places(f"{tmp_path}/srv"))
+
+    snapshot = fill(open_store(f"{tmp_path}/srv/new/store", access=policy), {"./a": b"a"})
+
+    assert open_store(f"{tmp_path}/disk/new/store", access=policy).list_manifest_ids() == [snapshot]
 
 
 @pytest.mark.parametrize("right", [Right.READ, Right.WRITE])
