@@ -374,12 +374,15 @@ def _failed_words(drive: Drive, failed: int, unpublished: int) -> str:
     what = f"{failed:,} of {drive.plan.objects:,} objects could not be copied" if failed else ""
     given_up = drive.ledger.field(drive.job_id, "given_up") if failed else ""
     what += f" ({given_up})" if given_up else ""
+    if not what:
+        groups = drive.ledger.groups(drive.job_id).values()
+        what = next((row[-1] for rows in groups for row in rows.values() if row[-1]), "")
     if total == 1:
-        reasons = [row[-1] for rows in drive.ledger.groups(drive.job_id).values() for row in rows.values()]
-        what = what or (reasons[0] if reasons else "")
         return f"{what}; the manifest was not written. Run it again to resume."
-    unreadable = len(drive.snapshots.reasons)
-    also = f"{counted(unreadable, 'manifest')} could not be read at the source" if unreadable else ""
+    unread = list(drive.snapshots.reasons.values())
+    also = (
+        f"{counted(len(unread), 'manifest')} could not be read at the source ({unread[0]})" if unread else ""
+    )
     why = " and ".join(part for part in (what, also) if part)
     published = total - unpublished
     which = f"{unpublished} of {total} snapshots are not published"

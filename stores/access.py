@@ -101,7 +101,7 @@ class AccessPolicy:
             fitting = [place for place in places if _holds(place, resolved)]
             if not fitting:
                 raise self._refused(url, f"is not among the places that it may {_DOES[right]}", f"`{right}`")
-            pinned |= any(place.options for place in fitting)
+            pinned |= any(map(_brings, fitting))
         if url.scheme == "s3" and not pinned:
             self._check_credentials(url)
         return resolved
@@ -178,6 +178,8 @@ class AccessPolicy:
 
 _DOES = {Right.READ: "read from", Right.WRITE: "write to", Right.DELETE: "delete manifests at"}
 
+_CREDENTIALS = ("endpoint_url", "profile")
+
 STRICT = AccessPolicy()
 """What holds where nothing was configured, and wherever no policy is handed down."""
 
@@ -200,9 +202,12 @@ def _holds(place: StoreURL, url: StoreURL) -> bool:
         return is_below(url.location, os.path.realpath(place.location))
     if place.location not in ("", url.location) or not is_below(url.prefix, place.prefix):
         return False
-    if not place.options:
-        return True
-    return all(place.option(name) == url.option(name) for name in ("endpoint_url", "profile"))
+    return not _brings(place) or all(place.option(name) == url.option(name) for name in _CREDENTIALS)
+
+
+def _brings(place: StoreURL) -> bool:
+    """Return whether *place* says itself which endpoint and profile are used there."""
+    return any(place.option(name) for name in _CREDENTIALS)
 
 
 def _endpoint_of(url: StoreURL) -> Endpoint | None:

@@ -284,7 +284,7 @@ class FileBackend(Backend):
             self._check_way(error)
             if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError):
                 said = f"the directory cannot be made: {error.strerror}"
-                raise StoreNotFound(self.label, "", said) from error
+                raise StoreFault(self.label, "", said) from error
             raise
 
     def _check_way(self, error: OSError) -> None:

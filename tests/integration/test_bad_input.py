@@ -144,7 +144,7 @@ def test_ids_that_cannot_be_meant_are_one_line_with_the_number_of_theirs(
     [
         (["--max-bytes", "1,5GB"], "'1,5GB' is no size; use bytes, or kB, MB, GB, TB, KiB, MiB, GiB, TiB."),
         (["--max-bytes", "-1"], "'-1' is no size"),
-        (["--max-objects", "-1"], "-1 is not in the range x>=0"),
+        (["--max-objects", "-1"], "-1 is not in the range 0<=x"),
         (["--max-cost", "nan"], "'nan' is no amount of money"),
         (["--max-cost", "5"], "--max-cost needs prices: give --prices FILE, or set SNAPFERRY_PRICES"),
         (["--prices", "/no/prices"], "price table /no/prices: No such file or directory"),
@@ -227,7 +227,7 @@ def directory_for_an_object(source: Path, _: str) -> None:
         (
             break_nothing,
             {"to": "/proc/store"},
-            "StoreNotFound: file:///proc/store: the directory cannot be made",
+            "StoreFault: file:///proc/store: the directory cannot be made",
         ),
         (break_nothing, {"to": "/etc/hostname/store"}, "a part of the path is not a directory"),
         (break_nothing, {"from": "/etc/hostname"}, "/etc/hostname is not a directory"),

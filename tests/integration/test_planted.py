@@ -90,3 +90,20 @@ def test_a_shard_on_a_disk_that_is_away_ends_a_mirror_and_nothing_is_deleted(tmp
     assert [ended.code for ended in (*there, *away)] == [1, 0, 1, 1]
     assert all(f"{shard} is a symbolic link" in ended.err for ended in (there[0], *away))
     assert sorted(snapferry("ls", str(tmp_path / "b")).out.split()) == snapshots
+
+
+def test_a_job_of_several_snapshots_says_why_they_are_not_published(tmp_path: Path) -> None:
+    for number in range(2):
+        make_store(tmp_path / "a", {"./a": b"%d" % number})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / ".manifests").write_bytes(b"in the way")
+    options = ["--from", str(tmp_path / "a"), "--all", "-q"]
+
+    unwritten = snapferry("sync", *options, "--to", str(tmp_path / "b"))
+    planted = next((tmp_path / "a" / ".manifests").rglob("*/*/*/*"))
+    planted.write_bytes(b"other bytes")
+    unread = snapferry("sync", *options, "--to", str(tmp_path / "c"))
+
+    assert (unwritten.code, unread.code) == (1, 1)
+    assert f"{tmp_path}/b/.manifests is " in unwritten.err
+    assert "".join(planted.parts[-4:]) in unread.err

@@ -298,6 +298,17 @@ def test_a_place_with_an_endpoint_brings_it_along_for_itself_alone() -> None:
     assert not allowed(policy, "s3://b?endpoint_url=https://one.example&profile=p")
 
 
+@pytest.mark.parametrize("more", ["region=eu", "storage_class=STANDARD_IA", "sse=AES256&tags=a=b"])
+def test_an_entry_with_other_settings_alone_says_nothing_of_endpoint_and_profile(more: str) -> None:
+    named = frozenset({Named(parse_endpoint("https://s3.example"), "p")})
+    policy = AccessPolicy(write=places(f"s3://b?{more}"), named=named)
+
+    assert allowed(policy, "s3://b", Right.WRITE)
+    assert allowed(policy, "s3://b?endpoint_url=https://s3.example&profile=p", Right.WRITE)
+    assert not allowed(policy, "s3://b?endpoint_url=https://s3.example", Right.WRITE)
+    assert not allowed(policy, "s3://b?profile=q", Right.WRITE)
+
+
 def test_a_refused_store_is_not_opened_and_says_who_refuses_and_what_would_allow_it(tmp_path: Path) -> None:
     policy = AccessPolicy(role="the worker on one", read=places("/srv"), write=())
 

@@ -242,15 +242,15 @@ def test_a_root_that_is_mounted_later_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_root_that_cannot_be_made_is_not_found_and_what_is_in_its_way_stays(
+def test_a_root_that_cannot_be_made_is_a_fault_and_what_is_in_its_way_stays(
     tmp_path: Path, place: str
 ) -> None:
     (tmp_path / "file").write_bytes(b"in the way")
     backend = FileBackend(str(tmp_path / place))
 
-    with pytest.raises(StoreNotFound):
+    with pytest.raises(StoreFault):
         backend.prepare()
-    with pytest.raises(StoreNotFound):
+    with pytest.raises(StoreFault):
         backend.write(KEY, b"object")
 
     assert (tmp_path / "file").read_bytes() == b"in the way"
