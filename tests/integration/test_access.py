@@ -21,7 +21,7 @@ from workers.ledger import JobStatus, State
 from workers.messages import Prune, StoreRef
 from workers.settings import Settings
 
-from .processes import Fleet, finished, snapferry
+from .processes import PATIENCE_S, Fleet, finished, snapferry
 
 # What a worker has: credentials, and no word of any endpoint.
 CREDENTIALS = {name: value for name, value in S3_ENVIRONMENT.items() if name.startswith("AWS_")}
@@ -52,7 +52,7 @@ def ended(jobs: Jobs, source: StoreRef, destination: StoreRef, **options: Any) -
     """Submit as a stranger does who writes to Redis what the command line would not; return how it ended."""
     options.setdefault("snapshot_ids", ["0" * 64])
     job_id = jobs.submit(source, destination, **options)
-    return jobs.wait(job_id, timeout_s=120)
+    return jobs.wait(job_id, timeout_s=PATIENCE_S)
 
 
 def test_a_submitter_gets_no_signed_request_to_any_host_of_theirs_and_no_deletion(

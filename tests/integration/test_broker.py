@@ -30,7 +30,7 @@ from workers.settings import Settings
 from workers.transport import UNACKED
 
 from .own_redis import OwnRedis, own_redis
-from .processes import Fleet, finished, program, snapferry, started, until
+from .processes import PATIENCE_S, Fleet, finished, program, snapferry, started, until
 from .test_poison import changed
 
 SLOW = """
@@ -123,7 +123,7 @@ def test_every_role_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> 
                 until(lambda name=name: " ready." in roles[name].logged(), f"{name} is ready")
             until(lambda: "keeps the schedule" in roles["scheduler"].logged(), "the scheduler works")
             job_id = submit(jobs_of(server), tmp_path)
-            assert jobs_of(server).wait(job_id, timeout_s=60).state is State.DONE
+            assert jobs_of(server).wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
             for name, role in roles.items():
                 assert role.process.poll() is None, f"{name}: {role.logged()[-2000:]}"
 
@@ -227,8 +227,8 @@ def test_a_full_redis_is_waited_for_and_can_be_asked(tmp_path: Path) -> None:
                 cancelled = finished([*program(), "cancel", other], env)
                 time.sleep(10)
             continued = finished([*program(), "continue", job_id], env)
-            status = jobs.wait(job_id, timeout_s=100)
-            assert jobs.wait(other, timeout_s=100).state is State.CANCELLED
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
+            assert jobs.wait(other, timeout_s=PATIENCE_S).state is State.CANCELLED
             known = [one.job_id for one in jobs.list(limit=10)]
             for role in (orchestrator, worker):
                 assert role.process.poll() is None
@@ -277,7 +277,7 @@ def test_a_sync_whose_broker_is_lost_says_that_its_job_goes_on(tmp_path: Path) -
             jobs = jobs_of(server)
             (job,) = until(lambda: jobs.list(limit=1), "the job is queued")
             server.kill()
-            assert running.process.wait(60) == 1
+            assert running.process.wait(PATIENCE_S) == 1
             said = running.logged()
 
     assert f"Job {job.job_id} goes on without this command. Follow it: snapferry watch {job.job_id}" in said
@@ -428,7 +428,7 @@ def test_another_celery_application_on_the_database_is_left_alone_and_leaves_us_
             app.control.shutdown()
             app.close()
             # They end by it once their task is done.
-            assert other.process.wait(60) is not None
+            assert other.process.wait(PATIENCE_S) is not None
             assert other.logged().count("THEIRS BEGUN") == 1
             for role in (orchestrator, worker):
                 assert role.process.poll() is None
@@ -458,7 +458,7 @@ def test_what_an_earlier_version_had_taken_is_put_back_and_nothing_else(tmp_path
             client.hset("unacked", "fresh", json.dumps(entries["ours"]))
             client.zadd("unacked_index", {"fresh": time.time() + 1000})
             with fleet.orchestrator(before=sooner), fleet.worker():
-                assert jobs_of(server).wait(job_id, timeout_s=60).state is State.DONE
+                assert jobs_of(server).wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
             assert set(client.hkeys("unacked")) == {"theirs", "broken", "theirs too", "fresh"}
             assert set(client.zrange("unacked_index", 0, -1)) == {"theirs", "broken", "theirs too", "fresh"}
 
@@ -486,7 +486,7 @@ def test_a_socket_with_a_space_in_its_path_serves_a_fleet_and_a_scheduler(tmp_pa
             ):
                 jobs = Jobs(Settings(broker_url=url))
                 (job,) = until(lambda: jobs.list(limit=1), "the mirror is run")
-                assert jobs.wait(job.job_id, timeout_s=60).state is State.DONE
+                assert jobs.wait(job.job_id, timeout_s=PATIENCE_S).state is State.DONE
                 assert scheduler.process.poll() is None
     finally:
         for left in folder.iterdir():
@@ -606,7 +606,7 @@ def test_a_second_scheduler_with_another_file_waits_warns_and_takes_over(tmp_pat
         assert not (tmp_path / "second").exists()
         assert "nobody keeps the schedule" in mirrors.err
         one.process.send_signal(signal.SIGTERM)
-        assert one.process.wait(30) == 0
+        assert one.process.wait(PATIENCE_S) == 0
         until(lambda: list((tmp_path / "second").rglob("?" * 55)), "the second's mirror is run")
         with redis.Redis.from_url(server.url, decode_responses=True) as client:
             assert client.zrange("snapferry:beat::schedule", 0, -1) == ["snapferry:beat:second"]
@@ -641,7 +641,7 @@ def test_a_damaged_record_costs_its_own_job_alone(tmp_path: Path) -> None:
                 client.sadd("snapferry:open", odd)
                 client.zadd("snapferry:jobs", {odd: 1})
             with fleet.orchestrator() as orchestrator, fleet.worker():
-                assert jobs.wait(submit(jobs, tmp_path), timeout_s=60).state is State.DONE
+                assert jobs.wait(submit(jobs, tmp_path), timeout_s=PATIENCE_S).state is State.DONE
                 until(lambda: "cannot be read" in orchestrator.logged(), "that is said")
                 assert "Traceback" not in orchestrator.logged()
             listed = finished([*program(), "jobs"], env)

@@ -29,7 +29,18 @@ from workers.queues import Priority
 from workers.settings import Settings
 
 from .forge import Forge
-from .processes import REPOSITORY, Finished, Fleet, environment, finished, program, snapferry, started, until
+from .processes import (
+    PATIENCE_S,
+    REPOSITORY,
+    Finished,
+    Fleet,
+    environment,
+    finished,
+    program,
+    snapferry,
+    started,
+    until,
+)
 
 ABSENT = "5" * 64
 HOSTILE = "./dir/\x1b[2J\x07red"
@@ -410,7 +421,7 @@ def test_an_interrupted_watch_leaves_the_job_alone_and_an_interrupted_sync_says_
         with started(*program(), "watch", job, env=env, log=tmp_path / "watch.log") as watching:
             until(lambda: looks() > 2, "it watches")
             watching.process.send_signal(signal.SIGINT)
-            assert watching.process.wait(10) == 130
+            assert watching.process.wait(PATIENCE_S) == 130
             assert watching.logged() == (
                 f"snapferry: stopped watching; job {job} goes on. To stop it: snapferry cancel {job}\n"
             )
@@ -419,7 +430,7 @@ def test_an_interrupted_watch_leaves_the_job_alone_and_an_interrupted_sync_says_
         with started(*program(), *command, env=env, log=tmp_path / "sync.log") as running:
             until(lambda: looks() > 2, "it follows its job")
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(10) == 130
+            assert running.process.wait(PATIENCE_S) == 130
             said = running.logged()
 
     receipt = json.loads((tmp_path / "receipt").read_text())
@@ -501,7 +512,7 @@ def test_what_commands_print_is_what_the_python_api_says(fleet: Crew, tmp_path: 
     snapshot = make_store(tmp_path / "a", random_files(3))
     jobs = Jobs(Settings(broker_url=fleet.url))
     job = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-    assert jobs.wait(job, timeout_s=60).state is State.DONE
+    assert jobs.wait(job, timeout_s=PATIENCE_S).state is State.DONE
 
     assert fleet.ask("receipt", job).document == jobs.receipt(job)
 

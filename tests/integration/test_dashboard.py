@@ -27,7 +27,7 @@ from workers.settings import Settings
 
 from .dashboards import Dashboard, basic, dashboard
 from .own_redis import own_redis
-from .processes import REPOSITORY, Fleet, finished, snapferry, until
+from .processes import PATIENCE_S, REPOSITORY, Fleet, finished, snapferry, until
 from .raw_store import write_snapshots
 
 ODD_PATHS = ["./<script>alert(1)</script>", "./left\u202eright", "./" + "long" * 5_000, "./bell\x07"]
@@ -72,7 +72,7 @@ def test_a_job_with_bad_objects_is_told_with_its_paths_snapshots_and_workers(
     ):
         assert "There are no jobs" in shown.page("/").text
         job = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids)
-        ended = jobs.wait(job, timeout_s=100)
+        ended = jobs.wait(job, timeout_s=PATIENCE_S)
         assert ended.state is State.FAILED
 
         listed = shown.page("/")
@@ -329,7 +329,7 @@ def test_it_ends_when_told_to_and_leaves_nothing_behind(redis_url: str, tmp_path
         assert len(shown.process.family()) > 1, "a look-up runs"
         assert list(tmp_path.glob("tmp-*/snapferry-dashboard-*"))
         shown.process.process.send_signal(signal.SIGTERM)
-        assert shown.process.process.wait(20) == 0
+        assert shown.process.process.wait(PATIENCE_S) == 0
         until(lambda: not shown.process.family(), "its look-up ended with it")
         assert not list(tmp_path.glob("tmp-*/snapferry-dashboard-*"))
         assert "Traceback" not in shown.process.logged()

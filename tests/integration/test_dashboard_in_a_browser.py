@@ -25,7 +25,7 @@ from workers.settings import Settings
 
 from .dashboards import Dashboard, dashboard
 from .own_redis import own_redis
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 from .raw_store import write_snapshots
 from .test_dashboard import request
 
@@ -94,9 +94,9 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
         fleet.worker("worker-1"),
     ):
         done = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), ids[1:])
-        assert jobs.wait(done, timeout_s=100).state is State.DONE
+        assert jobs.wait(done, timeout_s=PATIENCE_S).state is State.DONE
         failed = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids)
-        assert jobs.wait(failed, timeout_s=100).state is State.FAILED
+        assert jobs.wait(failed, timeout_s=PATIENCE_S).state is State.FAILED
         cancelled = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "d")), ids[1:])
         jobs.cancel(cancelled)
 

@@ -24,7 +24,7 @@ from tests.sample import assert_published_means_complete, random_files, tree
 from workers.ledger import FAILURES_KEPT, State
 from workers.settings import Settings
 
-from .processes import Fleet
+from .processes import PATIENCE_S, Fleet
 from .raw_store import write_raw, write_snapshots
 
 Places = Mapping[str, Sequence[tuple[str, str]]]
@@ -134,7 +134,7 @@ def test_thousands_of_failures_are_all_listed_and_redis_keeps_a_bounded_number(
     jobs = Jobs(Settings(broker_url=redis_url, batch_objects=250))
     with fleet.orchestrator(), fleet.worker():
         job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-        status = jobs.wait(job_id, timeout_s=100)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert (status.state, status.failed, status.copied) == (State.FAILED, 3_000, 101), status
     letters = list(jobs.failures(job_id))

@@ -18,6 +18,7 @@ from tests.sample import assert_published_means_complete, make_store, random_fil
 
 from .processes import (
     MARK,
+    PATIENCE_S,
     REPOSITORY,
     Started,
     command_of,
@@ -205,7 +206,7 @@ def test_on_a_terminal_a_bar_shows_the_progress_and_never_passes_100_percent(tmp
         pass
     os.close(master)
 
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     text = shown.decode(errors="replace")
     shares = [int(word) for word in _before(text, " %")]
     assert shares, text
@@ -227,7 +228,7 @@ def test_an_interrupted_sync_stops_cleanly_and_the_next_one_resumes(
 
         running.process.send_signal(number)
 
-        assert running.process.wait(20) == 130
+        assert running.process.wait(PATIENCE_S) == 130
         assert running.process.stderr is not None
         assert b"Run the same command again to resume" in running.process.stderr.read()
         assert_gone(running, temporary)
@@ -245,7 +246,7 @@ def test_a_killed_sync_takes_its_fleet_with_it(large: LargeStore, tmp_path: Path
         wait_until_copying(tmp_path / "b")
 
         running.process.kill()
-        running.process.wait(10)
+        running.process.wait(PATIENCE_S)
 
         assert_gone(running, temporary)
     assert_published_means_complete(open_store(str(tmp_path / "b")))
@@ -263,7 +264,7 @@ def test_a_killed_worker_child_costs_its_batch_again_and_nothing_else(
         # The youngest processes of the family are the pool's children.
         os.kill(max(running.family()), signal.SIGKILL)
 
-        assert running.process.wait(60) == 0, running.process.stderr and running.process.stderr.read()
+        assert running.process.wait(PATIENCE_S) == 0, running.process.stderr and running.process.stderr.read()
     kept = {path: data for path, data in tree(tmp_path / "b").items() if ".tmp-" not in path}
     assert kept == large.tree
 
@@ -280,7 +281,7 @@ def test_a_dead_part_of_the_fleet_ends_the_command_with_a_reason(
         worker = min(process for process in others if process != server)
         os.kill({"server": server, "worker": worker, "keeper": keeper}[part], signal.SIGKILL)
 
-        assert running.process.wait(30) == 1
+        assert running.process.wait(PATIENCE_S) == 1
         assert running.process.stderr is not None
         said = running.process.stderr.read().decode()
         assert (
@@ -322,7 +323,7 @@ def test_one_object_in_flight_means_one_worker_process(tmp_path: Path, temporary
     with started(*command, env={"TMPDIR": str(temporary)}) as running:
         wait_until_copying(tmp_path / "b")
         family = running.family()
-        assert running.process.wait(60) == 0
+        assert running.process.wait(PATIENCE_S) == 0
     # owner, keeper, server, worker, its one child
     assert len(family) == 5
 

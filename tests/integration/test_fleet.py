@@ -26,7 +26,7 @@ from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 from workers.transport import UNACKED
 
-from .processes import Fleet, children_of, snapferry, started, until
+from .processes import PATIENCE_S, Fleet, children_of, snapferry, started, until
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_submitted_job_needs_its_submitter_no_longer(fleet: Fleet, jobs: Jobs,
     job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
 
     with fleet.orchestrator(), fleet.worker():
-        assert jobs.wait(job_id, timeout_s=60).state is State.DONE
+        assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
 
 
 def test_every_task_delivered_twice_changes_nothing(
@@ -150,7 +150,7 @@ def test_a_commit_that_is_called_too_early_writes_no_manifest(
         assert not (tmp_path / "b" / ".manifests").exists()
 
         with fleet.worker():
-            status = jobs.wait(job_id, timeout_s=60)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert status.state is State.DONE
     assert (status.copied, status.present, status.failed) == (301, 0, 0)
@@ -171,7 +171,7 @@ def test_objects_that_vanish_between_copy_and_commit_are_healed(
             for path in gone:
                 path.unlink()
             with fleet.orchestrator():
-                status = jobs.wait(job_id, timeout_s=60)
+                status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert status.state is State.DONE
     assert (status.copied, status.present, status.failed, status.healed) == (101, 0, 0, 5)
@@ -201,7 +201,7 @@ def test_a_worker_that_is_told_to_stop_ends_its_batches_first(fleet: Fleet, tmp_
         one.process.terminate()
 
         assert one.process.wait(40) == 0
-        assert jobs.wait(job_id, timeout_s=90).state is State.DONE
+        assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
@@ -212,7 +212,7 @@ def test_a_cancelled_job_ends_so_and_writes_no_manifest(fleet: Fleet, jobs: Jobs
         until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
         jobs.cancel(job_id)
 
-        assert jobs.wait(job_id, timeout_s=30).state is State.CANCELLED
+        assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.CANCELLED
     assert not (tmp_path / "b" / ".manifests").exists()
 
 
@@ -252,7 +252,7 @@ def test_a_store_that_goes_away_while_copying_is_waited_for(
         with fleet.worker() as worker:
             until(lambda: "store not reached" in worker.logged(), "a batch meets the trouble")
             with servers.rclone_s3_server(tmp_path / "s3", port):
-                status = jobs.wait(job_id, timeout_s=120)
+                status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert status.state is State.DONE, status
     assert (status.copied, status.failed) == (101, 0)

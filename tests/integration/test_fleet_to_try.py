@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers import free_port
 
-from .processes import REPOSITORY, snapferry, until
+from .processes import PATIENCE_S, REPOSITORY, snapferry, until
 
 
 def test_what_it_tells_to_type_finds_the_bad_objects_repairs_them_and_leaves_nothing(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_what_it_tells_to_type_finds_the_bad_objects_repairs_them_and_leaves_not
                 assert page.status == 200
     finally:
         fleet.send_signal(signal.SIGINT)
-        assert fleet.wait(60) == 0, said.read_text()
+        assert fleet.wait(PATIENCE_S) == 0, said.read_text()
 
     assert [path.name for path in tmp_path.iterdir()] == ["said"]
 

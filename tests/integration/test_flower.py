@@ -22,7 +22,7 @@ from workers.settings import Settings
 from .flowers import PASSWORD, flower
 from .forge import Forge
 from .own_redis import OwnRedis, own_redis
-from .processes import Fleet, command_of, until
+from .processes import PATIENCE_S, Fleet, command_of, until
 
 SECRET = "s3cr3t-of-the-broker"
 
@@ -130,7 +130,7 @@ def test_no_page_shows_a_secret_and_none_opens_without_the_password(
     ):
         worker = pages.worker("worker")
         job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-        assert jobs.wait(job_id, timeout_s=60).state is State.DONE
+        assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
         until(lambda: len(pages.tasks(state="SUCCESS")) == 3, "Flower has seen the end of all tasks")
         asked = ["/", "/workers", f"/worker/{worker}", "/tasks", f"/task/{job_id}", "/broker"]
         asked += ["/api/workers?refresh=1", "/api/tasks", f"/api/task/info/{job_id}", "/metrics"]
@@ -165,11 +165,11 @@ def test_what_is_remembered_outlives_a_restart_and_nobody_else_can_read_it(
     with flower(redis_url, tmp_path, "--url-prefix", "/flower") as pages:
         with fleet.orchestrator(), fleet.worker():
             job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-            assert jobs.wait(job_id, timeout_s=60).state is State.DONE
+            assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
             until(lambda: len(pages.tasks(state="SUCCESS")) == 3, "Flower has seen the end of all tasks")
             before = pages.tasks()
         os.kill(pages.running.process.pid, signal.SIGTERM)
-        assert pages.running.process.wait(20) == 0
+        assert pages.running.process.wait(PATIENCE_S) == 0
 
     files = sorted((tmp_path / "flower").iterdir())
     assert files

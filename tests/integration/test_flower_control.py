@@ -17,7 +17,7 @@ from workers.queues import COPY_QUEUE, lists
 from workers.settings import Settings
 
 from .flowers import Flower, flower
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 from .slow_bucket import slow_bucket
 from .test_never_stuck import LEASE_AND_LOOK_S, SOONER, once
 
@@ -146,7 +146,7 @@ def test_a_rate_limit_delays_and_loses_nothing_and_lifting_it_is_felt_at_once(
         assert (standing.leased, standing.running) == (2, 0)
         assert "nothing of it moves" not in orchestrator.logged()
         limit("0")
-        status = jobs.wait(job_id, timeout_s=60)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert "the limit has changed: 2 batches go back to the queue" in worker.logged()
 
     assert_done(status, tmp_path, 151)
@@ -169,7 +169,7 @@ def test_a_worker_that_is_shut_down_or_told_to_leave_the_queue_ends_its_batches_
         pages.post(f"/api/worker/shutdown/{name}")
         assert one.process.wait(40) == 0
         pages.post(f"/api/worker/queue/add-consumer/{other}", queue=COPY_QUEUE)
-        status = jobs.wait(job_id, timeout_s=60)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert_done(status, tmp_path, 1001)
 

@@ -22,7 +22,7 @@ from workers.ledger import State
 from workers.settings import Settings
 
 from .flowers import PASSWORD, Flower, flower
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 
 DESK = {"width": 1600, "height": 560}
 
@@ -88,7 +88,7 @@ def test_a_failed_task_tells_its_reason_in_the_browser(
         tab(chromium, pages) as page,
     ):
         job_id = jobs.submit(*store_pair(str(stores / "a"), str(stores / "b")), [snapshot])
-        status = jobs.wait(job_id, timeout_s=60)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert (status.state, status.failed) == (State.FAILED, 1)
         until(lambda: len(pages.tasks(state="FAILURE")) == 2, "Flower has seen which tasks failed")
         until(lambda: len(pages.tasks(state="SUCCESS")) >= 10, "and which did not")

@@ -16,7 +16,7 @@ from tests.servers import S3Server
 from workers.ledger import State
 from workers.settings import Settings
 
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 from .test_never_stuck import KILL_ALL, KILL_SELF, LEASE_AND_LOOK_S, once
 
 AFTER_THE_THIRD_PART = """
@@ -44,12 +44,12 @@ def test_an_upload_whose_worker_is_killed_is_removed_and_the_job_completes(
         job = jobs.submit(*store_pair(str(tmp_path / "a"), moto_s3.url(bucket, "b")), [snapshot])
         until((tmp_path / "once").exists, "the worker kills itself")
         if killed == KILL_ALL:
-            one.process.wait(10)
+            one.process.wait(PATIENCE_S)
             assert len(moto_s3.unfinished_uploads(bucket)) == 1
             with fleet.worker("two"):
                 status = jobs.wait(job, timeout_s=LEASE_AND_LOOK_S + 30)
         else:
-            status = jobs.wait(job, timeout_s=60)
+            status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert status.state is State.DONE, status
     assert moto_s3.unfinished_uploads(bucket) == []

@@ -39,7 +39,7 @@ from workers.messages import StoreRef
 from workers.queues import COPY_QUEUE, Priority
 from workers.settings import Settings
 
-from .processes import Finished, Fleet, Started, finished, marked, snapferry, started, until
+from .processes import PATIENCE_S, Finished, Fleet, Started, finished, marked, snapferry, started, until
 
 Secrets = dict[str, dict[str, str]]
 
@@ -332,7 +332,7 @@ def test_keda_measures_how_many_batches_wait(scaled: dict[str, Any], redis_url: 
         assert len(used) == 6
 
         with fleet.worker("worker", "-c", "2"):
-            ended = [jobs.wait(job, timeout_s=120) for job in submitted]
+            ended = [jobs.wait(job, timeout_s=PATIENCE_S) for job in submitted]
         assert {status.state for status in ended} == {State.DONE}
         until(lambda: measured(client, scaled) == 0, "nothing is left to be measured")
 

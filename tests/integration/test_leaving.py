@@ -135,7 +135,7 @@ def test_a_batch_that_ends_within_the_grace_is_not_given_back(
         one.process.send_signal(signal.SIGTERM)
         until(lambda: "leaving on SIGTERM" in one.logged(), "it was told")
         bucket.hurry.set()
-        assert one.process.wait(15) == 0
+        assert one.process.wait(PATIENCE_S) == 0
         status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert bucket.gets == 1

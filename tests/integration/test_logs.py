@@ -17,7 +17,7 @@ from workers.ledger import State
 from workers.settings import Settings
 
 from .own_redis import own_redis
-from .processes import Fleet, Started
+from .processes import PATIENCE_S, Fleet, Started
 from .test_never_stuck import BEFORE_COUNTING, KILL_SELF, once
 
 PASSWORD = "pass+word-of-the-broker"
@@ -56,14 +56,14 @@ def test_each_thing_worth_knowing_is_one_line_that_says_whose_it_is_and_no_secre
         killed = once(tmp_path / "once", KILL_SELF) + BEFORE_COUNTING
         with fleet.orchestrator() as orchestrator, fleet.worker("one", before=killed) as worker:
             good = jobs.submit(*store_pair(str(tmp_path / "w"), str(tmp_path / "x")), [whole])
-            assert jobs.wait(good, timeout_s=60).state is State.DONE
+            assert jobs.wait(good, timeout_s=PATIENCE_S).state is State.DONE
             bad = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-            assert jobs.wait(bad, timeout_s=60).state is State.FAILED
+            assert jobs.wait(bad, timeout_s=PATIENCE_S).state is State.FAILED
             # A server that does not take these keys.
             denied = jobs.submit(
                 *store_pair(str(tmp_path / "w"), rclone_s3.url(rclone_s3.make_bucket(), "b")), [whole]
             )
-            assert jobs.wait(denied, timeout_s=60).state is State.FAILED
+            assert jobs.wait(denied, timeout_s=PATIENCE_S).state is State.FAILED
             for role in (worker, orchestrator):
                 os.kill(role.process.pid, signal.SIGTERM)
                 assert role.process.wait(40) == 0

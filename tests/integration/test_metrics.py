@@ -23,7 +23,7 @@ from workers.metrics.catalogue import BUILD_INFO, COUNTED
 from workers.settings import Settings
 
 from .own_redis import own_redis
-from .processes import Fleet, children_of, snapferry, until
+from .processes import PATIENCE_S, Fleet, children_of, snapferry, until
 
 
 def exported_by(role: str) -> dict[str, str]:
@@ -92,7 +92,7 @@ def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
         submitted = jobs.status(job_id).submitted_at
         assert 0 < age < open_for <= time.time() - submitted
         with fleet.worker("worker", "--metrics-port", str(ports["worker"])) as running:
-            ended = jobs.wait(job_id, timeout_s=120)
+            ended = jobs.wait(job_id, timeout_s=PATIENCE_S)
             worker = until(
                 lambda: (
                     (found := scrape(ports["worker"]))
@@ -103,7 +103,7 @@ def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
             )
             orchestrator = scrape(ports["orchestrator"])
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(60) == 0
+            assert running.process.wait(PATIENCE_S) == 0
             # The orchestrator's is left.
             assert len(list(tmp_path.glob("snapferry-metrics-*/*"))) == 1
 

@@ -25,7 +25,7 @@ from workers.ledger import State
 from workers.queues import COPY_QUEUE
 from workers.settings import Settings
 
-from .processes import Fleet, Started, finished, program, started, until
+from .processes import PATIENCE_S, Fleet, Started, finished, program, started, until
 
 SOONER = "import workers.config\nworkers.config.SHORTEST_S = 1\n"
 
@@ -124,7 +124,7 @@ def test_a_mirror_whose_last_job_goes_on_is_skipped_and_that_is_said(
         assert f"mirror often is skipped: job {found['last_job']} still goes on" in orchestrator.logged()
         assert len(jobs.list(limit=10)) == 1
         with fleet.worker():
-            assert jobs.wait(found["last_job"], timeout_s=60).state is State.DONE
+            assert jobs.wait(found["last_job"], timeout_s=PATIENCE_S).state is State.DONE
             until(lambda: len(jobs.list(limit=10)) > 1, "the next run")
             again = until(lambda: (one := standing(fleet, config))["skipped"] == 0 and one, "it is run")
 
@@ -167,7 +167,7 @@ def test_of_two_schedulers_one_works_and_the_other_takes_over_with_the_same_sche
         due = standing(fleet, config)["next"]
         with scheduler(fleet, config, "other"):
             os.kill(one.process.pid, signal.SIGKILL)
-            one.process.wait(10)
+            one.process.wait(PATIENCE_S)
             seen = standing(fleet, config, 1)["last_job"]
             until(
                 lambda: standing(fleet, config, 1)["last_job"] != seen,

@@ -123,7 +123,7 @@ def test_a_part_whose_process_is_killed_before_it_is_counted_runs_again(
 ) -> None:
     before = once(tmp_path / "once", KILL_SELF) + BEFORE_COUNTING
     with fleet.orchestrator(), fleet.worker(before=before):
-        status = jobs.wait(submit(jobs, tmp_path), timeout_s=60)
+        status = jobs.wait(submit(jobs, tmp_path), timeout_s=PATIENCE_S)
 
     assert (tmp_path / "once").exists()
     assert_done(status, tmp_path)
@@ -154,9 +154,9 @@ def test_a_part_that_deduplication_skips_is_missed(redis_url: str, tmp_path: Pat
         job_id = submit(jobs, tmp_path)
         with fleet.worker("one", "-P", "solo", before=killed) as one:
             until((tmp_path / "once").exists, "the worker kills itself")
-            one.process.wait(10)
+            one.process.wait(PATIENCE_S)
         with fleet.worker("two", before=deduplicating):
-            status = jobs.wait(job_id, timeout_s=90)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert "is looked after" in orchestrator.logged()
 
     assert_done(status, tmp_path)
@@ -166,7 +166,7 @@ def test_a_callback_that_is_never_sent_is_missed(fleet: Fleet, jobs: Jobs, tmp_p
     """The worker that claimed the sending dies, and the part comes again while its claim stands (hang C)."""
     before = once(tmp_path / "once", KILL_SELF) + BEFORE_THE_CALLBACK
     with fleet.orchestrator() as orchestrator, fleet.worker(before=before):
-        status = jobs.wait(submit(jobs, tmp_path), timeout_s=60)
+        status = jobs.wait(submit(jobs, tmp_path), timeout_s=PATIENCE_S)
         assert "its chord did not call back" in orchestrator.logged()
 
     assert (tmp_path / "once").exists()
@@ -182,7 +182,7 @@ def test_an_orchestrator_that_dies_while_it_hands_out_is_replaced(
         job_id = submit(jobs, tmp_path)
         with fleet.orchestrator(before=before) as dying:
             until((tmp_path / "once").exists, "the orchestrator kills itself")
-            dying.process.wait(10)
+            dying.process.wait(PATIENCE_S)
         with fleet.orchestrator() as orchestrator:
             status = jobs.wait(job_id, timeout_s=PATIENCE_S)
             assert "its orchestrator is gone" in orchestrator.logged()
@@ -204,7 +204,7 @@ def test_a_chord_whose_keys_are_gone_is_missed(
         assert keys
         client.delete(*keys)
         with fleet.worker():
-            status = jobs.wait(job_id, timeout_s=60)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert "its chord did not call back" in orchestrator.logged()
 
     assert_done(status, tmp_path)
@@ -223,7 +223,7 @@ def test_of_a_queue_that_is_lost_exactly_the_missing_batches_are_handed_out_agai
         client.delete(*lists(COPY_QUEUE))
         client.lpush(COPY_QUEUE, *kept)
         with fleet.worker() as worker:
-            status = jobs.wait(job_id, timeout_s=60)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
             ran = worker.batches_run()
         assert "handing out 16 batches again" in orchestrator.logged()
 
@@ -264,7 +264,7 @@ def test_a_chord_that_an_outage_poisoned_is_made_up_for(tmp_path: Path) -> None:
             server.kill()
             time.sleep(3)
             server.start()
-            status = jobs.wait(job_id, timeout_s=100)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert_done(status, tmp_path)
 
@@ -375,7 +375,7 @@ def test_a_cancelled_upload_in_parts_is_aborted(redis_url: str, moto_s3: S3Serve
 
             until(uploads, "an upload in parts has begun")
             jobs.cancel(job_id)
-            status = jobs.wait(job_id, timeout_s=30)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert status.state is State.CANCELLED
     assert uploads() == []

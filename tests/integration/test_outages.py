@@ -24,7 +24,7 @@ from workers.queues import COPY_QUEUE, PLAN_QUEUE
 from workers.settings import Settings
 
 from .own_redis import own_redis
-from .processes import Fleet, finished, program, snapferry, started, until
+from .processes import PATIENCE_S, Fleet, finished, program, snapferry, started, until
 from .slow_bucket import slow_bucket
 
 # How long a Redis is away: longer than a client's first retries.
@@ -111,7 +111,7 @@ def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at
         )
         assert bucket.running == 1, "the first one still copies"
         bucket.hurry.set()
-        status = jobs.wait(job_id, timeout_s=60)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert status.state is State.DONE, status
     assert (status.copied, status.present, status.failed) == (1, 0, 0)
@@ -138,7 +138,7 @@ def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_
             server.start()
             until(lambda: "Connection to broker lost" in worker.logged(), "the worker notices")
             bucket.hurry.set()
-            status = jobs.wait(job_id, timeout_s=30)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
             # What that batch was received by is gone when it ends: both must take work all the same.
             second = jobs.wait(jobs.submit(*store_pair(url, str(tmp_path / "c")), [snapshot]), timeout_s=30)
             for role in (worker, orchestrator):
@@ -160,7 +160,7 @@ def test_a_worker_without_the_mount_fails_its_objects_and_makes_nothing_in_its_p
             until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
             (tmp_path / "b").rename(tmp_path / "elsewhere")
             with fleet.worker():
-                assert running.process.wait(60) == 1
+                assert running.process.wait(PATIENCE_S) == 1
                 said = running.logged()
         assert (
             f"101 x StoreNotFound at file://{tmp_path}/b: there is no such directory; is it mounted here?"
@@ -205,7 +205,7 @@ def test_a_redis_server_that_serves_nothing_ends_the_command_and_leaves_nothing(
     env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
 
     with started(*command, env=env, log=tmp_path / "sync.log") as running:
-        assert running.process.wait(15) == 1
+        assert running.process.wait(PATIENCE_S) == 1
 
         assert running.logged().startswith("snapferry: ")
         assert running.logged().splitlines()[0].endswith(said), "one reason, in the first line"
@@ -272,7 +272,7 @@ def test_what_an_interrupt_of_the_commit_says_is_what_the_destination_has(
         running.process.send_signal(signal.SIGINT)
         if goes_on:
             (tmp_path / "go on").touch()
-        code = running.process.wait(30)
+        code = running.process.wait(PATIENCE_S)
         said = running.logged()
     published = snapferry("ls", str(tmp_path / "b")).out.split() == [snapshot]
 
@@ -297,7 +297,7 @@ def test_a_broker_that_forgets_everything_is_one_line_and_exit_code_1(redis_url:
             until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
             client.flushall()
 
-            assert running.process.wait(20) == 1
+            assert running.process.wait(PATIENCE_S) == 1
             said = running.logged()
         with fleet.worker():
             again = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot)

@@ -18,7 +18,7 @@ from workers.ledger.keys import PARKED
 from workers.messages import Limits
 from workers.settings import Settings
 
-from .processes import Fleet, program, snapferry, started, until
+from .processes import PATIENCE_S, Fleet, program, snapferry, started, until
 from .stopping_server import StoppingServer, stopping_server
 
 OBJECTS = 400
@@ -79,7 +79,7 @@ def test_an_outage_costs_no_object_and_what_is_waited_for_is_said(
         document = snapferry("status", job_id, "--json", env=fleet.env | {"SNAPFERRY_BROKER_URL": redis_url})
         pending = jobs.status(job_id)
         server.start()
-        status = jobs.wait(job_id, timeout_s=120)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
         assert status.state is State.DONE, status
         assert counts(status) == (OBJECTS + 1, 0, 0)
@@ -118,7 +118,7 @@ def test_a_worker_that_cannot_reach_a_store_leaves_its_batches_to_another(
         other = jobs.wait(
             jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), [snapshot]), timeout_s=60
         )
-        status = jobs.wait(job_id, timeout_s=120)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
         assert (status.state, other.state) == (State.DONE, State.DONE)
         assert counts(status) == (OBJECTS + 1, 0, 0)
@@ -134,7 +134,7 @@ def test_a_fleet_of_refused_workers_fails_the_job_and_says_why(
     bad = Fleet(fleet.url, fleet.folder, {**fleet.env, "AWS_SECRET_ACCESS_KEY": "anothersecretkey"})
     with fleet.orchestrator(), bad.worker("one", "-c", "1") as one, bad.worker("two", "-c", "1"):
         job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
-        status = jobs.wait(job_id, timeout_s=60)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert "job given up: no live worker can reach both stores: AccessDenied" in one.logged() + "".join(
             path.read_text() for path in tmp_path.glob("two-*.log")
         )
@@ -153,7 +153,7 @@ def test_patience_ends_and_a_retry_goes_on_and_steering_works_meanwhile(
         steered = jobs.submit(*stores, [snapshot], patience=3600)
         some_copied(jobs, job_id)
         server.kill()
-        status = jobs.wait(job_id, timeout_s=120)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
         assert status.state is State.FAILED
         assert status.copied + status.present + status.failed == OBJECTS + 1
@@ -168,10 +168,10 @@ def test_patience_ends_and_a_retry_goes_on_and_steering_works_meanwhile(
         waits(jobs, steered)
         jobs.unpause(steered)
         jobs.cancel(steered)
-        assert jobs.wait(steered, timeout_s=30).state is State.CANCELLED
+        assert jobs.wait(steered, timeout_s=PATIENCE_S).state is State.CANCELLED
 
         server.start()
-        again = jobs.wait(jobs.retry(job_id), timeout_s=60)
+        again = jobs.wait(jobs.retry(job_id), timeout_s=PATIENCE_S)
         assert again.state is State.DONE, again
         assert again.failed == 0
     assert files(server) == set(tree(tmp_path / "a"))
@@ -190,7 +190,7 @@ def test_a_store_that_never_answered_is_waited_for_only_by_those_who_said_so(
         with started(*program(), *command, env=fleet.env, log=tmp_path / "sync.log") as patient:
             time.sleep(1)
             server.start()
-            assert patient.process.wait(60) == 0, patient.logged()
+            assert patient.process.wait(PATIENCE_S) == 0, patient.logged()
             document = json.loads(patient.logged())
     assert document["objects"]["failed"] == 0
 
@@ -207,7 +207,7 @@ def test_a_mount_that_goes_away_is_waited_for(
         waits(jobs, job_id)
         assert not (tmp_path / "b").exists(), "nothing is made in its place"
         (tmp_path / "elsewhere").rename(tmp_path / "b")
-        status = jobs.wait(job_id, timeout_s=60)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert status.state is State.DONE, status
     assert status.failed == 0
@@ -245,10 +245,10 @@ def test_a_commit_waits_for_its_store_and_can_be_cancelled_meanwhile(
         waits(jobs, job_id)
         if steer:
             jobs.cancel(job_id)
-            assert jobs.wait(job_id, timeout_s=30).state is State.CANCELLED
+            assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.CANCELLED
             return
         server.start()
-        status = jobs.wait(job_id, timeout_s=60)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert status.state is State.DONE, status
     assert counts(status) == (21, 0, 0)

@@ -21,7 +21,7 @@ from workers.settings import Settings
 from workers.transport import UNACKED
 from workers.vetting import KEPT, MAX_CRASHES, QUARANTINE, fault_of
 
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 
 
 def body_of(value: object) -> str:
@@ -191,7 +191,7 @@ def test_no_message_ends_a_worker_or_an_orchestrator(redis_url: str, tmp_path: P
         for broadcast in ("no JSON", "[]", "{}", '{"body": 1, "properties": 3}', "null"):
             client.publish("/snapferry-0.snapferry.pidbox", broadcast)
         job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
-        status = jobs.wait(job_id, timeout_s=100)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         until(lambda: not waiting(client, COPY_QUEUE) and not waiting(client, PLAN_QUEUE), "all is taken")
         for role in (orchestrator, worker):
             assert role.process.poll() is None
@@ -248,7 +248,7 @@ def test_what_ends_its_process_again_and_again_is_set_aside(redis_url: str, tmp_
         client.hset("snapferry:suspects", tag, MAX_CRASHES - 1)
         client.lpush(COPY_QUEUE, json.dumps(message))
         with fleet.worker("one", before=CRASHING.format(act="os._exit(9)")) as one:
-            assert one.process.wait(30) == 9
+            assert one.process.wait(PATIENCE_S) == 9
         assert client.hlen(UNACKED) == 1
         with fleet.worker("two", before=CRASHING.format(act="os._exit(9)")) as two:
             until(lambda: client.llen(QUARANTINE), "it is set aside")

@@ -18,7 +18,7 @@ from workers.messages import StoreRef
 from workers.queues import COPY_QUEUE, Priority, copy_queue
 from workers.settings import Settings
 
-from .processes import Fleet, Started, snapferry, until
+from .processes import PATIENCE_S, Fleet, Started, snapferry, until
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_small_job_waits_for_no_more_than_what_runs(
         expected = [high] * 21 + [huge] * 8 + [small] * 3 + [huge] * 92 + [low] * 3
         assert roots(client, COPY_QUEUE) == expected
         with fleet.worker("worker", "-c", "1") as worker:
-            ended = [jobs.wait(job_id, timeout_s=60) for job_id in (high, small, huge, low)]
+            ended = [jobs.wait(job_id, timeout_s=PATIENCE_S) for job_id in (high, small, huge, low)]
             assert ran(worker) == expected
 
     assert {status.state for status in ended} == {State.DONE}
@@ -85,7 +85,7 @@ def test_a_job_is_given_another_priority_while_its_batches_wait_and_for_those_to
         again = snapferry("priority", later, "high", "--json", "--broker", redis_url)
         assert roots(client, COPY_QUEUE) == [later] * 40 + [first] * 40
         with fleet.worker("worker", "-c", "1") as worker:
-            ended = [jobs.wait(job_id, timeout_s=90) for job_id in (later, first)]
+            ended = [jobs.wait(job_id, timeout_s=PATIENCE_S) for job_id in (later, first)]
             order = ran(worker)
         late = snapferry("priority", later, "low", "--broker", redis_url)
 
@@ -120,12 +120,12 @@ def test_a_queue_is_served_by_the_workers_that_were_told_to(
         other = submit(jobs, tmp_path, "other", 4)
         until(lambda: len(waiting(client, copy_queue("tape"))) == 5, "the plan is handed out")
         with fleet.worker():
-            assert jobs.wait(other, timeout_s=60).state is State.DONE
+            assert jobs.wait(other, timeout_s=PATIENCE_S).state is State.DONE
         assert len(waiting(client, copy_queue("tape"))) == 5
         assert jobs.status(slow).objects_settled == 0
 
         with fleet.worker("tape", "--queue", "tape"):
-            assert jobs.wait(slow, timeout_s=60).state is State.DONE
+            assert jobs.wait(slow, timeout_s=PATIENCE_S).state is State.DONE
 
 
 def test_what_a_queue_is_called_is_checked(redis_url: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.servers import S3Server
 from workers.ledger import JobStatus, State
 from workers.settings import Settings
 
-from .processes import Fleet, Started, children_of, until
+from .processes import PATIENCE_S, Fleet, Started, children_of, until
 from .raw_store import write_snapshots
 
 SNAPSHOTS = 40
@@ -95,7 +95,7 @@ class Watch:
         until(reached, what)
 
     def end(self) -> JobStatus:
-        return self._jobs.wait(self._job_id, self.see, timeout_s=100)
+        return self._jobs.wait(self._job_id, self.see, timeout_s=PATIENCE_S)
 
 
 def kill_children(worker: Started) -> int:
@@ -126,7 +126,7 @@ def test_killed_three_times_and_resumed_it_ends_as_if_nothing_had_happened(
             done = jobs.status(first).batches_done
             watch.until(lambda status: status.batches_done >= done + 8, "it copies on")
             orchestrator.kill_all()
-            orchestrator.process.wait(10)
+            orchestrator.process.wait(PATIENCE_S)
         done = jobs.status(first).batches_done
         with fleet.orchestrator():
             watch.until(lambda status: status.batches_done >= done + 16, "another one carries it on")

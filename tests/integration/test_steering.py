@@ -16,7 +16,7 @@ from workers.ledger import Ledger, State
 from workers.one_by_one import CAREFUL_AFTER, MAX_DEATHS
 from workers.settings import Settings
 
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 from .slow_bucket import slow_bucket
 
 # What takes seconds in a fleet takes a moment here.
@@ -80,16 +80,16 @@ def test_a_read_that_hangs_holds_up_neither_its_job_nor_others(
         until(lambda: any(run.in_flight for run in jobs.status(job_id).running), "it is in flight")
         if wish == "cancel":
             jobs.cancel(job_id)
-            assert jobs.wait(job_id, timeout_s=60).state is State.CANCELLED
+            assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.CANCELLED
         else:
             jobs.pause(job_id)
             until(lambda: not jobs.status(job_id).workers, "no worker has the batch")
         next_job = jobs.submit(*store_pair(str(tmp_path / "c"), str(tmp_path / "d")), [other])
-        assert jobs.wait(next_job, timeout_s=60).state is State.DONE
+        assert jobs.wait(next_job, timeout_s=PATIENCE_S).state is State.DONE
         if wish == "pause":
             bucket.hurry.set()
             jobs.unpause(job_id)
-            status = jobs.wait(job_id, timeout_s=120)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
             assert (status.state, status.copied + status.present) == (State.DONE, status.objects_total)
             assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
 
@@ -112,9 +112,9 @@ def test_a_manifest_that_hangs_holds_up_neither_its_cancel_nor_other_jobs(
         job_id = jobs.submit(*store_pair(source, str(tmp_path / "b")), [snapshot])
         until(lambda: bucket.running == 1, "the manifest is on its way")
         jobs.cancel(job_id)
-        assert jobs.wait(job_id, timeout_s=60).state is State.CANCELLED
+        assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.CANCELLED
         next_job = jobs.submit(*store_pair(str(tmp_path / "c"), str(tmp_path / "d")), [other])
-        assert jobs.wait(next_job, timeout_s=60).state is State.DONE
+        assert jobs.wait(next_job, timeout_s=PATIENCE_S).state is State.DONE
 
 
 @pytest.mark.slow
@@ -147,8 +147,8 @@ t.copy_batch = patched
         for turn in range(7):
             with fleet.worker(f"turn{turn}", "-c", "1", before=shorter + dies) as worker:
                 until((marks / str(turn)).exists, "the worker has died in the middle of the batch")
-                worker.process.wait(60)
+                worker.process.wait(PATIENCE_S)
         with fleet.worker("last", before=shorter + dies):
-            status = jobs.wait(job_id, timeout_s=120)
+            status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert (status.state, status.copied) == (State.DONE, 1)

@@ -176,7 +176,7 @@ def test_the_units_of_a_machine_copy_a_snapshot_with_the_keys_that_systemd_hands
         one = stack.enter_context(machine.running(machine.unit("worker@", "1")))
         two = stack.enter_context(machine.running(machine.unit("worker@", "2")))
         job = jobs.submit(StoreRef(url=f"file://{tmp_path / 'a'}"), StoreRef(url=destination), [snapshot])
-        ended = jobs.wait(job, timeout_s=120)
+        ended = jobs.wait(job, timeout_s=PATIENCE_S)
 
         assert ended.state is State.DONE, ended.error
         assert any("worker-1@" in line for line in one.said())

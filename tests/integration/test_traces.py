@@ -23,7 +23,7 @@ from workers import tracing
 from workers.ledger import JobStatus, State
 from workers.settings import Settings, traces_wanted
 
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 
 # Part of the extra `otel`; the messages' own definition.
 trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
@@ -102,11 +102,11 @@ def traced(
         fleet = Fleet(redis_server, folder, environment)
         with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
             job_id = jobs.submit(*store_pair(str(folder / "a"), str(folder / "b")), [snapshot])
-            ended = jobs.wait(job_id, timeout_s=120)
+            ended = jobs.wait(job_id, timeout_s=PATIENCE_S)
             # What is left to be sent is sent at the end.
             for member in (worker, orchestrator):
                 member.process.send_signal(signal.SIGTERM)
-                assert member.process.wait(60) == 0, member.logged()
+                assert member.process.wait(PATIENCE_S) == 0, member.logged()
         until(lambda: collector.named("job"), "the job's span has come")
         yield collector, ended
 

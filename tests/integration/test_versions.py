@@ -15,7 +15,7 @@ from workers.ledger import JobStatus, State
 from workers.messages import VERSION
 from workers.settings import Settings
 
-from .processes import Fleet, until
+from .processes import PATIENCE_S, Fleet, until
 
 # The next version, which reads the messages of this one, and has a field that this one does not know.
 NEXT_VERSION = f"""
@@ -91,7 +91,7 @@ def test_a_fleet_of_two_versions_ends_the_jobs_of_both(
         ]
         old = submit(jobs, tmp_path, "old")
         new = submit(jobs, tmp_path, "new", monkeypatch)
-        ended = [jobs.wait(job, timeout_s=100) for job in (old, new)]
+        ended = [jobs.wait(job, timeout_s=PATIENCE_S) for job in (old, new)]
 
         assert "not a message of this version" in roles[2].logged(), (
             "what the old worker cannot read it hands back"
@@ -122,7 +122,7 @@ def test_a_rolling_upgrade_ends_the_jobs_that_were_on_their_way(
             assert old.process.wait(40) == 0
             stack.enter_context(new)
         assert not jobs.status(job).state.final, "the old ones have not done it all"
-        status = jobs.wait(job, timeout_s=100)
+        status = jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert_copied(status, tmp_path, "old")
 
@@ -132,7 +132,7 @@ def test_a_job_of_a_version_that_no_orchestrator_knows_fails_with_that_reason(
 ) -> None:
     impatient = THIS + "t.UNREADABLE_S = 2\n"
     with Fleet(redis_url, tmp_path).orchestrator(before=impatient) as orchestrator:
-        status = jobs.wait(submit(jobs, tmp_path, "new", monkeypatch), timeout_s=30)
+        status = jobs.wait(submit(jobs, tmp_path, "new", monkeypatch), timeout_s=PATIENCE_S)
 
         assert "the job is of another version; handed back" in orchestrator.logged()
     assert status.state is State.FAILED
