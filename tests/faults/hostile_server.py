@@ -37,6 +37,13 @@ def open_connections() -> list[socket.socket]:
     return [found for found in gc.get_objects() if isinstance(found, kinds) and found.fileno() >= 0]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_connections_of_other_tests() -> None:
+    """Close what tests of other modules have left open in this process."""
+    for connection in open_connections():
+        connection.close()
+
+
 def mostly_slow(values: Iterable[Any], quick: Collection[Any]) -> list[Any]:
     """Return *values* as parameters of a test, all but the *quick* ones marked as slow."""
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]

@@ -17,7 +17,15 @@ from stores.backends.s3_download import RANGED_ABOVE_BYTES
 from stores.errors import StoreError, StoreUnavailable
 from stores.hashing import digest
 from stores.interruption import interruptible
-from tests.faults.hostile_server import Handle, Hostile, Peer, hostile, mostly_slow, open_connections
+from tests.faults.hostile_server import (
+    Handle,
+    Hostile,
+    Peer,
+    _no_connections_of_other_tests,  # noqa: F401 - a fixture for all tests here
+    hostile,
+    mostly_slow,
+    open_connections,
+)
 from tests.faults.test_s3_direct import own_tls  # noqa: F401 - a fixture
 
 MIB = 1024 * 1024

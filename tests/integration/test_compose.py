@@ -98,7 +98,7 @@ class Composed:
 
     def node(self, name: str, port: int) -> dict[str, str]:
         """Return the environment of an orchestrator or a worker."""
-        inside = {BROKER: self.broker, "9464": str(port), "0.0.0.0": "127.0.0.1"}
+        inside = {BROKER: self.broker, "9464": str(port), "0.0.0.0": "127.0.0.1", "http://s3:9000": self.s3}
         if name == "orchestrator":
             inside["/var/tmp"] = self.path("plans")
         return self.environment(name, **inside)
