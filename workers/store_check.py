@@ -101,7 +101,8 @@ def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
 
 
 def _open(side: Side | None, right: Right, access: AccessPolicy) -> SnapshotStore | None:
-    return open_store(side.url, side.objects_url, right, access=access, create=False) if side else None
+    # A destination that is not there yet is judged by where it would be made. Nothing here makes it.
+    return open_store(side.url, side.objects_url, right, access=access) if side else None
 
 
 class Looking:

@@ -254,10 +254,11 @@ def test_status_and_jobs_show_a_job_in_words_and_in_json(fleet: Crew, tmp_path: 
     assert sorted(row["id"] for row in each["per_snapshot"]) == sorted(ids)
     assert sum(row["copied"] for row in each["per_snapshot"]) == 16
     assert [each["snapshots"]["published"], each["progress"]["share"]] == [3, 1.0]
-    # What its stores keep to, for all jobs together, is asked for one job only.
+    # What its stores keep to, for all jobs together, and who cannot reach them, is asked for one job only.
     none = dict.fromkeys(("bytes_per_second", "objects_in_flight", "requests_per_second"))
     none["requests_by_default"] = False
     assert plain.pop("store_limits") == {"source": none, "destination": none}
+    assert plain.pop("unreached") == []
     assert listed == [plain]
     assert table[0].split() == ["JOB", "STATE", "SNAPSHOTS", "OBJECTS", "BYTES", "WHEN", "FROM", "→", "TO"]
     assert table[1].split()[:6] == [job[:8], "done", "3/3", "100%", "7.7", "kB"]
@@ -417,7 +418,7 @@ def test_an_interrupted_watch_leaves_the_job_alone_and_an_interrupted_sync_says_
 
     with redis.Redis.from_url(idle.url, decode_responses=True) as broker:
         broker.config_resetstat()
-        looks = lambda: broker.info("commandstats").get("cmdstat_exec", {}).get("calls", 0)  # noqa: E731
+        looks = lambda: broker.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)  # noqa: E731
         with started(*program(), "watch", job, env=env, log=tmp_path / "watch.log") as watching:
             until(lambda: looks() > 2, "it watches")
             watching.process.send_signal(signal.SIGINT)
