@@ -45,7 +45,7 @@ def _read(path: str) -> bytes:
         if found.st_size > MAX_BYTES:
             raise InvalidToml(f"has more than {MAX_BYTES:,} bytes")
         if not os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
-            why = _foreign(found)
+            why = _foreign(found, descriptor)
             if why:
                 raise InvalidToml(
                     f"is not used, because it {why}; let it belong to you or root, with mode 0644"
@@ -70,7 +70,7 @@ def _check_folders(path: str) -> None:
             continue
         open_to_all = bool(found.st_mode & stat.S_ISVTX) and bool(found.st_mode & stat.S_IWOTH)
         # The mode of a link says nothing.
-        why = _foreign(found, owner_only=open_to_all or stat.S_ISLNK(found.st_mode))
+        why = _foreign(found, at, owner_only=open_to_all or stat.S_ISLNK(found.st_mode))
         if why:
             raise InvalidToml(
                 f"is not used, because {at} {why}, and its file could be another one than you wrote"
@@ -104,8 +104,8 @@ def _way(path: str) -> list[str]:
     return found
 
 
-def _foreign(found: os.stat_result, *, owner_only: bool = False) -> str:
-    """Return how others could have written what has these attributes, "" if they could not."""
+def _foreign(found: os.stat_result, at: str | int, *, owner_only: bool = False) -> str:
+    """Return how others could have written what is *at* a path or open, and has these attributes; "" if not."""
     if found.st_uid not in {0, os.geteuid()}:
         return f"belongs to another user ({found.st_uid})"
     if owner_only:
@@ -114,7 +114,19 @@ def _foreign(found: os.stat_result, *, owner_only: bool = False) -> str:
         return "can be written by everybody"
     if found.st_mode & stat.S_IWGRP and not _own_group(found.st_gid):
         return f"can be written by group {found.st_gid}"
+    if found.st_mode & stat.S_IWGRP and _has_acl(at):
+        return "can be written by those that its access control list names (see getfacl)"
     return ""
+
+
+def _has_acl(at: str | int) -> bool:
+    """Return whether what is *at* a path or open has an access control list: the mode's group bits are its mask."""
+    if not hasattr(os, "getxattr"):
+        return False
+    try:
+        return bool(os.getxattr(at, "system.posix_acl_access"))
+    except OSError:
+        return False
 
 
 def _own_group(gid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,30 @@ def test_a_group_that_others_are_in_may_not_write(file: Path) -> None:
     assert f"can be written by group {STRANGER}" in refused(file)
     file.chmod(0o644)
     assert read_toml(str(file)) == {"a": 1}
+
+
+@pytest.mark.parametrize("which", ["file", "folder"])
+@pytest.mark.parametrize("right", [2, 4])
+def test_one_whom_an_access_control_list_lets_write_may_not(file: Path, which: str, right: int) -> None:
+    """The group bits of the mode are then the list's mask, and the group is this user's own."""
+    path = file if which == "file" else file.parent
+    entries = [
+        (0x01, 7, -1),
+        (0x02, right, STRANGER),
+        (0x04, 5, -1),
+        (0x10, 7 & (right | 5), -1),
+        (0x20, 5, -1),
+    ]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", acl)
+    except (AttributeError, OSError):
+        pytest.skip("this file system has no access control lists")
+
+    if right == 2:
+        assert "access control list" in refused(file)
+    else:
+        assert read_toml(str(file)) == {"a": 1}
 
 
 def test_a_link_is_followed_and_all_folders_on_its_way_count(file: Path, tmp_path: Path) -> None:
