@@ -92,8 +92,7 @@ def _entry(app: Celery, mirror: Mirror, config: Config) -> dict[str, Any]:
 
 
 def _dumped(message: MirrorMessage) -> dict[str, Any]:
-    # An orchestrator of the version before refuses a field that it does not know.
-    return message.model_dump(mode="json", exclude={"patience"} if message.patience is None else None)
+    return message.model_dump(mode="json", exclude=message.new_defaults())
 
 
 def run_mirror(settings: Settings, message: MirrorMessage) -> str:

@@ -70,10 +70,19 @@ def is_job_id(text: str) -> bool:
     return _is_job_id(text) is not None
 
 
+# What messages of the version before did not have. It refuses what it does not know, so defaults are left out.
+_NEW_FIELDS: Final = frozenset({"allow_empty_source", "patience", "waits_at_start"})
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[3] = VERSION
+
+    def new_defaults(self) -> set[str]:
+        """Return the fields that the version before does not know and need not: they have their defaults."""
+        fields = type(self).model_fields
+        return {name for name in _NEW_FIELDS & fields.keys() if getattr(self, name) == fields[name].default}
 
 
 class _Part(BaseModel):
@@ -155,10 +164,6 @@ class Limits(_Part):
         return (self.rate, self.requests, self.jobs) != (None, None, None)
 
 
-# What a request of the version before did not have. It refuses what it does not know, so defaults are left out.
-_NEW_FIELDS: Final = ("patience", "waits_at_start")
-
-
 class JobRequest(_Message):
     """
     A job as it was asked for.
@@ -201,10 +206,6 @@ class JobRequest(_Message):
     def _consistent(self) -> Self:
         unpack(self.snapshots)
         return self
-
-    def new_defaults(self) -> set[str]:
-        """Return the fields that the version before does not know and need not: they have their defaults."""
-        return {name for name in _NEW_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
 
     @property
     def snapshot_ids(self) -> list[str]:

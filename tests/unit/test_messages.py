@@ -19,6 +19,7 @@ from workers.messages import (
     BatchMessage,
     Budget,
     JobRequest,
+    MirrorMessage,
     Order,
     Price,
     Prune,
@@ -235,6 +236,43 @@ def test_a_patience_by_default_is_as_in_the_version_before_which_refuses_the_fie
         & json.loads(plain.model_dump_json(exclude=plain.new_defaults())).keys()
     )
     assert JobRequest.model_validate_json(patient.model_dump_json(exclude=patient.new_defaults())) == patient
+
+
+# The fields of the version before, which refuses all others.
+FIELDS_BEFORE = {
+    JobRequest: {
+        "version", "job_id", "snapshots", "everything", "source", "destination", "order", "trust_manifest", "prune",
+        "budget", "dry_run", "resumes", "retries", "concurrency", "priority", "queue", "limits", "batch_objects",
+        "batch_bytes", "window_batches",
+    },
+    MirrorMessage: {
+        "version", "name", "source", "destination", "trust_manifest", "prune", "priority", "queue", "limits",
+    },
+    BatchMessage: {
+        "version", "job_id", "series", "number", "source", "destination", "addresses", "sizes", "positions",
+        "concurrency",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FIELDS_BEFORE)
+def test_a_message_that_asks_for_nothing_new_has_no_field_that_the_version_before_refuses(
+    kind: type[JobRequest | MirrorMessage | BatchMessage],
+) -> None:
+    given = {
+        JobRequest: request(),
+        MirrorMessage: {"name": "nightly", "source": {"url": "/a"}, "destination": {"url": "/b"}},
+        BatchMessage: {
+            "job_id": "j", "series": "plan", "number": 0, "source": {"url": "/a"}, "destination": {"url": "/b"},
+            "addresses": "", "sizes": [], "positions": [0],
+        },
+    }[kind]  # fmt: skip
+    message = kind.model_validate(given)
+
+    said = message.model_dump(mode="json", exclude=message.new_defaults())
+
+    assert said.keys() == FIELDS_BEFORE[kind]
+    assert kind.model_validate(said) == message
 
 
 @pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), 31 * 86400, "soon"])
