@@ -95,7 +95,12 @@ class AccessPolicy:
         resolved = url
         limits = [(right, places) for right in rights if (places := self._places(right)) is not None]
         if url.scheme != "s3" and limits:
-            resolved = replace(url, location=os.path.realpath(url.location))
+            try:
+                resolved = replace(url, location=os.path.realpath(url.location))
+            except OSError as error:
+                # As where a link turns into something else while it is read.
+                why = f"has a path that does not resolve ({error.strerror})"
+                raise self._refused(url, why, f"`{limits[0][0]}`") from error
         pinned = False
         for right, places in limits:
             fitting = [place for place in places if _holds(place, resolved)]

@@ -15,6 +15,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
@@ -100,7 +101,9 @@ class StoreURL:
     def same_place(self, other: StoreURL) -> bool:
         """Say whether both name one place, as far as their texts and this machine's links can tell."""
         if self.scheme == other.scheme == "file":
-            return os.path.realpath(self.location) == os.path.realpath(other.location)
+            # A path that does not resolve, as one that changes meanwhile, is compared as a text.
+            with suppress(OSError):
+                return os.path.realpath(self.location) == os.path.realpath(other.location)
         here = (self.scheme, self.location, self.prefix, self.option("endpoint_url"))
         return here == (other.scheme, other.location, other.prefix, other.option("endpoint_url"))
 

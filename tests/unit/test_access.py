@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,10 @@ def test_links_are_followed_before_a_directory_is_compared(tmp_path: Path) -> No
     assert opened.label == f"file://{tmp_path}/allowed/store"
 
 
+def _changed(path: str) -> str:
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+
+
 def test_what_does_not_resolve_is_not_followed_once_it_was_compared(tmp_path: Path) -> None:
     """Behind a link to itself, `realpath` resolves nothing more; the kernel would follow what is left."""
     secret, inside = tmp_path / "secret", tmp_path / "allowed"
@@ -110,6 +116,19 @@ def test_what_does_not_resolve_is_not_followed_once_it_was_compared(tmp_path: Pa
 
     assert not (secret / object_key(digest(b"b"))).exists()
     assert not (secret / "new").exists()
+
+
+def test_a_path_that_changes_while_it_is_resolved_is_not_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was a link when it was asked for is a directory when its target is read."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    url = parse_url(f"{tmp_path}/link")
+    monkeypatch.setattr(os, "readlink", _changed)
+
+    with pytest.raises(NotAllowed, match="does not resolve"):
+        AccessPolicy(read=places("/srv")).check(url, Right.READ)
+    assert not url.same_place(parse_url("/srv"))
 
 
 @pytest.mark.parametrize("one_call", [True, False])
