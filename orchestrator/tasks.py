@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from stores.access import STRICT, AccessPolicy
 from stores.errors import StoreError
-from workers.connection import OUTAGE, BrokerUnavailable
+from workers.connection import OUTAGE, BrokerUnavailable, is_outage
 from workers.leaving import Interrupted, interruptible
 from workers.ledger import Ledger, State, UnknownJob
 from workers.logs import about, fields
@@ -33,10 +33,12 @@ from .waiting import stop_waiting, wait_for
 
 log = logging.getLogger(__name__)
 
-# A broker that is away is asked again for about six minutes; what was queued before is queued twice then.
+# What a task meets while the broker is away. What was queued before is queued twice then.
 BROKER_TROUBLE = (OperationalError, *OUTAGE)
-MAX_BROKER_RETRIES = 36
+# After this long a task whose broker was away runs again: any number of times, as an outage costs only time.
 BROKER_RETRY_S = 10
+# Tries of a task that the broker refuses for good, for example because its user lacks a right.
+MAX_BROKER_RETRIES = 36
 
 # Tries of a step whose store gives no answer, and the pauses between them: 2, 4, 8 s.
 MAX_RETRIES = 3
@@ -83,7 +85,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
             log.warning("a mirror of another version of snapferry is not run; restart its scheduler")
             return "a mirror of another version: nothing was done"
         except (BrokerUnavailable, *BROKER_TROUBLE) as error:
-            raise again(self, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
+            raise _when_it_is_back(self, error) from error
 
 
 def run_look(
@@ -114,8 +116,8 @@ def run_step(
     """
     Run one step of a job; return what it did, in words.
 
-    A store that gives no answer is asked again a few times, a broker for some
-    minutes, and what is broken off because this process leaves is done by another
+    A store that gives no answer is asked again a few times, a broker until it is
+    back, and what is broken off because this process leaves is done by another
     one (`celery.exceptions.Retry`); any other trouble ends the job as failed, with
     its reason in the ledger, so no job is left without an end.
     """
@@ -128,11 +130,11 @@ def run_step(
         log.info("step given back: this orchestrator leaves")
         raise queue_again(task, "its orchestrator left; it was given back") from None
     except BROKER_TROUBLE as error:
-        if task.request.retries >= MAX_BROKER_RETRIES:
+        if not is_outage(error) and task.request.retries >= MAX_BROKER_RETRIES:
             fail_job(ledger, job_id, f"the broker did not take the job's tasks: {error}")
             raise
         log.warning("the broker is away; trying again in %d s", BROKER_RETRY_S)
-        raise again(task, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES) from error
+        raise _when_it_is_back(task, error) from error
     except UnknownJob:
         return "this job's record is gone; nothing was done"
     except ValidationError:
@@ -154,6 +156,13 @@ def run_step(
         words = f"{type(error).__name__}: {without_secrets(str(error))}"
         fail_job(ledger, job_id, f"unexpected {words}; see the orchestrator's log")
         raise
+
+
+def _when_it_is_back(task: Any, error: Exception) -> Exception:
+    """Queue *task* again for a time when the broker takes it; return what to raise. An outage uses up no try."""
+    if is_outage(error):
+        return queue_again(task, f"the broker is away: {error}", in_s=BROKER_RETRY_S)
+    return again(task, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES)
 
 
 def _store_trouble(task: Any, ledger: Ledger, job_id: str, error: StoreError, access: AccessPolicy) -> str:

@@ -99,6 +99,15 @@ def refusal(error: Exception) -> BrokerRefuses | None:
     return BrokerRefuses(f"{meaning}: {str(error)[:200]}", status_code=code)
 
 
+def is_outage(error: BaseException | None) -> bool:
+    """Say whether *error*, or what it was raised from, says that Redis will take the command later."""
+    while error is not None:
+        if isinstance(error, (*OUTAGE, OSError)) and not isinstance(error, AuthenticationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _raise(error: Exception) -> NoReturn:
     raise refusal(error) or error
 

@@ -108,10 +108,11 @@ def run(folder: Path, seed: int, minutes: float) -> tuple[World, Counter[str], d
             status = made.jobs.status(job)
             if status.state is not State.DONE:
                 made.violations.append(f"the last job {job[:8]} is {status.state}: {status.error}")
-        for place in (made.folder / "destination", made.bucket_folder / "destination"):
+        for place in made.destinations:
             if check_destination(made, place, set()) != len(made.snapshots):
                 made.violations.append(f"{place} has not all snapshots")
         ends = Counter(str(made.jobs.status(job).state) for job in dict.fromkeys(made.submitted))
+        ends["forgotten"] = len(made.forgotten)
         print(f"checked {watch.rounds} times", flush=True)
         ended.set()
         keeper.join()

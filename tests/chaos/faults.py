@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import redis
 
 from tests.integration.processes import children_of
 from workers.messages import Priority
-from workers.queues import COPY_QUEUE, lists
+from workers.queues import COPY_QUEUE, PLAN_QUEUE, lists
 
 from .proxy import KINDS
 from .world import Role, World
@@ -167,6 +168,93 @@ def poison_messages(made: World) -> str:
     return ""
 
 
+def revoke_messages(made: World) -> str:
+    """Revoke what is in the queues, as Flower's button does."""
+    with _client(made) as client:
+        found = [
+            text for name in lists(COPY_QUEUE) + lists(PLAN_QUEUE) for text in client.lrange(name, 0, 20)
+        ]
+    ids = []
+    for text in found:
+        with suppress(ValueError, KeyError, TypeError):
+            ids.append(json.loads(text)["headers"]["id"])
+    if ids:
+        made.jobs._app.control.revoke(ids, terminate=made.chance.random() < 0.5)
+    return f"{len(ids)}"
+
+
+def flush_redis(made: World) -> str:
+    """Let Redis forget everything: the jobs are gone, the fleet is not."""
+    with _client(made) as client:
+        client.flushall()
+    gone = len(made.submitted)
+    made.forgotten += made.submitted
+    made.submitted.clear()
+    return f"{gone} jobs forgotten"
+
+
+def no_names(made: World) -> str:
+    """Let no name be resolved."""
+    flag = made.folder / "no-names"
+    flag.touch()
+    time.sleep(made.chance.uniform(2, 15))
+    flag.unlink()
+    return ""
+
+
+def move_clock(made: World) -> str:
+    """Let the clocks of all processes jump, and jump back."""
+    seconds = made.chance.choice([-7200, -40, 40, 7200])
+    flag = made.folder / "clock"
+    flag.write_text(str(seconds))
+    time.sleep(made.chance.uniform(2, 10))
+    flag.unlink()
+    return f"{seconds} s"
+
+
+def fill_disk(made: World) -> str:
+    """Leave no space at the destination in a directory."""
+    if not made.disk:
+        return "there is no disk"
+    ballast = made.disk / "ballast"
+    with suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(65536))
+            file.flush()
+    time.sleep(made.chance.uniform(2, 12))
+    ballast.unlink()
+    return ""
+
+
+def lose_mount(made: World) -> str:
+    """Unmount the destination in a directory, as a network mount goes away."""
+    if not made.disk:
+        return "there is no disk"
+    made.unmount()
+    time.sleep(made.chance.uniform(2, 12))
+    if list((made.folder / "destination").rglob("*")):
+        made.violations.append("something was written where nothing is mounted")
+    made.mount()
+    return ""
+
+
+def few_descriptors(made: World) -> str:
+    """Let the processes of a role open no more files than they have open, more or less."""
+    role = _some(made)
+    family = role.running.family() if role.running else []
+    before = {}
+    for process in family:
+        with suppress(OSError):
+            most = len(os.listdir(f"/proc/{process}/fd")) + made.chance.choice([0, 2, 8])
+            before[process] = resource.prlimit(process, resource.RLIMIT_NOFILE)
+            resource.prlimit(process, resource.RLIMIT_NOFILE, (most, before[process][1]))
+    time.sleep(made.chance.uniform(2, 10))
+    for process, limits in before.items():
+        with suppress(OSError):
+            resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
+    return role.name
+
+
 def _s3(kind: str) -> Fault:
     def trouble(made: World) -> str:
         made.trouble.share = made.chance.choice([0.02, 0.2, 1.0])
@@ -199,7 +287,7 @@ def _hurt(how: Callable[[Path], None]) -> Fault:
             how(path)
         time.sleep(made.chance.uniform(2, 10))
         with suppress(FileNotFoundError):
-            path.unlink()
+            path.rmdir() if path.is_dir() else path.unlink()
         path.write_bytes(data)
         return path.name[:8]
 
@@ -217,7 +305,7 @@ def planted_link(made: World) -> str:
     """Plant a link to elsewhere at a shard of a destination, as long as the shard is not there."""
     outside = made.folder / "outside"
     outside.mkdir(exist_ok=True)
-    shards = [made.folder / "destination/.objects" / f"{made.chance.randrange(4096):03x}" for _ in range(40)]
+    shards = [made.destinations[0] / ".objects" / f"{made.chance.randrange(4096):03x}" for _ in range(40)]
     planted = []
     for shard in shards:
         with suppress(OSError):
@@ -263,6 +351,8 @@ FAULTS: dict[str, Fault] = {
     "kill Redis": kill_redis, "freeze Redis": freeze_redis, "cut Redis' clients": cut_clients,
     "read-only Redis": readonly_redis, "fail over Redis": failover_redis, "full Redis": full_redis,
     "lose the queue": lose_queue, "duplicate messages": duplicate_messages, "poison messages": poison_messages,
+    "revoke messages": revoke_messages, "flush Redis": flush_redis, "no names": no_names, "clock": move_clock,
+    "disk full": fill_disk, "mount away": lose_mount, "few descriptors": few_descriptors,
     "S3 away": s3_away,
     **{f"S3 {kind}": _s3(kind) for kind in KINDS if kind != "refused"},
     "object missing": object_missing, "object corrupt": object_corrupt, "object is a FIFO": object_fifo,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,8 +24,25 @@ from workers.settings import Settings
 
 from .proxy import Trouble, troubled
 
-# Allows the proxy's address to whatever restricts where credentials go.
-ALLOWED = {"SNAPFERRY_BATCH_OBJECTS": "40", "SNAPFERRY_VISIBILITY_TIMEOUT": "60", "SNAPFERRY_GRACE": "3"}
+SETTINGS = {"SNAPFERRY_BATCH_OBJECTS": "40", "SNAPFERRY_VISIBILITY_TIMEOUT": "60", "SNAPFERRY_GRACE": "3"}
+
+# What every process runs first: it resolves names, and tells the time, as two files say.
+BEFORE = """
+import socket, time
+from pathlib import Path
+folder, resolve, now = Path({folder!r}), socket.getaddrinfo, time.time
+def resolved(host, *arguments, **options):
+    if host in ("localhost", b"localhost") and (folder / "no-names").exists():
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    return resolve(host, *arguments, **options)
+def shifted():
+    try:
+        with open(folder / "clock") as file:
+            return now() + float(file.read() or 0)
+    except OSError:
+        return now()
+socket.getaddrinfo, time.time = resolved, shifted
+"""
 
 
 @dataclass
@@ -54,13 +72,45 @@ class World:
     stores: dict[str, str]
     snapshots: list[str] = field(default_factory=list)
     submitted: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    disk: Path | None = None
 
     def start(self, role: Role) -> None:
         """Start a role, and wait until it is ready or has ended."""
         start = self.fleet.orchestrator if role.kind == "orchestrator" else self.fleet.worker
         arguments = ("--hostname", f"{role.name}@%h") if role.kind == "orchestrator" else (role.name,)
-        role.running = role.stack.enter_context(start(*arguments))
+        before = BEFORE.format(folder=str(self.folder))
+        role.running = role.stack.enter_context(start(*arguments, before=before))
+
+    def mount_disk(self) -> None:
+        """Give the destination in a directory a small disk of its own, where this process may mount one."""
+        disk, destination = self.folder / "disk", self.folder / "destination"
+        disk.mkdir()
+        destination.mkdir()
+        size = ["-t", "tmpfs", "-o", "size=64m", "tmpfs"]
+        if subprocess.run(["mount", *size, disk], check=False, capture_output=True).returncode == 0:
+            self.disk = disk
+            self.mount()
+
+    def mount(self) -> None:
+        """Mount the destination's disk."""
+        subprocess.run(["mount", "--bind", self.folder / "disk", self.folder / "destination"], check=True)
+
+    def unmount(self) -> None:
+        """Unmount it, whoever has files open there."""
+        subprocess.run(["umount", "-l", self.folder / "destination"], check=True)
+
+    def unmount_disk(self) -> None:
+        """Unmount all."""
+        if self.disk:
+            for place in (self.folder / "destination", self.disk):
+                subprocess.run(["umount", "-l", place], check=False, capture_output=True)
+
+    @property
+    def destinations(self) -> tuple[Path, Path]:
+        """Where the destinations' files are, whatever is mounted."""
+        return self.disk or self.folder / "destination", self.bucket_folder / "destination"
 
     def submit(self) -> str:
         """Queue a copy of some snapshots from the source to a destination."""
@@ -82,11 +132,11 @@ def world(folder: Path, seed: int, *, snapshots: int = 4, objects: int = 250) ->
         (folder / "s3").mkdir()
         server = stack.enter_context(rclone_s3_server(folder / "s3"))
         trouble = Trouble(chance=random.Random(seed + 1))
-        proxy = stack.enter_context(troubled(server.endpoint, trouble))
+        proxy = stack.enter_context(troubled(server.endpoint, trouble)).replace("127.0.0.1", "localhost")
         bucket = server.make_bucket()
         settings = Settings(broker_url=redis.url, batch_objects=40, visibility_timeout=60)
         fleet = Fleet(
-            redis.url, folder, {**server.environment, **ALLOWED, "SNAPFERRY_ALLOW_ENDPOINTS": proxy}
+            redis.url, folder, {**server.environment, **SETTINGS, "SNAPFERRY_ACCESS_ENDPOINTS": proxy}
         )
         roles = [Role("orchestrator", f"o{n}") for n in (1, 2)] + [Role("worker", f"w{n}") for n in (1, 2, 3)]
         stores = {
@@ -108,6 +158,8 @@ def world(folder: Path, seed: int, *, snapshots: int = 4, objects: int = 250) ->
             files["./large"] = random.Random(seed + number).randbytes(3_000_000)
             made.snapshots.append(fill(open_store(stores["dir"]), files))
         shutil.copytree(folder / "source", made.bucket_folder / "source")
+        made.mount_disk()
+        stack.callback(made.unmount_disk)
         for role in roles:
             stack.push(role.stack)
             made.start(role)
@@ -150,7 +202,7 @@ class Watch:
 
     def _run(self) -> None:
         while not self._ended.wait(1.0):
-            for folder in (self._made.folder / "destination", self._made.bucket_folder / "destination"):
+            for folder in self._made.destinations:
                 check_destination(self._made, folder, set())
             self.rounds += 1
 

@@ -273,9 +273,9 @@ def test_a_chord_that_an_outage_poisoned_is_made_up_for(tmp_path: Path) -> None:
 RETRIES_FIRST = """
 import pathlib, workers.tasks as t
 run, folder = t.run_batch, pathlib.Path({folder!r})
-def patched(task, batch, ledger):
+def patched(task, batch, ledger, *more):
     if task.request.retries:
-        return run(task, batch, ledger)
+        return run(task, batch, ledger, *more)
     holder = f"x#0@{{task.request.hostname}}"
     ledger.begin(batch, holder)
     retry = t.again(task, {pause}, "not now")
