@@ -34,12 +34,16 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 1.0
 ANNOUNCE_S: Final = 5.0
 
+# Parking queues of jobs that have ended are emptied so often, by one worker of the fleet.
+DRAIN_S: Final = 60
+
 
 class Parking:
     """
     Looks after parked batches for the worker called *worker*, which serves *queues*.
 
-    *take_from* is told from which parking queues the worker is to take batches.
+    *take_from* is told from which parking queues the worker is to take batches. *linger_s* seconds after a job's end
+    Redis has put back whatever workers that died had taken.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Parking:
         queues: Iterable[str],
         take_from: Callable[[set[str]], None],
         access: AccessPolicy = STRICT,
+        linger_s: float = 0.0,
     ) -> None:
         self._access = access
+        self._linger_s = linger_s
         self._ledger = ledger
         self._book = ledger.reach
         self._worker = worker
@@ -75,6 +81,9 @@ class Parking:
                 # Nobody checks this store any more, so what is known of it becomes worthless.
                 self._book.forget(side, self._worker)
         self._sides = sides
+        if self._ledger.take("drain", DRAIN_S):
+            for queue in self._book.unparked(self._linger_s):
+                self._ledger.drop(queue)
 
     def leave(self) -> None:
         """Tell the fleet that the worker leaves. Raises `redis.exceptions.RedisError`."""
@@ -87,7 +96,7 @@ class Parking:
         if state.ended:
             # What is still in the queue is taken, and found not to be needed.
             if self._ledger.empty(queue):
-                self._book.unpark(job.job_id)
+                self._book.unpark(job)
                 self._ledger.drop(queue)
                 return False
             return True
@@ -98,7 +107,8 @@ class Parking:
             for one in found[side.name]
             if one.worker == self._worker and not one.trial
         ]
-        workers = {*self._book.live_workers(copy_queue(job.queue)), self._worker}
+        live, gone = self._book.workers(copy_queue(job.queue))
+        workers = {*live, self._worker}
         blocked: dict[str, list[Trouble]] = {worker: [] for worker in workers}
         for side in job.sides:
             for one in found[side.name]:
@@ -106,20 +116,27 @@ class Parking:
                     blocked[one.worker].append(one)
         since = 0.0
         if all(blocked.values()):
-            since = self._wait(job, blocked, state.patience_s)
+            refused = {one.worker for every in found.values() for one in every if one.kind == Kind.REFUSED}
+            since = self._wait(job, blocked, state.patience_s, {*gone} - refused - workers)
         elif state.waits and not any(found.values()):
             self._book.stop_waiting(job.job_id, "waits")
         for side, trouble in mine:
             self._check(side, trouble, since)
         return not mine or bool(state.given_up)
 
-    def _wait(self, job: ParkedJob, blocked: dict[str, list[Trouble]], patience_s: float) -> float:
-        """Record that no worker reaches the stores of *job*; give it up in the end. Returns since when it waits."""
+    def _wait(
+        self, job: ParkedJob, blocked: dict[str, list[Trouble]], patience_s: float, others: set[str]
+    ) -> float:
+        """
+        Record that no worker reaches the stores of *job*; give it up in the end. Returns since when it waits.
+
+        *others* may come back and reach them.
+        """
         troubles = [one for found in blocked.values() for one in found]
         # A store that is away says more than a worker that lacks a mount.
         worst = min(troubles, key=lambda one: (one.kind != Kind.AWAY, one.since))
         since, waited_s = self._book.begin_waiting(job.job_id, "waits", worst.store, worst.detail)
-        reason = verdict(sorted(blocked), blocked, since, waited_s, patience_s)
+        reason = verdict(sorted(blocked), blocked, since, waited_s, patience_s, others)
         if reason and self._book.give_up(job.job_id, reason):
             log.error("job given up: %s", reason, extra=fields(job=job.job_id))
         return since
@@ -202,7 +219,10 @@ def attach(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         own = [name for name in served if not is_parking_queue(name)]
         if not own:
             return
-        parking = Parking(ledger, consumer.hostname, own, _Consumption(app, consumer).take_from, access)
+        # Redis' sweep for what is to be put back comes after the timeout.
+        linger_s = settings.visibility_timeout + 2 * DRAIN_S
+        take_from = _Consumption(app, consumer).take_from
+        parking = Parking(ledger, consumer.hostname, own, take_from, access, linger_s)
         while True:
             try:
                 parking.look()

@@ -28,13 +28,20 @@ import redis
 
 from stores.errors import StoreError
 
-from .ledger.keys import PARKED, key
+from .ledger.keys import PARKED, UNPARKED, key
 from .ledger.state import Waiting, waiting_of
 from .messages import BatchMessage, JobRequest, StoreRef
+from .queues import parking_queue
 from .settings import PATIENCE_S
 
 # A worker that has not announced itself for so long is gone.
 ROSTER_S: Final = 20.0
+
+# A job is not given up for what the live workers are refused, within this time, if other workers may come back.
+RETURN_S: Final = 60.0
+
+# A job whose patience is over is given up only if a store was found away within this time.
+LATELY_S: Final = 30.0
 
 # How long what is known of a worker and a store is kept, at most.
 _KEPT_S: Final = 7 * 86400
@@ -217,21 +224,32 @@ class ReachBook:
         self._redis.hset(_ROSTER, worker, json.dumps({"at": self.now(), "queues": list(queues)}))
 
     def leave(self, worker: str) -> None:
-        """Record that *worker* lives no longer."""
-        self._redis.hdel(_ROSTER, worker)
+        """Record that *worker* lives no longer. It may come back: it is restarted, for example."""
+        before = self._redis.hget(_ROSTER, worker)
+        with suppress(ValueError, KeyError, TypeError):
+            record = json.loads(before or "null")
+            # Its last sign of life is just too old, also for a worker of another version.
+            gone = {"at": self.now() - ROSTER_S - 1, "queues": record["queues"]}
+            self._redis.hset(_ROSTER, worker, json.dumps(gone))
 
     def live_workers(self, queue: str) -> list[str]:
         """Return the workers that have announced themselves lately and serve *queue*."""
+        return self.workers(queue)[0]
+
+    def workers(self, queue: str) -> tuple[list[str], list[str]]:
+        """Return the workers that serve *queue*: those that live, and those that lived within the last week."""
         at = self.now()
-        found = []
+        live: list[str] = []
+        gone: list[str] = []
         for worker, text in self._redis.hgetall(_ROSTER).items():
             with suppress(ValueError, KeyError, TypeError):
                 record = json.loads(text)
-                if at - record["at"] > _KEPT_S:
+                age_s = at - record["at"]
+                if age_s > _KEPT_S:
                     self._redis.hdel(_ROSTER, worker)
-                elif at - record["at"] <= ROSTER_S and queue in record["queues"]:
-                    found.append(str(worker))
-        return sorted(found)
+                elif queue in record["queues"]:
+                    (live if age_s <= ROSTER_S else gone).append(str(worker))
+        return sorted(live), sorted(gone)
 
     def now(self) -> float:
         """Return the time by the clock of Redis."""
@@ -264,9 +282,25 @@ class ReachBook:
         """Say whether a job has a parking queue."""
         return bool(self._redis.hexists(PARKED, job_id))
 
-    def unpark(self, job_id: str) -> None:
-        """Record that a job has no parking queue any more."""
-        self._redis.hdel(PARKED, job_id)
+    def unpark(self, job: ParkedJob) -> None:
+        """Record that a job, which has ended, has no parking queue any more."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(UNPARKED, parking_queue(job.queue, job.job_id), self.now())
+            pipe.hdel(PARKED, job.job_id)
+            pipe.execute()
+
+    def unparked(self, linger_s: float) -> list[str]:
+        """
+        Return the parking queues of jobs that have ended.
+
+        What a worker that died had taken may come back to them for *linger_s* seconds. Then they are forgotten.
+        """
+        at = self.now()
+        found = self._redis.hgetall(UNPARKED)
+        for queue, since in found.items():
+            if not at - float(since) <= linger_s:
+                self._redis.hdel(UNPARKED, queue)
+        return [str(queue) for queue in found]
 
     def state(self, job_id: str) -> JobReach:
         """Return what a job waits for and for how long it may."""
@@ -341,14 +375,18 @@ def verdict(
     since: float,
     waited_s: float,
     patience_s: float,
+    others: Collection[str] = (),
 ) -> str:
     """
     Return why a job whose stores no worker reaches is given up, "" if it is not.
 
     *troubles* are those with either store, by worker, of every live worker. A worker that was refused cannot do the
     job; one for which a store is away can, when the store is back. Nothing is concluded from what was found before the
-    job began to wait, at *since*: it may be the trouble of another job, and over.
+    job began to wait, at *since*: it may be the trouble of another job, and over. *others* are workers that do not live
+    now and were not refused: they have `RETURN_S` seconds to come back. Whether the patience is over is
+    decided by a store that was just found away: before, Redis may have been away as well.
     """
+    now = since + waited_s
 
     def is_new(one: Trouble) -> bool:
         return one.at >= since - NEW_S
@@ -356,7 +394,10 @@ def verdict(
     hopeless = all(
         any(one.kind == Kind.REFUSED and is_new(one) for one in troubles[worker]) for worker in workers
     )
-    impatient = waited_s >= patience_s and any(is_new(one) for found in troubles.values() for one in found)
+    hopeless = hopeless and (not others or waited_s >= RETURN_S)
+    impatient = waited_s >= patience_s and any(
+        is_new(one) and one.at >= now - LATELY_S for found in troubles.values() for one in found
+    )
     if not hopeless and not impatient:
         return ""
     reasons: dict[str, list[str]] = {}

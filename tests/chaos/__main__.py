@@ -15,10 +15,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.jobs import store_pair
-from workers.ledger import State
+from workers.connection import BrokerUnavailable
+from workers.ledger import State, UnknownJob
 
 from .faults import FAULTS
 from .world import Watch, World, check_destination, world
@@ -39,10 +41,25 @@ def keep_running(made: World, ended: threading.Event) -> None:
                     continue
 
 
+def goes_on(made: World, job: str) -> bool:
+    """
+    Say whether a job has not ended.
+
+    Redis may forget one: it is told to, or is killed while it had yet to write the last second or two to its disk.
+    """
+    try:
+        return not made.jobs.status(job).state.final
+    except UnknownJob:
+        made.forgotten.append(job)
+        return False
+
+
 def settle(made: World, jobs: list[str]) -> None:
     """Wait until all of *jobs* have ended; what has not, and what is not accounted for, is a violation."""
     deadline = time.monotonic() + SETTLED_S
     for job in dict.fromkeys(jobs):
+        if job in made.forgotten:
+            continue
         while True:
             try:
                 status = made.jobs.status(job)
@@ -82,7 +99,7 @@ def run(folder: Path, seed: int, minutes: float) -> tuple[World, Counter[str], d
         with Watch(made) as watch:
             while time.monotonic() < until:
                 try:
-                    running = [job for job in made.submitted if not made.jobs.status(job).state.final]
+                    running = [job for job in made.submitted if goes_on(made, job)]
                     while len(running) < 2:
                         running.append(made.submit())
                 except Exception as error:  # Redis is away
@@ -97,6 +114,10 @@ def run(folder: Path, seed: int, minutes: float) -> tuple[World, Counter[str], d
                     thread.join()
                 time.sleep(made.chance.uniform(0, 4))
             made.trouble.kind = ""
+            made.submitted[:] = dict.fromkeys(made.submitted)
+            for job in made.submitted:
+                with suppress(BrokerUnavailable):
+                    goes_on(made, job)
             settle(made, made.submitted)
             for destination in ("s3", "dir2"):
                 job = made.jobs.submit(
@@ -111,8 +132,10 @@ def run(folder: Path, seed: int, minutes: float) -> tuple[World, Counter[str], d
         for place in made.destinations:
             if check_destination(made, place, set()) != len(made.snapshots):
                 made.violations.append(f"{place} has not all snapshots")
-        ends = Counter(str(made.jobs.status(job).state) for job in dict.fromkeys(made.submitted))
-        ends["forgotten"] = len(made.forgotten)
+        ends = Counter(
+            str(made.jobs.status(job).state) for job in made.submitted if job not in made.forgotten
+        )
+        ends["forgotten"] = len({*made.forgotten})
         print(f"checked {watch.rounds} times", flush=True)
         ended.set()
         keeper.join()

@@ -34,6 +34,7 @@ from tests.faults.hostile_server import (
 )
 from tests.faults.scripted_server import Piece, scripted
 from tests.faults.stub_s3 import Answer, Request, serving
+from tests.sample import manifest_of
 from workers.transfer import copy_batch
 
 MIB = 1024 * 1024
@@ -488,6 +489,21 @@ def test_wrong_bytes_are_read_a_second_time_at_every_size(way: str, length: int,
             with pytest.raises(IntegrityError):
                 destination.copy_object(source, digest(data), size_hint=length)
             assert not destination.has_object(digest(data))
+
+
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_a_manifest_of_wrong_bytes_is_read_a_second_time(way: str, wrong: int) -> None:
+    text = manifest_of({"./a": b"a"})
+    answers = [text[:-2] + b"?\n"] * wrong + [text]
+    with serving() as stub:
+        stub.answer = lambda _: Answer(200, answers[min(len(stub.requests), len(answers)) - 1])
+        store = SnapshotStore(S3Backend("bucket", endpoint=stub.endpoint))
+        if wrong == 1:
+            assert store.get_manifest(digest(text)) == text
+        else:
+            with pytest.raises(IntegrityError):
+                store.get_manifest(digest(text))
+        assert len(stub.requests) == 2
 
 
 # ruff: noqa: E501

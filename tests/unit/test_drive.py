@@ -1062,6 +1062,7 @@ def test_a_source_that_loses_a_manifest_while_the_job_runs_costs_that_snapshot(f
     assert fleet.published() == sorted([ids[0], ids[2]])
     assert fleet.status.state is State.FAILED
     assert "ManifestMissing" in list(snapshot_rows(fleet.ledger, "job"))[1].reason
+    assert fleet.status.error.startswith("1 of 3 snapshots are not published: ManifestMissing: ")
 
 
 def test_a_source_that_changed_so_that_the_plan_is_lost_ends_the_job_with_that_reason(fleet: Fleet) -> None:

@@ -620,6 +620,14 @@ def test_the_lease_of_a_dead_holder_is_taken_over_and_its_beginning_stays_counte
     assert ledger.begin(TWO, "three", instead_of="dead").holder == "two"
 
 
+def test_a_beginning_whose_answer_was_lost_and_is_asked_for_again_counts_once(ledger: Ledger) -> None:
+    for _ in range(20):
+        assert ledger.begin(TWO, "one").times == 1
+    ledger.release(TWO, "one")
+
+    assert ledger.begin(TWO, "two").times == 1
+
+
 def test_a_lease_that_is_given_back_leaves_no_beginning_behind(ledger: Ledger) -> None:
     for holder in ("one", "two", "three"):
         assert ledger.begin(TWO, holder).times == 1

@@ -10,10 +10,11 @@ import redis
 
 from stores.errors import StoreNotFound, StoreUnavailable
 from workers.ledger import Ledger, State
+from workers.ledger.keys import UNPARKED
 from workers.messages import BatchMessage, JobRequest, StoreRef, pack
 from workers.parking import Parking
-from workers.queues import COPY_QUEUE, parking_queue
-from workers.reach import Kind, StoreSide
+from workers.queues import COPY_QUEUE, Priority, lists, parking_queue, step
+from workers.reach import RETURN_S, Kind, ReachBook, StoreSide
 
 QUEUE = parking_queue("", "job")
 
@@ -150,3 +151,123 @@ def test_what_is_left_of_an_ended_job_is_drained_and_forgotten(
     assert not ledger.reach.is_parked("job")
     worker.look()
     assert not ledger.reach.of_batch("job", "worker", sides).troubles
+
+
+@pytest.mark.parametrize("how", ["left", "died"])
+def test_a_worker_that_is_just_being_restarted_may_still_reach_the_stores(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A rolling restart, or an outage of Redis, leaves for a moment only the worker that lacks the mount."""
+    book = ledger.reach
+    now = book.now()
+    book.announce("good", [COPY_QUEUE])
+    if how == "left":
+        book.leave("good")
+        assert book.live_workers(COPY_QUEUE) == []
+    else:
+        monkeypatch.setattr(ReachBook, "now", lambda _: now + 3600)
+    refused(ledger, sides[1], "bad")
+    bad = Worker(ledger, "bad")
+    bad.look()
+
+    assert bad.look() == set()
+    assert book.state("job").given_up == ""
+
+    book.announce("good", [COPY_QUEUE])
+    assert Worker(ledger, "good").look() == {QUEUE}
+
+
+def test_a_worker_that_does_not_come_back_is_not_waited_for(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = ledger.reach
+    for name in ("gone", "refused too"):
+        book.announce(name, [COPY_QUEUE])
+        book.leave(name)
+    refused(ledger, sides[1], "refused too")
+    refused(ledger, sides[1], "bad")
+    bad = Worker(ledger, "bad")
+    bad.look()
+    assert book.state("job").given_up == ""
+    later = book.now() + RETURN_S
+    monkeypatch.setattr(ReachBook, "now", lambda _: later)
+
+    bad.look()
+
+    assert "there is no such directory" in book.state("job").given_up
+
+
+def test_patience_is_over_only_for_a_store_that_was_found_away_lately(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was away for as long as the store: nobody knows whether the store is back."""
+    book = ledger.reach
+    book.reached(sides[1], "worker")
+    away(ledger, sides[1], "worker")
+    worker = Worker(ledger, "worker")
+    worker.look()
+    later = book.now() + 3600
+    monkeypatch.setattr(ReachBook, "now", lambda _: later)
+    book.end_turn(sides[1])
+
+    worker.look()
+    assert book.state("job").given_up == ""
+
+    # It was looked at again, and is still away.
+    worker.look()
+    assert "waited for 36" in book.state("job").given_up
+
+
+def test_the_time_of_a_pause_is_not_taken_off_the_patience(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    book = ledger.reach
+    ledger.pause("job", paused=True)
+    for field in ("waits", "flaps", "step_waits"):
+        book.begin_waiting("job", field, "s3://b", "no answer")
+    book.give_up("job", "waited for 3600 s")
+
+    ledger.pause("job", paused=True)
+    assert book.state("job").given_up
+    ledger.pause("job", paused=False)
+    assert book.state("job").waits is None
+    assert book.state("job").given_up == ""
+
+    book.give_up("job", "waited for 60 s")
+    ledger.pause("job", paused=False)
+    assert book.state("job").given_up, "it was not paused"
+
+
+def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker had taken a parked batch and died. Redis restores its message when nobody takes from there any more."""
+    worker = Worker(ledger, "worker")
+    worker.parking._linger_s = 60
+    ledger.advance("job", State.CANCELLED)
+    worker.look()
+    assert not ledger.reach.is_parked("job")
+    ledger._redis.lpush(QUEUE, "{}")
+    ledger._redis.lpush(lists(QUEUE)[4], "{}")
+    ledger._redis.delete("snapferry:mark:drain")
+
+    worker.look()
+
+    assert not ledger._redis.exists(*lists(QUEUE))
+    assert ledger._redis.hlen(UNPARKED) == 1
+    later = ledger.reach.now() + 61
+    monkeypatch.setattr(ReachBook, "now", lambda _: later)
+    ledger._redis.delete("snapferry:mark:drain")
+    worker.look()
+    assert not ledger._redis.exists(UNPARKED)
+
+
+def test_a_new_priority_moves_parked_batches_as_well(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    normal, high = step(Priority.NORMAL, 0), step(Priority.HIGH, 0)
+    ledger._redis.lpush(lists(QUEUE)[normal], '{"root_id": "job"}')
+
+    assert ledger.prioritise("job", Priority.HIGH)[1] == 1
+
+    assert ledger._redis.llen(lists(QUEUE)[high]) == 1

@@ -155,6 +155,7 @@ def test_a_job_is_given_up_when_all_are_refused_or_its_patience_is_over() -> Non
     away, refused = one("a", Kind.AWAY), one("b", Kind.REFUSED)
 
     assert verdict(["a", "b"], {"a": [away], "b": [refused]}, 100, 10, 60) == ""
+    away = one("a", Kind.AWAY, at=140)
     over = verdict(["a", "b"], {"a": [away], "b": [refused]}, 100, 60, 60)
     assert over == "waited for 60 s: StoreUnavailable at s3://b: no answer (a, b)"
     hopeless = verdict(["b"], {"b": [refused, away]}, 100, 0, 60)

@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from ..messages import JobRequest, is_job_id
 from ..printable import printable
-from ..queues import Priority, copy_queue, lists, moves
+from ..queues import Priority, copy_queue, lists, moves, parking_queue
 from ..spending import Spent
 from . import queue_scripts, reading, scripts
 from .batches import LEASE_S, BatchLedger
@@ -81,7 +81,8 @@ class Ledger(BatchLedger):
         None is out of the queue for a moment. What an orchestrator hands out in that moment may still have the old
         one: called again, that is moved too. A job that has ended stays as it is. Raises `UnknownJob`.
         """
-        pairs = moves(copy_queue(self.field(job_id, "queue")), priority)
+        name = self.field(job_id, "queue")
+        pairs = [*moves(copy_queue(name), priority), *moves(parking_queue(name, job_id), priority)]
         queues = [name for pair in pairs for name in pair]
         state, moved = self._run(
             queue_scripts.PRIORITISE, [key(job_id), *queues], [priority.value, _mark(job_id)]
@@ -227,8 +228,8 @@ class Ledger(BatchLedger):
         return bool(self._run(queue_scripts.QUEUED, lists(queue), [_mark(job_id)]))
 
     def drop(self, queue: str) -> None:
-        """Remove what kombu keeps of a Celery *queue* in which nothing waits."""
-        self._redis.delete(f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queue}")
+        """Remove a Celery *queue*, with what is in it and what kombu keeps of it."""
+        self._redis.delete(*lists(queue), f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queue}")
 
     def empty(self, queue: str) -> bool:
         """Say whether nothing waits in a Celery *queue*."""

@@ -19,6 +19,9 @@ SCHEDULE: Final = "snapferry:beat:"
 # The jobs with a parking queue: id -> what workers must know to decide whether they take batches from it.
 PARKED: Final = "snapferry:parked"
 
+# The parking queues of jobs that have ended: name -> when it was empty.
+UNPARKED: Final = "snapferry:unparked"
+
 # The parts of a job that are kept after its end, and those that its end makes useless.
 KEPT: Final = ("failures", "failed", "classes", "running")
 WORKING: Final = (

@@ -190,7 +190,10 @@ if not state or final(state) then return state or '' end
     + _ALSO_WHEN_FULL
     + """
 if ARGV[1] == '1' then redis.call('HSET', KEYS[1], 'paused', '1')
-else redis.call('HDEL', KEYS[1], 'paused') end
+elseif redis.call('HDEL', KEYS[1], 'paused') == 1 then
+  -- The time of a pause is not taken off the job's patience.
+  redis.call('HDEL', KEYS[1], 'waits', 'flaps', 'given_up', 'step_waits')
+end
 redis.call('HSET', KEYS[1], 'moved_at', now())
 return state
 """
@@ -215,6 +218,7 @@ if ends and tonumber(ends) > at then
   local holder = redis.call('HGET', KEYS[5], ARGV[2]) or ''
   if holder ~= '' and holder ~= ARGV[4] and holder ~= ARGV[5] then return {'leased', holder, 0, ''} end
 end
+local twice = redis.call('HGET', KEYS[5], ARGV[2]) == ARGV[4]
 if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
   redis.call('SADD', KEYS[6], ARGV[2])
   redis.call('EXPIRE', KEYS[6], ARGV[3])
@@ -227,7 +231,8 @@ redis.call('HSET', KEYS[1], 'moved_at', at)
 redis.call('HINCRBY', KEYS[1], 'begins', 1)
 redis.call('HSET', KEYS[8], ARGV[2], string.format('%.3f 0', at))
 local record = alone_of(KEYS[7], ARGV[2])
-local counted = 1
+-- Asked twice by one run, whose first answer was lost, is begun once.
+local counted = twice and 0 or 1
 if record.now then
   record.deaths[record.now] = (record.deaths[record.now] or 0) + 1
   record.now = nil
