@@ -35,7 +35,9 @@ from workers.limits import Brakes
 from workers.messages import JobRequest, Prune, pack, unpack
 from workers.metrics import counting
 from workers.printable import shortened
+from workers.reach import sides_of
 from workers.spending import over_words
+from workers.store_trouble import emptied
 from workers.transfer import Cancelled, Held
 
 from .dispatch import hand_out, look_after
@@ -189,6 +191,8 @@ def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered, access: Ac
     # What the plan has prepared is not made again: a directory that is missing then is a mount that is away.
     planned = standing.state not in (State.QUEUED, State.PLANNING)
     source, destination = _open_both(request, access, create=not planned)
+    if planned and (gone := emptied(ledger.reach, job_id, sides_of(request)[1], access)):
+        raise gone
     try:
         with (
             StepWatch(ledger, request, access),

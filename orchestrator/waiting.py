@@ -23,7 +23,7 @@ from workers.heartbeat import Heartbeat
 from workers.ledger import Ledger, UnknownJob
 from workers.messages import JobRequest
 from workers.reach import StoreSide, sides_of
-from workers.store_trouble import check, open_side
+from workers.store_trouble import check, emptied, open_side
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def wait_for(ledger: Ledger, job_id: str, error: StoreError, access: AccessPolic
     except (UnknownJob, ValidationError):
         return Wait()
     side = _blamed(request, error, access)
-    found = check(side, access) if side is not None else None
+    found = (check(side, access) or emptied(ledger.reach, job_id, side, access)) if side is not None else None
     if found is None or not _is_away(found):
         return Wait()
     _, waited_s = ledger.reach.begin_waiting(job_id, STEP_WAITS, found.store, found.detail)

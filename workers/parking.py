@@ -26,7 +26,7 @@ from .logs import fields
 from .queues import COPY_QUEUE, copy_queue, parking_queue
 from .reach import NEW_S, Kind, ParkedJob, StoreSide, Trouble, pause_before_check, verdict
 from .settings import Settings
-from .store_trouble import check, kind_of
+from .store_trouble import check, emptied, kind_of
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Parking:
         elif state.waits and not any(found.values()):
             self._book.stop_waiting(job.job_id, "waits")
         for side, trouble in mine:
-            self._check(side, trouble, since)
+            self._check(job.job_id, side, trouble, since)
         return not mine or bool(state.given_up)
 
     def _wait(
@@ -141,7 +141,7 @@ class Parking:
             log.error("job given up: %s", reason, extra=fields(job=job.job_id))
         return since
 
-    def _check(self, side: StoreSide, trouble: Trouble, since: float) -> None:
+    def _check(self, job_id: str, side: StoreSide, trouble: Trouble, since: float) -> None:
         """
         Begin a check of a store in a thread, if it is time for one, and another worker is not at it.
 
@@ -155,13 +155,15 @@ class Parking:
         stale = trouble.at < since - NEW_S
         away = kind is Kind.AWAY
         if stale or (self._book.take_turn(side, pause_s) if away else self._book.now() >= trouble.next):
-            thread = threading.Thread(target=self._checked, args=(side, trouble), name="check", daemon=True)
+            thread = threading.Thread(
+                target=self._checked, args=(job_id, side, trouble), name="check", daemon=True
+            )
             self._checks[side.name] = thread
             thread.start()
 
-    def _checked(self, side: StoreSide, trouble: Trouble) -> None:
+    def _checked(self, job_id: str, side: StoreSide, trouble: Trouble) -> None:
         try:
-            error = check(side, self._access)
+            error = check(side, self._access) or emptied(self._book, job_id, side, self._access)
             if error is None:
                 log.info("store reached again", extra=fields(store=trouble.store))
                 self._book.answered(side, trouble)

@@ -313,6 +313,11 @@ class ReachBook:
             given_up=str(given_up or ""),
         )
 
+    def has_settled(self, job_id: str) -> bool:
+        """Say whether a job has copied objects, or found them at its destination."""
+        copied, present = self._redis.hmget(key(job_id), ["copied", "present"])
+        return int(copied or 0) + int(present or 0) > 0
+
     def begin_waiting(self, job_id: str, field: str, store: str, reason: str) -> tuple[float, float]:
         """
         Record in *field* of a job that it waits for *store*; return since when, and for how many seconds it has.

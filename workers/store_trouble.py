@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from stores.access import AccessPolicy, Right
+from stores.address import OBJECTS
 from stores.errors import AccessDenied, KeyMissing, StoreError, StoreNotFound, StoreUnavailable
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store
@@ -193,6 +194,26 @@ def _check_spaces(store: SnapshotStore) -> None:
         root = backend.label.removeprefix("file://")
         if root != backend.label and not any(os.path.isdir(os.path.join(root, space)) for space in spaces):
             raise StoreNotFound(backend.label, "", "there is no store in this directory; is it mounted here?")
+
+
+def emptied(book: ReachBook, job_id: str, side: StoreSide, access: AccessPolicy) -> StoreError | None:
+    """
+    Return the error of a destination in which there is no store any more though the job has objects there, else None.
+
+    Where a mount is away its mount point is often there, and empty: nothing must be written in the place of the store.
+    Raises `InvalidStoreURL`, `NotAllowed` and `redis.exceptions.RedisError`.
+    """
+    if not side.writing or not _is_directory(side):
+        return None
+    for backend, spaces in open_side(side, access).pools:
+        root = backend.label.removeprefix("file://")
+        if root == backend.label or OBJECTS not in spaces or os.path.isdir(os.path.join(root, OBJECTS)):
+            continue
+        if book.has_settled(job_id):
+            return StoreNotFound(
+                backend.label, "", "the store in this directory is gone; is it mounted here?"
+            )
+    return None
 
 
 def open_side(side: StoreSide, access: AccessPolicy) -> SnapshotStore:

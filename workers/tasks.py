@@ -40,7 +40,7 @@ from .reach import StoreSide, sides_of
 from .reaching import BatchReach
 from .settings import Settings
 from .spending import within_budget
-from .store_trouble import StoreTrouble, Unreachable, open_side
+from .store_trouble import StoreTrouble, Unreachable, emptied, open_side
 from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, Held, copy_batch
 
 log = logging.getLogger(__name__)
@@ -405,7 +405,7 @@ def _copy(
     objects = batch.objects()
     trouble = report.trouble
     try:
-        source, destination = (_open(side, trouble, access) for side in sides_of(batch))
+        source, destination = (_open(ledger, batch, side, trouble, access) for side in sides_of(batch))
         trouble.opened(source, destination)
         # Whatever waits for a limit looks on the way whether the batch is still wanted.
         wanted = partial(report.advance, 0, 0)
@@ -455,11 +455,16 @@ def _copy(
         return BatchOutcome(failures=[Failure.of(address, unexpected(error)) for address in objects])
 
 
-def _open(side: StoreSide, trouble: StoreTrouble, access: AccessPolicy) -> SnapshotStore:
+def _open(
+    ledger: Ledger, batch: BatchMessage, side: StoreSide, trouble: StoreTrouble, access: AccessPolicy
+) -> SnapshotStore:
     try:
-        return open_side(side, access)
+        store = open_side(side, access)
+        if gone := emptied(ledger.reach, batch.job_id, side, access):
+            raise gone
     except StoreError as error:
         trouble.cannot_open(side, error)
+    return store
 
 
 def _never_ended() -> StoreError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -195,8 +196,9 @@ def test_a_store_that_never_answered_is_waited_for_only_by_those_who_said_so(
     assert document["objects"]["failed"] == 0
 
 
+@pytest.mark.parametrize("leaves", ["nothing", "an empty directory"])
 def test_a_mount_that_goes_away_is_waited_for(
-    jobs: Jobs, fleet: Fleet, snapshot: str, tmp_path: Path
+    jobs: Jobs, fleet: Fleet, snapshot: str, tmp_path: Path, leaves: str
 ) -> None:
     with fleet.orchestrator(), fleet.worker():
         job_id = jobs.submit(
@@ -204,8 +206,16 @@ def test_a_mount_that_goes_away_is_waited_for(
         )
         some_copied(jobs, job_id)
         (tmp_path / "b").rename(tmp_path / "elsewhere")
-        waits(jobs, job_id)
-        assert not (tmp_path / "b").exists(), "nothing is made in its place"
+        if leaves == "nothing":
+            waits(jobs, job_id)
+            assert not (tmp_path / "b").exists(), "nothing is made in its place"
+        else:
+            (tmp_path / "b").mkdir()
+            waits(jobs, job_id)
+            # Only what was on its way, in two processes.
+            assert len(tree(tmp_path / "b")) <= 2 * 20
+            assert not (tmp_path / "b" / ".manifests").exists()
+            shutil.rmtree(tmp_path / "b")
         (tmp_path / "elsewhere").rename(tmp_path / "b")
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
