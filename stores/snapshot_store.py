@@ -38,7 +38,7 @@ from .errors import (
     StoreFault,
     StoreUnavailable,
 )
-from .expectation import far_beyond
+from .expectation import LARGEST_BYTES, far_beyond
 from .hashing import CHUNK_BYTES, HashingReader, digest
 from .interruption import checkpoint
 from .manifest import Manifest
@@ -411,12 +411,13 @@ class SnapshotStore(StreamStore):
         if announced is None or announced <= far_beyond(size_hint):
             return
         free = self._objects.free_bytes()
-        if free is not None and announced > free:
+        room = LARGEST_BYTES if free is None else min(free, LARGEST_BYTES)
+        if announced > room:
             raise StoreFault(
                 source.label,
                 address,
-                f"announces {announced} bytes where the manifest says {size_hint}, and the destination has room for"
-                f" {free}; nothing was written",
+                f"has {announced:,} bytes where the manifest says {size_hint:,}, and the destination has room for"
+                f" {room:,}; nothing was written",
             )
 
     def abort_unfinished(self, objects: Mapping[str, int]) -> None:

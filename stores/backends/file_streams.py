@@ -38,7 +38,7 @@ class FileReader:
         self._backend = backend
         self._key = key
         self._descriptor = descriptor
-        self._length = self._left = length
+        self.length = self._left = length
 
     def read(self, size: int, /) -> bytes:
         """Return *size* bytes, fewer only at the end: network and user-space file systems may give less at once."""
@@ -75,7 +75,7 @@ class FileReader:
             raise StoreFault(
                 self._backend.label,
                 self._key,
-                f"has more bytes than the {self._length:,} of its length; something writes to it, or it has no end",
+                f"has more bytes than the {self.length:,} of its length; something writes to it, or it has no end",
             )
 
     def clone_to(self, descriptor: int) -> bool:

@@ -510,6 +510,28 @@ def test_a_file_that_gives_more_than_its_length_is_given_up(
     assert reads == 1
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_with_a_hole_that_is_far_longer_than_planned_is_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """It takes no room at the source, and would fill the destination."""
+    size = 10**13
+    if not known:
+        monkeypatch.setattr(FileBackend, "free_bytes", lambda _: None)
+    plant(wrong_bytes, root / KEY, root)
+    try:
+        os.truncate(root / KEY, size)
+    except OSError:
+        pytest.skip("this file system has no files of that length")
+    destination = root.parent / "destination"
+
+    outcome = copy(root, destination, ADDRESS)
+
+    assert [one.error for one in outcome.failures] == ["StoreFault"]
+    assert f"{size:,}" in outcome.failures[0].detail
+    assert tree(destination) == {}
+
+
 # Operators who allow links.
 
 
