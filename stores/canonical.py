@@ -30,8 +30,13 @@ _PIECE_BYTES = 64 * 1024
 _MERGE_BYTES = 4 * 1024 * 1024
 _LEAST_BYTES = 4096
 
-# Lines between two checkpoints of a merge: some milliseconds.
+# Lines between two checkpoints of a merge, some milliseconds, and at most so many bytes.
 _LINES_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 4 * 1024 * 1024
+
+# A merge holds up to five times the longest line of each run. More runs than fit are merged in several passes.
+_FAN_IN_BYTES = 64 * 1024 * 1024
+_LEAST_FAN_IN = 12
 
 
 class Canonical(NamedTuple):
@@ -106,6 +111,7 @@ class _Runs:
         self._file: IO[bytes] = tempfile.TemporaryFile()
         self._hasher = blake3()
         self._starts: list[int] = []
+        self._longest = 1
         self._last = b""
         self._in_order = True
         self.length = 0
@@ -117,6 +123,8 @@ class _Runs:
             run.sort(key=path_of)
         self._in_order = self._in_order and in_order and self._last <= paths[0]
         self._last = paths[-1]
+        longest = max(map(len, run))
+        self._longest = max(self._longest, longest)
         self._starts.append(self.length)
         self._write(b"\n".join(run) + b"\n")
 
@@ -125,23 +133,37 @@ class _Runs:
         self._file.flush()
         if self._in_order:
             return Canonical(self._file, self.length, self._hasher.hexdigest())
+        fan_in = max(_LEAST_FAN_IN, _FAN_IN_BYTES // (5 * self._longest))
+        if len(self._starts) > fan_in:
+            return self._merged_by(fan_in).merged()
+        one = self._merged_by(len(self._starts))
+        return Canonical(one._file, one.length, one._hasher.hexdigest())
+
+    def _merged_by(self, fan_in: int) -> _Runs:
+        """Return the runs that become of these when so many neighbours at a time are merged. Closes these."""
         merged = _Runs()
+        merged._longest, merged._in_order = self._longest, False
+        ends = [*self._starts[1:], self.length]
+        piece_bytes = max(_LEAST_BYTES, _MERGE_BYTES // min(fan_in, len(ends)))
+        lines_at_once = max(1, min(_LINES_AT_ONCE, _BYTES_AT_ONCE // self._longest))
         try:
-            piece_bytes = max(_LEAST_BYTES, _MERGE_BYTES // len(self._starts))
-            runs = [
-                _lines_between(self._file.fileno(), start, end, piece_bytes)
-                for start, end in zip(self._starts, [*self._starts[1:], self.length], strict=True)
-            ]
-            lines = heapq.merge(*runs, key=path_of)
-            for some in iter(partial(_some, lines), b""):
-                checkpoint()
-                merged._write(some)
+            for first in range(0, len(ends), fan_in):
+                some = slice(first, first + fan_in)
+                runs = [
+                    _lines_between(self._file.fileno(), start, end, piece_bytes)
+                    for start, end in zip(self._starts[some], ends[some], strict=True)
+                ]
+                merged._starts.append(merged.length)
+                lines = heapq.merge(*runs, key=path_of)
+                for text in iter(partial(_some, lines, lines_at_once), b""):
+                    checkpoint()
+                    merged._write(text)
             merged._file.flush()
         except BaseException:
             merged.close()
             raise
         self.close()
-        return Canonical(merged._file, merged.length, merged._hasher.hexdigest())
+        return merged
 
     def _write(self, text: bytes) -> None:
         self._file.write(text)
@@ -152,8 +174,8 @@ class _Runs:
         self._file.close()
 
 
-def _some(lines: Iterator[bytes]) -> bytes:
-    return b"".join(line + b"\n" for line in islice(lines, _LINES_AT_ONCE))
+def _some(lines: Iterator[bytes], count: int) -> bytes:
+    return b"".join(line + b"\n" for line in islice(lines, count))
 
 
 def _lines_between(file: int, start: int, end: int, piece_bytes: int) -> Iterator[bytes]:

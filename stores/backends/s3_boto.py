@@ -25,6 +25,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from ..interruption import SLICE_S
 from ..reach import ANYWHERE_BUT_LINK_LOCAL, Reach
+from .s3_answer import LastWord, is_interim, skip_headers
 from .s3_page import check_xml
 from .s3_sent import seconds_of_call
 from .s3_socket import MAX_PAGE_BYTES, PlainSocket, TLSSocket, check_passing, connect
@@ -89,6 +90,7 @@ class _Watching:
     """A connection of urllib3 whose socket is one of `s3_socket`."""
 
     reach = ANYWHERE_BUT_LINK_LOCAL
+    response_class = LastWord
     _asks_for_object = False
     _joins_parts = False
 
@@ -123,6 +125,17 @@ class _Watching:
             is_object = self._asks_for_object and response.status < 300
             connection.allow(None if is_object else MAX_PAGE_BYTES)
         return response
+
+    # boto3 waits for leave to send a body. Its own reading of the answer never ends where the connection does.
+
+    def _is_100_continue_status(self: Any, line: bytes) -> bool:
+        status = line.split(None, 2)[1:2]
+        return (
+            line.startswith(b"HTTP/") and bool(status) and status[0].isdigit() and is_interim(int(status[0]))
+        )
+
+    def _consume_headers(self: Any, incoming: Any) -> None:
+        skip_headers(incoming)
 
     def _expect(self: Any) -> None:
         if isinstance(self.sock, PlainSocket | TLSSocket):

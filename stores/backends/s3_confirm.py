@@ -72,9 +72,12 @@ class Conduct:
 
     *proof* is None until it is known. *checksums*: ``x-amz-checksum-sha256`` goes along with what is written;
     *content_md5*: so does Content-MD5, which this server checks. *ranges*: it serves parts of an object.
+    *parts* is what was learnt of the parts of an upload, for which the first two are known apart.
     """
 
-    def __init__(self, *, checksums: bool) -> None:
+    def __init__(self, *, checksums: bool, of_parts: bool = False) -> None:
+        # A server may check whole objects and not the parts of an upload, or the other way round.
+        self.parts = self if of_parts else Conduct(checksums=checksums, of_parts=True)
         self.proof: Proof | None = None
         self.checksums = checksums
         self.checksum_taken = False
@@ -238,8 +241,8 @@ def learn(backend: S3Backend, conduct: Conduct, key: str) -> Proof:
     """
     Find out how the server confirms what is written near *key*; once for all threads.
 
-    One request with an altered body, which a server refuses that checks. Two more, and the
-    deletion of the probe, where it does not.
+    One request with an altered body, which a server refuses that checks. A few more, and the
+    deletion of the probe, where it does not. For parts, an upload that is aborted around them.
     """
     with conduct.lock:
         if conduct.proof is not None:
@@ -249,7 +252,8 @@ def learn(backend: S3Backend, conduct: Conduct, key: str) -> Proof:
             return otherwise
         probe = f"{key.partition('/')[0]}/{FOLDER}digests"
         try:
-            found, content_md5 = _ask(backend, conduct, probe)
+            ask = _ask_of_parts if conduct.parts is conduct else _ask
+            found, content_md5 = ask(backend, conduct, probe)
         except StoreError as error:
             logger.info("%s: how writes are confirmed cannot be told: %s", backend.label, error.detail)
             conduct.ask_again_at = time.monotonic() + ASK_AGAIN_S
@@ -263,17 +267,14 @@ def learn(backend: S3Backend, conduct: Conduct, key: str) -> Proof:
 def _ask(backend: S3Backend, conduct: Conduct, probe: str) -> tuple[Proof | None, bool]:
     """Return how the server confirms, None if it does not, and whether that is by Content-MD5."""
     versions: set[str] = set()
+
+    def send(md5: str) -> str:
+        answer = backend.put_by_boto(probe, DATA, checksum=conduct.checksums, md5=md5)
+        versions.add(str(answer.get("VersionId") or ""))
+        return etag_of(answer)
+
     try:
-        for _ in range(TRIES):
-            etag = _altered_put(backend, probe, versions, checksum=conduct.checksums)
-            if etag is None:
-                return Proof.DIGEST, False
-            if etag and etag == md5_of(_ALTERED):
-                return Proof.ETAG, False
-        md5 = md5_of(DATA)
-        if md5 and _altered_put(backend, probe, versions, checksum=conduct.checksums, md5=md5) is None:
-            return Proof.DIGEST, True
-        return None, False
+        return _found_with(backend, probe, send)
     finally:
         for version in versions:
             more = {"VersionId": version} if version else {}
@@ -281,29 +282,54 @@ def _ask(backend: S3Backend, conduct: Conduct, probe: str) -> tuple[Proof | None
                 backend._call("delete_object", Key=backend._prefix + probe, **more)
 
 
+def _ask_of_parts(backend: S3Backend, conduct: Conduct, probe: str) -> tuple[Proof | None, bool]:
+    """Return the same for the parts of an upload."""
+    named = {"Key": backend._prefix + probe}
+    with backend._errors(probe):
+        algorithm = {"ChecksumAlgorithm": "SHA256"} if backend.conduct.checksums else {}
+        begun = backend._call("create_multipart_upload", **named, **algorithm)
+        named["UploadId"] = begun["UploadId"]
+    checksum = {"ChecksumSHA256": sha256_base64(DATA)} if begun.get("ChecksumAlgorithm") == "SHA256" else {}
+
+    def send(md5: str) -> str:
+        more = {"ContentMD5": b64encode(bytes.fromhex(md5)).decode()} if md5 else {}
+        return etag_of(backend._call("upload_part", **named, PartNumber=1, Body=DATA, **checksum, **more))
+
+    try:
+        return _found_with(backend, probe, send)
+    finally:
+        with suppress(StoreError), backend._errors(probe):
+            backend._call("abort_multipart_upload", **named)
+
+
+def _found_with(backend: S3Backend, probe: str, send: Callable[[str], str]) -> tuple[Proof | None, bool]:
+    for _ in range(TRIES):
+        etag = _altered_send(backend, probe, send)
+        if etag is None:
+            return Proof.DIGEST, False
+        if etag and etag == md5_of(_ALTERED):
+            return Proof.ETAG, False
+    md5 = md5_of(DATA)
+    if md5 and _altered_send(backend, probe, send, md5) is None:
+        return Proof.DIGEST, True
+    return None, False
+
+
 # One bit of the probe is another: what a bad cable does.
 _ALTERED: Final = bytes([DATA[0] ^ 1]) + DATA[1:]
 
 
-def _altered_put(
-    backend: S3Backend, probe: str, versions: set[str], *, checksum: bool, md5: str = ""
-) -> str | None:
-    """
-    Send a body that was altered on the way; return the ETag of what was stored, None if it was refused.
-
-    The version that was made is noted in *versions*, "" where the bucket keeps none.
-    """
+def _altered_send(backend: S3Backend, probe: str, send: Callable[[str], str], md5: str = "") -> str | None:
+    """Let *send* send a body that is altered on the way; return its ETag, None if the server refused the body."""
     try:
         with backend._errors(probe), altered(_ALTERED):
-            answer = backend.put_by_boto(probe, DATA, checksum=checksum, md5=md5)
+            return send(md5)
     except StoreError as error:
         cause = error.__cause__
         code = cause.response.get("Error", {}).get("Code", "") if isinstance(cause, boto.ClientError) else ""
         if code in _REFUSALS:
             return None
         raise
-    versions.add(str(answer.get("VersionId") or ""))
-    return etag_of(answer)
 
 
 def read_back(backend: S3Backend, key: str, pieces: list[Piece]) -> Proof:

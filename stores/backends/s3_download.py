@@ -157,7 +157,9 @@ class RangesReader:
             raise self._replaced() from error
 
     def _receive(self, answer: Any, start: int, stop: int) -> bytes:
-        if answer.get("ContentRange") != f"bytes {start}-{stop - 1}/{self._length}":
+        span, etag = answer.get("ContentRange"), str(answer.get("ETag") or "")
+        another = etag and self._etag and etag != self._etag
+        if another or span != f"bytes {start}-{stop - 1}/{self._length}":
             raise self._replaced()
         with self._backend._errors(self._key):
             # One byte more than there may be: what says that it is a range may be anything.
@@ -172,7 +174,8 @@ class RangesReader:
 
 def _ask(backend: S3Backend, key: str, start: int, stop: int, etag: str = "") -> Any:
     """Ask for the bytes from *start* to before *stop*, of the object with this *etag* if there is one."""
-    condition = {"IfMatch": etag} if etag else {}
+    # A weak ETag matches no condition, by the rules of HTTP.
+    condition = {"IfMatch": etag} if etag and not etag.startswith("W/") else {}
     paid = backend._pay_ahead(stop - start)
     try:
         with backend._errors(key, missing=KeyMissing):

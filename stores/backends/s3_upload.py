@@ -24,6 +24,7 @@ from ..errors import StoreError, StoreUnavailable
 from ..interruption import grace
 from ..requests import COMPLETE_UPLOAD, CREATE_UPLOAD, PUT, UPLOAD_PART, Requests
 from .s3_confirm import Piece, Proof, confirmed, etag_of, md5_of, piece_of, read_back, sha256_base64
+from .s3_socket import AnswerTooLong
 
 if TYPE_CHECKING:
     from .s3 import S3Backend
@@ -36,6 +37,9 @@ PARTS_IN_FLIGHT: Final = 4
 MAX_IN_FLIGHT_BYTES: Final = 64 * MIB
 # The seconds that an upload may take to abort after its owner said "stop".
 ABORT_S: Final = 10
+
+# Of what a server names an upload or a part, which is kept for each of 10,000 parts. S3 has some 150.
+LONGEST_TEXT: Final = 2048
 
 # The limits of S3. Half of the part numbers are planned for, the rest is for a stream that outgrows its hint.
 MAX_PARTS: Final = 10_000
@@ -61,6 +65,13 @@ def part_sizes(size_hint: int) -> Iterator[int]:
     step = max(0, math.ceil(2 * beyond / (left * (left + 1))))
     for number in count():
         yield size + max(0, number + 1 - planned) * step
+
+
+def _short(text: str, name: str) -> str:
+    """Return *text*, which an upload keeps and sends back. Raises `AnswerTooLong`."""
+    if len(text) > LONGEST_TEXT:
+        raise AnswerTooLong(f"the {name} has {len(text)} characters; at most {LONGEST_TEXT} are accepted")
+    return text
 
 
 def requests_to_upload(size: int) -> Requests:
@@ -175,7 +186,7 @@ class S3Upload(Upload):
             more = {"ChecksumAlgorithm": "SHA256"} if self._backend.conduct.checksums else {}
             with self._backend._errors(self._key):
                 begun = self._backend._call("create_multipart_upload", Key=self._full_key, **more)
-                self._id = begun["UploadId"]
+                self._id = _short(begun["UploadId"], "id of an upload")
             # A server that knows nothing of checksums does not repeat it.
             self._checksums = begun.get("ChecksumAlgorithm") == "SHA256"
         if self._sender is None:
@@ -193,7 +204,7 @@ class S3Upload(Upload):
     def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> _Part:
         listed: dict[str, Any] = {"PartNumber": number}
         more = {"ChecksumSHA256": sha256_base64(part)} if self._checksums else {}
-        conduct = self._backend.conduct
+        conduct = self._backend.conduct.parts
 
         def send(content_md5: str) -> str:
             if content_md5:
@@ -202,7 +213,7 @@ class S3Upload(Upload):
                 answer = self._backend._call(
                     "upload_part", Key=self._full_key, UploadId=upload, PartNumber=number, Body=part, **more
                 )
-                listed["ETag"] = answer["ETag"]
+                listed["ETag"] = _short(answer["ETag"], "ETag of a part")
             return etag_of(answer)
 
         proof = confirmed(self._backend, conduct, self._key, part, send)

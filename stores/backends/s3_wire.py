@@ -19,10 +19,11 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException, IncompleteRead
 from typing import Final, NamedTuple, cast
 
 from ..reach import ANYWHERE_BUT_LINK_LOCAL, Reach
+from .s3_answer import LastWord
 from .s3_socket import MAX_PAGE_BYTES, AnswerTooLong, PlainSocket, TLSSocket, connect
 
 # As much as the head of an answer and a small body take.
@@ -210,7 +211,7 @@ class Wire:
         method = "HEAD" if bodyless else None
         incoming = _Resumed(came, connection)
         # HTTPResponse asks for no more of a socket than this stand-in has.
-        answer = HTTPResponse(incoming, method=method)  # type: ignore[arg-type]
+        answer = LastWord(incoming, method=method)  # type: ignore[arg-type]
         try:
             answer.begin()
             if streamed and answer.status < 300:
@@ -225,8 +226,7 @@ class Wire:
         except ValueError as error:
             raise HTTPException(f"the answer makes no sense: {error}") from error
         full = Full(answer.status, dict(answer.getheaders()), body)
-        # A status below 200 is not the last word.
-        ended = answer.isclosed() and answer.status >= 200 and not incoming.left_over
+        ended = answer.isclosed() and not incoming.left_over
         if ended and not answer.will_close:
             self.give_back(connection)
         else:

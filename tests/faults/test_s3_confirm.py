@@ -6,6 +6,7 @@ import base64
 import hashlib
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -364,6 +365,8 @@ def test_an_upload_in_parts_is_read_back_where_nothing_else_proves_it(stub: Stub
         operation = request.operation
         if operation == "POST uploads":
             return Answer(200, b"<R><UploadId>u</UploadId></R>")
+        if operation == "PUT uploadId partNumber" and request.path == PROBE:
+            return server(request)
         if operation == "PUT uploadId partNumber":
             body = flipped(request.body) if share and request.query["partNumber"] == "2" else request.body
             parts[request.query["partNumber"]] = body
@@ -390,6 +393,55 @@ def test_an_upload_in_parts_is_read_back_where_nothing_else_proves_it(stub: Stub
 
     assert deleted == ([f"/bucket/prefix/{KEY}"] if share else [])
     assert backend.confirmed == ({} if share else {"read_back": 1})
+
+
+@pytest.mark.parametrize("checks", ["sha256", "checksum", "md5"])
+@pytest.mark.parametrize("of_parts", [False, True])
+def test_what_a_server_checks_of_objects_says_nothing_of_parts(
+    stub: Stub, checks: str, of_parts: bool
+) -> None:
+    """Parts are altered on the way to a server that checks digests, of objects alone or of parts as well."""
+    data = noise(2 * MIN_PART_BYTES + 3)
+    objects, parts = Server(checks, of_kms), Server(checks if of_parts else "", of_kms)
+    altered = [0]
+
+    def alter(request: Request) -> bytes:
+        altered[0] += request.path != PROBE
+        return flipped(request.body) if altered[0] == 2 and request.path != PROBE else request.body
+
+    parts.alter = alter
+
+    def answer(request: Request) -> Answer:
+        operation, path = request.operation, request.path
+        if operation == "POST uploads":
+            algorithm = {"x-amz-checksum-algorithm": "SHA256"}
+            return Answer(200, b"<R><UploadId>u</UploadId></R>", algorithm)
+        if operation == "PUT uploadId partNumber":
+            number = request.query["partNumber"]
+            return parts(replace(request, path=path if path == PROBE else f"{path}/{number}"))
+        if operation == "POST uploadId":
+            whole = b"".join(parts.kept[f"{path}/{number}"] for number in (1, 2, 3))
+            objects.kept[path] = whole
+            return Answer(200, b"<R><ETag>&quot;e&quot;</ETag></R>")
+        return objects(request)
+
+    stub.answer = answer
+    backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+    backend.write(object_key(digest(b"first")), b"first")
+    assert backend.confirmed == {"digest": 1}
+
+    def send() -> None:
+        with backend.upload(KEY, len(data)) as upload:
+            upload.write(data)
+            upload.commit()
+
+    # One that checks refuses the part. Of one that does not, the whole is read back.
+    with pytest.raises(StoreUnavailable if of_parts else IntegrityError):
+        send()
+    assert f"/bucket/prefix/{KEY}" not in objects.kept
+    send()
+    assert objects.kept[f"/bucket/prefix/{KEY}"] == data
+    assert backend.confirmed == ({"digest": 2} if of_parts else {"digest": 1, "read_back": 1})
 
 
 class TestChecksums:

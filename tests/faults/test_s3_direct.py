@@ -334,11 +334,19 @@ def test_over_tls_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
 @pytest.mark.parametrize(
     "odd",
     [
-        [b"HTTP/1.1 103 Early Hints\r\nLink: </k>\r\n\r\n"],
+        [
+            b"HTTP/1.1 103 Early Hints\r\n\r\n"
+            + OK
+            + b"Content-Length: 0\r\n\r\n"
+            + OK
+            + LENGTH
+            + b"\r\n"
+            + DATA
+        ],
         [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n" + OK + LENGTH + b"\r\n" + DATA],
         [b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n" + DATA],
     ],
-    ids=["a word before the answer", "an answer too many", "a body where none belongs"],
+    ids=["an answer too many behind a word before one", "an answer too many", "a body where none belongs"],
 )
 def test_a_connection_is_not_used_again_after_an_answer_whose_end_is_unsure(
     odd: list[bytes | None],

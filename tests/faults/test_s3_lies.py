@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from stores.backends.s3_direct import Ways
 from stores.backends.s3_download import RANGED_ABOVE_BYTES
 from stores.backends.s3_page import MAX_TAGS, NotAPage, read_page
 from stores.backends.s3_socket import MAX_PAGE_BYTES, AnswerTooLong
-from stores.errors import IntegrityError, KeyMissing, StoreError, StoreFault
+from stores.errors import IntegrityError, KeyMissing, StoreError, StoreFault, StoreUnavailable
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
 from tests.faults.hostile_server import (
@@ -207,6 +208,104 @@ class TestLength:
             with pytest.raises(StoreFault, match="room for"):
                 destination.copy_object(source, digest(DATA), size_hint=1)
         assert written == []
+
+
+class TestInterim:
+    """What comes before the answer: a status of 1xx."""
+
+    @pytest.mark.parametrize("status", [100, 102, 103, 199])
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_it_is_passed_over(self, way: str, status: int, times: int) -> None:
+        before = b"HTTP/1.1 %d Some\r\nLink: <a>\r\n\r\n" % status * times
+        with answering(before + OK + LENGTH + b"\r\n" + DATA) as server:
+            assert read(S3Backend("bucket", endpoint=server.endpoint)) == DATA
+        with answering(before + b"HTTP/1.1 503 Slow\r\nContent-Length: 0\r\n\r\n") as server:
+            backend = S3Backend("bucket", endpoint=server.endpoint)
+            for name in ("size", "open", "write", "delete"):
+                with pytest.raises(StoreUnavailable):
+                    CALLS[name](backend)
+
+    @pytest.mark.parametrize("name", ["open", "write", "delete"])
+    def test_it_is_no_success_alone(self, way: str, name: str) -> None:
+        for status in (100, 101, 102, 103):
+            with (
+                answering(b"HTTP/1.1 %d Some\r\n\r\n" % status, None) as server,
+                pytest.raises(StoreUnavailable),
+            ):
+                CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
+
+    @pytest.mark.parametrize(
+        "leave",
+        [b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 103 Hints\r\nLink: ", b"no HTTP\r\n", b"HTTP/1.1\r\n"],
+    )
+    def test_leave_to_send_a_body_that_breaks_off_is_an_error_at_once(self, leave: bytes) -> None:
+        """boto3 alone would read its end again and again."""
+
+        def serve(peer: Peer) -> None:
+            peer.request(body=False)
+            peer.send(leave)
+
+        with hostile(serve) as server, pytest.raises(StoreUnavailable):
+            S3Backend("bucket", endpoint=server.endpoint).write(KEY, bytes(2 * MIB))
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            b"HTTP/1.1 100 Continue\r\n\r\n" * 2,
+            b"HTTP/1.1 100 Continue\n\n",
+            b"HTTP/1.1 103 Hints\r\nA: b\r\n\r\n",
+        ],
+    )
+    def test_leave_to_send_a_body_has_many_forms(self, leave: bytes) -> None:
+        data = bytes(2 * MIB)
+        etag = hashlib.md5(data, usedforsecurity=False).hexdigest().encode()
+
+        def serve(peer: Peer) -> None:
+            head = peer.request(body=False)
+            peer.send(leave)
+            if len(peer._incoming.read(len(data))) == len(data) and head:
+                peer.send(OK + b'ETag: "%s"\r\nContent-Length: 0\r\n\r\n' % etag)
+
+        with hostile(serve) as server:
+            S3Backend("bucket", endpoint=server.endpoint).write(KEY, data)
+            assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_ranges_of_an_object_with_a_weak_etag_are_of_one_object(replaced: bool) -> None:
+    data = random.Random(1).randbytes(RANGED_ABOVE_BYTES + 5)
+
+    def answer(request: Request) -> Answer:
+        if request.headers.get("If-Match", "").startswith("W/"):
+            return Answer(412)
+        start, stop = (int(end) for end in request.headers["Range"].removeprefix("bytes=").split("-"))
+        etag = 'W/"b"' if replaced and start else 'W/"a"'
+        piece = data[start : stop + 1]
+        span = f"bytes {start}-{start + len(piece) - 1}/{len(data)}"
+        return Answer(206, piece, {"ETag": etag, "Content-Range": span})
+
+    with serving() as stub:
+        stub.answer = answer
+        backend = S3Backend("bucket", endpoint=stub.endpoint)
+        if replaced:
+            with pytest.raises(StoreUnavailable, match="replaced"):
+                read(backend, len(data))
+        else:
+            assert read(backend, len(data)) == data
+
+
+@pytest.mark.parametrize("long", ["UploadId", "ETag"])
+def test_what_a_server_names_an_upload_and_its_parts_is_bounded(long: str) -> None:
+    def answer(request: Request) -> Answer:
+        if request.operation == "POST uploads":
+            name = "u" * (3000 if long == "UploadId" else 300)
+            return Answer(200, f"<R><UploadId>{name}</UploadId></R>".encode())
+        return Answer(200, headers={"ETag": "e" * 3000})
+
+    with serving() as stub:
+        stub.answer = answer
+        with pytest.raises(StoreFault, match="at most"):
+            upload(S3Backend("bucket", endpoint=stub.endpoint))
 
 
 class TestSizeOfAnswers:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,13 @@ def prepare_key(text: bytes) -> str:
     return manifest_key(digest(text))
 
 
-def test_a_text_in_any_order_is_put_in_canonical_form_by_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fan_in", [2, 3, 12])
+def test_a_text_in_any_order_is_put_in_canonical_form_by_runs(
+    monkeypatch: pytest.MonkeyPatch, fan_in: int
+) -> None:
+    monkeypatch.setattr(canonical_module, "_FAN_IN_BYTES", 1)
+    monkeypatch.setattr(canonical_module, "_LEAST_FAN_IN", fan_in)
+    monkeypatch.setattr(canonical_module, "_BYTES_AT_ONCE", 300)
     monkeypatch.setattr(canonical_module, "RUN_LINES", 7)
     monkeypatch.setattr(canonical_module, "_PIECE_BYTES", 100)
     monkeypatch.setattr(canonical_module, "_MERGE_BYTES", 1)
@@ -140,6 +147,24 @@ def test_a_text_in_any_order_is_put_in_canonical_form_by_runs(monkeypatch: pytes
             assert file.read() == canonical(text)
         assert (found.length, found.digest) == (len(canonical(text)), digest(canonical(text)))
     assert canonicalise(io.BytesIO(b"a\n" + texts[0])) is None
+
+
+def test_the_longest_lines_in_the_wrong_order_are_sorted_in_bounded_memory() -> None:
+    lines = 160
+    with tempfile.TemporaryFile() as text:
+        for n in reversed(range(lines)):
+            start = b"F 600 %s 1 ./%05d" % (b"a" * 64, n)
+            text.write(start + b"x" * (LONGEST_LINE - len(start)) + b"\n")
+        tracemalloc.start()
+        try:
+            found = canonicalise(text)
+            assert tracemalloc.get_traced_memory()[1] < 100 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
+    assert found is not None
+    with found.file as file:
+        file.seek(0)
+        assert [int(line.split(b"./")[1][:5]) for line in file] == list(range(lines))
 
 
 def test_a_temporary_directory_without_room_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
