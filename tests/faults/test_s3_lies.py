@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import tracemalloc
@@ -47,6 +48,13 @@ LENGTH = b"Content-Length: %d\r\n" % len(DATA)
 
 # Of an answer whose head boto3 does not understand, the connection is closed when the garbage is collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage() -> Iterator[None]:
+    """Let no test of another file find what these leave behind."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
