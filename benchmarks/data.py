@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stores.access import TRUSTED
 from stores.address import manifest_key, object_key
 from stores.hashing import CHUNK_BYTES, digest
 from stores.manifest import Entry, render, snapshot_id
@@ -89,7 +90,7 @@ def sparse_store(work: Path, store: Path, *, size_bytes: int) -> tuple[str, str]
              Entry("F", "644", address, size_bytes, "./huge")]
         )  # fmt: skip
         snapshot = snapshot_id(manifest)
-        open_store(str(store)).put_manifest(snapshot, manifest)
+        open_store(str(store), access=TRUSTED).put_manifest(snapshot, manifest)
         return snapshot, address
     finally:
         file.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+from stores.access import TRUSTED
 from stores.urls import open_store
 from workers.transfer import copy_batch
 
@@ -76,7 +77,7 @@ def _work(
     following: Any,
     copied: Any,
 ) -> None:
-    here, there = open_store(source), open_store(destination)
+    here, there = (open_store(url, access=TRUSTED) for url in (source, destination))
     ready.wait()
     while True:
         with following.get_lock():
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--batch-objects", type=int, required=True)
     parser.add_argument("--jobs", type=int, required=True)
     options = parser.parse_args()
-    with open_store(options.source).read_manifest(options.snapshot) as manifest:
+    with open_store(options.source, access=TRUSTED).read_manifest(options.snapshot) as manifest:
         objects = dict(manifest.objects())
     seconds, copied = copy(
         batches(objects, options.batch_objects),
