@@ -38,6 +38,16 @@ class contained:  # noqa: N801 - used like a function, in a `with` statement
             raise unexpected(error, self._label, self._subject) from error
 
 
+def contain(error: Exception, label: str, subject: str) -> None:
+    """
+    Raise *error* as `contained` would, or return where it passes unchanged.
+
+    For an ``except`` clause on a path so hot that a ``with`` block costs a measurable part of it.
+    """
+    if is_unexpected(error):
+        raise unexpected(error, label, subject) from error
+
+
 def is_unexpected(error: BaseException) -> bool:
     """Return whether *error* is one that a store must not raise and that nobody above it waits for."""
     return (

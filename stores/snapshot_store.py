@@ -25,7 +25,7 @@ from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key
 from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
 from .bounds import bounds
-from .containment import contained
+from .containment import contain, contained
 from .errors import (
     AccessDenied,
     IntegrityError,
@@ -290,8 +290,11 @@ class SnapshotStore(StreamStore):
         data = self._fetch(source, address, key, size_hint, on_bytes)
         if data is not None:
             # As of most objects: no upload has to be begun for one write.
-            with contained(self.label, address):
+            try:
                 self._objects.write(key, data)
+            except Exception as error:
+                contain(error, self.label, address)
+                raise
             return len(data)
         upload, length = self._stage_verified(source, address, key, size_hint, on_bytes)
         with contained(self.label, address), upload:
@@ -316,8 +319,11 @@ class SnapshotStore(StreamStore):
         data = self._fetch(source, address, key, size_hint, on_bytes)
         if data is None:
             return self._stage_verified(source, address, key, size_hint, on_bytes)
-        with contained(self.label, address):
+        try:
             return self._objects.stage(key, data), len(data)
+        except Exception as error:
+            contain(error, self.label, address)
+            raise
 
     @staticmethod
     def _fetch(
@@ -333,10 +339,12 @@ class SnapshotStore(StreamStore):
         None where it is large, longer than its advisory size, or corrupt: reading to the end tells.
         """
         try:
-            with contained(source.label, address):
-                data = source._objects.fetch(key, size_hint)
+            data = source._objects.fetch(key, size_hint)
         except KeyMissing as error:
             raise source._object_missing(address) from error
+        except Exception as error:
+            contain(error, source.label, address)
+            raise
         if data is None or digest(data) != address:
             return None
         if on_bytes is not None and data:

@@ -149,7 +149,10 @@ class FileBackend(Backend):
     def fetch(self, key: str, size_hint: int) -> bytes | None:
         if size_hint > FETCHED_BYTES:
             return None
-        descriptor = self._open(key)
+        try:
+            descriptor = (self.opened or self.root()).open(key, READ)
+        except OSError as error:
+            raise self._not_opened(error, key) from error
         try:
             data = os.pread(descriptor, max(size_hint, 0) + 1, 0)
             if not data:
@@ -183,10 +186,13 @@ class FileBackend(Backend):
         """Open whatever is under *key*, to read. Raises as `open` does."""
         try:
             return (self.opened or self.root()).open(key, READ)
-        except FileNotFoundError:
-            raise KeyMissing(self.label, key, "nothing is filed here") from None
         except OSError as error:
-            raise self.error(error, key) from error
+            raise self._not_opened(error, key) from error
+
+    def _not_opened(self, error: OSError, key: str) -> StoreError:
+        if isinstance(error, FileNotFoundError):
+            return KeyMissing(self.label, key, "nothing is filed here")
+        return self.error(error, key)
 
     def write(self, key: str, data: bytes) -> None:
         with self.upload(key, len(data)) as upload:

@@ -41,13 +41,14 @@ LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE: Final = 0x02 | 0x04 | 0x08
 
 # One number on all machines that Linux got after 2019, and on those that it had before except alpha and mips.
-_OPENAT2: Final = ctypes.c_long(437)
+_OPENAT2: Final = 437
 _MACHINES: Final = ("x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x", "riscv64", "loongarch64")
 
 
 # The structure open_how: flags, mode and resolve, 64 bits each.
 _hows: Final = {flags: struct.pack("=QQQ", flags, 0, _RESOLVE) for flags in (READ, LOOK, FOLDER, LIST)}
-_HOW_BYTES: Final = ctypes.c_size_t(24)
+_LOOK_HOW: Final = _hows[LOOK]
+_HOW_BYTES: Final = 24
 
 
 def _find_openat2() -> Callable[..., int] | None:
@@ -58,7 +59,8 @@ def _find_openat2() -> Callable[..., int] | None:
         call = ctypes.CDLL(None, use_errno=True).syscall
     except (OSError, AttributeError):
         return None
-    # Without `argtypes`, which cost as much as the call itself: numbers are passed as int, bytes as a pointer.
+    # Without `argtypes` and objects of ctypes, which cost as much as the call itself: bytes are passed as a pointer,
+    # numbers as int, which libffi extends to the width of a register. That it does is tried here.
     call.restype = ctypes.c_long
     root = os.open("/", FOLDER)
     try:
@@ -83,13 +85,35 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
     """
     if _openat2 is None:
         return _open_each_part(directory, path, flags)
-    while True:
+    descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[flags], _HOW_BYTES)
+    if descriptor < 0:
+        descriptor = _again(ctypes.get_errno(), directory, path, flags)
+        if descriptor < 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return descriptor
+
+
+def open_if_there(directory: int, path: str, flags: int) -> int:
+    """As `open_beneath`; but return -1 where a name is not there at all, which is cheaper than an exception."""
+    if _openat2 is None:
+        try:
+            return _open_each_part(directory, path, flags)
+        except FileNotFoundError:
+            return -1
+    descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[flags], _HOW_BYTES)
+    return descriptor if descriptor >= 0 else _again(ctypes.get_errno(), directory, path, flags)
+
+
+def _again(number: int, directory: int, path: str, flags: int) -> int:
+    """Return what `open_if_there` does, where the first call gave the error *number*."""
+    while number == errno.EINTR and _openat2 is not None:
         descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[flags], _HOW_BYTES)
         if descriptor >= 0:
             return descriptor
         number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number), path)
+    if number == errno.ENOENT:
+        return -1
+    raise OSError(number, os.strerror(number), path)
 
 
 def status_beneath(directory: int, path: str) -> os.stat_result | None:
@@ -100,13 +124,10 @@ def status_beneath(directory: int, path: str) -> os.stat_result | None:
     """
     if _openat2 is None:
         return _status_of_each_part(directory, path)
-    descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[LOOK], _HOW_BYTES)
+    descriptor = _openat2(_OPENAT2, directory, path.encode(), _LOOK_HOW, _HOW_BYTES)
     if descriptor < 0:
-        if ctypes.get_errno() == errno.ENOENT:
-            return None
-        try:
-            descriptor = open_beneath(directory, path, LOOK)
-        except FileNotFoundError:
+        descriptor = _again(ctypes.get_errno(), directory, path, LOOK)
+        if descriptor < 0:
             return None
     try:
         return os.fstat(descriptor)

@@ -15,7 +15,7 @@ from typing import Final
 
 from ..address import MANIFESTS, OBJECTS
 from ..liveness import is_dead
-from .file_beneath import FOLDER, LIST, kind, open_beneath, status_beneath
+from .file_beneath import FOLDER, LIST, kind, open_beneath, open_if_there, status_beneath
 from .file_links import BY_A_LINK, open_through_links
 from .file_rules import DirectoryRules
 from .file_sync import sync_file_system
@@ -58,7 +58,8 @@ class Root:
         self._folder_mode = rules.folder_mode
         self._folder = Folder(open_root(path, links=links))
         self.descriptor = self._folder.descriptor
-        # The last directory of a first shard, and the one above it: writers come in the order of their keys.
+        # The last directory of a first shard, with a slash behind it, and the one above it without: writers come in the
+        # order of their keys.
         self._shard = self._space = ("", self._folder)
         # A directory in each further file system that was written to, by its device.
         self._devices: dict[int, Folder] = {}
@@ -71,6 +72,18 @@ class Root:
             if not self.rules.follow_into or error.errno not in BY_A_LINK:
                 raise
         return open_through_links(self.descriptor, self.path, path, flags, self.rules.follow_into)
+
+    def folder_if_there(self, path: str, flags: int = FOLDER) -> Folder | None:
+        """Return the directory *path*, opened by *flags*; None where it is not there at all."""
+        try:
+            descriptor = open_if_there(self.descriptor, path, flags)
+        except OSError as error:
+            if not self.rules.follow_into or error.errno not in BY_A_LINK:
+                raise
+            with suppress(FileNotFoundError):
+                return Folder(self.open(path, flags))
+            return None
+        return Folder(descriptor) if descriptor >= 0 else None
 
     def folder(self, path: str) -> Folder:
         """Return the directory *path*, which must be there."""
@@ -102,53 +115,59 @@ class Root:
 
         It and those above it are made where they are missing. The caller closes the descriptor.
         """
-        cut = path.find("/", path.find("/") + 1)
-        shard = self._shard
+        shard, folder = self._shard
         try:
-            if cut < 0:
-                return self._make_below(self._folder, "", path)
-            if shard[0] != path[:cut]:
-                shard = self._make_shard(path[:cut])
-            return self._make_below(shard[1], shard[0], path[cut + 1 :])
+            if not shard or not path.startswith(shard):
+                cut = path.find("/", path.find("/") + 1) + 1
+                if not cut:
+                    return self._make_below(self.descriptor, "", path)
+                shard, folder = self._make_shard(path[:cut])
+            return self._make_below(folder.descriptor, shard, path[len(shard) :])
         except FileNotFoundError:
-            if shard[1] is self._folder:
+            if folder is self._folder:
                 raise
         # Something removed a directory that was kept open. Begin at the root.
         self._shard = self._space = ("", self._folder)
         return self.make(path)
 
     def _make_shard(self, path: str) -> tuple[str, Folder]:
-        space, _, name = path.partition("/")
+        space, name, _ = path.split("/")
         above = self._space
         if above[0] != space:
-            above = self._space = space, Folder(self._make_below(self._folder, "", space)[0])
-        made = self._shard = path, Folder(self._make_below(above[1], space, name)[0])
-        self._note_device(made[1])
+            above = self._space = space, Folder(self._make_below(self.descriptor, "", space)[0])
+        descriptor, new = self._make_below(above[1].descriptor, f"{space}/", name)
+        made = self._shard = path, Folder(descriptor)
+        if not new:
+            # What is new is in the file system of what is above it.
+            self._note_device(made[1])
         return made
 
-    def _make_below(self, folder: Folder, path: str, rest: str) -> tuple[int, bool]:
-        """Make *rest* in the open *folder*, which is *path*. Made first and opened then: most are new."""
-        at, new = folder.descriptor, False
-        names = rest.split("/")
-        for number, name in enumerate(names, 1):
-            try:
-                try:
-                    os.mkdir(name, self._folder_mode, dir_fd=at)
-                    new = True
-                except FileExistsError:
-                    new = False
-                below = os.open(name, FOLDER, dir_fd=at)
-            except OSError as error:
-                if not self.rules.follow_into or error.errno not in BY_A_LINK:
-                    raise
-                linked = self.folder("/".join([path, *names[:number]]).lstrip("/"))
-                self._note_device(linked)
-                below = os.dup(linked.descriptor)
-            finally:
-                if at != folder.descriptor:
-                    os.close(at)
-            at = below
-        return at, new
+    def _make_below(self, above: int, path: str, rest: str) -> tuple[int, bool]:
+        """
+        Make *rest* in the open directory *above*, which is *path*: "", or with a slash behind it.
+
+        Made first and opened then: most are new.
+        """
+        name, _, deeper = rest.partition("/")
+        try:
+            os.mkdir(name, self._folder_mode, dir_fd=above)
+            new = True
+        except FileExistsError:
+            new = False
+        try:
+            made = os.open(name, FOLDER, dir_fd=above)
+        except OSError as error:
+            if not self.rules.follow_into or error.errno not in BY_A_LINK:
+                raise
+            linked = self.folder(path + name)
+            self._note_device(linked)
+            made = os.dup(linked.descriptor)
+        if not deeper:
+            return made, new
+        try:
+            return self._make_below(made, f"{path}{name}/", deeper)
+        finally:
+            os.close(made)
 
     def _note_device(self, folder: Folder) -> None:
         device = os.fstat(folder.descriptor).st_dev
@@ -168,7 +187,9 @@ class Root:
         found = []
         for space in (OBJECTS, MANIFESTS):
             with suppress(OSError):
-                found.append(Folder(self.open(space[:-1], LIST)))
+                folder = self.folder_if_there(space[:-1], LIST)
+                if folder is not None:
+                    found.append(folder)
         return found
 
     def _allowed(self) -> list[Folder]:

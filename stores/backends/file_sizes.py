@@ -87,8 +87,6 @@ def _ask(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
 
 def _folder(root: Root, shard: str, key: str) -> Folder | None:
     try:
-        return root.folder(shard[:-1] if shard else ".")
-    except FileNotFoundError:
-        return None
+        return root.folder_if_there(shard[:-1] if shard else ".")
     except OSError as error:
         raise OSError(error.errno, error.strerror, key) from error
