@@ -37,6 +37,7 @@ _LENGTH: Final = b"\r\ncontent-length:"
 _FOLD: Final = (b" ", b"\t")
 _FOUND: Final = (b"http/1.1 200 ", b"http/1.1 200\r")
 _NONE: Final = (b"http/1.1 404 ", b"http/1.1 404\r")
+_FRAMING: Final = {"content-length", "transfer-encoding"}
 _status_line = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
 # `http.client` refuses more lines than these, without waiting for the end of the head.
 _MAX_LINES: Final = 101
@@ -225,7 +226,11 @@ class Wire:
             body = answer.read() if whole else answer.read(at_most)
         except ValueError as error:
             raise HTTPException(f"the answer makes no sense: {error}") from error
-        full = Full(answer.status, dict(answer.getheaders()), body)
+        headers = dict(answer.getheaders())
+        if not whole and answer.status >= 300 and not answer.isclosed():
+            # Of a refusal that is too long the status counts: taken for a body that broke off, it would be waited for.
+            body, headers = b"", {n: v for n, v in headers.items() if n.lower() not in _FRAMING}
+        full = Full(answer.status, headers, body)
         ended = answer.isclosed() and not incoming.left_over
         if ended and not answer.will_close:
             self.give_back(connection)

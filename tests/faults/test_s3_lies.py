@@ -23,7 +23,7 @@ from stores.backends.s3_direct import Ways
 from stores.backends.s3_download import RANGED_ABOVE_BYTES
 from stores.backends.s3_page import MAX_TAGS, NotAPage, read_page
 from stores.backends.s3_socket import MAX_PAGE_BYTES, AnswerTooLong
-from stores.errors import IntegrityError, KeyMissing, StoreError, StoreFault, StoreUnavailable
+from stores.errors import AccessDenied, IntegrityError, KeyMissing, StoreError, StoreFault, StoreUnavailable
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
 from tests.faults.hostile_server import (
@@ -277,6 +277,16 @@ class TestInterim:
         with hostile(serve) as server:
             S3Backend("bucket", endpoint=server.endpoint).write(KEY, data)
             assert len(server.requests) == 1
+
+
+def test_a_refusal_with_a_long_reason_is_a_refusal(way: str) -> None:
+    with serving() as stub:
+        stub.answer = lambda _: Answer(
+            403, b"<Error><Code>AccessDenied</Code><Message>%s</Message></Error>" % (b"x" * MIB)
+        )
+        for name in ("open", "write", "delete"):
+            with pytest.raises(AccessDenied):
+                CALLS[name](S3Backend("bucket", endpoint=stub.endpoint))
 
 
 @pytest.mark.parametrize("replaced", [False, True])
