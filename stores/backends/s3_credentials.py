@@ -16,6 +16,7 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ConfigParseError, NoCredentialsError, PartialCredentialsError
 
 from ..interruption import checkpoint
+from .s3_concealed import remember
 from .s3_signing import Keys
 
 # The first pause between two look-ups, and the longest.
@@ -66,6 +67,7 @@ class RenewableCredentials:
     def get_frozen_credentials(self) -> Keys:
         """Return what is valid at this moment. Raises what botocore raises where that cannot be told."""
         keys: Keys = self.current.get_frozen_credentials()
+        remember(keys)
         return keys
 
     def renew(self, refused: Keys | None, *, wait_s: float) -> bool:

@@ -25,6 +25,7 @@ from ..errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from .s3_concealed import conceal
 from .s3_socket import AnswerTooLong, TooSlow
 
 Kind = type[StoreError]
@@ -191,6 +192,6 @@ def _read_answer(error: boto.ClientError) -> tuple[Kind, str]:
 
 
 def one_line(error: object) -> str:
-    """Return the words of *error*, short enough for a message, in one line."""
-    # A server's text may hold what no message can carry.
-    return " ".join(str(error).encode(errors="backslashreplace").decode().split())[:300]
+    """Return the words of *error*, short enough for a message, in one line, without the keys that requests carry."""
+    # A server's text may hold what no message can carry. Keys go first: cut in two, none would be found.
+    return " ".join(conceal(str(error)).encode(errors="backslashreplace").decode().split())[:300]

@@ -8,6 +8,7 @@ break off or contradict themselves, servers that are not there.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import threading
@@ -431,6 +432,24 @@ class TestCredentials:
             type(raised(S3Backend("not a bucket", endpoint=stub.endpoint), CALLS["open"])) is InvalidStoreURL
         )
         assert type(raised(S3Backend("bucket", endpoint="http://no host"), CALLS["open"])) is InvalidStoreURL
+
+
+@pytest.mark.usefixtures("fresh_clients")
+@pytest.mark.parametrize("lead", [0, 290])
+def test_keys_that_the_server_says_again_are_in_no_error(
+    monkeypatch: pytest.MonkeyPatch, backend: S3Backend, stub: Stub, lead: int
+) -> None:
+    """Also where the text is cut in the middle of a key."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token/of+a-session" * 10)
+    sent = ("x-amz-security-token", "authorization")
+    stub.answer = lambda r: error(
+        400, "InvalidRequest", "x" * lead + " ".join(v for k, v in r.headers.items() if k.lower() in sent)
+    )
+
+    for name in ("open", "keys", "write"):
+        said = str(raised(backend, CALLS[name]))
+        assert "token/of" not in said, name
+        assert os.environ["AWS_ACCESS_KEY_ID"] not in said, name
 
 
 @pytest.mark.usefixtures("fresh_clients")
