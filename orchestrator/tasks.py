@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from stores.access import STRICT, AccessPolicy
 from stores.errors import StoreError
+from workers import time_limit
 from workers.connection import OUTAGE, BrokerUnavailable, is_outage
 from workers.leaving import Interrupted, interruptible
 from workers.ledger import Ledger, State, UnknownJob
@@ -59,7 +60,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
             log.warning("a task for something that is no job is dropped: %.100r", job_id)
             return "no job has such an id; nothing was done"
         ledger = ledger_of(settings)
-        with about(job=job_id, task=task.request.id):
+        with about(job=job_id, task=task.request.id), time_limit.passing():
             return run_look(task, ledger, job_id, lambda: drive_job(app, ledger, job_id, access), access)
 
     @app.task(shared=False, name="snapferry.plan_job", max_retries=MAX_RETRIES, **kept)

@@ -49,7 +49,7 @@ def checkpoint() -> None:
     if check is not None:
         try:
             check()
-        except Exception as error:
+        except BaseException as error:
             mark_as_owners(error)
             raise
 
@@ -93,7 +93,9 @@ def grace(seconds: float, out_of_time: Exception) -> Iterator[None]:
         if stop_at is None and outer is not None:
             try:
                 outer()
-            except Exception:  # noqa: BLE001 - the owner hears of it again at the next checkpoint outside
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:  # noqa: BLE001 - the owner hears of it again at the next checkpoint outside
                 stop_at = time.monotonic() + seconds
         if stop_at is not None and time.monotonic() >= stop_at:
             raise out_of_time

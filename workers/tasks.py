@@ -26,7 +26,7 @@ from stores.liveness import identity, is_dead
 from stores.snapshot_store import SnapshotStore
 from stores.words import counted
 
-from . import leaving, tracing
+from . import leaving, time_limit, tracing
 from .batch_report import BatchReport, Reported
 from .connection import OUTAGE, client
 from .describe import describe_failure, describe_failures, describe_outcome
@@ -103,7 +103,8 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
                     raise RuntimeError(reason) from None
                 ledger.wait(job, name, STEP_ASIDE_S)
                 raise hand_back(self, reason) from None
-        return run_batch(self, batch, ledger, access)
+        with time_limit.passing():
+            return run_batch(self, batch, ledger, access)
 
 
 def ledger_of(settings: Settings) -> Ledger:

@@ -7,7 +7,7 @@ from contextvars import copy_context
 
 import pytest
 
-from stores.interruption import checkpoint, interruptible
+from stores.interruption import checkpoint, grace, interruptible, is_owners
 
 
 class Stop(Exception):
@@ -31,6 +31,26 @@ def test_the_innermost_owner_is_asked_and_only_inside_of_its_block():
         checkpoint()
     checkpoint()
     assert calls == ["outer", "outer"]
+
+
+class NoOrdinaryStop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Stop, NoOrdinaryStop])
+def test_what_cleans_up_goes_on_after_a_stop_of_any_kind_until_its_time_is_over(kind):
+    def check():
+        raise kind
+
+    late = TimeoutError()
+    with interruptible(check):
+        with grace(60, late):
+            checkpoint()
+        with grace(0, late), pytest.raises(TimeoutError):
+            checkpoint()
+        with pytest.raises(kind) as caught:
+            checkpoint()
+    assert is_owners(caught.value)
 
 
 def test_a_thread_is_interrupted_if_it_carries_the_context():
