@@ -18,8 +18,8 @@ from pathlib import Path
 from orchestrator.jobs import Jobs, store_pair
 from stores.hashing import digest
 from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
 from tests.counting import Traffic, counting_proxy
+from tests.opening import open_store
 from tests.sample import assert_published_means_complete, fill, random_files, tree
 from tests.servers import S3Server
 from workers.ledger import JobStatus, State

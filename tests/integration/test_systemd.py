@@ -163,9 +163,13 @@ def test_the_units_of_a_machine_copy_a_snapshot_with_the_keys_that_systemd_hands
         f"[backup]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
     )
     port = free_port()
+    allowed = f"SNAPFERRY_ACCESS_ENDPOINTS={rclone_server.endpoint}\nSNAPFERRY_ACCESS_PROFILES=backup\n"
+    machine.write("snapferry-orchestrator.env", allowed)
+    machine.write("snapferry-worker@1.env", allowed)
     machine.write(
         "snapferry-worker@2.env",
-        f"SNAPFERRY_METRICS_PORT={port}\nSNAPFERRY_LOG_FORMAT=text\nWORKER_OPTIONS=--concurrency 2 --queue default\n",
+        allowed
+        + f"SNAPFERRY_METRICS_PORT={port}\nSNAPFERRY_LOG_FORMAT=text\nWORKER_OPTIONS=--concurrency 2 --queue default\n",
     )
     snapshot = make_store(tmp_path / "a", random_files(20))
     bucket = rclone_server.make_bucket()
