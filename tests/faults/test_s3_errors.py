@@ -12,7 +12,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -323,13 +322,22 @@ class TestCheck:
         assert "region=" in found.detail
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-    def test_an_endpoint_that_refuses_or_has_no_address_is_soon_unavailable(self, host: str) -> None:
+    def test_an_endpoint_that_refuses_or_has_no_address_is_unavailable_before_any_timeout(
+        self, monkeypatch: pytest.MonkeyPatch, host: str
+    ) -> None:
+        monkeypatch.setattr(s3, "CHECK_TIMEOUT_S", 3600)
         backend = S3Backend("bucket", endpoint=f"http://{host}:{free_port()}")
 
-        assert _seconds(lambda: _assert_unavailable(backend)) < 10
+        assert TIMED_OUT not in _unavailable(backend)
 
-    def test_an_endpoint_that_swallows_packets_is_unavailable_within_ten_seconds(self) -> None:
+    def test_an_endpoint_that_swallows_packets_is_unavailable_when_connecting_took_too_long(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A listener whose queue is full drops what arrives, as a firewall does."""
+        # 10 s are promised for all of it.
+        assert s3_clients.CONNECT_TIMEOUT_S < s3.CHECK_TIMEOUT_S < 10
+        monkeypatch.setattr(s3, "CHECK_TIMEOUT_S", 3600)
+        monkeypatch.setattr(s3_clients, "CONNECT_TIMEOUT_S", 0.2)
         with ExitStack() as sockets:
             listener = sockets.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
@@ -340,7 +348,7 @@ class TestCheck:
                 filler.connect_ex(listener.getsockname())
             backend = S3Backend("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
 
-            assert s3_clients.CONNECT_TIMEOUT_S < _seconds(lambda: _assert_unavailable(backend)) < 10
+            assert TIMED_OUT not in _unavailable(backend)
 
     def test_an_endpoint_that_accepts_and_says_nothing_is_unavailable_in_time(
         self, monkeypatch: pytest.MonkeyPatch
@@ -349,19 +357,18 @@ class TestCheck:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             backend = S3Backend("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
 
-            assert _seconds(lambda: _assert_unavailable(backend)) < 5
+            assert f"{TIMED_OUT} 0.2 s" in _unavailable(backend)
 
 
-def _assert_unavailable(backend: S3Backend) -> None:
+# What a check says that ended because all of its time was over.
+TIMED_OUT = "did not answer within"
+
+
+def _unavailable(backend: S3Backend) -> str:
     with pytest.raises(StoreUnavailable) as caught:
         backend.check(for_writing=False)
     assert caught.value.store == backend.label
-
-
-def _seconds(call: Callable[[], None]) -> float:
-    begun = time.monotonic()
-    call()
-    return time.monotonic() - begun
+    return caught.value.detail
 
 
 @pytest.mark.usefixtures("fresh_clients")
