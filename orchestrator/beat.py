@@ -24,10 +24,10 @@ from redbeat.schedulers import (
     get_redis,
 )
 
+from stores.printable import printable
 from workers.connection import OUTAGE
 from workers.ledger.keys import SCHEDULE
 from workers.logs import fields
-from workers.printable import printable
 
 log = logging.getLogger(__name__)
 

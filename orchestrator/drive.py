@@ -24,6 +24,7 @@ from stores.access import STRICT, AccessPolicy, Right
 from stores.errors import InvalidStoreURL, StoreError
 from stores.interruption import interruptible
 from stores.liveness import identity, is_dead
+from stores.printable import shortened
 from stores.snapshot_store import SnapshotStore
 from stores.urls import open_store, parse_url
 from stores.words import counted, size
@@ -34,7 +35,6 @@ from workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from workers.limits import Brakes
 from workers.messages import JobRequest, Prune, pack, unpack
 from workers.metrics import counting
-from workers.printable import shortened
 from workers.reach import sides_of
 from workers.spending import over_words
 from workers.store_trouble import emptied

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from stores.printable import printable
 from stores.words import counted, size
 from workers.describe import short
 from workers.ledger import JobStatus, State, Waiting
 from workers.limits import StoreLimits
 from workers.messages import Limits
-from workers.printable import printable
 from workers.queues import Priority
 from workers.reach import Trouble
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from stores.printable import printable
 from workers.describe import short
-from workers.printable import printable
 
 from .documents import status_document
 from .receipt import moment

@@ -16,11 +16,11 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from stores.findings import Finding, Level, clock_finding
+from stores.printable import printable
 from stores.words import size
 
 from .connection import OLDEST_REDIS, hasty_client, shown
 from .ledger.scripts import TRY
-from .printable import printable
 from .vetting import QUARANTINE
 
 TIMEOUT_S: Final = 4.0

@@ -10,7 +10,7 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from .printable import printable
+from stores.printable import printable
 
 log = logging.getLogger(__name__)
 

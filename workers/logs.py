@@ -29,7 +29,8 @@ from typing import Any, Final
 
 from celery.utils.log import get_multiprocessing_logger
 
-from .printable import printable
+from stores.printable import printable
+
 from .redaction import Redaction
 from .settings import Settings, secrets
 

@@ -25,8 +25,9 @@ from typing import Any, Final
 import redis
 from redis.exceptions import RedisError
 
+from stores.printable import printable
+
 from .logs import fields
-from .printable import printable
 from .queues import COPY_QUEUE, PLAN_QUEUE
 
 log = logging.getLogger(__name__)

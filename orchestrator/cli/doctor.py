@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.printable import printable
+from stores.printable import printable
 
 from .exits import EXIT_FAILED, interrupt_on_sigterm, read_settings, usage
 from .options import broker_option, json_option

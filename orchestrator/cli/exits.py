@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from workers.printable import printable
+from stores.printable import printable
 
 if TYPE_CHECKING:
     from workers.settings import Settings

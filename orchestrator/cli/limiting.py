@@ -112,9 +112,9 @@ def _limit_job(jobs: Jobs, job_id: str, changed: Changed, as_json: bool) -> int:
 
 def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker: str | None) -> int:
     from stores.errors import InvalidStoreURL
+    from stores.printable import printable
     from stores.urls import parse_url
     from workers.limits import StoreLimits
-    from workers.printable import printable
     from workers.settings import store_options
 
     from ..documents import limit_document

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Final
 
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
+from stores.printable import printable
 from workers.connection import BrokerUnavailable
 from workers.ledger import UnknownJob
-from workers.printable import printable
 
 from ..jobs import JobRefused
 from . import access, views

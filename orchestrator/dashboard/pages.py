@@ -15,9 +15,9 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from stores.printable import printable
 from stores.words import counted, size
 from workers.describe import short
-from workers.printable import printable
 
 from ..report import duration
 

@@ -26,9 +26,9 @@ from stores.errors import IntegrityError, InvalidAddress, InvalidStoreURL, Manif
 from stores.hashing import digest
 from stores.lines import read_plainly
 from stores.manifest import LARGEST_PLANNED_BYTES, Manifest, canonical, parse, render
+from stores.printable import printable
 from stores.urls import parse_url, redact
 from workers.messages import BatchMessage, JobRequest, MirrorMessage
-from workers.printable import printable
 from workers.redaction import Redaction
 from workers.settings import InvalidSettings, parse_broker_url
 

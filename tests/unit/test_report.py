@@ -12,8 +12,8 @@ import pytest
 from orchestrator import documents, report
 from orchestrator.failures import DeadLetter
 from orchestrator.receipt import SnapshotRow
+from stores.printable import printable
 from workers.ledger import FailedObject, State
-from workers.printable import printable
 from workers.transfer import Failure
 
 from .test_progress import STATUS

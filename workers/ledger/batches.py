@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
+from stores.printable import printable
+
 from ..messages import BatchMessage, Budget
-from ..printable import printable
 from ..spending import Spent
 from ..transfer import BatchOutcome, Failure
 from . import scripts, spending

@@ -11,8 +11,9 @@ import redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError, ResponseError
 
+from stores.printable import printable
+
 from ..messages import JobRequest, is_job_id
-from ..printable import printable
 from ..queues import Priority, copy_queue, lists, moves, parking_queue
 from ..spending import Spent
 from . import queue_scripts, reading, scripts

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import redis
 from redis.exceptions import LockError
 
-from ..printable import printable
+from stores.printable import printable
+
 from .keys import MIRROR, SCHEDULE
 
 

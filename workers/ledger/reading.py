@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from stores.printable import printable
+
 from ..messages import Limits
-from ..printable import printable
 from ..queues import NAME, Priority
 from .keys import LIMITS, PLAN, keys
 from .state import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob, waiting_of

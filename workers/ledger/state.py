@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from stores.printable import printable
+
 from ..messages import Limits
-from ..printable import printable
 from ..transfer import Failure
 
 
