@@ -17,7 +17,8 @@ PEER_IS_DONE: Final = "peer-is-done"
 
 OURS: Final = "orchestrator"
 
-_FOREIGN: Final = ("SNAPFERRY_", "SNAPDIR_", "AWS_", "CELERY_")
+# Where Python may not write bytecode, each start of a program compiles its sources again: an installed package never does.
+_FOREIGN: Final = ("SNAPFERRY_", "SNAPDIR_", "AWS_", "CELERY_", "PYTHONDONTWRITEBYTECODE")
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:

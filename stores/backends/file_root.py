@@ -146,28 +146,37 @@ class Root:
         """
         Make *rest* in the open directory *above*, which is *path*: "", or with a slash behind it.
 
-        Made first and opened then: most are new.
+        Each directory is made first and opened then: most are new.
         """
-        name, _, deeper = rest.partition("/")
+        at, new = above, False
         try:
-            os.mkdir(name, self._folder_mode, dir_fd=above)
-            new = True
-        except FileExistsError:
-            new = False
-        try:
-            made = os.open(name, FOLDER, dir_fd=above)
-        except OSError as error:
-            if not self.rules.follow_into or error.errno not in BY_A_LINK:
-                raise
-            linked = self.folder(path + name)
-            self._note_device(linked)
-            made = os.dup(linked.descriptor)
-        if not deeper:
-            return made, new
-        try:
-            return self._make_below(made, f"{path}{name}/", deeper)
-        finally:
-            os.close(made)
+            for name in rest.split("/"):
+                try:
+                    os.mkdir(name, self._folder_mode, dir_fd=at)
+                    new = True
+                except FileExistsError:
+                    new = False
+                try:
+                    made = os.open(name, FOLDER, dir_fd=at)
+                except OSError as error:
+                    made = self._open_link(path + name, error)
+                if at != above:
+                    os.close(at)
+                at = made
+                path = f"{path}{name}/"
+        except BaseException:
+            if at != above:
+                os.close(at)
+            raise
+        return at, new
+
+    def _open_link(self, path: str, error: OSError) -> int:
+        """Open the directory *path*, which gave *error*, by way of the links that are allowed. Else raise *error*."""
+        if not self.rules.follow_into or error.errno not in BY_A_LINK:
+            raise error
+        linked = self.folder(path)
+        self._note_device(linked)
+        return os.dup(linked.descriptor)
 
     def _note_device(self, folder: Folder) -> None:
         device = os.fstat(folder.descriptor).st_dev

@@ -119,11 +119,14 @@ class FileUpload(Upload):
             raise backend.error(error, key) from error
 
     def write(self, chunk: Buffer) -> None:
+        length = len(chunk)
         try:
-            _write_all(self._descriptor, chunk)
+            written = os.write(self._descriptor, chunk)
+            while written < length:
+                written += os.write(self._descriptor, memoryview(chunk)[written:])
         except OSError as error:
             raise self._backend.error(error, self._key) from error
-        self._written += len(chunk)
+        self._written += length
         if self._written - self._begun >= BEGUN_BYTES:
             self._begin_writing()
 
@@ -214,9 +217,3 @@ class FileUpload(Upload):
         if not self._ended:
             self._ended = True
             os.close(self._folder)
-
-
-def _write_all(descriptor: int, data: Buffer) -> None:
-    written = os.write(descriptor, data)
-    while written < len(data):
-        written += os.write(descriptor, memoryview(data)[written:])
