@@ -17,7 +17,7 @@ PEER_IS_DONE: Final = "peer-is-done"
 
 OURS: Final = "orchestrator"
 
-# Where Python may not write bytecode, each start of a program compiles its sources again: an installed package never does.
+# Without bytecode files, Python compiles the sources at each start. An installed package has bytecode files.
 _FOREIGN: Final = ("SNAPFERRY_", "SNAPDIR_", "AWS_", "CELERY_", "PYTHONDONTWRITEBYTECODE")
 
 
