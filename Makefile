@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz chaos lint format lock bench bench-quick build clean runtime venv venv-bench
+.PHONY: help demo fleet test test-slow fuzz chaos lint circles house format lock bench bench-quick build clean runtime venv venv-bench
 
 # The scripts of the environment first: the tests start `snapferry`, `celery` and `rclone` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -48,6 +48,12 @@ lint: venv ## check style, types, the direction of imports, and what bandit take
 	mypy
 	bandit --quiet --recursive --configfile pyproject.toml stores workers orchestrator
 	lint-imports --no-logo
+
+circles: venv ## list circles of imports between files, under TYPE_CHECKING and inside functions too
+	@python .ci/circles.py $(ARGS)
+
+house: venv ## check the sizes of files and folders
+	@python .ci/house.py
 
 format: venv ## put the code into its format
 	ruff check --fix

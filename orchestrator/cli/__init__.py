@@ -37,6 +37,9 @@ from .places import store_url
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(
+    package_name="snapferry", message="snapferry %(version)s", help="Print the version and exit."
+)
 def cli() -> None:
     """
     Copy snapshots between content-addressed stores.

@@ -48,7 +48,9 @@ def test_an_output_that_takes_nothing_is_one_line_and_a_failure(
     )
 
 
-@pytest.mark.parametrize("command", ["ls {store}", "version", "--help", "sync --help", "completion bash"])
+@pytest.mark.parametrize(
+    "command", ["ls {store}", "version", "--version", "--help", "sync --help", "completion bash"]
+)
 def test_other_commands_complain_of_a_full_output_as_well(tmp_path: Path, command: str) -> None:
     make_store(tmp_path / "a", random_files(1))
 

@@ -18,6 +18,7 @@ PACKAGES = {"stores", "workers", "orchestrator"}
 TOP_LEVEL = PACKAGES | {
     ".ci",
     ".dockerignore",
+    ".github",
     ".gitignore",
     "CHANGELOG.md",
     "Dockerfile",
@@ -102,8 +103,9 @@ def test_the_installed_version_is_the_one_of_the_project(project):
     assert version("snapferry") == project["version"]
 
 
-def test_the_command_says_the_version_of_the_project(project):
-    command = [sys.executable, "-m", "orchestrator", "version"]
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_the_command_prints_the_version_of_the_project(project, argument):
+    command = [sys.executable, "-m", "orchestrator", argument]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
     assert said == f"snapferry {project['version']}\n"
 
