@@ -285,8 +285,8 @@ def test_a_sync_whose_broker_is_lost_says_that_its_job_goes_on(tmp_path: Path) -
 
 
 def commands() -> str:
-    """Return the commands of the user that docs/operations.md shows."""
-    page = Path(__file__).parents[2] / "docs" / "operations.md"
+    """Return the commands of the user that docs/configure.md shows."""
+    page = Path(__file__).parents[2] / "docs" / "configure.md"
     (line,) = [line for line in page.read_text().splitlines() if line.startswith("ACL SETUSER snapferry ")]
     return line.removeprefix("ACL SETUSER snapferry ")
 

@@ -31,6 +31,7 @@ from orchestrator.jobs import Jobs
 from stores.urls import open_store
 from tests import servers
 from tests.composed import Service
+from tests.documented import documented
 from tests.sample import make_store, random_files, tree
 from tests.servers import ACCESS_KEY, S3_ENVIRONMENT, SECRET_KEY, free_port
 from workers.ledger import State
@@ -251,16 +252,10 @@ def test_the_dashboard_asks_for_a_password(composed: Composed) -> None:
         get(composed.dashboard + "/", None)
 
 
-def test_the_sample_is_copied_to_the_demo_bucket_by_the_line_of_the_readme(
+def test_the_sample_is_copied_to_the_demo_bucket_by_the_documented_command(
     composed: Composed, sample: str
 ) -> None:
-    # The operators' page has the same.
-    (line,) = {
-        line.strip()
-        for page in ("README.md", "docs/operations.md")
-        for line in (REPOSITORY / page).read_text().splitlines()
-        if "exec orchestrator" in line and "/stores/demo" in line
-    }
+    (line,) = [line for line in documented("exec orchestrator") if "exec orchestrator" in line]
 
     ended = composed.execute(line)
 

@@ -207,8 +207,8 @@ def test_what_must_be_set_is_named_and_nothing_else_must_be() -> None:
     assert all(match["how"] for match in variables if match["name"])
 
 
-def test_the_operators_page_names_every_profile_and_every_variable() -> None:
-    text = (ROOT / "docs/operations.md").read_text()
+def test_the_page_on_deployment_names_every_profile_and_every_variable() -> None:
+    text = (ROOT / "docs/deploy.md").read_text()
     section = text.split("\n## Docker Compose\n", 1)[1].split("\n## ", 1)[0]
     variables = {match["name"] for match in VARIABLE.finditer(FILE.read_text()) if match["name"]}
     variables |= {secret["environment"] for secret in document()["secrets"].values()}

@@ -1,0 +1,64 @@
+"""Links between documents lead somewhere, and lists in them are complete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+# Names of checks begin with what they are about. jobs.html is a page of the dashboard.
+CHECK = re.compile(r'"((?:broker|embedded|file|fleet|jobs|pair|s3|source|store)\.(?!html)[a-z_]+)"')
+
+_link = re.compile(r"\]\(([^)\s]+)\)")
+_code = re.compile(r"^(?:```.*?^```|(?:    .*\n)+)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """Return the text of *page* without code."""
+    return _code.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of *page*."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> Iterator[str]:
+    """Yield the links of *page* that stay in the repository."""
+    yield from (link for link in _link.findall(prose(page)) if "://" not in link)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in links(page):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_the_index_names_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    named = {link.partition("#")[0] for link in links(index)}
+
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= named
+
+
+def test_the_page_on_json_names_every_check_of_the_doctor() -> None:
+    page = (ROOT / "docs" / "json.md").read_text()
+    found = {
+        name
+        for package in ("stores", "workers", "orchestrator")
+        for file in (ROOT / package).rglob("*.py")
+        for name in CHECK.findall(file.read_text())
+    }
+
+    assert {"fleet.access", "store.allowed", "s3.confirm"} <= found
+    assert [name for name in sorted(found) if f"`{name}`" not in page] == []
