@@ -146,13 +146,13 @@ def limited_by(rounds: Sequence[Round], others_are: str = "other work on the mac
         f"{median(one.ours.cpu_seconds / max(one.runs[side].cpu_seconds, 0.001) for one in rounds):.1f} x {side}'s"
         for side in peers
     )
-    words = f"{limit}: ours kept {share:.0%} of the cores busy"
+    words = f"{limit}: snapferry kept {share:.0%} of the cores busy"
     words += f", with {', '.join(ratios)} CPU time" if peers else ""
     return words + (f"; {others_are} took {others:.0%}" if others >= 0.05 else "")
 
 
 def cost(rounds: Sequence[Round], objects: int) -> str:
-    """Say what an object cost ours and the floor in CPU time, outside and inside the kernel; "" for no objects."""
+    """Return the user and system CPU time per object of snapferry and of the floor; "" for no objects."""
     if not objects:
         return ""
 
@@ -162,14 +162,14 @@ def cost(rounds: Sequence[Round], objects: int) -> str:
         )
         return f"{user:,.0f} + {system:,.0f} µs"
 
-    floor = f", the floor {each(FLOOR)}" if FLOOR in rounds[0].runs else ""
-    return f"CPU an object, outside and inside the kernel: ours {each(OURS)}{floor}"
+    floor = f", floor {each(FLOOR)}" if FLOOR in rounds[0].runs else ""
+    return f"CPU per object, user + system: snapferry {each(OURS)}{floor}"
 
 
 def table(results: Sequence[Result]) -> str:
     """Return the Markdown table."""
     lines = [
-        "| work | ours | peers | ours to peer [min-max] | goal | met | ours to floor | what limited ours |",
+        "| work | snapferry | peers | ratio to peer [min-max] | goal | met | ratio to floor | limited by |",
         "| --- | ---: | ---: | ---: | --- | --- | ---: | --- |",
     ]
     for result in results:

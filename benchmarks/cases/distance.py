@@ -33,7 +33,7 @@ OVERHEAD_JOBS: Final = 8
 OVERHEAD_OBJECTS: Final = 8_000
 OVERHEAD_BATCH: Final = 1_000
 
-_FAR: Final = f"each request {DELAY_S * 1000:.0f} ms later"
+_FAR: Final = f"{DELAY_S * 1000:.0f} ms latency"
 
 
 def latency(setting: Setting) -> list[Result]:
@@ -83,12 +83,12 @@ def latency(setting: Setting) -> list[Result]:
             more=f"the proxy that adds the latency took {taken / total:.0%} of a core",
         ),
         Result(
-            f"{words}: requests in flight at once, the most that the proxy saw",
+            f"{words}: peak of requests in flight",
             "requests",
             flights[OURS],
             {SNAPDIR: flights[SNAPDIR]},
             setting.goal(Goal(least=IN_FLIGHT)),
-            "the objects that the defaults keep in flight, a request of each at a time",
+            "the default number of objects in flight, one request each",
         ),
     ]
 
@@ -151,7 +151,7 @@ def scaled(jobs: dict[int, Job], spent: dict[int, str], setting: Setting) -> lis
         for workers, job in sorted(jobs.items())
     ]
     efficient = Result(
-        f"throughput of {most} worker processes, as a share of {most // fewest} times that of {fewest}",
+        f"throughput of {most} worker processes, as a share of {most // fewest} x that of {fewest}",
         "",
         (shares[most],),
         goal=setting.goal(Goal(least=0.9)),
@@ -200,9 +200,9 @@ def overhead(setting: Setting) -> list[Result]:
                 same_buckets(server, SOURCE, "alone")
     return [
         Result(
-            f"{objects:,} files of 4 KiB, S3 to S3, {_FAR}: a job from its start to its end, with"
-            f" {OVERHEAD_WORKERS} workers and {OVERHEAD_JOBS} objects in flight in each, beside the same batches by"
-            " `copy_batch` without Celery, Redis, orchestrator and re-check",
+            f"{objects:,} files of 4 KiB, S3 to S3, {_FAR}: a whole job with {OVERHEAD_WORKERS} workers"
+            f" and {OVERHEAD_JOBS} objects in flight each; peer: the same batches without Celery, Redis, orchestrator"
+            " and re-check",
             "s",
             tuple(ours),
             {ALONE: tuple(alone)},

@@ -56,8 +56,7 @@ def on_disk(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal) 
         number = files // setting.scale
         times = setting.times(rounds)
         found = _copied(setting.disk, number, size_bytes, times, durable=True, beside_rclone=True)
-        words = f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}): ours durable, the"
-        words += " peer not"
+        words = f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}), snapferry durably"
         reached = setting.goal(goal)
         return [timed(words, found, reached, objects=number), _job_alone(words, found, reached)]
 
@@ -79,7 +78,7 @@ def startup(setting: Setting) -> list[Result]:
             Goal(value=START_S),
             points=_points(10, 4096, sync),
         ),
-        timed("start: `--help`, beside the bare import of the peer", shown, Goal(value=HELP_S)),
+        timed("start: `--help`; peer: bare import", shown, Goal(value=HELP_S)),
     ]
 
 
@@ -141,12 +140,12 @@ def _copied(
 def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
     """Return the line for the time that jobs took by their own records, as on a fleet that runs already."""
     return Result(
-        f"{words}; the job alone, without the start and the end of the embedded fleet",
+        f"{words}; only the job, without starting and stopping the fleet",
         "s",
         tuple(job_seconds(json.loads(one.ours.said)) for one in rounds),
         {peer: seconds_of(rounds, peer) for peer in peers_in(rounds)},
         goal,
-        "the same runs, by the job's own record; the peer's whole run",
+        "same runs, by the job's own record; whole runs of the peers",
         seconds_of(rounds, FLOOR),
     )
 

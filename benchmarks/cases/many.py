@@ -175,7 +175,7 @@ def results(fewer: Job, more: Job, setting: Setting) -> list[Result]:
             f"{words}: the whole job", "s", (more.job_seconds,), limited_by=more.limited_by, points=points
         ),
         Result(
-            f"{words}: the whole job, as a multiple of that of {fewer.objects:,}",
+            f"{words}: the whole job, compared with {fewer.objects:,} objects",
             "x",
             (more.job_seconds / fewer.job_seconds,),
             goal=setting.goal(Goal(value=GROWTH)),

@@ -58,7 +58,7 @@ def _empty_and_present(setting: Setting) -> list[Result]:
     words = f"{files:,} objects, S3 to S3"
     return [
         counted(f"{words}, into an empty bucket", first, setting.goal(Goal(value=PER_OBJECT * files))),
-        counted(f"{words}, all there but the manifest", again, setting.goal(Goal(ratio=RECHECK_SHARE))),
+        counted(f"{words}, all present except the manifest", again, setting.goal(Goal(ratio=RECHECK_SHARE))),
     ]
 
 
@@ -111,7 +111,9 @@ def _counted(setting: Setting, server: S3Server, snapshot: str, clean: Callable[
 def counted(words: str, asked: Counts, goal: Goal | None) -> Result:
     """Return the line for what each side asked for."""
     totals = {side: tuple(float(each.total()) for each in found) for side, found in asked.items()}
-    kinds = "; ".join(f"{side}: {_by_kind(found[0])}" for side, found in asked.items())
+    kinds = "; ".join(
+        f"{'snapferry' if side == OURS else side}: {_by_kind(found[0])}" for side, found in asked.items()
+    )
     return Result(words, "requests", totals[OURS], {SNAPDIR: totals[SNAPDIR]}, goal, kinds)
 
 

@@ -74,8 +74,8 @@ def _between(setting: Setting, store: Path, snapshot: str, files: int, *, in_mem
             clean=clean,
             check=check,
         )
-    words = f"{files:,} files of 4 KiB, S3 to S3, no latency, a server "
-    words += "in memory" if in_memory else "of a directory"
+    words = f"{files:,} files of 4 KiB, S3 to S3, no latency, server "
+    words += "in memory" if in_memory else "on a directory"
     lines = {OURS: "snapferry, S3 to S3", SNAPDIR: "snapdir, S3 to S3"} if in_memory else {}
     return timed(
         words,

@@ -155,7 +155,7 @@ def test_the_line_of_a_time_has_all_sides_and_what_an_object_cost():
     assert found.floor == (1.0,)
     assert found.cpu["ours"] == ((1.5, 0.5),)
     assert "with 2.0 x snapdir's, 0.5 x rclone's CPU time" in found.limited_by
-    assert "outside and inside the kernel: ours 1,500 + 500 µs, the floor 250 + 250 µs" in found.limited_by
+    assert "user + system: snapferry 1,500 + 500 µs, floor 250 + 250 µs" in found.limited_by
 
 
 def test_the_page_keeps_what_is_around_the_table(tmp_path):
@@ -405,7 +405,7 @@ def test_requests_are_totalled_and_named():
     assert found.goal is not None
     assert found.goal.words(found.unit) == "< 41,000 requests"
     assert found.limited_by == (
-        "ours: 20,002 PutObject, 20,000 GetObject, 41 ListObjectsV2; snapdir: 20,000 HeadObject"
+        "snapferry: 20,002 PutObject, 20,000 GetObject, 41 ListObjectsV2; snapdir: 20,000 HeadObject"
     )
 
 
