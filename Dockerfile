@@ -1,6 +1,6 @@
-# One image for every role: `snapferry orchestrator`, `worker`, `scheduler`, `flower`, `dashboard`; and for the commands
-# that use a fleet. What is healthy differs by role, so the health checks are in docker-compose.yml. It runs read-only:
-# what a role writes goes to TMPDIR, to /stores, and Flower's to /var/lib/snapferry.
+# One image for all roles (`snapferry orchestrator`, `worker`, `scheduler`, `flower`, `dashboard`) and for the commands that use a
+# fleet. Health checks differ by role, so they are in docker-compose.yml. The file system may be read-only: roles write to TMPDIR
+# and /stores, and Flower to /var/lib/snapferry.
 
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
@@ -16,7 +16,7 @@ COPY workers workers
 COPY orchestrator orchestrator
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
 
-# The environment: every package is checked against its hash.
+# The environment. Every package is checked against its hash.
 FROM ${PYTHON_IMAGE} AS environment
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/snapferry
@@ -27,7 +27,7 @@ RUN /opt/snapferry/bin/pip install --no-deps /dist/*.whl
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="snapferry" org.opencontainers.image.licenses="MIT"
-# /stores is for file:// stores, /var/lib/snapferry for what Flower remembers; a new volume takes over owner and mode.
+# /stores is for file:// stores, /var/lib/snapferry for Flower's history. A new volume inherits owner and mode.
 RUN groupadd --gid 10001 snapferry \
     && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin snapferry \
     && install -d -o snapferry -g snapferry /stores \
