@@ -4,23 +4,23 @@
 SHELL := /bin/bash
 .PHONY: help demo fleet test test-slow fuzz chaos lint circles house format lock bench bench-quick build clean runtime venv venv-bench
 
-# The scripts of the environment first: the tests start `snapferry`, `celery` and `rclone` by name.
+# Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# PYTHON=/path/to/python3 chooses the interpreter that .venv is made with.
+# PYTHON=/path/to/python3 selects the interpreter for .venv.
 export PYTHON
-# ARGS are handed on: make test ARGS="-k manifest -x"
+# ARGS are passed to the command: make test ARGS="-k manifest -x"
 ARGS =
-# How many processes share the tests. More than there are cores: most tests wait. JOBS=0 runs all in one process, which
-# starts at once, and in which a debugger can stop.
+# Processes that share the tests. More than there are cores, because most tests wait. JOBS=0 runs all tests in one process,
+# for a debugger.
 JOBS = 4
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
-demo: runtime ## copy a sample snapshot from one store to another, and look at the result (seconds)
+demo: runtime ## copy a sample snapshot between two stores, and verify the result (seconds)
 	@.ci/demo
 
-fleet: runtime ## run a fleet on this machine, with Flower, the dashboard and a store to try it with, until Ctrl-C
+fleet: runtime ## run a fleet with Flower, the dashboard and a sample store, until Ctrl-C
 	@.ci/fleet
 
 test: venv ## run the tests
@@ -29,46 +29,46 @@ test: venv ## run the tests
 test-slow: venv ## run the tests that take minutes
 	python -m pytest -m slow --timeout=1800 $(ARGS)
 
-# How long all targets are fuzzed together.
+# Seconds for all fuzz targets together.
 FUZZ_SECONDS = 600
 
-fuzz: venv-fuzz ## fuzz manifests, URLs, answers, listings, messages and redaction (10 minutes)
+fuzz: venv-fuzz ## fuzz parsers of manifests, URLs, HTTP answers, messages and logs (10 minutes)
 	python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
-# CHAOS_SEED chooses the faults; without one the time does.
+# CHAOS_SEED selects the faults; the default is the current time.
 CHAOS_MINUTES = 20
 CHAOS_SEED =
 
-chaos: venv ## random faults on a real fleet, and a check that nothing is lost (20 minutes)
+chaos: venv ## inject random faults into a fleet, and check that nothing is lost (20 minutes)
 	python -m tests.chaos --minutes $(CHAOS_MINUTES) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(ARGS)
 
-lint: venv ## check style, types, the direction of imports, and what bandit takes for unsafe
+lint: venv ## check style, types, imports and security
 	ruff check
 	ruff format --check
 	mypy
 	bandit --quiet --recursive --configfile pyproject.toml stores workers orchestrator
 	lint-imports --no-logo
 
-circles: venv ## list circles of imports between files, under TYPE_CHECKING and inside functions too
+circles: venv ## list circles of imports, including those under TYPE_CHECKING and in functions
 	@python .ci/circles.py $(ARGS)
 
 house: venv ## check the sizes of files and folders
 	@python .ci/house.py
 
-format: venv ## put the code into its format
+format: venv ## format the code
 	ruff check --fix
 	ruff format
 
-bench-quick: venv-bench ## run the benchmarks in small (minutes)
+bench-quick: venv-bench ## run the benchmarks with little data (minutes)
 	python -m benchmarks --quick $(ARGS)
 
-bench: venv-bench ## run the benchmarks, and write docs/benchmarks.md (hours)
+bench: venv-bench ## run all benchmarks, and update docs/benchmarks.md (hours)
 	python -m benchmarks --write $(ARGS)
 
 build: venv ## build the wheel and the source archive into dist/
 	python -m hatchling build
 
-# UPGRADE=--upgrade takes the newest versions that pyproject.toml allows; without it, only what must change does.
+# UPGRADE=--upgrade takes the newest versions that pyproject.toml allows. The default changes only what it must.
 UPGRADE =
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links
@@ -80,7 +80,7 @@ lock: venv ## write exact versions and hashes to .ci/constraints*.txt
 	$(LOCK) --group fuzz -c .ci/constraints.txt -o .ci/constraints-fuzz.txt
 	$(LOCK) --group bench -c .ci/constraints.txt -o .ci/constraints-bench.txt
 
-clean: ## remove everything that was made here
+clean: ## remove .venv and all build products
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,9 +1,9 @@
 """
-What `.ci/fleet` needs besides the fleet.
+The sample store of `.ci/fleet`.
 
-    fleet_sample.py store STORE OBJECTS REPAIR   file a snapshot of so many objects in the directory STORE;
-                                                 three are bad: gone, altered, cut off. As they were they go to REPAIR
-    fleet_sample.py answers URL                  say by the exit code whether a page is there
+    fleet_sample.py store STORE OBJECTS REPAIR   write a snapshot of OBJECTS objects to the directory STORE. Three are
+                                                 bad: missing, altered, truncated. Good copies go to REPAIR
+    fleet_sample.py answers URL                  exit with 0 if the page answers
 """
 
 from __future__ import annotations

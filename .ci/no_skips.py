@@ -1,11 +1,8 @@
 """
-Fail if a test run left something out: no_skips.py REPORT [REASON ...], where REPORT is pytest's --junitxml.
+Fail if a test run skipped tests: no_skips.py REPORT [REASON ...], where REPORT is pytest's --junitxml.
 
-What was skipped for a REASON, a part of what the skip says, is listed and let pass: a program that this machine
-cannot have.
-
-A skipped test looks like a passed one at a glance. Tests that are expected to
-fail (xfail) did run, and count as run.
+A skip whose message contains a REASON is listed and accepted: a program that this machine cannot have.
+Tests that are expected to fail (xfail) count as run.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import xml.etree.ElementTree as ET
 
 
 def main() -> None:
-    """Read the report and exit 1 with the list of what was skipped, or if nothing ran at all."""
+    """Read the report. Exit with 1 and a list if tests were skipped, or if no test ran."""
     report, *reasons = sys.argv[1:]
     cases = list(ET.parse(report).iter("testcase"))
     skipped = [

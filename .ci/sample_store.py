@@ -1,8 +1,8 @@
 """
 A small sample for the demo: a tree of files, the store that holds it, and a check of any store.
 
-    sample_store.py tree DIRECTORY           make a tree of real files in DIRECTORY
-    sample_store.py store DIRECTORY STORE    file the tree in STORE, print its snapshot id
+    sample_store.py tree DIRECTORY           make a tree of files in DIRECTORY
+    sample_store.py store DIRECTORY STORE    store the tree in STORE as a snapshot, and print its id
     sample_store.py verify STORE             read and hash everything in STORE
 """
 
@@ -36,7 +36,7 @@ LARGE_BYTES = 64 * 1024 * 1024
 
 
 def make_tree(root: Path) -> None:
-    """Fill *root*: part of Python's library, duplicates, a large file, and what is easily got wrong."""
+    """Fill *root*: part of Python's library, duplicates, a large file, and unusual names."""
     library = Path(sysconfig.get_path("stdlib"))
     for package in PACKAGES:
         if (library / package).is_dir():
@@ -54,7 +54,7 @@ def make_tree(root: Path) -> None:
 
 
 def fill_store(root: Path, store: SnapshotStore) -> str:
-    """File every file below *root* as an object, then the manifest; return the snapshot id."""
+    """Store every file below *root* as an object, then the manifest. Return the snapshot id."""
     entries: list[Entry] = []
 
     def file_directory(directory: Path, shown: str) -> tuple[str, int]:
@@ -81,19 +81,19 @@ def fill_store(root: Path, store: SnapshotStore) -> str:
 
 
 def permissions(path: Path) -> str:
-    """Return the mode of *path* as a manifest shows it, of a link its own."""
+    """Return the mode of *path* as a manifest shows it; of a link, its own mode."""
     return f"{stat.S_IMODE(path.lstat().st_mode):o}"
 
 
 def verify(store: SnapshotStore) -> str:
-    """Read every manifest and every object and hash them; return what was seen. Raises `StoreError`."""
+    """Read and hash every manifest and object. Return a summary. Raises `StoreError`."""
     snapshots = store.list_manifest_ids()
     objects: set[str] = set()
     for snapshot in snapshots:
         with store.read_manifest(snapshot) as manifest:
             objects.update(manifest.objects())
     total = sum(len(store.get_object(address)) for address in sorted(objects))
-    return f"{len(snapshots)} snapshot(s), {len(objects)} objects, {total:,} bytes: every one hashes to its address"
+    return f"{len(snapshots)} snapshot(s), {len(objects)} objects, {total:,} bytes: all match their addresses"
 
 
 def main() -> None:
