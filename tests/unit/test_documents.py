@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from workers.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -49,6 +51,13 @@ def test_the_index_names_every_page() -> None:
     named = {link.partition("#")[0] for link in links(index)}
 
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= named
+
+
+def test_the_page_on_configuration_names_every_setting() -> None:
+    page = (ROOT / "docs" / "configure.md").read_text()
+
+    variables = [f"SNAPFERRY_{field.upper()}" for field in Settings.model_fields]
+    assert [name for name in variables if not re.search(rf"^\| .*`{name}`.* \|$", page, re.MULTILINE)] == []
 
 
 def test_the_page_on_json_names_every_check_of_the_doctor() -> None:
