@@ -1,4 +1,4 @@
-"""The commands that docs/deploy.md tells to run."""
+"""Commands from docs/deploy.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAGE = Path(__file__).parents[1] / "docs/deploy.md"
 
 
 def documented(word: str) -> list[str]:
-    """Return the commands of the block that has *word* in it."""
+    """Return the commands of the only code block that contains *word*."""
     blocks = re.findall(r"(?:^(?:    .*)?\n)+", PAGE.read_text(), re.MULTILINE)
     (found,) = [block for block in blocks if word in block]
     return [line.removeprefix("    ") for line in found.splitlines() if line]
