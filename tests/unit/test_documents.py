@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import cli
 from workers.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CHECK = re.compile(r'"((?:broker|embedded|file|fleet|jobs|pair|s3|source|store)\.(?!html)[a-z_]+)"')
 
 _link = re.compile(r"\]\(([^)\s]+)\)")
-_code = re.compile(r"^(?:```.*?^```|(?:    .*\n)+)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_code = re.compile(r"^```.*?^```|^(?: {4}[^\n]*\n)+|`[^`]*`", re.MULTILINE | re.DOTALL)
 
 
 def prose(page: Path) -> str:
@@ -71,3 +72,20 @@ def test_the_page_on_json_names_every_check_of_the_doctor() -> None:
 
     assert {"fleet.access", "store.allowed", "s3.confirm"} <= found
     assert [name for name in sorted(found) if f"`{name}`" not in page] == []
+
+
+def shown(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command of snapferry in the code of *page*, and the options given to it."""
+    code = "\n".join(_code.findall(page.read_text()))
+    for command, rest in re.findall(r"^[ $`]*snapferry ([a-z]+)([^#\n`|]*)", code, re.MULTILINE):
+        # What follows -- is for Celery.
+        yield command, re.findall(r"(?<=\s)--?[a-z][a-z-]*", re.split(r"\s--\s|  snapferry ", rest)[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_shown_command_has_the_options_that_are_given_to_it(page: Path) -> None:
+    for name, options in shown(page):
+        command = cli.commands.get(name)
+        assert command is not None, name
+        known = {option for param in command.params for option in param.opts}
+        assert set(options) <= known | {"--help", "-h"}, (name, options)
