@@ -11,6 +11,7 @@ WORKDIR /src
 COPY .ci/constraints-build.txt .ci/
 RUN pip install --require-hashes --only-binary :all: -r .ci/constraints-build.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY snapferry snapferry
 COPY stores stores
 COPY workers workers
 COPY orchestrator orchestrator

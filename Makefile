@@ -46,7 +46,7 @@ lint: venv ## check style, types, imports and security
 	ruff check
 	ruff format --check
 	mypy
-	bandit --quiet --recursive --configfile pyproject.toml stores workers orchestrator
+	bandit --quiet --recursive --configfile pyproject.toml snapferry/*.py stores workers orchestrator
 	lint-imports --no-logo
 
 circles: venv ## list circles of imports, including those under TYPE_CHECKING and in functions

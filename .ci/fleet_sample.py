@@ -14,10 +14,10 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from stores.address import object_key
-from stores.hashing import digest
-from stores.manifest import Entry, render, snapshot_id
-from stores.urls import open_store
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.urls import open_store
 
 OBJECT_BYTES = 4096
 

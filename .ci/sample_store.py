@@ -15,10 +15,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from stores.hashing import digest
-from stores.manifest import Entry, render, snapshot_id
-from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import open_store
 
 PACKAGES = (
     "asyncio",

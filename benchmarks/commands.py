@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # `benchmarks.peer` says this; importing it here would import `snapdir` into this process.
 PEER_IS_DONE: Final = "peer-is-done"
 
-OURS: Final = "orchestrator"
+OURS: Final = "snapferry"
 
 # Without bytecode files, Python compiles the sources at each start. An installed package has bytecode files.
 _FOREIGN: Final = ("SNAPFERRY_", "SNAPDIR_", "AWS_", "CELERY_", "PYTHONDONTWRITEBYTECODE")

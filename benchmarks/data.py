@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stores.access import TRUSTED
-from stores.address import manifest_key, object_key
-from stores.hashing import CHUNK_BYTES, digest
-from stores.manifest import Entry, render, snapshot_id
-from stores.urls import open_store
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.urls import open_store
 
 from . import commands
 from .measure import CommandFailed

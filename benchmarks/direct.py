@@ -1,5 +1,6 @@
 """
-The copying alone: `workers.transfer.copy_batch` in worker processes, without Celery, Redis and orchestrator.
+The copying alone: `snapferry.workers.copying.transfer.copy_batch` in worker processes, without Celery, Redis and
+orchestrator.
 
     python -m benchmarks.direct SNAPSHOT FROM TO --processes N --batch-objects N --jobs N
 
@@ -17,9 +18,9 @@ from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from stores.access import TRUSTED
-from stores.urls import open_store
-from workers.transfer import copy_batch
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.urls import open_store
+from snapferry.workers.copying.transfer import copy_batch
 
 Batch = dict[str, int]
 

@@ -33,7 +33,7 @@ from urllib.request import urlopen
 
 from blake3 import blake3
 
-from stores.address import object_key
+from snapferry.stores.address import object_key
 
 from .measure import cores
 from .servers import KEY, SECRET

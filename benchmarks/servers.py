@@ -232,7 +232,7 @@ class RedisServer:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        from orchestrator.embedded import find_server
+        from snapferry.orchestrator.embedded import find_server
 
         options = ["--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(self._folder), "--save", ""]
         options += ["--appendonly", "no", "--maxmemory-policy", "noeviction"]

@@ -25,12 +25,12 @@ from typing import Final
 
 from blake3 import blake3
 
-from stores.address import MANIFESTS, OBJECTS, address_of, object_key
-from stores.backends.file import FileBackend
-from stores.base import Backend, Capabilities, Listed, OpenReader, Upload
-from stores.errors import KeyMissing, StoreFault
-from stores.hashing import CHUNK_BYTES
-from stores.urls import StoreURL, add_scheme
+from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, object_key
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.base import Backend, Capabilities, Listed, OpenReader, Upload
+from snapferry.stores.errors import KeyMissing, StoreFault
+from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.urls import StoreURL, add_scheme
 
 SCHEME: Final = "sim"
 
@@ -233,6 +233,6 @@ if __name__ == "__main__":
     register()
     # This module is another one under its own name, by which the workers find it.
     sys.modules["benchmarks.simulated"] = sys.modules["__main__"]
-    from orchestrator.cli import main
+    from snapferry.orchestrator.cli import main
 
     main()

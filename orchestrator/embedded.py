@@ -27,9 +27,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stores.access import TRUSTED
-from workers.queues import COPY_QUEUE, PLAN_QUEUE
-from workers.settings import Settings
+from snapferry.stores.access import TRUSTED
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 
 from .app import make_fleet_app
 
@@ -49,7 +49,7 @@ _WORKER_MODULES = (
     "celery.worker.consumer",
     "kombu.matcher",
     "kombu.transport.redis",
-    "workers.result_backend",
+    "snapferry.workers.broker.result_backend",
 )
 
 

@@ -2,7 +2,7 @@
 Flower's settings for a fleet of snapferry, in the form in which Flower reads them (its ``--conf``).
 
 Where it listens, who may look, what may be changed and how much is remembered
-is said by `orchestrator.cli.flower`. What neither says can be set by Flower's
+is said by `snapferry.orchestrator.cli.commands.flower`. What neither says can be set by Flower's
 own variables, ``FLOWER_<OPTION>``.
 """
 

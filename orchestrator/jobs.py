@@ -24,23 +24,30 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from stores.access import AccessPolicy
-from stores.address import parse_address
-from stores.errors import InvalidStoreURL
-from stores.urls import parse_url
-from workers.access import access_policy
-from workers.connection import OUTAGE, BrokerUnavailable, check_broker, client, refusal, shown
-from workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob, UnreadableJob
-from workers.limits import Change, StoreLimits, store_place
-from workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
-from workers.queues import Priority, copy_queue
-from workers.reach import Trouble, sides_of
-from workers.settings import Settings, store_options
+from snapferry.stores.access import AccessPolicy
+from snapferry.stores.address import parse_address
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.urls import parse_url
+from snapferry.workers.broker.connection import (
+    OUTAGE,
+    BrokerUnavailable,
+    check_broker,
+    client,
+    refusal,
+    shown,
+)
+from snapferry.workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob, UnreadableJob
+from snapferry.workers.limits import Change, StoreLimits, store_place
+from snapferry.workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
+from snapferry.workers.queues import Priority, copy_queue
+from snapferry.workers.reachability.records import Trouble, sides_of
+from snapferry.workers.settings.access import access_policy
+from snapferry.workers.settings.environment import Settings, store_options
 
 from .app import make_fleet_app
-from .dispatch import look_after, submit_plan
-from .failures import DeadLetter, dead_letters, without_places
-from .receipt import SnapshotRow, receipt, snapshot_rows
+from .driving.dispatch import look_after, submit_plan
+from .reporting.failures import DeadLetter, dead_letters, without_places
+from .reporting.receipt import SnapshotRow, receipt, snapshot_rows
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +65,8 @@ class Jobs:
     """
     The jobs of one fleet. *settings* must name a broker.
 
-    Raises `workers.settings.InvalidSettings`; with *check*, also
-    `workers.connection.BrokerUnavailable` within 10 seconds if the broker does
+    Raises `snapferry.workers.settings.environment.InvalidSettings`; with *check*, also
+    `snapferry.workers.broker.connection.BrokerUnavailable` within 10 seconds if the broker does
     not answer or would lose tasks. *access* is what this process may open to look for the paths of failed
     objects; by default what its configuration allows, and *role* is what it calls itself then. Every
     method raises `BrokerUnavailable` if

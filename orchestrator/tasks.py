@@ -1,7 +1,7 @@
 """
 The orchestrator's Celery tasks: decode, call a step, translate errors into retries or the job's end.
 
-The steps themselves are in `orchestrator.drive`.
+The steps themselves are in `snapferry.orchestrator.driving.drive`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from stores.access import STRICT, AccessPolicy
-from stores.errors import StoreError
-from workers import time_limit
-from workers.connection import OUTAGE, BrokerUnavailable, is_outage
-from workers.leaving import Interrupted, interruptible
-from workers.ledger import Ledger, State, UnknownJob
-from workers.logs import about, fields
-from workers.messages import MirrorMessage, is_job_id
-from workers.metrics import counting
-from workers.redaction import without_secrets
-from workers.settings import Settings
-from workers.tasks import again, hand_back, ledger_of, may_wait, queue_again
+from snapferry.stores.access import STRICT, AccessPolicy
+from snapferry.stores.errors import StoreError
+from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable, is_outage
+from snapferry.workers.copying import time_limit
+from snapferry.workers.copying.tasks import again, hand_back, ledger_of, may_wait, queue_again
+from snapferry.workers.ledger import Ledger, State, UnknownJob
+from snapferry.workers.lifecycle.shutdown import Interrupted, interruptible
+from snapferry.workers.messages import MirrorMessage, is_job_id
+from snapferry.workers.settings.environment import Settings
+from snapferry.workers.telemetry.logs import about, fields
+from snapferry.workers.telemetry.metrics import counters
+from snapferry.workers.telemetry.redaction import without_secrets
 
-from .drive import drive_job, fail_job
-from .prepare import SourceChanged
-from .waiting import stop_waiting, wait_for
+from .driving.drive import drive_job, fail_job
+from .driving.store_outage import stop_waiting, wait_for
+from .planning.prepare import SourceChanged
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     kept: dict[str, Any] = {"bind": True, "throws": (JobFailed,), "store_errors_even_if_ignored": False}
 
     def look(task: Task, job_id: str) -> str:
-        if not isinstance(job_id, str) or not is_job_id(job_id):
+        if not isinstance(job_id, str) or not is_job_id(job_id):  # type: ignore[redundant-expr]
             log.warning("a task for something that is no job is dropped: %.100r", job_id)
             return "no job has such an id; nothing was done"
         ledger = ledger_of(settings)
@@ -78,7 +78,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     @app.task(shared=False, name="snapferry.run_mirror", bind=True, max_retries=MAX_BROKER_RETRIES)
     def run(self: Task, message: dict[str, Any]) -> str:
         # Only a fleet with a schedule has mirrors.
-        from .mirrors import run_mirror
+        from .mirrors.schedule import run_mirror
 
         try:
             return run_mirror(settings, MirrorMessage.model_validate(message))
@@ -172,7 +172,7 @@ def _store_trouble(task: Any, ledger: Ledger, job_id: str, error: StoreError, ac
 
     Returns what was done, in words; raises `celery.exceptions.Retry` where the step was queued again.
     """
-    counting.met(error)
+    counters.met(error)
     wait = wait_for(ledger, job_id, error, access)
     if wait.pause_s is not None:
         if not ledger.take(f"wait:{job_id}", int(wait.pause_s)):

@@ -3,11 +3,12 @@ Which stores a process may open, with which credentials, and what it may do ther
 
 Whoever submits a job names stores by URL, and the processes that do the job open them with their own credentials.
 `AccessPolicy` is what a process allows them. It is a value, made of the process's own configuration and handed down
-to `stores.urls.open_store`, which asks it, and nobody else, before anything is opened.
+to `snapferry.stores.urls.open_store`, which asks it, and nobody else, before anything is opened.
 
 *by whole components*: ``file:///srv/store`` allows what is below that directory once all links are resolved, and
 ``s3://bucket/pre`` no key of ``prefix2``.
-*after normalisation*: URLs and endpoints are compared as `stores.urls` and `stores.endpoint` have read them.
+*after normalisation*: URLs and endpoints are compared as `snapferry.stores.urls` and
+`snapferry.stores.network.endpoint` have read them.
 *at the connection*: addresses are looked at again when a name was resolved, for each connection (`Reach`).
 """
 
@@ -20,9 +21,9 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from .endpoint import Endpoint, is_below, parse_allowed, parse_endpoint
 from .errors import NotAllowed
-from .reach import Reach
+from .network.endpoint import Endpoint, is_below, parse_allowed, parse_endpoint
+from .network.ip_policy import Reach
 
 if TYPE_CHECKING:
     from .urls import StoreURL

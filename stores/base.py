@@ -3,7 +3,7 @@ The two floors of a store.
 
 A `Backend` moves bytes under keys for one kind of store and knows nothing of
 addresses. A `StreamStore` files objects and manifests under addresses, and
-verifies them. `stores.snapshot_store.SnapshotStore` is the one StreamStore:
+verifies them. `snapferry.stores.snapshot_store.SnapshotStore` is the one StreamStore:
 it stands on any backend, so no backend can forget to verify.
 
 Obligations of every backend, checked by ``tests/conformance``:
@@ -11,7 +11,7 @@ Obligations of every backend, checked by ``tests/conformance``:
 *whole or not at all*: a key holds either its previous bytes or all of the new
 ones, whenever a reader looks and whatever kills the writer.
 *an unanswered question is an error*: a refusal or a fault is never "absent".
-*one tree*: nothing but `stores.errors.StoreError` leaves a backend.
+*one tree*: nothing but `snapferry.stores.errors.StoreError` leaves a backend.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from .findings import Finding
+from .diagnosis.findings import Finding
 from .requests import Requests
 
 if TYPE_CHECKING:
-    from .pace import Pace
+    from .rate_limiter import Pace
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Backend(ABC):
     Bytes under keys in one kind of store. Safe to share between threads.
 
     A key is a relative path of ASCII parts joined by ``/``, made by
-    `stores.address` alone.
+    `snapferry.stores.address` alone.
     """
 
     label: str
@@ -268,7 +268,7 @@ class Backend(ABC):
         go. Never raises `StoreError`. For a place that passed `check`. May be
         called again, and by several at once.
         """
-        from .round_trip import FOLDER, round_trip
+        from .diagnosis.round_trip import FOLDER, round_trip
 
         if for_writing:
             for space in spaces:
@@ -298,7 +298,7 @@ class Backend(ABC):
         """
         Send everything from now on at *pace*, also for what was begun before; say whether this store can.
 
-        One that cannot is wrapped (`stores.wrappers.throttled`). That is enough
+        One that cannot is wrapped (`snapferry.stores.wrappers.throttled`). That is enough
         where a call is a request; where it may be many, the store itself must keep to it.
         """
         return False

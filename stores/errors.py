@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from .printable import printable, shortened
+from .text.printable import printable, shortened
 
 LONGEST_TEXT: Final = 1000
 

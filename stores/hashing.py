@@ -12,7 +12,7 @@ from collections.abc import Callable
 from blake3 import blake3
 
 from .base import Buffer, Reader
-from .interruption import checkpoint
+from .runtime.interruption import checkpoint
 
 CHUNK_BYTES = 256 * 1024
 

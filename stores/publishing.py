@@ -14,12 +14,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .address import manifest_key
-from .address_set import AddressSet
-from .containment import contained
+from .bulk.address_set import AddressSet
 from .errors import IntegrityError, ManifestMissing, StoreError, StoreNotFound
 from .hashing import CHUNK_BYTES
-from .interruption import checkpoint
-from .manifest import Manifest
+from .manifest.parse import Manifest
+from .runtime.containment import contained
+from .runtime.interruption import checkpoint
 
 if TYPE_CHECKING:
     from .base import Backend

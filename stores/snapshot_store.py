@@ -22,10 +22,8 @@ from functools import partial
 from typing import NamedTuple
 
 from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
-from .address_set import AddressSet
 from .base import Backend, StreamStore, Upload
-from .bounds import bounds
-from .containment import contain, contained
+from .bulk.address_set import AddressSet
 from .errors import (
     AccessDenied,
     IntegrityError,
@@ -38,12 +36,7 @@ from .errors import (
     StoreFault,
     StoreUnavailable,
 )
-from .expectation import LARGEST_BYTES, far_beyond
-from .hashing import CHUNK_BYTES, HashingReader, digest
-from .interruption import checkpoint
-from .manifest import Manifest
-from .pace import Pace
-from .presence import (
+from .existence import (
     MANIFEST_SPACE,
     OBJECT_SPACE,
     Survey,
@@ -52,8 +45,15 @@ from .presence import (
     requests_to_ask_among,
     survey,
 )
+from .hashing import CHUNK_BYTES, HashingReader, digest
+from .manifest.parse import Manifest
 from .publishing import Published, publish_each
+from .rate_limiter import Pace
 from .requests import Requests
+from .runtime.bounds import bounds
+from .runtime.containment import contain, contained
+from .runtime.interruption import checkpoint
+from .runtime.oversize import LARGEST_BYTES, far_beyond
 from .wrappers.throttled import throttled
 
 # The largest manifest that `SnapshotStore.get_manifest` returns in one piece.
@@ -185,7 +185,7 @@ class SnapshotStore(StreamStore):
         """
         Return what `survey` sends for *wanted* distinct addresses with *keys_between* keys from first to last.
 
-        See `presence.requests_to_ask` for how exact that is. One `HeadBucket`
+        See `existence.requests_to_ask` for how exact that is. One `HeadBucket`
         comes on top where a store's very first answer is that a key is absent.
         """
         if not self._objects.capabilities.pages_listings:

@@ -2,7 +2,7 @@
 Store URLs: which backend a scheme means, how a URL is read, and how it is shown.
 
     file:///abs/path   file://localhost/abs/path   /abs/path
-    s3://bucket/prefix?endpoint_url=https://...&region=...&profile=...   (more: `s3_options`)
+    s3://bucket/prefix?endpoint_url=https://...&region=...&profile=...   (more: `options`)
 
 A URL never carries a secret: one that does is refused, and `redact` shows it
 without. Query parameters are per URL, so two sides of a copy can be at two
@@ -21,10 +21,10 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from .access import STRICT, AccessPolicy, Right
-from .backends import s3_options
+from .backends.s3 import options as s3_options
 from .base import Backend
-from .endpoint import InvalidEndpoint, parse_endpoint
 from .errors import InvalidStoreURL
+from .network.endpoint import InvalidEndpoint, parse_endpoint
 from .snapshot_store import SnapshotStore
 
 # Longer than any URL that can be meant: a path has at most 4,096 bytes, a key 1,024, a host's name 253.
@@ -49,8 +49,8 @@ _scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 # scheme -> (module, function) that opens a StoreURL of it
 _OPENERS: Final[dict[str, tuple[str, str]]] = {
-    "file": ("stores.backends.file", "FileBackend"),
-    "s3": ("stores.backends.s3", "open_s3"),
+    "file": ("snapferry.stores.backends.directory.backend", "FileBackend"),
+    "s3": ("snapferry.stores.backends.s3.backend", "open_s3"),
 }
 
 
@@ -282,9 +282,9 @@ def prepare(schemes: Iterable[str] = ()) -> None:
     for scheme in schemes or tuple(_OPENERS):
         _opener(scheme)
         if scheme == "s3":
-            from .backends import s3_clients
+            from .backends.s3.client import clients
 
-            s3_clients.prepare()
+            clients.prepare()
 
 
 def _opener(scheme: str) -> Callable[..., Backend]:

@@ -152,7 +152,7 @@ def redis_url(redis_server: str) -> str:
 def _close_s3_clients() -> Iterator[None]:
     """Close the connections that S3 backends keep for the life of a process: warnings are errors here."""
     yield
-    if s3_clients := sys.modules.get("stores.backends.s3_clients"):
+    if s3_clients := sys.modules.get("snapferry.stores.backends.s3.client.clients"):
         for client in s3_clients._clients.values():
             client.close()
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from stores.requests import Requests
+from snapferry.stores.requests import Requests
 from tests.servers import S3Server
 
 # Of an answer so much is handed on at once: a client that reads slowly is felt at the server.

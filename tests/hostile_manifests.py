@@ -16,9 +16,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from stores.address import EMPTY_ADDRESS
-from stores.errors import StoreError
-from stores.manifest import Manifest
+from snapferry.stores.address import EMPTY_ADDRESS
+from snapferry.stores.errors import StoreError
+from snapferry.stores.manifest.parse import Manifest
 
 PIECE = 1 << 20
 

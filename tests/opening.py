@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from stores import urls
-from stores.access import TRUSTED
-from stores.base import Backend
-from stores.snapshot_store import SnapshotStore
-from stores.urls import StoreURL
+from snapferry.stores import urls
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.base import Backend
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import StoreURL
 
 
 def open_store(url: str, objects_url: str | None = None, *, create: bool = True) -> SnapshotStore:

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from workers.queues import lists
+from snapferry.workers.queues import lists
 
 
 def waiting(client: redis.Redis, queue: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.settings import Settings
+from snapferry.workers.settings.environment import Settings
 
 READ = {f"SNAPFERRY_{field.upper()}" for field in Settings.model_fields}
 READ |= {"SNAPFERRY_FLOWER_BASIC_AUTH", "SNAPFERRY_DASHBOARD_BASIC_AUTH"}

@@ -1,9 +1,7 @@
 """
 The Celery app: every setting with its reason.
 
-``celery -A workers.app worker -Q snapferry.copy`` finds the app here; it is
-made from the environment when it is first asked for, and importing this module
-connects to nothing and reads nothing.
+Importing this module connects to nothing and reads nothing. `snapferry.worker` makes the app from the environment.
 """
 
 from __future__ import annotations
@@ -20,12 +18,11 @@ from celery import Celery, signals
 from celery.utils.log import mlevel
 from celery.utils.nodenames import node_format
 
-from stores.access import STRICT, AccessPolicy
-from stores.bounds import set_bounds
+from snapferry.stores.access import STRICT, AccessPolicy
+from snapferry.stores.runtime.bounds import set_bounds
 
-from . import checkup, holding, leaving, logs, parking, process, tasks, transport, upgrade
-from .access import access_policy
-from .connection import (
+from .broker import transport, upgrade
+from .broker.connection import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     BrokerUnavailable,
@@ -33,10 +30,15 @@ from .connection import (
     shown,
     wait_for_broker,
 )
-from .directories import apply_to_directories
+from .copying import tasks
+from .diagnosis import remote_control
 from .ledger import Ledger
+from .lifecycle import process_setup, rate_limited_tasks, shutdown
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
-from .settings import InvalidSettings, Settings
+from .reachability import parking
+from .settings.directory_rules import apply_to_directories
+from .settings.environment import InvalidSettings, Settings
+from .telemetry import logs
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ SENT_AT: Final = "snapferry_sent_at"
 
 OLDEST_CELERY: Final = (5, 7)
 
-_BACKEND: Final = "workers.result_backend:PatientRedisBackend"
+_BACKEND: Final = "snapferry.workers.broker.result_backend:PatientRedisBackend"
 
 
 def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
@@ -64,17 +66,17 @@ def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
         raise InvalidSettings(
             "no broker: set SNAPFERRY_BROKER_URL, or give --broker, as in redis://host:6379/0"
         )
-    process.settle()
+    process_setup.settle()
     transport.install()
     set_bounds(settings.bounds)
     apply_to_directories(settings)
     app = Celery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
-    app.Task.Request = "workers.request:OfAJob"
+    app.Task.Request = "snapferry.workers.broker.task_request:OfAJob"
     tasks.register(app, settings, access)
-    holding.attach(app, settings)
+    rate_limited_tasks.attach(app, settings)
     parking.attach(app, settings, access)
-    checkup.register(app, settings, access)
+    remote_control.register(app, settings, access)
     signals.before_task_publish.connect(_say_when, dispatch_uid=SENT_AT)
     _log_as_set(app, settings, settings.broker_url, access)
     _wait_for_broker(app, settings.broker_url)
@@ -112,7 +114,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
         # Several Celery applications may share a database: none of them shuts down the workers of another.
         **transport.NAMES,
         # No message can end the consumer.
-        "worker_consumer": "workers.consumer:GuardedConsumer",
+        "worker_consumer": "snapferry.workers.broker.consumer:GuardedConsumer",
         "redis_socket_timeout": ANSWER_TIMEOUT_S,
         "redis_socket_connect_timeout": CONNECT_TIMEOUT_S,
         "redis_backend_health_check_interval": 25,
@@ -226,7 +228,7 @@ def _leave_in_time(app: Celery, settings: Settings, url: str) -> None:
     def void(job_id: str, name: str, worker: str) -> None:
         Ledger(client(url, retries=0), expires_s=settings.job_expires).void(job_id, name, worker)
 
-    leaving.attach(app, settings.grace, void)
+    shutdown.attach(app, settings.grace, void)
 
 
 def _wait_for_broker(app: Celery, url: str) -> None:
@@ -240,15 +242,3 @@ def _wait_for_broker(app: Celery, url: str) -> None:
                 raise SystemExit(f"snapferry: {error}") from None
 
     signals.worker_init.connect(wait, weak=False)
-
-
-def __getattr__(name: str) -> Any:
-    if name != "app":
-        raise AttributeError(name)
-    try:
-        settings = Settings.from_environment()
-        app = make_app(settings, access_policy(settings, "the worker"))
-    except InvalidSettings as error:
-        raise SystemExit(f"snapferry: {error}") from None
-    globals()["app"] = app
-    return app

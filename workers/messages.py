@@ -29,10 +29,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stores.address import DIGEST_BYTES, addresses_in, digests_of
+from snapferry.stores.address import DIGEST_BYTES, addresses_in, digests_of
 
 from .queues import NAME, Priority
-from .settings import LONGEST_PATIENCE_S, PATIENCE_S
+from .settings.environment import LONGEST_PATIENCE_S, PATIENCE_S
 
 # Plans count: orchestrators that would plan a job differently must not share it. Version 2 was never released,
 # and 3 does not read it.

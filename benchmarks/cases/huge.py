@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stores.address import object_key
+from snapferry.stores.address import object_key
 
 from .. import commands, data
 from ..floor import digest_of

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.jobs import Jobs
-from workers.connection import client
-from workers.ledger import JobStatus, State
-from workers.messages import StoreRef
-from workers.settings import Settings
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.broker.connection import client
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import StoreRef
+from snapferry.workers.settings.environment import Settings
 
 from .. import simulated
 from ..fleet import Fleet

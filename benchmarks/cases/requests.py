@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from stores.address import object_key
+from snapferry.stores.address import object_key
 
 from .. import commands, data
 from ..measure import run

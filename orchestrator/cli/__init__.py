@@ -1,21 +1,13 @@
 """
 The command line: arguments, exit codes, printing. It decides nothing.
 
-    exits      how a command ends
-    options    what several commands take
-    ids        which snapshots are meant
-    following  a job until its end
-    copying    sync, submit, plan
-    looking    jobs, status, watch, failures, receipt
-    steering   cancel, pause, continue, priority, retry, resume
-    limiting   limit
-    fleet      worker, orchestrator
-    flower     Flower, for the fleet
-    mirroring  mirrors, scheduler
-    places     which store is meant
-    dashboard  dashboard
-    doctor     doctor
-    table      rows, aligned
+    exit_codes    how a command ends
+    options       what several commands take
+    snapshot_ids  which snapshots are meant
+    store_names   which store is meant
+    follow        a job until its end
+    table         rows, aligned
+    commands/     the commands
 
 Libraries that only some commands need are imported inside them: ``--help``
 should not wait for Celery.
@@ -29,11 +21,11 @@ import sys
 
 import click
 
-from workers.process import settle
+from snapferry.workers.lifecycle.process_setup import settle
 
-from . import copying, dashboard, doctor, fleet, flower, limiting, looking, mirroring, steering
-from .exits import EXIT_INTERRUPTED, EXIT_USAGE, fail, note, read_settings, usage
-from .places import store_url
+from .commands import control, copy, dashboard, doctor, fleet, flower, inspect, limit, mirrors
+from .exit_codes import EXIT_INTERRUPTED, EXIT_USAGE, fail, note, read_settings, usage
+from .store_names import store_url
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,26 +43,26 @@ def cli() -> None:
 
 
 for _command in (
-    copying.sync,
-    copying.submit,
-    copying.plan,
-    looking.list_jobs,
-    looking.status,
-    looking.watch,
-    looking.failures,
-    looking.receipt,
-    steering.cancel,
-    steering.pause,
-    steering.continue_job,
-    steering.priority,
-    steering.retry,
-    steering.resume,
-    limiting.limit,
+    copy.sync,
+    copy.submit,
+    copy.plan,
+    inspect.list_jobs,
+    inspect.status,
+    inspect.watch,
+    inspect.failures,
+    inspect.receipt,
+    control.cancel,
+    control.pause,
+    control.continue_job,
+    control.priority,
+    control.retry,
+    control.resume,
+    limit.limit,
     fleet.worker,
     fleet.orchestrator,
     flower.flower,
-    mirroring.list_mirrors,
-    mirroring.scheduler,
+    mirrors.list_mirrors,
+    mirrors.scheduler,
     dashboard.dashboard,
     doctor.doctor,
 ):
@@ -81,10 +73,10 @@ for _command in (
 @click.argument("store", metavar="URL")
 def list_snapshots(store: str) -> None:
     """List the snapshot ids of a store, one a line, sorted."""
-    from stores.access import TRUSTED, Right, shown
-    from stores.errors import InvalidStoreURL, StoreError
-    from stores.urls import open_store, parse_url
-    from workers.settings import store_options
+    from snapferry.stores.access import TRUSTED, Right, shown
+    from snapferry.stores.errors import InvalidStoreURL, StoreError
+    from snapferry.stores.urls import open_store, parse_url
+    from snapferry.workers.settings.environment import store_options
 
     try:
         url = parse_url(store_url(read_settings(None), store)).with_defaults(**store_options("from"))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .exits import on_fleet, read_settings, usage
+from .exit_codes import on_fleet, read_settings, usage
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -88,7 +88,7 @@ def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 def _queue_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Return the name of a queue, "" for the default one."""
-    from workers.queues import NAME
+    from snapferry.workers.queues import NAME
 
     if not re.fullmatch(NAME, value):
         raise click.BadParameter(
@@ -104,7 +104,7 @@ def queue_names(ctx: click.Context, param: click.Parameter, values: tuple[str, .
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Return a duration in seconds."""
-    from workers.config import seconds_of
+    from snapferry.workers.settings.config_file import seconds_of
 
     try:
         return None if value is None else seconds_of(value.strip())
@@ -380,10 +380,9 @@ def about_a_job(command: _Command) -> _Command:
     def opening(job: str, broker: str | None, **given: Any) -> Any:
         from pydantic import ValidationError
 
-        from workers.connection import shown
-        from workers.ledger import UnknownJob, UnreadableJob
-
-        from ..jobs import JobRefused
+        from snapferry.orchestrator.jobs import JobRefused
+        from snapferry.workers.broker.connection import shown
+        from snapferry.workers.ledger import UnknownJob, UnreadableJob
 
         settings = read_settings(broker)
         with on_fleet(settings, lost="If its work is still wanted, submit it again.") as jobs:

@@ -13,7 +13,7 @@ reads stores runs in a process of its own (`lookup`).
     handlers   requests -> views -> pages
     views      what a page shows; plain functions
     pages      templates -> HTML
-    pace       how fast jobs get on
-    roll       which workers are alive
+    speed_history  how fast jobs get on
+    worker_roster  which workers are alive
     lookup     the paths and snapshots that failed objects hold up
 """

@@ -8,7 +8,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from .pace import Speed
+from .speed_history import Speed
 
 WIDTH: Final = 600
 HEIGHT: Final = 120

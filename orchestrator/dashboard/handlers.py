@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Final
 
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
-from stores.printable import printable
-from workers.connection import BrokerUnavailable
-from workers.ledger import UnknownJob
+from snapferry.orchestrator.jobs import JobRefused
+from snapferry.stores.text.printable import printable
+from snapferry.workers.broker.connection import BrokerUnavailable
+from snapferry.workers.ledger import UnknownJob
 
-from ..jobs import JobRefused
 from . import access, views
 from .pages import clip, render
 

@@ -27,14 +27,14 @@ from typing import Any, Final, Self
 
 from pydantic import ValidationError
 
-from stores.errors import StoreError
-from workers.connection import BrokerUnavailable
-from workers.ledger import UnknownJob
-from workers.settings import InvalidSettings, Settings
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.planning.prepare import SourceChanged, forget
+from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.stores.errors import StoreError
+from snapferry.workers.broker.connection import BrokerUnavailable
+from snapferry.workers.ledger import UnknownJob
+from snapferry.workers.settings.environment import InvalidSettings, Settings
 
-from ..failures import DeadLetter
-from ..jobs import Jobs
-from ..prepare import SourceChanged, forget
 from .pages import clip
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,10 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stores.printable import printable
-from stores.words import counted, size
-from workers.describe import short
-
-from ..report import duration
+from snapferry.orchestrator.reporting.report import duration
+from snapferry.stores.text.format import counted, size
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.describe import short
 
 # A text of more characters is cut in its middle.
 LONGEST: Final = 400
@@ -48,7 +47,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     found = Environment(
-        loader=PackageLoader("orchestrator.dashboard"),
+        loader=PackageLoader("snapferry.orchestrator.dashboard"),
         autoescape=True,
         finalize=shown,
         undefined=StrictUndefined,

@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from workers.settings import Settings
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.settings.environment import Settings
 
-from ..app import make_fleet_app
-from ..jobs import Jobs
 from . import access
 from .handlers import THREADS, make_application
 from .lookup import Lookup
-from .pace import Pace
-from .roll import Roll
+from .speed_history import Pace
 from .views import Fleet
+from .worker_roster import Roll
 
 # A page does not wait longer for Redis than twice this.
 ANSWER_S: Final = 3.0
@@ -45,6 +45,7 @@ def check_options(address: str, login: tuple[str, str] | None, flower: str | Non
         )
     if flower is None:
         return
+    parts = urlsplit("")
     try:
         parts = urlsplit(flower)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -14,16 +14,16 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
-from stores.words import counted
-from workers.ledger import FAILURES_KEPT, JobStatus, RunningBatch, State
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.reporting import report
+from snapferry.orchestrator.reporting.receipt import SnapshotRow
+from snapferry.stores.text.format import counted
+from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, RunningBatch, State
 
-from .. import report
-from ..jobs import Jobs
-from ..receipt import SnapshotRow
 from .chart import chart
 from .lookup import Found, Lookup, document
-from .pace import Pace, Speed
-from .roll import Heard, Roll
+from .speed_history import Pace, Speed
+from .worker_roster import Heard, Roll
 
 JOBS_SHOWN: Final = 50
 SNAPSHOTS_SHOWN: Final = 50
@@ -161,7 +161,7 @@ def job_page(
     """
     Return the values of a job's page, with one page of its *snapshots*, in *state* or all, and of its *failures*.
 
-    Raises `workers.ledger.UnknownJob`, also for a job of a version that has other states.
+    Raises `snapferry.workers.ledger.UnknownJob`, also for a job of a version that has other states.
     """
     status = fleet.jobs.status(job_id)
     running = fleet.jobs.running(job_id)

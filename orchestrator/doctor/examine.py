@@ -11,15 +11,15 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from stores.access import TRUSTED
-from stores.findings import Finding, Level
-from stores.words import size
-from workers.broker_check import check_redis, open_broker
-from workers.settings import Settings
-from workers.store_check import Check, Looking, Told
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, find_server
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.diagnosis.findings import Finding, Level
+from snapferry.stores.text.format import size
+from snapferry.workers.diagnosis.broker_check import check_redis, open_broker
+from snapferry.workers.diagnosis.store_check import Check, Looking, Told
+from snapferry.workers.settings.environment import Settings
 
-from ..app import make_fleet_app
-from ..embedded import EmbeddedFleet, FleetDied, find_server
 from .fleet import fleet_facts, judge_fleet, known_nodes
 from .line import Line
 from .nodes import judge_nodes, nodes_look

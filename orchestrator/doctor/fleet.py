@@ -10,12 +10,12 @@ from typing import Any, Final, NamedTuple
 import redis
 from celery import Celery
 
-from stores.findings import Finding, Level, clock_finding
-from stores.words import counted
-from workers.checkup import FACTS, fleet_wide, versions
-from workers.queues import COPY_QUEUE, PLAN_QUEUE
-from workers.settings import Settings
-from workers.transport import MAILBOXES
+from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
+from snapferry.stores.text.format import counted
+from snapferry.workers.broker.transport import MAILBOXES
+from snapferry.workers.diagnosis.remote_control import FACTS, fleet_wide, versions
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 
 from .line import Line, by_value, some
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stores.findings import Finding, Level
+from snapferry.stores.diagnosis.findings import Finding, Level
 
 _WORST: Final = {Level.OK: 0, Level.NOTE: 1, Level.WARNING: 2, Level.ERROR: 3}
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 import redis
 from celery import Celery
 
-from stores.findings import Finding, Level
-from workers.checkup import LOOK
-from workers.queues import PLAN_QUEUE
-from workers.store_check import TIMEOUT_S, Check, from_document
+from snapferry.stores.diagnosis.findings import Finding, Level
+from snapferry.workers.diagnosis.remote_control import LOOK
+from snapferry.workers.diagnosis.store_check import TIMEOUT_S, Check, from_document
+from snapferry.workers.queues import PLAN_QUEUE
 
 from .fleet import ANSWER_S, Answer
 from .line import Line, by_value, some

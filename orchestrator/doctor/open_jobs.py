@@ -8,14 +8,13 @@ from typing import Final
 
 import redis
 
-from stores.findings import Finding, Level
-from stores.words import counted
-from workers.ledger import Ledger, UnknownJob
-from workers.queues import PLAN_QUEUE, copy_queue, lists
-from workers.settings import Settings
-
-from ..reconcile import needs_a_look
-from ..report import waiting_words
+from snapferry.orchestrator.driving.reconcile import needs_a_look
+from snapferry.orchestrator.reporting.report import waiting_words
+from snapferry.stores.diagnosis.findings import Finding, Level
+from snapferry.stores.text.format import counted
+from snapferry.workers.ledger import Ledger, UnknownJob
+from snapferry.workers.queues import PLAN_QUEUE, copy_queue, lists
+from snapferry.workers.settings.environment import Settings
 
 # Jobs that are open; there are seldom more than a few.
 MOST_JOBS: Final = 1000

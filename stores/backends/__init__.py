@@ -1,1 +1,1 @@
-"""One file per kind of store, and its parts beside it. A new kind is a file here and a line in `stores.urls`."""
+"""One module or folder per kind of store. A new kind is a folder here and a line in `snapferry.stores.urls`."""

@@ -11,9 +11,9 @@ import io
 import time
 from collections.abc import Iterator
 
-from ..base import Backend, Capabilities, Listed, OpenReader, Upload
-from ..errors import KeyMissing
-from ..hashing import CHUNK_BYTES
+from snapferry.stores.base import Backend, Capabilities, Listed, OpenReader, Upload
+from snapferry.stores.errors import KeyMissing
+from snapferry.stores.hashing import CHUNK_BYTES
 
 
 class MemoryBackend(Backend):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from ..base import Backend, Buffer, Listed, OpenReader, Reader, Upload
-from ..findings import Finding
-from ..hashing import CHUNK_BYTES
-from ..pace import MarkedPace, Pace, PacedReader
-from ..requests import Requests
+from snapferry.stores.base import Backend, Buffer, Listed, OpenReader, Reader, Upload
+from snapferry.stores.diagnosis.findings import Finding
+from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.rate_limiter import MarkedPace, Pace, PacedReader
+from snapferry.stores.requests import Requests
 
 KEYS_IN_A_REQUEST: Final = 1000
 

@@ -18,9 +18,9 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.jobs import store_pair
-from workers.connection import BrokerUnavailable
-from workers.ledger import State, UnknownJob
+from snapferry.orchestrator.jobs import store_pair
+from snapferry.workers.broker.connection import BrokerUnavailable
+from snapferry.workers.ledger import State, UnknownJob
 
 from .faults import FAULTS
 from .world import Watch, World, check_destination, world

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import redis
 
+from snapferry.workers.messages import Priority
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, lists
 from tests.integration.processes import children_of
-from workers.messages import Priority
-from workers.queues import COPY_QUEUE, PLAN_QUEUE, lists
 
 from .proxy import KINDS
 from .world import Role, World

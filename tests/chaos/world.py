@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.hashing import digest
-from stores.manifest import Manifest
-from stores.urls import open_store
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.urls import open_store
+from snapferry.workers.settings.environment import Settings
 from tests.integration.own_redis import OwnRedis, own_redis
 from tests.integration.processes import Fleet, Started
 from tests.sample import fill, random_files
 from tests.servers import S3Server, rclone_s3_server
-from workers.settings import Settings
 
 from .proxy import Trouble, troubled
 

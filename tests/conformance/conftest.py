@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import MANIFESTS, OBJECTS, address_of
-from stores.backends.file import FileBackend
-from stores.backends.memory import MemoryBackend
-from stores.urls import parse_url
-from stores.wrappers.throttled import throttled
+from snapferry.stores.address import MANIFESTS, OBJECTS, address_of
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.urls import parse_url
+from snapferry.stores.wrappers.throttled import throttled
 from tests.conformance.contract import MakePlace, Place
 from tests.opening import open_backend
 from tests.servers import S3Server

@@ -17,9 +17,9 @@ from functools import cache
 
 import pytest
 
-from stores.address import EMPTY_ADDRESS, manifest_key, object_key
-from stores.base import Backend
-from stores.errors import (
+from snapferry.stores.address import EMPTY_ADDRESS, manifest_key, object_key
+from snapferry.stores.base import Backend
+from snapferry.stores.errors import (
     IntegrityError,
     InvalidAddress,
     KeyMissing,
@@ -28,10 +28,10 @@ from stores.errors import (
     ObjectMissing,
     StoreNotFound,
 )
-from stores.hashing import digest
-from stores.manifest import Entry, render, snapshot_id
-from stores.publishing import Published
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.publishing import Published
+from snapferry.stores.snapshot_store import SnapshotStore
 
 MIB = 1024 * 1024
 PART = 8 * MIB

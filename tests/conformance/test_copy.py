@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stores.address import object_key
-from stores.errors import IntegrityError, ObjectMissing
-from stores.hashing import CHUNK_BYTES, digest
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import object_key
+from snapferry.stores.errors import IntegrityError, ObjectMissing
+from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.conformance.contract import KINDS, MIB, MakePlace, noise, read
 
 # Around the boundaries of chunks and of S3's parts.

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stores.findings import Finding, Level
-from stores.probe import probe_destination, probe_pair, probe_source
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.diagnosis.findings import Finding, Level
+from snapferry.stores.diagnosis.probe import probe_destination, probe_pair, probe_source
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.conformance.contract import MakePlace, Place
 from tests.sample import fill, random_files
 

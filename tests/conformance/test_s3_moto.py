@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stores.base import Backend
-from stores.urls import parse_url
+from snapferry.stores.base import Backend
+from snapferry.stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,
     MissingStoreContract,

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stores.address import object_key
-from stores.base import Backend
-from stores.errors import StoreNotFound
-from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore
-from stores.urls import parse_url
+from snapferry.stores.address import object_key
+from snapferry.stores.base import Backend
+from snapferry.stores.errors import StoreNotFound
+from snapferry.stores.hashing import digest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,
     MakePlace,
@@ -110,13 +110,13 @@ class TestBucketThatIsADirectory:
 def test_wrong_credentials_are_refused_by_name(
     rclone_memory_s3: S3Server, make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stores.backends import s3_clients
-    from stores.errors import AccessDenied
+    from snapferry.stores.backends.s3.client import clients
+    from snapferry.stores.errors import AccessDenied
 
     place = make_place("rclone")
     place.backend.write(key(1), b"x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret-key")
-    monkeypatch.setattr(s3_clients, "_clients", {})
+    monkeypatch.setattr(clients, "_clients", {})
 
     try:
         with pytest.raises(AccessDenied, match="SignatureDoesNotMatch"):
@@ -133,5 +133,5 @@ def test_wrong_credentials_are_refused_by_name(
                 attempt()
             assert "a-wrong-secret-key" not in str(caught.value)
     finally:
-        for client in s3_clients._clients.values():
+        for client in clients._clients.values():
             client.close()

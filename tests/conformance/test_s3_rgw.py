@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from stores.address import object_key
-from stores.backends.s3 import S3Backend
-from stores.backends.s3_upload import MIN_PART_BYTES
-from stores.base import Backend
-from stores.hashing import digest
-from stores.probe import probe_destination
-from stores.urls import parse_url
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.base import Backend
+from snapferry.stores.diagnosis.probe import probe_destination
+from snapferry.stores.hashing import digest
+from snapferry.stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,
     MissingStoreContract,
@@ -62,7 +62,7 @@ def test_it_refuses_what_was_altered_on_the_way(ceph_s3: S3Server) -> None:
 
 
 def test_it_confirms_by_its_etags_and_by_the_digest(ceph_s3: S3Server) -> None:
-    from stores.backends.s3_confirm import Proof, learn
+    from snapferry.stores.backends.s3.confirm import Proof, learn
 
     backend = open_backend(parse_url(ceph_s3.url(ceph_s3.make_bucket(), "p")))
     assert isinstance(backend, S3Backend)

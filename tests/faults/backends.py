@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from stores.base import Backend, Listed, OpenReader, Upload
-from stores.errors import AccessDenied, StoreUnavailable
-from stores.requests import Requests
+from snapferry.stores.base import Backend, Listed, OpenReader, Upload
+from snapferry.stores.errors import AccessDenied, StoreUnavailable
+from snapferry.stores.requests import Requests
 
 Strikes = Callable[[str], bool]
 

@@ -6,13 +6,15 @@ import os
 import signal
 from pathlib import Path
 
-from stores.backends.file import FileBackend
-from stores.base import Backend, OpenReader
-from stores.urls import StoreURL
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.base import Backend, OpenReader
+from snapferry.stores.urls import StoreURL
 from tests.faults.backends import Around
 
 # Python for the start of a process that is to know the scheme.
-KNOWS = 'from stores.urls import add_scheme; add_scheme("deadly", "tests.faults.deadly", "opened")\n'
+KNOWS = (
+    'from snapferry.stores.urls import add_scheme; add_scheme("deadly", "tests.faults.deadly", "opened")\n'
+)
 
 
 class Deadly(Around):

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from stores.backends import s3_clients, s3_socket
+from snapferry.stores.backends.s3.client import clients
+from snapferry.stores.backends.s3.http import sockets
 
 
 @dataclass
@@ -30,10 +31,10 @@ class Hostile:
 
 def open_connections() -> list[socket.socket]:
     """Return the connections to S3 that this process has open and that nobody keeps for another request."""
-    for client in s3_clients._clients.values():
+    for client in clients._clients.values():
         client.close()
     gc.collect()
-    kinds = (s3_socket.PlainSocket, s3_socket.TLSSocket)
+    kinds = (sockets.PlainSocket, sockets.TLSSocket)
     return [found for found in gc.get_objects() if isinstance(found, kinds) and found.fileno() >= 0]
 
 

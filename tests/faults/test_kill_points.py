@@ -16,17 +16,17 @@ from typing import Any
 
 import pytest
 
-from stores.address import MANIFESTS, OBJECTS, address_of
-from stores.base import Backend, Upload
-from stores.errors import ObjectMissing
-from stores.snapshot_store import SnapshotStore
-from stores.urls import parse_url
+from snapferry.stores.address import MANIFESTS, OBJECTS, address_of
+from snapferry.stores.base import Backend, Upload
+from snapferry.stores.errors import ObjectMissing
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import parse_url
+from snapferry.workers.copying.commit import Ended, publish_snapshots
+from snapferry.workers.copying.transfer import copy_batch
 from tests.integration.processes import until
 from tests.opening import open_backend, open_store
 from tests.sample import assert_published_means_complete, make_store, tree
 from tests.servers import S3Server
-from workers.commit import Ended, publish_snapshots
-from workers.transfer import copy_batch
 
 from .backends import Around
 

@@ -17,15 +17,15 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from stores.access import TRUSTED
-from stores.backends import file_probe
-from stores.findings import Finding, Level
-from stores.probe import probe_destination, probe_pair, probe_source
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.backends.directory import diagnosis
+from snapferry.stores.diagnosis.findings import Finding, Level
+from snapferry.stores.diagnosis.probe import probe_destination, probe_pair, probe_source
+from snapferry.workers.diagnosis.store_check import Check, Looking, Side
 from tests.integration.processes import until
 from tests.opening import open_store
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3Server, missing
-from workers.store_check import Check, Looking, Side
 
 from .scripted_server import scripted
 from .stub_s3 import Answer, Request, Stub, error, serving
@@ -259,8 +259,9 @@ def test_a_server_whose_clock_is_off_is_told_though_it_refuses_everything(
 
 KILLED = """
 import os, sys
-from stores.backends import s3, s3_probe
-from stores.probe import probe_destination
+from snapferry.stores.backends.s3 import backend as s3
+from snapferry.stores.backends.s3 import diagnosis as s3_probe
+from snapferry.stores.diagnosis.probe import probe_destination
 from tests.opening import open_store
 die = lambda *_, **__: os._exit(9)
 {fault}
@@ -275,15 +276,15 @@ def dying(self, operation, **parameters):
 s3.S3Backend._call = dying
 """
 WITH_A_FILE = """
-from stores.backends import file
+from snapferry.stores.backends.directory import backend as file
 file.FileBackend.open = die
 """
 WITH_A_TEMPORARY_FILE = """
-from stores.backends import file_streams
+from snapferry.stores.backends.directory import streams as file_streams
 file_streams.FileUpload._rename = die
 """
 WITH_A_FOLDER = """
-from stores.backends import file
+from snapferry.stores.backends.directory import backend as file
 file.FileBackend.upload = die
 """
 
@@ -419,7 +420,7 @@ def test_a_file_system_that_does_not_tell_upper_from_lower_case_is_an_error(
     lstat = os.lstat
     # Names in open directories are looked up as such a file system does.
     monkeypatch.setattr(
-        file_probe.os,
+        diagnosis.os,
         "lstat",
         lambda path, *, dir_fd=None: lstat(path if dir_fd is None else path.lower(), dir_fd=dir_fd),
     )
@@ -435,7 +436,7 @@ def test_a_clone_is_tried_and_taken_away(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "b").mkdir()
     source, destination = (open_store(str(tmp_path / side)) for side in "ab")
     plain = list(probe_pair(source, destination))
-    monkeypatch.setattr(file_probe, "clone", lambda _, other: os.write(other, b"x") == 1)
+    monkeypatch.setattr(diagnosis, "clone", lambda _, other: os.write(other, b"x") == 1)
     cloned = list(probe_pair(source, destination))
 
     assert {finding.check for finding in plain + cloned} == {"pair.clones"}
@@ -455,7 +456,7 @@ def test_what_does_not_fit_is_an_error_unless_it_is_there_already(
         return next((str(f.level), f.said) for f in found if f.check == "pair.space")
 
     assert space()[0] == "ok"
-    monkeypatch.setattr(file_probe, "free_bytes", lambda _: 999)
+    monkeypatch.setattr(diagnosis, "free_bytes", lambda _: 999)
     assert space() == ("error", "what is missing of the snapshots takes 4.0 kB, 999 B is free")
     make_store(tmp_path / "b", random_files(4, size=1000))
     assert space() == ("ok", "what is missing of the snapshots takes 0 B, 999 B is free")
@@ -477,7 +478,7 @@ def test_a_prober_that_is_told_to_end_takes_its_probe_away_and_one_whose_starter
     def there() -> int:
         return len(rclone_memory_s3.client.list_objects_v2(Bucket=bucket).get("Contents", ()))
 
-    command = [sys.executable, "-m", "orchestrator", "doctor", "--to"]
+    command = [sys.executable, "-m", "snapferry", "doctor", "--to"]
     with in_front_of(rclone_memory_s3, holding) as proxy:
         with subprocess.Popen([*command, url(proxy.endpoint, bucket)], stdout=subprocess.DEVNULL) as process:
             assert reached.wait(30)

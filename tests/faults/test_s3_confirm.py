@@ -11,14 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from stores.address import object_key
-from stores.backends import s3_clients, s3_confirm
-from stores.backends.s3 import S3Backend, open_s3
-from stores.backends.s3_upload import MIN_PART_BYTES
-from stores.errors import IntegrityError, StoreError, StoreUnavailable
-from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore
-from stores.urls import parse_url
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.s3 import confirm
+from snapferry.stores.backends.s3.backend import S3Backend, open_s3
+from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.errors import IntegrityError, StoreError, StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import parse_url
 from tests.conformance.contract import noise
 from tests.counting import counting_proxy
 from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
@@ -294,7 +295,7 @@ def test_bytes_that_arrive_wrong_are_sent_again_and_deleted_if_they_stay_wrong(
     stub.answer = server
     backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
 
-    if times < s3_confirm.TRIES:
+    if times < confirm.TRIES:
         backend.write(KEY, DATA)
         assert list(server.kept.values()) == [DATA]
     else:

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import object_key
-from stores.backends import s3_clients
-from stores.backends.s3 import S3Backend
-from stores.backends.s3_direct import MAX_MISLED, Direct, Ways
-from stores.backends.s3_signing import Keys
-from stores.backends.s3_wire import Head, Wire
-from stores.errors import AccessDenied, StoreFault, StoreUnavailable
-from stores.hashing import digest
-from stores.urls import parse_url
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.direct.client import MAX_MISLED, Direct, Ways
+from snapferry.stores.backends.s3.direct.http1 import Head, Wire
+from snapferry.stores.backends.s3.direct.sigv4 import Keys
+from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.stores.urls import parse_url
 from tests.faults.scripted_server import scripted
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
 from tests.opening import open_backend

@@ -19,10 +19,12 @@ from pathlib import Path
 import pytest
 from botocore import exceptions as boto
 
-from stores.address import object_key
-from stores.backends import s3, s3_clients, s3_confirm, s3_errors
-from stores.backends.s3 import S3Backend
-from stores.errors import (
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.s3 import backend as s3
+from snapferry.stores.backends.s3 import confirm, errors
+from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.errors import (
     AccessDenied,
     InvalidStoreURL,
     KeyMissing,
@@ -33,9 +35,9 @@ from stores.errors import (
     StoreNotFound,
     StoreUnavailable,
 )
-from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore
-from stores.urls import parse_url
+from snapferry.stores.hashing import digest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import parse_url
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
 from tests.opening import open_backend
 from tests.servers import SECRET_KEY, free_port
@@ -87,7 +89,7 @@ def shared_clients() -> Iterator[dict]:
 def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: dict) -> None:
     monkeypatch.setattr(s3_clients, "_clients", shared_clients)
     # They would remember how much all tests together have sent.
-    monkeypatch.setattr(s3_confirm, "LEARN_AFTER_BYTES", 2**40)
+    monkeypatch.setattr(confirm, "LEARN_AFTER_BYTES", 2**40)
 
 
 @pytest.fixture
@@ -742,7 +744,7 @@ class TestMultipart:
             upload.abort()
 
         assert stub.operations().count("DELETE uploadId") == 1
-        assert [record.name for record in caplog.records] == ["stores.backends.s3_upload"]
+        assert [record.name for record in caplog.records] == ["snapferry.stores.backends.s3.multipart"]
         assert backend.label in caplog.text
 
     def test_an_upload_is_removed_only_after_its_parts_have_ended(
@@ -764,7 +766,7 @@ class TestMultipart:
 
 
 # Classes of botocore that say nothing of the store: broken settings, wrong use of boto3, other services.
-# A class that is new in botocore belongs here or into the table in stores.backends.s3_errors.
+# A class that is new in botocore belongs here or into the table in snapferry.stores.backends.s3.errors.
 PLAIN_FAULTS = """
     BotoCoreError DataNotFoundError UnknownServiceError UnknownRegionError ApiVersionNotFoundError
     InvalidIMDSEndpointError InvalidIMDSEndpointModeError UnknownSignatureVersionError ServiceNotInRegionError
@@ -812,8 +814,8 @@ def test_the_tables_name_nothing_that_does_not_exist() -> None:
     assert set(PLAIN_FAULTS) <= known
     others = {"ResponseParserError", "HTTPError", "HTTPException", "OSError", "AnswerTooLong"}
     others |= {"ValueError", "ArithmeticError", "LookupError"}
-    assert set(s3_errors._BY_CLASS) - others <= known
-    assert not set(s3_errors._BY_CLASS) & set(PLAIN_FAULTS) - {
+    assert set(errors._BY_CLASS) - others <= known
+    assert not set(errors._BY_CLASS) & set(PLAIN_FAULTS) - {
         "BotoCoreError",
         "UndefinedModelAttributeError",
     }

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from stores.address import object_key
-from stores.backends import s3, s3_clients, s3_download, s3_upload
-from stores.backends.memory import MemoryBackend
-from stores.backends.s3 import S3Backend
-from stores.backends.s3_upload import MIN_PART_BYTES, PARTS_IN_FLIGHT
-from stores.base import OpenReader
-from stores.errors import IntegrityError, KeyMissing, StoreUnavailable
-from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.backends.s3 import backend as s3
+from snapferry.stores.backends.s3 import multipart, ranges
+from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.client import clients
+from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES, PARTS_IN_FLIGHT
+from snapferry.stores.base import OpenReader
+from snapferry.stores.errors import IntegrityError, KeyMissing, StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.faults.backends import Around
 from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
 
@@ -46,13 +48,13 @@ def stub(shared_stub: Stub) -> Stub:
 @pytest.fixture
 def backend(stub: Stub, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Backend:
     """A backend on the stub, whose client asks only once."""
-    monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
+    monkeypatch.setattr(clients, "ATTEMPTS", 1)
     return S3Backend("bucket", endpoint=stub.endpoint, region="huge-1")
 
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (s3, s3_download):
+    for module in (s3, ranges):
         monkeypatch.setattr(module, "RANGE_BYTES", RANGE)
         monkeypatch.setattr(module, "RANGED_ABOVE_BYTES", 4 * RANGE)
 
@@ -100,7 +102,7 @@ class TestRanges:
 
     def test_several_are_fetched_at_once(self, backend: S3Backend, stub: Stub) -> None:
         """The first answer says how long the object is, so those behind it wait for its headers."""
-        at_once = s3_download.RANGES_IN_FLIGHT - 1
+        at_once = ranges.RANGES_IN_FLIGHT - 1
         together = threading.Barrier(at_once)
 
         def answer(request: Request) -> Answer:
@@ -143,7 +145,7 @@ class TestRanges:
         ):
             read(reader, RANGE)
 
-    @pytest.mark.parametrize("broken", [1, s3_download.RANGE_ATTEMPTS - 1])
+    @pytest.mark.parametrize("broken", [1, ranges.RANGE_ATTEMPTS - 1])
     @pytest.mark.parametrize("number", [0, 3, 10], ids=["first", "middle", "last"])
     def test_one_that_breaks_off_is_asked_for_again_and_the_others_are_not(
         self, backend: S3Backend, stub: Stub, number: int, broken: int
@@ -177,7 +179,7 @@ class TestRanges:
             read(reader, RANGE)
         assert (caught.value.store, caught.value.subject) == (backend.label, KEY)
         times = Counter(asked(request)[0] // RANGE for request in stub.requests)
-        assert times[2] == s3_download.RANGE_ATTEMPTS
+        assert times[2] == ranges.RANGE_ATTEMPTS
 
     def test_an_object_that_is_not_there_is_missing_at_first_and_in_the_middle(
         self, backend: S3Backend, stub: Stub
@@ -227,7 +229,7 @@ class TestRanges:
         with backend.open(KEY, size_hint=len(DATA)) as reader:
             assert reader.read(10) == DATA[:10]
 
-        assert len(stub.requests) <= 1 + s3_download.RANGES_IN_FLIGHT
+        assert len(stub.requests) <= 1 + ranges.RANGES_IN_FLIGHT
         assert sum(thread.name.startswith("s3-range") for thread in threading.enumerate()) == 0
         assert threading.active_count() <= before + len(stub.requests)
 
@@ -348,7 +350,7 @@ class TestParts:
         self, backend: S3Backend, stub: Stub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Memory is bounded by bytes, and not by a count of parts."""
-        monkeypatch.setattr(s3_upload, "MAX_IN_FLIGHT_BYTES", 2 * MIN_PART_BYTES)
+        monkeypatch.setattr(multipart, "MAX_IN_FLIGHT_BYTES", 2 * MIN_PART_BYTES)
         lock = threading.Lock()
         running, most = [0], [0]
         two = threading.Barrier(2)
@@ -450,7 +452,9 @@ class TestLeftovers:
         with caplog.at_level(logging.WARNING):
             backend.abort_unfinished(KEY, 10**9)
 
-        assert [record.name for record in caplog.records] == ["stores.backends.s3_leftovers"] * warnings
+        assert [record.name for record in caplog.records] == [
+            "snapferry.stores.backends.s3.leftovers"
+        ] * warnings
 
     def test_a_listing_that_goes_round_in_circles_ends(
         self, backend: S3Backend, stub: Stub, caplog: pytest.LogCaptureFixture

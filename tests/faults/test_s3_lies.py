@@ -14,18 +14,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores import expectation
-from stores.address import object_key
-from stores.backends import s3_clients, s3_listing
-from stores.backends.memory import MemoryBackend
-from stores.backends.s3 import S3Backend
-from stores.backends.s3_direct import Ways
-from stores.backends.s3_download import RANGED_ABOVE_BYTES
-from stores.backends.s3_page import MAX_TAGS, NotAPage, read_page
-from stores.backends.s3_socket import MAX_PAGE_BYTES, AnswerTooLong
-from stores.errors import AccessDenied, IntegrityError, KeyMissing, StoreError, StoreFault, StoreUnavailable
-from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.backends.s3 import listing_check
+from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.direct.client import Ways
+from snapferry.stores.backends.s3.direct.listing import MAX_TAGS, NotAPage, read_page
+from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, AnswerTooLong
+from snapferry.stores.backends.s3.ranges import RANGED_ABOVE_BYTES
+from snapferry.stores.errors import (
+    AccessDenied,
+    IntegrityError,
+    KeyMissing,
+    StoreError,
+    StoreFault,
+    StoreUnavailable,
+)
+from snapferry.stores.hashing import digest
+from snapferry.stores.runtime import oversize
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.copying.transfer import copy_batch
 from tests.faults.hostile_server import (
     Handle,
     Peer,
@@ -37,7 +46,6 @@ from tests.faults.hostile_server import (
 from tests.faults.scripted_server import Piece, scripted
 from tests.faults.stub_s3 import Answer, Request, serving
 from tests.sample import manifest_of
-from workers.transfer import copy_batch
 
 MIB = 1024 * 1024
 DATA = b"an object"
@@ -158,7 +166,7 @@ class TestLength:
     def test_a_body_without_a_length_ends_far_beyond_what_was_expected(
         self, way: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(expectation, "FAR_BEYOND_BYTES", 4 * MIB)
+        monkeypatch.setattr(oversize, "FAR_BEYOND_BYTES", 4 * MIB)
 
         def serve(peer: Peer) -> None:
             while peer.request():
@@ -174,8 +182,8 @@ class TestLength:
     def test_a_length_far_beyond_the_expectation_needs_a_second_answer_that_agrees(
         self, way: str, monkeypatch: pytest.MonkeyPatch, name: str, second: int | None
     ) -> None:
-        monkeypatch.setattr(expectation, "FAR_BEYOND_BYTES", 4 * MIB)
-        monkeypatch.setattr(expectation, "FAR_BEYOND_TIMES", 0)
+        monkeypatch.setattr(oversize, "FAR_BEYOND_BYTES", 4 * MIB)
+        monkeypatch.setattr(oversize, "FAR_BEYOND_TIMES", 0)
 
         def answer(request: Request) -> Answer:
             if request.method == "HEAD":
@@ -196,7 +204,7 @@ class TestLength:
     def test_a_length_that_is_far_beyond_what_fits_the_destination_costs_that_object(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(expectation, "FAR_BEYOND_BYTES", 4 * MIB)
+        monkeypatch.setattr(oversize, "FAR_BEYOND_BYTES", 4 * MIB)
         written: list[str] = []
 
         class Small(MemoryBackend):
@@ -467,7 +475,7 @@ class TestListing:
     def test_a_listing_that_goes_on_without_a_new_key_ends(
         self, way: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(s3_listing, "MAX_PAGES_WITHOUT_NEWS", 20)
+        monkeypatch.setattr(listing_check, "MAX_PAGES_WITHOUT_NEWS", 20)
         numbered = [MORE % n + entries("p/a") for n in range(100)]
         assert "no new key" in str(self.fault(*numbered))
 

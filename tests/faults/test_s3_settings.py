@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from stores.address import object_key
-from stores.backends import s3, s3_clients, s3_credentials
-from stores.backends.s3 import S3Backend, open_s3
-from stores.backends.s3_upload import MIN_PART_BYTES
-from stores.errors import AccessDenied, StoreUnavailable
-from stores.hashing import digest
-from stores.urls import parse_url
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.s3 import backend as s3
+from snapferry.stores.backends.s3.backend import S3Backend, open_s3
+from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.client import credentials as s3_credentials
+from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.errors import AccessDenied, StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.stores.urls import parse_url
 from tests.conformance.contract import noise
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
 

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from stores.address import object_key
-from stores.backends import s3_boto, s3_clients, s3_socket
-from stores.backends.s3 import S3Backend
-from stores.backends.s3_direct import Ways
-from stores.backends.s3_download import RANGED_ABOVE_BYTES
-from stores.errors import StoreError, StoreUnavailable
-from stores.hashing import digest
-from stores.interruption import interruptible
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.client import boto
+from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.direct.client import Ways
+from snapferry.stores.backends.s3.http import sockets
+from snapferry.stores.backends.s3.ranges import RANGED_ABOVE_BYTES
+from snapferry.stores.errors import StoreError, StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.stores.runtime.interruption import interruptible
 from tests.faults.hostile_server import (
     Handle,
     Hostile,
@@ -55,7 +57,7 @@ def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look is taken twenty times a second instead of every five seconds."""
-    for module in (s3_socket, s3_boto):
+    for module in (sockets, boto):
         monkeypatch.setattr(module, "SLICE_S", 0.05)
 
 
@@ -162,7 +164,7 @@ def test_a_call_is_stopped_in_the_pause_between_two_attempts(
             peer.send(b"HTTP/1.1 503 Slow Down\r\nx-amz-retry-after: 3600000\r\nContent-Length: 0\r\n\r\n")
 
     # The longest pause that boto3 itself would make is 20 s; the ceiling for a call is another test's.
-    monkeypatch.setattr(s3_boto, "CALL_S", 10**6)
+    monkeypatch.setattr(boto, "CALL_S", 10**6)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 10**5)
     with hostile(refuse) as server:
         stopped(server, CALLS[name])
@@ -212,7 +214,7 @@ def test_a_listing_of_empty_pages_is_stopped(monkeypatch: pytest.MonkeyPatch, wa
             body = b"<ListBucketResult><IsTruncated>true</IsTruncated>" + token + b"</ListBucketResult>"
             peer.send(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
-    monkeypatch.setattr("stores.backends.s3_listing.MAX_PAGES_WITHOUT_NEWS", 10**9)
+    monkeypatch.setattr("snapferry.stores.backends.s3.listing_check.MAX_PAGES_WITHOUT_NEWS", 10**9)
     with hostile(page) as server:
         stopped(server, CALLS["keys"], lambda: len(server.requests) > 50)
 
@@ -301,14 +303,14 @@ def test_a_name_that_is_not_resolved_is_stopped(monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(Stop) as caught, interruptible(check):
             CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
         assert caught.value is stop
-        assert len(s3_socket._lookups) == 1
+        assert len(sockets._lookups) == 1
     finally:
         answered.set()
 
 
 def test_a_name_that_is_not_resolved_is_given_up(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     answered = threading.Event()
-    monkeypatch.setattr(s3_socket, "RESOLVE_S", 0.1)
+    monkeypatch.setattr(sockets, "RESOLVE_S", 0.1)
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
@@ -326,7 +328,7 @@ class TestThroughput:
 
     @pytest.fixture(autouse=True)
     def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(s3_socket, "WINDOW_S", 0.4)
+        monkeypatch.setattr(sockets, "WINDOW_S", 0.4)
         monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
 
     def slow(
@@ -382,7 +384,7 @@ class TestThroughput:
             with backend.open(KEY) as reader:
                 first = reader.read(100)
                 go_on.set()
-                monkeypatch.setattr(s3_socket, "monotonic", lambda: clock[0])
+                monkeypatch.setattr(sockets, "monotonic", lambda: clock[0])
                 for _ in range(10):
                     clock[0] += 100
                 assert first + reader.read(100) == body
@@ -408,7 +410,7 @@ class TestThroughput:
             upload(S3Backend("bucket", endpoint=server.endpoint, read_back=False))
 
     def test_a_server_does_not_join_parts_for_ever(self, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(s3_socket, "JOIN_S", 0.5)
+        monkeypatch.setattr(sockets, "JOIN_S", 0.5)
 
         def join(peer: Peer) -> None:
             while head := peer.request():
@@ -428,7 +430,7 @@ class TestThroughput:
 
 
 def test_a_call_begins_no_attempt_after_its_time_is_over(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    monkeypatch.setattr(s3_boto, "CALL_S", 0)
+    monkeypatch.setattr(boto, "CALL_S", 0)
 
     def refuse(peer: Peer) -> None:
         while peer.request():
@@ -446,4 +448,4 @@ def test_connections_of_boto3_are_watched() -> None:
     session = client._endpoint.http_session
     pools = session._manager.pool_classes_by_scheme
     assert pools is session._pool_classes_by_scheme
-    assert all(issubclass(pool.ConnectionCls, s3_boto._Watching) for pool in pools.values())
+    assert all(issubclass(pool.ConnectionCls, boto._Watching) for pool in pools.values())

@@ -6,7 +6,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["stores", "workers"]):
+with atheris.instrument_imports(include=["snapferry.stores", "snapferry.workers"]):
     from .targets import TARGETS
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from stores.hashing import digest
-from stores.manifest import Entry, render
-from workers.messages import BatchMessage, JobRequest, MirrorMessage, StoreRef, pack
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, render
+from snapferry.workers.messages import BatchMessage, JobRequest, MirrorMessage, StoreRef, pack
 
 FOUND = Path(__file__).parent / "found"
 """A folder for each target, with the inputs that broke it once: the default suite runs them all."""

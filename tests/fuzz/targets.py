@@ -18,19 +18,19 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from stores.address import parse_address
-from stores.backends.s3_page import NotAPage, read_page
-from stores.backends.s3_socket import AnswerTooLong, PlainSocket
-from stores.backends.s3_wire import Body, Head, Wire
-from stores.errors import IntegrityError, InvalidAddress, InvalidStoreURL, ManifestSyntaxError
-from stores.hashing import digest
-from stores.lines import read_plainly
-from stores.manifest import LARGEST_PLANNED_BYTES, Manifest, canonical, parse, render
-from stores.printable import printable
-from stores.urls import parse_url, redact
-from workers.messages import BatchMessage, JobRequest, MirrorMessage
-from workers.redaction import Redaction
-from workers.settings import InvalidSettings, parse_broker_url
+from snapferry.stores.address import parse_address
+from snapferry.stores.backends.s3.direct.http1 import Body, Head, Wire
+from snapferry.stores.backends.s3.direct.listing import NotAPage, read_page
+from snapferry.stores.backends.s3.http.sockets import AnswerTooLong, PlainSocket
+from snapferry.stores.errors import IntegrityError, InvalidAddress, InvalidStoreURL, ManifestSyntaxError
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.lines import read_plainly
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, canonical, parse, render
+from snapferry.stores.text.printable import printable
+from snapferry.stores.urls import parse_url, redact
+from snapferry.workers.messages import BatchMessage, JobRequest, MirrorMessage
+from snapferry.workers.settings.environment import InvalidSettings, parse_broker_url
+from snapferry.workers.telemetry.redaction import Redaction
 
 Target = Callable[[bytes], None]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import manifest_key
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import manifest_key
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.golden.oracle import Oracle
 from tests.golden.trees import TREES, everything
 from tests.opening import open_store

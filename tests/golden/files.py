@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.snapshot_store import SnapshotStore
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes | None]]:

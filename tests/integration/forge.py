@@ -13,8 +13,9 @@ from .processes import REPOSITORY, Finished, environment
 
 FORGE = """
 import json, os, sys
-import orchestrator.embedded, orchestrator.jobs, orchestrator.prices, orchestrator.progress
-from orchestrator.cli import main
+import snapferry.orchestrator.embedded, snapferry.orchestrator.jobs
+import snapferry.orchestrator.planning.prices, snapferry.orchestrator.reporting.progress
+from snapferry.orchestrator.cli import main
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()

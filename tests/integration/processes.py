@@ -65,8 +65,8 @@ class Finished:
 def program(before: str = "") -> list[str]:
     """Return the command line, without arguments; *before* is Python that its process runs first."""
     if not before:
-        return [sys.executable, "-m", "orchestrator"]
-    return [sys.executable, "-c", f"{before}\nfrom orchestrator.cli import main\nmain()"]
+        return [sys.executable, "-m", "snapferry"]
+    return [sys.executable, "-c", f"{before}\nfrom snapferry.orchestrator.cli import main\nmain()"]
 
 
 def snapferry(

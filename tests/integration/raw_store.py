@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from stores.address import manifest_key, object_key
-from stores.hashing import digest
+from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.hashing import digest
 from tests.sample import manifest_of
 
 

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.dashboard.lookup import _read
-from orchestrator.jobs import Jobs
-from stores.urls import open_store
+from snapferry.orchestrator.dashboard.lookup import _read
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.stores.urls import open_store
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import Prune, StoreRef
+from snapferry.workers.settings.environment import Settings
 from tests.opening import open_store as open_trusted
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3_ENVIRONMENT, S3Server
-from workers.ledger import JobStatus, State
-from workers.messages import Prune, StoreRef
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet, finished, snapferry
 
@@ -167,8 +167,8 @@ def test_a_worker_refuses_for_itself_what_an_orchestrator_allows(
         allowed = snapferry("failures", status.job_id, "--broker", redis_url, "--json", env=allows)
         pages = tmp_path / "pages.sqlite"
         code = (
-            "import sqlite3, sys; from workers.settings import Settings;"
-            f"from orchestrator.dashboard.lookup import _TABLES, search_places; path = {str(pages)!r};"
+            "import sqlite3, sys; from snapferry.workers.settings.environment import Settings;"
+            f"from snapferry.orchestrator.dashboard.lookup import _TABLES, search_places; path = {str(pages)!r};"
             "sqlite3.connect(path).executescript(_TABLES);"
             f"search_places(Settings(broker_url={redis_url!r}), {status.job_id!r}, path)"
         )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import manifest_key, object_key
-from stores.backends.s3 import CHECK_TIMEOUT_S
-from stores.hashing import digest
+from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.backends.s3.backend import CHECK_TIMEOUT_S
+from snapferry.stores.hashing import digest
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3Server
 

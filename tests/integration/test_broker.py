@@ -20,21 +20,21 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers.broker.transport import UNACKED
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobRequest, StoreRef
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 from tests import servers
 from tests.sample import make_store, random_files, tree
-from workers.ledger import State
-from workers.messages import JobRequest, StoreRef
-from workers.queues import COPY_QUEUE, PLAN_QUEUE
-from workers.settings import Settings
-from workers.transport import UNACKED
 
 from .own_redis import OwnRedis, own_redis
 from .processes import PATIENCE_S, Fleet, finished, program, snapferry, started, until
 from .test_poison import changed
 
 SLOW = """
-import time, workers.tasks as t
+import time, snapferry.workers.copying.tasks as t
 run = t.run_batch
 def slowly(*a):
     time.sleep(0.3)
@@ -110,7 +110,16 @@ def test_every_role_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> 
             for name, command in commands.items():
                 line = [*program(), *command]
                 if not command:
-                    line = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", COPY_QUEUE]
+                    line = [
+                        sys.executable,
+                        "-m",
+                        "celery",
+                        "-A",
+                        "snapferry.worker",
+                        "worker",
+                        "-Q",
+                        COPY_QUEUE,
+                    ]
                     line += ["--loglevel", "info"]
                 log = tmp_path / f"{name}.log"
                 roles[name] = stack.enter_context(started(*line, env=env, log=log))
@@ -268,7 +277,7 @@ def test_a_read_only_redis_can_be_asked_and_refuses_the_rest_clearly(tmp_path: P
 
 @pytest.mark.slow
 def test_a_sync_whose_broker_is_lost_says_that_its_job_goes_on(tmp_path: Path) -> None:
-    impatient = "import orchestrator.jobs as j\nj.OUTAGE_S = 1\n"
+    impatient = "import snapferry.orchestrator.jobs as j\nj.OUTAGE_S = 1\n"
     snapshot = make_store(tmp_path / "a", random_files(10))
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         stores = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot]
@@ -356,8 +365,8 @@ def test_a_submit_that_the_queue_refuses_is_withdrawn(tmp_path: Path) -> None:
 
 
 BEGUN = """
-import orchestrator.jobs as j
-from workers.ledger import State
+import snapferry.orchestrator.jobs as j
+from snapferry.workers.ledger import State
 from redis.exceptions import ConnectionError
 def submit_plan(app, request):
     if {begun}:
@@ -440,7 +449,7 @@ def test_what_an_earlier_version_had_taken_is_put_back_and_nothing_else(tmp_path
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         env = {"SNAPFERRY_VISIBILITY_TIMEOUT": "5"}
         fleet = Fleet(server.url, tmp_path, env)
-        sooner = "import workers.upgrade as u\nu.EVERY_S = 1\n"
+        sooner = "import snapferry.workers.broker.upgrade as u\nu.EVERY_S = 1\n"
         with redis.Redis.from_url(server.url, decode_responses=True) as client:
             job_id = submit(jobs_of(server), tmp_path)
             message = client.rpop(PLAN_QUEUE)
@@ -541,13 +550,13 @@ def test_a_publish_on_a_connection_that_went_silent_is_given_up_and_made_again(t
     """A link that is half open: the other side is gone, and no packet says so."""
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         proxy = SilentProxy(int(server.url.rpartition(":")[2].partition("/")[0]))
-        sooner = "import workers.connection as c\nc.ANSWER_TIMEOUT_S = 3.0\n"
+        sooner = "import snapferry.workers.broker.connection as c\nc.ANSWER_TIMEOUT_S = 3.0\n"
         publish = f"""
 {sooner}
 import sys
-from workers.settings import Settings
-from orchestrator.app import make_fleet_app
-from orchestrator.dispatch import look_after
+from snapferry.workers.settings.environment import Settings
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.driving.dispatch import look_after
 app = make_fleet_app(Settings(broker_url={f"redis://127.0.0.1:{proxy.port}/0"!r}))
 look_after(app, "first", "x")
 print("published", flush=True)
@@ -578,7 +587,7 @@ print("published again", flush=True)
 @pytest.mark.slow
 def test_a_second_scheduler_with_another_file_waits_warns_and_takes_over(tmp_path: Path) -> None:
     make_store(tmp_path / "a", random_files(5))
-    sooner = "import orchestrator.mirrors as m\nm.TAKE_OVER_S, m.LOOP_S = 5, 1\n"
+    sooner = "import snapferry.orchestrator.mirrors.schedule as m\nm.TAKE_OVER_S, m.LOOP_S = 5, 1\n"
 
     def config(name: str) -> Path:
         path = tmp_path / f"{name}.toml"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from stores.address import manifest_key
-from stores.hashing import digest
-from stores.manifest import Entry, render
-from stores.urls import open_store
+from snapferry.stores.address import manifest_key
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, render
+from snapferry.stores.urls import open_store
 
 from .processes import snapferry
 

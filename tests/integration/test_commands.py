@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import manifest_key, object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.broker.connection import client
+from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.messages import JobRequest, StoreRef
+from snapferry.workers.queues import Priority
+from snapferry.workers.settings.environment import Settings
 from tests import servers
 from tests.sample import make_store, random_files, tree
-from workers.connection import client
-from workers.ledger import Ledger, State
-from workers.messages import JobRequest, StoreRef
-from workers.queues import Priority
-from workers.settings import Settings
 
 from .forge import Forge
 from .processes import (
@@ -504,7 +504,7 @@ def test_a_job_of_another_version_is_one_line(idle: Crew, tmp_path: Path) -> Non
 
 
 def test_the_states_that_jobs_can_be_chosen_by_are_all_there_are() -> None:
-    from orchestrator.cli.looking import STATES
+    from snapferry.orchestrator.cli.commands.inspect import STATES
 
     assert list(STATES) == [str(state) for state in State]
 
@@ -520,7 +520,7 @@ def test_what_commands_print_is_what_the_python_api_says(fleet: Crew, tmp_path: 
 
 def test_help_waits_for_no_library_that_only_commands_need() -> None:
     heavy = "'celery', 'redis', 'pydantic', 'rich', 'boto3'"
-    code = f"import sys, orchestrator.cli; print({{{heavy}}} & set(sys.modules))"
+    code = f"import sys, snapferry.orchestrator.cli; print({{{heavy}}} & set(sys.modules))"
 
     ended = finished([sys.executable, "-c", code])
 

@@ -27,15 +27,15 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 
-from orchestrator.jobs import Jobs
-from stores.urls import open_store
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.stores.urls import open_store
+from snapferry.workers.ledger import State
+from snapferry.workers.settings.environment import Settings
 from tests import servers
 from tests.composed import Service
 from tests.documented import documented
 from tests.sample import make_store, random_files, tree
 from tests.servers import ACCESS_KEY, S3_ENVIRONMENT, SECRET_KEY, free_port
-from workers.ledger import State
-from workers.settings import Settings
 
 from .processes import REPOSITORY, Finished, Started, finished, snapferry, started, until
 

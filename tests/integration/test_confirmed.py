@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.hashing import digest
+from snapferry.stores.hashing import digest
 from tests.counting import counting_proxy
 from tests.sample import make_store, random_files
 from tests.servers import S3Server

@@ -16,14 +16,14 @@ import pytest
 import redis
 import yaml
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import FAILURES_KEPT, Ledger, State
+from snapferry.workers.messages import JobRequest, StoreRef, pack
+from snapferry.workers.settings.environment import Settings
 from tests.sample import random_files
 from tests.servers import free_port
-from workers.ledger import FAILURES_KEPT, Ledger, State
-from workers.messages import JobRequest, StoreRef, pack
-from workers.settings import Settings
 
 from .dashboards import Dashboard, basic, dashboard
 from .own_redis import own_redis
@@ -209,7 +209,7 @@ def test_its_log_has_the_form_of_every_other(redis_url: str, tmp_path: Path) -> 
 
     (line,) = map(json.loads, lines)
     assert line["level"] == "info"
-    assert line["logger"] == "orchestrator.dashboard.handlers"
+    assert line["logger"] == "snapferry.orchestrator.dashboard.handlers"
     assert re.fullmatch(r"127\.0\.0\.1 GET /nowhere\S* 404 \d+ ms", line["message"])
 
 

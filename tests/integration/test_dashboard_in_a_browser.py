@@ -15,13 +15,13 @@ from typing import Any
 
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.messages import Limits
+from snapferry.workers.settings.environment import Settings
 from tests.sample import random_files
-from workers.ledger import Ledger, State
-from workers.messages import Limits
-from workers.settings import Settings
 
 from .dashboards import Dashboard, dashboard
 from .own_redis import own_redis

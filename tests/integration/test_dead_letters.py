@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
-from stores.manifest import parse
-from stores.urls import open_store
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import parse
+from snapferry.stores.urls import open_store
+from snapferry.workers.ledger import FAILURES_KEPT, State
+from snapferry.workers.settings.environment import Settings
 from tests.sample import assert_published_means_complete, random_files, tree
-from workers.ledger import FAILURES_KEPT, State
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet
 from .raw_store import write_raw, write_snapshots

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers.ledger import keys
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
 from tests.servers import free_port
-from workers.ledger import keys
-from workers.settings import Settings
 
 from .forge import Forge
 from .own_redis import OwnRedis, own_redis
@@ -28,24 +28,24 @@ from .processes import REPOSITORY, Finished, Fleet, environment, program, until
 ODD = """
 import os, time
 os.environ["SNAPFERRY_VISIBILITY_TIMEOUT"] = "60"
-import workers.checkup
+import snapferry.workers.diagnosis.remote_control
 now = time.time
 class Clock:
     time = staticmethod(lambda: now() - 400)
-workers.checkup.time = Clock
-workers.checkup.VERSION = 2
+snapferry.workers.diagnosis.remote_control.time = Clock
+snapferry.workers.diagnosis.remote_control.VERSION = 2
 """
 # A worker from before there was a doctor.
 OLD = """
-import workers.checkup
-workers.checkup.register = lambda *_: None
+import snapferry.workers.diagnosis.remote_control
+snapferry.workers.diagnosis.remote_control.register = lambda *_: None
 """
 # A worker on a machine whose mounts are not there.
 WITHOUT_MOUNT = """
 import subprocess, sys
 real = subprocess.Popen
 def elsewhere(command, **options):
-    if "workers.store_check" in command:
+    if "snapferry.workers.diagnosis.store_check" in command:
         command = [sys.executable, "-c", '''
 import os, runpy, sys
 exists, lexists = os.stat, os.path.lexists
@@ -55,8 +55,8 @@ def stat(path, *rest, **options):
     return exists(path, *rest, **options)
 os.stat = stat
 os.path.lexists = lambda path: not hidden(path) and lexists(path)
-sys.argv = ["workers.store_check"]
-runpy.run_module("workers.store_check", run_name="__main__")
+sys.argv = ["snapferry.workers.diagnosis.store_check"]
+runpy.run_module("snapferry.workers.diagnosis.store_check", run_name="__main__")
 ''']
     return real(command, **options)
 subprocess.Popen = elsewhere

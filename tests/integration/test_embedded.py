@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.embedded import _ended
-from stores.urls import open_store
+from snapferry.orchestrator.embedded import _ended
+from snapferry.stores.urls import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 
 from .processes import (
@@ -60,7 +60,7 @@ def sync(source: Path, destination: Path, snapshot: str, *options: str) -> list[
 
 
 def running_sync(source: Path, destination: Path, snapshot: str, temporary: Path):  # type: ignore[no-untyped-def]
-    command = [sys.executable, "-m", "orchestrator", *sync(source, destination, snapshot)]
+    command = [sys.executable, "-m", "snapferry", *sync(source, destination, snapshot)]
     return started(*command, env={"TMPDIR": str(temporary)})
 
 
@@ -156,7 +156,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> 
     snapshot = make_store(tmp_path / "a", files)
     half = open_store(str(tmp_path / "b"))
     for data in list(files.values())[:4]:
-        from stores.hashing import digest
+        from snapferry.stores.hashing import digest
 
         half.put_object(digest(data), data)
     before = tree(tmp_path / "b")
@@ -190,7 +190,7 @@ def test_on_a_terminal_a_bar_shows_the_progress_and_never_passes_100_percent(tmp
     snapshot = make_store(tmp_path / "a", random_files(2000))
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", *sync(tmp_path / "a", tmp_path / "b", snapshot)],
+        [sys.executable, "-m", "snapferry", *sync(tmp_path / "a", tmp_path / "b", snapshot)],
         env=environment({"TERM": "xterm", "COLUMNS": "120"}),
         cwd=REPOSITORY,
         stderr=slave,
@@ -317,7 +317,7 @@ def test_one_object_in_flight_means_one_worker_process(tmp_path: Path, temporary
     command = [
         sys.executable,
         "-m",
-        "orchestrator",
+        "snapferry",
         *sync(tmp_path / "a", tmp_path / "b", snapshot, "-j", "1"),
     ]
     with started(*command, env={"TMPDIR": str(temporary)}) as running:

@@ -58,7 +58,7 @@ def test_few_open_files_mean_fewer_objects_at_once_and_no_failure(tmp_path: Path
 
 VANISHES = """
 import shutil
-from orchestrator.jobs import Jobs
+from snapferry.orchestrator.jobs import Jobs
 wait = Jobs.wait
 def patched(self, *arguments, **more):
     status = wait(self, *arguments, **more)

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 import redis
 
-from orchestrator.app import make_fleet_app
-from orchestrator.jobs import Jobs, store_pair
-from stores.urls import open_store
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.urls import open_store
+from snapferry.workers.broker.transport import UNACKED
+from snapferry.workers.ledger import State
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 from tests import servers
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
-from workers.ledger import State
-from workers.queues import COPY_QUEUE, PLAN_QUEUE
-from workers.settings import Settings
-from workers.transport import UNACKED
 
 from .processes import PATIENCE_S, Fleet, children_of, snapferry, started, until
 
@@ -76,8 +76,19 @@ def test_plain_celery_commands_do_as_well(redis_url: str, tmp_path: Path) -> Non
     snapshot = make_store(tmp_path / "a", random_files(100))
     env = {"SNAPFERRY_BROKER_URL": redis_url}
     celery = [sys.executable, "-m", "celery"]
-    worker = [*celery, "-A", "workers.app", "worker", "-Q", COPY_QUEUE, "-c", "1", "-n", "w@%h"]
-    orchestrator = [*celery, "-A", "orchestrator.app", "worker", "-Q", PLAN_QUEUE, "-c", "1", "-n", "o@%h"]
+    worker = [*celery, "-A", "snapferry.worker", "worker", "-Q", COPY_QUEUE, "-c", "1", "-n", "w@%h"]
+    orchestrator = [
+        *celery,
+        "-A",
+        "snapferry.orchestrator",
+        "worker",
+        "-Q",
+        PLAN_QUEUE,
+        "-c",
+        "1",
+        "-n",
+        "o@%h",
+    ]
     logs = tmp_path / "w.log", tmp_path / "o.log"
     with started(*worker, env=env, log=logs[0]), started(*orchestrator, env=env, log=logs[1]):
         ended = snapferry(
@@ -340,8 +351,8 @@ def test_a_role_without_a_broker_is_one_line_and_exit_code_2(role: str) -> None:
 def test_an_old_celery_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import celery
 
-    from workers.app import make_app
-    from workers.settings import InvalidSettings
+    from snapferry.workers.app import make_app
+    from snapferry.workers.settings.environment import InvalidSettings
 
     monkeypatch.setattr(celery, "__version__", "5.6.3")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers.ledger import State
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 from tests.servers import free_port
-from workers.ledger import State
-from workers.settings import Settings
 
 from .flowers import PASSWORD, flower
 from .forge import Forge

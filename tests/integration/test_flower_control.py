@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.urls import open_store
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.urls import open_store
+from snapferry.workers.ledger import JobStatus, Ledger, State
+from snapferry.workers.queues import COPY_QUEUE, lists
+from snapferry.workers.settings.environment import Settings
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
-from workers.ledger import JobStatus, Ledger, State
-from workers.queues import COPY_QUEUE, lists
-from workers.settings import Settings
 
 from .flowers import Flower, flower
 from .processes import PATIENCE_S, Fleet, until
@@ -24,7 +24,7 @@ from .test_never_stuck import LEASE_AND_LOOK_S, SOONER, once
 STALL_S = 3.0
 
 # A worker that says sooner what it holds.
-TELLS_SOONER = "import workers.holding as h; h.TELL_EVERY_S = 1"
+TELLS_SOONER = "import snapferry.workers.lifecycle.rate_limited_tasks as h; h.TELL_EVERY_S = 1"
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_batch_that_is_terminated_every_time_ends_its_objects_as_failed_and_th
     snapshot = make_store(tmp_path / "a", random_files(100))
     terminated = """
 import os, signal
-import workers.tasks as t
+import snapferry.workers.copying.tasks as t
 t.MAX_BEGUN = 2
 run = t.copy_batch
 def patched(source, destination, objects, *args, **kwargs):
@@ -182,8 +182,8 @@ def test_a_batch_that_a_time_limit_ends_is_handed_out_again(
     snapshot = make_store(tmp_path / "a", {"./large": bytes(range(256)) * 65536, **random_files(20)})
     slow = next(p for p in (tmp_path / "a" / ".objects").rglob("?" * 55) if p.stat().st_size > 10**6)
     limits = {"soft": {"soft_time_limit": 2}, "hard": {"time_limit": 2}}[which]
-    limited = "import workers.app\n_configuration = workers.app._configuration\n"
-    limited += "workers.app._configuration = lambda *a: _configuration(*a) | {'task_annotations': "
+    limited = "import snapferry.workers.app\n_configuration = snapferry.workers.app._configuration\n"
+    limited += "snapferry.workers.app._configuration = lambda *a: _configuration(*a) | {'task_annotations': "
     limited += f"{{'snapferry.copy_batch': {limits}}}}}\n"
     with (
         slow_bucket(tmp_path / "a", str(slow.relative_to(tmp_path / "a")), 0.2) as bucket,
@@ -209,7 +209,7 @@ def test_a_plan_that_is_revoked_or_terminated_is_made_up_for(
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
     hangs = once(tmp_path / "once", "__import__('time').sleep(600)")
-    hangs += "import orchestrator.drive as d\nprepare = d.prepare\n"
+    hangs += "import snapferry.orchestrator.driving.drive as d\nprepare = d.prepare\n"
     hangs += "def patched(*a):\n    once()\n    return prepare(*a)\nd.prepare = patched\n"
     with (
         flower(redis_url, tmp_path, "--control") as pages,

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers.ledger import State
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
-from workers.ledger import State
-from workers.settings import Settings
 
 from .flowers import PASSWORD, Flower, flower
 from .processes import PATIENCE_S, Fleet, until

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.backends.s3_upload import MIN_PART_BYTES
-from stores.errors import StoreUnavailable
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.errors import StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import State
+from snapferry.workers.settings.environment import Settings
 from tests.opening import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files
 from tests.servers import S3Server
-from workers.ledger import State
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet, until
 from .test_never_stuck import KILL_ALL, KILL_SELF, LEASE_AND_LOOK_S, once
 
 AFTER_THE_THIRD_PART = """
-import stores.backends.s3_upload as u
+import snapferry.stores.backends.s3.multipart as u
 send = u.S3Upload._send_part
 def patched(self, upload, number, part):
     answer = send(self, upload, number, part)

@@ -28,17 +28,17 @@ import pytest
 import redis
 import yaml
 
-from orchestrator.jobs import Jobs
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import StoreRef
+from snapferry.workers.queues import COPY_QUEUE, Priority
+from snapferry.workers.settings.environment import Settings
 from tests import manifests
 from tests.documented import documented
 from tests.keda import measured
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
 from tests.servers import free_port, program, redis_program
-from workers.ledger import State
-from workers.messages import StoreRef
-from workers.queues import COPY_QUEUE, Priority
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Finished, Fleet, Started, finished, marked, snapferry, started, until
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import Limits
+from snapferry.workers.settings.environment import Settings
 from tests.counting import Traffic, counting_proxy
 from tests.integration.own_redis import own_redis
 from tests.opening import open_store
 from tests.sample import fill, make_store, random_files, tree
 from tests.servers import S3Server
-from workers.ledger import State
-from workers.messages import Limits
-from workers.settings import Settings
 
 from .forge import Forge
 from .processes import PATIENCE_S, Fleet, program, snapferry, started, until

@@ -8,13 +8,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import State
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 from tests.servers import S3Server
-from workers.ledger import State
-from workers.settings import Settings
 
 from .own_redis import own_redis
 from .processes import PATIENCE_S, Fleet, Started

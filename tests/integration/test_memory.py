@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 from tests.servers import S3Server
-from workers.ledger import JobStatus, State
-from workers.settings import Settings
 
 from .processes import Fleet, Started, children_of
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.fleet_metrics import ASKED
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.reporting.fleet_metrics import ASKED
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import State
+from snapferry.workers.settings.environment import Settings
+from snapferry.workers.telemetry.metrics.catalogue import BUILD_INFO, COUNTED
 from tests.opening import open_store
 from tests.sample import fill, make_store, random_files
 from tests.scrape import Scrape, promtool, scrape
 from tests.servers import S3Server, free_port
-from workers.ledger import State
-from workers.metrics.catalogue import BUILD_INFO, COUNTED
-from workers.settings import Settings
 
 from .own_redis import own_redis
 from .processes import PATIENCE_S, Fleet, children_of, snapferry, until
@@ -235,7 +235,7 @@ def test_a_private_fleet_counts_nothing_opens_no_port_and_imports_nothing_for_it
 
 @pytest.mark.parametrize("damage", ["", "no json", "{}", '{"headers": {"snapferry_sent_at": "soon"}}'])
 def test_a_message_that_does_not_say_when_it_was_queued_is_of_age_0(damage: str) -> None:
-    from orchestrator.fleet_metrics import _age
+    from snapferry.orchestrator.reporting.fleet_metrics import _age
 
     assert _age(damage, 100.0) == 0.0
     assert _age('{"headers": {"snapferry_sent_at": 40}}', 100.0) == 60.0

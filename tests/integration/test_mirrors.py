@@ -14,25 +14,27 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs
-from orchestrator.mirrors import TAKE_OVER_S, mirror_standings
-from orchestrator.report_mirrors import mirror_document
-from stores.urls import open_store
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.mirrors.report import mirror_document
+from snapferry.orchestrator.mirrors.schedule import TAKE_OVER_S, mirror_standings
+from snapferry.stores.urls import open_store
+from snapferry.workers.ledger import State
+from snapferry.workers.queues import COPY_QUEUE
+from snapferry.workers.settings.config_file import read_config
+from snapferry.workers.settings.environment import Settings
 from tests.queues import waiting
 from tests.sample import fill, make_store, random_files
-from workers.config import read_config
-from workers.ledger import State
-from workers.queues import COPY_QUEUE
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet, Started, finished, program, started, until
 
-SOONER = "import workers.config\nworkers.config.SHORTEST_S = 1\n"
+SOONER = (
+    "import snapferry.workers.settings.config_file\nsnapferry.workers.settings.config_file.SHORTEST_S = 1\n"
+)
 
 
 @pytest.fixture(autouse=True)
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.config.SHORTEST_S", 1)
+    monkeypatch.setattr("snapferry.workers.settings.config_file.SHORTEST_S", 1)
 
 
 @pytest.fixture
@@ -132,7 +134,9 @@ def test_a_mirror_whose_last_job_goes_on_is_skipped_and_that_is_said(
     assert again["skipped_why"] == ""
 
 
-@pytest.mark.parametrize("where", ["workers.connection.check_broker", "celery.beat.Service.start"])
+@pytest.mark.parametrize(
+    "where", ["snapferry.workers.broker.connection.check_broker", "celery.beat.Service.start"]
+)
 def test_a_scheduler_that_is_told_to_stop_while_it_starts_ends_well(
     fleet: Fleet, tmp_path: Path, where: str
 ) -> None:

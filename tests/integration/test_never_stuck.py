@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from orchestrator.reconcile import LOOK_S, ROUND_S
-from stores.urls import open_store
+from snapferry.orchestrator.driving.reconcile import LOOK_S, ROUND_S
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.urls import open_store
+from snapferry.workers.ledger import LEASE_S, JobStatus, State
+from snapferry.workers.queues import COPY_QUEUE, lists
+from snapferry.workers.settings.environment import Settings
 from tests.queues import waiting
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 from tests.servers import S3Server
-from workers.ledger import LEASE_S, JobStatus, State
-from workers.queues import COPY_QUEUE, lists
-from workers.settings import Settings
 
 from .own_redis import own_redis
 from .processes import PATIENCE_S, Fleet, until
@@ -33,15 +33,15 @@ from .slow_bucket import slow_bucket
 LEASE_AND_LOOK_S = 60
 
 SOONER = """
-import orchestrator.lost, orchestrator.reconcile
-orchestrator.lost.STALL_S = orchestrator.reconcile.STALL_S = 3.0
+import snapferry.orchestrator.driving.lost_batches, snapferry.orchestrator.driving.reconcile
+snapferry.orchestrator.driving.lost_batches.STALL_S = snapferry.orchestrator.driving.reconcile.STALL_S = 3.0
 """
 
 # Celery with the settings that the project does not use, because of what they do.
 WITH_STORED_RESULTS = """
-import workers.app
-_configuration = workers.app._configuration
-workers.app._configuration = lambda *a: _configuration(*a) | {"task_ignore_result": False, %s}
+import snapferry.workers.app
+_configuration = snapferry.workers.app._configuration
+snapferry.workers.app._configuration = lambda *a: _configuration(*a) | {"task_ignore_result": False, %s}
 """
 
 
@@ -63,7 +63,7 @@ KILL_SELF = "os.kill(os.getpid(), signal.SIGKILL)"
 KILL_ALL = "os.kill(os.getppid(), signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)"
 
 BEFORE_COUNTING = """
-import workers.result_backend as r
+import snapferry.workers.broker.result_backend as r
 count = r.PatientRedisBackend.on_chord_part_return
 def patched(self, request, *args, **kwargs):
     if request.group and once():
@@ -236,7 +236,10 @@ def test_a_job_that_nobody_can_finish_ends_with_the_reason(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
     """Whatever is queued is lost, over and over."""
-    sooner = SOONER + "orchestrator.reconcile.ROUND_S = 1\norchestrator.reconcile.LOOK_S = 2\n"
+    sooner = (
+        SOONER
+        + "snapferry.orchestrator.driving.reconcile.ROUND_S = 1\nsnapferry.orchestrator.driving.reconcile.LOOK_S = 2\n"
+    )
     with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator(before=sooner):
         job_id = submit(jobs, tmp_path)
         status = jobs.wait(job_id, lambda _: client.delete(*lists(COPY_QUEUE)) and None, timeout_s=100)
@@ -250,8 +253,8 @@ def test_a_job_that_nobody_can_finish_ends_with_the_reason(
 @pytest.mark.slow
 def test_a_chord_that_an_outage_poisoned_is_made_up_for(tmp_path: Path) -> None:
     """With Celery's own result backend, a part that ends while Redis is away kills its chord."""
-    stock = 'import workers.app\nworkers.app._BACKEND = "celery.backends.redis:RedisBackend"\n'
-    slow = "import time, workers.tasks as t\nrun = t.run_batch\n"
+    stock = 'import snapferry.workers.app\nsnapferry.workers.app._BACKEND = "celery.backends.redis:RedisBackend"\n'
+    slow = "import time, snapferry.workers.copying.tasks as t\nrun = t.run_batch\n"
     slow += (
         "def patched(*a):\n    words = run(*a)\n    time.sleep(1)\n    return words\nt.run_batch = patched\n"
     )
@@ -271,7 +274,7 @@ def test_a_chord_that_an_outage_poisoned_is_made_up_for(tmp_path: Path) -> None:
 
 # A worker whose batches all wait for their retry when they come for the first time.
 RETRIES_FIRST = """
-import pathlib, workers.tasks as t
+import pathlib, snapferry.workers.copying.tasks as t
 run, folder = t.run_batch, pathlib.Path({folder!r})
 def patched(task, batch, ledger, *more):
     if task.request.retries:

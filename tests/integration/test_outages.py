@@ -13,15 +13,15 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import State
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 from tests import servers
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
-from workers.ledger import State
-from workers.queues import COPY_QUEUE, PLAN_QUEUE
-from workers.settings import Settings
 
 from .own_redis import own_redis
 from .processes import PATIENCE_S, Fleet, finished, program, snapferry, started, until
@@ -96,7 +96,7 @@ def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at
     fleet = Fleet(redis_url, tmp_path, env)
     jobs = Jobs(Settings(broker_url=redis_url, visibility_timeout=5))
     # So short a lease would end before the second delivery comes, were it not renewed.
-    short_lease = "import workers.ledger.batches as b; b.LEASE_S = 6"
+    short_lease = "import snapferry.workers.ledger.batches as b; b.LEASE_S = 6"
     with (
         slow_bucket(tmp_path / "a", object_key(digest(large))) as bucket,
         fleet.orchestrator(),
@@ -200,7 +200,7 @@ def test_a_redis_server_that_serves_nothing_ends_the_command_and_leaves_nothing(
     fake.write_bytes(server)
     fake.chmod(0o755)
     command = command_for(
-        tmp_path, snapshot, before="import orchestrator.embedded as e; e.START_TIMEOUT_S = 5"
+        tmp_path, snapshot, before="import snapferry.orchestrator.embedded as e; e.START_TIMEOUT_S = 5"
     )
     env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
 
@@ -221,9 +221,9 @@ def test_a_plan_that_kills_its_orchestrator_each_time_ends_the_job_with_that_rea
     snapshot = make_store(tmp_path / "a", random_files(3))
     fleet = Fleet(redis_url, tmp_path)
     deadly = (
-        "import os, orchestrator.drive\n"
-        "from stores.manifest import Manifest\n"
-        "orchestrator.drive.MAX_DRIVES = 2\n"
+        "import os, snapferry.orchestrator.driving.drive\n"
+        "from snapferry.stores.manifest.parse import Manifest\n"
+        "snapferry.orchestrator.driving.drive.MAX_DRIVES = 2\n"
         "Manifest.objects = lambda self: os.kill(os.getpid(), 9)\n"
     )
     with fleet.orchestrator(before=deadly) as orchestrator:
@@ -240,8 +240,8 @@ def test_a_plan_that_kills_its_orchestrator_each_time_ends_the_job_with_that_rea
 SLOW_PUBLISH = """
 import time
 from pathlib import Path
-import orchestrator.cli.following
-from stores.snapshot_store import SnapshotStore
+import snapferry.orchestrator.cli.follow
+from snapferry.stores.snapshot_store import SnapshotStore
 publish, folder = SnapshotStore.publish_all, Path({folder!r})
 def wait():
     (folder / "committing").touch()
@@ -255,7 +255,7 @@ def after(self, *what):
     wait()
     return published
 SnapshotStore.publish_all = {when}
-orchestrator.cli.following.CANCEL_TIMEOUT_S = {patience}
+snapferry.orchestrator.cli.follow.CANCEL_TIMEOUT_S = {patience}
 """
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.ledger.keys import PARKED
+from snapferry.workers.messages import Limits
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
-from workers.ledger import JobStatus, State
-from workers.ledger.keys import PARKED
-from workers.messages import Limits
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet, program, snapferry, started, until
 from .stopping_server import StoppingServer, stopping_server
@@ -229,7 +229,7 @@ HELD_COMMIT = """
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.snapshot_store import SnapshotStore
 publish, folder = SnapshotStore.publish_all, Path({folder!r})
 def held(self, *what):
     (folder / "committing").touch()

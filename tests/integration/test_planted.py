@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import manifest_key, object_key
-from stores.hashing import digest
+from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.hashing import digest
 from tests.sample import make_store, random_files
 
 from .processes import snapferry

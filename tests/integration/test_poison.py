@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers.broker.message_validation import KEPT, MAX_CRASHES, QUARANTINE, fault_of
+from snapferry.workers.broker.transport import UNACKED
+from snapferry.workers.ledger import State
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
-from workers.ledger import State
-from workers.queues import COPY_QUEUE, PLAN_QUEUE
-from workers.settings import Settings
-from workers.transport import UNACKED
-from workers.vetting import KEPT, MAX_CRASHES, QUARANTINE, fault_of
 
 from .processes import PATIENCE_S, Fleet, until
 
@@ -210,7 +210,7 @@ def test_no_message_ends_a_worker_or_an_orchestrator(redis_url: str, tmp_path: P
 
 
 CRASHING = """
-import os, workers.consumer as c
+import os, snapferry.workers.broker.consumer as c
 from celery.worker.consumer import Consumer
 make = Consumer.create_task_handler
 def patched(self, *a, **k):

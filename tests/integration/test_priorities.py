@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import StoreRef
+from snapferry.workers.queues import COPY_QUEUE, Priority, copy_queue
+from snapferry.workers.settings.environment import Settings
 from tests.queues import roots, waiting
 from tests.sample import make_store, random_files
-from workers.ledger import State
-from workers.messages import StoreRef
-from workers.queues import COPY_QUEUE, Priority, copy_queue
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet, Started, snapferry, until
 

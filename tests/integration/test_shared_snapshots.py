@@ -15,15 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.hashing import digest
-from stores.snapshot_store import SnapshotStore
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.hashing import digest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.settings.environment import Settings
 from tests.counting import Traffic, counting_proxy
 from tests.opening import open_store
 from tests.sample import assert_published_means_complete, fill, random_files, tree
 from tests.servers import S3Server
-from workers.ledger import JobStatus, State
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet, Started, children_of, until
 from .raw_store import write_snapshots
@@ -39,7 +39,7 @@ REQUESTS_OF_A_MANIFEST = 3
 
 SLOW = """
 import time
-from stores.snapshot_store import SnapshotStore as S
+from snapferry.stores.snapshot_store import SnapshotStore as S
 stage = S.stage_object
 def patched(*args, **kwargs):
     time.sleep(%f)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import manifest_key
+from snapferry.stores.address import manifest_key
 from tests.sample import make_store, random_files, tree
 
 from .processes import Finished, finished, program, snapferry

@@ -20,19 +20,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.jobs import Jobs
-from orchestrator.mirrors import mirror_standings
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.mirrors.schedule import mirror_standings
+from snapferry.workers.ledger import State
+from snapferry.workers.lifecycle.shutdown import FORCE_S
+from snapferry.workers.messages import StoreRef
+from snapferry.workers.settings.config_file import read_config
+from snapferry.workers.settings.environment import Settings
 from tests import servers
 from tests.documented import documented
 from tests.sample import make_store, random_files, tree
 from tests.scrape import scrape
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server, free_port
 from tests.variables import READ
-from workers.config import read_config
-from workers.leaving import FORCE_S
-from workers.ledger import State
-from workers.messages import StoreRef
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, REPOSITORY, Started, marked, started, until
 from .units import FOLDER, Unit, units

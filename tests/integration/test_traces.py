@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs import Jobs, store_pair
-from stores.address import object_key
-from stores.hashing import digest
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.settings.environment import Settings, traces_wanted
+from snapferry.workers.telemetry import tracing
 from tests.sample import make_store, random_files
-from workers import tracing
-from workers.ledger import JobStatus, State
-from workers.settings import Settings, traces_wanted
 
 from .processes import PATIENCE_S, Fleet, until
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.workers import messages
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import VERSION
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
-from workers import messages
-from workers.ledger import JobStatus, State
-from workers.messages import VERSION
-from workers.settings import Settings
 
 from .processes import PATIENCE_S, Fleet, until
 
 # The next version, which reads the messages of this one, and has a field that this one does not know.
 NEXT_VERSION = f"""
 from typing import Literal
-import workers.messages as m
+import snapferry.workers.messages as m
 class JobRequest(m.JobRequest):
     version: Literal[{VERSION}, {VERSION + 1}] = {VERSION + 1}
 class BatchMessage(m.BatchMessage):
@@ -30,7 +30,7 @@ class BatchMessage(m.BatchMessage):
         assert (self.news == "new") == (self.version == {VERSION + 1}), "a job keeps its version"
         return super().objects()
 m.JobRequest, m.BatchMessage = JobRequest, BatchMessage
-import orchestrator.dispatch as d
+import snapferry.orchestrator.driving.dispatch as d
 make = d._copy
 def copy(app, request, batch, *rest):
     d.BatchMessage = lambda **found: BatchMessage(news="new" if request.version == {VERSION + 1} else "", **found)
@@ -39,7 +39,7 @@ d._copy = copy
 """
 
 # Both in a hurry: a message of the other version is handed back for half a second.
-HURRY = "import workers.tasks as t\nt.STEP_ASIDE_S = 0.5\n"
+HURRY = "import snapferry.workers.copying.tasks as t\nt.STEP_ASIDE_S = 0.5\n"
 THIS, NEXT = HURRY, NEXT_VERSION + HURRY
 
 
@@ -65,7 +65,7 @@ def submit(jobs: Jobs, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatc
     if monkeypatch is None:
         return jobs.submit(*pair, [snapshot])
     with monkeypatch.context() as patched:
-        patched.setattr("orchestrator.jobs.JobRequest", next_request)
+        patched.setattr("snapferry.orchestrator.jobs.JobRequest", next_request)
         return jobs.submit(*pair, [snapshot])
 
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from stores.hashing import digest
-from stores.manifest import Entry
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry
 
 # A machine that is busy with other things must not fail a law: no deadlines.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

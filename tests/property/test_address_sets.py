@@ -10,15 +10,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stores import address_set, publishing
-from stores.address import addresses_in
-from stores.address_set import AddressSet
-from stores.backends.memory import MemoryBackend
-from stores.hashing import digest
-from stores.manifest import LARGEST_PLANNED_BYTES, Entry, Manifest, render
-from stores.publishing import Published
-from stores.snapshot_store import SnapshotStore
-from stores.tables import AddressTable, DigestTiers, ObjectTable, found_in, to_digests
+from snapferry.stores import publishing
+from snapferry.stores.address import addresses_in
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.bulk import address_set
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.bulk.tables import AddressTable, DigestTiers, ObjectTable, found_in, to_digests
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Entry, Manifest, render
+from snapferry.stores.publishing import Published
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.property.strategies import addresses, quick, thorough
 from tests.sample import fill, random_files
 
@@ -96,7 +97,7 @@ def test_a_table_tells_what_lies_between_two_addresses(added: list[list[str]], f
 
 
 def test_what_many_manifests_have_in_common_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stores.tables._ROWS", 50)
+    monkeypatch.setattr("snapferry.stores.bulk.tables._ROWS", 50)
     common = [digest(b"%d" % number) for number in range(100)]
     table = AddressTable()
     for _ in range(100):
@@ -163,7 +164,7 @@ def test_publishing_asks_for_everything_and_names_what_is_missing_however_many_t
     many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "MISSING_KEPT", 7)
-    monkeypatch.setattr("stores.presence.LISTING_KEYS_PER_PAGE", 11)
+    monkeypatch.setattr("snapferry.stores.existence.LISTING_KEYS_PER_PAGE", 11)
     source = SnapshotStore(MemoryBackend("source"))
     ids = [fill(source, random_files(40, seed=seed)) for seed in (1, 2)]
     backend = MemoryBackend("destination")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stores.address import MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
-from stores.errors import InvalidAddress
+from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, manifest_key, object_key, parse_address
+from snapferry.stores.errors import InvalidAddress
 from tests.property.strategies import addresses, quick, thorough
 
 

@@ -21,11 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from stores.hashing import digest
+from snapferry.stores.hashing import digest
+from snapferry.workers.copying.transfer import BatchOutcome, Failure
+from snapferry.workers.ledger import PLAN, Begun, JobStatus, Ledger, State, Wish, batches, jobs, set_bits
+from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
 from tests.property.strategies import machine
-from workers.ledger import PLAN, Begun, JobStatus, Ledger, State, Wish, batches, jobs, set_bits
-from workers.messages import BatchMessage, JobRequest, StoreRef, pack
-from workers.transfer import BatchOutcome, Failure
 
 HERE, THERE = StoreRef(url="/a"), StoreRef(url="/b")
 

@@ -14,15 +14,23 @@ from unittest.mock import patch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stores import forked
-from stores import manifest as manifest_module
-from stores.address import addresses_in, manifest_key
-from stores.backends.memory import MemoryBackend
-from stores.errors import StoreError
-from stores.forked import Forked
-from stores.hashing import digest
-from stores.manifest import LARGEST_PLANNED_BYTES, Entry, Manifest, canonical, parse, render, snapshot_id
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import addresses_in, manifest_key
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.bulk import forked
+from snapferry.stores.bulk.forked import Forked
+from snapferry.stores.errors import StoreError
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest import parse as manifest_module
+from snapferry.stores.manifest.parse import (
+    LARGEST_PLANNED_BYTES,
+    Entry,
+    Manifest,
+    canonical,
+    parse,
+    render,
+    snapshot_id,
+)
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.property.strategies import addresses, entry_lists, quick, strangers_between_lines, thorough
 
 is_address = re.compile(r"[0-9a-f]{64}").fullmatch

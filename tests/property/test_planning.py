@@ -11,11 +11,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator import plan as plans
-from orchestrator import plan_file
-from orchestrator.plan import LARGEST_SUM, QUESTIONS_PER_OBJECT, Batch, Plan, Planner, SnapshotPlan, pack
-from stores.address_set import AddressSet
-from stores.hashing import digest
+from snapferry.orchestrator.planning import plan as plans
+from snapferry.orchestrator.planning import plan_file
+from snapferry.orchestrator.planning.plan import (
+    LARGEST_SUM,
+    QUESTIONS_PER_OBJECT,
+    Batch,
+    Plan,
+    Planner,
+    SnapshotPlan,
+    pack,
+)
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.hashing import digest
 from tests.property.strategies import planned_objects, thorough
 
 max_objects = st.integers(1, 12)

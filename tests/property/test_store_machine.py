@@ -14,14 +14,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from stores.address import MANIFESTS, OBJECTS, address_of, object_key
-from stores.backends.memory import MemoryBackend
-from stores.errors import IntegrityError, ManifestIncomplete, ObjectMissing
-from stores.hashing import digest
-from stores.manifest import Entry, render, snapshot_id
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, object_key
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.errors import IntegrityError, ManifestIncomplete, ObjectMissing
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.copying.transfer import copy_batch
 from tests.property.strategies import machine
-from workers.transfer import copy_batch
 
 CONTENTS = [b"", b"a", b"bb", b"ccc", b"a larger object " * 10, b"f"]
 ADDRESSES = [digest(data) for data in CONTENTS]

@@ -7,13 +7,13 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.address import object_key
-from stores.backends.memory import MemoryBackend
-from stores.hashing import CHUNK_BYTES, digest
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.copying.transfer import BatchOutcome, copy_batch
 from tests.faults.backends import Around, FlipsLastByte, Forbids, Truncates, Unavailable
 from tests.property.strategies import filed, object_bytes, thorough
-from workers.transfer import BatchOutcome, copy_batch
 
 LARGE = b"large" * 300_000
 LARGE_ADDRESS = digest(LARGE)

@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from stores.errors import InvalidStoreURL
-from stores.urls import parse_url, redact
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.urls import parse_url, redact
 from tests.property.strategies import quick, thorough, url_parts
 
 # The path of a directory, taken to the letter: slashes in any number, dots, spaces, a query that is none.

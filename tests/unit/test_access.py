@@ -12,17 +12,17 @@ from urllib.parse import quote
 
 import pytest
 
-from stores.access import STRICT, TRUSTED, AccessPolicy, Named, Right
-from stores.address import object_key
-from stores.backends import file_beneath
-from stores.endpoint import parse_allowed, parse_endpoint
-from stores.errors import AccessDenied, InvalidStoreURL, NotAllowed, StoreError
-from stores.hashing import digest
-from stores.reach import Reach
-from stores.urls import open_backend, open_store, parse_place, parse_url
+from snapferry.stores.access import STRICT, TRUSTED, AccessPolicy, Named, Right
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.directory.paths import beneath
+from snapferry.stores.errors import AccessDenied, InvalidStoreURL, NotAllowed, StoreError
+from snapferry.stores.hashing import digest
+from snapferry.stores.network.endpoint import parse_allowed, parse_endpoint
+from snapferry.stores.network.ip_policy import Reach
+from snapferry.stores.urls import open_backend, open_store, parse_place, parse_url
+from snapferry.workers.settings.access import access_policy
+from snapferry.workers.settings.environment import InvalidSettings, Settings
 from tests.sample import fill, make_store, tree
-from workers.access import access_policy
-from workers.settings import InvalidSettings, Settings
 
 
 def places(*texts: str) -> tuple[Any, ...]:
@@ -137,7 +137,7 @@ def test_a_path_that_turns_into_a_link_when_it_was_compared_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, one_call: bool
 ) -> None:
     if not one_call:
-        monkeypatch.setattr(file_beneath, "_openat2", None)
+        monkeypatch.setattr(beneath, "_openat2", None)
     secret, inside = tmp_path / "secret", tmp_path / "allowed"
     make_store(secret, {"./a": b"a"})
     make_store(secret / "store", {"./a": b"a"})
@@ -165,7 +165,7 @@ def test_directories_below_an_allowed_one_are_made_and_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_call: bool
 ) -> None:
     if not one_call:
-        monkeypatch.setattr(file_beneath, "_openat2", None)
+        monkeypatch.setattr(beneath, "_openat2", None)
     (tmp_path / "disk").mkdir()
     (tmp_path / "srv").symlink_to(tmp_path / "disk")
     policy = AccessPolicy(read=places(f"{tmp_path}/srv"), write=places(f"{tmp_path}/srv"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stores.address import (
+from snapferry.stores.address import (
     ADDRESS_LENGTH,
     EMPTY_ADDRESS,
     MANIFESTS,
@@ -14,8 +14,8 @@ from stores.address import (
     object_key,
     parse_address,
 )
-from stores.errors import InvalidAddress
-from stores.hashing import digest
+from snapferry.stores.errors import InvalidAddress
+from snapferry.stores.hashing import digest
 
 ADDRESS = "49dc870df1de7fd60794cebce449f5ccdae575affaa67a24b62acb03e039db92"
 

@@ -35,9 +35,9 @@ from benchmarks.plots import Point
 from benchmarks.report import Goal, Result, limited_by, timed
 from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, same_folders
 from benchmarks.servers import count_requests
-from stores.hashing import digest
-from stores.manifest import parse, snapshot_id
-from stores.urls import open_store
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import parse, snapshot_id
+from snapferry.stores.urls import open_store
 
 MIB = 1024 * 1024
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from stores import canonical as canonical_module
-from stores.address import EMPTY_ADDRESS
-from stores.backends.memory import MemoryBackend
-from stores.bounds import LONGEST_LINE, Bounds, set_bounds
-from stores.canonical import canonical, canonicalise
-from stores.errors import ManifestSyntaxError, ManifestTooLarge, StoreFault
-from stores.hashing import digest
-from stores.interruption import interruptible
-from stores.manifest import Entry, Manifest, render
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import EMPTY_ADDRESS
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.errors import ManifestSyntaxError, ManifestTooLarge, StoreFault
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest import canonical as canonical_module
+from snapferry.stores.manifest.canonical import canonical, canonicalise
+from snapferry.stores.manifest.parse import Entry, Manifest, render
+from snapferry.stores.runtime.bounds import LONGEST_LINE, Bounds, set_bounds
+from snapferry.stores.runtime.interruption import interruptible
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests import hostile_manifests
 
 # What a process may take of memory for a manifest of 64 MiB, beside its tables: the spool, a run that is sorted.
@@ -113,7 +113,7 @@ def test_a_listing_beyond_the_maximum_is_refused_and_one_by_one_it_is_not() -> N
 
 
 def prepare_key(text: bytes) -> str:
-    from stores.address import manifest_key
+    from snapferry.stores.address import manifest_key
 
     return manifest_key(digest(text))
 

@@ -6,15 +6,15 @@ from collections import Counter
 
 import pytest
 
-from orchestrator.receipt import receipt
-from stores.hashing import digest
-from stores.manifest import Entry, render
-from stores.urls import open_store
+from snapferry.orchestrator.reporting.receipt import receipt
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, render
+from snapferry.stores.urls import open_store
+from snapferry.workers.copying import budget as spending
+from snapferry.workers.copying.budget import OverBudget, Spending, cost_of
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import BatchMessage, Budget, Price
 from tests.sample import fill, random_files
-from workers import spending
-from workers.ledger import State
-from workers.messages import BatchMessage, Budget, Price
-from workers.spending import OverBudget, Spending, cost_of
 
 from .test_drive import Fleet, fleet
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from snapferry.workers.settings.environment import Settings, dashboard_login
 from tests.composed import FILE, VARIABLE, Missing, Service, document, interpolated
-from workers.settings import Settings, dashboard_login
 
 ROOT = FILE.parent
 SERVICES: dict[str, dict[str, Any]] = document()["services"]

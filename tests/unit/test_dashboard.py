@@ -12,19 +12,19 @@ from typing import Any
 import jinja2
 import pytest
 
-from orchestrator.app import make_fleet_app
-from orchestrator.dashboard import handlers, lookup, roll, server, views
-from orchestrator.dashboard.access import allowed_hosts, host_of, is_loopback, knows_password
-from orchestrator.dashboard.chart import HEIGHT, WIDTH, chart
-from orchestrator.dashboard.pace import JOBS_KEPT, SAMPLES_KEPT, Pace, Speed
-from orchestrator.dashboard.pages import LONGEST, clip, render, shown
-from orchestrator.failures import DeadLetter
-from orchestrator.jobs import Jobs
-from stores.hashing import digest
-from workers.ledger import FailedObject, JobStatus, Ledger, State
-from workers.messages import BatchMessage, JobRequest, StoreRef, pack
-from workers.settings import InvalidSettings, Settings, dashboard_login
-from workers.transfer import BatchOutcome, Failure
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.dashboard import handlers, lookup, server, views, worker_roster
+from snapferry.orchestrator.dashboard.access import allowed_hosts, host_of, is_loopback, knows_password
+from snapferry.orchestrator.dashboard.chart import HEIGHT, WIDTH, chart
+from snapferry.orchestrator.dashboard.pages import LONGEST, clip, render, shown
+from snapferry.orchestrator.dashboard.speed_history import JOBS_KEPT, SAMPLES_KEPT, Pace, Speed
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.stores.hashing import digest
+from snapferry.workers.copying.transfer import BatchOutcome, Failure
+from snapferry.workers.ledger import FailedObject, JobStatus, Ledger, State
+from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.settings.environment import InvalidSettings, Settings, dashboard_login
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -71,7 +71,7 @@ def page(template: str, **values: Any) -> str:
     return render(template, static=static, at=time.time(), **values)
 
 
-class NoHeartbeats(roll.Roll):
+class NoHeartbeats(worker_roster.Roll):
     """A roll call that nobody answers, as no thread listens."""
 
 
@@ -204,7 +204,7 @@ def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place() -> N
 
 
 def test_every_template_and_file_that_is_named_is_in_the_package() -> None:
-    package = files("orchestrator.dashboard")
+    package = files("snapferry.orchestrator.dashboard")
     templates = {entry.name for entry in (package / "templates").iterdir()}
     static_files = {entry.name for entry in (package / "static").iterdir()}
     named = {one.template for one in (handlers.JobsPage, handlers.JobPage, handlers.WorkersPage)}
@@ -216,7 +216,7 @@ def test_every_template_and_file_that_is_named_is_in_the_package() -> None:
 
 
 def test_no_template_marks_anything_as_safe_or_reaches_elsewhere() -> None:
-    package = files("orchestrator.dashboard")
+    package = files("snapferry.orchestrator.dashboard")
     for entry in [*(package / "templates").iterdir(), *(package / "static").iterdir()]:
         text = entry.read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"\|\s*safe|autoescape|Markup|https?://|@import|innerHTML|\bstyle=", text), (
@@ -416,13 +416,13 @@ def test_there_is_no_chart_of_nothing() -> None:
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> tuple[roll.Roll, list[float]]:
+def called(monkeypatch: pytest.MonkeyPatch) -> tuple[worker_roster.Roll, list[float]]:
     now = [1000.0]
-    monkeypatch.setattr(roll.time, "monotonic", lambda: now[0])
-    return roll.Roll(make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))), now
+    monkeypatch.setattr(worker_roster.time, "monotonic", lambda: now[0])
+    return worker_roster.Roll(make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))), now
 
 
-def test_a_worker_is_online_silent_or_gone(called: tuple[roll.Roll, list[float]]) -> None:
+def test_a_worker_is_online_silent_or_gone(called: tuple[worker_roster.Roll, list[float]]) -> None:
     found, now = called
     beat = {"type": "worker-heartbeat", "hostname": "w@h", "freq": 2.0, "active": 3, "processed": 70}
     found.hear(beat | {"loadavg": [1.5, 1, 1], "sw_ident": "py-celery", "sw_ver": "5.7.0"})
@@ -431,18 +431,18 @@ def test_a_worker_is_online_silent_or_gone(called: tuple[roll.Roll, list[float]]
     assert (one.state, one.active, one.processed, one.load) == ("online", 3, 70, 1.5)
     assert one.software == "py-celery 5.7.0"
 
-    now[0] += roll.SILENT_S + 1
+    now[0] += worker_roster.SILENT_S + 1
     (one,) = found.workers()
     assert (one.state, one.active) == ("silent", 0)
 
     found.hear(beat | {"type": "worker-offline"})
     assert found.workers()[0].state == "left"
-    now[0] += roll.REMEMBERED_S + 1
+    now[0] += worker_roster.REMEMBERED_S + 1
     assert found.workers() == []
 
 
 def test_events_that_are_none_do_no_harm_and_the_roll_is_bounded(
-    called: tuple[roll.Roll, list[float]],
+    called: tuple[worker_roster.Roll, list[float]],
 ) -> None:
     found, now = called
     for event in ({}, {"type": "task-sent", "hostname": "x"}, {"type": 7, "hostname": "x"}, {"hostname": []}):
@@ -452,10 +452,10 @@ def test_events_that_are_none_do_no_harm_and_the_roll_is_bounded(
         {"type": "worker-online", "hostname": "odd", "active": "many", "loadavg": "high", "freq": None}
     )
     assert found.workers()[0].active == 0
-    for number in range(roll.WORKERS_KEPT + 5):
+    for number in range(worker_roster.WORKERS_KEPT + 5):
         now[0] += 0.001
         found.hear({"type": "worker-heartbeat", "hostname": f"w{number}"})
-    assert len(found.workers()) == roll.WORKERS_KEPT
+    assert len(found.workers()) == worker_roster.WORKERS_KEPT
 
 
 @pytest.mark.parametrize(
@@ -547,7 +547,7 @@ def luminance(color: str) -> float:
     ],
 )  # fmt: skip
 def test_text_stands_out_from_its_ground_as_wcag_asks(scheme: str, text: str, ground: str) -> None:
-    style = (files("orchestrator.dashboard") / "static" / "dashboard.css").read_text()
+    style = (files("snapferry.orchestrator.dashboard") / "static" / "dashboard.css").read_text()
     light, dark = (
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block)) for block in style.split(":root {")[1:3]
     )

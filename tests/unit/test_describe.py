@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from stores.hashing import digest
-from stores.words import size
-from workers.describe import (
+from snapferry.stores.hashing import digest
+from snapferry.stores.text.format import size
+from snapferry.workers.copying.describe import (
     describe_batch,
     describe_job,
     describe_outcome,
     describe_snapshots,
     short,
 )
-from workers.messages import BatchMessage, StoreRef, pack
-from workers.transfer import BatchOutcome, Failure
+from snapferry.workers.copying.transfer import BatchOutcome, Failure
+from snapferry.workers.messages import BatchMessage, StoreRef, pack
 
 A = digest(b"a")
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.doctor import brief, document, print_lines
-from orchestrator.doctor import Line, worst
-from orchestrator.doctor.fleet import Answer, judge_fleet
-from orchestrator.doctor.nodes import judge_nodes
-from stores.findings import Finding, Level, clock_finding
-from workers import broker_check, checkup
-from workers.ledger import queue_scripts, scripts
-from workers.settings import Settings
-from workers.store_check import Check, Side, Told, from_document, to_document
+from snapferry.orchestrator.cli.commands.doctor import brief, document, print_lines
+from snapferry.orchestrator.doctor import Line, worst
+from snapferry.orchestrator.doctor.fleet import Answer, judge_fleet
+from snapferry.orchestrator.doctor.nodes import judge_nodes
+from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
+from snapferry.workers.diagnosis import broker_check, remote_control
+from snapferry.workers.diagnosis.store_check import Check, Side, Told, from_document, to_document
+from snapferry.workers.ledger import queue_scripts, scripts
+from snapferry.workers.settings.environment import Settings
 
 NOW = 1_800_000_000.0
 OK, NOTE, WARNING, ERROR = Level
@@ -26,9 +26,9 @@ OK, NOTE, WARNING, ERROR = Level
 def facts(
     *queues: str, versions: Mapping[str, str] | None = None, settings: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    own = checkup.fleet_wide(Settings())
+    own = remote_control.fleet_wide(Settings())
     return {
-        "versions": checkup.versions() | dict(versions or {}),
+        "versions": remote_control.versions() | dict(versions or {}),
         "settings": own | dict(settings or {}),
         "queues": list(queues),
         "unlimited": [],

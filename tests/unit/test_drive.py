@@ -18,26 +18,38 @@ from celery import Celery
 from celery.exceptions import Retry
 from kombu.exceptions import OperationalError
 
-from orchestrator import dispatch, drive, give_up, lost, prepare, publish, steered
-from orchestrator.drive import drive_job
-from orchestrator.lost import MAX_STALLS, STALL_S
-from orchestrator.plan import Batch
-from orchestrator.publish import MAX_HEALS
-from orchestrator.receipt import receipt, snapshot_rows
-from orchestrator.tasks import BROKER_RETRY_S, MAX_BROKER_RETRIES, MAX_RETRIES, run_step
-from stores.access import TRUSTED, AccessPolicy
-from stores.address import manifest_key, object_key
-from stores.errors import AccessDenied, SourceEmpty, StoreUnavailable
-from stores.hashing import digest
-from stores.interruption import checkpoint
-from stores.liveness import identity
-from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
+from snapferry.orchestrator.driving import abandon, control, dispatch, drive, publish
+from snapferry.orchestrator.driving import lost_batches as lost
+from snapferry.orchestrator.driving.drive import drive_job
+from snapferry.orchestrator.driving.lost_batches import MAX_STALLS, STALL_S
+from snapferry.orchestrator.driving.publish import MAX_HEALS
+from snapferry.orchestrator.planning import prepare
+from snapferry.orchestrator.planning.plan import Batch
+from snapferry.orchestrator.reporting.receipt import receipt, snapshot_rows
+from snapferry.orchestrator.tasks import BROKER_RETRY_S, MAX_BROKER_RETRIES, MAX_RETRIES, run_step
+from snapferry.stores.access import TRUSTED, AccessPolicy
+from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.errors import AccessDenied, SourceEmpty, StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.runtime.liveness import identity
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import open_store
+from snapferry.workers.copying.tasks import MAX_BEGUN, STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
+from snapferry.workers.ledger import GRACE_S, MAX_DRIVES, PLAN, JobStatus, Ledger, State, UnknownJob
+from snapferry.workers.lifecycle import shutdown
+from snapferry.workers.messages import (
+    VERSION,
+    BatchMessage,
+    Budget,
+    JobRequest,
+    Order,
+    Price,
+    Prune,
+    StoreRef,
+    pack,
+)
 from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
-from workers import leaving
-from workers.ledger import GRACE_S, MAX_DRIVES, PLAN, JobStatus, Ledger, State, UnknownJob
-from workers.messages import VERSION, BatchMessage, Budget, JobRequest, Order, Price, Prune, StoreRef, pack
-from workers.tasks import MAX_BEGUN, STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
 
 
 @dataclass
@@ -459,10 +471,10 @@ def test_a_step_that_does_not_stop_is_let_go(fleet: Fleet, monkeypatch: pytest.M
         checkpoint()
 
     monkeypatch.setattr(drive, "RENEW_S", 0.01)
-    monkeypatch.setattr(steered, "STUCK_S", 0.05)
+    monkeypatch.setattr(control, "STUCK_S", 0.05)
     monkeypatch.setattr(drive, "prepare", hangs)
     ended = []
-    monkeypatch.setattr(leaving, "end_stuck_process", lambda: ended.append(True))
+    monkeypatch.setattr(shutdown, "end_stuck_process", lambda: ended.append(True))
 
     assert fleet.drive() == "the job is cancelled already"
 
@@ -489,7 +501,7 @@ def test_a_job_that_fails_without_its_plan_at_hand_can_be_resumed(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet.drive()
-    monkeypatch.setattr(give_up, "recalled", lambda *_: None)
+    monkeypatch.setattr(abandon, "recalled", lambda *_: None)
 
     drive.fail_job(fleet.ledger, "job", "the reason")
 

@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 
-from stores import errors
-from stores.errors import LONGEST_TEXT, ManifestIncomplete, StoreError, StoreUnavailable
+from snapferry.stores import errors
+from snapferry.stores.errors import LONGEST_TEXT, ManifestIncomplete, StoreError, StoreUnavailable
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, StoreError)]
 

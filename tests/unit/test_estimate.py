@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.estimate import survey
-from orchestrator.plan import Planner
-from orchestrator.prepare import PLANNED, Snapshots
-from stores.backends.memory import MemoryBackend
-from stores.base import Capabilities
-from stores.manifest import Manifest
-from stores.snapshot_store import SnapshotStore
+from snapferry.orchestrator.planning.estimate import survey
+from snapferry.orchestrator.planning.plan import Planner
+from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.base import Capabilities
+from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.messages import JobRequest, StoreRef
 from tests.sample import fill, random_files
-from workers.messages import JobRequest, StoreRef
 
 BATCH = 1000
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from orchestrator.fleet_metrics import ASKED, Figures, FleetCollector, ask_redis, roles_of
-from workers.app import make_app
-from workers.ledger import LEASE_S, Ledger, State
-from workers.messages import BatchMessage, JobRequest, StoreRef, pack
-from workers.queues import COPY_QUEUE, PLAN_QUEUE
-from workers.settings import Settings
+from snapferry.orchestrator.reporting.fleet_metrics import ASKED, Figures, FleetCollector, ask_redis, roles_of
+from snapferry.workers.app import make_app
+from snapferry.workers.ledger import LEASE_S, Ledger, State
+from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 
 SOURCE, DESTINATION = StoreRef(url="file:///a"), StoreRef(url="file:///b")
 ADDRESSES = [f"{number:064x}" for number in range(4)]

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.drive import LONGEST_REASON, fail_job
-from orchestrator.receipt import receipt
-from orchestrator.tasks import run_step
-from stores.errors import LONGEST_TEXT, IntegrityError, StoreFault
-from stores.snapshot_store import SnapshotStore
-from workers.commit import LONGEST_REASON as LONGEST_SNAPSHOT_REASON
-from workers.ledger import State
-from workers.transfer import BatchOutcome, Failure
+from snapferry.orchestrator.driving.drive import LONGEST_REASON, fail_job
+from snapferry.orchestrator.reporting.receipt import receipt
+from snapferry.orchestrator.tasks import run_step
+from snapferry.stores.errors import LONGEST_TEXT, IntegrityError, StoreFault
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.copying.commit import LONGEST_REASON as LONGEST_SNAPSHOT_REASON
+from snapferry.workers.copying.transfer import BatchOutcome, Failure
+from snapferry.workers.ledger import State
 
 from .test_drive import Fleet, fleet
 

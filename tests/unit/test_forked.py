@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from stores import forked
-from stores.forked import Forked, worth
-from stores.interruption import checkpoint, interruptible
+from snapferry.stores.bulk import forked
+from snapferry.stores.bulk.forked import Forked, worth
+from snapferry.stores.runtime.interruption import checkpoint, interruptible
 
 # More than a pipe holds.
 MANY = 3_000_000

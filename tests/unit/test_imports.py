@@ -67,22 +67,25 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 MODULES = [
-    "stores",
-    "stores.urls",
-    "stores.snapshot_store",
-    "stores.backends.file",
-    "stores.backends.memory",
-    "workers.app",
-    "workers.tasks",
-    "workers.settings",
-    "workers.metrics.serving",
-    "workers.tracing",
-    "orchestrator.app",
-    "orchestrator.jobs",
-    "orchestrator.drive",
-    "orchestrator.embedded",
-    "orchestrator.fleet_metrics",
-    "orchestrator.cli",
+    "snapferry",
+    "snapferry.worker",
+    "snapferry.stores",
+    "snapferry.stores.urls",
+    "snapferry.stores.snapshot_store",
+    "snapferry.stores.backends.directory.backend",
+    "snapferry.stores.backends.memory",
+    "snapferry.workers.app",
+    "snapferry.workers.copying.tasks",
+    "snapferry.workers.settings.environment",
+    "snapferry.workers.telemetry.metrics.exporter",
+    "snapferry.workers.telemetry.tracing",
+    "snapferry.orchestrator.app",
+    "snapferry.orchestrator.celery",
+    "snapferry.orchestrator.jobs",
+    "snapferry.orchestrator.driving.drive",
+    "snapferry.orchestrator.embedded",
+    "snapferry.orchestrator.reporting.fleet_metrics",
+    "snapferry.orchestrator.cli",
 ]
 
 
@@ -100,8 +103,11 @@ def test_importing_connects_to_nothing_and_reads_no_variable(module: str) -> Non
         ("import os; os.getenv('AWS_PROFILE')", "read AWS_PROFILE"),
         ("import socket; socket.create_connection(('127.0.0.1', 1))", "connect"),
         ("import redis; redis.Redis(port=1).ping()", "at import"),
-        ("import workers.app; workers.app.app", "read SNAPFERRY_"),
-        ("from workers.settings import Settings; Settings.from_environment()", "read SNAPFERRY_"),
+        ("import snapferry.worker; snapferry.worker.app", "read SNAPFERRY_"),
+        (
+            "from snapferry.workers.settings.environment import Settings; Settings.from_environment()",
+            "read SNAPFERRY_",
+        ),
     ],
 )
 def test_the_trap_of_this_file_catches_what_it_is_for(code: str, said: str) -> None:
@@ -111,7 +117,7 @@ def test_the_trap_of_this_file_catches_what_it_is_for(code: str, said: str) -> N
     assert said in ended.stderr
 
 
-@pytest.mark.parametrize("module", ["workers.app", "orchestrator.app"])
+@pytest.mark.parametrize("module", ["snapferry.worker", "snapferry.orchestrator.celery"])
 def test_an_app_without_a_broker_ends_with_one_line_and_no_traceback(module: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAPFERRY_")}
 
@@ -132,7 +138,8 @@ def test_an_app_without_a_broker_ends_with_one_line_and_no_traceback(module: str
 
 def test_making_an_app_connects_to_nothing() -> None:
     code = (
-        "from workers.settings import Settings; from orchestrator.app import make_fleet_app;"
+        "from snapferry.workers.settings.environment import Settings;"
+        "from snapferry.orchestrator.app import make_fleet_app;"
         "app = make_fleet_app(Settings(broker_url='redis://203.0.113.1:1/0'));"
         "print(sorted(name for name in app.tasks if name.startswith('snapferry.')))"
     )

@@ -7,7 +7,7 @@ from contextvars import copy_context
 
 import pytest
 
-from stores.interruption import checkpoint, grace, interruptible, is_owners
+from snapferry.stores.runtime.interruption import checkpoint, grace, interruptible, is_owners
 
 
 class Stop(Exception):

@@ -12,6 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from snapferry.workers.broker.transport import UNACKED
+from snapferry.workers.lifecycle.shutdown import FORCE_S
+from snapferry.workers.queues import COPY_QUEUE, lists
+from snapferry.workers.settings.config_file import read_config
 from tests.keda import SCALED_OBJECT, TRIGGER_AUTHENTICATION
 from tests.manifests import (
     FOLDER,
@@ -27,10 +31,6 @@ from tests.manifests import (
     with_keda,
 )
 from tests.variables import READ
-from workers.config import read_config
-from workers.leaving import FORCE_S
-from workers.queues import COPY_QUEUE, lists
-from workers.transport import UNACKED
 
 ROOT = Path(__file__).parents[2]
 KEDA = {"ScaledObject": SCALED_OBJECT, "TriggerAuthentication": TRIGGER_AUTHENTICATION}

@@ -20,16 +20,15 @@ from hypothesis import strategies as st
 from kombu import pools
 from pydantic import ValidationError
 
-from orchestrator.app import make_fleet_app
-from orchestrator.dispatch import hand_out, look_after, submit_plan
-from orchestrator.plan import Batch
-from orchestrator.prepare import Snapshots, freeze
-from orchestrator.receipt import final_fields
-from stores.hashing import digest
-from stores.manifest import LARGEST_PLANNED_BYTES
-from tests.property.strategies import thorough
-from tests.queues import roots, waiting
-from workers.ledger import (
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.driving.dispatch import hand_out, look_after, submit_plan
+from snapferry.orchestrator.planning.plan import Batch
+from snapferry.orchestrator.planning.prepare import Snapshots, freeze
+from snapferry.orchestrator.reporting.receipt import final_fields
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES
+from snapferry.workers.copying.transfer import BatchOutcome, Failure
+from snapferry.workers.ledger import (
     FAILURES_KEPT,
     GRACE_S,
     LEASE_S,
@@ -45,10 +44,11 @@ from workers.ledger import (
     bit,
     set_bits,
 )
-from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
-from workers.queues import COPY_QUEUE, PLAN_QUEUE, Priority, lists, step
-from workers.settings import Settings
-from workers.transfer import BatchOutcome, Failure
+from snapferry.workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, Priority, lists, step
+from snapferry.workers.settings.environment import Settings
+from tests.property.strategies import thorough
+from tests.queues import roots, waiting
 
 HERE, THERE = StoreRef(url="/a"), StoreRef(url="/b")
 IDS = [digest(b"a snapshot"), digest(b"another")]

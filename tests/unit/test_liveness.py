@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stores import liveness
-from stores.liveness import identity, is_dead
+from snapferry.stores.runtime import liveness
+from snapferry.stores.runtime.liveness import identity, is_dead
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -19,7 +19,10 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[str]]:
     """A process of its own, that says who it is and waits until its input ends."""
-    code = "import sys; from stores.liveness import identity; print(identity(), flush=True); sys.stdin.read()"
+    code = (
+        "import sys; from snapferry.stores.runtime.liveness import identity; print(identity(), flush=True);"
+    )
+    code += " sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,

@@ -22,11 +22,11 @@ from celery._state import _task_stack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.hashing import digest
-from workers import logs
-from workers.logs import LONGEST, about, fields
-from workers.redaction import HIDDEN, Redaction
-from workers.settings import Settings
+from snapferry.stores.hashing import digest
+from snapferry.workers.settings.environment import Settings
+from snapferry.workers.telemetry import logs
+from snapferry.workers.telemetry.logs import LONGEST, about, fields
+from snapferry.workers.telemetry.redaction import HIDDEN, Redaction
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 PASSWORD = "correct/horse@battery"

@@ -7,11 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from stores import manifest as manifest_module
-from stores.address import EMPTY_ADDRESS
-from stores.errors import IntegrityError, ManifestSyntaxError
-from stores.hashing import digest
-from stores.manifest import LARGEST_PLANNED_BYTES, Entry, Manifest, canonical, parse, render, snapshot_id
+from snapferry.stores.address import EMPTY_ADDRESS
+from snapferry.stores.errors import IntegrityError, ManifestSyntaxError
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest import parse as manifest_module
+from snapferry.stores.manifest.parse import (
+    LARGEST_PLANNED_BYTES,
+    Entry,
+    Manifest,
+    canonical,
+    parse,
+    render,
+    snapshot_id,
+)
 
 A = digest(b"a")
 B = digest(b"b")

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stores.address import parse_address
-from stores.hashing import digest
-from tests.property.strategies import addresses, thorough
-from workers.messages import (
+from snapferry.stores.address import parse_address
+from snapferry.stores.hashing import digest
+from snapferry.workers.messages import (
     VERSION,
     BatchMessage,
     Budget,
@@ -27,6 +26,7 @@ from workers.messages import (
     pack,
     unpack,
 )
+from tests.property.strategies import addresses, thorough
 
 A, B = digest(b"a"), digest(b"b")
 

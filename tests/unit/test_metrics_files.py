@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.fleet_metrics import ASKED
+from snapferry.orchestrator.reporting.fleet_metrics import ASKED
+from snapferry.workers.telemetry.metrics.catalogue import BUILD_INFO, COUNTED, DELIVERY_ENDS, Metric
 from tests.scrape import promtool
-from workers.metrics.catalogue import BUILD_INFO, COUNTED, DELIVERY_ENDS, Metric
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"

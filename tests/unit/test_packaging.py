@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import version
@@ -14,8 +16,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {"stores", "workers", "orchestrator"}
-TOP_LEVEL = PACKAGES | {
+PARTS = ("stores", "workers", "orchestrator")
+TOP_LEVEL = {
+    "snapferry",
+    *PARTS,
     ".ci",
     ".dockerignore",
     ".github",
@@ -82,21 +86,74 @@ def tracked():
     return sorted(file for file in files if file.is_file() and "__pycache__" not in file.parts)
 
 
-def test_the_wheel_holds_the_three_packages_and_their_metadata_only(wheel, project):
+def test_the_wheel_holds_one_package_and_its_metadata_only(wheel, project):
+    folders = [ROOT / "snapferry", *(ROOT / "snapferry" / part for part in PARTS)]
     sources = {
         file.relative_to(ROOT).as_posix()
-        for package in PACKAGES
-        for file in (ROOT / package).rglob("*")
+        for folder in folders
+        for file in folder.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
     metadata = f"snapferry-{project['version']}.dist-info"
     names = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
+    assert {"snapferry/py.typed", "snapferry/worker.py", "snapferry/stores/errors.py"} <= sources
     assert set(wheel.namelist()) == sources | {f"{metadata}/{name}" for name in names}
+
+
+def test_the_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build"]
+    subprocess.run(
+        [*build, "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True, timeout=60
+    )
+    (archive,) = tmp_path.iterdir()
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    (root,) = (tmp_path / "unpacked").iterdir()
+    subprocess.run(
+        [*build, "-t", "wheel", "-d", tmp_path / "wheel"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    (path,) = (tmp_path / "wheel").iterdir()
+    with zipfile.ZipFile(path) as again:
+        assert set(again.namelist()) == set(wheel.namelist())
+
+
+@pytest.mark.parametrize("name", ["snapferry.worker", "snapferry.orchestrator"])
+def test_celery_finds_the_documented_apps_from_any_directory(name, tmp_path):
+    code = f"from celery.app.utils import find_app; print(find_app({name!r}).main)"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "SNAPFERRY_BROKER_URL": "redis://203.0.113.1:1/0"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (found.stdout, found.stderr) == ("snapferry\n", "")
+
+
+def test_no_module_is_imported_by_a_second_name(tracked):
+    """In a clone, `stores` can be imported beside `snapferry.stores`: as other modules with other classes."""
+    found = []
+    for file in tracked:
+        if file.suffix != ".py" and file.parent != ROOT / ".ci":
+            continue
+        text = file.read_text("utf-8", "replace")
+        names = re.findall(
+            rf"(?:^|[;'\"])\s*(?:from|import) +((?:{'|'.join(PARTS)})\b[\w.]*)", text, re.MULTILINE
+        )
+        names += re.findall(rf"[\"'](?:{'|'.join(PARTS)})\.\w+(?:[.:]\w+)+[\"']", text)
+        found += [f"{file.relative_to(ROOT)}: {name}" for name in names]
+    assert found == []
 
 
 def test_the_wheel_installs_the_command(wheel, project):
     entry_points = wheel.read(f"snapferry-{project['version']}.dist-info/entry_points.txt").decode()
-    assert entry_points.split() == ["[console_scripts]", "snapferry", "=", "orchestrator.cli:main"]
+    assert entry_points.split() == ["[console_scripts]", "snapferry", "=", "snapferry.orchestrator.cli:main"]
 
 
 def test_the_installed_version_is_the_one_of_the_project(project):
@@ -105,7 +162,7 @@ def test_the_installed_version_is_the_one_of_the_project(project):
 
 @pytest.mark.parametrize("argument", ["version", "--version"])
 def test_the_command_prints_the_version_of_the_project(project, argument):
-    command = [sys.executable, "-m", "orchestrator", argument]
+    command = [sys.executable, "-m", "snapferry", argument]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
     assert said == f"snapferry {project['version']}\n"
 

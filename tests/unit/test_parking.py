@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from stores.errors import StoreNotFound, StoreUnavailable
-from workers.ledger import Ledger, State
-from workers.ledger.keys import UNPARKED
-from workers.messages import BatchMessage, JobRequest, StoreRef, pack
-from workers.parking import Parking
-from workers.queues import COPY_QUEUE, Priority, lists, parking_queue, step
-from workers.reach import RETURN_S, Kind, ReachBook, StoreSide
+from snapferry.stores.errors import StoreNotFound, StoreUnavailable
+from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.ledger.keys import UNPARKED
+from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.queues import COPY_QUEUE, Priority, lists, parking_queue, step
+from snapferry.workers.reachability.parking import Parking
+from snapferry.workers.reachability.records import RETURN_S, Kind, ReachBook, StoreSide
 
 QUEUE = parking_queue("", "job")
 

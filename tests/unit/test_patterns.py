@@ -53,7 +53,7 @@ def _modules() -> list[tuple[str, int]]:
     """Return the modules that compile patterns, and how many they compile when they are imported."""
     found = []
     for package in ("stores", "workers", "orchestrator"):
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted((ROOT / "snapferry" / package).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
             inner = {id(node) for function in functions for node in ast.walk(function)}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import plan_file
-from orchestrator.plan import Plan, Planner
-from stores.hashing import digest
+from snapferry.orchestrator.planning import plan_file
+from snapferry.orchestrator.planning.plan import Plan, Planner
+from snapferry.stores.hashing import digest
 
 KEY = digest(b"key")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.prices import OPERATIONS, InvalidPrices, PriceTable, read_prices
-from workers.messages import Price
+from snapferry.orchestrator.planning.prices import OPERATIONS, InvalidPrices, PriceTable, read_prices
+from snapferry.workers.messages import Price
 
 TABLE = """
 currency = "USD"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import progress, report
-from orchestrator.progress import Bar, Lines, Silent, in_words, view
-from workers.ledger import JobStatus, RunningBatch, State
+from snapferry.orchestrator.reporting import progress, report
+from snapferry.orchestrator.reporting.progress import Bar, Lines, Silent, in_words, view
+from snapferry.workers.ledger import JobStatus, RunningBatch, State
 
 STATUS = JobStatus(
     job_id="1234",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stores.address import EMPTY_ADDRESS, manifest_key, object_key
-from stores.backends.memory import MemoryBackend
-from stores.base import Backend
-from stores.errors import (
+from snapferry.stores.address import EMPTY_ADDRESS, manifest_key, object_key
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.base import Backend
+from snapferry.stores.errors import (
     AccessDenied,
     IntegrityError,
     InvalidAddress,
@@ -18,10 +18,10 @@ from stores.errors import (
     StoreError,
     StoreUnavailable,
 )
-from stores.hashing import digest
-from stores.manifest import Entry, Manifest, render, snapshot_id
-from stores.publishing import Published
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import Entry, Manifest, render, snapshot_id
+from snapferry.stores.publishing import Published
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.faults.backends import (
     AltersWrites,
     Around,

@@ -7,7 +7,7 @@ import re
 import pytest
 from kombu.transport.redis import Channel
 
-from workers.queues import COPY_QUEUE, NAME, STEPS, Priority, copy_queue, lists, moves, step
+from snapferry.workers.queues import COPY_QUEUE, NAME, STEPS, Priority, copy_queue, lists, moves, step
 
 
 def test_the_first_batches_of_a_job_go_before_the_later_ones_of_any_other_of_its_priority() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator import reconcile
-from orchestrator.lost import STALL_S
-from orchestrator.reconcile import CALLBACK_S, look_at_all, needs_a_look
-from workers.ledger import Ledger, Standing, State
-from workers.messages import JobRequest, StoreRef, pack
+from snapferry.orchestrator.driving import reconcile
+from snapferry.orchestrator.driving.lost_batches import STALL_S
+from snapferry.orchestrator.driving.reconcile import CALLBACK_S, look_at_all, needs_a_look
+from snapferry.workers.ledger import Ledger, Standing, State
+from snapferry.workers.messages import JobRequest, StoreRef, pack
 
 QUIET = Standing(
     state=State.COPYING,

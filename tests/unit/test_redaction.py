@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snapferry.workers.telemetry import redaction
+from snapferry.workers.telemetry.redaction import HIDDEN, LONGEST, Redaction
 from tests.regex_steps import steps
-from workers import redaction
-from workers.redaction import HIDDEN, LONGEST, Redaction
 
 SECRET = "wJalrXUtnFEMI K7MDENG+bPxRfiCY"
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n-----END KEY-----"

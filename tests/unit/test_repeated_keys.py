@@ -7,13 +7,13 @@ from itertools import chain
 
 import pytest
 
-from orchestrator.prune import surplus
-from stores.address import OBJECTS, object_key
-from stores.backends.memory import MemoryBackend
-from stores.base import Backend, Capabilities, Listed
-from stores.hashing import digest
-from stores.presence import OBJECT_SPACE, survey
-from stores.snapshot_store import SnapshotStore
+from snapferry.orchestrator.driving.prune import surplus
+from snapferry.stores.address import OBJECTS, object_key
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.base import Backend, Capabilities, Listed
+from snapferry.stores.existence import OBJECT_SPACE, survey
+from snapferry.stores.hashing import digest
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.faults.backends import Around
 from tests.sample import fill
 

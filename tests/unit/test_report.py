@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import documents, report
-from orchestrator.failures import DeadLetter
-from orchestrator.receipt import SnapshotRow
-from stores.printable import printable
-from workers.ledger import FailedObject, State
-from workers.transfer import Failure
+from snapferry.orchestrator.reporting import documents, report
+from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.orchestrator.reporting.receipt import SnapshotRow
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.transfer import Failure
+from snapferry.workers.ledger import FailedObject, State
 
 from .test_progress import STATUS
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from stores.backends.file import FileBackend
-from stores.backends.memory import MemoryBackend
-from stores.backends.s3_download import requests_to_download
-from stores.backends.s3_upload import MAX_OBJECT_BYTES, PLANNED_PARTS, part_sizes, requests_to_upload
-from stores.hashing import digest
-from stores.manifest import render
-from stores.presence import requests_to_ask
-from stores.publishing import Published
-from stores.requests import Requests
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.backends.s3.multipart import (
+    MAX_OBJECT_BYTES,
+    PLANNED_PARTS,
+    part_sizes,
+    requests_to_upload,
+)
+from snapferry.stores.backends.s3.ranges import requests_to_download
+from snapferry.stores.existence import requests_to_ask
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.parse import render
+from snapferry.stores.publishing import Published
+from snapferry.stores.requests import Requests
+from snapferry.stores.snapshot_store import SnapshotStore
 from tests.counting import counting_proxy
 from tests.opening import open_store
 from tests.sample import fill

@@ -22,27 +22,34 @@ from celery import Celery
 from celery.exceptions import Retry
 from kombu import pools
 
-from stores.access import AccessPolicy
-from stores.address import object_key
-from stores.backends.file import FileBackend
-from stores.base import OpenReader
-from stores.hashing import digest
-from stores.interruption import checkpoint
-from stores.liveness import identity
-from stores.snapshot_store import SnapshotStore
-from stores.urls import open_store
+from snapferry.stores.access import AccessPolicy
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.base import OpenReader
+from snapferry.stores.hashing import digest
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.runtime.liveness import identity
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import open_store
+from snapferry.workers.app import make_app
+from snapferry.workers.copying import batch_report, tasks
+from snapferry.workers.copying.sequential import CAREFUL_AFTER, MAX_DEATHS
+from snapferry.workers.copying.tasks import (
+    MAX_BEGUN,
+    MAX_RETRIES,
+    STEP_ASIDE_S,
+    UNREADABLE_S,
+    ObjectsFailed,
+    run_batch,
+)
+from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
+from snapferry.workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.reachability.outage import open_side
+from snapferry.workers.reachability.records import StoreSide
+from snapferry.workers.settings.environment import Settings
 from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
 from tests.integration.processes import until
 from tests.sample import tree
-from workers import batch_report, tasks
-from workers.app import make_app
-from workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
-from workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
-from workers.one_by_one import CAREFUL_AFTER, MAX_DEATHS
-from workers.reach import StoreSide
-from workers.settings import Settings
-from workers.store_trouble import open_side
-from workers.tasks import MAX_BEGUN, MAX_RETRIES, STEP_ASIDE_S, UNREADABLE_S, ObjectsFailed, run_batch
 
 OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(5))}
 ADDRESSES = sorted(OBJECTS)
@@ -655,7 +662,7 @@ def test_a_source_that_is_not_there_fails_every_object(
 
 def dead_holder() -> str:
     """Return a holder whose process has ended, and was another one than those of earlier calls."""
-    code = "from stores.liveness import identity; print(identity())"
+    code = "from snapferry.stores.runtime.liveness import identity; print(identity())"
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, check=True)
     return f"{ended.stdout.decode().strip()}#0"
 
@@ -1057,7 +1064,7 @@ def test_progress_is_reported_on_the_way(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_report, "REPORT_EVERY_S", 0.0)
-    monkeypatch.setattr("stores.backends.file.COMMITS_TOGETHER", 2)
+    monkeypatch.setattr("snapferry.stores.backends.directory.backend.COMMITS_TOGETHER", 2)
     seen: list[tuple[int, int]] = []
     progress = Ledger.progress
 
@@ -1080,7 +1087,7 @@ def test_a_worker_that_leaves_gives_its_batch_back_for_another_to_begin_at_once(
     """The lease is gone before the message is there, nothing half written is left, and no death is counted."""
     message = json.loads(json.dumps(batch.model_dump()))
     leaves = iter([False, False, False])
-    monkeypatch.setattr("workers.leaving.due", lambda: next(leaves, True))
+    monkeypatch.setattr("snapferry.workers.lifecycle.shutdown.due", lambda: next(leaves, True))
 
     with pytest.raises(Retry):
         deliver(app, message, retries=1)
@@ -1102,7 +1109,7 @@ def test_a_worker_that_leaves_gives_its_batch_back_for_another_to_begin_at_once(
 def test_a_worker_that_leaves_begins_nothing(
     app: Celery, batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.leaving.due", lambda: True)
+    monkeypatch.setattr("snapferry.workers.lifecycle.shutdown.due", lambda: True)
 
     with pytest.raises(Retry):
         deliver(app, json.loads(json.dumps(batch.model_dump())))

@@ -10,9 +10,9 @@ import pytest
 import redis
 from pydantic import ValidationError
 
-from workers.app import make_app
-from workers.connection import shown
-from workers.settings import (
+from snapferry.workers.app import make_app
+from snapferry.workers.broker.connection import shown
+from snapferry.workers.settings.environment import (
     InvalidSettings,
     Settings,
     flower_settings,

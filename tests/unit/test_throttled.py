@@ -12,21 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import OBJECTS, object_key
-from stores.backends import file_streams
-from stores.backends.file import FileBackend
-from stores.backends.memory import MemoryBackend
-from stores.base import Backend
-from stores.errors import KeyMissing, StoreUnavailable
-from stores.hashing import CHUNK_BYTES, digest
-from stores.snapshot_store import SnapshotStore
-from stores.urls import parse_url
-from stores.wrappers.throttled import Throttled, throttled
+from snapferry.stores.address import OBJECTS, object_key
+from snapferry.stores.backends.directory import streams
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.base import Backend
+from snapferry.stores.errors import KeyMissing, StoreUnavailable
+from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import parse_url
+from snapferry.stores.wrappers.throttled import Throttled, throttled
 from tests.counting import Traffic, counting_proxy
 from tests.faults.scripted_server import scripted
 from tests.opening import open_backend, open_store
 from tests.servers import S3Server
-from tests.unit.test_file_clone import standing_in
+from tests.unit.test_directory_clone import standing_in
 
 MIB = 1024 * 1024
 
@@ -142,7 +142,7 @@ def test_a_clone_counts_as_a_copy_and_stays_one(
         said.append(clones and standing_in(source, target))
         return said[-1]
 
-    monkeypatch.setattr(file_streams, "clone", clone)
+    monkeypatch.setattr(streams, "clone", clone)
     data = os.urandom(3 * CHUNK_BYTES + 17)
     address = digest(data)
     source, destination = open_store(str(tmp_path / "a")), open_store(str(tmp_path / "b"))
@@ -219,7 +219,7 @@ def test_every_request_and_byte_of_s3_is_paid_for_before_it_is_sent(
     rclone_memory_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
     if not direct:
-        monkeypatch.setattr("stores.backends.s3_direct.Ways.to", lambda *_: None)
+        monkeypatch.setattr("snapferry.stores.backends.s3.direct.client.Ways.to", lambda *_: None)
     read, written = Ledger(), Ledger()
     traffic_in, traffic_out = Watching(), Watching()
     sizes = [0, 1, 5000, CHUNK_BYTES + 5, 3 * MIB, 20 * MIB + 1, 35 * MIB + 7]

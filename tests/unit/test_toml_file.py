@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from workers import toml_file
-from workers.toml_file import MAX_BYTES, InvalidToml, read_toml
+from snapferry.workers.settings import toml_file
+from snapferry.workers.settings.toml_file import MAX_BYTES, InvalidToml, read_toml
 
 STRANGER = 54321
 

@@ -10,16 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import object_key
-from stores.backends.file import FileBackend
-from stores.backends.file_root import Root
-from stores.backends.file_streams import FileUpload
-from stores.backends.memory import MemoryBackend
-from stores.base import Backend, Capabilities, OpenReader
-from stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreNotFound, StoreUnavailable
-from stores.hashing import digest
-from stores.interruption import checkpoint, interruptible
-from stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import object_key
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.directory.paths.root import Root
+from snapferry.stores.backends.directory.streams import FileUpload
+from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.base import Backend, Capabilities, OpenReader
+from snapferry.stores.errors import (
+    AccessDenied,
+    StoreError,
+    StoreFault,
+    StoreFull,
+    StoreNotFound,
+    StoreUnavailable,
+)
+from snapferry.stores.hashing import digest
+from snapferry.stores.runtime.interruption import checkpoint, interruptible
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.copying.transfer import MANY_DENIED, Cancelled, copy_batch
 from tests.faults.backends import (
     Around,
     Died,
@@ -30,7 +38,6 @@ from tests.faults.backends import (
     Truncates,
     Unavailable,
 )
-from workers.transfer import MANY_DENIED, Cancelled, copy_batch
 
 TIMEOUT_S = 10.0
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stores.address import EMPTY_ADDRESS
-from stores.backends.file import FileBackend
-from stores.errors import InvalidStoreURL, StoreNotFound
-from stores.urls import StoreURL, open_backend, open_store, parse_url, redact
+from snapferry.stores.address import EMPTY_ADDRESS
+from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.errors import InvalidStoreURL, StoreNotFound
+from snapferry.stores.urls import StoreURL, open_backend, open_store, parse_url, redact
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -207,7 +207,7 @@ def test_split_pools_are_two_backends(tmp_path: Path) -> None:
 def test_reading_a_url_and_opening_a_directory_import_no_s3_client() -> None:
     """boto3 takes as long to import as a small sync takes in all."""
     code = (
-        "import sys; from stores.urls import *; parse_url('s3://b?region=eu'); open_store('/tmp/x');"
+        "import sys; from snapferry.stores.urls import *; parse_url('s3://b?region=eu'); open_store('/tmp/x');"
         " sys.exit(any(name.split('.')[0] in ('boto3', 'botocore', 's3transfer') for name in sys.modules))"
     )
 
@@ -217,7 +217,7 @@ def test_reading_a_url_and_opening_a_directory_import_no_s3_client() -> None:
 # What is opened and connected to is heard of by an audit hook.
 PREPARED = """
 import os, sys
-from stores.urls import prepare
+from snapferry.stores.urls import prepare
 
 seen = []
 sys.addaudithook(lambda event, args: seen.append((event, args)) if event in HEARD else None)
@@ -229,7 +229,7 @@ prepare()
 connected, read = heard("socket"), heard("open")
 seen.clear()
 if os.fork() == 0:
-    from stores.backends.s3_clients import client_for
+    from snapferry.stores.backends.s3.client.clients import client_for
     client_for(None, None, "http://127.0.0.1:1")
     print(connected, [name for name in read if "service-2" in name] != [], "boto3" in sys.modules)
     print([name for name in heard("open") if ".json" in name])
@@ -268,7 +268,7 @@ def test_what_was_prepared_is_read_once_and_not_by_each_forked_process(tmp_path:
     ],
 )
 def test_preparing_says_nothing_of_a_bad_configuration(tmp_path: Path, name: str, value: str) -> None:
-    code = "from stores.urls import prepare; prepare(); print('prepared')"
+    code = "from snapferry.stores.urls import prepare; prepare(); print('prepared')"
 
     assert run_prepared(code, tmp_path, **{name: value}) == ["prepared"]
 

@@ -31,7 +31,8 @@ go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
     bitmaps   bits of what Redis returns
     batches   what workers write
     jobs      what orchestrators and operators read and write
-    reading   what is told of jobs
+    queries   what is told of jobs
+    budget    what a job with a budget has spent
     mirrors   what became of jobs that are made again and again
 """
 

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from stores.printable import printable
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.budget import Spent
+from snapferry.workers.copying.transfer import BatchOutcome, Failure
+from snapferry.workers.messages import BatchMessage, Budget
 
-from ..messages import BatchMessage, Budget
-from ..spending import Spent
-from ..transfer import BatchOutcome, Failure
-from . import scripts, spending
+from . import budget as spending
+from . import scripts
 from .keys import BUDGET, PLAN, done, key, keys, name_of
 from .state import Begun, FailedObject, Wish
 
 if TYPE_CHECKING:
-    from ..limits.book import LimitBook
-    from ..reach import ReachBook
+    from snapferry.workers.limits.limit_store import LimitBook
+    from snapferry.workers.reachability.records import ReachBook
 
 # The list of failures keeps this many; which objects failed is known exactly whatever its length.
 FAILURES_KEPT: Final = 1000
@@ -52,7 +53,7 @@ class BatchLedger:
     def limits(self) -> LimitBook:
         """The limits of jobs and stores, on the same server."""
         # Limits are kept in jobs' records, so they know the ledger's keys.
-        from ..limits.book import LimitBook
+        from snapferry.workers.limits.limit_store import LimitBook
 
         return LimitBook(self._redis)
 
@@ -60,7 +61,7 @@ class BatchLedger:
     def reach(self) -> ReachBook:
         """Which worker cannot reach which store, on the same server."""
         # It is kept in jobs' records, too.
-        from ..reach import ReachBook
+        from snapferry.workers.reachability.records import ReachBook
 
         return ReachBook(self._redis)
 

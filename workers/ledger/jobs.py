@@ -11,12 +11,12 @@ import redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError, ResponseError
 
-from stores.printable import printable
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.budget import Spent
+from snapferry.workers.messages import JobRequest, is_job_id
+from snapferry.workers.queues import Priority, copy_queue, lists, moves, parking_queue
 
-from ..messages import JobRequest, is_job_id
-from ..queues import Priority, copy_queue, lists, moves, parking_queue
-from ..spending import Spent
-from . import queue_scripts, reading, scripts
+from . import queries, queue_scripts, scripts
 from .batches import LEASE_S, BatchLedger
 from .bitmaps import bit
 from .keys import BUDGET, INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
@@ -313,17 +313,17 @@ class Ledger(BatchLedger):
 
     def status(self, job_id: str) -> JobStatus:
         """Return where the job stands, in one consistent reading. Raises `UnknownJob`."""
-        (answer,) = self._run(reading.STATUSES, reading.keys_of_statuses([job_id]), [*reading.FIELDS])
-        return reading.status_of(job_id, answer)
+        (answer,) = self._run(queries.STATUSES, queries.keys_of_statuses([job_id]), [*queries.FIELDS])
+        return queries.status_of(job_id, answer)
 
     def statuses(self, job_ids: Sequence[str]) -> list[JobStatus]:
         """Return where many jobs stand, but for those that are unknown or cannot be read by this version."""
         found = []
         for some in _pages(job_ids, 100):
-            answers = self._run(reading.STATUSES, reading.keys_of_statuses(some), [*reading.FIELDS])
+            answers = self._run(queries.STATUSES, queries.keys_of_statuses(some), [*queries.FIELDS])
             for job_id, answer in zip(some, answers, strict=True):
                 with suppress(UnknownJob):
-                    found.append(reading.status_of(job_id, answer))
+                    found.append(queries.status_of(job_id, answer))
         return found
 
     def states(self, job_ids: Sequence[str]) -> list[str]:
@@ -340,9 +340,9 @@ class Ledger(BatchLedger):
         """Return the batches of these jobs that a worker has right now: those whose leases are renewed."""
         found: list[RunningBatch] = []
         for some in _pages(job_ids, 100):
-            seconds, *answers = self._run(reading.RUNNING, reading.keys_of_running(some), [])
+            seconds, *answers = self._run(queries.RUNNING, queries.keys_of_running(some), [])
             for job_id, answer in zip(some, answers, strict=True):
-                found += reading.running_of(job_id, int(seconds), answer)
+                found += queries.running_of(job_id, int(seconds), answer)
         return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..messages import BatchMessage
+from snapferry.workers.messages import BatchMessage
 
 PLAN: Final = "plan"
 

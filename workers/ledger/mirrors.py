@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import redis
 from redis.exceptions import LockError
 
-from stores.printable import printable
+from snapferry.stores.text.printable import printable
 
 from .keys import MIRROR, SCHEDULE
 

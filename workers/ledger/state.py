@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from stores.printable import printable
-
-from ..messages import Limits
-from ..transfer import Failure
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.transfer import Failure
+from snapferry.workers.messages import Limits
 
 
 class State(StrEnum):

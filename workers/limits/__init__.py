@@ -7,16 +7,16 @@ grant.
 *work-conserving and fair*: jobs that share a store's limit get equal parts of it, and what one leaves the others take.
 *waits, never runs free*: while Redis is away nothing is granted.
 *nobody holds a share for ever*: what a dead worker was granted counts as used; its objects in flight are forgotten
-after `book.HELD_S`.
+after `limit_store.HELD_S`.
 
-    book      the limits and what was granted of them, in Redis
-    scripts   its steps, in Lua
-    tap       one limit within one process: grants taken ahead, handed out in turn
-    gate      objects in flight within one process
-    brakes    all limits of a batch that runs, or of an orchestrator's step
+    limit_store   the limits and what was granted of them, in Redis
+    scripts       its steps, in Lua
+    token_bucket  one limit within one process: grants taken ahead, handed out in turn
+    semaphore     objects in flight within one process
+    throttle      all limits of a batch that runs, or of an orchestrator's step
 """
 
-from .book import Change, LimitBook, StoreLimits, store_place
-from .brakes import Brakes
+from .limit_store import Change, LimitBook, StoreLimits, store_place
+from .throttle import Brakes
 
 __all__ = ["Brakes", "Change", "LimitBook", "StoreLimits", "store_place"]

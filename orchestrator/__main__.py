@@ -1,5 +1,0 @@
-"""``python -m orchestrator`` is the command ``snapferry``."""
-
-from .cli import main
-
-main()

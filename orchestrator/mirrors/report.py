@@ -1,0 +1,67 @@
+"""How mirrors stand, in words for people and as JSON documents for programs (docs/json.md)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from snapferry.orchestrator.reporting.documents import status_document
+from snapferry.orchestrator.reporting.receipt import moment
+from snapferry.orchestrator.reporting.report import duration, state_words
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.describe import short
+
+if TYPE_CHECKING:
+    from .schedule import MirrorStanding
+
+MIRRORS_HEAD: Final = ("MIRROR", "EVERY", "LAST", "NEXT", "FROM → TO")
+
+
+def mirror_row(standing: MirrorStanding) -> tuple[str, ...]:
+    """Return a mirror as a row of `MIRRORS_HEAD`."""
+    mirror = standing.mirror
+    return (
+        mirror.name,
+        mirror.every,
+        printable(_last(standing)),
+        _next(standing.next_at),
+        printable(f"{mirror.from_} → {mirror.to}"),
+    )
+
+
+def mirror_document(standing: MirrorStanding) -> dict[str, Any]:
+    """Return a mirror for programs."""
+    mirror, record = standing.mirror, standing.record
+    return {
+        "mirror": mirror.name,
+        "from": mirror.from_,
+        "to": mirror.to,
+        "every": mirror.every,
+        "delete": mirror.delete,
+        "last_job": record.job_id or None,
+        "last_started": moment(record.started_at) if record.started_at else None,
+        "last_status": status_document(standing.job) if standing.job is not None else None,
+        "skipped": record.skipped,
+        "skipped_last": moment(record.skipped_at) if record.skipped_at else None,
+        "skipped_why": record.why,
+        "next": moment(standing.next_at) if standing.next_at is not None else None,
+    }
+
+
+def _last(standing: MirrorStanding) -> str:
+    record, job = standing.record, standing.job
+    if not record.job_id:
+        said = "never"
+    else:
+        state = state_words(job) if job is not None else "no longer remembered"
+        said = f"{state}, job {short(record.job_id)}, {duration(time.time() - record.started_at)} ago"
+    if record.skipped:
+        said += f"; then skipped {record.skipped} time{'s' if record.skipped > 1 else ''}: {record.why}"
+    return said
+
+
+def _next(at: float | None) -> str:
+    if at is None:
+        return "not scheduled"
+    left = at - time.time()
+    return "now" if left <= 0 else f"in {duration(left)}"

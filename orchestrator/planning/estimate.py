@@ -1,0 +1,251 @@
+"""
+What a job would do: asked of the destination, and counted, without writing anything.
+
+The requests are those of a run in which nothing is retried or delivered twice,
+one orchestrator drives the job, and nobody else changes the destination. An
+estimate is called inexact where its requests are about as many: where the
+destination holds objects that no batch of the job has, for how they lie between
+them is estimated; and where it depends on the order in which the workers
+come to the batches of several groups, for what one of them has copied lies in
+the listings of another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from snapferry.orchestrator.driving.prune import refusal, surplus
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.existence import addresses_of_a_piece
+from snapferry.stores.requests import HEAD
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.text.format import size
+from snapferry.workers.copying.budget import cost_of
+from snapferry.workers.messages import Budget, JobRequest
+
+from .plan import Group, Plan
+from .prepare import PLANNED, TRUSTED, UNREADABLE, Snapshots
+
+
+def survey(
+    request: JobRequest, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
+) -> dict[str, Any]:
+    """
+    Return the estimate of a job, as docs/json.md describes it. Asks the destination for every object.
+
+    Raises `StoreError` where a store gives no answer.
+    """
+    found = _Survey(snapshots, plan, source, destination)
+    found.look()
+    found.count_questions()
+    estimate = {
+        "snapshots": {
+            "total": len(snapshots.ids),
+            "planned": len(snapshots.of(PLANNED)),
+            "trusted": len(snapshots.of(TRUSTED)),
+            "unreadable": len(snapshots.of(UNREADABLE)),
+        },
+        "objects": {"total": plan.objects, "present": plan.objects - found.to_copy, "to_copy": found.to_copy},
+        "bytes": {"total": plan.size_bytes, "to_copy": found.bytes_to_copy},
+        "batches": plan.batches,
+        "groups": len(plan.groups),
+        "exact": found.exact,
+        **_requests_and_cost(request, snapshots, source, destination, found),
+    }
+    estimate["refused"] = over_budget(request.budget, estimate)
+    if request.prune is not None:
+        doomed, source_has = surplus(source, destination)
+        estimate["delete"] = doomed
+        estimate["delete_refused"] = refusal(request.prune, len(doomed), source_has)
+    return estimate
+
+
+class _Survey:
+    """
+    Goes through a plan as the job would, in 64 bytes for each of its objects.
+
+    *held* are the addresses that the destination holds already, *needed* those that it lacks, and *brought* those
+    of them that the job would have brought by then.
+    """
+
+    def __init__(
+        self, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
+    ) -> None:
+        from snapferry.stores.bulk.tables import AddressTable
+
+        self._snapshots = snapshots
+        self._plan = plan
+        self._source = source
+        self._destination = destination
+        self._held = AddressTable()
+        self._needed = AddressTable()
+        self._brought = AddressTable()
+        # Of each batch, how many keys a listing showed from its first address to its last, None if there was none.
+        self._between: list[int | None] = []
+        self.exact = True
+        self.to_copy = self.bytes_to_copy = 0
+        self.asked: Counter[str] = Counter()
+        self.read: Counter[str] = Counter()
+        self.written: Counter[str] = Counter()
+
+    def look(self) -> None:
+        """Ask the destination for the objects of every batch."""
+        for number in range(self._plan.batches):
+            checkpoint()
+            objects = self._plan.batch(number).objects
+            found = self._destination.survey(objects)
+            absent = set(found.needed)
+            self._between.append(found.keys_between)
+            self._held.update([address for address in objects if address not in absent])
+            self._needed.update(found.needed)
+            self._count(objects, found.needed)
+
+    def count_questions(self) -> None:
+        """
+        Count what the job would ask of the destination. Called when all of it was looked at.
+
+        The groups come in their order, and all batches of one at once. Where another order may cost other requests
+        the estimate is called inexact.
+        """
+        # Where questions cost no requests, as at a directory, no manifest need be read for them.
+        if not self._destination.requests_to_ask(1, 0):
+            return
+        for group in self._plan.groups:
+            strangers = 0
+            for number in group.batches:
+                checkpoint()
+                wanted = sorted(self._plan.batch(number).objects)
+                unknown = self._strangers(wanted, self._between[number])
+                strangers += unknown
+                self._ask_for_batch(wanted, unknown)
+            for number in group.batches:
+                self._bring(sorted(self._plan.batch(number).objects))
+            named = self._named(group)
+            piece_addresses = addresses_of_a_piece(len(named))
+            pieces = max(1, -(-len(named) // piece_addresses))
+            for piece in named.chunks(piece_addresses):
+                checkpoint()
+                self._ask_again(piece, strangers // pieces)
+
+    def _ask_for_batch(self, wanted: list[str], strangers: int) -> None:
+        """A batch meets what the groups before it brought; it may meet nothing of that, or what all others bring."""
+        held, brought, needed = self._around(wanted)
+        own = set(wanted)
+        others = [address for address in needed if address not in own]
+        self._ask(wanted, strangers, _merged(held, brought), (held, _merged(held, others)))
+
+    def _ask_again(self, wanted: list[str], strangers: int) -> None:
+        """A group's re-check meets what it and those before it brought; later ones may have been copied as well."""
+        held, brought, needed = self._around(wanted)
+        there = _merged(held, brought)
+        self._ask(wanted, strangers, there, (there, _merged(held, needed)))
+
+    def _around(self, wanted: list[str]) -> tuple[list[str], list[str], list[str]]:
+        first, last = wanted[0], wanted[-1]
+        tables = self._held, self._brought, self._needed
+        held, brought, needed = (table.between(first, last) for table in tables)
+        return held, brought, needed
+
+    def _ask(
+        self, wanted: list[str], strangers: int, there: list[str], extremes: tuple[list[str], list[str]]
+    ) -> None:
+        """
+        Count the requests of a question that meets what is *there*, and *strangers* that lie nobody knows where.
+
+        The more keys there are the more pages they take, so where the fewest and the most that it can meet, the
+        *extremes*, are answered by as many pages, any number between them is. Single questions follow no such rule.
+        """
+        if strangers:
+            self.exact = False
+            self.asked += self._destination.requests_to_ask(len(wanted), len(there) + strangers)
+            return
+        self.asked += self._destination.requests_to_ask_among(wanted, there)
+        if self.exact and len(self._plan.groups) > 1:
+            fewest, most = (self._destination.requests_to_ask_among(wanted, each) for each in extremes)
+            self.exact = most == fewest and not (most[HEAD] and len(wanted) > 1)
+
+    def _bring(self, wanted: list[str]) -> None:
+        held = set(self._held.between(wanted[0], wanted[-1]))
+        self._brought.update([address for address in wanted if address not in held])
+
+    def _count(self, objects: Mapping[str, int], needed: list[str]) -> None:
+        self.to_copy += len(needed)
+        for address in needed:
+            read, written = self._destination.requests_to_copy(self._source, objects[address])
+            self.read += read
+            self.written += written
+            self.bytes_to_copy += objects[address]
+
+    def _strangers(self, ordered: list[str], between: int | None) -> int:
+        """Return how many keys a listing showed between *ordered* addresses that the job does not know."""
+        if between is None:
+            return 0
+        return max(0, between - self._held.count_between(ordered[0], ordered[-1]))
+
+    def _named(self, group: Group) -> AddressSet:
+        """Return every address that the manifests of *group* name."""
+        named = AddressSet()
+        if group.asked == len(group.positions):
+            for number in group.batches:
+                named.update(self._plan.batch(number).objects)
+            return named
+        for index in group.snapshots:
+            with self._source.read_manifest(self._snapshots.ids[index]) as manifest:
+                manifest.add_addresses(named)
+        return named
+
+
+def _merged(one: list[str], other: list[str]) -> list[str]:
+    """Return two sorted lists as one; they have nothing in common."""
+    return sorted([*one, *other]) if one and other else one or other
+
+
+def _requests_and_cost(
+    request: JobRequest,
+    snapshots: Snapshots,
+    source: SnapshotStore,
+    destination: SnapshotStore,
+    found: _Survey,
+) -> dict[str, Any]:
+    planned = [snapshots.ids[index] for index in snapshots.of(PLANNED)]
+    there = destination.manifests_present(planned)
+    manifests_read: Counter[str] = Counter()
+    manifests_written: Counter[str] = Counter()
+    for snapshot_id in planned:
+        # A manifest is read to plan, to know its objects when they are asked for again, and to be written.
+        for _ in range(2 if snapshot_id in there else 3):
+            manifests_read += source.requests_to_read_manifest()
+        manifests_written += destination.requests_to_publish(0, already=snapshot_id in there)
+    objects_read, objects_written = found.read, found.asked + found.written
+    budget = request.budget
+    cost = None
+    if budget.prices:
+        sender, taker = request.source, request.destination
+        cost = cost_of(budget.prices, sender.url, manifests_read, 0)
+        cost += cost_of(budget.prices, sender.objects_url or sender.url, objects_read, found.bytes_to_copy)
+        cost += cost_of(budget.prices, taker.url, manifests_written, 0)
+        cost += cost_of(budget.prices, taker.objects_url or taker.url, objects_written, 0)
+    return {
+        "requests": {
+            "source": dict(objects_read + manifests_read),
+            "destination": dict(objects_written + manifests_written),
+        },
+        "cost": None if cost is None else round(cost, 6),
+        "currency": budget.currency,
+    }
+
+
+def over_budget(budget: Budget, found: dict[str, Any]) -> str:
+    """Return in words by what an estimate exceeds the budget, "" if it does not."""
+    objects, size_bytes = found["objects"]["to_copy"], found["bytes"]["to_copy"]
+    over = []
+    if budget.max_objects is not None and objects > budget.max_objects:
+        over.append(f"{objects:,} objects to copy, more than --max-objects {budget.max_objects:,}")
+    if budget.max_bytes is not None and size_bytes > budget.max_bytes:
+        over.append(f"{size(size_bytes)} to copy, more than --max-bytes {budget.max_bytes:,}")
+    if budget.max_cost is not None and (found["cost"] or 0.0) > budget.max_cost:
+        over.append(f"{found['cost']:.4f} {budget.currency}, more than --max-cost {budget.max_cost:g}")
+    return f"over budget: {'; '.join(over)}" if over else ""

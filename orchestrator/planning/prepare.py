@@ -1,0 +1,270 @@
+"""
+From what was asked for to a plan: which snapshots, in which order, and what of them is planned.
+
+What the stores answer is frozen in the ledger, because the plan must come out
+the same when another orchestrator computes it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.errors import (
+    AccessDenied,
+    IntegrityError,
+    KeyMissing,
+    ManifestSyntaxError,
+    ManifestTooLarge,
+    SourceEmpty,
+    StoreFault,
+)
+from snapferry.stores.hashing import digest
+from snapferry.stores.runtime.bounds import bounds
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.text.printable import shortened
+from snapferry.workers.copying.commit import LONGEST_REASON
+from snapferry.workers.ledger import Ledger, set_bits
+from snapferry.workers.messages import JobRequest, Order, pack, unpack
+
+from . import plan_file
+from .gather import Objects
+from .plan import Plan, Planner
+
+if TYPE_CHECKING:
+    from snapferry.stores.bulk.tables import ObjectTable
+
+PLANNED, TRUSTED, UNREADABLE = ".", "t", "x"
+
+# What can be wrong with one manifest and say nothing of the others.
+OF_ONE = (AccessDenied, IntegrityError, KeyMissing, ManifestSyntaxError, ManifestTooLarge, StoreFault)
+
+# Reasons are kept for so many unreadable manifests of a job.
+REASONS_KEPT = 100
+
+# Plans of so many objects in all are remembered by a process, and the last one anyway.
+REMEMBERED_OBJECTS = 1_000_000
+
+_remembered: OrderedDict[tuple[str, str], Plan] = OrderedDict()
+
+
+class SourceChanged(Exception):
+    """The source no longer has what the plan was made of; the message says what."""
+
+
+@dataclass
+class Snapshots:
+    """
+    The snapshots of a job, in its order.
+
+    *kinds* has a letter for each: planned, trusted (its manifest is at the
+    destination and that is taken for enough), or unreadable; *reasons* says why, index -> words.
+    """
+
+    ids: list[str]
+    kinds: str = ""
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def of(self, kind: str) -> list[int]:
+        """Return the indexes of the snapshots of a kind."""
+        return [index for index, found in enumerate(self.kinds) if found == kind]
+
+
+def read_snapshots(ledger: Ledger, request: JobRequest) -> Snapshots:
+    """Return what `freeze` put into the job's record; before that, the snapshots as they were asked for."""
+    job_id = request.job_id
+    ids = unpack(ledger.field(job_id, "ids")) if request.everything else request.snapshot_ids
+    if order := ledger.field(job_id, "order"):
+        ids = [ids[index] for index in json.loads(order)]
+    reasons = json.loads(ledger.field(job_id, "reasons") or "{}")
+    return Snapshots(
+        ids,
+        ledger.field(job_id, "kinds"),
+        {int(index): reason for index, reason in reasons.items()},
+    )
+
+
+def prepare(
+    ledger: Ledger, request: JobRequest, source: SnapshotStore, destination: SnapshotStore
+) -> tuple[Snapshots, Plan]:
+    """
+    Choose and order the snapshots, read their manifests, and plan.
+
+    Raises `StoreError` where a store gives no answer, and where the only
+    snapshot of a job has no manifest that can be used: of several, such a one
+    is left out, as unreadable. `SourceEmpty` where everything was asked for, and there is nothing. Nothing was
+    recorded then.
+    """
+    snapshots = Snapshots(_ordered(request, source))
+    if request.everything and not snapshots.ids and not request.allow_empty_source:
+        raise SourceEmpty(
+            source.manifests.label,
+            "",
+            "lists no manifest at all, so nothing was copied or deleted; see that the URL is right and its disk"
+            " mounted. If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
+        )
+    trusted = destination.manifests_present(snapshots.ids) if request.trust_manifest else set()
+    planner = _planner(ledger, request, source)
+    kinds = []
+    for index, snapshot_id in enumerate(snapshots.ids):
+        checkpoint()
+        if snapshot_id in trusted:
+            kinds.append(TRUSTED)
+            continue
+        try:
+            objects = _objects(source, snapshot_id)
+        except OF_ONE as error:
+            if len(snapshots.ids) == 1:
+                raise
+            kinds.append(UNREADABLE)
+            if len(snapshots.reasons) < REASONS_KEPT:
+                snapshots.reasons[index] = shortened(f"{type(error).__name__}: {error}", LONGEST_REASON)
+            continue
+        kinds.append(PLANNED)
+        planner.add(index, objects)
+        if planner.objects > bounds().objects:
+            raise ManifestTooLarge(
+                source.label,
+                "",
+                f"the snapshots of the job name more than {bounds().objects:,} distinct objects; copy fewer of them in"
+                " one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
+            )
+    snapshots.kinds = "".join(kinds)
+    return snapshots, _remember(request, snapshots, planner.finish())
+
+
+def freeze(request: JobRequest, snapshots: Snapshots) -> dict[str, str | float]:
+    """
+    Return the fields of a job's record that hold its snapshots.
+
+    The ids are most of a record, so those of the request are not kept again: only their order, if it is another.
+    """
+    ids = request.snapshot_ids
+    fields: dict[str, str | float] = {}
+    if request.everything:
+        fields["ids"] = pack(snapshots.ids)
+    elif ids != snapshots.ids:
+        place = {snapshot_id: index for index, snapshot_id in enumerate(ids)}
+        fields["order"] = json.dumps([place[snapshot_id] for snapshot_id in snapshots.ids])
+    return fields | {
+        "kinds": snapshots.kinds,
+        "reasons": json.dumps(snapshots.reasons),
+        "snapshots_total": len(snapshots.ids),
+        "first_snapshot": snapshots.ids[0] if snapshots.ids else "",
+        "trusted": snapshots.kinds.count(TRUSTED),
+        "unpublished": snapshots.kinds.count(UNREADABLE),
+    }
+
+
+def recall(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> tuple[Snapshots, Plan]:
+    """
+    Return the snapshots and the plan of a job that was prepared before, maybe elsewhere.
+
+    Raises `StoreError`, and `SourceChanged` where the source lost a manifest since.
+    """
+    snapshots = read_snapshots(ledger, request)
+    plan = recalled(request, snapshots)
+    if plan is not None:
+        return snapshots, plan
+    planner = _planner(ledger, request, source)
+    for index in snapshots.of(PLANNED):
+        try:
+            planner.add(index, _objects(source, snapshots.ids[index]))
+        except OF_ONE as error:
+            raise SourceChanged(f"the source changed while the job ran: {error}") from error
+    return snapshots, _remember(request, snapshots, planner.finish())
+
+
+def forget(job_id: str) -> None:
+    """Drop what is remembered of a job that has ended; it can be recalled all the same."""
+    for key in [key for key in _remembered if key[0] == job_id]:
+        del _remembered[key]
+    plan_file.forget(job_id)
+
+
+def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> AddressSet:
+    """Return the addresses of all objects that failed in a job."""
+    found = AddressSet()
+    positions = set_bits(ledger.bitmap(job_id, "failed"))
+    while some := list(islice(positions, 10_000)):
+        checkpoint()
+        found.update([plan.address(position) for position in some])
+    return found
+
+
+def _objects(source: SnapshotStore, snapshot_id: str) -> Objects | ObjectTable:
+    with source.read_manifest(snapshot_id) as manifest:
+        return manifest.table() if manifest.large else manifest.objects()
+
+
+def _planner(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> Planner:
+    return Planner(
+        max_objects=request.batch_objects, max_bytes=request.batch_bytes, only=_only(ledger, request, source)
+    )
+
+
+def _only(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> AddressSet | None:
+    """
+    Return the objects that a job confines itself to: those that failed in the job that it retries.
+
+    *source* is that of both.
+    """
+    if not request.retries:
+        return None
+    retried = ledger.request(request.retries)
+    _, plan = recall(ledger, retried, source)
+    return failed_addresses(ledger, request.retries, plan)
+
+
+def _ordered(request: JobRequest, source: SnapshotStore) -> list[str]:
+    """Return the ids of the job's snapshots in its order."""
+    if not request.everything and request.order is Order.GIVEN:
+        return request.snapshot_ids
+    listed = source.list_manifests() if request.everything or request.order is Order.NEWEST else {}
+    ids = list(listed) if request.everything else request.snapshot_ids
+    if request.order is Order.NEWEST:
+        # What the source does not list has no time; that it is missing is found when it is read.
+        return sorted(ids, key=lambda id_: -listed[id_].modified if id_ in listed else 0.0)
+    if request.order is Order.SMALLEST:
+        return sorted(ids, key=lambda id_: _bytes_of(source, id_))
+    return ids
+
+
+def _bytes_of(source: SnapshotStore, snapshot_id: str) -> int:
+    try:
+        objects = _objects(source, snapshot_id)
+    except OF_ONE:
+        return 0
+    return sum(objects.values()) if isinstance(objects, Mapping) else objects.size_bytes
+
+
+def _key(request: JobRequest, snapshots: Snapshots) -> tuple[str, str]:
+    """Name the plan of a job by all that it follows from: a job that is prepared twice may find other snapshots."""
+    made_of = json.dumps([request.model_dump_json(), snapshots.ids, snapshots.kinds])
+    return request.job_id, digest(made_of.encode())
+
+
+def recalled(request: JobRequest, snapshots: Snapshots) -> Plan | None:
+    """Return the plan of a job if this machine remembers it; asks no store."""
+    key = _key(request, snapshots)
+    plan = _remembered.get(key) or plan_file.load(*key)
+    return None if plan is None else _keep(key, plan)
+
+
+def _remember(request: JobRequest, snapshots: Snapshots, plan: Plan) -> Plan:
+    key = _key(request, snapshots)
+    return _keep(key, plan_file.save(*key, plan))
+
+
+def _keep(key: tuple[str, str], plan: Plan) -> Plan:
+    _remembered[key] = plan
+    _remembered.move_to_end(key)
+    while len(_remembered) > 1 and sum(p.objects for p in _remembered.values()) > REMEMBERED_OBJECTS:
+        _remembered.popitem(last=False)
+    return plan

@@ -1,0 +1,167 @@
+"""What programs read of a job: its JSON documents, as docs/json.md describes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snapferry.workers.ledger import JobStatus, Waiting
+from snapferry.workers.limits import StoreLimits
+from snapferry.workers.messages import Limits
+from snapferry.workers.reachability.records import Trouble
+
+from .failures import DeadLetter
+from .receipt import SnapshotRow, moment
+from .report import FAILURES_IN_JSON, rate, seconds_left, share
+
+
+def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return where a job stands; *estimate* is what a dry run or the check of a budget found."""
+    to_copy = (
+        estimate if estimate and status.dry_run else {"objects": {"to_copy": 0}, "bytes": {"to_copy": 0}}
+    )
+    end = status.ended_at or time.time()
+    left = seconds_left(status)
+    return {
+        "job": status.job_id,
+        "state": str(status.state),
+        "paused": status.paused,
+        "cancelling": status.cancelling and not status.state.final,
+        "dry_run": status.dry_run,
+        "priority": status.priority,
+        "queue": status.queue,
+        "source": status.source,
+        "destination": status.destination,
+        "snapshot": status.first_snapshot,
+        "snapshots": {
+            "total": status.snapshots_total,
+            "published": status.snapshots_published,
+            "trusted": status.snapshots_trusted,
+            "failed": status.snapshots_failed,
+        },
+        "objects": {
+            "total": status.objects_total,
+            "copied": status.copied,
+            "present": status.present,
+            "failed": status.failed,
+            "healed": status.healed,
+            "to_copy": to_copy["objects"]["to_copy"],
+        },
+        "bytes": {
+            "total": status.bytes_total,
+            "copied": status.bytes_copied,
+            "to_copy": to_copy["bytes"]["to_copy"],
+        },
+        "progress": {
+            "objects": status.objects_settled,
+            "bytes": status.bytes_settled,
+            "share": round(share(status), 6),
+            "bytes_per_second": round(rate(status)),
+            "seconds_left": None if left is None else round(left, 3),
+        },
+        "batches": {
+            "total": status.batches_total,
+            "handed_out": status.batches_handed,
+            "done": status.batches_done,
+        },
+        "deleted": status.deleted,
+        "limits": limit_document(status.limits),
+        "waiting": waiting_document(status.waiting),
+        "workers": list(status.workers),
+        "in_flight": [
+            {
+                "worker": run.worker,
+                "batch": run.name,
+                "objects": run.in_flight,
+                "moved": moment(run.moved_at),
+            }
+            for run in status.running
+        ],
+        "submitted": moment(status.submitted_at),
+        "started": moment(status.started_at),
+        "moved": moment(status.moved_at),
+        "ended": moment(status.ended_at),
+        "seconds": round(max(0.0, end - status.submitted_at), 3),
+        "error": status.error,
+    } | ({"estimate": dict(estimate)} if estimate else {})
+
+
+def waiting_document(waiting: Waiting | None) -> dict[str, Any] | None:
+    """Return the store that a job waits for, None if it waits for none."""
+    if waiting is None:
+        return None
+    return {"store": waiting.store, "reason": waiting.reason, "since": moment(waiting.since)}
+
+
+def trouble_document(trouble: Trouble) -> dict[str, Any]:
+    """Return which worker cannot reach which store of a job, and why."""
+    return {
+        "worker": trouble.worker,
+        "store": trouble.store,
+        "kind": trouble.kind,
+        "error": trouble.error,
+        "reason": trouble.detail,
+        "since": moment(trouble.since),
+    }
+
+
+def end_document(
+    status: JobStatus, letters: Sequence[DeadLetter], estimate: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the JSON document of a job that was followed to its end."""
+    return status_document(status, estimate) | {
+        "errors": [
+            {
+                "address": letter.known.failure.address,
+                "error": letter.known.failure.error,
+                "store": letter.known.failure.store,
+                "detail": letter.known.failure.detail,
+            }
+            for letter in letters[:FAILURES_IN_JSON]
+            if letter.known is not None
+        ],
+    }
+
+
+def snapshot_document(row: SnapshotRow) -> dict[str, Any]:
+    """Return how a snapshot of a job stands."""
+    return {
+        "id": row.id,
+        "state": row.state,
+        "objects": row.objects,
+        "bytes": row.size_bytes,
+        "copied": row.copied,
+        "present": row.present,
+        "shared": row.shared,
+        "missing": row.missing,
+        "ended": moment(row.ended_at),
+        "reason": row.reason,
+    }
+
+
+def letter_document(letter: DeadLetter, *, places: bool = True) -> dict[str, Any]:
+    """Return an object that failed; without *places* where the source could not be read."""
+    known = letter.known
+    found = [{"snapshot": snapshot_id, "path": path} for snapshot_id, path in letter.places]
+    return {
+        "address": letter.address,
+        "size": letter.size_bytes if places else None,
+        "error": known.failure.error if known else None,
+        "store": known.failure.store if known else None,
+        "detail": known.failure.detail if known else None,
+        "attempts": known.attempts if known else None,
+        "worker": known.worker if known else None,
+        "places": found if places else None,
+        "places_total": letter.places_total if places else None,
+    }
+
+
+def limit_document(limits: Limits) -> dict[str, int | None]:
+    """Return what a job or a store keeps to."""
+    found = {
+        "bytes_per_second": limits.rate,
+        "requests_per_second": limits.requests,
+        "objects_in_flight": limits.jobs,
+    }
+    return found | ({"requests_by_default": limits.by_default} if isinstance(limits, StoreLimits) else {})

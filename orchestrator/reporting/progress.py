@@ -1,0 +1,118 @@
+"""
+A job on the terminal: a live bar where there is a terminal, a line now and then where there is none.
+
+All of it goes to standard error; standard output is for results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from snapferry.stores.text.format import size
+from snapferry.workers.ledger import JobStatus
+
+from .report import hint, left_words, percent, rate, share, state_words
+
+# Seconds between two lines where there is no terminal.
+LINE_EVERY_S = 5.0
+
+
+class View(Protocol):
+    """Shown each status of a job, in order."""
+
+    def show(self, status: JobStatus) -> None:
+        """Show *status*."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def show(self, status: JobStatus) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """One plain line now and then, for logs."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + LINE_EVERY_S
+
+    def show(self, status: JobStatus) -> None:
+        """Print a line if it is time for one."""
+        now = time.monotonic()
+        if now >= self._due and not status.state.final:
+            self._due = now + LINE_EVERY_S
+            print(f"snapferry: {in_words(status)}", file=sys.stderr, flush=True)
+
+
+class Bar:
+    """A live bar: share, objects, bytes, rate, time left."""
+
+    def __init__(self, color: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+
+        console = Console(stderr=True, no_color=color == "never", force_terminal=color == "always" or None)
+        self.live: Any = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[percent]:>3} % · {task.fields[counts]}"),
+            # Without a least width a narrow terminal cuts this off.
+            TextColumn("{task.fields[left]}", table_column=Column(min_width=11)),
+            console=console,
+            expand=True,
+        )
+        self._bar = self.live.add_task("queued", total=None, percent=0, counts="", left="")
+
+    def show(self, status: JobStatus) -> None:
+        """Move the bar."""
+        self.live.update(
+            self._bar,
+            description=_stage(status),
+            completed=share(status),
+            total=1.0 if status.objects_total else None,
+            percent=percent(status),
+            left=left_words(status),
+            counts=" · ".join(_counts(status, "{:,}/{:,}", "{}/{}")),
+        )
+
+
+def view(*, quiet: bool, color: str) -> tuple[View, AbstractContextManager[Any]]:
+    """Return what shows a job here, and a context to show it in."""
+    if quiet:
+        return Silent(), nullcontext()
+    if color == "always" or sys.stderr.isatty():
+        bar = Bar(color)
+        return bar, bar.live
+    return Lines(), nullcontext()
+
+
+def in_words(status: JobStatus) -> str:
+    """Return a job's progress in one line."""
+    if not status.objects_total:
+        return _stage(status)
+    said = [f"{percent(status)}%", *_counts(status, "{:,} of {:,}", "{} of {}")]
+    said += [left] if (left := left_words(status)) else []
+    return f"{_stage(status)}: {', '.join(said)}"
+
+
+def _stage(status: JobStatus) -> str:
+    return hint(status) or state_words(status)
+
+
+def _counts(status: JobStatus, of: str, of_bytes: str) -> list[str]:
+    """Return what is settled, of how much; snapshots only where there are several."""
+    if not status.objects_total:
+        return []
+    snapshots = f"{of.format(status.snapshots_settled, status.snapshots_total)} snapshots"
+    speed = rate(status)
+    return [
+        *([snapshots] if status.snapshots_total > 1 else []),
+        f"{of.format(status.objects_settled, status.objects_total)} objects",
+        of_bytes.format(size(status.bytes_settled), size(status.bytes_total)),
+        *([f"{size(speed)}/s"] if speed else []),
+    ]

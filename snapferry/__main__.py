@@ -1,0 +1,5 @@
+"""``python -m snapferry`` is the command ``snapferry``."""
+
+from .orchestrator.cli import main
+
+main()

@@ -1,0 +1,254 @@
+"""
+What is to be known of a directory before a copy: its file system, room, rights, and whether it clones.
+
+Probes are written where objects are; in the root while there are none. Each has
+a folder of its own, for several machines may look at once; what a job makes
+meanwhile is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from snapferry.stores.address import MANIFESTS, OBJECTS
+from snapferry.stores.diagnosis.findings import Finding, Level
+from snapferry.stores.diagnosis.round_trip import is_stale, new_probe, refused, round_trip
+from snapferry.stores.errors import StoreError
+from snapferry.stores.text.format import size
+
+from .clone import clone
+from .paths.beneath import FOLDER, LIST, open_beneath
+from .paths.root import Folder, Root
+
+if TYPE_CHECKING:
+    from .backend import FileBackend
+
+# Below either the next job is likely to end in the middle.
+FEW_BYTES: Final = 1024**3
+FEW_SHARE: Final = 0.05
+FEW_INODES: Final = 10_000
+
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# How a folder of probes begins.
+PROBES: Final = ".snapferry-probe-"
+
+_escaped = re.compile(r"\\([0-7]{3})")
+
+_NETWORK: Final = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "glusterfs", "lustre", "gpfs", "afs")
+
+
+class _Mount(NamedTuple):
+    """A file system as the kernel lists it."""
+
+    place: str
+    kind: str
+
+
+def probe_directory(backend: FileBackend, root: str, *, for_writing: bool) -> Iterator[Finding]:
+    """
+    Yield what there is to say of the directory *root* of *backend*.
+
+    One that does not exist yet is judged by the directory that it would be made in.
+    """
+    existing = _existing(root)
+    if existing != root:
+        yield Finding(
+            Level.NOTE,
+            "store.exists",
+            f"there is no {root} yet; the first job makes it in {existing}",
+            "see that it is not a mount that is missing",
+        )
+    elif for_writing:
+        yield Finding(Level.OK, "store.exists", f"{root} is there")
+    try:
+        yield from _file_system(existing, for_writing=for_writing)
+    except OSError as error:
+        yield Finding(
+            Level.NOTE, "file.system", f"the file system of {existing} cannot be asked: {error.strerror}"
+        )
+    if for_writing:
+        # In a directory that is to be made, a probe would have to make it.
+        there = (
+            backend if existing == root else type(backend)(existing, links=backend.links, rules=backend.rules)
+        )
+        yield from _writing(there, existing)
+    elif existing == root:
+        with suppress(StoreError):
+            opened = backend.root()
+            if any(
+                _same(opened.descriptor, space[:-1], space[:-1].upper()) for space in (OBJECTS, MANIFESTS)
+            ):
+                yield _case_finding()
+
+
+def probe_clone(backend: FileBackend, root: str, source: FileBackend, key: str) -> Iterator[Finding]:
+    """
+    Say whether a file of *source*, the one filed under *key*, can be cloned to *root*; leave no clone.
+
+    Nothing is said where *root* does not exist yet.
+    """
+    if _existing(root) != root:
+        return
+    try:
+        opened = backend.root()
+        with _probe_folder(opened, _spaces(opened)[0]) as (_, folder), ExitStack() as stack:
+            file, _ = source.open_file(key)
+            stack.callback(os.close, file)
+            copy = os.open(new_probe(""), _CREATE, opened.rules.file_mode, dir_fd=folder.descriptor)
+            stack.callback(os.close, copy)
+            cloned = clone(file, copy)
+            one = os.fstat(file).st_dev == os.fstat(copy).st_dev
+    except (OSError, StoreError) as error:
+        why = error.detail if isinstance(error, StoreError) else error.strerror
+        yield Finding(Level.NOTE, "pair.clones", f"whether objects can be cloned cannot be tried: {why}")
+        return
+    if cloned:
+        yield Finding(Level.OK, "pair.clones", "large objects are cloned: both share a file system that can")
+    elif one:
+        said = "both are in one file system, which does not clone: bytes are copied"
+        yield Finding(Level.NOTE, "pair.clones", said)
+    else:
+        yield Finding(Level.OK, "pair.clones", "each is in a file system of its own: bytes are copied")
+
+
+def free_bytes(root: str) -> int:
+    """Return how many bytes this user may still write in *root*, or where it would be made. Raises OSError."""
+    found = os.statvfs(_existing(root))
+    return found.f_bavail * found.f_frsize
+
+
+def _existing(root: str) -> str:
+    while not os.path.lexists(root):
+        root = os.path.dirname(root)
+    return root
+
+
+def _spaces(root: Root) -> list[str]:
+    """Return where keys go: below the folders of objects and manifests, below the root while there are none."""
+    return [space for space in (OBJECTS, MANIFESTS) if root.status(space[:-1]) is not None] or [""]
+
+
+@contextmanager
+def _probe_folder(root: Root, space: str) -> Iterator[tuple[str, Folder]]:
+    """Make a folder for one probe, nobody else's, and remove it with all that is in it."""
+    above = root.folder(space[:-1] or ".")
+    name = new_probe(PROBES)
+    try:
+        os.mkdir(name, root.rules.folder_mode, dir_fd=above.descriptor)
+        yield f"{space}{name}/", Folder(open_beneath(above.descriptor, name, FOLDER))
+    finally:
+        _remove(above, name)
+
+
+def _remove(above: Folder, name: str) -> None:
+    """Remove the folder *name* in *above*, with its files."""
+    with suppress(OSError):
+        folder = Folder(open_beneath(above.descriptor, name, LIST))
+        for file in os.listdir(folder.descriptor):
+            os.unlink(file, dir_fd=folder.descriptor)
+        os.rmdir(name, dir_fd=above.descriptor)
+
+
+def _sweep(root: Root) -> None:
+    """Remove what killed probers left."""
+    for space in ("", OBJECTS, MANIFESTS):
+        with suppress(OSError):
+            above = Folder(root.open(space[:-1] or ".", LIST))
+            for name in os.listdir(above.descriptor):
+                if name.startswith(PROBES):
+                    status = os.stat(name, dir_fd=above.descriptor, follow_symlinks=False)
+                    if is_stale(name, status.st_mtime):
+                        _remove(above, name)
+
+
+def _writing(backend: FileBackend, path: str) -> Iterator[Finding]:
+    root = backend.root()
+    _sweep(root)
+    told_apart = None
+    for space in _spaces(root):
+        what = space.strip("./") or f"what is in {path}"
+        try:
+            with _probe_folder(root, space) as (folder, _):
+                yield from round_trip(backend, folder, what)
+                above, name = root.folder(space[:-1] or "."), folder[len(space) : -1]
+                told_apart = not _same(above.descriptor, name, name.upper())
+        except OSError as error:
+            yield refused("store.write", f"{what} cannot be written", backend.error(error, space))
+    if told_apart is False:
+        yield _case_finding()
+    elif told_apart:
+        yield Finding(Level.OK, "file.case", "upper and lower case are told apart")
+
+
+def _case_finding() -> Finding:
+    return Finding(
+        Level.ERROR,
+        "file.case",
+        "the file system does not tell upper from lower case",
+        "put the store on one that does: others that read this store may count on it",
+    )
+
+
+def _same(directory: int, one: str, other: str) -> bool:
+    """Say whether two names in an open directory are one."""
+    try:
+        return os.path.samestat(*(os.lstat(name, dir_fd=directory) for name in (one, other)))
+    except OSError:
+        return False
+
+
+def _file_system(existing: str, *, for_writing: bool) -> Iterator[Finding]:
+    found = os.statvfs(existing)
+    mount = _mount_of(existing)
+    total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    name = f"{mount.kind} at {mount.place}" if mount else "a file system that the system does not name"
+    said = f"{name}, {size(free)} of {size(total)} free"
+    if for_writing and found.f_flag & os.ST_RDONLY:
+        yield Finding(
+            Level.ERROR, "file.system", f"{said}, mounted read-only", "mount it for writing (remount,rw)"
+        )
+        return
+    if mount and mount.kind.startswith(_NETWORK):
+        advice = "all machines of a fleet must mount the same one, hard, and at the same path"
+        yield Finding(Level.NOTE, "file.system", f"{said}: a file system over the network", advice)
+    else:
+        yield Finding(Level.OK, "file.system", said)
+    if not for_writing:
+        return
+    if total and free < min(FEW_BYTES, total * FEW_SHARE):
+        level = Level.WARNING if free else Level.ERROR
+        yield Finding(level, "file.space", f"only {size(free)} is free", "make room; see also --max-bytes")
+    elif total:
+        yield Finding(Level.OK, "file.space", f"{free / total:.0%} of the space is free")
+    # Btrfs, ZFS and others make inodes as they are needed, and report none.
+    if found.f_files:
+        if found.f_favail < FEW_INODES and found.f_favail < found.f_files * FEW_SHARE:
+            level = Level.WARNING if found.f_favail else Level.ERROR
+            said = f"only {found.f_favail:,} of {found.f_files:,} inodes are free"
+            advice = "an object takes a file and up to three directories: use a file system with more inodes"
+            yield Finding(level, "file.inodes", said, advice)
+        else:
+            yield Finding(Level.OK, "file.inodes", f"{found.f_favail:,} of {found.f_files:,} inodes are free")
+
+
+def _mount_of(path: str) -> _Mount | None:
+    """Return the mount that *path* is in, as Linux lists it; None elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return None
+    path = os.path.realpath(path)
+    best = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, _, tail = line.partition(" - ")
+            place = _escaped.sub(lambda found: chr(int(found[1], 8)), head.split(" ")[4])
+            inside = path == place or path.startswith(place.rstrip("/") + "/")
+            # Of mounts over each other the last one counts.
+            if inside and (best is None or len(place) >= len(best.place)):
+                best = _Mount(place, tail.split(" ")[0])
+    return best

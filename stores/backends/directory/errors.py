@@ -1,0 +1,57 @@
+"""
+What an operating system's errors mean: the one map from them to `snapferry.stores.errors`.
+
+What is not known becomes a fault, never "absent".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreUnavailable
+
+if TYPE_CHECKING:
+    from .paths.root import Root
+
+# Something is in the place of a file or a directory that is neither.
+_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ENXIO, errno.ENODEV}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNAVAILABLE = {
+    errno.EIO,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOTCONN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
+
+
+def translated(
+    error: OSError, label: str, key: str, root: Root | None = None, *, folder: bool = False
+) -> StoreError:
+    """
+    Return what *error* is of the store *label*, where it was about *key*, a *folder* or a file below *root*.
+
+    Where something is in the way of *key*, and for every folder, the detail names the path.
+    """
+    said = os.strerror(error.errno) if error.errno is not None else str(error)
+    if root is not None and error.errno in _IN_THE_WAY:
+        return StoreFault(label, key, root.in_the_way(key, folder=folder) or said)
+    if root is not None and folder:
+        said = f"{root.path.rstrip('/')}/{key}: {said}"
+    if error.errno in _DENIED:
+        return AccessDenied(label, key, said)
+    if error.errno in _FULL:
+        return StoreFull(label, key, said)
+    if error.errno in _UNAVAILABLE:
+        return StoreUnavailable(label, key, said)
+    return StoreFault(label, key, said)

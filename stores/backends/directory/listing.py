@@ -1,0 +1,108 @@
+"""
+The keys below a directory, in order.
+
+Only what may hold a key is looked into: a stranger beside the shards is passed over, whatever it is. A shard that
+cannot be read, and anything in the place of a key that is not a regular file, ends the listing with an error that names
+its path: a listing that left it out would say that what is filed there was gone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from snapferry.stores.address import MANIFESTS, OBJECTS
+from snapferry.stores.base import Listed
+from snapferry.stores.errors import StoreFault
+from snapferry.stores.runtime.interruption import checkpoint
+
+from .errors import translated
+from .paths.beneath import LIST
+from .paths.root import Folder, Root
+
+SHARDS: Final = 3
+
+_is_shard: Final = re.compile(r"[0-9a-f]{3}").fullmatch
+_is_rest: Final = re.compile(r"[0-9a-f]{55}").fullmatch
+
+# Between two checkpoints, in a directory with many strangers.
+_NAMES: Final = 1000
+
+
+def list_keys(root: Root, label: str, prefix: str, start_after: str) -> Iterator[Listed]:
+    """Yield as `Backend.keys` does; raise `StoreError`, whose detail names the path."""
+    folder = prefix.rstrip("/")
+    if prefix in (OBJECTS, MANIFESTS):
+        yield from _shards(root, label, folder, start_after, SHARDS)
+    else:
+        yield from _files(root, label, folder, start_after, bool, strict=False)
+
+
+def _shards(root: Root, label: str, folder: str, start_after: str, depth: int) -> Iterator[Listed]:
+    if depth == 0:
+        yield from _files(root, label, folder, start_after, _is_rest, strict=True)
+        return
+    listed = _open(root, label, folder)
+    if listed is None:
+        return
+    names = _names(root, label, folder, listed, _is_shard)
+    del listed
+    for name in names:
+        path = f"{folder}/{name}"
+        if f"{path}/" > start_after or start_after.startswith(f"{path}/"):
+            yield from _shards(root, label, path, start_after, depth - 1)
+
+
+def _files(
+    root: Root, label: str, folder: str, start_after: str, wanted: Callable[[str], object], *, strict: bool
+) -> Iterator[Listed]:
+    """Yield what is filed in *folder* under names that are *wanted*. With *strict*, all of them must be files."""
+    listed = _open(root, label, folder)
+    if listed is None:
+        return
+    for name in _names(root, label, folder, listed, wanted):
+        path = f"{folder}/{name}"
+        if path <= start_after:
+            continue
+        try:
+            status = os.stat(name, dir_fd=listed.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            # Deleted since.
+            continue
+        except OSError as error:
+            raise _cannot(root, label, path, error) from error
+        if stat.S_ISREG(status.st_mode):
+            yield Listed(path, status.st_size, status.st_mtime)
+        elif strict:
+            raise StoreFault(label, path, root.in_the_way(path) or "changed while it was listed")
+
+
+def _open(root: Root, label: str, folder: str) -> Folder | None:
+    try:
+        return Folder(root.open(folder, LIST))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _cannot(root, label, folder, error) from error
+
+
+def _names(root: Root, label: str, path: str, folder: Folder, wanted: Callable[[str], object]) -> list[str]:
+    """Return the names in *folder* that are *wanted*, sorted; of the others none is kept in memory."""
+    found = []
+    try:
+        with os.scandir(folder.descriptor) as entries:
+            for number, entry in enumerate(entries):
+                if number % _NAMES == 0:
+                    checkpoint()
+                if wanted(entry.name):
+                    found.append(entry.name)
+    except OSError as error:
+        raise _cannot(root, label, path, error) from error
+    return sorted(found)
+
+
+def _cannot(root: Root, label: str, path: str, error: OSError) -> Exception:
+    return translated(error, label, path, root, folder=True)

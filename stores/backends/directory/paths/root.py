@@ -1,0 +1,264 @@
+"""
+The open directory of a store, and the directories below it.
+
+All of it is reached as `beneath` does, from a descriptor: no name is resolved twice, so what is checked is what is
+used. The rules of this process (`rules`) may allow some links.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+from typing import Final
+
+from snapferry.stores.address import MANIFESTS, OBJECTS
+from snapferry.stores.backends.directory.sync import sync_file_system
+from snapferry.stores.runtime.liveness import is_dead
+
+from .beneath import FOLDER, LIST, kind, open_beneath, open_if_there, status_beneath
+from .links import BY_A_LINK, open_through_links
+from .root_path import open_root
+from .rules import DirectoryRules
+
+# A temporary file is named .tmp-<identity of its writer>-<number>. It is swept when its writer is known to be dead,
+# or when nothing was written to it for this long (another machine's processes cannot be asked).
+TEMPORARY: Final = ".tmp-"
+STALE_AFTER_S: Final = 24 * 3600.0
+
+
+class Folder:
+    """
+    An open directory; closed with the last reference to it, so no thread is left with another one's descriptor.
+
+    Keep a reference for as long as the descriptor is used.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Root:
+    """
+    The directory at *path*, which may itself be reached by links; not without *links*.
+
+    Safe to share between threads. Raises OSError, as everything here does: FileNotFoundError means that a name is not
+    there, and never that one cannot be resolved.
+    """
+
+    def __init__(self, path: str, rules: DirectoryRules, *, links: bool = True) -> None:
+        self.path = path
+        self.rules = rules
+        self.file_mode = rules.file_mode
+        self._folder_mode = rules.folder_mode
+        self._folder = Folder(open_root(path, links=links))
+        self.descriptor = self._folder.descriptor
+        # The last directory of a first shard, with a slash behind it, and the one above it without: writers come in the
+        # order of their keys.
+        self._shard = self._space = ("", self._folder)
+        # A directory in each further file system that was written to, by its device.
+        self._devices: dict[int, Folder] = {}
+
+    def open(self, path: str, flags: int) -> int:
+        """Open *path* as `open_beneath` does."""
+        try:
+            return open_beneath(self.descriptor, path, flags)
+        except OSError as error:
+            if not self.rules.follow_into or error.errno not in BY_A_LINK:
+                raise
+        return open_through_links(self.descriptor, self.path, path, flags, self.rules.follow_into)
+
+    def folder_if_there(self, path: str, flags: int = FOLDER) -> Folder | None:
+        """Return the directory *path*, opened by *flags*; None where it is not there at all."""
+        try:
+            descriptor = open_if_there(self.descriptor, path, flags)
+        except OSError as error:
+            if not self.rules.follow_into or error.errno not in BY_A_LINK:
+                raise
+            with suppress(FileNotFoundError):
+                return Folder(self.open(path, flags))
+            return None
+        return Folder(descriptor) if descriptor >= 0 else None
+
+    def folder(self, path: str) -> Folder:
+        """Return the directory *path*, which must be there."""
+        return Folder(self.open(path, FOLDER))
+
+    def status(self, key: str) -> os.stat_result | None:
+        """Return the status of what is filed under *key*, whatever it is; None where nothing is."""
+        try:
+            return status_beneath(self.descriptor, key)
+        except OSError as error:
+            return self.status_by_a_link(key, error)
+
+    def status_by_a_link(self, key: str, error: OSError) -> os.stat_result | None:
+        """Return `status` where asking for it gave *error*: by way of the links that are allowed. Else raises it."""
+        if self.rules.follow_into and error.errno in BY_A_LINK:
+            folder, _, name = key.rpartition("/")
+            try:
+                above = self.folder(folder)
+                return status_beneath(above.descriptor, name)
+            except FileNotFoundError:
+                return None
+            except OSError as behind:
+                error = behind
+        raise OSError(error.errno, error.strerror, key) from error
+
+    def make(self, path: str) -> tuple[int, bool]:
+        """
+        Return a descriptor of the directory *path*, and whether it is new.
+
+        It and those above it are made where they are missing. The caller closes the descriptor.
+        """
+        shard, folder = self._shard
+        try:
+            if not shard or not path.startswith(shard):
+                cut = path.find("/", path.find("/") + 1) + 1
+                if not cut:
+                    return self._make_below(self.descriptor, "", path)
+                shard, folder = self._make_shard(path[:cut])
+            return self._make_below(folder.descriptor, shard, path[len(shard) :])
+        except FileNotFoundError:
+            if folder is self._folder:
+                raise
+        # Something removed a directory that was kept open. Begin at the root.
+        self._shard = self._space = ("", self._folder)
+        return self.make(path)
+
+    def _make_shard(self, path: str) -> tuple[str, Folder]:
+        space, name, _ = path.split("/")
+        above = self._space
+        if above[0] != space:
+            above = self._space = space, Folder(self._make_below(self.descriptor, "", space)[0])
+        descriptor, new = self._make_below(above[1].descriptor, f"{space}/", name)
+        made = self._shard = path, Folder(descriptor)
+        if not new:
+            # What is new is in the file system of what is above it.
+            self._note_device(made[1])
+        return made
+
+    def _make_below(self, above: int, path: str, rest: str) -> tuple[int, bool]:
+        """
+        Make *rest* in the open directory *above*, which is *path*: "", or with a slash behind it.
+
+        Each directory is made first and opened then: most are new.
+        """
+        at, new = above, False
+        try:
+            for name in rest.split("/"):
+                try:
+                    os.mkdir(name, self._folder_mode, dir_fd=at)
+                    new = True
+                except FileExistsError:
+                    new = False
+                try:
+                    made = os.open(name, FOLDER, dir_fd=at)
+                except OSError as error:
+                    made = self._open_link(path + name, error)
+                if at != above:
+                    os.close(at)
+                at = made
+                path = f"{path}{name}/"
+        except BaseException:
+            if at != above:
+                os.close(at)
+            raise
+        return at, new
+
+    def _open_link(self, path: str, error: OSError) -> int:
+        """Open the directory *path*, which gave *error*, by way of the links that are allowed. Else raise *error*."""
+        if not self.rules.follow_into or error.errno not in BY_A_LINK:
+            raise error
+        linked = self.folder(path)
+        self._note_device(linked)
+        return os.dup(linked.descriptor)
+
+    def _note_device(self, folder: Folder) -> None:
+        device = os.fstat(folder.descriptor).st_dev
+        if device not in self._devices:
+            self._devices[device] = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
+
+    def flush(self) -> None:
+        """Make what was written durable: in the file system of the root, and in those that are reached from it."""
+        synced = set()
+        for folder in [self._folder, *self._spaces(), *self._devices.values(), *self._allowed()]:
+            device = os.fstat(folder.descriptor).st_dev
+            if device not in synced:
+                synced.add(device)
+                sync_file_system(folder.descriptor)
+
+    def _spaces(self) -> list[Folder]:
+        found = []
+        for space in (OBJECTS, MANIFESTS):
+            with suppress(OSError):
+                folder = self.folder_if_there(space[:-1], LIST)
+                if folder is not None:
+                    found.append(folder)
+        return found
+
+    def _allowed(self) -> list[Folder]:
+        found = []
+        for path in self.rules.follow_into:
+            with suppress(OSError):
+                found.append(Folder(open_root(path, links=True)))
+        return found
+
+    def in_the_way(self, path: str, *, folder: bool = False) -> str:
+        """
+        Return which part of *path* is not what it must be, in words; "" if none is.
+
+        All but the last must be directories, and the last a regular file; with *folder* a directory too.
+        """
+        at, where = self._folder, self.path.rstrip("/")
+        parts = path.strip("/").split("/")
+        for number, part in enumerate(parts, 1):
+            where = f"{where}/{part}"
+            last = number == len(parts)
+            is_folder = folder or not last
+            must_be = stat.S_ISDIR if is_folder else stat.S_ISREG
+            try:
+                mode = os.stat(part, dir_fd=at.descriptor, follow_symlinks=False).st_mode
+                if stat.S_ISLNK(mode) and self.rules.follow_into and not last:
+                    at = self.folder("/".join(parts[:number]))
+                    continue
+                if must_be(mode) and not last:
+                    at = Folder(open_beneath(at.descriptor, part, FOLDER))
+            except OSError as error:
+                if error.errno in BY_A_LINK:
+                    return f"{where} is a symbolic link that leads to no directory which may be followed"
+                return f"{where}: {error.strerror}"
+            if not must_be(mode):
+                advice = "; links below a store are not followed" if stat.S_ISLNK(mode) else ""
+                return (
+                    f"{where} is {kind(mode)}, not {'a directory' if is_folder else 'a regular file'}{advice}"
+                )
+        return ""
+
+
+def sweep(folder: int) -> None:
+    """
+    Remove temporary files in the open directory *folder* whose writers are gone.
+
+    A directory holds few files: the layout spreads them. What cannot be removed stays, and so does everything that is
+    not a regular file.
+    """
+    with suppress(OSError):
+        listed = Folder(os.open(".", LIST, dir_fd=folder))
+        for name in os.listdir(listed.descriptor):
+            if name.startswith(TEMPORARY):
+                with suppress(OSError):
+                    found = os.stat(name, dir_fd=listed.descriptor, follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode) and _is_abandoned(name, found.st_mtime):
+                        os.unlink(name, dir_fd=listed.descriptor)
+
+
+def _is_abandoned(name: str, modified: float) -> bool:
+    """Say whether nobody will finish the temporary file *name*, last written at *modified*."""
+    writer = name.removeprefix(TEMPORARY).rpartition("-")[0]
+    return is_dead(writer) or time.time() - modified > STALE_AFTER_S

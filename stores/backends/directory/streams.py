@@ -1,0 +1,220 @@
+"""Bytes out of a file, and into a temporary one until they get their name."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from snapferry.stores.base import Buffer, Reader, Upload
+from snapferry.stores.errors import StoreFault, StoreUnavailable
+from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.runtime.liveness import identity
+
+from .clone import clone
+from .paths.beneath import READ
+from .paths.root import TEMPORARY, sweep
+from .sync import begin_writing
+
+if TYPE_CHECKING:
+    from .backend import FileBackend
+
+
+# The disk begins with so many bytes of a file while the next ones are read and hashed.
+BEGUN_BYTES: Final = 1024 * 1024
+
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_numbers = itertools.count()
+
+
+class FileReader:
+    """Reads by system calls alone: a buffered file object costs more than all of them on a small object."""
+
+    def __init__(self, backend: FileBackend, key: str, descriptor: int, length: int) -> None:
+        self._backend = backend
+        self._key = key
+        self._descriptor = descriptor
+        self.length = self._left = length
+
+    def read(self, size: int, /) -> bytes:
+        """Return *size* bytes, fewer only at the end: network and user-space file systems may give less at once."""
+        checkpoint()
+        try:
+            chunk = os.read(self._descriptor, size)
+            self._came(len(chunk))
+            if not chunk or len(chunk) == size:
+                return chunk
+            parts = [chunk]
+            size -= len(chunk)
+            while size and (more := os.read(self._descriptor, size)):
+                self._came(len(more))
+                parts.append(more)
+                size -= len(more)
+        except OSError as error:
+            raise self._backend.error(error, self._key) from error
+        return b"".join(parts) if len(parts) > 1 else chunk
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill *buffer* with the next bytes, or a part of it; return how many, 0 at the end."""
+        checkpoint()
+        try:
+            length = os.readv(self._descriptor, [buffer])
+        except OSError as error:
+            raise self._backend.error(error, self._key) from error
+        self._came(length)
+        return length
+
+    def _came(self, length: int) -> None:
+        """Count *length* bytes more. A file gives no more than its length when it was opened, or it has no end."""
+        self._left -= length
+        if self._left < 0:
+            raise StoreFault(
+                self._backend.label,
+                self._key,
+                f"has more bytes than the {self.length:,} of its length; something writes to it, or it has no end",
+            )
+
+    def clone_to(self, descriptor: int) -> bool:
+        """As `clone.clone`."""
+        return clone(self._descriptor, descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+
+class FileUpload(Upload):
+    """
+    A temporary file, in the open directory that its target is in.
+
+    *closed* says that its descriptor is, which need not wait for the commit.
+    """
+
+    def __init__(self, backend: FileBackend, key: str) -> None:
+        self._backend = backend
+        self._key = key
+        folder, _, self._name = key.rpartition("/")
+        self._temporary = f"{TEMPORARY}{identity()}-{next(_numbers)}"
+        # True once the descriptors of the folder and of the file are closed, or were never open.
+        self._ended = self._closed = True
+        self._written = self._begun = 0
+        try:
+            root = backend.opened or backend.root(create=True)
+            self._folder, new = root.make(folder)
+            self._ended = False
+            if not new:
+                sweep(self._folder)
+            self._descriptor = os.open(self._temporary, _CREATE, root.file_mode, dir_fd=self._folder)
+            self._closed = False
+        except OSError as error:
+            self._end()
+            raise backend.error(error, key) from error
+
+    def write(self, chunk: Buffer) -> None:
+        length = len(chunk)
+        try:
+            written = os.write(self._descriptor, chunk)
+            while written < length:
+                written += os.write(self._descriptor, memoryview(chunk)[written:])
+        except OSError as error:
+            raise self._backend.error(error, self._key) from error
+        self._written += length
+        if self._written - self._begun >= BEGUN_BYTES:
+            self._begin_writing()
+
+    def _begin_writing(self) -> None:
+        begin_writing(self._descriptor, self._begun, self._written - self._begun)
+        self._begun = self._written
+
+    def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
+        if not isinstance(reader, FileReader):
+            return False
+        try:
+            cloned = reader.clone_to(self._descriptor)
+        except OSError as error:
+            raise self._backend.error(error, self._key) from error
+        if cloned:
+            # What is shown is what will be visible, whatever becomes of the source.
+            length = os.fstat(self._descriptor).st_size
+            reader = FileReader(self._backend, self._key, self._descriptor, length)
+        buffers = self._backend._buffers
+        try:
+            buffer = buffers.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+        try:
+            while length := reader.read_into(buffer):
+                piece = buffer[:length]
+                show(piece)
+                if not cloned:
+                    self.write(piece)
+            if self._written > self._begun:
+                self._begin_writing()
+        finally:
+            buffers.append(buffer)
+        return True
+
+    def close(self) -> None:
+        """Let go of the descriptor: nothing more is written."""
+        if not self._closed:
+            self._closed = True
+            try:
+                os.close(self._descriptor)
+            except OSError as error:
+                raise self._backend.error(error, self._key) from error
+
+    def commit(self) -> None:
+        try:
+            if self._closed:
+                self._sync()
+            else:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._backend.error(error, self._key) from error
+        self.show()
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._temporary, READ, dir_fd=self._folder)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def show(self) -> None:
+        """Give what was written its name. Its bytes must be on disk."""
+        try:
+            self._rename()
+        except FileNotFoundError as error:
+            raise StoreUnavailable(
+                self._backend.label, self._key, "its temporary file is gone; something removed it"
+            ) from error
+        except OSError as error:
+            raise self._backend.error(error, self._key) from error
+        self._end()
+
+    def _rename(self) -> None:
+        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def abort(self) -> None:
+        if not self._ended:
+            with suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._folder)
+            self._end()
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with suppress(OSError):
+                os.close(self._descriptor)
+        if not self._ended:
+            self._ended = True
+            os.close(self._folder)

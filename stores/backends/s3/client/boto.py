@@ -1,0 +1,167 @@
+"""
+What is changed about a client of boto3: how its connections wait, how it pauses, and what it parses.
+
+*interruptible*: its connections are those of `sockets`, and its pauses between attempts have checkpoints.
+*bounded*: no answer but an object's is longer than `MAX_PAGE_BYTES`, no call begins another attempt after `CALL_S`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import time
+from functools import cache
+from typing import Any, Final
+
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
+from botocore.retries import standard
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from snapferry.stores.backends.s3.direct.listing import check_xml
+from snapferry.stores.backends.s3.http.attempts import seconds_of_call
+from snapferry.stores.backends.s3.http.interim import LastWord, is_interim, skip_headers
+from snapferry.stores.backends.s3.http.sockets import (
+    MAX_PAGE_BYTES,
+    PlainSocket,
+    TLSSocket,
+    check_passing,
+    connect,
+)
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
+from snapferry.stores.runtime.interruption import SLICE_S
+
+logger = logging.getLogger(__name__)
+
+# Seconds after which a call begins no further attempt. One attempt may take longer.
+CALL_S: Final = 300
+
+_region = re.compile(r"[A-Za-z0-9-]{1,63}").fullmatch
+
+_RETRY: Final = "needs-retry.s3"
+_RETRY_ID: Final = "retry-config-s3"
+
+
+def adapt(client: Any, *, attempts: int, reach: Reach) -> None:
+    """Change *client*, which makes up to so many *attempts*, as described above; it connects where *reach* allows."""
+    session = client._endpoint.http_session
+    # Fails with a version of botocore that has no such attributes: nothing may connect unwatched.
+    assert hasattr(session, "_pool_classes_by_scheme")
+    session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(reach)
+    client.meta.events.register_first("before-parse.s3", _check_body)
+    client.meta.events.register_first(_RETRY, _drop_odd_region)
+    # Once to take out boto3's own handler, once to put another around a new one.
+    client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
+    handler = standard.register_retry_handler(client, attempts)
+    client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
+
+    def needs_retry(**about: object) -> float | None:
+        pause_s: float | None = handler.needs_retry(**about)
+        if pause_s is None or seconds_of_call() + pause_s >= CALL_S:
+            return None
+        left_s = pause_s
+        while left_s > 0:
+            check_passing()
+            time.sleep(min(left_s, SLICE_S))
+            left_s -= SLICE_S
+        # boto3 tries again if this is not None, and sleeps for as long as it says.
+        return 0
+
+    client.meta.events.register(_RETRY, needs_retry, unique_id=_RETRY_ID)
+
+
+def _check_body(response_dict: dict[str, Any], **_: object) -> None:
+    body = response_dict.get("body")
+    if isinstance(body, bytes):
+        check_xml(body)
+
+
+def _drop_odd_region(response: Any = None, **_: object) -> None:
+    """Take a region out of an answer that is no name of one: boto3 would use it for every later call."""
+    parsed = response[1] if response is not None else {}
+    for place, name in (
+        (parsed.get("ResponseMetadata", {}).get("HTTPHeaders"), "x-amz-bucket-region"),
+        (parsed.get("Error"), "Region"),
+    ):
+        if isinstance(place, dict) and name in place and not _region(str(place[name])):
+            del place[name]
+
+
+class _Watching:
+    """A connection of urllib3 whose socket is one of `sockets`."""
+
+    reach = ANYWHERE_BUT_LINK_LOCAL
+    response_class = LastWord
+    _asks_for_object = False
+    _joins_parts = False
+
+    def _new_conn(self: Any) -> PlainSocket:
+        try:
+            return connect((self._dns_host, self.port), self.timeout, self.socket_options or (), self.reach)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection to {self.host}: {error}") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"no connection to {self.host}: {error}") from error
+
+    def connect(self: Any) -> None:
+        if getattr(self, "ssl_context", None) is not None:
+            self.ssl_context.sslsocket_class = TLSSocket
+        super().connect()  # type: ignore[misc]
+        self._expect()
+
+    def request(self: Any, method: str, url: str, *args: Any, **more: Any) -> Any:
+        self._asks_for_object = method == "GET" and "?" not in url
+        self._joins_parts = method == "POST" and "uploadId=" in url
+        if self.sock is not None:
+            self._expect()
+        return super().request(method, url, *args, **more)  # type: ignore[misc]
+
+    def getresponse(self: Any) -> Any:
+        # The connection lets go of it where the server will close it.
+        connection = self.sock
+        response = super().getresponse()  # type: ignore[misc]
+        if isinstance(connection, PlainSocket | TLSSocket):
+            is_object = self._asks_for_object and response.status < 300
+            connection.allow(None if is_object else MAX_PAGE_BYTES)
+        return response
+
+    # boto3 waits for leave to send a body. Its own reading of the answer never ends where the connection does.
+
+    def _is_100_continue_status(self: Any, line: bytes) -> bool:
+        status = line.split(None, 2)[1:2]
+        return (
+            line.startswith(b"HTTP/") and bool(status) and status[0].isdigit() and is_interim(int(status[0]))
+        )
+
+    def _consume_headers(self: Any, incoming: Any) -> None:
+        skip_headers(incoming)
+
+    def _expect(self: Any) -> None:
+        if isinstance(self.sock, PlainSocket | TLSSocket):
+            self.sock.expect(joining=self._joins_parts)
+
+
+@cache
+def _pools(allowed: Reach) -> dict[str, Any]:
+    """Return the pools of connections that go where *allowed* says."""
+
+    class Connection(_Watching, AWSHTTPConnection):  # type: ignore[misc]
+        reach = allowed
+
+    class TLSConnection(_Watching, AWSHTTPSConnection):  # type: ignore[misc]
+        reach = allowed
+
+    class Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+        ConnectionCls = Connection
+
+    class TLSPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+        ConnectionCls = TLSConnection
+
+    return {"http": Pool, "https": TLSPool}

@@ -1,0 +1,72 @@
+"""A set of addresses of any size: Python's own while it is small, 32 bytes for each address beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from typing import TYPE_CHECKING, Final
+
+from snapferry.stores.address import addresses_in
+
+if TYPE_CHECKING:
+    from .tables import AddressTable
+
+# From so many on addresses are kept in a table.
+MANY: Final = 50_000
+
+# So many are compared at once.
+_CHUNK: Final = 10_000
+
+
+class AddressSet:
+    """Distinct addresses. Each must have passed `parse_address`."""
+
+    def __init__(self, addresses: Iterable[str] = ()) -> None:
+        self._few: set[str] = set()
+        self._many: AddressTable | None = None
+        self.update(addresses)
+
+    def update(self, addresses: Iterable[str]) -> None:
+        """Add *addresses*."""
+        if self._many is not None:
+            self._many.update(list(addresses))
+            return
+        self._few.update(addresses)
+        if len(self._few) > MANY:
+            from .tables import AddressTable
+
+            self._many = AddressTable()
+            self._many.update(list(self._few))
+            self._few = set()
+
+    def add_digests(self, digests: bytes | bytearray) -> None:
+        """Add addresses by their *digests*, run together."""
+        if self._many is None:
+            self.update(addresses_in(digests))
+        else:
+            self._many.add_digests(digests)
+
+    def __len__(self) -> int:
+        return len(self._few) if self._many is None else len(self._many)
+
+    def among(self, addresses: Sequence[str]) -> list[str]:
+        """Return those of *addresses* that are in the set, in their order."""
+        if self._many is None:
+            return [address for address in addresses if address in self._few] if self._few else []
+        from .tables import to_digests
+
+        return list(compress(addresses, self._many.mask(to_digests(addresses))))
+
+    def common(self, others: AddressSet) -> int:
+        """Return how many addresses both sets have."""
+        one, other = sorted((self, others), key=len)
+        return sum(len(other.among(chunk)) for chunk in one.chunks(_CHUNK))
+
+    def chunks(self, count: int) -> Iterator[list[str]]:
+        """Yield the addresses, sorted, *count* at a time."""
+        if self._many is not None:
+            yield from self._many.chunks(count)
+            return
+        ordered = sorted(self._few)
+        for at in range(0, len(ordered), count):
+            yield ordered[at : at + count]

@@ -1,0 +1,230 @@
+"""
+What two stores are like, as far as a copy between them needs to know.
+
+Nothing is left behind, see `snapferry.stores.diagnosis.round_trip`. What is particular to a kind of
+store, its backend knows (`Backend.probe`); this is what any store must do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import islice
+from typing import Final
+
+from snapferry.stores.address import MANIFESTS, address_of, manifest_key, object_key
+from snapferry.stores.base import Backend
+from snapferry.stores.errors import AccessDenied, StoreError, StoreNotFound
+from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.text.format import counted, size
+
+from .findings import Finding, Level, clock_finding
+from .round_trip import refused
+
+# One page of a listing tells enough.
+FEW: Final = 1000
+
+# The object that is read is hashed up to this length; of a longer one the beginning is read.
+READ_BYTES: Final = 1024 * 1024
+
+
+def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iterator[Finding]:
+    """
+    Check that a source can be read: its manifests listed, one of them and one object read.
+
+    With *snapshot_ids*, those manifests are read whole and verified. Writes nothing. Never raises `StoreError`.
+    """
+    answers = list(_answers(store, for_writing=False))
+    yield from answers
+    if any(finding.level is Level.ERROR for finding in answers):
+        return
+    try:
+        page = [
+            (found.size, found.key, snapshot_id)
+            for found in islice(store.manifests.keys(MANIFESTS), FEW)
+            if (snapshot_id := address_of(found.key, MANIFESTS))
+        ]
+    except StoreError as error:
+        yield refused("source.list", "its manifests cannot be listed", error)
+        return
+    seen = sha256("".join(snapshot_id for _, _, snapshot_id in page).encode()).hexdigest()[:16]
+    if page:
+        count = counted(len(page), "snapshot") + " or more" * (len(page) == FEW)
+        yield Finding(Level.OK, "source.list", f"lists {count}", value=seen)
+    else:
+        yield Finding(
+            Level.WARNING,
+            "source.list",
+            "holds no snapshot",
+            "see that the URL's path or prefix is right",
+            value=seen,
+        )
+    smallest = [min(page)[2]] if page else []
+    for snapshot_id in snapshot_ids or smallest:
+        yield from _read_snapshot(store, snapshot_id, told=bool(snapshot_ids))
+    for backend, _ in store.pools:
+        yield from backend.probe((), for_writing=False)
+
+
+def probe_destination(store: SnapshotStore) -> Iterator[Finding]:
+    """
+    Check that a destination takes what a copy writes. Never raises `StoreError`.
+
+    A few bytes are written in a folder of their own, and deleted.
+    """
+    answers = list(_answers(store, for_writing=True))
+    yield from answers
+    if any(finding.level is Level.ERROR for finding in answers):
+        return
+    for backend, spaces in store.pools:
+        yield from backend.probe(spaces, for_writing=True)
+
+
+def probe_pair(
+    source: SnapshotStore, destination: SnapshotStore, snapshot_ids: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """
+    Check what is between both: whether objects can be cloned, and whether what *snapshot_ids* need fits.
+
+    Never raises `StoreError`. Says nothing where either does not answer: that is said already.
+    """
+    try:
+        sample = _sample(source, snapshot_ids)
+        if sample:
+            yield from destination.objects.probe_beside(source.manifests, sample)
+        if snapshot_ids:
+            yield from _fits(source, destination, snapshot_ids)
+    except StoreError as error:
+        yield Finding(Level.NOTE, "pair", f"what is between both stores cannot be told: {error.detail}")
+
+
+def _answers(store: SnapshotStore, *, for_writing: bool) -> Iterator[Finding]:
+    for backend, _ in store.pools:
+        try:
+            backend.check(for_writing=for_writing)
+        except StoreNotFound as error:
+            yield Finding(
+                Level.ERROR,
+                "store.answers",
+                f"{error.store}: {error.detail}",
+                "make it, mount it, or correct the URL",
+            )
+            continue
+        except StoreError as error:
+            advice = (
+                "see credentials (environment, profile or role), or the directory's owner and mode"
+                if isinstance(error, AccessDenied)
+                else "see that its address is right, that it runs, and that no firewall is in between"
+            )
+            yield Finding(Level.ERROR, "store.answers", f"{error.store}: {error.detail}", advice)
+            if not isinstance(error, AccessDenied):
+                continue
+        else:
+            yield Finding(Level.OK, "store.answers", f"{backend.label} answers")
+        yield from _clock(backend)
+
+
+def _clock(backend: Backend) -> Iterator[Finding]:
+    before = time.time()
+    there = backend.clock()
+    if there is not None:
+        yield clock_finding("the store", there, (before, time.time()))
+
+
+def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Iterator[Finding]:
+    """Read a manifest and the smallest object that its first lines name."""
+    try:
+        with store.read_manifest(snapshot_id) as manifest:
+            first = next(manifest.files(), None)
+            smallest = (
+                min(zip(first.sizes(1 << 62), first.checksums, strict=True))
+                if first and first.checksums
+                else None
+            )
+            much = f", with {size(_bytes_of(manifest))} of objects" if told else ""
+    except StoreError as error:
+        name = type(error).__name__
+        yield Finding(
+            Level.ERROR,
+            "source.manifest",
+            f"the manifest {snapshot_id} cannot be read: {error.detail} ({name})",
+            "ask for another snapshot, or mend the source" if told else "mend the source",
+        )
+        return
+    yield Finding(
+        Level.OK, "source.manifest", f"the manifest {snapshot_id[:12]}… can be read and is intact{much}"
+    )
+    if smallest is None:
+        return
+    length, address = smallest
+    try:
+        if length <= READ_BYTES:
+            store.get_object(address)
+        else:
+            with store.objects.open(object_key(address), size_hint=length) as reader:
+                reader.read(READ_BYTES)
+    except StoreError as error:
+        yield Finding(
+            Level.ERROR,
+            "source.object",
+            f"the object {address} of that snapshot cannot be read: {error.detail} ({type(error).__name__})",
+            "see the permissions of the objects; a snapshot whose objects are missing cannot be copied",
+        )
+        return
+    yield Finding(
+        Level.OK, "source.object", f"an object of it can be read{' and is intact' * (length <= READ_BYTES)}"
+    )
+
+
+def _sample(source: SnapshotStore, snapshot_ids: Sequence[str]) -> str:
+    """Return the key of some manifest, "" where there is none."""
+    if snapshot_ids:
+        return manifest_key(snapshot_ids[0])
+    found = next(iter(source.manifests.keys(MANIFESTS)), None)
+    return found.key if found else ""
+
+
+def _bytes_of(manifest: Manifest) -> int:
+    return manifest.table().size_bytes if manifest.large else sum(manifest.objects().values())
+
+
+def _fits(
+    source: SnapshotStore, destination: SnapshotStore, snapshot_ids: Sequence[str]
+) -> Iterator[Finding]:
+    """
+    Compare what snapshots need with the free space, where the destination can tell it.
+
+    An object that several snapshots share counts for each of them, so it is
+    rather too much. The destination is asked for what it has only if it might not
+    fit, and not for what a huge manifest names: that takes a plan.
+    """
+    free = destination.objects.free_bytes()
+    if free is None:
+        return
+    needed = 0
+    for snapshot_id in snapshot_ids:
+        with source.read_manifest(snapshot_id) as manifest:
+            needed += _bytes_of(manifest)
+    said = f"the snapshots take {size(needed)}, {size(free)} is free"
+    if needed <= free:
+        yield Finding(Level.OK, "pair.space", said)
+        return
+    missing = 0
+    for snapshot_id in snapshot_ids:
+        with source.read_manifest(snapshot_id) as manifest:
+            if manifest.large:
+                yield Finding(
+                    Level.WARNING, "pair.space", said, "see what is missing of them by: snapferry plan"
+                )
+                return
+            objects = manifest.objects()
+        missing += sum(objects[address] for address in destination.objects_needed(sorted(objects)))
+    said = f"what is missing of the snapshots takes {size(missing)}, {size(free)} is free"
+    if missing <= free:
+        yield Finding(Level.OK, "pair.space", said)
+    else:
+        yield Finding(
+            Level.ERROR, "pair.space", said, "make room at the destination, or copy fewer snapshots"
+        )

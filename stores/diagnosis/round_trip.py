@@ -1,0 +1,131 @@
+"""
+The probe of a store: a few bytes that are written, read, listed and deleted, and what becomes of them if not.
+
+*never an object*: a probe's key lies in a folder of its own, whose name is no
+part of an address, before all of them in byte order.
+*leaves nothing*: a probe is deleted whatever happens. What a killed prober left
+is deleted by the next one, if the name says that its writer is dead, or after an hour.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from snapferry.stores.base import Backend
+from snapferry.stores.errors import StoreError, StoreFull
+from snapferry.stores.runtime.liveness import identity, is_dead
+
+from .findings import Finding, Level
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = ".snapferry-probe/"
+DATA: Final = b"snapferry doctor was here; this may be deleted\n"
+STALE_AFTER_S: Final = 3600.0
+
+_numbers = itertools.count()
+# A writer of files puts its own mark before a name of the same form.
+_named = re.compile(r"(?:\.tmp-|\.snapferry-probe-)?([^-]+-\d+-[^-]+)-\d+").fullmatch
+
+
+def new_probe(folder: str) -> str:
+    """Return a key in *folder* that nobody else uses."""
+    return f"{folder}{identity()}-{next(_numbers)}"
+
+
+def is_stale(key: str, modified: float) -> bool:
+    """
+    Say whether the prober that wrote *key*, at *modified* in seconds since the epoch, will not delete it itself.
+
+    What is not named as a probe is not stale: a server may put what it has of an upload beside its key.
+    """
+    found = _named(key.rpartition("/")[2])
+    return found is not None and (is_dead(found[1]) or time.time() - modified > STALE_AFTER_S)
+
+
+def sweep(backend: Backend, folder: str) -> None:
+    """Delete stale probes in *folder*. Never raises; what cannot be deleted stays."""
+    with suppress(StoreError):
+        for key, _, modified in list(backend.keys(folder)):
+            if is_stale(key, modified):
+                with suppress(StoreError):
+                    backend.delete(key)
+
+
+def round_trip(backend: Backend, folder: str, what: str) -> Iterator[Finding]:
+    """
+    Write, read, list and delete a probe in *folder*, which holds *what*; yield what came of it.
+
+    Ends at the first thing that does not work. The probe is deleted in any
+    case, also where the caller does not go on.
+    """
+    sweep(backend, folder)
+    key = new_probe(folder)
+    gone = False
+    try:
+        try:
+            backend.write(key, DATA)
+        except StoreError as error:
+            yield refused("store.write", f"{what} cannot be written", error)
+            return
+        try:
+            with backend.open(key) as reader:
+                back = reader.read(len(DATA) + 1)
+        except StoreError as error:
+            yield refused("store.read", f"{what} can be written but not read back", error)
+            return
+        if back != DATA:
+            yield Finding(
+                Level.ERROR,
+                "store.read",
+                f"{what}: other bytes were read back than were written",
+                "do not copy to this store; look for its fault, or for a cache or proxy in between",
+            )
+            return
+        try:
+            listed = key in {found.key for found in backend.keys(folder)}
+        except StoreError as error:
+            yield refused("store.list", f"{what} can be written and read, but not listed", error)
+            return
+        if not listed:
+            yield Finding(
+                Level.ERROR,
+                "store.list",
+                f"{what}: what was just written is not listed",
+                "snapferry needs a store that lists what was written at once",
+            )
+            return
+        try:
+            backend.delete(key)
+            gone = backend.size(key) is None
+        except StoreError as error:
+            yield Finding(
+                Level.WARNING,
+                "store.delete",
+                f"{what} cannot be deleted, so a probe stays at {key}: {error.detail}",
+                "delete it by hand; without that right --delete cannot work",
+            )
+            return
+        yield Finding(Level.OK, "store.write", f"{what} can be written, read, listed and deleted")
+    finally:
+        if not gone:
+            with suppress(StoreError):
+                backend.delete(key)
+
+
+def refused(check: str, what: str, error: StoreError) -> Finding:
+    """Return the finding for an *error* where *what* should have worked."""
+    advice = (
+        "make room, or raise the quota"
+        if isinstance(error, StoreFull)
+        else "give the account that workers run as, or their credentials, this right"
+        if type(error).__name__ == "AccessDenied"
+        else "see what the store says"
+    )
+    return Finding(Level.ERROR, check, f"{what}: {error.detail}", advice)

@@ -1,0 +1,503 @@
+"""
+The manifest: the text that lists a snapshot.
+
+    TYPE PERMISSIONS CHECKSUM SIZE PATH\\n        one line an entry, sorted by the bytes of PATH
+
+TYPE is F or D. A line is split on its first four spaces only and ends at
+``\\n`` only, so a PATH may hold spaces, tabs and ``\\r``. The snapshot id is the
+BLAKE3 digest of the whole text: without lines that are empty or start with
+``#``, which are no part of a manifest, and with one ``\\n`` at the end.
+
+Objects are named by F lines alone; a D line carries a merkle hash that no
+object is filed under. SIZE is advisory: a followed symlink has its target's
+checksum beside its own size, so one object can be listed with several sizes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
+
+from snapferry.stores.address import DIGEST_BYTES, digests_of
+from snapferry.stores.base import Reader
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.bulk.forked import Forked, worth
+from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, ManifestTooLarge, StoreFault
+from snapferry.stores.hashing import CHUNK_BYTES, HashingReader, digest
+from snapferry.stores.runtime.bounds import LONGEST_LINE, bounds
+from snapferry.stores.runtime.interruption import checkpoint
+
+from .canonical import Canonical, canonical, canonicalise, path_of
+from .lines import PIECE_BYTES, Columns, read_plainly
+
+if TYPE_CHECKING:
+    from snapferry.stores.bulk.tables import ObjectTable
+
+# A manifest up to this size is kept in memory while it is used, a larger one in a temporary file.
+SPOOL_BYTES = 16 * 1024 * 1024
+
+# A larger manifest names some 50,000 objects or more. From there on a table is faster, importing NumPy included.
+LARGE_BYTES = 6 * 1024 * 1024
+
+# A process is worth its fork for so much of a manifest.
+BYTES_FOR_A_PROCESS = 4 * 1024 * 1024
+
+# So many lines are read between two checkpoints where they are read one by one: some milliseconds.
+LINES_AT_ONCE = 10_000
+
+# Only a text up to this size is put into its canonical form when it does not hash to its id.
+CANONICALISE_BYTES = 256 * 1024 * 1024
+
+# The real snapdir reads a SIZE into 64 bits, and refuses a manifest with a larger one.
+LARGEST_SIZE = 2**64 - 1
+
+# No store takes an object as large as this (8 TiB). A SIZE beyond it is a lie; planning takes it for this
+# much, so that sums of sizes fit the 64 bits of the ledger's counters.
+LARGEST_PLANNED_BYTES = 2**43
+
+_ZERO = ord("0")
+
+# Of a manifest the bytes from one place to another, which are ends of lines, and the PATH of the line before.
+_Part = tuple[int, int, str]
+
+_file_line = re.compile(
+    rb"(F) ([^ ]+) ([0-9a-f]{64}) (0|[1-9][0-9]{0,18}) ([^\n]+)\n",
+).fullmatch
+_is_checksum = re.compile(rb"[0-9a-f]{64}").fullmatch
+_is_foreign_checksum = re.compile(
+    rb"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128}"
+).fullmatch
+
+
+class Entry(NamedTuple):
+    """One line of a manifest. *checksum* is 64 lowercase hex on F lines; *size* is in bytes and advisory."""
+
+    type: str
+    permissions: str
+    checksum: str
+    size: int
+    path: str
+
+    def render(self) -> str:
+        """Return the line, without its end."""
+        return f"{self.type} {self.permissions} {self.checksum} {self.size} {self.path}"
+
+
+def render(entries: Iterable[Entry]) -> bytes:
+    """Return the manifest that lists *entries*: sorted by the bytes of their paths."""
+    # Entries with one path keep their order, as in `canonical`.
+    ordered = sorted(entries, key=lambda entry: entry.path.encode())
+    return b"\n".join(entry.render().encode() for entry in ordered) + b"\n"
+
+
+def snapshot_id(text: bytes) -> str:
+    """Return the id of the snapshot that the manifest *text* lists."""
+    return digest(canonical(text))
+
+
+class _Spool:
+    """
+    The bytes of a manifest as they come: in memory while they are few, else in a temporary file.
+
+    The length of the file and of each line is bounded, so that whatever reads it later takes bounded memory.
+    """
+
+    def __init__(self, label: str, snapshot: str) -> None:
+        self._label = label
+        self._snapshot = snapshot
+        self._most = bounds().manifest_bytes
+        self._line = 0
+        self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES))
+        self.length = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append *chunk*. Raises `ManifestTooLarge`, `ManifestSyntaxError` for a line that is too long."""
+        self.length += len(chunk)
+        if self.length > self._most:
+            raise ManifestTooLarge(
+                self._label,
+                self._snapshot,
+                f"the manifest is longer than {self._most:,} bytes; set SNAPFERRY_MAX_MANIFEST_BYTES to allow"
+                " more, which take as much room in the temporary directory",
+            )
+        self._check_lines(chunk)
+        with self._room():
+            self.file.write(chunk)
+
+    def end(self) -> None:
+        """Note that all was written: readers of the file's descriptor find it there."""
+        with self._room():
+            self.file.flush()
+
+    def canonical(self) -> Canonical | None:
+        """Return what was written in canonical form, None if it has none."""
+        with self._room():
+            return canonicalise(self.file)
+
+    def _check_lines(self, chunk: bytes) -> None:
+        # A line that lies within a chunk is shorter than the chunk, so only those that pass from one to the next count.
+        first = chunk.find(b"\n")
+        self._line += len(chunk) if first < 0 else first
+        if self._line > LONGEST_LINE:
+            raise ManifestSyntaxError(
+                self._label,
+                self._snapshot,
+                f"line {self._lines() + 1} of the manifest is longer than {LONGEST_LINE:,} bytes",
+            )
+        if first >= 0:
+            self._line = len(chunk) - chunk.rfind(b"\n") - 1
+
+    def _lines(self) -> int:
+        """Return how many whole lines were written."""
+        self.file.seek(0)
+        return sum(chunk.count(b"\n") for chunk in iter(partial(self.file.read, CHUNK_BYTES), b""))
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreFault(
+                self._label,
+                self._snapshot,
+                f"the manifest cannot be kept in the temporary directory {tempfile.gettempdir()}:"
+                f" {error.strerror or error}; free space there, or set TMPDIR to a larger disk",
+            ) from error
+
+
+class Manifest:
+    """
+    A verified manifest, spooled so that its size does not matter. Use it in a ``with`` block.
+
+    Made by `Manifest.read` or `Manifest.from_bytes`, so its text always
+    hashes to ``id``, in canonical form once `entries` has been read to the end.
+    """
+
+    def __init__(self, label: str, snapshot: str, file: IO[bytes], length: int) -> None:
+        self.id = snapshot
+        self.length = length
+        self._label = label
+        self._file = file
+
+    @classmethod
+    def from_bytes(cls, snapshot: str, text: bytes) -> Self:
+        """Wrap *text*. Raises `IntegrityError` if it does not hash to *snapshot*."""
+        return cls.read("", snapshot, io.BytesIO(text))
+
+    @classmethod
+    def read(cls, label: str, snapshot: str, reader: Reader) -> Self:
+        """
+        Take the text from *reader*, which the store called *label* holds under *snapshot*.
+
+        Raises `IntegrityError` if it does not hash to *snapshot*, neither as it
+        is nor in canonical form (the real snapdir accepts both), and
+        `ManifestTooLarge`. Memory does not grow with the text.
+        """
+        spool = _Spool(label, snapshot)
+        try:
+            hashing = HashingReader(reader)
+            while chunk := hashing.read(CHUNK_BYTES):
+                checkpoint()
+                spool.write(chunk)
+            spool.end()
+            found = hashing.hexdigest()
+            if found == snapshot:
+                return cls(label, snapshot, spool.file, spool.length)
+            if spool.length <= CANONICALISE_BYTES and (text := spool.canonical()) is not None:
+                if text.digest == snapshot:
+                    spool.file.close()
+                    return cls(label, snapshot, text.file, text.length)
+                text.file.close()
+            raise IntegrityError(
+                label,
+                snapshot,
+                "the manifest filed here is corrupt and was not used: it does not hash to its id",
+            )
+        except BaseException:
+            spool.file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def open(self) -> Reader:
+        """Return the text from its start. There is one position: a second call begins again."""
+        self._file.seek(0)
+        return self._file
+
+    def entries(self) -> Iterator[Entry]:
+        """
+        Yield the entries in order.
+
+        Raises `ManifestSyntaxError` with the line's number, `IntegrityError`
+        for checksums that are not plain BLAKE3.
+        """
+        self._check_not_empty()
+        self._file.seek(0)
+        fields = self._fields(self._file, 1, b"")
+        for number, (kind, permissions, checksum, size, path) in enumerate(fields):
+            if number % LINES_AT_ONCE == 0:
+                checkpoint()
+            yield Entry(kind.decode(), permissions.decode(), checksum.decode(), int(size), path.decode())
+
+    def objects(self) -> dict[str, int]:
+        """
+        Return the distinct objects of the snapshot, address to advisory size in bytes, in the manifest's order.
+
+        Where a checksum is listed with several sizes, the largest counts: a
+        symlink's own size says nothing of its target. None is larger than
+        `LARGEST_PLANNED_BYTES`. Raises like `entries`.
+        """
+        largest: dict[str, int] = {}
+        for files in self.files():
+            found = dict(zip(files.checksums, files.sizes(LARGEST_PLANNED_BYTES), strict=True))
+            if len(found) == len(files.checksums) and largest.keys().isdisjoint(found):
+                largest.update(found)
+                continue
+            sizes = files.sizes(LARGEST_PLANNED_BYTES)
+            for address, size in zip(files.checksums, sizes, strict=True):
+                if largest.get(address, -1) < size:
+                    largest[address] = size
+        return largest
+
+    def files(self) -> Iterator[Columns]:
+        """Yield the F lines, checked, some hundreds at a time, in order. Raises like `entries`."""
+        for columns in self._columns():
+            yield columns.files()
+
+    @property
+    def large(self) -> bool:
+        """Say whether `objects` would take more memory than is well spent, so that `table` is to be used."""
+        return self.length > LARGE_BYTES
+
+    def table(self) -> ObjectTable:
+        """Return the same as `objects`, sorted by address, in 40 bytes each. Raises like `entries`."""
+        from snapferry.stores.bulk.tables import RECORD_BYTES, ObjectTableBuilder, TooManyObjects, records_of
+
+        builder = ObjectTableBuilder(bounds().objects)
+        try:
+            self._gather(
+                lambda files: records_of(files.checksums, files.sizes(LARGEST_PLANNED_BYTES)),
+                RECORD_BYTES,
+                builder.add,
+            )
+            return builder.finish()
+        except TooManyObjects:
+            raise ManifestTooLarge(
+                self._label,
+                self.id,
+                f"the manifest names more than {bounds().objects:,} distinct objects; set SNAPFERRY_MAX_PLAN_OBJECTS to"
+                " allow more, at 90 bytes of memory each",
+            ) from None
+
+    def addresses(self) -> AddressSet:
+        """Return the distinct objects of the snapshot. Raises like `entries`."""
+        found = AddressSet()
+        self.add_addresses(found)
+        return found
+
+    def add_addresses(self, found: AddressSet) -> None:
+        """Add the distinct objects of the snapshot to *found*. Raises like `entries`; some were added then."""
+        if self.large:
+            self._gather(lambda files: digests_of(files.checksums), DIGEST_BYTES, found.add_digests)
+            return
+        for files in self.files():
+            found.update(files.checksums)
+
+    def paths_of(self, addresses: Collection[str]) -> Iterator[tuple[str, str]]:
+        """
+        Yield address and path of each file whose object is among *addresses*, in the manifest's order.
+
+        Raises like `entries`, though not always after all that comes before the fault.
+        """
+        wanted = frozenset(addresses)
+        for columns in self._columns():
+            if wanted.isdisjoint(columns.checksums):
+                continue
+            for kind, address, path in zip(columns.kinds, columns.checksums, columns.paths, strict=True):
+                if kind == "F" and address in wanted:
+                    yield address, path
+
+    def _gather(
+        self, of: Callable[[Columns], bytes], unit: int, take: Callable[[bytes | bytearray], None]
+    ) -> None:
+        """
+        Hand what *of* says of the F lines to *take*, *unit* bytes for each, in any order, and maybe some of it twice.
+
+        A large manifest is read by several processes. Raises like `entries`.
+        """
+
+        def say(part: _Part | None = None) -> Iterator[bytes]:
+            return (of(columns.files()) for columns in self._columns(part))
+
+        first, *others = self._parts()
+        with ExitStack() as stack:
+            forked = [stack.enter_context(closing(Forked(partial(say, part), unit))) for part in others]
+            for said in say(first):
+                take(said)
+                for other in forked:
+                    take(other.some())
+            for other in forked:
+                while not other.ends():
+                    take(other.some())
+                rest = other.rest()
+                if rest is None:
+                    break
+                take(rest)
+            else:
+                return
+        # One found a fault or was killed. From the start this process knows which line is at fault.
+        for said in say():
+            take(said)
+
+    def _parts(self) -> list[_Part]:
+        """Cut the manifest at ends of lines, a part for each process that is to read it."""
+        count = worth(self.length, BYTES_FOR_A_PROCESS)
+        parts, begin, before = [], 0, ""
+        for number in range(1, count):
+            at = self.length * number // count
+            text = self._read_at(at, PIECE_BYTES)
+            start = text.find(b"\n") + 1
+            end = text.find(b"\n", start) + 1
+            try:
+                path = path_of(text[start : end - 1]).decode()
+            except UnicodeDecodeError:
+                continue
+            if start and end:
+                parts.append((begin, at + end, before))
+                begin, before = at + end, path
+        return [*parts, (begin, self.length, before)]
+
+    def _columns(self, part: _Part | None = None) -> Iterator[Columns]:
+        """Yield a part of the manifest, or all of it, checked, piece by piece. The reading position is its own."""
+        self._check_not_empty()
+        position, end, last = part or (0, self.length, "")
+        number = 1
+        while position < end:
+            checkpoint()
+            piece = self._piece_at(position, end)
+            columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
+            yield columns
+            number += piece.count(b"\n")
+            position += len(piece)
+            last = columns.paths[-1] if columns.paths else last
+
+    def _piece_at(self, position: int, end: int) -> bytes:
+        """Return whole lines from *position* on, about `PIECE_BYTES` of them, but none from *end* on."""
+        size = PIECE_BYTES
+        while True:
+            piece = self._read_at(position, min(size, end - position))
+            if position + len(piece) == end:
+                return piece
+            if whole := piece.rfind(b"\n") + 1:
+                return piece[:whole]
+            size *= 2
+
+    def _read_at(self, position: int, size: int) -> bytes:
+        if self.length > SPOOL_BYTES:
+            # Processes share a file's position.
+            found = os.pread(self._file.fileno(), size, position)
+        else:
+            self._file.seek(position)
+            found = self._file.read(size)
+        if not found and size:
+            raise StoreFault(self._label, self.id, "its temporary file was cut short while it was used")
+        return found
+
+    def _read_by_line(self, piece: bytes, number: int, last: str) -> Columns:
+        rows = [
+            (kind.decode(), checksum.decode(), size.decode(), path.decode())
+            for kind, _, checksum, size, path in self._fields(io.BytesIO(piece), number, last.encode())
+        ]
+        return Columns(*zip(*rows, strict=True))
+
+    def _check_not_empty(self) -> None:
+        if not self.length:
+            raise ManifestSyntaxError(
+                self._label, self.id, "the manifest is empty, not even a line end is in it"
+            )
+
+    def _fields(self, lines: Iterable[bytes], first: int, last: bytes) -> Iterator[Sequence[bytes]]:
+        """Yield the five fields of each of *lines*, checked; they begin with number *first*, behind PATH *last*."""
+        line = b"\n"
+        for number, line in enumerate(lines, first):
+            found = _file_line(line)
+            if found and line.isascii() and found[5] >= last:
+                # Nearly every line: nothing of it needs a closer look.
+                last = found[5]
+                yield found.groups()
+                continue
+            fields = line.removesuffix(b"\n").split(b" ", 4)
+            if len(fields) != 5:
+                if self.length == 1 and line == b"\n":
+                    return  # the manifest of a snapshot without entries
+                raise self._bad(number, "is not 'TYPE PERMISSIONS CHECKSUM SIZE PATH'", line)
+            fault = _fault_of(fields, last)
+            if fault:
+                raise self._bad(number, fault, line)
+            if fields[0] == b"F" and not _is_checksum(fields[2]):
+                raise self._bad_checksum(number, fields[2], line)
+            last = fields[4]
+            if not line.isascii():
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    raise self._bad(number, "is not UTF-8", line) from None
+            yield fields
+        if not line.endswith(b"\n"):
+            raise self._bad(number, "has no end; the manifest was cut short", line)
+
+    def _bad(self, number: int, what: str, line: bytes) -> ManifestSyntaxError:
+        shown = repr(line[:120].rstrip(b"\n").decode(errors="replace"))
+        return ManifestSyntaxError(self._label, self.id, f"line {number} of the manifest {what}: {shown}")
+
+    def _bad_checksum(self, number: int, checksum: bytes, line: bytes) -> Exception:
+        if not _is_foreign_checksum(checksum):
+            return self._bad(number, "has a CHECKSUM that is not 64 lowercase hex digits", line)
+        return IntegrityError(
+            self._label,
+            self.id,
+            f"line {number} of the manifest has a checksum of {len(checksum) * 4} bits; only snapshots made with"
+            " plain BLAKE3 can be verified, so only they can be copied",
+        )
+
+
+def _fault_of(fields: list[bytes], last: bytes) -> str:  # noqa: PLR0911 - one return a fault
+    """Return what is wrong with a line behind the one whose PATH is *last*, but for its checksum; "" if nothing is."""
+    kind, permissions, _, size, path = fields
+    if kind not in {b"F", b"D"}:
+        return "does not begin with F or D"
+    if not permissions:
+        return "has no PERMISSIONS"
+    if not size.isdigit() or (size[0] == _ZERO and size != b"0"):
+        return "has a SIZE that is not a number of bytes"
+    if len(size) > 19 and (len(size) > 20 or int(size) > LARGEST_SIZE):
+        return "has a SIZE of more than 64 bits"
+    if not path:
+        return "has no PATH"
+    if path < last:
+        return "is out of order; entries are sorted by the bytes of PATH"
+    return ""
+
+
+def parse(text: bytes) -> list[Entry]:
+    """
+    Return the entries of a manifest *text*, comments and empty lines left out, in canonical order.
+
+    Raises `ManifestSyntaxError` with the number of the line in canonical form.
+    """
+    clean = canonical(text)
+    with Manifest.from_bytes(digest(clean), clean) as manifest:
+        return list(manifest.entries())

@@ -1,0 +1,6 @@
+"""
+Text for people.
+
+    printable  text from elsewhere, made fit for a terminal, a log line and a bounded error
+    format     numbers with their units
+"""

@@ -1,0 +1,216 @@
+"""The trouble of a whole store is told from that of one object: real directories, ports that refuse, a real Redis."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.errors import (
+    AccessDenied,
+    ObjectMissing,
+    StoreError,
+    StoreFull,
+    StoreNotFound,
+    StoreUnavailable,
+)
+from snapferry.workers.messages import StoreRef
+from snapferry.workers.reachability import outage
+from snapferry.workers.reachability.outage import MANY_DENIED, MANY_FAILED, StoreTrouble, Unreachable, check
+from snapferry.workers.reachability.records import (
+    Kind,
+    ReachBook,
+    StoreSide,
+    Trouble,
+    pause_before_check,
+    verdict,
+)
+from tests.opening import open_store
+from tests.servers import free_port
+
+
+@pytest.fixture
+def book(redis_url: str) -> Iterator[ReachBook]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield ReachBook(client)
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[StoreSide, StoreSide]:
+    for name in ("a", "b"):
+        (tmp_path / name / ".objects").mkdir(parents=True)
+    return (
+        StoreSide(StoreRef(url=str(tmp_path / "a")), writing=False),
+        StoreSide(StoreRef(url=str(tmp_path / "b")), writing=True),
+    )
+
+
+def trouble_of(book: ReachBook, sides: tuple[StoreSide, StoreSide], objects: int = 100) -> StoreTrouble:
+    found = StoreTrouble(book, "worker@here", sides, objects, TRUSTED)
+    stores = [open_store(side.ref.url, create=False) for side in sides]
+    found.opened(stores[0], stores[1])
+    return found
+
+
+def unavailable(side: StoreSide) -> StoreError:
+    return StoreUnavailable(f"file://{side.ref.url}", "address", "no answer")
+
+
+def test_an_object_in_trouble_at_a_store_that_answers_stops_nothing(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    trouble = trouble_of(book, sides)
+    label = f"file://{sides[0].ref.url}"
+
+    for _ in range(MANY_FAILED - 1):
+        trouble.failed(unavailable(sides[0]), some_copied=False)
+    trouble.succeeded()
+    for _ in range(MANY_FAILED - 1):
+        trouble.failed(unavailable(sides[0]), some_copied=True)
+    trouble.failed(StoreFull(label, "", "full"), some_copied=False)
+    trouble.failed(AccessDenied(label, "", "denied"), some_copied=False)
+    trouble.failed(StoreUnavailable("file:///of/nobody", "", "no answer"), some_copied=False)
+    trouble.stop()
+
+
+def test_a_store_that_answers_its_check_and_nothing_else_is_away(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    trouble = trouble_of(book, sides)
+    for _ in range(MANY_FAILED - 1):
+        trouble.failed(unavailable(sides[1]), some_copied=True)
+
+    with pytest.raises(Unreachable) as raised:
+        trouble.failed(unavailable(sides[1]), some_copied=True)
+    assert (raised.value.side, raised.value.kind) == (sides[1], Kind.AWAY)
+    with pytest.raises(Unreachable):
+        trouble.stop()
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["source", "destination"])
+@pytest.mark.parametrize(("known", "kind"), [(False, Kind.REFUSED), (True, Kind.AWAY)])
+def test_a_directory_that_is_gone_is_away_for_those_who_have_reached_it(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide], side: int, known: bool, kind: Kind
+) -> None:
+    trouble = trouble_of(book, sides)
+    if known:
+        book.reached(sides[side], "worker@here")
+    shutil.rmtree(sides[side].ref.url)
+
+    with pytest.raises(Unreachable) as raised:
+        trouble.failed(unavailable(sides[side]), some_copied=True)
+    assert (raised.value.side, raised.value.kind) == (sides[side], kind)
+    assert isinstance(raised.value.reason, StoreNotFound)
+
+
+def test_a_source_directory_without_a_store_is_no_store_that_lacks_its_objects(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    missing = ObjectMissing(f"file://{sides[0].ref.url}", "", "the object is not in this store")
+    (Path(sides[0].ref.url) / ".objects").rmdir()
+    trouble = trouble_of(book, sides, objects=2)
+    trouble.failed(missing, some_copied=False)
+    with pytest.raises(Unreachable) as raised:
+        trouble.failed(missing, some_copied=False)
+    assert "is it mounted here?" in raised.value.reason.detail
+
+    (Path(sides[0].ref.url) / ".objects").mkdir()
+    held = trouble_of(book, sides, objects=2)
+    for _ in range(2):
+        held.failed(missing, some_copied=False)
+    held.stop()
+
+
+def test_refusals_of_everything_are_checked_and_those_of_some_objects_are_not(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    denied = AccessDenied(f"file://{sides[1].ref.url}", "", "denied")
+    trouble = trouble_of(book, sides)
+    shutil.rmtree(sides[1].ref.url)
+
+    for _ in range(MANY_DENIED - 1):
+        trouble.failed(denied, some_copied=False)
+    with pytest.raises(Unreachable) as raised:
+        trouble.failed(denied, some_copied=False)
+    assert raised.value.kind is Kind.REFUSED
+    few = trouble_of(book, sides, objects=2)
+    few.failed(denied, some_copied=False)
+    with pytest.raises(Unreachable):
+        few.failed(denied, some_copied=False)
+    copied = trouble_of(book, sides)
+    for _ in range(2 * MANY_DENIED):
+        copied.failed(denied, some_copied=True)
+
+
+def test_what_refuses_connections_names_nobody_or_answers_nothing_is_unavailable(
+    s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "CHECK_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for endpoint in (
+            f"http://127.0.0.1:{free_port()}",
+            f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "http://no-such-host.invalid",
+        ):
+            side = StoreSide(StoreRef(url=f"s3://bucket?endpoint_url={endpoint}"), writing=True)
+            assert isinstance(check(side, TRUSTED), StoreUnavailable), endpoint
+
+
+def one(worker: str, kind: Kind, *, at: float = 100.0) -> Trouble:
+    return Trouble(worker, "s3://b", kind.value, "StoreUnavailable", "no answer", since=at, at=at)
+
+
+def test_a_job_is_given_up_when_all_are_refused_or_its_patience_is_over() -> None:
+    away, refused = one("a", Kind.AWAY), one("b", Kind.REFUSED)
+
+    assert verdict(["a", "b"], {"a": [away], "b": [refused]}, 100, 10, 60) == ""
+    away = one("a", Kind.AWAY, at=140)
+    over = verdict(["a", "b"], {"a": [away], "b": [refused]}, 100, 60, 60)
+    assert over == "waited for 60 s: StoreUnavailable at s3://b: no answer (a, b)"
+    hopeless = verdict(["b"], {"b": [refused, away]}, 100, 0, 60)
+    assert hopeless.startswith("no live worker can reach both stores: ")
+
+
+def test_nothing_is_given_up_for_what_was_found_before_the_job_waited() -> None:
+    assert verdict(["b"], {"b": [one("b", Kind.REFUSED)]}, 1000, 0, 60) == ""
+    assert verdict(["a"], {"a": [one("a", Kind.AWAY)]}, 1000, 3600, 60) == ""
+
+
+def test_pauses_grow_to_a_limit_and_differ() -> None:
+    for kind, longest in ((Kind.AWAY, 5.0), (Kind.REFUSED, 60.0)):
+        pauses = [pause_before_check(kind, tries) for tries in range(40)]
+        assert all(0 < pause <= longest for pause in pauses)
+        assert len(set(pauses[20:])) > 1
+
+
+def test_a_check_that_succeeds_is_a_trial_and_only_a_copy_ends_the_trouble(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    side = sides[0]
+    first = book.failed(side, "a", unavailable(side), Kind.AWAY, pause_s=1)
+    book.answered(side, first)
+    assert [trouble.trial for trouble in book.of_batch("job", "a", sides).troubles] == [True]
+
+    second = book.failed(side, "a", unavailable(side), Kind.AWAY, pause_s=1)
+    assert (second.since, second.tries, second.trial) == (first.since, 2, False)
+    assert book.recently_away(sides)
+
+    book.reached(side, "a")
+    assert not book.of_batch("job", "a", sides).troubles
+    assert book.reached_before(side, "a")
+    assert not book.reached_before(side, "b")
+
+
+def test_one_worker_at_a_time_takes_the_turn_to_check_a_store(
+    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    assert book.take_turn(sides[0], 60)
+    assert not book.take_turn(sides[0], 60)
+    assert book.take_turn(sides[1], 60)
+    book.end_turn(sides[0])
+    assert book.take_turn(sides[0], 60)

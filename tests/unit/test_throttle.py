@@ -1,0 +1,80 @@
+"""All limits of a run: which of its stores are slowed, and which are left as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.ledger import Ledger
+from snapferry.workers.limits import Brakes, LimitBook
+from snapferry.workers.messages import JobRequest, StoreRef
+from tests.integration.processes import until
+from tests.opening import open_store
+
+BUCKET = StoreRef(url="s3://bucket/store")
+
+
+@pytest.fixture
+def ledger(redis_url: str) -> Iterator[Ledger]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield Ledger(client, expires_s=60)
+
+
+class Slowed:
+    """Two stores of a run, a bucket and a directory, and which of them were given a pace."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stores = open_store(BUCKET.url), open_store(str(folder))
+        self.found: list[str] = []
+        for side, store in zip(("source", "destination"), self.stores, strict=True):
+            monkeypatch.setattr(store, "keep_pace", self._noting(side, store))
+
+    def _noting(self, side: str, store: SnapshotStore) -> Callable[..., None]:
+        keep = store.keep_pace
+
+        def noting(*paces: object) -> None:
+            self.found.append(side)
+            keep(*paces)  # type: ignore[arg-type]
+
+        return noting
+
+
+def brakes(ledger: Ledger, folder: Path, s3_requests: int | None) -> Brakes:
+    directory = StoreRef(url=f"file://{folder}")
+    request = JobRequest(job_id="j", source=BUCKET, destination=directory, batch_objects=1, batch_bytes=1)
+    ledger.create(request, s3_requests=s3_requests)
+    return Brakes(LimitBook(ledger._redis), "j", BUCKET, directory, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("s3_requests", "at_once", "slowed"),
+    [(3500, False, ["source"]), (None, False, []), (None, True, ["source", "destination"])],
+)
+def test_only_a_store_that_has_a_limit_is_slowed_unless_both_are_to_be_at_once(
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    s3_requests: int | None,
+    at_once: bool,
+    slowed: list[str],
+) -> None:
+    found = Slowed(tmp_path, monkeypatch)
+    with brakes(ledger, tmp_path, s3_requests) as on:
+        on.hold(*found.stores, at_once=at_once)
+
+        assert found.found == slowed
+
+
+def test_a_limit_that_comes_up_slows_the_other_store_as_well(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Slowed(tmp_path, monkeypatch)
+    with brakes(ledger, tmp_path, 3500) as on:
+        on.hold(*found.stores, at_once=False)
+        ledger.limits.limit_store(f"file://{tmp_path}", {"rate": 5})
+
+        until(lambda: found.found == ["source", "destination"], "the look", timeout_s=10)

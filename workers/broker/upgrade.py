@@ -1,0 +1,91 @@
+"""
+What an earlier version left in Redis under names that this version does not use.
+
+Earlier versions kept unacknowledged messages in Celery's default hash ``unacked``, which every
+Celery application on the database shares. Their workers look after those; what is left when the last
+of them is gone would stay there for ever. So an orchestrator puts the messages of this project back, once they are
+older than the visibility timeout, and touches no others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any, Final
+
+import redis
+from celery import Celery, signals
+from redis.exceptions import NoPermissionError, RedisError
+
+from snapferry.workers.queues import PLAN_QUEUE, STEPS, lists
+from snapferry.workers.settings.environment import Settings
+
+from .connection import client
+from .message_validation import is_task_queue
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 60.0
+
+_PAGE: Final = 100
+_MOST: Final = 10_000
+
+# KEYS: index, hash, list. ARGV: tag, message. Nothing happens if another one was faster.
+_PUT_BACK: Final = """
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('RPUSH', KEYS[3], ARGV[2])
+return 1
+"""
+
+
+def put_back_unacked(redis: redis.Redis, older_than_s: float) -> int:
+    """Put back what an earlier version did not end within *older_than_s* seconds; return how many messages."""
+    put_back = redis.register_script(_PUT_BACK)
+    count = 0
+    ends = time.time() - older_than_s
+    for first in range(0, _MOST, _PAGE):
+        tags: Any = redis.zrange("unacked_index", 0, int(ends), byscore=True, offset=first, num=_PAGE)
+        for tag in tags:
+            found: Any = redis.hget("unacked", tag)
+            place = _place(found)
+            if place is not None:
+                count += int(put_back(keys=["unacked_index", "unacked", place[0]], args=[tag, place[1]]))
+        if len(tags) < _PAGE:
+            break
+    return count
+
+
+def _place(found: str | None) -> tuple[str, str] | None:
+    """Return the list and the message of an entry of this project, None for that of another application."""
+    try:
+        message, exchange, queue = json.loads(found or "null")
+        if exchange or not is_task_queue(queue):
+            return None
+        step = message["properties"].get("priority") or 0
+        message["headers"]["redelivered"] = True
+        return lists(queue)[step if step in STEPS else 0], json.dumps(message)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def attach(app: Celery, settings: Settings) -> None:
+    """Let orchestrators of *app* look for such messages once a minute."""
+
+    def ready(sender: Any = None, **_: Any) -> None:
+        if sender.app is app and PLAN_QUEUE in app.amqp.queues.consume_from:
+            sender.timer.call_repeatedly(EVERY_S, look)
+
+    def look() -> None:
+        assert settings.broker_url is not None  # make_app refuses settings without one
+        try:
+            broker = client(settings.broker_url, retries=0, answer_s=5)
+            if count := put_back_unacked(broker, settings.visibility_timeout):
+                log.warning("%d messages that an earlier version had taken are back in their queues", count)
+        except NoPermissionError as error:
+            log.debug("may not look for messages of an earlier version: %s", error)
+        except RedisError as error:
+            log.warning("cannot look for messages of an earlier version: %s", error)
+
+    signals.worker_ready.connect(ready, weak=False)

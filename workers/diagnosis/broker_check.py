@@ -1,0 +1,279 @@
+"""What is to be known of the fleet's Redis: does it answer, would it lose work, does it take what the ledger writes."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+
+from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
+from snapferry.stores.text.format import size
+from snapferry.stores.text.printable import printable
+from snapferry.workers.broker.connection import OLDEST_REDIS, hasty_client, shown
+from snapferry.workers.broker.message_validation import QUARANTINE
+from snapferry.workers.ledger.scripts import TRY
+
+TIMEOUT_S: Final = 4.0
+TRIPS: Final = 10
+
+# Keys that every Celery application on a database has or shares unless it is told otherwise.
+_NEIGHBOURS: Final = ("celery", "unacked", "unacked_index")
+
+# So many keys are looked through for more of them.
+_SCANNED: Final = 1000
+_MOST_SCANS: Final = 50
+
+# A batch costs a few dozen steps in Redis, one after the other.
+SLOW_S: Final = 0.05
+
+# A share of maxmemory that is used: time to think, and nearly too late.
+FULL_WARNING: Final = 0.75
+FULL_ERROR: Final = 0.95
+
+
+def open_broker(url: str) -> redis.Redis:
+    """Return a client that says at once when the broker does not answer; for a ``with`` block."""
+    return hasty_client(url, TIMEOUT_S)
+
+
+def check_redis(url: str) -> Iterator[Finding]:
+    """
+    Yield what is found of the Redis at *url*, within some seconds. Leaves nothing in it. Never raises `RedisError`.
+
+    Its first finding is an error if it does not answer; then nothing but what the URL shows follows.
+    """
+    try:
+        with open_broker(url) as client:
+            yield _answers(client, url)
+            yield from _safety(url)
+            yield from _asked(client)
+    except (RedisError, OSError, ValueError) as error:
+        said = f"{shown(url)} does not answer: {str(error).rstrip('.')[:200] or type(error).__name__}"
+        advice = (
+            "see user and password in SNAPFERRY_BROKER_URL (percent-encoded)"
+            if isinstance(error, AuthenticationError) or "NOAUTH" in str(error)
+            else "see that it runs, and that host, port and TLS of the URL are right"
+        )
+        yield Finding(Level.ERROR, "broker.answers", said, advice)
+        yield from _safety(url)
+
+
+def _answers(client: redis.Redis, url: str) -> Finding:
+    took = []
+    for _ in range(TRIPS):
+        before = time.perf_counter()
+        # Not PING: that is refused as well by a server that cannot write to its disk.
+        client.time()
+        took.append(time.perf_counter() - before)
+    trip = sorted(took)[TRIPS // 2]
+    said = f"{shown(url)} answers in {trip * 1000:.1f} ms"
+    if trip > SLOW_S:
+        return Finding(
+            Level.WARNING,
+            "broker.answers",
+            said,
+            "bring workers and Redis closer together, or look at its load",
+        )
+    return Finding(Level.OK, "broker.answers", said)
+
+
+def _safety(url: str) -> Iterator[Finding]:
+    parts = urlsplit(url)
+    check = "broker.secure"
+    if parts.scheme == "rediss":
+        if parse_qs(parts.query).get("ssl_cert_reqs") == ["none"]:
+            said = "the connection is encrypted, but whose certificate it is is not checked"
+            yield Finding(Level.WARNING, check, said, "take ssl_cert_reqs=none out of the broker's URL")
+        else:
+            yield Finding(Level.OK, check, "the connection is encrypted")
+        return
+    if parts.scheme == "unix" or _is_loopback(parts.hostname or ""):
+        yield Finding(Level.OK, check, "the connection stays on this machine")
+        return
+    said = "jobs" if parts.password is None else "jobs and the password"
+    said += " go over the network unencrypted"
+    if parts.password is None:
+        said += ", and nobody is asked for a password"
+    yield Finding(Level.WARNING, check, said, "use rediss://, or a network that nobody else is in")
+
+
+def _is_loopback(host: str) -> bool:
+    if host in {"", "localhost"}:
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    with suppress(OSError):
+        return all(
+            ipaddress.ip_address(str(found[4][0])).is_loopback
+            for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        )
+    return False
+
+
+def _asked(client: redis.Redis) -> Iterator[Finding]:
+    before = time.time()
+    seconds, micros = client.time()
+    at = seconds + micros / 1e6
+    yield clock_finding("Redis", (at, at), (before, time.time()))
+    try:
+        info: Mapping[str, Any] = client.info()
+    except RedisError as error:
+        yield Finding(
+            Level.NOTE, "broker.info", f"it does not say how it is set up: {error}", "allow the command INFO"
+        )
+        info = {}
+    if info:
+        yield _version(info)
+        yield _policy(info)
+        yield _memory(info)
+        yield from _persistence(info)
+        yield from _role(info)
+    yield _takes_writes(client)
+    yield from _neighbours(client)
+    yield from _quarantine(client)
+
+
+def _neighbours(client: redis.Redis) -> Iterator[Finding]:
+    """Warn of another Celery application in the same database."""
+    check = "broker.neighbours"
+    try:
+        found = {name for name in _NEIGHBOURS if client.exists(name)}
+        cursor = 0
+        for _ in range(_MOST_SCANS):
+            cursor, names = client.scan(cursor, match="_kombu.binding.*", count=_SCANNED)
+            found |= {name for name in map(str, names) if "snapferry" not in name}
+            if not cursor:
+                break
+    except NoPermissionError:
+        return
+    if not found:
+        yield Finding(Level.OK, check, "no other Celery application uses this database")
+        return
+    shown = ", ".join(printable(name[:60]) for name in sorted(found)[:5])
+    said = f"another Celery application, or an earlier snapferry, uses this database: {shown}"
+    advice = "give snapferry a database of its own; if nothing else uses this one, delete these keys after an upgrade"
+    yield Finding(Level.WARNING, check, said, advice)
+
+
+def _quarantine(client: redis.Redis) -> Iterator[Finding]:
+    """Warn of messages that were set aside."""
+    try:
+        count = int(client.llen(QUARANTINE))
+    except (NoPermissionError, ResponseError):
+        return
+    if count:
+        said = f"{count} unreadable messages were set aside"
+        advice = f"look: redis-cli LRANGE {QUARANTINE} 0 -1; delete them: redis-cli DEL {QUARANTINE}"
+        yield Finding(Level.WARNING, "broker.quarantine", said, advice)
+
+
+def _version(info: Mapping[str, Any]) -> Finding:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    text = str(info.get("valkey_version") or info.get("redis_version") or "")
+    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    if numbers and numbers < OLDEST_REDIS:
+        said = f"{name} {text} is older than what snapferry is tested with"
+        return Finding(Level.WARNING, "broker.version", said, "use Redis 6.2 or later, or Valkey")
+    return Finding(Level.OK, "broker.version", f"{name} {text or 'of an unknown version'}", value=text)
+
+
+def _policy(info: Mapping[str, Any]) -> Finding:
+    policy = info.get("maxmemory_policy")
+    if policy is None:
+        return Finding(
+            Level.NOTE, "broker.policy", "it does not say its maxmemory-policy; it must be noeviction"
+        )
+    if policy != "noeviction":
+        said = f"maxmemory-policy is {policy}: a full Redis would drop queued work silently"
+        advice = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf"
+        return Finding(Level.ERROR, "broker.policy", said, advice)
+    return Finding(Level.OK, "broker.policy", "maxmemory-policy is noeviction")
+
+
+def _memory(info: Mapping[str, Any]) -> Finding:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    check = "broker.memory"
+    if not limit:
+        of_machine = int(info.get("total_system_memory", 0))
+        said = f"{size(used)} used, without a limit" + (
+            f"; the machine has {size(of_machine)}" if of_machine else ""
+        )
+        return Finding(Level.OK, check, said)
+    share = used / limit
+    said = f"{size(used)} of {size(limit)} used ({math.floor(share * 100)} %)"
+    if share >= FULL_WARNING:
+        level = Level.ERROR if share >= FULL_ERROR else Level.WARNING
+        return Finding(
+            level,
+            check,
+            f"{said}: when it is full, jobs stop",
+            "raise maxmemory, or SNAPFERRY_JOB_EXPIRES less",
+        )
+    return Finding(Level.OK, check, said)
+
+
+def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
+    check = "broker.persistence"
+    if "aof_enabled" not in info:
+        yield Finding(
+            Level.NOTE, check, "it does not say whether it keeps its data on disk; appendonly should be yes"
+        )
+        return
+    troubles = [
+        name
+        for name in ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
+        if info.get(name, "ok") != "ok"
+    ]
+    if troubles:
+        said = f"it cannot write its data to disk ({', '.join(troubles)})"
+        yield Finding(Level.ERROR, check, said, "see its log, its disk and the rights of its directory")
+    elif not int(info["aof_enabled"]):
+        said = "appendonly is off: jobs do not survive a restart of it"
+        yield Finding(Level.WARNING, check, said, "CONFIG SET appendonly yes, and the same in redis.conf")
+    else:
+        yield Finding(Level.OK, check, "appendonly is on, and the last writes to disk went well")
+
+
+def _role(info: Mapping[str, Any]) -> Iterator[Finding]:
+    check = "broker.role"
+    if info.get("role") == "slave":
+        said = f"it is a replica of {info.get('master_host')}:{info.get('master_port')}"
+        yield Finding(Level.ERROR, check, said, "name the primary in SNAPFERRY_BROKER_URL")
+    elif int(info.get("cluster_enabled", 0)):
+        said = "it is part of a cluster, whose steps cannot take in keys of several nodes"
+        yield Finding(Level.ERROR, check, said, "use a single Redis, with a replica if you like")
+    else:
+        yield Finding(Level.OK, check, "it is a primary, and not part of a cluster")
+
+
+def _takes_writes(client: redis.Redis) -> Finding:
+    """Do what the ledger, the queue and the result store do, in one step that takes it all back."""
+    mark = f"doctor-{secrets.token_hex(8)}"
+    keys = [
+        f"{kind}{mark}"
+        for kind in (
+            "snapferry:job:",
+            "celery-task-meta-",
+            "snapferry.unacked-",
+            "snapferry.",
+            "_kombu.binding.",
+        )
+    ]
+    try:
+        refused = str(client.eval(TRY, len(keys), *keys))
+    except RedisError as error:
+        refused = str(error)
+    if refused:
+        said = f"it does not take what ledger, queue and result store write: {refused[:200]}"
+        advice = "see its role, its disk and memory, and that its user may run scripts and write all keys"
+        return Finding(Level.ERROR, "broker.writes", said, advice)
+    return Finding(Level.OK, "broker.writes", "it takes what ledger, queue and result store write")

@@ -1,0 +1,127 @@
+"""
+What a worker says of itself when it is asked by Celery's remote control.
+
+``snapferry_facts`` is answered at once. ``snapferry_look`` lets the worker look
+at the stores of a copy, in a process of its own, and put what it found into
+Redis when that has ended: the worker goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import re
+import threading
+import time
+from importlib.metadata import version
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import celery
+from celery import Celery, signals
+
+from snapferry.stores.access import AccessPolicy
+from snapferry.workers.broker.connection import client
+from snapferry.workers.messages import VERSION
+from snapferry.workers.settings.environment import Settings
+
+from .store_check import Check, Looking, to_document
+
+log = logging.getLogger(__name__)
+
+FACTS: Final = "snapferry_facts"
+LOOK: Final = "snapferry_look"
+
+# What must be one value on all machines of a fleet.
+FLEET_WIDE: Final = ("visibility_timeout", "job_expires")
+
+# An answer that nobody fetches is gone after this long.
+ANSWER_EXPIRES_S: Final = 120
+
+_is_answer_key = re.compile(r"snapferry:doctor:[0-9a-f]{32}").fullmatch
+
+_settings: WeakKeyDictionary[Celery, tuple[Settings, AccessPolicy]] = WeakKeyDictionary()
+_looking = threading.Lock()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what must understand each other: snapferry, its messages, Celery; and Python's."""
+    return {
+        "snapferry": version("snapferry"),
+        "messages": str(VERSION),
+        "celery": celery.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def fleet_wide(settings: Settings) -> dict[str, int]:
+    """Return the settings that must be one value on all machines."""
+    return {name: getattr(settings, name) for name in FLEET_WIDE}
+
+
+def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
+    """Let workers of *app* answer, and look at the stores that *access* allows. Connects to nothing."""
+    _settings[app] = settings, access
+
+    def answer(sender: Any = None, **_: Any) -> None:
+        if sender.app is app:
+            from celery.worker.control import inspect_command
+
+            # Celery keeps commands for the process, by name: made again, they are the same.
+            inspect_command(name=FACTS, visible=True)(facts)
+            inspect_command(name=LOOK, visible=False)(look_at_stores)
+
+    signals.worker_init.connect(answer, weak=False)
+
+
+def facts(state: Any, **_: Any) -> dict[str, Any]:
+    """
+    Return which versions, queues and fleet-wide settings this worker has, and what its clock shows.
+
+    ``unlimited`` are the rights that it allows at any store.
+    """
+    settings, access = _settings[state.app]
+    consumer = state.consumer.task_consumer
+    return {
+        "versions": versions(),
+        "settings": fleet_wide(settings),
+        "queues": sorted(queue.name for queue in consumer.queues) if consumer else [],
+        "unlimited": list(access.unlimited),
+        "time": time.time(),
+    }
+
+
+def look_at_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str, str]:
+    """
+    Begin to look at stores; the answer goes to the list *answer_to* in Redis. One look at a time.
+
+    *check* is a `Check` as JSON.
+    """
+    if not _is_answer_key(answer_to):
+        return {"error": "not a place for an answer"}
+    if not _looking.acquire(blocking=False):
+        return {"error": "it is looking at stores for somebody else"}
+    try:
+        settings, access = _settings[state.app]
+        looking = Looking(Check.read(check), access)
+        broker_url = settings.broker_url or ""
+        arguments = (looking, state.hostname, broker_url, answer_to)
+        threading.Thread(target=_answer, args=arguments, name="look-at-stores", daemon=True).start()
+    except BaseException:
+        _looking.release()
+        raise
+    return {"ok": "looking"}
+
+
+def _answer(looking: Looking, node: str, broker_url: str, answer_to: str) -> None:
+    try:
+        document = {"node": node, "found": [to_document(told) for told in looking.end()]}
+        with client(broker_url).pipeline(transaction=True) as pipe:
+            pipe.rpush(answer_to, json.dumps(document))
+            pipe.expire(answer_to, ANSWER_EXPIRES_S)
+            pipe.execute()
+    except Exception:
+        log.exception("cannot say what was found at the stores")
+    finally:
+        _looking.release()

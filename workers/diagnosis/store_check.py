@@ -1,0 +1,203 @@
+"""
+Look at the stores of a copy, in a process of its own: ``python -m snapferry.workers.diagnosis.store_check``.
+
+*beside the work*: neither a worker's pool nor its consumer waits for a store, and
+a mount that hangs takes nothing down but this process. *as the worker would*: it
+has the environment, the user and the mounts of the process that starts it.
+*leaves nothing*: told to end, it takes its probes away first; it goes on to the
+end where its starter dies.
+
+A request is a JSON document on standard input, findings are a document a line on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple, NoReturn
+
+from snapferry.stores.access import AccessPolicy, Right
+from snapferry.stores.diagnosis.findings import Finding, Level
+from snapferry.stores.diagnosis.probe import probe_destination, probe_pair, probe_source
+from snapferry.stores.errors import NotAllowed, StoreError
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import open_store
+from snapferry.workers.settings.environment import child_environment
+
+# For both stores together. Then the process is told to end, and after some more it is killed.
+TIMEOUT_S: Final = 60.0
+ENDING_S: Final = 10.0
+
+
+class Side(NamedTuple):
+    """A store to be looked at."""
+
+    url: str
+    objects_url: str | None = None
+
+
+class Check(NamedTuple):
+    """What is to be looked at; *snapshots* are ids that the source should have."""
+
+    source: Side | None
+    destination: Side | None
+    snapshots: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> Check:
+        """Return the request in *text*, as `json.dumps` wrote it. Raises ValueError, TypeError."""
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, document: Any) -> Check:
+        """Return the request in *document*. Raises ValueError, TypeError."""
+        source, destination, snapshots = document
+        return cls(
+            Side(*source) if source else None, Side(*destination) if destination else None, tuple(snapshots)
+        )
+
+
+class Told(NamedTuple):
+    """A finding, and which side of the copy it is about: "source", "destination", or "stores" for both."""
+
+    where: str
+    finding: Finding
+
+
+def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
+    """Yield what is found out, at stores that *access* allows. Raises `InvalidStoreURL`."""
+    opened: dict[str, SnapshotStore | None] = {}
+    for where, side, right in (
+        ("source", check.source, Right.READ),
+        ("destination", check.destination, Right.WRITE),
+    ):
+        try:
+            opened[where] = _open(side, right, access)
+        except NotAllowed as error:
+            opened[where] = None
+            said = f"{error.store}: {error.detail}"
+            yield Told(
+                where,
+                Finding(Level.ERROR, "store.allowed", said, "add it to [access] there, or do not use it"),
+            )
+    source, destination = opened["source"], opened["destination"]
+    fine = {"source": source is not None, "destination": destination is not None}
+    for where, found in (
+        ("source", probe_source(source, check.snapshots) if source else iter(())),
+        ("destination", probe_destination(destination) if destination else iter(())),
+    ):
+        for finding in found:
+            fine[where] &= finding.check != "store.answers" or finding.level is Level.OK
+            yield Told(where, finding)
+    if source and destination and all(fine.values()):
+        for finding in probe_pair(source, destination, check.snapshots):
+            yield Told("stores", finding)
+
+
+def _open(side: Side | None, right: Right, access: AccessPolicy) -> SnapshotStore | None:
+    # A destination that is not there yet is judged by where it would be made. Nothing here makes it.
+    return open_store(side.url, side.objects_url, right, access=access) if side else None
+
+
+class Looking:
+    """A process that looks at stores. It has begun when this is made; wait for it by `end`."""
+
+    def __init__(self, check: Check, access: AccessPolicy) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "snapferry.workers.diagnosis.store_check"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=child_environment(),
+            # Ctrl-C is for the command; this process is told by `end`.
+            start_new_session=True,
+        )
+        # It begins at once, so it has its request before anybody waits for it.
+        assert self._process.stdin is not None
+        with self._process.stdin as request:
+            request.write(json.dumps([check, access.to_document()]))
+        self._process.stdin = None
+
+    def end(self, timeout_s: float = TIMEOUT_S) -> list[Told]:
+        """
+        Return all that was found within *timeout_s* seconds, and an error if that is not all.
+
+        Interrupted by an exception, it ends the process before that goes on.
+        """
+        try:
+            out, err = self._process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            out, err = self.stop()
+            said = f"the stores did not answer all questions within {timeout_s:.0f} s"
+            late = Finding(Level.ERROR, "store.time", said, "see for a mount or a network that hangs")
+            return [*_read(out), Told("stores", late)]
+        except BaseException:
+            self.stop()
+            raise
+        found = _read(out)
+        if self._process.returncode:
+            last = (err.strip().splitlines() or ["it said nothing"])[-1]
+            said = f"looking at the stores broke down: {last[:300]}"
+            found.append(Told("stores", Finding(Level.ERROR, "store.probe", said)))
+        return found
+
+    def stop(self) -> tuple[str, str]:
+        """Let it take its probes away and end; return what it wrote."""
+        self._process.terminate()
+        try:
+            return self._process.communicate(timeout=ENDING_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        try:
+            return self._process.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            # Not even a kill reaches a process that waits for a dead mount.
+            return "", ""
+
+
+def to_document(told: Told) -> dict[str, Any]:
+    """Return *told* as a JSON document."""
+    return {"where": told.where, **asdict(told.finding)}
+
+
+def from_document(document: dict[str, Any]) -> Told:
+    """Return what `to_document` was given. Raises KeyError, TypeError, ValueError for anything else."""
+    fields = dict(document)
+    where = str(fields.pop("where"))
+    return Told(where, Finding(**{**fields, "level": Level(fields["level"])}))
+
+
+def _read(lines: str) -> list[Told]:
+    # A process that was killed may have ended in the middle of a line.
+    return [
+        from_document(json.loads(line)) for line in lines.splitlines(keepends=True) if line.endswith("\n")
+    ]
+
+
+def _main() -> None:
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    out = sys.stdout
+    try:
+        check, access = json.loads(sys.stdin.read())
+        with closing(look(Check.of(check), AccessPolicy.from_document(access))) as found:  # type: ignore[type-var]
+            for told in found:
+                out.write(json.dumps(to_document(told)) + "\n")
+                out.flush()
+    except StoreError as error:
+        raise SystemExit(str(error)) from None
+    except (BrokenPipeError, KeyboardInterrupt):
+        # Nobody listens any more, or it is enough.
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    _main()

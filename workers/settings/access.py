@@ -1,0 +1,96 @@
+"""
+What this process allows whoever submits jobs: `[access]` of `snapferry.toml`, variables, and what both name anyway.
+
+    [access]
+    read = ["live", "s3://archive/2026", "file:///srv/stores"]     # names of stores, or the beginnings of URLs
+    write = ["backup"]
+    delete = ["backup"]                     # without it: where a mirror of this file deletes
+    endpoints = ["https://s3.example"]      # for URLs that no entry above gives an endpoint
+    profiles = ["archive"]
+
+A variable, as in ``SNAPFERRY_ACCESS_READ``, counts in place of the list of its name. Without read and write, every
+directory and bucket is allowed; with one of them, nothing that the two do not name.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from snapferry.stores.access import TRUSTED, AccessPolicy, Named
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.network.endpoint import Endpoint, InvalidEndpoint, parse_allowed, parse_endpoint
+from snapferry.stores.urls import StoreURL, parse_place, parse_url
+
+from .config_file import Access, Config, read_config
+from .environment import InvalidSettings, Settings, named_places
+
+LISTS: Final = ("read", "write", "delete", "endpoints", "profiles")
+
+__all__ = ["TRUSTED", "access_policy"]
+
+
+def access_policy(settings: Settings, role: str) -> AccessPolicy:
+    """
+    Return what a process of this *role* allows, as in "the worker".
+
+    Reads the configuration. Raises `InvalidSettings`.
+    """
+    config = read_config(settings.config) if settings.config else Config()
+    table = config.access
+    chosen = {name: _chosen(settings, table, name) for name in LISTS}
+    read, write, delete = (_places(chosen[name], config, name) for name in ("read", "write", "delete"))
+    if read is not None or write is not None:
+        read, write = read or (), write or ()
+    if delete is None:
+        delete = tuple(parse_url(config.url(mirror.to)) for mirror in config.mirror if mirror.delete)
+    link_local = settings.access_link_local
+    return AccessPolicy(
+        role=f"{role} on {socket.gethostname()}",
+        read=read,
+        write=write,
+        delete=delete,
+        endpoints=tuple(_endpoint(text) for text in chosen["endpoints"] or ()),
+        profiles=frozenset(chosen["profiles"] or ()),
+        named=_named(config),
+        link_local=table.link_local if link_local is None else link_local,
+    )
+
+
+def _chosen(settings: Settings, table: Access, name: str) -> tuple[str, ...] | None:
+    found: tuple[str, ...] | None = getattr(settings, f"access_{name}")
+    return getattr(table, name) if found is None else found
+
+
+def _places(entries: tuple[str, ...] | None, config: Config, name: str) -> tuple[StoreURL, ...] | None:
+    if entries is None:
+        return None
+    try:
+        return tuple(parse_place(config.url(entry)) for entry in entries)
+    except InvalidStoreURL as error:
+        raise InvalidSettings(f"access.{name} (SNAPFERRY_ACCESS_{name.upper()}): {error}") from None
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        return parse_allowed(text)
+    except InvalidEndpoint as error:
+        raise InvalidSettings(f"access.endpoints (SNAPFERRY_ACCESS_ENDPOINTS): {text!r}: {error}") from None
+
+
+def _named(config: Config) -> frozenset[Named]:
+    """Return the pairs of endpoint and profile that the stores and mirrors of *config* have, and the environment."""
+    stores = [
+        *config.stores.values(),
+        *(url for mirror in config.mirror for url in (mirror.from_, mirror.to)),
+    ]
+    urls = [parse_url(config.url(store)) for store in stores]
+    pairs = {(url.option("endpoint_url"), url.option("profile")) for url in urls} | named_places()
+    found = set()
+    for endpoint, profile in pairs:
+        try:
+            found.add(Named(parse_endpoint(endpoint) if endpoint else None, profile))
+        except InvalidEndpoint:
+            # boto3's own variables may hold anything; what it makes of them is said where a store is opened.
+            continue
+    return frozenset(found)

@@ -1,0 +1,225 @@
+"""
+What `snapferry.toml` says: stores by their names, and mirrors that are brought up to date again and again.
+
+    [stores]
+    live = "s3://live/store?region=eu-central-1"
+    backup = "file:///srv/backup"
+
+    [stores.archive]             # or a table, where a store on S3 has settings; see `store_table`
+    url = "s3://archive/store"
+    storage-class = "STANDARD_IA"
+
+    [[mirror]]
+    name = "nightly"
+    from = "live"                # the name of a store, or a URL
+    to = "backup"
+    every = "6h"                 # or a cron expression, as in "30 3 * * *", in UTC
+    delete = true                # manifests that the source does not have; never an object
+    max-delete = 100
+
+    [access]                     # see `snapferry.workers.settings.access`
+    read = ["live"]
+    write = ["backup"]
+
+No secret belongs into it: whoever can see the queue sees its URLs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.urls import parse_url
+from snapferry.workers.messages import MIRROR_NAME
+from snapferry.workers.queues import NAME, Priority
+
+from .environment import LONGEST_PATIENCE_S, InvalidSettings
+from .store_table import url_of_store
+from .toml_file import InvalidToml, read_toml
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.schedules import BaseSchedule, crontab
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_is_interval = re.compile(r"(\d{1,6})([smhd])").fullmatch
+
+# A mirror is a whole job. Less than this is no schedule but a loop.
+SHORTEST_S: Final = 10
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parse_url(url)
+    except InvalidStoreURL as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _seconds(every: str) -> int | None:
+    found = _is_interval(every)
+    return int(found[1]) * _UNITS[found[2]] if found else None
+
+
+def seconds_of(duration: str) -> float:
+    """Return how many seconds a *duration* is, as in ``90s``, ``30m``, ``2h``, ``1d``. Raises ValueError."""
+    seconds = _seconds(duration)
+    if seconds is None or seconds > LONGEST_PATIENCE_S:
+        raise ValueError(
+            f'{duration!r} is not a duration of up to 30 days; write it as in "90s", "30m", "2h"'
+        )
+    return float(seconds)
+
+
+def _checked_patience(patience: str | None) -> str | None:
+    if patience is not None:
+        seconds_of(patience)
+    return patience
+
+
+def _cron(every: str, app: Celery | None = None) -> crontab:
+    from celery.schedules import ParseException, crontab
+
+    if len(every.split()) != 5:
+        raise ValueError(
+            f'{every!r} is neither an interval, as in "6h", nor a cron expression, as in "30 3 * * *"'
+        )
+    minute, hour, day, month, weekday = every.split()
+    if not day.startswith("*") and not weekday.startswith("*"):
+        # Cron runs on the days that either of them names; Celery on those that both name.
+        raise ValueError(
+            f"{every!r} names days of the month and days of the week: cron runs on the days of either, and that is not"
+            f' supported. Make two mirrors: every = "{minute} {hour} {day} {month} *", and'
+            f' "{minute} {hour} * {month} {weekday}"'
+        )
+    try:
+        return crontab(minute, hour, weekday, day, month, app=app)
+    except (ParseException, ValueError, KeyError) as error:
+        raise ValueError(f"{every!r} is no cron expression: {error}") from None
+
+
+def _checked_every(every: str) -> str:
+    seconds = _seconds(every)
+    if seconds is None:
+        _cron(every)
+    elif seconds < SHORTEST_S:
+        raise ValueError(f"the shortest interval is {SHORTEST_S}s")
+    return every
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=lambda name: name.strip("_").replace("_", "-")
+    )
+
+
+class Mirror(_Table):
+    """A copy of everything in a store that is made again and again. *from_* and *to* are URLs or names of stores."""
+
+    name: str = Field(pattern=MIRROR_NAME)
+    from_: str
+    to: str
+    every: Annotated[str, AfterValidator(_checked_every)]
+    delete: bool = False
+    allow_empty_source: bool = False
+    max_delete: int | None = Field(None, ge=0)
+    trust_manifest: bool = False
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    jobs: int | None = Field(None, ge=1, le=1024)
+    patience: Annotated[str | None, AfterValidator(_checked_patience)] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_delete is not None and not self.delete:
+            raise ValueError("max-delete goes with delete = true")
+        return self
+
+    @property
+    def interval_s(self) -> int | None:
+        """The interval in seconds; None where *every* is a cron expression."""
+        return _seconds(self.every)
+
+    @property
+    def patience_s(self) -> float | None:
+        """For how many seconds its jobs wait for a store that is away; None: as long as any job."""
+        return None if self.patience is None else seconds_of(self.patience)
+
+    def times(self, app: Celery) -> BaseSchedule:
+        """Return *every* as Celery beat of *app* wants it."""
+        from celery.schedules import schedule
+
+        seconds = self.interval_s
+        return _cron(self.every, app) if seconds is None else schedule(seconds, app=app)
+
+
+class Access(_Table):
+    """Which stores those who submit jobs may name, entry by entry a place or the name of a store; None: not said."""
+
+    read: tuple[str, ...] | None = None
+    write: tuple[str, ...] | None = None
+    delete: tuple[str, ...] | None = None
+    endpoints: tuple[str, ...] | None = None
+    profiles: tuple[str, ...] | None = None
+    link_local: bool = False
+
+
+class Config(_Table):
+    """The whole file."""
+
+    stores: dict[
+        Annotated[str, Field(pattern=MIRROR_NAME)],
+        Annotated[str, BeforeValidator(url_of_store), AfterValidator(_checked_url)],
+    ] = Field(default_factory=dict)
+    mirror: tuple[Mirror, ...] = ()
+    access: Access = Access()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [mirror.name for mirror in self.mirror]
+        for mirror in self.mirror:
+            if names.count(mirror.name) > 1:
+                raise ValueError(f"there is more than one mirror that is called {mirror.name!r}")
+            for store in (mirror.from_, mirror.to):
+                if "/" not in store and store not in self.stores:
+                    raise ValueError(f"mirror {mirror.name!r}: there is no store that is called {store!r}")
+                _checked_url(self.url(store))
+        for entry in (*(self.access.read or ()), *(self.access.write or ()), *(self.access.delete or ())):
+            if "/" not in entry and entry not in self.stores:
+                raise ValueError(f"access: there is no store that is called {entry!r}")
+        return self
+
+    def url(self, store: str) -> str:
+        """Return the URL of the store that is called *store*, or *store* itself if none is."""
+        return self.stores.get(store, store)
+
+
+def read_config(path: str) -> Config:
+    """Read the file at *path*. Raises `InvalidSettings`, which names the file and the place, in one line."""
+    try:
+        found = read_toml(path)
+    except InvalidToml as error:
+        raise InvalidSettings(f"{path}: {error}") from None
+    try:
+        return Config.model_validate(found)
+    except ValidationError as error:
+        raise InvalidSettings(f"{path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    first: Any = error.errors()[0]
+    # Mirrors are counted from 1 by people.
+    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

@@ -1,0 +1,363 @@
+"""
+Settings: the one place that reads the environment, and what each variable means.
+
+Everything below takes arguments. An entry point calls `Settings.from_environment`
+once and hands the result on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from snapferry.stores.runtime.bounds import Bounds
+
+Side = Literal["from", "to"]
+LogFormat = Literal["auto", "json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+_PREFIX = "SNAPFERRY_"
+
+PATIENCE_S: Final = 1800.0
+"""How long a job waits for a store that is away, unless it is told otherwise, and the longest that it may be told."""
+LONGEST_PATIENCE_S: Final = 30 * 86400.0
+
+CONFIG_HERE: Final = "snapferry.toml"
+"""The file of stores and mirrors, in the working directory, that is read where no other is named."""
+
+# What is in the name of a variable whose value is nobody's business.
+_SECRET_NAMES: Final = ("SECRET", "PASSWORD", "TOKEN", "BASIC_AUTH")
+
+# What makes Python warn, ask, trace or check more than our children are made for.
+_PYTHON_TUNING: Final = frozenset(
+    f"PYTHON{name}"
+    for name in (
+        "WARNINGS", "STARTUP", "INSPECT", "DEVMODE", "VERBOSE", "DEBUG", "ASYNCIODEBUG", "DUMPREFS", "MALLOCSTATS",
+        "PROFILEIMPORTTIME", "TRACEMALLOC", "BREAKPOINT", "OPTIMIZE",
+    )
+)  # fmt: skip
+
+_TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+_is_database: Final = re.compile(r"[0-9]{1,9}").fullmatch
+
+
+class InvalidSettings(Exception):
+    """The configuration cannot be used; the message says which variable, and why, in one line."""
+
+
+def _none_or_number(found: object) -> object:
+    return None if isinstance(found, str) and found.lower() == "none" else found
+
+
+def _directories(found: object) -> object:
+    if not isinstance(found, str):
+        return found
+    paths = tuple(path for path in found.split(os.pathsep) if path)
+    for path in paths:
+        # With the root directory, every link could be followed.
+        if not path.startswith("/") or not path.strip("/"):
+            raise ValueError(f"{path!r} is not the absolute path of a directory below /")
+    return paths
+
+
+def _words(found: object) -> object:
+    """Return the words of a list in the environment; ``none`` is an empty one."""
+    if not isinstance(found, str):
+        return found
+    return () if found.strip().lower() == "none" else tuple(found.split())
+
+
+Listed = Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
+"""A list in one variable, with spaces between its entries."""
+
+
+class Settings(BaseModel):
+    """
+    How this process takes part in the fleet.
+
+    Each field is read from ``SNAPFERRY_<FIELD>``. Durations are in seconds,
+    sizes in bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    broker_url: str | None = None
+    """``redis://``, ``rediss://`` or ``unix://`` URL of the Redis that holds queue, ledger and chords."""
+
+    batch_objects: int = Field(2500, ge=1, le=10_000)
+    """At most this many objects travel in one task; fewer than 160,000 in batches of fewer, down to 1,000."""
+
+    batch_bytes: int = Field(64 * 1024**2, ge=1)
+    """At most this many bytes travel in one task; a larger object travels alone."""
+
+    window_batches: int = Field(256, ge=1, le=100_000)
+    """At most so many tasks of one job wait in the queue at once; the rest of its plan is handed out after them."""
+
+    visibility_timeout: int = Field(1800, ge=5)
+    """After this long without an acknowledgement Redis hands a task out again. One value for the whole fleet."""
+
+    job_expires: int = Field(30 * 86400, ge=3600)
+    """A job's ledger is kept for this long after its last change."""
+
+    max_manifest_bytes: int = Field(16 * 1024**3, ge=1024**2)
+    """The longest manifest that is read. It takes as much room in the temporary directory while it is used."""
+
+    max_plan_objects: int = Field(100_000_000, ge=1000, le=2**32 - 1)
+    """The most distinct objects of a job. An orchestrator takes about 90 bytes of memory for each while it plans."""
+
+    max_snapshots: int = Field(500_000, ge=1, le=10_000_000)
+    """The most snapshots of a store that are listed, for ``--all`` and ``--delete``, at 350 bytes of memory each."""
+
+    config: str | None = None
+    """Path of `snapferry.toml`, which names stores and mirrors; ``snapferry.toml`` here, if it is there."""
+
+    s3_max_requests: Annotated[int | None, BeforeValidator(_none_or_number)] = Field(3500, ge=1)
+    """
+    Requests a second that jobs submitted from here keep to at each S3 store, all together; None (``none``): any number.
+
+    What is set for a store by ``snapferry limit --store`` counts instead.
+    """
+
+    prices: str | None = None
+    """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
+
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """A worker or an orchestrator serves its metrics at this port; None: it counts nothing."""
+
+    metrics_address: str = "127.0.0.1"
+    """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
+
+    log_format: Annotated[LogFormat, BeforeValidator(lambda found: str(found).lower())] = "auto"
+    """How a log is written; ``auto``: text on a terminal, else JSON."""
+
+    log_level: Annotated[LogLevel, BeforeValidator(lambda found: str(found).lower())] | None = None
+    """What is written at least; None leaves it to whoever starts a process."""
+
+    patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
+    """Seconds for which jobs that are submitted from here wait for a store that is away; then their objects fail."""
+
+    follow_links: Annotated[tuple[str, ...], BeforeValidator(_directories)] = ()
+    """
+    Directories that links in the place of shards may lead into, absolute paths with ``:`` between them.
+
+    For stores in directories that are spread over several disks. Without it no link below a store is followed.
+    """
+
+    group_write: bool = False
+    """Whether the group may write to what is written into directories, as far as the umask lets it."""
+
+    access_read: Listed = None
+    """Places that jobs may read from, in place of ``read`` of ``[access]`` in `snapferry.toml`; and so on."""
+
+    access_write: Listed = None
+    access_delete: Listed = None
+    access_endpoints: Listed = None
+    access_profiles: Listed = None
+
+    access_link_local: bool | None = None
+    """Whether connections may go to link-local addresses."""
+
+    grace: float = Field(30, ge=0, le=86400)
+    """So long a worker that is told to stop lets what it has begun go on; then it is given back."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """The maxima of what this process reads from stores."""
+        return Bounds(self.max_manifest_bytes, self.max_plan_objects, self.max_snapshots)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
+        """
+        Read the settings; *overrides* that are not None win over the environment.
+
+        Raises `InvalidSettings`.
+        """
+        found: dict[str, object] = {
+            name: environ[_PREFIX + name.upper()]
+            for name in cls.model_fields
+            if environ.get(_PREFIX + name.upper())
+        }
+        if os.path.exists(CONFIG_HERE):
+            found.setdefault("config", CONFIG_HERE)
+        found.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            settings = cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = _PREFIX + str(first["loc"][0]).upper()
+            raise InvalidSettings(f"{name}: {first['msg']} (found {first['input']!r})") from None
+        if settings.broker_url is None:
+            return settings
+        return settings.model_copy(update={"broker_url": parse_broker_url(settings.broker_url)})
+
+
+def parse_broker_url(url: str) -> str:
+    """
+    Return the broker *url* in the one spelling that Celery and redis-py both understand.
+
+    ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with
+    ``ssl_*`` parameters (``ssl_cert_reqs=required`` if it says nothing), or
+    ``unix:///path[?db=N]``. Raises `InvalidSettings`, which repeats no password.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in ("redis", "rediss", "unix"):
+        # What has no scheme, or an odd one, may be a password: repeat nothing but letters before a ://.
+        found = f", this one begins with {scheme}://" if separator and scheme.isalpha() else ""
+        raise InvalidSettings(f"the broker URL must begin with redis://, rediss:// or unix://{found}")
+    parts, options = urlsplit(""), dict[str, str]()
+    try:
+        parts = urlsplit(url)
+        # An @ behind the host: a password with a slash in it was cut in two there.
+        usable = parts.port != 0 and not parts.fragment and (scheme == "unix" or "@" not in parts.path)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidSettings(
+            "the broker URL cannot be read; percent-encode what is special in its password (/ ? # @ :)"
+        )
+    known = {"redis": (), "rediss": _TLS_OPTIONS, "unix": ("db",)}[scheme]
+    if not set(options) <= set(known):
+        allowed = ", ".join(known) or "none"
+        raise InvalidSettings(
+            f"the broker URL has a parameter that is not known; for {scheme}:// there are: {allowed}"
+        )
+    if scheme == "unix" and (parts.netloc or not parts.path):
+        raise InvalidSettings(
+            "a unix:// broker URL is unix:///path/of/socket, without user, password or host"
+        )
+    database = options.get("db", "0") if scheme == "unix" else parts.path.strip("/") or "0"
+    if not _is_database(database):
+        raise InvalidSettings(
+            "the broker URL ends with a number: that of the database, as in redis://host:6379/0 or unix:///path?db=0"
+        )
+    if scheme != "rediss":
+        return url
+    checks = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if checks not in ("required", "optional", "none"):
+        raise InvalidSettings("the broker URL's ssl_cert_reqs is required, optional or none")
+    return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
+
+
+def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment for a child process: without what changes how Python itself works."""
+    return {name: value for name, value in environ.items() if name not in _PYTHON_TUNING}
+
+
+def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Say whether OpenTelemetry's own variables name a collector for traces; its library reads them itself."""
+    named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return bool(named) and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
+def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Tell prometheus_client, in this process and those that come of it, in which folder processes count together."""
+    environ["PROMETHEUS_MULTIPROC_DIR"] = path
+
+
+def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return what this process knows that must not be seen: the broker's password, and values of the environment."""
+    found = [value for name, value in environ.items() if any(part in name for part in _SECRET_NAMES)]
+    password = urlsplit(settings.broker_url).password if settings.broker_url else None
+    return [secret for secret in (password, unquote(password or ""), *found) if secret]
+
+
+def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """
+    Return the S3 options that the environment gives one side of a copy.
+
+    ``SNAPFERRY_FROM_ENDPOINT_URL``, ``_REGION``, ``_PROFILE`` and the same with
+    ``TO``; behind them snapdir's ``SNAPDIR_S3_STORE_ENDPOINT_URL``, which
+    serves both sides. What a URL says itself wins over all of these.
+    """
+    own = {
+        name: environ.get(f"{_PREFIX}{side.upper()}_{name.upper()}")
+        for name in ("endpoint_url", "region", "profile")
+    }
+    own["endpoint_url"] = own["endpoint_url"] or environ.get("SNAPDIR_S3_STORE_ENDPOINT_URL")
+    return own
+
+
+def named_places(environ: Mapping[str, str] = os.environ) -> set[tuple[str | None, str | None]]:
+    """
+    Return the pairs of endpoint and profile that the environment names, for either side and for boto3 itself.
+
+    An entry point adds them to what its stores may be: see `snapferry.workers.settings.access`.
+    """
+    sides: tuple[Side, Side] = ("from", "to")
+    own = [store_options(side, environ) for side in sides]
+    found = {(side["endpoint_url"] or None, side["profile"] or None) for side in own}
+    profile = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or None
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        found |= {(environ.get(name) or None, None), (environ.get(name) or None, profile)}
+    # Without a profile of its own a URL is opened with the one that the environment names.
+    return found | {(endpoint, profile) for endpoint, one in found if one is None} | {(None, profile)}
+
+
+def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+    """
+    Return the user and password that the dashboard asks for, None if there are none.
+
+    ``SNAPFERRY_DASHBOARD_BASIC_AUTH`` is ``user:password``. Raises `InvalidSettings`, which repeats no password.
+    """
+    found = environ.get(f"{_PREFIX}DASHBOARD_BASIC_AUTH")
+    if not found:
+        return None
+    user, _, password = found.partition(":")
+    if not user or not password:
+        raise InvalidSettings(f"{_PREFIX}DASHBOARD_BASIC_AUTH must be user:password")
+    return user, password
+
+
+class FlowerSettings(BaseModel):
+    """
+    Who may look at Flower, and where it keeps what it remembers.
+
+    *users* are ``user:password``; *oauth* is the pattern of the mail addresses that OAuth lets in, *provider* the
+    handler that asks who it is. *database* is a path.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    users: tuple[str, ...] = Field((), repr=False)
+    oauth: str = ""
+    provider: str = ""
+    database: str
+
+    @property
+    def guarded(self) -> bool:
+        """Say whether Flower asks who somebody is."""
+        return bool(self.users or self.oauth)
+
+
+def flower_settings(environ: Mapping[str, str] = os.environ) -> FlowerSettings:
+    """
+    Return what the environment says of Flower.
+
+    ``SNAPFERRY_FLOWER_BASIC_AUTH``, or Flower's own ``FLOWER_BASIC_AUTH``: ``user:password``, several by commas.
+    For OAuth Flower's own variables, all of them: ``FLOWER_AUTH``, ``FLOWER_AUTH_PROVIDER``,
+    ``FLOWER_OAUTH2_KEY``, ``_SECRET`` and ``_REDIRECT_URI``. Raises `InvalidSettings`, which repeats no password.
+    """
+    name = next((n for n in ("SNAPFERRY_FLOWER_BASIC_AUTH", "FLOWER_BASIC_AUTH") if environ.get(n)), "")
+    users = tuple(environ[name].split(",")) if name else ()
+    for user in users:
+        if not all(user.strip().partition(":")):
+            raise InvalidSettings(f"{name} must be user:password, or several of them with commas between")
+    variables = ("AUTH", "AUTH_PROVIDER", "OAUTH2_KEY", "OAUTH2_SECRET", "OAUTH2_REDIRECT_URI")
+    missing = [f"FLOWER_{name}" for name in variables if not environ.get(f"FLOWER_{name}")]
+    if missing and len(missing) < len(variables):
+        raise InvalidSettings(f"OAuth for Flower also needs {', '.join(missing)}")
+    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return FlowerSettings(
+        users=users,
+        oauth="" if missing else environ["FLOWER_AUTH"],
+        provider="" if missing else environ["FLOWER_AUTH_PROVIDER"],
+        database=os.path.join(state, "snapferry", "flower.db"),
+    )

@@ -1,0 +1,51 @@
+"""
+A store in `snapferry.toml` with settings of its own, as a table beside the plain form.
+
+    [stores.backup]
+    url = "s3://backup/store"
+    storage-class = "STANDARD_IA"
+    tags = { team = "backup" }
+"""
+
+from __future__ import annotations
+
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.urls import S3_PARAMETERS, parse_url
+
+
+def url_of_store(found: object) -> object:
+    """
+    Return the URL that holds everything that a store's table says; what is no table is returned as it is.
+
+    Raises ValueError.
+    """
+    if not isinstance(found, dict):
+        return found
+    settings = {str(name).replace("-", "_"): value for name, value in found.items()}
+    url = settings.pop("url", None)
+    if not isinstance(url, str):
+        raise ValueError('needs a url, as in url = "s3://bucket/prefix"')  # noqa: TRY004 - pydantic wants it so
+    for name in settings:
+        if name not in S3_PARAMETERS:
+            known = ", ".join(parameter.replace("_", "-") for parameter in S3_PARAMETERS)
+            raise ValueError(f"there is no setting {name.replace('_', '-')!r}; known: url, {known}")
+    try:
+        place = parse_url(url)
+        if settings and place.scheme != "s3":
+            raise ValueError("only stores on S3 have settings besides url")
+        twice = [name for name in settings if place.option(name) is not None]
+        if twice:
+            raise ValueError(f"{twice[0].replace('_', '-')} is set in the url as well")
+        return str(place.with_defaults(**{name: _text(name, value) for name, value in settings.items()}))
+    except InvalidStoreURL as error:
+        raise ValueError(str(error)) from None
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    if name == "tags" and isinstance(value, dict) and all(isinstance(part, str) for part in value.values()):
+        return ",".join(f"{key}={part}" for key, part in value.items())
+    raise ValueError(f"{name.replace('_', '-')} must be a text")
