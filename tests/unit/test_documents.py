@@ -89,3 +89,16 @@ def test_every_shown_command_has_the_options_that_are_given_to_it(page: Path) ->
         assert command is not None, name
         known = {option for param in command.params for option in param.opts}
         assert set(options) <= known | {"--help", "-h"}, (name, options)
+
+
+# Parts of the repository whose files documents name.
+PATH = re.compile(r"`((?:\.ci|benchmarks|deploy|orchestrator|stores|tests|workers)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.parent.name != "adr"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_named_file_exists(page: Path) -> None:
+    assert [name for name in PATH.findall(page.read_text()) if not (ROOT / name).exists()] == []
