@@ -58,8 +58,9 @@ def test_links_lead_to_files(record: Path) -> None:
 @EACH
 def test_code_that_a_record_names_exists(record: Path) -> None:
     root = FOLDER.parents[1]
-    named = re.findall(
-        r"`((?:stores|workers|orchestrator|tests|docs|deploy)/[a-z0-9_/.]+)`", record.read_text()
-    )
+    text = record.read_text()
+    paths = re.findall(r"`((?:stores|workers|orchestrator|tests|docs|deploy)/[a-z0-9_/.]+)`", text)
+    modules = re.findall(r"`snapferry\.((?:stores|workers|orchestrator)\.[a-z0-9_]+)[.a-zA-Z0-9_]*`", text)
+    named = [*paths, *(module.replace(".", "/") for module in modules)]
 
     assert [name for name in named if not (root / name).exists() and not (root / f"{name}.py").exists()] == []
