@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.cli import cli
+from snapferry.stores.urls import S3_PARAMETERS
+from snapferry.workers.settings.config_file import Mirror
 from snapferry.workers.settings.environment import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,21 @@ def test_the_page_on_configuration_names_every_setting() -> None:
 
     variables = [f"SNAPFERRY_{field.upper()}" for field in Settings.model_fields]
     assert [name for name in variables if not re.search(rf"^\| .*`{name}`.* \|$", page, re.MULTILINE)] == []
+
+
+def test_the_page_on_configuration_names_every_parameter_of_an_s3_store() -> None:
+    page = (ROOT / "docs" / "configure.md").read_text()
+    section = page.split("\n### Parameters of S3 stores\n", 1)[1].split("\n##", 1)[0]
+
+    assert [name for name in S3_PARAMETERS if f"`{name}`" not in section] == []
+
+
+def test_the_page_on_schedules_names_every_key_of_a_mirror() -> None:
+    page = (ROOT / "docs" / "schedules.md").read_text()
+    section = page.split("\n### Options of a mirror\n", 1)[1].split("\n##", 1)[0]
+    keys = [name.strip("_").replace("_", "-") for name in Mirror.model_fields]
+
+    assert [key for key in keys if f"`{key}`" not in section] == []
 
 
 def test_the_page_on_json_names_every_check_of_the_doctor() -> None:
