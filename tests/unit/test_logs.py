@@ -191,6 +191,31 @@ def test_the_traceback_of_a_real_error_has_no_secret_in_it(written: Written, tro
         assert secret not in written.text.replace("\\/", "/")
 
 
+@both
+def test_a_warning_that_redis_is_away_is_a_line_without_a_traceback(written: Written) -> None:
+    """As kombu logs it, which adds the traceback of its connection."""
+    away = redis.ConnectionError(f"Error 104 while reading from redis://:{PASSWORD}@host")
+    try:
+        raise OSError("no connection") from away
+    except OSError:
+        logging.getLogger("kombu.mixins").warning("broker connection error", exc_info=True)
+
+    assert "broker connection error" in written.text
+    assert "Traceback" not in written.text
+    assert "no connection" in written.text
+    assert PASSWORD not in written.text
+
+
+@both
+def test_other_warnings_keep_their_traceback(written: Written) -> None:
+    try:
+        raise OSError("no connection")
+    except OSError:
+        logging.getLogger("kombu.mixins").warning("broker connection error", exc_info=True)
+
+    assert "Traceback" in written.text
+
+
 def test_what_ends_a_process_or_a_thread_unexpectedly_is_a_line_too(written: Written) -> None:
     thread = threading.Thread(target=redis_trouble, name="copy-3")
     thread.start()

@@ -28,6 +28,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from celery.utils.log import get_multiprocessing_logger
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.settings.environment import Settings, secrets
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 LONGEST: Final = 4096
 
 # A field that is longer is cut; a message and a traceback may fill the line.
+_LONGEST_CHAIN: Final = 20
 _LONGEST_FIELD: Final = 300
 
 # What these say at INFO, ours say with more to it, or nobody wants to know.
@@ -127,6 +130,17 @@ def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
         )
 
 
+def _is_outage(record: logging.LogRecord) -> bool:
+    """Return whether *record* warns that Redis is away. Libraries add a traceback, which tells an operator nothing."""
+    error = record.exc_info[1] if record.exc_info and record.levelno <= logging.WARNING else None
+    seen = 0
+    while error is not None and seen < _LONGEST_CHAIN:
+        if isinstance(error, RedisConnectionError | RedisTimeoutError):
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
+
+
 class _Lines(logging.Formatter):
     def __init__(self, worker: str, redact: Redaction) -> None:
         super().__init__()
@@ -146,7 +160,9 @@ class _Lines(logging.Formatter):
         }
         found = {**_of_task(record), **_about.get(), **getattr(record, "fields", {})}
         parts.update({name: self._plain(value) for name, value in found.items() if value not in ("", None)})
-        if record.exc_info:
+        if _is_outage(record):
+            parts["error"] = self._plain(record.exc_info[1] if record.exc_info else "")
+        elif record.exc_info:
             parts["traceback"] = self._redact.end_of(self.formatException(record.exc_info))
         elif record.exc_text:
             parts["traceback"] = self._redact.end_of(record.exc_text)
