@@ -37,10 +37,10 @@ from snapferry.workers.broker.connection import (
     shown,
 )
 from snapferry.workers.ledger import PLAN, JobStatus, Ledger, RunningBatch, State, UnknownJob, UnreadableJob
-from snapferry.workers.limits import Change, StoreLimits, store_place
+from snapferry.workers.limits import Change, LimitBook, StoreLimits, store_place
 from snapferry.workers.messages import Budget, JobRequest, Limits, Order, Prune, StoreRef, pack
 from snapferry.workers.queues import Priority, copy_queue
-from snapferry.workers.reachability.records import Trouble, sides_of
+from snapferry.workers.reachability.records import ReachBook, Trouble, sides_of
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import Settings, store_options
 
@@ -92,6 +92,7 @@ class Jobs:
         self._broker = settings.broker_url
         redis = client(self._broker, retries=1, answer_s=answer_s)
         self._ledger = Ledger(redis, expires_s=settings.job_expires)
+        self._limits = LimitBook(redis)
 
     def submit(
         self,
@@ -286,7 +287,7 @@ class Jobs:
         What runs keeps to them within a second. May be called again; a job that has ended stays as it is.
         """
         with self._answering():
-            self._ledger.limits.limit_job(job_id, changed)
+            self._limits.limit_job(job_id, changed)
             return self._ledger.status(job_id)
 
     def unreached(self, job_id: str) -> list[Trouble]:
@@ -296,7 +297,7 @@ class Jobs:
                 request = self._ledger.request(job_id)
             except ValidationError:
                 return []
-            book = self._ledger.reach
+            book = ReachBook(self._ledger.client)
             live = book.live_workers(copy_queue(request.queue))
             found = book.troubles(sides_of(request)).values()
             return [one for troubles in found for one in troubles if one.worker in live]
@@ -306,7 +307,7 @@ class Jobs:
         with self._answering():
             status = self._ledger.status(job_id)
             places = [store_place(status.source), store_place(status.destination)]
-            _, (source, destination) = self._ledger.limits.of_run(job_id, places)
+            _, (source, destination) = self._limits.of_run(job_id, places)
             return {"source": source, "destination": destination}
 
     def limit_store(self, url: str, changed: Mapping[str, Change]) -> tuple[str, StoreLimits]:
@@ -319,13 +320,13 @@ class Jobs:
         place = store_place(url)
         with self._answering():
             if changed:
-                self._ledger.limits.limit_store(place, changed)
-            return place, self._ledger.limits.of_store(place, self._settings.s3_max_requests)
+                self._limits.limit_store(place, changed)
+            return place, self._limits.of_store(place, self._settings.s3_max_requests)
 
     def limited_stores(self) -> dict[str, StoreLimits]:
         """Return every store of whose limits one was set, by what it goes by."""
         with self._answering():
-            return self._ledger.limits.of_stores(self._settings.s3_max_requests)
+            return self._limits.of_stores(self._settings.s3_max_requests)
 
     def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:
         """Return the latest jobs, of one *state* or of all, at most *limit*."""

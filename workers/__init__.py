@@ -4,6 +4,7 @@ One unit of work: what a worker of the fleet runs.
     app             makes the Celery app; importing it connects to nothing
     queues          which queues there are, and which batches go first
     messages        what crosses the broker: small, versioned, validated
+    outcome         which objects of a batch were copied, present or failed
     private_folder  a temporary folder of this user's own
     settings/       the only reader of the environment; `snapferry.toml`
     broker/         Redis clients; Celery's and kombu's parts that are replaced

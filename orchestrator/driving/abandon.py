@@ -13,9 +13,9 @@ from snapferry.orchestrator.planning.prepare import read_snapshots, recalled
 from snapferry.stores.errors import StoreFault
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.text.format import counted
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import PLAN, Ledger, State, UnknownJob
 from snapferry.workers.messages import JobRequest
+from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.telemetry.logs import fields
 
 from .dispatch import batch_message

@@ -38,10 +38,10 @@ from snapferry.workers.copying.transfer import Cancelled, Held
 from snapferry.workers.ledger import MAX_DRIVES, PLAN, Ledger, Standing, State, UnknownJob
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
-from snapferry.workers.limits import Brakes
+from snapferry.workers.limits import Brakes, LimitBook
 from snapferry.workers.messages import JobRequest, Prune, pack, unpack
 from snapferry.workers.reachability.outage import emptied
-from snapferry.workers.reachability.records import sides_of
+from snapferry.workers.reachability.records import ReachBook, sides_of
 from snapferry.workers.telemetry import logs, tracing
 from snapferry.workers.telemetry.metrics import counters
 
@@ -192,13 +192,15 @@ def _step(app: Celery, ledger: Ledger, job_id: str, steered: Steered, access: Ac
     # What the plan has prepared is not made again: a directory that is missing then is a mount that is away.
     planned = standing.state not in (State.QUEUED, State.PLANNING)
     source, destination = _open_both(request, access, create=not planned)
-    if planned and (gone := emptied(ledger.reach, job_id, sides_of(request)[1], access)):
+    if planned and (gone := emptied(ReachBook(ledger.client), job_id, sides_of(request)[1], access)):
         raise gone
     try:
         with (
             StepWatch(ledger, request, access),
             counters.requests_of(source, destination),
-            Brakes(ledger.limits, job_id, request.source, request.destination, steered.check) as brakes,
+            Brakes(
+                LimitBook(ledger.client), job_id, request.source, request.destination, steered.check
+            ) as brakes,
         ):
             brakes.hold(source, destination, at_once=True)
             return _go_on(Drive(app, ledger, request, source, destination), standing)

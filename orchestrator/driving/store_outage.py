@@ -23,7 +23,7 @@ from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import JobRequest
 from snapferry.workers.reachability.outage import check, emptied, open_side
-from snapferry.workers.reachability.records import StoreSide, sides_of
+from snapferry.workers.reachability.records import ReachBook, StoreSide, sides_of
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,14 @@ def wait_for(ledger: Ledger, job_id: str, error: StoreError, access: AccessPolic
     except (UnknownJob, ValidationError):
         return Wait()
     side = _blamed(request, error, access)
-    found = (check(side, access) or emptied(ledger.reach, job_id, side, access)) if side is not None else None
+    found = (
+        (check(side, access) or emptied(ReachBook(ledger.client), job_id, side, access))
+        if side is not None
+        else None
+    )
     if found is None or not _is_away(found):
         return Wait()
-    _, waited_s = ledger.reach.begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
+    _, waited_s = ReachBook(ledger.client).begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
     if waited_s >= request.patience:
         return Wait(over=f"{type(found).__name__}: {found}; waited for {waited_s:.0f} s")
     pause_s = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, waited_s / 4))
@@ -88,7 +92,7 @@ def may_wait_for(ledger: Ledger, request: JobRequest, error: StoreError) -> bool
 
 def stop_waiting(ledger: Ledger, job_id: str) -> None:
     """Record that the orchestrator waits for no store."""
-    ledger.reach.stop_waiting(job_id, STEP_WAITS)
+    ReachBook(ledger.client).stop_waiting(job_id, STEP_WAITS)
 
 
 class StepWatch:
@@ -126,7 +130,9 @@ class StepWatch:
         try:
             if found is not None and not self._over:
                 self._said = True
-                self._ledger.reach.begin_waiting(self._request.job_id, STEP_WAITS, found.store, found.detail)
+                ReachBook(self._ledger.client).begin_waiting(
+                    self._request.job_id, STEP_WAITS, found.store, found.detail
+                )
             elif found is None and self._said and not self._over:
                 self._said = False
                 stop_waiting(self._ledger, self._request.job_id)

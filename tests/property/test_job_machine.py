@@ -22,9 +22,9 @@ from hypothesis.stateful import (
 )
 
 from snapferry.stores.hashing import digest
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import PLAN, Begun, JobStatus, Ledger, State, Wish, batches, jobs, set_bits
 from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.outcome import BatchOutcome, Failure
 from tests.property.strategies import machine
 
 HERE, THERE = StoreRef(url="/a"), StoreRef(url="/b")

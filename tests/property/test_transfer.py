@@ -11,7 +11,8 @@ from snapferry.stores.address import object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.workers.copying.transfer import BatchOutcome, copy_batch
+from snapferry.workers.copying.transfer import copy_batch
+from snapferry.workers.outcome import BatchOutcome
 from tests.faults.backends import Around, FlipsLastByte, Forbids, Truncates, Unavailable
 from tests.property.strategies import filed, object_bytes, thorough
 

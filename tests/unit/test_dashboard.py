@@ -21,9 +21,9 @@ from snapferry.orchestrator.dashboard.speed_history import JOBS_KEPT, SAMPLES_KE
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.stores.hashing import digest
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import FailedObject, JobStatus, Ledger, State
 from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.settings.environment import InvalidSettings, Settings, dashboard_login
 
 HOSTILE = [

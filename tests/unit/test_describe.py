@@ -13,8 +13,8 @@ from snapferry.workers.copying.describe import (
     describe_snapshots,
     short,
 )
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.messages import BatchMessage, StoreRef, pack
+from snapferry.workers.outcome import BatchOutcome, Failure
 
 A = digest(b"a")
 

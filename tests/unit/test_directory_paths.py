@@ -26,8 +26,9 @@ from snapferry.stores.errors import IntegrityError, ObjectMissing, StoreError, S
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.urls import open_store, parse_url
-from snapferry.workers.copying.transfer import BatchOutcome, copy_batch
+from snapferry.workers.copying.transfer import copy_batch
 from snapferry.workers.messages import Prune
+from snapferry.workers.outcome import BatchOutcome
 from tests.sample import fill
 
 REPOSITORY = Path(__file__).parents[2]

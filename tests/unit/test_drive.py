@@ -49,6 +49,7 @@ from snapferry.workers.messages import (
     StoreRef,
     pack,
 )
+from snapferry.workers.reachability.records import ReachBook
 from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
 
 
@@ -1096,7 +1097,7 @@ def test_a_plan_makes_the_destination_that_its_workers_will_not_make(fleet: Flee
     assert tree(fleet.destination) == {}
     fleet.destination.rmdir()
     # As when no worker of the fleet has the mount; before that is known the batch is parked.
-    fleet.ledger.reach.give_up("job", "no live worker can reach both stores")
+    ReachBook(fleet.ledger.client).give_up("job", "no live worker can reach both stores")
 
     fleet.copy(fleet.handed_out[0])
 

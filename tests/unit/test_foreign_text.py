@@ -13,8 +13,8 @@ from snapferry.orchestrator.tasks import run_step
 from snapferry.stores.errors import LONGEST_TEXT, IntegrityError, StoreFault
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.commit import LONGEST_REASON as LONGEST_SNAPSHOT_REASON
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import State
+from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .test_drive import Fleet, fleet
 

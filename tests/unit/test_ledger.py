@@ -27,7 +27,6 @@ from snapferry.orchestrator.planning.prepare import Snapshots, freeze
 from snapferry.orchestrator.reporting.receipt import final_fields
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import (
     FAILURES_KEPT,
     GRACE_S,
@@ -45,6 +44,7 @@ from snapferry.workers.ledger import (
     set_bits,
 )
 from snapferry.workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, Priority, lists, step
 from snapferry.workers.settings.environment import Settings
 from tests.property.strategies import thorough

@@ -13,8 +13,8 @@ from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.stores.requests import GET, LIST, Requests
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import Begun
+from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.telemetry.metrics import counters
 from snapferry.workers.telemetry.metrics.catalogue import DELIVERY_ENDS
 

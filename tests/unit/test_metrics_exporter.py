@@ -23,7 +23,7 @@ from pathlib import Path
 from celery import signals
 from snapferry.workers.telemetry.metrics import counters as counting
 from snapferry.workers.telemetry.metrics.exporter import serving
-from snapferry.workers.copying.transfer import BatchOutcome
+from snapferry.workers.outcome import BatchOutcome
 import tempfile
 
 port = int(sys.argv[1])
@@ -116,7 +116,7 @@ from pathlib import Path
 from celery import signals
 from snapferry.workers.telemetry.metrics import counters as counting
 from snapferry.workers.telemetry.metrics import exporter as serving
-from snapferry.workers.copying.transfer import BatchOutcome
+from snapferry.workers.outcome import BatchOutcome
 
 with serving.serving("worker", "127.0.0.1", int(sys.argv[1]), tasks=[]):
     if os.fork() == 0:

@@ -40,7 +40,7 @@ def sides(ledger: Ledger, tmp_path: Path) -> tuple[StoreSide, StoreSide]:
         job_id="job", series="plan", number=0, source=source, destination=destination,
         addresses=pack(["1" * 64]), sizes=(1,), positions=(0,),
     )  # fmt: skip
-    ledger.reach.park(batch, "")
+    ReachBook(ledger.client).park(batch, "")
     return StoreSide(source, writing=False), StoreSide(destination, writing=True)
 
 
@@ -63,12 +63,12 @@ class Worker:
 
 def refused(ledger: Ledger, side: StoreSide, worker: str, *, pause_s: float = 60) -> None:
     error = StoreNotFound(f"file://{side.ref.url}", "", "there is no such directory; is it mounted here?")
-    ledger.reach.failed(side, worker, error, Kind.REFUSED, pause_s=pause_s)
+    ReachBook(ledger.client).failed(side, worker, error, Kind.REFUSED, pause_s=pause_s)
 
 
 def away(ledger: Ledger, side: StoreSide, worker: str) -> None:
     error = StoreUnavailable(f"file://{side.ref.url}", "", "no answer")
-    ledger.reach.failed(side, worker, error, Kind.AWAY, pause_s=60)
+    ReachBook(ledger.client).failed(side, worker, error, Kind.AWAY, pause_s=60)
 
 
 def test_workers_that_reach_both_stores_take_what_others_parked(
@@ -86,7 +86,7 @@ def test_workers_that_reach_both_stores_take_what_others_parked(
 
     assert (bad.look(), good.look(), other.look()) == (set(), {QUEUE}, set())
     assert ledger.status("job").waiting is None
-    assert ledger.reach.state("job").given_up == ""
+    assert ReachBook(ledger.client).state("job").given_up == ""
 
 
 def test_a_damaged_record_costs_no_other_job(ledger: Ledger, sides: tuple[StoreSide, StoreSide]) -> None:
@@ -105,10 +105,10 @@ def test_a_job_that_every_live_worker_is_refused_for_is_given_up_at_once(
         refused(ledger, sides[1], name)
     for worker in workers:
         worker.parking._book.announce(worker.parking._worker, [COPY_QUEUE])
-    ledger.reach.announce("elsewhere", ["snapferry.copy.x"])
+    ReachBook(ledger.client).announce("elsewhere", ["snapferry.copy.x"])
 
     assert [worker.look() for worker in workers][1] == {QUEUE}
-    assert "there is no such directory" in ledger.reach.state("job").given_up
+    assert "there is no such directory" in ReachBook(ledger.client).state("job").given_up
 
 
 def test_an_outage_is_waited_for_with_one_check_at_a_time_until_a_check_succeeds(
@@ -117,19 +117,19 @@ def test_an_outage_is_waited_for_with_one_check_at_a_time_until_a_check_succeeds
     names = [f"worker {number}" for number in range(8)]
     workers = [Worker(ledger, name) for name in names]
     for name in names:
-        ledger.reach.reached(sides[1], name)
+        ReachBook(ledger.client).reached(sides[1], name)
         away(ledger, sides[1], name)
-        ledger.reach.announce(name, [COPY_QUEUE])
+        ReachBook(ledger.client).announce(name, [COPY_QUEUE])
 
     assert [worker.look() for worker in workers] == [set()] * 8
     assert sum(bool(worker.parking._checks) for worker in workers) == 1
     waiting = ledger.status("job").waiting
     assert waiting is not None
     assert waiting.store == f"file://{tmp_path}/b"
-    assert ledger.reach.state("job").given_up == ""
+    assert ReachBook(ledger.client).state("job").given_up == ""
 
     (tmp_path / "b").mkdir()
-    ledger.reach.end_turn(sides[1])
+    ReachBook(ledger.client).end_turn(sides[1])
     for _ in range(2):
         for worker in workers:
             worker.look()
@@ -148,9 +148,9 @@ def test_what_is_left_of_an_ended_job_is_drained_and_forgotten(
     assert worker.look() == {QUEUE}
     ledger._redis.delete(QUEUE)
     assert worker.look() == set()
-    assert not ledger.reach.is_parked("job")
+    assert not ReachBook(ledger.client).is_parked("job")
     worker.look()
-    assert not ledger.reach.of_batch("job", "worker", sides).troubles
+    assert not ReachBook(ledger.client).of_batch("job", "worker", sides).troubles
 
 
 @pytest.mark.parametrize("how", ["left", "died"])
@@ -158,7 +158,7 @@ def test_a_worker_that_is_just_being_restarted_may_still_reach_the_stores(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A rolling restart, or an outage of Redis, leaves for a moment only the worker that lacks the mount."""
-    book = ledger.reach
+    book = ReachBook(ledger.client)
     now = book.now()
     book.announce("good", [COPY_QUEUE])
     if how == "left":
@@ -180,7 +180,7 @@ def test_a_worker_that_is_just_being_restarted_may_still_reach_the_stores(
 def test_a_worker_that_does_not_come_back_is_not_waited_for(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book = ledger.reach
+    book = ReachBook(ledger.client)
     for name in ("gone", "refused too"):
         book.announce(name, [COPY_QUEUE])
         book.leave(name)
@@ -201,7 +201,7 @@ def test_patience_is_over_only_for_a_store_that_was_found_away_lately(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis was away for as long as the store: nobody knows whether the store is back."""
-    book = ledger.reach
+    book = ReachBook(ledger.client)
     book.reached(sides[1], "worker")
     away(ledger, sides[1], "worker")
     worker = Worker(ledger, "worker")
@@ -221,7 +221,7 @@ def test_patience_is_over_only_for_a_store_that_was_found_away_lately(
 def test_the_time_of_a_pause_is_not_taken_off_the_patience(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide]
 ) -> None:
-    book = ledger.reach
+    book = ReachBook(ledger.client)
     ledger.pause("job", paused=True)
     for field in ("waits", "flaps", "step_waits"):
         book.begin_waiting("job", field, "s3://b", "no answer")
@@ -246,7 +246,7 @@ def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
     worker.parking._linger_s = 60
     ledger.advance("job", State.CANCELLED)
     worker.look()
-    assert not ledger.reach.is_parked("job")
+    assert not ReachBook(ledger.client).is_parked("job")
     ledger._redis.lpush(QUEUE, "{}")
     ledger._redis.lpush(lists(QUEUE)[4], "{}")
     ledger._redis.delete("snapferry:mark:drain")
@@ -255,7 +255,7 @@ def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
 
     assert not ledger._redis.exists(*lists(QUEUE))
     assert ledger._redis.hlen(UNPARKED) == 1
-    later = ledger.reach.now() + 61
+    later = ReachBook(ledger.client).now() + 61
     monkeypatch.setattr(ReachBook, "now", lambda _: later)
     ledger._redis.delete("snapferry:mark:drain")
     worker.look()

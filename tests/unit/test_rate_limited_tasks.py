@@ -11,10 +11,10 @@ import redis
 from celery.worker import state
 from kombu.utils.limits import TokenBucket
 
-from snapferry.workers.copying.transfer import BatchOutcome
 from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.lifecycle.rate_limited_tasks import COPY, Holding, Limits, held_requests
 from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef
+from snapferry.workers.outcome import BatchOutcome
 
 HERE = StoreRef(url="/srv/store")
 

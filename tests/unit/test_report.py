@@ -13,8 +13,8 @@ from snapferry.orchestrator.reporting import documents, report
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.receipt import SnapshotRow
 from snapferry.stores.text.printable import printable
-from snapferry.workers.copying.transfer import Failure
 from snapferry.workers.ledger import FailedObject, State
+from snapferry.workers.outcome import Failure
 
 from .test_progress import STATUS
 

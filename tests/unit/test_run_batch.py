@@ -45,7 +45,7 @@ from snapferry.workers.copying.tasks import (
 from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from snapferry.workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
 from snapferry.workers.reachability.outage import open_side
-from snapferry.workers.reachability.records import StoreSide
+from snapferry.workers.reachability.records import ReachBook, StoreSide
 from snapferry.workers.settings.environment import Settings
 from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
 from tests.integration.processes import until
@@ -635,9 +635,9 @@ def test_a_destination_that_is_not_there_is_a_failure_and_no_directory_is_made_i
     with pytest.raises(Retry, match="cannot reach"):
         run(batch, ledger)
     assert counts(ledger.status("job")) == (0, 0, 0)
-    assert ledger.reach.is_parked("job"), "it waits for a worker that has the mount"
+    assert ReachBook(ledger.client).is_parked("job"), "it waits for a worker that has the mount"
 
-    ledger.reach.give_up("job", "no live worker can reach both stores")
+    ReachBook(ledger.client).give_up("job", "no live worker can reach both stores")
     words = run(batch, ledger)
 
     assert "5 FAILED" in words
@@ -651,7 +651,7 @@ def test_a_source_that_is_not_there_fails_every_object(
     batch: BatchMessage, ledger: Ledger, tmp_path: Path
 ) -> None:
     (tmp_path / "source").rename(tmp_path / "elsewhere")
-    ledger.reach.give_up("job", "no live worker can reach both stores")
+    ReachBook(ledger.client).give_up("job", "no live worker can reach both stores")
 
     run(batch, ledger)
 

@@ -75,6 +75,6 @@ def test_a_limit_that_comes_up_slows_the_other_store_as_well(
     found = Slowed(tmp_path, monkeypatch)
     with brakes(ledger, tmp_path, 3500) as on:
         on.hold(*found.stores, at_once=False)
-        ledger.limits.limit_store(f"file://{tmp_path}", {"rate": 5})
+        LimitBook(ledger.client).limit_store(f"file://{tmp_path}", {"rate": 5})
 
         until(lambda: found.found == ["source", "destination"], "the look", timeout_s=10)

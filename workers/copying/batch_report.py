@@ -27,7 +27,7 @@ from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import BatchMessage
 from snapferry.workers.reachability.batch import BatchReach
 from snapferry.workers.reachability.outage import StoreTrouble
-from snapferry.workers.reachability.records import sides_of
+from snapferry.workers.reachability.records import ReachBook, sides_of
 
 from .transfer import Cancelled, Flights, GivenBack, Held
 
@@ -78,7 +78,9 @@ class BatchReport:
         self._moved_at = time.monotonic()
         self._reach: BatchReach | None = reach
         worker = holder.partition("@")[2]
-        self.trouble = StoreTrouble(ledger.reach, worker, sides_of(batch), len(batch.sizes), access)
+        self.trouble = StoreTrouble(
+            ReachBook(ledger.client), worker, sides_of(batch), len(batch.sizes), access
+        )
         self._heart = Heartbeat(self._beat, HEARTBEAT_S)
 
     def __enter__(self) -> Self:

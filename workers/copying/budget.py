@@ -15,16 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
 from redis.exceptions import RedisError
 
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.text.format import size
+from snapferry.workers.ledger import Ledger, Spent
 from snapferry.workers.messages import BatchMessage, Budget, Price
-
-if TYPE_CHECKING:
-    from snapferry.workers.ledger import Ledger
 
 REPORT_BYTES: Final = 8 * 1024 * 1024
 REPORT_S: Final = 1.0
@@ -38,23 +36,6 @@ LARGEST_COST: Final = 2**53
 BYTES: Final = "spent_bytes"
 OBJECTS: Final = "spent_objects"
 COST: Final = "spent_cost"
-
-
-class Spent(NamedTuple):
-    """
-    What a job has spent so far: *size_bytes* read from its source, *objects* copied, *cost* in millionths.
-
-    *over* names what there is no more budget of, "" while there is. *copied_bytes*, *copied_objects* and *batch_cost*
-    are those of the batch that asked.
-    """
-
-    over: str
-    size_bytes: int
-    objects: int
-    cost: int
-    copied_bytes: int = 0
-    copied_objects: int = 0
-    batch_cost: int = 0
 
 
 class OverBudget(BaseException):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from snapferry.stores.text.format import counted, size
 from snapferry.workers.messages import BatchMessage
-
-from .transfer import BatchOutcome, Failure
+from snapferry.workers.outcome import BatchOutcome, Failure
 
 
 def short(identifier: str) -> str:

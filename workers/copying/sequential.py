@@ -14,9 +14,10 @@ from typing import Final
 
 from snapferry.stores.errors import StoreError, StoreFault
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.telemetry.redaction import without_secrets
 
-from .transfer import BatchOutcome, Failure, Flights, Judge, Progress, copy_batch
+from .transfer import Flights, Judge, Progress, copy_batch
 
 log = logging.getLogger(__name__)
 

@@ -28,11 +28,12 @@ from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, client
 from snapferry.workers.ledger import Begun, Ledger, UnknownJob, Wish
 from snapferry.workers.lifecycle import shutdown
-from snapferry.workers.limits import Brakes
+from snapferry.workers.limits import Brakes, LimitBook
 from snapferry.workers.messages import BatchMessage, is_job_id
+from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.reachability.batch import BatchReach
 from snapferry.workers.reachability.outage import StoreTrouble, Unreachable, emptied, open_side
-from snapferry.workers.reachability.records import StoreSide, sides_of
+from snapferry.workers.reachability.records import ReachBook, StoreSide, sides_of
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry import tracing
 from snapferry.workers.telemetry.logs import about, fields
@@ -43,7 +44,7 @@ from .batch_report import BatchReport, Reported
 from .budget import within_budget
 from .describe import describe_failure, describe_failures, describe_outcome
 from .sequential import CAREFUL_AFTER, copy_one_by_one, unexpected
-from .transfer import BatchOutcome, Cancelled, Failure, GivenBack, Held, copy_batch
+from .transfer import Cancelled, GivenBack, Held, copy_batch
 
 log = logging.getLogger(__name__)
 
@@ -415,7 +416,7 @@ def _copy(
         with (
             counters.requests_of(source, destination),
             Brakes(
-                ledger.limits, batch.job_id, batch.source, batch.destination, wanted, run=holder
+                LimitBook(ledger.client), batch.job_id, batch.source, batch.destination, wanted, run=holder
             ) as brakes,
             within_budget(ledger, batch, source, destination),
         ):
@@ -463,7 +464,7 @@ def _open(
 ) -> SnapshotStore:
     try:
         store = open_side(side, access)
-        if gone := emptied(ledger.reach, batch.job_id, side, access):
+        if gone := emptied(ReachBook(ledger.client), batch.job_id, side, access):
             raise gone
     except StoreError as error:
         trouble.cannot_open(side, error)

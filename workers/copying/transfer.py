@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from snapferry.stores.base import Upload
@@ -22,14 +21,12 @@ from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import mark_as_owners
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.lifecycle.process_setup import clamped
+from snapferry.workers.outcome import OVER_BUDGET, BatchOutcome, Failure
 
 from .budget import OverBudget, spending
 
 # What a destination says of itself and not of one object.
 _REFUSALS = (StoreFull, StoreNotFound)
-
-# The kind of failure of an object for which the job has no budget left.
-OVER_BUDGET = "OverBudget"
 
 # So many refusals of single objects, and nothing else, say that the destination refuses all of them.
 MANY_DENIED = 20
@@ -88,55 +85,6 @@ class Judge(Protocol):
 
     def failed(self, error: StoreError, *, some_copied: bool) -> None:
         """Judge the failure of an object; raise to end the batch without an outcome. *some_copied*: others were."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """
-    One object that could not be copied, and why.
-
-    *error* is the class's name, *store* the label of the store that it comes
-    from, *detail* what happened there, in words.
-    """
-
-    address: str
-    error: str
-    store: str
-    detail: str
-    transient: bool
-
-    @classmethod
-    def of(cls, address: str, error: StoreError) -> Failure:
-        """Return the failure of the object at *address* by *error*."""
-        return cls(address, type(error).__name__, error.store, error.detail, error.transient)
-
-
-@dataclass
-class BatchOutcome:
-    """
-    How the objects of a batch ended: each is counted in exactly one of copied, present and failures.
-
-    *bytes_copied* is what was read and written, not what the manifest claimed;
-    *needed_bytes* is what the manifest claimed of the objects that were not present.
-    *confirmed* counts what was written by what confirmed it, see `Backend.confirmed`.
-    """
-
-    copied: int = 0
-    present: int = 0
-    bytes_copied: int = 0
-    needed_bytes: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    confirmed: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def transient_failures(self) -> bool:
-        """Say whether trying the batch again may end better."""
-        return any(failure.transient for failure in self.failures)
-
-    @property
-    def retryable(self) -> bool:
-        """Say whether the batch is to be tried again: not where the job's budget is spent."""
-        return self.transient_failures and all(failure.error != OVER_BUDGET for failure in self.failures)
 
 
 def copy_batch(

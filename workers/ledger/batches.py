@@ -5,24 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import redis
 
 from snapferry.stores.text.printable import printable
-from snapferry.workers.copying.budget import Spent
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.messages import BatchMessage, Budget
+from snapferry.workers.outcome import BatchOutcome, Failure
 
 from . import budget as spending
 from . import scripts
 from .keys import BUDGET, PLAN, done, key, keys, name_of
-from .state import Begun, FailedObject, Wish
-
-if TYPE_CHECKING:
-    from snapferry.workers.limits.limit_store import LimitBook
-    from snapferry.workers.reachability.records import ReachBook
+from .state import Begun, FailedObject, Spent, Wish
 
 # The list of failures keeps this many; which objects failed is known exactly whatever its length.
 FAILURES_KEPT: Final = 1000
@@ -49,21 +43,10 @@ class BatchLedger:
         self._expires_s = expires_s
         self._scripts: dict[str, Any] = {}
 
-    @cached_property
-    def limits(self) -> LimitBook:
-        """The limits of jobs and stores, on the same server."""
-        # Limits are kept in jobs' records, so they know the ledger's keys.
-        from snapferry.workers.limits.limit_store import LimitBook
-
-        return LimitBook(self._redis)
-
-    @cached_property
-    def reach(self) -> ReachBook:
-        """Which worker cannot reach which store, on the same server."""
-        # It is kept in jobs' records, too.
-        from snapferry.workers.reachability.records import ReachBook
-
-        return ReachBook(self._redis)
+    @property
+    def client(self) -> redis.Redis:
+        """The client, for other records on the same server."""
+        return self._redis
 
     def _run(self, script: str, keys: list[str], arguments: list[str | float]) -> Any:
         found = self._scripts.get(script)

@@ -12,7 +12,6 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError, ResponseError
 
 from snapferry.stores.text.printable import printable
-from snapferry.workers.copying.budget import Spent
 from snapferry.workers.messages import JobRequest, is_job_id
 from snapferry.workers.queues import Priority, copy_queue, lists, moves, parking_queue
 
@@ -20,7 +19,7 @@ from . import queries, queue_scripts, scripts
 from .batches import LEASE_S, BatchLedger
 from .bitmaps import bit
 from .keys import BUDGET, INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
-from .state import JobStatus, RunningBatch, Standing, State, UnknownJob, UnreadableJob, Wish
+from .state import JobStatus, RunningBatch, Spent, Standing, State, UnknownJob, UnreadableJob, Wish
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
 MAX_DRIVES: Final = 15

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapferry.stores.text.printable import printable
-from snapferry.workers.copying.transfer import Failure
 from snapferry.workers.messages import Limits
+from snapferry.workers.outcome import Failure
 
 
 class State(StrEnum):
@@ -181,6 +181,23 @@ class Begun:
     holder: str = ""
     times: int = 0
     deaths: dict[int, int] = field(default_factory=dict)
+
+
+class Spent(NamedTuple):
+    """
+    What a job has spent so far: *size_bytes* read from its source, *objects* copied, *cost* in millionths.
+
+    *over* names the total that exceeds the budget, "" if none does. *copied_bytes*, *copied_objects* and *batch_cost*
+    are the figures of the batch that reported.
+    """
+
+    over: str
+    size_bytes: int
+    objects: int
+    cost: int
+    copied_bytes: int = 0
+    copied_objects: int = 0
+    batch_cost: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import BatchMessage
+from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.queues import parking_queue
 
 from .outage import Unreachable
-from .records import Trouble, pause_before_check, sides_of
+from .records import ReachBook, Trouble, pause_before_check, sides_of
 
 # The stores that this process is known to have reached, by their sides' names and the worker's.
 _reached: set[tuple[str, str]] = set()
@@ -27,7 +27,8 @@ class BatchReach:
         self._batch = batch
         self._worker = worker
         self._sides = sides_of(batch)
-        self._known = ledger.reach.of_batch(batch.job_id, worker, self._sides)
+        self._reach = ReachBook(ledger.client)
+        self._known = self._reach.of_batch(batch.job_id, worker, self._sides)
 
     @property
     def blocked_by(self) -> Trouble | None:
@@ -43,12 +44,12 @@ class BatchReach:
         """Record that the worker does not reach a store."""
         tries = max((one.tries for one in self._known.troubles), default=0)
         pause_s = pause_before_check(trouble.kind, tries)
-        self._ledger.reach.failed(trouble.side, self._worker, trouble.reason, trouble.kind, pause_s=pause_s)
+        self._reach.failed(trouble.side, self._worker, trouble.reason, trouble.kind, pause_s=pause_s)
 
     def park(self) -> str:
         """Record that the job has a parking queue; return its name."""
         name = self._ledger.field(self._batch.job_id, "queue")
-        self._ledger.reach.park(self._batch, name)
+        self._reach.park(self._batch, name)
         return parking_queue(name, self._batch.job_id)
 
     def failed(self, error: str, store: str, detail: str) -> BatchOutcome:
@@ -65,7 +66,7 @@ class BatchReach:
 
         That is so while a store comes and goes, within the patience of the job: time decides then, and not counts.
         """
-        book = self._ledger.reach
+        book = self._reach
         if self.given_up or not outcome.transient_failures or not book.recently_away(self._sides):
             return False
         first = next(failure for failure in outcome.failures if failure.transient)
@@ -79,9 +80,9 @@ class BatchReach:
         source, destination = self._sides
         for side in (source, destination) if outcome.copied else (destination,):
             if self._known.troubles or (side.name, self._worker) not in _reached:
-                self._ledger.reach.reached(side, self._worker)
+                self._reach.reached(side, self._worker)
                 if len(_reached) >= _REACHED_KEPT:
                     _reached.clear()
                 _reached.add((side.name, self._worker))
         if outcome.copied and (self._known.waits or self.given_up):
-            self._ledger.reach.stop_waiting(self._batch.job_id, "waits", "flaps", "given_up")
+            self._reach.stop_waiting(self._batch.job_id, "waits", "flaps", "given_up")

@@ -26,7 +26,7 @@ from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.logs import fields
 
 from .outage import check, emptied, kind_of
-from .records import NEW_S, Kind, ParkedJob, StoreSide, Trouble, pause_before_check, verdict
+from .records import NEW_S, Kind, ParkedJob, ReachBook, StoreSide, Trouble, pause_before_check, verdict
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Parking:
         self._access = access
         self._linger_s = linger_s
         self._ledger = ledger
-        self._book = ledger.reach
+        self._book = ReachBook(ledger.client)
         self._worker = worker
         self._queues = sorted(queues)
         self._take_from = take_from

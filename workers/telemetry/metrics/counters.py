@@ -18,8 +18,8 @@ from celery import signals
 
 from snapferry.stores.errors import StoreError
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.workers.copying.transfer import BatchOutcome, Failure
 from snapferry.workers.ledger import Begun
+from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .catalogue import COUNTED, TASK_STATES, Metric, Role
 
