@@ -175,7 +175,7 @@ def _store_trouble(task: Any, ledger: Ledger, job_id: str, error: StoreError, ac
     counters.met(error)
     wait = wait_for(ledger, job_id, error, access)
     if wait.pause_s is not None:
-        if not ledger.take(f"wait:{job_id}", int(wait.pause_s)):
+        if not ledger.claim_mark(f"wait:{job_id}", int(wait.pause_s)):
             return f"waiting for a store: {error}"
         log.warning(
             "waiting for a store: %s", error, extra=fields(error=type(error).__name__, store=error.store)

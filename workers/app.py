@@ -226,7 +226,7 @@ def _share_memory(**_: Any) -> None:
 
 def _leave_in_time(app: Celery, settings: Settings, url: str) -> None:
     def void(job_id: str, name: str, worker: str) -> None:
-        Ledger(client(url, retries=0), expires_s=settings.job_expires).void(job_id, name, worker)
+        Ledger(client(url, retries=0), expires_s=settings.job_expires).revoke_lease(job_id, name, worker)
 
     shutdown.attach(app, settings.grace, void)
 

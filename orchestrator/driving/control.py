@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from snapferry.workers.copying.transfer import Cancelled, Held
-from snapferry.workers.ledger import Ledger, Wish
+from snapferry.workers.ledger import Directive, Ledger
 
 # A step that should have stopped so long ago is in a call that cannot be interrupted.
 STUCK_S: Final = 15.0
@@ -27,23 +27,23 @@ class Steered:
 
     def go_on(self) -> None:
         """Begin a step: forget what was wanted of the one before."""
-        self._wish = Wish.GO_ON
+        self._wish = Directive.CONTINUE
         self._wished_at = 0.0
 
     def look(self) -> None:
         """Ask the ledger what is wanted. Raises `redis.exceptions.RedisError`."""
-        wish = self._ledger.wish(self._job_id)
+        wish = self._ledger.directive(self._job_id)
         if wish is not self._wish:
             self._wish, self._wished_at = wish, time.monotonic()
 
     def check(self) -> None:
         """Return if the step may go on. Raises `Cancelled`, and `Held` while the job is paused."""
-        if self._wish is Wish.STOP:
+        if self._wish is Directive.STOP:
             raise Cancelled
-        if self._wish is Wish.HOLD:
+        if self._wish is Directive.HOLD:
             raise Held
 
     @property
     def stuck(self) -> bool:
         """Say whether the step does not hear that it should stop."""
-        return self._wish is not Wish.GO_ON and time.monotonic() - self._wished_at > STUCK_S
+        return self._wish is not Directive.CONTINUE and time.monotonic() - self._wished_at > STUCK_S

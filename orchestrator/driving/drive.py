@@ -76,9 +76,9 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str, access: AccessPolicy = S
     broker raises. May be called again at any time.
     """
     me = f"{identity()}#{next(_runs)}"
-    times = ledger.drive(job_id, me)
+    times = ledger.start_driving(job_id, me)
     if times == 0 and is_dead((dead := ledger.driver(job_id)).partition("#")[0]):
-        times = ledger.drive(job_id, me, instead_of=dead)
+        times = ledger.start_driving(job_id, me, instead_of=dead)
     if times < 0:
         raise UnknownJob(job_id)
     if times == 0:
@@ -86,7 +86,7 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str, access: AccessPolicy = S
     if times > MAX_DRIVES:
         reason = f"its orchestrator died {MAX_DRIVES} times while it was at it; do orchestrators run out of memory?"
         fail_job(ledger, job_id, reason)
-        ledger.park(job_id, me, look_again=False)
+        ledger.stop_driving(job_id, me, look_again=False)
         return f"failed: {reason}"
 
     steered = Steered(ledger, job_id)
@@ -96,7 +96,7 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str, access: AccessPolicy = S
             steered.look()
             if steered.stuck:
                 log.warning("step let go: it does not stop")
-                ledger.park(job_id, me, look_again=False)
+                ledger.stop_driving(job_id, me, look_again=False)
                 look_after(app, job_id, "its orchestrator is stuck")
                 shutdown.end_stuck_process()
             ledger.keep_driving(job_id, me)
@@ -106,11 +106,11 @@ def drive_job(app: Celery, ledger: Ledger, job_id: str, access: AccessPolicy = S
     try:
         with Heartbeat(renew, RENEW_S), interruptible(steered.check):
             words = _step(app, ledger, job_id, steered, access)
-            while ledger.park(job_id, me):
+            while ledger.stop_driving(job_id, me):
                 words = _step(app, ledger, job_id, steered, access)
             return words
     except BaseException:
-        ledger.park(job_id, me, look_again=False)
+        ledger.stop_driving(job_id, me, look_again=False)
         raise
 
 
@@ -131,7 +131,7 @@ def end_job(ledger: Ledger, job_id: str, state: State, **fields: str | float) ->
     if ledger.advance(job_id, state, **fields, **final_fields(ledger, job_id)):
         counters.job_ended(state)
         _log_end(ledger, job_id)
-        ledger.tidy(job_id)
+        ledger.remove_working_keys(job_id)
         forget(job_id)
         tracing.job_ended(ledger, job_id)
 
@@ -272,7 +272,7 @@ def _prepare(drive: Drive) -> str:
         # say so at once instead of trying again.
         fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
         return f"failed: {error}"
-    ledger.note(job_id, **{ANSWERED: 1})
+    ledger.set_fields(job_id, **{ANSWERED: 1})
     drive.snapshots, plan = prepare(ledger, request, drive.source, drive.destination)
     drive.plan = plan
     totals = {
@@ -334,7 +334,7 @@ def _top_up(drive: Drive) -> int:
         words = drive.snapshots_of(window.start)
         hand_out(drive.app, request, batches, series=PLAN, of=drive.plan.batches, snapshots=words)
         handed = window.stop
-        if not ledger.note(drive.job_id, batches_handed=handed):
+        if not ledger.set_fields(drive.job_id, batches_handed=handed):
             break
     return handed - standing.handed
 
@@ -364,7 +364,7 @@ def _prune(drive: Drive, options: Prune) -> str:
     def record(doomed: list[str]) -> None:
         # After an interruption some are deleted already.
         ids = sorted({*unpack(ledger.field(job_id, "deleted_ids")), *doomed})
-        ledger.note(job_id, deleted=len(ids), deleted_ids=pack(ids))
+        ledger.set_fields(job_id, deleted=len(ids), deleted_ids=pack(ids))
 
     try:
         refusal = prune(options, drive.source, drive.destination, record)

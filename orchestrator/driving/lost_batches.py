@@ -52,7 +52,7 @@ def hand_out_lost(drive: Drive, standing: Standing) -> str:
         stalls = standing.stalls + 1 if same else 1
         if stalls > MAX_STALLS:
             return _give_up(drive, healing)
-        ledger.note(job_id, stalls=stalls, stalled_done=standing.done, stalled_begins=standing.begins)
+        ledger.set_fields(job_id, stalls=stalls, stalled_done=standing.done, stalled_begins=standing.begins)
         lost |= {*standing.overdue, *nowhere}
     lost -= _give_up_deadly(drive, sorted(lost & unaccounted))
     numbers = sorted(int(name.partition(":")[2]) for name in lost & unaccounted)
@@ -70,8 +70,8 @@ def hand_out_lost(drive: Drive, standing: Standing) -> str:
         )
     for group, turn in {healing[name] for name in lost & set(healing)}:
         # Its objects are looked for again, and what is still absent is healed anew.
-        ledger.heal(job_id, group, turn=turn, batches=0)
-    ledger.hand_out_again(job_id, sorted(lost))
+        ledger.note_healing(job_id, group, turn=turn, batches=0)
+    ledger.note_requeued(job_id, sorted(lost))
     return f"{counted(len(numbers), 'batch', 'batches')} handed out again" if numbers else ""
 
 
@@ -83,7 +83,7 @@ def _give_up(drive: Drive, healing: Mapping[str, tuple[int, int]]) -> str:
     given_up = settle_as_failed(ledger, drive.request, drive.plan, missing, reason)
     for group, _ in healing.values():
         # Its objects are looked for once more; if some are absent then, its snapshots fail.
-        ledger.heal(job_id, group, turn=MAX_HEALS, batches=0)
+        ledger.note_healing(job_id, group, turn=MAX_HEALS, batches=0)
     return f"{counted(given_up, 'batch', 'batches')} given up"
 
 
@@ -102,7 +102,7 @@ def _stalled(drive: Drive, standing: Standing, outstanding: bool) -> bool:
         outstanding
         and not standing.leased
         and standing.idle_s >= STALL_S
-        and not any(drive.ledger.queued(queue, drive.job_id) for queue in _queues(drive.request))
+        and not any(drive.ledger.has_queued_task(queue, drive.job_id) for queue in _queues(drive.request))
     )
 
 

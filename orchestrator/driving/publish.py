@@ -130,7 +130,7 @@ class Publisher:
             else:
                 rows[index] = self._row(index, end.state, counts[index], end.failed, end.reason)
             tally[rows[index][0]] += 1
-        self._ledger.settle(self._job_id, group.number, rows)
+        self._ledger.record_group(self._job_id, group.number, rows)
         self._count_snapshots()
         _log_ends(
             {snapshot_id: rows[pending[snapshot_id]] for snapshot_id in ends if pending[snapshot_id] in rows}
@@ -186,7 +186,7 @@ class Publisher:
             row[0] for rows in self._ledger.groups(self._job_id).values() for row in rows.values()
         )
         unreadable = len(self._drive.snapshots.of("x"))
-        self._ledger.note(
+        self._ledger.set_fields(
             self._job_id,
             published=tally[Ended.PUBLISHED],
             unpublished=tally[Ended.FAILED] + unreadable,
@@ -205,7 +205,7 @@ class Publisher:
             replace(batch, positions=tuple(places[address] for address in batch.objects))
             for batch in pack(sizes, max_objects=request.batch_objects, max_bytes=request.batch_bytes)
         ]
-        self._ledger.heal(self._job_id, group.number, turn=turn, batches=len(batches))
+        self._ledger.note_healing(self._job_id, group.number, turn=turn, batches=len(batches))
         first = drive.snapshots.ids[group.snapshots[0]]
         words = describe_snapshots(first, len(group.snapshots))
         series = heal_series(group.number, turn)

@@ -83,19 +83,21 @@ def look_at_all(app: Celery, ledger: Ledger) -> list[tuple[str, str]]:
             standing, neglected = ledger.neglected(job_id)
         except UnreadableJob as error:
             # A record that somebody damaged costs that job, and no other.
-            if ledger.take(f"keep:{job_id}", KEEP_S):
+            if ledger.claim_mark(f"keep:{job_id}", KEEP_S):
                 log.warning("%s", error)
             continue
         except UnknownJob:
             ledger.forget(job_id)
             continue
-        if ledger.take(f"keep:{job_id}", KEEP_S):
-            ledger.keep(job_id)
+        if ledger.claim_mark(f"keep:{job_id}", KEEP_S):
+            ledger.renew_expiry(job_id)
         why = needs_a_look(standing, neglected=neglected, driven=ledger.driven(job_id))
         waits = (
-            standing.state is State.QUEUED and not standing.cancelling and ledger.queued(PLAN_QUEUE, job_id)
+            standing.state is State.QUEUED
+            and not standing.cancelling
+            and ledger.has_queued_task(PLAN_QUEUE, job_id)
         )
-        if why and not waits and ledger.take(f"look:{job_id}", LOOK_S):
+        if why and not waits and ledger.claim_mark(f"look:{job_id}", LOOK_S):
             log.warning("the job is looked after: %s", why, extra=fields(job=job_id))
             look_after(app, job_id, why)
             looked.append((job_id, why))
@@ -126,7 +128,7 @@ class Reconciler:
         ledger = Ledger(client(self._settings.broker_url, retries=0), expires_s=self._settings.job_expires)
         while not self._ended.wait(ROUND_S):
             try:
-                if ledger.take("reconciler", max(1, ROUND_S - 1)):
+                if ledger.claim_mark("reconciler", max(1, ROUND_S - 1)):
                     look_at_all(self._app, ledger)
             except (RedisError, OperationalError) as error:
                 log.warning("cannot look after jobs: the broker is away: %s", error)

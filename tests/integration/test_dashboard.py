@@ -125,7 +125,7 @@ def test_progress_throughput_and_workers_move_while_a_job_runs(redis_url: str, t
 
         def moved() -> str:
             steps[0] += 10
-            ledger.note("moving", objects_settled=steps[0], bytes_settled=1000 * steps[0])
+            ledger.set_fields("moving", objects_settled=steps[0], bytes_settled=1000 * steps[0])
             page = shown.page("/jobs/moving")
             speed = re.search(r"Throughput [0-9.]+ [kM]B/s", page.text)
             return page.body if speed and '<path class="line"' in page.body else ""
@@ -480,6 +480,6 @@ def many_failures(
     rows = {
         index: ["failed", 10, 10, 0, 0, 0, 10, time.time(), "objects failed"] for index in range(len(ids))
     }
-    ledger.settle(job, 0, rows)
+    ledger.record_group(job, 0, rows)
     ledger.advance(job, State.FAILED, unpublished=len(ids), error=f"{failed} objects failed")
     return job, addresses

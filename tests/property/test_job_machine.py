@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from snapferry.stores.hashing import digest
-from snapferry.workers.ledger import PLAN, Begun, JobStatus, Ledger, State, Wish, batches, jobs, set_bits
+from snapferry.workers.ledger import PLAN, Begun, Directive, JobStatus, Ledger, State, batches, jobs, set_bits
 from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
 from snapferry.workers.outcome import BatchOutcome, Failure
 from tests.property.strategies import machine
@@ -206,7 +206,7 @@ class Job(RuleBasedStateMachine):
         name, batch = self.any_batch(data)
         place = data.draw(st.sampled_from(sorted(batch.places().values())))
 
-        self.ledger.alone(batch, holder, place)
+        self.ledger.note_current_object(batch, holder, place)
 
         if self.holder.get(name) == holder:
             self.alone[name] = place
@@ -215,7 +215,7 @@ class Job(RuleBasedStateMachine):
     def wait(self, data: st.DataObject) -> None:
         name, _ = self.any_batch(data)
 
-        self.ledger.wait(self.job_id, name, 10)
+        self.ledger.note_retry(self.job_id, name, 10)
 
         if not self.stopped and not self.holder.get(name) and name not in self.accounted:
             self.alive[name], self.holder[name] = True, ""
@@ -237,7 +237,7 @@ class Job(RuleBasedStateMachine):
         return sorted(data.draw(st.sets(st.sampled_from(batch.positions))))
 
     def _find_missing(self, name: str, batch: BatchMessage, needed: list[int]) -> None:
-        self.ledger.need(batch, [ADDRESSES[place] for place in needed])
+        self.ledger.note_missing(batch, [ADDRESSES[place] for place in needed])
         if batch.series == PLAN and name not in self.accounted and not self.state.final:
             self.found_missing.update(needed)
 
@@ -249,8 +249,10 @@ class Job(RuleBasedStateMachine):
 
         wish = self.ledger.progress(batch, holder, objects=objects, size_bytes=size_bytes)
 
-        assert wish is (Wish.STOP if self.stopped else Wish.HOLD if self.paused else Wish.GO_ON)
-        assert self.ledger.wish(self.job_id) is wish
+        assert wish is (
+            Directive.STOP if self.stopped else Directive.HOLD if self.paused else Directive.CONTINUE
+        )
+        assert self.ledger.directive(self.job_id) is wish
 
         if name in self.alive and self.holder[name] == holder:
             self.alive[name] = True
@@ -304,7 +306,7 @@ class Job(RuleBasedStateMachine):
         half = len(absent) // 2
         parts = [tuple(part) for part in (absent[:half], absent[half:]) if part]
         turn = self.heals.get(group, (0, 0))[0] + 1
-        self.ledger.heal(self.job_id, group, turn=turn, batches=len(parts))
+        self.ledger.note_healing(self.job_id, group, turn=turn, batches=len(parts))
         self.heals[group] = turn, len(parts)
         series = f"heal-{group}-{turn}"
         for number, places in enumerate(parts):
@@ -321,7 +323,7 @@ class Job(RuleBasedStateMachine):
         lost = [name for name in self.messages if not self.alive.get(name)]
         names = data.draw(st.sets(st.sampled_from(sorted(lost)))) if lost else set()
 
-        self.ledger.hand_out_again(self.job_id, sorted(names))
+        self.ledger.note_requeued(self.job_id, sorted(names))
 
         for name in names:
             self.alive.pop(name, None)
@@ -368,12 +370,12 @@ class Job(RuleBasedStateMachine):
 
     @rule(words=st.sampled_from(["", "something"]))
     def note(self, words: str) -> None:
-        assert self.ledger.note(self.job_id, reasons=words) == (not self.state.final)
+        assert self.ledger.set_fields(self.job_id, reasons=words) == (not self.state.final)
 
     @precondition(lambda self: self.state.final)
     @rule()
     def tidy(self) -> None:
-        self.ledger.tidy(self.job_id)
+        self.ledger.remove_working_keys(self.job_id)
         self.held, self.begun, self.alive, self.holder, self.heals = set(), {}, {}, {}, {}
         self.alone, self.deaths = {}, {}
         self.found_missing, self.driver = set(), ""
@@ -386,7 +388,7 @@ class Job(RuleBasedStateMachine):
 
     @rule(driver=drivers, dead=st.one_of(st.just(""), st.just(""), drivers))
     def drive(self, driver: str, dead: str) -> None:
-        times = self.ledger.drive(self.job_id, driver, instead_of=dead)
+        times = self.ledger.start_driving(self.job_id, driver, instead_of=dead)
 
         if self.driver not in ("", driver, dead):
             assert times == 0
@@ -398,7 +400,7 @@ class Job(RuleBasedStateMachine):
 
     @rule(driver=drivers, look_again=st.booleans())
     def park(self, driver: str, look_again: bool) -> None:
-        goes_on = self.ledger.park(self.job_id, driver, look_again=look_again)
+        goes_on = self.ledger.stop_driving(self.job_id, driver, look_again=look_again)
 
         assert goes_on == (driver == self.driver != "" and look_again and self.asked_again)
         if goes_on:

@@ -233,7 +233,7 @@ def test_progress_says_hundred_only_if_nothing_is_left(
 ) -> None:
     copying(ledger)
     total = 1000 if settled > 10 else 10
-    ledger.note(
+    ledger.set_fields(
         "job", objects_total=total, bytes_total=10 * total, objects_settled=settled, bytes_settled=size_bytes
     )
 

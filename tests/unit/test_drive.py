@@ -334,7 +334,7 @@ def test_a_batch_whose_worker_died_is_handed_out_again_as_soon_as_its_lease_is_o
 def test_a_batch_that_waits_for_its_retry_is_not_lost(fleet: Fleet) -> None:
     fleet.drive()
     fleet.copy(fleet.handed_out[0], 0, 1, 2, 3)
-    fleet.ledger.wait("job", "plan:4", 60)
+    fleet.ledger.note_retry("job", "plan:4", 60)
     fleet.let_time_pass(STALL_S + 1)
 
     assert fleet.drive() == "nothing to do yet"
@@ -347,11 +347,11 @@ def test_a_batch_that_nobody_tries_again_is_handed_out_again_a_bounded_number_of
     fleet.drive()
     fleet.copy(fleet.handed_out[0], 0, 1, 2, 3)
     for _ in range(MAX_STALLS):
-        fleet.ledger.wait("job", "plan:4", 10)
+        fleet.ledger.note_retry("job", "plan:4", 10)
         fleet.let_time_pass(10 + GRACE_S + 1)
         assert fleet.drive() == "1 batch handed out again"
         assert fleet.handed_out[-1].numbers == [4]
-    fleet.ledger.wait("job", "plan:4", 10)
+    fleet.ledger.note_retry("job", "plan:4", 10)
     fleet.let_time_pass(10 + GRACE_S + 1)
 
     assert "1 batch given up" in fleet.drive()
@@ -1154,18 +1154,18 @@ def test_what_is_present_is_not_copied_again_but_looked_at(fleet: Fleet) -> None
 
 def test_a_look_while_another_looks_is_left_to_that_one_and_made_up_for(fleet: Fleet) -> None:
     fleet.drive()
-    assert fleet.ledger.drive("job", f"{identity()}#another") == 1
+    assert fleet.ledger.start_driving("job", f"{identity()}#another") == 1
     fleet.copy(fleet.handed_out[0])
 
     assert fleet.drive() == "another orchestrator is at it"
     assert not fleet.published()
 
-    assert fleet.ledger.park("job", f"{identity()}#another"), "it is told to look again"
+    assert fleet.ledger.stop_driving("job", f"{identity()}#another"), "it is told to look again"
 
 
 def test_the_place_of_an_orchestrator_that_died_on_this_machine_is_taken_at_once(fleet: Fleet) -> None:
     machine = identity().split("-")[0]
-    fleet.ledger.drive("job", f"{machine}-999999999-abc#1")
+    fleet.ledger.start_driving("job", f"{machine}-999999999-abc#1")
 
     assert fleet.drive().endswith("5 batches handed out")
 
@@ -1173,7 +1173,9 @@ def test_the_place_of_an_orchestrator_that_died_on_this_machine_is_taken_at_once
 def test_a_job_that_takes_its_orchestrators_down_is_given_up(fleet: Fleet) -> None:
     machine = identity().split("-")[0]
     for number in range(MAX_DRIVES):
-        fleet.ledger.drive("job", f"{machine}-999999999-abc#{number}", instead_of=fleet.ledger.driver("job"))
+        fleet.ledger.start_driving(
+            "job", f"{machine}-999999999-abc#{number}", instead_of=fleet.ledger.driver("job")
+        )
 
     words = fleet.drive()
 
@@ -1338,7 +1340,7 @@ def test_a_broker_that_refuses_for_good_ends_the_job_in_the_end(fleet: Fleet) ->
 def test_a_broker_that_is_away_when_a_step_begins_is_waited_for_as_well(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Ledger, "drive", lambda *_: failing(redis.ConnectionError("refused"))())
+    monkeypatch.setattr(Ledger, "start_driving", lambda *_: failing(redis.ConnectionError("refused"))())
 
     with pytest.raises(Retry) as raised:
         step_of(fleet, fleet.drive)

@@ -34,11 +34,11 @@ from snapferry.workers.ledger import (
     MAX_DRIVES,
     PLAN,
     Begun,
+    Directive,
     JobStatus,
     Ledger,
     State,
     UnknownJob,
-    Wish,
     batches,
     bit,
     set_bits,
@@ -114,7 +114,7 @@ def deliver(
 
 def found_missing(ledger: Ledger, message: BatchMessage, needed: Iterable[int]) -> None:
     addresses = list(message.objects())
-    ledger.need(message, [addresses[at] for at in needed])
+    ledger.note_missing(message, [addresses[at] for at in needed])
 
 
 @pytest.fixture
@@ -219,12 +219,12 @@ def test_no_step_makes_a_job(client: redis.Redis) -> None:
     ledger = Ledger(client, expires_s=3600)
 
     assert not ledger.advance("job", State.COPYING)
-    assert not ledger.note("job", batches_handed=1)
-    assert ledger.drive("job", "me") == -1
-    assert not ledger.park("job", "me")
+    assert not ledger.set_fields("job", batches_handed=1)
+    assert ledger.start_driving("job", "me") == -1
+    assert not ledger.stop_driving("job", "me")
     ledger.keep_driving("job", "me")
-    ledger.wait("job", "plan:0", 10)
-    ledger.tidy("job")
+    ledger.note_retry("job", "plan:0", 10)
+    ledger.remove_working_keys("job")
     assert ledger.driver("job") == ""
     assert ledger.unaccounted("job", PLAN, range(2)) == [0, 1]
     assert (ledger.bitmap("job", "failed"), ledger.groups("job"), ledger.failed_by_class("job")) == (
@@ -259,7 +259,7 @@ def test_a_batch_that_looks_at_its_destination_after_its_job_ended_leaves_nothin
     ledger.begin(TWO, "one")
     if end:
         ledger.advance("job", end)
-        ledger.tidy("job")
+        ledger.remove_working_keys("job")
     else:
         client.flushall()
     before = sorted(client.keys())
@@ -274,7 +274,7 @@ def test_a_batch_that_is_handed_out_again_after_its_job_expired_does_not_bring_h
 ) -> None:
     client.flushall()
 
-    ledger.hand_out_again("job", ["plan:0"])
+    ledger.note_requeued("job", ["plan:0"])
 
     assert client.keys() == []
 
@@ -692,7 +692,7 @@ def test_a_batch_whose_next_try_never_came_is_overdue_and_its_worker_is_not_take
 ) -> None:
     ledger.begin(TWO, "one")
     ledger.release(TWO, "one", again_in_s=8)
-    ledger.wait("job", "plan:1", 8)
+    ledger.note_retry("job", "plan:1", 8)
     ledger.begin(ONE, "dead")
     run_out(ledger, "plan:0", "plan:1", "plan:2")
 
@@ -701,13 +701,13 @@ def test_a_batch_whose_next_try_never_came_is_overdue_and_its_worker_is_not_take
     assert (standing.expired, sorted(standing.overdue)) == (("plan:2",), ["plan:0", "plan:1"])
     assert (standing.leased, standing.running) == (0, 0)
     assert ledger.begin(TWO, "two") == Begun(times=1)
-    ledger.hand_out_again("job", ["plan:1", "plan:2"])
+    ledger.note_requeued("job", ["plan:1", "plan:2"])
     assert (ledger.standing("job").expired, ledger.standing("job").overdue) == ((), ())
 
 
 def test_a_batch_that_nobody_can_run_waits_without_having_been_begun(ledger: Ledger) -> None:
     for _ in range(2):
-        ledger.wait("job", "plan:0", 10)
+        ledger.note_retry("job", "plan:0", 10)
 
         standing = ledger.standing("job")
         assert (standing.leased, standing.running, standing.expired) == (1, 0, ())
@@ -720,7 +720,7 @@ def test_a_batch_that_nobody_can_run_waits_without_having_been_begun(ledger: Led
 def test_waiting_takes_no_lease_away_from_its_holder(ledger: Ledger) -> None:
     ledger.begin(TWO, "one")
 
-    ledger.wait("job", "plan:0", 1000)
+    ledger.note_retry("job", "plan:0", 1000)
 
     assert lease_of(ledger) <= LEASE_S
     assert ledger.begin(TWO, "two").holder == "one"
@@ -732,7 +732,7 @@ def test_a_job_that_wants_no_more_work_has_nothing_to_wait_for(ledger: Ledger, h
     if how == "failed":
         ledger.advance("job", State.FAILED)
 
-    ledger.wait("job", "plan:0", 10)
+    ledger.note_retry("job", "plan:0", 10)
 
     assert ledger.standing("job").leased == 0
 
@@ -755,7 +755,7 @@ def test_what_runs_when_a_job_is_paused_is_accounted_for(ledger: Ledger) -> None
     ledger.begin(TWO, "one")
     ledger.pause("job", paused=True)
 
-    assert ledger.progress(TWO, "one", objects=1, size_bytes=2) is Wish.HOLD
+    assert ledger.progress(TWO, "one", objects=1, size_bytes=2) is Directive.HOLD
     assert deliver(ledger, TWO)
     ledger.release(TWO, "one")
 
@@ -787,7 +787,7 @@ def test_a_job_that_goes_on_begins_its_batches_and_holds_them_no_longer(ledger: 
     assert sorted(ledger.standing("job").held) == ["plan:0", "plan:1"]
     assert ledger.begin(TWO, "one") == Begun(times=1)
     assert ledger.standing("job").held == ("plan:1",)
-    ledger.hand_out_again("job", ["plan:1"])
+    ledger.note_requeued("job", ["plan:1"])
     assert ledger.standing("job").held == ()
 
 
@@ -819,10 +819,10 @@ def test_the_standing_of_a_job_is_all_that_its_next_step_depends_on(ledger: Ledg
     deliver(ledger, ONE, failed=[0])
     ledger.release(ONE, "plan 2")
     run_out(ledger, "plan:0")
-    ledger.heal("job", 0, turn=1, batches=2)
-    ledger.heal("job", 3, turn=1, batches=5)
-    ledger.heal("job", 3, turn=2, batches=1)
-    ledger.note("job", stalls=2, stalled_done=1)
+    ledger.note_healing("job", 0, turn=1, batches=2)
+    ledger.note_healing("job", 3, turn=1, batches=5)
+    ledger.note_healing("job", 3, turn=2, batches=1)
+    ledger.set_fields("job", stalls=2, stalled_done=1)
     ledger.pause("job", paused=True)
     ledger.begin(batch(4, 1), "x")
     ledger.cancel("job")
@@ -855,16 +855,16 @@ MOVES: list[Callable[[Ledger], object]] = [
     lambda ledger: ledger.progress(THREE, "two", objects=2, size_bytes=1),
     lambda ledger: ledger.account(TWO, outcome(TWO, [])),
     lambda ledger: ledger.advance("job", State.COMMITTING),
-    lambda ledger: ledger.note("job", batches_handed=3),
+    lambda ledger: ledger.set_fields("job", batches_handed=3),
     lambda ledger: ledger.pause("job", paused=True),
-    lambda ledger: ledger.hand_out_again("job", ["plan:0"]),
+    lambda ledger: ledger.note_requeued("job", ["plan:0"]),
 ]
 STANDS_STILL: list[Callable[[Ledger], object]] = [
     lambda ledger: ledger.begin(THREE, "another"),
     lambda ledger: ledger.progress(THREE, "two", objects=1, size_bytes=1),
     lambda ledger: ledger.account(ONE, outcome(ONE, [])),
     lambda ledger: ledger.status("job"),
-    lambda ledger: ledger.drive("job", "me"),
+    lambda ledger: ledger.start_driving("job", "me"),
 ]
 
 
@@ -889,15 +889,15 @@ def test_a_job_is_idle_for_as_long_as_nothing_of_it_moves(
 
 def test_batches_that_are_handed_out_again_have_neither_a_lease_nor_are_they_held(ledger: Ledger) -> None:
     ledger.begin(TWO, "dead")
-    ledger.wait("job", "plan:2", 10)
+    ledger.note_retry("job", "plan:2", 10)
     run_out(ledger, "plan:0", "plan:2")
     ledger.pause("job", paused=True)
     ledger.begin(THREE, "one")
     ledger.begin(batch(3, 1), "one")
     ledger.pause("job", paused=False)
 
-    ledger.hand_out_again("job", ["plan:0", "plan:1", "plan:2"])
-    ledger.hand_out_again("job", [])
+    ledger.note_requeued("job", ["plan:0", "plan:1", "plan:2"])
+    ledger.note_requeued("job", [])
 
     standing = ledger.standing("job")
     assert (standing.expired, standing.overdue, standing.held) == ((), (), ("plan:3",))
@@ -913,41 +913,41 @@ def test_a_batch_that_was_begun_between_its_hand_out_and_the_note_of_it_keeps_it
     run_out(ledger, "plan:0")
     ledger.begin(TWO, "one")
 
-    ledger.hand_out_again("job", ["plan:0"])
+    ledger.note_requeued("job", ["plan:0"])
 
     assert ledger.standing("job").running == 1
     assert ledger.begin(TWO, "two").holder == "one"
 
 
 def test_a_job_is_driven_by_one_and_a_second_one_makes_it_look_again_once(ledger: Ledger) -> None:
-    assert ledger.drive("job", "one") == 1
+    assert ledger.start_driving("job", "one") == 1
     assert (ledger.driver("job"), ledger.driven("job")) == ("one", True)
 
-    assert ledger.drive("job", "two") == 0
-    assert ledger.drive("job", "three") == 0
+    assert ledger.start_driving("job", "two") == 0
+    assert ledger.start_driving("job", "three") == 0
     assert ledger.driver("job") == "one"
 
-    assert ledger.park("job", "one")
+    assert ledger.stop_driving("job", "one")
     assert ledger.driver("job") == "one"
-    assert not ledger.park("job", "one")
+    assert not ledger.stop_driving("job", "one")
     assert (ledger.driver("job"), ledger.driven("job")) == ("", False)
     assert not ledger.neglected("job")[1]
-    assert ledger.drive("job", "two") == 1
+    assert ledger.start_driving("job", "two") == 1
 
 
 def test_whoever_asks_while_the_driver_looks_again_makes_it_look_once_more(ledger: Ledger) -> None:
-    ledger.drive("job", "one")
+    ledger.start_driving("job", "one")
     for _ in range(3):
-        assert ledger.drive("job", "two") == 0
-        assert ledger.park("job", "one")
+        assert ledger.start_driving("job", "two") == 0
+        assert ledger.stop_driving("job", "one")
 
-    assert not ledger.park("job", "one")
+    assert not ledger.stop_driving("job", "one")
 
 
 def test_only_the_driver_parks_a_job(ledger: Ledger) -> None:
-    ledger.drive("job", "one")
+    ledger.start_driving("job", "one")
 
-    assert not ledger.park("job", "two")
+    assert not ledger.stop_driving("job", "two")
 
     assert ledger.driver("job") == "one"
 
@@ -956,37 +956,37 @@ def test_a_driver_that_fails_does_not_look_again_and_the_next_one_looks_for_all_
     ledger: Ledger,
 ) -> None:
     """Its task comes again by itself; so nobody has to look after the job."""
-    ledger.drive("job", "one")
-    ledger.drive("job", "two")
+    ledger.start_driving("job", "one")
+    ledger.start_driving("job", "two")
 
-    assert not ledger.park("job", "one", look_again=False)
+    assert not ledger.stop_driving("job", "one", look_again=False)
 
     assert (ledger.driven("job"), ledger.neglected("job")[1]) == (False, False)
-    assert ledger.drive("job", "three") == 1
-    assert not ledger.park("job", "three")
+    assert ledger.start_driving("job", "three") == 1
+    assert not ledger.stop_driving("job", "three")
 
 
 def test_a_job_is_neglected_from_the_death_of_its_driver_until_another_drives_it_to_an_end(
     ledger: Ledger, client: redis.Redis
 ) -> None:
     assert not ledger.neglected("job")[1]
-    ledger.drive("job", "one")
+    ledger.start_driving("job", "one")
     assert not ledger.neglected("job")[1]
 
     client.delete(f"{JOB}:driver")
 
     standing, neglected = ledger.neglected("job")
     assert (standing.state, neglected) == (State.COPYING, True)
-    assert not ledger.park("job", "one")
+    assert not ledger.stop_driving("job", "one")
     assert ledger.neglected("job")[1]
-    assert ledger.drive("job", "two") == 2
+    assert ledger.start_driving("job", "two") == 2
     assert not ledger.neglected("job")[1]
-    ledger.park("job", "two")
+    ledger.stop_driving("job", "two")
     assert not ledger.neglected("job")[1]
 
 
 def test_the_lease_of_a_driver_ends_by_itself_unless_it_is_kept(ledger: Ledger, client: redis.Redis) -> None:
-    ledger.drive("job", "one")
+    ledger.start_driving("job", "one")
     assert 0 < client.ttl(f"{JOB}:driver") <= LEASE_S
 
     client.expire(f"{JOB}:driver", 5)
@@ -996,8 +996,8 @@ def test_the_lease_of_a_driver_ends_by_itself_unless_it_is_kept(ledger: Ledger, 
     assert 5 < client.ttl(f"{JOB}:driver") <= LEASE_S
 
     client.expire(f"{JOB}:driver", 5)
-    ledger.drive("job", "two")
-    assert ledger.park("job", "one")
+    ledger.start_driving("job", "two")
+    assert ledger.stop_driving("job", "one")
     assert 5 < client.ttl(f"{JOB}:driver") <= LEASE_S
 
 
@@ -1006,49 +1006,49 @@ def test_no_step_of_a_driver_makes_its_lease_longer(
     ledger: Ledger, client: redis.Redis, state: State
 ) -> None:
     """Were it as long as the job's record, nobody would take over from a driver that died on another machine."""
-    ledger.drive("job", "one")
+    ledger.start_driving("job", "one")
 
     ledger.advance("job", state)
-    ledger.note("job", batches_handed=3)
-    ledger.heal("job", 0, turn=1, batches=1)
-    ledger.settle("job", 0, {0: ["published"]})
+    ledger.set_fields("job", batches_handed=3)
+    ledger.note_healing("job", 0, turn=1, batches=1)
+    ledger.record_group("job", 0, {0: ["published"]})
 
     assert 0 < client.ttl(f"{JOB}:driver") <= LEASE_S
 
 
 def test_a_driver_that_is_known_to_be_dead_is_replaced(ledger: Ledger) -> None:
-    ledger.drive("job", "dead")
+    ledger.start_driving("job", "dead")
 
-    assert ledger.drive("job", "two", instead_of="another") == 0
-    assert ledger.drive("job", "two", instead_of="dead") == 2
+    assert ledger.start_driving("job", "two", instead_of="another") == 0
+    assert ledger.start_driving("job", "two", instead_of="dead") == 2
 
     assert ledger.driver("job") == "two"
     ledger.keep_driving("job", "dead")
-    assert not ledger.park("job", "dead")
+    assert not ledger.stop_driving("job", "dead")
     assert ledger.driver("job") == "two"
-    assert not ledger.park("job", "two")
+    assert not ledger.stop_driving("job", "two")
 
 
 def test_drives_that_never_end_are_counted_and_one_that_ends_wipes_the_slate(ledger: Ledger) -> None:
     dead = ""
     for number in range(MAX_DRIVES + 1):
         holder = f"driver {number}"
-        assert ledger.drive("job", holder, instead_of=dead) == number + 1
+        assert ledger.start_driving("job", holder, instead_of=dead) == number + 1
         dead = holder
 
-    ledger.park("job", dead, look_again=False)
+    ledger.stop_driving("job", dead, look_again=False)
 
     for _ in range(2 * MAX_DRIVES):
-        assert ledger.drive("job", "one") == 1
-        ledger.park("job", "one")
+        assert ledger.start_driving("job", "one") == 1
+        ledger.stop_driving("job", "one")
 
 
 def test_being_turned_away_is_no_drive_that_never_ended(ledger: Ledger) -> None:
-    ledger.drive("job", "one")
+    ledger.start_driving("job", "one")
     for _ in range(2 * MAX_DRIVES):
-        assert ledger.drive("job", "two") == 0
+        assert ledger.start_driving("job", "two") == 0
 
-    assert ledger.drive("job", "three", instead_of="one") == 2
+    assert ledger.start_driving("job", "three", instead_of="one") == 2
 
 
 def test_a_cancel_is_seen_by_every_worker_and_does_not_end_a_job_that_was_begun(ledger: Ledger) -> None:
@@ -1118,7 +1118,7 @@ def test_a_job_that_has_ended_wants_no_more_work_and_counts_none(ledger: Ledger,
     assert ledger.progress(THREE, "two", objects=3, size_bytes=6)
     assert not ledger.account(TWO, outcome(TWO, [0, 1], failed=[1]))
     assert not ledger.account(HEAL_NONE, outcome(HEAL_NONE, [0], failed=[0]))
-    assert not ledger.note("job", published=7)
+    assert not ledger.set_fields("job", published=7)
 
     assert ledger.status("job") == ended
     assert (ledger.failures("job"), places(ledger, "failed"), ledger.failed_by_class("job")) == ([], [], {})
@@ -1171,17 +1171,17 @@ def test_every_key_of_a_job_expires(ledger: Ledger, client: redis.Redis) -> None
     ledger.begin(TWO, "one")
     found_missing(ledger, THREE, [1])
     ledger.progress(THREE, "two", objects=1, size_bytes=1)
-    ledger.wait("job", "plan:2", 10)
+    ledger.note_retry("job", "plan:2", 10)
     ledger.pause("job", paused=True)
     ledger.begin(THREE, "two")
-    ledger.drive("job", "me")
-    ledger.heal("job", 0, turn=1, batches=1)
-    ledger.settle("job", 0, {0: ["published"]})
+    ledger.start_driving("job", "me")
+    ledger.note_healing("job", 0, turn=1, batches=1)
+    ledger.record_group("job", 0, {0: ["published"]})
     ledger.cancel("job")
     deliver(ledger, TWO, failed=[1])
     deliver(ledger, HEAL_NONE, failed=[0])
     ledger.release(TWO, "one", again_in_s=4)
-    ledger.hand_out_again("job", ["plan:0"])
+    ledger.note_requeued("job", ["plan:0"])
 
     parts = (
         "", ":done:plan", ":done:heal-0-1", ":running", ":needed", ":failures", ":leases", ":holders", ":held",
@@ -1226,7 +1226,7 @@ PLAN_KEYS = [JOB, f"{JOB}:done:plan"]
                 ),
             ],
         ),
-        (lambda ledger: ledger.note("job", batches_handed=3), [JOB]),
+        (lambda ledger: ledger.set_fields("job", batches_handed=3), [JOB]),
     ],
     ids=["begin", "progress", "account", "advance", "note"],
 )  # fmt: skip
@@ -1237,8 +1237,8 @@ def test_every_sign_of_life_keeps_a_job_and_what_is_done_of_it_from_expiring(
     found_missing(ledger, ONE, [0])
     ledger.progress(ONE, "one", objects=0, size_bytes=1)
     deliver(ledger, TWO, failed=[1])
-    ledger.heal("job", 0, turn=1, batches=1)
-    ledger.settle("job", 0, {0: ["published"]})
+    ledger.note_healing("job", 0, turn=1, batches=1)
+    ledger.record_group("job", 0, {0: ["published"]})
     for key in client.scan_iter("snapferry:job:*"):
         client.expire(key, 60)
 
@@ -1250,9 +1250,9 @@ def test_every_sign_of_life_keeps_a_job_and_what_is_done_of_it_from_expiring(
 def test_jobs_do_not_see_each_other(ledger: Ledger) -> None:
     ledger.create(request("other"))
     deliver(ledger, TWO, failed=[0])
-    ledger.drive("job", "me")
+    ledger.start_driving("job", "me")
     ledger.begin(THREE, "one")
-    ledger.settle("job", 0, {0: ["published"]})
+    ledger.record_group("job", 0, {0: ["published"]})
     ledger.pause("job", paused=True)
     ledger.cancel("job")
 
@@ -1260,15 +1260,15 @@ def test_jobs_do_not_see_each_other(ledger: Ledger) -> None:
     assert counts(ledger.status("other")) == (0, 0, 0)
     assert (other.paused, other.cancelling, other.leased, other.held) == (False, False, 0, ())
     assert (ledger.groups("other"), ledger.bitmap("other", "failed")) == ({}, b"")
-    assert ledger.drive("other", "me") == 1
+    assert ledger.start_driving("other", "me") == 1
     assert not ledger.begin(batch(0, 1, job_id="other"), "one").accounted
     assert ledger.begin(batch(2, 1, job_id="other"), "one").times == 1
 
 
 def test_the_rows_of_a_group_are_kept_as_they_were_settled_last(ledger: Ledger) -> None:
-    ledger.settle("job", 0, {0: ["published", 3, 1.5, ""], 1: ["failed", 2, 0.0, "für 概要"]})
-    ledger.settle("job", 12, {2: ["failed", 1, 0.0, "no"]})
-    ledger.settle("job", 12, {2: ["failed", 1, 0.0, "no"], 10: ["published", 1, 0.0, ""]})
+    ledger.record_group("job", 0, {0: ["published", 3, 1.5, ""], 1: ["failed", 2, 0.0, "für 概要"]})
+    ledger.record_group("job", 12, {2: ["failed", 1, 0.0, "no"]})
+    ledger.record_group("job", 12, {2: ["failed", 1, 0.0, "no"], 10: ["published", 1, 0.0, ""]})
 
     assert ledger.groups("job") == {
         0: {0: ["published", 3, 1.5, ""], 1: ["failed", 2, 0.0, "für 概要"]},
@@ -1284,19 +1284,19 @@ def test_what_a_job_needs_no_longer_is_removed_at_its_end_and_what_is_wanted_aft
     deliver(ledger, TWO, failed=[1])
     deliver(ledger, THREE)
     for turn in (1, 2):
-        ledger.heal("job", 0, turn=turn, batches=1)
+        ledger.note_healing("job", 0, turn=turn, batches=1)
         deliver(ledger, batch(0, 1, series=f"heal-0-{turn}"))
-    ledger.heal("job", 4, turn=1, batches=1)
+    ledger.note_healing("job", 4, turn=1, batches=1)
     deliver(ledger, batch(0, 1, series="heal-4-1", first=2))
-    ledger.settle("job", 0, {0: ["published"]})
-    ledger.drive("job", "me")
+    ledger.record_group("job", 0, {0: ["published"]})
+    ledger.start_driving("job", "me")
     ledger.pause("job", paused=True)
     ledger.begin(batch(3, 1), "two")
     ledger.advance("job", State.FAILED, error="the reason")
     before = ledger.status("job")
 
-    ledger.tidy("job")
-    ledger.tidy("job")
+    ledger.remove_working_keys("job")
+    ledger.remove_working_keys("job")
 
     parts = ("", ":done:plan", ":failures", ":failed", ":classes", ":running")
     assert {str(key) for key in client.scan_iter("snapferry:job:*")} == {f"{JOB}{part}" for part in parts}
@@ -1365,15 +1365,15 @@ def test_jobs_that_are_forgotten_while_they_are_listed_hide_no_others(client: re
 
 
 def test_a_mark_is_taken_once_until_its_time_is_up(ledger: Ledger, client: redis.Redis) -> None:
-    assert ledger.take("look:job", 20)
-    assert not ledger.take("look:job", 20)
-    assert ledger.take("look:other", 20)
+    assert ledger.claim_mark("look:job", 20)
+    assert not ledger.claim_mark("look:job", 20)
+    assert ledger.claim_mark("look:other", 20)
     (key,) = client.keys("*look:job")
     assert 0 < client.ttl(key) <= 20
 
     client.delete(key)
 
-    assert ledger.take("look:job", 20)
+    assert ledger.claim_mark("look:job", 20)
 
 
 @pytest.fixture
@@ -1412,9 +1412,9 @@ def test_a_job_that_waits_for_its_plan_is_in_the_queue_of_plans(
     submit_plan(app, request(job_id))
 
     assert roots(client, PLAN_QUEUE) == [job_id]
-    assert ledger.queued(PLAN_QUEUE, job_id)
-    assert not ledger.queued(PLAN_QUEUE, new_job_id())
-    assert not ledger.queued(COPY_QUEUE, job_id)
+    assert ledger.has_queued_task(PLAN_QUEUE, job_id)
+    assert not ledger.has_queued_task(PLAN_QUEUE, new_job_id())
+    assert not ledger.has_queued_task(COPY_QUEUE, job_id)
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -1429,8 +1429,8 @@ def test_a_look_at_a_job_is_of_the_job_wherever_it_is_queued(
         look_after(app, job_id, "why")
 
     assert roots(client, PLAN_QUEUE) == [job_id]
-    assert ledger.queued(PLAN_QUEUE, job_id)
-    assert not ledger.queued(PLAN_QUEUE, other)
+    assert ledger.has_queued_task(PLAN_QUEUE, job_id)
+    assert not ledger.has_queued_task(PLAN_QUEUE, other)
 
 
 @pytest.mark.parametrize("count", [1, 2, 90])
@@ -1445,9 +1445,9 @@ def test_a_job_whose_batches_wait_is_in_the_queue_of_copies(
     )
 
     assert roots(client, COPY_QUEUE) == [job_id] * count
-    assert ledger.queued(COPY_QUEUE, job_id)
-    assert not ledger.queued(COPY_QUEUE, new_job_id())
-    assert not ledger.queued(PLAN_QUEUE, job_id)
+    assert ledger.has_queued_task(COPY_QUEUE, job_id)
+    assert not ledger.has_queued_task(COPY_QUEUE, new_job_id())
+    assert not ledger.has_queued_task(PLAN_QUEUE, job_id)
 
 
 def test_a_single_batch_behind_many_of_other_jobs_is_found(
@@ -1463,11 +1463,15 @@ def test_a_single_batch_behind_many_of_other_jobs_is_found(
             ),
         )
 
-    assert [ledger.queued(COPY_QUEUE, job_id) for job_id in (first, busy, last)] == [True] * 3
+    assert [ledger.has_queued_task(COPY_QUEUE, job_id) for job_id in (first, busy, last)] == [True] * 3
     assert roots(client, COPY_QUEUE) == [first, *[busy] * 8, last, *[busy] * 67]
     for message in [waiting(client, COPY_QUEUE)[at] for at in (0, 9)]:
         client.lrem(lists(COPY_QUEUE)[step(Priority.NORMAL, 0)], 1, message)
-    assert [ledger.queued(COPY_QUEUE, job_id) for job_id in (first, busy, last)] == [False, True, False]
+    assert [ledger.has_queued_task(COPY_QUEUE, job_id) for job_id in (first, busy, last)] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def memory_of(client: redis.Redis, job_id: str) -> dict[str, int]:
@@ -1510,9 +1514,9 @@ def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: r
             round(ended_at, 3),
             "",
         ]
-        ledger.settle("job", index, {index: row})
+        ledger.record_group("job", index, {index: row})
     ledger.advance("job", State.DONE, **final_fields(ledger, "job"))
-    ledger.tidy("job")
+    ledger.remove_working_keys("job")
     done = memory_of(client, "job")
 
     assert sum(queued.values()) < 100_000, queued
@@ -1524,22 +1528,22 @@ def test_a_worker_that_was_ended_holds_no_lease_and_its_batch_counts_as_begun_an
 ) -> None:
     ledger.begin(TWO, "here-1-a#0@one@host")
 
-    ledger.void("job", "plan:0", "two@host")
+    ledger.revoke_lease("job", "plan:0", "two@host")
     assert ledger.begin(TWO, "another").holder == "here-1-a#0@one@host", "it is not that worker's"
 
-    ledger.void("job", "plan:0", "one@host")
+    ledger.revoke_lease("job", "plan:0", "one@host")
     assert ledger.standing("job").expired == ("plan:0",)
     assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"
-    ledger.void("job", "plan:0", "one@host")
+    ledger.revoke_lease("job", "plan:0", "one@host")
     assert ledger.standing("job").running == 1
-    ledger.void("job", "plan:7", "one@host")
+    ledger.revoke_lease("job", "plan:7", "one@host")
     assert ledger.standing("job").running == 1
 
 
 def test_a_worker_that_is_being_killed_cannot_renew_a_lease_that_is_over(ledger: Ledger) -> None:
     """A thread of it may beat once more before the process is gone."""
     ledger.begin(TWO, "here-1-a#0@one@host")
-    ledger.void("job", "plan:0", "one@host")
+    ledger.revoke_lease("job", "plan:0", "one@host")
 
     ledger.progress(TWO, "here-1-a#0@one@host", objects=1, size_bytes=1)
 

@@ -142,7 +142,7 @@ def test_a_job_whose_driver_died_is_looked_after_when_its_lease_is_over(
 ) -> None:
     app: Any = None
     ledger.create(job("job"))
-    ledger.drive("job", "somebody")
+    ledger.start_driving("job", "somebody")
     assert look_at_all(app, ledger) == []
     ledger._redis.delete("snapferry:job:job:driver")
 

@@ -172,7 +172,7 @@ def test_a_delivery_after_a_killed_one_counts_as_copied_what_the_killed_one_copi
     batch: BatchMessage, ledger: Ledger
 ) -> None:
     ledger.begin(batch, dead_holder())
-    ledger.need(batch, ADDRESSES)
+    ledger.note_missing(batch, ADDRESSES)
     destination = open_store(batch.destination.url)
     for address in ADDRESSES[:3]:
         destination.put_object(address, OBJECTS[address])
@@ -222,13 +222,13 @@ def test_a_batch_of_a_paused_job_is_held_and_copied_when_it_goes_on(
 def pauses_after(monkeypatch: pytest.MonkeyPatch, paused: bool = True) -> None:
     """Let the job be paused when a run of its batch knows what it has to copy, and reports come at every step."""
     monkeypatch.setattr(batch_report, "REPORT_EVERY_S", 0.0)
-    need = Ledger.need
+    need = Ledger.note_missing
 
     def paused_meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
         need(self, *args, **kwargs)
         self.pause("job", paused=paused)
 
-    monkeypatch.setattr(Ledger, "need", paused_meanwhile)
+    monkeypatch.setattr(Ledger, "note_missing", paused_meanwhile)
 
 
 def test_a_batch_that_runs_when_its_job_is_paused_begins_no_object_and_is_held(
@@ -420,7 +420,7 @@ def test_deaths_over_other_objects_each_time_fail_none(batch: BatchMessage, ledg
     for turn in range(4 * MAX_DEATHS):
         holder = dead_holder() + str(turn)
         ledger.begin(batch, holder, instead_of=ledger_holder(ledger))
-        ledger.alone(batch, holder, turn % 5)
+        ledger.note_current_object(batch, holder, turn % 5)
     ledger._redis.hset("snapferry:job:job:holders", "plan:0", dead_holder())
 
     assert run(batch, ledger).startswith("5 copied")
@@ -499,13 +499,13 @@ def test_a_running_batch_sees_the_end_of_its_job_and_counts_nothing_any_more(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_report, "REPORT_EVERY_S", 0.0)
-    need = Ledger.need
+    need = Ledger.note_missing
 
     def failed_meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
         need(self, *args, **kwargs)
         self.advance("job", State.FAILED)
 
-    monkeypatch.setattr(Ledger, "need", failed_meanwhile)
+    monkeypatch.setattr(Ledger, "note_missing", failed_meanwhile)
 
     assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
 
@@ -518,13 +518,13 @@ def test_a_running_batch_sees_a_cancel_and_is_not_accounted_for(
 ) -> None:
     """Reports come at every step here, and the first of them comes after the cancel."""
     monkeypatch.setattr(batch_report, "REPORT_EVERY_S", 0.0)
-    need = Ledger.need
+    need = Ledger.note_missing
 
     def cancelled_meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
         need(self, *args, **kwargs)
         self.cancel("job")
 
-    monkeypatch.setattr(Ledger, "need", cancelled_meanwhile)
+    monkeypatch.setattr(Ledger, "note_missing", cancelled_meanwhile)
 
     assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
 
@@ -813,7 +813,7 @@ def test_two_deliveries_at_the_same_time_copy_the_batch_once(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second comes while the first is in the middle of it."""
-    need = Ledger.need
+    need = Ledger.note_missing
     second: Any = Task()
 
     def meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
@@ -821,7 +821,7 @@ def test_two_deliveries_at_the_same_time_copy_the_batch_once(
         with pytest.raises(Retry):
             run_batch(second, batch, ledger)
 
-    monkeypatch.setattr(Ledger, "need", meanwhile)
+    monkeypatch.setattr(Ledger, "note_missing", meanwhile)
 
     assert run(batch, ledger).startswith("5 copied, 0 present")
 
@@ -867,7 +867,7 @@ def test_a_cancel_is_seen_by_the_heart_before_the_next_report_is_due(
     monkeypatch.setattr(batch_report, "HEARTBEAT_S", 0.001)
     monkeypatch.setattr(batch_report, "REPORT_EVERY_S", 3600.0)
     stopped = threading.Event()
-    progress, need = Ledger.progress, Ledger.need
+    progress, need = Ledger.progress, Ledger.note_missing
 
     def watched(self: Ledger, *args: Any, **kwargs: Any) -> bool:
         stop = progress(self, *args, **kwargs)
@@ -884,7 +884,7 @@ def test_a_cancel_is_seen_by_the_heart_before_the_next_report_is_due(
             assert stopped.wait(TIMEOUT_S)
 
     monkeypatch.setattr(Ledger, "progress", watched)
-    monkeypatch.setattr(Ledger, "need", cancelled_meanwhile)
+    monkeypatch.setattr(Ledger, "note_missing", cancelled_meanwhile)
 
     assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
 
@@ -1045,14 +1045,14 @@ def test_what_is_no_message_at_all_leaves_nothing_in_the_ledger_of_another_job(
 def test_the_workers_of_a_job_are_known_while_they_run(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = Ledger.need
+    need = Ledger.note_missing
     seen: list[Any] = []
 
     def watched(self: Ledger, *args: Any, **kwargs: Any) -> None:
         need(self, *args, **kwargs)
         seen.append((self.status("job").workers, self.standing("job").running))
 
-    monkeypatch.setattr(Ledger, "need", watched)
+    monkeypatch.setattr(Ledger, "note_missing", watched)
 
     run(batch, ledger)
 

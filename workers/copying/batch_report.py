@@ -21,7 +21,7 @@ from typing import Any, Self
 from redis.exceptions import RedisError
 
 from snapferry.stores.access import STRICT, AccessPolicy
-from snapferry.workers.ledger import Ledger, Wish
+from snapferry.workers.ledger import Directive, Ledger
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import BatchMessage
@@ -61,19 +61,19 @@ class BatchReport:
         ledger: Ledger,
         holder: str,
         reach: BatchReach,
-        let_go: Callable[[Wish], None],
+        let_go: Callable[[Directive], None],
         access: AccessPolicy = STRICT,
     ) -> None:
         self._batch = batch
         self._ledger = ledger
         self._holder = holder
-        self._let_go: Callable[[Wish], None] | None = let_go
+        self._let_go: Callable[[Directive], None] | None = let_go
         self._lock = threading.Lock()
         self._objects = 0
         self._bytes = 0
         self._in_flight = 0
         self._due = time.monotonic() + REPORT_EVERY_S
-        self._wish = Wish.GO_ON
+        self._wish = Directive.CONTINUE
         self._wished_at = 0.0
         self._moved_at = time.monotonic()
         self._reach: BatchReach | None = reach
@@ -94,7 +94,7 @@ class BatchReport:
         """Note which objects are to be copied."""
         if shutdown.due():
             raise GivenBack
-        self._ledger.need(self._batch, needed)
+        self._ledger.note_missing(self._batch, needed)
 
     def advance(self, objects: int, size_bytes: int) -> None:
         """Count objects and bytes as dealt with. Raises as `check` does."""
@@ -117,8 +117,8 @@ class BatchReport:
 
         Raises `Cancelled`, `GivenBack`, `Unreachable` where a store is away, or, some time after a pause, `Held`.
         """
-        if self._wish is not Wish.GO_ON:
-            if self._wish is Wish.STOP:
+        if self._wish is not Directive.CONTINUE:
+            if self._wish is Directive.STOP:
                 raise Cancelled
             if time.monotonic() - self._wished_at > HOLD_GRACE_S:
                 raise Held
@@ -128,7 +128,7 @@ class BatchReport:
 
     def begin_object(self) -> None:
         """Count an object as in flight. Raises as `check` does, but `Held` as soon as the job is known to be paused."""
-        if self._wish is Wish.HOLD:
+        if self._wish is Directive.HOLD:
             raise Held
         self.check()
         with self._lock:
@@ -146,7 +146,7 @@ class BatchReport:
             self._batch, self._holder, objects=objects, size_bytes=size_bytes, in_flight=in_flight
         )
         # A stop is final. A pause may end before anything was held.
-        if self._wish is not Wish.STOP and wish is not self._wish:
+        if self._wish is not Directive.STOP and wish is not self._wish:
             self._wished_at = time.monotonic()
             self._wish = wish
 
@@ -165,9 +165,9 @@ class BatchReport:
             log.warning("cannot report on the batch: %s", error)
 
     def _let_go_if_stuck(self) -> None:
-        if self._wish is Wish.GO_ON or self._let_go is None:
+        if self._wish is Directive.CONTINUE or self._let_go is None:
             return
-        patience = STUCK_S + (HOLD_GRACE_S if self._wish is Wish.HOLD else 0.0)
+        patience = STUCK_S + (HOLD_GRACE_S if self._wish is Directive.HOLD else 0.0)
         if time.monotonic() - self._wished_at > patience:
             self._let_go(self._wish)
             self._let_go = None

@@ -77,7 +77,7 @@ def within_budget(
 
     found = Spending(ledger, batch, budget, cost)
     if found.is_late:
-        ledger.spent(batch)
+        ledger.forget_spending(batch)
         raise Cancelled
     token = _spending.set(found)
     try:

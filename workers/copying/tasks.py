@@ -26,7 +26,7 @@ from snapferry.stores.runtime.liveness import identity, is_dead
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, client
-from snapferry.workers.ledger import Begun, Ledger, UnknownJob, Wish
+from snapferry.workers.ledger import Begun, Directive, Ledger, UnknownJob
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.limits import Brakes, LimitBook
 from snapferry.workers.messages import BatchMessage, is_job_id
@@ -104,7 +104,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
             with about(job=job, batch=name, task=self.request.id):
                 if not may_wait(ledger, job):
                     raise RuntimeError(reason) from None
-                ledger.wait(job, name, STEP_ASIDE_S)
+                ledger.note_retry(job, name, STEP_ASIDE_S)
                 raise hand_back(self, reason) from None
         with time_limit.passing():
             return run_batch(self, batch, ledger, access)
@@ -205,7 +205,7 @@ def _run_begun(
                 raise queue_again(task, describe_failure(first), in_s=pause)
             raise again(task, pause, describe_failure(first))
         ledger.account(batch, outcome, attempts=task.request.retries + 1, worker=worker)
-        ledger.spent(batch)
+        ledger.forget_spending(batch)
         reach.ended(outcome)
     except Unreachable as trouble:
         reach.note(trouble)
@@ -318,9 +318,9 @@ def _run(
 ) -> tuple[BatchOutcome, float]:
     """Copy the batch, telling the ledger on the way; return how it ended and the seconds it took."""
 
-    def let_go(wish: Wish) -> None:
+    def let_go(wish: Directive) -> None:
         log.warning("batch let go: it does not stop")
-        if wish is Wish.HOLD:
+        if wish is Directive.HOLD:
             ledger.hold(batch, holder)
         else:
             ledger.release(batch, holder)
@@ -445,7 +445,7 @@ def _copy(
                 objects,
                 report,
                 deaths={address: begun.deaths.get(place, 0) for address, place in places.items()},
-                alone=lambda address: ledger.alone(batch, holder, places[address]),
+                alone=lambda address: ledger.note_current_object(batch, holder, places[address]),
                 in_flight=in_flight,
                 judge=trouble,
             )

@@ -43,6 +43,7 @@ from .keys import PLAN
 from .mirrors import MirrorLedger, MirrorRecord
 from .state import (
     Begun,
+    Directive,
     FailedObject,
     JobStatus,
     RunningBatch,
@@ -52,7 +53,6 @@ from .state import (
     UnknownJob,
     UnreadableJob,
     Waiting,
-    Wish,
 )
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "MAX_DRIVES",
     "PLAN",
     "Begun",
+    "Directive",
     "FailedObject",
     "JobStatus",
     "Ledger",
@@ -74,7 +75,6 @@ __all__ = [
     "UnknownJob",
     "UnreadableJob",
     "Waiting",
-    "Wish",
     "bit",
     "bits",
     "set_bits",

@@ -16,7 +16,7 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 from . import budget as spending
 from . import scripts
 from .keys import BUDGET, PLAN, done, key, keys, name_of
-from .state import Begun, FailedObject, Spent, Wish
+from .state import Begun, Directive, FailedObject, Spent
 
 # The list of failures keeps this many; which objects failed is known exactly whatever its length.
 FAILURES_KEPT: Final = 1000
@@ -107,7 +107,7 @@ class BatchLedger:
         )
         return int(said)
 
-    def alone(self, batch: BatchMessage, holder: str, position: int) -> None:
+    def note_current_object(self, batch: BatchMessage, holder: str, position: int) -> None:
         """
         Note that *holder* now copies the object at *position* and no other one of *batch*.
 
@@ -126,11 +126,11 @@ class BatchLedger:
         found: Any = self._redis.hmget(key(job_id, "begun"), list(names))
         return [int(times or 0) for times in found]
 
-    def void(self, job_id: str, name: str, worker: str) -> None:
+    def revoke_lease(self, job_id: str, name: str, worker: str) -> None:
         """Note that *worker* was ended while it ran a batch: its lease is over, and the batch can be begun anew."""
         self._run(scripts.VOID, keys(job_id, "leases", "holders"), [name, worker])
 
-    def wait(self, job_id: str, name: str, seconds: float) -> None:
+    def note_retry(self, job_id: str, name: str, seconds: float) -> None:
         """
         Note that a batch is not lost though nobody runs it: its message is begun again *seconds* later.
 
@@ -143,7 +143,7 @@ class BatchLedger:
         record = [key(job_id), *keys(job_id, "leases", "holders"), done(job_id, series)]
         self._run(scripts.WAIT, record, arguments)
 
-    def need(self, batch: BatchMessage, needed: list[str]) -> None:
+    def note_missing(self, batch: BatchMessage, needed: list[str]) -> None:
         """Note which addresses this delivery of *batch* found missing, before it copies any of them."""
         if batch.series != PLAN:
             return
@@ -165,7 +165,7 @@ class BatchLedger:
 
     def progress(
         self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int, in_flight: int = 0
-    ) -> Wish:
+    ) -> Directive:
         """
         Note how far *holder* is with a batch, of its own plan; renew its lease; return what the job wants of it.
 
@@ -174,7 +174,7 @@ class BatchLedger:
         parts = keys(batch.job_id, "running", "leases", "holders", "moves")
         arguments: list[str | float] = [batch.number, name_of(batch), objects, size_bytes]
         arguments += [self._expires_s, holder, LEASE_S, in_flight]
-        return Wish(
+        return Directive(
             int(
                 self._run(
                     scripts.PROGRESS,
@@ -268,7 +268,7 @@ class BatchLedger:
         size_bytes, total_objects, total_cost = (int(total or 0) for total in totals)
         return Spent(reached, size_bytes, total_objects, total_cost, copied_bytes, copied_objects, batch_cost)
 
-    def spent(self, batch: BatchMessage) -> None:
+    def forget_spending(self, batch: BatchMessage) -> None:
         """Keep what *batch* has spent only in its job's totals: the batch is accounted for."""
         self._redis.hdel(key(batch.job_id, "spent"), name_of(batch))
 

@@ -19,14 +19,14 @@ from . import queries, queue_scripts, scripts
 from .batches import LEASE_S, BatchLedger
 from .bitmaps import bit
 from .keys import BUDGET, INDEX, KEPT, LIMITS, OPEN, PLAN, S3_REQUESTS, WORKING, done, key, keys
-from .state import JobStatus, RunningBatch, Spent, Standing, State, UnknownJob, UnreadableJob, Wish
+from .state import Directive, JobStatus, RunningBatch, Spent, Standing, State, UnknownJob, UnreadableJob
 
 # A job whose orchestrator died this often while it was at it takes its orchestrators down with it.
 MAX_DRIVES: Final = 15
 
 
 class Ledger(BatchLedger):
-    """The whole ledger. What `BatchLedger` says of calling again and of errors holds here too, but for `drive`."""
+    """The whole ledger. What `BatchLedger` promises holds here too, except that `start_driving` counts its calls."""
 
     def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
         super().__init__(client, expires_s=expires_s)
@@ -116,7 +116,7 @@ class Ledger(BatchLedger):
             self._run(scripts.ADVANCE, all_keys, [job_id, self._expires_s, state.value, *_pairs(fields)])
         )
 
-    def note(self, job_id: str, **fields: str | float) -> bool:
+    def set_fields(self, job_id: str, **fields: str | float) -> bool:
         """Set *fields* of a job; False, and nothing is set, if it has ended or is unknown."""
         return bool(self._run(scripts.NOTE, [key(job_id)], [self._expires_s, *_pairs(fields)]))
 
@@ -138,21 +138,21 @@ class Ledger(BatchLedger):
             raise UnknownJob(job_id)
         return State(state)
 
-    def drive(self, job_id: str, holder: str, *, instead_of: str = "") -> int:
+    def start_driving(self, job_id: str, holder: str, *, instead_of: str = "") -> int:
         """
         Let *holder* alone drive the job for `LEASE_S` seconds; return how often that was begun and never ended.
 
-        0: another drives it, and will be told by `park` to look again. -1: there is no such job. *instead_of*
+        0: another drives it, and will be told by `stop_driving` to look again. -1: there is no such job. *instead_of*
         names a driver that is known to be dead.
         """
         return int(self._run(scripts.DRIVE, keys(job_id, "", "driver"), [holder, instead_of, LEASE_S]))
 
-    def wish(self, job_id: str) -> Wish:
+    def directive(self, job_id: str) -> Directive:
         """Return what the job wants of what is done for it: to go on, to stop, or to be held until it goes on."""
         state, cancel, paused = self._redis.hmget(key(job_id), ["state", "cancel", "paused"])
         if state is None or State(str(state)).final or cancel is not None:
-            return Wish.STOP
-        return Wish.HOLD if paused is not None else Wish.GO_ON
+            return Directive.STOP
+        return Directive.HOLD if paused is not None else Directive.CONTINUE
 
     def driver(self, job_id: str) -> str:
         """Return who drives the job, empty if nobody does."""
@@ -162,7 +162,7 @@ class Ledger(BatchLedger):
         """Renew the lease of *holder* on the job."""
         self._run(scripts.KEEP_DRIVING, keys(job_id, "driver"), [holder, LEASE_S])
 
-    def park(self, job_id: str, holder: str, *, look_again: bool = True) -> bool:
+    def stop_driving(self, job_id: str, holder: str, *, look_again: bool = True) -> bool:
         """Drive the job no longer; True, and the lease is kept, if somebody wanted it driven in the meantime."""
         arguments: list[str | float] = [holder, LEASE_S, int(look_again)]
         return bool(self._run(scripts.PARK, keys(job_id, "", "driver"), arguments))
@@ -218,24 +218,24 @@ class Ledger(BatchLedger):
         """Say whether somebody drives the job."""
         return bool(self._redis.exists(key(job_id, "driver")))
 
-    def hand_out_again(self, job_id: str, names: list[str]) -> None:
+    def note_requeued(self, job_id: str, names: list[str]) -> None:
         """Note that batches are in the queue again: their leases, if any, are void."""
         if names:
             self._run(scripts.HAND_OUT_AGAIN, keys(job_id, "", "leases", "holders", "held"), [*names])
 
-    def queued(self, queue: str, job_id: str) -> bool:
+    def has_queued_task(self, queue: str, job_id: str) -> bool:
         """Say whether a task of the job is in a Celery *queue*; looks at every message."""
         return bool(self._run(queue_scripts.QUEUED, lists(queue), [_mark(job_id)]))
 
-    def drop(self, queue: str) -> None:
+    def remove_queue(self, queue: str) -> None:
         """Remove a Celery *queue*, with what is in it and what kombu keeps of it."""
         self._redis.delete(*lists(queue), f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queue}")
 
-    def empty(self, queue: str) -> bool:
+    def is_queue_empty(self, queue: str) -> bool:
         """Say whether nothing waits in a Celery *queue*."""
         return not self._redis.exists(*lists(queue))
 
-    def heal(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
+    def note_healing(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
         """Note that *group* is being healed, for the *turn*-th time, by so many batches."""
         self._redis.hset(key(job_id, "heals"), str(group), json.dumps([turn, batches]))
         self._redis.expire(key(job_id, "heals"), self._expires_s)
@@ -255,7 +255,7 @@ class Ledger(BatchLedger):
         found: bytes | None = ask("GET", name, **{NEVER_DECODE: []})
         return found or b""
 
-    def settle(self, job_id: str, group: int, rows: dict[int, list[Any]]) -> None:
+    def record_group(self, job_id: str, group: int, rows: dict[int, list[Any]]) -> None:
         """Record how snapshots of *group* ended: index -> row."""
         self._redis.hset(key(job_id, "groups"), str(group), json.dumps(rows, separators=(",", ":")))
         self._redis.expire(key(job_id, "groups"), self._expires_s)
@@ -268,7 +268,7 @@ class Ledger(BatchLedger):
             for group, rows in found.items()
         }
 
-    def tidy(self, job_id: str) -> None:
+    def remove_working_keys(self, job_id: str) -> None:
         """Remove what only a job that goes on needs."""
         series = [done(job_id, f"heal-{name}") for name in self._heal_names(job_id)]
         self._redis.delete(*keys(job_id, *WORKING, "driver"), *series)
@@ -289,7 +289,7 @@ class Ledger(BatchLedger):
         """Return the ids of all jobs that have not ended."""
         return sorted(filter(is_job_id, map(str, self._redis.smembers(OPEN))))
 
-    def keep(self, job_id: str) -> None:
+    def renew_expiry(self, job_id: str) -> None:
         """Let no part of the job's record expire before the others: count from now on for all of them."""
         with self._redis.pipeline(transaction=False) as pipe:
             for name in (key(job_id), done(job_id, PLAN), *keys(job_id, *KEPT, *WORKING)):
@@ -306,7 +306,7 @@ class Ledger(BatchLedger):
         """Return the ids of all jobs, the latest first."""
         return list(filter(is_job_id, map(str, self._redis.zrevrange(INDEX, 0, -1))))
 
-    def take(self, name: str, seconds: int) -> bool:
+    def claim_mark(self, name: str, seconds: int) -> bool:
         """Take a mark that nobody else can take for so many seconds; say whether it was free."""
         return bool(self._redis.set(f"snapferry:mark:{name}", "1", nx=True, ex=seconds))
 

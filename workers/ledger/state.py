@@ -35,10 +35,10 @@ class State(StrEnum):
         return self in (State.DONE, State.FAILED, State.CANCELLED)
 
 
-class Wish(IntEnum):
+class Directive(IntEnum):
     """What a job wants of a batch that runs. False if the batch is to go on."""
 
-    GO_ON = 0
+    CONTINUE = 0
     STOP = 1
     HOLD = 2
 

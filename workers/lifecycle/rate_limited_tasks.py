@@ -119,7 +119,7 @@ class Holding:
         for request in held:
             job_id, name = batch_named(next(iter(request.args), None))
             if job_id:
-                ledger.wait(job_id, name, TELL_EVERY_S)
+                ledger.note_retry(job_id, name, TELL_EVERY_S)
         return len(held)
 
     def _run(self) -> None:

@@ -81,9 +81,9 @@ class Parking:
                 # Nobody checks this store any more, so what is known of it becomes worthless.
                 self._book.forget(side, self._worker)
         self._sides = sides
-        if self._ledger.take("drain", DRAIN_S):
+        if self._ledger.claim_mark("drain", DRAIN_S):
             for queue in self._book.unparked(self._linger_s):
-                self._ledger.drop(queue)
+                self._ledger.remove_queue(queue)
 
     def leave(self) -> None:
         """Tell the fleet that the worker leaves. Raises `redis.exceptions.RedisError`."""
@@ -95,9 +95,9 @@ class Parking:
         queue = parking_queue(job.queue, job.job_id)
         if state.ended:
             # What is still in the queue is taken, and found not to be needed.
-            if self._ledger.empty(queue):
+            if self._ledger.is_queue_empty(queue):
                 self._book.unpark(job)
-                self._ledger.drop(queue)
+                self._ledger.remove_queue(queue)
                 return False
             return True
         found = self._book.troubles(job.sides)
