@@ -208,7 +208,7 @@ def test_a_directory_survives_a_kill_before_every_system_call(tmp_path: Path) ->
     assert kept == tree(tmp_path / "a")
 
 
-@pytest.mark.parametrize("server", ["rclone_memory_s3", "moto_s3"])
+@pytest.mark.parametrize("server", ["rclone_memory_s3", pytest.param("moto_s3", marks=pytest.mark.slow)])
 def test_a_bucket_survives_a_kill_around_every_request_that_writes(
     tmp_path: Path, request: pytest.FixtureRequest, server: str
 ) -> None:

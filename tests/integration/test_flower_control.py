@@ -152,6 +152,7 @@ def test_a_rate_limit_delays_and_loses_nothing_and_lifting_it_is_felt_at_once(
     assert_done(status, tmp_path, 151)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_shut_down_or_told_to_leave_the_queue_ends_its_batches_first(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
@@ -174,7 +175,8 @@ def test_a_worker_that_is_shut_down_or_told_to_leave_the_queue_ends_its_batches_
     assert_done(status, tmp_path, 1001)
 
 
-@pytest.mark.parametrize("which", ["soft", pytest.param("hard", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("which", ["soft", "hard"])
+@pytest.mark.slow
 def test_a_batch_that_a_time_limit_ends_is_handed_out_again(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path, which: str
 ) -> None:

@@ -31,7 +31,11 @@ u.S3Upload._send_part = patched
 """
 
 
-@pytest.mark.parametrize("killed", [KILL_SELF, KILL_ALL], ids=["the child", "the whole worker"])
+@pytest.mark.parametrize(
+    "killed",
+    [KILL_SELF, pytest.param(KILL_ALL, marks=pytest.mark.slow)],
+    ids=["the child", "the whole worker"],
+)
 def test_an_upload_whose_worker_is_killed_is_removed_and_the_job_completes(
     moto_s3: S3Server, redis_url: str, tmp_path: Path, killed: str
 ) -> None:

@@ -35,6 +35,7 @@ def without_temporary(root: Path) -> dict[str, bytes]:
     return {path: data for path, data in tree(root).items() if ".tmp-" not in path}
 
 
+@pytest.mark.slow
 def test_of_a_batch_with_a_deadly_object_only_that_one_fails(
     redis_url: str, jobs: Jobs, tmp_path: Path
 ) -> None:

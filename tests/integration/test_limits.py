@@ -179,6 +179,7 @@ def test_requests_are_limited_at_each_store_and_a_limit_can_come_later(source: S
     assert status.state is State.DONE
 
 
+@pytest.mark.slow
 def test_a_bucket_that_nobody_limited_keeps_to_the_default_and_to_none_when_told(source: Source) -> None:
     """Two jobs, two workers with two processes each: a default that the server's log would show to be exceeded."""
     source.jobs = Jobs(source.settings.model_copy(update={"s3_max_requests": 25}))
@@ -231,6 +232,7 @@ def test_an_embedded_sync_keeps_to_the_default_unless_it_is_none(
         assert time.monotonic() - began >= at_least_s
 
 
+@pytest.mark.slow
 def test_two_jobs_share_a_stores_limit_evenly(
     rclone_memory_s3: S3Server, redis_url: str, tmp_path: Path
 ) -> None:
@@ -261,6 +263,7 @@ def test_two_jobs_share_a_stores_limit_evenly(
         assert moved[0] == pytest.approx(moved[1], rel=0.2)
 
 
+@pytest.mark.slow
 def test_objects_in_flight_are_limited_in_all_and_a_killed_worker_does_not_keep_its_part(
     source: Source,
 ) -> None:
@@ -318,6 +321,7 @@ def test_a_job_whose_planning_waits_for_a_limit_is_cancelled_within_seconds(sour
     assert not status.batches_handed, "it was cancelled while it was planned"
 
 
+@pytest.mark.slow
 def test_while_redis_is_away_nothing_moves_beyond_what_was_granted(
     rclone_memory_s3: S3Server, tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_part_whose_process_is_killed_before_it_is_counted_runs_again(
     assert_done(status, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_part_that_is_never_counted_is_missed(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
     """Its result is stored, its process dies, Celery takes it for done and acknowledges it (hang A)."""
     before = WITH_STORED_RESULTS % "" + once(tmp_path / "once", KILL_SELF) + BEFORE_COUNTING
@@ -162,6 +163,7 @@ def test_a_part_that_deduplication_skips_is_missed(redis_url: str, tmp_path: Pat
     assert_done(status, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_callback_that_is_never_sent_is_missed(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
     """The worker that claimed the sending dies, and the part comes again while its claim stands (hang C)."""
     before = once(tmp_path / "once", KILL_SELF) + BEFORE_THE_CALLBACK
@@ -190,6 +192,7 @@ def test_an_orchestrator_that_dies_while_it_hands_out_is_replaced(
     assert_done(status, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_chord_whose_keys_are_gone_is_missed(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:

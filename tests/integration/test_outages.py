@@ -87,6 +87,7 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
     assert without_temporary(tmp_path / "b") == tree(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at_a_time(
     redis_url: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:

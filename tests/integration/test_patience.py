@@ -196,7 +196,7 @@ def test_a_store_that_never_answered_is_waited_for_only_by_those_who_said_so(
     assert document["objects"]["failed"] == 0
 
 
-@pytest.mark.parametrize("leaves", ["nothing", "an empty directory"])
+@pytest.mark.parametrize("leaves", ["an empty directory", pytest.param("nothing", marks=pytest.mark.slow)])
 def test_a_mount_that_goes_away_is_waited_for(
     jobs: Jobs, fleet: Fleet, snapshot: str, tmp_path: Path, leaves: str
 ) -> None:

@@ -45,7 +45,7 @@ def snapshots(server: S3Server, bucket: str) -> list[str]:
     "before",
     [
         pytest.param("empty", marks=pytest.mark.slow),
-        "half full",
+        pytest.param("half full", marks=pytest.mark.slow),
         "the last one's own",
         pytest.param("published", marks=pytest.mark.slow),
     ],

@@ -70,6 +70,7 @@ def test_a_small_job_waits_for_no_more_than_what_runs(
     assert [status.ended_at for status in ended] == sorted(status.ended_at for status in ended)
 
 
+@pytest.mark.slow
 def test_a_job_is_given_another_priority_while_its_batches_wait_and_for_those_to_come(
     fleet: Fleet, redis_url: str, tmp_path: Path
 ) -> None:

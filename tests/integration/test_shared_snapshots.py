@@ -15,6 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -108,6 +110,7 @@ def kill_children(worker: Started) -> int:
     return killed
 
 
+@pytest.mark.slow
 def test_killed_three_times_and_resumed_it_ends_as_if_nothing_had_happened(
     redis_url: str, tmp_path: Path
 ) -> None:

@@ -182,7 +182,7 @@ def test_an_upload_in_parts_is_aborted_by_the_worker_that_leaves(
     assert_whole(status, tmp_path, destination)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_a_batch_that_hangs_is_killed_in_time_and_handed_out_within_seconds(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path, pool: str
 ) -> None:
@@ -272,6 +272,7 @@ u.S3Upload._send_part = slowly
 """
 
 
+@pytest.mark.slow
 def test_a_huge_object_of_which_several_parts_are_on_their_way_is_aborted(
     moto_s3: S3Server, fleet: Fleet, jobs: Jobs, tmp_path: Path
 ) -> None:
