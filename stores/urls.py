@@ -282,9 +282,9 @@ def prepare(schemes: Iterable[str] = ()) -> None:
     for scheme in schemes or tuple(_OPENERS):
         _opener(scheme)
         if scheme == "s3":
-            from .backends.s3.client import clients
+            from .backends.s3.client import session
 
-            clients.prepare()
+            session.prepare()
 
 
 def _opener(scheme: str) -> Callable[..., Backend]:

@@ -14,7 +14,6 @@ from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,
-    MakePlace,
     MissingStoreContract,
     SplitStoreContract,
     StoreContract,
@@ -108,26 +107,27 @@ class TestBucketThatIsADirectory:
 
 
 def test_wrong_credentials_are_refused_by_name(
-    rclone_memory_s3: S3Server, make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+    rclone_memory_s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from snapferry.stores.backends.s3.client import clients
     from snapferry.stores.errors import AccessDenied
 
-    place = make_place("rclone")
-    place.backend.write(key(1), b"x")
+    url = parse_url(rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "prefix"))
+    open_backend(url).write(key(1), b"x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret-key")
     monkeypatch.setattr(clients, "_clients", {})
+    backend = open_backend(url)
 
     try:
         with pytest.raises(AccessDenied, match="SignatureDoesNotMatch"):
-            place.backend.check(for_writing=False)
+            backend.check(for_writing=False)
         for attempt in (
-            lambda: place.backend.size(key(1)),
-            lambda: place.backend.size(key(2)),
-            lambda: read(place.backend, key(1)),
-            lambda: place.backend.write(key(1), b"y"),
-            lambda: place.backend.delete(key(1)),
-            lambda: list(place.backend.keys(".objects/")),
+            lambda: backend.size(key(1)),
+            lambda: backend.size(key(2)),
+            lambda: read(backend, key(1)),
+            lambda: backend.write(key(1), b"y"),
+            lambda: backend.delete(key(1)),
+            lambda: list(backend.keys(".objects/")),
         ):
             with pytest.raises(AccessDenied) as caught:
                 attempt()

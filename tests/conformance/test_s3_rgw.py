@@ -6,7 +6,7 @@ import pytest
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
-from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.base import Backend
 from snapferry.stores.diagnosis.probe import probe_destination
 from snapferry.stores.hashing import digest
@@ -62,7 +62,8 @@ def test_it_refuses_what_was_altered_on_the_way(ceph_s3: S3Server) -> None:
 
 
 def test_it_confirms_by_its_etags_and_by_the_digest(ceph_s3: S3Server) -> None:
-    from snapferry.stores.backends.s3.confirm import Proof, learn
+    from snapferry.stores.backends.s3.features import Confirmation
+    from snapferry.stores.backends.s3.objects.detect import detect
 
     backend = open_backend(parse_url(ceph_s3.url(ceph_s3.make_bucket(), "p")))
     assert isinstance(backend, S3Backend)
@@ -72,7 +73,7 @@ def test_it_confirms_by_its_etags_and_by_the_digest(ceph_s3: S3Server) -> None:
         upload.commit()
     assert backend.confirmed == {"etag": 2}
 
-    assert learn(backend, backend.conduct, KEY) is Proof.DIGEST
+    assert detect(backend.bucket, backend.bucket.features, KEY) is Confirmation.DIGEST
     with backend.upload(KEY, MIN_PART_BYTES + 1) as upload:
         upload.write(noise(MIN_PART_BYTES + 1))
         upload.commit()

@@ -10,8 +10,9 @@ import pytest
 
 from snapferry.stores.access import STRICT, TRUSTED, AccessPolicy
 from snapferry.stores.backends.s3.backend import S3Backend
-from snapferry.stores.backends.s3.direct.http1 import Wire
-from snapferry.stores.backends.s3.http.sockets import Passing, connect
+from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
+from snapferry.stores.backends.s3.http.errors import CarriedError
+from snapferry.stores.backends.s3.http.sockets import connect
 from snapferry.stores.errors import NotAllowed, StoreUnavailable
 from snapferry.stores.network.endpoint import parse_allowed
 from snapferry.stores.urls import open_backend, parse_url
@@ -82,10 +83,8 @@ def test_a_name_that_changes_its_address_gains_nothing(
     name_server(monkeypatch, "127.0.0.1", "169.254.169.254")
     list(backend.keys("a"))
     seen = len(stub.requests)
-    backend._client._endpoint.http_session._manager.clear()
-    from snapferry.stores.backends.s3.client.clients import client_for
-
-    client_for(*backend._settings).ways.close()
+    backend.bucket.client.boto._endpoint.http_session._manager.clear()
+    backend.bucket.client.paths.close()
 
     with pytest.raises(NotAllowed):
         call(backend)
@@ -141,6 +140,6 @@ def test_without_a_policy_the_strictest_holds(stub: Stub) -> None:
         open_backend(parse_url(f"s3://bucket?endpoint_url={stub.endpoint}"))
     with pytest.raises(NotAllowed):
         at(stub, "127.0.0.1", STRICT)
-    wire = Wire(("169.254.169.254", 80), tls=None, connect_timeout_s=1, read_timeout_s=1)
-    with pytest.raises(Passing, match="link-local"):
-        wire.ask(b"GET / HTTP/1.1\r\n\r\n")
+    pool = ConnectionPool(("169.254.169.254", 80), tls=None, connect_timeout_s=1, read_timeout_s=1)
+    with pytest.raises(CarriedError, match="link-local"):
+        pool.request(b"GET / HTTP/1.1\r\n\r\n")

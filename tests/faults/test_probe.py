@@ -259,21 +259,21 @@ def test_a_server_whose_clock_is_off_is_told_though_it_refuses_everything(
 
 KILLED = """
 import os, sys
-from snapferry.stores.backends.s3 import backend as s3
-from snapferry.stores.backends.s3 import diagnosis as s3_probe
+from snapferry.stores.backends.s3 import bucket as s3
+from snapferry.stores.backends.s3.diagnosis import permissions
 from snapferry.stores.diagnosis.probe import probe_destination
 from tests.opening import open_store
 die = lambda *_, **__: os._exit(9)
 {fault}
 list(probe_destination(open_store(sys.argv[1])))
 """
-AFTER_THE_PUT = "s3_probe._Space._conditional = die"
+AFTER_THE_PUT = "permissions.Probe._conditional_write = die"
 WITHIN_PARTS = """
-call = s3.S3Backend._call
+call = s3.Bucket.call
 def dying(self, operation, **parameters):
     answer = call(self, operation, **parameters)
     return die() if operation == "upload_part" else answer
-s3.S3Backend._call = dying
+s3.Bucket.call = dying
 """
 WITH_A_FILE = """
 from snapferry.stores.backends.directory import backend as file

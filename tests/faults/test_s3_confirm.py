@@ -12,10 +12,11 @@ from dataclasses import replace
 import pytest
 
 from snapferry.stores.address import object_key
-from snapferry.stores.backends.s3 import confirm
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
 from snapferry.stores.backends.s3.client import clients as s3_clients
-from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.backends.s3.objects import confirm
+from snapferry.stores.backends.s3.objects.small import put_by_boto
+from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.errors import IntegrityError, StoreError, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -295,7 +296,7 @@ def test_bytes_that_arrive_wrong_are_sent_again_and_deleted_if_they_stay_wrong(
     stub.answer = server
     backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
 
-    if times < confirm.TRIES:
+    if times < confirm.SENDS:
         backend.write(KEY, DATA)
         assert list(server.kept.values()) == [DATA]
     else:
@@ -464,7 +465,7 @@ class TestChecksums:
         stub.answer = Server()
         backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
         backend.write(KEY, DATA)
-        backend.put_by_boto(KEY, DATA, checksum=True)
+        put_by_boto(backend.bucket, KEY, DATA, checksum=True)
 
         assert [request.headers.get("x-amz-checksum-sha256") for request in stub.requests] == [RIGHT] * 2
         signed = [request.headers["Authorization"].split(", ")[1] for request in stub.requests]

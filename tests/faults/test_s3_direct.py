@@ -18,10 +18,13 @@ import pytest
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
-from snapferry.stores.backends.s3.direct.client import MAX_MISLED, Direct, Ways
-from snapferry.stores.backends.s3.direct.http1 import Head, Wire
-from snapferry.stores.backends.s3.direct.sigv4 import Keys
+from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
+from snapferry.stores.backends.s3.direct.paths import MAX_FAILURES, Paths
+from snapferry.stores.backends.s3.direct.requests import DirectRequests
+from snapferry.stores.backends.s3.direct.response import Head
+from snapferry.stores.backends.s3.direct_path import Keys
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.urls import parse_url
@@ -65,13 +68,13 @@ def backend(stub: Stub) -> S3Backend:
 def by_boto(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The operations that boto3 was called for."""
     called: list[str] = []
-    call = S3Backend._call
+    call = Bucket.call
 
-    def noted(self: S3Backend, operation: str, **parameters: object) -> object:
+    def noted(self: Bucket, operation: str, **parameters: object) -> object:
         called.append(operation)
         return call(self, operation, **parameters)
 
-    monkeypatch.setattr(S3Backend, "_call", noted)
+    monkeypatch.setattr(Bucket, "call", noted)
     return called
 
 
@@ -110,7 +113,7 @@ def test_what_is_done_for_every_object_goes_past_boto3_and_is_counted(
 
 
 def test_looking_for_the_way_sends_nothing(stub: Stub, backend: S3Backend) -> None:
-    assert isinstance(s3_clients.client_for(*backend._settings).ways.to("bucket", "prefix/"), Direct)
+    assert isinstance(backend.bucket.client.paths.path_to("bucket", "prefix/"), DirectRequests)
 
     assert stub.requests == []
     assert backend.requests_sent == {}
@@ -118,8 +121,8 @@ def test_looking_for_the_way_sends_nothing(stub: Stub, backend: S3Backend) -> No
 
 def test_a_way_is_looked_for_again_where_credentials_were_renewed_meanwhile(backend: S3Backend) -> None:
     """boto3 signed with others than those that its signature was compared with."""
-    client = s3_clients.client_for(*backend._settings)
-    known = client.ways._credentials
+    client = backend.bucket.client
+    known = client.credentials
 
     class Changing:
         def __init__(self, times: int) -> None:
@@ -129,13 +132,16 @@ def test_a_way_is_looked_for_again_where_credentials_were_renewed_meanwhile(back
             self.times -= 1
             return known.get_frozen_credentials() if self.times < 0 else Keys(f"K{self.times}", "s", None)
 
-    once, always = (Ways(client.boto, Changing(times), client._dial) for times in (2, 1_000_000))
+    once, always = (
+        Paths(client.boto, Changing(times), cafile="", connect_timeout_s=3, read_timeout_s=3)
+        for times in (2, 1_000_000)
+    )
 
-    assert once.to("bucket", "prefix/") is None
-    assert isinstance(once.to("bucket", "prefix/"), Direct)
-    for _ in range(MAX_MISLED + 1):
-        assert always.to("bucket", "prefix/") is None
-    assert ("bucket", "prefix/") in always._ways
+    assert once.path_to("bucket", "prefix/") is None
+    assert isinstance(once.path_to("bucket", "prefix/"), DirectRequests)
+    for _ in range(MAX_FAILURES + 1):
+        assert always.path_to("bucket", "prefix/") is None
+    assert ("bucket", "prefix/") in always._paths
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -194,7 +200,7 @@ def test_the_wait_that_a_server_asks_for_is_kept(
 def test_boto3_is_shown_all_of_an_odd_answer(stub: Stub, backend: S3Backend) -> None:
     stub.answer = lambda _: error(418, "ATeapot", "Short and stout.")
 
-    with pytest.raises(StoreFault, match="GetObject was answered 418 ATeapot: Short and stout"):
+    with pytest.raises(StoreFault, match="GetObject returned 418 ATeapot: Short and stout"):
         read(backend)
     assert len(stub.requests) == 1
 
@@ -216,35 +222,33 @@ def test_a_way_that_misleads_again_and_again_is_left_to_boto3(
 ) -> None:
     """As with a server that wants to see what only boto3 sends."""
     stub.answer = lambda r: good(r) if "amz-sdk-request" in r.headers else error(400, "InvalidRequest")
-    for _ in range(MAX_MISLED):
+    for _ in range(MAX_FAILURES):
         with pytest.raises(StoreFault):
             read(backend)
     stub.answer = lambda _: Answer(200, DATA, no_length=True)
-    for _ in range(MAX_MISLED):
+    for _ in range(MAX_FAILURES):
         assert read(backend) == DATA
     stub.requests.clear()
 
     assert read(backend) == DATA
 
     assert len(stub.requests) == 1
-    assert len(by_boto) == 2 * MAX_MISLED + 1
+    assert len(by_boto) == 2 * MAX_FAILURES + 1
 
 
 def test_where_only_boto3_trusts_a_server_the_way_is_left_to_it(
     monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext, by_boto: list[str]
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
-    monkeypatch.setattr(
-        s3_clients.ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    )
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     with serving(tls=own_tls) as stub:
         stub.answer = good
         backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
-        for _ in range(MAX_MISLED + 1):
+        for _ in range(MAX_FAILURES + 1):
             assert read(backend) == DATA
 
-        assert s3_clients.client_for(*backend._settings).ways.to("bucket", "prefix/") is None
-        assert backend.requests_sent == {"GetObject": 2 * MAX_MISLED + 1}
+        assert backend.bucket.client.paths.path_to("bucket", "prefix/") is None
+        assert backend.requests_sent == {"GetObject": 2 * MAX_FAILURES + 1}
 
 
 def answer(head: bytes, body: bytes = DATA) -> list[bytes | None]:
@@ -353,10 +357,10 @@ def test_a_connection_is_not_used_again_after_an_answer_whose_end_is_unsure(
 ) -> None:
     with scripted(odd, answer(LENGTH)) as server:
         host, port = server.endpoint.removeprefix("http://").split(":")
-        wire = Wire((host, int(port)), tls=None, connect_timeout_s=3, read_timeout_s=3)
+        pool = ConnectionPool((host, int(port)), tls=None, connect_timeout_s=3, read_timeout_s=3)
 
-        assert not isinstance(wire.ask(b"GET /k HTTP/1.1\r\n\r\n"), Head)
-        second = wire.ask(b"GET /k HTTP/1.1\r\n\r\n")
+        assert not isinstance(pool.request(b"GET /k HTTP/1.1\r\n\r\n"), Head)
+        second = pool.request(b"GET /k HTTP/1.1\r\n\r\n")
 
         assert isinstance(second, Head)
         second.connection.close()
@@ -401,12 +405,12 @@ def test_an_answer_to_a_write_is_not_held_in_memory(monkeypatch: pytest.MonkeyPa
 
 def test_a_server_that_does_not_read_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        wire = Wire(server.getsockname(), tls=None, connect_timeout_s=3, read_timeout_s=0.2)
+        pool = ConnectionPool(server.getsockname(), tls=None, connect_timeout_s=3, read_timeout_s=0.2)
 
         with pytest.raises(TimeoutError):
-            wire.ask(bytes(64_000_000))
+            pool.request(bytes(64_000_000))
 
-        assert wire._idle == []
+        assert pool.idle == ()
 
 
 def test_a_signal_does_not_disturb_who_waits_for_an_answer() -> None:
@@ -430,8 +434,8 @@ def test_connections_are_used_again_and_those_that_the_server_closed_are_not() -
         for _ in range(3):
             assert read(backend) == DATA
         assert server.connections == 1
-        wire = s3_clients.client_for(*backend._settings).ways.to("bucket", "")._object_wire
-        (idle,) = wire._idle
+        pool = backend.bucket.client.paths.path_to("bucket", "").pool
+        (idle,) = pool.idle
         # Until the end of the connection has arrived here.
         assert idle.recv(1, socket.MSG_PEEK) == b""
         assert read(backend) == DATA
@@ -449,7 +453,7 @@ def test_a_body_in_many_pieces_is_read_in_the_sizes_that_are_asked_for(
             pieces = list(iter(lambda size=size: reader.read(size), b""))
         assert b"".join(pieces) == body
         assert {len(piece) for piece in pieces[:-1]} <= {size}
-    assert len(s3_clients.client_for(*backend._settings).ways.to("bucket", "prefix/")._object_wire._idle) == 1
+    assert len(backend.bucket.client.paths.path_to("bucket", "prefix/").pool.idle) == 1
 
 
 def test_a_silent_server_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,7 +471,7 @@ def test_a_body_that_stalls_is_unavailable_in_words(monkeypatch: pytest.MonkeyPa
     with scripted([OK + b"Content-Length: 100\r\n\r\nhalf"]) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
-        with pytest.raises(StoreUnavailable, match="the server says nothing"):
+        with pytest.raises(StoreUnavailable, match="the server sends nothing"):
             read(backend)
 
 
@@ -508,8 +512,8 @@ def test_many_threads_share_the_way_and_each_gets_its_own_answer(rclone_memory_s
     for thread in threads:
         thread.join()
     assert wrong == []
-    way = s3_clients.client_for(*backend._settings).ways.to(backend._bucket, backend._prefix)
-    assert 1 <= len(way._object_wire._idle) <= len(threads)
+    path = backend.bucket.client.paths.path_to(backend.bucket.name, backend.bucket.prefix)
+    assert 1 <= len(path.pool.idle) <= len(threads)
     assert backend.requests_sent == {"PutObject": 200, "GetObject": 200, "HeadObject": 200}
 
 
@@ -567,7 +571,7 @@ def test_every_server_takes_the_signature_whatever_is_in_a_key(
     listed = list(backend.keys("x/"))
     assert by_boto == []
     found = s3_server.client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/x/" if prefix else "x/")
-    assert [(backend._prefix + key, size, modified) for key, size, modified in listed] == [
+    assert [(backend.bucket.prefix + key, size, modified) for key, size, modified in listed] == [
         (entry["Key"], entry["Size"], entry["LastModified"].timestamp()) for entry in found["Contents"]
     ]
     assert [one.key for one in listed] == sorted(keys, key=str.encode)
@@ -609,7 +613,7 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def grow_old(backend: S3Backend) -> None:
     """Let the credentials of *backend* be ones that are no longer valid."""
-    s3_clients.client_for(*backend._settings).credentials.current._expiry_time = datetime.now(UTC)
+    backend.bucket.client.credentials.current._expiry_time = datetime.now(UTC)
 
 
 @pytest.mark.usefixtures("program")
@@ -661,7 +665,7 @@ def test_where_requests_say_more_than_is_understood_boto3_does_everything(
     def add(request, **_: object) -> None:
         request.headers["x-amz-expected-bucket-owner"] = "123456789012"
 
-    backend._client.meta.events.register_first("before-sign.s3", add)
+    backend.bucket.client.boto.meta.events.register_first("before-sign.s3", add)
     stub.answer = good
 
     assert read(backend) == DATA

@@ -21,9 +21,11 @@ from botocore import exceptions as boto
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3 import backend as s3
-from snapferry.stores.backends.s3 import confirm, errors
+from snapferry.stores.backends.s3 import errors
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
+from snapferry.stores.backends.s3.objects import confirm
 from snapferry.stores.errors import (
     AccessDenied,
     InvalidStoreURL,
@@ -89,7 +91,7 @@ def shared_clients() -> Iterator[dict]:
 def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: dict) -> None:
     monkeypatch.setattr(s3_clients, "_clients", shared_clients)
     # They would remember how much all tests together have sent.
-    monkeypatch.setattr(confirm, "LEARN_AFTER_BYTES", 2**40)
+    monkeypatch.setattr(confirm, "DETECT_AFTER_BYTES", 2**40)
 
 
 @pytest.fixture
@@ -479,13 +481,13 @@ def test_a_process_has_one_client_per_settings_and_a_forked_child_its_own(
     one, same, other = (
         S3Backend(b, endpoint=stub.endpoint, region=r) for b, r in (("a", "x"), ("b", "x"), ("a", "y"))
     )
-    parents = one._client
+    parents = one.bucket.client.boto
 
-    assert same._client is parents
-    assert other._client is not parents
+    assert same.bucket.client.boto is parents
+    assert other.bucket.client.boto is not parents
     monkeypatch.setattr("os.getpid", lambda: -1)
-    assert one._client is not parents
-    assert one._client is same._client
+    assert one.bucket.client.boto is not parents
+    assert one.bucket.client.boto is same.bucket.client.boto
 
 
 class TestListing:
@@ -644,7 +646,7 @@ class TestWriting:
             ] == ["x-amz-checksum-sha256"]
 
     def test_a_large_object_waits_for_leave_to_be_sent(self, backend: S3Backend, stub: Stub) -> None:
-        backend.write(KEY, b"x" * (s3_clients.EXPECT_BYTES + 1))
+        backend.write(KEY, b"x" * (EXPECT_BYTES + 1))
 
         assert stub.requests[0].headers["Expect"] == "100-continue"
 
@@ -744,7 +746,9 @@ class TestMultipart:
             upload.abort()
 
         assert stub.operations().count("DELETE uploadId") == 1
-        assert [record.name for record in caplog.records] == ["snapferry.stores.backends.s3.multipart"]
+        assert [record.name for record in caplog.records] == [
+            "snapferry.stores.backends.s3.objects.multipart"
+        ]
         assert backend.label in caplog.text
 
     def test_an_upload_is_removed_only_after_its_parts_have_ended(
@@ -801,7 +805,7 @@ def test_every_exception_of_botocore_was_thought_of(kind: type[Exception]) -> No
     backend = S3Backend("bucket")
     error = kind.__new__(kind)
 
-    with pytest.raises(StoreError) as caught, backend._errors(KEY):
+    with pytest.raises(StoreError) as caught, backend.bucket.errors(KEY):
         raise error
 
     assert caught.value.__cause__ is error
@@ -824,7 +828,7 @@ def test_the_tables_name_nothing_that_does_not_exist() -> None:
 def test_a_certificate_that_is_not_trusted_is_not_worth_another_try() -> None:
     backend = S3Backend("bucket")
     for reason, transient in (("[SSL: CERTIFICATE_VERIFY_FAILED] ...", False), ("EOF occurred", True)):
-        with pytest.raises(StoreError) as caught, backend._errors(KEY):
+        with pytest.raises(StoreError) as caught, backend.bucket.errors(KEY):
             raise boto.SSLError(endpoint_url="https://example.org", error=OSError(reason))
         assert caught.value.transient is transient
 
@@ -839,7 +843,7 @@ def test_a_manifest_that_the_store_does_not_let_go_is_an_error_that_names_it(
 
     assert str(caught.value) == (
         f"{backend.label}: {digest(b'a manifest')}: the manifest may not be deleted, and stays:"
-        " DeleteObject was answered 403 AccessDenied: s3:DeleteObject is not allowed."
+        " DeleteObject returned 403 AccessDenied: s3:DeleteObject is not allowed."
     )
     assert stub.operations() == ["DELETE"]
 
@@ -877,7 +881,7 @@ def test_a_question_is_counted_for_the_backend_that_asked_it_though_the_client_i
     for thread in threads:
         thread.join()
 
-    assert one._client is two._client
+    assert one.bucket.client.boto is two.bucket.client.boto
     assert (one.requests_sent, two.requests_sent) == ({"HeadObject": 30}, {"HeadObject": 30})
     one.requests_sent.clear()
     assert one.requests_sent == {"HeadObject": 30}

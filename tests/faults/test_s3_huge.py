@@ -13,10 +13,11 @@ import pytest
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import backend as s3
-from snapferry.stores.backends.s3 import multipart, ranges
+from snapferry.stores.backends.s3 import sizes
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.client import clients
-from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES, PARTS_IN_FLIGHT
+from snapferry.stores.backends.s3.objects import multipart, ranges
+from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT
 from snapferry.stores.base import OpenReader
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import digest
@@ -54,7 +55,7 @@ def backend(stub: Stub, s3_environment: dict[str, str], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (s3, ranges):
+    for module in (s3, ranges, sizes):
         monkeypatch.setattr(module, "RANGE_BYTES", RANGE)
         monkeypatch.setattr(module, "RANGED_ABOVE_BYTES", 4 * RANGE)
 
@@ -453,7 +454,7 @@ class TestLeftovers:
             backend.abort_unfinished(KEY, 10**9)
 
         assert [record.name for record in caplog.records] == [
-            "snapferry.stores.backends.s3.leftovers"
+            "snapferry.stores.backends.s3.objects.leftovers"
         ] * warnings
 
     def test_a_listing_that_goes_round_in_circles_ends(
@@ -465,7 +466,7 @@ class TestLeftovers:
             backend.abort_unfinished(KEY, 10**9)
 
         assert len(stub.requests) == 2
-        assert "not where" in caplog.text
+        assert "does not advance" in caplog.text
 
 
 def _holding(data: bytes, address: str) -> MemoryBackend:

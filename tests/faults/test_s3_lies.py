@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.backends.s3 import listing_check
+from snapferry.stores.backends.s3 import listing
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.client import clients as s3_clients
-from snapferry.stores.backends.s3.direct.client import Ways
-from snapferry.stores.backends.s3.direct.listing import MAX_TAGS, NotAPage, read_page
-from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, AnswerTooLong
-from snapferry.stores.backends.s3.ranges import RANGED_ABOVE_BYTES
+from snapferry.stores.backends.s3.direct.listing import NotAPage, read_page
+from snapferry.stores.backends.s3.direct.paths import Paths
+from snapferry.stores.backends.s3.http.errors import AnswerTooLong
+from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES
+from snapferry.stores.backends.s3.http.xml_limits import MAX_TAGS
+from snapferry.stores.backends.s3.sizes import RANGED_ABOVE_BYTES
 from snapferry.stores.errors import (
     AccessDenied,
     IntegrityError,
@@ -85,7 +87,7 @@ def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(params=["direct", "boto3"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "boto3":
-        monkeypatch.setattr(Ways, "to", lambda *_: None)
+        monkeypatch.setattr(Paths, "path_to", lambda *_: None)
     return request.param
 
 
@@ -475,7 +477,7 @@ class TestListing:
     def test_a_listing_that_goes_on_without_a_new_key_ends(
         self, way: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(listing_check, "MAX_PAGES_WITHOUT_NEWS", 20)
+        monkeypatch.setattr(listing, "MAX_PAGES_WITHOUT_NEWS", 20)
         numbered = [MORE % n + entries("p/a") for n in range(100)]
         assert "no new key" in str(self.fault(*numbered))
 
@@ -697,8 +699,8 @@ def test_nothing_but_a_store_error_comes_out_whatever_an_answer_is(lying: Lying,
 @pytest.fixture
 def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lying]:
     found = Lying()
-    to = Ways.to
-    monkeypatch.setattr(Ways, "to", lambda self, *place: to(self, *place) if found.direct else None)
+    to = Paths.path_to
+    monkeypatch.setattr(Paths, "path_to", lambda self, *place: to(self, *place) if found.direct else None)
 
     def serve(peer: Peer) -> None:
         if peer.request():

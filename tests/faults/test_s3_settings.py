@@ -15,10 +15,13 @@ import pytest
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3 import backend as s3
+from snapferry.stores.backends.s3 import bucket as s3_bucket
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.client import credentials as s3_credentials
-from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.backends.s3.client import session as s3_session
+from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.errors import AccessDenied, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.urls import parse_url
@@ -55,13 +58,13 @@ def stub() -> Iterator[Stub]:
 def by_boto(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The operations that boto3 was called for."""
     called: list[str] = []
-    call = S3Backend._call
+    call = Bucket.call
 
-    def noted(self: S3Backend, operation: str, **parameters: object) -> object:
+    def noted(self: Bucket, operation: str, **parameters: object) -> object:
         called.append(operation)
         return call(self, operation, **parameters)
 
-    monkeypatch.setattr(S3Backend, "_call", noted)
+    monkeypatch.setattr(Bucket, "call", noted)
     return called
 
 
@@ -342,9 +345,9 @@ def test_a_file_that_is_half_written_is_waited_for(
 def test_credentials_that_stay_refused_are_told_and_not_looked_up_for_each_request(
     stub: Stub, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_PATIENCE_S", dict.fromkeys(s3._PATIENCE_S, 0.0))
+    monkeypatch.setattr(s3_bucket, "RENEWAL_WAIT_S", dict.fromkeys(s3_bucket.RENEWAL_WAIT_S, 0.0))
     loads: list[str] = []
-    credentials = s3_clients._credentials_of
+    credentials = s3_session.credentials_of
 
     def counted(profile: str | None) -> s3_credentials.RenewableCredentials:
         made = credentials(profile)
@@ -352,7 +355,7 @@ def test_credentials_that_stay_refused_are_told_and_not_looked_up_for_each_reque
         made._load = lambda: loads.append("x") or load()
         return made
 
-    monkeypatch.setattr(s3_clients, "_credentials_of", counted)
+    monkeypatch.setattr(s3_session, "credentials_of", counted)
     keys.valid = "NOBODY"
     backend = opened(stub, "")
 
@@ -377,13 +380,13 @@ def test_a_slow_provider_of_credentials_is_not_a_silent_store(
     stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    within = S3Backend._within
+    run_within = s3.run_within
 
-    def noted(self: S3Backend, timeout_s: float, *arguments: Any) -> None:
+    def noted(timeout_s: float, *arguments: Any) -> None:
         waited.append(timeout_s)
-        within(self, timeout_s, *arguments)
+        run_within(timeout_s, *arguments)
 
-    monkeypatch.setattr(S3Backend, "_within", noted)
+    monkeypatch.setattr(s3, "run_within", noted)
     credential_process(tmp_path, monkeypatch, 0.1)
 
     opened(stub, "profile=slow").check(for_writing=False)

@@ -13,9 +13,9 @@ from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.client import boto
 from snapferry.stores.backends.s3.client import clients as s3_clients
-from snapferry.stores.backends.s3.direct.client import Ways
-from snapferry.stores.backends.s3.http import sockets
-from snapferry.stores.backends.s3.ranges import RANGED_ABOVE_BYTES
+from snapferry.stores.backends.s3.direct.paths import Paths
+from snapferry.stores.backends.s3.http import resolver, sockets
+from snapferry.stores.backends.s3.sizes import RANGED_ABOVE_BYTES
 from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.interruption import interruptible
@@ -57,7 +57,7 @@ def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look is taken twenty times a second instead of every five seconds."""
-    for module in (sockets, boto):
+    for module in (sockets, resolver, boto):
         monkeypatch.setattr(module, "SLICE_S", 0.05)
 
 
@@ -65,7 +65,7 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to a server."""
     if request.param == "boto3":
-        monkeypatch.setattr(Ways, "to", lambda *_: None)
+        monkeypatch.setattr(Paths, "path_to", lambda *_: None)
     return request.param
 
 
@@ -214,7 +214,7 @@ def test_a_listing_of_empty_pages_is_stopped(monkeypatch: pytest.MonkeyPatch, wa
             body = b"<ListBucketResult><IsTruncated>true</IsTruncated>" + token + b"</ListBucketResult>"
             peer.send(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
-    monkeypatch.setattr("snapferry.stores.backends.s3.listing_check.MAX_PAGES_WITHOUT_NEWS", 10**9)
+    monkeypatch.setattr("snapferry.stores.backends.s3.listing.MAX_PAGES_WITHOUT_NEWS", 10**9)
     with hostile(page) as server:
         stopped(server, CALLS["keys"], lambda: len(server.requests) > 50)
 
@@ -303,14 +303,14 @@ def test_a_name_that_is_not_resolved_is_stopped(monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(Stop) as caught, interruptible(check):
             CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
         assert caught.value is stop
-        assert len(sockets._lookups) == 1
+        assert len(resolver._lookups) == 1
     finally:
         answered.set()
 
 
 def test_a_name_that_is_not_resolved_is_given_up(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     answered = threading.Event()
-    monkeypatch.setattr(sockets, "RESOLVE_S", 0.1)
+    monkeypatch.setattr(resolver, "RESOLVE_S", 0.1)
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     resolve = socket.getaddrinfo
     monkeypatch.setattr(

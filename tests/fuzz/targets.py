@@ -19,9 +19,11 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from snapferry.stores.address import parse_address
-from snapferry.stores.backends.s3.direct.http1 import Body, Head, Wire
+from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
 from snapferry.stores.backends.s3.direct.listing import NotAPage, read_page
-from snapferry.stores.backends.s3.http.sockets import AnswerTooLong, PlainSocket
+from snapferry.stores.backends.s3.direct.response import Body, Head
+from snapferry.stores.backends.s3.http.errors import AnswerTooLong
+from snapferry.stores.backends.s3.http.sockets import PlainSocket
 from snapferry.stores.errors import IntegrityError, InvalidAddress, InvalidStoreURL, ManifestSyntaxError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.lines import read_plainly
@@ -128,8 +130,8 @@ def page(data: bytes) -> None:
             assert isinstance(listed.modified, float)
 
 
-class _Fed(Wire):
-    """A wire whose every connection has one answer on it, and then the end."""
+class _Fed(ConnectionPool):
+    """A pool whose every connection has one answer on it, and then the end."""
 
     def __init__(self, answer: bytes) -> None:
         super().__init__(("127.0.0.1", 1), tls=None, connect_timeout_s=1, read_timeout_s=5)
@@ -154,18 +156,18 @@ class _Fed(Wire):
 def answer(data: bytes) -> None:
     """An HTTP answer is read as Python's own client reads it, or refused; nothing waits, nothing else is raised."""
     for method, bodyless in (("GET", False), ("HEAD", True)):
-        wire = _Fed(data[: 64 * 1024])
+        pool = _Fed(data[: 64 * 1024])
         try:
             with suppress(HTTPException, OSError, AnswerTooLong):
-                found = wire.ask(
+                found = pool.request(
                     b"%s /bucket/key HTTP/1.1\r\nHost: a\r\n\r\n" % method.encode(), bodyless=bodyless
                 )
                 if isinstance(found, Head):
-                    _compare(data, method, wire, found)
+                    _compare(data, method, pool, found)
             with suppress(HTTPException, OSError, AnswerTooLong):
-                wire.ask_for_all(b"GET /bucket?list-type=2 HTTP/1.1\r\nHost: a\r\n\r\n")
+                pool.request_page(b"GET /bucket?list-type=2 HTTP/1.1\r\nHost: a\r\n\r\n")
         finally:
-            wire.end()
+            pool.end()
 
 
 class _Text:
@@ -176,7 +178,7 @@ class _Text:
         return io.BytesIO(self._data)
 
 
-def _compare(data: bytes, method: str, wire: Wire, head: Head) -> None:
+def _compare(data: bytes, method: str, pool: ConnectionPool, head: Head) -> None:
     """Check that an answer that was taken for ordinary is the same to http.client."""
     other = HTTPResponse(_Text(data), method=method)  # type: ignore[arg-type]
     other.begin()
@@ -186,7 +188,7 @@ def _compare(data: bytes, method: str, wire: Wire, head: Head) -> None:
     assert other.status == head.status
     if method == "GET":
         assert other.length == head.length
-        body = Body(wire, head)
+        body = Body(head, pool.release)
         try:
             ours = body.read(head.length) if head.length <= len(data) else None
         finally:

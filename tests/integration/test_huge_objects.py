@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.errors import StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
@@ -20,7 +20,7 @@ from .processes import PATIENCE_S, Fleet, until
 from .test_never_stuck import KILL_ALL, KILL_SELF, LEASE_AND_LOOK_S, once
 
 AFTER_THE_THIRD_PART = """
-import snapferry.stores.backends.s3.multipart as u
+import snapferry.stores.backends.s3.objects.multipart as u
 send = u.S3Upload._send_part
 def patched(self, upload, number, part):
     answer = send(self, upload, number, part)

@@ -15,7 +15,7 @@ import redis
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import manifest_key, object_key
-from snapferry.stores.backends.s3.multipart import MIN_PART_BYTES
+from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.hashing import digest
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import JobStatus, State
@@ -263,7 +263,7 @@ def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
 
 SLOW_PARTS = """
 import time
-import snapferry.stores.backends.s3.multipart as u
+import snapferry.stores.backends.s3.objects.multipart as u
 send = u.S3Upload._send_part
 def slowly(*a):
     time.sleep(0.5)

@@ -6,13 +6,13 @@ import pytest
 
 from snapferry.stores.backends.directory.backend import FileBackend
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.backends.s3.multipart import (
+from snapferry.stores.backends.s3.sizes import (
     MAX_OBJECT_BYTES,
     PLANNED_PARTS,
     part_sizes,
+    requests_to_download,
     requests_to_upload,
 )
-from snapferry.stores.backends.s3.ranges import requests_to_download
 from snapferry.stores.existence import requests_to_ask
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import render

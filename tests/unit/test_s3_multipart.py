@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapferry.stores.backends.s3.multipart import (
+from snapferry.stores.backends.s3.sizes import (
     MAX_OBJECT_BYTES,
     MAX_PARTS,
     MIB,

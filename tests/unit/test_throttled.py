@@ -219,7 +219,7 @@ def test_every_request_and_byte_of_s3_is_paid_for_before_it_is_sent(
     rclone_memory_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
     if not direct:
-        monkeypatch.setattr("snapferry.stores.backends.s3.direct.client.Ways.to", lambda *_: None)
+        monkeypatch.setattr("snapferry.stores.backends.s3.direct.paths.Paths.path_to", lambda *_: None)
     read, written = Ledger(), Ledger()
     traffic_in, traffic_out = Watching(), Watching()
     sizes = [0, 1, 5000, CHUNK_BYTES + 5, 3 * MIB, 20 * MIB + 1, 35 * MIB + 7]

@@ -1,17 +1,19 @@
 """
 A store in a bucket of Amazon S3, or of another server with its protocol.
 
-    backend        the Backend
-    multipart      a stream becomes an object, in one request or in parts
-    ranges         a large object is read in ranges, several at once
-    confirm        prove that a bucket holds the bytes that were sent
-    leftovers      abort multipart uploads that will not be finished
-    listing_check  checks on the pages of a listing
-    options        what a URL or a table of `snapferry.toml` may set
-    errors         errors of boto3 -> errors of stores
-    redaction      keys and tokens kept out of errors
-    diagnosis      rights, conditional writes, versions, leftovers, the server's clock
-    client/        clients of boto3 and their credentials
-    direct/        requests sent without boto3
-    http/          what both ways share
+    backend      the Backend
+    bucket       one bucket: requests sent, counted and rate-limited; errors translated
+    objects/     read, write, confirm and delete objects
+    listing      pages of a listing, and checks on them
+    diagnosis/   what `doctor` asks of a bucket
+    direct_path  the seam to the direct path
+    direct/      the direct path: requests sent without boto3
+    client/      clients of boto3 and their credentials
+    http/        what both paths have in common
+    errors       errors of boto3 -> errors of stores
+    redaction    keys and tokens kept out of errors
+    options      what a URL or a table of `snapferry.toml` may set
+    features     what a process learns about a server
+    sizes        limits of S3, sizes of parts and ranges
+    deadline     run something for a limited time
 """

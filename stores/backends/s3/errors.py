@@ -1,7 +1,8 @@
 """
-What boto3's errors mean: the one map from them to `snapferry.stores.errors`.
+What the errors of boto3 and of HTTP mean: the one table from them to `snapferry.stores.errors`.
 
-An answer that is not understood is an error, never "absent".
+An answer that is not understood is an error, never "absent". The codes are those of Amazon's API reference, "Error
+responses" (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html), and of other servers where noted.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ from snapferry.stores.errors import (
     StoreUnavailable,
 )
 
-from .http.sockets import AnswerTooLong, TooSlow
-from .redaction import conceal
+from .http.errors import AnswerTooLong, TooSlow
+from .redaction import redact
 
-Kind = type[StoreError]
-
-
-def _table(words_of: Mapping[Kind, str]) -> dict[str, Kind]:
-    return {word: kind for kind, words in words_of.items() for word in words.split()}
+ErrorClass = type[StoreError]
 
 
-# What an answer's code means. An answer without a body has its status as code. On "begin again", last:
-# a multipart upload that is gone was removed, or was completed by an attempt whose answer got lost.
+def _table(names_of: Mapping[ErrorClass, str]) -> dict[str, ErrorClass]:
+    return {name: kind for kind, names in names_of.items() for name in names.split()}
+
+
+# By the code of an answer. An answer without a body has its status as code. NoSuchUpload is transient: the upload was
+# removed, or an attempt whose answer was lost has completed it, and a new upload may succeed. XMinioStorageFull is
+# MinIO's, QuotaExceeded is Ceph's.
 _BY_CODE: Final = _table(
     {
         StoreNotFound: "NoSuchBucket",
@@ -51,7 +53,7 @@ _BY_CODE: Final = _table(
             NoSuchUpload""",
     }
 )
-# What its status means where the code is not known. Any other status is a fault.
+# By the status, where the code is not listed above. Any other status is a fault.
 _BY_STATUS: Final = _table(
     {
         AccessDenied: "401 403",
@@ -59,9 +61,9 @@ _BY_STATUS: Final = _table(
         StoreFull: "507",
     }
 )
-# What an exception means, by its class's name or that of the nearest base: some exist in new botocore only.
-# A KeyError, which is a LookupError, is an answer that lacks what it must have; taken as it is, an empty body would be
-# an empty store.
+# By the name of an exception's class, or of its nearest base class: some classes exist in new versions of botocore
+# only. A KeyError, which is a LookupError, means that an answer lacks a field. Without it, an empty body would be an
+# empty store.
 _BY_CLASS: Final = _table(
     {
         StoreFault: "BotoCoreError UndefinedModelAttributeError AnswerTooLong",
@@ -74,9 +76,9 @@ _BY_CLASS: Final = _table(
         InvalidStoreURL: "InvalidDNSNameError InvalidRegionError ParamValidationError",
     }
 )
-# Errors of urllib3, http.client and the system come through while a body is read. The last three are how a number,
-# a date or an encoding is refused that a server made up.
-CAUGHT: Final = (
+# Errors of urllib3, http.client and the system come through while a body is read. The last three are raised for a
+# malformed number, date or encoding in an answer.
+TRANSLATED: Final = (
     boto.BotoCoreError, boto.UndefinedModelAttributeError, boto.ClientError, ResponseParserError,
     HTTPError, HTTPException, OSError, AnswerTooLong, ValueError, ArithmeticError, LookupError,
 )  # fmt: skip
@@ -94,46 +96,62 @@ _HINTS: Final[Mapping[str, str]] = {
     "RequestTimeTooSkewed": "this machine's clock is wrong",
 }
 
-
-# The store says that credentials were good once.
+# Codes for credentials that were valid before.
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
-# They are none; a file with them that is rewritten in place can be read half.
-_WRONG: Final = frozenset(
+# Codes for credentials that are not valid. A file that is being rewritten in place can be read half.
+_INVALID: Final = frozenset(
     {"InvalidToken", "InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch"}
 )
-# What a server says that does not know a header.
-_DISLIKES: Final = frozenset({"SignatureDoesNotMatch", "NotImplemented", "InvalidArgument", "InvalidRequest"})
+# Codes with which servers reject a header that they do not know.
+_HEADER_REJECTED: Final = frozenset(
+    {"SignatureDoesNotMatch", "NotImplemented", "InvalidArgument", "InvalidRequest"}
+)
 
 
-class Doubt(Enum):
-    """What an error says of the credentials that it came for."""
+class CredentialProblem(Enum):
+    """What an error tells about the credentials of its request. POSSIBLE: it may have another reason."""
 
     NONE = 0
-    SLIGHT = 1
-    WRONG = 2
+    POSSIBLE = 1
+    INVALID = 2
     EXPIRED = 3
 
 
-def credentials_doubted(error: boto.ClientError | boto.NoCredentialsError) -> Doubt:
-    """Say whether *error* may be over with other credentials. An answer to a HEAD has a status and no reason."""
+def credential_problem(error: boto.ClientError | boto.NoCredentialsError) -> CredentialProblem:
+    """Return whether other credentials may help against *error*. An answer to a HEAD has a status and no code."""
     if isinstance(error, boto.NoCredentialsError):
-        return Doubt.WRONG
+        return CredentialProblem.INVALID
     status, code = _status_and_code(error)
     if code in _EXPIRED:
-        return Doubt.EXPIRED
-    if code in _WRONG:
-        return Doubt.WRONG
-    slight = code == "AccessDenied" or code == str(status) in {"400", "401", "403"}
-    return Doubt.SLIGHT if slight else Doubt.NONE
+        return CredentialProblem.EXPIRED
+    if code in _INVALID:
+        return CredentialProblem.INVALID
+    possible = code == "AccessDenied" or code == str(status) in {"400", "401", "403"}
+    return CredentialProblem.POSSIBLE if possible else CredentialProblem.NONE
 
 
-def dislikes_checksums(error: StoreError) -> bool:
-    """Say whether *error* can be that of a server that does not know a checksum's header."""
+def may_reject_checksums(error: StoreError) -> bool:
+    """Return whether *error* may come from a server that does not know the header of a checksum."""
     cause = error.__cause__
     if not isinstance(cause, boto.ClientError):
         return False
     status, code = _status_and_code(cause)
-    return code in _DISLIKES or code == str(status) in {"400", "501"}
+    return code in _HEADER_REJECTED or code == str(status) in {"400", "501"}
+
+
+def code_of(error: StoreError) -> str:
+    """Return the code of the answer that *error* was made from, "" if there was no answer."""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def status_of(error: StoreError) -> int:
+    """Return the HTTP status of the answer that *error* was made from, 0 if there was no answer."""
+    return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _answer(error: StoreError) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
+    return found
 
 
 def _status_and_code(error: boto.ClientError) -> tuple[int, str]:
@@ -142,57 +160,61 @@ def _status_and_code(error: boto.ClientError) -> tuple[int, str]:
     return status, str(answer.get("Error", {}).get("Code", status))
 
 
-def translated(error: BaseException, label: str, key: str, missing: Kind) -> StoreError:
-    """Return what *error*, one of `CAUGHT`, means for *key* of the store *label*; see `S3Backend._errors`."""
+def translate(error: BaseException, label: str, key: str, missing: ErrorClass) -> StoreError:
+    """
+    Return the error for *key* of the store *label* that *error*, one of `TRANSLATED`, means.
+
+    *missing* is the class for a 404 that does not name the bucket.
+    """
     if isinstance(error, boto.ClientError):
-        kind, said = _read_answer(error)
-        return (missing if kind is KeyMissing else kind)(label, key, said)
+        kind, detail = _read_answer(error)
+        return (missing if kind is KeyMissing else kind)(label, key, detail)
     kind = next(_BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in _BY_CLASS)
     if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         kind = StoreFault
     if isinstance(error, KeyError):
-        said = f"the answer was cut short: it lacks {error}"
+        detail = f"the answer is incomplete: it lacks {error}"
     elif isinstance(error, boto.CredentialRetrievalError):
-        # Its text quotes what a credential process printed.
-        said = "the provider of the credentials failed"
+        # The text of this error repeats what a credential process printed.
+        detail = "the provider of the credentials failed"
     elif isinstance(error, ValueError | ArithmeticError | LookupError) and not isinstance(
         error, boto.BotoCoreError
     ):
-        said = f"the answer makes no sense: {one_line(error) or type(error).__name__}"
+        detail = f"the answer is malformed: {one_line(error) or type(error).__name__}"
     else:
-        said = one_line(error)
-        if slow := _found_too_slow(error):
-            said += f"; {slow}"
+        detail = one_line(error)
+        if slow := _too_slow(error):
+            detail += f"; {slow}"
     if kind is AccessDenied:
-        said += "; nothing was asked of the store: credentials come from the environment, a profile or a role"
-    return kind(label, key, said)
+        detail += "; no request was sent: credentials come from the environment, a profile or a role"
+    return kind(label, key, detail)
 
 
-def _found_too_slow(error: BaseException | None) -> str:
-    """Return the words of the `TooSlow` that *error* was made from, "" if there was none."""
+def _too_slow(error: BaseException | None) -> str:
+    """Return the message of the `TooSlow` that *error* was made from, "" if there was none."""
     for _ in range(10):
         if error is None or isinstance(error, TooSlow):
             break
-        # boto3 keeps what it was made from among its arguments.
+        # boto3 keeps the original error among its arguments.
         error = error.__cause__ or error.__context__ or getattr(error, "kwargs", {}).get("error")
     return str(error) if isinstance(error, TooSlow) else ""
 
 
-def _read_answer(error: boto.ClientError) -> tuple[Kind, str]:
-    """Return what an answer that is not success means, and the words for it."""
+def _read_answer(error: boto.ClientError) -> tuple[ErrorClass, str]:
+    """Return the class and the detail for an answer that is not a success."""
     answer: Any = error.response
     status, code = _status_and_code(error)
     kind = _BY_CODE.get(code) or _BY_STATUS.get(str(status), StoreFault)
-    said = f"{error.operation_name} was answered {status}"
+    detail = f"{error.operation_name} returned {status}"
     if code != str(status):
-        said += f" {code}"
+        detail += f" {code}"
     message = one_line(answer.get("Error", {}).get("Message", ""))
     return kind, "; ".join(
-        part for part in (f"{said}: {message}" if message else said, _HINTS.get(code)) if part
+        part for part in (f"{detail}: {message}" if message else detail, _HINTS.get(code)) if part
     )
 
 
 def one_line(error: object) -> str:
-    """Return the words of *error*, short enough for a message, in one line, without the keys that requests carry."""
-    # A server's text may hold what no message can carry. Keys go first: cut in two, none would be found.
-    return " ".join(conceal(str(error)).encode(errors="backslashreplace").decode().split())[:300]
+    """Return the text of *error* on one line, cut to a length that fits a message, without credentials."""
+    # The text of a server may have characters that no message can carry. Redact first: half a key is not found.
+    return " ".join(redact(str(error)).encode(errors="backslashreplace").decode().split())[:300]

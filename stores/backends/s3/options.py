@@ -1,7 +1,8 @@
 """
-What a store URL or a table of `snapferry.toml` may set for an S3 store: names, values, and what they mean.
+The options that a store URL or a table of `snapferry.toml` may set for an S3 store: names, values and meaning.
 
-Imports no client library: a URL is checked where nothing is opened. No parameter holds a secret.
+Imports no client library, because a URL is checked in processes that open no store. No option holds a secret. The
+values of headers are those of Amazon's API reference, PutObject.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MAX_TAGS: Final = 10
 MAX_TAG_KEY: Final = 128
 MAX_TAG_VALUE: Final = 256
 
-# A copy reads every manifest back, and a source must be readable.
+# Objects of these classes cannot be read at once. A copy reads every manifest back, and a source must be readable.
 _UNREADABLE_CLASSES: Final = ("GLACIER", "DEEP_ARCHIVE")
 
 _storage_class = re.compile(r"[A-Z][A-Z0-9_-]{0,63}").fullmatch
@@ -28,13 +29,14 @@ _access_point = re.compile(
 
 
 class Settings(NamedTuple):
-    """What the requests of a client have in common, besides profile, region and endpoint."""
+    """The settings of a client besides profile, region and endpoint."""
 
     addressing_style: str = ""
     unsigned: bool = False
     write_headers: tuple[tuple[str, str], ...] = ()
-    """Go along with every request that begins an object: PutObject and CreateMultipartUpload."""
+    """The headers of every request that creates an object: PutObject and CreateMultipartUpload."""
     all_headers: tuple[tuple[str, str], ...] = ()
+    """The headers of every request."""
 
 
 def _one_of(*values: str) -> Callable[[str], str]:

@@ -1,19 +1,19 @@
 """
-Keys kept out of texts: a server is sent a key id and a session token, and may say them in an error.
+Keep credentials out of texts: a server receives a key id and a session token, and may repeat them in an error.
 
-The texts of errors go into ledgers, receipts, logs and pages, which more people read than may know the keys.
+The texts of errors go to ledgers, receipts, logs and web pages. More people read those than may know the keys.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 HIDDEN: Final = "***"
 
-# Credentials that were renewed may still be in the answer to an earlier request.
-_KEPT: Final = 16
-# A shorter text is no key, and would take ordinary words out of every error.
-_SHORTEST: Final = 8
+# An answer to an earlier request may repeat credentials that were renewed since.
+_MAX_REMEMBERED: Final = 16
+# A shorter text is not a key. Replacing it would remove ordinary words from every error.
+_MIN_LENGTH: Final = 8
 
 
 class _Keys(Protocol):
@@ -25,28 +25,21 @@ class _Keys(Protocol):
     def token(self) -> str | None: ...
 
 
-class _Known(NamedTuple):
-    access_key: str
-    secret_key: str
-    token: str | None
-
-
-_known: list[_Known] = []
+_remembered: list[_Keys] = []
 
 
 def remember(keys: _Keys) -> None:
-    """Keep *keys* out of every text from now on. May be called for each request: it costs a comparison."""
-    found = _Known(keys.access_key, keys.secret_key, keys.token)
-    if _known and _known[-1] == found:
+    """Redact *keys*, a tuple, from every text from now on. Cheap enough to be called for each request."""
+    if _remembered and _remembered[-1] == keys:
         return
-    # Threads may do this at once: what one of them loses, it remembers with its next request.
-    _known[:] = [*(other for other in _known if other != found), found][-_KEPT:]
+    # Two threads may do this at once. Keys that are lost in that race are remembered with their next request.
+    _remembered[:] = [*(other for other in _remembered if other != keys), keys][-_MAX_REMEMBERED:]
 
 
-def conceal(text: str) -> str:
-    """Return *text* without the key ids, secret keys and session tokens that were remembered."""
-    for keys in tuple(_known):
+def redact(text: str) -> str:
+    """Return *text* with every remembered key id, secret key and session token replaced by ``***``."""
+    for keys in tuple(_remembered):
         for secret in (keys.token, keys.secret_key, keys.access_key):
-            if secret and len(secret) >= _SHORTEST:
+            if secret and len(secret) >= _MIN_LENGTH:
                 text = text.replace(secret, HIDDEN)
     return text

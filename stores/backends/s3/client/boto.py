@@ -1,9 +1,13 @@
 """
-What is changed about a client of boto3: how its connections wait, how it pauses, and what it parses.
+Changes to a client of boto3: how its connections wait, how it pauses between attempts, and what it parses.
 
-*interruptible*: its connections are those of `sockets`, and its pauses between attempts have checkpoints.
-*bounded*: no answer but an object's is longer than `MAX_PAGE_BYTES`, no call begins another attempt after `CALL_S`.
+*interruptible*: its connections use `http.sockets`, and its pauses have checkpoints.
+*bounded*: only an object may be longer than `MAX_PAGE_BYTES`, and no call begins another attempt after `CALL_S`.
+
+botocore has no public names for the HTTP session of a client, so this module reads private ones. An assertion fails
+with a version of botocore that lacks them.
 """
+# ruff: noqa: SLF001
 
 from __future__ import annotations
 
@@ -23,16 +27,11 @@ from botocore.awsrequest import (
 from botocore.retries import standard
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from snapferry.stores.backends.s3.direct.listing import check_xml
 from snapferry.stores.backends.s3.http.attempts import seconds_of_call
-from snapferry.stores.backends.s3.http.interim import LastWord, is_interim, skip_headers
-from snapferry.stores.backends.s3.http.sockets import (
-    MAX_PAGE_BYTES,
-    PlainSocket,
-    TLSSocket,
-    check_passing,
-    connect,
-)
+from snapferry.stores.backends.s3.http.errors import checkpoint_through_boto
+from snapferry.stores.backends.s3.http.interim import FinalResponse, is_interim, skip_headers
+from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, PlainSocket, TLSSocket, connect
+from snapferry.stores.backends.s3.http.xml_limits import check_xml
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
 from snapferry.stores.runtime.interruption import SLICE_S
 
@@ -47,15 +46,34 @@ _RETRY: Final = "needs-retry.s3"
 _RETRY_ID: Final = "retry-config-s3"
 
 
+def connects_directly(client: Any) -> bool:
+    """Return whether *client* connects to the server itself, verifies its certificate, and sends none of its own."""
+    http = getattr(getattr(client, "_endpoint", None), "http_session", None)
+    proxies, client_certificate = getattr(http, "_proxy_config", None), getattr(http, "_cert_file", "unknown")
+    if proxies is None or client_certificate is not None or trusted_authorities(client) is None:
+        return False
+    return not proxies.proxy_url_for(client.meta.endpoint_url)
+
+
+def trusted_authorities(client: Any) -> str | bool | None:
+    """Return the file of certificates that *client* trusts, True for the default ones, None for anything else."""
+    found = getattr(getattr(getattr(client, "_endpoint", None), "http_session", None), "_verify", None)
+    return found if found is True or isinstance(found, str) else None
+
+
 def adapt(client: Any, *, attempts: int, reach: Reach) -> None:
-    """Change *client*, which makes up to so many *attempts*, as described above; it connects where *reach* allows."""
+    """
+    Change *client*, a new one, as described above.
+
+    *attempts*: the most attempts that one call makes. The client connects only where *reach* allows.
+    """
     session = client._endpoint.http_session
-    # Fails with a version of botocore that has no such attributes: nothing may connect unwatched.
+    # Without these attributes, connections would not be watched.
     assert hasattr(session, "_pool_classes_by_scheme")
     session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(reach)
     client.meta.events.register_first("before-parse.s3", _check_body)
     client.meta.events.register_first(_RETRY, _drop_odd_region)
-    # Once to take out boto3's own handler, once to put another around a new one.
+    # The first `unregister` removes boto3's own handler, the second one a new handler, which is called below instead.
     client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
     handler = standard.register_retry_handler(client, attempts)
     client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
@@ -66,10 +84,10 @@ def adapt(client: Any, *, attempts: int, reach: Reach) -> None:
             return None
         left_s = pause_s
         while left_s > 0:
-            check_passing()
+            checkpoint_through_boto()
             time.sleep(min(left_s, SLICE_S))
             left_s -= SLICE_S
-        # boto3 tries again if this is not None, and sleeps for as long as it says.
+        # boto3 retries if this is not None, after as many seconds.
         return 0
 
     client.meta.events.register(_RETRY, needs_retry, unique_id=_RETRY_ID)
@@ -82,7 +100,7 @@ def _check_body(response_dict: dict[str, Any], **_: object) -> None:
 
 
 def _drop_odd_region(response: Any = None, **_: object) -> None:
-    """Take a region out of an answer that is no name of one: boto3 would use it for every later call."""
+    """Remove a malformed region from an answer: boto3 would use it for every later call."""
     parsed = response[1] if response is not None else {}
     for place, name in (
         (parsed.get("ResponseMetadata", {}).get("HTTPHeaders"), "x-amz-bucket-region"),
@@ -93,11 +111,11 @@ def _drop_odd_region(response: Any = None, **_: object) -> None:
 
 
 class _Watching:
-    """A connection of urllib3 whose socket is one of `sockets`."""
+    """A connection of urllib3 with a socket of `http.sockets`."""
 
     reach = ANYWHERE_BUT_LINK_LOCAL
-    response_class = LastWord
-    _asks_for_object = False
+    response_class = FinalResponse
+    _gets_object = False
     _joins_parts = False
 
     def _new_conn(self: Any) -> PlainSocket:
@@ -114,25 +132,26 @@ class _Watching:
         if getattr(self, "ssl_context", None) is not None:
             self.ssl_context.sslsocket_class = TLSSocket
         super().connect()  # type: ignore[misc]
-        self._expect()
+        self._begin_request()
 
     def request(self: Any, method: str, url: str, *args: Any, **more: Any) -> Any:
-        self._asks_for_object = method == "GET" and "?" not in url
+        self._gets_object = method == "GET" and "?" not in url
         self._joins_parts = method == "POST" and "uploadId=" in url
         if self.sock is not None:
-            self._expect()
+            self._begin_request()
         return super().request(method, url, *args, **more)  # type: ignore[misc]
 
     def getresponse(self: Any) -> Any:
-        # The connection lets go of it where the server will close it.
+        # urllib3 forgets the socket where the server will close the connection.
         connection = self.sock
         response = super().getresponse()  # type: ignore[misc]
         if isinstance(connection, PlainSocket | TLSSocket):
-            is_object = self._asks_for_object and response.status < 300
+            is_object = self._gets_object and response.status < 300
             connection.allow(None if is_object else MAX_PAGE_BYTES)
         return response
 
-    # boto3 waits for leave to send a body. Its own reading of the answer never ends where the connection does.
+    # boto3 waits for "100 Continue" before it sends a large body. Its own code for reading that answer never ends
+    # where the connection ends.
 
     def _is_100_continue_status(self: Any, line: bytes) -> bool:
         status = line.split(None, 2)[1:2]
@@ -140,17 +159,17 @@ class _Watching:
             line.startswith(b"HTTP/") and bool(status) and status[0].isdigit() and is_interim(int(status[0]))
         )
 
-    def _consume_headers(self: Any, incoming: Any) -> None:
-        skip_headers(incoming)
+    def _consume_headers(self: Any, stream: Any) -> None:
+        skip_headers(stream)
 
-    def _expect(self: Any) -> None:
+    def _begin_request(self: Any) -> None:
         if isinstance(self.sock, PlainSocket | TLSSocket):
-            self.sock.expect(joining=self._joins_parts)
+            self.sock.begin_request(joining=self._joins_parts)
 
 
 @cache
 def _pools(allowed: Reach) -> dict[str, Any]:
-    """Return the pools of connections that go where *allowed* says."""
+    """Return pools of connections, by scheme, that connect only where *allowed* allows."""
 
     class Connection(_Watching, AWSHTTPConnection):  # type: ignore[misc]
         reach = allowed

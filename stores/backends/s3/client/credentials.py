@@ -1,9 +1,9 @@
 """
 Credentials that can be replaced while a process runs.
 
-Credentials with an end renew themselves, as botocore has it. Others are read once, and the process would keep them
-after the file was rewritten. Here a refusal by the store makes them be looked up anew, once for all requests that it
-refused.
+Credentials with an expiry renew themselves, as botocore does it. Other credentials are read once, and a process would
+keep them after their file was rewritten. So when the store refuses credentials, they are looked up again, once for all
+requests that were refused.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ConfigParseError, NoCredentialsError, PartialCredentialsError
 
-from snapferry.stores.backends.s3.direct.sigv4 import Keys
+from snapferry.stores.backends.s3.direct_path import Keys
 from snapferry.stores.backends.s3.redaction import remember
 from snapferry.stores.runtime.interruption import checkpoint
 
 # The first pause between two look-ups, and the longest.
 FIRST_PAUSE_S: Final = 0.25
-LONGEST_PAUSE_S: Final = 2.0
-# After a look-up, further refusals that may have other reasons are believed for so long.
-BELIEVED_S: Final = 15.0
-# A file that is rewritten in place can be read half.
-FIRST_TRIES: Final = 4
+MAX_PAUSE_S: Final = 2.0
+# For this long after a look-up, refusals that may have another reason lead to no new look-up.
+TRUSTED_S: Final = 15.0
+# Look-ups of the first credentials. A file that is being rewritten in place can be read half.
+FIRST_LOOK_UPS: Final = 4
 
 _HALF_WRITTEN: Final = (ConfigParseError, PartialCredentialsError)
 
 
 class RenewableCredentials:
     """
-    The credentials that *load* finds: botocore's object, or None. Safe to share between threads.
+    The credentials that *load* returns: botocore's object, or None. Safe to share between threads.
 
-    Nothing is looked up before somebody asks.
+    They are looked up when they are first needed.
     """
 
     def __init__(self, load: Callable[[], Any]) -> None:
         self._load = load
         self._lock = threading.Lock()
         self._current: Any = None
-        # What was refused and could not be replaced, how long that was waited for, and until when it is believed.
-        self._believed: tuple[Keys | None, float, float] = None, -1.0, 0.0
-        self._looked_at = -BELIEVED_S
+        # Keys that were refused and could not be replaced, how long that was waited for, and until when to trust it.
+        self._irreplaceable: tuple[Keys | None, float, float] = None, -1.0, 0.0
+        self._looked_up_at = -TRUSTED_S
 
-    # What botocore wants to know besides when it makes a client.
+    # botocore reads these two when it makes a client.
 
     method = "renewable"
 
     def get_deferred_property(self, name: str) -> Callable[[], Any]:
-        """Return what tells the property *name* when it is needed."""
+        """Return a function that returns the property *name* when it is needed."""
         return lambda: getattr(self.current, name, None)
 
     @property
@@ -65,37 +65,38 @@ class RenewableCredentials:
         return found
 
     def get_frozen_credentials(self) -> Keys:
-        """Return what is valid at this moment. Raises what botocore raises where that cannot be told."""
-        keys: Keys = self.current.get_frozen_credentials()
+        """Return the keys that are valid now. Raises what botocore raises where they cannot be found or renewed."""
+        current = self._current
+        keys: Keys = (self.current if current is None else current).get_frozen_credentials()
         remember(keys)
         return keys
 
     def renew(self, refused: Keys | None, *, wait_s: float) -> bool:
         """
-        Look up credentials again because the store refused *refused*; return whether there are others now.
+        Look up credentials again because the store refused *refused*; return whether there are other ones now.
 
-        None: there were none. New ones are waited for, for up to *wait_s* seconds. With 0 the refusal may
-        have another reason, and not every one of those leads to a look-up.
+        *refused* is None where there were none. Waits up to *wait_s* seconds for new ones. 0 means that the refusal
+        may have another reason; then a look-up is skipped within `TRUSTED_S` of the last one.
         """
         with self._lock:
             if self._current is not None and self._frozen() != refused:
-                # Another thread was faster.
+                # Another thread has renewed them.
                 return True
             now = time.monotonic()
-            keys, waited_s, until = self._believed
+            keys, waited_s, until = self._irreplaceable
             if (keys == refused and waited_s >= wait_s and now < until) or (
-                not wait_s and now < self._looked_at + BELIEVED_S
+                not wait_s and now < self._looked_up_at + TRUSTED_S
             ):
                 return False
-            self._looked_at = now
-            pause = FIRST_PAUSE_S
+            self._looked_up_at = now
+            pause_s = FIRST_PAUSE_S
             while not self._look_up(refused):
-                if time.monotonic() + pause > now + wait_s:
-                    self._believed = refused, wait_s, time.monotonic() + BELIEVED_S
+                if time.monotonic() + pause_s > now + wait_s:
+                    self._irreplaceable = refused, wait_s, time.monotonic() + TRUSTED_S
                     return False
-                time.sleep(pause)
+                time.sleep(pause_s)
                 checkpoint()
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
             return True
 
     def _look_up(self, refused: Keys | None) -> bool:
@@ -104,7 +105,7 @@ class RenewableCredentials:
             if found is None or found.get_frozen_credentials() == refused:
                 return False
         except BotoCoreError:
-            # A file that is half written, or a provider that fails: the old ones stay until there are better.
+            # A half-written file, or a provider that fails. The old ones stay until there are better ones.
             return False
         self._current = found
         return True
@@ -117,7 +118,7 @@ class RenewableCredentials:
         return keys
 
     def _load_first(self) -> Any:
-        for left in reversed(range(FIRST_TRIES)):
+        for left in reversed(range(FIRST_LOOK_UPS)):
             try:
                 found = self._load()
             except _HALF_WRITTEN:

@@ -1,8 +1,11 @@
 """
-The direct way to S3: requests sent without boto3.
+The direct path to S3: requests sent without boto3. Only `client.clients` imports this folder; see `direct_path`.
 
-    client   objects and listings
-    http1    one HTTP/1.1 request over one connection
-    sigv4    AWS Signature Version 4
-    listing  parse a page of a listing
+    paths      find out where the direct path can be used; the implementation of `DirectPaths`
+    template   the fixed parts of requests of one kind, taken from a request that boto3 signed
+    requests   GET, PUT, HEAD and LIST; the implementation of `DirectPath`
+    sigv4      AWS Signature Version 4
+    http1      one HTTP/1.1 request over one connection
+    response   heads and bodies of answers
+    listing    parse a page of a listing
 """

@@ -1,8 +1,11 @@
 """
-Signatures of requests to S3: AWS Signature Version 4, for requests of one plain form.
+AWS Signature Version 4 for requests of one plain form.
 
-What the requests of one second have in common is prepared once.
-`client` compares with a signature of botocore's before it trusts this.
+The algorithm is that of Amazon's documentation, "Authenticating Requests: Using the Authorization Header"
+(https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html). `template` compares a signature made
+here with botocore's for the same request before it trusts this module.
+
+What the requests of one second have in common is computed once.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import hmac
 import time
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from snapferry.stores.backends.s3.direct_path import Credentials, Keys
 
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH
@@ -22,26 +27,11 @@ CONTENT_SHA256: Final = "x-amz-content-sha256"
 CHECKSUM: Final = "x-amz-checksum-sha256"
 
 
-class Keys(NamedTuple):
-    """What signs: one consistent set of credentials."""
-
-    access_key: str
-    secret_key: str
-    token: str | None
-
-
-class Credentials(Protocol):
-    """Credentials of botocore's: they renew themselves when they are asked for and have grown old."""
-
-    def get_frozen_credentials(self) -> Keys:
-        """Return what is valid at this moment."""
-
-
 class Signer:
     """
     Signs requests to *host* in *region*. Safe to share between threads.
 
-    *extra* are headers, by their names in lowercase, that go along with every request.
+    *extra* are headers, by their names in lowercase, which every request has.
     """
 
     def __init__(
@@ -51,64 +41,65 @@ class Signer:
         self._region = region
         self._host = host
         self._extra = dict(extra)
-        self._first = "".join(f"{n}:{v}\n" for n, v in sorted(self._extra.items()) if n < CHECKSUM)
-        self._prepared: _Prepared | None = None
+        self._lines_before_checksum = "".join(
+            f"{n}:{v}\n" for n, v in sorted(self._extra.items()) if n < CHECKSUM
+        )
+        self._second: _Second | None = None
         self._clock = (0, "")
 
     def headers(
-        self, method: str, path: str, query: str, body_sha256: str, stamp: str = "", checksum: str = ""
+        self, method: str, path: str, query: str, body_sha256: str, timestamp: str = "", checksum: str = ""
     ) -> str:
         """
-        Return the lines of headers that make a request authentic, each with its line's end.
+        Return the header lines that authenticate a request, each with its line end.
 
-        *path* and *query* as they are sent; the names in *query* sorted. *stamp*
-        is the time in the form ``20260102T030405Z``, that of the clock if not
-        given. *checksum* is the body's SHA-256 in base 64, where it goes along.
-        Raises what the credentials raise when they cannot be renewed.
+        *path* and *query* are as they are sent; the names in *query* are sorted. *body_sha256* is in hex. *timestamp*
+        has the form ``20260102T030405Z``; without one, the clock is read. *checksum* is the SHA-256 of the body in
+        base 64, where ``x-amz-checksum-sha256`` is sent. Raises what the credentials raise when they cannot be renewed.
         """
         keys = self._credentials.get_frozen_credentials()
-        stamp = stamp or self._now()
-        prepared = self._prepared
-        if prepared is None or prepared.stamp != stamp or prepared.keys != keys:
-            prepared = self._prepared = self._prepare(keys, stamp)
-        kind = prepared.checked if checksum else prepared.plain
+        timestamp = timestamp or self._now()
+        second = self._second
+        if second is None or second.timestamp != timestamp or second.keys != keys:
+            second = self._second = self._prepare(keys, timestamp)
+        kind = second.with_checksum if checksum else second.plain
         checksum_line = f"{CHECKSUM}:{checksum}\n" if checksum else ""
         request = (
-            f"{method}\n{path}\n{query}\nhost:{self._host}\n{self._first}{checksum_line}"
-            f"x-amz-content-sha256:{body_sha256}\n{kind.signed_lines}\n{body_sha256}"
+            f"{method}\n{path}\n{query}\nhost:{self._host}\n{self._lines_before_checksum}{checksum_line}"
+            f"x-amz-content-sha256:{body_sha256}\n{kind.canonical_end}\n{body_sha256}"
         )
-        text = f"{prepared.text}{sha256(request.encode()).hexdigest()}"
+        text = f"{second.text}{sha256(request.encode()).hexdigest()}"
         checksum_header = f"{CHECKSUM}: {checksum}\r\n" if checksum else ""
         return (
-            f"X-Amz-Content-SHA256: {body_sha256}\r\n{checksum_header}{kind.headers}{prepared.sign(text)}\r\n"
+            f"X-Amz-Content-SHA256: {body_sha256}\r\n{checksum_header}{kind.headers}{second.sign(text)}\r\n"
         )
 
     def _now(self) -> str:
         now = int(time.time())
-        second, stamp = self._clock
+        second, timestamp = self._clock
         if second != now:
-            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-            self._clock = (now, stamp)
-        return stamp
+            timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+            self._clock = (now, timestamp)
+        return timestamp
 
-    def _prepare(self, keys: Keys, stamp: str) -> _Prepared:
-        scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
+    def _prepare(self, keys: Keys, timestamp: str) -> _Second:
+        scope = f"{timestamp[:8]}/{self._region}/s3/aws4_request"
         key = f"AWS4{keys.secret_key}".encode()
         for part in scope.split("/"):
             key = hmac.digest(key, part.encode(), "sha256")
-        return _Prepared(
+        return _Second(
             keys,
-            stamp,
-            text=f"{ALGORITHM}\n{stamp}\n{scope}\n",
-            plain=self._kind(keys, stamp, scope),
-            checked=self._kind(keys, stamp, scope, CHECKSUM),
+            timestamp,
+            text=f"{ALGORITHM}\n{timestamp}\n{scope}\n",
+            plain=self._kind(keys, timestamp, scope),
+            with_checksum=self._kind(keys, timestamp, scope, CHECKSUM),
             inner=sha256(key.ljust(64, b"\0").translate(_INNER)),
             outer=sha256(key.ljust(64, b"\0").translate(_OUTER)),
         )
 
-    def _kind(self, keys: Keys, stamp: str, scope: str, *more: str) -> _Kind:
-        """Return what is fixed in requests that have the headers *more*, besides those that all have."""
-        fixed = {"x-amz-date": stamp} | self._extra
+    def _kind(self, keys: Keys, timestamp: str, scope: str, *more: str) -> _Kind:
+        """Return the fixed text of requests that have the headers *more* besides those of every request."""
+        fixed = {"x-amz-date": timestamp} | self._extra
         if keys.token:
             fixed["x-amz-security-token"] = keys.token
         signed = ";".join(sorted([*fixed, *more, "host", CONTENT_SHA256]))
@@ -128,23 +119,24 @@ _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 class _Kind(NamedTuple):
     """What requests with the same headers have in common."""
 
-    signed_lines: str
+    canonical_end: str
+    """The end of the canonical request, before the digest of the body."""
     headers: str
 
 
-class _Prepared(NamedTuple):
+class _Second(NamedTuple):
     """What the requests of one second have in common. *inner* and *outer* are the two halves of an HMAC."""
 
     keys: Keys
-    stamp: str
+    timestamp: str
     text: str
     plain: _Kind
-    checked: _Kind
+    with_checksum: _Kind
     inner: HASH
     outer: HASH
 
     def sign(self, text: str) -> str:
-        """Return the HMAC of *text*. Twice as fast as `hmac`, which prepares its key anew for each."""
+        """Return the HMAC of *text*. Twice as fast as `hmac`, which prepares its key for each text."""
         inner, outer = self.inner.copy(), self.outer.copy()
         inner.update(text.encode())
         outer.update(inner.digest())

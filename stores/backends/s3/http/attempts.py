@@ -1,12 +1,12 @@
 """
-How many requests go out, attempt by attempt, for each backend on a shared client.
+Count requests attempt by attempt, for each backend that uses a shared client of boto3.
 
-boto3 announces every attempt in the thread that makes the call, retries and
-redirects as well. A call that a counter surrounds has its attempts counted there.
+boto3 announces every attempt, retries and redirects included, in the thread that makes the call. A call inside
+`RequestCounter.counting` is counted there.
 
-At the same place boto3 can be told what became of an attempt, in place of
-making it: one that was made without it (`already_made`), or none at all
-(`rehearse`). And a body can be altered behind its back (`altered`).
+At the same place boto3 accepts an outcome in place of sending the attempt: the outcome of a request that was sent
+without boto3 (`first_attempt`), or none at all (`signed_request`). And a body can be changed after it was signed
+(`corrupted`).
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 from urllib3 import HTTPResponse
 
-from snapferry.stores.backends.s3.direct.http1 import Full
+from snapferry.stores.backends.s3.direct_path import Response
 from snapferry.stores.rate_limiter import Pace
 from snapferry.stores.requests import Requests
 
-from .sockets import Passing, check_passing
+from .errors import CarriedError, checkpoint_through_boto
 
 
 class _Call(threading.local):
-    counter: SentCounter | None = None
+    """The call that this thread makes."""
+
+    counter: RequestCounter | None = None
     pace: Pace | None = None
-    paid = False
+    granted = False
+    """The rate limiter has granted the next attempt already."""
     began = 0.0
     first: Callable[[Any], AWSResponse] | None = None
     body: bytes | None = None
@@ -40,8 +43,8 @@ class _Call(threading.local):
 _call = _Call()
 
 
-class SentCounter:
-    """Counts what is sent inside of `counting`, at a *pace* if there is one. Safe to share between threads."""
+class RequestCounter:
+    """Counts the requests that are sent, and limits their rate if there is a *pace*. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._sent = Requests()
@@ -49,28 +52,29 @@ class SentCounter:
         self.pace: Pace | None = None
 
     @contextmanager
-    def counting(self, body_bytes: int = 0, *, at_pace: bool = True) -> Iterator[None]:
+    def counting(self, body_bytes: int = 0, *, rate_limited: bool = True) -> Iterator[None]:
         """
-        Count here what this thread sends in the block, which is a request with a body of so many bytes.
+        Count what boto3 sends in the block from this thread: a request with a body of *body_bytes* bytes.
 
-        It waits for its time, unless it is not *at_pace*.
+        Waits for the rate limiter first if *rate_limited*.
         """
-        pace = self.pace if at_pace else None
-        # Before it is signed: a signature is good for minutes only. Not for an attempt that was made already.
-        paid = pace is not None and _call.first is None
-        if paid:
-            _pay(pace, body_bytes)
+        pace = self.pace if rate_limited else None
+        # Wait before the request is signed, because a signature expires after some minutes. An attempt that was sent
+        # on the direct path has waited already.
+        granted = pace is not None and _call.first is None
+        if granted:
+            _wait_for(pace, body_bytes)
         before, _call.counter = _call.counter, self
-        _call.pace, _call.paid, _call.began = pace, paid, time.monotonic()
+        _call.pace, _call.granted, _call.began = pace, granted, time.monotonic()
         try:
             yield
         finally:
             _call.counter = before
-            _call.pace, _call.paid = None, False
+            _call.pace, _call.granted = None, False
 
-    def pay(self, body_bytes: int = 0) -> None:
-        """Return when a request with a body of so many bytes may be sent."""
-        _pay(self.pace, body_bytes)
+    def wait(self, body_bytes: int = 0) -> None:
+        """Wait until a request with a body of *body_bytes* bytes may be sent."""
+        _wait_for(self.pace, body_bytes)
 
     def add(self, operation: str) -> None:
         """Count one request."""
@@ -78,17 +82,17 @@ class SentCounter:
             self._sent[operation] += 1
 
     def sent(self) -> Requests:
-        """Return what was counted so far, a copy."""
+        """Return a copy of the counts."""
         with self._lock:
             return self._sent.copy()
 
 
 def seconds_of_call() -> float:
-    """Return the seconds since this thread began the call that is being counted."""
+    """Return the seconds since this thread began the call that is counted."""
     return time.monotonic() - _call.began
 
 
-def _pay(pace: Pace | None, body_bytes: int) -> None:
+def _wait_for(pace: Pace | None, body_bytes: int) -> None:
     if pace is not None:
         pace.requests(1)
         if body_bytes:
@@ -97,21 +101,21 @@ def _pay(pace: Pace | None, body_bytes: int) -> None:
 
 def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | None:
     """
-    Take note of an attempt: boto3 calls this with ``before-send.s3.<operation>`` for each.
+    Handle boto3's event ``before-send.s3.<operation>``, which announces an attempt.
 
-    What is returned, or raised, is for boto3 the end of the attempt, and nothing is sent.
+    boto3 takes what this returns or raises as the outcome of the attempt, and sends nothing. None: boto3 sends it.
     """
     first, _call.first = _call.first, None
     if first is not None:
         return first(request)
-    check_passing()
+    checkpoint_through_boto()
     if _call.counter is not None:
-        paid, _call.paid = _call.paid, False
-        if not paid and _call.pace is not None:
+        granted, _call.granted = _call.granted, False
+        if not granted and _call.pace is not None:
             try:
-                _pay(_call.pace, int(request.headers.get("Content-Length") or 0))
+                _wait_for(_call.pace, int(request.headers.get("Content-Length") or 0))
             except Exception as error:
-                raise Passing(error) from error
+                raise CarriedError(error) from error
         _call.counter.add(event_name.rpartition(".")[2])
     if _call.body is not None:
         request.body = _call.body
@@ -119,11 +123,11 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
 
 
 @contextmanager
-def altered(body: bytes) -> Iterator[None]:
+def corrupted(body: bytes) -> Iterator[None]:
     """
-    Let the calls of this thread in the block send *body* in place of their own, which is as long.
+    Let the calls of this thread in the block send *body* in place of their own body, which has the same length.
 
-    Everything else of the request is as if it had been altered on the way: digests, checksums, the signature.
+    Digests, checksums and the signature are those of the original body, as if the network had changed it.
     """
     _call.body = body
     try:
@@ -133,18 +137,18 @@ def altered(body: bytes) -> Iterator[None]:
 
 
 @contextmanager
-def already_made(outcome: Full | Exception) -> Iterator[None]:
+def first_attempt(outcome: Response | Exception) -> Iterator[None]:
     """
-    Let the next call of this thread in the block take *outcome* for that of its first attempt.
+    Let the next call of this thread in the block take *outcome* as the outcome of its first attempt.
 
-    It is not counted. With a failure or an answer that is not success, boto3
-    does what it does after any first attempt: it follows, waits, asks again or raises.
+    That attempt is not counted. For a failure, or an answer that is not a success, boto3 does what it does after any
+    first attempt: it follows a redirect, waits and retries, or raises.
     """
 
     def first(request: Any) -> AWSResponse:
         if isinstance(outcome, Exception):
             raise outcome
-        # To a HEAD a length is announced of what does not come.
+        # With the method, because the answer to a HEAD announces a length and has no body.
         body = HTTPResponse(
             io.BytesIO(outcome.body),
             outcome.headers,
@@ -161,23 +165,23 @@ def already_made(outcome: Full | Exception) -> Iterator[None]:
         _call.first = None
 
 
-class _Rehearsed(Exception):
+class _Prepared(Exception):
     def __init__(self, request: Any) -> None:
         super().__init__()
         self.request = request
 
 
-def rehearse(call: Callable[..., Any], **parameters: object) -> Any:
-    """Return the signed request with which *call* of a client would begin. It is not sent, and not counted."""
+def signed_request(call: Callable[..., Any], **parameters: object) -> Any:
+    """Return the signed request that *call*, a method of a client, would send first. Nothing is sent or counted."""
 
     def first(request: Any) -> AWSResponse:
-        raise _Rehearsed(request)
+        raise _Prepared(request)
 
     _call.first = first
     try:
         call(**parameters)
-    except _Rehearsed as rehearsed:
-        return rehearsed.request
+    except _Prepared as prepared:
+        return prepared.request
     finally:
         _call.first = None
-    raise AssertionError("boto3 sends a request without saying so")
+    raise AssertionError("boto3 sends a request without announcing it")

@@ -1,30 +1,30 @@
 """
-How long an object may be that a server sends, before its digest can say whether it is the right one.
+Limits on the length of an object that a server sends, which hold before the object's digest can be checked.
 
-The SIZE of a manifest is advisory and wrong for links that were followed, so it refuses nothing alone. What the
-server announces bounds what is read; an announcement that is far beyond the expectation is confirmed first.
+The SIZE of a manifest is advisory, and wrong for links that were followed, so it alone refuses nothing. The length
+that a server announces limits how much is read. A length far above the expected one is confirmed first.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from snapferry.stores.backends.s3.multipart import MAX_OBJECT_BYTES
+from snapferry.stores.backends.s3.sizes import MAX_OBJECT_BYTES
 from snapferry.stores.runtime.oversize import far_beyond
 
-from .sockets import AnswerTooLong
+from .errors import AnswerTooLong
 
 
 def announced_too_long(length: int) -> str:
-    """Return the text for an object that claims to have *length* bytes."""
+    """Return the message for an object that is announced with *length* bytes."""
     return f"the server announces an object of {length} bytes; no object has more than {MAX_OBJECT_BYTES}"
 
 
 class BoundedBody:
     """
-    The body of boto3's answer to a GET. *length* is what was announced, None if nothing was.
+    The body of boto3's answer to a GET. *length* is the announced length in bytes, None if there is none.
 
-    Where nothing was announced, reading stops far beyond *size_hint*. Raises `AnswerTooLong`.
+    Without an announced length, reading stops far above *size_hint*. Raises `AnswerTooLong`.
     """
 
     def __init__(self, body: Any, length: object, size_hint: int) -> None:
@@ -36,7 +36,7 @@ class BoundedBody:
         self._left = far_beyond(size_hint) if self.length is None else MAX_OBJECT_BYTES
 
     def read(self, size: int) -> bytes:
-        """Return what boto3's body does for *size*."""
+        """Return what boto3's body returns for *size*."""
         chunk: bytes = self._body.read(size)
         self._left -= len(chunk)
         if self._left < 0:
@@ -45,5 +45,5 @@ class BoundedBody:
         return chunk
 
     def close(self) -> None:
-        """Let go of the connection. May be called again."""
+        """Close the connection if the body was not read to its end. May be called again."""
         self._body.close()

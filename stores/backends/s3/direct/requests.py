@@ -1,0 +1,165 @@
+"""
+GET, PUT, HEAD and LIST without boto3: the implementation of `DirectPath`.
+
+*ordinary answers only*: any other answer, and every failure, goes to boto3 as the outcome of its first attempt
+(`Fallback`). boto3 decides what it means and whether to retry; nothing is sent twice.
+"""
+
+from __future__ import annotations
+
+import io
+import ssl
+from binascii import b2a_base64
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from http.client import HTTPException
+from typing import Final
+from urllib.parse import quote
+
+from botocore import exceptions as boto
+
+from snapferry.stores.backends.s3.direct_path import Fallback, Response, ResponseBody
+from snapferry.stores.backends.s3.http.bounded_body import announced_too_long
+from snapferry.stores.backends.s3.http.errors import AnswerTooLong
+from snapferry.stores.backends.s3.listing import Page
+from snapferry.stores.backends.s3.sizes import MAX_OBJECT_BYTES
+
+from .http1 import ConnectionPool, NotConnected
+from .listing import NotAPage, read_page
+from .response import Body, Head
+from .sigv4 import EMPTY_SHA256
+from .template import Template
+
+_FAILURES: Final = (NotConnected, HTTPException, OSError)
+# A success that is not understood here, a redirect, or a request that the server rejects: if boto3 succeeds where
+# the direct path got one of these, the direct path was at fault.
+_BLAMES_PATH: Final = {200, 301, 302, 303, 307, 308, 400, 401, 403, 405, 411, 501}
+_ETAG: Final = b"\r\netag:"
+_PARAMETERS: Final = {
+    "Prefix": "prefix",
+    "StartAfter": "start-after",
+    "ContinuationToken": "continuation-token",
+}
+
+
+class DirectRequests:
+    """
+    Requests for the keys below one prefix of a bucket; see `DirectPath`.
+
+    The templates are those of a GET or HEAD, of a PUT, and of a LIST, each for a key of one letter. *pool_of* returns
+    the connections to the server of a template.
+    """
+
+    def __init__(
+        self,
+        reading: Template,
+        writing: Template,
+        listing: Template,
+        pool_of: Callable[[Template], ConnectionPool],
+    ) -> None:
+        self._reading = reading._replace(path=reading.path[:-1])
+        self._writing = writing._replace(path=writing.path[:-1])
+        self._listing = listing
+        self.pool = pool_of(reading)
+        """The connections for objects."""
+        self._listing_pool = pool_of(listing)
+
+    def size(self, key: str) -> int | None:
+        """Return the length in bytes of the object under *key*, None if the answer is 404."""
+        template = self._reading
+        request = f"{template.head('HEAD', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
+        try:
+            answer = self.pool.request(request, bodyless=True)
+        except _FAILURES as error:
+            raise _failed(template, error) from error
+        if not isinstance(answer, Head):
+            raise _odd(answer)
+        self.pool.finish(answer)
+        return answer.length if answer.status == 200 else None
+
+    def get(self, key: str) -> io.BytesIO | ResponseBody:
+        """Return the object under *key*: in memory if it arrived with the head of the answer."""
+        template = self._reading
+        request = f"{template.head('GET', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
+        try:
+            answer = self.pool.request(request, streamed=True)
+        except _FAILURES as error:
+            raise _failed(template, error) from error
+        if not isinstance(answer, Head):
+            # An object without an announced length may have any length, so boto3 requests it again and streams it.
+            raise _odd(answer if answer.status >= 300 else None)
+        if len(answer.received) == answer.length:
+            self.pool.finish(answer)
+            return io.BytesIO(answer.received)
+        if answer.length > MAX_OBJECT_BYTES:
+            answer.connection.close()
+            raise AnswerTooLong(announced_too_long(answer.length))
+        return Body(answer, self.pool.release)
+
+    def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
+        """Store *data* under *key* and return the ETag; *checksum*: send ``x-amz-checksum-sha256``."""
+        template = self._writing
+        digest = sha256(data)
+        encoded = b2a_base64(digest.digest(), newline=False).decode() if checksum else ""
+        head = template.head("PUT", template.path_of(key), "", digest.hexdigest(), encoded)
+        request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+        try:
+            answer = self.pool.request(request)
+            if not isinstance(answer, Head):
+                raise _odd(answer)
+            if not answer.length:
+                self.pool.finish(answer)
+                return _etag(answer.lines)
+            rest = self.pool.read_rest(answer)
+        except _FAILURES as error:
+            raise _failed(template, error) from error
+        # A success has no body. A server that reports an error after it has sent 200 has one, for boto3 to read.
+        if b"<Error" in rest.body:
+            raise _odd(rest)
+        return _etag(answer.lines)
+
+    def page(self, parameters: Mapping[str, str]) -> Page:
+        """Return a page of ListObjectsV2."""
+        template = self._listing
+        named = {"list-type": "2", "encoding-type": "url"}
+        named |= {_PARAMETERS[name]: value for name, value in parameters.items()}
+        query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(named.items()))
+        request = f"{template.head('GET', template.path, query, EMPTY_SHA256)}\r\n".encode()
+        try:
+            answer = self._listing_pool.request_page(request)
+        except _FAILURES as error:
+            raise _failed(template, error) from error
+        if answer.status != 200:
+            raise _odd(answer)
+        try:
+            return read_page(answer.body)
+        except NotAPage as error:
+            raise _odd(answer) from error
+
+
+def _odd(answer: Response | None) -> Fallback:
+    """Return the fallback for an *answer* that is not an ordinary one; None: boto3 sends the request again."""
+    return Fallback(answer, blames_path=answer is None or answer.status in _BLAMES_PATH)
+
+
+def _failed(template: Template, error: Exception) -> Fallback:
+    """Return the fallback for *error*, with the exception that boto3 would have raised."""
+    kind = boto.ConnectionClosedError
+    timeout = boto.ReadTimeoutError
+    cause: BaseException = error
+    if isinstance(error, NotConnected):
+        kind, timeout = boto.EndpointConnectionError, boto.ConnectTimeoutError
+        cause = error.__cause__ or error
+    blames_path = False
+    if isinstance(cause, TimeoutError):
+        kind = timeout
+    elif isinstance(cause, ssl.SSLError):
+        kind = boto.SSLError
+        # A handshake that is cut off is the server's fault. One that is refused may be ours.
+        blames_path = not isinstance(cause, ssl.SSLEOFError)
+    return Fallback(kind(endpoint_url=template.url, error=cause), blames_path=blames_path)
+
+
+def _etag(lines: bytes) -> str:
+    at = lines.find(_ETAG)
+    return lines[at + len(_ETAG) : lines.find(b"\r\n", at + 2)].decode("latin-1").strip() if at >= 0 else ""

@@ -1,0 +1,116 @@
+"""
+The seam to the direct path: what this package needs of a client that sends requests to S3 without boto3.
+
+For small objects, boto3's own work is most of what a request costs (docs/adr/0011-s3-client.md). So GET, PUT,
+HEAD of objects and pages of listings take a `DirectPath` where there is one. Everything else, and every request that
+does not end in an ordinary answer, is boto3's.
+
+The implementation is ``direct/``: an HTTP client over `socket` and a signer. `client.clients` makes a `DirectPaths`
+and is the only module that may import ``direct/``; `lint-imports` checks that. To replace it, with obstore for
+example, implement the two protocols below and make them there. That is a day's work, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from .listing import Page
+
+
+class Keys(NamedTuple):
+    """One consistent set of credentials."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+class Credentials(Protocol):
+    """Credentials that renew themselves when they expire, as botocore's do."""
+
+    def get_frozen_credentials(self) -> Keys:
+        """Return the keys that are valid now. Raises what botocore raises where they cannot be renewed."""
+
+
+class Response(NamedTuple):
+    """An answer of any kind, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ResponseBody(Protocol):
+    """The body of an answer, read from the network as it is needed."""
+
+    @property
+    def length(self) -> int | None:
+        """The announced length in bytes, None if there is none."""
+
+    def read(self, size: int, /) -> bytes:
+        """
+        Return the next *size* bytes, fewer only at the end.
+
+        Raises `OSError` and `http.client.HTTPException` where the body ends early or stalls; then only `close` is left.
+        """
+
+    def close(self) -> None:
+        """Close the connection if the body was not read to its end. May be called again."""
+
+
+class Fallback(Exception):
+    """
+    A request on the direct path did not end in an ordinary answer. boto3 continues it.
+
+    *outcome* is the answer or the failure that boto3 takes as the result of its first attempt; nothing is sent twice.
+    It is None where boto3 should send the request as if it had not been sent.
+    """
+
+    def __init__(self, outcome: Response | Exception | None, *, blames_path: bool) -> None:
+        super().__init__()
+        self.outcome = outcome
+        self.blames_path = blames_path
+        """If boto3 succeeds now, the direct path was at fault."""
+
+
+class DirectPath(Protocol):
+    """
+    Requests for the keys below one prefix of a bucket. Safe to share between threads.
+
+    Each method sends one request. It raises `Fallback`, what the credentials raise when they cannot be renewed, and
+    `AnswerTooLong` and `CarriedError` of `http.errors`.
+    """
+
+    def size(self, key: str) -> int | None:
+        """Return the length in bytes of the object under *key*, None if the answer to a HEAD is 404."""
+
+    def get(self, key: str) -> io.BytesIO | ResponseBody:
+        """Return the object under *key*: in memory if it arrived with the head of the answer."""
+
+    def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
+        """
+        Store *data* under *key*, and return the ETag as the server sends it, "" if there is none.
+
+        *checksum*: send ``x-amz-checksum-sha256``.
+        """
+
+    def page(self, parameters: Mapping[str, str]) -> Page:
+        """Return a page of ListObjectsV2. *parameters* have boto3's names."""
+
+
+class DirectPaths(Protocol):
+    """The direct paths of one client. Safe to share between threads, not with a forked child."""
+
+    def path_to(self, bucket: str, prefix: str) -> DirectPath | None:
+        """Return the path to the keys below *prefix*, None where only boto3 can send the requests. Never raises."""
+
+    def record_failure(self, bucket: str, prefix: str) -> None:
+        """Note that boto3 succeeded where the path failed. After a few times in a row the path is not used again."""
+
+    def record_success(self, bucket: str, prefix: str) -> None:
+        """Note that the path works."""
+
+    def close(self) -> None:
+        """Close idle connections. New ones may be made afterwards."""

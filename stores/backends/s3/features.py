@@ -1,0 +1,76 @@
+"""
+What a process learns about one server while it uses a store there.
+
+Nothing here sends a request. `objects.detect` finds out how the server confirms writes, and the code that writes
+and reads notes the rest when a request is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from enum import StrEnum
+
+
+class Confirmation(StrEnum):
+    """
+    How it is known that a server stored the bytes that were sent.
+
+    DIGEST: the server refuses a body that does not match its SHA-256 or MD5. ETAG: the server's ETag is the MD5 of
+    the body. READ_BACK: the object was read again and compared. NONE: nothing confirms it.
+    """
+
+    DIGEST = "digest"
+    ETAG = "etag"
+    READ_BACK = "read_back"
+    NONE = "none"
+
+
+class ServerFeatures:
+    """
+    What one process knows about the server of a store. Threads share it.
+
+    *confirmation* is None until it is known. *checksums*: send ``x-amz-checksum-sha256`` with every write.
+    *content_md5*: send Content-MD5, because the server checks that and nothing else. *ranges*: the server supports
+    range requests. *parts* holds the same for the parts of multipart uploads: a server may check whole objects and
+    not parts, or parts and not whole objects.
+    """
+
+    def __init__(self, *, checksums: bool, of_parts: bool = False) -> None:
+        self.parts = self if of_parts else ServerFeatures(checksums=checksums, of_parts=True)
+        self.confirmation: Confirmation | None = None
+        self.checksums = checksums
+        self.checksum_accepted = False
+        """A write with a checksum has succeeded, so a later refusal has another reason."""
+        self.content_md5 = False
+        self.ranges = True
+        self.md5_bytes = 0
+        """The bytes whose MD5 was computed while *confirmation* was unknown."""
+        self.detect_again_at = 0.0
+        """The value of `time.monotonic` before which detection is not tried again after it failed."""
+        self.lock = threading.Lock()
+
+    def needs_md5(self, size_bytes: int) -> bool:
+        """Return whether the MD5 of the next *size_bytes* bytes to send is needed, and count them."""
+        if self.confirmation is None:
+            self.md5_bytes += size_bytes
+            return True
+        return self.confirmation is Confirmation.ETAG or self.content_md5
+
+
+class ConfirmationCounts:
+    """The number of objects that a backend has written, by how they were confirmed. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, confirmation: Confirmation) -> None:
+        """Count one object."""
+        with self._lock:
+            self._counts[confirmation.value] += 1
+
+    def counts(self) -> dict[str, int]:
+        """Return a copy of the counts."""
+        with self._lock:
+            return dict(self._counts)

@@ -1,0 +1,10 @@
+"""
+Objects in a bucket: how they are read, written, confirmed and deleted.
+
+    small      one request each: GET, PUT, HEAD, DELETE, and listings
+    ranges     read an object, a large one in ranges, several at the same time
+    confirm    write an object and prove that the bucket holds the bytes that were sent
+    detect     find out how a server confirms writes
+    multipart  write a stream: by one request, or by a multipart upload
+    leftovers  abort multipart uploads that nobody will finish
+"""

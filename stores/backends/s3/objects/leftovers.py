@@ -1,0 +1,70 @@
+"""
+Abort multipart uploads that nobody will finish: a bucket keeps their parts, which are paid for and not visible.
+
+An upload that fails or is cancelled aborts itself. One whose process was killed cannot, and S3 has only its key to tell
+it from an upload that still runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.errors import code_of
+from snapferry.stores.backends.s3.sizes import requests_to_upload
+from snapferry.stores.errors import StoreError, StoreFault, StoreUnavailable
+from snapferry.stores.requests import CREATE_UPLOAD
+
+logger = logging.getLogger(__name__)
+
+# A page has at most 1,000 uploads (API reference, ListMultipartUploads).
+MAX_PAGES: Final = 1000
+
+
+def abort_uploads(bucket: Bucket, key: str, size_hint: int) -> None:
+    """
+    Abort every multipart upload to *key* that is listed. Never raises; what cannot be aborted is logged.
+
+    Sends nothing for an object whose size, *size_hint*, needs no multipart upload.
+    """
+    if CREATE_UPLOAD not in requests_to_upload(size_hint):
+        return
+    try:
+        for upload in _uploads(bucket, key):
+            _abort(bucket, key, upload)
+    except StoreError as error:
+        # rclone's server returns NoSuchUpload where there are no uploads (measured: rclone 1.75).
+        if code_of(error) != "NoSuchUpload":
+            logger.warning("unfinished multipart uploads may be left behind: %s", error)
+
+
+def _uploads(bucket: Bucket, key: str) -> Iterator[str]:
+    """Yield the ids of the uploads to exactly *key*."""
+    full_key = bucket.full_key(key)
+    parameters: dict[str, str] = {"Prefix": full_key}
+    for _ in range(MAX_PAGES):
+        with bucket.errors(key):
+            page = bucket.call("list_multipart_uploads", **parameters)
+            found = [(upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", ())]
+        yield from (upload for upload_key, upload in found if upload_key == full_key)
+        if not page.get("IsTruncated"):
+            return
+        markers = page.get("NextKeyMarker", ""), page.get("NextUploadIdMarker", "")
+        if markers == (parameters.get("KeyMarker"), parameters.get("UploadIdMarker")):
+            raise StoreFault(bucket.label, key, "a listing of uploads is truncated, but does not advance")
+        parameters |= {"KeyMarker": markers[0], "UploadIdMarker": markers[1]}
+    raise StoreFault(bucket.label, key, f"a listing of uploads does not end within {MAX_PAGES} pages")
+
+
+def _abort(bucket: Bucket, key: str, upload: str) -> None:
+    try:
+        with bucket.errors(key):
+            bucket.call("abort_multipart_upload", Key=bucket.full_key(key), UploadId=upload)
+    except StoreUnavailable as error:
+        # Another process has finished it or aborted it meanwhile.
+        if code_of(error) != "NoSuchUpload":
+            raise
+    else:
+        logger.info("%s: aborted an unfinished multipart upload of %s", bucket.label, key)

@@ -1,0 +1,205 @@
+"""
+Write a stream: by one PutObject if it ends within its first part, by a multipart upload if it is longer.
+
+*whole or not at all*: nothing is visible before `commit`.
+*bounded*: an upload holds one part that is complete or being filled, and the parts in flight: up to `PARTS_IN_FLIGHT`
+of 64 MiB together, or one larger part. `sizes.part_sizes` sets how large a part can be.
+
+The operations are described in Amazon's user guide, "Uploading and copying objects using multipart upload".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, Final, NamedTuple
+
+from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.features import Confirmation
+from snapferry.stores.backends.s3.http.errors import AnswerTooLong
+from snapferry.stores.backends.s3.sizes import MAX_IN_FLIGHT_BYTES, PARTS_IN_FLIGHT, part_sizes
+from snapferry.stores.base import Upload
+from snapferry.stores.errors import StoreError, StoreUnavailable
+from snapferry.stores.runtime.interruption import grace
+
+from .confirm import Piece, piece_of, read_back, send_confirmed, write
+from .md5 import md5_of
+from .small import content_md5_header, etag_of, sha256_base64
+
+logger = logging.getLogger(__name__)
+
+# The seconds that an upload may take to abort after its owner has stopped it.
+ABORT_S: Final = 10
+
+# The longest id of an upload and the longest ETag of a part. Both are kept, for up to 10,000 parts. Amazon's ids have
+# about 150 characters.
+MAX_TEXT: Final = 2048
+
+
+def _short(text: str, name: str) -> str:
+    """Return *text*, which is kept and sent back later. Raises `AnswerTooLong`."""
+    if len(text) > MAX_TEXT:
+        raise AnswerTooLong(f"the {name} has {len(text)} characters; at most {MAX_TEXT} are accepted")
+    return text
+
+
+class _Part(NamedTuple):
+    """A part that was sent."""
+
+    listed: dict[str, Any]
+    """The part as CompleteMultipartUpload lists it."""
+    confirmation: Confirmation
+    piece: Piece
+    """What `read_back` compares the object with."""
+
+
+class S3Upload(Upload):
+    """
+    An `Upload` that sends up to `PARTS_IN_FLIGHT` parts while the next one fills.
+
+    A chunk that is as long as a part becomes the part without being copied.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, size_hint: int) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._sizes = part_sizes(size_hint)
+        self._part_bytes = next(self._sizes)
+        self._buffer = bytearray()
+        self._whole: bytes | bytearray | None = None
+        self._id: str | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._in_flight: deque[tuple[int, Future[_Part]]] = deque()
+        self._sent: list[_Part] = []
+        self._checksums = False
+
+    def write(self, chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        while rest:
+            # A complete part waits here until more bytes follow, so that the last part is never empty.
+            if self._whole is not None:
+                whole, self._whole = self._whole, None
+                self._send(whole)
+            if not self._buffer and len(rest) == len(chunk) == self._part_bytes:
+                self._whole, rest = chunk, rest[:0]
+            else:
+                room = self._part_bytes - len(self._buffer)
+                self._buffer += rest[:room]
+                rest = rest[room:]
+                if len(self._buffer) < self._part_bytes:
+                    return
+                self._whole, self._buffer = self._buffer, bytearray()
+            self._part_bytes = next(self._sizes)
+
+    def commit(self) -> None:
+        bucket = self._bucket
+        last = self._buffer if self._whole is None else self._whole
+        self._buffer, self._whole = bytearray(), None
+        if self._id is None:
+            write(bucket, self._key, bytes(last))
+            return
+        self._send(last)
+        while self._in_flight:
+            self._wait_for_one()
+        with bucket.errors(self._key):
+            # The server sends 200 before it knows the result. boto3 finds an error in the body. A body that ends
+            # early is found because it lacks the ETag.
+            answer = bucket.call(
+                "complete_multipart_upload",
+                Key=bucket.full_key(self._key),
+                UploadId=self._id,
+                MultipartUpload={"Parts": [part.listed for part in self._sent]},
+            )
+            etag = etag_of({"ETag": answer["ETag"]})
+        self._id = None
+        self._stop_sending()
+        bucket.confirmations.add(self._confirm(etag))
+
+    def _confirm(self, etag: str) -> Confirmation:
+        """Return how the whole object is confirmed. Raises `IntegrityError`."""
+        found = {part.confirmation for part in self._sent}
+        if found == {Confirmation.DIGEST}:
+            return Confirmation.DIGEST
+        if found == {Confirmation.ETAG}:
+            # The parts are right. The ETag of the whole object proves something only if it has the usual form: the
+            # MD5 of the MD5s of the parts, and their number.
+            whole = md5_of(b"".join(bytes.fromhex(part.piece.digest) for part in self._sent))
+            digest, _, count = etag.partition("-")
+            if digest == whole or len(digest) != len(whole) or count != str(len(self._sent)):
+                return Confirmation.ETAG
+        return read_back(self._bucket, self._key, [part.piece for part in self._sent])
+
+    def abort(self) -> None:
+        self._buffer, self._whole = bytearray(), None
+        # A part that arrives after the abort would stay for ever, so wait for the parts in flight.
+        self._stop_sending()
+        upload, self._id = self._id, None
+        if upload is None:
+            return
+        bucket = self._bucket
+        late = StoreUnavailable(bucket.label, self._key, f"was not aborted within {ABORT_S} s")
+        try:
+            with grace(ABORT_S, late), bucket.errors(self._key):
+                bucket.call("abort_multipart_upload", Key=bucket.full_key(self._key), UploadId=upload)
+        except StoreError as error:
+            logger.warning("an unfinished multipart upload may be left behind: %s", error)
+
+    def _send(self, part: bytes | bytearray) -> None:
+        upload = self._id or self._create()
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(PARTS_IN_FLIGHT, "s3-part")
+        while self._in_flight and not self._has_room(len(part)):
+            self._wait_for_one()
+        number = len(self._sent) + len(self._in_flight) + 1
+        sending = self._executor.submit(copy_context().run, self._send_part, upload, number, part)
+        self._in_flight.append((len(part), sending))
+
+    def _create(self) -> str:
+        bucket = self._bucket
+        more = {"ChecksumAlgorithm": "SHA256"} if bucket.features.checksums else {}
+        with bucket.errors(self._key):
+            created = bucket.call("create_multipart_upload", Key=bucket.full_key(self._key), **more)
+            self._id = upload = _short(created["UploadId"], "id of an upload")
+        # A server that does not support checksums does not repeat this.
+        self._checksums = created.get("ChecksumAlgorithm") == "SHA256"
+        return upload
+
+    def _has_room(self, size_bytes: int) -> bool:
+        in_flight_bytes = sum(length for length, _ in self._in_flight)
+        return len(self._in_flight) < PARTS_IN_FLIGHT and in_flight_bytes + size_bytes <= MAX_IN_FLIGHT_BYTES
+
+    def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> _Part:
+        bucket = self._bucket
+        listed: dict[str, Any] = {"PartNumber": number}
+        checksum = {"ChecksumSHA256": sha256_base64(part)} if self._checksums else {}
+
+        def send(md5: str) -> str:
+            more = checksum | content_md5_header(md5)
+            with bucket.errors(self._key):
+                answer = bucket.call(
+                    "upload_part",
+                    Key=bucket.full_key(self._key),
+                    UploadId=upload,
+                    PartNumber=number,
+                    Body=part,
+                    **more,
+                )
+                listed["ETag"] = _short(answer["ETag"], "ETag of a part")
+            return etag_of(answer)
+
+        found = send_confirmed(bucket, bucket.features.parts, self._key, part, send)
+        listed |= checksum
+        etag = etag_of(listed)
+        return _Part(listed, found, Piece(len(part), etag) if found is Confirmation.ETAG else piece_of(part))
+
+    def _wait_for_one(self) -> None:
+        _, sending = self._in_flight.popleft()
+        self._sent.append(sending.result())
+
+    def _stop_sending(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+            self._executor = None
+        self._in_flight.clear()
