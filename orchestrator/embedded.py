@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from snapferry.stores.access import TRUSTED
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 
@@ -153,6 +154,12 @@ class EmbeddedFleet:
             os.close(self._reports)
             self._keeper = 0
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def divided(self, spec: JobSpec) -> JobSpec:
+        """Return *spec* with its objects in flight divided among the worker processes."""
+        if spec.limits.jobs is None:
+            return spec
+        return spec.model_copy(update={"concurrency": -(-spec.limits.jobs // self._processes)})
 
     def _wait_until_up(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

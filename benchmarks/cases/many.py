@@ -17,7 +17,7 @@ from typing import Any, Final
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.broker.connection import client
 from snapferry.workers.ledger import JobStatus, State
-from snapferry.workers.messages import StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
 from .. import simulated
@@ -70,7 +70,7 @@ def run(objects: int, folder: Path) -> Job:
         refs = [StoreRef(url=f"{simulated.SCHEME}://{folder}/{side}") for side in ("source", "copy")]
         before, began = busy_seconds(), time.monotonic()
         watched = _Watched(fleet, objects)
-        status = watched.to_the_end(jobs, jobs.submit(refs[0], refs[1], [snapshot]))
+        status = watched.to_the_end(jobs, jobs.submit(JobSpec.of(refs[0], refs[1], [snapshot])))
         busy = (busy_seconds() - before) / (time.monotonic() - began) / cores()
         memory: Any = client(fleet.broker).info("memory")
         cpu = {role: cpu_of(processes) for role, processes in fleet.processes().items()}

@@ -73,6 +73,11 @@ def changed_count(
     return read
 
 
+def _none_for_zero(ctx: click.Context, param: click.Parameter, value: int) -> int | None:
+    """Return a limit, None for 0."""
+    return value or None
+
+
 def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Return an amount of money."""
     if value is None:
@@ -150,36 +155,6 @@ receipt_option = click.option(
 )
 
 
-@dataclass(frozen=True)
-class Copy:
-    """What is to be copied, as it was asked for on the command line."""
-
-    source: str
-    destination: str
-    from_objects: str | None
-    to_objects: str | None
-    snapshot_ids: tuple[str, ...]
-    ids_from: str | None
-    everything: bool
-    allow_empty_source: bool
-    order: str | None
-    trust_manifest: bool
-    delete: bool
-    max_delete: int | None
-    force_delete: bool
-    max_bytes: int | None
-    max_objects: int | None
-    max_cost: float | None
-    prices: str | None
-    in_flight: int
-    limit_rate: int | None
-    max_requests: int | None
-    patience: float | None
-    priority: str
-    queue: str
-    broker: str | None
-
-
 _COPY_OPTIONS = [
     click.option(
         "--from",
@@ -237,7 +212,10 @@ _COPY_OPTIONS = [
         help="With --delete: delete nothing if it were more than N.",
     ),
     click.option(
-        "--force-delete", is_flag=True, help="With --delete: also where the source has no snapshot at all."
+        "--force-delete",
+        "force",
+        is_flag=True,
+        help="With --delete: also where the source has no snapshot at all.",
     ),
     click.option(
         "--max-bytes",
@@ -267,9 +245,10 @@ _COPY_OPTIONS = [
     click.option(
         "-j",
         "--jobs",
-        "in_flight",
+        "jobs",
         type=click.IntRange(0, 1024),
         default=0,
+        callback=_none_for_zero,
         envvar="SNAPDIR_JOBS",
         show_envvar=True,
         metavar="N",
@@ -277,6 +256,7 @@ _COPY_OPTIONS = [
     ),
     click.option(
         "--limit-rate",
+        "rate",
         callback=_rate,
         envvar="SNAPDIR_LIMIT_RATE",
         show_envvar=True,
@@ -285,7 +265,10 @@ _COPY_OPTIONS = [
     ),
     click.option(
         "--max-requests",
+        "requests",
         type=click.IntRange(min=0, max=MOST_REQUESTS),
+        default=0,
+        callback=_none_for_zero,
         envvar="SNAPDIR_MAX_REQUESTS",
         show_envvar=True,
         metavar="N",
@@ -348,9 +331,27 @@ _SHOW_OPTIONS = [
 ]
 
 
+dry_run_option = click.option(
+    "--dryrun", "dry_run", is_flag=True, help="Say what would be done; write nothing."
+)
+
+
 def copy_options(command: _Command) -> _Command:
-    """Give *command* the options of a copy, as its argument *copy*."""
-    return _gathered(command, "copy", Copy, _COPY_OPTIONS)
+    """
+    Give *command* the options of a copy, as its arguments *spec* (a `JobSpec`) and *settings*.
+
+    An option of a job is named after its field in `JobSpec`, or in the `Limits`, `Budget` or `Prune` of that.
+    """
+
+    @functools.wraps(command)
+    def building(broker: str | None, prices: str | None, **given: Any) -> Any:
+        from .job_spec import job_spec
+
+        settings = read_settings(broker, prices)
+        spec = job_spec(settings, given)
+        return command(spec=spec, settings=settings, **given)
+
+    return _with_options(building, _COPY_OPTIONS)  # type: ignore[no-any-return]
 
 
 def show_options(command: _Command) -> _Command:
@@ -367,10 +368,13 @@ def _gathered(
     def gathering(**given: Any) -> Any:
         return command(**{name: kind(**{part: given.pop(part) for part in names})}, **given)
 
-    found: Any = gathering
+    return _with_options(gathering, options)  # type: ignore[no-any-return]
+
+
+def _with_options(command: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> Any:
     for option in reversed(options):
-        found = option(found)
-    return found  # type: ignore[no-any-return]
+        command = option(command)
+    return command
 
 
 def about_a_job(command: _Command) -> _Command:

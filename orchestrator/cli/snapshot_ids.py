@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from .exit_codes import usage
-from .options import Copy
 
 # A line that is longer is no id, and is not read to its end.
 LONGEST_LINE = 4096
 
 
-def chosen_ids(copy: Copy) -> list[str] | None:
-    """Return the ids of the snapshots to copy, None for all; what is wrong with them ends the command."""
+def chosen_ids(
+    snapshot_ids: Sequence[str], ids_from: str | None, *, everything: bool, allow_empty_source: bool
+) -> list[str] | None:
+    """Return the ids of the snapshots to copy, None for all. Ids that cannot be used end the command."""
     from snapferry.stores.address import parse_address
     from snapferry.stores.errors import InvalidAddress
 
-    if copy.everything:
-        if copy.snapshot_ids or copy.ids_from is not None:
+    if everything:
+        if snapshot_ids or ids_from is not None:
             usage("--all is all snapshots: give it without --id and --ids-from")
         return None
-    if copy.allow_empty_source:
+    if allow_empty_source:
         usage("--allow-empty-source goes with --all")
-    if not copy.snapshot_ids and copy.ids_from is None:
+    if not snapshot_ids and ids_from is None:
         usage("which snapshots? Give --id, --ids-from or --all.")
     found: dict[str, int] = {}
-    for text in copy.snapshot_ids:
+    for text in snapshot_ids:
         try:
             snapshot_id = parse_address(text)
         except InvalidAddress as error:
@@ -35,22 +36,20 @@ def chosen_ids(copy: Copy) -> list[str] | None:
         if snapshot_id in found:
             usage(f"{snapshot_id} is given twice by --id")
         found[snapshot_id] = 0
-    if copy.ids_from is None:
+    if ids_from is None:
         return list(found)
-    for number, text in _lines(copy.ids_from):
+    for number, text in _lines(ids_from):
         try:
             snapshot_id = parse_address(text)
         except InvalidAddress as error:
-            usage(f"--ids-from {copy.ids_from}, line {number}: {error}")
+            usage(f"--ids-from {ids_from}, line {number}: {error}")
         if snapshot_id in found:
             first = found[snapshot_id]
             before = f"line {first}" if first else "--id"
-            usage(
-                f"--ids-from {copy.ids_from}, line {number}: {snapshot_id} is given twice, by {before} as well"
-            )
+            usage(f"--ids-from {ids_from}, line {number}: {snapshot_id} is given twice, by {before} as well")
         found[snapshot_id] = number
     if not found:
-        usage(f"--ids-from {copy.ids_from}: it names no snapshot")
+        usage(f"--ids-from {ids_from}: it names no snapshot")
     return list(found)
 
 

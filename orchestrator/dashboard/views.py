@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting import report
-from snapferry.orchestrator.reporting.receipt import SnapshotRow
 from snapferry.stores.text.format import counted
 from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, RunningBatch, State
 

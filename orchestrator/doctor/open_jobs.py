@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from snapferry.orchestrator.driving.reconcile import needs_a_look
+from snapferry.orchestrator.driving.reconcile import why_drive
 from snapferry.orchestrator.reporting.report import waiting_words
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.text.format import counted
@@ -51,7 +51,7 @@ def jobs_findings(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
                 troubled += 1
                 yield _waiting(ledger, job_id)
                 continue
-            why = needs_a_look(standing, neglected=neglected, driven=ledger.driven(job_id))
+            why = why_drive(standing, neglected=neglected, driven=ledger.driven(job_id))
             if why and standing.idle_s > STUCK_S:
                 troubled += 1
                 said = f"job {job_id} ({standing.state}) has not moved for {standing.idle_s:.0f} s: {why}"

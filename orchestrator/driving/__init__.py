@@ -1,13 +1,14 @@
 """
-The steps of a job.
+Drive a job from its request to its end.
 
-    drive         look at the ledger and the stores, and do what comes next
-    dispatch      batches -> Celery canvas; the only file that knows chords
-    publish       publish the snapshots of each complete group
-    prune         delete manifests that the source does not have
-    lost_batches  queue lost batches again
-    abandon       record as failed what will not end
-    control       a job that is cancelled or paused while an orchestrator works on it
-    store_outage  wait for a store that does not answer, within the job's patience
-    reconcile     look after all open jobs
+    drive          read the ledger and the stores, and take the next steps
+    steps/         the steps
+    outcome        what a drive came to, as values
+    context        what the steps share
+    control        a job that is cancelled or paused while it is driven
+    ending         the final state of a job
+    snapshot_rows  how each snapshot of a job stands
+    dispatch       batches -> Celery canvas; the only file that knows chords
+    store_outage   wait for a store that does not answer, within the job's patience
+    reconcile      drive every open job that its chords do not drive
 """

@@ -1,9 +1,8 @@
 """
-What an orchestrator does about a store that gives no answer: wait within the job's patience, or give up.
+What an orchestrator does about a store that does not answer: wait within the job's patience, or fail the job.
 
-A step that failed is queued again, so that no process waits. The store is asked
-by a check: if it answers, one manifest or one listing is in trouble, and the step is
-tried a few times. If it does not, time alone decides.
+A step that failed is queued again, so no process waits. A check asks the store. If the store answers, the trouble is
+that of one manifest or one listing, and the step is tried a few times. If it does not, only time decides.
 """
 
 from __future__ import annotations
@@ -21,33 +20,33 @@ from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.errors import InvalidStoreURL, NotAllowed, StoreError, StoreNotFound
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
-from snapferry.workers.messages import JobRequest
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.reachability.outage import check, emptied, open_side
 from snapferry.workers.reachability.records import ReachBook, StoreSide, sides_of
 
 log = logging.getLogger(__name__)
 
-# Pauses between two tries of a step while a store is away: a quarter of the time so far, within these.
+# Bounds of the pause between two tries of a step while a store is down. The pause is a quarter of the time so far.
 SHORTEST_PAUSE_S: Final = 1.5
 LONGEST_PAUSE_S: Final = 5.0
 
-# A step makes sure of its stores so often.
-SILENT_S: Final = 15.0
+# Seconds between two checks of the stores while a step runs.
+CHECK_S: Final = 15.0
 
-# The field of a job's record that says what its orchestrator waits for.
+# The field of a job's record that names the store for which its orchestrator waits.
 STEP_WAITS: Final = "step_waits"
 
-# The field of a job's record that says that both of its stores have answered.
+# The field of a job's record that is set once both of its stores have answered.
 ANSWERED: Final = "answered"
 
 
 @dataclass(frozen=True)
 class Wait:
     """
-    What to do about a store's trouble.
+    What to do about a store's error.
 
-    *pause_s*: try again after so many seconds, without counting the try; None: do as for the trouble of one object.
-    *over*: why it is not waited for any more, "" if it is.
+    *pause_s*: try again after this many seconds, without counting the try; None: treat it as the error of one object.
+    *over*: why the job waits no longer, "" if it waits.
     """
 
     pause_s: float | None = None
@@ -57,59 +56,58 @@ class Wait:
 def wait_for(ledger: Ledger, job_id: str, error: StoreError, access: AccessPolicy) -> Wait:
     """Return what to do about *error*, which ended a step of a job. Asks the store, for 10 seconds at most."""
     try:
-        request = ledger.request(job_id)
-        if not may_wait_for(ledger, request, error):
+        spec = ledger.spec(job_id)
+        if not may_wait_for(ledger, spec, error):
             return Wait()
     except (UnknownJob, ValidationError):
         return Wait()
-    side = _blamed(request, error, access)
+    side = _side_of(spec, error, access)
     found = (
         (check(side, access) or emptied(ReachBook(ledger.client), job_id, side, access))
         if side is not None
         else None
     )
-    if found is None or not _is_away(found):
+    if found is None or not _is_outage(found):
         return Wait()
     _, waited_s = ReachBook(ledger.client).begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
-    if waited_s >= request.patience:
+    if waited_s >= spec.patience:
         return Wait(over=f"{type(found).__name__}: {found}; waited for {waited_s:.0f} s")
     pause_s = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, waited_s / 4))
     return Wait(pause_s=pause_s * random.uniform(0.8, 1.0))
 
 
-def may_wait_for(ledger: Ledger, request: JobRequest, error: StoreError) -> bool:
+def may_wait_for(ledger: Ledger, spec: JobSpec, error: StoreError) -> bool:
     """
-    Say whether a job may wait for the store that *error* is of.
+    Return whether a job may wait for the store of *error*.
 
-    Not if the stores have never answered in the life of the job, unless it was told to: they are more likely
-    misspelt than away.
+    It may not if its stores have never answered, unless it was told to: they are more likely misspelt than down.
     """
-    if not _is_away(error):
+    if not _is_outage(error):
         return False
-    answered = ledger.field(request.job_id, ANSWERED) != ""
-    return answered or (request.waits_at_start and error.transient)
+    answered = ledger.field(spec.job_id, ANSWERED) != ""
+    return answered or (spec.waits_at_start and error.transient)
 
 
 def stop_waiting(ledger: Ledger, job_id: str) -> None:
-    """Record that the orchestrator waits for no store."""
+    """Record that the orchestrator does not wait for a store."""
     ReachBook(ledger.client).stop_waiting(job_id, STEP_WAITS)
 
 
 class StepWatch:
     """
-    Looks after the stores of a job while a step of it runs, for a ``with`` block.
+    Checks the stores of a job while a step of it runs, for a ``with`` block.
 
-    A step that takes long may hang in a read of a store that is silent. Then the job's record says which store it
-    waits for, before the read fails.
+    A step may hang in a read of a store that does not answer. Then the job's record names the store, before the read
+    fails.
     """
 
-    def __init__(self, ledger: Ledger, request: JobRequest, access: AccessPolicy = STRICT) -> None:
+    def __init__(self, ledger: Ledger, spec: JobSpec, access: AccessPolicy = STRICT) -> None:
         self._access = access
         self._ledger = ledger
-        self._request = request
-        self._looking: threading.Thread | None = None
-        self._said = self._over = False
-        self._heart = Heartbeat(self._beat, SILENT_S)
+        self._spec = spec
+        self._checking: threading.Thread | None = None
+        self._recorded = self._over = False
+        self._heart = Heartbeat(self._beat, CHECK_S)
 
     def __enter__(self) -> Self:
         self._heart.__enter__()
@@ -120,34 +118,35 @@ class StepWatch:
         self._over = True
 
     def _beat(self) -> None:
-        if self._looking is None or not self._looking.is_alive():
-            self._looking = threading.Thread(target=self._look, name="check-stores", daemon=True)
-            self._looking.start()
+        if self._checking is None or not self._checking.is_alive():
+            self._checking = threading.Thread(target=self._check, name="check-stores", daemon=True)
+            self._checking.start()
 
-    def _look(self) -> None:
-        answers = [check(side, self._access) for side in sides_of(self._request)]
-        found = next((error for error in answers if error is not None and _is_away(error)), None)
+    def _check(self) -> None:
+        answers = [check(side, self._access) for side in sides_of(self._spec)]
+        found = next((error for error in answers if error is not None and _is_outage(error)), None)
         try:
             if found is not None and not self._over:
-                self._said = True
+                self._recorded = True
                 ReachBook(self._ledger.client).begin_waiting(
-                    self._request.job_id, STEP_WAITS, found.store, found.detail
+                    self._spec.job_id, STEP_WAITS, found.store, found.detail
                 )
-            elif found is None and self._said and not self._over:
-                self._said = False
-                stop_waiting(self._ledger, self._request.job_id)
+            elif found is None and self._recorded and not self._over:
+                self._recorded = False
+                stop_waiting(self._ledger, self._spec.job_id)
         except RedisError as error:
-            log.warning("cannot record that a store is away: %s", error)
+            log.warning("cannot record a store outage: %s", error)
 
 
-def _is_away(error: StoreError) -> bool:
-    """Say whether *error* can be that of a store that is away; of a directory, a mount that is."""
+def _is_outage(error: StoreError) -> bool:
+    """Return whether *error* can be that of a store that is down or, for a directory, of a mount that is gone."""
     is_bucket = error.store.startswith("s3://")
     return error.transient or (isinstance(error, StoreNotFound) and not is_bucket)
 
 
-def _blamed(request: JobRequest, error: StoreError, access: AccessPolicy) -> StoreSide | None:
-    for side in sides_of(request):
+def _side_of(spec: JobSpec, error: StoreError, access: AccessPolicy) -> StoreSide | None:
+    """Return the store of the job that *error* comes from, None for neither."""
+    for side in sides_of(spec):
         try:
             store = open_side(side, access)
         except (InvalidStoreURL, NotAllowed):

@@ -51,13 +51,10 @@ def message_of(mirror: Mirror, config: Config) -> MirrorMessage:
         name=mirror.name,
         source=source,
         destination=destination,
-        trust_manifest=mirror.trust_manifest,
-        allow_empty_source=mirror.allow_empty_source,
         prune=Prune(max_delete=mirror.max_delete) if mirror.delete else None,
-        priority=mirror.priority,
-        queue=mirror.queue,
         limits=Limits(jobs=mirror.jobs),
         patience=mirror.patience_s,
+        **mirror.options(),
     )
 
 
@@ -112,18 +109,7 @@ def _run(jobs: Jobs, mirrors: MirrorLedger, message: MirrorMessage, patience_s: 
         mirrors.skipped(message.name, why)
         log.warning("mirror %s is skipped: %s", message.name, why)
         return f"skipped: {why}"
-    job_id = jobs.submit(
-        message.source,
-        message.destination,
-        None,
-        trust_manifest=message.trust_manifest,
-        allow_empty_source=message.allow_empty_source,
-        prune=message.prune,
-        priority=message.priority,
-        queue=message.queue,
-        limits=message.limits,
-        patience=patience_s if message.patience is None else message.patience,
-    )
+    job_id = jobs.submit(message.job_spec(patience=patience_s))
     mirrors.started(message.name, job_id)
     log.info("mirror %s: job %s is queued", message.name, job_id)
     return f"job {job_id} is queued"

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from snapferry.orchestrator.driving.prune import refusal, surplus
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.existence import addresses_of_a_piece
 from snapferry.stores.requests import HEAD
@@ -24,21 +23,22 @@ from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.text.format import size
 from snapferry.workers.copying.budget import cost_of
-from snapferry.workers.messages import Budget, JobRequest
+from snapferry.workers.messages import Budget, JobSpec
 
 from .plan import Group, Plan
 from .prepare import PLANNED, TRUSTED, UNREADABLE, Snapshots
+from .surplus import refusal, surplus
 
 
-def survey(
-    request: JobRequest, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
+def estimate_job(
+    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
 ) -> dict[str, Any]:
     """
     Return the estimate of a job, as docs/json.md describes it. Asks the destination for every object.
 
     Raises `StoreError` where a store gives no answer.
     """
-    found = _Survey(snapshots, plan, source, destination)
+    found = _Estimator(snapshots, plan, source, destination)
     found.look()
     found.count_questions()
     estimate = {
@@ -53,17 +53,17 @@ def survey(
         "batches": plan.batches,
         "groups": len(plan.groups),
         "exact": found.exact,
-        **_requests_and_cost(request, snapshots, source, destination, found),
+        **_requests_and_cost(spec, snapshots, source, destination, found),
     }
-    estimate["refused"] = over_budget(request.budget, estimate)
-    if request.prune is not None:
+    estimate["refused"] = over_budget(spec.budget, estimate)
+    if spec.prune is not None:
         doomed, source_has = surplus(source, destination)
         estimate["delete"] = doomed
-        estimate["delete_refused"] = refusal(request.prune, len(doomed), source_has)
+        estimate["delete_refused"] = refusal(spec.prune, len(doomed), source_has)
     return estimate
 
 
-class _Survey:
+class _Estimator:
     """
     Goes through a plan as the job would, in 64 bytes for each of its objects.
 
@@ -204,11 +204,11 @@ def _merged(one: list[str], other: list[str]) -> list[str]:
 
 
 def _requests_and_cost(
-    request: JobRequest,
+    spec: JobSpec,
     snapshots: Snapshots,
     source: SnapshotStore,
     destination: SnapshotStore,
-    found: _Survey,
+    found: _Estimator,
 ) -> dict[str, Any]:
     planned = [snapshots.ids[index] for index in snapshots.of(PLANNED)]
     there = destination.manifests_present(planned)
@@ -220,10 +220,10 @@ def _requests_and_cost(
             manifests_read += source.requests_to_read_manifest()
         manifests_written += destination.requests_to_publish(0, already=snapshot_id in there)
     objects_read, objects_written = found.read, found.asked + found.written
-    budget = request.budget
+    budget = spec.budget
     cost = None
     if budget.prices:
-        sender, taker = request.source, request.destination
+        sender, taker = spec.source, spec.destination
         cost = cost_of(budget.prices, sender.url, manifests_read, 0)
         cost += cost_of(budget.prices, sender.objects_url or sender.url, objects_read, found.bytes_to_copy)
         cost += cost_of(budget.prices, taker.url, manifests_written, 0)

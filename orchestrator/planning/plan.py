@@ -79,7 +79,7 @@ class Batch:
         return sum(self.sizes)
 
 
-def pack(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batch]:
+def pack_batches(objects: Objects, *, max_objects: int, max_bytes: int) -> Iterator[Batch]:
     """
     Pack *objects* (address -> advisory size in bytes) into batches, numbered from 0.
 

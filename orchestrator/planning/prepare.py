@@ -31,7 +31,7 @@ from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.commit import LONGEST_REASON
 from snapferry.workers.ledger import Ledger, set_bits
-from snapferry.workers.messages import JobRequest, Order, pack, unpack
+from snapferry.workers.messages import JobSpec, Order, decode_addresses, encode_addresses
 
 from . import plan_file
 from .gather import Objects
@@ -76,10 +76,10 @@ class Snapshots:
         return [index for index, found in enumerate(self.kinds) if found == kind]
 
 
-def read_snapshots(ledger: Ledger, request: JobRequest) -> Snapshots:
+def read_snapshots(ledger: Ledger, spec: JobSpec) -> Snapshots:
     """Return what `freeze` put into the job's record; before that, the snapshots as they were asked for."""
-    job_id = request.job_id
-    ids = unpack(ledger.field(job_id, "ids")) if request.everything else request.snapshot_ids
+    job_id = spec.job_id
+    ids = decode_addresses(ledger.field(job_id, "ids")) if spec.everything else spec.snapshot_ids
     if order := ledger.field(job_id, "order"):
         ids = [ids[index] for index in json.loads(order)]
     reasons = json.loads(ledger.field(job_id, "reasons") or "{}")
@@ -91,7 +91,7 @@ def read_snapshots(ledger: Ledger, request: JobRequest) -> Snapshots:
 
 
 def prepare(
-    ledger: Ledger, request: JobRequest, source: SnapshotStore, destination: SnapshotStore
+    ledger: Ledger, spec: JobSpec, source: SnapshotStore, destination: SnapshotStore
 ) -> tuple[Snapshots, Plan]:
     """
     Choose and order the snapshots, read their manifests, and plan.
@@ -101,16 +101,16 @@ def prepare(
     is left out, as unreadable. `SourceEmpty` where everything was asked for, and there is nothing. Nothing was
     recorded then.
     """
-    snapshots = Snapshots(_ordered(request, source))
-    if request.everything and not snapshots.ids and not request.allow_empty_source:
+    snapshots = Snapshots(_ordered(spec, source))
+    if spec.everything and not snapshots.ids and not spec.allow_empty_source:
         raise SourceEmpty(
             source.manifests.label,
             "",
             "lists no manifest at all, so nothing was copied or deleted; see that the URL is right and its disk"
             " mounted. If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
         )
-    trusted = destination.manifests_present(snapshots.ids) if request.trust_manifest else set()
-    planner = _planner(ledger, request, source)
+    trusted = destination.manifests_present(snapshots.ids) if spec.trust_manifest else set()
+    planner = _planner(ledger, spec, source)
     kinds = []
     for index, snapshot_id in enumerate(snapshots.ids):
         checkpoint()
@@ -136,19 +136,19 @@ def prepare(
                 " one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
             )
     snapshots.kinds = "".join(kinds)
-    return snapshots, _remember(request, snapshots, planner.finish())
+    return snapshots, _remember(spec, snapshots, planner.finish())
 
 
-def freeze(request: JobRequest, snapshots: Snapshots) -> dict[str, str | float]:
+def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
     """
     Return the fields of a job's record that hold its snapshots.
 
-    The ids are most of a record, so those of the request are not kept again: only their order, if it is another.
+    The ids are most of a record, so those of the spec are not kept again: only their order, if it is another.
     """
-    ids = request.snapshot_ids
+    ids = spec.snapshot_ids
     fields: dict[str, str | float] = {}
-    if request.everything:
-        fields["ids"] = pack(snapshots.ids)
+    if spec.everything:
+        fields["ids"] = encode_addresses(snapshots.ids)
     elif ids != snapshots.ids:
         place = {snapshot_id: index for index, snapshot_id in enumerate(ids)}
         fields["order"] = json.dumps([place[snapshot_id] for snapshot_id in snapshots.ids])
@@ -162,23 +162,23 @@ def freeze(request: JobRequest, snapshots: Snapshots) -> dict[str, str | float]:
     }
 
 
-def recall(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> tuple[Snapshots, Plan]:
+def recall(ledger: Ledger, spec: JobSpec, source: SnapshotStore) -> tuple[Snapshots, Plan]:
     """
     Return the snapshots and the plan of a job that was prepared before, maybe elsewhere.
 
     Raises `StoreError`, and `SourceChanged` where the source lost a manifest since.
     """
-    snapshots = read_snapshots(ledger, request)
-    plan = recalled(request, snapshots)
+    snapshots = read_snapshots(ledger, spec)
+    plan = recalled(spec, snapshots)
     if plan is not None:
         return snapshots, plan
-    planner = _planner(ledger, request, source)
+    planner = _planner(ledger, spec, source)
     for index in snapshots.of(PLANNED):
         try:
             planner.add(index, _objects(source, snapshots.ids[index]))
         except OF_ONE as error:
             raise SourceChanged(f"the source changed while the job ran: {error}") from error
-    return snapshots, _remember(request, snapshots, planner.finish())
+    return snapshots, _remember(spec, snapshots, planner.finish())
 
 
 def forget(job_id: str) -> None:
@@ -203,35 +203,35 @@ def _objects(source: SnapshotStore, snapshot_id: str) -> Objects | ObjectTable:
         return manifest.table() if manifest.large else manifest.objects()
 
 
-def _planner(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> Planner:
+def _planner(ledger: Ledger, spec: JobSpec, source: SnapshotStore) -> Planner:
     return Planner(
-        max_objects=request.batch_objects, max_bytes=request.batch_bytes, only=_only(ledger, request, source)
+        max_objects=spec.batch_objects, max_bytes=spec.batch_bytes, only=_only(ledger, spec, source)
     )
 
 
-def _only(ledger: Ledger, request: JobRequest, source: SnapshotStore) -> AddressSet | None:
+def _only(ledger: Ledger, spec: JobSpec, source: SnapshotStore) -> AddressSet | None:
     """
     Return the objects that a job confines itself to: those that failed in the job that it retries.
 
     *source* is that of both.
     """
-    if not request.retries:
+    if not spec.retries:
         return None
-    retried = ledger.request(request.retries)
+    retried = ledger.spec(spec.retries)
     _, plan = recall(ledger, retried, source)
-    return failed_addresses(ledger, request.retries, plan)
+    return failed_addresses(ledger, spec.retries, plan)
 
 
-def _ordered(request: JobRequest, source: SnapshotStore) -> list[str]:
+def _ordered(spec: JobSpec, source: SnapshotStore) -> list[str]:
     """Return the ids of the job's snapshots in its order."""
-    if not request.everything and request.order is Order.GIVEN:
-        return request.snapshot_ids
-    listed = source.list_manifests() if request.everything or request.order is Order.NEWEST else {}
-    ids = list(listed) if request.everything else request.snapshot_ids
-    if request.order is Order.NEWEST:
+    if not spec.everything and spec.order is Order.GIVEN:
+        return spec.snapshot_ids
+    listed = source.list_manifests() if spec.everything or spec.order is Order.NEWEST else {}
+    ids = list(listed) if spec.everything else spec.snapshot_ids
+    if spec.order is Order.NEWEST:
         # What the source does not list has no time; that it is missing is found when it is read.
         return sorted(ids, key=lambda id_: -listed[id_].modified if id_ in listed else 0.0)
-    if request.order is Order.SMALLEST:
+    if spec.order is Order.SMALLEST:
         return sorted(ids, key=lambda id_: _bytes_of(source, id_))
     return ids
 
@@ -244,21 +244,21 @@ def _bytes_of(source: SnapshotStore, snapshot_id: str) -> int:
     return sum(objects.values()) if isinstance(objects, Mapping) else objects.size_bytes
 
 
-def _key(request: JobRequest, snapshots: Snapshots) -> tuple[str, str]:
+def _key(spec: JobSpec, snapshots: Snapshots) -> tuple[str, str]:
     """Name the plan of a job by all that it follows from: a job that is prepared twice may find other snapshots."""
-    made_of = json.dumps([request.model_dump_json(), snapshots.ids, snapshots.kinds])
-    return request.job_id, digest(made_of.encode())
+    made_of = json.dumps([spec.model_dump_json(), snapshots.ids, snapshots.kinds])
+    return spec.job_id, digest(made_of.encode())
 
 
-def recalled(request: JobRequest, snapshots: Snapshots) -> Plan | None:
+def recalled(spec: JobSpec, snapshots: Snapshots) -> Plan | None:
     """Return the plan of a job if this machine remembers it; asks no store."""
-    key = _key(request, snapshots)
+    key = _key(spec, snapshots)
     plan = _remembered.get(key) or plan_file.load(*key)
     return None if plan is None else _keep(key, plan)
 
 
-def _remember(request: JobRequest, snapshots: Snapshots, plan: Plan) -> Plan:
-    key = _key(request, snapshots)
+def _remember(spec: JobSpec, snapshots: Snapshots, plan: Plan) -> Plan:
+    key = _key(spec, snapshots)
     return _keep(key, plan_file.save(*key, plan))
 
 

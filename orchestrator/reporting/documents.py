@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.workers.ledger import JobStatus, Waiting
 from snapferry.workers.limits import StoreLimits
 from snapferry.workers.messages import Limits
 from snapferry.workers.reachability.records import Trouble
 
 from .failures import DeadLetter
-from .receipt import SnapshotRow, moment
+from .receipt import moment
 from .report import FAILURES_IN_JSON, rate, seconds_left, share
 
 

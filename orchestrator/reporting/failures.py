@@ -50,7 +50,7 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
     first = next(positions, None)
     if first is None:
         return
-    request = ledger.request(job_id)
+    request = ledger.spec(job_id)
     source = open_store(request.source.url, request.source.objects_url, Right.READ, access=access)
     snapshots, plan = recall(ledger, request, source)
     known = {failed.failure.address: failed for failed in ledger.failures(job_id)}

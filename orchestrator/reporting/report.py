@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
@@ -21,7 +22,7 @@ from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.records import Trouble
 
 from .failures import DeadLetter
-from .receipt import SnapshotRow, moment
+from .receipt import moment
 
 # Kinds of failures that are put into words, and failed objects that the JSON document holds.
 FAILURES_SHOWN: Final = 10

@@ -21,6 +21,7 @@ from pathlib import Path
 from snapferry.orchestrator.jobs import store_pair
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import State, UnknownJob
+from snapferry.workers.messages import JobSpec
 
 from .faults import FAULTS
 from .world import Watch, World, check_destination, world
@@ -121,7 +122,7 @@ def run(folder: Path, seed: int, minutes: float) -> tuple[World, Counter[str], d
             settle(made, made.submitted)
             for destination in ("s3", "dir2"):
                 job = made.jobs.submit(
-                    *store_pair(made.stores["dir"], made.stores[destination]), made.snapshots
+                    JobSpec.of(*store_pair(made.stores["dir"], made.stores[destination]), made.snapshots)
                 )
                 made.submitted.append(job)
             settle(made, made.submitted[-2:])

@@ -16,6 +16,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.urls import open_store
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.integration.own_redis import OwnRedis, own_redis
 from tests.integration.processes import Fleet, Started
@@ -118,7 +119,7 @@ class World:
             [("dir", "s3"), ("dir", "dir2"), ("s3src", "dir2"), ("s3src", "s3")]
         )
         ids = self.chance.sample(self.snapshots, self.chance.randint(1, len(self.snapshots)))
-        job = self.jobs.submit(*store_pair(self.stores[source], self.stores[destination]), ids)
+        job = self.jobs.submit(JobSpec.of(*store_pair(self.stores[source], self.stores[destination]), ids))
         self.submitted.append(job)
         return job
 

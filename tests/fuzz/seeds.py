@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Entry, render
-from snapferry.workers.messages import BatchMessage, JobRequest, MirrorMessage, StoreRef, pack
+from snapferry.workers.messages import BatchMessage, JobSpec, MirrorMessage, StoreRef, encode_addresses
 
 FOUND = Path(__file__).parent / "found"
 """A folder for each target, with the inputs that broke it once: the default suite runs them all."""
@@ -49,13 +49,13 @@ _ANSWERS = [
 
 _SOURCE, _DESTINATION = StoreRef(url="s3://a/b"), StoreRef(url="file:///srv/b", objects_url="s3://pool")
 _MESSAGES = [
-    JobRequest(
-        job_id="job", snapshots=pack([_A, _B]), source=_SOURCE, destination=_DESTINATION,
+    JobSpec(
+        job_id="job", snapshots=encode_addresses([_A, _B]), source=_SOURCE, destination=_DESTINATION,
         batch_objects=1000, batch_bytes=1 << 26,
     ),
     BatchMessage(
-        job_id="job", series="plan", number=1, source=_SOURCE, destination=_DESTINATION, addresses=pack([_A, _B]),
-        sizes=(1, 2), positions=(5,),
+        job_id="job", series="plan", number=1, source=_SOURCE, destination=_DESTINATION,
+        addresses=encode_addresses([_A, _B]), sizes=(1, 2), positions=(5,),
     ),
     MirrorMessage(name="nightly", source=_SOURCE, destination=_DESTINATION),
 ]  # fmt: skip
@@ -107,7 +107,7 @@ def dictionary(target: str) -> list[bytes]:
         "url": [b"s3://", b"file://", b"endpoint_url=", b"?", b"@", b"%2e", b"/../"],
         "secret_url": [b"@", b":", b"/", b"?", b"#", b"endpoint_url=", b"profile="],
         "message": [
-            json.dumps(name).encode() for kind in (JobRequest, BatchMessage) for name in kind.model_fields
+            json.dumps(name).encode() for kind in (JobSpec, BatchMessage) for name in kind.model_fields
         ],
         "redaction": [b"://", b"@", b"token=", b"Credential=", b"secret", b"AKIA"],
     }

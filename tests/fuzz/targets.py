@@ -30,7 +30,7 @@ from snapferry.stores.manifest.lines import read_plainly
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, canonical, parse, render
 from snapferry.stores.text.printable import printable
 from snapferry.stores.urls import parse_url, redact
-from snapferry.workers.messages import BatchMessage, JobRequest, MirrorMessage
+from snapferry.workers.messages import BatchMessage, JobSpec, MirrorMessage
 from snapferry.workers.settings.environment import InvalidSettings, parse_broker_url
 from snapferry.workers.telemetry.redaction import Redaction
 
@@ -203,15 +203,15 @@ def message(data: bytes) -> None:
         found = json.loads(data)
     except (ValueError, RecursionError):
         return
-    for kind in (JobRequest, BatchMessage, MirrorMessage):
+    for kind in (JobSpec, BatchMessage, MirrorMessage):
         try:
             read = kind.model_validate(found)
         except ValidationError:
             continue
-        if isinstance(read, JobRequest):
+        if isinstance(read, JobSpec):
             assert all(len(snapshot) == 64 for snapshot in read.snapshot_ids)
         if isinstance(read, BatchMessage):
-            assert read.objects().keys() == read.places().keys()
+            assert read.objects().keys() == read.positions_by_address().keys()
         assert kind.model_validate(json.loads(read.model_dump_json())) == read
 
 

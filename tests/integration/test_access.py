@@ -15,7 +15,7 @@ from snapferry.orchestrator.dashboard.lookup import _read
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.stores.urls import open_store
 from snapferry.workers.ledger import JobStatus, State
-from snapferry.workers.messages import Prune, StoreRef
+from snapferry.workers.messages import JobSpec, Prune, StoreRef
 from snapferry.workers.settings.environment import Settings
 from tests.opening import open_store as open_trusted
 from tests.sample import fill, make_store, random_files
@@ -51,7 +51,7 @@ def capturing() -> Iterator[tuple[int, list[bytes]]]:
 def ended(jobs: Jobs, source: StoreRef, destination: StoreRef, **options: Any) -> JobStatus:
     """Submit as a stranger does who writes to Redis what the command line would not; return how it ended."""
     options.setdefault("snapshot_ids", ["0" * 64])
-    job_id = jobs.submit(source, destination, **options)
+    job_id = jobs.submit(JobSpec.of(source, destination, **options))
     return jobs.wait(job_id, timeout_s=PATIENCE_S)
 
 

@@ -23,7 +23,7 @@ import redis
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import State
-from snapferry.workers.messages import JobRequest, StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from tests import servers
@@ -49,7 +49,7 @@ def jobs_of(server: OwnRedis) -> Jobs:
 
 def submit(jobs: Jobs, tmp_path: Path, count: int = 100) -> str:
     snapshot = make_store(tmp_path / "a", random_files(count))
-    return jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    return jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
 
 
 def mirror(name: str, source: Path, destination: Path) -> str:
@@ -211,7 +211,7 @@ def test_a_full_redis_is_waited_for_and_can_be_asked(tmp_path: Path) -> None:
         with fleet.orchestrator() as orchestrator, fleet.worker(before=SLOW) as worker:
             jobs = jobs_of(server)
             job_id = submit(jobs, tmp_path, 200)
-            other = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), None)
+            other = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), None))
             until(lambda: jobs.status(job_id).batches_done > 2, "batches are copied")
             with filled(server):
                 asked = {
@@ -277,7 +277,7 @@ def test_a_read_only_redis_can_be_asked_and_refuses_the_rest_clearly(tmp_path: P
 
 @pytest.mark.slow
 def test_a_sync_whose_broker_is_lost_says_that_its_job_goes_on(tmp_path: Path) -> None:
-    impatient = "import snapferry.orchestrator.jobs as j\nj.OUTAGE_S = 1\n"
+    impatient = "import snapferry.orchestrator.jobs.reader as j\nj.OUTAGE_S = 1\n"
     snapshot = make_store(tmp_path / "a", random_files(10))
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         stores = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot]
@@ -365,10 +365,10 @@ def test_a_submit_that_the_queue_refuses_is_withdrawn(tmp_path: Path) -> None:
 
 
 BEGUN = """
-import snapferry.orchestrator.jobs as j
+import snapferry.orchestrator.jobs.client as j
 from snapferry.workers.ledger import State
 from redis.exceptions import ConnectionError
-def submit_plan(app, request):
+def queue_plan(app, request):
     if {begun}:
         held[0].advance(request.job_id, State.PLANNING)
     raise ConnectionError("the answer was lost")
@@ -377,7 +377,7 @@ init = j.Jobs.__init__
 def patched(self, *a, **k):
     init(self, *a, **k)
     held.append(self._ledger)
-j.Jobs.__init__, j.submit_plan = patched, submit_plan
+j.Jobs.__init__, j.queue_plan = patched, queue_plan
 """
 
 
@@ -556,12 +556,12 @@ def test_a_publish_on_a_connection_that_went_silent_is_given_up_and_made_again(t
 import sys
 from snapferry.workers.settings.environment import Settings
 from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.driving.dispatch import look_after
+from snapferry.orchestrator.driving.dispatch import queue_drive
 app = make_fleet_app(Settings(broker_url={f"redis://127.0.0.1:{proxy.port}/0"!r}))
-look_after(app, "first", "x")
+queue_drive(app, "first", "x")
 print("published", flush=True)
 sys.stdin.readline()
-look_after(app, "second", "x")
+queue_drive(app, "second", "x")
 print("published again", flush=True)
 """
         with closing(proxy), redis.Redis.from_url(server.url) as client:
@@ -638,7 +638,7 @@ def test_a_damaged_record_costs_its_own_job_alone(tmp_path: Path) -> None:
             for number, (name, value) in enumerate(hostile.items()):
                 bad = f"bad-{number}"
                 here = StoreRef(url="/a")
-                request = JobRequest(
+                request = JobSpec(
                     job_id=bad, source=here, destination=here, batch_objects=1, batch_bytes=1
                 ).model_dump_json()
                 record = {"state": "queued", "request": request, "source": "/a", "destination": "/b"}

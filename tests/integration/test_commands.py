@@ -22,7 +22,7 @@ from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.broker.connection import client
 from snapferry.workers.ledger import Ledger, State
-from snapferry.workers.messages import JobRequest, StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.queues import Priority
 from snapferry.workers.settings.environment import Settings
 from tests import servers
@@ -376,7 +376,7 @@ def test_a_job_is_paused_continued_cancelled_and_resumed(idle: Crew, tmp_path: P
     assert idle.ask("jobs", "--json").document[0]["paused"] is True
     assert "queued, paused" in idle.ask("jobs").out
     assert idle.ask("resume", job, code=2).err == (
-        f"snapferry: job {job} goes on (queued); cancel it first, or watch it\n"
+        f"snapferry: job {job} has not ended (queued); cancel it first, or watch it\n"
     )
     part = idle.ask("receipt", job)
     assert (part.document["final"], part.document["state"]) == (False, "queued")
@@ -458,7 +458,7 @@ def test_a_beginning_of_an_id_that_several_jobs_have_is_refused(idle: Crew) -> N
     ledger = Ledger(client(idle.url), expires_s=3600)
     pair = {"source": StoreRef(url="file:///a"), "destination": StoreRef(url="file:///b")}
     for number in range(2):
-        ledger.create(JobRequest(job_id=f"12345678-{number}", batch_objects=1, batch_bytes=1, **pair))
+        ledger.create(JobSpec(job_id=f"12345678-{number}", batch_objects=1, batch_bytes=1, **pair))
 
     refused = idle.ask("status", "1234", code=2)
 
@@ -512,7 +512,7 @@ def test_the_states_that_jobs_can_be_chosen_by_are_all_there_are() -> None:
 def test_what_commands_print_is_what_the_python_api_says(fleet: Crew, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3))
     jobs = Jobs(Settings(broker_url=fleet.url))
-    job = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
     assert jobs.wait(job, timeout_s=PATIENCE_S).state is State.DONE
 
     assert fleet.ask("receipt", job).document == jobs.receipt(job)

@@ -20,7 +20,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import FAILURES_KEPT, Ledger, State
-from snapferry.workers.messages import JobRequest, StoreRef, pack
+from snapferry.workers.messages import JobSpec, StoreRef, encode_addresses
 from snapferry.workers.settings.environment import Settings
 from tests.sample import random_files
 from tests.servers import free_port
@@ -71,7 +71,7 @@ def test_a_job_with_bad_objects_is_told_with_its_paths_snapshots_and_workers(
         fleet.worker(),
     ):
         assert "There are no jobs" in shown.page("/").text
-        job = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids)
+        job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids))
         ended = jobs.wait(job, timeout_s=PATIENCE_S)
         assert ended.state is State.FAILED
 
@@ -414,10 +414,10 @@ def test_the_service_of_the_compose_file_asks_for_a_password_and_reads_stores_on
         assert finished([sys.executable, "-c", check]).code == 0
 
 
-def request(job_id: str, ids: list[str] | None = None, source: str = "/a") -> JobRequest:
-    return JobRequest(
+def request(job_id: str, ids: list[str] | None = None, source: str = "/a") -> JobSpec:
+    return JobSpec(
         job_id=job_id,
-        snapshots=pack(ids or [digest(b"a snapshot")]),
+        snapshots=encode_addresses(ids or [digest(b"a snapshot")]),
         source=StoreRef(url=source),
         destination=StoreRef(url="/b"),
         batch_objects=1000,

@@ -19,7 +19,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import Ledger, State
-from snapferry.workers.messages import Limits
+from snapferry.workers.messages import JobSpec, Limits
 from snapferry.workers.settings.environment import Settings
 from tests.sample import random_files
 
@@ -93,17 +93,17 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
         fleet.orchestrator(),
         fleet.worker("worker-1"),
     ):
-        done = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), ids[1:])
+        done = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), ids[1:]))
         assert jobs.wait(done, timeout_s=PATIENCE_S).state is State.DONE
-        failed = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids)
+        failed = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids))
         assert jobs.wait(failed, timeout_s=PATIENCE_S).state is State.FAILED
-        cancelled = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "d")), ids[1:])
+        cancelled = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "d")), ids[1:]))
         jobs.cancel(cancelled)
 
         with tab(chromium, shown) as page:
             # At a rate, so that it cannot end before there is a line to be drawn.
             pair = store_pair(str(tmp_path / "many"), str(tmp_path / "e"))
-            moving = jobs.submit(*pair, [large], limits=Limits(rate=500_000))
+            moving = jobs.submit(JobSpec.of(*pair, [large], limits=Limits(rate=500_000)))
             page.goto(f"{shown.url}/jobs/{moving}")
             page.evaluate("window.mark = 1")
             page.locator("nav a", has_text="Workers").focus()

@@ -21,6 +21,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import parse
 from snapferry.stores.urls import open_store
 from snapferry.workers.ledger import FAILURES_KEPT, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import assert_published_means_complete, random_files, tree
 
@@ -79,7 +80,7 @@ def test_what_cannot_be_copied_is_listed_with_its_paths_and_retried_alone(
     jobs = Jobs(Settings(broker_url=redis_url, **settings))
     destination = open_store(str(tmp_path / "b"))
     with fleet.orchestrator(), fleet.worker():
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids)
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids))
         failed = jobs.wait(job_id, timeout_s=300)
 
         assert failed.state is State.FAILED, failed
@@ -133,7 +134,7 @@ def test_thousands_of_failures_are_all_listed_and_redis_keeps_a_bounded_number(
     fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "250"})
     jobs = Jobs(Settings(broker_url=redis_url, batch_objects=250))
     with fleet.orchestrator(), fleet.worker():
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     assert (status.state, status.failed, status.copied) == (State.FAILED, 3_000, 101), status

@@ -16,6 +16,7 @@ import redis
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.ledger import keys
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
 from tests.servers import free_port
@@ -244,7 +245,8 @@ def test_jobs_that_are_paused_or_do_not_move_are_told(server: OwnRedis, tmp_path
     snapshot = make_store(tmp_path / "a", random_files(1))
     jobs = Jobs(Settings(broker_url=server.url))
     paused, stuck, new = (
-        jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]) for _ in range(3)
+        jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
+        for _ in range(3)
     )
     jobs.pause(paused)
     with redis.Redis.from_url(server.url) as client:
@@ -255,7 +257,7 @@ def test_jobs_that_are_paused_or_do_not_move_are_told(server: OwnRedis, tmp_path
 
     assert warnings["jobs.paused"].startswith(f"job {paused} is paused")
     assert re.match(
-        rf"job {stuck} \(queued\) has not moved for 10\d s: nobody planned it", warnings["jobs.stuck"]
+        rf"job {stuck} \(queued\) has not moved for 10\d s: not planned yet", warnings["jobs.stuck"]
     )
     assert new not in ended.out
     assert fine["jobs"] == "3 open jobs, 3 tasks in the queues"

@@ -20,6 +20,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.urls import open_store
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from tests import servers
@@ -101,7 +102,7 @@ def test_plain_celery_commands_do_as_well(redis_url: str, tmp_path: Path) -> Non
 
 def test_a_submitted_job_needs_its_submitter_no_longer(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
-    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
 
     with fleet.orchestrator(), fleet.worker():
         assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
@@ -111,7 +112,7 @@ def test_every_task_delivered_twice_changes_nothing(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(1000))
-    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         assert deliver_again(client, PLAN_QUEUE) == 1
         with fleet.orchestrator():
@@ -148,7 +149,7 @@ def test_a_commit_that_is_called_too_early_writes_no_manifest(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(300))
-    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
     with (
         redis.Redis.from_url(redis_url, decode_responses=True) as client,
         fleet.orchestrator() as orchestrator,
@@ -172,7 +173,7 @@ def test_objects_that_vanish_between_copy_and_commit_are_healed(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
-    job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         with fleet.orchestrator():
             until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
@@ -207,7 +208,7 @@ def test_a_worker_that_is_told_to_stop_ends_its_batches_first(fleet: Fleet, tmp_
     snapshot = make_store(tmp_path / "a", random_files(3000))
     jobs = Jobs(Settings(broker_url=fleet.url, batch_objects=50))
     with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two"):
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
         one.process.terminate()
 
@@ -219,7 +220,7 @@ def test_a_worker_that_is_told_to_stop_ends_its_batches_first(fleet: Fleet, tmp_
 def test_a_cancelled_job_ends_so_and_writes_no_manifest(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3000))
     with fleet.orchestrator(), fleet.worker():
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
         jobs.cancel(job_id)
 
@@ -258,7 +259,7 @@ def test_a_store_that_goes_away_while_copying_is_waited_for(
     url = f"s3://the-bucket/store?endpoint_url=http://127.0.0.1:{port}"
     with fleet.orchestrator(), redis.Redis.from_url(redis_url) as client:
         with servers.rclone_s3_server(tmp_path / "s3", port):
-            job_id = jobs.submit(*store_pair(str(tmp_path / "a"), url), [snapshot])
+            job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), url), [snapshot]))
             until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
         with fleet.worker() as worker:
             until(lambda: "store not reached" in worker.logged(), "a batch meets the trouble")

@@ -15,6 +15,7 @@ import pytest
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 from tests.servers import free_port
@@ -129,7 +130,7 @@ def test_no_page_shows_a_secret_and_none_opens_without_the_password(
         fleet.worker(),
     ):
         worker = pages.worker("worker")
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
         until(lambda: len(pages.tasks(state="SUCCESS")) == 3, "Flower has seen the end of all tasks")
         asked = ["/", "/workers", f"/worker/{worker}", "/tasks", f"/task/{job_id}", "/broker"]
@@ -164,7 +165,9 @@ def test_what_is_remembered_outlives_a_restart_and_nobody_else_can_read_it(
     jobs = Jobs(Settings(broker_url=redis_url))
     with flower(redis_url, tmp_path, "--url-prefix", "/flower") as pages:
         with fleet.orchestrator(), fleet.worker():
-            job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+            job_id = jobs.submit(
+                JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+            )
             assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
             until(lambda: len(pages.tasks(state="SUCCESS")) == 3, "Flower has seen the end of all tasks")
             before = pages.tasks()

@@ -12,6 +12,7 @@ import redis
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.urls import open_store
 from snapferry.workers.ledger import JobStatus, Ledger, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, lists
 from snapferry.workers.settings.environment import Settings
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
@@ -70,7 +71,7 @@ def test_batches_that_are_revoked_or_terminated_are_handed_out_again(
         fleet.worker("one", "-c", "1") as one,
     ):
         url = f"s3://bucket?endpoint_url={bucket.endpoint}"
-        job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "b")), [snapshot]))
         until(lambda: bucket.running == 1 and len(waiting(redis_url)) >= 3, "one batch runs, others wait")
         revoked = waiting(redis_url)[:2]
         for task_id in revoked:
@@ -107,7 +108,7 @@ def patched(source, destination, objects, *args, **kwargs):
 t.copy_batch = patched
 """
     with fleet.orchestrator(before=SOONER), fleet.worker(before=terminated):
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         status = jobs.wait(job_id, timeout_s=LEASE_AND_LOOK_S * 2)
 
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
@@ -135,7 +136,7 @@ def test_a_rate_limit_delays_and_loses_nothing_and_lifting_it_is_felt_at_once(
             pages.post("/api/task/rate-limit/snapferry.copy_batch", **where)
 
         limit("1/h")
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         # The first begins at once. The worker holds two of the others, which are then in no queue and run nowhere.
         until(lambda: ledger.standing(job_id).done == 1 and len(waiting(redis_url)) == 1, "two are held")
         with redis.Redis.from_url(redis_url, decode_responses=True) as queue:
@@ -144,7 +145,7 @@ def test_a_rate_limit_delays_and_loses_nothing_and_lifting_it_is_felt_at_once(
         until(lambda: ledger.standing(job_id).idle_s > 3 * STALL_S, "long enough to be taken for lost")
         standing = ledger.standing(job_id)
         assert (standing.leased, standing.running) == (2, 0)
-        assert "nothing of it moves" not in orchestrator.logged()
+        assert "no activity" not in orchestrator.logged()
         limit("0")
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert "the limit has changed: 2 batches go back to the queue" in worker.logged()
@@ -164,7 +165,7 @@ def test_a_worker_that_is_shut_down_or_told_to_leave_the_queue_ends_its_batches_
         fleet.worker("two"),
     ):
         name, other = pages.worker("one"), pages.worker("two")
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
         pages.post(f"/api/worker/queue/cancel-consumer/{other}", queue=COPY_QUEUE)
         pages.post(f"/api/worker/shutdown/{name}")
@@ -194,7 +195,7 @@ def test_a_batch_that_a_time_limit_ends_is_handed_out_again(
         fleet.worker(before=limited) as worker,
     ):
         url = f"s3://bucket?endpoint_url={bucket.endpoint}"
-        job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "b")), [snapshot]))
         until(lambda: f"{which.title()} time limit (2" in worker.logged(), "the limit is met")
         bucket.hurry.set()
         (failed,) = until(lambda: pages.tasks(state="FAILURE"), "it is shown")
@@ -211,7 +212,7 @@ def test_a_plan_that_is_revoked_or_terminated_is_made_up_for(
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
     hangs = once(tmp_path / "once", "__import__('time').sleep(600)")
-    hangs += "import snapferry.orchestrator.driving.drive as d\nprepare = d.prepare\n"
+    hangs += "import snapferry.orchestrator.driving.steps.plan as d\nprepare = d.prepare\n"
     hangs += "def patched(*a):\n    once()\n    return prepare(*a)\nd.prepare = patched\n"
     with (
         flower(redis_url, tmp_path, "--control") as pages,
@@ -219,10 +220,10 @@ def test_a_plan_that_is_revoked_or_terminated_is_made_up_for(
         fleet.worker(),
     ):
         pages.worker("orchestrator")
-        first = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        first = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         until(lambda: states(pages).get(first) == "STARTED", "the first job's plan is being made, and hangs")
         # The second waits behind it.
-        second = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), [snapshot])
+        second = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), [snapshot]))
         pages.post(f"/api/task/revoke/{second}")
         pages.post(f"/api/task/revoke/{first}", terminate="true")
         ended = [jobs.wait(job_id, timeout_s=2 * LEASE_AND_LOOK_S) for job_id in (first, second)]

@@ -18,6 +18,7 @@ import pytest
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 
@@ -87,7 +88,7 @@ def test_a_failed_task_tells_its_reason_in_the_browser(
         fleet.worker("worker-2", "--hostname", "worker-2@node-3"),
         tab(chromium, pages) as page,
     ):
-        job_id = jobs.submit(*store_pair(str(stores / "a"), str(stores / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(stores / "a"), str(stores / "b")), [snapshot]))
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert (status.state, status.failed) == (State.FAILED, 1)
         until(lambda: len(pages.tasks(state="FAILURE")) == 2, "Flower has seen which tasks failed")

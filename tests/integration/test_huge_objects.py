@@ -11,6 +11,7 @@ from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.errors import StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.opening import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files
@@ -45,7 +46,7 @@ def test_an_upload_whose_worker_is_killed_is_removed_and_the_job_completes(
     jobs = Jobs(Settings(broker_url=redis_url))
     before = once(tmp_path / "once", killed) + AFTER_THE_THIRD_PART
     with fleet.orchestrator(), fleet.worker("one", before=before) as one:
-        job = jobs.submit(*store_pair(str(tmp_path / "a"), moto_s3.url(bucket, "b")), [snapshot])
+        job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), moto_s3.url(bucket, "b")), [snapshot]))
         until((tmp_path / "once").exists, "the worker kills itself")
         if killed == KILL_ALL:
             one.process.wait(PATIENCE_S)

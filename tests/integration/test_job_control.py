@@ -12,6 +12,7 @@ from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.copying.sequential import CAREFUL_AFTER, MAX_DEATHS
 from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.faults.deadly import KNOWS
 from tests.sample import make_store, random_files, tree
@@ -47,7 +48,7 @@ def test_of_a_batch_with_a_deadly_object_only_that_one_fails(
     stores = store_pair(str(tmp_path / "a"), str(tmp_path / "b"))
     source = stores[0].model_copy(update={"url": f"deadly://{tmp_path / 'a'}"})
     with fleet.orchestrator(before=KNOWS), fleet.worker(before=KNOWS):
-        job_id = jobs.submit(source, stores[1], [snapshot])
+        job_id = jobs.submit(JobSpec.of(source, stores[1], [snapshot]))
         status = jobs.wait(job_id, timeout_s=300)
 
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
@@ -76,7 +77,7 @@ def test_a_read_that_hangs_holds_up_neither_its_job_nor_others(
         fleet.worker("one", "-c", "1", before=SOONER),
     ):
         source = f"s3://bucket?endpoint_url={bucket.endpoint}"
-        job_id = jobs.submit(*store_pair(source, str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(source, str(tmp_path / "b")), [snapshot]))
         until(lambda: bucket.running == 1, "the object is on its way")
         until(lambda: any(run.in_flight for run in jobs.status(job_id).running), "it is in flight")
         if wish == "cancel":
@@ -85,7 +86,7 @@ def test_a_read_that_hangs_holds_up_neither_its_job_nor_others(
         else:
             jobs.pause(job_id)
             until(lambda: not jobs.status(job_id).workers, "no worker has the batch")
-        next_job = jobs.submit(*store_pair(str(tmp_path / "c"), str(tmp_path / "d")), [other])
+        next_job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "c"), str(tmp_path / "d")), [other]))
         assert jobs.wait(next_job, timeout_s=PATIENCE_S).state is State.DONE
         if wish == "pause":
             bucket.hurry.set()
@@ -110,11 +111,11 @@ def test_a_manifest_that_hangs_holds_up_neither_its_cancel_nor_other_jobs(
         fleet.worker(),
     ):
         source = f"s3://bucket?endpoint_url={bucket.endpoint}"
-        job_id = jobs.submit(*store_pair(source, str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(source, str(tmp_path / "b")), [snapshot]))
         until(lambda: bucket.running == 1, "the manifest is on its way")
         jobs.cancel(job_id)
         assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.CANCELLED
-        next_job = jobs.submit(*store_pair(str(tmp_path / "c"), str(tmp_path / "d")), [other])
+        next_job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "c"), str(tmp_path / "d")), [other]))
         assert jobs.wait(next_job, timeout_s=PATIENCE_S).state is State.DONE
 
 
@@ -141,11 +142,12 @@ t.copy_batch = patched
 """
     # A lease of 30 s is what a dead machine costs; here it is told apart from a stall all the same.
     shorter = "import snapferry.workers.ledger.batches as b\n"
-    shorter += "from snapferry.orchestrator.driving import lost_batches as l, reconcile as r\n"
-    shorter += "b.LEASE_S = 3\nl.STALL_S = r.STALL_S = 3.0\nr.ROUND_S, r.LOOK_S = 1, 2\n"
+    shorter += "from snapferry.orchestrator.driving import reconcile as r\n"
+    shorter += "from snapferry.orchestrator.driving.steps import requeue as l\n"
+    shorter += "b.LEASE_S = 3\nl.STALL_S = r.STALL_S = 3.0\nr.ROUND_S, r.QUEUED_S = 1, 2\n"
     fleet = Fleet(redis_url, tmp_path, {})
     with fleet.orchestrator(before=shorter):
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         for turn in range(7):
             with fleet.worker(f"turn{turn}", "-c", "1", before=shorter + dies) as worker:
                 until((marks / str(turn)).exists, "the worker has died in the middle of the batch")

@@ -30,7 +30,7 @@ import yaml
 
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.ledger import State
-from snapferry.workers.messages import StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.queues import COPY_QUEUE, Priority
 from snapferry.workers.settings.environment import Settings
 from tests import manifests
@@ -311,7 +311,7 @@ def test_redis_asks_for_its_password_and_is_ready_when_it_answers(cluster: Clust
 def submit(jobs: Jobs, folder: Path, name: str, files: int, *, size: int = 512, **options: Any) -> str:
     snapshot = make_store(folder / name, random_files(files, size=size, seed=len(name)))
     places = [StoreRef(url=f"file://{folder / place}") for place in (name, f"{name}-copy")]
-    return jobs.submit(*places, [snapshot], **options)
+    return jobs.submit(JobSpec.of(*places, [snapshot], **options))
 
 
 @pytest.fixture

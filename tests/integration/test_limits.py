@@ -16,7 +16,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
-from snapferry.workers.messages import Limits
+from snapferry.workers.messages import JobSpec, Limits
 from snapferry.workers.settings.environment import Settings
 from tests.counting import Traffic, counting_proxy
 from tests.integration.own_redis import own_redis
@@ -56,7 +56,7 @@ class Source:
 
     def submit(self, snapshot: str, **limits: int) -> str:
         return self.jobs.submit(
-            *store_pair(self.url, str(self.destination)), [snapshot], limits=Limits(**limits)
+            JobSpec.of(*store_pair(self.url, str(self.destination)), [snapshot], limits=Limits(**limits))
         )
 
     def ask(self, *arguments: str) -> str:
@@ -312,7 +312,7 @@ def test_a_job_whose_planning_waits_for_a_limit_is_cancelled_within_seconds(sour
     snapshots = [source.snapshot(1, 10)[0] for _ in range(20)]
     with fleet.orchestrator():
         source.ask("limit", "--store", source.url, "--max-requests", "1")
-        job = source.jobs.submit(*store_pair(source.url, str(source.destination)), snapshots)
+        job = source.jobs.submit(JobSpec.of(*store_pair(source.url, str(source.destination)), snapshots))
         until(lambda: source.jobs.status(job).state is State.PLANNING, "it is planned")
         source.jobs.cancel(job)
         status = source.jobs.wait(job, timeout_s=PATIENCE_S)
@@ -377,7 +377,7 @@ def test_limits_that_make_no_sense_are_refused_in_one_line(
 ) -> None:
     jobs = Jobs(Settings(broker_url=redis_url))
     snapshot = make_store(tmp_path / "a", random_files(1))
-    job = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
     cases = {
         ("limit", job, "--limit-rate", "fast"): "'fast' is no size",
         ("limit", job, "--limit-rate", "0"): "'0' lets nothing through",

@@ -12,6 +12,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 from tests.servers import S3Server
@@ -55,13 +56,15 @@ def test_each_thing_worth_knowing_is_one_line_that_says_whose_it_is_and_no_secre
         jobs = Jobs(Settings(broker_url=url, batch_objects=50))
         killed = once(tmp_path / "once", KILL_SELF) + BEFORE_COUNTING
         with fleet.orchestrator() as orchestrator, fleet.worker("one", before=killed) as worker:
-            good = jobs.submit(*store_pair(str(tmp_path / "w"), str(tmp_path / "x")), [whole])
+            good = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "w"), str(tmp_path / "x")), [whole]))
             assert jobs.wait(good, timeout_s=PATIENCE_S).state is State.DONE
-            bad = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+            bad = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
             assert jobs.wait(bad, timeout_s=PATIENCE_S).state is State.FAILED
             # A server that does not take these keys.
             denied = jobs.submit(
-                *store_pair(str(tmp_path / "w"), rclone_s3.url(rclone_s3.make_bucket(), "b")), [whole]
+                JobSpec.of(
+                    *store_pair(str(tmp_path / "w"), rclone_s3.url(rclone_s3.make_bucket(), "b")), [whole]
+                )
             )
             assert jobs.wait(denied, timeout_s=PATIENCE_S).state is State.FAILED
             for role in (worker, orchestrator):

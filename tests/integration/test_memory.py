@@ -8,6 +8,7 @@ import pytest
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 from tests.servers import S3Server
@@ -51,7 +52,9 @@ def test_the_memory_of_a_worker_stays_flat_over_thousands_of_batches(
                 warm.update(memory_of(one))
 
         status = jobs.wait(
-            jobs.submit(*store_pair(str(tmp_path / "a"), destination), [snapshot]), look, timeout_s=1200
+            jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), destination), [snapshot])),
+            look,
+            timeout_s=1200,
         )
         end = memory_of(one)
 

@@ -15,6 +15,7 @@ from snapferry.orchestrator.reporting.fleet_metrics import ASKED
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.metrics.catalogue import BUILD_INFO, COUNTED
 from tests.opening import open_store
@@ -68,7 +69,7 @@ def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
     jobs = Jobs(Settings(broker_url=redis_url, batch_objects=50))
     fleet = Fleet(redis_url, tmp_path, {**rclone_memory_s3.environment, "TMPDIR": str(tmp_path)})
     with fleet.orchestrator("--metrics-port", str(ports["orchestrator"])):
-        job_id = jobs.submit(*store_pair(source, str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(source, str(tmp_path / "b")), [snapshot]))
         until(lambda: jobs.status(job_id).state is State.COPYING, "the job is planned")
         # Nobody copies yet.
         waiting = until(

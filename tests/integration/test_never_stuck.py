@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import redis
 
-from snapferry.orchestrator.driving.reconcile import LOOK_S, ROUND_S
+from snapferry.orchestrator.driving.reconcile import QUEUED_S, ROUND_S
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.urls import open_store
 from snapferry.workers.ledger import LEASE_S, JobStatus, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, lists
 from snapferry.workers.settings.environment import Settings
 from tests.queues import waiting
@@ -33,8 +34,8 @@ from .slow_bucket import slow_bucket
 LEASE_AND_LOOK_S = 60
 
 SOONER = """
-import snapferry.orchestrator.driving.lost_batches, snapferry.orchestrator.driving.reconcile
-snapferry.orchestrator.driving.lost_batches.STALL_S = snapferry.orchestrator.driving.reconcile.STALL_S = 3.0
+import snapferry.orchestrator.driving.steps.requeue, snapferry.orchestrator.driving.reconcile
+snapferry.orchestrator.driving.steps.requeue.STALL_S = snapferry.orchestrator.driving.reconcile.STALL_S = 3.0
 """
 
 # Celery with the settings that the project does not use, because of what they do.
@@ -108,7 +109,7 @@ def jobs(redis_url: str) -> Jobs:
 def submit(jobs: Jobs, tmp_path: Path, count: int = 400) -> str:
     """Submit the copy of a new snapshot of so many files, from a to b."""
     snapshot = make_store(tmp_path / "a", random_files(count))
-    return jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    return jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
 
 
 def assert_done(status: JobStatus, tmp_path: Path, count: int = 400) -> None:
@@ -158,7 +159,7 @@ def test_a_part_that_deduplication_skips_is_missed(redis_url: str, tmp_path: Pat
             one.process.wait(PATIENCE_S)
         with fleet.worker("two", before=deduplicating):
             status = jobs.wait(job_id, timeout_s=PATIENCE_S)
-        assert "is looked after" in orchestrator.logged()
+        assert "drive queued: " in orchestrator.logged()
 
     assert_done(status, tmp_path)
 
@@ -241,7 +242,8 @@ def test_a_job_that_nobody_can_finish_ends_with_the_reason(
     """Whatever is queued is lost, over and over."""
     sooner = (
         SOONER
-        + "snapferry.orchestrator.driving.reconcile.ROUND_S = 1\nsnapferry.orchestrator.driving.reconcile.LOOK_S = 2\n"
+        + "snapferry.orchestrator.driving.reconcile.ROUND_S = 1\n"
+        + "snapferry.orchestrator.driving.reconcile.QUEUED_S = 2\n"
     )
     with redis.Redis.from_url(redis_url, decode_responses=True) as client, fleet.orchestrator(before=sooner):
         job_id = submit(jobs, tmp_path)
@@ -324,7 +326,7 @@ def test_a_dead_machine_costs_at_most_a_minute(
         fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50", **s3_environment})
         jobs = Jobs(Settings(broker_url=redis_url, batch_objects=50))
         with fleet.orchestrator(), fleet.worker("one", "-c", "1") as one:
-            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
+            job_id = jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "b")), [snapshot]))
             until(lambda: bucket.running == 1, "the object is on its way")
             until(lambda: jobs.status(job_id).workers, "the job says who runs it")
             assert jobs.status(job_id).workers[0].startswith("one@")
@@ -335,7 +337,7 @@ def test_a_dead_machine_costs_at_most_a_minute(
                 status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     # All that is waited for, one after the other, with a round that has just missed it.
-    assert LEASE_S + LOOK_S + 2 * ROUND_S <= 60
+    assert LEASE_S + QUEUED_S + 2 * ROUND_S <= 60
     assert status.state is State.DONE
     assert {p: d for p, d in tree(tmp_path / "b").items() if ".tmp-" not in p} == tree(tmp_path / "a")
 
@@ -351,7 +353,7 @@ def test_a_cancelled_object_of_hours_is_let_go_within_seconds(
         fleet = Fleet(redis_url, tmp_path, dict(s3_environment))
         jobs = Jobs(Settings(broker_url=redis_url))
         with fleet.orchestrator(), fleet.worker("one", "-c", "1"):
-            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
+            job_id = jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "b")), [snapshot]))
             until(lambda: jobs.status(job_id).bytes_settled, "the object is on its way")
             jobs.cancel(job_id)
             status = jobs.wait(job_id, timeout_s=PATIENCE_S)
@@ -373,7 +375,7 @@ def test_a_cancelled_upload_in_parts_is_aborted(redis_url: str, moto_s3: S3Serve
         jobs = Jobs(Settings(broker_url=redis_url))
         with fleet.orchestrator(), fleet.worker("one", "-c", "1"):
             stores = store_pair(f"s3://bucket?endpoint_url={source.endpoint}", moto_s3.url(bucket, "store"))
-            job_id = jobs.submit(*stores, [snapshot])
+            job_id = jobs.submit(JobSpec.of(*stores, [snapshot]))
 
             def uploads() -> list[Any]:
                 found: list[Any] = moto_s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])

@@ -17,6 +17,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from tests import servers
@@ -68,7 +69,9 @@ def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_n
         jobs = Jobs(Settings(broker_url=server.url, batch_objects=1, visibility_timeout=10))
         half = HALF_HANDED_OUT.format(folder=str(tmp_path))
         with fleet.orchestrator(before=half) as orchestrator, fleet.worker() as worker:
-            job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+            job_id = jobs.submit(
+                JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+            )
             until((tmp_path / "half").exists, "half of a window is handed out")
             until(lambda: jobs.status(job_id).batches_done > 50, "batches are copied")
             server.kill()
@@ -105,7 +108,7 @@ def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at
         fleet.worker("two", before=short_lease) as two,
     ):
         url = f"s3://bucket?endpoint_url={bucket.endpoint}"
-        job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "b")), [snapshot]))
         until(
             lambda: any("another worker is busy with this batch" in w.logged() for w in (one, two)),
             "a second delivery steps aside",
@@ -133,7 +136,7 @@ def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_
         jobs = Jobs(Settings(broker_url=server.url))
         with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
             url = f"s3://bucket?endpoint_url={bucket.endpoint}"
-            job_id = jobs.submit(*store_pair(url, str(tmp_path / "b")), [snapshot])
+            job_id = jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "b")), [snapshot]))
             until(lambda: bucket.running, "the object is on its way")
             server.kill()
             server.start()
@@ -141,7 +144,9 @@ def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_
             bucket.hurry.set()
             status = jobs.wait(job_id, timeout_s=PATIENCE_S)
             # What that batch was received by is gone when it ends: both must take work all the same.
-            second = jobs.wait(jobs.submit(*store_pair(url, str(tmp_path / "c")), [snapshot]), timeout_s=30)
+            second = jobs.wait(
+                jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "c")), [snapshot])), timeout_s=30
+            )
             for role in (worker, orchestrator):
                 assert role.process.poll() is None, role.logged()[-2000:]
 

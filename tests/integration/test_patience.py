@@ -15,7 +15,7 @@ import redis
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.ledger.keys import PARKED
-from snapferry.workers.messages import Limits
+from snapferry.workers.messages import JobSpec, Limits
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
 
@@ -72,7 +72,7 @@ def test_an_outage_costs_no_object_and_what_is_waited_for_is_said(
     jobs: Jobs, fleet: Fleet, server: StoppingServer, snapshot: str, tmp_path: Path, redis_url: str
 ) -> None:
     with fleet.orchestrator(), fleet.worker("one") as one, fleet.worker("two") as two:
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), server.url), [snapshot]))
         some_copied(jobs, job_id)
         server.kill()
         waits(jobs, job_id)
@@ -112,12 +112,13 @@ def test_a_worker_that_cannot_reach_a_store_leaves_its_batches_to_another(
 ) -> None:
     bad = Fleet(fleet.url, fleet.folder, {**fleet.env, **trouble})
     with fleet.orchestrator(), bad.worker("bad") as lame, fleet.worker("good", "-c", "1"):
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), server.url), [snapshot]))
         until(lambda: "store not reached" in lame.logged(), "the worker finds that it cannot reach the store")
         found = until(lambda: jobs.unreached(job_id), "the fleet knows which worker cannot reach which store")
         # Jobs between stores that it reaches go on.
         other = jobs.wait(
-            jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), [snapshot]), timeout_s=60
+            jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), [snapshot])),
+            timeout_s=60,
         )
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
@@ -134,7 +135,7 @@ def test_a_fleet_of_refused_workers_fails_the_job_and_says_why(
 ) -> None:
     bad = Fleet(fleet.url, fleet.folder, {**fleet.env, "AWS_SECRET_ACCESS_KEY": "anothersecretkey"})
     with fleet.orchestrator(), bad.worker("one", "-c", "1") as one, bad.worker("two", "-c", "1"):
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), server.url), [snapshot]))
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         assert "job given up: no live worker can reach both stores: AccessDenied" in one.logged() + "".join(
             path.read_text() for path in tmp_path.glob("two-*.log")
@@ -150,8 +151,8 @@ def test_patience_ends_and_a_retry_goes_on_and_steering_works_meanwhile(
 ) -> None:
     stores = store_pair(str(tmp_path / "a"), server.url)
     with fleet.orchestrator(), fleet.worker():
-        job_id = jobs.submit(*stores, [snapshot], patience=1)
-        steered = jobs.submit(*stores, [snapshot], patience=3600)
+        job_id = jobs.submit(JobSpec.of(*stores, [snapshot], patience=1))
+        steered = jobs.submit(JobSpec.of(*stores, [snapshot], patience=3600))
         some_copied(jobs, job_id)
         server.kill()
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
@@ -202,7 +203,9 @@ def test_a_mount_that_goes_away_is_waited_for(
 ) -> None:
     with fleet.orchestrator(), fleet.worker():
         job_id = jobs.submit(
-            *store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot], limits=Limits(rate=400_000)
+            JobSpec.of(
+                *store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot], limits=Limits(rate=400_000)
+            )
         )
         some_copied(jobs, job_id)
         (tmp_path / "b").rename(tmp_path / "elsewhere")
@@ -248,7 +251,7 @@ def test_a_commit_waits_for_its_store_and_can_be_cancelled_meanwhile(
     snapshot = make_store(tmp_path / "a", random_files(20))
     held = HELD_COMMIT.format(folder=str(tmp_path))
     with fleet.orchestrator(before=held), fleet.worker():
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), server.url), [snapshot]))
         until((tmp_path / "committing").exists, "all is copied, and the commit begins")
         server.kill()
         (tmp_path / "go on").touch()
@@ -276,7 +279,7 @@ def test_long_outages_and_stores_that_come_and_go_cost_no_object(
         running.enter_context(fleet.orchestrator())
         for number in range(3):
             running.enter_context(fleet.worker(f"worker{number}"))
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), server.url), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), server.url), [snapshot]))
         some_copied(jobs, job_id)
         if how == "killed":
             server.kill()

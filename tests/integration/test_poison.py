@@ -16,6 +16,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.broker.message_validation import KEPT, MAX_CRASHES, QUARANTINE, fault_of
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from tests.queues import waiting
@@ -190,7 +191,7 @@ def test_no_message_ends_a_worker_or_an_orchestrator(redis_url: str, tmp_path: P
         # A broadcast of the wrong form, too.
         for broadcast in ("no JSON", "[]", "{}", '{"body": 1, "properties": 3}', "null"):
             client.publish("/snapferry-0.snapferry.pidbox", broadcast)
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         until(lambda: not waiting(client, COPY_QUEUE) and not waiting(client, PLAN_QUEUE), "all is taken")
         for role in (orchestrator, worker):

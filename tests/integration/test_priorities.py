@@ -12,7 +12,7 @@ import redis
 
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.ledger import State
-from snapferry.workers.messages import StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.queues import COPY_QUEUE, Priority, copy_queue
 from snapferry.workers.settings.environment import Settings
 from tests.queues import roots, waiting
@@ -34,10 +34,12 @@ def jobs(redis_url: str) -> Jobs:
 def submit(jobs: Jobs, folder: Path, name: str, files: int, **options: Any) -> str:
     snapshot = make_store(folder / name, random_files(files, seed=len(name)))
     return jobs.submit(
-        StoreRef(url=f"file://{folder / name}"),
-        StoreRef(url=f"file://{folder / f'{name}-copy'}"),
-        [snapshot],
-        **options,
+        JobSpec.of(
+            StoreRef(url=f"file://{folder / name}"),
+            StoreRef(url=f"file://{folder / f'{name}-copy'}"),
+            [snapshot],
+            **options,
+        )
     )
 
 

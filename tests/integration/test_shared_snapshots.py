@@ -21,6 +21,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.counting import Traffic, counting_proxy
 from tests.opening import open_store
@@ -122,7 +123,7 @@ def test_killed_three_times_and_resumed_it_ends_as_if_nothing_had_happened(
     pair = store_pair(str(tmp_path / "a"), str(tmp_path / "b"))
     with fleet.worker(before=SLOW % 0.005) as worker:
         with fleet.orchestrator() as orchestrator:
-            first = jobs.submit(*pair, ids)
+            first = jobs.submit(JobSpec.of(*pair, ids))
             watch = Watch(jobs, first)
             watch.until(lambda status: status.batches_done >= 8 and bool(status.workers), "it copies")
             assert kill_children(worker) == 2
@@ -142,7 +143,7 @@ def test_killed_three_times_and_resumed_it_ends_as_if_nothing_had_happened(
             second = jobs.resume(first)
             assert second is not None
             resumed = Watch(jobs, second).end()
-            undisturbed = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), ids)
+            undisturbed = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), ids))
             assert Watch(jobs, undisturbed).end().copied == OBJECTS
 
     assert resumed.state is State.DONE, resumed
@@ -167,11 +168,15 @@ def test_shared_objects_cost_an_s3_server_one_put_and_few_questions(
         fleet.orchestrator(),
         fleet.worker(),
     ):
-        first = Watch(jobs, jobs.submit(*store_pair(str(tmp_path / "a"), proxy.url(bucket)), ids)).end()
+        first = Watch(
+            jobs, jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), proxy.url(bucket)), ids))
+        ).end()
         copying = received.copy()
         refused = traffic.refused.copy()
         received.clear()
-        again = Watch(jobs, jobs.submit(*store_pair(str(tmp_path / "a"), proxy.url(bucket)), ids)).end()
+        again = Watch(
+            jobs, jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), proxy.url(bucket)), ids))
+        ).end()
         checking = received.copy()
 
     assert (first.state, first.copied) == (State.DONE, OBJECTS), first
@@ -213,7 +218,7 @@ def test_snapshots_become_restorable_one_by_one(redis_url: str, tmp_path: Path) 
     destination = open_store(str(tmp_path / "b"))
     seen = []
     with fleet.orchestrator(), fleet.worker("one", "-c", "1", before=SLOW % 0.01):
-        job_id = jobs.submit(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids)
+        job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids))
         until((tmp_path / "b").exists, "the destination is made")
         watch = Watch(jobs, job_id)
         while not (status := jobs.status(job_id)).state.final:

@@ -19,6 +19,7 @@ from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.hashing import digest
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE
 from snapferry.workers.settings.environment import Settings
 from tests.opening import open_store
@@ -94,7 +95,9 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         one = stack.enter_context(
             fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES)
         )
-        job = jobs.submit(*store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", destination), [snapshot])
+        job = jobs.submit(
+            JobSpec.of(*store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", destination), [snapshot])
+        )
         until(lambda: bucket.running, "the big object is on its way")
         until(lambda: jobs.status(job).batches_done == 2, "the other batches are done")
 
@@ -128,7 +131,9 @@ def test_a_batch_that_ends_within_the_grace_is_not_given_back(
         fleet.worker("one", "--grace", "60") as one,
     ):
         job = jobs.submit(
-            *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+            JobSpec.of(
+                *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+            )
         )
         until(lambda: bucket.running, "the big object is on its way")
         until(lambda: jobs.status(job).batches_done == 2, "the other batches are done")
@@ -150,7 +155,9 @@ def test_a_second_signal_ends_the_grace(fleet: Fleet, jobs: Jobs, tmp_path: Path
         fleet.worker("one", "--grace", "60") as one,
     ):
         jobs.submit(
-            *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+            JobSpec.of(
+                *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+            )
         )
         until(lambda: bucket.running, "the big object is on its way")
         one.process.send_signal(signal.SIGINT)
@@ -169,7 +176,9 @@ def test_an_upload_in_parts_is_aborted_by_the_worker_that_leaves(
     with slow_bucket(tmp_path / "a", big) as bucket, fleet.orchestrator():
         with fleet.worker("one", "--grace", str(GRACE_S)) as one:
             job = jobs.submit(
-                *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", destination), [snapshot]
+                JobSpec.of(
+                    *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", destination), [snapshot]
+                )
             )
             until(lambda: moto_s3.unfinished_uploads(name), "an upload in parts has begun")
             leave(one)
@@ -196,7 +205,9 @@ def test_a_batch_that_hangs_is_killed_in_time_and_handed_out_within_seconds(
             fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES)
         )
         job = jobs.submit(
-            *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+            JobSpec.of(
+                *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+            )
         )
         until(lambda: bucket.running, "the big object is on its way, and hangs")
         stack.enter_context(fleet.worker("two", before=elsewhere))
@@ -218,11 +229,14 @@ def test_an_orchestrator_breaks_off_its_step_and_another_one_does_it_at_once(
     with slow_bucket(tmp_path / "a", manifest_key(snapshot), pause_s=20) as bucket, fleet.worker():
         with fleet.orchestrator("--hostname", "one@%h", "--grace", str(GRACE_S), before=LONG_LEASES) as one:
             job = jobs.submit(
-                *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+                JobSpec.of(
+                    *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")),
+                    [snapshot],
+                )
             )
             until(lambda: bucket.running, "the manifest is on its way")
             leave(one)
-            assert "step given back: this orchestrator leaves" in one.said()
+            assert "drive requeued: this orchestrator shuts down" in one.said()
         bucket.hurry.set()
         with fleet.orchestrator("--hostname", "two@%h", before=elsewhere):
             status = jobs.wait(job, timeout_s=PATIENCE_S)
@@ -242,7 +256,10 @@ def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
     ):
         with fleet.worker("one", "--grace", "3", before=LONG_LEASES) as one:
             job = jobs.submit(
-                *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")), [snapshot]
+                JobSpec.of(
+                    *store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", str(tmp_path / "b")),
+                    [snapshot],
+                )
             )
             until(lambda: bucket.running, "the big object is on its way")
             for child in children_of(one.process.pid):
@@ -282,7 +299,7 @@ def test_a_huge_object_of_which_several_parts_are_on_their_way_is_aborted(
     destination = moto_s3.url(name, "b")
     with fleet.orchestrator():
         with fleet.worker("one", "--grace", "0", before=SLOW_PARTS) as one:
-            job = jobs.submit(*store_pair(str(tmp_path / "a"), destination), [snapshot])
+            job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), destination), [snapshot]))
             until(lambda: moto_s3.unfinished_uploads(name), "its upload has begun")
             leave(one)
             assert "batch given back: this worker leaves" in one.said()

@@ -24,7 +24,7 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.mirrors.schedule import mirror_standings
 from snapferry.workers.ledger import State
 from snapferry.workers.lifecycle.shutdown import FORCE_S
-from snapferry.workers.messages import StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.settings.config_file import read_config
 from snapferry.workers.settings.environment import Settings
 from tests import servers
@@ -179,7 +179,9 @@ def test_the_units_of_a_machine_copy_a_snapshot_with_the_keys_that_systemd_hands
         stack.enter_context(machine.running(machine.unit("orchestrator")))
         one = stack.enter_context(machine.running(machine.unit("worker@", "1")))
         two = stack.enter_context(machine.running(machine.unit("worker@", "2")))
-        job = jobs.submit(StoreRef(url=f"file://{tmp_path / 'a'}"), StoreRef(url=destination), [snapshot])
+        job = jobs.submit(
+            JobSpec.of(StoreRef(url=f"file://{tmp_path / 'a'}"), StoreRef(url=destination), [snapshot])
+        )
         ended = jobs.wait(job, timeout_s=PATIENCE_S)
 
         assert ended.state is State.DONE, ended.error

@@ -19,6 +19,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings, traces_wanted
 from snapferry.workers.telemetry import tracing
 from tests.sample import make_store, random_files
@@ -101,7 +102,7 @@ def traced(
         }
         fleet = Fleet(redis_server, folder, environment)
         with fleet.orchestrator() as orchestrator, fleet.worker() as worker:
-            job_id = jobs.submit(*store_pair(str(folder / "a"), str(folder / "b")), [snapshot])
+            job_id = jobs.submit(JobSpec.of(*store_pair(str(folder / "a"), str(folder / "b")), [snapshot]))
             ended = jobs.wait(job_id, timeout_s=PATIENCE_S)
             # What is left to be sent is sent at the end.
             for member in (worker, orchestrator):

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.workers import messages
 from snapferry.workers.ledger import JobStatus, State
-from snapferry.workers.messages import VERSION
+from snapferry.workers.messages import VERSION, JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
 
@@ -21,7 +20,7 @@ from .processes import PATIENCE_S, Fleet, until
 NEXT_VERSION = f"""
 from typing import Literal
 import snapferry.workers.messages as m
-class JobRequest(m.JobRequest):
+class JobSpec(m.JobSpec):
     version: Literal[{VERSION}, {VERSION + 1}] = {VERSION + 1}
 class BatchMessage(m.BatchMessage):
     version: Literal[{VERSION}, {VERSION + 1}] = {VERSION + 1}
@@ -29,12 +28,12 @@ class BatchMessage(m.BatchMessage):
     def objects(self):
         assert (self.news == "new") == (self.version == {VERSION + 1}), "a job keeps its version"
         return super().objects()
-m.JobRequest, m.BatchMessage = JobRequest, BatchMessage
+m.JobSpec, m.BatchMessage = JobSpec, BatchMessage
 import snapferry.orchestrator.driving.dispatch as d
 make = d._copy
-def copy(app, request, batch, *rest):
-    d.BatchMessage = lambda **found: BatchMessage(news="new" if request.version == {VERSION + 1} else "", **found)
-    return make(app, request, batch, *rest)
+def copy(app, spec, batch, *rest):
+    d.BatchMessage = lambda **found: BatchMessage(news="new" if spec.version == {VERSION + 1} else "", **found)
+    return make(app, spec, batch, *rest)
 d._copy = copy
 """
 
@@ -43,13 +42,10 @@ HURRY = "import snapferry.workers.copying.tasks as t\nt.STEP_ASIDE_S = 0.5\n"
 THIS, NEXT = HURRY, NEXT_VERSION + HURRY
 
 
-def next_request(**found: object) -> messages.JobRequest:
-    """Return a request as the next version submits it."""
+class NextJobSpec(JobSpec):
+    """A request as the next version submits it."""
 
-    class JobRequest(messages.JobRequest):
-        version: int = VERSION + 1  # type: ignore[assignment]
-
-    return JobRequest.model_validate(found)
+    version: int = VERSION + 1  # type: ignore[assignment]
 
 
 @pytest.fixture
@@ -57,16 +53,13 @@ def jobs(redis_url: str) -> Jobs:
     return Jobs(Settings(broker_url=redis_url, batch_objects=4))
 
 
-def submit(jobs: Jobs, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> str:
-    """Submit a copy of 101 objects, as this version does; with *monkeypatch* as the next one does."""
+def submit(jobs: Jobs, tmp_path: Path, name: str, kind: type[JobSpec] = JobSpec) -> str:
+    """Submit a copy of 101 objects, as the version does that *kind* is of."""
     files = random_files(100, seed=len(name) + ord(name[0]))
     snapshot = make_store(tmp_path / name, files)
-    pair = store_pair(str(tmp_path / name), str(tmp_path / f"{name} copied"))
-    if monkeypatch is None:
-        return jobs.submit(*pair, [snapshot])
-    with monkeypatch.context() as patched:
-        patched.setattr("snapferry.orchestrator.jobs.JobRequest", next_request)
-        return jobs.submit(*pair, [snapshot])
+    return jobs.submit(
+        kind.of(*store_pair(str(tmp_path / name), str(tmp_path / f"{name} copied")), [snapshot])
+    )
 
 
 def assert_copied(status: JobStatus, tmp_path: Path, name: str) -> None:
@@ -75,9 +68,7 @@ def assert_copied(status: JobStatus, tmp_path: Path, name: str) -> None:
     assert tree(tmp_path / name) == tree(tmp_path / f"{name} copied")
 
 
-def test_a_fleet_of_two_versions_ends_the_jobs_of_both(
-    redis_url: str, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fleet_of_two_versions_ends_the_jobs_of_both(redis_url: str, jobs: Jobs, tmp_path: Path) -> None:
     fleet = Fleet(redis_url, tmp_path)
     with ExitStack() as stack:
         roles = [
@@ -90,7 +81,7 @@ def test_a_fleet_of_two_versions_ends_the_jobs_of_both(
             )
         ]
         old = submit(jobs, tmp_path, "old")
-        new = submit(jobs, tmp_path, "new", monkeypatch)
+        new = submit(jobs, tmp_path, "new", NextJobSpec)
         ended = [jobs.wait(job, timeout_s=PATIENCE_S) for job in (old, new)]
 
         assert "not a message of this version" in roles[2].logged(), (
@@ -128,11 +119,11 @@ def test_a_rolling_upgrade_ends_the_jobs_that_were_on_their_way(
 
 
 def test_a_job_of_a_version_that_no_orchestrator_knows_fails_with_that_reason(
-    redis_url: str, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, jobs: Jobs, tmp_path: Path
 ) -> None:
     impatient = THIS + "t.UNREADABLE_S = 2\n"
     with Fleet(redis_url, tmp_path).orchestrator(before=impatient) as orchestrator:
-        status = jobs.wait(submit(jobs, tmp_path, "new", monkeypatch), timeout_s=PATIENCE_S)
+        status = jobs.wait(submit(jobs, tmp_path, "new", NextJobSpec), timeout_s=PATIENCE_S)
 
         assert "the job is of another version; handed back" in orchestrator.logged()
     assert status.state is State.FAILED

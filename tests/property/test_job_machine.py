@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import PLAN, Begun, Directive, JobStatus, Ledger, State, batches, jobs, set_bits
-from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome, Failure
 from tests.property.strategies import machine
 
@@ -43,10 +43,10 @@ holders = st.sampled_from(["one@here", "two@there"])
 drivers = st.sampled_from(["driver one", "driver two"])
 
 
-def request(job_id: str) -> JobRequest:
-    return JobRequest(
+def request(job_id: str) -> JobSpec:
+    return JobSpec(
         job_id=job_id,
-        snapshots=pack([digest(b"snapshot")]),
+        snapshots=encode_addresses([digest(b"snapshot")]),
         source=HERE,
         destination=THERE,
         batch_objects=10,
@@ -57,7 +57,7 @@ def request(job_id: str) -> JobRequest:
 def message(job_id: str, series: str, number: int, places: tuple[int, ...]) -> BatchMessage:
     return BatchMessage(
         job_id=job_id, series=series, number=number, source=HERE, destination=THERE,
-        addresses=pack(ADDRESSES[place] for place in places), sizes=tuple(SIZES[place] for place in places),
+        addresses=encode_addresses(ADDRESSES[place] for place in places), sizes=tuple(SIZES[place] for place in places),
         positions=places,
     )  # fmt: skip
 
@@ -204,7 +204,7 @@ class Job(RuleBasedStateMachine):
     def copy_alone(self, data: st.DataObject, holder: str) -> None:
         """Begin an object of a batch that killed workers; if its worker dies now, it died over that object."""
         name, batch = self.any_batch(data)
-        place = data.draw(st.sampled_from(sorted(batch.places().values())))
+        place = data.draw(st.sampled_from(sorted(batch.positions_by_address().values())))
 
         self.ledger.note_current_object(batch, holder, place)
 
@@ -314,7 +314,7 @@ class Job(RuleBasedStateMachine):
 
     def settled_places(self) -> set[int]:
         names = [name for name in self.accounted if name.startswith(PLAN)]
-        return {place for name in names for place in self.messages[name].places().values()}
+        return {place for name in names for place in self.messages[name].positions_by_address().values()}
 
     @precondition(lambda self: not self.state.final)
     @rule(data=st.data())

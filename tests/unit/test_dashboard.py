@@ -22,7 +22,7 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import FailedObject, JobStatus, Ledger, State
-from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.settings.environment import InvalidSettings, Settings, dashboard_login
 
@@ -98,10 +98,10 @@ def ledger(fleet: views.Fleet) -> Ledger:
     return fleet.jobs._ledger
 
 
-def request(job_id: str, snapshots: int = 1, source: str = "/a") -> JobRequest:
-    return JobRequest(
+def request(job_id: str, snapshots: int = 1, source: str = "/a") -> JobSpec:
+    return JobSpec(
         job_id=job_id,
-        snapshots=pack(digest(b"%d" % number) for number in range(snapshots)),
+        snapshots=encode_addresses(digest(b"%d" % number) for number in range(snapshots)),
         source=StoreRef(url=source),
         destination=StoreRef(url="/b"),
         batch_objects=10,
@@ -127,7 +127,7 @@ def copying(ledger: Ledger, job_id: str = "job", *, objects: int = 10, source: s
         number=0,
         source=StoreRef(url=source),
         destination=StoreRef(url="/b"),
-        addresses=pack(digest(b"object %d" % number) for number in range(objects)),
+        addresses=encode_addresses(digest(b"object %d" % number) for number in range(objects)),
         sizes=(10,) * objects,
         positions=(0,),
     )

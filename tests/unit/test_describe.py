@@ -13,7 +13,7 @@ from snapferry.workers.copying.describe import (
     describe_snapshots,
     short,
 )
-from snapferry.workers.messages import BatchMessage, StoreRef, pack
+from snapferry.workers.messages import BatchMessage, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome, Failure
 
 A = digest(b"a")
@@ -64,7 +64,7 @@ def batch(series: str, number: int) -> BatchMessage:
     here = StoreRef(url="s3://a?profile=hunter2")
     return BatchMessage(
         job_id="0123456789abcdef", series=series, number=number, source=here, destination=here,
-        addresses=pack([A] * 3), sizes=(1, 2, 3_000_000), positions=(0,),
+        addresses=encode_addresses([A] * 3), sizes=(1, 2, 3_000_000), positions=(0,),
     )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.driving.prune import prune, surplus
+from snapferry.orchestrator.driving.steps.prune import prune
+from snapferry.orchestrator.planning.surplus import surplus
 from snapferry.stores.address import EMPTY_ADDRESS, MANIFESTS, manifest_key, object_key
 from snapferry.stores.backends.directory.backend import FileBackend
 from snapferry.stores.backends.directory.paths import beneath

@@ -15,7 +15,7 @@ from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.base import Capabilities
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.workers.messages import JobRequest, StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from tests.sample import fill, random_files
 
 BATCH = 1000
@@ -61,7 +61,7 @@ def estimate(
     planner = Planner(max_objects=BATCH, max_bytes=10**9)
     for index, snapshot_id in enumerate(ids):
         planner.add(index, manifest_objects(source, snapshot_id))
-    request = JobRequest(
+    request = JobSpec(
         job_id="job",
         source=StoreRef(url="file:///a"),
         destination=StoreRef(url="file:///b"),

@@ -11,7 +11,7 @@ import redis
 from snapferry.orchestrator.reporting.fleet_metrics import ASKED, Figures, FleetCollector, ask_redis, roles_of
 from snapferry.workers.app import make_app
 from snapferry.workers.ledger import LEASE_S, Ledger, State
-from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 
@@ -34,9 +34,9 @@ def job(ledger: Ledger, job_id: str, state: State, **fields: str | float) -> Non
     """Bring a job of two snapshots and four objects in two batches to *state*."""
     ids = ["1" * 64, "2" * 64]
     ledger.create(
-        JobRequest(
+        JobSpec(
             job_id=job_id,
-            snapshots=pack(ids),
+            snapshots=encode_addresses(ids),
             source=SOURCE,
             destination=DESTINATION,
             batch_objects=2,
@@ -51,7 +51,7 @@ def job(ledger: Ledger, job_id: str, state: State, **fields: str | float) -> Non
 def batch(job_id: str, number: int) -> BatchMessage:
     return BatchMessage(
         job_id=job_id, series="plan", number=number, source=SOURCE, destination=DESTINATION,
-        addresses=pack(ADDRESSES[2 * number :][:2]), sizes=(100, 100), positions=(2 * number,),
+        addresses=encode_addresses(ADDRESSES[2 * number :][:2]), sizes=(100, 100), positions=(2 * number,),
     )  # fmt: skip
 
 

@@ -21,10 +21,10 @@ from kombu import pools
 from pydantic import ValidationError
 
 from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.driving.dispatch import hand_out, look_after, submit_plan
+from snapferry.orchestrator.driving.dispatch import queue_batches, queue_drive, queue_plan
+from snapferry.orchestrator.driving.snapshot_rows import final_fields
 from snapferry.orchestrator.planning.plan import Batch
 from snapferry.orchestrator.planning.prepare import Snapshots, freeze
-from snapferry.orchestrator.reporting.receipt import final_fields
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES
 from snapferry.workers.ledger import (
@@ -43,7 +43,7 @@ from snapferry.workers.ledger import (
     bit,
     set_bits,
 )
-from snapferry.workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.messages import VERSION, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, Priority, lists, step
 from snapferry.workers.settings.environment import Settings
@@ -60,10 +60,10 @@ ON_THE_WAY = [State.PLANNING, State.COPYING, State.COMMITTING]
 FINAL = [State.DONE, State.FAILED, State.CANCELLED]
 
 
-def request(job_id: str = "job", ids: Iterable[str] = IDS) -> JobRequest:
-    return JobRequest(
+def request(job_id: str = "job", ids: Iterable[str] = IDS) -> JobSpec:
+    return JobSpec(
         job_id=job_id,
-        snapshots=pack(ids),
+        snapshots=encode_addresses(ids),
         source=HERE,
         destination=THERE,
         batch_objects=10,
@@ -82,7 +82,7 @@ def batch(
     places = tuple(at) or tuple(range(first, first + len(sizes)))
     return BatchMessage(
         job_id=job_id, series=series, number=number, source=HERE, destination=THERE,
-        addresses=pack(map(address, places)), sizes=sizes, positions=places if at else (first,),
+        addresses=encode_addresses(map(address, places)), sizes=sizes, positions=places if at else (first,),
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_a_new_job_waits_and_remembers_what_was_asked_for(client: redis.Redis) -
     assert ledger.create(request())
 
     status = ledger.status("job")
-    assert ledger.request("job") == request()
+    assert ledger.spec("job") == request()
     assert (status.state, status.first_snapshot, status.job_id) == (State.QUEUED, IDS[0], "job")
     assert (status.snapshots_total, status.snapshots_settled) == (2, 0)
     assert (status.source, status.destination, status.dry_run) == ("/a", "/b", False)
@@ -189,13 +189,13 @@ def test_a_job_is_created_once(ledger: Ledger) -> None:
     other = request(ids=[digest(b"other")])
 
     assert not ledger.create(other)
-    assert ledger.request("job") == request()
+    assert ledger.spec("job") == request()
     assert ledger.status("job").state is State.COPYING
 
 
 QUESTIONS: list[Callable[[Ledger], object]] = [
     lambda ledger: ledger.status("job"),
-    lambda ledger: ledger.request("job"),
+    lambda ledger: ledger.spec("job"),
     lambda ledger: ledger.field("job", "ids"),
     lambda ledger: ledger.standing("job"),
     lambda ledger: ledger.neglected("job"),
@@ -301,7 +301,7 @@ def test_a_request_of_another_version_is_refused(ledger: Ledger, client: redis.R
     client.hset(JOB, "request", other)
 
     with pytest.raises(ValidationError):
-        ledger.request("job")
+        ledger.spec("job")
 
 
 def test_a_batch_is_counted_once_however_often_it_is_delivered(ledger: Ledger) -> None:
@@ -1409,7 +1409,7 @@ def test_a_job_that_waits_for_its_plan_is_in_the_queue_of_plans(
     app: Celery, ledger: Ledger, client: redis.Redis
 ) -> None:
     job_id = new_job_id()
-    submit_plan(app, request(job_id))
+    queue_plan(app, request(job_id))
 
     assert roots(client, PLAN_QUEUE) == [job_id]
     assert ledger.has_queued_task(PLAN_QUEUE, job_id)
@@ -1424,9 +1424,9 @@ def test_a_look_at_a_job_is_of_the_job_wherever_it_is_queued(
     """The reconciler has no task around it; a driver that cancels has one, maybe another job's."""
     job_id, other = new_job_id(), new_job_id()
     if inside:
-        within_a_task(app, other, lambda: look_after(app, job_id, "why"))
+        within_a_task(app, other, lambda: queue_drive(app, job_id, "why"))
     else:
-        look_after(app, job_id, "why")
+        queue_drive(app, job_id, "why")
 
     assert roots(client, PLAN_QUEUE) == [job_id]
     assert ledger.has_queued_task(PLAN_QUEUE, job_id)
@@ -1441,7 +1441,9 @@ def test_a_job_whose_batches_wait_is_in_the_queue_of_copies(
     within_a_task(
         app,
         job_id,
-        lambda: hand_out(app, request(job_id), batches_of(count), series=PLAN, of=count, snapshots="all"),
+        lambda: queue_batches(
+            app, request(job_id), batches_of(count), series=PLAN, of=count, snapshots="all"
+        ),
     )
 
     assert roots(client, COPY_QUEUE) == [job_id] * count
@@ -1458,7 +1460,7 @@ def test_a_single_batch_behind_many_of_other_jobs_is_found(
         within_a_task(
             app,
             job_id,
-            lambda job_id=job_id, count=count: hand_out(
+            lambda job_id=job_id, count=count: queue_batches(
                 app, request(job_id), batches_of(count), series=PLAN, of=count, snapshots="all"
             ),
         )
@@ -1492,9 +1494,7 @@ def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: r
     random_ = random.Random(1)
     ledger.advance("job", State.PLANNING)
     plan = {"objects_total": 1_000_000, "bytes_total": 10**12, "batches_total": 1000}
-    ledger.advance(
-        "job", State.COPYING, **plan, **freeze(ledger.request("job"), Snapshots(ids, "." * len(ids)))
-    )
+    ledger.advance("job", State.COPYING, **plan, **freeze(ledger.spec("job"), Snapshots(ids, "." * len(ids))))
     ended_at = 1_800_000_000.0
     for index in range(len(ids)):
         deliver(ledger, batch(index, *[10**6] * 10, first=1000 * index))
@@ -1564,7 +1564,7 @@ def test_batches_that_wait_take_the_priority_that_their_job_is_given(
     for each, before in ((other, Priority.HIGH), (job_id, Priority.NORMAL), (other, Priority.LOW)):
         asked = request(each).model_copy(update={"priority": before})
         ledger.create(asked)
-        handing = partial(hand_out, app, asked, batches_of(90), series=PLAN, of=90, snapshots="all")
+        handing = partial(queue_batches, app, asked, batches_of(90), series=PLAN, of=90, snapshots="all")
         within_a_task(app, each, handing)
     before = waiting(client, COPY_QUEUE)
     of_job = [message for message in before if job_id in message]
@@ -1573,7 +1573,7 @@ def test_batches_that_wait_take_the_priority_that_their_job_is_given(
 
     after = waiting(client, COPY_QUEUE)
     assert moved == (State.QUEUED, 0 if priority is Priority.NORMAL else 90)
-    assert ledger.request(job_id).priority is priority
+    assert ledger.spec(job_id).priority is priority
     assert ledger.status(job_id).priority == priority
     # Each is there once, in the order that it had among those of its job and of the others.
     assert [message for message in after if message in of_job] == of_job
@@ -1587,7 +1587,7 @@ def test_batches_that_wait_take_the_priority_that_their_job_is_given(
 def test_a_task_that_waits_twice_is_moved_twice(app: Celery, ledger: Ledger, client: redis.Redis) -> None:
     job_id = new_job_id()
     ledger.create(request(job_id))
-    handing = partial(hand_out, app, request(job_id), batches_of(1), series=PLAN, of=1, snapshots="all")
+    handing = partial(queue_batches, app, request(job_id), batches_of(1), series=PLAN, of=1, snapshots="all")
     within_a_task(app, job_id, handing)
     (message,) = waiting(client, COPY_QUEUE)
     client.lpush(lists(COPY_QUEUE)[step(Priority.NORMAL, 0)], message)

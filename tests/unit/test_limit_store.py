@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.ledger.keys import LIMITS, key
 from snapferry.workers.limits.limit_store import HELD_S, Bucket, Kind, LimitBook, StoreLimits, store_place
-from snapferry.workers.messages import JobRequest, StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 
 PLACE = "s3://bucket/store"
 BEGAN = 1_700_000_000.0
@@ -227,7 +227,7 @@ def test_limits_of_stores_are_listed_until_they_are_taken_away(book: LimitBook) 
 def submitted(book: LimitBook, job: str, s3_requests: int | None) -> None:
     """Make the record of a job, as the submission of one does."""
     store = StoreRef(url=PLACE)
-    request = JobRequest(job_id=job, source=store, destination=store, batch_objects=1, batch_bytes=1)
+    request = JobSpec(job_id=job, source=store, destination=store, batch_objects=1, batch_bytes=1)
     assert Ledger(book._redis, expires_s=60).create(request, s3_requests=s3_requests)
 
 

@@ -17,14 +17,14 @@ from snapferry.workers.messages import (
     VERSION,
     BatchMessage,
     Budget,
-    JobRequest,
+    JobSpec,
     MirrorMessage,
     Order,
     Price,
     Prune,
     StoreRef,
-    pack,
-    unpack,
+    decode_addresses,
+    encode_addresses,
 )
 from tests.property.strategies import addresses, thorough
 
@@ -39,7 +39,7 @@ def batch(**changes: Any) -> dict[str, Any]:
         "number": 0,
         "source": {"url": "/a"},
         "destination": {"url": "/b"},
-        "addresses": pack([A, B]),
+        "addresses": encode_addresses([A, B]),
         "sizes": [1, 2],
         "positions": [7],
         **changes,
@@ -50,7 +50,7 @@ def request(**changes: Any) -> dict[str, Any]:
     return {
         "version": VERSION,
         "job_id": "job",
-        "snapshots": pack([A, B]),
+        "snapshots": encode_addresses([A, B]),
         "source": {"url": "/a"},
         "destination": {"url": "/b"},
         "batch_objects": 10,
@@ -62,7 +62,7 @@ def request(**changes: Any) -> dict[str, Any]:
 def test_messages_survive_the_broker() -> None:
     """Celery sends JSON: tuples become lists, and nothing else may happen."""
     sent = BatchMessage.model_validate(batch(concurrency=4))
-    asked = JobRequest.model_validate(
+    asked = JobSpec.model_validate(
         request(
             dry_run=True,
             order=Order.SMALLEST,
@@ -74,7 +74,7 @@ def test_messages_survive_the_broker() -> None:
     )
 
     assert BatchMessage.model_validate(json.loads(json.dumps(sent.model_dump()))) == sent
-    assert JobRequest.model_validate_json(asked.model_dump_json()) == asked
+    assert JobSpec.model_validate_json(asked.model_dump_json()) == asked
     assert sent.objects() == {A: 1, B: 2}
     assert asked.snapshot_ids == [A, B]
 
@@ -84,7 +84,7 @@ def test_another_version_is_refused(version: object) -> None:
     with pytest.raises(ValidationError, match="version"):
         BatchMessage.model_validate(batch(version=version))
     with pytest.raises(ValidationError, match="version"):
-        JobRequest.model_validate(request(version=version))
+        JobSpec.model_validate(request(version=version))
 
 
 @pytest.mark.parametrize("changes", [{"extra": 1}, {"source": {"url": "/a", "password": "hunter2"}}])
@@ -92,7 +92,7 @@ def test_a_field_that_this_version_does_not_know_is_refused(changes: dict[str, A
     with pytest.raises(ValidationError):
         BatchMessage.model_validate(batch(**changes))
     with pytest.raises(ValidationError):
-        JobRequest.model_validate(request(**changes))
+        JobSpec.model_validate(request(**changes))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_a_batch_without_one_of_its_fields_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"addresses": pack([A])},
-        {"addresses": pack([A, B, A])},
+        {"addresses": encode_addresses([A])},
+        {"addresses": encode_addresses([A, B, A])},
         {"addresses": ""},
         {"sizes": []},
         {"sizes": [1, 2, 3]},
@@ -128,28 +128,28 @@ def test_positions_and_sizes_must_match(positions: list[int]) -> None:
 
 
 def test_places_are_counted_from_the_first_or_told_one_by_one() -> None:
-    assert BatchMessage.model_validate(batch(positions=[7])).places() == {A: 7, B: 8}
-    assert BatchMessage.model_validate(batch(positions=[9, 2])).places() == {A: 9, B: 2}
-    alone = BatchMessage.model_validate(batch(addresses=pack([B]), sizes=[1], positions=[5]))
-    assert alone.places() == {B: 5}
+    assert BatchMessage.model_validate(batch(positions=[7])).positions_by_address() == {A: 7, B: 8}
+    assert BatchMessage.model_validate(batch(positions=[9, 2])).positions_by_address() == {A: 9, B: 2}
+    alone = BatchMessage.model_validate(batch(addresses=encode_addresses([B]), sizes=[1], positions=[5]))
+    assert alone.positions_by_address() == {B: 5}
 
 
 @thorough
 @given(st.lists(addresses, max_size=20))
-def test_what_was_packed_is_unpacked(found: list[str]) -> None:
-    assert unpack(pack(found)) == found
+def test_encoded_addresses_are_decoded(found: list[str]) -> None:
+    assert decode_addresses(encode_addresses(found)) == found
 
 
 HOSTILE = [
     "../" * 21 + "x",
     "/etc/passwd".ljust(64, "/"),
     A,
-    pack([A]) + "\n",
-    " " + pack([A]),
-    pack([A])[:-1],
-    pack([A])[:-4],
-    pack([A])[:-1] + "!",
-    pack([A]) + "AAAA",
+    encode_addresses([A]) + "\n",
+    " " + encode_addresses([A]),
+    encode_addresses([A])[:-1],
+    encode_addresses([A])[:-4],
+    encode_addresses([A])[:-1] + "!",
+    encode_addresses([A]) + "AAAA",
     "\u0661" * 64,
     "\0" * 44,
     "AAAA",
@@ -158,27 +158,27 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_a_text_that_is_not_packed_never_becomes_an_address(hostile: str) -> None:
-    with pytest.raises(ValueError, match=r"packed|ASCII"):
-        unpack(hostile)
+def test_a_text_that_is_not_encoded_never_becomes_an_address(hostile: str) -> None:
+    with pytest.raises(ValueError, match=r"encoded|ASCII"):
+        decode_addresses(hostile)
     with pytest.raises(ValidationError):
         BatchMessage.model_validate(batch(addresses=hostile))
     with pytest.raises(ValidationError):
-        JobRequest.model_validate(request(snapshots=hostile))
+        JobSpec.model_validate(request(snapshots=hostile))
 
 
 @thorough
 @given(st.one_of(st.text(max_size=100), st.binary(max_size=100).map(lambda raw: b64encode(raw).decode())))
-def test_whatever_is_unpacked_is_addresses(packed: str) -> None:
+def test_decoded_text_is_addresses(packed: str) -> None:
     try:
-        found = unpack(packed)
+        found = decode_addresses(packed)
     except ValueError:
         return
     assert [parse_address(address) for address in found] == found
 
 
 def test_every_address_of_a_message_that_was_read_is_one() -> None:
-    message = BatchMessage.model_validate(batch(addresses=pack([B, A]), sizes=[0, 2**64 - 1]))
+    message = BatchMessage.model_validate(batch(addresses=encode_addresses([B, A]), sizes=[0, 2**64 - 1]))
 
     assert message.objects() == {B: 0, A: 2**64 - 1}
     assert all(parse_address(address) == address for address in message.objects())
@@ -215,11 +215,11 @@ def test_a_batch_with_a_value_of_the_wrong_kind_is_refused(changes: dict[str, An
 )
 def test_a_request_with_limits_that_cannot_be_kept_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(changes))):
-        JobRequest.model_validate(request(**changes))
+        JobSpec.model_validate(request(**changes))
 
 
 def test_a_request_says_nothing_that_was_not_asked_for() -> None:
-    asked = JobRequest.model_validate(request())
+    asked = JobSpec.model_validate(request())
 
     assert (asked.everything, asked.order, asked.prune, asked.dry_run) == (False, Order.GIVEN, None, False)
     assert (asked.resumes, asked.retries, asked.trust_manifest) == ("", "", False)
@@ -227,20 +227,20 @@ def test_a_request_says_nothing_that_was_not_asked_for() -> None:
 
 
 def test_a_patience_by_default_is_as_in_the_version_before_which_refuses_the_field() -> None:
-    plain = JobRequest.model_validate(request())
-    patient = JobRequest.model_validate(request(patience=60.0, waits_at_start=True))
+    plain = JobSpec.model_validate(request())
+    patient = JobSpec.model_validate(request(patience=60.0, waits_at_start=True))
 
     assert (plain.patience, plain.waits_at_start) == (1800, False)
     assert (
         not {"patience", "waits_at_start"}
         & json.loads(plain.model_dump_json(exclude=plain.new_defaults())).keys()
     )
-    assert JobRequest.model_validate_json(patient.model_dump_json(exclude=patient.new_defaults())) == patient
+    assert JobSpec.model_validate_json(patient.model_dump_json(exclude=patient.new_defaults())) == patient
 
 
 # The fields of the version before, which refuses all others.
 FIELDS_BEFORE = {
-    JobRequest: {
+    JobSpec: {
         "version", "job_id", "snapshots", "everything", "source", "destination", "order", "trust_manifest", "prune",
         "budget", "dry_run", "resumes", "retries", "concurrency", "priority", "queue", "limits", "batch_objects",
         "batch_bytes", "window_batches",
@@ -257,10 +257,10 @@ FIELDS_BEFORE = {
 
 @pytest.mark.parametrize("kind", FIELDS_BEFORE)
 def test_a_message_that_asks_for_nothing_new_has_no_field_that_the_version_before_refuses(
-    kind: type[JobRequest | MirrorMessage | BatchMessage],
+    kind: type[JobSpec | MirrorMessage | BatchMessage],
 ) -> None:
     given = {
-        JobRequest: request(),
+        JobSpec: request(),
         MirrorMessage: {"name": "nightly", "source": {"url": "/a"}, "destination": {"url": "/b"}},
         BatchMessage: {
             "job_id": "j", "series": "plan", "number": 0, "source": {"url": "/a"}, "destination": {"url": "/b"},
@@ -278,7 +278,7 @@ def test_a_message_that_asks_for_nothing_new_has_no_field_that_the_version_befor
 @pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), 31 * 86400, "soon"])
 def test_a_patience_that_is_none_is_refused(patience: object) -> None:
     with pytest.raises(ValidationError):
-        JobRequest.model_validate(request(patience=patience))
+        JobSpec.model_validate(request(patience=patience))
 
 
 @pytest.mark.parametrize("name", ["max_objects", "max_bytes", "max_cost"])
@@ -289,7 +289,7 @@ def test_a_budget_of_nothing_is_a_limit(name: str) -> None:
 def test_a_batch_costs_little_more_than_its_addresses() -> None:
     """Redis holds a window of these; 43 characters and a size an object is what there is to say."""
     names = [digest(b"%d" % number) for number in range(1000)]
-    message = batch(addresses=pack(names), sizes=[100_000] * 1000)
+    message = batch(addresses=encode_addresses(names), sizes=[100_000] * 1000)
 
     assert len(json.dumps(BatchMessage.model_validate(message).model_dump())) < 1000 * 53
 

@@ -11,7 +11,7 @@ import redis
 from snapferry.stores.errors import StoreNotFound, StoreUnavailable
 from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.ledger.keys import UNPARKED
-from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.queues import COPY_QUEUE, Priority, lists, parking_queue, step
 from snapferry.workers.reachability.parking import Parking
 from snapferry.workers.reachability.records import RETURN_S, Kind, ReachBook, StoreSide
@@ -30,15 +30,15 @@ def sides(ledger: Ledger, tmp_path: Path) -> tuple[StoreSide, StoreSide]:
     """The stores of a job of which a batch is parked; the destination's directory is not there."""
     (tmp_path / "a").mkdir()
     source, destination = StoreRef(url=str(tmp_path / "a")), StoreRef(url=str(tmp_path / "b"))
-    request = JobRequest(
-        job_id="job", snapshots=pack(["0" * 64]), source=source, destination=destination,
+    request = JobSpec(
+        job_id="job", snapshots=encode_addresses(["0" * 64]), source=source, destination=destination,
         batch_objects=10, batch_bytes=999, patience=60,
     )  # fmt: skip
     ledger.create(request)
     ledger.advance("job", State.COPYING)
     batch = BatchMessage(
         job_id="job", series="plan", number=0, source=source, destination=destination,
-        addresses=pack(["1" * 64]), sizes=(1,), positions=(0,),
+        addresses=encode_addresses(["1" * 64]), sizes=(1,), positions=(0,),
     )  # fmt: skip
     ReachBook(ledger.client).park(batch, "")
     return StoreSide(source, writing=False), StoreSide(destination, writing=True)

@@ -13,7 +13,7 @@ from kombu.utils.limits import TokenBucket
 
 from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.lifecycle.rate_limited_tasks import COPY, Holding, Limits, held_requests
-from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 from snapferry.workers.outcome import BatchOutcome
 
 HERE = StoreRef(url="/srv/store")
@@ -39,9 +39,7 @@ class Request:
 def ledger(redis_url: str) -> Iterator[Ledger]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         found = Ledger(client, expires_s=3600)
-        found.create(
-            JobRequest(job_id="job", source=HERE, destination=HERE, batch_objects=10, batch_bytes=999)
-        )
+        found.create(JobSpec(job_id="job", source=HERE, destination=HERE, batch_objects=10, batch_bytes=999))
         found.advance("job", State.COPYING, objects_total=4, bytes_total=4, batches_total=4)
         yield found
 

@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 
-from snapferry.orchestrator.driving.prune import surplus
+from snapferry.orchestrator.planning.surplus import surplus
 from snapferry.stores.address import OBJECTS, object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.base import Backend, Capabilities, Listed

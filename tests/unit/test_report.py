@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.reporting import documents, report
 from snapferry.orchestrator.reporting.failures import DeadLetter
-from snapferry.orchestrator.reporting.receipt import SnapshotRow
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import FailedObject, State
 from snapferry.workers.outcome import Failure

@@ -43,7 +43,7 @@ from snapferry.workers.copying.tasks import (
     run_batch,
 )
 from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
-from snapferry.workers.messages import VERSION, BatchMessage, JobRequest, StoreRef, pack
+from snapferry.workers.messages import VERSION, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.reachability.outage import open_side
 from snapferry.workers.reachability.records import ReachBook, StoreSide
 from snapferry.workers.settings.environment import Settings
@@ -98,9 +98,9 @@ def batch(tmp_path: Path, ledger: Ledger) -> BatchMessage:
     store = open_store(source.url)
     for address, data in OBJECTS.items():
         store.put_object(address, data)
-    job = JobRequest(
+    job = JobSpec(
         job_id="job",
-        snapshots=pack(["0" * 64]),
+        snapshots=encode_addresses(["0" * 64]),
         source=source,
         destination=destination,
         batch_objects=10,
@@ -110,7 +110,7 @@ def batch(tmp_path: Path, ledger: Ledger) -> BatchMessage:
     ledger.advance("job", State.COPYING, objects_total=5, bytes_total=sum(SIZES), batches_total=1)
     return BatchMessage(
         job_id="job", series="plan", number=0, source=source, destination=destination,
-        addresses=pack(ADDRESSES), sizes=SIZES, positions=(0,),
+        addresses=encode_addresses(ADDRESSES), sizes=SIZES, positions=(0,),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import redis
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.limits import Brakes, LimitBook
-from snapferry.workers.messages import JobRequest, StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from tests.integration.processes import until
 from tests.opening import open_store
 
@@ -45,7 +45,7 @@ class Slowed:
 
 def brakes(ledger: Ledger, folder: Path, s3_requests: int | None) -> Brakes:
     directory = StoreRef(url=f"file://{folder}")
-    request = JobRequest(job_id="j", source=BUCKET, destination=directory, batch_objects=1, batch_bytes=1)
+    request = JobSpec(job_id="j", source=BUCKET, destination=directory, batch_objects=1, batch_bytes=1)
     ledger.create(request, s3_requests=s3_requests)
     return Brakes(LimitBook(ledger._redis), "j", BUCKET, directory, lambda: None)
 

@@ -438,7 +438,7 @@ def _copy(
                     raise
                 except Exception:
                     log.exception("uncaught exception; the objects of the batch are copied one by one")
-            places = batch.places()
+            places = batch.positions_by_address()
             return copy_one_by_one(
                 source,
                 destination,

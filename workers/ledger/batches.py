@@ -158,7 +158,7 @@ class BatchLedger:
             every = [batch.positions[0], len(needed), sum(batch.sizes)]
             if self._run(scripts.NEED_ALL, record, [*arguments, *every]):
                 return
-        places, sizes = batch.places(), batch.objects()
+        places, sizes = batch.positions_by_address(), batch.objects()
         for address in needed:
             arguments += [places[address], sizes[address]]
         self._run(scripts.NEED, record, arguments)
@@ -203,7 +203,7 @@ class BatchLedger:
         """
         parts = ("running", "failures", "needed", "copied", "failed", "classes", "begun", "alone", "moves")
         failures = outcome.failures
-        places = batch.places() if failures else {}
+        places = batch.positions_by_address() if failures else {}
         arguments: list[str | float] = [
             batch.number,
             name_of(batch),

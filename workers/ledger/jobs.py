@@ -12,7 +12,7 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError, ResponseError
 
 from snapferry.stores.text.printable import printable
-from snapferry.workers.messages import JobRequest, is_job_id
+from snapferry.workers.messages import JobSpec, is_job_id
 from snapferry.workers.queues import Priority, copy_queue, lists, moves, parking_queue
 
 from . import queries, queue_scripts, scripts
@@ -31,28 +31,28 @@ class Ledger(BatchLedger):
     def __init__(self, client: redis.Redis, *, expires_s: int) -> None:
         super().__init__(client, expires_s=expires_s)
 
-    def create(self, request: JobRequest, *, s3_requests: int | None = None) -> bool:
+    def create(self, spec: JobSpec, *, s3_requests: int | None = None) -> bool:
         """
         Open the record of a job; say whether it is new. An existing one is left as it is.
 
         *s3_requests* a second are what it keeps to at S3 stores whose requests nobody limited; None: any number.
         """
-        ids = request.snapshot_ids
+        ids = spec.snapshot_ids
         fields: dict[str, str | float] = {
-            "request": request.model_dump_json(exclude=request.new_defaults()),
-            "source": request.source.url,
-            "destination": request.destination.url,
+            "request": spec.model_dump_json(exclude=spec.new_defaults()),
+            "source": spec.source.url,
+            "destination": spec.destination.url,
             "first_snapshot": ids[0] if ids else "",
             "snapshots_total": len(ids),
-            "dry_run": int(request.dry_run),
-            "priority": request.priority.value,
-            "queue": request.queue,
-            "patience": request.patience,
-            **({BUDGET: request.budget.model_dump_json()} if request.budget.limited else {}),
-            **{LIMITS[name]: value for name, value in request.limits if value is not None},
+            "dry_run": int(spec.dry_run),
+            "priority": spec.priority.value,
+            "queue": spec.queue,
+            "patience": spec.patience,
+            **({BUDGET: spec.budget.model_dump_json()} if spec.budget.limited else {}),
+            **{LIMITS[name]: value for name, value in spec.limits if value is not None},
             **({S3_REQUESTS: s3_requests} if s3_requests is not None else {}),
         }
-        job_id = request.job_id
+        job_id = spec.job_id
         return bool(
             self._run(scripts.CREATE, [key(job_id), INDEX, OPEN], [job_id, self._expires_s, *_pairs(fields)])
         )
@@ -61,18 +61,18 @@ class Ledger(BatchLedger):
         """Remove the record of a job that nobody has begun; say whether it is gone now. May be called again."""
         return bool(self._run(scripts.WITHDRAW, [key(job_id), INDEX, OPEN], [job_id]))
 
-    def request(self, job_id: str) -> JobRequest:
+    def spec(self, job_id: str) -> JobSpec:
         """
         Return what was asked for, with the priority that holds now.
 
         Raises `UnknownJob`, and pydantic's ValidationError for another version.
         """
-        request = JobRequest.model_validate_json(self.field(job_id, "request"))
-        if request.job_id != job_id:
+        spec = JobSpec.model_validate_json(self.field(job_id, "request"))
+        if spec.job_id != job_id:
             raise UnreadableJob(job_id, "it has the request of another job")
         found = self.field(job_id, "priority")
-        priority = Priority(found) if found in list(Priority) else request.priority
-        return request.model_copy(update={"priority": priority})
+        priority = Priority(found) if found in list(Priority) else spec.priority
+        return spec.model_copy(update={"priority": priority})
 
     def prioritise(self, job_id: str, priority: Priority) -> tuple[State, int]:
         """

@@ -29,7 +29,7 @@ import redis
 from snapferry.stores.errors import StoreError
 from snapferry.workers.ledger.keys import PARKED, UNPARKED, key
 from snapferry.workers.ledger.state import Waiting, waiting_of
-from snapferry.workers.messages import BatchMessage, JobRequest, StoreRef
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 from snapferry.workers.queues import parking_queue
 from snapferry.workers.settings.environment import PATIENCE_S
 
@@ -78,7 +78,7 @@ class StoreSide(NamedTuple):
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def sides_of(work: BatchMessage | JobRequest) -> tuple[StoreSide, StoreSide]:
+def sides_of(work: BatchMessage | JobSpec) -> tuple[StoreSide, StoreSide]:
     """Return source and destination of a batch or of a job."""
     return StoreSide(work.source, writing=False), StoreSide(work.destination, writing=True)
 

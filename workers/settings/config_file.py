@@ -41,8 +41,7 @@ from pydantic import (
 
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import parse_url
-from snapferry.workers.messages import MIRROR_NAME
-from snapferry.workers.queues import NAME, Priority
+from snapferry.workers.messages import MIRROR_NAME, CopyOptions
 
 from .environment import LONGEST_PATIENCE_S, InvalidSettings
 from .store_table import url_of_store
@@ -124,7 +123,7 @@ class _Table(BaseModel):
     )
 
 
-class Mirror(_Table):
+class Mirror(_Table, CopyOptions):
     """A copy of everything in a store that is made again and again. *from_* and *to* are URLs or names of stores."""
 
     name: str = Field(pattern=MIRROR_NAME)
@@ -132,11 +131,7 @@ class Mirror(_Table):
     to: str
     every: Annotated[str, AfterValidator(_checked_every)]
     delete: bool = False
-    allow_empty_source: bool = False
     max_delete: int | None = Field(None, ge=0)
-    trust_manifest: bool = False
-    priority: Priority = Priority.NORMAL
-    queue: str = Field("", pattern=NAME)
     jobs: int | None = Field(None, ge=1, le=1024)
     patience: Annotated[str | None, AfterValidator(_checked_patience)] = None
 

@@ -1,36 +1,32 @@
-"""Publish what is whole: the snapshots of each group of the plan, as soon as all batches up to it are accounted for."""
+"""Publish the snapshots of each group of the plan, once all batches up to the end of the group are accounted for."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from snapferry.orchestrator.planning.plan import Group, pack
-from snapferry.orchestrator.planning.prepare import failed_addresses
+from snapferry.orchestrator.driving.context import PlannedDrive
+from snapferry.orchestrator.driving.dispatch import queue_batches
+from snapferry.orchestrator.planning.plan import Group, pack_batches
+from snapferry.orchestrator.planning.prepare import UNREADABLE, failed_addresses
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import Ended, publish_snapshots
 from snapferry.workers.copying.describe import describe_snapshots
-from snapferry.workers.ledger import PLAN, State, bit, bits
+from snapferry.workers.ledger import PLAN, Directive, State, bit, bits
 from snapferry.workers.telemetry.logs import fields
-
-from .dispatch import hand_out
-
-if TYPE_CHECKING:
-    from .drive import Drive
 
 log = logging.getLogger(__name__)
 
-# Objects that are absent after they were copied are copied again this often, for one group.
+# How often objects of one group that are absent after they were copied are copied again.
 MAX_HEALS: Final = 4
 
-
-# So many objects are counted between two checkpoints: some milliseconds.
+# Objects that are counted between two checkpoints: some milliseconds.
 POSITIONS_AT_ONCE: Final = 10_000
 
 
@@ -39,49 +35,42 @@ def heal_series(group: int, turn: int) -> str:
     return f"heal-{group}-{turn}"
 
 
-def _log_ends(rows: dict[str, list[Any]]) -> None:
-    """Say what was published and what was not: a line for each, however many snapshots a group has."""
-    published = [snapshot_id for snapshot_id, row in rows.items() if row[0] == Ended.PUBLISHED]
-    failed = [snapshot_id for snapshot_id, row in rows.items() if row[0] != Ended.PUBLISHED]
-    if published:
-        log.info("%s published", counted(len(published), "snapshot"), extra=fields(snapshots=published))
-    if failed:
-        log.warning(
-            "%s not published, the first: %s",
-            counted(len(failed), "snapshot"),
-            rows[failed[0]][-1],
-            extra=fields(snapshots=failed),
-        )
+@dataclass(frozen=True)
+class Published:
+    """How many snapshots were published and could not be, and how many groups are being healed."""
+
+    published: int = 0
+    unpublished: int = 0
+    healing: int = 0
 
 
 class Publisher:
-    """Publishes the groups of one job, as far as it has come."""
+    """Publishes the groups of one job that are complete."""
 
-    def __init__(self, drive: Drive) -> None:
+    def __init__(self, drive: PlannedDrive) -> None:
         self._drive = drive
         self._ledger = drive.ledger
         self._job_id = drive.job_id
         self._failed: tuple[int, AddressSet] = (0, AddressSet())
 
-    def publish(self) -> str:
+    def publish(self) -> Published:
         """
-        Publish every group that can be; return what was done, in words.
+        Publish every group that is complete; return how many snapshots that were.
 
-        A row is recorded for each snapshot that came to its end. Raises
-        `StoreError` where a store gives no answer; then some may be published
-        and recorded. May be called again.
+        A row is recorded for each snapshot that ended. Raises `StoreError` where a store gives no answer; then some
+        snapshots may be published and recorded. May be repeated.
         """
         standing = self._ledger.standing(self._job_id)
         if standing.state.final or standing.cancelling:
-            return ""
+            return Published()
         plan = self._drive.plan
         missing = self._ledger.unaccounted(self._job_id, PLAN, range(plan.batches))
-        whole = missing[0] if missing else plan.batches
+        complete = missing[0] if missing else plan.batches
         groups = self._ledger.groups(self._job_id)
-        published = failed = healing = 0
+        published = unpublished = healing = 0
         for group in plan.groups:
             checkpoint()
-            if group.batches.stop > whole:
+            if group.batches.stop > complete:
                 break
             rows = groups.get(group.number, {})
             turn, batches = standing.heals.get(group.number, (0, 0))
@@ -89,22 +78,18 @@ class Publisher:
             if len(rows) == len(group.snapshots) or waits:
                 healing += bool(waits)
                 continue
-            if self._ledger.standing(self._job_id).cancelling:
+            # A group may take minutes, and the next checkpoint may be seconds late to know.
+            if self._ledger.directive(self._job_id) is Directive.STOP:
                 break
             if not missing:
                 self._ledger.advance(self._job_id, State.COMMITTING)
             ends = self._publish(group, rows, turn)
             published += ends[Ended.PUBLISHED]
-            failed += ends[Ended.FAILED]
-        said = [
-            f"{counted(published, 'snapshot')} published" if published else "",
-            f"{failed} could not be" if failed else "",
-            f"healing {counted(healing, 'group')}" if healing else "",
-        ]
-        return ", ".join(part for part in said if part)
+            unpublished += ends[Ended.FAILED]
+        return Published(published, unpublished, healing)
 
     def _publish(self, group: Group, rows: dict[int, list[Any]], turn: int) -> Counter[str]:
-        """Publish what is left of *group*; record what came to its end, and have the rest healed."""
+        """Publish the rest of *group*; record the snapshots that ended, and have the others healed."""
         ids = self._drive.snapshots.ids
         failed = self._failed_addresses()
         pending = {ids[index]: index for index in group.snapshots if index not in rows}
@@ -156,7 +141,7 @@ class Publisher:
         ]
 
     def _counts(self, group: Group) -> dict[int, Counter[str]]:
-        """Return how the objects that each snapshot of *group* brings ended: copied, present, failed."""
+        """Return the outcomes of the objects that each snapshot of *group* brings: copied, present, failed."""
         copied = self._ledger.bitmap(self._job_id, "copied")
         failed = self._ledger.bitmap(self._job_id, "failed")
         counts: dict[int, Counter[str]] = {index: Counter() for index in group.snapshots}
@@ -175,17 +160,18 @@ class Publisher:
         return counts
 
     def _failed_addresses(self) -> AddressSet:
-        count = self._ledger.standing(self._job_id).failed
+        # Objects fail while groups are published, so the count is read anew for each group.
+        count = int(self._ledger.field(self._job_id, "failed") or 0)
         if count != self._failed[0]:
             self._failed = count, failed_addresses(self._ledger, self._job_id, self._drive.plan)
         return self._failed[1]
 
     def _count_snapshots(self) -> None:
-        """Set the job's counts of snapshots from what is recorded of each."""
+        """Set the job's counts of snapshots from the rows that are recorded."""
         tally = Counter(
             row[0] for rows in self._ledger.groups(self._job_id).values() for row in rows.values()
         )
-        unreadable = len(self._drive.snapshots.of("x"))
+        unreadable = len(self._drive.snapshots.of(UNREADABLE))
         self._ledger.set_fields(
             self._job_id,
             published=tally[Ended.PUBLISHED],
@@ -193,20 +179,41 @@ class Publisher:
         )
 
     def _heal(self, group: Group, absent: set[str], turn: int) -> None:
-        """Queue objects that were accounted for and yet are absent."""
+        """Queue objects again that were accounted for and are absent all the same."""
         drive = self._drive
         if not self._ledger.advance(self._job_id, State.COPYING):
             return
-        log.warning("%d objects are absent after copying; copying them again", len(absent))
-        places = drive.plan.positions(absent)
-        sizes = {address: drive.plan.size(place) for address, place in places.items()}
-        request = drive.request
+        log.warning("copied objects are absent; copying them again", extra=fields(objects=len(absent)))
+        positions = drive.plan.positions(absent)
+        sizes = {address: drive.plan.size(position) for address, position in positions.items()}
+        spec = drive.spec
         batches = [
-            replace(batch, positions=tuple(places[address] for address in batch.objects))
-            for batch in pack(sizes, max_objects=request.batch_objects, max_bytes=request.batch_bytes)
+            replace(batch, positions=tuple(positions[address] for address in batch.objects))
+            for batch in pack_batches(sizes, max_objects=spec.batch_objects, max_bytes=spec.batch_bytes)
         ]
         self._ledger.note_healing(self._job_id, group.number, turn=turn, batches=len(batches))
         first = drive.snapshots.ids[group.snapshots[0]]
-        words = describe_snapshots(first, len(group.snapshots))
-        series = heal_series(group.number, turn)
-        hand_out(drive.app, request, batches, series=series, of=len(batches), snapshots=words, again=turn)
+        queue_batches(
+            drive.app,
+            spec,
+            batches,
+            series=heal_series(group.number, turn),
+            of=len(batches),
+            snapshots=describe_snapshots(first, len(group.snapshots)),
+            turn=turn,
+        )
+
+
+def _log_ends(rows: dict[str, list[Any]]) -> None:
+    """Log which snapshots were published and which were not: one line each, whatever the size of the group."""
+    published = [snapshot_id for snapshot_id, row in rows.items() if row[0] == Ended.PUBLISHED]
+    failed = [snapshot_id for snapshot_id, row in rows.items() if row[0] != Ended.PUBLISHED]
+    if published:
+        log.info("%s published", counted(len(published), "snapshot"), extra=fields(snapshots=published))
+    if failed:
+        log.warning(
+            "%s not published, the first: %s",
+            counted(len(failed), "snapshot"),
+            rows[failed[0]][-1],
+            extra=fields(snapshots=failed),
+        )

@@ -16,9 +16,7 @@ from snapferry.workers.ledger import State
 from snapferry.workers.messages import BatchMessage, Budget, Price
 from tests.sample import fill, random_files
 
-from .test_drive import Fleet, fleet
-
-__all__ = ["fleet"]
+from .fleet import Fleet
 
 BIG = 3 * 1024**2
 
@@ -92,8 +90,8 @@ def test_the_number_of_objects_is_counted_while_they_are_copied(
         if path.is_file():
             path.unlink()
 
-    for handed_out in fleet.handed_out:
-        fleet.copy(handed_out)
+    for queued in fleet.queued:
+        fleet.copy(queued)
     fleet.drive()
 
     assert fleet.status.state is State.FAILED
@@ -121,8 +119,8 @@ def test_a_batch_that_is_delivered_again_spends_nothing_twice(fleet: Fleet) -> N
     fleet.drive()
 
     for _ in range(3):
-        for handed_out in list(fleet.handed_out):
-            fleet.copy(handed_out)
+        for queued in list(fleet.queued):
+            fleet.copy(queued)
     fleet.drive()
 
     assert fleet.status.state is State.DONE
@@ -132,8 +130,8 @@ def test_a_batch_that_is_delivered_again_spends_nothing_twice(fleet: Fleet) -> N
 def batch(fleet: Fleet) -> BatchMessage:
     fleet.submit(lying_snapshot(fleet, count=20, size=1000), budget=Budget(max_bytes=10_000, max_objects=20))
     fleet.drive()
-    handed_out = fleet.handed_out[0]
-    return fleet.message(handed_out, handed_out.batches[0])
+    queued = fleet.queued[0]
+    return fleet.message(queued, queued.batches[0])
 
 
 def spender(fleet: Fleet, batch: BatchMessage) -> Spending:
@@ -227,8 +225,8 @@ def test_a_job_without_a_budget_is_not_counted(fleet: Fleet) -> None:
 def test_nothing_of_a_budget_is_left_behind_but_its_totals(fleet: Fleet) -> None:
     fleet.submit(lying_snapshot(fleet, count=20, size=1000), budget=Budget(max_bytes=20_000))
     fleet.drive()
-    for handed_out in fleet.handed_out:
-        fleet.copy(handed_out)
+    for queued in fleet.queued:
+        fleet.copy(queued)
 
     assert fleet.ledger._redis.hgetall("snapferry:job:job:spent") == {}
     assert total(fleet) == 20_000

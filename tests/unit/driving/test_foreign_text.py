@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.driving.drive import LONGEST_REASON, fail_job
+from snapferry.orchestrator.driving.ending import LONGEST_REASON, fail_job
+from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.reporting.receipt import receipt
-from snapferry.orchestrator.tasks import run_step
+from snapferry.orchestrator.tasks import run_drive
 from snapferry.stores.errors import LONGEST_TEXT, IntegrityError, StoreFault
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.commit import LONGEST_REASON as LONGEST_SNAPSHOT_REASON
 from snapferry.workers.ledger import State
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .test_drive import Fleet, fleet
-
-__all__ = ["fleet"]
+from .fleet import Fleet
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\n" * 5000
 
@@ -36,8 +35,8 @@ def test_why_a_job_failed_is_cut_and_harmless(fleet: Fleet) -> None:
 
 def test_why_an_object_failed_is_cut_and_harmless(fleet: Fleet) -> None:
     fleet.drive()
-    handed_out = fleet.handed_out[0]
-    batch = fleet.message(handed_out, handed_out.batches[0])
+    queued = fleet.queued[0]
+    batch = fleet.message(queued, queued.batches[0])
     error = StoreFault("s3://bucket", HOSTILE, HOSTILE)
 
     fleet.ledger.account(batch, BatchOutcome(failures=[Failure.of(a, error) for a in batch.objects()]))
@@ -54,8 +53,8 @@ def test_why_a_snapshot_failed_is_cut_and_harmless(fleet: Fleet, monkeypatch: py
         raise IntegrityError("store", snapshot_id, HOSTILE)
 
     fleet.drive()
-    for handed_out in fleet.handed_out:
-        fleet.copy(handed_out)
+    for queued in fleet.queued:
+        fleet.copy(queued)
     monkeypatch.setattr(SnapshotStore, "read_manifest", broken)
     fleet.drive()
 
@@ -66,12 +65,12 @@ def test_why_a_snapshot_failed_is_cut_and_harmless(fleet: Fleet, monkeypatch: py
 
 
 def test_a_surprise_shows_no_secret_and_no_control_characters(fleet: Fleet) -> None:
-    def step() -> str:
+    def step() -> DriveOutcome:
         raise ValueError(f"https://user:hunter2@host/?X-Amz-Signature=0123456789abcdef {HOSTILE}")
 
     task: Any = SimpleNamespace(request=SimpleNamespace(retries=0), name="snapferry.plan_job")
     with pytest.raises(ValueError, match="hunter2"):
-        run_step(task, fleet.ledger, "job", step)
+        run_drive(task, fleet.ledger, "job", step)
 
     assert fleet.status.state is State.FAILED
     assert fleet.status.error.isprintable()

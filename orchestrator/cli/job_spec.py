@@ -1,0 +1,88 @@
+"""The request for a job, from the options of a copy."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from snapferry.orchestrator.jobs import store_pair
+from snapferry.orchestrator.planning.prices import InvalidPrices, read_prices
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.workers.messages import Budget, JobSpec, Limits, Prune, StoreRef
+from snapferry.workers.settings.environment import Settings
+
+from .exit_codes import usage
+from .snapshot_ids import chosen_ids
+from .store_names import store_url
+
+
+def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
+    """
+    Return the request that the options in *given* describe, and take these options out of it.
+
+    Options that contradict each other end the command.
+    """
+    snapshot_ids = chosen_ids(
+        given.pop("snapshot_ids"),
+        given.pop("ids_from"),
+        everything=given.pop("everything"),
+        allow_empty_source=given["allow_empty_source"],
+    )
+    stores = _stores(settings, given)
+    prune = _prune(given)
+    budget = _budget(settings, given, stores)
+    limits = Limits(**_fields(Limits, given))
+    options = _fields(JobSpec, given)
+    # A user who wants every manifest deleted that an empty source does not have knows that it is empty.
+    options["allow_empty_source"] |= prune is not None and prune.force
+    return JobSpec.of(*stores, snapshot_ids, prune=prune, budget=budget, limits=limits, **options)
+
+
+def _fields(kind: type[BaseModel], given: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Take those options out of *given* that are fields of *kind*; return those that have a value."""
+    named = {name: given.pop(name) for name in kind.model_fields if name in given}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _stores(settings: Settings, given: MutableMapping[str, Any]) -> tuple[StoreRef, StoreRef]:
+    try:
+        return store_pair(
+            store_url(settings, given.pop("source")),
+            store_url(settings, given.pop("destination")),
+            given.pop("from_objects"),
+            given.pop("to_objects"),
+        )
+    except InvalidStoreURL as error:
+        usage(str(error))
+
+
+def _prune(given: MutableMapping[str, Any]) -> Prune | None:
+    prune = Prune(**_fields(Prune, given))
+    if given.pop("delete"):
+        return prune
+    if prune != Prune():
+        usage(f"{'--force-delete' if prune.force else '--max-delete'} goes with --delete")
+    return None
+
+
+def _budget(settings: Settings, given: MutableMapping[str, Any], stores: tuple[StoreRef, StoreRef]) -> Budget:
+    budget = Budget(**_fields(Budget, given))
+    if settings.prices is None:
+        if budget.max_cost is not None:
+            usage("--max-cost needs prices: give --prices FILE, or set SNAPFERRY_PRICES")
+        return budget
+    try:
+        table = read_prices(settings.prices)
+    except InvalidPrices as error:
+        usage(str(error))
+    for store in stores:
+        # A store without a price would count as free, and the limit would have no effect.
+        if (
+            budget.max_cost is not None
+            and store.url.startswith("s3://")
+            and not table.has_price_for(store.url)
+        ):
+            usage(f"--max-cost: price table {settings.prices} has no price for {store.url.split('?', 1)[0]}")
+    return budget.model_copy(update={"currency": table.currency, "prices": table.prices})

@@ -1,0 +1,70 @@
+"""What the steps of one drive share: the job's request, its stores, its snapshots and its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from celery import Celery
+
+from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.prepare import Snapshots
+from snapferry.stores.access import AccessPolicy, Right
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.urls import open_store, parse_url
+from snapferry.workers.copying.describe import describe_snapshots
+from snapferry.workers.ledger import Ledger
+from snapferry.workers.messages import JobSpec
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One drive of a job, before its plan is known."""
+
+    app: Celery
+    ledger: Ledger
+    spec: JobSpec
+    source: SnapshotStore
+    destination: SnapshotStore
+
+    @property
+    def job_id(self) -> str:
+        return self.spec.job_id
+
+
+@dataclass(frozen=True)
+class PlannedDrive(Drive):
+    """One drive of a job whose plan is known."""
+
+    snapshots: Snapshots
+    plan: Plan
+
+    def snapshots_of(self, batch: int) -> str:
+        """Return the snapshots of a batch's group in words, for the descriptions of tasks; "" for an unknown batch."""
+        for group in self.plan.groups:
+            if batch in group.batches:
+                return describe_snapshots(self.snapshots.ids[group.snapshots[0]], len(group.snapshots))
+        return ""
+
+
+def planned(drive: Drive, snapshots: Snapshots, plan: Plan) -> PlannedDrive:
+    """Return *drive* with the job's plan."""
+    return PlannedDrive(drive.app, drive.ledger, drive.spec, drive.source, drive.destination, snapshots, plan)
+
+
+def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[SnapshotStore, SnapshotStore]:
+    """
+    Open source and destination of a job, for what the job does to them.
+
+    *create*: make a directory that does not exist. Raises `InvalidStoreURL`, also where both are the same store, and
+    `NotAllowed`.
+    """
+    deletes = spec.prune is not None and not spec.dry_run
+    rights = (Right.WRITE, Right.DELETE) if deletes else (Right.WRITE,)
+    source, destination = spec.source, spec.destination
+    if parse_url(source.url).same_place(parse_url(destination.url)):
+        raise InvalidStoreURL(source.url, "", "source and destination are the same store")
+    return (
+        open_store(source.url, source.objects_url, Right.READ, access=access, create=create),
+        open_store(destination.url, destination.objects_url, *rights, access=access, create=create),
+    )

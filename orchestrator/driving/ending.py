@@ -1,0 +1,84 @@
+"""The end of a job: its final state, and what is kept of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from snapferry.orchestrator.planning.prepare import forget
+from snapferry.stores.text.printable import shortened
+from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.telemetry import logs, tracing
+from snapferry.workers.telemetry.metrics import counters
+
+from .outcome import DriveOutcome, Result
+from .snapshot_rows import final_fields
+from .steps.abandon import fail_unsettled
+
+log = logging.getLogger(__name__)
+
+# Characters of the reason why a job failed that are kept.
+LONGEST_REASON: Final = 2000
+
+_RESULTS: Final = {
+    State.DONE: Result.DONE,
+    State.FAILED: Result.FAILED,
+    State.CANCELLED: Result.CANCELLED,
+}
+
+
+def fail_job(ledger: Ledger, job_id: str, reason: str) -> DriveOutcome:
+    """
+    End the job as failed for *reason*, one sentence for a person. A job that has ended stays as it is.
+
+    Its unsettled objects fail as well, so that they are listed and can be retried.
+    """
+    fail_unsettled(ledger, job_id, f"the job ended before it was copied: {reason}")
+    return end_job(ledger, job_id, State.FAILED, error=reason)
+
+
+def end_job(
+    ledger: Ledger,
+    job_id: str,
+    state: State,
+    *,
+    error: str = "",
+    fields: Mapping[str, str | float] | None = None,
+) -> DriveOutcome:
+    """
+    Bring the job to a final state, and set *fields* of its record. A job that has ended stays as it is.
+
+    Return the outcome for a drive that ends so: it tells whether this call ended the job.
+    """
+    error = shortened(error, LONGEST_REASON)
+    kept = {**(fields or {}), **({"error": error} if error else {}), **final_fields(ledger, job_id)}
+    if not ledger.advance(job_id, state, **kept):
+        return DriveOutcome(result=Result.ALREADY_ENDED)
+    counters.job_ended(state)
+    _log_end(ledger, job_id)
+    ledger.remove_working_keys(job_id)
+    forget(job_id)
+    tracing.job_ended(ledger, job_id)
+    return DriveOutcome(result=_RESULTS[state], reason=error)
+
+
+def _log_end(ledger: Ledger, job_id: str) -> None:
+    ended = ledger.status(job_id)
+    log.log(
+        logging.WARNING if ended.state is State.FAILED else logging.INFO,
+        "job %s%s",
+        ended.state,
+        f": {ended.error}" if ended.error else "",
+        extra=logs.fields(
+            job=job_id,
+            state=ended.state.value,
+            published=ended.snapshots_published,
+            snapshots=ended.snapshots_total,
+            copied=ended.copied,
+            present=ended.present,
+            failed=ended.failed,
+            bytes=ended.bytes_copied,
+            seconds=round(ended.ended_at - ended.submitted_at, 3),
+        ),
+    )

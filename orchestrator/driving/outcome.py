@@ -1,0 +1,66 @@
+"""What one drive of a job came to, as values. `snapferry.orchestrator.reporting.drive_text` puts them into words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from snapferry.workers.ledger import State
+
+
+class Result(StrEnum):
+    """How the job stands after a drive."""
+
+    CONTINUES = "continues"
+    """The job is open. The counts of the outcome tell which steps were taken; none, if it waits for its batches."""
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    ALREADY_ENDED = "already ended"
+    """The job had ended before."""
+    BUSY = "busy"
+    """Another orchestrator drives the job, and will drive it once more."""
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    """The job was cancelled, and batches of it still run."""
+    STOPPING = "stopping"
+    """The job's budget is spent, and batches of it still run."""
+    WAITING = "waiting"
+    """The job waits for a store, and another drive of it is queued already."""
+    UNKNOWN = "unknown"
+    """The job's record is gone."""
+
+
+@dataclass(frozen=True)
+class PlanSize:
+    """How much a plan has: planned snapshots, distinct objects with their bytes, and batches."""
+
+    snapshots: int
+    objects: int
+    size_bytes: int
+    batches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveOutcome:
+    """
+    What one drive of a job came to.
+
+    *reason*: why the job failed, as its record has it, or what it waits for. *state*: that of a job that had ended
+    before, None where it is not known. *planned*: the plan, if this drive made it. *to_copy*: of a dry run, how many
+    objects it would copy. *requeued*, *abandoned*, *queued*: batches. *published*, *unpublished*: snapshots.
+    *healing*: groups of which absent objects are copied again. *running*: batches that still run.
+    """
+
+    result: Result = Result.CONTINUES
+    reason: str = ""
+    state: State | None = None
+    planned: PlanSize | None = None
+    to_copy: int | None = None
+    requeued: int = 0
+    abandoned: int = 0
+    queued: int = 0
+    published: int = 0
+    unpublished: int = 0
+    healing: int = 0
+    running: int = 0

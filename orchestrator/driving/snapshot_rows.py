@@ -1,0 +1,73 @@
+"""
+How each snapshot of a job stands.
+
+While a job runs, the ledger has a row for each snapshot that has ended. When the job has ended, all rows are kept
+together, compressed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from snapferry.orchestrator.planning.prepare import TRUSTED, UNREADABLE, read_snapshots
+from snapferry.workers.ledger import Ledger
+
+# The most bytes of rows that are unpacked. No job has as many.
+LARGEST_ROWS: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """
+    How a snapshot of a job stands. *state* is pending, published, trusted or failed. Sizes in bytes.
+
+    *objects* = copied + present + failed + shared, once it is published: *shared* objects are counted with an earlier
+    snapshot of the job. *missing*: how many of its objects, shared ones included, could not be copied. *ended_at*:
+    seconds since the epoch.
+    """
+
+    id: str
+    state: str
+    objects: int = 0
+    size_bytes: int = 0
+    copied: int = 0
+    present: int = 0
+    shared: int = 0
+    missing: int = 0
+    ended_at: float = 0.0
+    reason: str = ""
+
+
+def final_fields(ledger: Ledger, job_id: str) -> dict[str, str | float]:
+    """Return the fields of a job's record that keep its rows after its end."""
+    rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
+    if not rows:
+        return {}
+    text = json.dumps(rows, separators=(",", ":")).encode()
+    return {"rows": base64.b64encode(zlib.compress(text, 9)).decode()}
+
+
+def snapshot_rows(ledger: Ledger, job_id: str) -> Iterator[SnapshotRow]:
+    """Yield a row for each snapshot of a job, in the job's order. Raises `snapferry.workers.ledger.UnknownJob`."""
+    snapshots = read_snapshots(ledger, ledger.spec(job_id))
+    rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
+    if kept := ledger.field(job_id, "rows"):
+        unpacked = zlib.decompressobj()
+        found = json.loads(unpacked.decompress(base64.b64decode(kept), LARGEST_ROWS))
+        rows = {int(index): row for index, row in found.items()}
+    kinds = snapshots.kinds.ljust(len(snapshots.ids))
+    for index, (snapshot_id, kind) in enumerate(zip(snapshots.ids, kinds, strict=True)):
+        if kind == TRUSTED:
+            yield SnapshotRow(snapshot_id, "trusted")
+        elif kind == UNREADABLE:
+            reason = snapshots.reasons.get(index, "its manifest could not be read at the source")
+            yield SnapshotRow(snapshot_id, "failed", reason=reason)
+        elif index in rows:
+            yield SnapshotRow(snapshot_id, *rows[index])
+        else:
+            yield SnapshotRow(snapshot_id, "pending")

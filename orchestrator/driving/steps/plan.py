@@ -1,0 +1,77 @@
+"""The first step of a job: check its stores, plan it, and refuse or answer a job that needs no copying."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+from snapferry.orchestrator.driving.context import Drive, PlannedDrive, planned
+from snapferry.orchestrator.driving.ending import end_job, fail_job
+from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
+from snapferry.orchestrator.driving.store_outage import ANSWERED, may_wait_for
+from snapferry.orchestrator.planning.estimate import estimate_job
+from snapferry.orchestrator.planning.prepare import PLANNED, freeze, prepare
+from snapferry.stores.errors import StoreError
+from snapferry.workers.ledger import State
+from snapferry.workers.telemetry import logs
+
+log = logging.getLogger(__name__)
+
+
+def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
+    """
+    Plan the job; return the drive with its plan, or the outcome if the job has ended.
+
+    A dry run ends here, as does a job whose estimate is over its budget. Raises `StoreError` where a store gives no
+    answer; then the job can be planned again.
+    """
+    ledger, spec, job_id = drive.ledger, drive.spec, drive.job_id
+    if not ledger.advance(job_id, State.PLANNING):
+        return DriveOutcome(result=Result.ALREADY_ENDED)
+    log.info(
+        "job begins",
+        extra=logs.fields(
+            source=spec.source.url,
+            destination=spec.destination.url,
+            snapshots="all" if spec.everything else len(spec.snapshot_ids),
+        ),
+    )
+    try:
+        drive.source.check()
+        drive.destination.check(for_writing=True)
+    except StoreError as error:
+        if may_wait_for(ledger, spec, error):
+            raise
+        # A store that cannot be reached before the job began is more likely misspelt than down. Fail at once.
+        return fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
+    ledger.set_fields(job_id, **{ANSWERED: 1})
+    snapshots, plan = prepare(ledger, spec, drive.source, drive.destination)
+    totals: dict[str, str | float] = {
+        "objects_total": plan.objects,
+        "bytes_total": plan.size_bytes,
+        "batches_total": plan.batches,
+        **freeze(spec, snapshots),
+    }
+    if spec.dry_run or spec.budget.limited:
+        estimate = estimate_job(spec, snapshots, plan, drive.source, drive.destination)
+        totals["estimate"] = json.dumps(estimate)
+        if spec.dry_run:
+            counts = estimate["objects"]
+            totals["present"] = counts["present"]
+            size = plan_size(planned(drive, snapshots, plan))
+            ended = end_job(ledger, job_id, State.DONE, fields=totals)
+            return replace(ended, planned=size, to_copy=counts["to_copy"])
+        if estimate["refused"]:
+            reason = f"{estimate['refused']}. Nothing was written."
+            return end_job(ledger, job_id, State.FAILED, error=reason, fields=totals)
+    drive.destination.prepare()
+    if not ledger.advance(job_id, State.COPYING, **totals):
+        return DriveOutcome(result=Result.ALREADY_ENDED)
+    return planned(drive, snapshots, plan)
+
+
+def plan_size(drive: PlannedDrive) -> PlanSize:
+    """Return how much the job's plan has."""
+    plan = drive.plan
+    return PlanSize(len(drive.snapshots.of(PLANNED)), plan.objects, plan.size_bytes, plan.batches)

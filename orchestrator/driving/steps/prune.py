@@ -1,0 +1,33 @@
+"""Delete the manifests at a mirror's destination that the source does not have. Objects are never deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from snapferry.orchestrator.planning.surplus import refusal, surplus
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.messages import Prune
+
+
+def prune(
+    options: Prune,
+    source: SnapshotStore,
+    destination: SnapshotStore,
+    record: Callable[[list[str]], object],
+) -> str:
+    """
+    Delete the surplus manifests; return "", or why nothing was deleted.
+
+    Lists both stores anew, and calls *record* with the ids before it deletes them. Raises `StoreError`, and whatever
+    stops the job; some manifests may be deleted then. May be repeated.
+    """
+    surplus_ids, source_has = surplus(source, destination)
+    refused = refusal(options, len(surplus_ids), source_has)
+    if refused or not surplus_ids:
+        return refused
+    record(surplus_ids)
+    for snapshot_id in surplus_ids:
+        checkpoint()
+        destination.delete_manifest(snapshot_id)
+    return ""

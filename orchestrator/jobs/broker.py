@@ -1,0 +1,51 @@
+"""The broker of the jobs: the ledger in it, and what its errors mean for the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from snapferry.workers.broker.connection import BrokerUnavailable, client, refusal, shown
+from snapferry.workers.ledger import Ledger
+from snapferry.workers.settings.environment import Settings
+
+_LONGEST_REASON = 400
+
+
+class JobRefused(Exception):
+    """A job cannot do what was asked; the message gives the reason and the alternative, in one line."""
+
+
+class JobBroker:
+    """The ledger of a fleet. *settings* must name a broker; *answer_s* is how long an answer may take, in seconds."""
+
+    def __init__(self, settings: Settings, *, answer_s: float) -> None:
+        assert settings.broker_url is not None  # the app refuses settings without a broker
+        self._url = settings.broker_url
+        self.ledger = Ledger(client(self._url, retries=1, answer_s=answer_s), expires_s=settings.job_expires)
+
+    @property
+    def shown(self) -> str:
+        """The broker's URL without its password."""
+        return shown(self._url)
+
+    @contextmanager
+    def answering(self, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Raise `BrokerUnavailable` in place of the broker's errors, except for those of the classes in *but*."""
+        try:
+            yield
+        except but:
+            raise
+        except (RedisError, OperationalError) as error:
+            raise BrokerUnavailable(
+                f"the broker at {self.shown} did not accept the request: {_reason(error)}"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    # The text of a refusal explains itself.
+    text = str(error)[:_LONGEST_REASON]
+    return text if refusal(error) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,231 @@
+"""Submit jobs and control them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.driving.dispatch import queue_drive, queue_plan
+from snapferry.stores.access import AccessPolicy
+from snapferry.workers.broker.connection import BrokerUnavailable, check_broker
+from snapferry.workers.ledger import PLAN, JobStatus, State
+from snapferry.workers.limits import Change, StoreLimits, store_place
+from snapferry.workers.messages import JobSpec, Order, encode_addresses
+from snapferry.workers.queues import Priority
+from snapferry.workers.settings.environment import Settings
+
+from .broker import JobRefused
+from .reader import JobReader
+
+log = logging.getLogger(__name__)
+
+# The fields of a request that the settings of the submitting process define where the request does not.
+_BATCHING: Final = ("batch_objects", "batch_bytes", "window_batches")
+_FROM_SETTINGS: Final = (*_BATCHING, "patience")
+
+
+class Jobs(JobReader):
+    """
+    The jobs of one fleet. *settings* must name a broker.
+
+    Raises `snapferry.workers.settings.environment.InvalidSettings`. With *check*, also raises
+    `snapferry.workers.broker.connection.BrokerUnavailable` within 10 seconds if the broker does not answer or would
+    lose tasks. Otherwise as `JobReader`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        check: bool = True,
+        answer_s: float = 30,
+        access: AccessPolicy | None = None,
+        role: str = "this command",
+    ) -> None:
+        self._app: Celery = make_fleet_app(settings)
+        if check:
+            check_broker(settings.broker_url or "")
+        super().__init__(settings, answer_s=answer_s, access=access, role=role)
+
+    def submit(self, spec: JobSpec) -> str:
+        """
+        Queue a job; return its id, which is that of *spec*.
+
+        Where *spec* does not set them, its batch settings and its patience are those of this process's settings, and
+        the order is newest first for a job of everything. A job whose patience is set waits also for a store that
+        has not answered yet. To submit the same *spec* again changes nothing. After an error the job is not queued,
+        or the message tells otherwise.
+        """
+        given = spec.model_fields_set
+        filled = self._from_settings(name for name in _FROM_SETTINGS if name not in given)
+        if "patience" in given and "waits_at_start" not in given:
+            filled["waits_at_start"] = True
+        if spec.everything and "order" not in given:
+            filled["order"] = Order.NEWEST
+        return self._queue(spec.model_copy(update=filled))
+
+    def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
+        """
+        Queue a job that does the rest of a job that has ended; return its id, None if nothing is left.
+
+        It finds present what the first one copied. *patience* is how many seconds it waits for a store that does not
+        answer, None: as long as the first one. Raises `JobRefused` for a job that has not ended.
+        """
+        spec, status = self._ended(job_id)
+        if status.dry_run:
+            raise JobRefused(f"job {job_id} was a dry run: there is nothing to resume")
+        if status.state is State.DONE:
+            return None
+        ids = [row.id for row in self.snapshots(job_id) if row.state in {"pending", "failed"}]
+        if not ids and spec.everything and not status.snapshots_total:
+            # The job ended before the source was listed.
+            return self._queue(self._successor(spec, status, patience, resumes=job_id))
+        return self._queue(self._successor(spec, status, patience, **_only(ids), resumes=job_id))
+
+    def retry(self, job_id: str, *, patience: float | None = None) -> str:
+        """
+        Queue a job that copies the objects that failed in another, and publishes the snapshots that become complete.
+
+        Return its id. *patience* as for `resume`. Raises `JobRefused` for a job that has not ended, that ended
+        before all of its objects were tried, or in which no object failed.
+        """
+        spec, status = self._ended(job_id)
+        if status.state is State.DONE:
+            raise JobRefused(f"job {job_id} is done: nothing failed in it")
+        with self._answering():
+            unaccounted = self._ledger.unaccounted(job_id, PLAN, range(status.batches_total))
+        if unaccounted or not status.failed:
+            raise JobRefused(
+                f"job {job_id} ended as {status.state} before all of its objects were tried; use: snapferry resume"
+                f" {job_id}"
+            )
+        ids = [row.id for row in self.snapshots(job_id) if row.state != "published"]
+        return self._queue(self._successor(spec, status, patience, **_only(ids), retries=job_id))
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """
+        Ask for the job to stop; return its status. Running copies stop within seconds; copied objects stay.
+
+        May be called again. A job that has ended stays as it is.
+        """
+        with self._answering():
+            if not self._ledger.cancel(job_id).final:
+                self._drive_now(job_id, "cancel")
+            return self._ledger.status(job_id)
+
+    def pause(self, job_id: str) -> JobStatus:
+        """
+        Pause the job within 30 seconds; return its status. May be called again.
+
+        No further object begins. Objects in flight have 15 seconds, then they are interrupted. Copied objects stay.
+        """
+        with self._answering():
+            self._ledger.pause(job_id, paused=True)
+            return self._ledger.status(job_id)
+
+    def unpause(self, job_id: str) -> JobStatus:
+        """Resume a paused job; return its status. May be called again."""
+        with self._answering():
+            if not self._ledger.pause(job_id, paused=False).final:
+                self._drive_now(job_id, "continue")
+            return self._ledger.status(job_id)
+
+    def prioritise(self, job_id: str, priority: Priority) -> tuple[JobStatus, int]:
+        """
+        Set the priority of the job's batches; return the job's status, and how many waiting batches moved.
+
+        Batches that run are not interrupted. May be called again. A job that has ended stays as it is.
+        """
+        with self._answering():
+            _, moved = self._ledger.prioritise(job_id, priority)
+            return self._ledger.status(job_id), moved
+
+    def limit(self, job_id: str, changed: Mapping[str, int | None]) -> JobStatus:
+        """
+        Set limits of a job by the names of the fields of `Limits`, None: no limit; return the job's status.
+
+        Running batches obey within a second. May be called again. A job that has ended stays as it is.
+        """
+        with self._answering():
+            self._limits.limit_job(job_id, changed)
+            return self._ledger.status(job_id)
+
+    def limit_store(self, url: str, changed: Mapping[str, Change]) -> tuple[str, StoreLimits]:
+        """
+        Set limits of the store at *url*, for all jobs together; return the store's name and its limits.
+
+        None removes a limit, also one that stores of its kind have by default; "default" restores that one. The
+        limits returned are those of jobs that this process submits. Raises `InvalidStoreURL`. May be called again.
+        """
+        store = store_place(url)
+        with self._answering():
+            if changed:
+                self._limits.limit_store(store, changed)
+            return store, self._limits.of_store(store, self._settings.s3_max_requests)
+
+    def _drive_now(self, job_id: str, why: str) -> None:
+        """Queue a drive of the job. The ledger has the request already: without this call it takes effect later."""
+        try:
+            queue_drive(self._app, job_id, why)
+        except (RedisError, OperationalError) as error:
+            log.debug("cannot queue a drive of job %s: %s", job_id, error)
+
+    def _from_settings(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: getattr(self._settings, name) for name in names}
+
+    def _successor(self, spec: JobSpec, status: JobStatus, patience: float | None, **changed: Any) -> JobSpec:
+        """Return the request for a job that continues an ended one: with the limits that this one had at its end."""
+        if patience is not None:
+            changed |= {"patience": patience, "waits_at_start": True}
+        return spec.successor(limits=status.limits, **self._from_settings(_BATCHING), **changed)
+
+    def _queue(self, spec: JobSpec) -> str:
+        """
+        Record and queue a job; return its id.
+
+        After an error the job's record is withdrawn, and nobody runs the job. Where it cannot be withdrawn either,
+        the message tells so.
+        """
+        try:
+            with self._answering():
+                self._ledger.create(spec, s3_requests=self._settings.s3_max_requests)
+                queue_plan(self._app, spec)
+        except BaseException as error:
+            if self._withdrawn(spec.job_id, error):
+                raise
+        return spec.job_id
+
+    def _withdrawn(self, job_id: str, error: BaseException) -> bool:
+        """Withdraw a job that *error* kept from being queued; return False if an orchestrator began it all the same."""
+        try:
+            # A message of the job that is in the queue nevertheless is dropped: the job is unknown.
+            return self._ledger.withdraw(job_id)
+        except RedisError:
+            raise BrokerUnavailable(
+                f"{str(error) or type(error).__name__}. Job {job_id} may have been recorded: then it runs when the"
+                f" broker is back. To prevent that: snapferry cancel {job_id}"
+            ) from error
+
+    def _ended(self, job_id: str) -> tuple[JobSpec, JobStatus]:
+        with self._answering():
+            status = self._ledger.status(job_id)
+            if not status.state.final:
+                raise JobRefused(f"job {job_id} has not ended ({status.state}); cancel it first, or watch it")
+            try:
+                return self._ledger.spec(job_id), status
+            except ValidationError:
+                raise JobRefused(
+                    f"job {job_id} was submitted by another version of snapferry; submit it again"
+                ) from None
+
+
+def _only(snapshot_ids: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a request for *snapshot_ids*, in this order."""
+    return {"snapshots": encode_addresses(snapshot_ids), "everything": False, "order": Order.GIVEN}

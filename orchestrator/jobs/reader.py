@@ -1,0 +1,220 @@
+"""Jobs as they stand: their states, snapshots, failures, receipts and limits. Nothing here changes a job."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_rows
+from snapferry.orchestrator.reporting.failures import DeadLetter, dead_letters, without_places
+from snapferry.orchestrator.reporting.receipt import receipt
+from snapferry.stores.access import AccessPolicy
+from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
+from snapferry.workers.ledger import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
+from snapferry.workers.limits import LimitBook, StoreLimits, store_place
+from snapferry.workers.queues import copy_queue
+from snapferry.workers.reachability.records import ReachBook, Trouble, sides_of
+from snapferry.workers.settings.access import access_policy
+from snapferry.workers.settings.environment import Settings
+
+from .broker import JobBroker, JobRefused
+
+# Seconds between two readings of a job's status.
+POLL_S: Final = 0.05
+
+# How long `JobReader.wait` continues without an answer from the broker.
+OUTAGE_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class JobsPage:
+    """A page of the *total* jobs in the states that were asked for, and how many jobs are in each state."""
+
+    jobs: list[JobStatus]
+    total: int
+    by_state: dict[State, int]
+
+
+class JobReader:
+    """
+    The jobs of one fleet, to read. *settings* must name a broker.
+
+    *access* is what this process may open to find the paths of failed objects, by default what its configuration
+    allows; *role* is the name of the process in errors about that. Every method raises `BrokerUnavailable` if the
+    broker goes away, or twice does not answer within *answer_s* seconds, and `UnknownJob` for an unknown job.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        answer_s: float = 30,
+        access: AccessPolicy | None = None,
+        role: str = "this command",
+    ) -> None:
+        self._access, self._role = access, role
+        self._settings = settings
+        self._broker = JobBroker(settings, answer_s=answer_s)
+        self._ledger = self._broker.ledger
+        self._limits = LimitBook(self._ledger.client)
+        self._answering = self._broker.answering
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return the job's status."""
+        with self._answering():
+            return self._ledger.status(job_id)
+
+    def wait(
+        self,
+        job_id: str,
+        watch: Callable[[JobStatus], None] = lambda _: None,
+        *,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float | None = None,
+        poll_s: float = POLL_S,
+    ) -> JobStatus:
+        """
+        Wait until the job has ended; return its final status, calling *watch* with each status on the way.
+
+        *check* is called before each reading and may raise. Waits up to `OUTAGE_S` seconds for a broker that does
+        not answer, then raises `BrokerUnavailable`; the job itself continues. After *timeout_s* seconds returns the
+        current status, final or not.
+        """
+        began = last_seen = time.monotonic()
+        while True:
+            check()
+            try:
+                with self._answering(but=OUTAGE):
+                    status = self._ledger.status(job_id)
+            except OUTAGE as error:
+                if time.monotonic() - last_seen > OUTAGE_S:
+                    raise BrokerUnavailable(
+                        f"the broker at {self._broker.shown} has not answered for {OUTAGE_S:.0f} s; job {job_id}"
+                        " continues when it is back"
+                    ) from error
+                continue
+            last_seen = time.monotonic()
+            watch(status)
+            if status.state.final or (timeout_s is not None and last_seen - began > timeout_s):
+                return status
+            time.sleep(poll_s)
+
+    def find(self, text: str) -> str:
+        """Return the id of the one job that begins with *text*. Raises `UnknownJob`, and `JobRefused` if several do."""
+        with self._answering():
+            found = [job_id for job_id in self._ledger.job_ids() if job_id.startswith(text)]
+        if len(found) > 1 and text not in found:
+            raise JobRefused(f"{text} is the beginning of {len(found)} jobs; give more of it")
+        if not found or not text:
+            raise UnknownJob(text)
+        return text if text in found else found[0]
+
+    def page(self, *, first: int, count: int, states: Collection[State] = ()) -> JobsPage:
+        """Return *count* jobs in one of *states* (empty: any), newest first, from number *first* on."""
+        wanted = set(states or State)
+        with self._answering():
+            job_ids = self._ledger.job_ids()
+            of = self._ledger.states(job_ids)
+            chosen = [job_id for job_id, state in zip(job_ids, of, strict=True) if state in wanted]
+            found = self._ledger.statuses(chosen[first : first + count])
+        return JobsPage(found, len(chosen), {state: of.count(state) for state in State})
+
+    def open(self) -> Sequence[JobStatus]:
+        """Return all jobs that have not ended."""
+        with self._answering():
+            return self._ledger.statuses(self._ledger.open_jobs())
+
+    def running(self, job_id: str | None = None) -> Sequence[RunningBatch]:
+        """Return the batches that workers run now: those of one job, or of all."""
+        with self._answering():
+            return self._ledger.running(self._ledger.open_jobs() if job_id is None else [job_id])
+
+    def snapshots(self, job_id: str) -> list[SnapshotRow]:
+        """Return the state of each snapshot of the job, in the job's order."""
+        with self._answering():
+            return list(snapshot_rows(self._ledger, job_id))
+
+    def estimate(self, job_id: str) -> dict[str, Any]:
+        """Return the estimate of a dry run or of a job with a budget (docs/json.md); empty for other jobs."""
+        with self._answering():
+            found: dict[str, Any] = json.loads(self._ledger.field(job_id, "estimate") or "{}")
+            return found
+
+    def receipt(self, job_id: str) -> dict[str, Any]:
+        """Return the job's receipt, one JSON document (docs/json.md)."""
+        with self._answering():
+            return receipt(self._ledger, job_id)
+
+    def failures(self, job_id: str, *, places: bool = True) -> Iterator[DeadLetter]:
+        """
+        Yield every object that failed, with the snapshots and paths that need it; see `failures.dead_letters`.
+
+        Without *places* no store is read, and only the first thousand objects are known. With them, raises
+        `InvalidSettings` where the configuration of this process cannot be used.
+        """
+        with self._answering():
+            yield from (
+                dead_letters(self._ledger, job_id, self._allowed())
+                if places
+                else without_places(self._ledger, job_id)
+            )
+
+    def _allowed(self) -> AccessPolicy:
+        if self._access is None:
+            self._access = access_policy(self._settings, self._role)
+        return self._access
+
+    def failed_by_class(self, job_id: str) -> dict[str, int]:
+        """Return how many objects failed, by the class of their errors."""
+        with self._answering():
+            return self._ledger.failed_by_class(job_id)
+
+    def unreached(self, job_id: str) -> list[Trouble]:
+        """Return which live workers cannot reach a store of the job, and why; empty for a job of another version."""
+        with self._answering():
+            try:
+                spec = self._ledger.spec(job_id)
+            except ValidationError:
+                return []
+            reach = ReachBook(self._ledger.client)
+            live = reach.live_workers(copy_queue(spec.queue))
+            troubles = reach.troubles(sides_of(spec)).values()
+            return [trouble for found in troubles for trouble in found if trouble.worker in live]
+
+    def store_limits(self, job_id: str) -> dict[str, StoreLimits]:
+        """Return the limits of a job's stores, for all jobs together: those of ``source`` and ``destination``."""
+        with self._answering():
+            status = self._ledger.status(job_id)
+            stores = [store_place(status.source), store_place(status.destination)]
+            _, (source, destination) = self._limits.of_run(job_id, stores)
+            return {"source": source, "destination": destination}
+
+    def limited_stores(self) -> dict[str, StoreLimits]:
+        """Return the stores of which a limit was set: name -> limits."""
+        with self._answering():
+            return self._limits.of_stores(self._settings.s3_max_requests)
+
+    # Last, because within the class its name hides the built-in type.
+    def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:
+        """Return the newest jobs, of one *state* or of all, at most *limit*."""
+        found: list[JobStatus] = []
+        with self._answering():
+            for job_id in self._ledger.job_ids():
+                if len(found) >= limit:
+                    break
+                try:
+                    status = self._ledger.status(job_id)
+                except UnreadableJob:
+                    # The record is damaged, or of another version.
+                    continue
+                except UnknownJob:
+                    self._ledger.forget(job_id)
+                    continue
+                if state is None or status.state is state:
+                    found.append(status)
+        return found

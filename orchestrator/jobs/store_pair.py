@@ -1,0 +1,30 @@
+"""The two stores of a copy, from their URLs."""
+
+from __future__ import annotations
+
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.urls import StoreURL, parse_url
+from snapferry.workers.messages import StoreRef
+from snapferry.workers.settings.environment import store_options
+
+
+def store_pair(
+    from_url: str, to_url: str, from_objects: str | None = None, to_objects: str | None = None
+) -> tuple[StoreRef, StoreRef]:
+    """
+    Return source and destination, with what the environment adds to their URLs.
+
+    *from_objects* and *to_objects* are URLs of pools that hold the objects. Raises `InvalidStoreURL`, also where
+    source and destination are the same store.
+    """
+    for_source, for_destination = store_options("from"), store_options("to")
+    source = parse_url(from_url).with_defaults(**for_source)
+    destination = parse_url(to_url).with_defaults(**for_destination)
+    if source.same_place(destination):
+        raise InvalidStoreURL("", str(source).split("?", 1)[0], "is both source and destination")
+    return _reference(source, from_objects, for_source), _reference(destination, to_objects, for_destination)
+
+
+def _reference(url: StoreURL, objects: str | None, options: dict[str, str | None]) -> StoreRef:
+    pool = str(parse_url(objects).with_defaults(**options)) if objects else None
+    return StoreRef(url=str(url), objects_url=pool)

@@ -1,0 +1,31 @@
+"""The manifests that a mirror deletes: those at the destination that the source does not have."""
+
+from __future__ import annotations
+
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.messages import Prune
+
+
+def surplus(source: SnapshotStore, destination: SnapshotStore) -> tuple[list[str], int]:
+    """
+    Return the ids that the destination has and the source does not, and how many ids the source has.
+
+    Raises `StoreError` where a store does not list its manifests: no answer is never an empty store.
+    """
+    at_source = set(source.list_manifest_ids())
+    ids = [snapshot_id for snapshot_id in destination.list_manifest_ids() if snapshot_id not in at_source]
+    return ids, len(at_source)
+
+
+def refusal(options: Prune, deletions: int, source_has: int) -> str:
+    """Return why nothing may be deleted, "" if everything may."""
+    if not deletions:
+        return ""
+    if not source_has and not options.force:
+        return (
+            f"the source lists no snapshot at all, so --delete would delete all {deletions} at the destination;"
+            " if that is meant, add --force-delete"
+        )
+    if options.max_delete is not None and deletions > options.max_delete:
+        return f"--delete would delete {deletions} manifests, more than --max-delete {options.max_delete}"
+    return ""

@@ -1,0 +1,227 @@
+"""Which snapshots are published, when, and how absent objects are healed."""
+
+from __future__ import annotations
+
+import random
+
+from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
+from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
+from snapferry.orchestrator.driving.steps.publish import MAX_HEALS
+from snapferry.orchestrator.driving.steps.requeue import STALL_S
+from snapferry.stores.address import manifest_key
+from snapferry.stores.hashing import digest
+from snapferry.workers.ledger import PLAN, State
+from tests.sample import assert_published_means_complete, random_files
+
+from .fleet import Fleet, snapshots
+
+
+def test_snapshots_that_share_nothing_are_published_one_by_one(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 4, shared=0, own=10)
+    fleet.submit(*ids)
+    fleet.drive()
+    seen = []
+    for queued in list(fleet.queued):
+        fleet.copy(queued)
+        fleet.drive()
+        seen.append([state for _, state in fleet.rows()])
+
+    assert seen == [
+        ["published", "pending", "pending", "pending"],
+        ["published", "published", "pending", "pending"],
+        ["published", "published", "published", "pending"],
+        ["published"] * 4,
+    ]
+    assert fleet.status.state is State.DONE
+    assert sorted(ids) == fleet.published()
+
+
+def test_a_later_snapshot_is_not_published_before_an_earlier_one_that_it_shares_objects_with(
+    fleet: Fleet,
+) -> None:
+    """Batches end in any order; the first group's are not all done, so nothing of a later group is asked for."""
+    ids = snapshots(fleet, 2, shared=20, own=30)
+    fleet.submit(*ids)
+    fleet.drive()
+    fleet.copy(fleet.queued[-1])
+
+    fleet.drive()
+
+    assert fleet.published() == []
+    fleet.copy_all()
+    assert fleet.published() == sorted(ids)
+
+
+def test_an_object_that_many_snapshots_share_is_copied_and_asked_for_once(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 30, shared=40, own=2)
+    fleet.submit(*ids)
+    fleet.copy_all()
+
+    addresses = [a for queued in fleet.queued for batch in queued.batches for a in batch.objects]
+    assert len(addresses) == len(set(addresses)) == 41 + 30 * 2
+    assert (fleet.status.copied, fleet.status.state) == (101, State.DONE)
+    rows = list(snapshot_rows(fleet.ledger, "job"))
+    assert [row.objects for row in rows] == [43] * 30
+    assert all(row.objects == row.copied + row.present + row.shared for row in rows)
+    assert sum(row.copied for row in rows) == 101
+
+
+def test_a_failed_object_keeps_only_the_snapshots_that_name_it_from_being_published(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 5)
+    victim = digest(random.Random(1002).randbytes(102))
+    fleet.remove(victim, at=fleet.source)
+    fleet.submit(*ids)
+
+    fleet.copy_all()
+
+    status = fleet.status
+    assert status.state is State.FAILED
+    assert status.error == (
+        "1 of 5 snapshots are not published: 1 of 41 objects could not be copied. The other 4 are."
+    )
+    assert fleet.published() == sorted(set(ids) - {ids[2]})
+    assert (status.snapshots_published, status.snapshots_failed, status.failed) == (4, 1, 1)
+    assert [failed.failure.address for failed in fleet.ledger.failures("job")] == [victim]
+    assert_published_means_complete(fleet.store)
+    row = list(snapshot_rows(fleet.ledger, "job"))[2]
+    assert (row.state, row.missing, row.reason) == ("failed", 1, "1 of its objects could not be copied")
+
+
+def test_an_object_that_all_share_and_that_fails_holds_up_all(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 5)
+    fleet.remove(digest(b""), at=fleet.source)
+    fleet.submit(*ids)
+
+    fleet.copy_all()
+
+    assert fleet.published() == []
+    assert (fleet.status.state, fleet.status.snapshots_failed) == (State.FAILED, 5)
+
+
+def test_a_failed_object_keeps_the_manifest_from_being_written_and_the_rest_is_there(fleet: Fleet) -> None:
+    victim = digest(random_files(20)["./dir 3/file-00003"])
+    fleet.remove(victim, at=fleet.source)
+
+    fleet.copy_all()
+
+    assert fleet.status.state is State.FAILED
+    assert fleet.status.error.startswith("1 of 21 objects could not be copied; the manifest was not written")
+    assert (fleet.status.copied, fleet.status.failed) == (20, 1)
+    assert not fleet.published()
+
+
+def test_objects_that_vanished_after_copying_are_copied_again(fleet: Fleet) -> None:
+    fleet.drive()
+    fleet.copy(fleet.queued[0])
+    gone = list(fleet.queued[0].batches[2].objects)[:3]
+    fleet.remove(*gone)
+
+    fleet.drive()
+
+    heal = fleet.queued[1]
+    assert (heal.series, heal.turn, list(heal.batches[0].objects)) == ("heal-0-1", 1, gone)
+    assert fleet.status.state is State.COPYING
+    assert not fleet.published()
+    assert fleet.drive() == DriveOutcome(healing=1)
+    fleet.copy(heal)
+    assert fleet.drive() == DriveOutcome(result=Result.DONE, published=1)
+    assert (fleet.status.healed, fleet.status.copied, fleet.status.failed) == (3, 21, 0)
+    assert fleet.status.objects_settled == 21
+    assert_published_means_complete(fleet.store)
+
+
+def test_of_a_group_those_that_are_whole_are_published_and_the_others_healed(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 5)
+    fleet.submit(*ids)
+    fleet.drive()
+    for queued in fleet.queued:
+        fleet.copy(queued)
+    fleet.remove(digest(random.Random(1002).randbytes(102)))
+
+    fleet.drive()
+
+    assert fleet.published() == sorted(set(ids) - {ids[2]})
+    fleet.copy(fleet.queued[-1])
+    fleet.drive()
+    assert fleet.status.state is State.DONE
+
+
+def test_a_healing_that_is_lost_is_made_up_for(fleet: Fleet) -> None:
+    fleet.drive()
+    fleet.copy(fleet.queued[0])
+    fleet.remove(*list(fleet.queued[0].batches[2].objects)[:3])
+    fleet.drive()
+    fleet.let_time_pass(STALL_S + 1)
+
+    fleet.drive()
+
+    assert [queued.series for queued in fleet.queued] == [PLAN, "heal-0-1", "heal-0-2"]
+    fleet.copy(fleet.queued[-1])
+    fleet.drive()
+    assert fleet.status.state is State.DONE
+
+
+def test_an_object_that_vanished_at_both_stores_fails_the_job_and_says_so(fleet: Fleet) -> None:
+    fleet.drive()
+    fleet.copy(fleet.queued[0])
+    gone = next(iter(fleet.queued[0].batches[0].objects))
+    fleet.remove(gone)
+    fleet.remove(gone, at=fleet.source)
+    fleet.drive()
+    fleet.copy(fleet.queued[1])
+
+    fleet.drive()
+
+    assert fleet.status.state is State.FAILED
+    assert fleet.status.error.startswith("1 of 21 objects could not be copied")
+    assert (fleet.status.copied, fleet.status.failed) == (20, 1)
+    assert [failed.failure.error for failed in fleet.ledger.failures("job")] == ["ObjectMissing"]
+
+
+def test_a_destination_that_keeps_losing_objects_ends_the_job(fleet: Fleet) -> None:
+    fleet.drive()
+    fleet.copy(fleet.queued[0])
+    gone = next(iter(fleet.queued[0].batches[0].objects))
+    for _ in range(MAX_HEALS):
+        fleet.remove(gone)
+        fleet.drive()
+        fleet.copy(fleet.queued[-1])
+    fleet.remove(gone)
+
+    fleet.drive()
+
+    assert fleet.status.state is State.FAILED
+    assert "something deletes" in fleet.status.error
+    assert gone in fleet.status.error
+    assert not fleet.published()
+
+
+def test_a_published_snapshot_that_lost_objects_is_healed_by_default(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 2)
+    fleet.submit(*ids)
+    fleet.copy_all()
+    lost = digest(random.Random(1000).randbytes(100))
+    fleet.remove(lost)
+    fleet.submit(*ids)
+
+    fleet.copy_all()
+
+    assert (fleet.status.copied, fleet.status.present) == (1, 28)
+    assert_published_means_complete(fleet.store)
+
+
+def test_a_source_that_loses_a_manifest_while_the_job_runs_costs_that_snapshot(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 3)
+    fleet.submit(*ids)
+    fleet.drive()
+    (fleet.source / manifest_key(ids[1])).unlink()
+
+    fleet.copy_all()
+    for queued in fleet.queued:
+        fleet.copy(queued)
+    fleet.drive()
+
+    assert fleet.published() == sorted([ids[0], ids[2]])
+    assert fleet.status.state is State.FAILED
+    assert "ManifestMissing" in list(snapshot_rows(fleet.ledger, "job"))[1].reason
+    assert fleet.status.error.startswith("1 of 3 snapshots are not published: ManifestMissing: ")

@@ -1,0 +1,51 @@
+"""
+What crosses the broker, and what the ledger keeps of a job's request.
+
+    job_spec   what a user asks of a job
+    batch      the objects that one task copies
+    mirror     a mirror that is due
+    addresses  addresses and snapshot ids, encoded
+    base       versions, and the bounds of every field
+
+Messages are small and name stores by URLs that hold no credentials. Whoever can read Redis or Flower can read
+every field of a message.
+
+*versions*: a message carries the version of its form, which is also the version of the planning rules. A process
+that cannot read this version requeues the message. A version reads its own messages and those of the version
+before, which lack the new fields: the default of a new field is what the version before did. A job keeps the
+version with which it was submitted, in its record and in all of its batches, and is planned by the rules of that
+version. So two neighbouring versions can share a fleet, and the jobs of both finish.
+
+*bounded*: every field has a maximum length, a range or a pattern. Ids become parts of Redis keys and of file names,
+positions become bits in Redis, and numbers become seconds, bytes and threads.
+"""
+
+from .addresses import decode_addresses, encode_addresses, encode_digests, encode_snapshot_ids
+from .base import JOB_ID, MIRROR_NAME, MOST_OBJECTS, MOST_SNAPSHOTS, SERIES, VERSION, StoreRef, is_job_id
+from .batch import BatchMessage
+from .job_spec import Budget, CopyOptions, JobSpec, Limits, Order, Price, Prune
+from .mirror import MirrorMessage
+
+__all__ = [
+    "JOB_ID",
+    "MIRROR_NAME",
+    "MOST_OBJECTS",
+    "MOST_SNAPSHOTS",
+    "SERIES",
+    "VERSION",
+    "BatchMessage",
+    "Budget",
+    "CopyOptions",
+    "JobSpec",
+    "Limits",
+    "MirrorMessage",
+    "Order",
+    "Price",
+    "Prune",
+    "StoreRef",
+    "decode_addresses",
+    "encode_addresses",
+    "encode_digests",
+    "encode_snapshot_ids",
+    "is_job_id",
+]

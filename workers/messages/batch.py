@@ -1,0 +1,66 @@
+"""A batch: the objects that one task copies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from snapferry.stores.address import DIGEST_BYTES
+
+from .addresses import decode_addresses, decode_digests
+from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef
+
+# A manifest may state any 64-bit size.
+_Size = Annotated[int, Field(ge=0, lt=2**64)]
+# A bit offset in Redis has 32 bits.
+_Position = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class BatchMessage(Message):
+    """
+    A batch of objects to copy.
+
+    *series* and *number* identify it in the ledger: ``plan`` for the batches of the plan, ``heal-G-N`` for objects of
+    group G that were absent in the commit's re-check. *addresses* are encoded. *sizes* are the advisory sizes in
+    bytes, in the same order. *positions* are the objects' positions in the plan: only the first one where they are
+    consecutive.
+    """
+
+    job_id: JobId
+    series: str = Field(pattern=SERIES)
+    number: int = Field(ge=0, lt=2**32)
+    source: StoreRef
+    destination: StoreRef
+    addresses: str = Field(max_length=MOST_OBJECTS * ENCODED_ADDRESS + 4)
+    sizes: tuple[_Size, ...] = Field(max_length=MOST_OBJECTS)
+    positions: tuple[_Position, ...] = Field(max_length=MOST_OBJECTS)
+    concurrency: Concurrency | None = None
+    """Objects in flight at once; None leaves it to the stores."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(decode_digests(self.addresses)) != DIGEST_BYTES * len(self.sizes):
+            raise ValueError("addresses and sizes do not match")
+        if len(self.positions) not in (1, len(self.sizes)):
+            raise ValueError("positions and sizes do not match")
+        return self
+
+    @property
+    def highest_position(self) -> int:
+        """The highest position in the plan of an object of the batch, -1 if it has none."""
+        if len(self.positions) == 1:
+            return self.positions[0] + len(self.sizes) - 1
+        return max(self.positions, default=-1)
+
+    def objects(self) -> dict[str, int]:
+        """Return address -> advisory size in bytes."""
+        return dict(zip(decode_addresses(self.addresses), self.sizes, strict=True))
+
+    def positions_by_address(self) -> dict[str, int]:
+        """Return address -> position in the plan."""
+        addresses = decode_addresses(self.addresses)
+        positions = self.positions
+        if len(positions) != len(addresses):
+            positions = tuple(range(positions[0], positions[0] + len(addresses)))
+        return dict(zip(addresses, positions, strict=True))

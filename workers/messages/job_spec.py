@@ -1,0 +1,208 @@
+"""
+What a user asks of a job, from the command line, the Python API, a mirror or a retry.
+
+One object carries it: it is built where the request comes in, kept in the job's record, and read by every step of
+the job.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from ..queues import NAME, Priority
+from ..settings.environment import LONGEST_PATIENCE_S, PATIENCE_S
+from .addresses import decode_addresses, encode_snapshot_ids
+from .base import (
+    ENCODED_ADDRESS,
+    LARGEST,
+    LONGEST_URL,
+    MOST_OBJECTS,
+    MOST_SNAPSHOTS,
+    VERSION,
+    Concurrency,
+    JobId,
+    Message,
+    OtherJobId,
+    Part,
+    StoreRef,
+)
+
+_MOST_CONCURRENCY: Final = 1024
+
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Order(StrEnum):
+    """The order in which a job publishes its snapshots: as given, newest manifest first, or fewest bytes first."""
+
+    GIVEN = "given"
+    NEWEST = "newest"
+    SMALLEST = "smallest"
+
+
+class Prune(Part):
+    """
+    Delete the manifests at the destination that the source does not have.
+
+    Nothing is deleted if that would be more than *max_delete* manifests (None: no limit). Nothing is deleted either
+    if the source lists no manifest at all, unless *force* is set.
+    """
+
+    max_delete: int | None = Field(default=None, ge=0, le=LARGEST)
+    force: bool = False
+
+
+class Price(Part):
+    """
+    What requests to the stores whose URL begins with *store* cost, and the bytes read from them.
+
+    *requests*: S3 operation -> price of 1,000 requests. *egress*: price of 10**9 bytes read. All in one currency.
+    """
+
+    store: str = Field(max_length=LONGEST_URL)
+    requests: dict[Annotated[str, Field(max_length=64)], _Amount] = Field(
+        default_factory=dict, max_length=100
+    )
+    egress: _Amount = 0.0
+
+
+class Budget(Part):
+    """The most that a job may copy and spend; None: no limit. *max_cost* in *currency* needs *prices*."""
+
+    max_objects: int | None = Field(default=None, ge=0, le=LARGEST)
+    max_bytes: int | None = Field(default=None, ge=0, le=LARGEST)
+    max_cost: _Amount | None = None
+    currency: Annotated[str, Field(max_length=64)] = ""
+    prices: Annotated[tuple[Price, ...], Field(max_length=1000)] = ()
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return (self.max_objects, self.max_bytes, self.max_cost) != (None, None, None)
+
+
+class Limits(Part):
+    """
+    The limits of a job, or of a store, across the whole fleet; None: no limit.
+
+    *rate* in bytes per second: for a job the bytes read from its source, for a store the bytes read and written.
+    *requests* per second, at each store of a job. *jobs* is how many objects are in flight at once, as with the
+    option ``--jobs``.
+    """
+
+    rate: int | None = Field(default=None, ge=1, le=LARGEST)
+    requests: int | None = Field(default=None, ge=1, le=LARGEST)
+    jobs: int | None = Field(default=None, ge=1, le=LARGEST)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit."""
+        return (self.rate, self.requests, self.jobs) != (None, None, None)
+
+
+class CopyOptions(BaseModel):
+    """The options of a copy that mean the same on the command line, in a mirror's table and in a job's record."""
+
+    trust_manifest: bool = False
+    """Skip snapshots whose manifest the destination has, without asking for their objects."""
+    allow_empty_source: bool = False
+    """Accept a source that lists no manifest. Jobs of earlier versions do not have this field."""
+    priority: Priority = Priority.NORMAL
+    queue: str = Field("", pattern=NAME)
+    """The queue of the job's batches, "" for the default queue, which every worker serves unless told otherwise."""
+
+    def options(self) -> dict[str, Any]:
+        """Return these options alone: name -> value."""
+        return {name: getattr(self, name) for name in CopyOptions.model_fields}
+
+
+class CopyRequest(CopyOptions, Part):
+    """What a mirror and a job have in common: the options of the copy, its stores, and its limits."""
+
+    source: StoreRef
+    destination: StoreRef
+    prune: Prune | None = None
+    limits: Limits = Limits()
+    """The limits with which a job begins. They may be changed while it runs; the job's record has the current ones."""
+
+
+class JobSpec(CopyRequest, Message):
+    """
+    A job as it was asked for.
+
+    *snapshots* are encoded ids, in the order given; none if *everything* is set: all that the source lists.
+    `snapferry.orchestrator.jobs.Jobs.submit` fills in from its settings what is left unset of *batch_objects*,
+    *batch_bytes*, *window_batches* and *patience*.
+    """
+
+    job_id: JobId = Field(default_factory=lambda: str(uuid.uuid4()))
+    snapshots: str = Field("", max_length=MOST_SNAPSHOTS * ENCODED_ADDRESS + 4)
+    everything: bool = False
+    order: Order = Order.GIVEN
+    budget: Budget = Budget()
+    dry_run: bool = False
+    resumes: OtherJobId = ""
+    """The job that this one continues."""
+    retries: OtherJobId = ""
+    """The job whose failed objects this one copies; it copies no others."""
+    concurrency: Concurrency | None = None
+    """Objects in flight within one batch; None: see `batch_concurrency`."""
+    batch_objects: int = Field(2500, ge=1, le=MOST_OBJECTS)
+    batch_bytes: int = Field(64 * 1024**2, ge=1, le=LARGEST)
+    window_batches: int = Field(256, ge=1, le=100_000)
+    """Batches that are queued at once."""
+    patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
+    """Seconds to wait for a store that does not answer. A record without this field gets the default."""
+    waits_at_start: bool = False
+    """Wait also for a store that has not answered yet since the job was submitted."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        decode_addresses(self.snapshots)
+        return self
+
+    @classmethod
+    def of(
+        cls, source: StoreRef, destination: StoreRef, snapshot_ids: Iterable[str] | None, **fields: Any
+    ) -> Self:
+        """
+        Return the request to copy snapshots, None: all that the source lists when the job is planned.
+
+        *fields* are further fields of the request. Raises `InvalidAddress`, and ValueError for an id that is given
+        twice and for a field that is unknown or out of range.
+        """
+        return cls(
+            source=source,
+            destination=destination,
+            snapshots=encode_snapshot_ids(snapshot_ids or ()),
+            everything=snapshot_ids is None,
+            **fields,
+        )
+
+    @property
+    def snapshot_ids(self) -> list[str]:
+        """The ids in the order given."""
+        return decode_addresses(self.snapshots)
+
+    @property
+    def batch_concurrency(self) -> int | None:
+        """Objects in flight within one batch; None leaves it to the stores."""
+        if self.concurrency is not None or self.limits.jobs is None:
+            return self.concurrency
+        return min(self.limits.jobs, _MOST_CONCURRENCY)
+
+    def successor(self, **changed: Any) -> JobSpec:
+        """Return the request for a new job that does what this one did not, with some fields *changed*."""
+        own = {
+            "job_id": str(uuid.uuid4()),
+            "version": VERSION,
+            "dry_run": False,
+            "resumes": "",
+            "retries": "",
+        }
+        return self.model_copy(update=own | changed)
