@@ -17,8 +17,8 @@ from pathlib import Path
 
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
 
 PACKAGES = (
     "asyncio",

@@ -19,7 +19,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from snapferry.stores.access import TRUSTED
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.copying.transfer import copy_batch
 
 Batch = dict[str, int]

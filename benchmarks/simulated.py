@@ -26,11 +26,13 @@ from typing import Final
 from blake3 import blake3
 
 from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, object_key
-from snapferry.stores.backends.directory.backend import FileBackend
-from snapferry.stores.base import Backend, Capabilities, Listed, OpenReader, Upload
+from snapferry.stores.backend import Backend, Capabilities, Listed
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.errors import KeyMissing, StoreFault
 from snapferry.stores.hashing import CHUNK_BYTES
-from snapferry.stores.urls import StoreURL, add_scheme
+from snapferry.stores.streams import OpenReader, Upload
+from snapferry.stores.urls import Opening, StoreKind, StoreURL
+from snapferry.stores.urls import register as register_kind
 
 SCHEME: Final = "sim"
 
@@ -40,7 +42,7 @@ _PREFIX_BITS: Final = 16
 
 def register() -> None:
     """Let this process, and those that it forks, open ``sim://`` URLs."""
-    add_scheme(SCHEME, "benchmarks.simulated", "open_simulated")
+    register_kind(StoreKind(SCHEME, open=open_simulated, is_local=True))
 
 
 def content(number: int) -> bytes:
@@ -143,7 +145,7 @@ class SimulatedBackend(Backend):
 
     def __init__(self, root: str) -> None:
         self.label = f"{SCHEME}://{root}"
-        self._files = FileBackend(root)
+        self._files = DirectoryBackend(root)
         self._index = _index(os.path.dirname(root), os.getpid())
         held = Path(root, "held")
         self._held = _mapped(held, write=True) if held.exists() else None
@@ -224,7 +226,7 @@ class _SimulatedUpload(Upload):
         self._data = b""
 
 
-def open_simulated(url: StoreURL) -> Backend:
+def open_simulated(url: StoreURL, opening: Opening) -> Backend:
     """Return the backend for a ``sim://`` URL."""
     return SimulatedBackend(url.location)
 

@@ -9,7 +9,7 @@ to `snapferry.stores.urls.open_store`, which asks it, and nobody else, before an
 ``s3://bucket/pre`` no key of ``prefix2``.
 *after normalisation*: URLs and endpoints are compared as `snapferry.stores.urls` and
 `snapferry.stores.network.endpoint` have read them.
-*at the connection*: addresses are looked at again when a name was resolved, for each connection (`Reach`).
+*at the connection*: addresses are looked at again when a name was resolved, for each connection (`IpPolicy`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from .errors import NotAllowed
 from .network.endpoint import Endpoint, is_below, parse_allowed, parse_endpoint
-from .network.ip_policy import Reach
-
-if TYPE_CHECKING:
-    from .urls import StoreURL
+from .network.ip_policy import IpPolicy
+from .urls import StoreURL, parse_place
 
 HELP = "see docs/security.md"
 
@@ -95,7 +93,7 @@ class AccessPolicy:
             return url
         resolved = url
         limits = [(right, places) for right in rights if (places := self._places(right)) is not None]
-        if url.scheme != "s3" and limits:
+        if url.kind.is_local and limits:
             try:
                 resolved = replace(url, location=os.path.realpath(url.location))
             except OSError as error:
@@ -108,16 +106,16 @@ class AccessPolicy:
             if not fitting:
                 raise self._refused(url, f"is not among the places that it may {_DOES[right]}", f"`{right}`")
             pinned |= any(map(_brings, fitting))
-        if url.scheme == "s3" and not pinned:
+        if not url.kind.is_local and not pinned:
             self._check_credentials(url)
         return resolved
 
-    def reach(self, url: StoreURL) -> Reach:
-        """Return what connections of a client for *url* may reach."""
+    def ip_policy(self, url: StoreURL) -> IpPolicy:
+        """Return which IP addresses a client for *url* may connect to."""
         endpoint = _endpoint_of(url)
-        # A name of this machine may lead elsewhere.
+        # A name such as localhost may resolve to another machine.
         here = endpoint is not None and endpoint.scheme == "http" and _is_loopback(endpoint)
-        return Reach(loopback_only=here and not self.trusts_urls, link_local=self.link_local)
+        return IpPolicy(loopback_only=here and not self.trusts_urls, link_local=self.link_local)
 
     def to_document(self) -> dict[str, Any]:
         """Return the policy as a JSON document, for a process that this one starts."""
@@ -136,8 +134,6 @@ class AccessPolicy:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Self:
         """Return what `to_document` made a document of. Raises KeyError, TypeError, ValueError, `InvalidStoreURL`."""
-        from .urls import parse_place
-
         fields = dict(document)
         for name in ("read", "write", "delete"):
             texts = fields[name]
@@ -158,7 +154,7 @@ class AccessPolicy:
         endpoint = _endpoint_of(url)
         if endpoint is None:
             return
-        why = Reach(link_local=self.link_local).refuses(endpoint.host)
+        why = IpPolicy(link_local=self.link_local).refuses(endpoint.host)
         if why:
             raise self._refused(url, why, "`link-local`")
 
@@ -202,9 +198,9 @@ def shown(url: StoreURL) -> str:
 
 def _holds(place: StoreURL, url: StoreURL) -> bool:
     """Return whether *url* is at *place* or below it, and has what *place* says of endpoint and profile."""
-    if place.scheme != url.scheme:
+    if place.kind is not url.kind:
         return False
-    if place.scheme != "s3":
+    if place.kind.is_local:
         return is_below(url.location, os.path.realpath(place.location))
     if place.location not in ("", url.location) or not is_below(url.prefix, place.prefix):
         return False

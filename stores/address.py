@@ -7,17 +7,27 @@ manifest's text; both are 64 lowercase hex digits. Keys are sharded 3/3/3/rest:
     object_key("49dc870d…")   -> ".objects/49d/c87/0d…"
     manifest_key("8b1f…")     -> ".manifests/8b1/f…"
 
-Only this module knows the layout, and only a text that passed
-`parse_address` becomes a key: that makes path traversal impossible.
+Only this module knows the layout, and only an `Address` or a `SnapshotId` becomes
+a `Key`: that makes path traversal impossible. A text becomes one of them once, where
+it enters: by `parse_address`, `parse_snapshot_id`, or `addresses_in`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NewType, cast
 
 from .errors import InvalidAddress
+
+Address = NewType("Address", str)
+"""The address of an object: 64 lowercase hex digits."""
+
+SnapshotId = NewType("SnapshotId", Address)
+"""The address of a manifest."""
+
+Key = NewType("Key", str)
+"""The path of an object or a manifest inside a store."""
 
 OBJECTS: Final = ".objects/"
 MANIFESTS: Final = ".manifests/"
@@ -26,51 +36,53 @@ ADDRESS_LENGTH: Final = 64
 DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 
 # The digest of no bytes at all. The empty object is real and is stored like any other.
-EMPTY_ADDRESS: Final = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+EMPTY_ADDRESS: Final = Address("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
 
 _is_address = re.compile(r"[0-9a-f]{64}").fullmatch
 _sharded = re.compile(r"([0-9a-f]{3})/([0-9a-f]{3})/([0-9a-f]{3})/([0-9a-f]{55})").fullmatch
 
 
-def parse_address(text: str) -> str:
-    """
-    Return *text* if it is an address or a snapshot id.
-
-    Raises `InvalidAddress` for anything but 64 lowercase hex digits.
-    """
+def parse_address(text: str) -> Address:
+    """Return *text* as an address. Raises `InvalidAddress` for anything but 64 lowercase hex digits."""
     if not _is_address(text):
         shown = text if len(text) <= 80 else text[:77] + "..."
         raise InvalidAddress("", shown, "is not 64 lowercase hex digits")
-    return text
+    return Address(text)
+
+
+def parse_snapshot_id(text: str) -> SnapshotId:
+    """Return *text* as a snapshot id. Raises `InvalidAddress` for anything but 64 lowercase hex digits."""
+    return SnapshotId(parse_address(text))
 
 
 def digests_of(addresses: Iterable[str]) -> bytes:
-    """Return the digests of *addresses*, `DIGEST_BYTES` each, run together. Each must have passed `parse_address`."""
+    """Return the digests of *addresses*, `DIGEST_BYTES` each, run together."""
     return bytes.fromhex("".join(addresses))
 
 
-def addresses_in(digests: bytes | bytearray | memoryview) -> list[str]:
+def addresses_in(digests: bytes | bytearray | memoryview) -> list[Address]:
     """Return the addresses with these *digests*: what `digests_of` was given."""
     digits = digests.hex()
-    return [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
+    found = [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
+    return cast("list[Address]", found)
 
 
-def object_key(address: str) -> str:
-    """Return the key of the object at *address*, which must have passed `parse_address`."""
-    return f".objects/{address[:3]}/{address[3:6]}/{address[6:9]}/{address[9:]}"
+def object_key(address: Address) -> Key:
+    """Return the key of the object at *address*."""
+    # Called for every object: calling `Key` would take a tenth of the time again.
+    return f".objects/{address[:3]}/{address[3:6]}/{address[6:9]}/{address[9:]}"  # type: ignore[return-value]
 
 
-def manifest_key(snapshot_id: str) -> str:
-    """Return the key of the manifest *snapshot_id*, which must have passed `parse_address`."""
-    return f".manifests/{snapshot_id[:3]}/{snapshot_id[3:6]}/{snapshot_id[6:9]}/{snapshot_id[9:]}"
+def manifest_key(snapshot_id: SnapshotId) -> Key:
+    """Return the key of the manifest *snapshot_id*."""
+    return Key(f".manifests/{snapshot_id[:3]}/{snapshot_id[3:6]}/{snapshot_id[6:9]}/{snapshot_id[9:]}")
 
 
-def address_of(key: str, prefix: str) -> str | None:
+def address_of(key: str, prefix: str) -> Address | None:
     """
-    Return the address that *key* files under *prefix* (`OBJECTS` or `MANIFESTS`).
+    Return the address of the object with *key* if it begins with *prefix* (`OBJECTS` or `MANIFESTS`).
 
-    None for every other shape: a store may hold strangers, such as the
-    temporary files of a writer that died, and they are nobody's objects.
+    None for every other shape: a store may hold foreign files, such as the temporary files of a writer that died.
     """
     match = _sharded(key[len(prefix) :]) if key.startswith(prefix) else None
-    return "".join(match.groups()) if match else None
+    return Address("".join(match.groups())) if match else None

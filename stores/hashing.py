@@ -11,15 +11,16 @@ from collections.abc import Callable
 
 from blake3 import blake3
 
-from .base import Buffer, Reader
+from .address import Address
 from .runtime.interruption import checkpoint
+from .streams import Buffer, Reader
 
 CHUNK_BYTES = 256 * 1024
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes) -> Address:
     """Return the address of *data*: its BLAKE3 digest, 64 lowercase hex digits."""
-    return blake3(data).hexdigest()
+    return Address(blake3(data).hexdigest())
 
 
 class HashingReader:
@@ -51,6 +52,6 @@ class HashingReader:
         if self._on_bytes is not None:
             self._on_bytes(len(chunk))
 
-    def hexdigest(self) -> str:
+    def hexdigest(self) -> Address:
         """Return the address of the bytes read so far."""
-        return self._hasher.hexdigest()
+        return Address(self._hasher.hexdigest())

@@ -1,9 +1,9 @@
 """
-How fast a store may be asked: whoever knows the limits hands a `Pace` in, and everything sent waits for it.
+How fast a store may be used: the owner of the limits passes in a `RateLimiter`, and every request waits for it.
 
-*paid ahead*: what moves was granted before it moves. Of an answer as many bytes are paid for as it is expected to
-have before it is asked for: once asked for, they are on their way. Only what comes beyond the expectation is paid
-for after it came.
+*pay first*: bytes are acquired before they move. Before an answer is requested, as many bytes are acquired as it is
+expected to have, because they cannot be stopped after the request. Only bytes beyond the expectation are acquired
+after they arrived.
 """
 
 from __future__ import annotations
@@ -11,100 +11,105 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from .base import OpenReader
 from .runtime.interruption import mark_as_owners
+from .streams import OpenReader
 
-# The most that is paid for before an answer is asked for; of a longer one the rest is paid for as it is read. No answer
-# is meant to be longer: of what is not paid for, the buffers on the way take some all the same.
+# The most bytes that are acquired before an answer is requested. The rest of a longer answer is acquired while it is
+# read; until then it waits in the buffers of the connection.
 PREPAID_BYTES: Final = 32 * 1024 * 1024
 
 
-class Pace(Protocol):
+class RateLimiter(Protocol):
     """
-    What one store may be asked for. Called from several threads; each call returns when its time has come.
+    The limits of one store. Several threads call it; each call returns when the limits allow what was asked for.
 
-    A call may raise what its owner has for "stop": nothing was sent then, and the store's caller passes it on.
+    A call may raise the exception with which the owner stops the work. Nothing was sent then, and the store's method
+    that called lets the exception pass.
     """
 
-    def requests(self, count: int, /) -> None:
+    def acquire_requests(self, count: int, /) -> None:
         """Return when *count* requests may be sent."""
 
-    def bytes(self, count: int, /) -> None:
-        """Return when *count* bytes may move, either way."""
+    def acquire_bytes(self, count: int, /) -> None:
+        """Return when *count* bytes may move, in either direction."""
 
-    def give_back(self, count: int, /) -> None:
-        """Take back *count* bytes that were granted and did not move. Returns at once."""
+    def refund_bytes(self, count: int, /) -> None:
+        """Take back *count* bytes that were acquired and did not move. Returns at once."""
 
 
-class MarkedPace:
-    """The pace *inner*. What its calls raise is marked as the owner's: it is no fault of a store."""
+class OwnedRateLimiter:
+    """
+    The rate limiter *inner*, with its exceptions marked as the owner's, so that they are not taken for faults.
 
-    def __init__(self, inner: Pace) -> None:
+    See `stores.runtime.interruption`.
+    """
+
+    def __init__(self, inner: RateLimiter) -> None:
         self._inner = inner
-        self.give_back = inner.give_back
+        self.refund_bytes = inner.refund_bytes
 
-    def requests(self, count: int, /) -> None:
+    def acquire_requests(self, count: int, /) -> None:
         try:
-            self._inner.requests(count)
+            self._inner.acquire_requests(count)
         except Exception as error:
             mark_as_owners(error)
             raise
 
-    def bytes(self, count: int, /) -> None:
+    def acquire_bytes(self, count: int, /) -> None:
         try:
-            self._inner.bytes(count)
+            self._inner.acquire_bytes(count)
         except Exception as error:
             mark_as_owners(error)
             raise
 
 
-def settle(pace: Pace, paid: int, came: int) -> None:
-    """Pay for what came and was not paid for, or give back what was paid for and did not come; in bytes."""
-    if came > paid:
-        pace.bytes(came - paid)
-    elif came < paid:
-        pace.give_back(paid - came)
+def settle(limiter: RateLimiter, prepaid: int, moved: int) -> None:
+    """Acquire the bytes that *moved* beyond those *prepaid*, or refund those that did not move."""
+    if moved > prepaid:
+        limiter.acquire_bytes(moved - prepaid)
+    elif moved < prepaid:
+        limiter.refund_bytes(prepaid - moved)
 
 
-class PacedReader:
+class RateLimitedReader:
     """
-    A reader whose bytes are granted by *pace*. *expected* is how many there should be, in all; it may be wrong.
+    The reader *inner*, whose bytes are acquired from *limiter*. *expected* is its expected length; it may be wrong.
 
-    *paid* of them are paid for already; what did not come is given back on exit.
+    *prepaid* bytes are acquired already. What did not arrive is refunded on exit.
     """
 
-    def __init__(self, inner: OpenReader, pace: Pace, *, expected: int, paid: int = 0) -> None:
+    def __init__(self, inner: OpenReader, limiter: RateLimiter, *, expected: int, prepaid: int = 0) -> None:
         self.inner = inner
-        self._pace = pace
+        self._limiter = limiter
         self._expected = max(expected, 0)
-        self._paid = paid
+        self._prepaid = prepaid
 
     @property
     def length(self) -> int | None:
-        """The length that the reader inside announces, None where it announces none."""
+        """The length that the inner reader announces, None where it announces none."""
         return getattr(self.inner, "length", None)
 
     def read(self, size: int, /) -> bytes:
-        """Return the next *size* bytes, as the reader inside does."""
-        self.pay_ahead(size)
+        """Return the next *size* bytes, as the inner reader does."""
+        self.prepay(size)
         chunk = self.inner.read(size)
-        self.came(len(chunk))
+        self.note_arrival(len(chunk))
         return chunk
 
-    def pay_ahead(self, size: int) -> None:
-        """Pay for the next *size* bytes, as far as so many are expected."""
-        lacking = min(size, self._expected) - self._paid
+    def prepay(self, size: int) -> None:
+        """Acquire the next *size* bytes, as far as that many are expected."""
+        lacking = min(size, self._expected) - self._prepaid
         if lacking > 0:
-            self._pace.bytes(lacking)
-            self._paid += lacking
+            self._limiter.acquire_bytes(lacking)
+            self._prepaid += lacking
 
-    def came(self, length: int) -> None:
-        """Note that *length* bytes came; pay for those that were not paid for."""
+    def note_arrival(self, length: int) -> None:
+        """Note that *length* bytes arrived. Acquires those of them that were not prepaid."""
         self._expected = max(0, self._expected - length)
-        unpaid = max(0, length - self._paid)
-        self._paid = max(0, self._paid - length)
+        unpaid = max(0, length - self._prepaid)
+        self._prepaid = max(0, self._prepaid - length)
         if unpaid:
-            self._pace.bytes(unpaid)
+            self._limiter.acquire_bytes(unpaid)
 
     def __enter__(self) -> Self:
         self.inner.__enter__()
@@ -113,7 +118,7 @@ class PacedReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool | None:
-        if self._paid:
-            self._pace.give_back(self._paid)
-            self._paid = 0
+        if self._prepaid:
+            self._limiter.refund_bytes(self._prepaid)
+            self._prepaid = 0
         return self.inner.__exit__(kind, error, trace)

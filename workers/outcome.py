@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
 
 # The error of an object for which the budget of its job has no room.
@@ -19,14 +20,14 @@ class Failure:
     *error* is the name of the error's class, *store* the label of the store that raised it, *detail* its message.
     """
 
-    address: str
+    address: Address
     error: str
     store: str
     detail: str
     transient: bool
 
     @classmethod
-    def of(cls, address: str, error: StoreError) -> Failure:
+    def of(cls, address: Address, error: StoreError) -> Failure:
         """Return the failure of the object at *address* by *error*."""
         return cls(address, type(error).__name__, error.store, error.detail, error.transient)
 

@@ -75,7 +75,8 @@ def list_snapshots(store: str) -> None:
     """List the snapshot ids of a store, one a line, sorted."""
     from snapferry.stores.access import TRUSTED, Right, shown
     from snapferry.stores.errors import InvalidStoreURL, StoreError
-    from snapferry.stores.urls import open_store, parse_url
+    from snapferry.stores.opening import open_store
+    from snapferry.stores.urls import parse_url
     from snapferry.workers.settings.environment import store_options
 
     try:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from snapferry.orchestrator.jobs import store_pair
 from snapferry.orchestrator.planning.prices import InvalidPrices, read_prices
 from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.urls import is_metered
 from snapferry.workers.messages import Budget, JobSpec, Limits, Prune, StoreRef
 from snapferry.workers.settings.environment import Settings
 
@@ -79,10 +80,6 @@ def _budget(settings: Settings, given: MutableMapping[str, Any], stores: tuple[S
         usage(str(error))
     for store in stores:
         # A store without a price would count as free, and the limit would have no effect.
-        if (
-            budget.max_cost is not None
-            and store.url.startswith("s3://")
-            and not table.has_price_for(store.url)
-        ):
+        if budget.max_cost is not None and is_metered(store.url) and not table.has_price_for(store.url):
             usage(f"--max-cost: price table {settings.prices} has no price for {store.url.split('?', 1)[0]}")
     return budget.model_copy(update={"currency": table.currency, "prices": table.prices})

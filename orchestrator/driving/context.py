@@ -10,8 +10,9 @@ from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import Snapshots
 from snapferry.stores.access import AccessPolicy, Right
 from snapferry.stores.errors import InvalidStoreURL
-from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store, parse_url
+from snapferry.stores.opening import open_store
+from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.urls import parse_url
 from snapferry.workers.copying.describe import describe_snapshots
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec
@@ -24,8 +25,8 @@ class Drive:
     app: Celery
     ledger: Ledger
     spec: JobSpec
-    source: SnapshotStore
-    destination: SnapshotStore
+    source: StreamStore
+    destination: StreamStore
 
     @property
     def job_id(self) -> str:
@@ -52,7 +53,7 @@ def planned(drive: Drive, snapshots: Snapshots, plan: Plan) -> PlannedDrive:
     return PlannedDrive(drive.app, drive.ledger, drive.spec, drive.source, drive.destination, snapshots, plan)
 
 
-def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[SnapshotStore, SnapshotStore]:
+def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[StreamStore, StreamStore]:
     """
     Open source and destination of a job, for what the job does to them.
 

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.errors import InvalidStoreURL, NotAllowed, StoreError, StoreNotFound
+from snapferry.stores.urls import is_local
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import JobSpec
@@ -140,8 +141,7 @@ class StepWatch:
 
 def _is_outage(error: StoreError) -> bool:
     """Return whether *error* can be that of a store that is down or, for a directory, of a mount that is gone."""
-    is_bucket = error.store.startswith("s3://")
-    return error.transient or (isinstance(error, StoreNotFound) and not is_bucket)
+    return error.transient or (isinstance(error, StoreNotFound) and is_local(error.store))
 
 
 def _side_of(spec: JobSpec, error: StoreError, access: AccessPolicy) -> StoreSide | None:
@@ -151,6 +151,6 @@ def _side_of(spec: JobSpec, error: StoreError, access: AccessPolicy) -> StoreSid
             store = open_side(side, access)
         except (InvalidStoreURL, NotAllowed):
             continue
-        if error.store in {backend.label for backend, _ in store.pools}:
+        if error.store in store.labels:
             return side
     return None

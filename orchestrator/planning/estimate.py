@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
-from snapferry.stores.existence import addresses_of_a_piece
+from snapferry.stores.pools.existence import addresses_of_a_piece
 from snapferry.stores.requests import HEAD
 from snapferry.stores.runtime.interruption import checkpoint
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.format import size
 from snapferry.workers.copying.budget import cost_of
 from snapferry.workers.messages import Budget, JobSpec
@@ -31,7 +32,7 @@ from .surplus import refusal, surplus
 
 
 def estimate_job(
-    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
+    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
 ) -> dict[str, Any]:
     """
     Return the estimate of a job, as docs/json.md describes it. Asks the destination for every object.
@@ -72,7 +73,7 @@ class _Estimator:
     """
 
     def __init__(
-        self, snapshots: Snapshots, plan: Plan, source: SnapshotStore, destination: SnapshotStore
+        self, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
     ) -> None:
         from snapferry.stores.bulk.tables import AddressTable
 
@@ -80,6 +81,7 @@ class _Estimator:
         self._plan = plan
         self._source = source
         self._destination = destination
+        self._reading, self._writing = source.accounting, destination.accounting
         self._held = AddressTable()
         self._needed = AddressTable()
         self._brought = AddressTable()
@@ -111,7 +113,7 @@ class _Estimator:
         the estimate is called inexact.
         """
         # Where questions cost no requests, as at a directory, no manifest need be read for them.
-        if not self._destination.requests_to_ask(1, 0):
+        if not self._writing.to_survey(1, 0):
             return
         for group in self._plan.groups:
             strangers = 0
@@ -130,27 +132,31 @@ class _Estimator:
                 checkpoint()
                 self._ask_again(piece, strangers // pieces)
 
-    def _ask_for_batch(self, wanted: list[str], strangers: int) -> None:
+    def _ask_for_batch(self, wanted: list[Address], strangers: int) -> None:
         """A batch meets what the groups before it brought; it may meet nothing of that, or what all others bring."""
         held, brought, needed = self._around(wanted)
         own = set(wanted)
         others = [address for address in needed if address not in own]
         self._ask(wanted, strangers, _merged(held, brought), (held, _merged(held, others)))
 
-    def _ask_again(self, wanted: list[str], strangers: int) -> None:
+    def _ask_again(self, wanted: list[Address], strangers: int) -> None:
         """A group's re-check meets what it and those before it brought; later ones may have been copied as well."""
         held, brought, needed = self._around(wanted)
         there = _merged(held, brought)
         self._ask(wanted, strangers, there, (there, _merged(held, needed)))
 
-    def _around(self, wanted: list[str]) -> tuple[list[str], list[str], list[str]]:
+    def _around(self, wanted: list[Address]) -> tuple[list[Address], list[Address], list[Address]]:
         first, last = wanted[0], wanted[-1]
         tables = self._held, self._brought, self._needed
         held, brought, needed = (table.between(first, last) for table in tables)
         return held, brought, needed
 
     def _ask(
-        self, wanted: list[str], strangers: int, there: list[str], extremes: tuple[list[str], list[str]]
+        self,
+        wanted: list[Address],
+        strangers: int,
+        there: list[Address],
+        extremes: tuple[list[Address], list[Address]],
     ) -> None:
         """
         Count the requests of a question that meets what is *there*, and *strangers* that lie nobody knows where.
@@ -160,26 +166,25 @@ class _Estimator:
         """
         if strangers:
             self.exact = False
-            self.asked += self._destination.requests_to_ask(len(wanted), len(there) + strangers)
+            self.asked += self._writing.to_survey(len(wanted), len(there) + strangers)
             return
-        self.asked += self._destination.requests_to_ask_among(wanted, there)
+        self.asked += self._writing.to_survey_among(wanted, there)
         if self.exact and len(self._plan.groups) > 1:
-            fewest, most = (self._destination.requests_to_ask_among(wanted, each) for each in extremes)
+            fewest, most = (self._writing.to_survey_among(wanted, each) for each in extremes)
             self.exact = most == fewest and not (most[HEAD] and len(wanted) > 1)
 
-    def _bring(self, wanted: list[str]) -> None:
+    def _bring(self, wanted: list[Address]) -> None:
         held = set(self._held.between(wanted[0], wanted[-1]))
         self._brought.update([address for address in wanted if address not in held])
 
-    def _count(self, objects: Mapping[str, int], needed: list[str]) -> None:
+    def _count(self, objects: Mapping[Address, int], needed: list[Address]) -> None:
         self.to_copy += len(needed)
         for address in needed:
-            read, written = self._destination.requests_to_copy(self._source, objects[address])
-            self.read += read
-            self.written += written
+            self.read += self._reading.to_read_object(objects[address])
+            self.written += self._writing.to_write_object(objects[address])
             self.bytes_to_copy += objects[address]
 
-    def _strangers(self, ordered: list[str], between: int | None) -> int:
+    def _strangers(self, ordered: list[Address], between: int | None) -> int:
         """Return how many keys a listing showed between *ordered* addresses that the job does not know."""
         if between is None:
             return 0
@@ -198,7 +203,7 @@ class _Estimator:
         return named
 
 
-def _merged(one: list[str], other: list[str]) -> list[str]:
+def _merged(one: list[Address], other: list[Address]) -> list[Address]:
     """Return two sorted lists as one; they have nothing in common."""
     return sorted([*one, *other]) if one and other else one or other
 
@@ -206,8 +211,8 @@ def _merged(one: list[str], other: list[str]) -> list[str]:
 def _requests_and_cost(
     spec: JobSpec,
     snapshots: Snapshots,
-    source: SnapshotStore,
-    destination: SnapshotStore,
+    source: StreamStore,
+    destination: StreamStore,
     found: _Estimator,
 ) -> dict[str, Any]:
     planned = [snapshots.ids[index] for index in snapshots.of(PLANNED)]
@@ -217,8 +222,8 @@ def _requests_and_cost(
     for snapshot_id in planned:
         # A manifest is read to plan, to know its objects when they are asked for again, and to be written.
         for _ in range(2 if snapshot_id in there else 3):
-            manifests_read += source.requests_to_read_manifest()
-        manifests_written += destination.requests_to_publish(0, already=snapshot_id in there)
+            manifests_read += source.accounting.to_read_manifest()
+        manifests_written += destination.accounting.to_publish(0, already=snapshot_id in there)
     objects_read, objects_written = found.read, found.asked + found.written
     budget = spec.budget
     cost = None

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from snapferry.stores.address import digests_of
+from snapferry.stores.address import Address, digests_of
 from snapferry.stores.bulk.address_set import AddressSet
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # A planner that has seen so many objects goes on with tables: smaller, and faster, importing NumPy included.
 MANY: Final = 50_000
 
-Objects = Mapping[str, int]
+Objects = Mapping[Address, int]
 """Address -> advisory size in bytes."""
 
 
@@ -78,10 +78,10 @@ class GatherFew(Gather):
 
     def __init__(self, only: AddressSet | None) -> None:
         self._only = only
-        self.seen: set[str] = set()
-        self._asked: set[str] = set()
-        self._brought: dict[str, int] = {}
-        self._owners: dict[str, int] = {}
+        self.seen: set[Address] = set()
+        self._asked: set[Address] = set()
+        self._brought: dict[Address, int] = {}
+        self._owners: dict[Address, int] = {}
 
     @property
     def asked(self) -> int:
@@ -93,7 +93,7 @@ class GatherFew(Gather):
 
     def add(self, index: int, objects: Objects | ObjectTable) -> Added:
         assert isinstance(objects, Mapping)
-        new: Iterable[str] = objects.keys() - self.seen
+        new: Iterable[Address] = objects.keys() - self.seen
         if self._only is not None:
             new = self._only.among(list(new))
         before = len(self.seen)

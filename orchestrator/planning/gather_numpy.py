@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.bulk.tables import Digests, DigestTiers, ObjectTable, found_in, to_digests
 
@@ -58,7 +59,11 @@ class GatherMany(Gather):
             self._parts.append((table, owners))
 
     def take_over(
-        self, seen: Collection[str], asked: Collection[str], brought: Objects, owners: Mapping[str, int]
+        self,
+        seen: Collection[Address],
+        asked: Collection[Address],
+        brought: Objects,
+        owners: Mapping[Address, int],
     ) -> None:
         """Go on where another way of gathering stopped."""
         self._seen.add(_sorted(seen))
@@ -68,7 +73,7 @@ class GatherMany(Gather):
         self._bring(table, of)
 
 
-def _sorted(addresses: Collection[str]) -> Digests:
+def _sorted(addresses: Collection[Address]) -> Digests:
     return to_digests(sorted(addresses))
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from snapferry.stores.address import DIGEST_BYTES, addresses_in, digests_of
+from snapferry.stores.address import DIGEST_BYTES, Address, addresses_in, digests_of
 from snapferry.stores.bulk.address_set import AddressSet
 
 from .gather import MANY, Brought, Gather, GatherFew, Objects
@@ -64,12 +64,12 @@ class Batch:
     positions: tuple[int, ...] = (0,)
 
     @classmethod
-    def of(cls, number: int, objects: Mapping[str, int], positions: tuple[int, ...]) -> Self:
+    def of(cls, number: int, objects: Mapping[Address, int], positions: tuple[int, ...]) -> Self:
         """Return the batch of *objects*, address -> advisory size."""
         return cls(number, digests_of(objects), tuple(objects.values()), positions)
 
     @property
-    def objects(self) -> dict[str, int]:
+    def objects(self) -> dict[Address, int]:
         """The objects: address -> advisory size in bytes."""
         return dict(zip(addresses_in(self.digests), self.sizes, strict=True))
 
@@ -200,7 +200,7 @@ class Plan:
         digests = bytes(self.digests[DIGEST_BYTES * first : DIGEST_BYTES * end])
         return Batch(number, digests, tuple(self.sizes[first:end]), (first,))
 
-    def address(self, position: int) -> str:
+    def address(self, position: int) -> Address:
         """Return the address at a place of the plan."""
         return self._addresses(position, position + 1)[0]
 
@@ -212,10 +212,10 @@ class Plan:
         """Return the index of the snapshot that an object is brought for first."""
         return self.owners[position]
 
-    def positions(self, addresses: Collection[str]) -> dict[str, int]:
+    def positions(self, addresses: Collection[str]) -> dict[Address, int]:
         """Return the places of *addresses*; those that are not in the plan are left out."""
         wanted = frozenset(addresses)
-        found: dict[str, int] = {}
+        found: dict[Address, int] = {}
         for first in range(0, self.objects, _CHUNK):
             chunk = self._addresses(first, min(first + _CHUNK, self.objects))
             if not wanted.isdisjoint(chunk):
@@ -233,7 +233,7 @@ class Plan:
                 yield range(start, end)
                 start = end
 
-    def _addresses(self, first: int, end: int) -> list[str]:
+    def _addresses(self, first: int, end: int) -> list[Address]:
         return addresses_in(self.digests[DIGEST_BYTES * first : DIGEST_BYTES * end])
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import (
     AccessDenied,
@@ -27,11 +28,11 @@ from snapferry.stores.errors import (
 from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.commit import LONGEST_REASON
 from snapferry.workers.ledger import Ledger, set_bits
-from snapferry.workers.messages import JobSpec, Order, decode_addresses, encode_addresses
+from snapferry.workers.messages import JobSpec, Order, decode_snapshot_ids, encode_addresses
 
 from . import plan_file
 from .gather import Objects
@@ -67,7 +68,7 @@ class Snapshots:
     destination and that is taken for enough), or unreadable; *reasons* says why, index -> words.
     """
 
-    ids: list[str]
+    ids: list[SnapshotId]
     kinds: str = ""
     reasons: dict[int, str] = field(default_factory=dict)
 
@@ -79,7 +80,7 @@ class Snapshots:
 def read_snapshots(ledger: Ledger, spec: JobSpec) -> Snapshots:
     """Return what `freeze` put into the job's record; before that, the snapshots as they were asked for."""
     job_id = spec.job_id
-    ids = decode_addresses(ledger.field(job_id, "ids")) if spec.everything else spec.snapshot_ids
+    ids = decode_snapshot_ids(ledger.field(job_id, "ids")) if spec.everything else spec.snapshot_ids
     if order := ledger.field(job_id, "order"):
         ids = [ids[index] for index in json.loads(order)]
     reasons = json.loads(ledger.field(job_id, "reasons") or "{}")
@@ -91,7 +92,7 @@ def read_snapshots(ledger: Ledger, spec: JobSpec) -> Snapshots:
 
 
 def prepare(
-    ledger: Ledger, spec: JobSpec, source: SnapshotStore, destination: SnapshotStore
+    ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore
 ) -> tuple[Snapshots, Plan]:
     """
     Choose and order the snapshots, read their manifests, and plan.
@@ -104,7 +105,7 @@ def prepare(
     snapshots = Snapshots(_ordered(spec, source))
     if spec.everything and not snapshots.ids and not spec.allow_empty_source:
         raise SourceEmpty(
-            source.manifests.label,
+            source.manifests_label,
             "",
             "lists no manifest at all, so nothing was copied or deleted; see that the URL is right and its disk"
             " mounted. If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
@@ -162,7 +163,7 @@ def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
     }
 
 
-def recall(ledger: Ledger, spec: JobSpec, source: SnapshotStore) -> tuple[Snapshots, Plan]:
+def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshots, Plan]:
     """
     Return the snapshots and the plan of a job that was prepared before, maybe elsewhere.
 
@@ -198,18 +199,18 @@ def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> AddressSet:
     return found
 
 
-def _objects(source: SnapshotStore, snapshot_id: str) -> Objects | ObjectTable:
+def _objects(source: StreamStore, snapshot_id: str) -> Objects | ObjectTable:
     with source.read_manifest(snapshot_id) as manifest:
         return manifest.table() if manifest.large else manifest.objects()
 
 
-def _planner(ledger: Ledger, spec: JobSpec, source: SnapshotStore) -> Planner:
+def _planner(ledger: Ledger, spec: JobSpec, source: StreamStore) -> Planner:
     return Planner(
         max_objects=spec.batch_objects, max_bytes=spec.batch_bytes, only=_only(ledger, spec, source)
     )
 
 
-def _only(ledger: Ledger, spec: JobSpec, source: SnapshotStore) -> AddressSet | None:
+def _only(ledger: Ledger, spec: JobSpec, source: StreamStore) -> AddressSet | None:
     """
     Return the objects that a job confines itself to: those that failed in the job that it retries.
 
@@ -222,7 +223,7 @@ def _only(ledger: Ledger, spec: JobSpec, source: SnapshotStore) -> AddressSet | 
     return failed_addresses(ledger, spec.retries, plan)
 
 
-def _ordered(spec: JobSpec, source: SnapshotStore) -> list[str]:
+def _ordered(spec: JobSpec, source: StreamStore) -> list[SnapshotId]:
     """Return the ids of the job's snapshots in its order."""
     if not spec.everything and spec.order is Order.GIVEN:
         return spec.snapshot_ids
@@ -236,7 +237,7 @@ def _ordered(spec: JobSpec, source: SnapshotStore) -> list[str]:
     return ids
 
 
-def _bytes_of(source: SnapshotStore, snapshot_id: str) -> int:
+def _bytes_of(source: StreamStore, snapshot_id: str) -> int:
     try:
         objects = _objects(source, snapshot_id)
     except OF_ONE:

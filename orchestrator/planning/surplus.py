@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.address import SnapshotId
+from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.messages import Prune
 
 
-def surplus(source: SnapshotStore, destination: SnapshotStore) -> tuple[list[str], int]:
+def surplus(source: StreamStore, destination: StreamStore) -> tuple[list[SnapshotId], int]:
     """
     Return the ids that the destination has and the source does not, and how many ids the source has.
 

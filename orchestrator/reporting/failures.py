@@ -9,9 +9,10 @@ from typing import Final
 
 from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots, SourceChanged, recall
 from snapferry.stores.access import STRICT, AccessPolicy, Right
+from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
-from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
+from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import FailedObject, Ledger, set_bits
 
 # So many failed objects are looked up at once; each such page reads the manifests once.
@@ -71,7 +72,7 @@ def without_places(ledger: Ledger, job_id: str) -> list[DeadLetter]:
     return [DeadLetter(failed.failure.address, 0, failed) for failed in ledger.failures(job_id)]
 
 
-def _find_places(page: dict[str, DeadLetter], snapshots: Snapshots, source: SnapshotStore) -> None:
+def _find_places(page: dict[Address, DeadLetter], snapshots: Snapshots, source: StreamStore) -> None:
     for index in snapshots.of(PLANNED):
         snapshot_id = snapshots.ids[index]
         try:

@@ -11,9 +11,10 @@ import io
 import time
 from collections.abc import Iterator
 
-from snapferry.stores.base import Backend, Capabilities, Listed, OpenReader, Upload
+from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.errors import KeyMissing
 from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.streams import OpenReader, Upload
 
 
 class MemoryBackend(Backend):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Final
 
-from snapferry.stores.address import addresses_in
+from snapferry.stores.address import Address, addresses_in
 
 if TYPE_CHECKING:
     from .tables import AddressTable
@@ -19,14 +19,14 @@ _CHUNK: Final = 10_000
 
 
 class AddressSet:
-    """Distinct addresses. Each must have passed `parse_address`."""
+    """Distinct addresses."""
 
-    def __init__(self, addresses: Iterable[str] = ()) -> None:
-        self._few: set[str] = set()
+    def __init__(self, addresses: Iterable[Address] = ()) -> None:
+        self._few: set[Address] = set()
         self._many: AddressTable | None = None
         self.update(addresses)
 
-    def update(self, addresses: Iterable[str]) -> None:
+    def update(self, addresses: Iterable[Address]) -> None:
         """Add *addresses*."""
         if self._many is not None:
             self._many.update(list(addresses))
@@ -49,7 +49,7 @@ class AddressSet:
     def __len__(self) -> int:
         return len(self._few) if self._many is None else len(self._many)
 
-    def among(self, addresses: Sequence[str]) -> list[str]:
+    def among(self, addresses: Sequence[Address]) -> list[Address]:
         """Return those of *addresses* that are in the set, in their order."""
         if self._many is None:
             return [address for address in addresses if address in self._few] if self._few else []
@@ -62,7 +62,7 @@ class AddressSet:
         one, other = sorted((self, others), key=len)
         return sum(len(other.among(chunk)) for chunk in one.chunks(_CHUNK))
 
-    def chunks(self, count: int) -> Iterator[list[str]]:
+    def chunks(self, count: int) -> Iterator[list[Address]]:
         """Yield the addresses, sorted, *count* at a time."""
         if self._many is not None:
             yield from self._many.chunks(count)

@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - it is given
 import numpy as np
 import numpy.typing as npt
 
-from snapferry.stores.address import DIGEST_BYTES, addresses_in, digests_of
+from snapferry.stores.address import DIGEST_BYTES, Address, addresses_in, digests_of
 
 Digests = npt.NDArray[np.bytes_]
 Mask = npt.NDArray[np.bool_]
@@ -148,14 +148,14 @@ class AddressTable:
         self._sort()
         return len(self._bytes) // _DIGEST.itemsize
 
-    def chunks(self, count: int) -> Iterator[list[str]]:
+    def chunks(self, count: int) -> Iterator[list[Address]]:
         """Yield the addresses in order, *count* at a time."""
         self._sort()
         step = count * _DIGEST.itemsize
         for at in range(0, len(self._bytes), step):
             yield addresses_in(self._bytes[at : at + step])
 
-    def between(self, first: str, last: str) -> list[str]:
+    def between(self, first: str, last: str) -> list[Address]:
         """Return the addresses from *first* to *last*, both included, in order."""
         begin, end = self._places(first, last)
         return addresses_in(self._bytes[_DIGEST.itemsize * begin : _DIGEST.itemsize * end])

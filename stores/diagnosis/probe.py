@@ -13,15 +13,23 @@ from hashlib import sha256
 from itertools import islice
 from typing import Final
 
-from snapferry.stores.address import MANIFESTS, address_of, manifest_key, object_key
-from snapferry.stores.base import Backend
+from snapferry.stores.address import (
+    MANIFESTS,
+    SnapshotId,
+    address_of,
+    manifest_key,
+    parse_snapshot_id,
+)
+from snapferry.stores.backend import Backend
 from snapferry.stores.errors import AccessDenied, StoreError, StoreNotFound
+from snapferry.stores.features import FiniteSpace, feature_of, innermost
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.text.format import counted, size
 
+from .diagnosable import Diagnosable
 from .findings import Finding, Level, clock_finding
-from .round_trip import refused
+from .round_trip import FOLDER, refused, round_trip
 
 # One page of a listing tells enough.
 FEW: Final = 1000
@@ -42,9 +50,9 @@ def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iter
         return
     try:
         page = [
-            (found.size, found.key, snapshot_id)
+            (found.size, found.key, SnapshotId(address))
             for found in islice(store.manifests.keys(MANIFESTS), FEW)
-            if (snapshot_id := address_of(found.key, MANIFESTS))
+            if (address := address_of(found.key, MANIFESTS))
         ]
     except StoreError as error:
         yield refused("source.list", "its manifests cannot be listed", error)
@@ -65,7 +73,7 @@ def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iter
     for snapshot_id in snapshot_ids or smallest:
         yield from _read_snapshot(store, snapshot_id, told=bool(snapshot_ids))
     for backend, _ in store.pools:
-        yield from backend.probe((), for_writing=False)
+        yield from _probe(backend, (), for_writing=False)
 
 
 def probe_destination(store: SnapshotStore) -> Iterator[Finding]:
@@ -79,7 +87,7 @@ def probe_destination(store: SnapshotStore) -> Iterator[Finding]:
     if any(finding.level is Level.ERROR for finding in answers):
         return
     for backend, spaces in store.pools:
-        yield from backend.probe(spaces, for_writing=True)
+        yield from _probe(backend, spaces, for_writing=True)
 
 
 def probe_pair(
@@ -93,7 +101,9 @@ def probe_pair(
     try:
         sample = _sample(source, snapshot_ids)
         if sample:
-            yield from destination.objects.probe_beside(source.manifests, sample)
+            diagnosable = feature_of(destination.objects, Diagnosable)
+            if diagnosable is not None:
+                yield from diagnosable.probe_beside(innermost(source.manifests), sample)
         if snapshot_ids:
             yield from _fits(source, destination, snapshot_ids)
     except StoreError as error:
@@ -126,9 +136,19 @@ def _answers(store: SnapshotStore, *, for_writing: bool) -> Iterator[Finding]:
         yield from _clock(backend)
 
 
+def _probe(backend: Backend, spaces: Sequence[str], *, for_writing: bool) -> Iterator[Finding]:
+    diagnosable = feature_of(backend, Diagnosable)
+    if diagnosable is not None:
+        yield from diagnosable.probe(spaces, for_writing=for_writing)
+    elif for_writing:
+        for space in spaces:
+            yield from round_trip(backend, space + FOLDER, space.strip("./"))
+
+
 def _clock(backend: Backend) -> Iterator[Finding]:
     before = time.time()
-    there = backend.clock()
+    diagnosable = feature_of(backend, Diagnosable)
+    there = None if diagnosable is None else diagnosable.clock()
     if there is not None:
         yield clock_finding("the store", there, (before, time.time()))
 
@@ -163,7 +183,7 @@ def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Ite
         if length <= READ_BYTES:
             store.get_object(address)
         else:
-            with store.objects.open(object_key(address), size_hint=length) as reader:
+            with store.open_object(address, size_hint=length) as reader:
                 reader.read(READ_BYTES)
     except StoreError as error:
         yield Finding(
@@ -181,7 +201,7 @@ def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Ite
 def _sample(source: SnapshotStore, snapshot_ids: Sequence[str]) -> str:
     """Return the key of some manifest, "" where there is none."""
     if snapshot_ids:
-        return manifest_key(snapshot_ids[0])
+        return manifest_key(parse_snapshot_id(snapshot_ids[0]))
     found = next(iter(source.manifests.keys(MANIFESTS)), None)
     return found.key if found else ""
 
@@ -200,7 +220,8 @@ def _fits(
     rather too much. The destination is asked for what it has only if it might not
     fit, and not for what a huge manifest names: that takes a plan.
     """
-    free = destination.objects.free_bytes()
+    space = feature_of(destination.objects, FiniteSpace)
+    free = None if space is None else space.free_bytes()
     if free is None:
         return
     needed = 0

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from snapferry.stores.base import Backend
+from snapferry.stores.backend import Backend
 from snapferry.stores.errors import StoreError, StoreFull
 from snapferry.stores.runtime.liveness import identity, is_dead
 

@@ -16,6 +16,8 @@ from itertools import compress, islice
 from operator import le
 from typing import NamedTuple
 
+from snapferry.stores.address import Address
+
 # The columns of a piece stay in the processor's cache: twice as fast as with pieces of 1 MiB.
 PIECE_BYTES = 64 * 1024
 
@@ -32,7 +34,7 @@ class Columns(NamedTuple):
     """The lines of a piece, one tuple a column: TYPE, CHECKSUM, SIZE in digits, PATH."""
 
     kinds: tuple[str, ...] = ()
-    checksums: tuple[str, ...] = ()
+    checksums: tuple[Address, ...] = ()
     digits: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
 
@@ -41,7 +43,7 @@ class Columns(NamedTuple):
         if self.kinds.count("F") == len(self.kinds):
             return self
         are_files = [kind == "F" for kind in self.kinds]
-        return Columns(*(tuple(compress(column, are_files)) for column in self))
+        return Columns(*(tuple(compress(column, are_files)) for column in self))  # type: ignore[arg-type]
 
     def sizes(self, largest: int) -> Iterator[int]:
         """Return the sizes in bytes; a larger one than *largest* is taken for that."""

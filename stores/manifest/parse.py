@@ -25,14 +25,14 @@ from functools import partial
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
 
-from snapferry.stores.address import DIGEST_BYTES, digests_of
-from snapferry.stores.base import Reader
+from snapferry.stores.address import DIGEST_BYTES, Address, SnapshotId, digests_of
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.bulk.forked import Forked, worth
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, ManifestTooLarge, StoreFault
 from snapferry.stores.hashing import CHUNK_BYTES, HashingReader, digest
 from snapferry.stores.runtime.bounds import LONGEST_LINE, bounds
 from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.streams import Reader
 
 from .canonical import Canonical, canonical, canonicalise, path_of
 from .lines import PIECE_BYTES, Columns, read_plainly
@@ -97,9 +97,9 @@ def render(entries: Iterable[Entry]) -> bytes:
     return b"\n".join(entry.render().encode() for entry in ordered) + b"\n"
 
 
-def snapshot_id(text: bytes) -> str:
+def snapshot_id(text: bytes) -> SnapshotId:
     """Return the id of the snapshot that the manifest *text* lists."""
-    return digest(canonical(text))
+    return SnapshotId(digest(canonical(text)))
 
 
 class _Spool:
@@ -180,19 +180,19 @@ class Manifest:
     hashes to ``id``, in canonical form once `entries` has been read to the end.
     """
 
-    def __init__(self, label: str, snapshot: str, file: IO[bytes], length: int) -> None:
+    def __init__(self, label: str, snapshot: SnapshotId, file: IO[bytes], length: int) -> None:
         self.id = snapshot
         self.length = length
         self._label = label
         self._file = file
 
     @classmethod
-    def from_bytes(cls, snapshot: str, text: bytes) -> Self:
+    def from_bytes(cls, snapshot: SnapshotId, text: bytes) -> Self:
         """Wrap *text*. Raises `IntegrityError` if it does not hash to *snapshot*."""
         return cls.read("", snapshot, io.BytesIO(text))
 
     @classmethod
-    def read(cls, label: str, snapshot: str, reader: Reader) -> Self:
+    def read(cls, label: str, snapshot: SnapshotId, reader: Reader) -> Self:
         """
         Take the text from *reader*, which the store called *label* holds under *snapshot*.
 
@@ -252,7 +252,7 @@ class Manifest:
                 checkpoint()
             yield Entry(kind.decode(), permissions.decode(), checksum.decode(), int(size), path.decode())
 
-    def objects(self) -> dict[str, int]:
+    def objects(self) -> dict[Address, int]:
         """
         Return the distinct objects of the snapshot, address to advisory size in bytes, in the manifest's order.
 
@@ -260,7 +260,7 @@ class Manifest:
         symlink's own size says nothing of its target. None is larger than
         `LARGEST_PLANNED_BYTES`. Raises like `entries`.
         """
-        largest: dict[str, int] = {}
+        largest: dict[Address, int] = {}
         for files in self.files():
             found = dict(zip(files.checksums, files.sizes(LARGEST_PLANNED_BYTES), strict=True))
             if len(found) == len(files.checksums) and largest.keys().isdisjoint(found):
@@ -316,7 +316,7 @@ class Manifest:
         for files in self.files():
             found.update(files.checksums)
 
-    def paths_of(self, addresses: Collection[str]) -> Iterator[tuple[str, str]]:
+    def paths_of(self, addresses: Collection[str]) -> Iterator[tuple[Address, str]]:
         """
         Yield address and path of each file whose object is among *addresses*, in the manifest's order.
 
@@ -499,5 +499,5 @@ def parse(text: bytes) -> list[Entry]:
     Raises `ManifestSyntaxError` with the number of the line in canonical form.
     """
     clean = canonical(text)
-    with Manifest.from_bytes(digest(clean), clean) as manifest:
+    with Manifest.from_bytes(SnapshotId(digest(clean)), clean) as manifest:
         return list(manifest.entries())

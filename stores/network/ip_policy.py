@@ -24,7 +24,7 @@ _LINK_LOCAL: Final = tuple(
 _HOLDS_IPV4: Final = tuple(map(ip_network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 
 
-class Reach(NamedTuple):
+class IpPolicy(NamedTuple):
     """
     Which addresses the connections of one client may go to.
 
@@ -47,7 +47,7 @@ class Reach(NamedTuple):
         return ""
 
 
-ANYWHERE_BUT_LINK_LOCAL: Final = Reach()
+ANYWHERE_BUT_LINK_LOCAL: Final = IpPolicy()
 
 
 def _is_loopback(address: IPv4Address | IPv6Address) -> bool:

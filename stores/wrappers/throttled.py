@@ -1,8 +1,8 @@
 """
-A backend that keeps to a pace, around one that knows of none.
+A backend that keeps to a rate limiter, around one that does not do so by itself.
 
-What counts as a request: an object or a manifest that is opened, written, deleted or asked for, and a thousand keys
-listed. A clone (`Upload.take`) counts as many bytes as a copy: all of them are read to be verified.
+One request is: an object or a manifest that is opened, written, deleted or asked for, or a thousand keys listed. A
+clone (`Upload.take`) counts as many bytes as a copy, because all of them are read to be verified.
 """
 
 from __future__ import annotations
@@ -10,164 +10,122 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from snapferry.stores.base import Backend, Buffer, Listed, OpenReader, Reader, Upload
-from snapferry.stores.diagnosis.findings import Finding
+from snapferry.stores.backend import Backend, Listed
+from snapferry.stores.features import Throttled, feature_of
 from snapferry.stores.hashing import CHUNK_BYTES
-from snapferry.stores.rate_limiter import MarkedPace, Pace, PacedReader
-from snapferry.stores.requests import Requests
+from snapferry.stores.rate_limiter import OwnedRateLimiter, RateLimitedReader, RateLimiter
+from snapferry.stores.streams import Buffer, OpenReader, Reader, Upload
+
+from .forwarding import ForwardingBackend
 
 KEYS_IN_A_REQUEST: Final = 1000
 
 
-def throttled(backend: Backend, pace: Pace) -> Backend:
-    """Return *backend* kept to *pace*: itself, if it can do that alone, or one around it."""
-    return backend if backend.keep_pace(pace) else Throttled(backend, pace)
+def throttled(backend: Backend, limiter: RateLimiter) -> Backend:
+    """Return *backend* limited by *limiter*: itself if it is `Throttled`, else a `ThrottledBackend` around it."""
+    own = feature_of(backend, Throttled)
+    if own is None:
+        return ThrottledBackend(backend, limiter)
+    own.limit_rate(limiter)
+    return backend
 
 
-class Throttled(Backend):
-    """The backend *inner*, at the pace *pace*."""
+class ThrottledBackend(ForwardingBackend, Throttled):
+    """The backend *inner*, limited by *limiter*."""
 
-    def __init__(self, inner: Backend, pace: Pace) -> None:
-        self.inner = inner
-        self.label = inner.label
-        self.capabilities = inner.capabilities
-        self._pace: Pace = MarkedPace(pace)
+    def __init__(self, inner: Backend, limiter: RateLimiter) -> None:
+        super().__init__(inner)
+        self._limiter: RateLimiter = OwnedRateLimiter(limiter)
 
-    def keep_pace(self, pace: Pace) -> bool:
-        self._pace = MarkedPace(pace)
-        return True
-
-    def check(self, *, for_writing: bool) -> None:
-        self.inner.check(for_writing=for_writing)
-
-    def prepare(self) -> None:
-        self.inner.prepare()
+    def limit_rate(self, limiter: RateLimiter) -> None:
+        self._limiter = OwnedRateLimiter(limiter)
 
     def size(self, key: str) -> int | None:
-        self._pace.requests(1)
+        self._limiter.acquire_requests(1)
         return self.inner.size(key)
 
     def sizes(self, keys: Sequence[str]) -> list[int | None]:
         if keys:
-            self._pace.requests(len(keys))
+            self._limiter.acquire_requests(len(keys))
         return self.inner.sizes(keys)
 
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
-        self._pace.requests(1)
-        return PacedReader(self.inner.open(key, size_hint=size_hint), self._pace, expected=size_hint)
+        self._limiter.acquire_requests(1)
+        return RateLimitedReader(self.inner.open(key, size_hint=size_hint), self._limiter, expected=size_hint)
 
     def fetch(self, key: str, size_hint: int) -> bytes | None:
         if size_hint > CHUNK_BYTES:
             return None
-        paid = max(size_hint, 0)
-        self._pace.bytes(paid)
+        prepaid = max(size_hint, 0)
+        self._limiter.acquire_bytes(prepaid)
         moved = 0
         try:
             data = self.inner.fetch(key, size_hint)
             moved = len(data or b"")
         finally:
-            if moved < paid:
-                self._pace.give_back(paid - moved)
+            if moved < prepaid:
+                self._limiter.refund_bytes(prepaid - moved)
         if data is None:
             return None
-        # Only now is it known that this was a request: where there is no such way, nothing was asked.
-        self._pace.requests(1)
-        if moved > paid:
-            self._pace.bytes(moved - paid)
+        # Only now is it known that this was a request: a backend without `fetch` asked for nothing.
+        self._limiter.acquire_requests(1)
+        if moved > prepaid:
+            self._limiter.acquire_bytes(moved - prepaid)
         return data
 
     def write(self, key: str, data: bytes) -> None:
-        self._pace.requests(1)
-        self._pace.bytes(len(data))
+        self._limiter.acquire_requests(1)
+        self._limiter.acquire_bytes(len(data))
         self.inner.write(key, data)
 
     def upload(self, key: str, size_hint: int) -> Upload:
-        self._pace.requests(1)
-        return _ThrottledUpload(self.inner.upload(key, size_hint), self._pace)
-
-    def stage(self, key: str, data: bytes) -> Upload:
-        self._pace.requests(1)
-        self._pace.bytes(len(data))
-        return self.inner.stage(key, data)
-
-    def abort_unfinished(self, key: str, size_hint: int) -> None:
-        self.inner.abort_unfinished(key, size_hint)
-
-    def piece_bytes(self, size_hint: int) -> int:
-        return self.inner.piece_bytes(size_hint)
+        self._limiter.acquire_requests(1)
+        return _ThrottledUpload(self.inner.upload(key, size_hint), self._limiter)
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
-        # What was staged before the pace was set comes as it is.
+        # Uploads that began before the limit was set are not wrapped.
         self.inner.commit_all([one.inner if isinstance(one, _ThrottledUpload) else one for one in uploads])
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
-        self._pace.requests(1)
+        self._limiter.acquire_requests(1)
         for number, listed in enumerate(self.inner.keys(prefix, start_after)):
             if number and number % KEYS_IN_A_REQUEST == 0:
-                self._pace.requests(1)
+                self._limiter.acquire_requests(1)
             yield listed
 
     def delete(self, key: str) -> None:
-        self._pace.requests(1)
+        self._limiter.acquire_requests(1)
         self.inner.delete(key)
-
-    def flush(self) -> None:
-        self.inner.flush()
-
-    # What the doctor asks is little, and must not wait.
-
-    def probe(self, spaces: Sequence[str], *, for_writing: bool) -> Iterator[Finding]:
-        return self.inner.probe(spaces, for_writing=for_writing)
-
-    def probe_beside(self, source: Backend, key: str) -> Iterator[Finding]:
-        return self.inner.probe_beside(source.inner if isinstance(source, Throttled) else source, key)
-
-    def clock(self) -> tuple[float, float] | None:
-        return self.inner.clock()
-
-    def free_bytes(self) -> int | None:
-        return self.inner.free_bytes()
-
-    def requests_to_read(self, size: int) -> Requests:
-        return self.inner.requests_to_read(size)
-
-    def requests_to_write(self, size: int) -> Requests:
-        return self.inner.requests_to_write(size)
-
-    @property
-    def confirmed(self) -> dict[str, int]:
-        return self.inner.confirmed
-
-    @property
-    def requests_sent(self) -> Requests:
-        return self.inner.requests_sent
 
 
 class _ThrottledUpload(Upload):
-    def __init__(self, inner: Upload, pace: Pace) -> None:
+    def __init__(self, inner: Upload, limiter: RateLimiter) -> None:
         self.inner = inner
-        self._pace = pace
+        self._limiter = limiter
 
     def write(self, chunk: bytes) -> None:
-        self._pace.bytes(len(chunk))
+        self._limiter.acquire_bytes(len(chunk))
         self.inner.write(chunk)
 
     def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
-        # A way of the store's own knows its own readers alone.
-        paced = reader if isinstance(reader, PacedReader) else None
+        # The inner upload recognises readers of its own kind of store, not wrapped ones.
+        limited = reader if isinstance(reader, RateLimitedReader) else None
 
-        def granted(piece: Buffer) -> None:
-            if paced is not None:
-                paced.came(len(piece))
-            self._pace.bytes(len(piece))
+        def acquire_and_show(piece: Buffer) -> None:
+            if limited is not None:
+                limited.note_arrival(len(piece))
+            self._limiter.acquire_bytes(len(piece))
             show(piece)
-            if paced is not None:
-                paced.pay_ahead(CHUNK_BYTES)
+            if limited is not None:
+                limited.prepay(CHUNK_BYTES)
 
-        if paced is None:
-            return self.inner.take(reader, granted)
-        paced.pay_ahead(CHUNK_BYTES)
-        return self.inner.take(paced.inner, granted)
+        if limited is None:
+            return self.inner.take(reader, acquire_and_show)
+        limited.prepay(CHUNK_BYTES)
+        return self.inner.take(limited.inner, acquire_and_show)
+
+    def finish(self) -> None:
+        self.inner.finish()
 
     def commit(self) -> None:
         self.inner.commit()

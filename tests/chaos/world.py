@@ -15,7 +15,7 @@ from typing import Self
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Manifest
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.integration.own_redis import OwnRedis, own_redis

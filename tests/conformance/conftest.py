@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.stores.address import MANIFESTS, OBJECTS, address_of
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.urls import parse_url
 from snapferry.stores.wrappers.throttled import throttled
@@ -17,16 +17,16 @@ from tests.opening import open_backend
 from tests.servers import S3Server
 
 
-class Unhurried:
-    """A pace that grants everything at once."""
+class Unlimited:
+    """A rate limiter without limits."""
 
-    def requests(self, count: int, /) -> None:
+    def acquire_requests(self, count: int, /) -> None:
         assert count > 0
 
-    def bytes(self, count: int, /) -> None:
+    def acquire_bytes(self, count: int, /) -> None:
         assert count >= 0
 
-    def give_back(self, count: int, /) -> None:
+    def refund_bytes(self, count: int, /) -> None:
         assert count > 0
 
 
@@ -38,7 +38,7 @@ def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> MakePlace:
     def make(kind: str) -> Place:
         if kind.startswith("throttled "):
             inner = make(kind.removeprefix("throttled "))
-            return Place(throttled(inner.backend, Unhurried()), inner.leftovers)
+            return Place(throttled(inner.backend, Unlimited()), inner.leftovers)
         if kind == "memory":
             return _memory(f"{kind}-{next(numbers)}")
         if kind == "file":
@@ -65,7 +65,7 @@ def _memory(name: str) -> Place:
 def _file(root: Path) -> Place:
     root.mkdir()
     return Place(
-        FileBackend(str(root)),
+        DirectoryBackend(str(root)),
         lambda: [str(path) for path in root.rglob("*") if path.name.startswith(".tmp-")],
     )
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backend import Backend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths import beneath
-from snapferry.stores.base import Backend
 from snapferry.stores.errors import StoreError, StoreFull, StoreNotFound
 from tests.conformance.contract import (
     BackendContract,
@@ -74,7 +74,7 @@ class TestFileBackendPartByPart(TestFileBackend):
 class TestMissingDirectory(MissingStoreContract):
     @pytest.fixture
     def absent(self, tmp_path: Path) -> Backend:
-        return FileBackend(str(tmp_path / "nowhere"))
+        return DirectoryBackend(str(tmp_path / "nowhere"))
 
     def test_it_may_be_written_to_and_only_that_creates_it(self, absent: Backend, tmp_path: Path) -> None:
         absent.check(for_writing=True)
@@ -89,7 +89,7 @@ class TestMissingDirectory(MissingStoreContract):
         (tmp_path / "file").write_bytes(b"")
         for root in (tmp_path / "file", tmp_path / "file" / "below"):
             with pytest.raises(StoreNotFound):
-                FileBackend(str(root)).check(for_writing=True)
+                DirectoryBackend(str(root)).check(for_writing=True)
 
 
 class TestStoreInDirectory(StoreContract):
@@ -101,7 +101,7 @@ class TestSplitStoreInDirectories(SplitStoreContract):
 
 
 def test_uploads_committed_together_appear_together_and_leave_no_temporary_file(tmp_path: Path) -> None:
-    backend = FileBackend(str(tmp_path / "store"))
+    backend = DirectoryBackend(str(tmp_path / "store"))
     places = [f".objects/{n:03}/a/b/c" for n in range(50)]
     begun = [backend.upload(place, 3) for place in places]
     for number, one in enumerate(begun):
@@ -126,7 +126,7 @@ def test_bytes_are_on_disk_before_a_name_shows_them(tmp_path: Path, monkeypatch:
         "snapferry.stores.backends.directory.paths.root.sync_file_system", lambda _: calls.append("fsync")
     )
     for count in (1, 2, 30):
-        backend = FileBackend(str(tmp_path / str(count)))
+        backend = DirectoryBackend(str(tmp_path / str(count)))
         begun = [backend.upload(f".objects/{n:03}/a/b/c", 1) for n in range(count)]
         for one in begun:
             one.write(b"x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snapferry.stores.base import Backend
+from snapferry.stores.backend import Backend
 from snapferry.stores.urls import parse_url
 from tests.conformance.contract import (
     BackendContract,

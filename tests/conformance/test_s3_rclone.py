@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from snapferry.stores.address import object_key
-from snapferry.stores.base import Backend
+from snapferry.stores.backend import Backend
 from snapferry.stores.errors import StoreNotFound
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore

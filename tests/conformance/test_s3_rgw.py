@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from snapferry.stores.address import object_key
+from snapferry.stores.backend import Backend
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
-from snapferry.stores.base import Backend
 from snapferry.stores.diagnosis.probe import probe_destination
 from snapferry.stores.hashing import digest
 from snapferry.stores.urls import parse_url

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from snapferry.stores.base import Backend, Listed, OpenReader, Upload
+from snapferry.stores.backend import Backend, Listed
 from snapferry.stores.errors import AccessDenied, StoreUnavailable
-from snapferry.stores.requests import Requests
+from snapferry.stores.streams import OpenReader, Upload
+from snapferry.stores.wrappers.forwarding import ForwardingBackend
 
 Strikes = Callable[[str], bool]
 
@@ -25,56 +26,17 @@ def every_key(key: str) -> bool:
     return True
 
 
-class Around(Backend):
-    """Does what the inner backend does. Subclasses change one thing of it."""
-
-    def __init__(self, inner: Backend) -> None:
-        self.inner = inner
-        self.label = inner.label
-        self.capabilities = inner.capabilities
-
-    def check(self, *, for_writing: bool) -> None:
-        self.inner.check(for_writing=for_writing)
-
-    def size(self, key: str) -> int | None:
-        return self.inner.size(key)
+class Around(ForwardingBackend):
+    """Does what the inner backend does, one verb at a time. Subclasses change one thing of it."""
 
     def sizes(self, keys: Sequence[str]) -> list[int | None]:
-        return super().sizes(keys)  # through size, where a subclass may stand in the way
+        return Backend.sizes(self, keys)  # through size, where a subclass may stand in the way
 
-    def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
-        return self.inner.open(key, size_hint=size_hint)
+    def fetch(self, key: str, size_hint: int) -> bytes | None:
+        return None  # so that the caller opens, where a subclass may stand in the way
 
-    def write(self, key: str, data: bytes) -> None:
-        self.inner.write(key, data)
-
-    def upload(self, key: str, size_hint: int) -> Upload:
-        return self.inner.upload(key, size_hint)
-
-    def piece_bytes(self, size_hint: int) -> int:
-        return self.inner.piece_bytes(size_hint)
-
-    def abort_unfinished(self, key: str, size_hint: int) -> None:
-        self.inner.abort_unfinished(key, size_hint)
-
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
-        return self.inner.keys(prefix, start_after)
-
-    def delete(self, key: str) -> None:
-        self.inner.delete(key)
-
-    def flush(self) -> None:
-        self.inner.flush()
-
-    def requests_to_read(self, size: int) -> Requests:
-        return self.inner.requests_to_read(size)
-
-    def requests_to_write(self, size: int) -> Requests:
-        return self.inner.requests_to_write(size)
-
-    @property
-    def requests_sent(self) -> Requests:
-        return self.inner.requests_sent
+    def commit_all(self, uploads: Sequence[Upload]) -> None:
+        Backend.commit_all(self, uploads)  # the uploads may be a subclass's own
 
 
 class Faulty(Around):

@@ -6,22 +6,21 @@ import os
 import signal
 from pathlib import Path
 
-from snapferry.stores.backends.directory.backend import FileBackend
-from snapferry.stores.base import Backend, OpenReader
-from snapferry.stores.urls import StoreURL
+from snapferry.stores.backend import Backend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
+from snapferry.stores.streams import OpenReader
+from snapferry.stores.urls import Opening, StoreKind, StoreURL
 from tests.faults.backends import Around
 
 # Python for the start of a process that is to know the scheme.
-KNOWS = (
-    'from snapferry.stores.urls import add_scheme; add_scheme("deadly", "tests.faults.deadly", "opened")\n'
-)
+KNOWS = "from snapferry.stores.urls import register; from tests.faults.deadly import KIND; register(KIND)\n"
 
 
 class Deadly(Around):
     """Kills the process when an object is read whose key is in the list; notes each death in a file."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(FileBackend(str(root)))
+        super().__init__(DirectoryBackend(str(root)))
         self._keys = set((root / "deadly").read_text().split())
         self._deaths = root / "deaths"
 
@@ -33,6 +32,9 @@ class Deadly(Around):
         return self.inner.open(key, size_hint=size_hint)
 
 
-def opened(url: StoreURL) -> Backend:
+def opened(url: StoreURL, opening: Opening) -> Backend:
     """Open a store of the scheme."""
     return Deadly(Path(url.location))
+
+
+KIND = StoreKind("deadly", open=opened, is_local=True)

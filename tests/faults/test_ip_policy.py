@@ -15,7 +15,8 @@ from snapferry.stores.backends.s3.http.errors import CarriedError
 from snapferry.stores.backends.s3.http.sockets import connect
 from snapferry.stores.errors import NotAllowed, StoreUnavailable
 from snapferry.stores.network.endpoint import parse_allowed
-from snapferry.stores.urls import open_backend, parse_url
+from snapferry.stores.opening import open_backend
+from snapferry.stores.urls import parse_url
 
 from .stub_s3 import Answer, Stub, page, serving
 

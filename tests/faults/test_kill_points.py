@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from snapferry.stores.address import MANIFESTS, OBJECTS, address_of
-from snapferry.stores.base import Backend, Upload
+from snapferry.stores.backend import Backend
 from snapferry.stores.errors import ObjectMissing
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.streams import Upload
 from snapferry.stores.urls import parse_url
 from snapferry.workers.copying.commit import Ended, publish_snapshots
 from snapferry.workers.copying.transfer import copy_batch
@@ -174,7 +175,7 @@ def assert_no_partial_object(store: SnapshotStore) -> None:
     """
 
     def listed() -> list[str]:
-        return [key for key, *_ in store._objects.keys(OBJECTS)]
+        return [key for key, *_ in store.objects.keys(OBJECTS)]
 
     def whole_or_gone(key: str, address: str) -> bool:
         try:

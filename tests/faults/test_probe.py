@@ -277,7 +277,7 @@ s3.Bucket.call = dying
 """
 WITH_A_FILE = """
 from snapferry.stores.backends.directory import backend as file
-file.FileBackend.open = die
+file.DirectoryBackend.open = die
 """
 WITH_A_TEMPORARY_FILE = """
 from snapferry.stores.backends.directory import streams as file_streams
@@ -285,7 +285,7 @@ file_streams.FileUpload._rename = die
 """
 WITH_A_FOLDER = """
 from snapferry.stores.backends.directory import backend as file
-file.FileBackend.upload = die
+file.DirectoryBackend.upload = die
 """
 
 

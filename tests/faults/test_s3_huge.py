@@ -18,10 +18,10 @@ from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.client import clients
 from snapferry.stores.backends.s3.objects import multipart, ranges
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT
-from snapferry.stores.base import OpenReader
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.streams import OpenReader
 from tests.faults.backends import Around
 from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
 

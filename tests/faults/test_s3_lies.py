@@ -33,6 +33,7 @@ from snapferry.stores.errors import (
     StoreFault,
     StoreUnavailable,
 )
+from snapferry.stores.features import FiniteSpace
 from snapferry.stores.hashing import digest
 from snapferry.stores.runtime import oversize
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -209,7 +210,7 @@ class TestLength:
         monkeypatch.setattr(oversize, "FAR_BEYOND_BYTES", 4 * MIB)
         written: list[str] = []
 
-        class Small(MemoryBackend):
+        class Small(MemoryBackend, FiniteSpace):
             def free_bytes(self) -> int:
                 return 5 * MIB
 

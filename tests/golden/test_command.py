@@ -11,7 +11,7 @@ import pytest
 from snapferry.stores.address import manifest_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Entry, render
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, manifests_in
 from tests.golden.oracle import Oracle, Refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, copy_snapshot
 from tests.golden.oracle import Oracle

@@ -16,7 +16,7 @@ import pytest
 from snapferry.stores.address import EMPTY_ADDRESS, manifest_key
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, ObjectMissing, StoreError
 from snapferry.stores.hashing import digest
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, copy_snapshot, manifests_in
 from tests.golden.oracle import Oracle, Refused

@@ -13,7 +13,7 @@ from typing import Any
 
 from snapferry.orchestrator.dashboard.lookup import _read
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.messages import JobSpec, Prune, StoreRef
 from snapferry.workers.settings.environment import Settings

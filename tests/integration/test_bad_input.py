@@ -356,7 +356,7 @@ def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(
     url = rclone_s3.url(rclone_s3.make_bucket(), "pre/fix")
     snapshot = fill(open_store(url), {"./good": b"good", "./bad": b"bad"})
     make_store(tmp_path / "b", {"./other": b"other"})
-    open_store(url)._objects.write(object_key(digest(b"bad")), b"evil")
+    open_store(url).objects.write(object_key(digest(b"bad")), b"evil")
 
     ended = snapferry("sync", "--from", url, "--to", str(tmp_path / "b"), "--id", snapshot)
 

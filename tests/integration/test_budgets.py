@@ -8,7 +8,7 @@ from pathlib import Path
 from snapferry.stores.address import manifest_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Entry, render
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 
 from .processes import snapferry
 

@@ -28,7 +28,7 @@ import yaml
 from botocore.exceptions import ClientError
 
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.settings.environment import Settings
 from tests import servers

@@ -19,7 +19,7 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import parse
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import FAILURES_KEPT, State
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.embedded import _ended
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 
 from .processes import (

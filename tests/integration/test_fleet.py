@@ -17,7 +17,7 @@ import redis
 
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import JobSpec

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import JobStatus, Ledger, State
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, lists

@@ -17,7 +17,7 @@ import redis
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.mirrors.report import mirror_document
 from snapferry.orchestrator.mirrors.schedule import TAKE_OVER_S, mirror_standings
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.queues import COPY_QUEUE
 from snapferry.workers.settings.config_file import read_config

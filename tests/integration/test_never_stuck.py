@@ -17,7 +17,7 @@ import redis
 
 from snapferry.orchestrator.driving.reconcile import QUEUED_S, ROUND_S
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import LEASE_S, JobStatus, State
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, lists

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.stores import publishing
 from snapferry.stores.address import addresses_in
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.bulk import address_set
@@ -18,8 +17,9 @@ from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.bulk.tables import AddressTable, DigestTiers, ObjectTable, found_in, to_digests
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Entry, Manifest, render
-from snapferry.stores.publishing import Published
+from snapferry.stores.pools import publishing
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import Published
 from tests.property.strategies import addresses, quick, thorough
 from tests.sample import fill, random_files
 
@@ -164,7 +164,7 @@ def test_publishing_asks_for_everything_and_names_what_is_missing_however_many_t
     many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "MISSING_KEPT", 7)
-    monkeypatch.setattr("snapferry.stores.existence.LISTING_KEYS_PER_PAGE", 11)
+    monkeypatch.setattr("snapferry.stores.pools.existence.LISTING_KEYS_PER_PAGE", 11)
     source = SnapshotStore(MemoryBackend("source"))
     ids = [fill(source, random_files(40, seed=seed)) for seed in (1, 2)]
     backend = MemoryBackend("destination")

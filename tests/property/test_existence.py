@@ -13,13 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snapferry.stores.address import EMPTY_ADDRESS, manifest_key, object_key
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backend import Backend, Capabilities, Listed
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.base import Backend, Capabilities, Listed
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import InvalidAddress
-from snapferry.stores.existence import addresses_of_a_piece
 from snapferry.stores.hashing import digest
+from snapferry.stores.pools.existence import addresses_of_a_piece
 from snapferry.stores.snapshot_store import SnapshotStore
 from tests.property.strategies import addresses, quick, thorough
 
@@ -93,8 +93,8 @@ def test_what_is_needed_is_what_is_asked_for_without_what_is_there_in_order(
 def test_a_directory_gives_the_same_answer(question: tuple[list[str], set[str], set[str]]) -> None:
     asked, present, torn = question
     with tempfile.TemporaryDirectory() as root:
-        store = SnapshotStore(FileBackend(root))
-        hold(FileBackend(root), present, torn)
+        store = SnapshotStore(DirectoryBackend(root))
+        hold(DirectoryBackend(root), present, torn)
 
         assert store.objects_needed(asked) == absent(asked, present)
 
@@ -106,7 +106,7 @@ def test_a_directory_that_does_not_exist_needs_everything(
 ) -> None:
     asked, _, _ = question
 
-    assert SnapshotStore(FileBackend("/nonexistent/store")).objects_needed(asked) == asked
+    assert SnapshotStore(DirectoryBackend("/nonexistent/store")).objects_needed(asked) == asked
 
 
 def many(count: int, seed: int) -> list[str]:
@@ -180,7 +180,7 @@ def test_what_a_question_costs_is_foretold_exactly_where_all_keys_are_known(
 
     store.objects_needed(asked)
 
-    predicted = store.requests_to_ask_among(asked, there)
+    predicted = store.accounting.to_survey_among(asked, there)
     assert (predicted["ListObjectsV2"], predicted["HeadObject"]) == (backend.pages, backend.heads)
     assert backend.requests <= count
 
@@ -227,7 +227,7 @@ def test_a_listing_is_given_up_after_one_page_where_strangers_fill_it_and_the_re
     assert store.objects_needed(asked) == asked[1::2]
     assert backend.pages == 1
     assert backend.requests <= 100
-    assert backend.requests == pytest.approx(store.requests_to_ask(100, 40_000).total(), rel=0.05)
+    assert backend.requests == pytest.approx(store.accounting.to_survey(100, 40_000).total(), rel=0.05)
     assert store.survey(asked).keys_between == pytest.approx(40_000, rel=0.2)
 
 
@@ -239,7 +239,7 @@ def test_a_listing_goes_on_where_each_page_still_answers_for_many() -> None:
 
     assert store.objects_needed(asked) == asked[1::2]
     assert backend.heads == 0
-    assert 15 < backend.pages <= store.requests_to_ask(1000, 20_500)["ListObjectsV2"]
+    assert 15 < backend.pages <= store.accounting.to_survey(1000, 20_500)["ListObjectsV2"]
 
 
 @quick
@@ -323,7 +323,7 @@ def test_many_are_asked_for_in_pieces_each_for_the_pages_that_were_foretold(coun
 
     chunks = list(addresses.chunks(addresses_of_a_piece(count)))
     foretold: Counter[str] = sum(
-        (store.requests_to_ask_among(chunk, asked[::2]) for chunk in chunks), Counter()
+        (store.accounting.to_survey_among(chunk, asked[::2]) for chunk in chunks), Counter()
     )
     assert len(chunks) == pieces
     assert (backend.pages, backend.heads) == (foretold["ListObjectsV2"], foretold["HeadObject"])

@@ -108,10 +108,10 @@ def test_what_cannot_be_read_fails_alone_and_is_counted_once(
     source, destination = stores(objects, present)
     if fault is None:
         for address in bad:
-            source._objects.delete(object_key(address))
+            source.objects.delete(object_key(address))
     else:
         keys = {object_key(address) for address in bad}
-        source = SnapshotStore(fault(source._objects, strikes=keys.__contains__))
+        source = SnapshotStore(fault(source.objects, strikes=keys.__contains__))
     sums = Sums()
 
     outcome = copy_batch(source, destination, sizes, sums, concurrency=concurrency)
@@ -132,7 +132,7 @@ def test_nothing_is_written_for_what_is_present(
 ) -> None:
     objects, sizes, _, _ = batch
     source, full = stores(objects, set(objects))
-    closed = SnapshotStore(Around(Forbids(full._objects)))
+    closed = SnapshotStore(Around(Forbids(full.objects)))
 
     outcome = copy_batch(source, closed, sizes, Sums())
 

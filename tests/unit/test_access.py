@@ -18,8 +18,9 @@ from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.errors import AccessDenied, InvalidStoreURL, NotAllowed, StoreError
 from snapferry.stores.hashing import digest
 from snapferry.stores.network.endpoint import parse_allowed, parse_endpoint
-from snapferry.stores.network.ip_policy import Reach
-from snapferry.stores.urls import open_backend, open_store, parse_place, parse_url
+from snapferry.stores.network.ip_policy import IpPolicy
+from snapferry.stores.opening import open_backend, open_store
+from snapferry.stores.urls import parse_place, parse_url
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 from tests.sample import fill, make_store, tree
@@ -278,8 +279,8 @@ def test_link_local_addresses_are_refused_to_everybody(address: str, policy: Acc
     host = f"[{address}]" if ":" in address else address
 
     assert not allowed(policy, f"s3://bucket?endpoint_url=http://{host}/")
-    assert Reach().refuses(address)
-    assert not Reach(link_local=True).refuses(address)
+    assert IpPolicy().refuses(address)
+    assert not IpPolicy(link_local=True).refuses(address)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_link_local_addresses_are_refused_to_everybody(address: str, policy: Acc
      ("::", True), ("2002:7f00:1::", True), ("64:ff9b::7f00:1", True)],
 )  # fmt: skip
 def test_plain_http_to_this_machine_goes_to_this_machine(address: str, refused: bool) -> None:
-    assert bool(Reach(loopback_only=True).refuses(address)) is refused
+    assert bool(IpPolicy(loopback_only=True).refuses(address)) is refused
 
 
 def test_an_endpoint_and_a_profile_go_together_as_they_were_named() -> None:

@@ -37,7 +37,7 @@ from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, sa
 from benchmarks.servers import count_requests
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import parse, snapshot_id
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 
 MIB = 1024 * 1024
 

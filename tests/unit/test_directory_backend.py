@@ -14,15 +14,15 @@ import pytest
 
 from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.backends.directory import streams
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
 from snapferry.stores.backends.directory.streams import BEGUN_BYTES, FileUpload
 from snapferry.stores.backends.directory.sync import begin_writing
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.opening import open_store
 from snapferry.stores.runtime.liveness import identity
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
 from tests.sample import fill
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,7 +67,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
 @pytest.mark.parametrize("length", [CHUNK_BYTES, BEGUN_BYTES, BEGUN_BYTES + 1, 3 * BEGUN_BYTES + 17])
 def test_the_disk_begins_early_with_all_of_a_large_object(tmp_path: Path, length: int, begun: Begun) -> None:
     data = os.urandom(length)
-    source, destination = (SnapshotStore(FileBackend(str(tmp_path / name))) for name in ("here", "there"))
+    source, destination = (
+        SnapshotStore(DirectoryBackend(str(tmp_path / name))) for name in ("here", "there")
+    )
     source.put_object(digest(data), data)
     begun.clear()
 
@@ -83,7 +85,7 @@ def test_the_disk_begins_early_with_all_of_a_large_object(tmp_path: Path, length
 
 def test_the_disk_begins_early_with_what_comes_from_elsewhere(tmp_path: Path, begun: Begun) -> None:
     """The rest is left to the sync, which there is no time to come before."""
-    with FileBackend(str(tmp_path)).upload(KEY, 0) as upload:
+    with DirectoryBackend(str(tmp_path)).upload(KEY, 0) as upload:
         for _ in range(9):
             upload.write(bytes(BEGUN_BYTES // 4))
         upload.commit()
@@ -92,7 +94,7 @@ def test_the_disk_begins_early_with_what_comes_from_elsewhere(tmp_path: Path, be
 
 
 def test_small_objects_are_left_to_the_sync_of_their_group(tmp_path: Path, begun: Begun) -> None:
-    FileBackend(str(tmp_path)).write(KEY, bytes(4096))
+    DirectoryBackend(str(tmp_path)).write(KEY, bytes(4096))
 
     assert begun == []
 
@@ -125,7 +127,7 @@ def test_a_read_is_whole_though_the_system_gives_less_at_once(
 ) -> None:
     """As network and user-space file systems do; a read that is short says that the file has ended."""
     data = bytes(range(100))
-    backend = FileBackend(str(file_root))
+    backend = DirectoryBackend(str(file_root))
     backend.write(KEY, data)
     monkeypatch.setattr(os, "read", giving(at_once))
 
@@ -143,12 +145,12 @@ def test_an_object_is_copied_whole_though_the_system_gives_less_at_once(
     data = bytes(range(256)) * 2100
     assert len(data) > 2 * CHUNK_BYTES
     address = digest(data)
-    source, destination = (SnapshotStore(FileBackend(str(tmp_path / name))) for name in ("a", "b"))
+    source, destination = (SnapshotStore(DirectoryBackend(str(tmp_path / name))) for name in ("a", "b"))
     source.put_object(address, data)
     monkeypatch.setattr(os, "read", giving(lambda size: size // 3 + 1))
 
     for size_hint in (0, 1, len(data), 2**40):
-        destination._objects.delete(object_key(address))
+        destination.objects.delete(object_key(address))
         assert destination.copy_object(source, address, size_hint=size_hint) == len(data)
         assert destination.get_object(address) == data
 
@@ -167,7 +169,7 @@ def test_trouble_while_reading_is_an_error_of_the_store(
     file_root: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StoreError], after: int
 ) -> None:
     """Also in the middle of one read, of which the first part came."""
-    backend = FileBackend(str(file_root))
+    backend = DirectoryBackend(str(file_root))
     backend.write(KEY, b"object")
     read = os.read
     calls = 0
@@ -192,7 +194,7 @@ def test_trouble_while_reading_is_an_error_of_the_store(
 
 def test_a_directory_in_the_place_of_an_object_is_a_fault(file_root: Path) -> None:
     (file_root / KEY).mkdir(parents=True)
-    backend = FileBackend(str(file_root))
+    backend = DirectoryBackend(str(file_root))
 
     with pytest.raises(StoreFault), backend.open(KEY) as reader:
         reader.read(1)
@@ -204,7 +206,7 @@ def test_a_directory_in_the_place_of_an_object_is_a_fault(file_root: Path) -> No
 
 
 def test_without_create_a_write_makes_no_root_and_asks_for_the_mount(tmp_path: Path) -> None:
-    backend = FileBackend(str(tmp_path / "mount"), create=False)
+    backend = DirectoryBackend(str(tmp_path / "mount"), create=False)
 
     for write in (lambda: backend.write(KEY, b"object"), lambda: backend.upload(KEY, 6)):
         with pytest.raises(StoreNotFound, match=r"there is no such directory; is it mounted here\?"):
@@ -220,7 +222,7 @@ def test_without_create_a_write_makes_no_root_and_asks_for_the_mount(tmp_path: P
 
 @pytest.mark.parametrize("create", [True, False])
 def test_preparing_makes_the_root_and_may_be_done_again(tmp_path: Path, create: bool) -> None:
-    backend = FileBackend(str(tmp_path / "a" / "b"), create=create)
+    backend = DirectoryBackend(str(tmp_path / "a" / "b"), create=create)
 
     backend.prepare()
     backend.prepare()
@@ -231,7 +233,7 @@ def test_preparing_makes_the_root_and_may_be_done_again(tmp_path: Path, create: 
 
 
 def test_a_root_that_is_mounted_later_is_found(tmp_path: Path) -> None:
-    backend = FileBackend(str(tmp_path / "mount"), create=False)
+    backend = DirectoryBackend(str(tmp_path / "mount"), create=False)
     with pytest.raises(StoreNotFound):
         backend.write(KEY, b"object")
 
@@ -246,7 +248,7 @@ def test_a_root_that_cannot_be_made_is_a_fault_and_what_is_in_its_way_stays(
     tmp_path: Path, place: str
 ) -> None:
     (tmp_path / "file").write_bytes(b"in the way")
-    backend = FileBackend(str(tmp_path / place))
+    backend = DirectoryBackend(str(tmp_path / place))
 
     with pytest.raises(StoreFault):
         backend.prepare()
@@ -265,7 +267,7 @@ def test_writers_in_many_processes_never_take_each_others_temporary_file(file_ro
     code = (
         "import sys, itertools; from snapferry.stores.backends.directory import backend as file, streams\n"
         "streams._numbers = itertools.count()\n"
-        "upload = file.FileBackend(sys.argv[1]).upload(sys.argv[2], 6); upload.write(b'object')\n"
+        "upload = file.DirectoryBackend(sys.argv[1]).upload(sys.argv[2], 6); upload.write(b'object')\n"
         "print(upload._temporary, flush=True); sys.stdin.readline(); upload.commit()\n"
     )
     command = [sys.executable, "-c", code, str(file_root), KEY]
@@ -287,7 +289,7 @@ def test_writers_in_many_processes_never_take_each_others_temporary_file(file_ro
 
 def test_a_forked_child_writes_to_another_temporary_file_than_its_parent(file_root: Path) -> None:
     """Both have the same count and, in two containers, might have the same number: the token is not the same."""
-    backend = FileBackend(str(file_root))
+    backend = DirectoryBackend(str(file_root))
     backend.prepare()
     reading, writing = os.pipe()
     child = os.fork()
@@ -317,7 +319,7 @@ def test_what_dead_writers_left_behind_is_swept_by_the_next_one(file_root: Path)
     leave_behind(file_root, ".tmp-another-1-0123456789ab-0", age_s=STALE_AFTER_S + 60)
     leave_behind(file_root, ".tmp-of-an-older-version-9", age_s=STALE_AFTER_S + 60)
 
-    FileBackend(str(file_root)).write(KEY, b"object")
+    DirectoryBackend(str(file_root)).write(KEY, b"object")
 
     assert temporary_files(file_root) == []
     assert (file_root / KEY).read_bytes() == b"object"
@@ -334,14 +336,14 @@ def test_what_may_still_be_written_is_not_swept_and_neither_is_a_stranger(file_r
         leave_behind(file_root, "stranger", age_s=2 * STALE_AFTER_S),
     ]
 
-    FileBackend(str(file_root)).write(KEY, b"object")
+    DirectoryBackend(str(file_root)).write(KEY, b"object")
 
     assert [path.name for path in kept if not path.exists()] == []
 
 
 def test_a_temporary_file_that_something_removes_is_trouble_that_passes(file_root: Path) -> None:
     """A sweeper that takes a living writer for dead, say: the object is not there, and can be copied again."""
-    backend = FileBackend(str(file_root))
+    backend = DirectoryBackend(str(file_root))
     with backend.upload(KEY, 6) as upload:
         upload.write(b"object")
         (temporary,) = temporary_files(file_root)
@@ -356,7 +358,7 @@ def test_a_temporary_file_that_something_removes_is_trouble_that_passes(file_roo
 
 
 def test_many_uploads_of_one_process_have_as_many_temporary_files(file_root: Path) -> None:
-    first, second = FileBackend(str(file_root)), FileBackend(str(file_root))
+    first, second = DirectoryBackend(str(file_root)), DirectoryBackend(str(file_root))
     uploads: list[Any] = [backend.upload(KEY, 6) for backend in (first, second) for _ in range(20)]
 
     assert len(temporary_files(file_root)) == len({upload._temporary for upload in uploads}) == 40
@@ -369,7 +371,7 @@ def test_many_uploads_of_one_process_have_as_many_temporary_files(file_root: Pat
 DELETES = """
 import sys
 from snapferry.stores.errors import AccessDenied
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 try:
     open_store(sys.argv[1]).delete_manifest(sys.argv[2])
 except AccessDenied as error:

@@ -15,8 +15,8 @@ from snapferry.stores.backends.directory import clone as file_copy
 from snapferry.stores.backends.directory import streams
 from snapferry.stores.errors import IntegrityError
 from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
 
 LARGE = os.urandom(3 * CHUNK_BYTES + 17)
 ADDRESS = digest(LARGE)

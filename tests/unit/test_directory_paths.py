@@ -19,14 +19,16 @@ import pytest
 from snapferry.orchestrator.driving.steps.prune import prune
 from snapferry.orchestrator.planning.surplus import surplus
 from snapferry.stores.address import EMPTY_ADDRESS, MANIFESTS, manifest_key, object_key
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
 from snapferry.stores.backends.directory.paths.rules import DirectoryRules
 from snapferry.stores.errors import IntegrityError, ObjectMissing, StoreError, StoreFault
 from snapferry.stores.hashing import digest
+from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store, parse_url
+from snapferry.stores.streams import Upload
+from snapferry.stores.urls import parse_url
 from snapferry.workers.copying.transfer import copy_batch
 from snapferry.workers.messages import Prune
 from snapferry.workers.outcome import BatchOutcome
@@ -85,7 +87,7 @@ class Quiet:
 
 
 def copy(source: Path, destination: Path, *addresses: str, size: int = 0) -> BatchOutcome:
-    here, there = (SnapshotStore(FileBackend(str(path))) for path in (source, destination))
+    here, there = (SnapshotStore(DirectoryBackend(str(path))) for path in (source, destination))
     return copy_batch(here, there, dict.fromkeys(addresses, size), Quiet())
 
 
@@ -177,9 +179,9 @@ def test_what_is_no_file_in_the_place_of_an_object_is_an_error_that_names_its_pa
     root: Path, outside: Path, strange: Callable[[Path, Path], None], size: int
 ) -> None:
     """Of that object alone, at a source: it is not missing there, and nothing of what it leads to is shown."""
-    SnapshotStore(FileBackend(str(root))).put_object(digest(b"good"), b"good")
+    SnapshotStore(DirectoryBackend(str(root))).put_object(digest(b"good"), b"good")
     plant(strange, root / KEY, outside)
-    backend = FileBackend(str(root))
+    backend = DirectoryBackend(str(root))
 
     for ask in (
         lambda: backend.size(KEY),
@@ -206,7 +208,7 @@ def test_what_is_no_file_at_a_destination_does_not_count_as_present(
     root: Path, outside: Path, strange: Callable[[Path, Path], None]
 ) -> None:
     """Even where it leads to the right bytes. The other objects are copied."""
-    source = SnapshotStore(FileBackend(str(root.parent / "source")))
+    source = SnapshotStore(DirectoryBackend(str(root.parent / "source")))
     for data in (DATA, b"good"):
         source.put_object(digest(data), data)
     plant(strange, root / KEY, outside)
@@ -253,7 +255,7 @@ def test_a_shard_that_is_no_directory_is_an_error_that_names_its_path(
     root: Path, outside: Path, level: str, strange: Callable[[Path, Path], None]
 ) -> None:
     plant(strange, root / level, outside)
-    backend, before = FileBackend(str(root)), tree(outside)
+    backend, before = DirectoryBackend(str(root)), tree(outside)
 
     for ask in (
         lambda: backend.size(KEY),
@@ -284,7 +286,7 @@ def test_nothing_is_read_written_swept_or_deleted_behind_a_link_to_a_directory(
     (root / level).parent.mkdir(parents=True, exist_ok=True)
     (root / level).symlink_to(outside)
     before = tree(outside)
-    backend = FileBackend(str(root))
+    backend = DirectoryBackend(str(root))
 
     for ask in (
         lambda: backend.size(KEY),
@@ -349,7 +351,7 @@ def test_strangers_beside_manifests_are_passed_over(root: Path, outside: Path) -
 LISTS = """
 import sys
 from snapferry.stores.errors import AccessDenied
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 try:
     open_store(sys.argv[1]).list_manifest_ids()
 except AccessDenied as error:
@@ -396,7 +398,7 @@ def test_a_shard_that_turns_into_a_link_and_back_lets_nothing_out(root: Path, ou
     done = refused = 0
     try:
         while done < 30 or refused < 30:
-            backend = FileBackend(str(root))
+            backend = DirectoryBackend(str(root))
             try:
                 backend.write(KEY, DATA)
                 backend.sizes([KEY])
@@ -412,9 +414,16 @@ def test_a_shard_that_turns_into_a_link_and_back_lets_nothing_out(root: Path, ou
     assert tree(outside) == before
 
 
+def staged(backend: DirectoryBackend) -> Upload:
+    upload = backend.upload(KEY, len(DATA))
+    upload.write(DATA)
+    upload.finish()
+    return upload
+
+
 def test_a_folder_that_is_replaced_by_a_link_before_a_commit_is_not_left(root: Path, outside: Path) -> None:
-    backend = FileBackend(str(root))
-    uploads = [backend.stage(KEY, DATA), backend.upload(object_key(EMPTY_ADDRESS), 0)]
+    backend = DirectoryBackend(str(root))
+    uploads = [staged(backend), backend.upload(object_key(EMPTY_ADDRESS), 0)]
     (root / ".objects").rename(root / "moved")
     (root / ".objects").symlink_to(outside)
     before = tree(outside)
@@ -426,7 +435,7 @@ def test_a_folder_that_is_replaced_by_a_link_before_a_commit_is_not_left(root: P
 
 
 def test_a_directory_that_something_removes_between_two_writes_is_made_again(root: Path) -> None:
-    backend = FileBackend(str(root))
+    backend = DirectoryBackend(str(root))
     beside = KEY.rpartition("/")[0].rpartition("/")[0] + "/fff/" + KEY.rpartition("/")[2]
     backend.write(KEY, DATA)
     backend.delete(KEY)
@@ -446,7 +455,7 @@ def test_a_sweep_touches_nothing_but_files(root: Path, outside: Path, number: in
     os.utime(path, (1, 1), follow_symlinks=False)
     there, before = path.lstat(), tree(outside)
 
-    FileBackend(str(root)).write(KEY, DATA)
+    DirectoryBackend(str(root)).write(KEY, DATA)
 
     assert stat.S_IFMT(path.lstat().st_mode) == stat.S_IFMT(there.st_mode)
     assert tree(outside) == before
@@ -461,7 +470,7 @@ def test_probes_follow_nothing(root: Path, outside: Path, name: str) -> None:
         os.utime(folder / name, (1, 1), follow_symlinks=False)
     before = tree(outside)
 
-    assert list(FileBackend(str(root)).probe((".objects/", ".manifests/"), for_writing=True))
+    assert list(DirectoryBackend(str(root)).probe((".objects/", ".manifests/"), for_writing=True))
 
     assert tree(outside) == before
 
@@ -474,7 +483,7 @@ def test_a_clone_is_tried_with_files_only(
     destination = root.parent / "destination"
     destination.mkdir()
 
-    findings = list(FileBackend(str(destination)).probe_beside(FileBackend(str(root)), KEY))
+    findings = list(DirectoryBackend(str(destination)).probe_beside(DirectoryBackend(str(root)), KEY))
 
     assert [finding.check for finding in findings] == ["pair.clones"]
     assert f"{root}/{KEY} is " in findings[0].said
@@ -501,7 +510,7 @@ def test_a_file_that_gives_more_than_its_length_is_given_up(
     monkeypatch.setattr(os, "read", lambda _, size: bytes(size))
     (root.parent / "destination").mkdir()
     source, destination = (
-        SnapshotStore(FileBackend(str(path))) for path in (root, root.parent / "destination")
+        SnapshotStore(DirectoryBackend(str(path))) for path in (root, root.parent / "destination")
     )
 
     with pytest.raises(StoreFault, match="more bytes"):
@@ -519,7 +528,7 @@ def test_a_file_with_a_hole_that_is_far_longer_than_planned_is_not_read(
     """It takes no room at the source, and would fill the destination."""
     size = 10**13
     if not known:
-        monkeypatch.setattr(FileBackend, "free_bytes", lambda _: None)
+        monkeypatch.setattr(DirectoryBackend, "free_bytes", lambda _: None)
     plant(wrong_bytes, root / KEY, root)
     try:
         os.truncate(root / KEY, size)
@@ -545,8 +554,8 @@ def disks(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def allowing(root: Path, *paths: Path) -> FileBackend:
-    return FileBackend(str(root), rules=DirectoryRules(follow_into=tuple(map(str, paths))))
+def allowing(root: Path, *paths: Path) -> DirectoryBackend:
+    return DirectoryBackend(str(root), rules=DirectoryRules(follow_into=tuple(map(str, paths))))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -559,7 +568,7 @@ def test_a_link_into_an_allowed_directory_is_followed(
     (root / level).symlink_to(disks[1] / target)
     backend = allowing(root, root.parent / "not-mounted", *disks)
 
-    uploads = [backend.stage(KEY, DATA)]
+    uploads = [staged(backend)]
     backend.commit_all(uploads)
     backend.flush()
 
@@ -627,7 +636,7 @@ def test_behind_an_allowed_link_only_files_are_objects(
 def test_the_root_itself_may_be_reached_by_links(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
 
-    FileBackend(str(tmp_path / "link")).write(KEY, DATA)
+    DirectoryBackend(str(tmp_path / "link")).write(KEY, DATA)
 
     assert (root / KEY).read_bytes() == DATA
 
@@ -664,7 +673,7 @@ def test_nobody_else_may_write_to_what_is_written(
     rules = DirectoryRules(group_write=shared)
     before = os.umask(umask)
     try:
-        backend = FileBackend(str(tmp_path / "made" / "store"), rules=rules)
+        backend = DirectoryBackend(str(tmp_path / "made" / "store"), rules=rules)
         backend.write(KEY, DATA)
         with backend.upload(object_key(EMPTY_ADDRESS), 0) as upload:
             upload.commit()
@@ -681,7 +690,7 @@ def test_nobody_else_may_write_to_what_is_written(
 def test_wrong_bytes_are_not_told_by_their_digest(root: Path) -> None:
     plant(wrong_bytes, root / KEY, root)
     plant(wrong_bytes, root / manifest_key(ADDRESS), root)
-    store = SnapshotStore(FileBackend(str(root)))
+    store = SnapshotStore(DirectoryBackend(str(root)))
 
     for ask in (
         lambda: store.get_object(ADDRESS),
@@ -698,4 +707,4 @@ def test_wrong_bytes_are_not_told_by_their_digest(root: Path) -> None:
 
 def test_a_missing_object_is_still_missing(root: Path) -> None:
     with pytest.raises(ObjectMissing):
-        SnapshotStore(FileBackend(str(root))).get_object(ADDRESS)
+        SnapshotStore(DirectoryBackend(str(root))).get_object(ADDRESS)

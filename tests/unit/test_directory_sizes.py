@@ -11,7 +11,7 @@ import pytest
 
 from snapferry.stores.address import EMPTY_ADDRESS, object_key
 from snapferry.stores.backends.directory import sizes
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths.root import Root
 from snapferry.stores.backends.directory.paths.rules import DirectoryRules
 from snapferry.stores.backends.directory.sizes import ABSENT, NO_FILE, lengths
@@ -159,7 +159,7 @@ def test_an_error_of_any_process_is_raised_and_leaves_none_behind(
         shard.rename(tmp_path / "elsewhere")
     shard.parent.mkdir(parents=True, exist_ok=True)
     shard.write_bytes(b"")
-    backend = FileBackend(str(tmp_path))
+    backend = DirectoryBackend(str(tmp_path))
 
     with pytest.raises(StoreError) as raised:
         backend.sizes(keys)
@@ -171,6 +171,6 @@ def test_an_error_of_any_process_is_raised_and_leaves_none_behind(
 
 def test_what_is_no_file_is_named_among_many(tmp_path: Path, keys: list[str]) -> None:
     with pytest.raises(StoreFault, match="not a regular file") as raised:
-        FileBackend(str(tmp_path)).sizes(keys)
+        DirectoryBackend(str(tmp_path)).sizes(keys)
 
     assert raised.value.subject == keys[STRANGE]

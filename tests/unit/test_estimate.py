@@ -11,8 +11,8 @@ import pytest
 from snapferry.orchestrator.planning.estimate import survey
 from snapferry.orchestrator.planning.plan import Planner
 from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.stores.backend import Capabilities
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.base import Capabilities
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.messages import JobSpec, StoreRef

@@ -70,6 +70,7 @@ MODULES = [
     "snapferry",
     "snapferry.worker",
     "snapferry.stores",
+    "snapferry.stores.opening",
     "snapferry.stores.urls",
     "snapferry.stores.snapshot_store",
     "snapferry.stores.backends.directory.backend",

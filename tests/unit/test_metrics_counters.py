@@ -11,6 +11,7 @@ from celery import signals
 
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import StoreError, StoreUnavailable
+from snapferry.stores.features import Priced
 from snapferry.stores.requests import GET, LIST, Requests
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.ledger import Begun
@@ -105,13 +106,19 @@ def test_a_batch_is_in_flight_until_it_ends_however_it_does() -> None:
     assert value("snapferry_batches_in_flight") == 0
 
 
-class Charged(MemoryBackend):
+class Charged(MemoryBackend, Priced):
     """Says that it was sent requests, as a store of another kind."""
 
     def __init__(self, kind: str, sent: dict[str, int]) -> None:
         super().__init__()
         self.label = f"{kind}://somewhere/with/a/path"
         self._sent = Requests(sent)
+
+    def requests_to_read(self, size: int) -> Requests:
+        return Requests()
+
+    def requests_to_write(self, size: int) -> Requests:
+        return Requests()
 
     @property
     def requests_sent(self) -> Requests:

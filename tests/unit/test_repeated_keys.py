@@ -9,10 +9,10 @@ import pytest
 
 from snapferry.orchestrator.planning.surplus import surplus
 from snapferry.stores.address import OBJECTS, object_key
+from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.base import Backend, Capabilities, Listed
-from snapferry.stores.existence import OBJECT_SPACE, survey
 from snapferry.stores.hashing import digest
+from snapferry.stores.pools.existence import OBJECT_SPACE, survey
 from snapferry.stores.snapshot_store import SnapshotStore
 from tests.faults.backends import Around
 from tests.sample import fill

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3.sizes import (
     MAX_OBJECT_BYTES,
@@ -13,12 +13,12 @@ from snapferry.stores.backends.s3.sizes import (
     requests_to_download,
     requests_to_upload,
 )
-from snapferry.stores.existence import requests_to_ask
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import render
-from snapferry.stores.publishing import Published
+from snapferry.stores.pools.existence import requests_to_ask
 from snapferry.stores.requests import Requests
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import Published
 from tests.counting import counting_proxy
 from tests.opening import open_store
 from tests.sample import fill
@@ -46,9 +46,10 @@ def copy(source: SnapshotStore, destination: SnapshotStore, snapshot: str) -> tu
     needed, between = destination.survey(objects)
     assert between is not None
     at_source = Requests({"GetObject": 1})
-    at_destination = destination.requests_to_ask(len(objects), between)
+    at_destination = destination.accounting.to_survey(len(objects), between)
     for address in needed:
-        read, written = destination.requests_to_copy(source, objects[address])
+        read = source.accounting.to_read_object(objects[address])
+        written = destination.accounting.to_write_object(objects[address])
         at_source += read
         at_destination += written
         destination.copy_object(source, address, size_hint=objects[address])
@@ -56,8 +57,8 @@ def copy(source: SnapshotStore, destination: SnapshotStore, snapshot: str) -> tu
     at_destination += Requests({"ListObjectsV2": 1})
     assert destination.publish_all(source, [snapshot]) == {snapshot: Published()}
     at_source += Requests({"GetObject": 1 if already else 2})
-    at_destination += destination.requests_to_ask(len(objects), len(objects))
-    at_destination += destination.requests_to_publish(length, already=already)
+    at_destination += destination.accounting.to_survey(len(objects), len(objects))
+    at_destination += destination.accounting.to_publish(length, already=already)
     return at_source, at_destination
 
 
@@ -73,14 +74,14 @@ def test_a_copy_sends_what_was_predicted_and_the_server_receives_that(server: S3
                 elsewhere.put_object(digest(data), data)
 
         for _ in ("copied", "copied already"):
-            before = source.requests_sent, destination.requests_sent, received.copy()
+            before = source.accounting.sent(), destination.accounting.sent(), received.copy()
             expected = copy(source, destination, snapshot)
-            assert source.requests_sent - before[0] == expected[0]
-            assert destination.requests_sent - before[1] == expected[1]
+            assert source.accounting.sent() - before[0] == expected[0]
+            assert destination.accounting.sent() - before[1] == expected[1]
             assert received - before[2] == expected[0] + expected[1]
         if not half:
             assert (received["UploadPart"], received["CompleteMultipartUpload"]) == (3 + 5, 2)
-        assert received == source.requests_sent + destination.requests_sent
+        assert received == source.accounting.sent() + destination.accounting.sent()
 
 
 def test_leftovers_of_dead_uploads_cost_a_question_for_each_object_that_is_sent_in_parts(
@@ -91,7 +92,7 @@ def test_leftovers_of_dead_uploads_cost_a_question_for_each_object_that_is_sent_
 
         store.abort_unfinished({digest(b"1"): 8 * MIB + 1, digest(b"2"): 8 * MIB})
 
-        assert store.requests_sent == received == {"ListMultipartUploads": 1}
+        assert store.accounting.sent() == received == {"ListMultipartUploads": 1}
 
 
 def test_a_single_question_is_one_request_and_the_first_absence_asks_for_the_bucket_too(
@@ -101,9 +102,9 @@ def test_a_single_question_is_one_request_and_the_first_absence_asks_for_the_buc
     one, two = digest(b"1"), digest(b"2")
 
     assert store.objects_needed([one]) == [one]
-    assert store.requests_sent == store.requests_to_ask(1, 0) + Requests({"HeadBucket": 1})
+    assert store.accounting.sent() == store.accounting.to_survey(1, 0) + Requests({"HeadBucket": 1})
     assert store.objects_needed([two]) == [two]
-    assert store.requests_sent == Requests({"HeadObject": 2, "HeadBucket": 1})
+    assert store.accounting.sent() == Requests({"HeadObject": 2, "HeadBucket": 1})
 
 
 def test_no_single_absence_asks_for_the_bucket_after_a_listing_was_answered(server: S3Server) -> None:
@@ -111,7 +112,7 @@ def test_no_single_absence_asks_for_the_bucket_after_a_listing_was_answered(serv
 
     assert store.list_manifests() == {}
     assert not store.has_object(digest(b"1"))
-    assert store.requests_sent == {"ListObjectsV2": 1, "HeadObject": 1}
+    assert store.accounting.sent() == {"ListObjectsV2": 1, "HeadObject": 1}
 
 
 def test_split_pools_are_counted_together(server: S3Server) -> None:
@@ -122,21 +123,22 @@ def test_split_pools_are_counted_together(server: S3Server) -> None:
     store.put_object(digest(b"1"), b"1")
     store.put_manifest(digest(text), text)
 
-    asked = store.requests_to_ask(0, 0)
-    assert store.requests_sent == Requests({"PutObject": 1}) + asked + store.requests_to_publish(
+    asked = store.accounting.to_survey(0, 0)
+    assert store.accounting.sent() == Requests({"PutObject": 1}) + asked + store.accounting.to_publish(
         len(text), already=False
     )
 
 
 def test_directories_and_memory_are_sent_nothing(tmp_path) -> None:
-    for backend in (FileBackend(str(tmp_path)), MemoryBackend()):
+    for backend in (DirectoryBackend(str(tmp_path)), MemoryBackend()):
         store = SnapshotStore(backend)
         fill(store, {"./a": b"a"})
 
-        assert store.requests_sent == {}
-        assert store.requests_to_ask(1000, 10**6) == {}
-        assert store.requests_to_copy(store, 10**12) == ({}, {})
-        assert store.requests_to_publish(10**9, already=False) == {}
+        assert store.accounting.sent() == {}
+        assert store.accounting.to_survey(1000, 10**6) == {}
+        assert store.accounting.to_read_object(10**12) == {}
+        assert store.accounting.to_write_object(10**12) == {}
+        assert store.accounting.to_publish(10**9, already=False) == {}
 
 
 @pytest.mark.parametrize(

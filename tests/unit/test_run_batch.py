@@ -24,13 +24,14 @@ from kombu import pools
 
 from snapferry.stores.access import AccessPolicy
 from snapferry.stores.address import object_key
-from snapferry.stores.backends.directory.backend import FileBackend
-from snapferry.stores.base import OpenReader
+from snapferry.stores.backends.directory.backend import DirectoryBackend
+from snapferry.stores.features import KeepsUnfinished
 from snapferry.stores.hashing import digest
+from snapferry.stores.opening import open_store
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.liveness import identity
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
+from snapferry.stores.streams import OpenReader
 from snapferry.workers.app import make_app
 from snapferry.workers.copying import batch_report, tasks
 from snapferry.workers.copying.sequential import CAREFUL_AFTER, MAX_DEATHS
@@ -138,7 +139,7 @@ def lease_of(ledger: Ledger, name: str = "plan:0") -> float:
 
 def put_before(monkeypatch: pytest.MonkeyPatch, url: str, fault: Any, **options: Any) -> None:
     """Let the store at *url* be opened behind a fault."""
-    backend = fault(FileBackend(url), **options)
+    backend = fault(DirectoryBackend(url), **options)
 
     def opened(side: StoreSide, access: AccessPolicy) -> SnapshotStore:
         return SnapshotStore(backend) if side.ref.url == url else open_side(side, access)
@@ -697,7 +698,7 @@ def test_only_after_a_death_is_it_looked_for_what_dead_uploads_left(
 ) -> None:
     cleaned = []
 
-    class Cleans(Around):
+    class Cleans(Around, KeepsUnfinished):
         def abort_unfinished(self, key: str, size_hint: int) -> None:
             cleaned.append((key, size_hint))
 

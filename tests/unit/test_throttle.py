@@ -25,16 +25,16 @@ def ledger(redis_url: str) -> Iterator[Ledger]:
 
 
 class Slowed:
-    """Two stores of a run, a bucket and a directory, and which of them were given a pace."""
+    """Two stores of a run, a bucket and a directory, and which of them were given a rate limiter."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stores = open_store(BUCKET.url), open_store(str(folder))
         self.found: list[str] = []
         for side, store in zip(("source", "destination"), self.stores, strict=True):
-            monkeypatch.setattr(store, "keep_pace", self._noting(side, store))
+            monkeypatch.setattr(store, "limit_rate", self._noting(side, store))
 
     def _noting(self, side: str, store: SnapshotStore) -> Callable[..., None]:
-        keep = store.keep_pace
+        keep = store.limit_rate
 
         def noting(*paces: object) -> None:
             self.found.append(side)

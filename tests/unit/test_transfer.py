@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from snapferry.stores.address import object_key
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backend import Backend, Capabilities
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths.root import Root
 from snapferry.stores.backends.directory.streams import FileUpload
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.base import Backend, Capabilities, OpenReader
 from snapferry.stores.errors import (
     AccessDenied,
     StoreError,
@@ -24,9 +24,11 @@ from snapferry.stores.errors import (
     StoreNotFound,
     StoreUnavailable,
 )
+from snapferry.stores.features import KeepsUnfinished
 from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.interruption import checkpoint, interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.streams import OpenReader
 from snapferry.workers.copying.transfer import MANY_DENIED, Cancelled, copy_batch
 from tests.faults.backends import (
     Around,
@@ -194,7 +196,7 @@ def test_a_full_destination_is_not_asked_object_by_object_and_what_is_done_is_co
 @pytest.mark.parametrize("refused", [FIRST, SECOND, list(SIZES)[10], list(SIZES)[-1]])
 def test_a_group_that_a_full_directory_shows_in_part_is_counted_exactly(tmp_path: Path, refused: str) -> None:
     """Every rename but one is done when the destination says that it is full."""
-    backend = FileBackend(str(tmp_path / "store"))
+    backend = DirectoryBackend(str(tmp_path / "store"))
     source, destination = stores(destination=backend)
     show = FileUpload._rename
 
@@ -218,7 +220,7 @@ def test_what_is_on_its_way_when_a_directory_is_full_is_made_visible_and_counted
     tmp_path: Path, concurrency: int
 ) -> None:
     """A group is in the middle of its staging then: what has its bytes on the disk needs no more space."""
-    source, destination = stores(destination=FileBackend(str(tmp_path / "store")))
+    source, destination = stores(destination=DirectoryBackend(str(tmp_path / "store")))
     make = Root.make
     lock = threading.Lock()
     asked = 0
@@ -312,7 +314,7 @@ def test_a_source_that_says_so_of_itself_fails_every_object_for_its_own_reason(
 
 def test_an_object_is_settled_only_when_it_is_visible(tmp_path: Path) -> None:
     """Also where objects become visible in groups: what a batch reports is there, whatever happens next."""
-    for backend in (FileBackend(str(tmp_path / "store")), MemoryBackend("destination")):
+    for backend in (DirectoryBackend(str(tmp_path / "store")), MemoryBackend("destination")):
         source, destination = stores(destination=backend)
 
         class Looks(Counted):
@@ -330,7 +332,7 @@ def test_an_object_is_settled_only_when_it_is_visible(tmp_path: Path) -> None:
 
 
 def test_objects_of_a_group_that_are_visible_in_spite_of_an_error_count_as_copied(tmp_path: Path) -> None:
-    backend = FileBackend(str(tmp_path / "store"))
+    backend = DirectoryBackend(str(tmp_path / "store"))
     source, destination = stores(destination=backend)
     show = FileUpload._rename
 
@@ -470,7 +472,7 @@ def test_as_many_objects_are_in_flight_as_the_slower_store_asks_for() -> None:
 
 def test_the_concurrency_that_is_asked_for_wins() -> None:
     source, destination = stores(source=_Rendezvous(source_backend(), 2))
-    source._objects.capabilities = Capabilities(concurrency=1, pages_listings=False)
+    source.objects.capabilities = Capabilities(concurrency=1, pages_listings=False)
 
     assert copy_batch(source, destination, SIZES, Counted(), concurrency=2).copied == len(SIZES)
 
@@ -575,7 +577,7 @@ def test_a_batch_of_nothing_does_nothing() -> None:
 def test_what_dead_uploads_left_is_removed_before_the_first_write_of_a_batch_that_was_begun_before(
     begun_before: bool,
 ) -> None:
-    class Cleans(Remembers):
+    class Cleans(Remembers, KeepsUnfinished):
         def abort_unfinished(self, key: str, size_hint: int) -> None:
             self.calls.append(("abort unfinished", key))
 

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from snapferry.stores.address import EMPTY_ADDRESS
-from snapferry.stores.backends.directory.backend import FileBackend
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.errors import InvalidStoreURL, StoreNotFound
-from snapferry.stores.urls import StoreURL, open_backend, open_store, parse_url, redact
+from snapferry.stores.opening import open_backend, open_store
+from snapferry.stores.urls import StoreURL, find_kind, parse_url, redact
+
+FILE = find_kind("file")
+assert FILE is not None
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -29,7 +33,7 @@ REPOSITORY = Path(__file__).parents[2]
     ],
 )
 def test_one_directory_has_many_spellings_and_one_url(text: str) -> None:
-    assert parse_url(text) == StoreURL("file", "/srv/store")
+    assert parse_url(text) == StoreURL(FILE, "/srv/store")
     assert str(parse_url(text)) == "file:///srv/store"
 
 
@@ -175,7 +179,7 @@ def test_opening_a_directory_that_does_not_exist_makes_nothing(tmp_path: Path) -
     store = open_store(f"file://{tmp_path}/store")
 
     assert store.label == f"file://{tmp_path}/store"
-    assert isinstance(open_backend(parse_url(f"{tmp_path}/store")), FileBackend)
+    assert isinstance(open_backend(parse_url(f"{tmp_path}/store")), DirectoryBackend)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,7 +211,8 @@ def test_split_pools_are_two_backends(tmp_path: Path) -> None:
 def test_reading_a_url_and_opening_a_directory_import_no_s3_client() -> None:
     """boto3 takes as long to import as a small sync takes in all."""
     code = (
-        "import sys; from snapferry.stores.urls import *; parse_url('s3://b?region=eu'); open_store('/tmp/x');"
+        "import sys; from snapferry.stores.urls import parse_url; from snapferry.stores.opening import open_store;"
+        " parse_url('s3://b?region=eu'); open_store('/tmp/x');"
         " sys.exit(any(name.split('.')[0] in ('boto3', 'botocore', 's3transfer') for name in sys.modules))"
     )
 
@@ -217,7 +222,7 @@ def test_reading_a_url_and_opening_a_directory_import_no_s3_client() -> None:
 # What is opened and connected to is heard of by an audit hook.
 PREPARED = """
 import os, sys
-from snapferry.stores.urls import prepare
+from snapferry.stores.opening import prepare
 
 seen = []
 sys.addaudithook(lambda event, args: seen.append((event, args)) if event in HEARD else None)
@@ -268,7 +273,7 @@ def test_what_was_prepared_is_read_once_and_not_by_each_forked_process(tmp_path:
     ],
 )
 def test_preparing_says_nothing_of_a_bad_configuration(tmp_path: Path, name: str, value: str) -> None:
-    code = "from snapferry.stores.urls import prepare; prepare(); print('prepared')"
+    code = "from snapferry.stores.opening import prepare; prepare(); print('prepared')"
 
     assert run_prepared(code, tmp_path, **{name: value}) == ["prepared"]
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 from redis.exceptions import RedisError
 
 from snapferry.stores.access import STRICT, AccessPolicy
+from snapferry.stores.address import Address
 from snapferry.workers.ledger import Directive, Ledger
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
@@ -90,7 +91,7 @@ class BatchReport:
     def __exit__(self, *raised: object) -> None:
         self._heart.__exit__(*raised)
 
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         """Note which objects are to be copied."""
         if shutdown.due():
             raise GivenBack

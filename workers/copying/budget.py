@@ -19,7 +19,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.format import size
 from snapferry.workers.ledger import Ledger, Spent
 from snapferry.workers.messages import BatchMessage, Budget, Price
@@ -56,7 +56,7 @@ def spending() -> Spending | None:
 
 @contextmanager
 def within_budget(
-    ledger: Ledger, batch: BatchMessage, source: SnapshotStore, destination: SnapshotStore
+    ledger: Ledger, batch: BatchMessage, source: StreamStore, destination: StreamStore
 ) -> Iterator[None]:
     """
     Count what the block spends, if the job of *batch* has a budget. Both stores are newly opened.
@@ -72,8 +72,8 @@ def within_budget(
 
     def cost(size_bytes: int) -> float:
         sender, taker = (side.objects_url or side.url for side in (batch.source, batch.destination))
-        read = cost_of(budget.prices, sender, source.requests_sent, size_bytes)
-        return read + cost_of(budget.prices, taker, destination.requests_sent, 0)
+        read = cost_of(budget.prices, sender, source.accounting.sent(), size_bytes)
+        return read + cost_of(budget.prices, taker, destination.accounting.sent(), 0)
 
     found = Spending(ledger, batch, budget, cost)
     if found.is_late:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from snapferry.stores.address import Address, SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.printable import shortened
 
 # So many characters of why a snapshot was not published are kept.
@@ -34,23 +35,23 @@ class SnapshotEnd:
     What came of publishing a snapshot.
 
     *failed*: how many of its objects are known not to be copied; *missing*: the addresses that are absent at the
-    destination, though nothing failed, as in `snapferry.stores.publishing.Published`; *reason*: why its manifest could
+    destination, though nothing failed, as in `stores.stream_store.Published`; *reason*: why its manifest could
     not be written, in words; *trouble*: a passing reason, so that it has not ended yet.
     """
 
     state: Ended = Ended.PUBLISHED
     failed: int = 0
-    missing: tuple[str, ...] = ()
+    missing: tuple[Address, ...] = ()
     reason: str = ""
     trouble: StoreError | None = None
 
 
 def publish_snapshots(
-    source: SnapshotStore,
-    destination: SnapshotStore,
-    snapshot_ids: Sequence[str],
+    source: StreamStore,
+    destination: StreamStore,
+    snapshot_ids: Sequence[SnapshotId],
     failed: AddressSet | None = None,
-) -> dict[str, SnapshotEnd]:
+) -> dict[SnapshotId, SnapshotEnd]:
     """
     Publish those of *snapshot_ids* at *destination* of which every object is there; say how each ended.
 
@@ -59,7 +60,7 @@ def publish_snapshots(
     `StoreError` where a store gives no answer at all; then some may be
     published. May be called again, also at the same time as itself.
     """
-    ends: dict[str, SnapshotEnd] = {}
+    ends: dict[SnapshotId, SnapshotEnd] = {}
     if failed is not None and len(failed):
         for snapshot_id in snapshot_ids:
             try:

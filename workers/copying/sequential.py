@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError, StoreFault
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.telemetry.redaction import without_secrets
 
@@ -29,13 +30,13 @@ MAX_DEATHS: Final = 5
 
 
 def copy_one_by_one(
-    source: SnapshotStore,
-    destination: SnapshotStore,
-    objects: Mapping[str, int],
+    source: StreamStore,
+    destination: StreamStore,
+    objects: Mapping[Address, int],
     progress: Progress,
     *,
-    deaths: Mapping[str, int],
-    alone: Callable[[str], None],
+    deaths: Mapping[Address, int],
+    alone: Callable[[Address], None],
     in_flight: Flights,
     judge: Judge | None = None,
 ) -> BatchOutcome:

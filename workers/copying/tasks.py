@@ -23,7 +23,7 @@ from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.errors import StoreError, StoreFault
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.runtime.liveness import identity, is_dead
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, client
 from snapferry.workers.ledger import Begun, Directive, Ledger, UnknownJob
@@ -461,7 +461,7 @@ def _copy(
 
 def _open(
     ledger: Ledger, batch: BatchMessage, side: StoreSide, trouble: StoreTrouble, access: AccessPolicy
-) -> SnapshotStore:
+) -> StreamStore:
     try:
         store = open_side(side, access)
         if gone := emptied(ReachBook(ledger.client), batch.job_id, side, access):

@@ -14,12 +14,13 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
-from snapferry.stores.base import Upload
+from snapferry.stores.address import Address
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import mark_as_owners
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.streams import Upload
 from snapferry.workers.lifecycle.process_setup import clamped
 from snapferry.workers.outcome import OVER_BUDGET, BatchOutcome, Failure
 
@@ -54,7 +55,7 @@ class Held(Cancelled):
 class Progress(Protocol):
     """Told how a batch gets on; `advance` from several threads."""
 
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         """Note which objects are to be copied; called once, before the first is. Raises as `advance` does."""
 
     def advance(self, objects: int, size_bytes: int) -> None:
@@ -88,9 +89,9 @@ class Judge(Protocol):
 
 
 def copy_batch(
-    source: SnapshotStore,
-    destination: SnapshotStore,
-    objects: Mapping[str, int],
+    source: StreamStore,
+    destination: StreamStore,
+    objects: Mapping[Address, int],
     progress: Progress,
     *,
     concurrency: int | None = None,
@@ -150,7 +151,9 @@ def copy_batch(
     return outcome
 
 
-def _needed(destination: SnapshotStore, objects: Mapping[str, int], failures: list[Failure]) -> list[str]:
+def _needed(
+    destination: StreamStore, objects: Mapping[Address, int], failures: list[Failure]
+) -> list[Address]:
     """
     Return those of *objects* that *destination* lacks; add to *failures* those of which it cannot tell.
 
@@ -200,9 +203,9 @@ class _Copy:
 
     def __init__(
         self,
-        source: SnapshotStore,
-        destination: SnapshotStore,
-        objects: Mapping[str, int],
+        source: StreamStore,
+        destination: StreamStore,
+        objects: Mapping[Address, int],
         progress: Progress,
         in_flight: AbstractContextManager[Any],
         judge: Judge | None = None,
@@ -213,12 +216,12 @@ class _Copy:
         self._destination = destination
         self._objects = objects
         self._progress = progress
-        self.ends: dict[str, int | Failure] = {}
+        self.ends: dict[Address, int | Failure] = {}
         self._spending = spending()
         self._denied = 0
         self._some_copied = False
 
-    def one(self, address: str) -> None:
+    def one(self, address: Address) -> None:
         """Copy an object."""
         size = self._objects[address]
         counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
@@ -233,7 +236,7 @@ class _Copy:
             self._note_success()
         self._progress.advance(1, counter.left if counter else size)
 
-    def _counted(self, copy: Callable[..., _T], address: str, size: int, counter: _Counter | None) -> _T:
+    def _counted(self, copy: Callable[..., _T], address: Address, size: int, counter: _Counter | None) -> _T:
         """Copy an object by *copy*, and tell *counter* and the job's budget each piece. Raises `OverBudget`."""
         if self._spending is None:
             return copy(self._source, address, size_hint=size, on_bytes=counter.add if counter else None)
@@ -252,11 +255,11 @@ class _Copy:
             flight.ended(copied=copied)
         return found
 
-    def group(self, addresses: list[str], flights: int) -> None:
+    def group(self, addresses: list[Address], flights: int) -> None:
         """Stage objects, *flights* at once, and commit them together."""
-        staged: dict[str, _Staged] = {}
+        staged: dict[Address, _Staged] = {}
 
-        def stage(address: str) -> None:
+        def stage(address: Address) -> None:
             size = self._objects[address]
             counter = _Counter(self._progress, size) if size > CHUNK_BYTES else None
             try:
@@ -281,11 +284,11 @@ class _Copy:
             raise
         self._commit(staged)
 
-    def _commit(self, staged: dict[str, _Staged]) -> None:
+    def _commit(self, staged: dict[Address, _Staged]) -> None:
         """Make *staged* visible."""
         if not staged:
             return
-        absent: set[str] = set()
+        absent: set[Address] = set()
         reason: StoreError | None = None
         try:
             self._destination.commit_staged([upload for upload, _, _ in staged.values()])
@@ -312,7 +315,7 @@ class _Copy:
         if self._judge is not None:
             self._judge.succeeded()
 
-    def _as_failure(self, address: str, error: Exception) -> StoreError:
+    def _as_failure(self, address: Address, error: Exception) -> StoreError:
         """Return *error* as an object's failure. Raises it again where it is the owner's, and not the object's."""
         if isinstance(error, StoreError):
             return error
@@ -320,7 +323,7 @@ class _Copy:
             raise error
         return unexpected(error, self._source.label, address)
 
-    def _fail(self, address: str, error: StoreError) -> None:
+    def _fail(self, address: Address, error: StoreError) -> None:
         if self._judge is not None:
             self._judge.failed(error, some_copied=self._some_copied)
         if error.store == self._destination.label:
@@ -332,7 +335,10 @@ class _Copy:
 
 
 def _in_flight(
-    copy: Callable[[str], None], addresses: list[str], flights: int, within: AbstractContextManager[Any]
+    copy: Callable[[Address], None],
+    addresses: list[Address],
+    flights: int,
+    within: AbstractContextManager[Any],
 ) -> None:
     """
     Run *copy* for each address, *flights* at once, each inside of *within*.
@@ -387,7 +393,7 @@ def _marked(count: Callable[[int], _T], size_bytes: int) -> _T:
         raise
 
 
-def _beyond_budget(address: str, over: OverBudget) -> Failure:
+def _beyond_budget(address: Address, over: OverBudget) -> Failure:
     return Failure(address, OVER_BUDGET, "", str(over), transient=False)
 
 

@@ -25,8 +25,8 @@ from snapferry.stores.access import AccessPolicy, Right
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.diagnosis.probe import probe_destination, probe_pair, probe_source
 from snapferry.stores.errors import NotAllowed, StoreError
+from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
 from snapferry.workers.settings.environment import child_environment
 
 # For both stores together. Then the process is told to end, and after some more it is killed.

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import redis
 
+from snapferry.stores.address import Address
 from snapferry.stores.text.printable import printable
 from snapferry.workers.messages import BatchMessage, Budget
 from snapferry.workers.outcome import BatchOutcome, Failure
@@ -143,7 +144,7 @@ class BatchLedger:
         record = [key(job_id), *keys(job_id, "leases", "holders"), done(job_id, series)]
         self._run(scripts.WAIT, record, arguments)
 
-    def note_missing(self, batch: BatchMessage, needed: list[str]) -> None:
+    def note_missing(self, batch: BatchMessage, needed: list[Address]) -> None:
         """Note which addresses this delivery of *batch* found missing, before it copies any of them."""
         if batch.series != PLAN:
             return

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import redis
 
-from snapferry.stores.urls import parse_url
+from snapferry.stores.urls import is_metered, parse_url
 from snapferry.workers.ledger.keys import LIMITS, S3_REQUESTS, key
 from snapferry.workers.messages import Limits
 
@@ -88,7 +88,7 @@ def store_place(url: str) -> str:
 
 def _default_field(place: str) -> str:
     """Return the field in a job's record of the requests that a store of this kind keeps to, "" if it has none."""
-    return S3_REQUESTS if place.startswith("s3://") else ""
+    return S3_REQUESTS if is_metered(place) else ""
 
 
 def store_key(place: str) -> str:

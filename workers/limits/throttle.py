@@ -12,7 +12,7 @@ from typing import Final, Self
 from redis.exceptions import RedisError
 
 from snapferry.stores.runtime.liveness import identity
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import Limits, StoreRef
 
@@ -27,15 +27,15 @@ LOOK_S: Final = 0.5
 
 
 class StorePace:
-    """The pace at one store: the project's `snapferry.stores.rate_limiter.Pace`, by two taps."""
+    """The pace at one store: the project's `snapferry.stores.rate_limiter.RateLimiter`, by two taps."""
 
     def __init__(self, requests: Tap, bytes_: Tap) -> None:
         # The taps' own methods: they are called for each object.
-        self.requests = requests.take
-        self.bytes = bytes_.take
+        self.acquire_requests = requests.take
+        self.acquire_bytes = bytes_.take
         self._bytes = bytes_
 
-    def give_back(self, count: int, /) -> None:
+    def refund_bytes(self, count: int, /) -> None:
         """Take back bytes that did not move."""
         if self._bytes.limited:
             self._bytes.give_back(count)
@@ -71,7 +71,7 @@ class Brakes:
         self._sides = {side: self._paces(side, ref) for side, ref in refs.items()}
         of_objects = [store_place(ref.objects_url or ref.url) for ref in refs.values()]
         self._places = of_objects[0], of_objects[1]
-        self._waiting: dict[str, SnapshotStore] = {}
+        self._waiting: dict[str, StreamStore] = {}
         self._holding = threading.Lock()
         self._shares = False
         self.gate = Gate(check, self._expect)
@@ -95,7 +95,7 @@ class Brakes:
         except RedisError as trouble:
             log.warning("what was granted and not used is lost: %s", trouble)
 
-    def hold(self, source: SnapshotStore, destination: SnapshotStore, *, at_once: bool) -> None:
+    def hold(self, source: StreamStore, destination: StreamStore, *, at_once: bool) -> None:
         """
         Let both stores keep to the limits.
 
@@ -127,7 +127,7 @@ class Brakes:
 
     def _put_on(self, sides: Collection[str]) -> None:
         for side in [side for side in self._waiting if side in sides]:
-            self._waiting.pop(side).keep_pace(*self._sides[side])
+            self._waiting.pop(side).limit_rate(*self._sides[side])
 
     def _beat(self) -> None:
         try:

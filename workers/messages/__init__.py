@@ -20,7 +20,13 @@ version. So two neighbouring versions can share a fleet, and the jobs of both fi
 positions become bits in Redis, and numbers become seconds, bytes and threads.
 """
 
-from .addresses import decode_addresses, encode_addresses, encode_digests, encode_snapshot_ids
+from .addresses import (
+    decode_addresses,
+    decode_snapshot_ids,
+    encode_addresses,
+    encode_digests,
+    encode_snapshot_ids,
+)
 from .base import JOB_ID, MIRROR_NAME, MOST_OBJECTS, MOST_SNAPSHOTS, SERIES, VERSION, StoreRef, is_job_id
 from .batch import BatchMessage
 from .job_spec import Budget, CopyOptions, JobSpec, Limits, Order, Price, Prune
@@ -44,6 +50,7 @@ __all__ = [
     "Prune",
     "StoreRef",
     "decode_addresses",
+    "decode_snapshot_ids",
     "encode_addresses",
     "encode_digests",
     "encode_snapshot_ids",

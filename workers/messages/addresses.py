@@ -10,7 +10,14 @@ import base64
 import binascii
 from collections.abc import Iterable
 
-from snapferry.stores.address import DIGEST_BYTES, addresses_in, digests_of, parse_address
+from snapferry.stores.address import (
+    DIGEST_BYTES,
+    Address,
+    SnapshotId,
+    addresses_in,
+    digests_of,
+    parse_address,
+)
 
 
 def encode_addresses(addresses: Iterable[str]) -> str:
@@ -38,9 +45,14 @@ def encode_snapshot_ids(snapshot_ids: Iterable[str]) -> str:
     return encode_addresses(seen)
 
 
-def decode_addresses(encoded: str) -> list[str]:
+def decode_addresses(encoded: str) -> list[Address]:
     """Return the addresses that were encoded. Raises ValueError for text that `encode_addresses` does not return."""
     return addresses_in(decode_digests(encoded))
+
+
+def decode_snapshot_ids(encoded: str) -> list[SnapshotId]:
+    """Return the snapshot ids that were encoded. Raises ValueError as `decode_addresses`."""
+    return [SnapshotId(address) for address in decode_addresses(encoded)]
 
 
 def decode_digests(encoded: str) -> bytes:

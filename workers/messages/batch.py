@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from snapferry.stores.address import DIGEST_BYTES
+from snapferry.stores.address import DIGEST_BYTES, Address
 
 from .addresses import decode_addresses, decode_digests
 from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef
@@ -53,11 +53,11 @@ class BatchMessage(Message):
             return self.positions[0] + len(self.sizes) - 1
         return max(self.positions, default=-1)
 
-    def objects(self) -> dict[str, int]:
+    def objects(self) -> dict[Address, int]:
         """Return address -> advisory size in bytes."""
         return dict(zip(decode_addresses(self.addresses), self.sizes, strict=True))
 
-    def positions_by_address(self) -> dict[str, int]:
+    def positions_by_address(self) -> dict[Address, int]:
         """Return address -> position in the plan."""
         addresses = decode_addresses(self.addresses)
         positions = self.positions

@@ -14,9 +14,11 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from snapferry.stores.address import SnapshotId
+
 from ..queues import NAME, Priority
 from ..settings.environment import LONGEST_PATIENCE_S, PATIENCE_S
-from .addresses import decode_addresses, encode_snapshot_ids
+from .addresses import decode_addresses, decode_snapshot_ids, encode_snapshot_ids
 from .base import (
     ENCODED_ADDRESS,
     LARGEST,
@@ -185,9 +187,9 @@ class JobSpec(CopyRequest, Message):
         )
 
     @property
-    def snapshot_ids(self) -> list[str]:
+    def snapshot_ids(self) -> list[SnapshotId]:
         """The ids in the order given."""
-        return decode_addresses(self.snapshots)
+        return decode_snapshot_ids(self.snapshots)
 
     @property
     def batch_concurrency(self) -> int | None:

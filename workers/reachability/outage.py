@@ -10,17 +10,16 @@ does a store that answers checks while object after object fails and none is cop
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from snapferry.stores.access import AccessPolicy, Right
-from snapferry.stores.address import OBJECTS
 from snapferry.stores.errors import AccessDenied, KeyMissing, StoreError, StoreNotFound, StoreUnavailable
-from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
+from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.urls import is_local
 
 from .records import Kind, ReachBook, StoreSide
 
@@ -87,10 +86,10 @@ class StoreTrouble:
         self.found: Unreachable | None = None
         self._looking: threading.Thread | None = None
 
-    def opened(self, source: SnapshotStore, destination: SnapshotStore) -> None:
+    def opened(self, source: StreamStore, destination: StreamStore) -> None:
         """Learn what the stores are called in errors."""
         for one, store in zip(self._opened, (source, destination), strict=True):
-            one.labels = frozenset(backend.label for backend, _ in store.pools)
+            one.labels = store.labels
 
     def stop(self) -> None:
         """Raise `Unreachable` if a store was found away. Cheap: `interruption.checkpoint` calls it often."""
@@ -174,49 +173,38 @@ def kind_of(book: ReachBook, side: StoreSide, worker: str, error: StoreError) ->
     """Return what *error*, the answer of a store to a check, says of it."""
     if error.transient:
         return Kind.AWAY
-    if isinstance(error, StoreNotFound) and _is_directory(side) and book.reached_before(side, worker):
+    if isinstance(error, StoreNotFound) and is_local(side.ref.url) and book.reached_before(side, worker):
         # A mount that is away. A bucket that does not exist is an answer, a directory that does not is none.
         return Kind.AWAY
     return Kind.REFUSED
 
 
-def _is_directory(side: StoreSide) -> bool:
-    return not side.ref.url.startswith("s3://")
-
-
-def _check_spaces(store: SnapshotStore) -> None:
+def _check_mounted(store: StreamStore) -> None:
     """
-    Make sure that a source in a directory holds a store: where nothing is mounted the directory is there, and empty.
+    Make sure that a source in a directory holds a store: a directory on which nothing is mounted is empty.
 
     Raises `StoreNotFound`.
     """
-    for backend, spaces in store.pools:
-        root = backend.label.removeprefix("file://")
-        if root != backend.label and not any(os.path.isdir(os.path.join(root, space)) for space in spaces):
-            raise StoreNotFound(backend.label, "", "there is no store in this directory; is it mounted here?")
+    if label := store.unmounted():
+        raise StoreNotFound(label, "", "there is no store in this directory; is it mounted here?")
 
 
 def emptied(book: ReachBook, job_id: str, side: StoreSide, access: AccessPolicy) -> StoreError | None:
     """
-    Return the error of a destination in which there is no store any more though the job has objects there, else None.
+    Return the error of a destination that no longer holds a store though the job has copied objects to it, else None.
 
-    Where a mount is away its mount point is often there, and empty: nothing must be written in the place of the store.
-    Raises `InvalidStoreURL`, `NotAllowed` and `redis.exceptions.RedisError`.
+    A mount point on which nothing is mounted often exists and is empty; nothing must be written there. Raises
+    `InvalidStoreURL`, `NotAllowed` and `redis.exceptions.RedisError`.
     """
-    if not side.writing or not _is_directory(side):
+    if not side.writing or not is_local(side.ref.url):
         return None
-    for backend, spaces in open_side(side, access).pools:
-        root = backend.label.removeprefix("file://")
-        if root == backend.label or OBJECTS not in spaces or os.path.isdir(os.path.join(root, OBJECTS)):
-            continue
-        if book.has_settled(job_id):
-            return StoreNotFound(
-                backend.label, "", "the store in this directory is gone; is it mounted here?"
-            )
+    label = open_side(side, access).unmounted(objects_only=True)
+    if label and book.has_settled(job_id):
+        return StoreNotFound(label, "", "the store in this directory is gone; is it mounted here?")
     return None
 
 
-def open_side(side: StoreSide, access: AccessPolicy) -> SnapshotStore:
+def open_side(side: StoreSide, access: AccessPolicy) -> StreamStore:
     """
     Open a store of a job, if *access* allows it. Raises `InvalidStoreURL` and `NotAllowed`.
 
@@ -235,7 +223,7 @@ def check(side: StoreSide, access: AccessPolicy) -> StoreError | None:
             store = open_side(side, access)
             store.check(for_writing=side.writing)
             if not side.writing:
-                _check_spaces(store)
+                _check_mounted(store)
         except StoreError as error:
             answers.append(error)
         else:

@@ -10,7 +10,7 @@ A store in `snapferry.toml` with settings of its own, as a table beside the plai
 from __future__ import annotations
 
 from snapferry.stores.errors import InvalidStoreURL
-from snapferry.stores.urls import S3_PARAMETERS, parse_url
+from snapferry.stores.urls import parse_url
 
 
 def url_of_store(found: object) -> object:
@@ -25,14 +25,14 @@ def url_of_store(found: object) -> object:
     url = settings.pop("url", None)
     if not isinstance(url, str):
         raise ValueError('needs a url, as in url = "s3://bucket/prefix"')  # noqa: TRY004 - pydantic wants it so
-    for name in settings:
-        if name not in S3_PARAMETERS:
-            known = ", ".join(parameter.replace("_", "-") for parameter in S3_PARAMETERS)
-            raise ValueError(f"there is no setting {name.replace('_', '-')!r}; known: url, {known}")
     try:
         place = parse_url(url)
-        if settings and place.scheme != "s3":
+        if settings and not place.kind.parameters:
             raise ValueError("only stores on S3 have settings besides url")
+        for name in settings:
+            if name not in place.kind.parameters:
+                known = ", ".join(parameter.replace("_", "-") for parameter in place.kind.parameters)
+                raise ValueError(f"there is no setting {name.replace('_', '-')!r}; known: url, {known}")
         twice = [name for name in settings if place.option(name) is not None]
         if twice:
             raise ValueError(f"{twice[0].replace('_', '-')} is set in the url as well")

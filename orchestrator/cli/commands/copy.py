@@ -138,7 +138,8 @@ def _embedded(
     from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_processes
     from snapferry.orchestrator.jobs import Jobs
     from snapferry.stores.access import TRUSTED
-    from snapferry.stores.urls import parse_url, prepare
+    from snapferry.stores.opening import prepare
+    from snapferry.stores.urls import parse_url
     from snapferry.workers.lifecycle.process_setup import most_at_once
 
     # What the stores need before the fleet forks is shared by all its processes.

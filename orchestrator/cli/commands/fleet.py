@@ -141,7 +141,7 @@ def _run_worker(
     end_on_sigterm()
     from celery import signals
 
-    from snapferry.stores.urls import prepare
+    from snapferry.stores.opening import prepare
     from snapferry.workers.lifecycle.shutdown import asked
     from snapferry.workers.settings.access import access_policy
     from snapferry.workers.settings.environment import InvalidSettings

@@ -129,7 +129,7 @@ def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker:
         here, there = store_options("from"), store_options("to")
         if (
             here["endpoint_url"] != there["endpoint_url"]
-            and place.scheme == "s3"
+            and "endpoint_url" in place.kind.parameters
             and not place.option("endpoint_url")
         ):
             usage(

@@ -6,6 +6,7 @@ from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.ending import end_job, fail_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.planning.surplus import surplus
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.errors import StoreError
 from snapferry.stores.text.format import counted
 from snapferry.workers.ledger import State
@@ -37,7 +38,7 @@ def _prune(drive: PlannedDrive, options: Prune) -> str:
     """Delete the manifests that the source does not have; return why that was not possible, "" if it was."""
     ledger, job_id = drive.ledger, drive.job_id
 
-    def record(surplus_ids: list[str]) -> None:
+    def record(surplus_ids: list[SnapshotId]) -> None:
         # After an interruption some are deleted already.
         ids = sorted({*decode_addresses(ledger.field(job_id, "deleted_ids")), *surplus_ids})
         ledger.set_fields(job_id, deleted=len(ids), deleted_ids=encode_addresses(ids))

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from snapferry.orchestrator.planning.surplus import refusal, surplus
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.runtime.interruption import checkpoint
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.messages import Prune
 
 
 def prune(
     options: Prune,
-    source: SnapshotStore,
-    destination: SnapshotStore,
-    record: Callable[[list[str]], object],
+    source: StreamStore,
+    destination: StreamStore,
+    record: Callable[[list[SnapshotId]], object],
 ) -> str:
     """
     Delete the surplus manifests; return "", or why nothing was deleted.

@@ -23,9 +23,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from snapferry.stores.base import Backend, Capabilities, Listed, OpenReader, Upload
+from snapferry.stores.backend import Backend, Capabilities, Listed
+from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import AccessDenied, KeyMissing, StoreError, StoreFault, StoreNotFound
+from snapferry.stores.features import FiniteSpace, Mounted
+from snapferry.stores.streams import OpenReader, Upload
 
 from .errors import translated
 from .listing import list_keys
@@ -45,7 +48,7 @@ FEW = 4
 FETCHED_BYTES = 64 * 1024
 
 
-class FileBackend(Backend):
+class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted):
     """
     Bytes in files below the directory *root*, an absolute path.
 
@@ -197,16 +200,6 @@ class FileBackend(Backend):
     def upload(self, key: str, size_hint: int) -> Upload:
         return FileUpload(self, key)
 
-    def stage(self, key: str, data: bytes) -> Upload:
-        upload = FileUpload(self, key)
-        try:
-            upload.write(data)
-            upload.close()
-        except BaseException:
-            upload.abort()
-            raise
-        return upload
-
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         if len(uploads) < FEW:
             super().commit_all(uploads)
@@ -240,8 +233,14 @@ class FileBackend(Backend):
     def probe_beside(self, source: Backend, key: str) -> Iterator[Finding]:
         from .diagnosis import probe_clone
 
-        if isinstance(source, FileBackend):
+        if isinstance(source, DirectoryBackend):
             yield from probe_clone(self, self._root, source, key)
+
+    def clock(self) -> tuple[float, float] | None:
+        return None
+
+    def holds(self, space: str) -> bool:
+        return os.path.isdir(os.path.join(self._root, space))
 
     def free_bytes(self) -> int | None:
         from .diagnosis import free_bytes

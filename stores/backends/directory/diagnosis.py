@@ -26,7 +26,7 @@ from .paths.beneath import FOLDER, LIST, open_beneath
 from .paths.root import Folder, Root
 
 if TYPE_CHECKING:
-    from .backend import FileBackend
+    from .backend import DirectoryBackend
 
 # Below either the next job is likely to end in the middle.
 FEW_BYTES: Final = 1024**3
@@ -50,7 +50,7 @@ class _Mount(NamedTuple):
     kind: str
 
 
-def probe_directory(backend: FileBackend, root: str, *, for_writing: bool) -> Iterator[Finding]:
+def probe_directory(backend: DirectoryBackend, root: str, *, for_writing: bool) -> Iterator[Finding]:
     """
     Yield what there is to say of the directory *root* of *backend*.
 
@@ -87,7 +87,9 @@ def probe_directory(backend: FileBackend, root: str, *, for_writing: bool) -> It
                 yield _case_finding()
 
 
-def probe_clone(backend: FileBackend, root: str, source: FileBackend, key: str) -> Iterator[Finding]:
+def probe_clone(
+    backend: DirectoryBackend, root: str, source: DirectoryBackend, key: str
+) -> Iterator[Finding]:
     """
     Say whether a file of *source*, the one filed under *key*, can be cloned to *root*; leave no clone.
 
@@ -167,7 +169,7 @@ def _sweep(root: Root) -> None:
                         _remove(above, name)
 
 
-def _writing(backend: FileBackend, path: str) -> Iterator[Finding]:
+def _writing(backend: DirectoryBackend, path: str) -> Iterator[Finding]:
     root = backend.root()
     _sweep(root)
     told_apart = None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from snapferry.stores.address import MANIFESTS, OBJECTS
-from snapferry.stores.base import Listed
+from snapferry.stores.backend import Listed
 from snapferry.stores.errors import StoreFault
 from snapferry.stores.runtime.interruption import checkpoint
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from snapferry.stores.base import Buffer, Reader, Upload
 from snapferry.stores.errors import StoreFault, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.liveness import identity
+from snapferry.stores.streams import Buffer, Reader, Upload
 
 from .clone import clone
 from .paths.beneath import READ
@@ -21,7 +21,7 @@ from .paths.root import TEMPORARY, sweep
 from .sync import begin_writing
 
 if TYPE_CHECKING:
-    from .backend import FileBackend
+    from .backend import DirectoryBackend
 
 
 # The disk begins with so many bytes of a file while the next ones are read and hashed.
@@ -35,7 +35,7 @@ _numbers = itertools.count()
 class FileReader:
     """Reads by system calls alone: a buffered file object costs more than all of them on a small object."""
 
-    def __init__(self, backend: FileBackend, key: str, descriptor: int, length: int) -> None:
+    def __init__(self, backend: DirectoryBackend, key: str, descriptor: int, length: int) -> None:
         self._backend = backend
         self._key = key
         self._descriptor = descriptor
@@ -99,7 +99,7 @@ class FileUpload(Upload):
     *closed* says that its descriptor is, which need not wait for the commit.
     """
 
-    def __init__(self, backend: FileBackend, key: str) -> None:
+    def __init__(self, backend: DirectoryBackend, key: str) -> None:
         self._backend = backend
         self._key = key
         folder, _, self._name = key.rpartition("/")
@@ -163,8 +163,7 @@ class FileUpload(Upload):
             buffers.append(buffer)
         return True
 
-    def close(self) -> None:
-        """Let go of the descriptor: nothing more is written."""
+    def finish(self) -> None:
         if not self._closed:
             self._closed = True
             try:

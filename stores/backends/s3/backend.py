@@ -10,17 +10,21 @@ Errors and retries are described in `bucket`, what makes a write safe in `object
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from botocore import exceptions as boto
 
-from snapferry.stores.base import Backend, Capabilities, Listed, OpenReader, Upload
+from snapferry.stores.backend import Backend, Capabilities, Listed
+from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
+from snapferry.stores.features import Confirming, KeepsUnfinished, Priced, Throttled
 from snapferry.stores.hashing import CHUNK_BYTES
-from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
-from snapferry.stores.rate_limiter import Pace
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
+from snapferry.stores.rate_limiter import RateLimiter
 from snapferry.stores.requests import Requests
+from snapferry.stores.streams import OpenReader, Upload
+from snapferry.stores.urls import StoreURL
 
 from .bucket import Bucket
 from .client.clients import DEFAULT
@@ -39,15 +43,12 @@ from .sizes import (
     requests_to_upload,
 )
 
-if TYPE_CHECKING:
-    from snapferry.stores.urls import StoreURL
-
 CHECK_TIMEOUT_S: Final = 8
 # For the provider of the credentials: a program, a login, a service. Nothing is asked of the store meanwhile.
 CREDENTIALS_TIMEOUT_S: Final = 60
 
 
-def open_s3(url: StoreURL, reach: Reach = ANYWHERE_BUT_LINK_LOCAL) -> S3Backend:
+def open_s3(url: StoreURL, reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3Backend:
     """
     Return the backend for an ``s3://`` URL. Its connections go only where *reach* allows.
 
@@ -65,7 +66,7 @@ def open_s3(url: StoreURL, reach: Reach = ANYWHERE_BUT_LINK_LOCAL) -> S3Backend:
     )
 
 
-class S3Backend(Backend):
+class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfinished):
     """
     Bytes under keys below *prefix* in the bucket *name*. Keys that are given and returned do not have the prefix.
 
@@ -73,7 +74,12 @@ class S3Backend(Backend):
     bytes that are requested of it, for a large object also its ranges in flight.
     """
 
-    capabilities = Capabilities(concurrency=CONCURRENCY, pages_listings=True)
+    capabilities = Capabilities(
+        concurrency=CONCURRENCY,
+        pages_listings=True,
+        piece_bytes=RANGE_BYTES,
+        pieces_above_bytes=RANGED_ABOVE_BYTES,
+    )
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class S3Backend(Backend):
         profile: str | None = None,
         settings: Settings = DEFAULT,
         read_back: bool = True,
-        reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
+        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         self.bucket = Bucket(
             name,
@@ -156,9 +162,6 @@ class S3Backend(Backend):
     def abort_unfinished(self, key: str, size_hint: int) -> None:
         abort_uploads(self.bucket, key, size_hint)
 
-    def piece_bytes(self, size_hint: int) -> int:
-        return RANGE_BYTES if size_hint > RANGED_ABOVE_BYTES else 0
-
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         return list_keys(self.bucket, prefix, start_after)
 
@@ -170,14 +173,16 @@ class S3Backend(Backend):
 
         return diagnose(self.bucket, spaces) if for_writing else iter(())
 
+    def probe_beside(self, source: Backend, key: str) -> Iterator[Finding]:
+        return iter(())
+
     def clock(self) -> tuple[float, float] | None:
         from .diagnosis.settings import server_clock
 
         return server_clock(self.bucket)
 
-    def keep_pace(self, pace: Pace) -> bool:
-        self.bucket.limit_rate(pace)
-        return True
+    def limit_rate(self, limiter: RateLimiter) -> None:
+        self.bucket.limit_rate(limiter)
 
     def requests_to_read(self, size: int) -> Requests:
         return requests_to_download(size)

@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from botocore import exceptions as boto
 
 from snapferry.stores.errors import AccessDenied, InvalidStoreURL, StoreError, StoreFault, StoreNotFound
-from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
-from snapferry.stores.rate_limiter import MarkedPace, Pace
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
+from snapferry.stores.rate_limiter import OwnedRateLimiter, RateLimiter
 from snapferry.stores.requests import Requests
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import checkpoint, is_owners
@@ -53,7 +53,7 @@ class Bucket:
     The keys below *prefix* in the bucket *name*. Safe to share between threads.
 
     Sends nothing and looks up no credentials when it is made. *read_back*: objects may be read again to confirm them.
-    *pace*, a rate limiter, is None until one is set; the requests of `call` and `direct_or_boto` wait for it.
+    *limiter* is None until one is set; the requests of `call` and `direct_or_boto` wait for it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Bucket:
         profile: str | None = None,
         settings: Settings = DEFAULT,
         read_back: bool = True,
-        reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
+        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         url = f"s3://{name}/{prefix}" if prefix else f"s3://{name}"
         self.label = f"{url} at {endpoint}" if endpoint else url
@@ -116,27 +116,27 @@ class Bucket:
     # The rate limiter.
 
     @property
-    def pace(self) -> Pace | None:
+    def limiter(self) -> RateLimiter | None:
         """The rate limiter of this bucket, None if there is none."""
-        return self._counter.pace
+        return self._counter.limiter
 
-    def limit_rate(self, pace: Pace) -> None:
-        """Send everything at *pace* from now on, also the rest of downloads and uploads that have begun."""
-        self._counter.pace = MarkedPace(pace)
+    def limit_rate(self, limiter: RateLimiter) -> None:
+        """Send everything limited by *limiter* from now on, also the rest of downloads and uploads that have begun."""
+        self._counter.limiter = OwnedRateLimiter(limiter)
 
     def prepay(self, size_bytes: int) -> int:
         """Wait until *size_bytes* bytes of an answer may be requested. Return how many bytes were granted."""
-        pace = self.pace
-        if pace is None or not size_bytes:
+        limiter = self.limiter
+        if limiter is None or not size_bytes:
             return 0
-        pace.bytes(size_bytes)
+        limiter.acquire_bytes(size_bytes)
         return size_bytes
 
     def refund(self, size_bytes: int) -> None:
         """Return *size_bytes* granted bytes that were not received."""
-        pace = self.pace
-        if pace is not None and size_bytes:
-            pace.give_back(size_bytes)
+        limiter = self.limiter
+        if limiter is not None and size_bytes:
+            limiter.refund_bytes(size_bytes)
 
     @property
     def requests_sent(self) -> Requests:
@@ -199,7 +199,7 @@ class Bucket:
         if path is None:
             return by_boto()
         counter = self._counter
-        if counter.pace is not None:
+        if counter.limiter is not None:
             counter.wait(body_bytes)
         keys = _keys_now(client)
         try:

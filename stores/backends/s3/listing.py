@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from snapferry.stores.base import Listed
+from snapferry.stores.backend import Listed
 from snapferry.stores.errors import StoreFault
 
 # S3 may return an empty page where many deleted keys lie.

@@ -16,8 +16,8 @@ from snapferry.orchestrator.planning import prepare
 from snapferry.orchestrator.planning.plan import Batch
 from snapferry.stores.access import TRUSTED, AccessPolicy
 from snapferry.stores.address import object_key
+from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.urls import open_store
 from snapferry.workers.copying.tasks import ObjectsFailed, run_batch
 from snapferry.workers.ledger import JobStatus, Ledger
 from snapferry.workers.messages import (

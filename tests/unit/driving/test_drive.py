@@ -12,8 +12,8 @@ from snapferry.orchestrator.driving.drive import drive_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
 from snapferry.orchestrator.planning import prepare
 from snapferry.stores.hashing import digest
+from snapferry.stores.opening import open_store
 from snapferry.stores.runtime.liveness import identity
-from snapferry.stores.urls import open_store
 from snapferry.workers.copying.tasks import run_batch
 from snapferry.workers.ledger import MAX_DRIVES, PLAN, State
 from snapferry.workers.messages import (

@@ -12,7 +12,7 @@ from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
 from snapferry.stores.address import manifest_key
 from snapferry.stores.errors import SourceEmpty
 from snapferry.stores.hashing import digest
-from snapferry.stores.urls import open_store
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import (
     Budget,

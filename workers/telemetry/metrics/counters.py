@@ -17,7 +17,7 @@ from typing import Any, Final
 from celery import signals
 
 from snapferry.stores.errors import StoreError
-from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Begun
 from snapferry.workers.outcome import BatchOutcome, Failure
 
@@ -109,14 +109,14 @@ def met(error: StoreError) -> None:
 
 
 @contextmanager
-def requests_of(source: SnapshotStore, destination: SnapshotStore) -> Iterator[None]:
+def requests_of(source: StreamStore, destination: StreamStore) -> Iterator[None]:
     """Count what both stores, newly opened, are sent in the block."""
     try:
         yield
     finally:
         if _metrics:
             for side, store in (("source", source), ("destination", destination)):
-                for kind, sent in store.requests_by_kind.items():
+                for kind, sent in store.accounting.by_kind().items():
                     for operation, count in sent.items():
                         _add("snapferry_store_requests_total", count, kind, side, operation)
 

@@ -32,7 +32,7 @@ from snapferry.stores.backends.s3.http.errors import checkpoint_through_boto
 from snapferry.stores.backends.s3.http.interim import FinalResponse, is_interim, skip_headers
 from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, PlainSocket, TLSSocket, connect
 from snapferry.stores.backends.s3.http.xml_limits import check_xml
-from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 from snapferry.stores.runtime.interruption import SLICE_S
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def trusted_authorities(client: Any) -> str | bool | None:
     return found if found is True or isinstance(found, str) else None
 
 
-def adapt(client: Any, *, attempts: int, reach: Reach) -> None:
+def adapt(client: Any, *, attempts: int, reach: IpPolicy) -> None:
     """
     Change *client*, a new one, as described above.
 
@@ -168,7 +168,7 @@ class _Watching:
 
 
 @cache
-def _pools(allowed: Reach) -> dict[str, Any]:
+def _pools(allowed: IpPolicy) -> dict[str, Any]:
     """Return pools of connections, by scheme, that connect only where *allowed* allows."""
 
     class Connection(_Watching, AWSHTTPConnection):  # type: ignore[misc]

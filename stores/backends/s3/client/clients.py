@@ -12,7 +12,7 @@ from snapferry.stores.backends.s3.direct.paths import Paths
 from snapferry.stores.backends.s3.direct_path import DirectPaths
 from snapferry.stores.backends.s3.features import ServerFeatures
 from snapferry.stores.backends.s3.options import Settings
-from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 
 from .boto import connects_directly, trusted_authorities
 from .credentials import RenewableCredentials
@@ -24,7 +24,7 @@ READ_TIMEOUT_S: Final = 60
 
 DEFAULT: Final = Settings()
 
-_clients: dict[tuple[str | None, str | None, str | None, Settings, Reach, int], Client] = {}
+_clients: dict[tuple[str | None, str | None, str | None, Settings, IpPolicy, int], Client] = {}
 _lock = threading.Lock()
 
 
@@ -40,7 +40,7 @@ class Client:
     """What a process has for one set of settings: the client of boto3, and the direct paths."""
 
     def __init__(
-        self, boto_client: Any, credentials: RenewableCredentials | None, reach: Reach, *, checksums: bool
+        self, boto_client: Any, credentials: RenewableCredentials | None, reach: IpPolicy, *, checksums: bool
     ) -> None:
         # Any: boto3 makes its methods at run time.
         self.boto: Any = boto_client
@@ -76,7 +76,7 @@ def client_for(
     region: str | None,
     endpoint: str | None,
     settings: Settings = DEFAULT,
-    reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
+    reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
 ) -> Client:
     """
     Return the client of this process for these settings; its connections go only where *reach* allows.

@@ -22,7 +22,7 @@ from botocore.utils import determine_content_length
 from snapferry.stores.backends.s3.http.attempts import before_attempt
 from snapferry.stores.backends.s3.options import Settings
 from snapferry.stores.backends.s3.sizes import CONCURRENCY, PARTS_IN_FLIGHT, RANGES_IN_FLIGHT
-from snapferry.stores.network.ip_policy import Reach
+from snapferry.stores.network.ip_policy import IpPolicy
 
 from .boto import adapt
 from .credentials import RenewableCredentials
@@ -87,7 +87,7 @@ def new_client(
     region: str | None,
     endpoint: str | None,
     settings: Settings,
-    reach: Reach,
+    reach: IpPolicy,
     *,
     attempts: int,
     connect_timeout_s: float,

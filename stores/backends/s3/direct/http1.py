@@ -19,7 +19,7 @@ from snapferry.stores.backends.s3.direct_path import Response
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.http.interim import FinalResponse
 from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, TLSSocket, connect
-from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 
 from .response import (
     MAX_ANSWER_BYTES,
@@ -56,7 +56,7 @@ class ConnectionPool:
         tls: ssl.SSLContext | None,
         connect_timeout_s: float,
         read_timeout_s: float,
-        reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
+        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         self._address = address
         self._reach = reach

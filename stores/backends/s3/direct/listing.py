@@ -8,9 +8,9 @@ from urllib.parse import unquote_plus
 # Expat limits the growth of entities and fetches nothing.
 from xml.etree import ElementTree as ET  # nosec B405
 
+from snapferry.stores.backend import Listed
 from snapferry.stores.backends.s3.http.xml_limits import check_xml
 from snapferry.stores.backends.s3.listing import Page, object_size
-from snapferry.stores.base import Listed
 
 
 class NotAPage(Exception):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from snapferry.stores.backends.s3.direct_path import Credentials
 from snapferry.stores.backends.s3.http.attempts import signed_request
-from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 
 from .http1 import ConnectionPool
 from .requests import DirectRequests
@@ -52,7 +52,7 @@ class Paths:
         cafile: str,
         connect_timeout_s: float,
         read_timeout_s: float,
-        reach: Reach = ANYWHERE_BUT_LINK_LOCAL,
+        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
         checksums: bool = True,
     ) -> None:
         self._client = client

@@ -22,7 +22,7 @@ from botocore.awsrequest import AWSResponse
 from urllib3 import HTTPResponse
 
 from snapferry.stores.backends.s3.direct_path import Response
-from snapferry.stores.rate_limiter import Pace
+from snapferry.stores.rate_limiter import RateLimiter
 from snapferry.stores.requests import Requests
 
 from .errors import CarriedError, checkpoint_through_boto
@@ -32,7 +32,7 @@ class _Call(threading.local):
     """The call that this thread makes."""
 
     counter: RequestCounter | None = None
-    pace: Pace | None = None
+    limiter: RateLimiter | None = None
     granted = False
     """The rate limiter has granted the next attempt already."""
     began = 0.0
@@ -44,12 +44,12 @@ _call = _Call()
 
 
 class RequestCounter:
-    """Counts the requests that are sent, and limits their rate if there is a *pace*. Safe to share between threads."""
+    """Counts the requests that are sent and passes them through *limiter* if set. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._sent = Requests()
         self._lock = threading.Lock()
-        self.pace: Pace | None = None
+        self.limiter: RateLimiter | None = None
 
     @contextmanager
     def counting(self, body_bytes: int = 0, *, rate_limited: bool = True) -> Iterator[None]:
@@ -58,23 +58,23 @@ class RequestCounter:
 
         Waits for the rate limiter first if *rate_limited*.
         """
-        pace = self.pace if rate_limited else None
+        limiter = self.limiter if rate_limited else None
         # Wait before the request is signed, because a signature expires after some minutes. An attempt that was sent
         # on the direct path has waited already.
-        granted = pace is not None and _call.first is None
+        granted = limiter is not None and _call.first is None
         if granted:
-            _wait_for(pace, body_bytes)
+            _wait_for(limiter, body_bytes)
         before, _call.counter = _call.counter, self
-        _call.pace, _call.granted, _call.began = pace, granted, time.monotonic()
+        _call.limiter, _call.granted, _call.began = limiter, granted, time.monotonic()
         try:
             yield
         finally:
             _call.counter = before
-            _call.pace, _call.granted = None, False
+            _call.limiter, _call.granted = None, False
 
     def wait(self, body_bytes: int = 0) -> None:
         """Wait until a request with a body of *body_bytes* bytes may be sent."""
-        _wait_for(self.pace, body_bytes)
+        _wait_for(self.limiter, body_bytes)
 
     def add(self, operation: str) -> None:
         """Count one request."""
@@ -92,11 +92,11 @@ def seconds_of_call() -> float:
     return time.monotonic() - _call.began
 
 
-def _wait_for(pace: Pace | None, body_bytes: int) -> None:
-    if pace is not None:
-        pace.requests(1)
+def _wait_for(limiter: RateLimiter | None, body_bytes: int) -> None:
+    if limiter is not None:
+        limiter.acquire_requests(1)
         if body_bytes:
-            pace.bytes(body_bytes)
+            limiter.acquire_bytes(body_bytes)
 
 
 def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | None:
@@ -111,9 +111,9 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
     checkpoint_through_boto()
     if _call.counter is not None:
         granted, _call.granted = _call.granted, False
-        if not granted and _call.pace is not None:
+        if not granted and _call.limiter is not None:
             try:
-                _wait_for(_call.pace, int(request.headers.get("Content-Length") or 0))
+                _wait_for(_call.limiter, int(request.headers.get("Content-Length") or 0))
             except Exception as error:
                 raise CarriedError(error) from error
         _call.counter.add(event_name.rpartition(".")[2])

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from snapferry.stores.errors import NotAllowed
-from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, Reach
+from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 from snapferry.stores.runtime.interruption import SLICE_S
 
 from .errors import AnswerTooLong, CarriedError, TooSlow, checkpoint_through_boto
@@ -244,7 +244,7 @@ class TLSSocket(_Watched, ssl.SSLSocket):  # type: ignore[misc]
 
 
 def connect(
-    address: tuple[str, int], timeout_s: float, options: Any = (), reach: Reach = ANYWHERE_BUT_LINK_LOCAL
+    address: tuple[str, int], timeout_s: float, options: Any = (), reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL
 ) -> PlainSocket:
     """
     Return a connection to *address*. Its name may have several IP addresses; each is tried for *timeout_s* seconds.

@@ -34,7 +34,7 @@ from .ranges import open_object
 from .small import delete, put
 
 if TYPE_CHECKING:
-    from snapferry.stores.base import Reader
+    from snapferry.stores.streams import Reader
 
 logger = logging.getLogger(__name__)
 

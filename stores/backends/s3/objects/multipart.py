@@ -20,9 +20,9 @@ from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.features import Confirmation
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.sizes import MAX_IN_FLIGHT_BYTES, PARTS_IN_FLIGHT, part_sizes
-from snapferry.stores.base import Upload
 from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.stores.runtime.interruption import grace
+from snapferry.stores.streams import Upload
 
 from .confirm import Piece, piece_of, read_back, send_confirmed, write
 from .md5 import md5_of

@@ -16,17 +16,18 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self
 
+from snapferry.stores.backend import Listed
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
 from snapferry.stores.backends.s3.direct_path import ResponseBody
 from snapferry.stores.backends.s3.errors import TRANSLATED, may_reject_checksums
 from snapferry.stores.backends.s3.http.bounded_body import BoundedBody
 from snapferry.stores.backends.s3.listing import Listing, page_of
-from snapferry.stores.base import Listed, OpenReader
 from snapferry.stores.errors import KeyMissing, StoreError, StoreUnavailable
-from snapferry.stores.rate_limiter import PREPAID_BYTES, PacedReader, settle
+from snapferry.stores.rate_limiter import PREPAID_BYTES, RateLimitedReader, settle
 from snapferry.stores.requests import GET, HEAD, LIST, PUT
 from snapferry.stores.runtime.oversize import far_beyond
+from snapferry.stores.streams import OpenReader
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def get(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
     *size_hint* is the expected length in bytes: the rate limiter grants as many bytes before they are requested, and a
     length far above it is confirmed by a HEAD.
     """
-    pace = bucket.pace
+    limiter = bucket.limiter
     prepaid = bucket.prepay(min(max(size_hint, 0), PREPAID_BYTES))
     try:
         with bucket.errors(key, missing=KeyMissing):
@@ -74,8 +75,8 @@ def get(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
         bucket.refund(prepaid)
         raise
     if isinstance(body, io.BytesIO):
-        if pace is not None:
-            settle(pace, prepaid, body.getbuffer().nbytes)
+        if limiter is not None:
+            settle(limiter, prepaid, body.getbuffer().nbytes)
         return body
     reader = _BodyReader(bucket, key, body)
     try:
@@ -83,7 +84,9 @@ def get(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
     except BaseException:
         reader.__exit__(None, None, None)
         raise
-    return reader if pace is None else PacedReader(reader, pace, expected=size_hint, paid=prepaid)
+    return (
+        reader if limiter is None else RateLimitedReader(reader, limiter, expected=size_hint, prepaid=prepaid)
+    )
 
 
 def _get_by_boto(bucket: Bucket, key: str, size_hint: int) -> io.BytesIO | ResponseBody:

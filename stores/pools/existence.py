@@ -23,10 +23,20 @@ from itertools import compress, islice
 from operator import not_
 from typing import Final, NamedTuple
 
-from .address import EMPTY_ADDRESS, MANIFESTS, OBJECTS, address_of, manifest_key, object_key
-from .base import Backend
-from .bulk.address_set import AddressSet
-from .requests import HEAD, LIST, Requests
+from snapferry.stores.address import (
+    EMPTY_ADDRESS,
+    MANIFESTS,
+    OBJECTS,
+    Address,
+    SnapshotId,
+    address_of,
+    manifest_key,
+    object_key,
+)
+from snapferry.stores.backend import Backend
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.requests import HEAD, LIST, Requests
+from snapferry.stores.stream_store import Survey
 
 LISTING_KEYS_PER_PAGE: Final = 1000
 
@@ -45,25 +55,11 @@ HEADS_FOR_A_LIST: Final = 10
 _DIGITS: Final = 16
 
 
-class Survey(NamedTuple):
-    """
-    What a store was found to lack.
-
-    *needed* are the addresses that are absent, in the order in which they were
-    asked for. *keys_between* is how many keys of the store lie from the first
-    to the last of those asked for, in byte order: counted where listings
-    answered everything, estimated from them where they were given up, None where there was none.
-    """
-
-    needed: list[str]
-    keys_between: int | None
-
-
 class Namespace(NamedTuple):
     """One of the two kinds of things in a store: where they are filed, and what length makes one whole."""
 
     prefix: str
-    key: Callable[[str], str]
+    key: Callable[[Address], str]
     is_whole: Callable[[str, int | None], bool]
 
 
@@ -71,12 +67,16 @@ def _is_whole_object(address: str, size: int | None) -> bool:
     return size is not None and (size > 0 or address == EMPTY_ADDRESS)
 
 
+def _manifest_key(address: Address) -> str:
+    return manifest_key(SnapshotId(address))
+
+
 def _is_whole_manifest(snapshot_id: str, size: int | None) -> bool:
     return bool(size)
 
 
 OBJECT_SPACE: Final = Namespace(OBJECTS, object_key, _is_whole_object)
-MANIFEST_SPACE: Final = Namespace(MANIFESTS, manifest_key, _is_whole_manifest)
+MANIFEST_SPACE: Final = Namespace(MANIFESTS, _manifest_key, _is_whole_manifest)
 
 
 class _Page(NamedTuple):
@@ -95,15 +95,15 @@ class _Page(NamedTuple):
 _Pager = Callable[[int], _Page]
 
 
-def survey(backend: Backend, space: Namespace, wanted: Sequence[str]) -> Survey:
+def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Survey:
     """
-    Ask *backend* which of *wanted* it lacks in *space*; each must have passed `parse_address`.
+    Ask *backend* which of *wanted* it lacks in *space*.
 
     Nothing is asked twice. Raises what the backend raises: no answer is not "absent".
     """
     # Those that are in order already, as nearly always, are sorted in one look at each; a set would lose the order.
     ordered = sorted(dict.fromkeys(wanted))
-    lacking: set[str] = set()
+    lacking: set[Address] = set()
     between: int | None = None
     if backend.capabilities.pages_listings:
         listing = _Listing(backend, space, ordered)
@@ -210,12 +210,12 @@ def _place(address: str) -> int:
 class _Listing:
     """Pages of a backend's listing; gathers what they show of *ordered* in *present*."""
 
-    def __init__(self, backend: Backend, space: Namespace, ordered: Sequence[str]) -> None:
+    def __init__(self, backend: Backend, space: Namespace, ordered: Sequence[Address]) -> None:
         self._backend = backend
         self._space = space
         self._ordered = ordered
         self._unanswered = frozenset(ordered)
-        self.present: set[str] = set()
+        self.present: set[Address] = set()
 
     def page(self, at: int) -> _Page:
         space, ordered = self._space, self._ordered

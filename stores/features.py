@@ -1,0 +1,95 @@
+"""
+What only some backends can do, as small protocols beside `stores.backend.Backend`.
+
+A backend lists the protocols that it fulfils among its base classes. Callers ask with `feature_of`, which looks through
+wrappers, so a wrapper need not know of features that it does not change.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar, runtime_checkable
+
+from .backend import Backend
+from .rate_limiter import RateLimiter
+from .requests import Requests
+
+_F = TypeVar("_F")
+
+
+def feature_of(backend: Backend, protocol: type[_F]) -> _F | None:
+    """Return the outermost backend, *backend* or one that it wraps, that fulfils *protocol*. None if none does."""
+    at: Backend | None = backend
+    while at is not None:
+        if isinstance(at, protocol):
+            return at
+        at = at.inner
+    return None
+
+
+def innermost(backend: Backend) -> Backend:
+    """Return the backend of the store itself, without wrappers."""
+    while backend.inner is not None:
+        backend = backend.inner
+    return backend
+
+
+@runtime_checkable
+class Throttled(Protocol):
+    """A backend that keeps to a rate limiter by itself: one of its calls may be many requests."""
+
+    def limit_rate(self, limiter: RateLimiter) -> None:
+        """Keep to *limiter* from now on, also for what was begun before. May be called again with another."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A backend whose requests are counted, because a provider charges for them."""
+
+    def requests_to_read(self, size: int) -> Requests:
+        """Return the requests that `Backend.open` and reading to the end take for *size* bytes."""
+
+    def requests_to_write(self, size: int) -> Requests:
+        """Return the requests of a `Backend.upload` that is announced as *size* bytes, and as long."""
+
+    @property
+    def requests_sent(self) -> Requests:
+        """What this backend has sent so far, a copy. Every attempt counts, also one that failed."""
+
+
+@runtime_checkable
+class Confirming(Protocol):
+    """A backend that has the store confirm what was written."""
+
+    @property
+    def confirmed(self) -> dict[str, int]:
+        """How many objects this backend has written so far, by what confirmed that the store has the right bytes."""
+
+
+@runtime_checkable
+class KeepsUnfinished(Protocol):
+    """A store that keeps what a dead upload has sent until somebody removes it."""
+
+    def abort_unfinished(self, key: str, size_hint: int) -> None:
+        """
+        Remove what uploads of about *size_hint* bytes to *key* that never ended have left in the store.
+
+        For a caller that knows that such an upload died. An upload still in progress cannot be told apart, so it is
+        aborted too: it fails as if the store had been unavailable, and leaves nothing. What is visible under *key* is
+        not touched. May be called again. Never raises `StoreError`: what cannot be removed is logged and stays.
+        """
+
+
+@runtime_checkable
+class FiniteSpace(Protocol):
+    """A store on a disk or under a quota."""
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes may still be written, None if that is unknown. Raises `StoreError`."""
+
+
+@runtime_checkable
+class Mounted(Protocol):
+    """A store in a directory: where its file system is not mounted, the directory is often there, and empty."""
+
+    def holds(self, space: str) -> bool:
+        """Return whether there is a directory for keys that begin with *space*. Never raises."""

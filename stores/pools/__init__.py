@@ -1,0 +1,11 @@
+"""
+How a store is made of backends: one holds the objects, one the manifests. They may be one and the same.
+
+    objects     verified objects on a backend
+    manifests   verified manifests on a backend
+    streaming   one object from a reader to an upload, verified
+    existence   which of many objects or manifests a backend holds, in few requests
+    publishing  manifests after their objects, one or many
+    files       snapshots from and to trees of files
+    accounting  how many requests operations take
+"""

@@ -1,0 +1,131 @@
+"""Manifests on a backend: filed under their ids, and verified."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from snapferry.stores.address import (
+    MANIFESTS,
+    SnapshotId,
+    address_of,
+    manifest_key,
+    parse_address,
+    parse_snapshot_id,
+)
+from snapferry.stores.backend import Backend
+from snapferry.stores.errors import (
+    AccessDenied,
+    IntegrityError,
+    KeyMissing,
+    ManifestMissing,
+    ManifestTooLarge,
+)
+from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.runtime.bounds import bounds
+from snapferry.stores.runtime.containment import contained
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.stream_store import ListedManifest
+
+from . import existence
+from .existence import MANIFEST_SPACE
+
+# The largest manifest that `ManifestPool.get` returns in one piece.
+LARGEST_TEXT = 256 * 1024 * 1024
+
+# Manifests that are listed between two checkpoints. Backends have checkpoints of their own between pages.
+MANIFESTS_AT_ONCE = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class ManifestPool:
+    """The manifests of a store, on *backend*. Its methods are those of `StreamStore` that are about manifests."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def read(self, text: str) -> Manifest:
+        snapshot_id = parse_snapshot_id(text)
+        try:
+            try:
+                return self._read_once(snapshot_id)
+            except IntegrityError as error:
+                # As of an object: the connection may have altered the bytes.
+                logger.warning("wrong bytes, reading the manifest again: %s", error)
+            return self._read_once(snapshot_id)
+        except KeyMissing as error:
+            raise ManifestMissing(
+                self.backend.label, snapshot_id, "no such snapshot in this store"
+            ) from error
+
+    def _read_once(self, snapshot_id: SnapshotId) -> Manifest:
+        label = self.backend.label
+        with contained(label, snapshot_id), self.backend.open(manifest_key(snapshot_id)) as reader:
+            return Manifest.read(label, snapshot_id, reader)
+
+    def get(self, snapshot_id: str) -> bytes:
+        with self.read(snapshot_id) as manifest:
+            if manifest.length > LARGEST_TEXT:
+                raise ManifestTooLarge(
+                    self.backend.label,
+                    snapshot_id,
+                    f"the manifest has {manifest.length:,} bytes, more than the {LARGEST_TEXT:,} that are read into"
+                    " memory; use read_manifest",
+                )
+            for _ in manifest.files():
+                pass
+            return manifest.open().read(manifest.length)
+
+    def write(self, manifest: Manifest) -> None:
+        """File *manifest*. Only `publishing` calls this, after it found every object."""
+        reader = manifest.open()
+        with self.backend.upload(manifest_key(manifest.id), manifest.length) as upload:
+            while chunk := reader.read(CHUNK_BYTES):
+                checkpoint()
+                upload.write(chunk)
+            upload.commit()
+
+    def flush(self) -> None:
+        self.backend.flush()
+
+    def list(self) -> dict[SnapshotId, ListedManifest]:
+        found: dict[SnapshotId, ListedManifest] = {}
+        with contained(self.backend.label):
+            for key, length, modified in self.backend.keys(MANIFESTS):
+                address = address_of(key, MANIFESTS)
+                if address is None:
+                    continue
+                found[SnapshotId(address)] = ListedManifest(length, modified)
+                if len(found) % MANIFESTS_AT_ONCE == 0:
+                    checkpoint()
+                if len(found) > bounds().manifests:
+                    raise ManifestTooLarge(
+                        self.backend.label,
+                        "",
+                        f"holds more than {bounds().manifests:,} snapshots; name those that are meant, or set"
+                        " SNAPFERRY_MAX_SNAPSHOTS to allow more, at 350 bytes of memory each",
+                    )
+        return dict(sorted(found.items()))
+
+    def ids(self) -> Iterator[SnapshotId]:
+        for key, _, _ in self.backend.keys(MANIFESTS):
+            if (address := address_of(key, MANIFESTS)) is not None:
+                yield SnapshotId(address)
+
+    def present(self, snapshot_ids: Iterable[str]) -> set[SnapshotId]:
+        wanted = [parse_address(snapshot_id) for snapshot_id in snapshot_ids]
+        with contained(self.backend.label):
+            lacking = existence.survey(self.backend, MANIFEST_SPACE, wanted).needed
+        return {SnapshotId(address) for address in set(wanted).difference(lacking)}
+
+    def delete(self, text: str) -> None:
+        snapshot_id = parse_snapshot_id(text)
+        try:
+            with contained(self.backend.label, snapshot_id):
+                self.backend.delete(manifest_key(snapshot_id))
+        except AccessDenied as error:
+            raise AccessDenied(
+                error.store, snapshot_id, f"the manifest may not be deleted, and stays: {error.detail}"
+            ) from error

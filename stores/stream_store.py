@@ -1,0 +1,404 @@
+"""
+The interface of a store: the verbs of the snapshot format, and their streaming variants.
+
+Everything that copies, publishes, verifies or deletes is written against `StreamStore`.
+`stores.snapshot_store.SnapshotStore` fulfils it on any backend.
+
+Obligations of every store:
+
+*verified*: no bytes become visible at an address that they do not hash to, and no bytes that the store returns are used
+before they were verified.
+*manifest last*: a manifest is written after a check, from scratch, that every object that it names is there.
+*an unanswered question is an error*: it is never reported as "absent".
+*one tree of errors*: a store raises `stores.errors.StoreError` and nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from .address import Address, SnapshotId
+from .bulk.address_set import AddressSet
+from .errors import StoreError
+from .manifest.parse import Manifest
+from .rate_limiter import RateLimiter
+from .requests import Requests
+from .streams import OpenReader, Upload
+
+
+class ListedManifest(NamedTuple):
+    """A manifest in a listing. *length* is in bytes, *modified* in seconds since the epoch by the store's clock."""
+
+    length: int
+    modified: float
+
+
+class Survey(NamedTuple):
+    """
+    Which addresses a store lacks.
+
+    *needed* are the addresses that are absent, in the order in which they were asked for. *keys_between* is how many
+    keys of the store lie between the first and the last of those asked for, in byte order: counted where listings
+    answered everything, estimated where they were given up, None where there was no listing.
+    """
+
+    needed: list[Address]
+    keys_between: int | None
+
+
+class Published(NamedTuple):
+    """
+    How the publishing of one manifest ended: it is published if *missing* is empty and *error* is None.
+
+    *missing* are the addresses of its objects that are absent, a bounded number of them; the manifest was not written
+    then. *error* concerns this manifest alone. After an error of the write or of what follows it, the manifest may be
+    there.
+    """
+
+    missing: tuple[Address, ...] = ()
+    error: StoreError | None = None
+
+
+class FileTree(Protocol):
+    """A tree of files by their paths, relative and beginning with ``./``, as `backends.directory` offers it."""
+
+    label: str
+
+    def open(self, path: str, /, *, size_hint: int = 0) -> OpenReader:
+        """Open the file at *path*. Raises `KeyMissing`."""
+
+    def upload(self, path: str, size_hint: int, /) -> Upload:
+        """Begin to write the file at *path*, and create the directories above it."""
+
+
+class RequestAccounting:
+    """
+    How many requests a store's operations take. This one is for stores whose requests nobody counts: none.
+
+    Advisory sizes and lengths are in bytes.
+    """
+
+    def sent(self) -> Requests:
+        """Return what the store was sent so far, every attempt counted."""
+        return Requests()
+
+    def by_kind(self) -> dict[str, Requests]:
+        """Return the same by kind of store, the scheme of its URL. Split pools may be of two kinds."""
+        return {}
+
+    def to_survey(self, wanted: int, keys_between: int) -> Requests:
+        """
+        Return what `StreamStore.survey` sends for *wanted* distinct addresses with *keys_between* keys between them.
+
+        Exact where *keys_between* is spread evenly. A store whose very first answer is that a key is absent may be sent
+        one `HeadBucket` more.
+        """
+        return Requests()
+
+    def to_survey_among(self, wanted: Sequence[str], there: Sequence[str]) -> Requests:
+        """Return what a survey of *wanted* sends to a store that holds exactly what is *there*; both sorted."""
+        return Requests()
+
+    def to_read_object(self, size: int) -> Requests:
+        """Return what reading an object of this advisory size sends."""
+        return Requests()
+
+    def to_write_object(self, size: int) -> Requests:
+        """Return what writing an object of this advisory size sends."""
+        return Requests()
+
+    def to_read_manifest(self) -> Requests:
+        """Return what one reading of a manifest sends."""
+        return Requests()
+
+    def to_publish(self, length: int, *, already: bool) -> Requests:
+        """
+        Return what publishing a manifest of *length* bytes sends after its objects were found.
+
+        *already*: it is published and intact, so it is only read.
+        """
+        return Requests()
+
+
+class StreamStore(ABC):
+    """
+    Objects and manifests, filed under their addresses, in one place. Safe to share between threads.
+
+    The verbs of the format take addresses and ids as texts and check their form before anything is asked. The streaming
+    variants take an `Address` or a `SnapshotId`, which were checked where they entered.
+    """
+
+    # The place.
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The URL of the place where the objects are, without credentials: `StoreError.store` of its errors."""
+
+    @property
+    def manifests_label(self) -> str:
+        """The same of the place where the manifests are, another one if the store has two pools."""
+        return self.label
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """All labels that this store's errors may have: two where objects and manifests are in different pools."""
+        return frozenset({self.label, self.manifests_label})
+
+    @property
+    def concurrency(self) -> int:
+        """How many objects one process should keep in flight."""
+        return 1
+
+    @abstractmethod
+    def check(self, *, for_writing: bool = False) -> None:
+        """Make sure that the store exists and answers. Changes nothing. Raises as `Backend.check` does."""
+
+    def prepare(self) -> None:  # noqa: B027 - many stores need no preparing
+        """Make the store ready for its first write. May be called again."""
+
+    def unmounted(self, *, objects_only: bool = False) -> str:
+        """
+        Return the label of a pool that is a directory without a store in it, "" if there is none.
+
+        Where a file system is not mounted, its directory is often there, and empty. With *objects_only*, only a
+        missing folder of objects counts.
+        """
+        return ""
+
+    def limit_rate(  # noqa: B027 - a store without limits ignores them
+        self, objects: RateLimiter, manifests: RateLimiter
+    ) -> None:
+        """
+        Keep to these rate limiters from now on: for objects, and for manifests if they are in another pool.
+
+        Transfers in progress may continue without them. May be called again.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return when every object written so far survives a power cut."""
+
+    @property
+    def accounting(self) -> RequestAccounting:
+        """How many requests this store was sent, and how many its operations take."""
+        return RequestAccounting()
+
+    @property
+    def confirmed(self) -> dict[str, int]:
+        """How many objects were written here so far, by what confirmed that the store has the right bytes."""
+        return {}
+
+    # Objects.
+
+    @abstractmethod
+    def has_object(self, address: str) -> bool:
+        """Return whether the object is there. Raises `InvalidAddress`."""
+
+    def objects_needed(self, addresses: Iterable[str]) -> list[Address]:
+        """
+        Return those of *addresses* that are absent, in input order.
+
+        Raises `InvalidAddress` for a text that is no address, before the first question is asked.
+        """
+        return self.survey(addresses).needed
+
+    @abstractmethod
+    def survey(self, addresses: Iterable[str]) -> Survey:
+        """As `objects_needed`, and count how many other keys the store holds between the addresses."""
+
+    @abstractmethod
+    def absent(self, addresses: AddressSet) -> AddressSet:
+        """As `objects_needed`, for any number of addresses in bounded memory."""
+
+    @abstractmethod
+    def get_object(self, address: str) -> bytes:
+        """
+        Return the object's bytes, verified. For objects that fit in memory.
+
+        Raises `InvalidAddress`, `ObjectMissing`, `IntegrityError`.
+        """
+
+    @abstractmethod
+    def put_object(self, address: str, data: bytes) -> None:
+        """
+        File *data* under *address*. May be called again.
+
+        Raises `InvalidAddress`, and `IntegrityError` if it does not hash to *address*; then nothing was written.
+        """
+
+    @abstractmethod
+    def fetch_object(self, address: Address, size_hint: int) -> bytes | None:
+        """
+        Return the object, verified, if one call for all of it is faster than `open_object`.
+
+        None where it is not, where the object is longer than *size_hint*, and where it is corrupt: reading to the end
+        of `open_object` tells. Raises `ObjectMissing`.
+        """
+
+    @abstractmethod
+    def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:
+        """
+        Open the object for reading in a ``with`` block. The reader of the bytes must verify them.
+
+        *size_hint* is the advisory size. Raises `KeyMissing`, also while it is read.
+        """
+
+    def piece_bytes_of(self, size_hint: int) -> int:
+        """Return in pieces of how many bytes an object is best read and written, 0 where it does not matter."""
+        return 0
+
+    @abstractmethod
+    def copy_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> int:
+        """
+        Copy one object from *source* to this store; return its length in bytes.
+
+        Memory does not grow with the object. *size_hint* is the advisory size. *on_bytes* is called with the length of
+        each piece that was read. Raises `ObjectMissing` and `IntegrityError` for the source, and what either store
+        raises; nothing became visible then. May be called again.
+        """
+
+    @abstractmethod
+    def stage_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> tuple[Upload, int]:
+        """
+        As `copy_object`, up to the moment before the object becomes visible here.
+
+        Returns its upload and its length in bytes. The upload must be committed, by itself or by `commit_staged`, or
+        aborted.
+        """
+
+    def commit_staged(self, uploads: Sequence[Upload]) -> None:
+        """
+        Make objects that were staged here visible.
+
+        After an error some of them may be visible, each whole; the others are gone. They can be staged again.
+        """
+        for upload in uploads:
+            upload.commit()
+
+    @property
+    def commits_together(self) -> int:
+        """How many staged objects are worth committing at once."""
+        return 1
+
+    def abort_unfinished(  # noqa: B027 - most stores keep nothing of a dead upload
+        self, objects: Mapping[Address, int]
+    ) -> None:
+        """
+        Remove what dead uploads of *objects* (address -> advisory size in bytes) left here without being visible.
+
+        An upload still in progress cannot be told apart, so it is aborted too. May be called again.
+        """
+
+    # Manifests.
+
+    @abstractmethod
+    def read_manifest(self, snapshot_id: str) -> Manifest:
+        """
+        Return the verified manifest, to be used in a ``with`` block. Memory does not grow with it.
+
+        Raises `InvalidAddress`, `ManifestMissing`, `IntegrityError`.
+        """
+
+    @abstractmethod
+    def get_manifest(self, snapshot_id: str) -> bytes:
+        """
+        Return the manifest's text, verified. For manifests that fit in memory.
+
+        Raises `InvalidAddress`, `ManifestMissing`, `IntegrityError`, `ManifestSyntaxError`, `ManifestTooLarge`.
+        """
+
+    @abstractmethod
+    def put_manifest(self, snapshot_id: str, manifest: bytes) -> None:
+        """
+        Publish a snapshot: check that every object of it is there, file its manifest, and read it back.
+
+        Raises `IntegrityError` if the text does not hash to *snapshot_id*, and `ManifestIncomplete` if objects are
+        absent. After these, and after any other error before the write, no manifest was written. May be called again.
+        """
+
+    @abstractmethod
+    def publish_all(self, source: StreamStore, snapshot_ids: Iterable[str]) -> dict[SnapshotId, Published]:
+        """
+        Publish each manifest of *source* whose objects are all here; return how each ended, in the given order.
+
+        The existence of all objects is asked at once and from scratch. They are flushed before the first manifest is
+        written, the manifests after the last one, and then each is read back. Memory grows with the number of distinct
+        objects; manifests are opened one at a time.
+
+        An error of one manifest stops no other. Raises `InvalidAddress` before anything is asked, and a `StoreError`
+        where the question of existence or a flush fails: then every visible manifest has all its objects, and which
+        manifests are visible is unknown. May be called again.
+        """
+
+    @abstractmethod
+    def list_manifests(self) -> dict[SnapshotId, ListedManifest]:
+        """
+        Return the manifests that are filed here, by snapshot id, sorted.
+
+        Raises `StoreNotFound`, and `ManifestTooLarge` where there are more than `bounds().manifests`.
+        """
+
+    def list_manifest_ids(self) -> list[SnapshotId]:
+        """Return the ids of all snapshots published here, sorted. Raises as `list_manifests` does."""
+        return list(self.list_manifests())
+
+    @abstractmethod
+    def manifest_ids(self) -> Iterator[SnapshotId]:
+        """Yield the ids of all snapshots published here, sorted, any number of them. Raises `StoreNotFound`."""
+
+    @abstractmethod
+    def manifests_present(self, snapshot_ids: Iterable[str]) -> set[SnapshotId]:
+        """
+        Return those of *snapshot_ids* under which a manifest is filed here; an empty one does not count.
+
+        Tells nothing about its bytes and its objects. Raises `InvalidAddress` before anything is asked.
+        """
+
+    @abstractmethod
+    def delete_manifest(self, snapshot_id: str) -> None:
+        """
+        Withdraw a snapshot; its objects stay. Does nothing where it is not published.
+
+        Raises `AccessDenied` where the store does not allow it; the snapshot is still published then. May be called
+        again.
+        """
+
+    # Snapshots.
+
+    @abstractmethod
+    def push(self, manifest: Manifest, source: FileTree) -> None:
+        """
+        Bring a snapshot here from the tree of files that it lists, and publish it.
+
+        Objects that are here are skipped. Each other one is read from one of its files and becomes visible if it
+        hashes to its address. The manifest is written last. Raises `IntegrityError` with the file's path as its
+        subject where a file no longer matches the manifest, `ObjectMissing` where it is not there, and what either
+        side raises. Objects may have been written then, but no manifest. May be called again.
+        """
+
+    @abstractmethod
+    def fetch_files(self, manifest: Manifest, dest: FileTree) -> None:
+        """
+        Write the files of a snapshot to *dest*, each at its path, verified.
+
+        A file that has the right bytes is left alone; another one is replaced in one step. Only files are written, with
+        the permissions of new files. Raises `ObjectMissing`, `IntegrityError`, `ManifestSyntaxError` for a path that
+        leads out of the tree, and what either side raises. Some files may have been written then. May be called again.
+        """

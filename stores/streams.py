@@ -1,0 +1,83 @@
+"""Bytes on their way out of a store and into one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+Buffer = bytes | memoryview
+
+
+class Reader(Protocol):
+    """A stream of bytes that is read front to back."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next *size* bytes, fewer only at the end of the stream, ``b""`` after it."""
+
+
+class OpenReader(Reader, Protocol):
+    """A reader that holds a file or a connection until its ``with`` block ends."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+class Upload(ABC):
+    """
+    Bytes on their way to a key. Readers of the key do not see them before `commit`.
+
+    Leaving the ``with`` block without a commit aborts the upload, with or without an exception.
+    """
+
+    @abstractmethod
+    def write(self, chunk: bytes) -> None:
+        """
+        Append *chunk*.
+
+        Raises `StoreError`. After an error the upload can only be aborted.
+        """
+
+    def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
+        """
+        Write everything that *reader* has, by a method of the store that is faster than `read` and `write`.
+
+        Call it before the first `read` and the first `write`. Returns False where there is no such method; then
+        nothing was read or written. *show* is called in order with each piece of what `commit` makes visible. A
+        piece is valid until *show* returns.
+
+        Raises `StoreError` of either side, and what *show* raises. After an error the upload can only be aborted.
+        """
+        return False
+
+    def finish(self) -> None:  # noqa: B027 - most uploads hold nothing that a commit does not need
+        """
+        Note that everything was written, so that what a commit does not need (a file descriptor) can be released.
+
+        Optional before `commit`. Raises `StoreError`. After an error the upload can only be aborted.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """
+        Make everything that was written visible under the key in one step, and end the upload.
+
+        After an error the key holds either its previous bytes or all of the new ones; which of them is unknown. A
+        new upload may be made.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Discard everything that was written and leave no trace. Harmless after commit or abort. Never raises."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
