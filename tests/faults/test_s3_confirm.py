@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -23,8 +23,10 @@ from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.urls import parse_url
 from tests.conformance.contract import noise
 from tests.counting import counting_proxy
-from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
+from tests.faults.stub_s3 import Answer, Request, Stub, error
 from tests.servers import S3Server
+
+pytestmark = pytest.mark.usefixtures("s3_environment", "fresh_s3_clients")
 
 DATA = b"an object"
 KEY = object_key(digest(DATA))
@@ -32,21 +34,6 @@ PROBE = f"/bucket/prefix/{KEY.partition('/')[0]}/.snapferry-probe/digests"
 RIGHT = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
 
 Alter = Callable[[str, str, bytes], bytes]
-
-
-@pytest.fixture(autouse=True)
-def _environment(s3_environment: dict[str, str]) -> None:
-    """Credentials for everyone, and no settings of the machine's user."""
-
-
-@pytest.fixture(autouse=True)
-def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Clients for each test: what they have learnt of a server is theirs."""
-    clients: dict = {}
-    monkeypatch.setattr(s3_clients, "_clients", clients)
-    yield
-    for client in list(clients.values()):
-        client.close()
 
 
 def flipped(body: bytes, at: int = 0) -> bytes:
@@ -227,12 +214,6 @@ class Server:
 def of_kms(body: bytes) -> str:
     """An ETag that looks like an MD5 and is none."""
     return hashlib.sha256(b"salt" + body).hexdigest()[:32]
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as stub:
-        yield stub
 
 
 def write_ten(stub: Stub, server: Server, **settings: object) -> S3Backend:

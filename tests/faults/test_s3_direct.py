@@ -10,7 +10,6 @@ import ssl
 import stat
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,30 +32,11 @@ from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
 from tests.opening import open_backend
 from tests.servers import S3Server
 
+pytestmark = pytest.mark.usefixtures("s3_environment", "fresh_s3_clients")
+
 DATA = b"an object"
 KEY = object_key(digest(DATA))
 OK = b"HTTP/1.1 200 OK\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _environment(s3_environment: dict[str, str]) -> None:
-    """Credentials for everyone, and no settings of the machine's user."""
-
-
-@pytest.fixture(autouse=True)
-def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Clients for each test: what they have learnt of a server is theirs."""
-    clients: dict = {}
-    monkeypatch.setattr(s3_clients, "_clients", clients)
-    yield
-    for client in list(clients.values()):
-        client.close()
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as stub:
-        yield stub
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
 from tests.opening import open_backend
 from tests.servers import SECRET_KEY, free_port
 
+pytestmark = pytest.mark.usefixtures("s3_environment")
+
 MIB = 1024 * 1024
 KEY = object_key(digest(b"an object"))
 
@@ -73,11 +75,6 @@ CALLS: dict[str, Call] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _environment(s3_environment: dict[str, str]) -> None:
-    """Credentials for everyone, and no settings of the machine's user."""
-
-
 @pytest.fixture(scope="module")
 def shared_clients() -> Iterator[dict]:
     """The clients of this module. Making one takes far longer than most tests."""
@@ -95,25 +92,7 @@ def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: dict) -
 
 
 @pytest.fixture
-def fresh_clients(monkeypatch: pytest.MonkeyPatch, _use_shared_clients: None) -> Iterator[None]:
-    """Make the clients of a test anew, because it changes what they are made from."""
-    clients: dict = {}
-    monkeypatch.setattr(s3_clients, "_clients", clients)
-    yield
-    for client in list(clients.values()):
-        client.close()
-
-
-@pytest.fixture(scope="module")
-def shared_stub() -> Iterator[Stub]:
-    with serving() as stub:
-        yield stub
-
-
-@pytest.fixture
 def stub(shared_stub: Stub) -> Stub:
-    shared_stub.requests.clear()
-    shared_stub.answer = lambda _: Answer()
     return shared_stub
 
 
@@ -375,7 +354,7 @@ def _unavailable(backend: S3Backend) -> str:
     return caught.value.detail
 
 
-@pytest.mark.usefixtures("fresh_clients")
+@pytest.mark.usefixtures("fresh_s3_clients")
 class TestCredentials:
     def test_none_at_all_are_a_refusal_that_says_so(
         self, monkeypatch: pytest.MonkeyPatch, backend: S3Backend, stub: Stub
@@ -445,7 +424,7 @@ class TestCredentials:
         assert type(raised(S3Backend("bucket", endpoint="http://no host"), CALLS["open"])) is InvalidStoreURL
 
 
-@pytest.mark.usefixtures("fresh_clients")
+@pytest.mark.usefixtures("fresh_s3_clients")
 @pytest.mark.parametrize("lead", [0, 290])
 def test_keys_that_the_server_says_again_are_in_no_error(
     monkeypatch: pytest.MonkeyPatch, backend: S3Backend, stub: Stub, lead: int
@@ -463,7 +442,7 @@ def test_keys_that_the_server_says_again_are_in_no_error(
         assert os.environ["AWS_ACCESS_KEY_ID"] not in said, name
 
 
-@pytest.mark.usefixtures("fresh_clients")
+@pytest.mark.usefixtures("fresh_s3_clients")
 def test_a_redirect_to_the_region_of_the_bucket_is_followed(backend: S3Backend, stub: Stub) -> None:
     elsewhere = error(301, "PermanentRedirect")
     elsewhere.headers["x-amz-bucket-region"] = "eu-west-3"
@@ -474,7 +453,7 @@ def test_a_redirect_to_the_region_of_the_bucket_is_followed(backend: S3Backend, 
     assert list(backend.keys(".objects/")) == []
 
 
-@pytest.mark.usefixtures("fresh_clients")
+@pytest.mark.usefixtures("fresh_s3_clients")
 def test_a_process_has_one_client_per_settings_and_a_forked_child_its_own(
     monkeypatch: pytest.MonkeyPatch, stub: Stub
 ) -> None:

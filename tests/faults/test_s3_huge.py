@@ -6,7 +6,6 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -23,7 +22,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import OpenReader
 from tests.faults.backends import Around
-from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
+from tests.faults.stub_s3 import Answer, Request, Stub, error
 
 TIMEOUT_S = 20.0
 RANGE = 1000
@@ -33,16 +32,8 @@ CREATED = b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMulti
 COMPLETED = b"<CompleteMultipartUploadResult><ETag>&quot;whole&quot;</ETag></CompleteMultipartUploadResult>"
 
 
-@pytest.fixture(scope="module")
-def shared_stub() -> Iterator[Stub]:
-    with serving() as stub:
-        yield stub
-
-
 @pytest.fixture
 def stub(shared_stub: Stub) -> Stub:
-    shared_stub.requests.clear()
-    shared_stub.answer = lambda _: Answer()
     return shared_stub
 
 

@@ -58,7 +58,10 @@ LENGTH = b"Content-Length: %d\r\n" % len(DATA)
 
 
 # Of an answer whose head boto3 does not understand, the connection is closed when the garbage is collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("s3_environment"),
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -69,20 +72,10 @@ def _garbage() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _environment(s3_environment: dict[str, str]) -> None:
-    """Credentials for everyone, and no settings of the machine's user."""
-
-
-@pytest.fixture(autouse=True)
-def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _client_settings(fresh_s3_clients: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that ask once, and that wait longer than a test may take."""
-    clients: dict = {}
-    monkeypatch.setattr(s3_clients, "_clients", clients)
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 3600)
-    yield
-    for client in list(clients.values()):
-        client.close()
 
 
 @pytest.fixture(params=["direct", "boto3"])

@@ -7,7 +7,6 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from snapferry.stores.backends.s3 import backend as s3
 from snapferry.stores.backends.s3 import bucket as s3_bucket
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
 from snapferry.stores.backends.s3.bucket import Bucket
-from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.client import credentials as s3_credentials
 from snapferry.stores.backends.s3.client import session as s3_session
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
@@ -26,32 +24,18 @@ from snapferry.stores.errors import AccessDenied, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.urls import parse_url
 from tests.conformance.contract import noise
-from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
+from tests.faults.stub_s3 import Answer, Request, Stub, error, page
+
+pytestmark = pytest.mark.usefixtures("s3_environment", "fresh_s3_clients")
 
 DATA = b"an object"
 KEY = object_key(digest(DATA))
 
 
-@pytest.fixture(autouse=True)
-def _environment(s3_environment: dict[str, str]) -> None:
-    """Credentials for everyone, and no settings of the machine's user."""
-
-
-@pytest.fixture(autouse=True)
-def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Clients for each test."""
-    clients: dict = {}
-    monkeypatch.setattr(s3_clients, "_clients", clients)
-    yield
-    for client in list(clients.values()):
-        client.close()
-
-
 @pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as stub:
-        stub.answer = good
-        yield stub
+def stub(stub: Stub) -> Stub:
+    stub.answer = good
+    return stub
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -30,6 +30,8 @@ from tests.faults.hostile_server import (
 )
 from tests.faults.test_s3_direct import own_tls  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.usefixtures("s3_environment", "fresh_s3_clients")
+
 MIB = 1024 * 1024
 DATA = b"an object"
 KEY = object_key(digest(DATA))
@@ -38,20 +40,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 class Stop(OSError):
     """What an owner raises; of a kind that clients of servers take for a passing fault."""
-
-
-@pytest.fixture(autouse=True)
-def _environment(s3_environment: dict[str, str]) -> None:
-    """Credentials for everyone, and no settings of the machine's user."""
-
-
-@pytest.fixture(autouse=True)
-def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    clients: dict = {}
-    monkeypatch.setattr(s3_clients, "_clients", clients)
-    yield
-    for client in list(clients.values()):
-        client.close()
 
 
 @pytest.fixture(autouse=True)
