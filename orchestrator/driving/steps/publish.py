@@ -109,7 +109,7 @@ class Publisher:
                     continue
                 reason = (
                     f"{len(end.missing)} objects were copied and are absent again, the first is {end.missing[0]}:"
-                    " something deletes them at the destination"
+                    " something deletes them at the destination, or the store does not keep what it confirms"
                 )
                 rows[index] = self._row(index, Ended.FAILED, counts[index], len(end.missing), reason)
             else:
