@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from celery import Celery, chord
 
-from snapferry.orchestrator.planning.plan import Batch
+from snapferry.orchestrator.planning.batches import Batch
 from snapferry.workers.copying.describe import describe_batch, describe_job
 from snapferry.workers.messages import BatchMessage, JobSpec, encode_digests
 from snapferry.workers.queues import copy_queue, step

@@ -1,11 +1,15 @@
 """
-From a request to a plan.
+From the request for a job to its plan.
 
-    gather        each object once, and the snapshots that name it
+    prepare       choose and order the snapshots, read their manifests, plan; recall a plan
+    planner       manifests -> plan
+    plan          the plan: batches, and groups of snapshots
+    batches       objects -> batches
+    gather        the interface: each distinct object once, group by group
+    gather_sets   the same in sets and dictionaries
     gather_numpy  the same in tables, for large jobs
-    plan          objects -> batches and groups; pure
     plan_file     plans in files of this machine
-    prepare       snapshots in order -> plan; computed again where it is not remembered
     estimate      what a job would copy and cost
     prices        the price table
+    surplus       the manifests that a mirror deletes
 """

@@ -193,7 +193,7 @@ class _Estimator:
     def _named(self, group: Group) -> AddressSet:
         """Return every address that the manifests of *group* name."""
         named = AddressSet()
-        if group.asked == len(group.positions):
+        if group.named == len(group.positions):
             for number in group.batches:
                 named.update(self._plan.batch(number).objects)
             return named

@@ -1,38 +1,31 @@
 """
-What the snapshots of a group bring, and how many objects they name together: what a planner counts by.
+Gathering: each distinct object of a job's snapshots once, group by group.
 
-Two ways to do the same: in Python's own sets and dictionaries, fast to start and
-right for most jobs, and in tables of 32 to 44 bytes for each object, for those
-that would not fit otherwise.
+There are two implementations: `gather_sets` in Python's own sets and dictionaries, fast to start and right for most
+jobs, and `gather_numpy` in tables of 32 to 44 bytes per object, for jobs that would not fit otherwise.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from array import array
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from snapferry.stores.address import Address, digests_of
-from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.address import Address
 
 if TYPE_CHECKING:
     from snapferry.stores.bulk.tables import ObjectTable
-
-    from .gather_numpy import GatherMany
-
-# A planner that has seen so many objects goes on with tables: smaller, and faster, importing NumPy included.
-MANY: Final = 50_000
 
 Objects = Mapping[Address, int]
 """Address -> advisory size in bytes."""
 
 
-class Brought(NamedTuple):
+class GroupObjects(NamedTuple):
     """
-    Objects in the order of their addresses.
+    The objects that a group brings, in the order of their addresses.
 
-    Of each its digest, its advisory size in bytes, and the snapshot that brings it: 32, 8 and 4 bytes an entry.
+    Three columns, of 32, 8 and 4 bytes per object: its digest, its advisory size in bytes, and the index of the
+    snapshot that brings it.
     """
 
     digests: memoryview
@@ -41,24 +34,24 @@ class Brought(NamedTuple):
 
 
 class Added(NamedTuple):
-    """What a snapshot added: *objects* that it names and their bytes, how many of them are *new*."""
+    """What a snapshot added: the *objects* that it names, their bytes, and how many of them are *new* to the job."""
 
     objects: int
     size_bytes: int
     new: int
 
 
-class Gather(ABC):
+class Gatherer(ABC):
     """
-    Gathers snapshots, one by one. An object that several name is brought by the first of them.
+    Gathers the objects of snapshots, one snapshot at a time.
 
-    *asked* is how many objects the snapshots since the last `close` name together, *brought* how many of them
-    those snapshots bring.
+    An object that several snapshots name is brought by the first of them. *named*: how many distinct objects the
+    snapshots since the last `close` name. *brought*: how many of these they bring.
     """
 
     @property
     @abstractmethod
-    def asked(self) -> int: ...
+    def named(self) -> int: ...
 
     @property
     @abstractmethod
@@ -66,58 +59,8 @@ class Gather(ABC):
 
     @abstractmethod
     def add(self, index: int, objects: Objects | ObjectTable) -> Added:
-        """Take in the snapshot with *index*."""
+        """Add the objects of the snapshot with *index*."""
 
     @abstractmethod
-    def close(self) -> Brought:
-        """Return what the snapshots since the last time bring, and begin anew."""
-
-
-class GatherFew(Gather):
-    """By sets and dictionaries. With *only*, no other objects are brought."""
-
-    def __init__(self, only: AddressSet | None) -> None:
-        self._only = only
-        self.seen: set[Address] = set()
-        self._asked: set[Address] = set()
-        self._brought: dict[Address, int] = {}
-        self._owners: dict[Address, int] = {}
-
-    @property
-    def asked(self) -> int:
-        return len(self._asked)
-
-    @property
-    def brought(self) -> int:
-        return len(self._brought)
-
-    def add(self, index: int, objects: Objects | ObjectTable) -> Added:
-        assert isinstance(objects, Mapping)
-        new: Iterable[Address] = objects.keys() - self.seen
-        if self._only is not None:
-            new = self._only.among(list(new))
-        before = len(self.seen)
-        for address in new:
-            self._brought[address] = objects[address]
-            self._owners[address] = index
-        self.seen.update(new)
-        self._asked.update(objects)
-        return Added(len(objects), sum(objects.values()), len(self.seen) - before)
-
-    def close(self) -> Brought:
-        ordered = sorted(self._brought)
-        brought = Brought(
-            memoryview(digests_of(ordered)),
-            memoryview(array("Q", map(self._brought.__getitem__, ordered))),
-            memoryview(array("I", map(self._owners.__getitem__, ordered))),
-        )
-        self._asked, self._brought, self._owners = set(), {}, {}
-        return brought
-
-    def as_many(self) -> GatherMany:
-        """Return the same, in tables."""
-        from .gather_numpy import GatherMany
-
-        many = GatherMany(self._only)
-        many.take_over(self.seen, self._asked, self._brought, self._owners)
-        return many
+    def close(self) -> GroupObjects:
+        """Return the objects that the snapshots since the last `close` bring, and begin the next group."""

@@ -1,8 +1,8 @@
-"""Gather snapshots in tables. Imported only where a job is large: see `snapferry.stores.bulk.tables`."""
+"""Gather objects in tables. Imported only for a large job: importing NumPy takes time."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -11,21 +11,34 @@ from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.bulk.tables import Digests, DigestTiers, ObjectTable, found_in, to_digests
 
-from .gather import Added, Brought, Gather, Objects
+from .gather import Added, Gatherer, GroupObjects, Objects
+from .gather_sets import SetGatherer
 
 
-class GatherMany(Gather):
-    """As `gather.GatherFew`."""
+class TableGatherer(Gatherer):
+    """Gathers in tables. With *only*, no other objects are brought."""
 
     def __init__(self, only: AddressSet | None) -> None:
         self._only = None if only is None else _sorted([a for chunk in only.chunks(1 << 20) for a in chunk])
         self._seen = DigestTiers()
-        self._asked = DigestTiers()
+        self._named = DigestTiers()
         self._parts: list[tuple[ObjectTable, npt.NDArray[np.uint32]]] = []
 
+    @classmethod
+    def continuing(cls, few: SetGatherer) -> TableGatherer:
+        """Return a gatherer with all that *few* has gathered."""
+        gatherer = cls(few.only)
+        gatherer._seen.add(_sorted(few.seen))
+        gatherer._named.add(_sorted(few.named_addresses))
+        owners = np.fromiter(
+            (few.owners[address] for address in sorted(few.sizes)), np.uint32, len(few.owners)
+        )
+        gatherer._bring(_table(few.sizes), owners)
+        return gatherer
+
     @property
-    def asked(self) -> int:
-        return len(self._asked)
+    def named(self) -> int:
+        return len(self._named)
 
     @property
     def brought(self) -> int:
@@ -37,11 +50,11 @@ class GatherMany(Gather):
         if self._only is not None:
             new = new.chosen(found_in(self._only, new.digests))
         self._seen.add(new.digests)
-        self._asked.add(table.chosen(~self._asked.mask(table.digests)).digests)
+        self._named.add(table.chosen(~self._named.mask(table.digests)).digests)
         self._bring(new, np.full(len(new.digests), index, np.uint32))
         return Added(len(table.digests), table.size_bytes, len(new.digests))
 
-    def close(self) -> Brought:
+    def close(self) -> GroupObjects:
         (table, owners), *others = self._parts or [(_table({}), np.empty(0, np.uint32))]
         digests, sizes = table
         if others:
@@ -50,27 +63,13 @@ class GatherMany(Gather):
             owners = np.concatenate([of for _, of in self._parts])
             order = np.argsort(digests, kind="stable")
             digests, sizes, owners = digests[order], sizes[order], owners[order]
-        self._parts, self._asked = [], DigestTiers()
-        return Brought(digests.view(np.uint8).data, sizes.data, owners.data)
+        self._parts, self._named = [], DigestTiers()
+        return GroupObjects(digests.view(np.uint8).data, sizes.data, owners.data)
 
     def _bring(self, table: ObjectTable, owners: npt.NDArray[np.uint32]) -> None:
-        # One part alone is handed on as it is, without a copy.
+        # A group of one part is returned without a copy.
         if len(owners):
             self._parts.append((table, owners))
-
-    def take_over(
-        self,
-        seen: Collection[Address],
-        asked: Collection[Address],
-        brought: Objects,
-        owners: Mapping[Address, int],
-    ) -> None:
-        """Go on where another way of gathering stopped."""
-        self._seen.add(_sorted(seen))
-        self._asked.add(_sorted(asked))
-        table = _table(brought)
-        of = np.fromiter((owners[address] for address in sorted(brought)), np.uint32, len(owners))
-        self._bring(table, of)
 
 
 def _sorted(addresses: Collection[Address]) -> Digests:

@@ -100,7 +100,7 @@ def _parts(plan: Plan) -> Iterator[bytes | bytearray | memoryview]:
     """Yield the pieces of a file: what is counted in eights of bytes first, so that it can be mapped as such."""
     header: dict[str, Any] = {
         "groups": [
-            [group.snapshots, group.batches.stop, group.positions.stop, group.asked] for group in plan.groups
+            [group.snapshots, group.batches.stop, group.positions.stop, group.named] for group in plan.groups
         ],
         "snapshots": [[index, *found] for index, found in plan.snapshots.items()],
         "objects": plan.objects,

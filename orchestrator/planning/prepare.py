@@ -36,7 +36,8 @@ from snapferry.workers.messages import JobSpec, Order, decode_snapshot_ids, enco
 
 from . import plan_file
 from .gather import Objects
-from .plan import Plan, Planner
+from .plan import Plan
+from .planner import Planner
 
 if TYPE_CHECKING:
     from snapferry.stores.bulk.tables import ObjectTable

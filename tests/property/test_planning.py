@@ -11,17 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.orchestrator.planning import plan as plans
-from snapferry.orchestrator.planning import plan_file
-from snapferry.orchestrator.planning.plan import (
-    LARGEST_SUM,
-    QUESTIONS_PER_OBJECT,
-    Batch,
-    Plan,
-    Planner,
-    SnapshotPlan,
-    pack,
-)
+from snapferry.orchestrator.planning import plan_file, planner
+from snapferry.orchestrator.planning.batches import Batch, pack_batches
+from snapferry.orchestrator.planning.plan import Plan, SnapshotPlan
+from snapferry.orchestrator.planning.planner import LARGEST_SUM, QUESTIONS_PER_OBJECT, Planner
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.hashing import digest
 from tests.property.strategies import planned_objects, thorough
@@ -81,11 +74,11 @@ def first_to_name(snapshots: Snapshots) -> dict[str, int]:
 @contextmanager
 def tables_from(objects: int) -> Iterator[None]:
     """Let planners go on with tables from so many objects on."""
-    usual, plans.MANY = plans.MANY, objects
+    usual, planner.MANY = planner.MANY, objects
     try:
         yield
     finally:
-        plans.MANY = usual
+        planner.MANY = usual
 
 
 def everything(plan: Plan) -> tuple[object, ...]:
@@ -95,7 +88,7 @@ def everything(plan: Plan) -> tuple[object, ...]:
 
 
 def plan(objects: dict[str, int], max_objects: int, max_bytes: int) -> list[Batch]:
-    return list(pack(objects, max_objects=max_objects, max_bytes=max_bytes))
+    return list(pack_batches(objects, max_objects=max_objects, max_bytes=max_bytes))
 
 
 @thorough
@@ -235,7 +228,7 @@ def test_the_batches_of_a_group_hold_exactly_what_its_snapshots_bring(snapshots:
         brought = {address for address, owner in owners.items() if owner in group.snapshots}
         assert {found.address(at) for at in group.positions} == brought
         assert {a for number in group.batches for a in found.batch(number).objects} == brought
-        assert group.asked == len(set().union(*(snapshots[index] for index in group.snapshots)))
+        assert group.named == len(set().union(*(snapshots[index] for index in group.snapshots)))
     assert (number, place) == (found.batches, found.objects)
 
 
@@ -247,7 +240,7 @@ def test_all_the_questions_before_publishing_are_about_twice_as_many_as_there_ar
 ) -> None:
     found = plan_of(snapshots)
 
-    asked = [group.asked for group in found.groups]
+    asked = [group.named for group in found.groups]
 
     assert sum(asked[:-1]) <= QUESTIONS_PER_OBJECT * found.objects
     assert sum(asked) <= QUESTIONS_PER_OBJECT * found.objects + (asked[-1] if asked else 0)
@@ -279,7 +272,7 @@ def test_snapshots_that_share_nothing_are_groups_of_their_own(snapshots: Snapsho
     groups = plan_of(apart).groups
 
     assert [group.snapshots for group in groups] == [(index,) for index in range(len(apart))]
-    assert all(group.asked == len(group.positions) for group in groups)
+    assert all(group.named == len(group.positions) for group in groups)
 
 
 @thorough
@@ -324,7 +317,7 @@ def test_a_plan_of_some_objects_is_that_of_snapshots_that_have_only_those(
     assert {found.address(at): found.owner(at) for at in range(found.objects)} == owners
     assert [index for group in found.groups for index in group.snapshots] == list(range(len(snapshots)))
     for group in found.groups:
-        assert group.asked == len(set().union(*(snapshots[index] for index in group.snapshots)))
+        assert group.named == len(set().union(*(snapshots[index] for index in group.snapshots)))
     for index, planned in found.snapshots.items():
         mine = sum(owner == index for owner in owners.values())
         assert (planned.objects, planned.shared) == (len(snapshots[index]), len(snapshots[index]) - mine)
@@ -378,7 +371,7 @@ def test_an_objects_place_is_found_by_its_address_and_the_other_way_round(
 def test_snapshots_without_any_object_are_planned_and_have_no_batch() -> None:
     found = plan_of([{}, {A: 1}, {}])
 
-    assert [(group.snapshots, group.batches, group.asked) for group in found.groups] == [
+    assert [(group.snapshots, group.batches, group.named) for group in found.groups] == [
         ((0,), range(0), 0),
         ((1,), range(1), 1),
         ((2,), range(1, 1), 0),
@@ -389,7 +382,7 @@ def test_snapshots_without_any_object_are_planned_and_have_no_batch() -> None:
 def test_snapshots_that_are_all_the_same_are_asked_for_once_together() -> None:
     found = plan_of([{A: 1, B: 2}] * 5)
 
-    assert [(group.snapshots, group.asked) for group in found.groups] == [((0,), 2), ((1, 2, 3, 4), 2)]
+    assert [(group.snapshots, group.named) for group in found.groups] == [((0,), 2), ((1, 2, 3, 4), 2)]
     assert (found.objects, found.batches) == (2, 1)
     assert found.groups[1].batches == range(1, 1)
     assert found.snapshots[4] == SnapshotPlan(2, 3, 2)

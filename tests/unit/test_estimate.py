@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.planning.estimate import survey
-from snapferry.orchestrator.planning.plan import Planner
+from snapferry.orchestrator.planning.estimate import estimate_job
+from snapferry.orchestrator.planning.planner import Planner
 from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
 from snapferry.stores.backend import Capabilities
 from snapferry.stores.backends.memory import MemoryBackend
@@ -71,7 +71,7 @@ def estimate(
     plan = planner.finish()
     assert len(plan.groups) == 2
     source.reads.clear()
-    found = survey(request, Snapshots(ids, PLANNED * 2), plan, source, destination)
+    found = estimate_job(request, Snapshots(ids, PLANNED * 2), plan, source, destination)
     return found | {"manifests read": dict(source.reads), "ids": ids}
 
 

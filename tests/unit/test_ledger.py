@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.driving.dispatch import queue_batches, queue_drive, queue_plan
 from snapferry.orchestrator.driving.snapshot_rows import final_fields
-from snapferry.orchestrator.planning.plan import Batch
+from snapferry.orchestrator.planning.batches import Batch
 from snapferry.orchestrator.planning.prepare import Snapshots, freeze
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.planning import plan_file
-from snapferry.orchestrator.planning.plan import Plan, Planner
+from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.planner import Planner
 from snapferry.stores.hashing import digest
 
 KEY = digest(b"key")

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.dispatch import queue_batches
-from snapferry.orchestrator.planning.plan import Group, pack_batches
+from snapferry.orchestrator.planning.batches import pack_batches
+from snapferry.orchestrator.planning.plan import Group
 from snapferry.orchestrator.planning.prepare import UNREADABLE, failed_addresses
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError

@@ -13,7 +13,7 @@ from snapferry.orchestrator.driving.drive import drive_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
 from snapferry.orchestrator.planning import prepare
-from snapferry.orchestrator.planning.plan import Batch
+from snapferry.orchestrator.planning.batches import Batch
 from snapferry.stores.access import TRUSTED, AccessPolicy
 from snapferry.stores.address import object_key
 from snapferry.stores.opening import open_store

@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 
 from snapferry.orchestrator.driving import dispatch
-from snapferry.orchestrator.planning.plan import Batch
+from snapferry.orchestrator.planning.batches import Batch
 from snapferry.stores.hashing import digest
 
 from .fleet import Fleet

@@ -1,0 +1,109 @@
+"""
+Make a plan from the manifests of a job's snapshots.
+
+*Groups.* Before a manifest is written, the destination is asked for every object of it. To ask for each snapshot
+alone would cost most where snapshots share most of their objects. So consecutive snapshots form a group until the
+objects that they bring are half of the objects that they name. Then all groups together ask at most twice per object,
+plus once more for the last group. A snapshot that shares nothing is a group of its own.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from snapferry.stores.bulk.address_set import AddressSet
+
+from .batches import cut, largest_first
+from .gather import Gatherer, Objects
+from .gather_sets import SetGatherer
+from .plan import Group, Plan, SnapshotPlan, empty_plan
+
+if TYPE_CHECKING:
+    from snapferry.stores.bulk.tables import ObjectTable
+
+# The most questions of a group's re-check for each object that the group brings.
+QUESTIONS_PER_OBJECT: Final = 2
+
+# A planner that has seen this many objects continues with tables: smaller, and faster, the import of NumPy included.
+MANY: Final = 50_000
+
+# The largest sum of the advisory sizes of a plan: the 64-bit counters of the ledger cannot overflow.
+LARGEST_SUM: Final = 2**62
+
+
+class Planner:
+    """
+    Makes a plan of snapshots that are added one by one, in their order.
+
+    With *only*, no other objects are planned. The others count as present, until the re-check finds them absent.
+    """
+
+    def __init__(self, *, max_objects: int, max_bytes: int, only: AddressSet | None = None) -> None:
+        self._max_objects = max_objects
+        self._max_bytes = max_bytes
+        self._gatherer: Gatherer = SetGatherer(only)
+        self._members: list[int] = []
+        self._digests = bytearray()
+        self._plan = empty_plan(self._digests)
+
+    def add(self, index: int, objects: Objects | ObjectTable) -> None:
+        """Add the snapshot with *index*: its objects, as address -> advisory size in bytes or as a table."""
+        few = self._gatherer
+        if isinstance(few, SetGatherer) and (
+            not isinstance(objects, Mapping) or len(few.seen) + len(objects) > MANY
+        ):
+            # NumPy takes longer to import than a small job to plan.
+            from .gather_numpy import TableGatherer
+
+            self._gatherer = TableGatherer.continuing(few)
+        added = self._gatherer.add(index, objects)
+        self._plan.snapshots[index] = SnapshotPlan(added.objects, added.size_bytes, added.objects - added.new)
+        self._members.append(index)
+        if self._gatherer.named <= QUESTIONS_PER_OBJECT * self._gatherer.brought:
+            self._close()
+
+    @property
+    def objects(self) -> int:
+        """The number of distinct objects planned so far."""
+        return self._plan.objects + self._gatherer.brought
+
+    def finish(self) -> Plan:
+        """Return the plan of all snapshots that were added. To be called once, as the last method."""
+        if self._members:
+            self._close()
+        self._gatherer = SetGatherer(None)
+        _bound_sum(self._plan)
+        return self._plan
+
+    def _close(self) -> None:
+        plan = self._plan
+        assert isinstance(plan.sizes, array)
+        assert isinstance(plan.owners, array)
+        assert isinstance(plan.firsts, array)
+        first_batch, first_position, named = plan.batches, plan.objects, self._gatherer.named
+        objects = largest_first(self._gatherer.close(), self._max_bytes)
+        cuts = cut(objects.sizes, self._max_objects, self._max_bytes)
+        plan.firsts.extend(first_position + first for first, _ in cuts)
+        self._digests += objects.digests
+        plan.sizes.frombytes(objects.sizes.cast("B"))
+        plan.owners.frombytes(objects.owners.cast("B"))
+        plan.groups.append(
+            Group(
+                len(plan.groups),
+                tuple(self._members),
+                range(first_batch, plan.batches),
+                range(first_position, plan.objects),
+                named,
+            )
+        )
+        self._members = []
+
+
+def _bound_sum(plan: Plan) -> None:
+    """Cut the largest sizes to one size if the sum of all is above `LARGEST_SUM`: they cannot be true."""
+    if plan.size_bytes <= LARGEST_SUM:
+        return
+    largest = LARGEST_SUM // plan.objects
+    plan.sizes = array("Q", (min(size, largest) for size in plan.sizes))
