@@ -201,11 +201,10 @@ class Bucket:
         counter = self._counter
         if counter.limiter is not None:
             counter.wait(body_bytes)
-        keys = _keys_now(client)
         try:
             found = direct(path)
         except Fallback as fallback:
-            outcome, blames_path = fallback.outcome, fallback.blames_path
+            outcome, keys, blames_path = fallback.outcome, fallback.keys, fallback.blames_path
         else:
             client.paths.record_success(self.name, self.prefix)
             counter.add(operation)

@@ -65,12 +65,13 @@ class Fallback(Exception):
     A request on the direct path did not end in an ordinary answer. boto3 continues it.
 
     *outcome* is the answer or the failure that boto3 takes as the result of its first attempt; nothing is sent twice.
-    It is None where boto3 should send the request as if it had not been sent.
+    It is None where boto3 should send the request as if it had not been sent. *keys* signed the request.
     """
 
-    def __init__(self, outcome: Response | Exception | None, *, blames_path: bool) -> None:
+    def __init__(self, outcome: Response | Exception | None, *, keys: Keys | None, blames_path: bool) -> None:
         super().__init__()
         self.outcome = outcome
+        self.keys = keys
         self.blames_path = blames_path
         """If boto3 succeeds now, the direct path was at fault."""
 

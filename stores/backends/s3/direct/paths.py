@@ -14,7 +14,7 @@ from binascii import b2a_base64
 from hashlib import sha256
 from typing import Any, Final
 
-from snapferry.stores.backends.s3.direct_path import Credentials
+from snapferry.stores.backends.s3.direct_path import Credentials, Keys
 from snapferry.stores.backends.s3.http.attempts import signed_request
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 
@@ -90,12 +90,12 @@ class Paths:
             return None
         keys = self._credentials.get_frozen_credentials()
         request = signed_request(self._client.head_object, Bucket=bucket, Key=f"{prefix}{_KEY}")
-        reading = template_of(request, self._credentials)
+        reading = template_of(request, keys)
         request = signed_request(self._client.list_objects_v2, Bucket=bucket, Prefix=_KEY)
-        listing = template_of(request, self._credentials)
-        writing = self._template_of_put(bucket, prefix, self._credentials)
+        listing = template_of(request, keys)
+        writing = self._template_of_put(bucket, prefix, keys)
         if reading and listing and writing:
-            return DirectRequests(reading, writing, listing, self._pool_of)
+            return DirectRequests(self._credentials, reading, writing, listing, self._pool_of)
         if self._credentials.get_frozen_credentials() != keys:
             # boto3 and this module may have used different keys. It counts as a failure, because the keys may change
             # each time.
@@ -103,14 +103,14 @@ class Paths:
             raise _Renewed
         return None
 
-    def _template_of_put(self, bucket: str, prefix: str, credentials: Credentials) -> Template | None:
+    def _template_of_put(self, bucket: str, prefix: str, keys: Keys) -> Template | None:
         checksum = b2a_base64(sha256(_BODY).digest(), newline=False).decode()
         templates = []
         for more in ({"ChecksumSHA256": checksum}, {}) if self._checksums else ({},):
             request = signed_request(
                 self._client.put_object, Bucket=bucket, Key=f"{prefix}{_KEY}", Body=_BODY, **more
             )
-            templates.append(template_of(request, credentials, _BODY))
+            templates.append(template_of(request, keys, _BODY))
         return templates[0] if all(templates) else None
 
     def record_failure(self, bucket: str, prefix: str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from botocore import exceptions as boto
 
-from snapferry.stores.backends.s3.direct_path import Fallback, Response, ResponseBody
+from snapferry.stores.backends.s3.direct_path import Credentials, Fallback, Keys, Response, ResponseBody
 from snapferry.stores.backends.s3.http.bounded_body import announced_too_long
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.listing import Page
@@ -46,17 +46,19 @@ class DirectRequests:
     """
     Requests for the keys below one prefix of a bucket; see `DirectPath`.
 
-    The templates are those of a GET or HEAD, of a PUT, and of a LIST, each for a key of one letter. *pool_of* returns
-    the connections to the server of a template.
+    The templates are those of a GET or HEAD, of a PUT, and of a LIST, each for a key of one letter. *credentials* sign
+    the requests. *pool_of* returns the connections to the server of a template.
     """
 
     def __init__(
         self,
+        credentials: Credentials,
         reading: Template,
         writing: Template,
         listing: Template,
         pool_of: Callable[[Template], ConnectionPool],
     ) -> None:
+        self._credentials = credentials
         self._reading = reading._replace(path=reading.path[:-1])
         self._writing = writing._replace(path=writing.path[:-1])
         self._listing = listing
@@ -66,28 +68,28 @@ class DirectRequests:
 
     def size(self, key: str) -> int | None:
         """Return the length in bytes of the object under *key*, None if the answer is 404."""
-        template = self._reading
-        request = f"{template.head('HEAD', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
+        template, keys = self._reading, self._credentials.get_frozen_credentials()
+        request = f"{template.head(keys, 'HEAD', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
         try:
             answer = self.pool.request(request, bodyless=True)
         except _FAILURES as error:
-            raise _failed(template, error) from error
+            raise _failed(template, keys, error) from error
         if not isinstance(answer, Head):
-            raise _odd(answer)
+            raise _odd(answer, keys)
         self.pool.finish(answer)
         return answer.length if answer.status == 200 else None
 
     def get(self, key: str) -> io.BytesIO | ResponseBody:
         """Return the object under *key*: in memory if it arrived with the head of the answer."""
-        template = self._reading
-        request = f"{template.head('GET', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
+        template, keys = self._reading, self._credentials.get_frozen_credentials()
+        request = f"{template.head(keys, 'GET', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
         try:
             answer = self.pool.request(request, streamed=True)
         except _FAILURES as error:
-            raise _failed(template, error) from error
+            raise _failed(template, keys, error) from error
         if not isinstance(answer, Head):
             # An object without an announced length may have any length, so boto3 requests it again and streams it.
-            raise _odd(answer if answer.status >= 300 else None)
+            raise _odd(answer if answer.status >= 300 else None, keys)
         if len(answer.received) == answer.length:
             self.pool.finish(answer)
             return io.BytesIO(answer.received)
@@ -98,51 +100,51 @@ class DirectRequests:
 
     def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
         """Store *data* under *key* and return the ETag; *checksum*: send ``x-amz-checksum-sha256``."""
-        template = self._writing
+        template, keys = self._writing, self._credentials.get_frozen_credentials()
         digest = sha256(data)
         encoded = b2a_base64(digest.digest(), newline=False).decode() if checksum else ""
-        head = template.head("PUT", template.path_of(key), "", digest.hexdigest(), encoded)
+        head = template.head(keys, "PUT", template.path_of(key), "", digest.hexdigest(), encoded)
         request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
         try:
             answer = self.pool.request(request)
             if not isinstance(answer, Head):
-                raise _odd(answer)
+                raise _odd(answer, keys)
             if not answer.length:
                 self.pool.finish(answer)
                 return _etag(answer.lines)
             rest = self.pool.read_rest(answer)
         except _FAILURES as error:
-            raise _failed(template, error) from error
+            raise _failed(template, keys, error) from error
         # A success has no body. A server that reports an error after it has sent 200 has one, for boto3 to read.
         if b"<Error" in rest.body:
-            raise _odd(rest)
+            raise _odd(rest, keys)
         return _etag(answer.lines)
 
     def page(self, parameters: Mapping[str, str]) -> Page:
         """Return a page of ListObjectsV2."""
-        template = self._listing
+        template, keys = self._listing, self._credentials.get_frozen_credentials()
         named = {"list-type": "2", "encoding-type": "url"}
         named |= {_PARAMETERS[name]: value for name, value in parameters.items()}
         query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(named.items()))
-        request = f"{template.head('GET', template.path, query, EMPTY_SHA256)}\r\n".encode()
+        request = f"{template.head(keys, 'GET', template.path, query, EMPTY_SHA256)}\r\n".encode()
         try:
             answer = self._listing_pool.request_page(request)
         except _FAILURES as error:
-            raise _failed(template, error) from error
+            raise _failed(template, keys, error) from error
         if answer.status != 200:
-            raise _odd(answer)
+            raise _odd(answer, keys)
         try:
             return read_page(answer.body)
         except NotAPage as error:
-            raise _odd(answer) from error
+            raise _odd(answer, keys) from error
 
 
-def _odd(answer: Response | None) -> Fallback:
+def _odd(answer: Response | None, keys: Keys) -> Fallback:
     """Return the fallback for an *answer* that is not an ordinary one; None: boto3 sends the request again."""
-    return Fallback(answer, blames_path=answer is None or answer.status in _BLAMES_PATH)
+    return Fallback(answer, keys=keys, blames_path=answer is None or answer.status in _BLAMES_PATH)
 
 
-def _failed(template: Template, error: Exception) -> Fallback:
+def _failed(template: Template, keys: Keys, error: Exception) -> Fallback:
     """Return the fallback for *error*, with the exception that boto3 would have raised."""
     kind = boto.ConnectionClosedError
     timeout = boto.ReadTimeoutError
@@ -157,7 +159,7 @@ def _failed(template: Template, error: Exception) -> Fallback:
         kind = boto.SSLError
         # A handshake that is cut off is the server's fault. One that is refused may be ours.
         blames_path = not isinstance(cause, ssl.SSLEOFError)
-    return Fallback(kind(endpoint_url=template.url, error=cause), blames_path=blames_path)
+    return Fallback(kind(endpoint_url=template.url, error=cause), keys=keys, blames_path=blames_path)
 
 
 def _etag(lines: bytes) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from snapferry.stores.backends.s3.direct_path import Credentials, Keys
+from snapferry.stores.backends.s3.direct_path import Keys
 
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH
@@ -34,10 +34,7 @@ class Signer:
     *extra* are headers, by their names in lowercase, which every request has.
     """
 
-    def __init__(
-        self, credentials: Credentials, region: str, host: str, extra: Iterable[tuple[str, str]] = ()
-    ) -> None:
-        self._credentials = credentials
+    def __init__(self, region: str, host: str, extra: Iterable[tuple[str, str]] = ()) -> None:
         self._region = region
         self._host = host
         self._extra = dict(extra)
@@ -48,16 +45,22 @@ class Signer:
         self._clock = (0, "")
 
     def headers(
-        self, method: str, path: str, query: str, body_sha256: str, timestamp: str = "", checksum: str = ""
+        self,
+        keys: Keys,
+        method: str,
+        path: str,
+        query: str,
+        body_sha256: str,
+        timestamp: str = "",
+        checksum: str = "",
     ) -> str:
         """
-        Return the header lines that authenticate a request, each with its line end.
+        Return the header lines that authenticate a request with *keys*, each with its line end.
 
         *path* and *query* are as they are sent; the names in *query* are sorted. *body_sha256* is in hex. *timestamp*
         has the form ``20260102T030405Z``; without one, the clock is read. *checksum* is the SHA-256 of the body in
-        base 64, where ``x-amz-checksum-sha256`` is sent. Raises what the credentials raise when they cannot be renewed.
+        base 64, where ``x-amz-checksum-sha256`` is sent.
         """
-        keys = self._credentials.get_frozen_credentials()
         timestamp = timestamp or self._now()
         second = self._second
         if second is None or second.timestamp != timestamp or second.keys != keys:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from snapferry.stores.backends.s3.direct_path import Credentials
+from snapferry.stores.backends.s3.direct_path import Keys
 
 from .sigv4 import ALGORITHM, CHECKSUM, Signer
 
@@ -46,9 +46,11 @@ class Template(NamedTuple):
         """Return the path of the URL of *key*."""
         return self.path + (key if _plain_key(key) else quote(key, safe="/~"))
 
-    def head(self, method: str, path: str, query: str, body_sha256: str, checksum: str = "") -> str:
+    def head(
+        self, keys: Keys, method: str, path: str, query: str, body_sha256: str, checksum: str = ""
+    ) -> str:
         """Return the head of a signed request without its last, empty line. The parameters are `Signer.headers`'."""
-        signed = self.signer.headers(method, path, query, body_sha256, checksum=checksum)
+        signed = self.signer.headers(keys, method, path, query, body_sha256, checksum=checksum)
         target = f"{path}?{query}" if query else path
         return f"{method} {target} HTTP/1.1\r\n{signed}User-Agent: {self.user_agent}\r\n"
 
@@ -58,9 +60,9 @@ class Template(NamedTuple):
         return f"{'https' if self.tls else 'http'}://{self.address[0]}:{self.address[1]}{self.path}"
 
 
-def template_of(request: Any, credentials: Credentials, body: bytes = b"") -> Template | None:
+def template_of(request: Any, keys: Keys, body: bytes = b"") -> Template | None:
     """
-    Return the template of *request*, which boto3 has signed; *body* is its body.
+    Return the template of *request*, which boto3 has signed with *keys*; *body* is its body.
 
     None where the request has anything that is unknown here, or where the two signatures differ.
     """
@@ -77,12 +79,12 @@ def template_of(request: Any, credentials: Credentials, body: bytes = b"") -> Te
     port = url.port or default_port
     name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     host = name if port == default_port else f"{name}:{port}"
-    signer = Signer(
-        credentials, signed[1], host, [(name, headers[name]) for name in headers.keys() & _SETTINGS]
-    )
+    signer = Signer(signed[1], host, [(name, headers[name]) for name in headers.keys() & _SETTINGS])
     query = "&".join(sorted(url.query.split("&")))
     timestamp, checksum = headers.get("x-amz-date", ""), headers.get(CHECKSUM, "")
-    ours = signer.headers(request.method, url.path, query, sha256(body).hexdigest(), timestamp, checksum)
+    ours = signer.headers(
+        keys, request.method, url.path, query, sha256(body).hexdigest(), timestamp, checksum
+    )
     if f"\r\nAuthorization: {headers['authorization']}\r\n" not in ours:
         return None
     return Template((url.hostname, port), tls, url.path, headers.get("user-agent", ""), signer)
