@@ -1,6 +1,8 @@
 """
 A store in a bucket of Amazon S3, or of another server with its protocol.
 
+    kind         the scheme ``s3``
+    url          parse an ``s3://`` URL
     backend      the Backend
     bucket       one bucket: requests sent, counted and rate-limited; errors translated
     objects/     read, write, confirm and delete objects

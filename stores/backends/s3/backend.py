@@ -48,9 +48,9 @@ CHECK_TIMEOUT_S: Final = 8
 CREDENTIALS_TIMEOUT_S: Final = 60
 
 
-def open_s3(url: StoreURL, reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3Backend:
+def open_s3(url: StoreURL, ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3Backend:
     """
-    Return the backend for an ``s3://`` URL. Its connections go only where *reach* allows.
+    Return the backend for an ``s3://`` URL. Its connections go only where *ip_policy* allows.
 
     Sends nothing, and looks up no credentials yet.
     """
@@ -62,7 +62,7 @@ def open_s3(url: StoreURL, reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3Backe
         profile=url.option("profile"),
         settings=settings_of(dict(url.options)),
         read_back=url.option("read_back") != "false",
-        reach=reach,
+        ip_policy=ip_policy,
     )
 
 
@@ -91,7 +91,7 @@ class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfini
         profile: str | None = None,
         settings: Settings = DEFAULT,
         read_back: bool = True,
-        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
+        ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         self.bucket = Bucket(
             name,
@@ -101,7 +101,7 @@ class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfini
             profile=profile,
             settings=settings,
             read_back=read_back,
-            reach=reach,
+            ip_policy=ip_policy,
         )
         self.label = self.bucket.label
 

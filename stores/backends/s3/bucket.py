@@ -66,7 +66,7 @@ class Bucket:
         profile: str | None = None,
         settings: Settings = DEFAULT,
         read_back: bool = True,
-        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
+        ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         url = f"s3://{name}/{prefix}" if prefix else f"s3://{name}"
         self.label = f"{url} at {endpoint}" if endpoint else url
@@ -76,7 +76,7 @@ class Bucket:
         """The prefix with a slash at its end, or ""."""
         self.read_back = read_back
         self.confirmations = ConfirmationCounts()
-        self._settings = (profile, region, endpoint, settings, reach)
+        self._settings = (profile, region, endpoint, settings, ip_policy)
         self._process: _InProcess | None = None
         self._counter = RequestCounter()
         self._thread = _ThreadState()

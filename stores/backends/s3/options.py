@@ -89,14 +89,14 @@ def problem(options: Mapping[str, str]) -> str:
         if value and name in _CHECKS and (why := _CHECKS[name](value)):
             return f"has a parameter that cannot be used: {name} {why}"
     if options.get("sse_kms_key_id") and not options.get("sse", "").startswith("aws:kms"):
-        return "has sse_kms_key_id, which goes with sse=aws:kms or sse=aws:kms:dsse"
+        return "has sse_kms_key_id, which needs sse=aws:kms or sse=aws:kms:dsse"
     if options.get("unsigned") == "true" and options.get("profile"):
         return "has both profile and unsigned; an unsigned request carries no credentials"
     return ""
 
 
 def settings_of(options: Mapping[str, str]) -> Settings:
-    """Return the settings that checked *options* ask for."""
+    """Return the settings for *options*, whose values were checked."""
     headers = {
         "x-amz-acl": options.get("acl"),
         "x-amz-server-side-encryption": options.get("sse"),
@@ -128,5 +128,5 @@ def split_place(place: str) -> tuple[str, str]:
 
 
 def is_access_point(bucket: str) -> bool:
-    """Say whether *bucket* is the ARN of an access point."""
+    """Return whether *bucket* is the ARN of an access point."""
     return _access_point.fullmatch(bucket) is not None

@@ -1,5 +1,5 @@
 """
-Read an ``s3://`` URL. Imports no client library.
+Parse an ``s3://`` URL. Imports no client library.
 
     s3://bucket/prefix?endpoint_url=https://...&region=...&profile=...   (more: `options`)
 """
@@ -28,7 +28,7 @@ _is_region = re.compile(r"[A-Za-z0-9-]{1,63}").fullmatch
 
 
 def parse(kind: StoreKind, rest: str) -> StoreURL:
-    """Read the text after ``s3://``. Raises `InvalidStoreURL`, whose text repeats no secret."""
+    """Parse *rest*, the text after ``s3://``. Raises `InvalidStoreURL`, whose text repeats no secret."""
     text = f"s3://{rest}"
     place, _, query = rest.partition("?")
     bucket, prefix = split_place(place)
@@ -68,8 +68,8 @@ def _prefix(bucket: str, prefix: str) -> str:
     if len(prefix.encode()) > MAX_PREFIX_BYTES:
         raise InvalidStoreURL("", f"s3://{bucket}", f"has a prefix of more than {MAX_PREFIX_BYTES} bytes")
     if prefix and any(part in {"", ".", ".."} for part in prefix.split("/")):
-        said = "has a prefix with an empty part, a . or a ..: what it means differs between servers"
-        raise InvalidStoreURL("", redact(f"s3://{bucket}/{prefix}"), said)
+        reason = "has a prefix with an empty part, a . or a .., which servers interpret differently"
+        raise InvalidStoreURL("", redact(f"s3://{bucket}/{prefix}"), reason)
     return prefix
 
 
@@ -81,7 +81,7 @@ def _parameters(bucket: str, query: str) -> dict[str, str]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1 and name in PARAMETERS:
-            raise InvalidStoreURL("", f"s3://{bucket}", f"says {name} more than once")
+            raise InvalidStoreURL("", f"s3://{bucket}", f"sets {name} more than once")
     return dict(pairs)
 
 
@@ -89,8 +89,8 @@ def _checked(kind: StoreKind, bucket: str, prefix: str, options: Mapping[str, st
     shown = f"s3://{bucket}"
     for name, value in options.items():
         if len(value) > MAX_OPTION or unprintable.search(name + value):
-            said = f"has a control character, or more than {MAX_OPTION:,} characters, in {name[:40]!a}"
-            raise InvalidStoreURL("", shown, said)
+            reason = f"has a control character, or more than {MAX_OPTION:,} characters, in {name[:40]!a}"
+            raise InvalidStoreURL("", shown, reason)
     for name in options:
         if any(word in name.lower() for word in _SECRETS):
             raise InvalidStoreURL(
@@ -113,11 +113,11 @@ def _checked(kind: StoreKind, bucket: str, prefix: str, options: Mapping[str, st
         try:
             endpoint = str(parse_endpoint(endpoint))
         except InvalidEndpoint as error:
-            said = f"has an endpoint_url that is no http(s) URL of a server: {error}"
-            raise InvalidStoreURL("", shown, said) from None
+            reason = f"has an endpoint_url that is no http(s) URL of a server: {error}"
+            raise InvalidStoreURL("", shown, reason) from None
     region = options.get("region", "")
     if region and not _is_region(region):
-        raise InvalidStoreURL("", shown, "has a region that is no region's name, as in eu-central-1")
+        raise InvalidStoreURL("", shown, "has a region that is not the name of a region, as in eu-central-1")
     if wrong := problem(options):
         raise InvalidStoreURL("", shown, wrong)
     kept = {name: value for name, value in options.items() if value}

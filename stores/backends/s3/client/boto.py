@@ -61,16 +61,16 @@ def trusted_authorities(client: Any) -> str | bool | None:
     return found if found is True or isinstance(found, str) else None
 
 
-def adapt(client: Any, *, attempts: int, reach: IpPolicy) -> None:
+def adapt(client: Any, *, attempts: int, ip_policy: IpPolicy) -> None:
     """
     Change *client*, a new one, as described above.
 
-    *attempts*: the most attempts that one call makes. The client connects only where *reach* allows.
+    *attempts*: the most attempts that one call makes. The client connects only where *ip_policy* allows.
     """
     session = client._endpoint.http_session
     # Without these attributes, connections would not be watched.
     assert hasattr(session, "_pool_classes_by_scheme")
-    session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(reach)
+    session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(ip_policy)
     client.meta.events.register_first("before-parse.s3", _check_body)
     client.meta.events.register_first(_RETRY, _drop_odd_region)
     # The first `unregister` removes boto3's own handler, the second one a new handler, which is called below instead.
@@ -113,14 +113,16 @@ def _drop_odd_region(response: Any = None, **_: object) -> None:
 class _Watching:
     """A connection of urllib3 with a socket of `http.sockets`."""
 
-    reach = ANYWHERE_BUT_LINK_LOCAL
+    ip_policy = ANYWHERE_BUT_LINK_LOCAL
     response_class = FinalResponse
     _gets_object = False
     _joins_parts = False
 
     def _new_conn(self: Any) -> PlainSocket:
         try:
-            return connect((self._dns_host, self.port), self.timeout, self.socket_options or (), self.reach)
+            return connect(
+                (self._dns_host, self.port), self.timeout, self.socket_options or (), self.ip_policy
+            )
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
@@ -172,10 +174,10 @@ def _pools(allowed: IpPolicy) -> dict[str, Any]:
     """Return pools of connections, by scheme, that connect only where *allowed* allows."""
 
     class Connection(_Watching, AWSHTTPConnection):  # type: ignore[misc]
-        reach = allowed
+        ip_policy = allowed
 
     class TLSConnection(_Watching, AWSHTTPSConnection):  # type: ignore[misc]
-        reach = allowed
+        ip_policy = allowed
 
     class Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
         ConnectionCls = Connection

@@ -40,7 +40,12 @@ class Client:
     """What a process has for one set of settings: the client of boto3, and the direct paths."""
 
     def __init__(
-        self, boto_client: Any, credentials: RenewableCredentials | None, reach: IpPolicy, *, checksums: bool
+        self,
+        boto_client: Any,
+        credentials: RenewableCredentials | None,
+        ip_policy: IpPolicy,
+        *,
+        checksums: bool,
     ) -> None:
         # Any: boto3 makes its methods at run time.
         self.boto: Any = boto_client
@@ -54,7 +59,7 @@ class Client:
             cafile=trusted if isinstance(trusted, str) else where(),
             connect_timeout_s=CONNECT_TIMEOUT_S,
             read_timeout_s=READ_TIMEOUT_S,
-            reach=reach,
+            ip_policy=ip_policy,
             checksums=checksums,
         )
         self._features: dict[tuple[str, str], ServerFeatures] = {}
@@ -76,16 +81,16 @@ def client_for(
     region: str | None,
     endpoint: str | None,
     settings: Settings = DEFAULT,
-    reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
+    ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
 ) -> Client:
     """
-    Return the client of this process for these settings; its connections go only where *reach* allows.
+    Return the client of this process for these settings; its connections go only where *ip_policy* allows.
 
     A forked child gets a client of its own, because the connections of the other one are its parent's. The parent's
     client is not dropped in the child: that could wait for a lock that a thread of the parent held. Raises as
     `session.new_client` does.
     """
-    key = (profile, region, endpoint, settings, reach, os.getpid())
+    key = (profile, region, endpoint, settings, ip_policy, os.getpid())
     found = _clients.get(key)
     if found is None:
         with _lock:
@@ -96,10 +101,10 @@ def client_for(
                     region,
                     endpoint,
                     settings,
-                    reach,
+                    ip_policy,
                     attempts=ATTEMPTS,
                     connect_timeout_s=CONNECT_TIMEOUT_S,
                     read_timeout_s=READ_TIMEOUT_S,
                 )
-                found = _clients[key] = Client(boto_client, credentials, reach, checksums=checksums)
+                found = _clients[key] = Client(boto_client, credentials, ip_policy, checksums=checksums)
     return found

@@ -87,7 +87,7 @@ def new_client(
     region: str | None,
     endpoint: str | None,
     settings: Settings,
-    reach: IpPolicy,
+    ip_policy: IpPolicy,
     *,
     attempts: int,
     connect_timeout_s: float,
@@ -125,7 +125,7 @@ def new_client(
     # AWS redirects to the region of the bucket. Other servers mostly expect us-east-1.
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
-    adapt(client, attempts=attempts, reach=reach)
+    adapt(client, attempts=attempts, ip_policy=ip_policy)
     events = client.meta.events
     events.register_last("before-call.s3", _send_small_body_at_once)
     if settings.write_headers or settings.all_headers:

@@ -43,8 +43,8 @@ class ConnectionPool:
     """
     Connections to one server. Safe to share between threads, not with a forked child.
 
-    *tls* is None for plain HTTP. Connections go only where *reach* allows (`NotAllowed`). A connection that is silent
-    for *read_timeout_s* fails. The pool keeps as many connections as were once in use at the same time.
+    *tls* is None for plain HTTP. Connections go only where *ip_policy* allows (`NotAllowed`). A connection that is
+    silent for *read_timeout_s* fails. The pool keeps as many connections as were once in use at the same time.
 
     Every method that waits raises `CarriedError` where a checkpoint raises.
     """
@@ -56,10 +56,10 @@ class ConnectionPool:
         tls: ssl.SSLContext | None,
         connect_timeout_s: float,
         read_timeout_s: float,
-        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
+        ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
     ) -> None:
         self._address = address
-        self._reach = reach
+        self._ip_policy = ip_policy
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
@@ -159,7 +159,7 @@ class ConnectionPool:
                 self._address,
                 self._connect_timeout_s,
                 [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-                self._reach,
+                self._ip_policy,
             )
             try:
                 if self._tls is not None:

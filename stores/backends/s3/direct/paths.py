@@ -52,7 +52,7 @@ class Paths:
         cafile: str,
         connect_timeout_s: float,
         read_timeout_s: float,
-        reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
+        ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
         checksums: bool = True,
     ) -> None:
         self._client = client
@@ -60,7 +60,7 @@ class Paths:
         self._cafile = cafile
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._reach = reach
+        self._ip_policy = ip_policy
         self._checksums = checksums
         self._pools: dict[tuple[tuple[str, int], bool], ConnectionPool] = {}
         self._paths: dict[tuple[str, str], DirectRequests | None] = {}
@@ -137,7 +137,7 @@ class Paths:
                 tls=self._tls_context() if template.tls else None,
                 connect_timeout_s=self._connect_timeout_s,
                 read_timeout_s=self._read_timeout_s,
-                reach=self._reach,
+                ip_policy=self._ip_policy,
             )
             self._pools.setdefault(key, pool)
         return self._pools[key]

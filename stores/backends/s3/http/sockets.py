@@ -244,21 +244,24 @@ class TLSSocket(_Watched, ssl.SSLSocket):  # type: ignore[misc]
 
 
 def connect(
-    address: tuple[str, int], timeout_s: float, options: Any = (), reach: IpPolicy = ANYWHERE_BUT_LINK_LOCAL
+    address: tuple[str, int],
+    timeout_s: float,
+    options: Any = (),
+    ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
 ) -> PlainSocket:
     """
     Return a connection to *address*. Its name may have several IP addresses; each is tried for *timeout_s* seconds.
 
-    The IP addresses are checked against *reach* here and used at once, so a name server that answers differently the
-    second time gains nothing. *options* are for `setsockopt`. Raises `OSError`, and `CarriedError`, with `NotAllowed`
-    where *reach* allows none of the IP addresses.
+    The IP addresses are checked against *ip_policy* here and used at once, so a name server that answers differently
+    the second time gains nothing. *options* are for `setsockopt`. Raises `OSError`, and `CarriedError`, with
+    `NotAllowed` where *ip_policy* allows none of the IP addresses.
     """
     failure: OSError | None = None
     refusal = ""
     give_up_at = monotonic() + CONNECT_S
     for family, kind, protocol, _, place in resolve(*address):
         checkpoint_through_boto()
-        if why := reach.refuses(str(place[0])):
+        if why := ip_policy.refuses(str(place[0])):
             refusal = why
             continue
         left_s = give_up_at - monotonic()

@@ -61,8 +61,7 @@ def open_object(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
         with bucket.errors(key):
             found = _content_range(str(answer.get("ContentRange")))
             received = int(found[2]) + 1 if found is not None else 0
-            if bucket.limiter is not None and received < RANGE_BYTES:
-                bucket.limiter.refund_bytes(RANGE_BYTES - received)
+            bucket.refund(max(0, RANGE_BYTES - received))
             length = int(found[3]) if found is not None and found[1] == "0" else None
             if length is not None and length > MAX_OBJECT_BYTES:
                 raise AnswerTooLong(announced_too_long(length))
