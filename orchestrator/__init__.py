@@ -3,7 +3,8 @@ Deciding and showing: what turns a request into work, and work into an account.
 
     jobs           submit, status, cancel: the Python API
     tasks          thin Celery tasks
-    app            makes the Celery app with the tasks of workers and orchestrators
+    job_app        makes the Celery app with the tasks of jobs
+    app            the same with the mirrors: the app of the whole fleet
     celery         that app, as ``celery -A snapferry.orchestrator`` finds it
     embedded       a private fleet on this machine, gone when its owner ends
     flower_config  Flower's settings

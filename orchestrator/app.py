@@ -1,5 +1,5 @@
 """
-The Celery app of the whole fleet: the workers' tasks and the orchestrator's.
+The Celery app of the whole fleet: the tasks of workers, of jobs and of mirrors.
 
 Importing this module connects to nothing. `snapferry.orchestrator.celery` makes the app from the environment.
 """
@@ -9,22 +9,14 @@ from __future__ import annotations
 from celery import Celery
 
 from snapferry.stores.access import STRICT, AccessPolicy
-from snapferry.workers.app import make_app
 from snapferry.workers.settings.environment import Settings
 
-from . import tasks
-from .driving import reconcile
+from .job_app import make_job_app
+from .mirrors import task
 
 
 def make_fleet_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
-    """
-    Return the app with the tasks of both floors, which open what *access* allows. Connects to nothing.
-
-    Raises `InvalidSettings`.
-
-    A worker of it that takes the orchestrator's tasks looks after jobs as well.
-    """
-    app = make_app(settings, access)
-    tasks.register(app, settings, access)
-    reconcile.attach(app, settings)
+    """Return the app of the whole fleet; otherwise as `job_app.make_job_app`."""
+    app = make_job_app(settings, access)
+    task.register(app, settings)
     return app

@@ -32,7 +32,7 @@ from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 
-from .app import make_fleet_app
+from .job_app import make_job_app
 
 START_TIMEOUT_S = 10.0
 
@@ -333,7 +333,7 @@ def _start_worker(
         for descriptor in keepers_own:
             os.close(descriptor)
         # Its stores are those that the owner's own user has named.
-        app = make_fleet_app(settings, TRUSTED)
+        app = make_job_app(settings, TRUSTED)
         # One command's fleet: nobody watches its events or controls it from outside.
         app.conf.update(
             worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.errors import StoreError
-from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable, is_outage
+from snapferry.workers.broker.connection import OUTAGE, is_outage
 from snapferry.workers.copying import time_limit
 from snapferry.workers.copying.tasks import again, hand_back, ledger_of, may_wait, queue_again
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.shutdown import Interrupted, interruptible
-from snapferry.workers.messages import MirrorMessage, is_job_id
+from snapferry.workers.messages import is_job_id
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.logs import about, fields
 from snapferry.workers.telemetry.metrics import counters
@@ -53,7 +53,7 @@ class JobFailed(Exception):
 
 
 def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
-    """Add the orchestrator's tasks to *app*: mirrors, and three names for the drive of a job, by what calls for it."""
+    """Add the orchestrator's tasks to *app*: three names for the drive of a job, by what calls for it."""
     # No traceback in the log, and no second record in Redis: the ledger has the reason.
     kept: dict[str, Any] = {"bind": True, "throws": (JobFailed,), "store_errors_even_if_ignored": False}
 
@@ -81,21 +81,6 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     @app.task(shared=False, name="snapferry.look_after_job", max_retries=MAX_RETRIES, **kept)
     def look_after(self: Task, job_id: str) -> str:
         return drive(self, job_id)
-
-    @app.task(shared=False, name="snapferry.run_mirror", bind=True, max_retries=MAX_BROKER_RETRIES)
-    def run(self: Task, message: dict[str, Any]) -> str:
-        # Only a fleet with a schedule has mirrors.
-        from .mirrors.schedule import run_mirror
-
-        try:
-            return run_mirror(settings, MirrorMessage.model_validate(message))
-        except ValidationError:
-            log.warning(
-                "mirror skipped: its message is of another version of snapferry; restart its scheduler"
-            )
-            return "skipped: the message is of another version"
-        except (BrokerUnavailable, *BROKER_TROUBLE) as error:
-            raise _retry_broker(self, error) from error
 
 
 def run_drive(
@@ -126,7 +111,7 @@ def run_drive(
             fail_job(ledger, job_id, f"the broker did not accept the job's tasks: {error}")
             raise
         log.warning("the broker does not answer; trying again in %d s", BROKER_RETRY_S)
-        raise _retry_broker(task, error) from error
+        raise retry_broker(task, error) from error
     except UnknownJob:
         return DriveOutcome(result=Result.UNKNOWN)
     except ValidationError:
@@ -148,7 +133,7 @@ def run_drive(
         raise
 
 
-def _retry_broker(task: Any, error: Exception) -> Exception:
+def retry_broker(task: Any, error: Exception) -> Exception:
     """Queue *task* again for when the broker accepts it; return what to raise. An outage uses up no try."""
     if is_outage(error):
         return queue_again(task, f"the broker does not answer: {error}", in_s=BROKER_RETRY_S)

@@ -23,7 +23,7 @@ class JobBroker:
     """The ledger of a fleet. *settings* must name a broker; *answer_s* is how long an answer may take, in seconds."""
 
     def __init__(self, settings: Settings, *, answer_s: float) -> None:
-        assert settings.broker_url is not None  # the app refuses settings without a broker
+        assert settings.broker_url is not None  # make_job_app refuses settings without a broker
         self._url = settings.broker_url
         self.ledger = Ledger(client(self._url, retries=1, answer_s=answer_s), expires_s=settings.job_expires)
 

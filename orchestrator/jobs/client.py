@@ -11,8 +11,8 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.driving.dispatch import queue_drive, queue_plan
+from snapferry.orchestrator.job_app import make_job_app
 from snapferry.stores.access import AccessPolicy
 from snapferry.workers.broker.connection import BrokerUnavailable, check_broker
 from snapferry.workers.ledger import PLAN, JobStatus, State
@@ -49,7 +49,7 @@ class Jobs(JobReader):
         access: AccessPolicy | None = None,
         role: str = "this command",
     ) -> None:
-        self._app: Celery = make_fleet_app(settings)
+        self._app: Celery = make_job_app(settings)
         if check:
             check_broker(settings.broker_url or "")
         super().__init__(settings, answer_s=answer_s, access=access, role=role)

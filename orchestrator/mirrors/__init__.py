@@ -1,7 +1,9 @@
 """
 Mirrors: jobs that are repeated on a schedule.
 
-    schedule   entries of the schedule, their runs, and how they stand
+    schedule   the entries of the schedule
     scheduler  RedBeat's scheduler, which writes only while it holds its lock
-    report     how mirrors stand, in words and as JSON
+    task       the Celery task: queue the job of a mirror that is due
+    status     how mirrors stand
+    report     the same in words and as JSON
 """

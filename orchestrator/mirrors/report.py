@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.orchestrator.reporting.receipt import moment
@@ -11,27 +11,26 @@ from snapferry.orchestrator.reporting.report import duration, state_words
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 
-if TYPE_CHECKING:
-    from .schedule import MirrorStanding
+from .status import MirrorStatus
 
 MIRRORS_HEAD: Final = ("MIRROR", "EVERY", "LAST", "NEXT", "FROM → TO")
 
 
-def mirror_row(standing: MirrorStanding) -> tuple[str, ...]:
-    """Return a mirror as a row of `MIRRORS_HEAD`."""
-    mirror = standing.mirror
+def mirror_row(status: MirrorStatus) -> tuple[str, ...]:
+    """Return a mirror as a row under `MIRRORS_HEAD`."""
+    mirror = status.mirror
     return (
         mirror.name,
         mirror.every,
-        printable(_last(standing)),
-        _next(standing.next_at),
+        printable(_last(status)),
+        _next(status.next_at),
         printable(f"{mirror.from_} → {mirror.to}"),
     )
 
 
-def mirror_document(standing: MirrorStanding) -> dict[str, Any]:
-    """Return a mirror for programs."""
-    mirror, record = standing.mirror, standing.record
+def mirror_document(status: MirrorStatus) -> dict[str, Any]:
+    """Return a mirror as a JSON document."""
+    mirror, record = status.mirror, status.record
     return {
         "mirror": mirror.name,
         "from": mirror.from_,
@@ -40,16 +39,16 @@ def mirror_document(standing: MirrorStanding) -> dict[str, Any]:
         "delete": mirror.delete,
         "last_job": record.job_id or None,
         "last_started": moment(record.started_at) if record.started_at else None,
-        "last_status": status_document(standing.job) if standing.job is not None else None,
+        "last_status": status_document(status.job) if status.job is not None else None,
         "skipped": record.skipped,
         "skipped_last": moment(record.skipped_at) if record.skipped_at else None,
         "skipped_why": record.why,
-        "next": moment(standing.next_at) if standing.next_at is not None else None,
+        "next": moment(status.next_at) if status.next_at is not None else None,
     }
 
 
-def _last(standing: MirrorStanding) -> str:
-    record, job = standing.record, standing.job
+def _last(status: MirrorStatus) -> str:
+    record, job = status.record, status.job
     if not record.job_id:
         said = "never"
     else:

@@ -1,9 +1,9 @@
 """
 RedBeat's scheduler, which writes its schedule only while it holds the lock.
 
-RedBeat replaces the schedule in Redis when it starts, and takes the lock afterwards: a second scheduler with another
-file would silently put its mirrors in place of those of the first. Here a scheduler that does not have the lock
-changes nothing. It waits, and says so loudly if the schedule that runs is another one than its own.
+RedBeat itself replaces the schedule in Redis when it starts, and takes the lock afterwards. A second scheduler with
+another file would silently replace the mirrors of the first. This scheduler changes nothing without the lock. It
+waits, and logs an error if the schedule in Redis differs from its own.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from snapferry.workers.telemetry.logs import fields
 log = logging.getLogger(__name__)
 
 RUNNING_KEY: Final = f"{SCHEDULE}:running"
-"""What the scheduler that holds the lock says of its schedule: JSON with digest, mirrors and host."""
+"""The key of the running schedule: digest, mirrors and host of the scheduler that holds the lock, as JSON."""
 
-# While another schedule runs, this is said so often.
-_SAY_EVERY_S: Final = 300.0
+# Seconds between two log lines while another scheduler works.
+_LOG_EVERY_S: Final = 300.0
 
 
 class MirrorScheduler(RedBeatScheduler):
     """For Celery's setting ``beat_scheduler``."""
 
     def setup_schedule(self) -> None:
-        """Do nothing yet: the schedule in Redis may be another scheduler's."""
+        """Do nothing yet: the schedule in Redis may belong to another scheduler."""
 
     def take_over(self, lock: Any) -> None:
-        """Put this scheduler's own schedule into Redis; the *lock* is held."""
+        """Write this scheduler's own schedule to Redis. The *lock* is held."""
         self.lock = lock
         super().setup_schedule()
-        get_redis(self.app).set(RUNNING_KEY, json.dumps(_told(self.app.conf.beat_schedule)))
+        get_redis(self.app).set(RUNNING_KEY, json.dumps(_summary(self.app.conf.beat_schedule)))
 
 
-def _told(schedule: dict[str, Any]) -> dict[str, Any]:
+def _summary(schedule: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(schedule, sort_keys=True, cls=RedBeatJSONEncoder)
     return {
         "digest": sha256(text.encode()).hexdigest(),
@@ -61,40 +61,40 @@ def _told(schedule: dict[str, Any]) -> dict[str, Any]:
 
 
 def wait_for_the_lock(sender: Any = None, **_: Any) -> None:
-    """Hold the scheduler back until it is its turn."""
+    """Wait until this scheduler holds the lock; then take the schedule over."""
     scheduler = sender.scheduler
     redis = get_redis(scheduler.app)
     lock = redis.lock(scheduler.lock_key, timeout=scheduler.lock_timeout)
-    # What redis-py adds to the time that is left, RedBeat sets.
+    # RedBeat sets the remaining time; redis-py would add to it.
     lock.lua_extend = redis.register_script(LUA_EXTEND_TO_SCRIPT)
-    own = _told(scheduler.app.conf.beat_schedule)
-    said_at = None
+    own = _summary(scheduler.app.conf.beat_schedule)
+    logged_at = None
     while True:
         try:
             if lock.acquire(blocking=False):
                 scheduler.take_over(lock)
-                log.info("this scheduler keeps the schedule", extra=fields(mirrors=own["mirrors"]))
+                log.info("schedule taken over", extra=fields(mirrors=own["mirrors"]))
                 return
-            if said_at is None or time.monotonic() - said_at > _SAY_EVERY_S:
-                _say(own, redis.get(RUNNING_KEY))
-                said_at = time.monotonic()
+            if logged_at is None or time.monotonic() - logged_at > _LOG_EVERY_S:
+                _log_other(own, redis.get(RUNNING_KEY))
+                logged_at = time.monotonic()
         except OUTAGE as error:
-            log.warning("the broker is away: %s", error)
+            log.warning("the broker does not answer: %s", error)
         time.sleep(scheduler.max_interval)
 
 
-def _say(own: dict[str, Any], found: str | None) -> None:
+def _log_other(own: dict[str, Any], found: str | None) -> None:
     try:
         other = json.loads(found or "{}")
         same, mirrors, host = other["digest"] == own["digest"], list(other["mirrors"]), str(other["host"])
     except (ValueError, KeyError, TypeError):
-        log.warning("another scheduler keeps the schedule; waiting until it ends")
+        log.warning("another scheduler runs; waiting until it ends")
         return
     if same:
-        log.info("another scheduler keeps this schedule; waiting until it ends", extra=fields(host=host))
+        log.info("another scheduler runs this schedule; waiting until it ends", extra=fields(host=host))
         return
     log.error(
-        "another scheduler runs with ANOTHER schedule: the mirrors of this one are not run until it ends. Give all"
+        "another scheduler runs ANOTHER schedule: the mirrors of this one do not run until it ends. Give all"
         " schedulers of a fleet the same snapferry.toml, and restart the one that runs",
         extra=fields(
             host=printable(host)[:255],

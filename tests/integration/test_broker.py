@@ -130,7 +130,7 @@ def test_every_role_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> 
             server.start()
             for name in ("worker", "orchestrator", "plain Celery"):
                 until(lambda name=name: " ready." in roles[name].logged(), f"{name} is ready")
-            until(lambda: "keeps the schedule" in roles["scheduler"].logged(), "the scheduler works")
+            until(lambda: "schedule taken over" in roles["scheduler"].logged(), "the scheduler works")
             job_id = submit(jobs_of(server), tmp_path)
             assert jobs_of(server).wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
             for name, role in roles.items():
@@ -607,9 +607,9 @@ def test_a_second_scheduler_with_another_file_waits_warns_and_takes_over(tmp_pat
             return stack.enter_context(started(*command, env=env, log=tmp_path / f"{name}.log"))
 
         one = scheduler("first")
-        until(lambda: "keeps the schedule" in one.logged(), "the first works")
+        until(lambda: "schedule taken over" in one.logged(), "the first works")
         other = scheduler("second")
-        until(lambda: "runs with ANOTHER schedule" in other.logged(), "the second warns")
+        until(lambda: "runs ANOTHER schedule" in other.logged(), "the second warns")
         until(lambda: list((tmp_path / "first").rglob("?" * 55)), "the first's mirror is run")
         mirrors = finished([*program(), "mirrors", "--config", str(config("second"))], env)
         assert not (tmp_path / "second").exists()

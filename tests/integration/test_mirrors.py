@@ -16,7 +16,8 @@ import redis
 
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.mirrors.report import mirror_document
-from snapferry.orchestrator.mirrors.schedule import TAKE_OVER_S, mirror_standings
+from snapferry.orchestrator.mirrors.schedule import TAKE_OVER_S
+from snapferry.orchestrator.mirrors.status import mirror_statuses
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.queues import COPY_QUEUE
@@ -73,7 +74,7 @@ def standing(fleet: Fleet, config: Path, mirror: int = 0) -> dict[str, Any]:
     """Return where a mirror stands."""
     settings = Settings(broker_url=fleet.url)
     known = read_config(str(config)).mirror[mirror]
-    return mirror_document(mirror_standings(settings, Jobs(settings), [known])[0])
+    return mirror_document(mirror_statuses(settings, Jobs(settings), [known])[0])
 
 
 def published(folder: Path) -> list[str]:
@@ -123,14 +124,14 @@ def test_a_mirror_whose_last_job_goes_on_is_skipped_and_that_is_said(
     ):
         until(lambda: waiting(client, COPY_QUEUE), "the first run is handed out")
         found = until(lambda: (one := standing(fleet, config))["skipped"] and one, "it is skipped")
-        assert f"mirror often is skipped: job {found['last_job']} still goes on" in orchestrator.logged()
+        assert f"mirror often skipped: job {found['last_job']} has not ended" in orchestrator.logged()
         assert len(jobs.list(limit=10)) == 1
         with fleet.worker():
             assert jobs.wait(found["last_job"], timeout_s=PATIENCE_S).state is State.DONE
             until(lambda: len(jobs.list(limit=10)) > 1, "the next run")
             again = until(lambda: (one := standing(fleet, config))["skipped"] == 0 and one, "it is run")
 
-    assert f"job {found['last_job']} still goes on" in found["skipped_why"]
+    assert f"job {found['last_job']} has not ended" in found["skipped_why"]
     assert again["skipped_why"] == ""
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.mirrors.schedule import mirror_standings
+from snapferry.orchestrator.mirrors.status import mirror_statuses
 from snapferry.workers.ledger import State
 from snapferry.workers.lifecycle.shutdown import FORCE_S
 from snapferry.workers.messages import JobSpec, StoreRef
@@ -120,7 +120,7 @@ class Machine:
         """Say whether the mirror of snapferry.toml is to be run at some time."""
         settings = Settings(broker_url=self.broker)
         mirrors = read_config(str(self.root / "etc/snapferry.toml")).mirror
-        return mirror_standings(settings, Jobs(settings), mirrors)[0].next_at is not None
+        return mirror_statuses(settings, Jobs(settings), mirrors)[0].next_at is not None
 
 
 def answers(url: str) -> bool:

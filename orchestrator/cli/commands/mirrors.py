@@ -34,9 +34,9 @@ def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
     known = _mirrors(settings)
     with on_fleet(settings, lost="") as jobs:
         from snapferry.orchestrator.mirrors import report
-        from snapferry.orchestrator.mirrors.schedule import mirror_standings
+        from snapferry.orchestrator.mirrors.status import mirror_statuses
 
-        found = mirror_standings(settings, jobs, known.mirror)
+        found = mirror_statuses(settings, jobs, known.mirror)
     if as_json:
         click.echo(json.dumps([report.mirror_document(one) for one in found], indent=2))
         return 0

@@ -1,0 +1,24 @@
+"""The Celery app with the tasks of jobs: the workers' and the orchestrator's. It lacks the mirrors of `app`."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from snapferry.stores.access import STRICT, AccessPolicy
+from snapferry.workers.app import make_app
+from snapferry.workers.settings.environment import Settings
+
+from . import tasks
+from .driving import reconcile
+
+
+def make_job_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
+    """
+    Return an app whose tasks open the stores that *access* allows. Connects to nothing. Raises `InvalidSettings`.
+
+    A worker of it reconciles jobs while it runs.
+    """
+    app = make_app(settings, access)
+    tasks.register(app, settings, access)
+    reconcile.attach(app, settings)
+    return app
