@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.cli import cli
-from snapferry.stores.urls import S3_PARAMETERS
+from snapferry.stores.backends.s3.options import PARAMETERS as S3_PARAMETERS
 from snapferry.workers.settings.config_file import Mirror
 from snapferry.workers.settings.environment import Settings
 
