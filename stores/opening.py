@@ -30,8 +30,8 @@ def open_backend(
 
 
 def open_store(
-    url: str,
-    objects_url: str | None = None,
+    url: str | StoreURL,
+    objects_url: str | StoreURL | None = None,
     *rights: Right,
     access: AccessPolicy = STRICT,
     create: bool = True,
@@ -44,12 +44,14 @@ def open_store(
     case. Raises `InvalidStoreURL` and `NotAllowed`. Sends nothing yet: the first call that needs the store finds out
     whether it exists.
     """
-    manifests = open_backend(parse_url(url), *rights, access=access, create=create)
+    manifests = open_backend(_parsed(url), *rights, access=access, create=create)
     if objects_url is None:
         return SnapshotStore(manifests)
-    return SnapshotStore(
-        open_backend(parse_url(objects_url), *rights, access=access, create=create), manifests
-    )
+    return SnapshotStore(open_backend(_parsed(objects_url), *rights, access=access, create=create), manifests)
+
+
+def _parsed(url: str | StoreURL) -> StoreURL:
+    return parse_url(url) if isinstance(url, str) else url
 
 
 def prepare(wanted: Iterable[str] = ()) -> None:

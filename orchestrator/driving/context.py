@@ -12,7 +12,6 @@ from snapferry.stores.access import AccessPolicy, Right
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
-from snapferry.stores.urls import parse_url
 from snapferry.workers.copying.describe import describe_snapshots
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec
@@ -63,9 +62,9 @@ def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[S
     deletes = spec.prune is not None and not spec.dry_run
     rights = (Right.WRITE, Right.DELETE) if deletes else (Right.WRITE,)
     source, destination = spec.source, spec.destination
-    if parse_url(source.url).same_place(parse_url(destination.url)):
+    if source.parsed.same_place(destination.parsed):
         raise InvalidStoreURL(source.url, "", "source and destination are the same store")
     return (
-        open_store(source.url, source.objects_url, Right.READ, access=access, create=create),
-        open_store(destination.url, destination.objects_url, *rights, access=access, create=create),
+        open_store(source.parsed, source.parsed_objects, Right.READ, access=access, create=create),
+        open_store(destination.parsed, destination.parsed_objects, *rights, access=access, create=create),
     )

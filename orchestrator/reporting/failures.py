@@ -52,7 +52,7 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
     if first is None:
         return
     request = ledger.spec(job_id)
-    source = open_store(request.source.url, request.source.objects_url, Right.READ, access=access)
+    source = open_store(request.source.parsed, request.source.parsed_objects, Right.READ, access=access)
     snapshots, plan = recall(ledger, request, source)
     known = {failed.failure.address: failed for failed in ledger.failures(job_id)}
     chosen = [first, *islice(positions, PAGE - 1)]

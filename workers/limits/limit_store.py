@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import redis
 
-from snapferry.stores.urls import is_metered, parse_url
+from snapferry.stores.urls import StoreURL, is_metered, parse_url
 from snapferry.workers.ledger.keys import LIMITS, S3_REQUESTS, key
 from snapferry.workers.messages import Limits
 
@@ -79,9 +79,9 @@ class Grant(NamedTuple):
     most: int = 0
 
 
-def store_place(url: str) -> str:
+def store_place(url: str | StoreURL) -> str:
     """Return what a store's limits go by: its *url* without what says only how to get there."""
-    found = parse_url(url)
+    found = parse_url(url) if isinstance(url, str) else url
     endpoint = found.option("endpoint_url")
     return str(found).partition("?")[0] + (f"?endpoint_url={endpoint}" if endpoint else "")
 

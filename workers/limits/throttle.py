@@ -69,7 +69,7 @@ class Brakes:
         self._check = check
         refs = {"source": source, "destination": destination}
         self._sides = {side: self._paces(side, ref) for side, ref in refs.items()}
-        of_objects = [store_place(ref.objects_url or ref.url) for ref in refs.values()]
+        of_objects = [store_place(ref.parsed_objects or ref.parsed) for ref in refs.values()]
         self._places = of_objects[0], of_objects[1]
         self._waiting: dict[str, StreamStore] = {}
         self._holding = threading.Lock()
@@ -112,8 +112,8 @@ class Brakes:
             self._share(flights)
 
     def _paces(self, side: str, ref: StoreRef) -> tuple[StorePace, StorePace]:
-        objects = self._pace(side, store_place(ref.objects_url or ref.url))
-        return objects, self._pace(side, store_place(ref.url)) if ref.objects_url else objects
+        objects = self._pace(side, store_place(ref.parsed_objects or ref.parsed))
+        return objects, self._pace(side, store_place(ref.parsed)) if ref.objects_url else objects
 
     def _pace(self, side: str, place: str) -> StorePace:
         taps = {}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from snapferry.stores.urls import StoreURL, parse_url
 
 # Orchestrators that plan a job differently must not share it, so new planning rules are a new version. Version 2 was
 # never released, and 3 does not read it.
@@ -65,7 +68,22 @@ class Message(Part):
 
 
 class StoreRef(Part):
-    """A store by its URL. *objects_url* is the pool that holds its objects, None where that is the store itself."""
+    """
+    A store by its URL. *objects_url* is the pool that holds its objects, None where that is the store itself.
+
+    The URLs are text, as on the wire: a process may show a job whose URLs it cannot open. `parsed` and
+    `parsed_objects` parse them, once; they raise `InvalidStoreURL`.
+    """
 
     url: Annotated[str, Field(min_length=1, max_length=LONGEST_URL)]
     objects_url: Annotated[str, Field(min_length=1, max_length=LONGEST_URL)] | None = None
+
+    @cached_property
+    def parsed(self) -> StoreURL:
+        """The store's URL."""
+        return parse_url(self.url)
+
+    @cached_property
+    def parsed_objects(self) -> StoreURL | None:
+        """The URL of the pool that holds the store's objects, None where that is the store itself."""
+        return None if self.objects_url is None else parse_url(self.objects_url)

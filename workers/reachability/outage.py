@@ -211,7 +211,7 @@ def open_side(side: StoreSide, access: AccessPolicy) -> StreamStore:
     A directory that is not there is not made: where a mount is missing, nothing must be made in its place.
     """
     right = Right.WRITE if side.writing else Right.READ
-    return open_store(side.ref.url, side.ref.objects_url, right, access=access, create=False)
+    return open_store(side.ref.parsed, side.ref.parsed_objects, right, access=access, create=False)
 
 
 def check(side: StoreSide, access: AccessPolicy) -> StoreError | None:

@@ -139,13 +139,11 @@ def _embedded(
     from snapferry.orchestrator.jobs import Jobs
     from snapferry.stores.access import TRUSTED
     from snapferry.stores.opening import prepare
-    from snapferry.stores.urls import parse_url
     from snapferry.workers.lifecycle.process_setup import most_at_once
 
     # What the stores need before the fleet forks is shared by all its processes.
     stores = (spec.source, spec.destination)
-    urls = [url for store in stores for url in (store.url, store.objects_url) if url]
-    prepare({parse_url(url).scheme for url in urls})
+    prepare({url.scheme for store in stores for url in (store.parsed, store.parsed_objects) if url})
     processes = default_processes(spec.limits.jobs)
     if (spec.limits.jobs or 0) > (most := processes * most_at_once()):
         note(
