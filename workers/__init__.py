@@ -3,6 +3,7 @@ One unit of work: what a worker of the fleet runs.
 
     app             makes the Celery app; importing it connects to nothing
     queues          which queues there are, and which batches go first
+    lua             loads and runs the Lua scripts of Redis
     messages        what crosses the broker: small, versioned, validated
     outcome         which objects of a batch were copied, present or failed
     private_folder  a temporary folder of this user's own

@@ -26,7 +26,7 @@ from snapferry.workers.copying.transfer import Cancelled, Held
 from snapferry.workers.ledger import MAX_DRIVES, Ledger, Standing, State, UnknownJob
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
-from snapferry.workers.limits import Brakes, LimitBook
+from snapferry.workers.limits import LimitStore, Throttle
 from snapferry.workers.reachability.outage import emptied
 from snapferry.workers.reachability.records import ReachBook, sides_of
 from snapferry.workers.telemetry.metrics import counters
@@ -119,9 +119,11 @@ def _drive_once(
         with (
             StepWatch(ledger, spec, access),
             counters.requests_of(source, destination),
-            Brakes(LimitBook(ledger.client), job_id, spec.source, spec.destination, control.check) as brakes,
+            Throttle(
+                LimitStore(ledger.client), job_id, spec.source, spec.destination, control.check
+            ) as throttle,
         ):
-            brakes.hold(source, destination, at_once=True)
+            throttle.attach(source, destination, at_once=True)
             drive = Drive(app, ledger, spec, source, destination)
             return _advance(drive, standing, is_planned=is_planned)
     except Held:

@@ -16,7 +16,7 @@ from snapferry.orchestrator.job_app import make_job_app
 from snapferry.stores.access import AccessPolicy
 from snapferry.workers.broker.connection import BrokerUnavailable, check_broker
 from snapferry.workers.ledger import PLAN, JobStatus, State
-from snapferry.workers.limits import Change, StoreLimits, store_place
+from snapferry.workers.limits import Change, StoreLimits, store_id
 from snapferry.workers.messages import JobSpec, Order, encode_addresses
 from snapferry.workers.queues import Priority
 from snapferry.workers.settings.environment import Settings
@@ -154,7 +154,7 @@ class Jobs(JobReader):
         Running batches obey within a second. May be called again. A job that has ended stays as it is.
         """
         with self._answering():
-            self._limits.limit_job(job_id, changed)
+            self._limits.set_job_limits(job_id, changed)
             return self._ledger.status(job_id)
 
     def limit_store(self, url: str, changed: Mapping[str, Change]) -> tuple[str, StoreLimits]:
@@ -164,11 +164,11 @@ class Jobs(JobReader):
         None removes a limit, also one that stores of its kind have by default; "default" restores that one. The
         limits returned are those of jobs that this process submits. Raises `InvalidStoreURL`. May be called again.
         """
-        store = store_place(url)
+        store = store_id(url)
         with self._answering():
             if changed:
-                self._limits.limit_store(store, changed)
-            return store, self._limits.of_store(store, self._settings.s3_max_requests)
+                self._limits.set_store_limits(store, changed)
+            return store, self._limits.store_limits(store, self._settings.s3_max_requests)
 
     def _drive_now(self, job_id: str, why: str) -> None:
         """Queue a drive of the job. The ledger has the request already: without this call it takes effect later."""

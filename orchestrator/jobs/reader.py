@@ -16,7 +16,7 @@ from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.access import AccessPolicy
 from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
 from snapferry.workers.ledger import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
-from snapferry.workers.limits import LimitBook, StoreLimits, store_place
+from snapferry.workers.limits import LimitStore, StoreLimits, store_id
 from snapferry.workers.queues import copy_queue
 from snapferry.workers.reachability.records import ReachBook, Trouble, sides_of
 from snapferry.workers.settings.access import access_policy
@@ -61,7 +61,7 @@ class JobReader:
         self._settings = settings
         self._broker = JobBroker(settings, answer_s=answer_s)
         self._ledger = self._broker.ledger
-        self._limits = LimitBook(self._ledger.client)
+        self._limits = LimitStore(self._ledger.client)
         self._answering = self._broker.answering
 
     def status(self, job_id: str) -> JobStatus:
@@ -190,14 +190,14 @@ class JobReader:
         """Return the limits of a job's stores, for all jobs together: those of ``source`` and ``destination``."""
         with self._answering():
             status = self._ledger.status(job_id)
-            stores = [store_place(status.source), store_place(status.destination)]
-            _, (source, destination) = self._limits.of_run(job_id, stores)
+            stores = [store_id(status.source), store_id(status.destination)]
+            _, (source, destination) = self._limits.limits_of_run(job_id, stores)
             return {"source": source, "destination": destination}
 
     def limited_stores(self) -> dict[str, StoreLimits]:
         """Return the stores of which a limit was set: name -> limits."""
         with self._answering():
-            return self._limits.of_stores(self._settings.s3_max_requests)
+            return self._limits.all_store_limits(self._settings.s3_max_requests)
 
     # Last, because within the class its name hides the built-in type.
     def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:

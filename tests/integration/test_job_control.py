@@ -141,7 +141,7 @@ def patched(*arguments, **options):
 t.copy_batch = patched
 """
     # A lease of 30 s is what a dead machine costs; here it is told apart from a stall all the same.
-    shorter = "import snapferry.workers.ledger.batches as b\n"
+    shorter = "import snapferry.workers.ledger.steps.leases as b\n"
     shorter += "from snapferry.orchestrator.driving import reconcile as r\n"
     shorter += "from snapferry.orchestrator.driving.steps import requeue as l\n"
     shorter += "b.LEASE_S = 3\nl.STALL_S = r.STALL_S = 3.0\nr.ROUND_S, r.QUEUED_S = 1, 2\n"

@@ -100,7 +100,7 @@ def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at
     fleet = Fleet(redis_url, tmp_path, env)
     jobs = Jobs(Settings(broker_url=redis_url, visibility_timeout=5))
     # So short a lease would end before the second delivery comes, were it not renewed.
-    short_lease = "import snapferry.workers.ledger.batches as b; b.LEASE_S = 6"
+    short_lease = "import snapferry.workers.ledger.steps.leases as b; b.LEASE_S = 6"
     with (
         slow_bucket(tmp_path / "a", object_key(digest(large))) as bucket,
         fleet.orchestrator(),

@@ -33,7 +33,7 @@ from .slow_bucket import slow_bucket
 GRACE_S = 1.0
 
 # With these, whoever waits for a lease to run out waits longer than any test.
-LONG_LEASES = "from snapferry.workers.ledger import batches as b, jobs as j\nb.LEASE_S = j.LEASE_S = 3600\n"
+LONG_LEASES = "from snapferry.workers.ledger.steps import leases\nleases.LEASE_S = 3600\n"
 
 # It comes in one answer, piece by piece, and goes in parts.
 BIG = 3 * MIN_PART_BYTES + 1

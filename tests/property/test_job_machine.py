@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 )
 
 from snapferry.stores.hashing import digest
-from snapferry.workers.ledger import PLAN, Begun, Directive, JobStatus, Ledger, State, batches, jobs, set_bits
+from snapferry.workers.ledger import PLAN, Begun, Directive, JobStatus, Ledger, State, set_bits
+from snapferry.workers.ledger.steps import leases
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome, Failure
 from tests.property.strategies import machine
@@ -512,8 +513,7 @@ def test_the_record_of_a_job_is_right_whatever_happens_when_and_how_often(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No lease runs out on its own here, however slow the machine is."""
-    monkeypatch.setattr(batches, "LEASE_S", 3600)
-    monkeypatch.setattr(jobs, "LEASE_S", 3600)
+    monkeypatch.setattr(leases, "LEASE_S", 3600)
     Job.client = client
 
     run_state_machine_as_test(Job, settings=settings(machine, stateful_step_count=50))

@@ -16,7 +16,8 @@ from snapferry.orchestrator.doctor.nodes import judge_nodes
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.workers.diagnosis import broker_check, remote_control
 from snapferry.workers.diagnosis.store_check import Check, Side, Told, from_document, to_document
-from snapferry.workers.ledger import queue_scripts, scripts
+from snapferry.workers.ledger import scripts
+from snapferry.workers.lua import LuaScript
 from snapferry.workers.settings.environment import Settings
 
 NOW = 1_800_000_000.0
@@ -226,9 +227,8 @@ def test_old_servers_and_parts_of_a_cluster_are_told() -> None:
 
 def test_the_ledger_s_trial_does_all_that_its_steps_do() -> None:
     """A command that a new step uses must be tried as well."""
-    tried = set(re.findall(r"try\('([A-Z]+)'", scripts.TRY))
-    texts = {**vars(scripts), **vars(queue_scripts)}
-    steps = [text for name, text in texts.items() if isinstance(text, str) and name.isupper()]
+    tried = set(re.findall(r"try\('([A-Z]+)'", broker_check.TRY_WRITES.text))
+    steps = [script.text for script in vars(scripts).values() if isinstance(script, LuaScript)]
     used = set(re.findall(r"redis\.call\('([A-Z]+)'", "".join(steps)))
 
     assert len(used) > 20

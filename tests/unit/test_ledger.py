@@ -39,10 +39,10 @@ from snapferry.workers.ledger import (
     Ledger,
     State,
     UnknownJob,
-    batches,
     bit,
     set_bits,
 )
+from snapferry.workers.ledger.steps import accounting
 from snapferry.workers.messages import VERSION, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, Priority, lists, step
@@ -151,12 +151,12 @@ def places(ledger: Ledger, part: str) -> list[int]:
 
 def run_out(ledger: Ledger, *names: str) -> None:
     """Let the leases of batches run out."""
-    ledger._redis.zadd(f"{JOB}:leases", dict.fromkeys(names, time.time() - 1), xx=True)
+    ledger.client.zadd(f"{JOB}:leases", dict.fromkeys(names, time.time() - 1), xx=True)
 
 
 def lease_of(ledger: Ledger, name: str = "plan:0") -> float:
     """Return for how many seconds from now a batch is leased."""
-    ends: Any = ledger._redis.zscore(f"{JOB}:leases", name)
+    ends: Any = ledger.client.zscore(f"{JOB}:leases", name)
     assert ends is not None
     return float(ends) - time.time()
 
@@ -550,7 +550,7 @@ def test_failed_objects_are_kept_with_all_that_is_known_of_them(ledger: Ledger) 
 def test_the_list_of_failures_is_bounded_and_their_count_is_exact(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "FAILURES_KEPT", 7)
+    monkeypatch.setattr(accounting, "FAILURES_KEPT", 7)
 
     for number in range(4):
         assert deliver(ledger, batch(number, *[1] * 5, first=5 * number), failed=range(5))
@@ -712,7 +712,7 @@ def test_a_batch_that_nobody_can_run_waits_without_having_been_begun(ledger: Led
         standing = ledger.standing("job")
         assert (standing.leased, standing.running, standing.expired) == (1, 0, ())
         assert 10 + GRACE_S - 5 < lease_of(ledger) <= 10 + GRACE_S
-        ledger._redis.zadd(f"{JOB}:leases", {"plan:0": time.time() + 1})
+        ledger.client.zadd(f"{JOB}:leases", {"plan:0": time.time() + 1})
 
     assert ledger.begin(TWO, "one") == Begun(times=1)
 
@@ -1337,7 +1337,7 @@ def many_jobs(ledger: Ledger, count: int) -> list[str]:
     for number in range(count):
         ledger.create(request(f"job-{number:03}"))
         # The clock of a fast machine may stand still between two of them.
-        ledger._redis.zadd(INDEX, {f"job-{number:03}": number})
+        ledger.client.zadd(INDEX, {f"job-{number:03}": number})
         found.insert(0, f"job-{number:03}")
     return found
 

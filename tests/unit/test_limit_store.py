@@ -11,11 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.ledger.keys import LIMITS, key
-from snapferry.workers.limits.limit_store import HELD_S, Bucket, Kind, LimitBook, StoreLimits, store_place
+from snapferry.workers.ledger.keys import LIMIT_FIELDS, job_key
+from snapferry.workers.limits.limit_store import (
+    HELD_S,
+    LimitKind,
+    LimitScope,
+    LimitStore,
+    StoreLimits,
+    store_id,
+)
 from snapferry.workers.messages import JobSpec, StoreRef
 
-PLACE = "s3://bucket/store"
+STORE = "s3://bucket/store"
 BEGAN = 1_700_000_000.0
 
 # What a pause entitles to, in seconds' worth, and the longest that a grant is waited for.
@@ -24,31 +31,33 @@ QUANTUM_S = 0.1
 
 
 @pytest.fixture
-def book(redis_url: str) -> Iterator[LimitBook]:
+def limit_store(redis_url: str) -> Iterator[LimitStore]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield LimitBook(client)
+        yield LimitStore(client)
 
 
-def limit_job(book: LimitBook, job: str, **limits: int) -> None:
-    book._redis.hset(key(job), "state", "copying")
-    assert book.limit_job(job, limits) == "copying"
+def limit_job(limit_store: LimitStore, job: str, **limits: int) -> None:
+    limit_store._redis.hset(job_key(job), "state", "copying")
+    assert limit_store.set_job_limits(job, limits) == "copying"
 
 
-def bucket(job: str = "j", side: str = "source", kind: Kind = Kind.BYTES) -> Bucket:
-    return Bucket(job, side, PLACE, kind)
+def scope(job: str = "j", side: str = "source", kind: LimitKind = LimitKind.BYTES) -> LimitScope:
+    return LimitScope(job, side, STORE, kind)
 
 
 class Taker:
     """A process that uses what it is granted at its own speed, and asks again when it is used up."""
 
-    def __init__(self, book: LimitBook, bucket: Bucket, name: str, *, speed: float, wants: int) -> None:
-        self.book, self.bucket, self.name = book, bucket, name
+    def __init__(
+        self, limit_store: LimitStore, scope: LimitScope, name: str, *, speed: float, wants: int
+    ) -> None:
+        self.limit_store, self.scope, self.name = limit_store, scope, name
         self.speed, self.wants = speed, wants
         self.next = BEGAN
         self.used: list[tuple[float, int]] = []
 
     def step(self) -> None:
-        grant = self.book.take(self.bucket, self.name, self.wants, now=self.next)
+        grant = self.limit_store.take(self.scope, self.name, self.wants, now=self.next)
         if grant.amount:
             self.used.append((self.next + grant.wait_s, grant.amount))
         self.next += grant.wait_s + max(grant.amount / self.speed, 0.0001)
@@ -62,17 +71,17 @@ def run(takers: list[Taker], seconds: float) -> None:
         first.step()
 
 
-def test_without_a_limit_everything_is_granted_at_once(book: LimitBook) -> None:
-    grant = book.take(bucket(), "p", 10**9)
+def test_without_a_limit_everything_is_granted_at_once(limit_store: LimitStore) -> None:
+    grant = limit_store.take(scope(), "p", 10**9)
 
     assert (grant.amount, grant.wait_s, grant.limited) == (10**9, 0, False)
 
 
 @pytest.mark.parametrize("takers", [1, 4, 32])
 @pytest.mark.parametrize("rate", [3, 1000, 10_000_000])
-def test_takers_together_get_the_limit_and_no_more(book: LimitBook, takers: int, rate: int) -> None:
-    limit_job(book, "j", rate=rate)
-    crew = [Taker(book, bucket(), f"p{n}", speed=rate, wants=rate) for n in range(takers)]
+def test_takers_together_get_the_limit_and_no_more(limit_store: LimitStore, takers: int, rate: int) -> None:
+    limit_job(limit_store, "j", rate=rate)
+    crew = [Taker(limit_store, scope(), f"p{n}", speed=rate, wants=rate) for n in range(takers)]
 
     run(crew, 10)
 
@@ -88,14 +97,14 @@ def test_takers_together_get_the_limit_and_no_more(book: LimitBook, takers: int,
     ),
 )
 def test_never_more_than_the_limit_times_the_time_and_one_quantum(
-    book: LimitBook, rate: int, asks: list[tuple[float, int, int]]
+    limit_store: LimitStore, rate: int, asks: list[tuple[float, int, int]]
 ) -> None:
-    book._redis.flushall()
-    limit_job(book, "j", rate=rate)
+    limit_store._redis.flushall()
+    limit_job(limit_store, "j", rate=rate)
     now, usable = BEGAN, []
     for pause, taker, wanted in asks:
         now += pause
-        grant = book.take(bucket(), f"p{taker}", wanted, now=now)
+        grant = limit_store.take(scope(), f"p{taker}", wanted, now=now)
         assert grant.limited
         assert 0 <= grant.amount <= max(1, min(wanted, rate * QUANTUM_S))
         assert 0 <= grant.wait_s <= 0.5
@@ -110,9 +119,9 @@ def test_never_more_than_the_limit_times_the_time_and_one_quantum(
             assert got <= rate * (seconds + BURST_S) + usable[last][1] + 1
 
 
-def test_a_pause_saves_up_a_tenth_of_a_second_and_no_more(book: LimitBook) -> None:
-    limit_job(book, "j", rate=1000)
-    crew = [Taker(book, bucket(), f"p{n}", speed=10**6, wants=1000) for n in range(4)]
+def test_a_pause_saves_up_a_tenth_of_a_second_and_no_more(limit_store: LimitStore) -> None:
+    limit_job(limit_store, "j", rate=1000)
+    crew = [Taker(limit_store, scope(), f"p{n}", speed=10**6, wants=1000) for n in range(4)]
     run(crew, 2)
     for taker in crew:
         taker.next = BEGAN + 3600
@@ -123,10 +132,10 @@ def test_a_pause_saves_up_a_tenth_of_a_second_and_no_more(book: LimitBook) -> No
     assert got <= 1000 * (BURST_S + 2 * QUANTUM_S) + 1
 
 
-def test_two_jobs_get_equal_parts_of_a_stores_limit_whatever_their_workers(book: LimitBook) -> None:
-    book.limit_store(PLACE, {"rate": 1_000_000})
-    many = [Taker(book, bucket("many"), f"m{n}", speed=10**7, wants=10**6) for n in range(7)]
-    one = Taker(book, bucket("one"), "o", speed=10**7, wants=10**6)
+def test_two_jobs_get_equal_parts_of_a_stores_limit_whatever_their_workers(limit_store: LimitStore) -> None:
+    limit_store.set_store_limits(STORE, {"rate": 1_000_000})
+    many = [Taker(limit_store, scope("many"), f"m{n}", speed=10**7, wants=10**6) for n in range(7)]
+    one = Taker(limit_store, scope("one"), "o", speed=10**7, wants=10**6)
 
     run([*many, one], 10)
 
@@ -135,10 +144,10 @@ def test_two_jobs_get_equal_parts_of_a_stores_limit_whatever_their_workers(book:
     assert of_one == pytest.approx(of_many, rel=0.2)
 
 
-def test_what_one_job_leaves_the_other_takes(book: LimitBook) -> None:
-    book.limit_store(PLACE, {"rate": 1_000_000})
-    greedy = [Taker(book, bucket("greedy"), f"g{n}", speed=10**7, wants=10**6) for n in range(3)]
-    modest = Taker(book, bucket("modest"), "m", speed=100_000, wants=5_000)
+def test_what_one_job_leaves_the_other_takes(limit_store: LimitStore) -> None:
+    limit_store.set_store_limits(STORE, {"rate": 1_000_000})
+    greedy = [Taker(limit_store, scope("greedy"), f"g{n}", speed=10**7, wants=10**6) for n in range(3)]
+    modest = Taker(limit_store, scope("modest"), "m", speed=100_000, wants=5_000)
 
     run([*greedy, modest], 10)
 
@@ -147,11 +156,11 @@ def test_what_one_job_leaves_the_other_takes(book: LimitBook) -> None:
     assert of_modest >= 100_000 * 9 * 0.6
 
 
-def test_a_job_keeps_to_its_own_limit_and_to_the_stores(book: LimitBook) -> None:
-    book.limit_store(PLACE, {"rate": 1_000_000})
-    limit_job(book, "slow", rate=200_000)
-    slow = [Taker(book, bucket("slow"), f"s{n}", speed=10**7, wants=10**6) for n in range(2)]
-    free = Taker(book, bucket("free"), "f", speed=10**7, wants=10**6)
+def test_a_job_keeps_to_its_own_limit_and_to_the_stores(limit_store: LimitStore) -> None:
+    limit_store.set_store_limits(STORE, {"rate": 1_000_000})
+    limit_job(limit_store, "slow", rate=200_000)
+    slow = [Taker(limit_store, scope("slow"), f"s{n}", speed=10**7, wants=10**6) for n in range(2)]
+    free = Taker(limit_store, scope("free"), "f", speed=10**7, wants=10**6)
 
     run([*slow, free], 10)
 
@@ -160,13 +169,13 @@ def test_a_job_keeps_to_its_own_limit_and_to_the_stores(book: LimitBook) -> None
     assert free.total(1, 10) == pytest.approx(800_000 * 9, rel=0.1)
 
 
-def test_a_changed_limit_holds_at_once(book: LimitBook) -> None:
-    limit_job(book, "j", rate=1)
-    crew = [Taker(book, bucket(), f"p{n}", speed=10**7, wants=10**6) for n in range(4)]
+def test_a_changed_limit_holds_at_once(limit_store: LimitStore) -> None:
+    limit_job(limit_store, "j", rate=1)
+    crew = [Taker(limit_store, scope(), f"p{n}", speed=10**7, wants=10**6) for n in range(4)]
     run(crew, 3)
-    limit_job(book, "j", rate=1_000_000)
+    limit_job(limit_store, "j", rate=1_000_000)
     run(crew, 6)
-    limit_job(book, "j", rate=10_000)
+    limit_job(limit_store, "j", rate=10_000)
     run(crew, 9)
 
     # Within two seconds of each change.
@@ -174,168 +183,168 @@ def test_a_changed_limit_holds_at_once(book: LimitBook) -> None:
     assert sum(taker.total(7, 9) for taker in crew) == pytest.approx(20_000, rel=0.15)
 
 
-def test_of_bytes_the_jobs_limit_counts_those_read_from_the_source(book: LimitBook) -> None:
-    limit_job(book, "j", rate=10, requests=10)
+def test_of_bytes_the_jobs_limit_counts_those_read_from_the_source(limit_store: LimitStore) -> None:
+    limit_job(limit_store, "j", rate=10, requests=10)
 
     limited = Counter(
-        (side, kind) for side in ("source", "destination") for kind in Kind
-        if book.take(bucket(side=side, kind=kind), "p", 1).limited
+        (side, kind) for side in ("source", "destination") for kind in LimitKind
+        if limit_store.take(scope(side=side, kind=kind), "p", 1).limited
     )  # fmt: skip
     assert set(limited) == {
-        ("source", Kind.BYTES), ("source", Kind.REQUESTS), ("destination", Kind.REQUESTS),
+        ("source", LimitKind.BYTES), ("source", LimitKind.REQUESTS), ("destination", LimitKind.REQUESTS),
     }  # fmt: skip
 
 
-def test_what_is_given_back_is_granted_again(book: LimitBook) -> None:
-    limit_job(book, "j", rate=1000)
-    first = book.take(bucket(), "p", 10**6, now=BEGAN)
-    assert book.take(bucket(), "p", 10**6, now=BEGAN).wait_s == 0
-    waits = book.take(bucket(), "p", 10**6, now=BEGAN).wait_s
+def test_what_is_given_back_is_granted_again(limit_store: LimitStore) -> None:
+    limit_job(limit_store, "j", rate=1000)
+    first = limit_store.take(scope(), "p", 10**6, now=BEGAN)
+    assert limit_store.take(scope(), "p", 10**6, now=BEGAN).wait_s == 0
+    waits = limit_store.take(scope(), "p", 10**6, now=BEGAN).wait_s
 
-    book.give_back(bucket(), "p", first.amount)
+    limit_store.refund(scope(), "p", first.amount)
 
     assert first.amount == 100
-    assert book.take(bucket(), "p", 10**6, now=BEGAN).wait_s == pytest.approx(waits, abs=0.001)
+    assert limit_store.take(scope(), "p", 10**6, now=BEGAN).wait_s == pytest.approx(waits, abs=0.001)
 
 
-def test_a_clock_that_is_set_back_stops_nothing_for_long(book: LimitBook) -> None:
-    limit_job(book, "j", rate=1000)
-    book.take(bucket(), "p", 1000, now=BEGAN + 3600)
-    taker = Taker(book, bucket(), "p", speed=10**6, wants=1000)
+def test_a_clock_that_is_set_back_stops_nothing_for_long(limit_store: LimitStore) -> None:
+    limit_job(limit_store, "j", rate=1000)
+    limit_store.take(scope(), "p", 1000, now=BEGAN + 3600)
+    taker = Taker(limit_store, scope(), "p", speed=10**6, wants=1000)
 
     run([taker], 3)
 
     assert taker.total(1, 3) == pytest.approx(2000, rel=0.1)
 
 
-def test_limits_of_a_job_that_has_ended_or_is_unknown_are_not_set(book: LimitBook) -> None:
-    assert book.limit_job("nobody", {"rate": 1}) == ""
-    book._redis.hset(key("j"), "state", "done")
-    assert book.limit_job("j", {"rate": 1}) == "done"
-    assert not book.of_job("j").any
-    assert book._redis.hkeys(key("j")) == ["state"]
+def test_limits_of_a_job_that_has_ended_or_is_unknown_are_not_set(limit_store: LimitStore) -> None:
+    assert limit_store.set_job_limits("nobody", {"rate": 1}) == ""
+    limit_store._redis.hset(job_key("j"), "state", "done")
+    assert limit_store.set_job_limits("j", {"rate": 1}) == "done"
+    assert not limit_store.limits_of_run("j", [])[0].any
+    assert limit_store._redis.hkeys(job_key("j")) == ["state"]
 
 
-def test_limits_of_stores_are_listed_until_they_are_taken_away(book: LimitBook) -> None:
-    book.limit_store(PLACE, {"rate": 5, "jobs": 2})
-    book.limit_store(PLACE, {"rate": None})
-    assert {place: limits.jobs for place, limits in book.of_stores(None).items()} == {PLACE: 2}
-    book.limit_store(PLACE, {"requests": "default", "rate": None, "jobs": None})
-    assert book.of_stores(None) == {}
+def test_limits_of_stores_are_listed_until_they_are_taken_away(limit_store: LimitStore) -> None:
+    limit_store.set_store_limits(STORE, {"rate": 5, "jobs": 2})
+    limit_store.set_store_limits(STORE, {"rate": None})
+    assert {store: found.jobs for store, found in limit_store.all_store_limits(None).items()} == {STORE: 2}
+    limit_store.set_store_limits(STORE, {"requests": "default", "rate": None, "jobs": None})
+    assert limit_store.all_store_limits(None) == {}
 
 
-def submitted(book: LimitBook, job: str, s3_requests: int | None) -> None:
+def submitted(limit_store: LimitStore, job: str, s3_requests: int | None) -> None:
     """Make the record of a job, as the submission of one does."""
-    store = StoreRef(url=PLACE)
+    store = StoreRef(url=STORE)
     request = JobSpec(job_id=job, source=store, destination=store, batch_objects=1, batch_bytes=1)
-    assert Ledger(book._redis, expires_s=60).create(request, s3_requests=s3_requests)
+    assert Ledger(limit_store._redis, expires_s=60).create(request, s3_requests=s3_requests)
 
 
-def test_an_s3_store_that_nobody_limited_keeps_to_the_jobs_default(book: LimitBook) -> None:
-    submitted(book, "j", 100)
-    submitted(book, "free", None)
+def test_an_s3_store_that_nobody_limited_keeps_to_the_jobs_default(limit_store: LimitStore) -> None:
+    submitted(limit_store, "j", 100)
+    submitted(limit_store, "free", None)
 
-    def limited(job: str, place: str = PLACE, kind: Kind = Kind.REQUESTS) -> bool:
-        return book.take(Bucket(job, "source", place, kind), "p", 1).limited
+    def limited(job: str, store: str = STORE, kind: LimitKind = LimitKind.REQUESTS) -> bool:
+        return limit_store.take(LimitScope(job, "source", store, kind), "p", 1).limited
 
     assert [limited("j"), limited("free"), limited("unknown")] == [True, False, False]
-    assert not limited("j", kind=Kind.BYTES)
+    assert not limited("j", kind=LimitKind.BYTES)
     assert not limited("j", "file:///srv/store")
-    _, of_stores = book.of_run("j", [PLACE, "file:///srv/store"])
+    _, of_stores = limit_store.limits_of_run("j", [STORE, "file:///srv/store"])
     assert of_stores == [StoreLimits(requests=100, by_default=True), StoreLimits()]
 
 
-def test_takers_of_all_jobs_get_the_default_together_and_no_more(book: LimitBook) -> None:
+def test_takers_of_all_jobs_get_the_default_together_and_no_more(limit_store: LimitStore) -> None:
     jobs = ["one", "two"]
     for job in jobs:
-        submitted(book, job, 1000)
+        submitted(limit_store, job, 1000)
     crew = [
-        Taker(book, bucket(job, kind=Kind.REQUESTS), f"{job}{n}", speed=10**6, wants=1000)
+        Taker(limit_store, scope(job, kind=LimitKind.REQUESTS), f"{job}{n}", speed=10**6, wants=1000)
         for job in jobs
         for n in range(3)
     ]
 
     run(crew, 10)
 
-    got = [sum(taker.total(1, 10) for taker in crew if taker.bucket.job_id == job) for job in jobs]
+    got = [sum(taker.total(1, 10) for taker in crew if taker.scope.job_id == job) for job in jobs]
     assert sum(got) == pytest.approx(9000, rel=0.03)
     assert got[0] == pytest.approx(got[1], rel=0.1)
 
 
-def test_none_is_no_limit_and_not_the_default_which_can_be_had_back(book: LimitBook) -> None:
-    submitted(book, "j", 100)
+def test_none_is_no_limit_and_not_the_default_which_can_be_had_back(limit_store: LimitStore) -> None:
+    submitted(limit_store, "j", 100)
     said: list[StoreLimits] = []
     for change in (None, 7, "default"):
-        book.limit_store(PLACE, {"requests": change})
-        assert book.of_run("j", [PLACE])[1] == [book.of_store(PLACE, 100)]
-        assert book.take(bucket(kind=Kind.REQUESTS), "p", 1).limited == (change is not None)
-        said.append(book.of_store(PLACE, 100))
+        limit_store.set_store_limits(STORE, {"requests": change})
+        assert limit_store.limits_of_run("j", [STORE])[1] == [limit_store.store_limits(STORE, 100)]
+        assert limit_store.take(scope(kind=LimitKind.REQUESTS), "p", 1).limited == (change is not None)
+        said.append(limit_store.store_limits(STORE, 100))
 
     assert said == [StoreLimits(), StoreLimits(requests=7), StoreLimits(requests=100, by_default=True)]
-    assert book.of_stores(100) == {}
-    book.limit_store(PLACE, dict.fromkeys(LIMITS))
-    assert book.of_stores(100) == {PLACE: StoreLimits()}
+    assert limit_store.all_store_limits(100) == {}
+    limit_store.set_store_limits(STORE, dict.fromkeys(LIMIT_FIELDS))
+    assert limit_store.all_store_limits(100) == {STORE: StoreLimits()}
 
 
-def test_what_is_given_back_of_a_default_is_granted_again(book: LimitBook) -> None:
-    submitted(book, "j", 1000)
-    asked = bucket(kind=Kind.REQUESTS)
-    first = book.take(asked, "p", 10**6, now=BEGAN)
-    assert book.take(asked, "p", 10**6, now=BEGAN).wait_s == 0
-    waits = book.take(asked, "p", 10**6, now=BEGAN).wait_s
+def test_what_is_given_back_of_a_default_is_granted_again(limit_store: LimitStore) -> None:
+    submitted(limit_store, "j", 1000)
+    asked = scope(kind=LimitKind.REQUESTS)
+    first = limit_store.take(asked, "p", 10**6, now=BEGAN)
+    assert limit_store.take(asked, "p", 10**6, now=BEGAN).wait_s == 0
+    waits = limit_store.take(asked, "p", 10**6, now=BEGAN).wait_s
 
-    book.give_back(asked, "p", first.amount)
+    limit_store.refund(asked, "p", first.amount)
 
     assert first.amount == 100
-    assert book.take(asked, "p", 10**6, now=BEGAN).wait_s == pytest.approx(waits, abs=0.001)
+    assert limit_store.take(asked, "p", 10**6, now=BEGAN).wait_s == pytest.approx(waits, abs=0.001)
 
 
 def test_a_store_is_told_by_its_place_and_not_by_the_way_there() -> None:
     url = "s3://b/p?endpoint_url=http://h:1&profile=x&region=eu"
-    assert store_place(url) == "s3://b/p?endpoint_url=http://h:1"
-    assert store_place("/srv/store/") == "file:///srv/store"
+    assert store_id(url) == "s3://b/p?endpoint_url=http://h:1"
+    assert store_id("/srv/store/") == "file:///srv/store"
 
 
 def share(
-    book: LimitBook, job: str, member: str, wanted: int, in_flight: int = 0, at: float = 0
+    limit_store: LimitStore, job: str, member: str, wanted: int, in_flight: int = 0, at: float = 0
 ) -> int | None:
-    places = ("file:///a", PLACE)
-    return book.share(job, places, member, wanted=wanted, in_flight=in_flight, now=BEGAN + at)
+    stores = ("file:///a", STORE)
+    return limit_store.share(job, stores, member, wanted=wanted, in_flight=in_flight, now=BEGAN + at)
 
 
-def test_without_a_limit_any_number_is_in_flight(book: LimitBook) -> None:
-    assert share(book, "j", "p", 32) is None
+def test_without_a_limit_any_number_is_in_flight(limit_store: LimitStore) -> None:
+    assert share(limit_store, "j", "p", 32) is None
 
 
-def test_runs_of_a_job_share_what_may_be_in_flight(book: LimitBook) -> None:
-    limit_job(book, "j", jobs=10)
+def test_runs_of_a_job_share_what_may_be_in_flight(limit_store: LimitStore) -> None:
+    limit_job(limit_store, "j", jobs=10)
 
-    assert share(book, "j", "one", 32) == 10
-    assert share(book, "j", "two", 32) == 0
-    assert share(book, "j", "one", 32, in_flight=10) == 5
+    assert share(limit_store, "j", "one", 32) == 10
+    assert share(limit_store, "j", "two", 32) == 0
+    assert share(limit_store, "j", "one", 32, in_flight=10) == 5
     # Five of them still run.
-    assert share(book, "j", "two", 32) == 0
-    assert share(book, "j", "one", 32, in_flight=5) == 5
-    assert share(book, "j", "two", 32) == 5
-    assert share(book, "j", "one", 0) is None
-    assert share(book, "j", "two", 32, in_flight=5) == 10
+    assert share(limit_store, "j", "two", 32) == 0
+    assert share(limit_store, "j", "one", 32, in_flight=5) == 5
+    assert share(limit_store, "j", "two", 32) == 5
+    assert share(limit_store, "j", "one", 0) is None
+    assert share(limit_store, "j", "two", 32, in_flight=5) == 10
 
 
-def test_a_run_that_is_not_heard_of_holds_nothing_any_more(book: LimitBook) -> None:
-    limit_job(book, "j", jobs=4)
-    assert share(book, "j", "dies", 32) == 4
-    assert share(book, "j", "lives", 32, at=HELD_S - 1) == 0
+def test_a_run_that_is_not_heard_of_holds_nothing_any_more(limit_store: LimitStore) -> None:
+    limit_job(limit_store, "j", jobs=4)
+    assert share(limit_store, "j", "dies", 32) == 4
+    assert share(limit_store, "j", "lives", 32, at=HELD_S - 1) == 0
 
-    assert share(book, "j", "lives", 32, at=HELD_S + 1) == 4
+    assert share(limit_store, "j", "lives", 32, at=HELD_S + 1) == 4
 
 
-def test_jobs_share_what_a_store_may_have_in_flight_evenly(book: LimitBook) -> None:
-    book.limit_store(PLACE, {"jobs": 8})
+def test_jobs_share_what_a_store_may_have_in_flight_evenly(limit_store: LimitStore) -> None:
+    limit_store.set_store_limits(STORE, {"jobs": 8})
     asked = {("many", f"m{n}"): 0 for n in range(4)} | {("one", "o"): 0}
     for _ in range(4):
         for job, member in asked:
             # Nobody has more in flight than it may.
-            found = share(book, job, member, 32, in_flight=0)
+            found = share(limit_store, job, member, 32, in_flight=0)
             assert found is not None
             asked[job, member] = found
             assert sum(asked.values()) <= 8
@@ -352,13 +361,13 @@ def test_jobs_share_what_a_store_may_have_in_flight_evenly(book: LimitBook) -> N
     ),
 )
 def test_never_more_in_flight_than_may_be_and_nobody_waits_for_ever(
-    book: LimitBook, most: int, steps: list[tuple[int, int, int]]
+    limit_store: LimitStore, most: int, steps: list[tuple[int, int, int]]
 ) -> None:
-    book._redis.flushall()
-    limit_job(book, "j", jobs=most)
+    limit_store._redis.flushall()
+    limit_job(limit_store, "j", jobs=most)
     inside: dict[int, int] = {}
     for member, wanted, want_inside in steps:
-        may = share(book, "j", str(member), wanted, inside.get(member, 0) if wanted else 0)
+        may = share(limit_store, "j", str(member), wanted, inside.get(member, 0) if wanted else 0)
         if not wanted:
             inside.pop(member, None)
             continue
@@ -370,7 +379,7 @@ def test_never_more_in_flight_than_may_be_and_nobody_waits_for_ever(
 
     for _ in range(6):
         for member in list(inside):
-            may = share(book, "j", str(member), 40, inside[member])
+            may = share(limit_store, "j", str(member), 40, inside[member])
             inside[member] = may or 0
     if inside:
         assert sum(inside.values()) == most

@@ -10,7 +10,7 @@ import redis
 
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.limits import Brakes, LimitBook
+from snapferry.workers.limits import LimitStore, Throttle
 from snapferry.workers.messages import JobSpec, StoreRef
 from tests.integration.processes import until
 from tests.opening import open_store
@@ -43,11 +43,11 @@ class Slowed:
         return noting
 
 
-def brakes(ledger: Ledger, folder: Path, s3_requests: int | None) -> Brakes:
+def throttle(ledger: Ledger, folder: Path, s3_requests: int | None) -> Throttle:
     directory = StoreRef(url=f"file://{folder}")
     request = JobSpec(job_id="j", source=BUCKET, destination=directory, batch_objects=1, batch_bytes=1)
     ledger.create(request, s3_requests=s3_requests)
-    return Brakes(LimitBook(ledger._redis), "j", BUCKET, directory, lambda: None)
+    return Throttle(LimitStore(ledger.client), "j", BUCKET, directory, lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_only_a_store_that_has_a_limit_is_slowed_unless_both_are_to_be_at_once(
     slowed: list[str],
 ) -> None:
     found = Slowed(tmp_path, monkeypatch)
-    with brakes(ledger, tmp_path, s3_requests) as on:
-        on.hold(*found.stores, at_once=at_once)
+    with throttle(ledger, tmp_path, s3_requests) as on:
+        on.attach(*found.stores, at_once=at_once)
 
         assert found.found == slowed
 
@@ -73,8 +73,8 @@ def test_a_limit_that_comes_up_slows_the_other_store_as_well(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Slowed(tmp_path, monkeypatch)
-    with brakes(ledger, tmp_path, 3500) as on:
-        on.hold(*found.stores, at_once=False)
-        LimitBook(ledger.client).limit_store(f"file://{tmp_path}", {"rate": 5})
+    with throttle(ledger, tmp_path, 3500) as on:
+        on.attach(*found.stores, at_once=False)
+        LimitStore(ledger.client).set_store_limits(f"file://{tmp_path}", {"rate": 5})
 
         until(lambda: found.found == ["source", "destination"], "the look", timeout_s=10)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from snapferry.workers.limits.limit_store import Grant
-from snapferry.workers.limits.semaphore import Gate
-from snapferry.workers.limits.token_bucket import Tap
+from snapferry.workers.limits.semaphore import Semaphore
+from snapferry.workers.limits.token_bucket import TokenBucket
 
 
 class Stop(Exception):
@@ -35,18 +35,18 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def tap(self, check: Callable[[], object] = lambda: None) -> Tap:
-        tap = Tap(self.ask, check, clock=lambda: self.now, sleep=self.sleep)
-        tap.limited = True
-        return tap
+    def bucket(self, check: Callable[[], object] = lambda: None) -> TokenBucket:
+        bucket = TokenBucket(self.ask, check, clock=lambda: self.now, sleep=self.sleep)
+        bucket.limited = True
+        return bucket
 
 
 def test_what_is_taken_waits_for_the_limit() -> None:
     clock = Clock(rate=1000, most=100)
-    tap = clock.tap()
+    bucket = clock.bucket()
 
     for _ in range(50):
-        tap.take(70)
+        bucket.take(70)
 
     # The last grant is used from its beginning on.
     assert 3500 / 1000 - 0.1 <= clock.now <= 3500 / 1000
@@ -54,10 +54,10 @@ def test_what_is_taken_waits_for_the_limit() -> None:
 
 def test_small_takes_are_asked_for_together() -> None:
     clock = Clock(rate=100_000, most=10_000)
-    tap = clock.tap()
+    bucket = clock.bucket()
 
     for _ in range(100_000):
-        tap.take(1)
+        bucket.take(1)
 
     assert len(clock.asked) <= 40
 
@@ -66,16 +66,16 @@ def test_far_from_the_limit_more_is_asked_for_before_all_is_used_and_no_more_is_
     held = []
 
     def ask(wanted: int) -> Grant:
-        held.append(tap._credit)
+        held.append(bucket._tokens)
         return Grant(min(wanted, 100), 0, most=100)
 
     now = 0.0
-    tap = Tap(ask, lambda: None, clock=lambda: now)
-    tap.limited = True
+    bucket = TokenBucket(ask, lambda: None, clock=lambda: now)
+    bucket.limited = True
     for _ in range(3000):
-        tap.take(1)
+        bucket.take(1)
         now += 0.001
-        assert tap._credit <= 100
+        assert bucket._tokens <= 100
 
     # After the first grants, from which it is learnt how much is used.
     assert all(0 < left < 25 for left in held[4:])
@@ -86,74 +86,74 @@ def test_who_finds_enough_does_not_wait_for_the_one_who_asks() -> None:
     asking, answer = threading.Event(), threading.Event()
 
     def ask(wanted: int) -> Grant:
-        if tap._credit:
+        if bucket._tokens:
             asking.set()
             assert answer.wait(10)
         return Grant(min(wanted, 100), 0, most=100)
 
     now = 0.0
-    tap = Tap(ask, lambda: None, clock=lambda: now)
-    tap.limited = True
-    while not 0 < tap._credit <= tap._low:
-        tap.take(1)
+    bucket = TokenBucket(ask, lambda: None, clock=lambda: now)
+    bucket.limited = True
+    while not 0 < bucket._tokens <= bucket._low:
+        bucket.take(1)
         now += 0.001
-    left = tap._credit
-    one = threading.Thread(target=tap.take, args=(1,))
+    left = bucket._tokens
+    one = threading.Thread(target=bucket.take, args=(1,))
     one.start()
     assert asking.wait(10)
 
     for _ in range(left - 1):
-        tap.take(1)
+        bucket.take(1)
 
-    assert tap._credit == 0
+    assert bucket._tokens == 0
     answer.set()
     one.join(10)
-    assert tap._credit > 0
+    assert bucket._tokens > 0
 
 
 def test_near_the_limit_nothing_is_asked_for_before_it_is_needed() -> None:
     clock = Clock(rate=1000, most=100)
-    tap = clock.tap()
-    tap.take(1)
-    tap.take(100)
+    bucket = clock.bucket()
+    bucket.take(1)
+    bucket.take(100)
 
     for _ in range(1000):
-        asked, credit = len(clock.asked), tap._credit
-        tap.take(1)
+        asked, credit = len(clock.asked), bucket._tokens
+        bucket.take(1)
         assert len(clock.asked) == asked or not credit
 
 
 def test_a_slow_user_asks_for_no_more_than_it_uses_soon() -> None:
     clock = Clock(rate=10**9, most=10**8)
-    tap = clock.tap()
+    bucket = clock.bucket()
 
     for _ in range(1000):
-        tap.take(10)
+        bucket.take(10)
         clock.now += 0.01
 
     assert max(clock.asked) <= 10_000
-    assert tap.drain() <= 1000
+    assert bucket.drain() <= 1000
 
 
 def test_without_a_limit_nothing_is_asked() -> None:
     clock = Clock(rate=1, most=1)
-    tap = clock.tap()
-    tap.limited = False
+    bucket = clock.bucket()
+    bucket.limited = False
 
-    tap.take(10**9)
+    bucket.take(10**9)
 
     assert clock.asked == []
 
 
 def test_a_limit_that_is_gone_ends_the_waiting() -> None:
     clock = Clock(rate=1, most=1)
-    tap = clock.tap()
+    bucket = clock.bucket()
     answers = iter([Grant(1, 1), Grant(5, 0, limited=False)])
-    tap._ask = lambda _: next(answers)
+    bucket._fetch = lambda _: next(answers)
 
-    tap.take(10**9)
+    bucket.take(10**9)
 
-    assert not tap.limited
+    assert not bucket.limited
 
 
 def test_who_waits_is_stopped() -> None:
@@ -162,35 +162,35 @@ def test_who_waits_is_stopped() -> None:
             raise Stop
 
     clock = Clock(rate=1, most=1)
-    tap = clock.tap(check)
+    bucket = clock.bucket(check)
 
     with pytest.raises(Stop):
-        tap.take(1000)
+        bucket.take(1000)
     assert clock.now < 7
 
 
 def test_what_is_given_back_is_used_before_more_is_asked_for() -> None:
     clock = Clock(rate=1000, most=100)
-    tap = clock.tap()
-    tap.take(100)
-    tap.give_back(60)
+    bucket = clock.bucket()
+    bucket.take(100)
+    bucket.put_back(60)
 
-    tap.take(50)
+    bucket.take(50)
 
     assert len(clock.asked) == 1
-    assert tap.drain() == 10
-    assert tap.drain() == 0
+    assert bucket.drain() == 10
+    assert bucket.drain() == 0
 
 
 def test_a_gate_lets_in_as_many_as_it_may() -> None:
-    gate = Gate(lambda: None, lambda _: None)
-    gate.allow(2)
+    semaphore = Semaphore(lambda: None, lambda _: None)
+    semaphore.set_limit(2)
     inside, most, lock = 0, 0, threading.Lock()
     leave = threading.Event()
 
     def pass_through() -> None:
         nonlocal inside, most
-        with gate:
+        with semaphore:
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -205,19 +205,19 @@ def test_a_gate_lets_in_as_many_as_it_may() -> None:
         thread.join(10)
 
     assert most == 2
-    assert gate.inside == 0
+    assert semaphore.in_flight == 0
 
 
 def test_who_waits_at_a_gate_is_stopped() -> None:
     def check() -> None:
         raise Stop
 
-    gate = Gate(check, lambda _: None)
-    gate.allow(0)
+    semaphore = Semaphore(check, lambda _: None)
+    semaphore.set_limit(0)
 
-    with pytest.raises(Stop), gate:
+    with pytest.raises(Stop), semaphore:
         pass
-    assert gate.inside == 0
+    assert semaphore.in_flight == 0
 
 
 def test_a_gate_that_opens_lets_in_who_waits() -> None:
@@ -225,11 +225,11 @@ def test_a_gate_that_opens_lets_in_who_waits() -> None:
 
     def check() -> None:
         opened.append(True)
-        gate.allow(None)
+        semaphore.set_limit(None)
 
-    gate = Gate(check, lambda _: None)
-    gate.allow(0)
+    semaphore = Semaphore(check, lambda _: None)
+    semaphore.set_limit(0)
 
-    with gate:
-        assert gate.inside == 1
+    with semaphore:
+        assert semaphore.in_flight == 1
     assert opened == [True]

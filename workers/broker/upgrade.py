@@ -18,6 +18,7 @@ import redis
 from celery import Celery, signals
 from redis.exceptions import NoPermissionError, RedisError
 
+from snapferry.workers.lua import LuaScript
 from snapferry.workers.queues import PLAN_QUEUE, STEPS, lists
 from snapferry.workers.settings.environment import Settings
 
@@ -31,18 +32,12 @@ EVERY_S: Final = 60.0
 _PAGE: Final = 100
 _MOST: Final = 10_000
 
-# KEYS: index, hash, list. ARGV: tag, message. Nothing happens if another one was faster.
-_PUT_BACK: Final = """
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('RPUSH', KEYS[3], ARGV[2])
-return 1
-"""
+_PUT_BACK: Final = LuaScript.load(__package__, "put_back")
 
 
 def put_back_unacked(redis: redis.Redis, older_than_s: float) -> int:
     """Put back what an earlier version did not end within *older_than_s* seconds; return how many messages."""
-    put_back = redis.register_script(_PUT_BACK)
+    put_back = redis.register_script(_PUT_BACK.text)
     count = 0
     ends = time.time() - older_than_s
     for first in range(0, _MOST, _PAGE):

@@ -28,7 +28,7 @@ from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, client
 from snapferry.workers.ledger import Begun, Directive, Ledger, UnknownJob
 from snapferry.workers.lifecycle import shutdown
-from snapferry.workers.limits import Brakes, LimitBook
+from snapferry.workers.limits import LimitStore, Throttle
 from snapferry.workers.messages import BatchMessage, is_job_id
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.reachability.batch import BatchReach
@@ -415,13 +415,13 @@ def _copy(
         wanted = partial(report.advance, 0, 0)
         with (
             counters.requests_of(source, destination),
-            Brakes(
-                LimitBook(ledger.client), batch.job_id, batch.source, batch.destination, wanted, run=holder
-            ) as brakes,
+            Throttle(
+                LimitStore(ledger.client), batch.job_id, batch.source, batch.destination, wanted, run=holder
+            ) as throttle,
             within_budget(ledger, batch, source, destination),
         ):
-            brakes.hold(source, destination, at_once=max(batch.sizes, default=0) > HELD_AT_ONCE_BYTES)
-            in_flight = Reported(brakes.gate, report)
+            throttle.attach(source, destination, at_once=max(batch.sizes, default=0) > HELD_AT_ONCE_BYTES)
+            in_flight = Reported(throttle.semaphore, report)
             if begun.times <= CAREFUL_AFTER or len(objects) == 1:
                 try:
                     return copy_batch(

@@ -20,7 +20,9 @@ from snapferry.stores.text.format import size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import OLDEST_REDIS, hasty_client, shown
 from snapferry.workers.broker.message_validation import QUARANTINE
-from snapferry.workers.ledger.scripts import TRY
+from snapferry.workers.lua import LuaScript
+
+TRY_WRITES: Final = LuaScript.load(__package__, "try_writes")
 
 TIMEOUT_S: Final = 4.0
 TRIPS: Final = 10
@@ -269,7 +271,7 @@ def _takes_writes(client: redis.Redis) -> Finding:
         )
     ]
     try:
-        refused = str(client.eval(TRY, len(keys), *keys))
+        refused = str(client.eval(TRY_WRITES.text, len(keys), *keys))
     except RedisError as error:
         refused = str(error)
     if refused:

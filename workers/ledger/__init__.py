@@ -1,45 +1,42 @@
 """
-The ledger: what is known of each job, in Redis.
+The ledger: the record of each job, in Redis.
 
-*accounted once*: a batch is counted by (job, series, number) however often it
-is delivered; the counters move in the same step as the mark. What one delivery
-copied, another finds present: so every object that any delivery of a batch
-found missing is marked before it is copied, and counts as copied in the end.
-*true progress*: what is settled never exceeds the plan and never goes back,
-and equals it when every batch is accounted for.
-*final is final*: a job in a final state stays in it, and so do its counters.
-*one at a time*: a running batch is leased to its worker; a second delivery steps
-aside for as long as the lease is renewed. A job is driven by one orchestrator at
-a time. That saves work; no promise depends on it.
-*bounded*: a bit for each object of the plan, a lease for each running batch, a
-bounded list of failures; nothing else grows with a job.
+*accounted once*: a batch is counted by (job, series, number) however often it is delivered. The counters move in the
+same step as the mark of the batch. An object that one run of a batch copied is present for the next run. So each object
+that any run finds missing is marked before it is copied, and counts as copied in the end.
+*true progress*: the settled objects and bytes never exceed the plan, never go back, and equal the plan when every batch
+is accounted for.
+*final is final*: a job never leaves a final state, and its counters do not change any more.
+*one at a time*: a running batch is leased to its worker. A second delivery gives way while the lease is renewed. One
+orchestrator at a time drives a job. This saves work; no guarantee depends on it.
+*bounded*: one bit for each object of the plan, a lease for each running batch, a bounded list of failures. Nothing else
+grows with a job.
 
-Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request,
-state, totals, counters), ``:done:<series>`` (bitmap of accounted batches),
-``:running`` (hash: progress inside unaccounted batches), ``:begun`` and ``:needed``
-(hashes: how often a batch was begun, what it found missing), ``:leases`` and
-``:holders`` (who runs a batch, until when), ``:held`` (set: batches given back
-while paused), ``:alone`` (hash: of batches that killed workers, which object is
-copied now, and which ones workers died over), ``:moves`` (hash: when a run last
-moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's objects),
-``:failures`` (list, bounded), ``:classes`` (hash: failures counted by class),
-``:groups`` (hash: how snapshots ended), ``:heals``, ``:driver``. Most of them
-go when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
+Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request, state, totals, counters),
+``:done:<series>`` (bitmap of accounted batches), ``:running`` (hash: progress of unaccounted batches), ``:begun`` and
+``:needed`` (hashes: how often a batch was begun, what it found missing), ``:leases`` and ``:holders`` (who runs a
+batch, until when), ``:held`` (set: batches that wait until the job is resumed), ``:alone`` (hash: for batches that are
+copied one object at a time, which object is copied now, and over which objects workers died), ``:moves`` (hash: when a
+run last moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's objects), ``:failures``
+(list, bounded), ``:classes`` (hash: failures counted by class), ``:groups`` (hash: how snapshots ended), ``:spent``
+(hash: what unaccounted batches have spent), ``:heals``, ``:driver``. Most of them are removed when the job ends.
+``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 
-    state     what is said of a job
-    scripts   the steps, in Lua; queue_scripts: those that look into the queues
-    bitmaps   bits of what Redis returns
-    batches   what workers write
-    jobs      what orchestrators and operators read and write
-    queries   what is told of jobs
-    budget    what a job with a budget has spent
-    mirrors   what became of jobs that are made again and again
+    ledger   all steps together
+    steps/   the steps, by what they are about
+    lua/     the scripts: steps that are atomic
+    scripts  their names in Python
+    base     what all steps share
+    keys     names of keys and fields
+    state    the values that the ledger returns
+    queries  a job's status, made from its record
+    bitmaps  bits of what Redis returns
+    mirrors  the last runs of mirrors
 """
 
-from .batches import FAILURES_KEPT, GRACE_S, LEASE_S
 from .bitmaps import bit, bits, set_bits
-from .jobs import MAX_DRIVES, Ledger
 from .keys import PLAN
+from .ledger import Ledger
 from .mirrors import MirrorLedger, MirrorRecord
 from .state import (
     Begun,
@@ -54,6 +51,9 @@ from .state import (
     UnreadableJob,
     Waiting,
 )
+from .steps.accounting import FAILURES_KEPT
+from .steps.driver import MAX_DRIVES
+from .steps.leases import GRACE_S, LEASE_S
 
 __all__ = [
     "FAILURES_KEPT",

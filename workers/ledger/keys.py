@@ -1,58 +1,63 @@
-"""The names of the ledger's keys in Redis."""
+"""The names of the ledger's keys in Redis, and of fields that other packages read."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NewType
 
+from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import BatchMessage
 
+BatchName = NewType("BatchName", str)
+"""The name of a batch within its job: ``series:number``."""
+
 PLAN: Final = "plan"
+"""The series of the batches of the plan."""
 
-# All jobs by the time of their submission, and those that have not ended.
-INDEX: Final = "snapferry:jobs"
-OPEN: Final = "snapferry:open"
+# All jobs by the time of their submission, and the jobs that have not ended.
+INDEX: Final = RedisKey("snapferry:jobs")
+OPEN: Final = RedisKey("snapferry:open")
 
-# The key of the record of each mirror, and the prefix of what Celery beat keeps of the schedule.
+# The prefixes of the records of mirrors, and of what Celery beat keeps of the schedule.
 MIRROR: Final = "snapferry:mirror"
 SCHEDULE: Final = "snapferry:beat:"
 
-# The jobs with a parking queue: id -> what workers must know to decide whether they take batches from it.
-PARKED: Final = "snapferry:parked"
+# The jobs with a parking queue: job id -> what a worker must know before it takes batches from the queue.
+PARKED: Final = RedisKey("snapferry:parked")
 
-# The parking queues of jobs that have ended: name -> when it was empty.
-UNPARKED: Final = "snapferry:unparked"
+# The parking queues of jobs that have ended: name of the queue -> when it was found empty.
+UNPARKED: Final = RedisKey("snapferry:unparked")
 
-# The parts of a job that are kept after its end, and those that its end makes useless.
+# The parts of a job that are kept after its end, and the parts that are removed at its end.
 KEPT: Final = ("failures", "failed", "classes", "running")
 WORKING: Final = (
     "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves", "spent",
 )  # fmt: skip
 
-# A limit's name -> its field in a job's record.
-LIMITS: Final = {name: f"limit_{name}" for name in ("rate", "requests", "jobs")}
+# The name of a limit -> its field in the record of a job.
+LIMIT_FIELDS: Final = {name: f"limit_{name}" for name in ("rate", "requests", "jobs")}
 
-# The field in a job's record of its budget, if it has one.
-BUDGET: Final = "budget"
+# The field with the budget of a job, if it has one.
+BUDGET_FIELD: Final = "budget"
 
-# The field in a job's record of what an S3 store keeps to, in requests a second, where nobody set that.
-S3_REQUESTS: Final = "s3_requests"
-
-
-def key(job_id: str, part: str = "") -> str:
-    """Return the key of a job's record, or of a *part* of it."""
-    return f"snapferry:job:{job_id}:{part}" if part else f"snapferry:job:{job_id}"
+# The field with the requests per second at S3 stores that have no limit of their own.
+S3_REQUESTS_FIELD: Final = "s3_requests"
 
 
-def keys(job_id: str, *parts: str) -> list[str]:
+def job_key(job_id: str, part: str = "") -> RedisKey:
+    """Return the key of the record of a job, or of a *part* of the job."""
+    return RedisKey(f"snapferry:job:{job_id}:{part}" if part else f"snapferry:job:{job_id}")
+
+
+def job_keys(job_id: str, *parts: str) -> list[RedisKey]:
     """Return the keys of several parts of a job."""
-    return [key(job_id, part) for part in parts]
+    return [job_key(job_id, part) for part in parts]
 
 
-def done(job_id: str, series: str) -> str:
-    """Return the key of the bitmap of accounted batches of a series."""
-    return key(job_id, f"done:{series}")
+def done_key(job_id: str, series: str) -> RedisKey:
+    """Return the key of the bitmap of the accounted batches of a series."""
+    return job_key(job_id, f"done:{series}")
 
 
-def name_of(batch: BatchMessage) -> str:
-    """Return a batch's name within its job."""
-    return f"{batch.series}:{batch.number}"
+def batch_name(batch: BatchMessage) -> BatchName:
+    """Return the name of a batch within its job."""
+    return BatchName(f"{batch.series}:{batch.number}")

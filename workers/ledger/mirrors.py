@@ -1,4 +1,4 @@
-"""What is known of the mirrors: which job each had last, and what came of its last time."""
+"""The records of mirrors: the last job of each, and the runs that were skipped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import redis
 from redis.exceptions import LockError
 
 from snapferry.stores.text.printable import printable
+from snapferry.workers.lua import RedisKey
 
 from .keys import MIRROR, SCHEDULE
 
@@ -18,9 +19,9 @@ from .keys import MIRROR, SCHEDULE
 @dataclass(frozen=True)
 class MirrorRecord:
     """
-    What became of a mirror's last times; moments in seconds since the epoch, 0.0: never.
+    The last runs of a mirror. Times are in seconds since the epoch, 0.0: never.
 
-    *skipped*: how many times in a row it was due and not run, *why* the last of them.
+    *skipped* is how many runs in a row were due and skipped, *why* is the reason of the last one.
     """
 
     job_id: str = ""
@@ -31,18 +32,16 @@ class MirrorRecord:
 
 
 class MirrorLedger:
-    """The records of mirrors, by name. They do not expire. Every method may be called again."""
+    """The records of mirrors, by name. They do not expire."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
     def record(self, name: str) -> MirrorRecord:
-        """Return the record of a mirror, empty if it never was due."""
+        """Return the record of a mirror, empty if the mirror was never due."""
         job_id, started_at, skipped_at, skipped, why = (
             str(value or "")
-            for value in self._redis.hmget(
-                self._key(name), ["job", "started_at", "skipped_at", "skipped", "why"]
-            )
+            for value in self._redis.hmget(_key(name), ["job", "started_at", "skipped_at", "skipped", "why"])
         )
         return MirrorRecord(
             printable(job_id), _number(started_at), _number(skipped_at), int(_number(skipped)), printable(why)
@@ -51,46 +50,46 @@ class MirrorLedger:
     @contextmanager
     def taken(self, name: str, seconds: int) -> Iterator[bool]:
         """
-        Take the mirror in the block, for so many seconds at most; give whether nobody else has it.
+        Lock the mirror for the block, for at most this many *seconds*. Yield whether the lock was free.
 
-        The message that it is due may be delivered twice.
+        The message that a mirror is due may be delivered twice.
         """
-        lock = self._redis.lock(f"{self._key(name)}:taken", timeout=seconds)
+        lock = self._redis.lock(f"{_key(name)}:taken", timeout=seconds)
         mine = lock.acquire(blocking=False)
         try:
             yield mine
         finally:
             if mine:
-                # It may have run out, and be another's by now.
+                # The lock may have expired, and another process may have it now.
                 with suppress(LockError):
                     lock.release()
 
     def started(self, name: str, job_id: str) -> None:
         """Record that a job was queued for the mirror."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(self._key(name), mapping={"job": job_id, "started_at": time.time(), "skipped": 0})
-            pipe.hdel(self._key(name), "why")
+            pipe.hset(_key(name), mapping={"job": job_id, "started_at": time.time(), "skipped": 0})
+            pipe.hdel(_key(name), "why")
             pipe.execute()
 
     def skipped(self, name: str, why: str) -> None:
-        """Record that the mirror was due and not run."""
+        """Record that the mirror was due and skipped. Not to be repeated: it counts."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(self._key(name), mapping={"skipped_at": time.time(), "why": why})
-            pipe.hincrby(self._key(name), "skipped")
+            pipe.hset(_key(name), mapping={"skipped_at": time.time(), "why": why})
+            pipe.hincrby(_key(name), "skipped")
             pipe.execute()
 
     def next_at(self, name: str) -> float | None:
-        """Return when the mirror is due next, by the schedule that Celery beat keeps; None if it is in none."""
+        """Return when the mirror is due next, from the schedule of Celery beat. Return None if it is not in it."""
         found = self._redis.zscore(f"{SCHEDULE}:schedule", f"{SCHEDULE}{name}")
         return float(found) if isinstance(found, int | float) else None
 
-    @staticmethod
-    def _key(name: str) -> str:
-        return f"{MIRROR}:{name}"
+
+def _key(name: str) -> RedisKey:
+    return RedisKey(f"{MIRROR}:{name}")
 
 
 def _number(found: str) -> float:
-    """Return a number that somebody wrote into Redis, 0 if it is none."""
+    """Return a number from Redis, 0 if the text is not a number that can be right."""
     try:
         number = float(found or 0)
     except ValueError:

@@ -1,10 +1,10 @@
 """
-What is told of jobs, read from Redis without a write.
+The status of a job, made from its record in Redis.
 
-*no transactions*: a full Redis refuses even reads inside MULTI. A script that only reads is one step as well, and is
-answered by a full Redis and by a read-only replica.
-*nothing is trusted*: whoever can write to Redis can write anything into a record. A record that cannot be read is
-`UnreadableJob`, and costs that one job; texts are made fit for a terminal.
+*no transactions*: a full Redis refuses even reads inside MULTI. A script that only reads is one step as well, and a
+full Redis and a read-only replica run it.
+*nothing is trusted*: everyone who can write to Redis can write anything into a record. An unreadable record raises
+`UnreadableJob` and affects that job alone. Texts are made safe for a terminal.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from snapferry.stores.text.printable import printable
+from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import Limits
 from snapferry.workers.queues import NAME, Priority
 
-from .keys import LIMITS, PLAN, keys
+from .keys import LIMIT_FIELDS, PLAN, job_keys
 from .state import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob, waiting_of
 
 FIELDS: Final = (
@@ -26,38 +27,9 @@ FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at", "waits", "step_waits", *LIMITS.values(),
+    "ended_at", "waits", "step_waits", *LIMIT_FIELDS.values(),
 )  # fmt: skip
-"""The fields of a record that a status is made of."""
-
-# KEYS: job, running, holders, moves of each job. ARGV: fields.
-# What is of another type than ours is an error of that job.
-STATUSES: Final = """
-local found = {}
-for i = 1, #KEYS, 4 do
-  local record = redis.pcall('HMGET', KEYS[i], unpack(ARGV))
-  local running = redis.pcall('HGETALL', KEYS[i + 1])
-  local holders = redis.pcall('HGETALL', KEYS[i + 2])
-  local moves = redis.pcall('HGETALL', KEYS[i + 3])
-  local wrong = record.err or running.err or holders.err or moves.err
-  table.insert(found, wrong and {wrong} or {record, running, holders, moves})
-end
-return found
-"""
-
-# KEYS: leases, holders, running, moves of each job. Returns the server's time in seconds, then what is in them.
-RUNNING: Final = """
-local found = {redis.call('TIME')[1]}
-for i = 1, #KEYS, 4 do
-  local leases = redis.pcall('ZRANGE', KEYS[i], 0, -1, 'WITHSCORES')
-  local holders = redis.pcall('HGETALL', KEYS[i + 1])
-  local running = redis.pcall('HGETALL', KEYS[i + 2])
-  local moves = redis.pcall('HGETALL', KEYS[i + 3])
-  local wrong = leases.err or holders.err or running.err or moves.err
-  table.insert(found, wrong and {{}, {}, {}, {}} or {leases, holders, running, moves})
-end
-return found
-"""
+"""The fields of the record that make up a status."""
 
 # Counters are 64 bits in Redis.
 _is_count: Final = re.compile(r"-?\d{1,19}").fullmatch
@@ -67,21 +39,21 @@ _is_queue: Final = re.compile(NAME).fullmatch
 _LONGEST_TEXT: Final = 16 * 1024
 
 
-def keys_of_statuses(job_ids: Sequence[str]) -> list[str]:
-    """Return the keys of `STATUSES` for *job_ids*."""
-    return [name for job_id in job_ids for name in keys(job_id, "", "running", "holders", "moves")]
+def keys_of_statuses(job_ids: Sequence[str]) -> list[RedisKey]:
+    """Return the keys that the script `STATUSES` reads for *job_ids*."""
+    return [key for job_id in job_ids for key in job_keys(job_id, "", "running", "holders", "moves")]
 
 
-def keys_of_running(job_ids: Sequence[str]) -> list[str]:
-    """Return the keys of `RUNNING` for *job_ids*."""
-    return [name for job_id in job_ids for name in keys(job_id, "leases", "holders", "running", "moves")]
+def keys_of_running(job_ids: Sequence[str]) -> list[RedisKey]:
+    """Return the keys that the script `RUNNING` reads for *job_ids*."""
+    return [key for job_id in job_ids for key in job_keys(job_id, "leases", "holders", "running", "moves")]
 
 
-def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
-    """Return the status that one *answer* of `STATUSES` tells. Raises `UnknownJob`, `UnreadableJob`."""
-    if len(answer) != 4:  # The server's words.
-        raise UnreadableJob(job_id, str(answer[0])[:200])
-    values, running, found_holders, found_moves = answer
+def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
+    """Return the status of a job from its *result* of `STATUSES`. Raises `UnknownJob`, `UnreadableJob`."""
+    if len(result) != 4:  # The message of an error.
+        raise UnreadableJob(job_id, str(result[0])[:200])
+    values, running, found_holders, found_moves = result
     holders, moves, parts = (dict(_pairs(found)) for found in (found_holders, found_moves, running))
     record: dict[str, str | None] = dict(zip(FIELDS, values, strict=True))
     if record["state"] is None:
@@ -92,7 +64,7 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
     def count(name: str) -> int:
         found = record[name] or "0"
         if not _is_count(found):
-            raise UnreadableJob(job_id, f"{name} is {printable(found[:40])!r} and no number")
+            raise UnreadableJob(job_id, f"{name} is {printable(found[:40])!r}, not a number")
         return int(found)
 
     def moment(name: str) -> float:
@@ -101,7 +73,7 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
         except ValueError:
             found = math.nan
         if not 0 <= found < 1e11:
-            raise UnreadableJob(job_id, f"{name} is {printable(str(record[name])[:40])!r} and no time")
+            raise UnreadableJob(job_id, f"{name} is {printable(str(record[name])[:40])!r}, not a time")
         return found
 
     def text(name: str) -> str:
@@ -111,7 +83,7 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
         found = count(name)
         return found if found > 0 else None
 
-    inside = [progress(value) for name, value in parts.items() if name.startswith(f"{PLAN}:")]
+    inside = [_progress(value) for name, value in parts.items() if name.startswith(f"{PLAN}:")]
     priority, queue = record["priority"] or "", record["queue"] or ""
     return JobStatus(
         job_id=job_id,
@@ -150,7 +122,7 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
         waiting=None
         if State(record["state"]).final
         else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
-        limits=Limits(**{name: limit(field) for name, field in LIMITS.items()}),
+        limits=Limits(**{name: limit(field) for name, field in LIMIT_FIELDS.items()}),
         running=()
         if State(record["state"]).final
         else tuple(
@@ -161,19 +133,19 @@ def status_of(job_id: str, answer: Sequence[Any]) -> JobStatus:
     )
 
 
-def running_of(job_id: str, seconds: int, answer: Sequence[Any]) -> Iterator[RunningBatch]:
-    """Yield the batches of a job that run, as *answer* of `RUNNING` tells them at the server's time in *seconds*."""
-    leases, *rest = answer
-    held, running, moves = (dict(_pairs(found)) for found in rest)
+def running_of(job_id: str, seconds: int, result: Sequence[Any]) -> Iterator[RunningBatch]:
+    """Yield the running batches of a job from its *result* of `RUNNING`, at the server's time in *seconds*."""
+    leases, *rest = result
+    holders, running, moves = (dict(_pairs(found)) for found in rest)
     for name, ends in _pairs(leases):
-        holder = held.get(name)
+        holder = holders.get(name)
         if holder and float(ends) >= seconds:
             yield _batch(job_id, name, holder, running.get(name, ""), moves.get(name, ""))
 
 
-def _batch(job_id: str, name: str, holder: str, inside: str, moves: str) -> RunningBatch:
-    """Return a batch that *holder* has, of which the ledger notes *inside* and *moves*."""
-    objects, size_bytes = progress(inside)
+def _batch(job_id: str, name: str, holder: str, running: str, moves: str) -> RunningBatch:
+    """Return the batch *name*, which *holder* runs, from its fields in ``:running`` and ``:moves``."""
+    objects, size_bytes = _progress(running)
     moved, _, rest = moves.partition(" ")
     in_flight = rest.partition(" ")[0]
     return RunningBatch(
@@ -187,8 +159,8 @@ def _batch(job_id: str, name: str, holder: str, inside: str, moves: str) -> Runn
     )
 
 
-def progress(found: str) -> tuple[int, int]:
-    """Return the objects and bytes that a batch noted, none if that is no progress of a batch."""
+def _progress(found: str) -> tuple[int, int]:
+    """Return the settled objects and bytes of a batch, (0, 0) if the text is unreadable."""
     objects, _, size_bytes = found.partition(" ")
     return (int(objects), int(size_bytes)) if _is_count(objects) and _is_count(size_bytes) else (0, 0)
 

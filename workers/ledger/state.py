@@ -1,4 +1,4 @@
-"""What the ledger says of a job: its state, its figures, its failures."""
+"""The values that the ledger returns: states, figures, failures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from snapferry.workers.outcome import Failure
 
 class State(StrEnum):
     """
-    Where a job stands.
+    The state of a job.
 
-    queued -> planning -> copying -> committing -> done, with a way back from
-    committing to copying; from each of these to failed and cancelled. The last
-    three are final. A paused job keeps its state.
+    queued -> planning -> copying -> committing -> done, with a way back from committing to copying. Each of the first
+    four can change to failed or cancelled. The last three are final. A paused job keeps its state.
     """
 
     QUEUED = "queued"
@@ -31,12 +30,12 @@ class State(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Say whether the state is one that a job never leaves."""
+        """Return whether a job never leaves this state."""
         return self in (State.DONE, State.FAILED, State.CANCELLED)
 
 
 class Directive(IntEnum):
-    """What a job wants of a batch that runs. False if the batch is to go on."""
+    """What a job wants of a running batch. Only `CONTINUE` is false."""
 
     CONTINUE = 0
     STOP = 1
@@ -44,19 +43,26 @@ class Directive(IntEnum):
 
 
 class UnknownJob(Exception):
-    """The ledger has no such job: it was never submitted here, or its record expired."""
+    """The ledger has no such job: it was never submitted here, or its record has expired."""
 
 
 class UnreadableJob(UnknownJob):
-    """A job whose record in Redis is damaged, or of a version that this one does not know; the message says how."""
+    """The record of a job is damaged, or of a version that this version cannot read. The message explains why."""
 
     def __init__(self, job_id: str, why: str) -> None:
-        super().__init__(f"the record of job {job_id} in Redis cannot be read: {why}")
+        super().__init__(f"cannot read the record of job {job_id} in Redis: {why}")
+
+
+def state_of(job_id: str, found: str) -> State:
+    """Return the state that a script *found*. Raises `UnknownJob` for ""."""
+    if not found:
+        raise UnknownJob(job_id)
+    return State(found)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a job waits for: the *store*, why, and *since* when, in seconds since the epoch."""
+    """The *store* that a job waits for, the *reason*, and *since* when, in seconds since the epoch."""
 
     store: str
     reason: str
@@ -64,7 +70,7 @@ class Waiting:
 
 
 def waiting_of(text: Any) -> Waiting | None:
-    """Return what a field of a job's record says that it waits for; None where that cannot be read."""
+    """Return the store that a job waits for, from a field of its record. Return None if the field is unreadable."""
     try:
         found = json.loads(text or "null")
         if found is None:
@@ -77,10 +83,10 @@ def waiting_of(text: Any) -> Waiting | None:
 @dataclass(frozen=True)
 class RunningBatch:
     """
-    A batch that *worker* has: *name* is ``series:number``; how far it is, in objects and bytes of its own plan.
+    A batch that *worker* runs. *name* is ``series:number``.
 
-    *in_flight* objects are on their way. *moved_at* is when the run last settled an object or moved a byte, 0.0 where
-    the worker does not say.
+    *objects* and *size_bytes* of the batch's plan are settled, and *in_flight* objects are being copied. *moved_at* is
+    when the run last settled an object or moved a byte, 0.0 if the worker does not report it.
     """
 
     job_id: str
@@ -95,15 +101,14 @@ class RunningBatch:
 @dataclass(frozen=True)
 class JobStatus:
     """
-    A job at one moment. Sizes in bytes, times in seconds since the epoch (0.0: not yet).
+    A job at one moment. Sizes are in bytes, times in seconds since the epoch (0.0: not yet).
 
-    *objects_settled* and *bytes_settled* count against *objects_total* and
-    *bytes_total*, which are the plan's: distinct objects, advisory sizes.
-    *bytes_copied* is what was really read and written. *batches_handed* of *batches_total* were queued so far.
-    *snapshots_settled* are published, trusted (by ``--trust-manifest``) or failed.
-    *queue* is the one that its batches wait in, "" for that of all who name none.
-    *workers* have a batch of the job right now, *moved_at* is when anything of it last changed. *limits* are its own.
-    *waiting* is the store that it waits for. *running* are the batches that workers have and report on.
+    *objects_settled* and *bytes_settled* count against *objects_total* and *bytes_total*, which come from the plan:
+    distinct objects and advisory sizes. *bytes_copied* counts the bytes that were read and written.
+    *batches_handed* of *batches_total* batches were queued so far. A snapshot is settled when it is published, trusted
+    (``--trust-manifest``) or failed. *queue* is the queue of the job's batches, "" for the default queue. *workers* run
+    batches of the job at this moment, and *running* are those batches. *moved_at* is when the job last changed.
+    *limits* are the job's own limits. *waiting* is the store that the job waits for.
     """
 
     job_id: str
@@ -145,18 +150,18 @@ class JobStatus:
 
     @property
     def snapshots_there(self) -> int:
-        """How many snapshots the destination has, by this job or, trusted, from before."""
+        """How many snapshots the destination has: published by this job, or trusted to be there before."""
         return self.snapshots_published + self.snapshots_trusted
 
     @property
     def snapshots_settled(self) -> int:
-        """How many snapshots have come to an end."""
+        """How many snapshots are published, trusted or failed."""
         return self.snapshots_there + self.snapshots_failed
 
 
 @dataclass(frozen=True)
 class FailedObject:
-    """An object that failed in a job: why, how often its batch was tried, and by which worker last."""
+    """An object that failed in a job: why, how often its batch was tried, and which worker tried last."""
 
     failure: Failure
     attempts: int
@@ -166,12 +171,12 @@ class FailedObject:
 @dataclass(frozen=True)
 class Begun:
     """
-    What a worker is told when it begins a batch.
+    The ledger's answer to a worker that begins a batch.
 
-    *foreign*: the job's plan has no such batch. *accounted*: it is done. *stopped*: the job was cancelled or has
-    ended. *paused*: it is to be held. *holder*: who else runs it now, or empty. *times*: how often it was begun and
-    not heard of again, this time included. *deaths*: position -> how often a worker died while it copied that object
-    and no other.
+    *foreign*: the job's plan has no such batch. *accounted*: the batch is accounted for. *stopped*: the job was
+    cancelled or has ended. *paused*: the batch is held until the job is resumed. *holder*: the other run that has the
+    lease, or "". *times*: how often the batch was begun without an end, this time included. *deaths*: position -> how
+    many workers died while they copied only that object.
     """
 
     foreign: bool = False
@@ -203,15 +208,14 @@ class Spent(NamedTuple):
 @dataclass(frozen=True)
 class Standing:
     """
-    What decides on a job's next step, in one consistent reading.
+    What decides on a job's next step, read at one moment.
 
-    Names of batches are ``series:number``. *expired*: leases that ran out, so their workers died. *overdue*: batches
-    whose next try should have begun, and was not. *held*: batches
-    that were given back because the job was paused. *leased*: how many batches run or wait for another try,
-    *running*: how many run.
-    *waiting*: no worker reaches one of its stores. *idle_s*: for how long nothing of the job has moved. *heals*:
-    group -> (turn, batches) of its last healing. *begins*: how often batches of the job were begun. *stalls*: how often
-    batches were missed since *stalled_done* batches were done and *stalled_begins* begun.
+    Batches are named ``series:number``. *expired*: batches whose lease has expired, because their worker died.
+    *overdue*: batches whose retry did not begin in time. *held*: batches that wait until the job is resumed. *leased*:
+    how many batches run or wait for a retry. *running*: how many run. *waiting*: no worker reaches one of the stores.
+    *idle_s*: seconds since the job last changed. *heals*: group -> (turn, batches) of its last healing. *begins*: how
+    often batches of the job were begun. *stalls*: how often batches were found missing in the queue since
+    *stalled_done* batches were done and *stalled_begins* were begun.
     """
 
     state: State

@@ -1,4 +1,4 @@
-"""The limits, and what was granted of them, in Redis."""
+"""The limits of jobs and stores, and what was granted of them, in Redis."""
 
 from __future__ import annotations
 
@@ -9,68 +9,74 @@ from typing import Any, Final, Literal, NamedTuple
 import redis
 
 from snapferry.stores.urls import StoreURL, is_metered, parse_url
-from snapferry.workers.ledger.keys import LIMITS, S3_REQUESTS, key
+from snapferry.workers.ledger.keys import LIMIT_FIELDS, S3_REQUESTS_FIELD, job_key
+from snapferry.workers.lua import RedisKey, ScriptRunner
 from snapferry.workers.messages import Limits
 
 from . import scripts
 
-# A worker that was not heard of for so long, in seconds, holds no objects in flight any more.
+# Seconds after which the objects in flight of a worker that does not report any more are forgotten.
 HELD_S: Final = 10
 
-_STORES: Final = "snapferry:limits:stores"
+_STORES: Final = RedisKey("snapferry:limits:stores")
 
-# The field in a store's limits that says that its kind's default does not count.
+# The field in a store's limits that removes the default of its kind.
 _NO_DEFAULT: Final = "no_default"
 
 Change = int | None | Literal["default"]
-"""What a limit of a store is to become: a number, none at all, or what stores of its kind have."""
+"""The new value of a store's limit: a number, None for no limit, or the default of stores of its kind."""
 
 
-class Kind(StrEnum):
-    """What is counted a second. The value is the limit's name."""
+class LimitKind(StrEnum):
+    """What is counted per second. The value is the limit's name."""
 
     BYTES = "rate"
     REQUESTS = "requests"
 
 
-class Bucket(NamedTuple):
-    """One limit that a run keeps to: of *kind*, at one store (*place*), which is the job's source or destination."""
+class LimitScope(NamedTuple):
+    """Where a run of a job keeps to limits of a *kind*: at one *store*, which is its source or destination (*side*)."""
 
     job_id: str
     side: str
-    place: str
-    kind: Kind
+    store: str
+    kind: LimitKind
 
     @property
     def counts_for_job(self) -> bool:
-        """Say whether the job's own limit counts here: of bytes, those read from the source do."""
-        return self.kind is Kind.REQUESTS or self.side == "source"
+        """Return whether the job's own limit counts here. Its limit of bytes counts only reads from the source."""
+        return self.kind is LimitKind.REQUESTS or self.side == "source"
 
-    def keys(self) -> list[str]:
-        """Return the keys that the scripts want."""
+    def keys(self) -> list[RedisKey]:
+        """Return the keys of the scripts `TAKE` and `REFUND`."""
         of_job = f"snapferry:pace:{self.kind}:job:{self.job_id}:{self.side}"
-        of_store = f"snapferry:pace:{self.kind}:store:{self.place}"
+        of_store = f"snapferry:pace:{self.kind}:store:{self.store}"
         return [
-            key(self.job_id), of_job, f"{of_job}:takers", store_key(self.place), of_store, f"{of_store}:jobs",
+            job_key(self.job_id), RedisKey(of_job), RedisKey(f"{of_job}:takers"),
+            store_key(self.store), RedisKey(of_store), RedisKey(f"{of_store}:jobs"),
         ]  # fmt: skip
 
     def fields(self) -> list[str]:
-        """Return the limit's field in the job's record, "" if none counts, in the store's, and its default's."""
-        default = _default_field(self.place) if self.kind is Kind.REQUESTS else ""
-        return [LIMITS[self.kind] if self.counts_for_job else "", str(self.kind), default]
+        """
+        Return the names of the fields with the limit, "" for none.
+
+        They are the job's limit in the job's record, the store's limit, and its default in the job's record.
+        """
+        default = _default_field(self.store) if self.kind is LimitKind.REQUESTS else ""
+        return [LIMIT_FIELDS[self.kind] if self.counts_for_job else "", str(self.kind), default]
 
 
 class StoreLimits(Limits):
-    """What holds at a store, for all jobs together. *by_default*: its *requests* are those of stores of its kind."""
+    """The limits of a store, for all jobs together. *by_default*: *requests* is the default of stores of its kind."""
 
     by_default: bool = False
 
 
 class Grant(NamedTuple):
     """
-    *amount* may be used in *wait_s* seconds; 0: then ask again. Not *limited*: take what you like.
+    The answer to a request: *amount* may be used in *wait_s* seconds. If *amount* is 0, ask again after that time.
 
-    *most* would have been granted, if as many were wanted.
+    If not *limited*, any amount may be used. *most* is the largest amount that could have been granted.
     """
 
     amount: int
@@ -79,104 +85,98 @@ class Grant(NamedTuple):
     most: int = 0
 
 
-def store_place(url: str | StoreURL) -> str:
-    """Return what a store's limits go by: its *url* without what says only how to get there."""
+def store_id(url: str | StoreURL) -> str:
+    """Return what identifies a store for its limits: its *url* without the options that say only how to reach it."""
     found = parse_url(url) if isinstance(url, str) else url
     endpoint = found.option("endpoint_url")
     return str(found).partition("?")[0] + (f"?endpoint_url={endpoint}" if endpoint else "")
 
 
-def _default_field(place: str) -> str:
-    """Return the field in a job's record of the requests that a store of this kind keeps to, "" if it has none."""
-    return S3_REQUESTS if is_metered(place) else ""
+def store_key(store: str) -> RedisKey:
+    """Return the key of the limits of a store, which is named by its `store_id`."""
+    return RedisKey(f"snapferry:limits:store:{store}")
 
 
-def store_key(place: str) -> str:
-    """Return the key of a store's limits."""
-    return f"snapferry:limits:store:{place}"
+def _default_field(store: str) -> str:
+    """Return the field in a job's record with the default requests per second of this store, "" if it has none."""
+    return S3_REQUESTS_FIELD if is_metered(store) else ""
 
 
-class LimitBook:
+class LimitStore:
     """
     The limits on one Redis server.
 
-    Every method may be called again. All raise `redis.exceptions.RedisError`
-    once the client's patience with an outage is at its end; a grant that was on
-    its way then counts as used.
+    Every method may be repeated. All raise `redis.exceptions.RedisError` when the client stops retrying. A grant that
+    was not received then counts as used.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._scripts: dict[str, Any] = {}
+        self._run = ScriptRunner(client).run
 
-    def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        found = self._scripts.get(script)
-        if found is None:
-            found = self._scripts[script] = self._redis.register_script(script)
-        return found(keys=keys, args=arguments)
+    def store_limits(self, store: str, s3_requests: int | None) -> StoreLimits:
+        """Return the limits of a store. *s3_requests* is the default of the job that asks."""
+        return _store_limits(store, self._redis.hgetall(store_key(store)), s3_requests)
 
-    def of_job(self, job_id: str) -> Limits:
-        """Return a job's own limits; none for a job that is unknown."""
-        found = self._redis.hmget(key(job_id), list(LIMITS.values()))
-        return _limits(dict(zip(LIMITS, found, strict=True)))
+    def all_store_limits(self, s3_requests: int | None) -> dict[str, StoreLimits]:
+        """Return the limits of all stores for which a limit was set."""
+        stores = sorted(map(str, self._redis.smembers(_STORES)))
+        return {store: self.store_limits(store, s3_requests) for store in stores}
 
-    def of_store(self, place: str, s3_requests: int | None) -> StoreLimits:
-        """Return the limits of a store by its `store_place`, for jobs with this default."""
-        return _store_limits(place, self._redis.hgetall(store_key(place)), s3_requests)
-
-    def of_stores(self, s3_requests: int | None) -> dict[str, StoreLimits]:
-        """Return every store of whose limits one was set, for jobs with this default."""
-        places = sorted(map(str, self._redis.smembers(_STORES)))
-        return {place: self.of_store(place, s3_requests) for place in places}
-
-    def of_run(self, job_id: str, places: list[str]) -> tuple[Limits, list[StoreLimits]]:
-        """Return the limits of a job and of stores, in one reading."""
+    def limits_of_run(self, job_id: str, stores: list[str]) -> tuple[Limits, list[StoreLimits]]:
+        """Return the limits of a job and of *stores*, in one round trip."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(key(job_id), [*LIMITS.values(), S3_REQUESTS])
-            for place in places:
-                pipe.hgetall(store_key(place))
-            (*job, default), *stores = pipe.execute()
-        of_stores = [
-            _store_limits(place, found, int(default) if default else None)
-            for place, found in zip(places, stores, strict=True)
+            pipe.hmget(job_key(job_id), [*LIMIT_FIELDS.values(), S3_REQUESTS_FIELD])
+            for store in stores:
+                pipe.hgetall(store_key(store))
+            (*of_job, default), *of_stores = pipe.execute()
+        limits = [
+            _store_limits(store, found, int(default) if default else None)
+            for store, found in zip(stores, of_stores, strict=True)
         ]
-        return _limits(dict(zip(LIMITS, job, strict=True))), of_stores
+        return _limits(dict(zip(LIMIT_FIELDS, of_job, strict=True))), limits
 
-    def limit_job(self, job_id: str, changed: Mapping[str, int | None]) -> str:
+    def set_job_limits(self, job_id: str, changed: Mapping[str, int | None]) -> str:
         """
-        Set limits of a job, None: take them away; return its state, "" if there is no such job.
+        Set limits of a job, None to remove one. Return the job's state, "" if there is no such job.
 
-        Nothing changes in one that has ended. Who works for the job keeps to it within a second.
+        A job that has ended stays as it is. All workers of the job keep to the new limits within a second.
         """
-        pairs = [part for name, value in changed.items() for part in (LIMITS[name], _text(value))]
-        return str(self._run(scripts.LIMIT_JOB, [key(job_id)], pairs))
+        pairs = [part for name, value in changed.items() for part in (LIMIT_FIELDS[name], _text(value))]
+        return str(self._run(scripts.LIMIT_JOB, [job_key(job_id)], pairs))
 
-    def limit_store(self, place: str, changed: Mapping[str, Change]) -> None:
-        """Set limits of a store, for all jobs; None: take them away."""
+    def set_store_limits(self, store: str, changed: Mapping[str, Change]) -> None:
+        """Set limits of a store for all jobs, None to remove one."""
         fields = {name: "" if value == "default" else _text(value) for name, value in changed.items()}
-        if Kind.REQUESTS in changed and _default_field(place):
-            fields[_NO_DEFAULT] = "1" if changed[Kind.REQUESTS] is None else ""
+        if LimitKind.REQUESTS in changed and _default_field(store):
+            fields[_NO_DEFAULT] = "1" if changed[LimitKind.REQUESTS] is None else ""
         pairs = [part for pair in fields.items() for part in pair]
-        self._run(scripts.LIMIT_STORE, [store_key(place), _STORES], [place, *pairs])
+        self._run(scripts.LIMIT_STORE, [store_key(store), _STORES], [store, *pairs])
 
-    def take(self, bucket: Bucket, taker: str, wanted: int, *, now: float | None = None) -> Grant:
+    def take(self, scope: LimitScope, process: str, wanted: int, *, now: float | None = None) -> Grant:
         """
-        Ask for *wanted* bytes or requests for *taker*, a process of the fleet; some may be granted, all, or none.
+        Request *wanted* bytes or requests for a *process* of the fleet. All, some or none may be granted.
 
-        *now* is for tests, in seconds; they then live by a clock of their own.
+        *now*, in seconds, is for tests with a clock of their own.
         """
-        arguments = [*bucket.fields(), bucket.job_id, taker, wanted, "" if now is None else now]
-        amount, wait_s, limited, most = self._run(scripts.TAKE, bucket.keys(), arguments)
+        arguments: list[str | float] = [
+            *scope.fields(),
+            scope.job_id,
+            process,
+            wanted,
+            "" if now is None else now,
+        ]
+        amount, wait_s, limited, most = self._run(scripts.TAKE, scope.keys(), arguments)
         return Grant(int(amount), float(wait_s), bool(limited), int(most))
 
-    def give_back(self, bucket: Bucket, taker: str, amount: int) -> None:
-        """Give back what was granted and not used."""
-        self._run(scripts.GIVE_BACK, bucket.keys(), [*bucket.fields(), bucket.job_id, taker, amount, ""])
+    def refund(self, scope: LimitScope, process: str, amount: int) -> None:
+        """Return an *amount* that was granted and not used. Not to be repeated: it adds."""
+        self._run(scripts.REFUND, scope.keys(), [*scope.fields(), scope.job_id, process, amount, ""])
 
     def share(
         self,
         job_id: str,
-        places: tuple[str, str],
+        stores: tuple[str, str],
         member: str,
         *,
         wanted: int,
@@ -184,26 +184,27 @@ class LimitBook:
         now: float | None = None,
     ) -> int | None:
         """
-        Return how many objects *member*, a run of a batch, may have in flight; None: as many as it likes.
+        Return how many objects *member*, a run of a batch, may have in flight. None: no limit.
 
-        It could use *wanted* and has *in_flight*. To be asked again well within `HELD_S`; 0 wanted: it leaves.
+        The member could use *wanted* objects and has *in_flight*. It must ask again well within `HELD_S` seconds, and
+        ask for 0 when it ends.
         """
-        keys = [key(job_id), key(job_id, "flights"), key(job_id, "flights:held")]
-        for place in places:
-            flights = f"snapferry:flights:store:{place}"
-            keys += [store_key(place), flights, f"{flights}:held"]
-        arguments = [job_id, member, wanted, in_flight, HELD_S, "" if now is None else now]
+        keys = [job_key(job_id), job_key(job_id, "flights"), job_key(job_id, "flights:held")]
+        for store in stores:
+            flights = f"snapferry:flights:store:{store}"
+            keys += [store_key(store), RedisKey(flights), RedisKey(f"{flights}:held")]
+        arguments: list[str | float] = [job_id, member, wanted, in_flight, HELD_S, "" if now is None else now]
         found = int(self._run(scripts.SHARE, keys, arguments))
         return None if found < 0 else found
 
 
 def _limits(found: Mapping[Any, Any]) -> Limits:
-    return Limits(**{name: int(value) for name, value in found.items() if value and name in LIMITS})
+    return Limits(**{name: int(value) for name, value in found.items() if value and name in LIMIT_FIELDS})
 
 
-def _store_limits(place: str, found: Mapping[Any, Any], s3_requests: int | None) -> StoreLimits:
+def _store_limits(store: str, found: Mapping[Any, Any], s3_requests: int | None) -> StoreLimits:
     limits = _limits(found).model_dump()
-    default = s3_requests if _default_field(place) else None
+    default = s3_requests if _default_field(store) else None
     if default is None or limits["requests"] is not None or _NO_DEFAULT in found:
         return StoreLimits(**limits)
     return StoreLimits(**limits | {"requests": default}, by_default=True)

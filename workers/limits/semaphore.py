@@ -1,4 +1,4 @@
-"""Objects in flight within one run of a batch: no more of them than its part of what the fleet may have."""
+"""Objects in flight within one run of a batch: at most the run's share of what the fleet may have."""
 
 from __future__ import annotations
 
@@ -7,59 +7,59 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-# While an object waits, it is looked so often, in seconds, whether it should go on waiting.
-LOOK_S: Final = 0.25
+# Seconds between two checks whether a waiting object should continue to wait.
+CHECK_S: Final = 0.25
 
 
-class Gate:
+class Semaphore:
     """
-    Entered for each object, by a ``with`` block, from several threads.
+    A semaphore whose limit may change: entered for each object by a ``with`` block, from several threads.
 
-    *check* is called while one waits, and may raise to stop the waiting. *expected* is told how many could be in
-    flight. However many are let in, nobody who is inside is turned out.
+    *check* is called while a thread waits, and may raise to end the waiting. *expected* is called with the number of
+    objects that could be in flight. A lower limit does not interrupt objects that have entered.
     """
 
     def __init__(self, check: Callable[[], object], expected: Callable[[int], object]) -> None:
         self._check = check
         self._expected = expected
         self._changed = threading.Condition()
-        # Appending to a list and taking from it are steps that nothing comes between, so they need no lock.
-        self._those_inside: list[None] = []
-        self._most: int | None = None
+        # Appending to a list and popping from it are atomic, so they need no lock.
+        self._entered: list[None] = []
+        self._limit: int | None = None
 
     @property
-    def inside(self) -> int:
-        """How many are inside right now."""
-        return len(self._those_inside)
+    def in_flight(self) -> int:
+        """How many objects are in flight."""
+        return len(self._entered)
 
     def expect(self, flights: int) -> None:
-        """Note how many objects could be in flight; called once, before the first is."""
+        """Note how many objects could be in flight. Called once, before the first object enters."""
         self._expected(flights)
 
-    def allow(self, most: int | None) -> None:
-        """Let at most so many in from now on; None: any number."""
+    def set_limit(self, limit: int | None) -> None:
+        """Let at most *limit* objects in from now on; None: any number."""
         with self._changed:
-            self._most = most
+            self._limit = limit
             self._changed.notify_all()
 
     def __enter__(self) -> None:
-        if self._most is None:
-            self._those_inside.append(None)
+        if self._limit is None:
+            self._entered.append(None)
             return
         while True:
             with self._changed:
-                if self._may_enter() or (self._changed.wait(LOOK_S) and self._may_enter()):
-                    self._those_inside.append(None)
+                if self._may_enter() or (self._changed.wait(CHECK_S) and self._may_enter()):
+                    self._entered.append(None)
                     return
             self._check()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self._those_inside.pop()
-        if self._most is not None:
+        self._entered.pop()
+        if self._limit is not None:
             with self._changed:
                 self._changed.notify()
 
     def _may_enter(self) -> bool:
-        return self._most is None or len(self._those_inside) < self._most
+        return self._limit is None or len(self._entered) < self._limit

@@ -1,4 +1,4 @@
-"""One limit within one process: what was granted ahead, handed out to the process's threads in turn."""
+"""One limit within one process: tokens that are fetched ahead, and handed out to the threads of the process in turn."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from typing import Final
 
 from .limit_store import Grant
 
-# So much is asked for ahead: what was used in this time, in seconds, at the pace of the last grant, and as much again.
+# Tokens for this many seconds are fetched ahead, at the speed of the last grant, and as many again.
 AHEAD_S: Final = 0.1
 
-# More is asked for when so small a part of what may be held is left: one in so many.
-SHARE_LOW: Final = 4
+# More tokens are fetched when less than one part in so many of the most that may be held is left.
+LOW_PART: Final = 4
 
 
-class Tap:
+class TokenBucket:
     """
-    *ask* gets a grant of up to so many; *check* is called while one waits, and may raise to stop the waiting.
+    Tokens of one limit.
 
-    Threads that lack something are served one after the other, whatever they
-    take: so no two of them wait with half of what they need. Far from the limit
-    none lacks anything: one of them asks for more before all is used up. While
-    not *limited*, nothing is asked and nothing waits; whoever learns of a limit
-    sets it.
+    *fetch* returns a grant of up to a number of tokens. *check* is called while a thread waits, and may raise to end
+    the waiting.
+
+    Threads that lack tokens are served one after the other, whatever they take, so no two of them wait with half of
+    what they need. Far from the limit no thread lacks tokens: one thread fetches more before all are used. While not
+    *limited*, nothing is fetched and nobody waits; the owner of the bucket sets it when it learns of a limit.
     """
 
     def __init__(
         self,
-        ask: Callable[[int], Grant],
+        fetch: Callable[[int], Grant],
         check: Callable[[], object],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.limited = False
-        self._ask = ask
+        self._fetch = fetch
         self._check = check
         self._clock = clock
         self._sleep = sleep
         self._turn = threading.Lock()
-        self._books = threading.Lock()
-        self._credit = 0
+        self._counting = threading.Lock()
+        self._tokens = 0
         self._lacking = 0
         self._low = 0
         self._granted = 0
@@ -50,15 +51,15 @@ class Tap:
         self._ahead = 0
 
     def take(self, count: int) -> None:
-        """Return when *count* may be used. Raises what *check* and *ask* raise; a part may be lost then."""
+        """Return when *count* tokens may be used. Raises what *check* and *fetch* raise; tokens may then be lost."""
         if not self.limited or count <= 0:
             return
-        # Without a turn, where nobody waits for his: taking turns costs a thread several times what all else does.
-        with self._books:
-            left = self._credit - count
+        # Without a turn if nobody waits for one: taking turns costs a thread several times as much as all the rest.
+        with self._counting:
+            left = self._tokens - count
             at_hand = left >= 0 and not self._lacking
             if at_hand:
-                self._credit = left
+                self._tokens = left
                 if left >= self._low:
                     return
             else:
@@ -67,9 +68,9 @@ class Tap:
             self._take_in_turn(count)
         elif self._turn.acquire(blocking=False):
             try:
-                # Another thread may have done it just now.
-                if self._credit < self._low:
-                    self._get(SHARE_LOW * self._low - self._credit)
+                # Another thread may have fetched some in the meantime.
+                if self._tokens < self._low:
+                    self._refill(LOW_PART * self._low - self._tokens)
             finally:
                 self._turn.release()
 
@@ -77,48 +78,48 @@ class Tap:
         try:
             with self._turn:
                 lacking = self._use(count)
-                while lacking and self._get(max(lacking, self._ahead)):
+                while lacking and self._refill(max(lacking, self._ahead)):
                     lacking = self._use(lacking)
         finally:
-            with self._books:
+            with self._counting:
                 self._lacking -= 1
 
-    def _get(self, wanted: int) -> bool:
-        """Ask for so many, and put what is granted to what there is; False: there is no limit any more."""
+    def _refill(self, wanted: int) -> bool:
+        """Fetch up to *wanted* tokens. Return False if there is no limit any more."""
         self._check()
-        grant = self._ask(wanted)
+        grant = self._fetch(wanted)
         if not grant.limited:
             self.limited = False
             return False
         self._look_ahead(grant.amount)
-        # Where a grant need not be waited for, nobody lacks what is held here; no more than one grant's worth is.
+        # If there is no wait for a grant, no other process lacks the tokens held here. Hold at most one grant's worth.
         at_most = min(self._ahead, max(grant.amount, grant.most))
-        self._low = 0 if grant.wait_s > 0 else at_most // SHARE_LOW
+        self._low = 0 if grant.wait_s > 0 else at_most // LOW_PART
         if grant.wait_s > 0:
             self._sleep(grant.wait_s)
-        self.give_back(grant.amount)
+        self.put_back(grant.amount)
         return True
 
-    def give_back(self, count: int) -> None:
-        """Put *count* back, for the next one who takes."""
-        with self._books:
-            self._credit += count
+    def put_back(self, count: int) -> None:
+        """Add *count* unused tokens, for the next thread that takes some."""
+        with self._counting:
+            self._tokens += count
 
     def drain(self) -> int:
-        """Return what was granted and is left, and keep none of it."""
-        with self._books:
-            left, self._credit = self._credit, 0
+        """Remove all tokens, and return how many there were."""
+        with self._counting:
+            left, self._tokens = self._tokens, 0
         return left
 
     def _use(self, count: int) -> int:
-        """Use up to *count* of what there is; return how many are lacking."""
-        with self._books:
-            used = min(count, self._credit)
-            self._credit -= used
+        """Use up to *count* tokens. Return how many are lacking."""
+        with self._counting:
+            used = min(count, self._tokens)
+            self._tokens -= used
         return count - used
 
     def _look_ahead(self, granted: int) -> None:
-        """Learn from how long the last grant lasted how much is worth asking for."""
+        """Learn how many tokens to fetch ahead, from how long the last grant lasted."""
         if granted:
             now = self._clock()
             self._ahead = int(2 * AHEAD_S * self._granted / max(now - self._granted_at, 0.001))

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 import redis
 
 from snapferry.stores.errors import StoreError
-from snapferry.workers.ledger.keys import PARKED, UNPARKED, key
+from snapferry.workers.ledger.keys import PARKED, UNPARKED, job_key
 from snapferry.workers.ledger.state import Waiting, waiting_of
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 from snapferry.workers.queues import parking_queue
@@ -146,7 +146,7 @@ class ReachBook:
         with self._redis.pipeline(transaction=False) as pipe:
             for side in sides:
                 pipe.hget(_trouble_key(side), worker)
-            pipe.hmget(key(job_id), ["waits", "flaps", "given_up"])
+            pipe.hmget(job_key(job_id), ["waits", "flaps", "given_up"])
             *found, (waits, flaps, given_up) = pipe.execute()
         return Reach(
             tuple(_trouble(text) for text in found if text), bool(waits or flaps), str(given_up or "")
@@ -304,7 +304,7 @@ class ReachBook:
     def state(self, job_id: str) -> JobReach:
         """Return what a job waits for and for how long it may."""
         fields = ["state", "patience", "waits", "given_up"]
-        state, patience, waits, given_up = self._redis.hmget(key(job_id), fields)
+        state, patience, waits, given_up = self._redis.hmget(job_key(job_id), fields)
         return JobReach(
             state=str(state or ""),
             patience_s=float(patience) if patience else PATIENCE_S,
@@ -314,7 +314,7 @@ class ReachBook:
 
     def has_settled(self, job_id: str) -> bool:
         """Say whether a job has copied objects, or found them at its destination."""
-        copied, present = self._redis.hmget(key(job_id), ["copied", "present"])
+        copied, present = self._redis.hmget(job_key(job_id), ["copied", "present"])
         return int(copied or 0) + int(present or 0) > 0
 
     def begin_waiting(self, job_id: str, field: str, store: str, reason: str) -> tuple[float, float]:
@@ -324,20 +324,22 @@ class ReachBook:
         The moment at which it began stays; the reason is the latest one.
         """
         at = self.now()
-        before = waiting_of(self._redis.hget(key(job_id), field))
+        before = waiting_of(self._redis.hget(job_key(job_id), field))
         since = before.since if before else at
-        if self._redis.exists(key(job_id)):
+        if self._redis.exists(job_key(job_id)):
             record = {"store": store, "reason": reason, "since": since}
-            self._redis.hset(key(job_id), field, json.dumps(record))
+            self._redis.hset(job_key(job_id), field, json.dumps(record))
         return since, at - since
 
     def give_up(self, job_id: str, reason: str) -> bool:
         """Let the parked batches of a job fail for *reason*; say whether that is new."""
-        return bool(self._redis.exists(key(job_id)) and self._redis.hsetnx(key(job_id), "given_up", reason))
+        return bool(
+            self._redis.exists(job_key(job_id)) and self._redis.hsetnx(job_key(job_id), "given_up", reason)
+        )
 
     def stop_waiting(self, job_id: str, *fields: str) -> None:
         """Record that a job waits no longer."""
-        self._redis.hdel(key(job_id), *fields)
+        self._redis.hdel(job_key(job_id), *fields)
 
     def take_turn(self, side: StoreSide, seconds: float) -> bool:
         """Take the turn to check a store, which nobody else has for so many seconds; say whether it was free."""

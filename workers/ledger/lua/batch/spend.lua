@@ -1,19 +1,15 @@
-"""
-What a job with a budget has spent, in the ledger: real bytes, objects and money, across all workers.
+-- Record what a batch has spent so far, and add the difference to the totals of its job.
+--
+-- Nothing is counted for a job that has ended. Bytes in flight are a figure of their own: a run that died had them in
+-- flight.
+--
+-- KEYS: job, spent
+-- ARGV: name, bytes of copied objects, bytes in flight, copied objects, cost in millionths, seconds until the keys
+--       expire, the limits of the budget in bytes, objects and millionths ('': none), the total that the next object
+--       would exceed ('': none)
+-- Returns: {{the first exceeded total or '', bytes, objects and cost of the job}, figures of the batch or ''}
+-- Atomic: the figures of the batch and the totals move together, so a repeated report adds nothing.
 
-*counted once*: each batch reports absolute figures, and the job's totals move by the difference to what the batch
-reported before. So a report may be repeated, and a batch that is begun again goes on where the last run stopped.
-*bounded*: the figures of a batch are kept until the batch is accounted for, then only in the totals.
-"""
-
-from __future__ import annotations
-
-from typing import Final
-
-# Nothing is counted of a job that has ended. What is in flight is given by itself: a run that died had it in flight.
-# KEYS: job, spent. ARGV: batch, bytes of objects copied, bytes in flight, objects, cost in millionths, expires,
-# the budget's bytes, objects and millionths ('': no limit), what the next object is beyond of ('': nothing).
-SPEND: Final = """
 local state = redis.call('HGET', KEYS[1], 'state')
 local names = {'spent_bytes', 'spent_objects', 'spent_cost'}
 if state and state ~= 'done' and state ~= 'failed' and state ~= 'cancelled' then
@@ -42,4 +38,3 @@ end
 local said = redis.call('HMGET', KEYS[1], 'over', unpack(names))
 for i = 1, 4 do said[i] = said[i] or '' end
 return {said, redis.call('HGET', KEYS[2], ARGV[1]) or ''}
-"""

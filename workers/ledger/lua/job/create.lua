@@ -1,0 +1,16 @@
+-- Create the record of a job, unless it exists.
+--
+-- KEYS: job, index of all jobs, set of open jobs
+-- ARGV: job id, seconds until the record expires, then field-value pairs
+-- Returns: 1 if the record is new, 0 if it existed
+-- Atomic: a submission that is repeated must not reset a job that has moved on, and no job may be missing in the lists.
+-- Uses: lib_now
+
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local at = now()
+redis.call('HSET', KEYS[1], 'state', 'queued', 'submitted_at', at, 'moved_at', at)
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[2], at, ARGV[1])
+redis.call('SADD', KEYS[3], ARGV[1])
+return 1

@@ -1,0 +1,13 @@
+-- Remove the record of a job that no orchestrator has begun.
+--
+-- KEYS: job, index of all jobs, set of open jobs
+-- ARGV: job id
+-- Returns: 1 if there is no record any more, 0 if the job was begun
+-- Atomic: an orchestrator could begin the job between the check and the removal.
+
+local state = redis.call('HGET', KEYS[1], 'state')
+if state and state ~= 'queued' then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('SREM', KEYS[3], ARGV[1])
+return 1

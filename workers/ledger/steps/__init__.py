@@ -1,0 +1,12 @@
+"""
+The steps of the ledger, by what they are about. `Ledger` has them all.
+
+    jobs        a job from its submission to its end
+    driver      the orchestrator that drives a job
+    leases      batches: who runs them
+    accounting  batches: what they copied
+    budgets     what a job with a budget has spent
+    groups      how snapshots ended, and missing objects that are copied again
+    queues      tasks in queues of Celery
+    listing     statuses of jobs, and lists of jobs
+"""

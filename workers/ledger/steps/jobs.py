@@ -1,0 +1,119 @@
+"""Jobs: the record of each, from its submission to its end."""
+
+from __future__ import annotations
+
+from snapferry.workers.ledger import scripts
+from snapferry.workers.ledger.base import LedgerBase
+from snapferry.workers.ledger.keys import (
+    BUDGET_FIELD,
+    INDEX,
+    KEPT,
+    LIMIT_FIELDS,
+    OPEN,
+    PLAN,
+    S3_REQUESTS_FIELD,
+    WORKING,
+    done_key,
+    job_key,
+    job_keys,
+)
+from snapferry.workers.ledger.state import Directive, State, UnknownJob, UnreadableJob, state_of
+from snapferry.workers.messages import JobSpec
+from snapferry.workers.queues import Priority
+
+
+class JobLedger(LedgerBase):
+    """The records of jobs. Every method may be repeated with the same arguments."""
+
+    def create(self, spec: JobSpec, *, s3_requests: int | None = None) -> bool:
+        """
+        Create the record of a job, and return whether it is new. A record that exists stays as it is.
+
+        *s3_requests* per second is the limit of the job at S3 stores that have none of their own; None: no limit.
+        """
+        ids = spec.snapshot_ids
+        fields: dict[str, str | float] = {
+            "request": spec.model_dump_json(exclude=spec.new_defaults()),
+            "source": spec.source.url,
+            "destination": spec.destination.url,
+            "first_snapshot": ids[0] if ids else "",
+            "snapshots_total": len(ids),
+            "dry_run": int(spec.dry_run),
+            "priority": spec.priority.value,
+            "queue": spec.queue,
+            "patience": spec.patience,
+            **({BUDGET_FIELD: spec.budget.model_dump_json()} if spec.budget.limited else {}),
+            **{LIMIT_FIELDS[name]: value for name, value in spec.limits if value is not None},
+            **({S3_REQUESTS_FIELD: s3_requests} if s3_requests is not None else {}),
+        }
+        job_id = spec.job_id
+        arguments = [job_id, self._expires_s, *_pairs(fields)]
+        return bool(self._run(scripts.CREATE, [job_key(job_id), INDEX, OPEN], arguments))
+
+    def withdraw(self, job_id: str) -> bool:
+        """Remove the record of a job that no orchestrator has begun. Return whether there is no record any more."""
+        return bool(self._run(scripts.WITHDRAW, [job_key(job_id), INDEX, OPEN], [job_id]))
+
+    def spec(self, job_id: str) -> JobSpec:
+        """
+        Return the specification of the job, with the priority that it has now.
+
+        Raises `UnknownJob`, and pydantic's ValidationError for one of another version.
+        """
+        spec = JobSpec.model_validate_json(self.field(job_id, "request"))
+        if spec.job_id != job_id:
+            raise UnreadableJob(job_id, "it has the request of another job")
+        found = self.field(job_id, "priority")
+        priority = Priority(found) if found in list(Priority) else spec.priority
+        return spec.model_copy(update={"priority": priority})
+
+    def field(self, job_id: str, name: str) -> str:
+        """Return one field of the record of the job, "" if it is not set. Raises `UnknownJob`."""
+        state, value = self._redis.hmget(job_key(job_id), ["state", name])
+        if state is None:
+            raise UnknownJob(job_id)
+        return str(value or "")
+
+    def advance(self, job_id: str, state: State, **fields: str | float) -> bool:
+        """
+        Move the job to *state* and set *fields*. Return whether the job has not ended.
+
+        A step that is delivered late does not move the job back: then nothing changes, and the step may continue.
+        """
+        all_keys = [OPEN, job_key(job_id), done_key(job_id, PLAN), *job_keys(job_id, *KEPT, *WORKING)]
+        arguments = [job_id, self._expires_s, state.value, *_pairs(fields)]
+        return bool(self._run(scripts.ADVANCE, all_keys, arguments))
+
+    def set_fields(self, job_id: str, **fields: str | float) -> bool:
+        """Set *fields* of the job. Return False, and set nothing, if the job has ended or is unknown."""
+        return bool(self._run(scripts.SET_FIELDS, [job_key(job_id)], [self._expires_s, *_pairs(fields)]))
+
+    def cancel(self, job_id: str) -> State:
+        """
+        Cancel the job, and return its state. Workers stop at their next object, also workers that start later.
+
+        A job that no orchestrator has begun is cancelled at once. Raises `UnknownJob`.
+        """
+        return state_of(job_id, self._run(scripts.CANCEL, [job_key(job_id), OPEN], [job_id]))
+
+    def pause(self, job_id: str, *, paused: bool) -> State:
+        """Pause or resume the job, and return its state. A paused job hands out no batches. Raises `UnknownJob`."""
+        return state_of(job_id, self._run(scripts.PAUSE, [job_key(job_id)], [int(paused)]))
+
+    def directive(self, job_id: str) -> Directive:
+        """Return what the job wants: to continue, to stop, or to be held until it is resumed."""
+        state, cancel, paused = self._redis.hmget(job_key(job_id), ["state", "cancel", "paused"])
+        if state is None or State(str(state)).final or cancel is not None:
+            return Directive.STOP
+        return Directive.HOLD if paused is not None else Directive.CONTINUE
+
+    def renew_expiry(self, job_id: str) -> None:
+        """Let all keys of the job expire at the same time, counted from now."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key in (job_key(job_id), done_key(job_id, PLAN), *job_keys(job_id, *KEPT, *WORKING)):
+                pipe.expire(key, self._expires_s)
+            pipe.execute()
+
+
+def _pairs(fields: dict[str, str | float]) -> list[str | float]:
+    return [part for name, value in fields.items() for part in (name, value)]

@@ -1,0 +1,74 @@
+"""Lists of jobs, and their statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from snapferry.workers.ledger import queries, scripts
+from snapferry.workers.ledger.base import LedgerBase
+from snapferry.workers.ledger.keys import INDEX, OPEN, job_key
+from snapferry.workers.ledger.state import JobStatus, RunningBatch, UnknownJob
+from snapferry.workers.lua import RedisKey
+from snapferry.workers.messages import is_job_id
+
+
+class JobListing(LedgerBase):
+    """What is read of jobs, without a write but for `forget` and `claim_mark`. Every method may be repeated."""
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return the status of the job, of one moment. Raises `UnknownJob`."""
+        (result,) = self._run(scripts.STATUSES, queries.keys_of_statuses([job_id]), queries.FIELDS)
+        return queries.status_of(job_id, result)
+
+    def statuses(self, job_ids: Sequence[str]) -> list[JobStatus]:
+        """Return the statuses of jobs. Unknown jobs, and jobs that this version cannot read, are left out."""
+        found = []
+        for page in _pages(job_ids, 100):
+            results = self._run(scripts.STATUSES, queries.keys_of_statuses(page), queries.FIELDS)
+            for job_id, result in zip(page, results, strict=True):
+                with suppress(UnknownJob):
+                    found.append(queries.status_of(job_id, result))
+        return found
+
+    def states(self, job_ids: Sequence[str]) -> list[str]:
+        """Return the state of each job, "" for an unknown job."""
+        found: list[str] = []
+        for page in _pages(job_ids, 1000):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in page:
+                    pipe.hget(job_key(job_id), "state")
+                found += [str(state or "") for state in pipe.execute()]
+        return found
+
+    def running(self, job_ids: Sequence[str]) -> list[RunningBatch]:
+        """Return the batches of these jobs that workers run at this moment: those with a valid lease."""
+        found: list[RunningBatch] = []
+        for page in _pages(job_ids, 100):
+            seconds, *results = self._run(scripts.RUNNING, queries.keys_of_running(page), [])
+            for job_id, result in zip(page, results, strict=True):
+                found += queries.running_of(job_id, int(seconds), result)
+        return found
+
+    def job_ids(self) -> list[str]:
+        """Return the ids of all jobs, the latest first."""
+        return list(filter(is_job_id, map(str, self._redis.zrevrange(INDEX, 0, -1))))
+
+    def open_jobs(self) -> list[str]:
+        """Return the ids of all jobs that have not ended."""
+        return sorted(filter(is_job_id, map(str, self._redis.smembers(OPEN))))
+
+    def forget(self, job_id: str) -> None:
+        """Remove a job from the lists of jobs if its record has expired."""
+        if not self._redis.exists(job_key(job_id)):
+            self._redis.srem(OPEN, job_id)
+            self._redis.zrem(INDEX, job_id)
+
+    def claim_mark(self, name: str, seconds: int) -> bool:
+        """Claim a mark that nobody else can claim for this many *seconds*. Return whether it was free."""
+        return bool(self._redis.set(RedisKey(f"snapferry:mark:{name}"), "1", nx=True, ex=seconds))
+
+
+def _pages(job_ids: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+    for first in range(0, len(job_ids), length):
+        yield job_ids[first : first + length]
