@@ -574,7 +574,7 @@ def test_a_session_token_is_signed_along(
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def program(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A program that gives other credentials each time, for an hour, to the profile *renewed*."""
     program, count = tmp_path / "program", tmp_path / "count"
     until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ConfigParseError, NoCredentialsError, PartialCredentialsError
 
 from snapferry.stores.backends.s3.direct_path import Keys
@@ -41,6 +42,8 @@ class RenewableCredentials:
         self._load = load
         self._lock = threading.Lock()
         self._current: Any = None
+        # The keys of credentials that never change: botocore makes a new object for each request.
+        self._constant: Keys | None = None
         # Keys that were refused and could not be replaced, how long that was waited for, and until when to trust it.
         self._irreplaceable: tuple[Keys | None, float, float] = None, -1.0, 0.0
         self._looked_up_at = -TRUSTED_S
@@ -61,13 +64,22 @@ class RenewableCredentials:
             with self._lock:
                 found = self._current
                 if found is None:
-                    found = self._current = self._load_first()
+                    found = self._load_first()
+                    self._set_current(found)
         return found
+
+    def _set_current(self, found: Any) -> None:
+        self._constant = None
+        self._current = found
+        # Its subclasses renew themselves.
+        if type(found) is Credentials:
+            self._constant = found.get_frozen_credentials()
 
     def get_frozen_credentials(self) -> Keys:
         """Return the keys that are valid now. Raises what botocore raises where they cannot be found or renewed."""
-        current = self._current
-        keys: Keys = (self.current if current is None else current).get_frozen_credentials()
+        keys = self._constant
+        if keys is None:
+            keys = self.current.get_frozen_credentials()
         remember(keys)
         return keys
 
@@ -107,7 +119,7 @@ class RenewableCredentials:
         except BotoCoreError:
             # A half-written file, or a provider that fails. The old ones stay until there are better ones.
             return False
-        self._current = found
+        self._set_current(found)
         return True
 
     def _frozen(self) -> Keys | None:

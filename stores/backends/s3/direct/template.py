@@ -30,7 +30,7 @@ _authorization = re.compile(
     rf"{ALGORITHM} Credential=[^/]+/[0-9]{{8}}/([^/]+)/s3/aws4_request, SignedHeaders=[^ ]+, Signature=[0-9a-f]+"
 )
 # Keys that need no escaping in a URL, such as all keys that `stores.address` makes.
-_plain_key = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*").fullmatch
+_plain_key = re.compile(r"[A-Za-z0-9._~/-]+").fullmatch
 
 
 class Template(NamedTuple):
