@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 
@@ -18,6 +19,10 @@ from tests.servers import S3Server
 
 # The contracts hold assertions, but are not test modules themselves.
 pytest.register_assert_rewrite("tests.conformance.contract")
+
+# A busy machine must not fail a test, so no example has a deadline.
+hypothesis.settings.register_profile("snapferry", deadline=None)
+hypothesis.settings.load_profile("snapferry")
 
 # Folders whose tests wait for processes and servers. In a run by several processes they come first, and what
 # takes milliseconds fills the end.

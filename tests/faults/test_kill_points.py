@@ -187,7 +187,7 @@ def assert_no_partial_object(store: SnapshotStore) -> None:
     for key in listed():
         address = address_of(key, OBJECTS)
         if address is not None:
-            until(partial(whole_or_gone, key, address), f"{key} is whole or gone", timeout_s=10)
+            until(partial(whole_or_gone, key, address), f"{key} is whole or gone")
 
 
 def test_a_directory_survives_a_kill_before_every_system_call(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from snapferry.stores.backends.directory import diagnosis
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.diagnosis.probe import probe_destination, probe_pair, probe_source
 from snapferry.workers.diagnosis.store_check import Check, Looking, Side
-from tests.integration.processes import until
+from tests.integration.processes import PATIENCE_S, until
 from tests.opening import open_store
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3Server, missing
@@ -44,7 +44,7 @@ def in_front_of(server: S3Server, answer: Callable[[Request], Answer | None]) ->
         if own is not None:
             return own
         query = f"?{urlencode(request.query, quote_via=quote)}" if request.query else ""
-        connection = http.client.HTTPConnection(address, timeout=20)
+        connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
         try:
             connection.request(request.method, request.path + query, request.body, request.headers)
             said = connection.getresponse()
@@ -172,16 +172,18 @@ def locking(retention: dict[str, dict[str, object]]) -> Callable[[Request], Answ
 
 
 def test_a_store_that_hangs_is_given_up_and_said_so(s3_environment: dict[str, str]) -> None:
-    go_on = threading.Event()
+    hangs, go_on = threading.Event(), threading.Event()
     with serving() as stub:
 
         def hanging(request: Request) -> Answer:
             if "list-type" in request.query:
-                go_on.wait(30)
+                hangs.set()
+                go_on.wait(PATIENCE_S)
             return Answer()
 
         stub.answer = hanging
         looking = Looking(Check(Side(url(stub.endpoint, "bucket")), None), TRUSTED)
+        assert hangs.wait(PATIENCE_S)
         found = looking.end(timeout_s=3)
         go_on.set()
 
@@ -472,7 +474,7 @@ def test_a_prober_that_is_told_to_end_takes_its_probe_away_and_one_whose_starter
     def holding(request: Request) -> Answer | None:
         if gets(request) and not reached.is_set():
             reached.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE_S)
         return None
 
     def there() -> int:
@@ -481,14 +483,14 @@ def test_a_prober_that_is_told_to_end_takes_its_probe_away_and_one_whose_starter
     command = [sys.executable, "-m", "snapferry", "doctor", "--to"]
     with in_front_of(rclone_memory_s3, holding) as proxy:
         with subprocess.Popen([*command, url(proxy.endpoint, bucket)], stdout=subprocess.DEVNULL) as process:
-            assert reached.wait(30)
+            assert reached.wait(PATIENCE_S)
             written = there()
             process.send_signal(how)
             if how is signal.SIGKILL:
-                process.wait(30)
+                process.wait(PATIENCE_S)
             go_on.set()
-            process.wait(30)
-        until(lambda: not there(), "the probe is gone", timeout_s=30)
+            process.wait(PATIENCE_S)
+        until(lambda: not there(), "the probe is gone")
 
     assert written == 1
     assert process.returncode == (130 if how is signal.SIGTERM else -how)

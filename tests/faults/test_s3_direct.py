@@ -29,6 +29,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.urls import parse_url
 from tests.faults.scripted_server import scripted
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
+from tests.integration.processes import PATIENCE_S
 from tests.opening import open_backend
 from tests.servers import S3Server
 
@@ -113,7 +114,9 @@ def test_a_way_is_looked_for_again_where_credentials_were_renewed_meanwhile(back
             return known.get_frozen_credentials() if self.times < 0 else Keys(f"K{self.times}", "s", None)
 
     once, always = (
-        Paths(client.boto, Changing(times), cafile="", connect_timeout_s=3, read_timeout_s=3)
+        Paths(
+            client.boto, Changing(times), cafile="", connect_timeout_s=PATIENCE_S, read_timeout_s=PATIENCE_S
+        )
         for times in (2, 1_000_000)
     )
 
@@ -337,7 +340,9 @@ def test_a_connection_is_not_used_again_after_an_answer_whose_end_is_unsure(
 ) -> None:
     with scripted(odd, answer(LENGTH)) as server:
         host, port = server.endpoint.removeprefix("http://").split(":")
-        pool = ConnectionPool((host, int(port)), tls=None, connect_timeout_s=3, read_timeout_s=3)
+        pool = ConnectionPool(
+            (host, int(port)), tls=None, connect_timeout_s=PATIENCE_S, read_timeout_s=PATIENCE_S
+        )
 
         assert not isinstance(pool.request(b"GET /k HTTP/1.1\r\n\r\n"), Head)
         second = pool.request(b"GET /k HTTP/1.1\r\n\r\n")

@@ -677,7 +677,7 @@ class Lying:
     backend: S3Backend
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=mutated())
 def test_nothing_but_a_store_error_comes_out_whatever_an_answer_is(lying: Lying, answer: bytes) -> None:
     lying.answer = answer

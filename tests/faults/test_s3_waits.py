@@ -29,6 +29,7 @@ from tests.faults.hostile_server import (
     open_connections,
 )
 from tests.faults.test_s3_direct import own_tls  # noqa: F401 - a fixture
+from tests.integration.processes import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("s3_environment", "fresh_s3_clients")
 
@@ -104,7 +105,7 @@ def stopped(
     assert caught.value is stop
     left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("s3-")]
     for thread in left:
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     # Its frames keep alive what boto3 had in hand.
     stop.__traceback__ = stop.__context__ = None

@@ -13,7 +13,7 @@ from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .processes import Started, program, started, until
+from .processes import PATIENCE_S, Started, program, started, until
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Dashboard:
         """Return what is answered, whatever its status."""
         parts = urlsplit(self.url)
         assert parts.hostname
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
             found = connection.getresponse()

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.servers import free_port
 
-from .processes import Started, program, started, until
+from .processes import PATIENCE_S, Started, program, started, until
 
 PASSWORD = "operator:a-pass-word"
 
@@ -40,7 +40,7 @@ class Flower:
     def _ask(request: urllib.request.Request, password: str) -> Any:
         if password:
             request.add_header("Authorization", "Basic " + base64.b64encode(password.encode()).decode())
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             text = answer.read().decode()
         return json.loads(text) if "json" in answer.headers.get("Content-Type", "") else text
 

@@ -12,7 +12,7 @@ import redis
 
 from tests import servers
 
-from .processes import until
+from .processes import PATIENCE_S, until
 
 
 @dataclass
@@ -33,7 +33,7 @@ class OwnRedis:
         """SIGKILL it."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(PATIENCE_S)
 
     def _answers(self) -> bool:
         assert self.process is not None

@@ -114,7 +114,7 @@ def started(
         yield running
     finally:
         running.kill_all()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests import servers
 
-from .processes import until
+from .processes import PATIENCE_S, until
 
 
 class StoppingServer:
@@ -47,7 +47,7 @@ class StoppingServer:
         """End it as a power cut does: connections are refused from now on."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(PATIENCE_S)
             self._process = None
 
     def silence(self) -> None:

@@ -28,7 +28,7 @@ def snapshot(tmp_path: Path) -> str:
 
 def run(tmp_path: Path, snapshot: str, **changed: str) -> tuple[int, str]:
     """Run a sync that is right but for *changed*; check the form of its complaint and that nothing was written."""
-    ended = snapferry(*sync(tmp_path, snapshot, **changed), timeout_s=40)
+    ended = snapferry(*sync(tmp_path, snapshot, **changed))
     assert_complains(tmp_path, ended)
     return ended.code, ended.err
 

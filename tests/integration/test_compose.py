@@ -37,7 +37,7 @@ from tests.documented import documented
 from tests.sample import make_store, random_files, tree
 from tests.servers import ACCESS_KEY, S3_ENVIRONMENT, SECRET_KEY, free_port
 
-from .processes import REPOSITORY, Finished, Started, finished, snapferry, started, until
+from .processes import PATIENCE_S, REPOSITORY, Finished, Started, finished, snapferry, started, until
 
 PASSWORD = "somebody:a-pass-word"
 
@@ -121,7 +121,7 @@ def get(url: str, password: str | None = PASSWORD) -> str:
     request = urllib.request.Request(url)
     if password:
         request.add_header("Authorization", "Basic " + base64.b64encode(password.encode()).decode())
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         found: str = answer.read().decode()
         return found
 
@@ -244,7 +244,7 @@ def test_flower_asks_for_a_password_and_can_change_nothing(composed: Composed) -
         headers={"Authorization": "Basic " + base64.b64encode(PASSWORD.encode()).decode()},
     )
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=PATIENCE_S)
 
 
 def test_the_dashboard_asks_for_a_password(composed: Composed) -> None:

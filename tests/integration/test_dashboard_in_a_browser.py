@@ -110,18 +110,18 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
             # Held in the middle, so that it cannot end before it was looked at.
             until(lambda: jobs.status(moving).objects_settled, "it moves")
             jobs.pause(moving)
-            page.wait_for_selector(".badge:text-is('copying, paused')", timeout=60_000)
+            page.wait_for_selector(".badge:text-is('copying, paused')", timeout=PATIENCE_S * 1000)
             until(lambda: not jobs.running(moving), "running batches came to their end")
-            page.wait_for_selector("text=No worker has a batch", timeout=60_000)
+            page.wait_for_selector("text=No worker has a batch", timeout=PATIENCE_S * 1000)
             seen = number(page, ".great .bar")
             assert 0 < seen < 100
             jobs.unpause(moving)
             # A function of Playwright's own that waits would have to be allowed by the page's policy.
             until(lambda: number(page, ".great .bar") > seen, "the page moves on its own", timeout_s=60)
-            page.wait_for_selector("path.line", timeout=60_000, state="attached")
+            page.wait_for_selector("path.line", timeout=PATIENCE_S * 1000, state="attached")
             picture(page, "running")
             jobs.limit(moving, {"rate": None})
-            page.wait_for_selector(".badge:text-is('done')", timeout=100_000)
+            page.wait_for_selector(".badge:text-is('done')", timeout=PATIENCE_S * 1000)
             assert number(page, ".great .bar") == 100
             assert page.evaluate("window.mark") == 1, "it was never loaded again"
             assert page.evaluate("document.activeElement.textContent.trim()") == "Workers"
@@ -130,14 +130,14 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
         # What is hostile is shown, and does nothing.
         with tab(chromium, shown) as page:
             page.goto(f"{shown.url}/jobs/{failed}")
-            page.wait_for_selector("text=Zürich", timeout=60_000)
+            page.wait_for_selector("text=Zürich", timeout=PATIENCE_S * 1000)
             assert page.locator(".place b").count() == 0
             assert page.locator(".place", has_text="\\u202e").count() == 1
             picture(page, "failed", full=True)
 
         with tab(chromium, shown) as page:
             page.goto(f"{shown.url}/workers")
-            page.wait_for_selector(".badge:text-is('online') >> nth=1", timeout=60_000)
+            page.wait_for_selector(".badge:text-is('online') >> nth=1", timeout=PATIENCE_S * 1000)
             picture(page, "workers")
 
         paths = ("/", f"/jobs/{failed}", f"/jobs/{moving}", "/workers", "/nowhere")
@@ -194,13 +194,13 @@ def test_a_page_says_that_redis_is_away_keeps_what_it_showed_and_goes_on(
         with dashboard(tmp_path, server.url) as shown, tab(chromium, shown) as page:
             page.goto(shown.url)
             server.kill()
-            page.wait_for_selector("#banner:not([hidden])", timeout=30_000)
+            page.wait_for_selector("#banner:not([hidden])", timeout=PATIENCE_S * 1000)
             assert "Redis does not answer" in page.locator("#banner").text_content()
             assert page.locator(".badge").all_text_contents() == ["queued"]
             server.start()
             ledger.cancel("job")
-            page.wait_for_selector("#banner", state="hidden", timeout=60_000)
-            page.wait_for_selector(".badge:text-is('cancelled')", timeout=30_000)
+            page.wait_for_selector("#banner", state="hidden", timeout=PATIENCE_S * 1000)
+            page.wait_for_selector(".badge:text-is('cancelled')", timeout=PATIENCE_S * 1000)
             # The browser itself notes each answer that was no success.
             page.wrong[:] = [said for said in page.wrong if "503" not in said]
 

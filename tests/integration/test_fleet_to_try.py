@@ -32,7 +32,7 @@ def test_what_it_tells_to_type_finds_the_bad_objects_repairs_them_and_leaves_not
             start_new_session=True,
         )  # fmt: skip
     try:
-        until(lambda: "Ctrl-C ends" in said.read_text() or fleet.poll() is not None, "it runs", timeout_s=90)
+        until(lambda: "Ctrl-C ends" in said.read_text() or fleet.poll() is not None, "it runs")
         told = said.read_text()
         assert "Ctrl-C ends" in told, told
         (broker,) = re.findall(r"SNAPFERRY_BROKER_URL=(\S+)", told)
@@ -56,7 +56,7 @@ def test_what_it_tells_to_type_finds_the_bad_objects_repairs_them_and_leaves_not
         os.kill(int(worker), signal.SIGTERM)
         until(lambda: "worker-2@" not in workers_of(env), "a worker was drained, and the others go on")
         for port, path in ((flower, "healthcheck"), (dashboard, f"jobs/{job}")):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as page:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE_S) as page:
                 assert page.status == 200
     finally:
         fleet.send_signal(signal.SIGINT)

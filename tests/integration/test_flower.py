@@ -202,9 +202,9 @@ def test_oauth_asks_at_its_provider(redis_url: str, tmp_path: Path) -> None:
 
         opener = urllib.request.build_opener(Stop)
         with pytest.raises(urllib.error.HTTPError) as first:
-            opener.open(pages.url + "/tasks", timeout=30)
+            opener.open(pages.url + "/tasks", timeout=PATIENCE_S)
         with pytest.raises(urllib.error.HTTPError) as second:
-            opener.open(pages.url + "/login", timeout=30)
+            opener.open(pages.url + "/login", timeout=PATIENCE_S)
         for ended in (first, second):
             ended.value.close()
 

@@ -20,7 +20,7 @@ from tests.sample import assert_published_means_complete, make_store, random_fil
 from .flowers import Flower, flower
 from .processes import PATIENCE_S, Fleet, until
 from .slow_bucket import slow_bucket
-from .test_never_stuck import LEASE_AND_LOOK_S, SOONER, once
+from .test_never_stuck import SOONER, once
 
 STALL_S = 3.0
 
@@ -81,7 +81,7 @@ def test_batches_that_are_revoked_or_terminated_are_handed_out_again(
         until(lambda: states(pages).get(running["uuid"]) == "REVOKED", "the running task is shown as revoked")
         assert not (tmp_path / "b" / ".manifests").exists()
         bucket.hurry.set()
-        status = jobs.wait(job_id, timeout_s=LEASE_AND_LOOK_S + 30)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
         until(lambda: all(states(pages).get(one) == "REVOKED" for one in revoked), "so are the others")
         handed_out_again = "handing out 2 batches again" in orchestrator.logged()
         discarded = one.logged().count("Discarding revoked task")
@@ -109,7 +109,7 @@ t.copy_batch = patched
 """
     with fleet.orchestrator(before=SOONER), fleet.worker(before=terminated):
         job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
-        status = jobs.wait(job_id, timeout_s=LEASE_AND_LOOK_S * 2)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         failed = Ledger(client, expires_s=3600).failures(job_id)
@@ -169,7 +169,7 @@ def test_a_worker_that_is_shut_down_or_told_to_leave_the_queue_ends_its_batches_
         until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
         pages.post(f"/api/worker/queue/cancel-consumer/{other}", queue=COPY_QUEUE)
         pages.post(f"/api/worker/shutdown/{name}")
-        assert one.process.wait(40) == 0
+        assert one.process.wait(PATIENCE_S) == 0
         pages.post(f"/api/worker/queue/add-consumer/{other}", queue=COPY_QUEUE)
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
@@ -199,7 +199,7 @@ def test_a_batch_that_a_time_limit_ends_is_handed_out_again(
         until(lambda: f"{which.title()} time limit (2" in worker.logged(), "the limit is met")
         bucket.hurry.set()
         (failed,) = until(lambda: pages.tasks(state="FAILURE"), "it is shown")
-        status = jobs.wait(job_id, timeout_s=LEASE_AND_LOOK_S + 30)
+        status = jobs.wait(job_id, timeout_s=PATIENCE_S)
 
     # The exception of a hard limit is shown wrapped, by Celery.
     assert "TimeLimitExceeded" in failed["exception"] + failed["traceback"]
@@ -226,7 +226,7 @@ def test_a_plan_that_is_revoked_or_terminated_is_made_up_for(
         second = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "c")), [snapshot]))
         pages.post(f"/api/task/revoke/{second}")
         pages.post(f"/api/task/revoke/{first}", terminate="true")
-        ended = [jobs.wait(job_id, timeout_s=2 * LEASE_AND_LOOK_S) for job_id in (first, second)]
+        ended = [jobs.wait(job_id, timeout_s=PATIENCE_S) for job_id in (first, second)]
         assert states(pages)[first] == states(pages)[second] == "REVOKED"
 
     assert [status.state for status in ended] == [State.DONE, State.DONE]

@@ -18,7 +18,7 @@ from tests.sample import assert_published_means_complete, make_store, random_fil
 from tests.servers import S3Server
 
 from .processes import PATIENCE_S, Fleet, until
-from .test_never_stuck import KILL_ALL, KILL_SELF, LEASE_AND_LOOK_S, once
+from .test_never_stuck import KILL_ALL, KILL_SELF, once
 
 AFTER_THE_THIRD_PART = """
 import snapferry.stores.backends.s3.objects.multipart as u
@@ -52,7 +52,7 @@ def test_an_upload_whose_worker_is_killed_is_removed_and_the_job_completes(
             one.process.wait(PATIENCE_S)
             assert len(moto_s3.unfinished_uploads(bucket)) == 1
             with fleet.worker("two"):
-                status = jobs.wait(job, timeout_s=LEASE_AND_LOOK_S + 30)
+                status = jobs.wait(job, timeout_s=PATIENCE_S)
         else:
             status = jobs.wait(job, timeout_s=PATIENCE_S)
 

@@ -257,10 +257,10 @@ def test_the_pages_ask_for_a_password_and_their_probes_for_none(cluster: Cluster
         url = f"http://127.0.0.1:{pod.ports['http']}/"
 
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(url, timeout=30)
+            urllib.request.urlopen(url, timeout=PATIENCE_S)
         known = base64.b64encode(cluster.secrets["snapferry-web"][name].encode()).decode()
         request = urllib.request.Request(url, headers={"Authorization": f"Basic {known}"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             assert answer.status == 200
 
         assert pod.stop() == 0, pod.process.logged()[-2000:]

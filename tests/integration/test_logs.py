@@ -69,7 +69,7 @@ def test_each_thing_worth_knowing_is_one_line_that_says_whose_it_is_and_no_secre
             assert jobs.wait(denied, timeout_s=PATIENCE_S).state is State.FAILED
             for role in (worker, orchestrator):
                 os.kill(role.process.pid, signal.SIGTERM)
-                assert role.process.wait(40) == 0
+                assert role.process.wait(PATIENCE_S) == 0
             found = {name: lines(role) for name, role in (("one@", worker), ("orchestrator@", orchestrator))}
 
     for role, name in ((worker, "one@"), (orchestrator, "orchestrator@")):

@@ -30,9 +30,6 @@ from .own_redis import own_redis
 from .processes import PATIENCE_S, Fleet, until
 from .slow_bucket import slow_bucket
 
-# What a lost worker costs a job, in seconds; waits for an end allow for some of them.
-LEASE_AND_LOOK_S = 60
-
 SOONER = """
 import snapferry.orchestrator.driving.steps.requeue, snapferry.orchestrator.driving.reconcile
 snapferry.orchestrator.driving.steps.requeue.STALL_S = snapferry.orchestrator.driving.reconcile.STALL_S = 3.0

@@ -145,7 +145,8 @@ def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_
             status = jobs.wait(job_id, timeout_s=PATIENCE_S)
             # What that batch was received by is gone when it ends: both must take work all the same.
             second = jobs.wait(
-                jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "c")), [snapshot])), timeout_s=30
+                jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "c")), [snapshot])),
+                timeout_s=PATIENCE_S,
             )
             for role in (worker, orchestrator):
                 assert role.process.poll() is None, role.logged()[-2000:]
@@ -328,7 +329,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 def speaks_tls() -> bool:
     """Say whether the Redis server was built with TLS: one that was not does not know the option."""
     command = [servers.redis_program(), "--port", "0", "--tls-port", "1"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return "Bad directive" not in said.stdout + said.stderr
 
 
@@ -345,8 +346,8 @@ def test_a_broker_with_an_unknown_certificate_is_refused_until_its_authority_is_
     url = f"rediss://127.0.0.1:{{port}}/0?ssl_ca_certs={quote(str(certificate[0]))}"
     with own_redis(tmp_path / "redis", *tls, url=url) as server:
         bare = server.url.partition("?")[0]
-        refused = Fleet(bare, tmp_path).sync(*stores, timeout_s=20)
-        roles = [snapferry(role, "--broker", bare, timeout_s=20) for role in ("worker", "orchestrator")]
+        refused = Fleet(bare, tmp_path).sync(*stores)
+        roles = [snapferry(role, "--broker", bare) for role in ("worker", "orchestrator")]
         fleet = Fleet(server.url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50"})
         with fleet.orchestrator(), fleet.worker():
             ended = fleet.sync(*stores)

@@ -110,7 +110,7 @@ def test_a_rolling_upgrade_ends_the_jobs_that_were_on_their_way(
             (orchestrator, fleet.orchestrator("--hostname", "new@%h", before=NEXT)),
         ):
             old.process.send_signal(signal.SIGTERM)
-            assert old.process.wait(40) == 0
+            assert old.process.wait(PATIENCE_S) == 0
             stack.enter_context(new)
         assert not jobs.status(job).state.final, "the old ones have not done it all"
         status = jobs.wait(job, timeout_s=PATIENCE_S)

@@ -21,6 +21,7 @@ from snapferry.stores.errors import InvalidAddress
 from snapferry.stores.hashing import digest
 from snapferry.stores.pools.existence import addresses_of_a_piece
 from snapferry.stores.snapshot_store import SnapshotStore
+from tests.integration.processes import PATIENCE_S
 from tests.property.strategies import addresses, quick, thorough
 
 PAGE = 1000
@@ -307,7 +308,7 @@ class MeetingBackend(PagedBackend):
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         listed = list(super().keys(prefix, start_after))
-        self._all_there.wait(timeout=20)
+        self._all_there.wait(PATIENCE_S)
         yield from listed
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks.latency import Answer, LatencyProxy, operation
+from tests.integration.processes import PATIENCE_S
 
 DELAY_S = 0.15
 
@@ -63,7 +64,7 @@ def endpoint() -> Iterator[str]:
 
 @contextmanager
 def connected(proxy: LatencyProxy) -> Iterator[HTTPConnection]:
-    connection = HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=30)
+    connection = HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=PATIENCE_S)
     try:
         yield connection
     finally:
@@ -96,7 +97,7 @@ def test_each_request_is_held_back_and_each_byte_arrives(endpoint):
 
 def test_requests_in_flight_at_once_are_counted_and_wait_at_the_same_time(endpoint):
     with LatencyProxy(endpoint, 2 * DELAY_S) as proxy:
-        connections = [HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=30) for _ in range(12)]
+        connections = [HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=PATIENCE_S) for _ in range(12)]
         for connection in connections:
             connection.request("PUT", "/bucket/key", b"x")
         answers = [connection.getresponse().read() for connection in connections]

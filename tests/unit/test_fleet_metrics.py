@@ -14,6 +14,7 @@ from snapferry.workers.ledger import LEASE_S, Ledger, State
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
+from tests.integration.processes import PATIENCE_S
 
 SOURCE, DESTINATION = StoreRef(url="file:///a"), StoreRef(url="file:///b")
 ADDRESSES = [f"{number:064x}" for number in range(4)]
@@ -57,7 +58,7 @@ def batch(job_id: str, number: int) -> BatchMessage:
 
 def ask(client: redis.Redis, ledger: Ledger) -> dict[str, dict[tuple[str, ...], float]]:
     figures = Figures()
-    ask_redis(client, ledger, figures, deadline=time.monotonic() + 10)
+    ask_redis(client, ledger, figures, deadline=time.monotonic() + PATIENCE_S)
     return figures.of
 
 
@@ -145,7 +146,7 @@ def test_messages_count_on_all_steps_of_priority_and_the_next_one_has_an_age(
     assert first["queue_messages"] == {(COPY_QUEUE,): 3, (PLAN_QUEUE,): 1}
     for queue in (COPY_QUEUE, PLAN_QUEUE):
         age = first["queue_oldest_message_age_seconds"][queue,]
-        assert 0 < age < second["queue_oldest_message_age_seconds"][queue,] < 60
+        assert 0 < age < second["queue_oldest_message_age_seconds"][queue,] < PATIENCE_S
     app.close()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.processes import PATIENCE_S
 from tests.scrape import Scrape
 from tests.servers import free_port
 
@@ -30,7 +31,7 @@ port = int(sys.argv[1])
 found = {}
 
 def look(name):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=240) as answer:
         found[name] = answer.read().decode()
     (folder,) = Path(tempfile.gettempdir(), f"snapferry-metrics-{os.getuid()}").iterdir()
     found[name + " files"] = len(list(folder.iterdir()))
@@ -74,7 +75,7 @@ def test_what_a_process_counted_outlives_it_and_its_files_do_not(tmp_path: Path)
     (tmp_path / f"snapferry-metrics-{os.getuid()}").mkdir(mode=0o700)
     dead = subprocess.run(
         [sys.executable, "-c", "from snapferry.stores.runtime.liveness import identity; print(identity())"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=30,
+        cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=PATIENCE_S,
     ).stdout.strip()  # fmt: skip
     (tmp_path / f"snapferry-metrics-{os.getuid()}" / dead).mkdir()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate, islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snapferry.stores.backends.s3.sizes import (
@@ -41,7 +41,6 @@ def test_five_tebibytes_stay_possible_whatever_was_announced(hint: int) -> None:
     assert min(sizes) >= MIN_PART_BYTES
 
 
-@settings(deadline=None)
 @given(st.integers(0, MAX_OBJECT_BYTES))
 def test_parts_are_equal_as_long_as_the_hint_holds(hint: int) -> None:
     first, *sizes = islice(part_sizes(hint), MAX_PARTS)
@@ -52,7 +51,6 @@ def test_parts_are_equal_as_long_as_the_hint_holds(hint: int) -> None:
     assert set(sizes[: needed - 1]) <= {first}
 
 
-@settings(deadline=None)
 @given(st.integers(0, MAX_OBJECT_BYTES))
 def test_no_part_is_larger_than_s3_or_memory_can_bear(hint: int) -> None:
     """The parts that are really used: those up to the largest object that S3 takes."""

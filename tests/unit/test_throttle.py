@@ -77,4 +77,4 @@ def test_a_limit_that_comes_up_slows_the_other_store_as_well(
         on.attach(*found.stores, at_once=False)
         LimitStore(ledger.client).set_store_limits(f"file://{tmp_path}", {"rate": 5})
 
-        until(lambda: found.found == ["source", "destination"], "the look", timeout_s=10)
+        until(lambda: found.found == ["source", "destination"], "the look")

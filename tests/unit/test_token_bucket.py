@@ -10,6 +10,7 @@ import pytest
 from snapferry.workers.limits.limit_store import Grant
 from snapferry.workers.limits.semaphore import Semaphore
 from snapferry.workers.limits.token_bucket import TokenBucket
+from tests.integration.processes import PATIENCE_S
 
 
 class Stop(Exception):
@@ -88,7 +89,7 @@ def test_who_finds_enough_does_not_wait_for_the_one_who_asks() -> None:
     def ask(wanted: int) -> Grant:
         if bucket._tokens:
             asking.set()
-            assert answer.wait(10)
+            assert answer.wait(PATIENCE_S)
         return Grant(min(wanted, 100), 0, most=100)
 
     now = 0.0
@@ -100,14 +101,14 @@ def test_who_finds_enough_does_not_wait_for_the_one_who_asks() -> None:
     left = bucket._tokens
     one = threading.Thread(target=bucket.take, args=(1,))
     one.start()
-    assert asking.wait(10)
+    assert asking.wait(PATIENCE_S)
 
     for _ in range(left - 1):
         bucket.take(1)
 
     assert bucket._tokens == 0
     answer.set()
-    one.join(10)
+    one.join(PATIENCE_S)
     assert bucket._tokens > 0
 
 
@@ -202,7 +203,7 @@ def test_a_gate_lets_in_as_many_as_it_may() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
     assert most == 2
     assert semaphore.in_flight == 0
