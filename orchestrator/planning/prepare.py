@@ -1,8 +1,7 @@
 """
-From what was asked for to a plan: which snapshots, in which order, and what of them is planned.
+From the request to a plan: choose and order the snapshots, read their manifests, plan.
 
-What the stores answer is frozen in the ledger, because the plan must come out
-the same when another orchestrator computes it again.
+The answers of the stores are frozen in the ledger, so that another orchestrator computes the same plan.
 """
 
 from __future__ import annotations
@@ -44,20 +43,20 @@ if TYPE_CHECKING:
 
 PLANNED, TRUSTED, UNREADABLE = ".", "t", "x"
 
-# What can be wrong with one manifest and say nothing of the others.
+# Errors of one manifest that tell nothing about the others.
 OF_ONE = (AccessDenied, IntegrityError, KeyMissing, ManifestSyntaxError, ManifestTooLarge, StoreFault)
 
-# Reasons are kept for so many unreadable manifests of a job.
+# Unreadable manifests of a job whose reasons are kept.
 REASONS_KEPT = 100
 
-# Plans of so many objects in all are remembered by a process, and the last one anyway.
+# The most objects, in all, of the plans that a process keeps in memory. The last plan is kept whatever its size.
 REMEMBERED_OBJECTS = 1_000_000
 
 _remembered: OrderedDict[tuple[str, str], Plan] = OrderedDict()
 
 
 class SourceChanged(Exception):
-    """The source no longer has what the plan was made of; the message says what."""
+    """The source no longer has a manifest that the plan was made from; the message names it."""
 
 
 @dataclass
@@ -65,8 +64,8 @@ class Snapshots:
     """
     The snapshots of a job, in its order.
 
-    *kinds* has a letter for each: planned, trusted (its manifest is at the
-    destination and that is taken for enough), or unreadable; *reasons* says why, index -> words.
+    *kinds* has a letter for each: planned, trusted (its manifest is at the destination, and the job trusts that), or
+    unreadable. *reasons*: index -> why it is unreadable.
     """
 
     ids: list[SnapshotId]
@@ -74,12 +73,12 @@ class Snapshots:
     reasons: dict[int, str] = field(default_factory=dict)
 
     def of(self, kind: str) -> list[int]:
-        """Return the indexes of the snapshots of a kind."""
+        """Return the indexes of the snapshots of *kind*."""
         return [index for index, found in enumerate(self.kinds) if found == kind]
 
 
 def read_snapshots(ledger: Ledger, spec: JobSpec) -> Snapshots:
-    """Return what `freeze` put into the job's record; before that, the snapshots as they were asked for."""
+    """Return the snapshots that `freeze` recorded; before that, those of the request."""
     job_id = spec.job_id
     ids = decode_snapshot_ids(ledger.field(job_id, "ids")) if spec.everything else spec.snapshot_ids
     if order := ledger.field(job_id, "order"):
@@ -98,18 +97,17 @@ def prepare(
     """
     Choose and order the snapshots, read their manifests, and plan.
 
-    Raises `StoreError` where a store gives no answer, and where the only
-    snapshot of a job has no manifest that can be used: of several, such a one
-    is left out, as unreadable. `SourceEmpty` where everything was asked for, and there is nothing. Nothing was
-    recorded then.
+    A manifest that cannot be used makes its snapshot unreadable, and the others are planned. Raises `StoreError` where
+    a store does not answer, and for the unusable manifest of a job's only snapshot; `SourceEmpty` where everything
+    was requested and the source lists nothing. Nothing is recorded.
     """
     snapshots = Snapshots(_ordered(spec, source))
     if spec.everything and not snapshots.ids and not spec.allow_empty_source:
         raise SourceEmpty(
             source.manifests_label,
             "",
-            "lists no manifest at all, so nothing was copied or deleted; see that the URL is right and its disk"
-            " mounted. If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
+            "lists no manifest at all, so nothing was copied or deleted. Check the URL, and that its disk is mounted."
+            " If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
         )
     trusted = destination.manifests_present(snapshots.ids) if spec.trust_manifest else set()
     planner = _planner(ledger, spec, source)
@@ -134,8 +132,8 @@ def prepare(
             raise ManifestTooLarge(
                 source.label,
                 "",
-                f"the snapshots of the job name more than {bounds().objects:,} distinct objects; copy fewer of them in"
-                " one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
+                f"the snapshots of the job name more than {bounds().objects:,} distinct objects. Copy fewer snapshots"
+                " in one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
             )
     snapshots.kinds = "".join(kinds)
     return snapshots, _remember(spec, snapshots, planner.finish())
@@ -145,7 +143,7 @@ def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
     """
     Return the fields of a job's record that hold its snapshots.
 
-    The ids are most of a record, so those of the spec are not kept again: only their order, if it is another.
+    Ids take most of a record's memory. So those of the request are not recorded again, only their order if it differs.
     """
     ids = spec.snapshot_ids
     fields: dict[str, str | float] = {}
@@ -166,9 +164,9 @@ def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
 
 def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshots, Plan]:
     """
-    Return the snapshots and the plan of a job that was prepared before, maybe elsewhere.
+    Return the snapshots and the plan of a job that was prepared before, maybe by another orchestrator.
 
-    Raises `StoreError`, and `SourceChanged` where the source lost a manifest since.
+    Raises `StoreError`, and `SourceChanged` if the source has lost a manifest since.
     """
     snapshots = read_snapshots(ledger, spec)
     plan = recalled(spec, snapshots)
@@ -184,7 +182,7 @@ def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshot
 
 
 def forget(job_id: str) -> None:
-    """Drop what is remembered of a job that has ended; it can be recalled all the same."""
+    """Forget the plan of a job that has ended. `recall` can still compute it again."""
     for key in [key for key in _remembered if key[0] == job_id]:
         del _remembered[key]
     plan_file.forget(job_id)
@@ -213,9 +211,9 @@ def _planner(ledger: Ledger, spec: JobSpec, source: StreamStore) -> Planner:
 
 def _only(ledger: Ledger, spec: JobSpec, source: StreamStore) -> AddressSet | None:
     """
-    Return the objects that a job confines itself to: those that failed in the job that it retries.
+    Return the only objects that a job copies: those that failed in the job that it retries. None: all objects.
 
-    *source* is that of both.
+    Both jobs have the same *source*.
     """
     if not spec.retries:
         return None
@@ -225,13 +223,13 @@ def _only(ledger: Ledger, spec: JobSpec, source: StreamStore) -> AddressSet | No
 
 
 def _ordered(spec: JobSpec, source: StreamStore) -> list[SnapshotId]:
-    """Return the ids of the job's snapshots in its order."""
+    """Return the ids of the job's snapshots, in the order of publishing."""
     if not spec.everything and spec.order is Order.GIVEN:
         return spec.snapshot_ids
     listed = source.list_manifests() if spec.everything or spec.order is Order.NEWEST else {}
     ids = list(listed) if spec.everything else spec.snapshot_ids
     if spec.order is Order.NEWEST:
-        # What the source does not list has no time; that it is missing is found when it is read.
+        # A snapshot that the source does not list has no time. It is found missing when it is read.
         return sorted(ids, key=lambda id_: -listed[id_].modified if id_ in listed else 0.0)
     if spec.order is Order.SMALLEST:
         return sorted(ids, key=lambda id_: _bytes_of(source, id_))
@@ -247,13 +245,13 @@ def _bytes_of(source: StreamStore, snapshot_id: str) -> int:
 
 
 def _key(spec: JobSpec, snapshots: Snapshots) -> tuple[str, str]:
-    """Name the plan of a job by all that it follows from: a job that is prepared twice may find other snapshots."""
+    """Return the key of a job's plan: all that it follows from. A job that is prepared twice may differ."""
     made_of = json.dumps([spec.model_dump_json(), snapshots.ids, snapshots.kinds])
     return spec.job_id, digest(made_of.encode())
 
 
 def recalled(spec: JobSpec, snapshots: Snapshots) -> Plan | None:
-    """Return the plan of a job if this machine remembers it; asks no store."""
+    """Return the plan of a job if this machine has it, else None. Asks no store."""
     key = _key(spec, snapshots)
     plan = _remembered.get(key) or plan_file.load(*key)
     return None if plan is None else _keep(key, plan)

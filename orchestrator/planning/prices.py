@@ -1,10 +1,10 @@
 """
-The price table: what requests to stores and bytes read from them cost, in a TOML file.
+The price table: what requests to stores and bytes read from them cost, as a TOML file.
 
     currency = "USD"
 
     [[price]]
-    store = "s3://"            # the price with the longest beginning of a store's URL counts
+    store = "s3://"            # the longest match with the beginning of a store's URL counts
     egress = 0.09              # for 10**9 bytes read from it
     [price.requests]           # for 1,000 of each
     GetObject = 0.0004
@@ -26,7 +26,7 @@ OPERATIONS: Final = frozenset(value for name, value in vars(requests).items() if
 
 
 class InvalidPrices(Exception):
-    """A price table cannot be used; the message names the file and what is wrong with it, in one line."""
+    """A price table cannot be used. The message names the file and the error, in one line."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PriceTable:
     prices: tuple[Price, ...]
 
     def has_price_for(self, url: str) -> bool:
-        """Say whether there is a price for the store at *url*."""
+        """Return whether there is a price for the store at *url*."""
         return any(url.startswith(price.store) for price in self.prices)
 
 
@@ -51,7 +51,7 @@ def read_prices(path: str) -> PriceTable:
 
 
 class _Table:
-    """Turns a table that was parsed into prices; knows the file, for complaints."""
+    """Reads the prices from a parsed table. *path* is for error messages."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -60,26 +60,26 @@ class _Table:
         self._only(found, ("currency", "price"), "")
         currency, listed = found.get("currency"), found.get("price")
         if not isinstance(currency, str) or not currency.isprintable() or not currency.strip():
-            self._wrong('currency is to be a text, as in currency = "USD"')
+            self._wrong('currency must be a text, as in currency = "USD"')
         if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
-            self._wrong("there is to be a [[price]] for each kind of store")
+            self._wrong("it must have at least one [[price]]")
         prices = tuple(self._price(one, f"price {number}: ") for number, one in enumerate(listed, 1))
         stores = [price.store for price in prices]
         for store in stores:
             if stores.count(store) > 1:
-                self._wrong(f"there is more than one price for {store!r}")
+                self._wrong(f"more than one price for {store!r}")
         return PriceTable(currency, prices)
 
     def _price(self, found: Mapping[str, Any], where: str) -> Price:
         self._only(found, ("store", "egress", "requests"), where)
         store, sent = found.get("store"), found.get("requests", {})
         if not isinstance(store, str) or "://" not in store:
-            self._wrong(f'{where}store is to be the beginning of a store\'s URL, as in store = "s3://"')
+            self._wrong(f'{where}store must be the beginning of a store\'s URL, as in store = "s3://"')
         if not isinstance(sent, dict):
-            self._wrong(f"{where}requests is to be a table, [price.requests]")
+            self._wrong(f"{where}requests must be a table, [price.requests]")
         for name in sent:
             if name not in OPERATIONS:
-                self._wrong(f"{where}{name!r} is no request; there are: {', '.join(sorted(OPERATIONS))}")
+                self._wrong(f"{where}unknown request {name!r}; known: {', '.join(sorted(OPERATIONS))}")
         return Price(
             store=store,
             egress=self._amount(found.get("egress", 0), f"{where}egress"),
@@ -92,13 +92,13 @@ class _Table:
             with suppress(OverflowError):
                 amount = float(found)
         if not math.isfinite(amount) or amount < 0:
-            self._wrong(f"{name} is to be a number that is not negative")
+            self._wrong(f"{name} must be a number of at least 0")
         return amount
 
     def _only(self, found: Mapping[str, Any], known: Iterable[str], where: str) -> None:
         for name in found:
             if name not in known:
-                self._wrong(f"{where}{name!r} is not known; there are: {', '.join(known)}")
+                self._wrong(f"{where}unknown key {name!r}; known: {', '.join(known)}")
 
     def _wrong(self, what: str) -> NoReturn:
         raise InvalidPrices(f"price table {self._path}: {what}")
