@@ -16,7 +16,7 @@ from pathlib import Path
 
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.opening import open_store
 
 OBJECT_BYTES = 4096

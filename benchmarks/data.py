@@ -19,7 +19,7 @@ from typing import Final
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.hashing import CHUNK_BYTES, digest
-from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.opening import open_store
 
 from . import commands

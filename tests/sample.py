@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
 

@@ -17,25 +17,26 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
+from typing import IO, TYPE_CHECKING, Self
 
 from snapferry.stores.address import DIGEST_BYTES, Address, SnapshotId, digests_of
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.bulk.forked import Forked, worth
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, ManifestTooLarge, StoreFault
 from snapferry.stores.hashing import CHUNK_BYTES, HashingReader, digest
-from snapferry.stores.runtime.bounds import LONGEST_LINE, bounds
+from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import Reader
 
-from .canonical import Canonical, canonical, canonicalise, path_of
+from .canonical import canonical, path_of
+from .entry import Entry
 from .lines import PIECE_BYTES, Columns, read_plainly
+from .spool import Spool
+from .syntax import Place, read_fields
 
 if TYPE_CHECKING:
     from snapferry.stores.bulk.tables import ObjectTable
@@ -55,121 +56,12 @@ LINES_AT_ONCE = 10_000
 # Only a text up to this size is put into its canonical form when it does not hash to its id.
 CANONICALISE_BYTES = 256 * 1024 * 1024
 
-# The real snapdir reads a SIZE into 64 bits, and refuses a manifest with a larger one.
-LARGEST_SIZE = 2**64 - 1
-
 # No store takes an object as large as this (8 TiB). A SIZE beyond it is a lie; planning takes it for this
 # much, so that sums of sizes fit the 64 bits of the ledger's counters.
 LARGEST_PLANNED_BYTES = 2**43
 
-_ZERO = ord("0")
-
 # Of a manifest the bytes from one place to another, which are ends of lines, and the PATH of the line before.
 _Part = tuple[int, int, str]
-
-_file_line = re.compile(
-    rb"(F) ([^ ]+) ([0-9a-f]{64}) (0|[1-9][0-9]{0,18}) ([^\n]+)\n",
-).fullmatch
-_is_checksum = re.compile(rb"[0-9a-f]{64}").fullmatch
-_is_foreign_checksum = re.compile(
-    rb"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128}"
-).fullmatch
-
-
-class Entry(NamedTuple):
-    """One line of a manifest. *checksum* is 64 lowercase hex on F lines; *size* is in bytes and advisory."""
-
-    type: str
-    permissions: str
-    checksum: str
-    size: int
-    path: str
-
-    def render(self) -> str:
-        """Return the line, without its end."""
-        return f"{self.type} {self.permissions} {self.checksum} {self.size} {self.path}"
-
-
-def render(entries: Iterable[Entry]) -> bytes:
-    """Return the manifest that lists *entries*: sorted by the bytes of their paths."""
-    # Entries with one path keep their order, as in `canonical`.
-    ordered = sorted(entries, key=lambda entry: entry.path.encode())
-    return b"\n".join(entry.render().encode() for entry in ordered) + b"\n"
-
-
-def snapshot_id(text: bytes) -> SnapshotId:
-    """Return the id of the snapshot that the manifest *text* lists."""
-    return SnapshotId(digest(canonical(text)))
-
-
-class _Spool:
-    """
-    The bytes of a manifest as they come: in memory while they are few, else in a temporary file.
-
-    The length of the file and of each line is bounded, so that whatever reads it later takes bounded memory.
-    """
-
-    def __init__(self, label: str, snapshot: str) -> None:
-        self._label = label
-        self._snapshot = snapshot
-        self._most = bounds().manifest_bytes
-        self._line = 0
-        self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES))
-        self.length = 0
-
-    def write(self, chunk: bytes) -> None:
-        """Append *chunk*. Raises `ManifestTooLarge`, `ManifestSyntaxError` for a line that is too long."""
-        self.length += len(chunk)
-        if self.length > self._most:
-            raise ManifestTooLarge(
-                self._label,
-                self._snapshot,
-                f"the manifest is longer than {self._most:,} bytes; set SNAPFERRY_MAX_MANIFEST_BYTES to allow"
-                " more, which take as much room in the temporary directory",
-            )
-        self._check_lines(chunk)
-        with self._room():
-            self.file.write(chunk)
-
-    def end(self) -> None:
-        """Note that all was written: readers of the file's descriptor find it there."""
-        with self._room():
-            self.file.flush()
-
-    def canonical(self) -> Canonical | None:
-        """Return what was written in canonical form, None if it has none."""
-        with self._room():
-            return canonicalise(self.file)
-
-    def _check_lines(self, chunk: bytes) -> None:
-        # A line that lies within a chunk is shorter than the chunk, so only those that pass from one to the next count.
-        first = chunk.find(b"\n")
-        self._line += len(chunk) if first < 0 else first
-        if self._line > LONGEST_LINE:
-            raise ManifestSyntaxError(
-                self._label,
-                self._snapshot,
-                f"line {self._lines() + 1} of the manifest is longer than {LONGEST_LINE:,} bytes",
-            )
-        if first >= 0:
-            self._line = len(chunk) - chunk.rfind(b"\n") - 1
-
-    def _lines(self) -> int:
-        """Return how many whole lines were written."""
-        self.file.seek(0)
-        return sum(chunk.count(b"\n") for chunk in iter(partial(self.file.read, CHUNK_BYTES), b""))
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreFault(
-                self._label,
-                self._snapshot,
-                f"the manifest cannot be kept in the temporary directory {tempfile.gettempdir()}:"
-                f" {error.strerror or error}; free space there, or set TMPDIR to a larger disk",
-            ) from error
 
 
 class Manifest:
@@ -184,6 +76,7 @@ class Manifest:
         self.id = snapshot
         self.length = length
         self._label = label
+        self._place = Place(label, snapshot)
         self._file = file
 
     @classmethod
@@ -200,7 +93,7 @@ class Manifest:
         is nor in canonical form (the real snapdir accepts both), and
         `ManifestTooLarge`. Memory does not grow with the text.
         """
-        spool = _Spool(label, snapshot)
+        spool = Spool(label, snapshot, SPOOL_BYTES)
         try:
             hashing = HashingReader(reader)
             while chunk := hashing.read(CHUNK_BYTES):
@@ -246,7 +139,7 @@ class Manifest:
         """
         self._check_not_empty()
         self._file.seek(0)
-        fields = self._fields(self._file, 1, b"")
+        fields = read_fields(self._place, self._file, 1, b"", empty=self.length == 1)
         for number, (kind, permissions, checksum, size, path) in enumerate(fields):
             if number % LINES_AT_ONCE == 0:
                 checkpoint()
@@ -419,7 +312,9 @@ class Manifest:
     def _read_by_line(self, piece: bytes, number: int, last: str) -> Columns:
         rows = [
             (kind.decode(), checksum.decode(), size.decode(), path.decode())
-            for kind, _, checksum, size, path in self._fields(io.BytesIO(piece), number, last.encode())
+            for kind, _, checksum, size, path in read_fields(
+                self._place, io.BytesIO(piece), number, last.encode(), empty=self.length == 1
+            )
         ]
         return Columns(*zip(*rows, strict=True))
 
@@ -428,68 +323,6 @@ class Manifest:
             raise ManifestSyntaxError(
                 self._label, self.id, "the manifest is empty, not even a line end is in it"
             )
-
-    def _fields(self, lines: Iterable[bytes], first: int, last: bytes) -> Iterator[Sequence[bytes]]:
-        """Yield the five fields of each of *lines*, checked; they begin with number *first*, behind PATH *last*."""
-        line = b"\n"
-        for number, line in enumerate(lines, first):
-            found = _file_line(line)
-            if found and line.isascii() and found[5] >= last:
-                # Nearly every line: nothing of it needs a closer look.
-                last = found[5]
-                yield found.groups()
-                continue
-            fields = line.removesuffix(b"\n").split(b" ", 4)
-            if len(fields) != 5:
-                if self.length == 1 and line == b"\n":
-                    return  # the manifest of a snapshot without entries
-                raise self._bad(number, "is not 'TYPE PERMISSIONS CHECKSUM SIZE PATH'", line)
-            fault = _fault_of(fields, last)
-            if fault:
-                raise self._bad(number, fault, line)
-            if fields[0] == b"F" and not _is_checksum(fields[2]):
-                raise self._bad_checksum(number, fields[2], line)
-            last = fields[4]
-            if not line.isascii():
-                try:
-                    line.decode()
-                except UnicodeDecodeError:
-                    raise self._bad(number, "is not UTF-8", line) from None
-            yield fields
-        if not line.endswith(b"\n"):
-            raise self._bad(number, "has no end; the manifest was cut short", line)
-
-    def _bad(self, number: int, what: str, line: bytes) -> ManifestSyntaxError:
-        shown = repr(line[:120].rstrip(b"\n").decode(errors="replace"))
-        return ManifestSyntaxError(self._label, self.id, f"line {number} of the manifest {what}: {shown}")
-
-    def _bad_checksum(self, number: int, checksum: bytes, line: bytes) -> Exception:
-        if not _is_foreign_checksum(checksum):
-            return self._bad(number, "has a CHECKSUM that is not 64 lowercase hex digits", line)
-        return IntegrityError(
-            self._label,
-            self.id,
-            f"line {number} of the manifest has a checksum of {len(checksum) * 4} bits; only snapshots made with"
-            " plain BLAKE3 can be verified, so only they can be copied",
-        )
-
-
-def _fault_of(fields: list[bytes], last: bytes) -> str:  # noqa: PLR0911 - one return a fault
-    """Return what is wrong with a line behind the one whose PATH is *last*, but for its checksum; "" if nothing is."""
-    kind, permissions, _, size, path = fields
-    if kind not in {b"F", b"D"}:
-        return "does not begin with F or D"
-    if not permissions:
-        return "has no PERMISSIONS"
-    if not size.isdigit() or (size[0] == _ZERO and size != b"0"):
-        return "has a SIZE that is not a number of bytes"
-    if len(size) > 19 and (len(size) > 20 or int(size) > LARGEST_SIZE):
-        return "has a SIZE of more than 64 bits"
-    if not path:
-        return "has no PATH"
-    if path < last:
-        return "is out of order; entries are sorted by the bytes of PATH"
-    return ""
 
 
 def parse(text: bytes) -> list[Entry]:

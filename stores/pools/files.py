@@ -7,9 +7,10 @@ from collections.abc import Callable
 from blake3 import blake3
 
 from snapferry.stores.address import Address, parse_address
-from snapferry.stores.errors import KeyMissing, ManifestSyntaxError, ObjectMissing
+from snapferry.stores.errors import KeyMissing, ManifestSyntaxError, ObjectMissing, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
-from snapferry.stores.manifest.parse import Entry, Manifest
+from snapferry.stores.manifest.entry import Entry
+from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import FileTree, StreamStore
 from snapferry.stores.streams import OpenReader, Upload
@@ -97,6 +98,6 @@ def _is_intact(dest: FileTree, path: str, address: Address) -> bool:
             while chunk := reader.read(CHUNK_BYTES):
                 checkpoint()
                 hasher.update(chunk)
-    except KeyMissing:
+    except (KeyMissing, StoreNotFound):
         return False
     return bool(hasher.hexdigest() == address)

@@ -29,9 +29,10 @@ from snapferry.stores.errors import (
     StoreNotFound,
 )
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Published
+from tests.conformance.files_contract import FilesContract
 
 MIB = 1024 * 1024
 PART = 8 * MIB
@@ -348,7 +349,7 @@ class MissingStoreContract:
             store.get_manifest(EMPTY_ADDRESS)
 
 
-class StoreContract:
+class StoreContract(FilesContract):
     """Verified objects and manifests. The pools are one; `SplitStoreContract` takes two."""
 
     kind: str

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render
+from snapferry.stores.manifest.entry import Entry, render
 from snapferry.workers.messages import BatchMessage, JobSpec, MirrorMessage, StoreRef, encode_addresses
 
 FOUND = Path(__file__).parent / "found"

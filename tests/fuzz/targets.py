@@ -26,8 +26,10 @@ from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.http.sockets import PlainSocket
 from snapferry.stores.errors import IntegrityError, InvalidAddress, InvalidStoreURL, ManifestSyntaxError
 from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.canonical import canonical
+from snapferry.stores.manifest.entry import render
 from snapferry.stores.manifest.lines import read_plainly
-from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, canonical, parse, render
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, parse
 from snapferry.stores.text.printable import printable
 from snapferry.stores.urls import parse_url, redact
 from snapferry.workers.messages import BatchMessage, JobSpec, MirrorMessage

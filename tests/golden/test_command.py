@@ -10,7 +10,7 @@ import pytest
 
 from snapferry.stores.address import manifest_key
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render
+from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, manifests_in

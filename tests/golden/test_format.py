@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from snapferry.stores.address import EMPTY_ADDRESS, OBJECTS, address_of
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import parse, render, snapshot_id
+from snapferry.stores.manifest.entry import render, snapshot_id
+from snapferry.stores.manifest.parse import parse
 from tests.golden.conftest import Snapshot
 from tests.golden.oracle import Oracle
 from tests.golden.trees import LARGE_BYTES, TREES

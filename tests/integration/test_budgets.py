@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snapferry.stores.address import manifest_key
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render
+from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
 
 from .processes import snapferry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,7 @@ from tests.conformance.contract import (
     SplitStoreContract,
     StoreContract,
 )
-
-# Where the distribution is not installed, as in this repository.
-sys.path.append(str(Path(__file__).parent))
-
-from snapferry_sqlite.backend import SqliteBackend
+from tests.plugin_sqlite.snapferry_sqlite.backend import SqliteBackend
 
 
 class Places:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry
+from snapferry.stores.manifest.entry import Entry
 
 # A busy machine must not fail a test because examples are generated slowly.
 patient = settings(suppress_health_check=[HealthCheck.too_slow])

@@ -16,7 +16,8 @@ from snapferry.stores.bulk import address_set
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.bulk.tables import AddressTable, DigestTiers, ObjectTable, found_in, to_digests
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Entry, Manifest, render
+from snapferry.stores.manifest.entry import Entry, render
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest
 from snapferry.stores.pools import publishing
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Published

@@ -21,15 +21,9 @@ from snapferry.stores.bulk.forked import Forked
 from snapferry.stores.errors import StoreError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest import parse as manifest_module
-from snapferry.stores.manifest.parse import (
-    LARGEST_PLANNED_BYTES,
-    Entry,
-    Manifest,
-    canonical,
-    parse,
-    render,
-    snapshot_id,
-)
+from snapferry.stores.manifest.canonical import canonical
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, parse
 from snapferry.stores.snapshot_store import SnapshotStore
 from tests.property.strategies import addresses, entry_lists, quick, strangers_between_lines, thorough
 

@@ -18,7 +18,7 @@ from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import IntegrityError, ManifestIncomplete, ObjectMissing
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render, snapshot_id
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.transfer import copy_batch
 from tests.property.strategies import machine

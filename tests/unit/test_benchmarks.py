@@ -36,7 +36,8 @@ from benchmarks.report import Goal, Result, limited_by, timed
 from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, same_folders
 from benchmarks.servers import count_requests
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import parse, snapshot_id
+from snapferry.stores.manifest.entry import snapshot_id
+from snapferry.stores.manifest.parse import parse
 from snapferry.stores.opening import open_store
 
 MIB = 1024 * 1024

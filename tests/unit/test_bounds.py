@@ -18,7 +18,8 @@ from snapferry.stores.errors import ManifestSyntaxError, ManifestTooLarge, Store
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest import canonical as canonical_module
 from snapferry.stores.manifest.canonical import canonical, canonicalise
-from snapferry.stores.manifest.parse import Entry, Manifest, render
+from snapferry.stores.manifest.entry import Entry, render
+from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.runtime.bounds import LONGEST_LINE, Bounds, set_bounds
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.snapshot_store import SnapshotStore

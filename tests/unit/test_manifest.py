@@ -11,15 +11,9 @@ from snapferry.stores.address import EMPTY_ADDRESS
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest import parse as manifest_module
-from snapferry.stores.manifest.parse import (
-    LARGEST_PLANNED_BYTES,
-    Entry,
-    Manifest,
-    canonical,
-    parse,
-    render,
-    snapshot_id,
-)
+from snapferry.stores.manifest.canonical import canonical
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, parse
 
 A = digest(b"a")
 B = digest(b"b")

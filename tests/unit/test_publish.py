@@ -19,7 +19,8 @@ from snapferry.stores.errors import (
     StoreUnavailable,
 )
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, Manifest, render, snapshot_id
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
+from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Published
 from tests.faults.backends import (

@@ -14,7 +14,7 @@ from snapferry.stores.backends.s3.sizes import (
     requests_to_upload,
 )
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import render
+from snapferry.stores.manifest.entry import render
 from snapferry.stores.pools.existence import requests_to_ask
 from snapferry.stores.requests import Requests
 from snapferry.stores.snapshot_store import SnapshotStore

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from snapferry.stores.address import MANIFESTS, OBJECTS
+from snapferry.stores.backend import Backend
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.diagnosis.round_trip import is_stale, new_probe, refused, round_trip
 from snapferry.stores.errors import StoreError
@@ -24,9 +25,7 @@ from snapferry.stores.text.format import size
 from .clone import clone
 from .paths.beneath import FOLDER, LIST, open_beneath
 from .paths.root import Folder, Root
-
-if TYPE_CHECKING:
-    from .backend import DirectoryBackend
+from .store_directory import StoreDirectory
 
 # Below either the next job is likely to end in the middle.
 FEW_BYTES: Final = 1024**3
@@ -50,12 +49,15 @@ class _Mount(NamedTuple):
     kind: str
 
 
-def probe_directory(backend: DirectoryBackend, root: str, *, for_writing: bool) -> Iterator[Finding]:
+def probe_directory(
+    directory: StoreDirectory, backend_on: Callable[[StoreDirectory], Backend], *, for_writing: bool
+) -> Iterator[Finding]:
     """
-    Yield what there is to say of the directory *root* of *backend*.
+    Yield findings about *directory*, as `Diagnosable.probe`. *backend_on* returns the backend of a directory.
 
-    One that does not exist yet is judged by the directory that it would be made in.
+    A directory that does not exist yet is judged by the one that it would be made in.
     """
+    root = directory.path
     existing = _existing(root)
     if existing != root:
         yield Finding(
@@ -73,32 +75,28 @@ def probe_directory(backend: DirectoryBackend, root: str, *, for_writing: bool) 
             Level.NOTE, "file.system", f"the file system of {existing} cannot be asked: {error.strerror}"
         )
     if for_writing:
-        # In a directory that is to be made, a probe would have to make it.
-        there = (
-            backend if existing == root else type(backend)(existing, links=backend.links, rules=backend.rules)
-        )
-        yield from _writing(there, existing)
+        # Probing a directory that does not exist would create it.
+        there = directory if existing == root else directory.at(existing)
+        yield from _writing(there, backend_on(there))
     elif existing == root:
         with suppress(StoreError):
-            opened = backend.root()
+            opened = directory.root()
             if any(
                 _same(opened.descriptor, space[:-1], space[:-1].upper()) for space in (OBJECTS, MANIFESTS)
             ):
                 yield _case_finding()
 
 
-def probe_clone(
-    backend: DirectoryBackend, root: str, source: DirectoryBackend, key: str
-) -> Iterator[Finding]:
+def probe_clone(directory: StoreDirectory, source: StoreDirectory, key: str) -> Iterator[Finding]:
     """
-    Say whether a file of *source*, the one filed under *key*, can be cloned to *root*; leave no clone.
+    Try whether the file under *key* of *source* can be cloned to *directory*; leave no clone.
 
-    Nothing is said where *root* does not exist yet.
+    Yields nothing where *directory* does not exist yet.
     """
-    if _existing(root) != root:
+    if _existing(directory.path) != directory.path:
         return
     try:
-        opened = backend.root()
+        opened = directory.root()
         with _probe_folder(opened, _spaces(opened)[0]) as (_, folder), ExitStack() as stack:
             file, _ = source.open_file(key)
             stack.callback(os.close, file)
@@ -169,19 +167,19 @@ def _sweep(root: Root) -> None:
                         _remove(above, name)
 
 
-def _writing(backend: DirectoryBackend, path: str) -> Iterator[Finding]:
-    root = backend.root()
+def _writing(directory: StoreDirectory, backend: Backend) -> Iterator[Finding]:
+    root = directory.root()
     _sweep(root)
     told_apart = None
     for space in _spaces(root):
-        what = space.strip("./") or f"what is in {path}"
+        what = space.strip("./") or f"what is in {directory.path}"
         try:
             with _probe_folder(root, space) as (folder, _):
                 yield from round_trip(backend, folder, what)
                 above, name = root.folder(space[:-1] or "."), folder[len(space) : -1]
                 told_apart = not _same(above.descriptor, name, name.upper())
         except OSError as error:
-            yield refused("store.write", f"{what} cannot be written", backend.error(error, space))
+            yield refused("store.write", f"{what} cannot be written", directory.error(error, space))
     if told_apart is False:
         yield _case_finding()
     elif told_apart:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreUnavailable
 
-if TYPE_CHECKING:
-    from .paths.root import Root
+from .paths.root import Root
 
-# Something is in the place of a file or a directory that is neither.
+# Something that is neither a file nor a directory is in the place of one.
 _IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ENXIO, errno.ENODEV}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -39,7 +37,7 @@ def translated(
     error: OSError, label: str, key: str, root: Root | None = None, *, folder: bool = False
 ) -> StoreError:
     """
-    Return what *error* is of the store *label*, where it was about *key*, a *folder* or a file below *root*.
+    Return the `StoreError` for *error* of the store *label*, about *key*, a *folder* or a file below *root*.
 
     Where something is in the way of *key*, and for every folder, the detail names the path.
     """

@@ -1,4 +1,4 @@
-"""Bytes out of a file, and into a temporary one until they get their name."""
+"""Bytes out of a file, and into a temporary file until it takes the name of its key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from snapferry.stores.errors import StoreFault, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES
@@ -18,13 +18,10 @@ from snapferry.stores.streams import Buffer, Reader, Upload
 from .clone import clone
 from .paths.beneath import READ
 from .paths.root import TEMPORARY, sweep
+from .store_directory import StoreDirectory
 from .sync import begin_writing
 
-if TYPE_CHECKING:
-    from .backend import DirectoryBackend
-
-
-# The disk begins with so many bytes of a file while the next ones are read and hashed.
+# The kernel is told to begin writing after this many bytes, while the next ones are read and hashed.
 BEGUN_BYTES: Final = 1024 * 1024
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,8 +32,8 @@ _numbers = itertools.count()
 class FileReader:
     """Reads by system calls alone: a buffered file object costs more than all of them on a small object."""
 
-    def __init__(self, backend: DirectoryBackend, key: str, descriptor: int, length: int) -> None:
-        self._backend = backend
+    def __init__(self, directory: StoreDirectory, key: str, descriptor: int, length: int) -> None:
+        self._directory = directory
         self._key = key
         self._descriptor = descriptor
         self.length = self._left = length
@@ -56,7 +53,7 @@ class FileReader:
                 parts.append(more)
                 size -= len(more)
         except OSError as error:
-            raise self._backend.error(error, self._key) from error
+            raise self._directory.error(error, self._key) from error
         return b"".join(parts) if len(parts) > 1 else chunk
 
     def read_into(self, buffer: memoryview) -> int:
@@ -65,7 +62,7 @@ class FileReader:
         try:
             length = os.readv(self._descriptor, [buffer])
         except OSError as error:
-            raise self._backend.error(error, self._key) from error
+            raise self._directory.error(error, self._key) from error
         self._came(length)
         return length
 
@@ -74,7 +71,7 @@ class FileReader:
         self._left -= length
         if self._left < 0:
             raise StoreFault(
-                self._backend.label,
+                self._directory.label,
                 self._key,
                 f"has more bytes than the {self.length:,} of its length; something writes to it, or it has no end",
             )
@@ -99,8 +96,8 @@ class FileUpload(Upload):
     *closed* says that its descriptor is, which need not wait for the commit.
     """
 
-    def __init__(self, backend: DirectoryBackend, key: str) -> None:
-        self._backend = backend
+    def __init__(self, directory: StoreDirectory, key: str) -> None:
+        self._directory = directory
         self._key = key
         folder, _, self._name = key.rpartition("/")
         self._temporary = f"{TEMPORARY}{identity()}-{next(_numbers)}"
@@ -108,7 +105,7 @@ class FileUpload(Upload):
         self._ended = self._closed = True
         self._written = self._begun = 0
         try:
-            root = backend.opened or backend.root(create=True)
+            root = directory.opened or directory.root(create=True)
             self._folder, new = root.make(folder)
             self._ended = False
             if not new:
@@ -117,7 +114,7 @@ class FileUpload(Upload):
             self._closed = False
         except OSError as error:
             self._end()
-            raise backend.error(error, key) from error
+            raise directory.error(error, key) from error
 
     def write(self, chunk: Buffer) -> None:
         length = len(chunk)
@@ -126,7 +123,7 @@ class FileUpload(Upload):
             while written < length:
                 written += os.write(self._descriptor, memoryview(chunk)[written:])
         except OSError as error:
-            raise self._backend.error(error, self._key) from error
+            raise self._directory.error(error, self._key) from error
         self._written += length
         if self._written - self._begun >= BEGUN_BYTES:
             self._begin_writing()
@@ -141,12 +138,12 @@ class FileUpload(Upload):
         try:
             cloned = reader.clone_to(self._descriptor)
         except OSError as error:
-            raise self._backend.error(error, self._key) from error
+            raise self._directory.error(error, self._key) from error
         if cloned:
             # What is shown is what will be visible, whatever becomes of the source.
             length = os.fstat(self._descriptor).st_size
-            reader = FileReader(self._backend, self._key, self._descriptor, length)
-        buffers = self._backend._buffers
+            reader = FileReader(self._directory, self._key, self._descriptor, length)
+        buffers = self._directory.buffers
         try:
             buffer = buffers.pop()
         except IndexError:
@@ -169,7 +166,7 @@ class FileUpload(Upload):
             try:
                 os.close(self._descriptor)
             except OSError as error:
-                raise self._backend.error(error, self._key) from error
+                raise self._directory.error(error, self._key) from error
 
     def commit(self) -> None:
         try:
@@ -178,7 +175,7 @@ class FileUpload(Upload):
             else:
                 os.fsync(self._descriptor)
         except OSError as error:
-            raise self._backend.error(error, self._key) from error
+            raise self._directory.error(error, self._key) from error
         self.show()
 
     def _sync(self) -> None:
@@ -194,10 +191,10 @@ class FileUpload(Upload):
             self._rename()
         except FileNotFoundError as error:
             raise StoreUnavailable(
-                self._backend.label, self._key, "its temporary file is gone; something removed it"
+                self._directory.label, self._key, "its temporary file is gone; something removed it"
             ) from error
         except OSError as error:
-            raise self._backend.error(error, self._key) from error
+            raise self._directory.error(error, self._key) from error
         self._end()
 
     def _rename(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Entry, render
+from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
 from snapferry.workers.copying import budget as spending
 from snapferry.workers.copying.budget import OverBudget, Spending, cost_of
