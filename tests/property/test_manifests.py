@@ -270,6 +270,6 @@ def test_nearly_every_manifest_is_read_without_a_look_at_its_single_lines(entrie
 
     with (
         Manifest.from_bytes(digest(text), text) as manifest,
-        patch.object(Manifest, "_fields", side_effect=AssertionError("looked at single lines")),
+        patch.object(manifest_module, "read_fields", side_effect=AssertionError("looked at single lines")),
     ):
         assert manifest.objects().keys() == {entry.checksum for entry in entries if entry.type == "F"}
