@@ -32,7 +32,7 @@ from .driving.ending import fail_job
 from .driving.outcome import DriveOutcome, Result
 from .driving.store_outage import stop_waiting, wait_for
 from .planning.prepare import SourceChanged
-from .reporting.drive_text import describe_drive
+from .reporting.text.drive import describe_drive
 
 log = logging.getLogger(__name__)
 

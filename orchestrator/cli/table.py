@@ -1,4 +1,4 @@
-"""Tables: as wide as the terminal where there is one, plain aligned columns elsewhere."""
+"""Tables: as wide as the terminal, or plain aligned columns without one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 
 def print_table(
@@ -15,11 +18,11 @@ def print_table(
     """
     Print *rows* of printable texts below *head*.
 
-    The columns of *right* are numbers, those of *fold* take more lines where the terminal is too narrow.
+    Columns named in *right* are aligned to the right; those in *fold* take several lines on a narrow terminal.
     """
     found = [tuple(row) for row in rows]
     if sys.stdout.isatty():
-        _rich(head, found, right, fold)
+        _print_rich(head, found, right, fold)
         return
     widths = [max(len(row[column]) for row in (tuple(head), *found)) for column in range(len(head))]
     for row in (tuple(head), *found):
@@ -30,18 +33,14 @@ def print_table(
         click.echo("  ".join(cells).rstrip())
 
 
-def _rich(
+def _print_rich(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], fold: frozenset[str]
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
         justify: Literal["left", "right"] = "right" if name in right else "left"
         table.add_column(name, justify=justify, no_wrap=name not in fold, overflow="fold")
     for row in rows:
-        # Text, because a string is read as markup.
+        # A plain string would be read as markup.
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

@@ -1,4 +1,4 @@
-"""Who may look: allowed host names, the password, and the headers that keep a browser safe."""
+"""Who may look: allowed host names, the login, and the headers that keep a browser safe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
-# No inline script or style, nothing from elsewhere, in nobody's frame.
+# No inline scripts or styles, nothing from other sites, and not in a frame.
 HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -26,7 +26,7 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
-# The answer to a wrong password waits for so long, and of one address so many may wait at once.
+# Seconds before a wrong password is answered, and how many of one address may wait at once.
 WRONG_PASSWORD_DELAY_S: Final = 1.0
 WRONG_PASSWORDS_AT_ONCE: Final = 8
 
@@ -34,7 +34,7 @@ LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def is_loopback(address: str) -> bool:
-    """Say whether only this machine can reach *address*, a name or an IP address."""
+    """Return whether only this machine can reach *address*, a name or an IP address."""
     if address == "localhost":
         return True
     try:
@@ -45,11 +45,11 @@ def is_loopback(address: str) -> bool:
 
 def allowed_hosts(address: str, named: tuple[str, ...]) -> frozenset[str] | None:
     """
-    Return the host names under which the dashboard may be asked for; None: any.
+    Return the host names that requests may use; None: any.
 
-    On loopback a page of a stranger could make a name of its own point here and
-    read the answers in the visitor's browser: only names that mean this machine
-    are allowed there, and those *named* by the operator.
+    On loopback, a foreign web page could point a host name of its own at this machine and read the answers in the
+    visitor's browser (DNS rebinding). So only names of this machine are allowed there, and those *named* by the
+    operator.
     """
     if is_loopback(address):
         return LOOPBACK_HOSTS | {address} | {name.lower() for name in named}
@@ -57,7 +57,7 @@ def allowed_hosts(address: str, named: tuple[str, ...]) -> frozenset[str] | None
 
 
 def host_of(header: str) -> str:
-    """Return the host of a Host header without its port, in lower case; "" for what is none."""
+    """Return the host of a Host header without its port, in lower case; "" for an invalid header."""
     try:
         return (urlsplit(f"//{header}").hostname or "").rstrip(".")
     except ValueError:
@@ -65,7 +65,7 @@ def host_of(header: str) -> str:
 
 
 def knows_password(header: str, login: tuple[str, str]) -> bool:
-    """Say whether an Authorization header has the user and password; takes as long for a wrong as for a right one."""
+    """Return whether an Authorization header has the user and password; wrong ones take as long as the right ones."""
     scheme, _, given = header.partition(" ")
     if scheme.lower() != "basic":
         return False
@@ -78,25 +78,25 @@ def knows_password(header: str, login: tuple[str, str]) -> bool:
 
 class WrongPasswords:
     """
-    Slows down whoever guesses passwords: `WRONG_PASSWORDS_AT_ONCE` tries in each `WRONG_PASSWORD_DELAY_S` seconds.
+    Slows down the guessing of passwords to `WRONG_PASSWORDS_AT_ONCE` guesses per `WRONG_PASSWORD_DELAY_S` seconds.
 
-    Tries are counted for each address while their answers wait, so nothing has to be forgotten later. Behind a proxy
-    all visitors have its address, and while somebody guesses there the others are refused too.
+    Guesses are counted by address while their answers wait, so no state has to expire. Behind a proxy all visitors have
+    its address; while somebody guesses, the others are refused too.
     """
 
     def __init__(self) -> None:
         self._waiting: Counter[str] = Counter()
 
     def too_many(self, address: str) -> bool:
-        """Say whether a password from *address* is not even looked at now."""
+        """Return whether a password from *address* is refused unread."""
         return self._waiting[address] >= WRONG_PASSWORDS_AT_ONCE
 
     async def wait(self, address: str) -> None:
-        """Wait before a wrong password from *address* is answered."""
+        """Delay the answer to a wrong password from *address*."""
         self._waiting[address] += 1
         try:
             await asyncio.sleep(WRONG_PASSWORD_DELAY_S)
         finally:
             self._waiting[address] -= 1
-            # Addresses that nobody waits at are not kept.
+            # Addresses without waiting answers are dropped.
             self._waiting += Counter()

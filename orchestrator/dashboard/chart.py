@@ -1,4 +1,4 @@
-"""Throughput over time as the points of a small drawing; pure."""
+"""Throughput over time as an SVG path; pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 
 from markupsafe import Markup
 
-from .speed_history import Speed
+from .throughput_history import Throughput
 
 WIDTH: Final = 600
 HEIGHT: Final = 120
 
-# So many columns: more is not seen, and costs bytes.
+# Columns of the chart; more would not be visible.
 COLUMNS: Final = 120
 
 
@@ -22,7 +22,8 @@ class Chart:
     """
     A line and the area below it, as SVG paths in a box of `WIDTH` x `HEIGHT`.
 
-    *begin* and *end* are seconds since the epoch; *peak* is what the top means, in bytes or *objects* a second.
+    *begin* and *end* are seconds since the epoch; *peak* is the value at the top, in bytes per second, or in objects
+    per second if *objects*.
     """
 
     line: Markup
@@ -33,21 +34,21 @@ class Chart:
     objects: bool
 
 
-def chart(speeds: Sequence[Speed]) -> Chart | None:
-    """Return the chart of *speeds*, None of fewer than three. It is of objects where no bytes were moved."""
-    if len(speeds) < 3:
+def chart(past: Sequence[Throughput]) -> Chart | None:
+    """Return the chart of *past* throughput, None of fewer than three values; of objects if there are no bytes."""
+    if len(past) < 3:
         return None
-    objects = not any(speed.size_bytes for speed in speeds)
-    begin, end = speeds[0].begin, speeds[-1].end
+    objects = not any(each.size_bytes for each in past)
+    begin, end = past[0].begin, past[-1].end
     width = (end - begin) / COLUMNS
     sums, seconds = [0.0] * COLUMNS, [0.0] * COLUMNS
-    for speed in speeds:
-        value = speed.objects if objects else speed.size_bytes
-        first = min(COLUMNS - 1, int((speed.begin - begin) / width))
-        last = min(COLUMNS - 1, int((speed.end - begin) / width))
+    for each in past:
+        value = each.objects if objects else each.size_bytes
+        first = min(COLUMNS - 1, int((each.begin - begin) / width))
+        last = min(COLUMNS - 1, int((each.end - begin) / width))
         for column in range(first, last + 1):
-            # As much of the column as this stretch covers.
-            share = min(speed.end, begin + (column + 1) * width) - max(speed.begin, begin + column * width)
+            # The part of the column that this value covers, in seconds.
+            share = min(each.end, begin + (column + 1) * width) - max(each.begin, begin + column * width)
             sums[column] += value * max(0.0, share)
             seconds[column] += max(0.0, share)
     values = [total / length if length else 0.0 for total, length in zip(sums, seconds, strict=True)]
@@ -57,6 +58,6 @@ def chart(speeds: Sequence[Speed]) -> Chart | None:
     step = WIDTH / (COLUMNS - 1)
     points = [f"{number * step:.1f} {HEIGHT * (1 - value / peak):.1f}" for number, value in enumerate(values)]
     line = "M" + "L".join(points)
-    # Numbers and letters of this function's own: nothing to escape, and not to be cut.
+    # Numbers and letters that this function wrote itself: nothing to escape.
     closed = f"{line}L{WIDTH} {HEIGHT}L0 {HEIGHT}Z"
     return Chart(Markup(line), Markup(closed), begin, end, peak, objects)  # noqa: S704  # nosec B704

@@ -1,4 +1,4 @@
-"""Requests to views to pages. Nothing but GET and HEAD is answered, and only to who may look."""
+"""Requests to views to pages. Only GET and HEAD are answered, after host name and login are checked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import UnknownJob
 
-from . import access, views
+from . import access
 from .pages import clip, render
+from .views.job import job_page
+from .views.jobs import jobs_page
+from .views.sources import Sources
+from .views.workers import workers_page
 
 log = logging.getLogger(__name__)
 
@@ -27,26 +31,26 @@ STATIC: Final = Path(__file__).parent / "static"
 
 METHODS: Final = ("GET", "HEAD")
 
-# Pages that are made at once; the others wait.
+# Pages that are made at once; others wait.
 THREADS: Final = 8
 
-# A page that says that Redis is away looks again after so many seconds.
-AGAIN_S: Final = 5
+# Seconds until the page about an outage of Redis tries again.
+RETRY_S: Final = 5
 
 _JOB: Final = r"([A-Za-z0-9-]{1,64})"
 
 
 def make_application(
-    fleet: views.Fleet,
+    sources: Sources,
     *,
     hosts: frozenset[str] | None,
     login: tuple[str, str] | None,
     pool: ThreadPoolExecutor,
 ) -> Application:
     """
-    Return the dashboard as a web application. *hosts* are the names that it may be asked for under, None: any.
+    Return the dashboard as a web application. *hosts* are the host names that requests may use; None: any.
 
-    Without a *login* everybody who reaches it may look.
+    Without a *login* everybody who can reach the server may look.
     """
     return Application(
         [
@@ -54,14 +58,14 @@ def make_application(
             (r"/", JobsPage),
             (rf"/jobs/{_JOB}", JobPage),
             (r"/workers", WorkersPage),
-            (r"/favicon.ico", Nothing),
+            (r"/favicon.ico", NotFound),
         ],
-        default_handler_class=Nothing,
+        default_handler_class=NotFound,
         static_path=str(STATIC),
         static_handler_class=Static,
         compress_response=True,
         log_function=_log,
-        fleet=fleet,
+        sources=sources,
         hosts=hosts,
         login=login,
         wrong_passwords=access.WrongPasswords(),
@@ -70,18 +74,18 @@ def make_application(
 
 
 class Guarded(RequestHandler):
-    """What holds for every answer: its headers, and who may have it."""
+    """The base of every handler: headers, host name and login."""
 
     needs_login: ClassVar[bool] = True
 
     def set_default_headers(self) -> None:
-        """Set the headers of every answer, errors as well."""
+        """Set the headers of every answer, including errors."""
         self.clear_header("Server")
         for name, value in access.HEADERS.items():
             self.set_header(name, value)
 
     async def prepare(self) -> None:
-        """Refuse what is not to be answered."""
+        """Refuse other methods, host names that are not allowed, and requests without the login."""
         if self.request.method not in METHODS:
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
         hosts = self.settings["hosts"]
@@ -89,13 +93,13 @@ class Guarded(RequestHandler):
             raise HTTPError(HTTPStatus.MISDIRECTED_REQUEST)
         login = self.settings["login"]
         if self.needs_login and login is not None:
-            await self._ask_for(login)
+            await self._check_login(login)
 
-    async def _ask_for(self, login: tuple[str, str]) -> None:
+    async def _check_login(self, login: tuple[str, str]) -> None:
         given = self.request.headers.get("Authorization", "")
         address = self.request.remote_ip or ""
         wrong_passwords: access.WrongPasswords = self.settings["wrong_passwords"]
-        # A browser's first request has no password, and is no guess.
+        # The first request of a browser has no password; it is not a guess.
         if given and wrong_passwords.too_many(address):
             raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS)
         if access.knows_password(given, login):
@@ -106,72 +110,79 @@ class Guarded(RequestHandler):
         raise HTTPError(HTTPStatus.UNAUTHORIZED)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer with a page about what is wrong."""
+        """Answer with a page about the error."""
         raised = kwargs.get("exc_info", (None, None, None))[1]
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", ", ".join(METHODS))
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Basic realm="snapferry", charset="UTF-8"')
         if status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-            self.set_header("Retry-After", str(AGAIN_S))
-        words, more = _problem(status_code, raised)
-        again = AGAIN_S if status_code == HTTPStatus.SERVICE_UNAVAILABLE else 0
+            self.set_header("Retry-After", str(RETRY_S))
+        title, advice = _problem(status_code, raised)
+        refresh_s = RETRY_S if status_code == HTTPStatus.SERVICE_UNAVAILABLE else 0
         self.finish(
-            render("problem.html", static=self.static_url, refresh_s=again, words=words, more=more, at=None)
+            render(
+                "problem.html",
+                static=self.static_url,
+                refresh_s=refresh_s,
+                title=title,
+                advice=advice,
+                at=None,
+            )
         )
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log what is a fault of the program with its traceback, and nothing else."""
-        if not isinstance(value, HTTPError | _Away):
-            log.error("a page could not be made", exc_info=(typ, value, tb))
+        """Log unexpected errors with their traceback, and nothing else."""
+        if not isinstance(value, HTTPError | _BrokerDown):
+            log.error("uncaught exception", exc_info=(typ, value, tb))
 
     def compute_etag(self) -> str | None:
-        """Return None: a page says when it was made, so no two are alike."""
+        """Return None: a page shows when it was made, so no two are the same."""
         return None
 
 
-class _Away(HTTPError):
-    """The broker does not answer; the message of its cause may be shown."""
+class _BrokerDown(HTTPError):
+    """The broker does not answer, for a *reason* that may be shown."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.words = words
+        self.broker_error = reason
 
 
 class Page(Guarded):
-    """A page made of one view, beside the server's loop."""
+    """A page of one view, which runs in a thread."""
 
     template: ClassVar[str]
 
-    def values(self, fleet: views.Fleet, *path: str) -> dict[str, Any]:
-        """Return what the page shows."""
+    def values(self, sources: Sources, *path: str) -> dict[str, Any]:
+        """Return the values that the template shows."""
         raise NotImplementedError
 
     async def get(self, *path: str) -> None:
         """Answer with the page."""
-        self.finish(await self.beside(self._page, *path))
+        self.finish(await self.in_thread(self._page, *path))
 
-    async def beside(self, call: Callable[..., str], *arguments: str) -> str:
-        """Return what *call* returns, made beside the loop; what it cannot find becomes an answer."""
+    async def in_thread(self, call: Callable[..., str], *arguments: str) -> str:
+        """Return the result of *call*, run in a thread; an outage and an unknown job become answers."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self.settings["pool"], call, *arguments)
         except BrokerUnavailable as error:
-            raise _Away(str(error)) from error
+            raise _BrokerDown(str(error)) from error
         except (UnknownJob, JobRefused) as error:
             raise HTTPError(HTTPStatus.NOT_FOUND) from error
 
     async def head(self, *path: str) -> None:
-        """Answer as to GET; Tornado leaves the body out."""
+        """Answer as for GET; Tornado omits the body."""
         await self.get(*path)
 
     def number(self, name: str) -> int:
-        """Return a page's number of the query, 1 if it is none."""
+        """Return the page number in parameter *name*, 1 if it has none."""
         text = self.get_query_argument(name, "1")
         return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
     def _page(self, *path: str) -> str:
-        values = self.values(self.settings["fleet"], *path)
+        values = self.values(self.settings["sources"], *path)
         return render(self.template, static=self.static_url, at=time.time(), **values)
 
 
@@ -180,26 +191,26 @@ class JobsPage(Page):
 
     template = "jobs.html"
 
-    def values(self, fleet: views.Fleet, *path: str) -> dict[str, Any]:
-        return views.jobs_page(fleet, state=self.get_query_argument("state", ""), page=self.number("page"))
+    def values(self, sources: Sources, *path: str) -> dict[str, Any]:
+        return jobs_page(sources, state=self.get_query_argument("state", ""), page=self.number("page"))
 
 
 class JobPage(Page):
-    """One job. The beginning of an id leads to the job, if there is just one."""
+    """One job. The first digits of an id redirect to the job, if only one job has them."""
 
     template = "job.html"
 
     async def get(self, *path: str) -> None:
-        """Answer with the page, or with where it is."""
-        whole = await self.beside(self.settings["fleet"].jobs.find, path[0])
+        """Answer with the page, or a redirect to it."""
+        whole = await self.in_thread(self.settings["sources"].jobs.find, path[0])
         if whole != path[0]:
             self.redirect(f"/jobs/{whole}")
             return
         await super().get(*path)
 
-    def values(self, fleet: views.Fleet, *path: str) -> dict[str, Any]:
-        return views.job_page(
-            fleet,
+    def values(self, sources: Sources, *path: str) -> dict[str, Any]:
+        return job_page(
+            sources,
             path[0],
             state=self.get_query_argument("state", ""),
             snapshots=self.number("snapshots"),
@@ -212,12 +223,12 @@ class WorkersPage(Page):
 
     template = "workers.html"
 
-    def values(self, fleet: views.Fleet, *path: str) -> dict[str, Any]:
-        return views.workers_page(fleet)
+    def values(self, sources: Sources, *path: str) -> dict[str, Any]:
+        return workers_page(sources)
 
 
 class Health(Guarded):
-    """Says that the dashboard itself is well, to anybody: whether Redis is, is for Redis to say."""
+    """Answers "ok" to anybody while the server runs, even during an outage of Redis."""
 
     needs_login = False
 
@@ -228,8 +239,8 @@ class Health(Guarded):
     head = get
 
 
-class Nothing(Guarded):
-    """There is no such page."""
+class NotFound(Guarded):
+    """Any other address."""
 
     def get(self, *path: str) -> None:
         raise HTTPError(HTTPStatus.NOT_FOUND)
@@ -238,48 +249,48 @@ class Nothing(Guarded):
 
 
 class Static(Guarded, StaticFileHandler):
-    """Files of the dashboard itself. Their addresses change when they do, so a browser may keep them."""
+    """Files of the dashboard. Their addresses contain a version, so a browser may cache them."""
 
     def compute_etag(self) -> str | None:
         return StaticFileHandler.compute_etag(self)
 
     def set_extra_headers(self, path: str) -> None:
-        """Let what is asked for with its version be kept, and nothing else."""
+        """Allow caching only of addresses with a version."""
         if "v" not in self.request.arguments:
             self.set_header("Cache-Control", "no-cache")
 
 
 def _problem(status_code: int, raised: object) -> tuple[str, str]:
-    """Return what is wrong, and what can be done about it."""
-    if isinstance(raised, _Away):
+    """Return the title and the advice of the page about an error."""
+    if isinstance(raised, _BrokerDown):
         return (
             "Redis does not answer",
-            f"{raised.words}. The jobs go on or wait; this page looks again by itself.",
+            f"{raised.broker_error}. Jobs continue when it is back; this page retries by itself.",
         )
     known = {
-        HTTPStatus.UNAUTHORIZED: ("A password is needed", "Reload the page, and give user and password."),
+        HTTPStatus.UNAUTHORIZED: ("A login is required", "Reload the page, and enter user and password."),
         HTTPStatus.TOO_MANY_REQUESTS: (
-            "Too many wrong passwords came from this address",
+            "Too many wrong passwords from this address",
             "Reload the page in a few seconds.",
         ),
         HTTPStatus.NOT_FOUND: (
-            "There is no such page",
-            "If it was a job's: its id may be misspelt, or its record dropped, some time after the job's end.",
+            "Page not found",
+            "If this was a job: its id may be misspelt, or its record may have expired.",
         ),
         HTTPStatus.METHOD_NOT_ALLOWED: (
-            "This dashboard only shows",
-            "To change something, use the command snapferry.",
+            "The dashboard is read-only",
+            "To change something, use the snapferry command.",
         ),
         HTTPStatus.MISDIRECTED_REQUEST: (
             "This host name is not allowed",
-            "Ask for 127.0.0.1 or localhost, or start the dashboard with --host NAME.",
+            "Use 127.0.0.1 or localhost, or start the dashboard with --host NAME.",
         ),
     }
     try:
         code = HTTPStatus(status_code)
     except ValueError:
         code = HTTPStatus.INTERNAL_SERVER_ERROR
-    return known.get(code, (code.phrase, "The dashboard's log says more." if code >= 500 else ""))
+    return known.get(code, (code.phrase, "See the log of the dashboard." if code >= 500 else ""))
 
 
 def _log(handler: RequestHandler) -> None:

@@ -1,10 +1,9 @@
 """
-Which snapshots and paths wait for the objects that failed in a job.
+The snapshots and paths that need the failed objects of a job.
 
-Only the manifests know, and to read them can take long and much memory. So a
-process of its own reads them and files what it finds in a small database of
-this machine, of which the pages read one page at a time. One job is looked up
-at once. What is filed goes when the dashboard ends.
+Only the manifests have them, and reading manifests can take much time and memory. A process of its own reads them and
+writes what it finds into a small database on this machine, from which a view reads one page at a time. One job is
+looked up at a time. The databases are removed when the dashboard ends.
 """
 
 from __future__ import annotations
@@ -39,29 +38,30 @@ from .pages import clip
 
 log = logging.getLogger(__name__)
 
-# Jobs of which what was found is kept, and how much is filed of one.
+# Jobs whose databases are kept, and the largest size of one.
 JOBS_KEPT: Final = 16
 MOST_BYTES: Final = 256 * 1024**2
 
-# Places that are kept of an object, and the longest path.
+# Places of an object that are kept, and the longest path.
 PLACES_KEPT: Final = 10
 LONGEST_PATH: Final = 300
 
-# A job in which more failed meanwhile is looked up again after so many seconds, and this many times what it took.
+# If more objects have failed since, a job is looked up again after this many seconds, and at least REST_FACTOR times as
+# long as the last look-up took.
 AGAIN_S: Final = 15.0
-AGAIN_TIMES: Final = 5
+REST_FACTOR: Final = 5
 
-# Written to the file together.
+# Objects that are written to the database together.
 _CHUNK: Final = 500
 
 
 @dataclass(frozen=True)
 class Found:
     """
-    Failed objects with their places, as they are filed.
+    Failed objects with their places.
 
-    *letters* are those that were asked for, documents of `document`; *known* is how many are filed in all.
-    *done*: that is all there was; *problem* says why it is not, if it is not.
+    *letters* are the documents that were asked for (`document`); *known* is how many the database has. *done*: the
+    look-up found all; *problem*: why it did not.
     """
 
     letters: list[dict[str, Any]]
@@ -72,7 +72,7 @@ class Found:
 
 @dataclass
 class _Search:
-    """One look-up: its file, its process while it runs, and how many objects had failed when it began."""
+    """A look-up: its database, its process while it runs, and how many objects had failed when it began."""
 
     path: Path
     failed: int
@@ -84,7 +84,7 @@ class _Search:
 
 class Lookup:
     """
-    Finds the places of failed objects. To be entered; leaving it ends what runs and removes what was found.
+    Finds the places of failed objects. Must be entered; its exit kills the running look-up and removes the databases.
 
     All methods may be called from any thread.
     """
@@ -93,7 +93,7 @@ class Lookup:
         self._settings = settings
         self._lock = threading.Lock()
         self._running: _Search | None = None
-        # By job: the last one that came to its end, if any, and the one after it.
+        # By job: the last look-up that completed, if any, and the one after it.
         self._searches: OrderedDict[str, list[_Search]] = OrderedDict()
         self._numbers = 0
 
@@ -111,9 +111,9 @@ class Lookup:
 
     def find(self, job_id: str, *, failed: int, first: int, count: int) -> Found:
         """
-        Return what is known of *count* of a job's *failed* objects, from the *first* on; see to it that more will be.
+        Return what is known of *count* of a job's *failed* objects, from the *first* on; start a look-up if one is due.
 
-        Never waits for a store. To be called again: what is missing comes.
+        Never waits for a store. A later call finds more.
         """
         with self._lock:
             self._reap()
@@ -125,17 +125,19 @@ class Lookup:
                 self._drop(self._searches.popitem(last=False)[1])
             paths = [search.path for search in searches]
             broken = any(search.broken for search in searches[-1:])
-        # The older one is whole; the newer one counts as soon as it is.
+        # The older look-up is complete; the newer one counts as soon as it is.
         readings = [_read(path, first, count) for path in paths]
         found = next((one for one in reversed(readings) if one.done), readings[0] if readings else Found([]))
         if broken and not found.done:
-            return Found(found.letters, found.known, problem=found.problem or "the look-up broke off")
+            return Found(
+                found.letters, found.known, problem=found.problem or "the look-up failed, see the log"
+            )
         return found
 
     def _start(self, job_id: str, searches: list[_Search], failed: int) -> None:
         self._numbers += 1
         path = Path(self._folder.name) / f"{self._numbers}.sqlite"
-        # Not forked: this process has threads. Without a database the reader would find no table.
+        # Spawned, because this process has threads. The tables are made here, so that a reader always finds them.
         with closing(sqlite3.connect(path)) as database:
             database.executescript(_TABLES)
         process = multiprocessing.get_context("spawn").Process(
@@ -157,7 +159,7 @@ class Lookup:
         running.took_s = time.monotonic() - running.began
         running.broken = running.process.exitcode != 0
         if running.broken:
-            log.warning("a look-up of failed objects ended with exit code %s", running.process.exitcode)
+            log.warning("look-up failed: exit code %s", running.process.exitcode)
         running.process.join()
         running.process = self._running = None
         for searches in self._searches.values():
@@ -182,7 +184,7 @@ def _due(searches: list[_Search], failed: int) -> bool:
     whole = not last.broken and _read(last.path, 0, 0).done
     if whole and last.failed == failed:
         return False
-    return time.monotonic() - last.began - last.took_s > max(AGAIN_S, AGAIN_TIMES * last.took_s)
+    return time.monotonic() - last.began - last.took_s > max(AGAIN_S, REST_FACTOR * last.took_s)
 
 
 _TABLES: Final = """
@@ -200,32 +202,32 @@ def _read(path: Path, first: int, count: int) -> Found:
                 "SELECT document FROM letters WHERE number >= ? ORDER BY number LIMIT ?", (first, count)
             ).fetchall()
     except sqlite3.Error as error:
-        return Found([], problem=f"what was found cannot be read: {error}")
+        return Found([], problem=f"cannot read the database of the look-up: {error}")
     problem = ends[0] if ends else ""
     return Found([json.loads(row[0]) for row in rows], known, bool(ends) and not problem, problem)
 
 
 def search_places(settings: Settings, job_id: str, path: str) -> None:
-    """Find the places of all objects that failed in a job, and file them in the database at *path*."""
+    """Write the places of all failed objects of a job into the database at *path*; runs in a process of its own."""
     os.nice(10)
     problem = ""
     with closing(sqlite3.connect(path, timeout=30)) as database:
-        # Lost with the machine, and that is no loss.
+        # The database need not survive a crash of the machine.
         database.execute("PRAGMA synchronous = OFF")
         try:
             _file(Jobs(settings, check=False, role="the dashboard"), job_id, database)
         except (StoreError, SourceChanged, BrokerUnavailable, InvalidSettings, _TooMuch) as error:
             problem = str(error) or type(error).__name__
         except UnknownJob:
-            problem = "the job's record is gone"
+            problem = "the job's record has expired"
         except ValidationError:
-            problem = "the job was submitted by another version of snapferry"
+            problem = "another version of snapferry submitted the job"
         with database:
             database.execute("INSERT INTO ends VALUES (?)", (clip(problem),))
 
 
 class _TooMuch(Exception):
-    """More places than are kept; the message says what to do."""
+    """There are more places than the database may hold; the message says what to do."""
 
 
 def _file(jobs: Jobs, job_id: str, database: sqlite3.Connection) -> None:
@@ -239,16 +241,16 @@ def _file(jobs: Jobs, job_id: str, database: sqlite3.Connection) -> None:
             filed += sum(len(text) for _, text in rows)
             if filed > MOST_BYTES:
                 raise _TooMuch(
-                    f"this is more than the dashboard keeps; all of it: snapferry failures {job_id}"
+                    f"there are more than the dashboard keeps. For all of them: snapferry failures {job_id}"
                 )
     finally:
         if jobs.status(job_id).state.final:
-            # What is remembered of a job that goes on is its orchestrators' as well, on their machine.
+            # The plan of an open job is cached for its orchestrators as well, if they run on this machine.
             forget(job_id)
 
 
 def document(letter: DeadLetter) -> dict[str, Any]:
-    """Return what a page shows of an object that failed, in bounded size."""
+    """Return what a page shows of a failed object, in bounded size."""
     failure = letter.known.failure if letter.known else None
     return {
         "address": letter.address,

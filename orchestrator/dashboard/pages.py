@@ -1,9 +1,8 @@
 """
 Templates to HTML.
 
-Every value that a template shows goes through `shown` and is then escaped, by
-the engine: what a manifest or a store says can neither be markup, nor turn the
-direction of the text around it, nor fill the page.
+The template engine passes every value that a template shows through `shown`, and escapes the result. So text from a
+manifest or a store cannot be markup, change the direction of the text around it, or fill the page.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from snapferry.orchestrator.reporting.report import duration
+from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 
-# A text of more characters is cut in its middle.
+# Longer texts lose their middle.
 LONGEST: Final = 400
 
 
@@ -33,14 +32,14 @@ def clip(text: str, longest: int = LONGEST) -> str:
 
 
 def shown(value: object) -> str:
-    """Return what a page shows of *value*: all of it visible, and not too much."""
+    """Return *value* as a page shows it: shortened, with every character visible."""
     if isinstance(value, Markup):
         return value
     return printable(clip(str(value)))
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page. Raises jinja2's errors for a template that does not fit its values."""
+    """Return a page. Raises `jinja2.UndefinedError` if *values* lack one that the template shows."""
     return _environment().get_template(template).render(values)
 
 

@@ -1,4 +1,4 @@
-"""The dashboard's server: its sockets, and how it ends."""
+"""The server of the dashboard: its sockets, and how it ends."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from snapferry.workers.settings.environment import Settings
 from . import access
 from .handlers import THREADS, make_application
 from .lookup import Lookup
-from .speed_history import Pace
-from .views import Fleet
-from .worker_roster import Roll
+from .throughput_history import ThroughputHistory
+from .views.sources import Sources
+from .worker_roster import WorkerRoster
 
-# A page does not wait longer for Redis than twice this.
+# A page waits for Redis for at most twice as many seconds.
 ANSWER_S: Final = 3.0
 
-# There is nothing to upload.
+# Requests carry no data.
 MOST_BODY_BYTES: Final = 64 * 1024
 MOST_HEADER_BYTES: Final = 16 * 1024
 
 
 class InvalidOptions(Exception):
-    """The dashboard cannot be served like this; the message says why, in one line."""
+    """The dashboard cannot be served with these options; the message says why, in one line."""
 
 
 def check_options(address: str, login: tuple[str, str] | None, flower: str | None) -> None:
-    """Raise `InvalidOptions` for what would let strangers look, and for an address of Flower that is none."""
+    """Raise `InvalidOptions` if other machines could look without a login, or if *flower* is not an address."""
     if login is None and not access.is_loopback(address):
         raise InvalidOptions(
-            f"others than this machine can reach {address or 'an empty address'}: set"
-            " SNAPFERRY_DASHBOARD_BASIC_AUTH to user:password, or bind to 127.0.0.1"
+            f"--address {address or '(all addresses)'} requires a login, because other machines can reach it. Set"
+            " SNAPFERRY_DASHBOARD_BASIC_AUTH to user:password, or use 127.0.0.1."
         )
     if flower is None:
         return
@@ -53,17 +53,17 @@ def check_options(address: str, login: tuple[str, str] | None, flower: str | Non
         sound = False
     if not sound or "@" in parts.netloc or parts.query or parts.fragment:
         raise InvalidOptions(
-            "--flower must be the address of Flower, as in http://127.0.0.1:5555, without user or query"
+            "--flower must be an address such as http://127.0.0.1:5555, without user or query"
         )
 
 
 def bind(address: str, port: int) -> list[socket]:
-    """Return listening sockets. Raises `InvalidOptions` where that cannot be."""
+    """Return listening sockets. Raises `InvalidOptions` if the address or port cannot be used."""
     try:
         return bind_sockets(port, address)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InvalidOptions(f"cannot listen at {address}, port {port}: {reason}") from error
+        raise InvalidOptions(f"cannot listen on {address}, port {port}: {reason}") from error
 
 
 def serve(
@@ -79,18 +79,18 @@ def serve(
     """
     Serve the dashboard of the fleet of *settings* at *sockets*, which were bound to *address*, until SIGTERM or Ctrl-C.
 
-    *ready* is called when it answers. A broker that is away is said so by the pages.
+    *ready* is called once the server answers. During an outage of the broker, the pages show an error.
     """
     jobs = Jobs(settings, check=False, answer_s=ANSWER_S)
     with (
-        Pace(jobs.open) as pace,
-        Roll(make_fleet_app(settings)) as roll,
+        ThroughputHistory(jobs.open) as throughput,
+        WorkerRoster(make_fleet_app(settings)) as roster,
         Lookup(settings) as lookup,
         ThreadPoolExecutor(THREADS, thread_name_prefix="page") as pool,
     ):
-        fleet = Fleet(jobs, pace, roll, lookup, (flower or "").rstrip("/"))
+        sources = Sources(jobs, throughput, roster, lookup, (flower or "").rstrip("/"))
         application = make_application(
-            fleet, hosts=access.allowed_hosts(address, hosts), login=login, pool=pool
+            sources, hosts=access.allowed_hosts(address, hosts), login=login, pool=pool
         )
         server = HTTPServer(
             application,

@@ -1,7 +1,7 @@
 """
-Which workers are alive, by the heartbeats that Celery's workers send anyway.
+The roster of workers, by the heartbeats that Celery's workers send anyway.
 
-Nothing is asked of them. An orchestrator is a worker to Celery, and is listed too.
+No worker is asked. To Celery an orchestrator is a worker, and is listed too.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from celery import Celery
 
 log = logging.getLogger(__name__)
 
-# A worker that was not heard of for so many of its heartbeats, and no less than so many seconds, is silent.
+# A worker is silent after this many missed heartbeats, and at least this many seconds.
 MISSED: Final = 4
 SILENT_S: Final = 10.0
 
-# A worker that left or fell silent is listed for so long.
+# Seconds for which a worker that left or fell silent is listed.
 REMEMBERED_S: Final = 3600.0
 
 WORKERS_KEPT: Final = 1000
 
-# After an outage of the broker.
-AGAIN_S: Final = 3.0
+# Seconds before the next attempt to listen, after an outage of the broker.
+RETRY_S: Final = 3.0
 
 
 @dataclass(frozen=True)
-class Heard:
+class WorkerState:
     """
-    A worker by its last heartbeat.
+    A worker by its last heartbeat, *silent_s* seconds ago.
 
-    *silent_s*: seconds since; *state*: online, silent or left. *active* tasks run, *processed* were run.
-    *load*: the load average of its machine in the last minute.
+    *state*: online, silent or left. *active*: tasks that run; *processed*: tasks that have run; *load*: the load
+    average of its machine in the last minute.
     """
 
     name: str
@@ -54,9 +54,9 @@ class _Entry:
     left: bool
 
 
-class Roll:
+class WorkerRoster:
     """
-    The roll call of a fleet. Listens from a thread of its own while it is entered, through outages of the broker.
+    The workers of a fleet. Listens in a thread of its own while it is entered, through outages of the broker.
 
     All methods may be called from any thread.
     """
@@ -67,7 +67,7 @@ class Roll:
         self._found: dict[str, _Entry] = {}
         self._receiver: Any = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="roll", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="worker-roster", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -77,11 +77,11 @@ class Roll:
         self._ended.set()
         if self._receiver is not None:
             self._receiver.should_stop = True
-        # Not longer than a broker that does not answer.
+        # A broker that does not answer may keep the thread for longer.
         self._thread.join(5)
 
-    def hear(self, event: dict[str, Any]) -> None:
-        """Take one event of a worker."""
+    def handle(self, event: dict[str, Any]) -> None:
+        """Take an event of a worker; any other event is ignored."""
         name, kind = event.get("hostname"), event.get("type")
         if not isinstance(name, str) or not isinstance(kind, str) or not kind.startswith("worker-"):
             return
@@ -91,35 +91,35 @@ class Roll:
             if len(self._found) > WORKERS_KEPT:
                 del self._found[min(self._found, key=lambda name: self._found[name].at)]
 
-    def workers(self) -> list[Heard]:
-        """Return the workers that were heard of in the last hour, by name."""
+    def workers(self) -> list[WorkerState]:
+        """Return the workers that sent a heartbeat in the last hour, by name."""
         now = time.monotonic()
         with self._lock:
             for name in [name for name, entry in self._found.items() if now - entry.at > REMEMBERED_S]:
                 del self._found[name]
             entries = sorted(self._found.items())
-        return [_heard(name, entry, now - entry.at) for name, entry in entries]
+        return [_state(name, entry, now - entry.at) for name, entry in entries]
 
     def _listen(self) -> None:
         while not self._ended.is_set():
             try:
                 with self._app.connection_for_read() as connection:
                     self._receiver = self._app.events.Receiver(
-                        connection, handlers={"*": self.hear}, routing_key="worker.#"
+                        connection, handlers={"*": self.handle}, routing_key="worker.#"
                     )
                     self._receiver.should_stop = self._ended.is_set()
                     self._receiver.capture(wakeup=False)
-            except Exception as error:  # noqa: BLE001 - whatever the transport raises: it is tried again
+            except Exception as error:  # noqa: BLE001 - the transport raises anything; the loop tries again
                 log.debug("no heartbeats: %s", error)
-            self._ended.wait(AGAIN_S)
+            self._ended.wait(RETRY_S)
 
 
-def _heard(name: str, entry: _Entry, silent_s: float) -> Heard:
+def _state(name: str, entry: _Entry, silent_s: float) -> WorkerState:
     event = entry.event
     patience = max(SILENT_S, MISSED * _number(event.get("freq")))
     state = "left" if entry.left else "silent" if silent_s > patience else "online"
     load = event.get("loadavg")
-    return Heard(
+    return WorkerState(
         name=name,
         state=state,
         silent_s=silent_s,

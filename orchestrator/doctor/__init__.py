@@ -1,16 +1,16 @@
 """
 The doctor: what is wrong with a fleet and with the stores of a copy, and what to do about it.
 
-    examine    all of it, in order
-    fleet      what workers and orchestrators say of themselves
-    nodes      how the stores look from each machine
-    open_jobs  jobs that are held, and that do not move
-    line       what is said
+    examine      all checks, in order
+    fleet        checks of workers and orchestrators, by their own answers
+    store_checks  checks of the stores, from each machine of the fleet
+    open_jobs    checks of jobs that are paused or stuck
+    result       the result of a check
 
-Nothing is changed by being looked at, and nothing is left behind.
+A check changes nothing and leaves nothing behind.
 """
 
 from .examine import examine
-from .line import Line, worst
+from .result import CheckResult, worst
 
-__all__ = ["Line", "examine", "worst"]
+__all__ = ["CheckResult", "examine", "worst"]

@@ -1,4 +1,4 @@
-"""All that the doctor looks at, in order."""
+"""All checks of the doctor, in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -20,41 +20,40 @@ from snapferry.workers.diagnosis.broker_check import check_redis, open_broker
 from snapferry.workers.diagnosis.store_check import Check, Looking, Told
 from snapferry.workers.settings.environment import Settings
 
-from .fleet import fleet_facts, judge_fleet, known_nodes
-from .line import Line
-from .nodes import judge_nodes, nodes_look
-from .open_jobs import jobs_findings
+from .fleet import check_fleet, fleet_facts, known_nodes
+from .open_jobs import check_jobs
+from .result import CheckResult
+from .store_checks import check_stores, compare_nodes
 
 # The embedded server keeps its data in memory, but its socket and log in the temporary directory.
-FEW_BYTES = 64 * 1024**2
+FEW_BYTES: Final = 64 * 1024**2
 
 
-def examine(settings: Settings, check: Check) -> list[Line]:
+def examine(settings: Settings, check: Check) -> list[CheckResult]:
     """
-    Look at the fleet, or at what stands in for it without a broker, and at the stores of *check*.
+    Check the fleet, or what commands start without a broker, and the stores of *check*.
 
-    Takes some seconds, two minutes at most. Raises `InvalidSettings`; whatever is wrong else is in the answer.
+    Takes some seconds, at most two minutes. Raises `InvalidSettings`; everything else that is wrong is in the results.
     """
     about_stores = check.source is not None or check.destination is not None
     if settings.broker_url is None:
-        # It forks, so it comes before anything that makes threads.
-        lines = [Line("fleet", finding) for finding in embedded(settings)]
-        return lines + (_here(Looking(check, TRUSTED).end()) if about_stores else [])
+        # The embedded fleet forks, so it comes before anything that starts threads.
+        results = [CheckResult("fleet", finding) for finding in check_embedded(settings)]
+        return results + (_local(Looking(check, TRUSTED).end()) if about_stores else [])
     looking = Looking(check, TRUSTED) if about_stores else None
     try:
-        lines, by_node = _fleet(settings, settings.broker_url, check if about_stores else None)
+        results, by_node = _fleet(settings, settings.broker_url, check if about_stores else None)
     except BaseException:
         if looking is not None:
             looking.stop()
         raise
     if looking is not None:
-        here = _here(looking.end())
-        lines += judge_nodes(here, by_node)
-    return lines
+        results += compare_nodes(_local(looking.end()), by_node)
+    return results
 
 
-def embedded(settings: Settings) -> Iterator[Finding]:
-    """Say how a command works without a broker, and try it: the server is started, asked and ended."""
+def check_embedded(settings: Settings) -> Iterator[Finding]:
+    """Yield findings about the embedded fleet, which is started for that and ended again."""
     began = time.monotonic()
     try:
         server = find_server()
@@ -66,45 +65,45 @@ def embedded(settings: Settings) -> Iterator[Finding]:
             fleet.check()
     except (FleetDied, RedisError, OSError) as error:
         said = f"no broker is configured, and the embedded server does not start: {error}"
-        yield Finding(Level.ERROR, "embedded", said, "install redis-server, or name a broker with --broker")
+        yield Finding(Level.ERROR, "embedded", said, "install redis-server, or set a broker with --broker")
         return
     yield Finding(
         Level.OK,
         "embedded",
-        f"no broker is configured: each command starts a server of its own ({server}, {version}; {took:.1f} s)",
+        f"no broker is configured: each command starts its own server ({server}, {version}; {took:.1f} s)",
     )
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < FEW_BYTES:
-        said = f"only {size(free)} is free in the temporary directory"
-        yield Finding(Level.WARNING, "embedded.space", said, "make room there, or set TMPDIR")
+        said = f"only {size(free)} free in the temporary directory"
+        yield Finding(Level.WARNING, "embedded.space", said, "free some space there, or set TMPDIR")
 
 
 def _fleet(
     settings: Settings, url: str, check: Check | None
-) -> tuple[list[Line], dict[str, list[Line] | str]]:
-    """Return what is to be said of the fleet, and of each node what it found at the stores, or why it did not look."""
+) -> tuple[list[CheckResult], dict[str, list[CheckResult] | str]]:
+    """Return results about the fleet, and those of each node about the stores, or why a node has none."""
     found = list(check_redis(url))
-    lines = [Line("broker", finding) for finding in found]
+    results = [CheckResult("broker", finding) for finding in found]
     if found[0].level is Level.ERROR:
-        return lines, {}
+        return results, {}
     app = make_fleet_app(settings)
-    by_node: dict[str, list[Line] | str] = {}
+    by_node: dict[str, list[CheckResult] | str] = {}
     try:
         with open_broker(url) as client:
             known = known_nodes(client)
             answers = fleet_facts(app, len(known))
-            lines += judge_fleet(answers, known, settings)
-            lines += [Line("jobs", finding) for finding in jobs_findings(client, settings)]
+            results += check_fleet(answers, known, settings)
+            results += [CheckResult("jobs", finding) for finding in check_jobs(client, settings)]
             if check is not None:
-                by_node = nodes_look(app, client, [answer for answer in answers if answer.facts], check)
+                by_node = check_stores(app, client, [answer for answer in answers if answer.facts], check)
     except (RedisError, OperationalError, OSError) as error:
-        said = f"the fleet cannot be asked: {str(error)[:200] or type(error).__name__}"
-        advice = "see what was said of the broker; if nothing, look at its log"
-        lines.append(Line("fleet", Finding(Level.ERROR, "fleet.answers", said, advice)))
+        said = f"the broker failed while the fleet was checked: {str(error)[:200] or type(error).__name__}"
+        advice = "see the findings about the broker, and its log"
+        results.append(CheckResult("fleet", Finding(Level.ERROR, "fleet.answers", said, advice)))
     finally:
         app.close()
-    return lines, by_node
+    return results, by_node
 
 
-def _here(found: Iterable[Told]) -> list[Line]:
-    return [Line(told.where, told.finding) for told in found]
+def _local(found: Iterable[Told]) -> list[CheckResult]:
+    return [CheckResult(told.where, told.finding) for told in found]

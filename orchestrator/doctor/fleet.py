@@ -1,4 +1,4 @@
-"""What workers and orchestrators say of themselves, in bounded time, and what their answers mean together."""
+"""Checks of workers and orchestrators: what each answers in bounded time, and what the answers mean together."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from snapferry.workers.diagnosis.remote_control import FACTS, fleet_wide, versio
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 
-from .line import Line, by_value, some
+from .result import CheckResult, by_value, some
 
 # A worker answers within milliseconds, unless it runs tasks in its own process (pool "solo").
 ANSWER_S: Final = 2.0
 
 
 class Answer(NamedTuple):
-    """What a *node* said of itself, and when it was asked and had answered, in seconds since the epoch."""
+    """The facts that a *node* gave about itself; *asked* and *answered* are seconds since the epoch."""
 
     node: str
     facts: Mapping[str, Any]
@@ -33,14 +33,14 @@ class Answer(NamedTuple):
 
 
 def known_nodes(client: redis.Redis) -> set[str]:
-    """Return the nodes that have a mailbox in the broker: those that run, and those that ended without a word."""
+    """Return the nodes that have a mailbox in the broker: those that run, and those that were killed."""
     ending = ".snapferry.pidbox"
     queues = (str(binding).rpartition("\x16")[2] for binding in client.smembers(MAILBOXES))
     return {queue.removesuffix(ending) for queue in queues if queue.endswith(ending)}
 
 
 def fleet_facts(app: Celery, expected: int) -> list[Answer]:
-    """Ask all nodes what they are; return their answers. Ends when *expected* came, or none came for `ANSWER_S`."""
+    """Ask all nodes for their facts; return when *expected* have answered, or none has for `ANSWER_S`."""
     answers: list[Answer] = []
     asked = time.time()
 
@@ -52,26 +52,23 @@ def fleet_facts(app: Celery, expected: int) -> list[Answer]:
     return sorted(answers)
 
 
-def judge_fleet(answers: Sequence[Answer], known: Iterable[str], settings: Settings) -> list[Line]:
-    """Return what the nodes' *answers* mean together; *known* have a mailbox, *settings* are this command's."""
-    lines = [Line("fleet", finding) for finding in _roles(answers)]
-    lines += [Line("fleet", finding) for finding in _who(answers, known)]
+def check_fleet(answers: Sequence[Answer], known: Iterable[str], settings: Settings) -> list[CheckResult]:
+    """Return results about the nodes' *answers*; *known* nodes have a mailbox, *settings* are this command's."""
+    findings = [*_roles(answers), *_names(answers, known)]
+    # A node of an old version gives no facts.
     told = [answer for answer in answers if answer.facts]
     if told:
-        lines += [Line("fleet", finding) for finding in _versions(told)]
-        lines += [Line("fleet", finding) for finding in _settings(told, settings)]
-        lines += [Line("fleet", finding) for finding in _access(told)]
+        findings += [*_versions(told), *_settings(told, settings), *_access(told)]
         for answer in told:
             at = float(answer.facts["time"])
-            clock = clock_finding(answer.node, (at, at), (answer.asked, answer.answered))
-            lines.append(Line("fleet", clock))
-    return lines
+            findings.append(clock_finding(answer.node, (at, at), (answer.asked, answer.answered)))
+    return [CheckResult("fleet", finding) for finding in findings]
 
 
 def _roles(answers: Sequence[Answer]) -> Iterator[Finding]:
-    for queue, role, does in (
-        (COPY_QUEUE, "worker", "copies"),
-        (PLAN_QUEUE, "orchestrator", "plans or publishes"),
+    for queue, role, work in (
+        (COPY_QUEUE, "worker", "copied"),
+        (PLAN_QUEUE, "orchestrator", "planned or published"),
     ):
         serving = [answer.node for answer in answers if queue in answer.facts.get("queues", ())]
         check = f"fleet.{role}s"
@@ -79,34 +76,32 @@ def _roles(answers: Sequence[Answer]) -> Iterator[Finding]:
             said = f"{counted(len(serving), role)} on {queue}: {some(serving)}"
             yield Finding(Level.OK, check, said)
         else:
-            said = f"no {role} serves {queue}: nobody {does}, jobs wait"
+            said = f"no {role} serves {queue}: nothing is {work}"
             yield Finding(Level.ERROR, check, said, f"start one: snapferry {role}")
 
 
-def _who(answers: Sequence[Answer], known: Iterable[str]) -> Iterator[Finding]:
+def _names(answers: Sequence[Answer], known: Iterable[str]) -> Iterator[Finding]:
     twice = [node for node, times in Counter(answer.node for answer in answers).items() if times > 1]
     if twice:
-        said = f"several processes have one name: {some(twice)}"
+        said = f"several processes share a name: {some(twice)}"
         yield Finding(Level.WARNING, "fleet.names", said, "give each its own: --hostname NAME@%h")
     foreign = [answer.node for answer in answers if not answer.facts]
     if foreign:
-        said = f"cannot say what they are: {some(foreign)}"
-        yield Finding(Level.WARNING, "fleet.versions", said, "they run an older snapferry: upgrade them")
-    known_queues = (COPY_QUEUE, PLAN_QUEUE)
+        said = f"nodes of an older version, which cannot be checked: {some(foreign)}"
+        yield Finding(Level.WARNING, "fleet.versions", said, "upgrade them")
+    ours = (COPY_QUEUE, PLAN_QUEUE)
     idle = [
-        a.node
-        for a in answers
-        if a.facts and not any(queue.startswith(known_queues) for queue in a.facts["queues"])
+        answer.node
+        for answer in answers
+        if answer.facts and not any(queue.startswith(ours) for queue in answer.facts["queues"])
     ]
     if idle:
-        said = f"serve neither queue: {some(idle)}"
-        yield Finding(
-            Level.NOTE, "fleet.queues", said, f"-Q {COPY_QUEUE} and -Q {PLAN_QUEUE} are what there is"
-        )
+        said = f"nodes that serve no queue of snapferry: {some(idle)}"
+        yield Finding(Level.NOTE, "fleet.queues", said, f"use -Q {COPY_QUEUE} or -Q {PLAN_QUEUE}")
     silent = sorted(set(known) - {answer.node for answer in answers})
     if silent:
-        said = f"have a mailbox and do not answer: {some(silent)}"
-        advice = "those that were killed never will; one that runs hangs, or is busy in its only process"
+        said = f"nodes that are known to the broker but do not answer: {some(silent)}"
+        advice = "ignore those that were killed; one that runs hangs, or is busy in its only process"
         yield Finding(Level.NOTE, "fleet.silent", said, advice)
 
 
@@ -114,8 +109,10 @@ def _versions(answers: Sequence[Answer]) -> Iterator[Finding]:
     own = versions()
     by_messages = by_value({answer.node: str(answer.facts["versions"]["messages"]) for answer in answers})
     if own["messages"] not in by_messages:
-        said = f"this command writes messages of version {own['messages']}, which no node reads: {_each(by_messages)}"
-        yield Finding(Level.ERROR, "fleet.versions", said, "use the snapferry that the fleet runs")
+        said = (
+            f"this command writes messages of version {own['messages']}, but nodes read {_each(by_messages)}"
+        )
+        yield Finding(Level.ERROR, "fleet.versions", said, "use the version of snapferry that the fleet runs")
         return
     differ = False
     for part, what in (("messages", "messages"), ("snapferry", "snapferry"), ("celery", "Celery")):
@@ -123,10 +120,10 @@ def _versions(answers: Sequence[Answer]) -> Iterator[Finding]:
         apart = by_value(seen | {"this command": own[part]})
         if len(apart) > 1:
             differ = True
-            said = f"the versions of {what} differ: {_each(apart)}"
-            yield Finding(Level.WARNING, "fleet.versions", said, "bring all machines to one version, soon")
+            said = f"versions of {what} differ: {_each(apart)}"
+            yield Finding(Level.WARNING, "fleet.versions", said, "bring all machines to one version soon")
     if not differ:
-        said = f"all have snapferry {own['snapferry']}, Celery {own['celery']}, messages of version {own['messages']}"
+        said = f"all run snapferry {own['snapferry']}, Celery {own['celery']}, messages of version {own['messages']}"
         yield Finding(Level.OK, "fleet.versions", said)
 
 
@@ -137,30 +134,28 @@ def _settings(answers: Sequence[Answer], settings: Settings) -> Iterator[Finding
         variable = f"SNAPFERRY_{name.upper()}"
         if len(set(seen.values())) > 1:
             differ = True
-            # Each applies its own visibility timeout to everybody's tasks.
+            # Each node applies its own visibility timeout to the tasks of all.
             level = Level.ERROR if name == "visibility_timeout" else Level.WARNING
             said = f"{variable} differs: {_each(by_value(seen))}"
-            yield Finding(
-                level, "fleet.settings", said, "set one value on all machines, and start them again"
-            )
+            yield Finding(level, "fleet.settings", said, "set one value on all machines, and restart them")
         elif str(own) not in seen.values():
             differ = True
             said = f"{variable} is {own} here and {next(iter(seen.values()))} on the fleet"
             yield Finding(Level.WARNING, "fleet.settings", said, "set the same value here")
     if not differ:
         values = ", ".join(f"{name} {value}" for name, value in fleet_wide(settings).items())
-        yield Finding(Level.OK, "fleet.settings", f"what must be equal on all machines is: {values}")
+        yield Finding(Level.OK, "fleet.settings", f"settings that must be equal are equal: {values}")
 
 
 def _access(answers: Sequence[Answer]) -> Iterator[Finding]:
     # Nodes of earlier versions have no allow-list.
     open_nodes = [answer.node for answer in answers if answer.facts.get("unlimited", ["read"])]
     if open_nodes:
-        said = f"no allow-list of stores: whoever submits a job chooses where these read and write: {some(open_nodes)}"
+        said = f"nodes without an allow-list open any store that a job names: {some(open_nodes)}"
         advice = "set read and write of [access] in their snapferry.toml, see docs/security.md"
         yield Finding(Level.WARNING, "fleet.access", said, advice)
     else:
-        yield Finding(Level.OK, "fleet.access", "each node has an allow-list of stores")
+        yield Finding(Level.OK, "fleet.access", "every node has an allow-list of stores")
 
 
 def _each(by_value: Mapping[str, Sequence[str]]) -> str:

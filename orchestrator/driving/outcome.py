@@ -1,4 +1,4 @@
-"""What one drive of a job came to, as values. `snapferry.orchestrator.reporting.drive_text` puts them into words."""
+"""What one drive of a job came to, as values. `snapferry.orchestrator.reporting.text.drive` puts them into words."""
 
 from __future__ import annotations
 

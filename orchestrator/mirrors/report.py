@@ -1,4 +1,4 @@
-"""How mirrors stand, in words for people and as JSON documents for programs (docs/json.md)."""
+"""Mirrors with their last and next runs: rows of a table, and JSON documents for programs (docs/json.md)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from typing import Any, Final
 
 from snapferry.orchestrator.reporting.documents import status_document
-from snapferry.orchestrator.reporting.receipt import moment
-from snapferry.orchestrator.reporting.report import duration, state_words
+from snapferry.orchestrator.reporting.text.format import duration, moment
+from snapferry.orchestrator.reporting.text.status import state_text
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 
@@ -52,7 +52,7 @@ def _last(status: MirrorStatus) -> str:
     if not record.job_id:
         said = "never"
     else:
-        state = state_words(job) if job is not None else "no longer remembered"
+        state = state_text(job) if job is not None else "record expired"
         said = f"{state}, job {short(record.job_id)}, {duration(time.time() - record.started_at)} ago"
     if record.skipped:
         said += f"; then skipped {record.skipped} time{'s' if record.skipped > 1 else ''}: {record.why}"

@@ -1,10 +1,11 @@
 """
-How a job stands and how it ended.
+What happened to a job, for people and for programs.
 
-    receipt        the account of a job, snapshot by snapshot
-    failures       its dead letters
-    report         the same in words for people
-    documents      the same as JSON for programs
-    progress       a job on the terminal
-    fleet_metrics  the metrics of the whole fleet
+    receipt        the final account of a job, snapshot by snapshot
+    failures       the objects that failed, and what needs them
+    measures       share, rate and time left of a job
+    text/          a job in words
+    documents      a job as JSON
+    progress       a job on the terminal while it runs
+    fleet_metrics  metrics of the whole fleet
 """

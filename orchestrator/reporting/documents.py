@@ -1,10 +1,10 @@
-"""What programs read of a job: its JSON documents, as docs/json.md describes them."""
+"""JSON documents about jobs, for programs; docs/json.md describes them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.workers.ledger import JobStatus, Waiting
@@ -13,12 +13,15 @@ from snapferry.workers.messages import Limits
 from snapferry.workers.reachability.records import Trouble
 
 from .failures import DeadLetter
-from .receipt import moment
-from .report import FAILURES_IN_JSON, rate, seconds_left, share
+from .measures import rate, seconds_left, share
+from .text.format import moment
+
+# Failed objects in the document of a job.
+FAILURES_IN_JSON: Final = 1000
 
 
 def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return where a job stands; *estimate* is what a dry run or the check of a budget found."""
+    """Return the state of a job; *estimate* is what a dry run or the check of a budget found."""
     to_copy = (
         estimate if estimate and status.dry_run else {"objects": {"to_copy": 0}, "bytes": {"to_copy": 0}}
     )
@@ -89,14 +92,14 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
 
 
 def waiting_document(waiting: Waiting | None) -> dict[str, Any] | None:
-    """Return the store that a job waits for, None if it waits for none."""
+    """Return the store that a job waits for, None if it does not wait."""
     if waiting is None:
         return None
     return {"store": waiting.store, "reason": waiting.reason, "since": moment(waiting.since)}
 
 
 def trouble_document(trouble: Trouble) -> dict[str, Any]:
-    """Return which worker cannot reach which store of a job, and why."""
+    """Return which worker cannot reach which store, and why."""
     return {
         "worker": trouble.worker,
         "store": trouble.store,
@@ -110,7 +113,7 @@ def trouble_document(trouble: Trouble) -> dict[str, Any]:
 def end_document(
     status: JobStatus, letters: Sequence[DeadLetter], estimate: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the JSON document of a job that was followed to its end."""
+    """Return the state of a job that was followed to its end, with its first failed objects."""
     return status_document(status, estimate) | {
         "errors": [
             {
@@ -126,7 +129,7 @@ def end_document(
 
 
 def snapshot_document(row: SnapshotRow) -> dict[str, Any]:
-    """Return how a snapshot of a job stands."""
+    """Return a snapshot of a job."""
     return {
         "id": row.id,
         "state": row.state,
@@ -142,7 +145,7 @@ def snapshot_document(row: SnapshotRow) -> dict[str, Any]:
 
 
 def letter_document(letter: DeadLetter, *, places: bool = True) -> dict[str, Any]:
-    """Return an object that failed; without *places* where the source could not be read."""
+    """Return a failed object; *places* is False if the source could not be read."""
     known = letter.known
     found = [{"snapshot": snapshot_id, "path": path} for snapshot_id, path in letter.places]
     return {
@@ -159,7 +162,7 @@ def letter_document(letter: DeadLetter, *, places: bool = True) -> dict[str, Any
 
 
 def limit_document(limits: Limits) -> dict[str, int | None]:
-    """Return what a job or a store keeps to."""
+    """Return the limits of a job or a store."""
     found = {
         "bytes_per_second": limits.rate,
         "requests_per_second": limits.requests,

@@ -1,4 +1,4 @@
-"""The dead letters of a job: every object that failed, why, and which snapshots and paths it holds up."""
+"""The dead letters of a job: its failed objects, with the reasons and with the snapshots and paths that need them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import FailedObject, Ledger, set_bits
 
-# So many failed objects are looked up at once; each such page reads the manifests once.
+# Failed objects that are looked up at once; each such page reads the manifests once.
 PAGE: Final = 10_000
 
-# Of an object that is in more places, no more are listed.
+# Places of an object that are listed.
 PLACES_SHOWN: Final = 100
 
 
 @dataclass
 class DeadLetter:
     """
-    An object that failed.
+    An object that failed, of *size_bytes* bytes by the manifest.
 
-    *known* has the error; None for those beyond the first `snapferry.workers.ledger.FAILURES_KEPT`.
-    *places* are (snapshot id, path), in the order of the job's snapshots, at most `PLACES_SHOWN`
-    of *places_total*.
+    *known* has the error; it is None beyond the first `FAILURES_KEPT` failures of a job. *places* are pairs of
+    snapshot id and path, in the order of the job's snapshots: the first `PLACES_SHOWN` of *places_total*.
     """
 
     address: str
@@ -41,11 +40,10 @@ class DeadLetter:
 
 def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> Iterator[DeadLetter]:
     """
-    Yield every object that failed in a job, in the order of its plan. Memory is bounded by `PAGE`.
+    Yield every failed object of a job, in the order of its plan. Memory is bounded by `PAGE`.
 
-    Reads the manifests at the source, if *access* allows it. Raises `StoreError` or
-    `prepare.SourceChanged` where they cannot be read any more (`without_places`
-    needs no store), `snapferry.workers.ledger.UnknownJob`.
+    Reads the manifests at the source, if *access* allows it. Raises `StoreError` or `SourceChanged` if they cannot be
+    read any more (`without_places` needs no store), and `UnknownJob`. May be repeated.
     """
     positions = set_bits(ledger.bitmap(job_id, "failed"))
     first = next(positions, None)
@@ -67,7 +65,7 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
 
 
 def without_places(ledger: Ledger, job_id: str) -> list[DeadLetter]:
-    """Return what the ledger alone knows: the first failed objects, without their places. Raises `UnknownJob`."""
+    """Return what the ledger knows: the first failed objects, without their places. Raises `UnknownJob`."""
     ledger.field(job_id, "state")
     return [DeadLetter(failed.failure.address, 0, failed) for failed in ledger.failures(job_id)]
 

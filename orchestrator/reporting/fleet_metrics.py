@@ -1,9 +1,8 @@
 """
-The metrics of the whole fleet, which an orchestrator asks of Redis when it is scraped.
+Metrics of the whole fleet, which an orchestrator reads from Redis when it is scraped.
 
-Every orchestrator exports the same ones: take the greatest, not the sum. Where
-Redis does not answer in time there is `snapferry_broker_up` 0 and nothing else:
-an old figure would be taken for a true one.
+Every orchestrator exports the same values: aggregate them by max, not by sum. If Redis does not answer in time,
+`snapferry_broker_up` is 0 and no other metric is exported, because old values would be taken for current ones.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, 
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
-# Redis has so long for one answer, and for all of a scrape's; workers have so long to say that they are there.
+# Seconds for one answer of Redis, for all answers of a scrape, and for workers to answer.
 ANSWER_S: Final = 2.0
 ALL_ANSWERS_S: Final = 3.0
 WORKERS_S: Final = 1.0
 
-# Ended jobs are counted among so many of the latest.
+# Ended jobs are counted among this many of the latest jobs.
 LATEST_JOBS: Final = 1000
 
 _FINAL: Final = frozenset(state.value for state in State if state.final)
@@ -53,51 +52,51 @@ ASKED: Final = {
     for metric in (
         _gauge(
             "broker_up",
-            "1 if Redis answered this scrape in time, else 0; no other gauge of the fleet is here then.",
+            "1 if Redis answered this scrape in time; 0 if not, and then no other metric of the fleet is exported.",
         ),
         _gauge("broker_memory_bytes", "Memory that Redis uses, in bytes."),
         _gauge(
             "broker_memory_limit_bytes",
-            "Memory that Redis may use, in bytes: its maxmemory, or where it has none the machine's.",
+            "Memory that Redis may use, in bytes: its maxmemory, or the memory of its machine if that is not set.",
         ),
         _gauge("workers", "Workers and orchestrators that answered within a second, by role.", "role"),
-        _gauge("queue_messages", "Tasks that wait in a queue and were not handed to any worker.", "queue"),
+        _gauge("queue_messages", "Tasks in a queue that no worker has taken.", "queue"),
         _gauge(
             "queue_oldest_message_age_seconds",
-            "For how long the task that is taken next from a queue has waited, by the clock of who queued it; 0 for"
-            " an empty queue.",
+            "Seconds that the next task of a queue has waited, by the clock of the machine that queued it; 0 for an"
+            " empty queue.",
             "queue",
         ),
-        _gauge("unacked_messages", "Tasks that workers have taken and not ended: they run, or wait to be tried again."),
+        _gauge("unacked_messages", "Tasks that workers have taken and not finished: they run, or wait for a retry."),
         _gauge(
             "jobs",
-            f"Jobs by state: all that are open, and those of the latest {LATEST_JOBS:,} that have ended.",
+            f"Jobs by state: all open ones, and those among the latest {LATEST_JOBS:,} that have ended.",
             "state",
         ),
         _gauge("paused_jobs", "Open jobs that are paused."),
-        _gauge("waiting_jobs", "Open jobs that wait for a store that nobody reaches."),
+        _gauge("waiting_jobs", "Open jobs that wait for an unreachable store."),
         _gauge(
             "open_snapshots",
-            "Snapshots of the open jobs by state. Their sum is what is planned; what is pending is the lag.",
+            "Snapshots of open jobs by state. Their sum is what is planned; pending is the lag.",
             "state",
         ),
         _gauge("oldest_open_job_age_seconds", "Seconds since the oldest open job was submitted; 0 if none is open."),
         _gauge(
             "longest_idle_job_seconds",
-            "For how long nothing has moved of the open job that stands still the longest, paused ones left out.",
+            "Seconds without progress of the open job that has been idle the longest, without paused jobs.",
         ),
-        _gauge("backlog_objects", "Objects that open jobs have planned and not settled."),
-        _gauge("backlog_bytes", "Bytes that open jobs have planned and not settled, by their advisory sizes."),
-        _gauge("running_batches", "Batches of open jobs that a worker has a lease on and runs."),
-        _gauge("retrying_batches", "Batches of open jobs that wait for another try."),
-        _gauge("expired_leases", "Batches of open jobs whose worker let its lease run out: it is dead, or cut off."),
+        _gauge("backlog_objects", "Objects that open jobs have planned and not finished."),
+        _gauge("backlog_bytes", "Bytes that open jobs have planned and not finished, by their advisory sizes."),
+        _gauge("running_batches", "Batches of open jobs that workers run under a lease."),
+        _gauge("retrying_batches", "Batches of open jobs that wait for a retry."),
+        _gauge("expired_leases", "Batches of open jobs whose lease has expired: their worker died or is cut off."),
     )
 }  # fmt: skip
 
 
 @dataclass
 class Figures:
-    """What one scrape found: name of a metric without its prefix -> labels -> value."""
+    """The values of one scrape: name of a metric without its prefix, then labels, then value."""
 
     of: dict[str, dict[tuple[str, ...], float]] = field(default_factory=dict)
 
@@ -106,12 +105,12 @@ class Figures:
 
 
 class FleetCollector:
-    """Asks Redis, for `ALL_ANSWERS_S` + `ANSWER_S` seconds at most, then the workers. Never raises."""
+    """Reads Redis, for at most `ALL_ANSWERS_S` + `ANSWER_S` seconds, then asks the workers. Never raises."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         assert settings.broker_url is not None  # make_app refuses settings without one
-        # Impatient, unlike the client that work is done with.
+        # With short timeouts, unlike the client of the tasks.
         self._redis = hasty_client(settings.broker_url, ANSWER_S)
         self._ledger = Ledger(self._redis, expires_s=settings.job_expires)
         self._asking: threading.Thread | None = None
@@ -137,24 +136,24 @@ class FleetCollector:
             yield family
 
     def _roles(self) -> dict[str, int]:
-        """Return how many answer in each role; nothing if that could not be asked in time."""
+        """Return how many nodes answer in each role; empty if none could be asked in time."""
         found: dict[str, int] = {}
 
         def ask() -> None:
-            # Redis may have gone away since it answered.
+            # Redis may have failed since it answered.
             with suppress(Exception):
                 queues = self._app.control.inspect(timeout=WORKERS_S).active_queues() or {}
                 found.update(roles_of(queues.values()))
 
         if self._asking is None or not self._asking.is_alive():
-            self._asking = threading.Thread(target=ask, name="who-is-there", daemon=True)
+            self._asking = threading.Thread(target=ask, name="fleet-roles", daemon=True)
             self._asking.start()
             self._asking.join(WORKERS_S + ANSWER_S)
         return dict(found)
 
 
 def roles_of(answers: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
-    """Return how many of those who answered with the queues they take tasks from have which role."""
+    """Return the number of nodes in each role; each of *answers* has the queues that a node serves."""
     roles = {WORKER: 0, ORCHESTRATOR: 0}
     for queues in answers:
         names = [str(queue.get("name")) for queue in queues]
@@ -165,9 +164,10 @@ def roles_of(answers: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
 
 def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline: float) -> None:
     """
-    Fill in what Redis knows.
+    Add what Redis knows to *figures*.
 
-    Raises `RedisError`, OSError, and TimeoutError at *deadline*, by the monotonic clock; *figures* are incomplete then.
+    Raises `RedisError` or OSError, and TimeoutError at *deadline* on the monotonic clock; *figures* are incomplete
+    then.
     """
 
     def in_time() -> None:
@@ -180,12 +180,12 @@ def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline
     open_jobs: list[tuple[JobStatus, Standing]] = []
     for job_id in ledger.open_jobs():
         in_time()
-        # A job whose record is gone, or in a state that this version does not know.
+        # The record of a job may have expired, or have a state of another version.
         with suppress(UnknownJob, ValueError):
             status = ledger.status(job_id)
             in_time()
             open_jobs.append((status, ledger.standing(job_id)))
-    # Queues of their own are those that jobs name; whoever operates the fleet keeps them few.
+    # Only queues that open jobs name; operators keep their number small.
     named = {copy_queue(status.queue) for status, _ in open_jobs}
     _ask_queues(client, figures, sorted({COPY_QUEUE, PLAN_QUEUE, *named}), now)
     for status, _ in open_jobs:
@@ -199,7 +199,7 @@ def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline
 
 
 def _ask_server(client: redis.Redis, figures: Figures) -> float:
-    """Return the time, in seconds since the epoch by the server's clock."""
+    """Return the time of the server, in seconds since the epoch."""
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.info("memory")
@@ -211,7 +211,7 @@ def _ask_server(client: redis.Redis, figures: Figures) -> float:
 
 
 def _ask_queues(client: redis.Redis, figures: Figures, queues: Sequence[str], now: float) -> None:
-    # What is taken next from a list is at its end.
+    # The next task of a list is at its end.
     with client.pipeline(transaction=False) as pipe:
         for queue in queues:
             for name in lists(queue):
@@ -230,7 +230,7 @@ def _ask_queues(client: redis.Redis, figures: Figures, queues: Sequence[str], no
 
 
 def _age(message: str | None, now: float) -> float:
-    """Return for how long *message* has waited; 0 if it does not say, as of another version."""
+    """Return the seconds that *message* has waited, 0 if it has no time, as from another version."""
     try:
         return max(0.0, now - float(json.loads(message or "{}")["headers"][SENT_AT]))
     except (ValueError, KeyError, TypeError):

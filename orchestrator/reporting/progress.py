@@ -1,7 +1,7 @@
 """
-A job on the terminal: a live bar where there is a terminal, a line now and then where there is none.
+The progress of a job: a live bar on a terminal, else a line every few seconds.
 
-All of it goes to standard error; standard output is for results.
+Progress goes to standard error; standard output is for results.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any, Protocol
 from snapferry.stores.text.format import size
 from snapferry.workers.ledger import JobStatus
 
-from .report import hint, left_words, percent, rate, share, state_words
+from .measures import percent, rate, share
+from .text.status import stall_text, state_text, time_left_text
 
-# Seconds between two lines where there is no terminal.
+# Seconds between two lines without a terminal.
 LINE_EVERY_S = 5.0
 
 
 class View(Protocol):
-    """Shown each status of a job, in order."""
+    """Shows each status of a job, in order."""
 
     def show(self, status: JobStatus) -> None:
         """Show *status*."""
@@ -35,21 +36,21 @@ class Silent:
 
 
 class Lines:
-    """One plain line now and then, for logs."""
+    """A plain line every `LINE_EVERY_S` seconds, for logs."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + LINE_EVERY_S
 
     def show(self, status: JobStatus) -> None:
-        """Print a line if it is time for one."""
+        """Print a line if one is due."""
         now = time.monotonic()
         if now >= self._due and not status.state.final:
             self._due = now + LINE_EVERY_S
-            print(f"snapferry: {in_words(status)}", file=sys.stderr, flush=True)
+            print(f"snapferry: {progress_text(status)}", file=sys.stderr, flush=True)
 
 
 class Bar:
-    """A live bar: share, objects, bytes, rate, time left."""
+    """A live bar with share, objects, bytes, rate and time left."""
 
     def __init__(self, color: str) -> None:
         from rich.console import Console
@@ -61,7 +62,7 @@ class Bar:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[percent]:>3} % · {task.fields[counts]}"),
-            # Without a least width a narrow terminal cuts this off.
+            # Without a minimum width, a narrow terminal cuts this column off.
             TextColumn("{task.fields[left]}", table_column=Column(min_width=11)),
             console=console,
             expand=True,
@@ -76,13 +77,13 @@ class Bar:
             completed=share(status),
             total=1.0 if status.objects_total else None,
             percent=percent(status),
-            left=left_words(status),
+            left=time_left_text(status),
             counts=" · ".join(_counts(status, "{:,}/{:,}", "{}/{}")),
         )
 
 
 def view(*, quiet: bool, color: str) -> tuple[View, AbstractContextManager[Any]]:
-    """Return what shows a job here, and a context to show it in."""
+    """Return the view for this terminal, and a context in which to use it."""
     if quiet:
         return Silent(), nullcontext()
     if color == "always" or sys.stderr.isatty():
@@ -91,21 +92,21 @@ def view(*, quiet: bool, color: str) -> tuple[View, AbstractContextManager[Any]]
     return Lines(), nullcontext()
 
 
-def in_words(status: JobStatus) -> str:
-    """Return a job's progress in one line."""
+def progress_text(status: JobStatus) -> str:
+    """Return the progress of a job in one line."""
     if not status.objects_total:
         return _stage(status)
-    said = [f"{percent(status)}%", *_counts(status, "{:,} of {:,}", "{} of {}")]
-    said += [left] if (left := left_words(status)) else []
-    return f"{_stage(status)}: {', '.join(said)}"
+    parts = [f"{percent(status)}%", *_counts(status, "{:,} of {:,}", "{} of {}")]
+    parts += [left] if (left := time_left_text(status)) else []
+    return f"{_stage(status)}: {', '.join(parts)}"
 
 
 def _stage(status: JobStatus) -> str:
-    return hint(status) or state_words(status)
+    return stall_text(status) or state_text(status)
 
 
 def _counts(status: JobStatus, of: str, of_bytes: str) -> list[str]:
-    """Return what is settled, of how much; snapshots only where there are several."""
+    """Return what is done of how much; snapshots only if there are several."""
     if not status.objects_total:
         return []
     snapshots = f"{of.format(status.snapshots_settled, status.snapshots_total)} snapshots"

@@ -1,38 +1,33 @@
-"""
-The account of a job, snapshot by snapshot.
-
-While a job runs, a row for each snapshot that came to its end is in the
-ledger; when it has ended, all rows together are kept compressed. The receipt
-is made of them: docs/json.md describes it.
-"""
+"""The receipt: the final account of a job, snapshot by snapshot. docs/json.md describes it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_rows
-from snapferry.workers.ledger import JobStatus, Ledger
+from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec, decode_addresses
+
+from .text.format import moment
 
 SCHEMA: Final = "snapferry.receipt/1"
 
-# How each kind of outcome was verified.
+# How each outcome was verified.
 VERIFIED: Final = {
-    "copied": "hashed (BLAKE3) while read; the destination was then asked for it",
-    "present": "the destination was asked for it, by name and size",
+    "copied": "hashed (BLAKE3) while it was read; the destination then confirmed that it has it",
+    "present": "the destination confirmed that it has it, by name and size",
     "manifest": "hashed (BLAKE3) when read from the source, and again when read back from the destination",
-    "trusted": "not verified: its manifest was found at the destination and --trust-manifest was given",
+    "trusted": "not verified: the destination had its manifest, and --trust-manifest was set",
 }
 
-# What can confirm that an S3 store has the bytes that were sent; "none" is nothing.
+# How an S3 store can confirm that it has the bytes that were sent; "none": not at all.
 CONFIRMED_BY: Final = ("digest", "etag", "read_back", "none")
 
 
 def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
-    """Return the receipt of a job, as one JSON document; of a job that goes on, as far as it has come."""
+    """Return the receipt of a job as a JSON document, preliminary if the job has not ended."""
     status, spec = ledger.status(job_id), ledger.spec(job_id)
     deleted = ledger.field(job_id, "deleted_ids")
     return {
@@ -48,7 +43,13 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "submitted": moment(status.submitted_at),
         "started": moment(status.started_at),
         "ended": moment(status.ended_at),
-        "objects": objects_of(status),
+        "objects": {
+            "total": status.objects_total,
+            "copied": status.copied,
+            "present": status.present,
+            "failed": status.failed,
+            "healed": status.healed,
+        },
         "bytes": {"total": status.bytes_total, "copied": status.bytes_copied},
         "verified": VERIFIED,
         "confirmed": _confirmed(ledger, job_id),
@@ -60,22 +61,6 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
 def _confirmed(ledger: Ledger, job_id: str) -> dict[str, int]:
     counts = {name: ledger.field(job_id, f"confirmed:{name}") for name in CONFIRMED_BY}
     return {name: int(count) for name, count in counts.items() if count and count.isdigit()}
-
-
-def objects_of(status: JobStatus) -> dict[str, int]:
-    """Return a job's counts of objects."""
-    return {
-        "total": status.objects_total,
-        "copied": status.copied,
-        "present": status.present,
-        "failed": status.failed,
-        "healed": status.healed,
-    }
-
-
-def moment(seconds: float) -> str | None:
-    """Return a time as ISO 8601 in UTC, None for one that has not come."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds") if seconds else None
 
 
 def _store(spec: JobSpec, side: str) -> dict[str, str | None]:

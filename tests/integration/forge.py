@@ -16,6 +16,7 @@ import json, os, sys
 import snapferry.orchestrator.embedded, snapferry.orchestrator.jobs
 import snapferry.orchestrator.planning.prices, snapferry.orchestrator.reporting.progress
 from snapferry.orchestrator.cli import main
+from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, ls, mirrors
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()

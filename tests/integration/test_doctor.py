@@ -156,11 +156,11 @@ def test_nodes_that_differ_are_named(server: OwnRedis, tmp_path: Path, forge: Fo
     )
     assert re.match(r"the clock of odd@\S+ is (399|400) s behind this machine's", errors["clock"])
     assert "there is no such directory" in errors["bare: store.answers"]
-    assert errors["bare: store.exists"].endswith("/shared/b here, though other machines have it")
+    assert "/shared/b does not exist here" in errors["bare: store.exists"]
     assert set(warnings) == {"fleet.versions"}
     said = {one["said"] for one in ended.document["checks"] if one["check"] == "fleet.versions"}
-    assert any(re.match(r"cannot say what they are: old@", one) for one in said)
-    assert any(re.match(r"the versions of messages differ: 2 \(odd@", one) for one in said)
+    assert any(re.search(r": old@", one) for one in said)
+    assert any(re.match(r"versions of messages differ: 2 \(odd@", one) for one in said)
 
 
 def test_a_broker_that_would_lose_work_is_an_error(server: OwnRedis, forge: Forge) -> None:
@@ -256,11 +256,9 @@ def test_jobs_that_are_paused_or_do_not_move_are_told(server: OwnRedis, tmp_path
     warnings, fine = told(ended, "warning"), told(ended, "ok")
 
     assert warnings["jobs.paused"].startswith(f"job {paused} is paused")
-    assert re.match(
-        rf"job {stuck} \(queued\) has not moved for 10\d s: not planned yet", warnings["jobs.stuck"]
-    )
+    assert re.match(rf"job {stuck} \(queued\) .* 10\d s: not planned yet", warnings["jobs.stuck"])
     assert new not in ended.out
-    assert fine["jobs"] == "3 open jobs, 3 tasks in the queues"
+    assert fine["jobs"] == "3 open jobs, 3 queued tasks"
 
 
 def test_without_a_broker_it_tries_what_commands_would_start(tmp_path: Path, forge: Forge) -> None:
@@ -280,10 +278,10 @@ def test_without_a_broker_it_tries_what_commands_would_start(tmp_path: Path, for
     [
         (["--from", "relative"], "is no store URL"),
         (["--to", "s3://key:secret@bucket/x"], "carries credentials"),
-        (["--id", "5" * 64], "--id goes with --from"),
+        (["--id", "5" * 64], "--id requires --from"),
         (["--from", "/tmp/a", "--id", "5"], "is not 64 lowercase hex digits"),
         (["--from", "/tmp/a", "--to", "/tmp/a"], "is both source and destination"),
-        (["--to-objects", "/tmp/a"], "--to-objects goes with --to"),
+        (["--to-objects", "/tmp/a"], "--to-objects requires --to"),
         (["--broker", "http://host"], "the broker URL must begin with"),
     ],
 )

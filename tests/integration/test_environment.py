@@ -88,7 +88,7 @@ def test_a_receipt_that_cannot_be_written_loses_no_summary(tmp_path: Path, act: 
 
     assert ended.code == 1
     assert "is published: 41 objects" in ended.out
-    assert f"the receipt cannot be written to {path}" in ended.err
+    assert f"cannot write the receipt to {path}" in ended.err
     assert ended.err.count("\n") == 1
     (instead,) = temporary.glob("snapferry-receipt-*.json")
     assert str(instead) in ended.err
@@ -97,9 +97,9 @@ def test_a_receipt_that_cannot_be_written_loses_no_summary(tmp_path: Path, act: 
 
 
 NO_PATHS: list[tuple[str, Callable[[Path], None]]] = [
-    ("there is no directory", lambda _: None),
-    ("is no regular file", lambda path: path.mkdir(parents=True)),
-    ("there is no directory", lambda path: path.parent.write_text("a file")),
+    ("does not exist", lambda _: None),
+    ("not a regular file", lambda path: path.mkdir(parents=True)),
+    ("does not exist", lambda path: path.parent.write_text("a file")),
 ]
 
 

@@ -48,17 +48,17 @@ OAUTH = {
 @pytest.mark.parametrize(
     ("arguments", "env", "said"),
     [
-        (["--address", "0.0.0.0"], {}, "0.0.0.0 would be open to whoever reaches it: set SNAPFERRY_FLOWER_BASIC"),
-        (["--address", ""], {}, "Flower at every address would be open"),
-        (["--address", "::"], {}, "would be open"),
+        (["--address", "0.0.0.0"], {}, "SNAPFERRY_FLOWER_BASIC_AUTH"),
+        (["--address", ""], {}, "--address (all addresses) requires a login"),
+        (["--address", "::"], {}, "--address :: requires a login"),
         (["--address", "no.such.host.invalid"], {}, "there is no such address"),
-        (["--control"], {}, "--control needs a password"),
+        (["--control"], {}, "--control requires a login"),
         ([], {"SNAPFERRY_FLOWER_BASIC_AUTH": "hunter2"}, "SNAPFERRY_FLOWER_BASIC_AUTH must be user:password"),
         ([], {"FLOWER_BASIC_AUTH": "hunter2:"}, "FLOWER_BASIC_AUTH must be user:password"),
         ([], {"FLOWER_AUTH": ".*@example.org"}, "OAuth for Flower also needs FLOWER_AUTH_PROVIDER, FLOWER_OAUTH2_KEY"),
         ([], OAUTH | {"FLOWER_AUTH": ".*@.*"}, "FLOWER_AUTH must be an address"),
         ([], OAUTH | {"FLOWER_AUTH_PROVIDER": "no.such"}, "FLOWER_AUTH_PROVIDER: there is no no.such"),
-        ([], {"FLOWER_INSPECT_TIMEOUT": "soon"}, "a FLOWER_… variable has a value that Flower cannot use"),
+        ([], {"FLOWER_INSPECT_TIMEOUT": "soon"}, "FLOWER_…"),
         (["--url-prefix", "a b"], {}, "--url-prefix a b: only letters"),
         (["--db", "/tmp/flower.db"], {}, "the directory of Flower's file, /tmp, can be written by others"),
         (["--db", "/proc/nowhere/flower.db"], {}, "Flower's file /proc/nowhere/flower.db cannot be used"),
@@ -88,7 +88,7 @@ def test_a_port_that_is_taken_is_one_line(forge: Forge, redis_url: str, tmp_path
     )
 
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert f"Flower cannot listen at 127.0.0.1:{port}: " in ended.err
+    assert f"cannot listen on 127.0.0.1, port {port}: " in ended.err
 
 
 def test_a_file_that_somebody_else_may_have_written_is_not_read(

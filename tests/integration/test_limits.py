@@ -133,7 +133,7 @@ def test_four_workers_keep_to_a_rate_together_and_to_a_changed_one_within_two_se
         status = source.jobs.wait(job, timeout_s=PATIENCE_S)
 
     assert said == f"job {job}: 4.0 MB/s\n"
-    assert "\nlimits     4.0 MB/s\n" in words
+    assert "\nlimits      4.0 MB/s\n" in words
     assert document["limits"] == {
         "bytes_per_second": 4 * MB, "requests_per_second": None, "objects_in_flight": None,
     }  # fmt: skip
@@ -175,7 +175,7 @@ def test_requests_are_limited_at_each_store_and_a_limit_can_come_later(source: S
         source.ask("limit", job, "--none")
         status = source.jobs.wait(job, timeout_s=PATIENCE_S)
 
-    assert "\nat from    25 requests/s, for all jobs together\n" in words
+    assert "\nfrom limits 25 requests/s, for all jobs together\n" in words
     assert status.state is State.DONE
 
 
@@ -202,7 +202,7 @@ def test_a_bucket_that_nobody_limited_keeps_to_the_default_and_to_none_when_told
         of_none = source.ask("limit")
         back = source.ask("limit", "--store", source.url, "--max-requests", "default")
 
-    assert "\nat from    25 requests/s (default), for all jobs together\n" in words
+    assert "\nfrom limits 25 requests/s (default), for all jobs together\n" in words
     assert "at to" not in words
     assert document["store_limits"]["source"] == {
         "bytes_per_second": None, "requests_per_second": 25, "objects_in_flight": None, "requests_by_default": True,
@@ -379,22 +379,22 @@ def test_limits_that_make_no_sense_are_refused_in_one_line(
     snapshot = make_store(tmp_path / "a", random_files(1))
     job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))
     cases = {
-        ("limit", job, "--limit-rate", "fast"): "'fast' is no size",
-        ("limit", job, "--limit-rate", "0"): "'0' lets nothing through",
+        ("limit", job, "--limit-rate", "fast"): "not 'fast'",
+        ("limit", job, "--limit-rate", "0"): "not '0'",
         (
             "limit",
             job,
             "--max-requests",
             "-1",
-        ): "'-1' is no number from 1 to 1,000,000, and not none or default",
-        ("limit", job, "--jobs", "0"): "'0' is no number from 1 to 65,536, and not none",
-        ("limit", job, "--none", "--jobs", "1"): "--none takes all limits away: give it alone",
-        ("limit", job, "--store", "s3://b"): "give a job or --store URL, not both",
-        ("limit", "--jobs", "3"): "limit what? Give a job, or --store URL",
-        ("limit", job, "--max-requests", "default"): "--max-requests default is for stores: give --store URL",
+        ): "from 1 to 1,000,000, not '-1'; none or default",
+        ("limit", job, "--jobs", "0"): "from 1 to 65,536, not '0'; none",
+        ("limit", job, "--none", "--jobs", "1"): "--none cannot be combined",
+        ("limit", job, "--store", "s3://b"): "JOB cannot be combined with --store",
+        ("limit", "--jobs", "3"): "Name a job, or use --store.",
+        ("limit", job, "--max-requests", "default"): "--max-requests default requires --store",
         ("limit", "--store", "s3://k:secret@b", "--none"): "carries credentials",
-        ("limit", "nobody", "--none"): "there is no job nobody",
-        ("sync", "--from", "/a", "--to", "/b", "--all", "--limit-rate", "1.5.1M"): "'1.5.1M' is no size",
+        ("limit", "nobody", "--none"): "job nobody not found",
+        ("sync", "--from", "/a", "--to", "/b", "--all", "--limit-rate", "1.5.1M"): "not '1.5.1M'",
     }
     for arguments, said in cases.items():
         ended = forge.run(arguments, {"SNAPFERRY_BROKER_URL": redis_url})
@@ -430,11 +430,11 @@ def test_limits_are_shown_and_changed_one_by_one(redis_url: str, tmp_path: Path,
     place = f"file://{tmp_path}/a"
     assert ask("limit", "--store", str(tmp_path / "a"), "--jobs", "1") == f"{place}: 1 object in flight\n"
     assert ask("limit") == f"{place}: 1 object in flight\n{others}"
-    assert "at from    1 object in flight, for all jobs together\n" in ask("status", job)
+    assert "from limits 1 object in flight, for all jobs together\n" in ask("status", job)
     jobs.cancel(job)
     again = jobs.resume(job)
     assert again is not None
     # Those that held last.
     assert jobs.status(again).limits == Limits(requests=12)
     ended = forge.run(["limit", job, "--jobs", "1"], {"SNAPFERRY_BROKER_URL": redis_url})
-    assert (ended.code, ended.err) == (2, f"snapferry: job {job} has ended already: it is cancelled\n")
+    assert (ended.code, ended.err) == (2, f"snapferry: job {job} has already ended: it is cancelled\n")

@@ -101,7 +101,7 @@ def test_a_job_is_given_another_priority_while_its_batches_wait_and_for_those_to
     assert order[:40] == [later] * 40
     assert order[-60:] == [first] * 60
     assert (late.code, late.out) == (2, "")
-    assert late.err == f"snapferry: job {later} has ended already: it is done\n"
+    assert late.err == f"snapferry: job {later} has already ended: it is done\n"
 
 
 def test_a_job_that_resumes_another_has_the_priority_that_held_last(jobs: Jobs, tmp_path: Path) -> None:
@@ -137,4 +137,4 @@ def test_what_a_queue_is_called_is_checked(redis_url: str, tmp_path: Path) -> No
     for command in (["submit", *stores], ["worker", "--broker", redis_url]):
         ended = snapferry(*command, "--queue", "a b")
         assert ended.code == 2
-        assert "'a b' is no name of a queue" in ended.err
+        assert "not 'a b'" in ended.err

@@ -13,11 +13,20 @@ import jinja2
 import pytest
 
 from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.dashboard import handlers, lookup, server, views, worker_roster
+from snapferry.orchestrator.dashboard import handlers, lookup, server, worker_roster
 from snapferry.orchestrator.dashboard.access import allowed_hosts, host_of, is_loopback, knows_password
 from snapferry.orchestrator.dashboard.chart import HEIGHT, WIDTH, chart
 from snapferry.orchestrator.dashboard.pages import LONGEST, clip, render, shown
-from snapferry.orchestrator.dashboard.speed_history import JOBS_KEPT, SAMPLES_KEPT, Pace, Speed
+from snapferry.orchestrator.dashboard.throughput_history import (
+    JOBS_KEPT,
+    SAMPLES_KEPT,
+    Throughput,
+    ThroughputHistory,
+)
+from snapferry.orchestrator.dashboard.views.job import job_page
+from snapferry.orchestrator.dashboard.views.jobs import jobs_page, progress
+from snapferry.orchestrator.dashboard.views.sources import Sources
+from snapferry.orchestrator.dashboard.views.workers import workers_page
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.stores.hashing import digest
@@ -71,8 +80,8 @@ def page(template: str, **values: Any) -> str:
     return render(template, static=static, at=time.time(), **values)
 
 
-class NoHeartbeats(worker_roster.Roll):
-    """A roll call that nobody answers, as no thread listens."""
+class NoHeartbeats(worker_roster.WorkerRoster):
+    """A roster without heartbeats, as no thread listens."""
 
 
 class NotFoundYet(lookup.Lookup):
@@ -85,17 +94,21 @@ class NotFoundYet(lookup.Lookup):
 
 
 @pytest.fixture
-def fleet(redis_url: str) -> views.Fleet:
+def sources(redis_url: str) -> Sources:
     settings = Settings(broker_url=redis_url)
     jobs = Jobs(settings)
-    return views.Fleet(
-        jobs, Pace(jobs.open), NoHeartbeats(make_fleet_app(settings)), NotFoundYet(settings), "http://flower"
+    return Sources(
+        jobs,
+        ThroughputHistory(jobs.open),
+        NoHeartbeats(make_fleet_app(settings)),
+        NotFoundYet(settings),
+        "http://flower",
     )
 
 
 @pytest.fixture
-def ledger(fleet: views.Fleet) -> Ledger:
-    return fleet.jobs._ledger
+def ledger(sources: Sources) -> Ledger:
+    return sources.jobs._ledger
 
 
 def request(job_id: str, snapshots: int = 1, source: str = "/a") -> JobSpec:
@@ -135,31 +148,31 @@ def copying(ledger: Ledger, job_id: str = "job", *, objects: int = 10, source: s
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
 def test_text_from_elsewhere_is_made_visible_cut_and_escaped_on_every_page(
-    fleet: views.Fleet, ledger: Ledger, text: str
+    sources: Sources, ledger: Ledger, text: str
 ) -> None:
     batch = copying(ledger, source="/a" + text.encode("utf-8", "replace").decode()[:8000])
     ledger.begin(batch, "somebody@" + text.encode("utf-8", "replace").decode())
     known = FailedObject(Failure(batch.addresses, text, text, text, transient=False), 1, text)
     letter = DeadLetter(digest(b"x"), 10, known, [(digest(b"s"), text)] * 30, 30)
-    fleet.lookup.found = lookup.Found([lookup.document(letter)] * 25, 25)  # type: ignore[attr-defined]
+    sources.lookup.found = lookup.Found([lookup.document(letter)] * 25, 25)  # type: ignore[attr-defined]
     failures = [Failure(address, text[:99], "/a", text[:99], transient=False) for address in batch.objects()]
     readable = [
         Failure(one.address, one.error.encode("utf-8", "replace").decode(), "/a", "", transient=False)
         for one in failures
     ]
     ledger.account(batch, BatchOutcome(failures=readable))
-    fleet.roll.hear({"type": "worker-heartbeat", "hostname": text, "sw_ident": text, "sw_ver": text})
+    sources.roster.handle({"type": "worker-heartbeat", "hostname": text, "sw_ident": text, "sw_ver": text})
 
     pages = [
-        page("jobs.html", **views.jobs_page(fleet)),
-        page("job.html", **views.job_page(fleet, "job")),
-        page("workers.html", **views.workers_page(fleet)),
-        page("problem.html", words=text, more=text, refresh_s=0),
+        page("jobs.html", **jobs_page(sources)),
+        page("job.html", **job_page(sources, "job")),
+        page("workers.html", **workers_page(sources)),
+        page("problem.html", title=text, advice=text, refresh_s=0),
     ]
 
     plain = [
-        page("jobs.html", **views.jobs_page(fleet) | {"lines": []}),
-        page("problem.html", words="", more="x", refresh_s=0),
+        page("jobs.html", **jobs_page(sources) | {"lines": []}),
+        page("problem.html", title="", advice="x", refresh_s=0),
     ]
     allowed = {tag for one in plain for tag in Seen(one).tags} | {
         "table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "rect", "section", "h2", "ul", "li", "strong",
@@ -200,7 +213,7 @@ def test_long_text_loses_its_middle_and_says_how_long_it_was() -> None:
 
 def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        page("problem.html", words="x", refresh_s=0)
+        page("problem.html", title="x", refresh_s=0)
 
 
 def test_every_template_and_file_that_is_named_is_in_the_package() -> None:
@@ -229,7 +242,7 @@ def test_no_template_marks_anything_as_safe_or_reaches_elsewhere() -> None:
     [(0, 0, 0), (5, 50, 50), (999, 9_999, 99), (1000, 9_999, 99), (999, 10_000, 99), (1000, 10_000, 100)],
 )
 def test_progress_says_hundred_only_if_nothing_is_left(
-    fleet: views.Fleet, ledger: Ledger, settled: int, size_bytes: int, percent: int
+    sources: Sources, ledger: Ledger, settled: int, size_bytes: int, percent: int
 ) -> None:
     copying(ledger)
     total = 1000 if settled > 10 else 10
@@ -237,81 +250,81 @@ def test_progress_says_hundred_only_if_nothing_is_left(
         "job", objects_total=total, bytes_total=10 * total, objects_settled=settled, bytes_settled=size_bytes
     )
 
-    found = views.progress(fleet.jobs.status("job"))
+    found = progress(sources.jobs.status("job"))
 
     assert found is not None
     assert found.percent == percent
     assert sum(share for _, share in found.parts) == pytest.approx(100 * settled / total)
 
 
-def test_jobs_are_turned_in_pages_and_chosen_by_state(fleet: views.Fleet, ledger: Ledger) -> None:
+def test_jobs_are_turned_in_pages_and_chosen_by_state(sources: Sources, ledger: Ledger) -> None:
     for number in range(120):
         ledger.create(request(f"job-{number:03}"))
     for number in range(0, 120, 4):
         ledger.cancel(f"job-{number:03}")
 
-    first, third = views.jobs_page(fleet), views.jobs_page(fleet, page=3)
-    chosen = views.jobs_page(fleet, state="cancelled")
+    first, third = jobs_page(sources), jobs_page(sources, page=3)
+    chosen = jobs_page(sources, state="cancelled")
 
     assert [line.status.job_id for line in first["lines"]][:2] == ["job-119", "job-118"]
     assert (first["pages"].newer, first["pages"].older) == ("", "/?page=2")
     assert [line.status.job_id for line in third["lines"]][-1] == "job-000"
     assert (third["pages"].newer, third["pages"].older) == ("/?page=2", "")
     assert (third["pages"].first, third["pages"].last, third["pages"].total) == (101, 120, 120)
-    assert {line.words for line in chosen["lines"]} == {"cancelled"}
+    assert {line.state for line in chosen["lines"]} == {"cancelled"}
     assert chosen["pages"].total == 30
-    assert [link.words for link in first["choices"]] == ["all 120", "open 90", "queued 90", "cancelled 30"]
-    assert [link.words for link in chosen["choices"] if link.current] == ["cancelled 30"]
-    assert views.jobs_page(fleet, state="open")["pages"].total == 90
-    assert views.jobs_page(fleet, state="<nonsense>")["pages"].total == 120
-    assert views.jobs_page(fleet, page=10**6)["pages"].total == 120
+    assert [link.text for link in first["choices"]] == ["all 120", "open 90", "queued 90", "cancelled 30"]
+    assert [link.text for link in chosen["choices"] if link.current] == ["cancelled 30"]
+    assert jobs_page(sources, state="open")["pages"].total == 90
+    assert jobs_page(sources, state="<nonsense>")["pages"].total == 120
+    assert jobs_page(sources, page=10**6)["pages"].total == 120
     assert page("jobs.html", **third).count("<tr") == 21
 
 
 def test_a_job_that_another_version_submitted_is_shown_as_far_as_it_is_understood(
-    fleet: views.Fleet, ledger: Ledger
+    sources: Sources, ledger: Ledger
 ) -> None:
     copying(ledger)
     ledger._redis.hset("snapferry:job:job", "request", '{"version": 99}')
 
-    found = page("job.html", **views.job_page(fleet, "job"))
+    values = job_page(sources, "job")
+    found = page("job.html", **values)
 
-    assert "another version" in found
+    assert values["snapshots"]["problem"]
+    assert values["snapshots"]["problem"] in found
     assert "0 %" in found
 
 
-def test_without_places_what_the_ledger_knows_of_failures_is_shown(
-    fleet: views.Fleet, ledger: Ledger
-) -> None:
+def test_without_places_what_the_ledger_knows_of_failures_is_shown(sources: Sources, ledger: Ledger) -> None:
     batch = copying(ledger, objects=60)
     failures = [
         Failure(address, "ObjectMissing", "/a", "gone", transient=False) for address in batch.objects()
     ]
     ledger.account(batch, BatchOutcome(failures=failures), worker="worker@host")
-    fleet.lookup.found = lookup.Found([], problem="file:///a: no such store")  # type: ignore[attr-defined]
+    sources.lookup.found = lookup.Found([], problem="file:///a: no such store")  # type: ignore[attr-defined]
 
-    first, last = (views.job_page(fleet, "job", failures=number)["failures"] for number in (1, 3))
-    beyond = views.job_page(fleet, "job", failures=99)["failures"]
+    first, last = (job_page(sources, "job", failures=number)["failures"] for number in (1, 3))
+    beyond = job_page(sources, "job", failures=99)["failures"]
 
     assert (first["total"], first["classes"]) == (60, [("ObjectMissing", 60)])
     assert [row["address"] for row in first["rows"]] == list(batch.objects())[:25]
     assert [row["address"] for row in last["rows"]] == list(batch.objects())[50:]
     assert beyond["rows"] == last["rows"]
-    assert first["notes"] == ["Which paths wait for them cannot be told here: file:///a: no such store"]
+    assert [note.partition(": ")[2] for note in first["notes"]] == ["file:///a: no such store"]
     assert last["pages"].newer == "/jobs/job?failures=2#failures"
-    found = page("job.html", **views.job_page(fleet, "job"))
+    found = page("job.html", **job_page(sources, "job"))
     assert "no such store" in found
     assert "tried 1 time" in found
 
 
-def test_the_workers_at_a_job_are_listed_with_their_batches(fleet: views.Fleet, ledger: Ledger) -> None:
+def test_the_workers_at_a_job_are_listed_with_their_batches(sources: Sources, ledger: Ledger) -> None:
     batch = copying(ledger)
     ledger.begin(batch, "me#1@worker@host")
     ledger.progress(batch, "me#1@worker@host", objects=3, size_bytes=30)
 
-    (running,) = fleet.jobs.running("job")
-    values = views.job_page(fleet, "job")
-    (line,) = views.workers_page(fleet)["lines"]
+    (running,) = sources.jobs.running("job")
+    values = job_page(sources, "job")
+    (line,) = workers_page(sources)["lines"]
 
     assert (running.name, running.worker, running.objects, running.size_bytes) == (
         "plan:0",
@@ -320,21 +333,19 @@ def test_the_workers_at_a_job_are_listed_with_their_batches(fleet: views.Fleet, 
         30,
     )
     assert [(worker.name, worker.batches) for worker in values["workers"]] == [("worker@host", 1)]
-    assert (values["running"], values["waiting"]) == (1, 0)
-    assert (line.name, line.heard, line.of) == ("worker@host", None, (("job", "/jobs/job"),))
-    assert "not heard of yet" in page("workers.html", **views.workers_page(fleet))
+    assert (values["running"], values["queued"]) == (1, 0)
+    assert (line.name, line.heartbeat, line.jobs) == ("worker@host", None, (("job", "/jobs/job"),))
+    assert "no heartbeat yet" in page("workers.html", **workers_page(sources))
     ledger.release(batch, "me#1@worker@host")
-    assert list(fleet.jobs.running()) == []
+    assert list(sources.jobs.running()) == []
 
 
-def test_links_lead_to_flowers_pages(fleet: views.Fleet, ledger: Ledger) -> None:
+def test_links_lead_to_flowers_pages(sources: Sources, ledger: Ledger) -> None:
     copying(ledger)
-    fleet.roll.hear({"type": "worker-heartbeat", "hostname": "worker@ho/st?"})
+    sources.roster.handle({"type": "worker-heartbeat", "hostname": "worker@ho/st?"})
 
-    assert 'href="http://flower/task/job"' in page("job.html", **views.job_page(fleet, "job"))
-    assert 'href="http://flower/worker/worker@ho%2Fst%3F"' in page(
-        "workers.html", **views.workers_page(fleet)
-    )
+    assert 'href="http://flower/task/job"' in page("job.html", **job_page(sources, "job"))
+    assert 'href="http://flower/worker/worker@ho%2Fst%3F"' in page("workers.html", **workers_page(sources))
 
 
 def status(job_id: str, settled: int) -> JobStatus:
@@ -344,58 +355,58 @@ def status(job_id: str, settled: int) -> JobStatus:
 
 
 def test_the_speed_of_now_is_that_of_the_last_seconds() -> None:
-    pace = Pace(list)
+    history = ThroughputHistory(list)
     for second in range(0, 100, 2):
         # Ten objects a second, and twice as many in the end.
         settled = 10 * second + max(0, 10 * (second - 70))
-        pace.note([status("one", settled), status("two", settled)], 1000.0 + second)
+        history.add([status("one", settled), status("two", settled)], 1000.0 + second)
 
-    now, all_of_them = pace.now("one"), pace.of_all()
+    now, all_of_them = history.current("one"), history.current_total()
 
     assert now is not None
     assert all_of_them is not None
     assert (now.objects, now.size_bytes) == pytest.approx((20, 2000))
     assert all_of_them.objects == pytest.approx(40)
-    assert pace.past("one")[0].objects == pytest.approx(10)
-    assert pace.now("nobody") is None
+    assert history.past("one")[0].objects == pytest.approx(10)
+    assert history.current("nobody") is None
 
 
 def test_a_job_that_ended_has_a_past_but_no_speed_of_now() -> None:
-    pace = Pace(list)
-    pace.note([status("one", 0)], 1.0)
-    pace.note([status("one", 10)], 2.0)
-    pace.note([], 3.0)
+    history = ThroughputHistory(list)
+    history.add([status("one", 0)], 1.0)
+    history.add([status("one", 10)], 2.0)
+    history.add([], 3.0)
 
-    assert pace.now("one") is None
-    assert pace.of_all() is None
-    assert len(pace.past("one")) == 1
+    assert history.current("one") is None
+    assert history.current_total() is None
+    assert len(history.past("one")) == 1
 
 
 def test_what_is_remembered_of_speeds_is_bounded_and_covers_all_of_a_job() -> None:
-    pace = Pace(list)
+    history = ThroughputHistory(list)
     for second in range(5_000):
-        pace.note([status("long", second)], float(second))
-    past = pace.past("long")
+        history.add([status("long", second)], float(second))
+    past = history.past("long")
 
     assert len(past) <= SAMPLES_KEPT
     assert (past[0].begin, past[-1].end) == (0.0, 4999.0)
     assert all(speed.objects == pytest.approx(1) for speed in past)
 
     for number in range(2 * JOBS_KEPT):
-        pace.note([status(f"job {number}", 0)], 5000.0 + number)
-    assert len(pace._jobs) == JOBS_KEPT
+        history.add([status(f"job {number}", 0)], 5000.0 + number)
+    assert len(history._jobs) == JOBS_KEPT
 
 
 def test_a_counter_that_goes_back_is_no_negative_speed() -> None:
-    pace = Pace(list)
-    pace.note([status("one", 10)], 1.0)
-    pace.note([status("one", 5)], 2.0)
+    history = ThroughputHistory(list)
+    history.add([status("one", 10)], 1.0)
+    history.add([status("one", 5)], 2.0)
 
-    assert pace.past("one")[0].objects == 0
+    assert history.past("one")[0].objects == 0
 
 
 def test_a_chart_spans_its_box_and_keeps_within_it() -> None:
-    found = chart([Speed(float(n), n + 1.0, 1.0, 100.0 * (n % 5)) for n in range(300)])
+    found = chart([Throughput(float(n), n + 1.0, 1.0, 100.0 * (n % 5)) for n in range(300)])
 
     assert found is not None
     points = [tuple(map(float, point.split())) for point in found.line[1:].split("L")]
@@ -409,23 +420,23 @@ def test_a_chart_spans_its_box_and_keeps_within_it() -> None:
 
 def test_there_is_no_chart_of_nothing() -> None:
     assert chart([]) is None
-    assert chart([Speed(float(n), n + 1.0, 0.0, 0.0) for n in range(10)]) is None
-    objects_only = chart([Speed(float(n), n + 1.0, 5.0, 0.0) for n in range(10)])
+    assert chart([Throughput(float(n), n + 1.0, 0.0, 0.0) for n in range(10)]) is None
+    objects_only = chart([Throughput(float(n), n + 1.0, 5.0, 0.0) for n in range(10)])
     assert objects_only is not None
     assert objects_only.objects
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> tuple[worker_roster.Roll, list[float]]:
+def called(monkeypatch: pytest.MonkeyPatch) -> tuple[worker_roster.WorkerRoster, list[float]]:
     now = [1000.0]
     monkeypatch.setattr(worker_roster.time, "monotonic", lambda: now[0])
-    return worker_roster.Roll(make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))), now
+    return worker_roster.WorkerRoster(make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))), now
 
 
-def test_a_worker_is_online_silent_or_gone(called: tuple[worker_roster.Roll, list[float]]) -> None:
+def test_a_worker_is_online_silent_or_gone(called: tuple[worker_roster.WorkerRoster, list[float]]) -> None:
     found, now = called
     beat = {"type": "worker-heartbeat", "hostname": "w@h", "freq": 2.0, "active": 3, "processed": 70}
-    found.hear(beat | {"loadavg": [1.5, 1, 1], "sw_ident": "py-celery", "sw_ver": "5.7.0"})
+    found.handle(beat | {"loadavg": [1.5, 1, 1], "sw_ident": "py-celery", "sw_ver": "5.7.0"})
 
     (one,) = found.workers()
     assert (one.state, one.active, one.processed, one.load) == ("online", 3, 70, 1.5)
@@ -435,26 +446,26 @@ def test_a_worker_is_online_silent_or_gone(called: tuple[worker_roster.Roll, lis
     (one,) = found.workers()
     assert (one.state, one.active) == ("silent", 0)
 
-    found.hear(beat | {"type": "worker-offline"})
+    found.handle(beat | {"type": "worker-offline"})
     assert found.workers()[0].state == "left"
     now[0] += worker_roster.REMEMBERED_S + 1
     assert found.workers() == []
 
 
 def test_events_that_are_none_do_no_harm_and_the_roll_is_bounded(
-    called: tuple[worker_roster.Roll, list[float]],
+    called: tuple[worker_roster.WorkerRoster, list[float]],
 ) -> None:
     found, now = called
     for event in ({}, {"type": "task-sent", "hostname": "x"}, {"type": 7, "hostname": "x"}, {"hostname": []}):
-        found.hear(event)
+        found.handle(event)
     assert found.workers() == []
-    found.hear(
+    found.handle(
         {"type": "worker-online", "hostname": "odd", "active": "many", "loadavg": "high", "freq": None}
     )
     assert found.workers()[0].active == 0
     for number in range(worker_roster.WORKERS_KEPT + 5):
         now[0] += 0.001
-        found.hear({"type": "worker-heartbeat", "hostname": f"w{number}"})
+        found.handle({"type": "worker-heartbeat", "hostname": f"w{number}"})
     assert len(found.workers()) == worker_roster.WORKERS_KEPT
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.cli.commands.doctor import brief, document, print_lines
-from snapferry.orchestrator.doctor import Line, worst
-from snapferry.orchestrator.doctor.fleet import Answer, judge_fleet
-from snapferry.orchestrator.doctor.nodes import judge_nodes
+from snapferry.orchestrator.cli.doctor_report import document, print_results, rows
+from snapferry.orchestrator.doctor import CheckResult, worst
+from snapferry.orchestrator.doctor.fleet import Answer, check_fleet
+from snapferry.orchestrator.doctor.store_checks import compare_nodes
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.workers.diagnosis import broker_check, remote_control
 from snapferry.workers.diagnosis.store_check import Check, Side, Told, from_document, to_document
@@ -45,12 +45,19 @@ WORKER = answer("w@1", facts("snapferry.copy"))
 PLANNER = answer("o@1", facts("snapferry.plan"))
 
 
-def said(lines: list[Line], level: Level) -> dict[str, str]:
+def said(lines: list[CheckResult], level: Level) -> dict[str, str]:
     return {line.finding.check: line.finding.said for line in lines if line.finding.level is level}
 
 
-def judged(*answers: Answer, known: tuple[str, ...] = (), settings: Settings | None = None) -> list[Line]:
-    return judge_fleet(answers, known, settings or Settings())
+def named(lines: list[CheckResult], level: Level) -> dict[str, str]:
+    """Return the nodes that each finding of *level* names."""
+    return {check: text.rpartition(": ")[2] for check, text in said(lines, level).items()}
+
+
+def judged(
+    *answers: Answer, known: tuple[str, ...] = (), settings: Settings | None = None
+) -> list[CheckResult]:
+    return check_fleet(answers, known, settings or Settings())
 
 
 @pytest.mark.parametrize(
@@ -103,11 +110,8 @@ def test_nodes_without_an_allow_list_of_stores_are_named() -> None:
 def test_nodes_that_do_not_answer_have_one_name_or_are_too_old_are_named() -> None:
     lines = judged(WORKER, WORKER, PLANNER, answer("old@1", {}), known=("w@1", "dead@1"))
 
-    assert said(lines, NOTE) == {"fleet.silent": "have a mailbox and do not answer: dead@1"}
-    assert said(lines, WARNING) == {
-        "fleet.names": "several processes have one name: w@1",
-        "fleet.versions": "cannot say what they are: old@1",
-    }
+    assert named(lines, NOTE) == {"fleet.silent": "dead@1"}
+    assert named(lines, WARNING) == {"fleet.names": "w@1", "fleet.versions": "old@1"}
 
 
 def test_versions_that_differ_are_a_warning_and_messages_that_nobody_reads_an_error() -> None:
@@ -115,7 +119,7 @@ def test_versions_that_differ_are_a_warning_and_messages_that_nobody_reads_an_er
     foreign = answer("w@3", facts("snapferry.copy", "snapferry.plan", versions={"messages": "99"}))
 
     assert "9.9.9 (w@2)" in said(judged(WORKER, PLANNER, newer), WARNING)["fleet.versions"]
-    assert "which no node reads: 99 (w@3)" in said(judged(foreign), ERROR)["fleet.versions"]
+    assert "99 (w@3)" in said(judged(foreign), ERROR)["fleet.versions"]
     assert "99 (w@3)" in said(judged(WORKER, PLANNER, foreign), WARNING)["fleet.versions"]
 
 
@@ -139,38 +143,38 @@ def test_each_node_s_clock_is_compared() -> None:
     }
 
 
-def line(check: str, level: Level, node: str = "", *, said: str = "it", value: str = "") -> Line:
-    return Line("destination", Finding(level, check, said, "do it" * (level is not OK), value), node)
+def line(check: str, level: Level, node: str = "", *, said: str = "it", value: str = "") -> CheckResult:
+    return CheckResult("destination", Finding(level, check, said, "do it" * (level is not OK), value), node)
 
 
 def test_what_this_machine_may_not_is_no_error_where_the_fleet_may() -> None:
     here = [line("store.answers", ERROR)]
 
-    alone = judge_nodes(here, {})
-    beside = judge_nodes(here, {"w@1": [line("store.answers", OK, "w@1")]})
-    unasked = judge_nodes(here, {"w@1": "it does not answer"})
+    alone = compare_nodes(here, {})
+    beside = compare_nodes(here, {"w@1": [line("store.answers", OK, "w@1")]})
+    unasked = compare_nodes(here, {"w@1": "it does not answer"})
 
     assert [one.finding.level for one in alone] == [ERROR]
     assert [one.finding.level for one in beside] == [WARNING, OK]
-    assert beside[0].finding.advice == "do it; only needed where the copying is done from this machine"
+    assert beside[0].finding.advice.startswith("do it; ")
     assert [one.finding.level for one in unasked] == [ERROR, WARNING]
 
 
 def test_a_directory_that_one_machine_lacks_is_a_missing_mount() -> None:
-    absent = "there is no /srv/b yet; the first job makes it in /srv"
-    lines = judge_nodes([line("store.exists", OK)], {"w@1": [line("store.exists", NOTE, "w@1", said=absent)]})
-    nowhere = judge_nodes([], {"w@1": [line("store.exists", NOTE, "w@1", said=absent)]})
+    absent = line("store.exists", NOTE, "w@1", value="/srv/b")
+    lines = compare_nodes([line("store.exists", OK)], {"w@1": [absent]})
+    nowhere = compare_nodes([], {"w@1": [absent]})
 
     assert lines[1].finding.level is ERROR
-    assert lines[1].finding.said == "there is no /srv/b here, though other machines have it"
+    assert lines[1].finding.said.startswith("/srv/b does not exist here")
     assert [one.finding.level for one in nowhere] == [NOTE]
 
 
 def test_machines_that_see_other_snapshots_are_told() -> None:
     here = [line("source.list", OK, value="x")]
 
-    same = judge_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="x")]})
-    other = judge_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="y")]})
+    same = compare_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="x")]})
+    other = compare_nodes(here, {"w@1": [line("source.list", OK, "w@1", value="y")]})
 
     assert "source.same" not in said(same, WARNING)
     assert "this machine; w@1" in said(other, WARNING)["source.same"]
@@ -244,32 +248,32 @@ def test_what_a_check_says_survives_the_way_through_redis() -> None:
 
 
 LINES = [
-    Line("broker", Finding(OK, "broker.answers", "it answers")),
-    Line("destination", Finding(NOTE, "s3.versions", "it keeps versions", "expire them")),
-    Line("destination", Finding(OK, "store.write", "fine"), "w@1"),
-    Line("destination", Finding(NOTE, "s3.versions", "it keeps versions", "expire them"), "w@1"),
-    Line("destination", Finding(ERROR, "store.write", "cannot be \x1b[2J written", "chmod"), "w@2"),
+    CheckResult("broker", Finding(OK, "broker.answers", "it answers")),
+    CheckResult("destination", Finding(NOTE, "s3.versions", "it keeps versions", "expire them")),
+    CheckResult("destination", Finding(OK, "store.write", "fine"), "w@1"),
+    CheckResult("destination", Finding(NOTE, "s3.versions", "it keeps versions", "expire them"), "w@1"),
+    CheckResult("destination", Finding(ERROR, "store.write", "cannot be \x1b[2J written", "chmod"), "w@2"),
 ]
 
 
 def test_what_is_in_order_at_a_node_is_one_row() -> None:
-    assert brief(LINES) == [
+    assert rows(LINES) == [
         ("ok", "broker", "it answers", ""),
         ("note", "destination", "it keeps versions", "expire them"),
         ("error", "destination from w@2", "cannot be \\x1b[2J written", "chmod"),
-        ("ok", "stores from w@1", "2 checks as above, or in order", ""),
+        ("ok", "stores from w@1", "2 checks in order, or as above", ""),
     ]
 
 
 def test_what_several_nodes_say_is_one_row() -> None:
     finding = Finding(ERROR, "store.write", "no", "yes")
-    lines = [Line("destination", finding, f"w@{number}") for number in range(7)]
+    lines = [CheckResult("destination", finding, f"w@{number}") for number in range(7)]
 
-    assert brief(lines) == [("error", "destination from w@0, w@1 and 5 more", "no", "yes")]
+    assert rows(lines) == [("error", "destination from w@0, w@1 and 5 more", "no", "yes")]
 
 
 def test_rows_are_aligned_and_plain_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    print_lines(LINES)
+    print_results(LINES)
 
     assert capsys.readouterr().out == (
         "ok       broker                it answers\n"
@@ -277,7 +281,7 @@ def test_rows_are_aligned_and_plain_where_nobody_looks(capsys: pytest.CaptureFix
         "                               -> expire them\n"
         "error    destination from w@2  cannot be \\x1b[2J written\n"
         "                               -> chmod\n"
-        "ok       stores from w@1       2 checks as above, or in order\n"
+        "ok       stores from w@1       2 checks in order, or as above\n"
         "1 error, no warnings\n"
     )
 

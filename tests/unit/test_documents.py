@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from snapferry.orchestrator.cli import cli
@@ -102,7 +103,7 @@ def shown(page: Path) -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_shown_command_has_the_options_that_are_given_to_it(page: Path) -> None:
     for name, options in shown(page):
-        command = cli.commands.get(name)
+        command = cli.get_command(click.Context(cli), name)
         assert command is not None, name
         known = {option for param in command.params for option in param.opts}
         assert set(options) <= known | {"--help", "-h"}, (name, options)

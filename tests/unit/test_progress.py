@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.reporting import progress, report
-from snapferry.orchestrator.reporting.progress import Bar, Lines, Silent, in_words, view
+from snapferry.orchestrator.reporting import measures, progress
+from snapferry.orchestrator.reporting.progress import Bar, Lines, Silent, progress_text, view
 from snapferry.workers.ledger import JobStatus, RunningBatch, State
 
 STATUS = JobStatus(
@@ -57,8 +57,8 @@ def running(**changed: Any) -> JobStatus:
 
 
 def test_one_snapshot_is_not_counted_and_several_are() -> None:
-    one = in_words(running())
-    several = in_words(running(snapshots_total=1200, snapshots_published=7, snapshots_failed=1))
+    one = progress_text(running())
+    several = progress_text(running(snapshots_total=1200, snapshots_published=7, snapshots_failed=1))
 
     assert one == "copying: 25%, 20 of 100 objects, 250 B of 1.0 kB, 25 B/s, 30 s left"
     assert several == (
@@ -67,33 +67,31 @@ def test_one_snapshot_is_not_counted_and_several_are() -> None:
 
 
 def test_a_paused_job_is_said_to_be_paused_and_has_no_time_left() -> None:
-    words = in_words(running(paused=True, moved_at=1.0))
+    words = progress_text(running(paused=True, moved_at=1.0))
 
     assert words.startswith("copying, paused: 25%")
     assert "left" not in words
 
 
 def test_a_job_without_a_plan_is_its_state() -> None:
-    assert in_words(running(state=State.PLANNING, objects_total=0)) == "planning"
+    assert progress_text(running(state=State.PLANNING, objects_total=0)) == "planning"
 
 
 def test_empty_objects_are_counted_where_there_are_no_bytes() -> None:
-    assert in_words(running(bytes_total=0, bytes_settled=0)).startswith("copying: 20%, 20 of 100 objects")
+    assert progress_text(running(bytes_total=0, bytes_settled=0)).startswith(
+        "copying: 20%, 20 of 100 objects"
+    )
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"state": State.QUEUED}, "waiting for an orchestrator to take the job (is one running?)"),
-        (
-            {"objects_settled": 0, "workers": ()},
-            "waiting for the first objects (is a worker running, and free?)",
-        ),
+        ({"state": State.QUEUED}, "waiting for an orchestrator (is one running?)"),
         (
             {"workers": (), "queue": "tape"},
-            "waiting for more objects (is a worker with --queue tape running, and free?)",
+            "waiting for a worker that serves --queue tape (is one running, and free?)",
         ),
-        ({"workers": ()}, "waiting for more objects (is a worker running, and free?)"),
+        ({"workers": ()}, "waiting for a worker (is one running, and free?)"),
         ({}, "copying"),
         ({"workers": (), "paused": True}, "copying, paused"),
         ({"workers": (), "cancelling": True}, "copying, cancelling"),
@@ -103,8 +101,8 @@ def test_empty_objects_are_counted_where_there_are_no_bytes() -> None:
 def test_a_job_of_which_nothing_moves_for_ten_seconds_has_a_hint(changed: dict[str, Any], said: str) -> None:
     ago = time.time() - 11
 
-    assert in_words(running(submitted_at=ago, moved_at=ago, **changed)).startswith(f"{said}: ")
-    assert "waiting" not in in_words(running(**changed))
+    assert progress_text(running(submitted_at=ago, moved_at=ago, **changed)).startswith(f"{said}: ")
+    assert "waiting" not in progress_text(running(**changed))
 
 
 def quiet(worker: str, *, in_flight: int, for_s: float) -> RunningBatch:
@@ -118,7 +116,7 @@ def test_objects_that_hang_are_told_and_the_share_is_not_whole() -> None:
     ago = time.time() - 700
     hangs = quiet("one", in_flight=4, for_s=700)
 
-    words = in_words(
+    words = progress_text(
         running(
             moved_at=ago,
             submitted_at=ago,
@@ -150,7 +148,7 @@ def test_objects_that_hang_are_told_and_the_share_is_not_whole() -> None:
 def test_a_batch_that_hangs_is_told_though_others_move(runs: list[tuple[str, int, float]], said: str) -> None:
     hang = tuple(quiet(worker, in_flight=count, for_s=for_s) for worker, count, for_s in runs)
 
-    assert in_words(running(running=hang)).startswith(f"{said}: ")
+    assert progress_text(running(running=hang)).startswith(f"{said}: ")
 
 
 @pytest.mark.parametrize(
@@ -165,13 +163,13 @@ def test_a_batch_that_hangs_is_told_though_others_move(runs: list[tuple[str, int
     ],
 )
 def test_a_hundred_percent_means_that_every_object_is_settled(changed: dict[str, Any], percent: int) -> None:
-    assert report.percent(running(**changed)) == percent
-    assert (report.share(running(**changed)) == 1.0) == (percent == 100)
+    assert measures.percent(running(**changed)) == percent
+    assert (measures.share(running(**changed)) == 1.0) == (percent == 100)
 
 
 def test_no_time_left_is_never_said_of_a_job_that_goes_on() -> None:
     started = time.time() - 0.5
-    words = in_words(running(started_at=started, objects_settled=99, bytes_settled=999))
+    words = progress_text(running(started_at=started, objects_settled=99, bytes_settled=999))
 
     assert words.endswith(", 1 s left")
 

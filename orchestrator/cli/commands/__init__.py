@@ -1,13 +1,15 @@
 """
 The commands.
 
-    copy       sync, submit, plan
-    inspect    jobs, status, watch, failures, receipt
+    copy       sync, plan, submit
     control    cancel, pause, continue, priority, retry, resume
     limit      limit
+    inspect    jobs, status, watch, failures, receipt
     mirrors    mirrors, scheduler
-    fleet      worker, orchestrator
-    flower     Flower, for the fleet
-    dashboard  dashboard
+    ls         ls
     doctor     doctor
+    fleet      worker, orchestrator
+    dashboard  dashboard
+    flower     flower
+    shell      completion, version
 """

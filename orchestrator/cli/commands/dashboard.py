@@ -1,44 +1,50 @@
-"""The command that serves the dashboard."""
+"""The command that serves the dashboard: dashboard."""
 
 from __future__ import annotations
 
 import logging
 
-import click
+from snapferry.orchestrator.cli.exit_codes import note, usage
+from snapferry.orchestrator.cli.fleet_access import NO_BROKER
+from snapferry.orchestrator.cli.options.common import broker_option
+from snapferry.orchestrator.cli.options.declare import command, option
+from snapferry.orchestrator.cli.options.values import WholeNumber
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.dashboard import server
+from snapferry.workers.settings.environment import InvalidSettings, dashboard_login
+from snapferry.workers.telemetry import logs
 
-from snapferry.orchestrator.cli.exit_codes import note, read_settings, usage
-from snapferry.orchestrator.cli.options import broker_option
 
-
-@click.command()
-@click.option("--address", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65535), default=5556, show_default=True, metavar="N")
-@click.option(
+@command()
+@option("--address", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
+@option(
+    "--port", type=WholeNumber(0, 65535, shown=False), default=5556, metavar="PORT", help="Port to listen on."
+)
+@option(
     "--host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="A further host name that it may be asked for under, as behind a proxy. May be repeated.",
+    help="Host name that browsers may use, besides the names of this machine; needed behind a proxy. May be repeated.",
 )
-@click.option("--flower", metavar="URL", help="Flower's address, to link to its pages.")
-@click.option("--verbose", is_flag=True, help="Log each request.")
+@option("--flower", metavar="URL", help="Address of Flower, to link to its pages.")
+@option("--verbose", is_flag=True, help="Log every request.")
 @broker_option
 def dashboard(
     address: str, port: int, hosts: tuple[str, ...], flower: str | None, verbose: bool, broker: str | None
 ) -> None:
     """
-    Serve pages about jobs, snapshots, failures and workers, which change nothing.
+    Serve the dashboard, read-only web pages about jobs.
 
-    Anything but a loopback --address needs SNAPFERRY_DASHBOARD_BASIC_AUTH=user:password. Failed objects are
-    shown with their paths if the source can be read from here.
+    The pages show jobs, snapshots, failed objects and workers. The paths of
+    failed objects are shown if this machine can read the source.
+
+    On an --address other than loopback the dashboard requires a login: set
+    SNAPFERRY_DASHBOARD_BASIC_AUTH to user:password.
     """
-    from snapferry.orchestrator.dashboard import server
-    from snapferry.workers.settings.environment import InvalidSettings, dashboard_login
-    from snapferry.workers.telemetry import logs
-
     settings = read_settings(broker)
     if settings.broker_url is None:
-        usage("no broker: set SNAPFERRY_BROKER_URL, or give --broker")
+        usage(NO_BROKER)
     try:
         login = dashboard_login()
         server.check_options(address, login, flower)
@@ -46,7 +52,7 @@ def dashboard(
     except (InvalidSettings, server.InvalidOptions) as error:
         usage(str(error))
     logs.configure(settings, level=logging.WARNING)
-    logging.getLogger("snapferry.orchestrator.dashboard").setLevel(
+    logging.getLogger(server.__name__.rpartition(".")[0]).setLevel(
         logging.INFO if verbose else logging.WARNING
     )
     shown = f"[{address}]" if ":" in address else address

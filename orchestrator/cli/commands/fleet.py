@@ -4,90 +4,125 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
+from celery import signals
 
-from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, read_settings, start_again, usage
-from snapferry.orchestrator.cli.options import broker_option, queue_names
-
-if TYPE_CHECKING:
-    from snapferry.stores.access import AccessPolicy
-    from snapferry.workers.settings.environment import Settings
-    from snapferry.workers.telemetry.metrics.catalogue import Role
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart, usage
+from snapferry.orchestrator.cli.options.common import FLEET, LOGS, broker_option, log_level_option
+from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.values import QueueName, WholeNumber
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.stores.access import AccessPolicy
+from snapferry.stores.opening import prepare
+from snapferry.workers.app import make_app
+from snapferry.workers.lifecycle.shutdown import asked
+from snapferry.workers.queues import PLAN_QUEUE, copy_queue
+from snapferry.workers.settings.access import access_policy
+from snapferry.workers.settings.environment import InvalidSettings, Settings, traces_wanted
+from snapferry.workers.telemetry.metrics.catalogue import Role
 
 # Celery's exit code after what it calls an unrecoverable error.
-CELERY_BROKE_DOWN = 1
+CELERY_BROKE_DOWN: Final = 1
 
+PROCESS: Final = "Process"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+# Options that Celery knows are passed on without the separator --, too.
+_SETTINGS: Final = {"ignore_unknown_options": True}
+
+_celery_options = argument(
+    "celery_options",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[CELERY_OPTIONS]...",
+    text="Options of celery worker, passed on unchanged.",
+)
+
 
 def _role_options(command: _Command) -> _Command:
-    """Give *command* the options of every long-running role, as its argument *options*."""
-    given = (
-        click.option(
+    """Give *command* the options that workers and orchestrators share."""
+    options = (
+        option(
             "--grace",
             type=click.FloatRange(0, 86400),
             envvar="SNAPFERRY_GRACE",
-            show_envvar=True,
             metavar="SECONDS",
-            help="On SIGTERM, let what runs go on for so long; then give it back.  [default: 30]",
+            default_text="30",
+            section=PROCESS,
+            help="Seconds to finish running tasks after SIGTERM; tasks that take longer are requeued.",
         ),
-        click.option(
+        option(
             "--log-format",
             type=click.Choice(["auto", "json", "text"], case_sensitive=False),
             envvar="SNAPFERRY_LOG_FORMAT",
-            show_envvar=True,
-            help="auto is text on a terminal, else JSON.  [default: auto]",
+            metavar="FORMAT",
+            default_text="auto",
+            section=LOGS,
+            help="Log format: auto (text on a terminal, else JSON), json or text.",
         ),
-        click.option(
-            "--log-level",
-            "--loglevel",
-            type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-            envvar="SNAPFERRY_LOG_LEVEL",
-            show_envvar=True,
-            default="info",
-            show_default=True,
-            help="What is logged at least.",
-        ),
-        click.option(
+        log_level_option,
+        option(
             "--metrics-port",
-            type=click.IntRange(1, 65535),
+            type=WholeNumber(1, 65535, shown=False),
             envvar="SNAPFERRY_METRICS_PORT",
-            show_envvar=True,
-            metavar="N",
-            help="Serve metrics for Prometheus at this port.",
+            metavar="PORT",
+            section=LOGS,
+            help="Serve Prometheus metrics on this port.",
         ),
-        click.option(
+        option(
             "--metrics-address",
             envvar="SNAPFERRY_METRICS_ADDRESS",
-            show_envvar=True,
-            metavar="HOST",
-            help="Address of that port.  [default: 127.0.0.1]",
+            metavar="ADDRESS",
+            default_text="127.0.0.1",
+            section=LOGS,
+            help="Address to serve metrics on.",
         ),
     )
-    for option in reversed(given):
-        command = option(command)
+    for decorate in reversed(options):
+        command = decorate(command)
     return command
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
+WORKER_EXAMPLES: Final = """
+Examples:
+
+\b
+  Run a worker of 8 processes:
+    snapferry worker --broker redis://queue:6379/0 -c 8
+
+\b
+  Let Celery start 2 to 8 processes, as the load requires:
+    snapferry worker --broker redis://queue:6379/0 -- --autoscale 8,2
+"""
+
+
+@command(context_settings=_SETTINGS, epilog=WORKER_EXAMPLES)
 @broker_option
-@click.option(
-    "-c", "--concurrency", type=click.IntRange(1, 256), metavar="N", help="Batches at once. [default: cores]"
-)
-@_role_options
-@click.option(
+@option(
     "--queue",
     "names",
     multiple=True,
-    callback=queue_names,
+    type=QueueName(),
     metavar="NAME",
-    help="Serve this queue, as `submit --queue` names it; default is the one of all other jobs. May be repeated."
-    "  [default: default]",
+    default_text="default",
+    section=FLEET,
+    help="Serve the queue that jobs name by submit --queue; default serves jobs that name none. May be repeated.",
 )
-@click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
+@option(
+    "-c",
+    "--concurrency",
+    type=WholeNumber(1, 256),
+    metavar="N",
+    default_text="number of cores",
+    section=PROCESS,
+    help="Batches to copy at once.",
+)
+@_role_options
+@_celery_options
 def worker(
     broker: str | None,
     concurrency: int | None,
@@ -96,40 +131,43 @@ def worker(
     **settings: Any,
 ) -> None:
     """
-    Run a worker: it copies the batches of any job of the fleet.
+    Run a worker, which copies objects.
 
-    A thin wrapper of ``celery -A snapferry.worker worker -Q snapferry.copy``, or
-    ``snapferry.copy.NAME`` for the queue NAME; further options are handed to it, as in
-    ``snapferry worker -- --autoscale 8,2``.
+    A worker copies batches of any job of the fleet. The command runs celery -A
+    snapferry.worker worker with suitable options; -Q is snapferry.copy, or
+    snapferry.copy.NAME for each --queue NAME.
     """
-    from snapferry.workers.app import make_app
-    from snapferry.workers.queues import copy_queue
-
     queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
-    _run_worker(make_app, broker, "worker", queues, concurrency, celery_options, settings)
+    _run_role(make_app, broker, "worker", queues, concurrency, celery_options, settings)
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
+@command(context_settings=_SETTINGS)
 @broker_option
-@click.option("-c", "--concurrency", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
+@option(
+    "-c",
+    "--concurrency",
+    type=WholeNumber(1, 256),
+    default=2,
+    metavar="N",
+    section=PROCESS,
+    help="Jobs to plan or publish at once.",
+)
 @_role_options
-@click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
+@_celery_options
 def orchestrator(
     broker: str | None, concurrency: int, celery_options: tuple[str, ...], **settings: Any
 ) -> None:
     """
-    Run an orchestrator: it plans jobs and publishes their manifests.
+    Run an orchestrator, which plans and publishes jobs.
 
-    A thin wrapper of ``celery -A snapferry.orchestrator worker -Q snapferry.plan``. Several
-    may run; none is needed by the workers to finish what they have begun.
+    Several orchestrators may run at once. Without any, workers still finish the
+    batches that are queued. The command runs celery -A snapferry.orchestrator
+    worker -Q snapferry.plan with suitable options.
     """
-    from snapferry.orchestrator.app import make_fleet_app
-    from snapferry.workers.queues import PLAN_QUEUE
-
-    _run_worker(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
+    _run_role(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
 
 
-def _run_worker(
+def _run_role(
     make: Callable[[Settings, AccessPolicy], Any],
     broker: str | None,
     role: Role,
@@ -139,21 +177,13 @@ def _run_worker(
     settings: dict[str, Any],
 ) -> None:
     end_on_sigterm()
-    from celery import signals
-
-    from snapferry.stores.opening import prepare
-    from snapferry.workers.lifecycle.shutdown import asked
-    from snapferry.workers.settings.access import access_policy
-    from snapferry.workers.settings.environment import InvalidSettings
-
     try:
         known = read_settings(broker, **settings)
         app = make(known, access_policy(known, f"the {role}"))
     except InvalidSettings as error:
         usage(str(error))
-    # Its processes are forked from here, each time that Celery renews one, and share what is there by then.
+    # Celery forks its processes from this one, now and whenever it replaces one; they share what is loaded by then.
     prepare()
-    # Workers need to know nothing of each other to start.
     arguments = ["worker", "--queues", queues]
     arguments += ["--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]
     if concurrency is not None:
@@ -165,17 +195,18 @@ def _run_worker(
         app.worker_main([*arguments, *options])
     if not started or started[0].exitcode != CELERY_BROKE_DOWN or asked():
         return
-    # Celery's consumer can break down when Redis goes away at the wrong moment.
+    # Celery's consumer can break down if Redis goes away at the wrong moment.
     end_on_sigterm()
-    start_again(f"the {role} broke down (see above)")
+    restart(f"the {role} broke down (see the log above)")
 
 
 @contextmanager
 def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
-    """Serve the metrics of this process in the block, if that was asked for."""
+    """Serve the metrics of this process in the block, if a port is set."""
     if settings.metrics_port is None:
         yield
         return
+    # Counting costs time and memory, so the library is loaded only if somebody asks for metrics.
     from snapferry.orchestrator.reporting.fleet_metrics import FleetCollector
     from snapferry.workers.telemetry.metrics.exporter import CannotServe, serving
 
@@ -191,11 +222,10 @@ def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
 
 
 def _trace(role: Role) -> None:
-    """Send traces, if OpenTelemetry's variables name where to. They may be set for all that runs on a machine."""
-    from snapferry.workers.settings.environment import traces_wanted
-
+    """Send traces if OpenTelemetry's variables name a collector; they may be set for a whole machine."""
     if not traces_wanted():
         return
+    # An optional dependency, and slow to load.
     from snapferry.workers.telemetry.tracing import NotInstalled, attach
 
     try:

@@ -1,80 +1,89 @@
-"""The commands that look at jobs: jobs, status, watch, failures and receipt."""
+"""The commands that show jobs: jobs, status, watch, failures and receipt."""
 
 from __future__ import annotations
 
 import json
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Final
 
 import click
 
-from snapferry.orchestrator.cli.exit_codes import fail, interrupt_on_sigterm, note, on_fleet, read_settings
-from snapferry.orchestrator.cli.follow import check_receipt_path
+from snapferry.orchestrator.cli.exit_codes import fail, interrupt_on_sigterm, note
+from snapferry.orchestrator.cli.fleet_access import on_fleet
 from snapferry.orchestrator.cli.follow import watch as watch_job
-from snapferry.orchestrator.cli.options import (
+from snapferry.orchestrator.cli.options.common import (
     Show,
-    about_a_job,
     broker_option,
     json_option,
     receipt_option,
     show_options,
 )
+from snapferry.orchestrator.cli.options.declare import command, option
+from snapferry.orchestrator.cli.options.job import job_argument
+from snapferry.orchestrator.cli.options.values import WholeNumber
+from snapferry.orchestrator.cli.receipt_file import check_receipt_path
+from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
-
-if TYPE_CHECKING:
-    from snapferry.orchestrator.jobs import Jobs
-    from snapferry.orchestrator.reporting.failures import DeadLetter
-
-STATES = ("queued", "planning", "copying", "committing", "done", "failed", "cancelled")
-
-# A job of at most so many snapshots shows each of them unasked.
-FEW_SNAPSHOTS = 20
-
-
-@click.command(name="jobs")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="The latest N alone.",
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.planning.prepare import SourceChanged
+from snapferry.orchestrator.reporting import documents
+from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.orchestrator.reporting.text.failures import failures_head, letter_lines
+from snapferry.orchestrator.reporting.text.outcome import dry_run_lines
+from snapferry.orchestrator.reporting.text.status import (
+    JOBS_HEAD,
+    SNAPSHOTS_HEAD,
+    job_row,
+    snapshot_row,
+    status_lines,
 )
-@click.option("--state", type=click.Choice(STATES), help="Those in this state alone.")
+from snapferry.stores.errors import StoreError
+from snapferry.workers.ledger import State
+from snapferry.workers.settings.environment import InvalidSettings
+
+# A job of at most this many snapshots is shown with all of them.
+FEW_SNAPSHOTS: Final = 20
+
+
+@command(name="jobs")
+@option("--limit", type=WholeNumber(1), default=50, metavar="N", help="List at most N jobs.")
+@option(
+    "--state",
+    type=click.Choice([str(state) for state in State]),
+    metavar="STATE",
+    help=f"List only jobs in this state: {', '.join(State)}.",
+)
 @json_option
 @broker_option
 def list_jobs(limit: int, state: str | None, as_json: bool, broker: str | None) -> int:
-    """List the fleet's jobs, the latest first."""
+    """List jobs, newest first."""
     settings = read_settings(broker)
-    with on_fleet(settings, lost="") as jobs:
-        from snapferry.orchestrator.reporting import documents, report
-        from snapferry.workers.ledger import State
-
+    with on_fleet(settings, advice="") as jobs:
         found = jobs.list(limit=limit, state=State(state) if state else None)
     if as_json:
         click.echo(json.dumps([documents.status_document(status) for status in found], indent=2))
     elif found:
         print_table(
-            report.JOBS_HEAD,
-            map(report.job_row, found),
-            right=frozenset({"SNAPSHOTS", "OBJECTS", "BYTES"}),
-            fold=frozenset(report.JOBS_HEAD[-1:]),
+            JOBS_HEAD,
+            map(job_row, found),
+            right=frozenset({"SNAPSHOTS", "DONE", "BYTES"}),
+            fold=frozenset(JOBS_HEAD[-1:]),
         )
     else:
-        click.echo(f"no job is {state}" if state else "there are no jobs")
+        click.echo(f"no job is {state}" if state else "no jobs")
     return 0
 
 
-@click.command()
-@about_a_job
-@click.option(
-    "--snapshots", is_flag=True, help=f"Show each snapshot, also of more than {FEW_SNAPSHOTS}, and in JSON."
+@command()
+@job_argument
+@option(
+    "--snapshots",
+    is_flag=True,
+    help=f"List every snapshot, even of a job with more than {FEW_SNAPSHOTS}, and in JSON.",
 )
 @json_option
 def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
-    """Show where a job stands. JOB is its id, or as much of its beginning as no other job has."""
-    from snapferry.orchestrator.reporting import documents, report
-
+    """Show the state of a job."""
     found, estimate = jobs.status(job_id), jobs.estimate(job_id)
     store_limits = jobs.store_limits(job_id)
     unreached = [] if found.state.final else jobs.unreached(job_id)
@@ -88,60 +97,69 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
             document["per_snapshot"] = [documents.snapshot_document(row) for row in jobs.snapshots(job_id)]
         click.echo(json.dumps(document, indent=2))
         return 0
-    for line in report.status_lines(found, jobs.failed_by_class(job_id), store_limits, unreached):
+    for line in status_lines(found, jobs.failed_by_class(job_id), store_limits, unreached):
         click.echo(line)
     if found.dry_run and estimate:
-        for line in report.dry_run_lines(found, estimate):
+        for line in dry_run_lines(found, estimate):
             click.echo(line)
     elif snapshots or found.snapshots_total <= FEW_SNAPSHOTS:
-        rows = [report.snapshot_row(row) for row in jobs.snapshots(job_id)]
+        rows = [snapshot_row(row) for row in jobs.snapshots(job_id)]
         if rows:
             click.echo()
             print_table(
-                report.SNAPSHOTS_HEAD,
+                SNAPSHOTS_HEAD,
                 rows,
-                right=frozenset(report.SNAPSHOTS_HEAD[2:-1]),
+                right=frozenset(SNAPSHOTS_HEAD[2:-1]),
                 fold=frozenset({"SNAPSHOT", "REASON"}),
             )
     return 0
 
 
-@click.command()
-@about_a_job
+WATCH_EXIT_CODES: Final = """
+\b
+Exit codes:
+  0    the job is done
+  1    the job failed or was cancelled
+  2    bad usage or configuration
+  130  interrupted
+"""
+
+
+@command(epilog=WATCH_EXIT_CODES)
+@job_argument
 @receipt_option
 @show_options
 def watch(jobs: Jobs, job_id: str, receipt_path: str | None, show: Show) -> int:
     """
-    Follow a job until it ends, and say how it ended.
+    Follow a job until it ends.
 
-    Exit codes: 0 the job is done, 1 it failed or was cancelled, 130 interrupted. Ctrl-C ends the watching;
-    the job goes on.
+    Ctrl-C stops the watching; the job continues.
     """
     interrupt_on_sigterm()
     check_receipt_path(receipt_path)
     return watch_job(jobs, job_id, show, receipt_path=receipt_path)
 
 
-@click.command()
-@about_a_job
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON document a line, one for each object.")
+@command()
+@job_argument
+@option("--limit", type=WholeNumber(1), metavar="N", help="List at most N objects.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON document per object, each on its own line.")
 def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
-    """List the objects that failed in a job: why, and which snapshots and paths wait for them."""
-    from snapferry.orchestrator.planning.prepare import SourceChanged
-    from snapferry.orchestrator.reporting import documents, report
-    from snapferry.stores.errors import StoreError
-    from snapferry.workers.settings.environment import InvalidSettings
+    """
+    List the failed objects of a job.
 
+    Each object is listed with the reason, and with the snapshots and paths that
+    need it.
+    """
     found = jobs.status(job_id)
     if not as_json:
-        click.echo(report.failures_head(found, jobs.failed_by_class(job_id)))
+        click.echo(failures_head(found, jobs.failed_by_class(job_id)))
 
     def show(letter: DeadLetter, *, places: bool) -> None:
         if as_json:
             click.echo(json.dumps(documents.letter_document(letter, places=places)))
         else:
-            for line in report.letter_lines(letter):
+            for line in letter_lines(letter):
                 click.echo(line)
 
     shown = 0
@@ -151,8 +169,8 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
             shown += 1
     except (StoreError, SourceChanged, InvalidSettings) as error:
         if shown:
-            fail(f"the list ends here: {error}")
-        note(f"which paths wait for them cannot be told: {error}")
+            fail(f"the list of failed objects ends early: {error}")
+        note(f"cannot look up which paths need the failed objects: {error}")
         for letter in islice(jobs.failures(job_id, places=False), limit):
             show(letter, places=False)
             shown += 1
@@ -161,12 +179,17 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
     return 0
 
 
-@click.command()
-@about_a_job
+@command()
+@job_argument
 def receipt(jobs: Jobs, job_id: str) -> int:
-    """Print the receipt of a job: what it did, and how that was verified, in JSON."""
+    """
+    Print the receipt of a job as JSON.
+
+    The receipt states what the job did, snapshot by snapshot, and how that was
+    verified.
+    """
     document = jobs.receipt(job_id)
     click.echo(json.dumps(document, indent=2))
     if not document["final"]:
-        note(f"job {job_id} has not ended ({document['state']}): this is how far it came")
+        note(f"job {job_id} has not ended: it is {document['state']}, and the receipt is preliminary")
     return 0

@@ -4,58 +4,85 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from snapferry.orchestrator.cli.exit_codes import on_fleet, read_settings, usage
-from snapferry.orchestrator.cli.options import (
-    MOST_JOBS,
-    MOST_REQUESTS,
-    about_a_job,
-    broker_option,
-    changed_count,
-    changed_rate,
-    json_option,
+from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.orchestrator.cli.fleet_access import on_fleet
+from snapferry.orchestrator.cli.options.common import LIMITS, broker_option, json_option
+from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.job import job_argument
+from snapferry.orchestrator.cli.options.store_names import store_url
+from snapferry.orchestrator.cli.options.values import MOST_IN_FLIGHT, MOST_REQUESTS, OrWord, Rate, WholeNumber
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.reporting.documents import limit_document
+from snapferry.orchestrator.reporting.text.limits import limit_text
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.text.printable import printable
+from snapferry.stores.urls import parse_url
+from snapferry.workers.limits import StoreLimits
+from snapferry.workers.settings.environment import Settings, store_options
+
+Changes = Mapping[str, Any]
+
+EXAMPLES = """
+Examples:
+
+\b
+  Limit a job to 20 MB per second:
+    snapferry limit 8b1f --limit-rate 20M
+
+\b
+  Limit all jobs together to 500 requests per second at a store:
+    snapferry limit --store s3://backup/store --max-requests 500
+
+\b
+  Show the limits of all stores:
+    snapferry limit
+"""
+
+
+@command(epilog=EXAMPLES)
+@argument(
+    "job",
+    metavar="[JOB]",
+    required=False,
+    text="Id of the job, or its first digits if no other job has them.",
 )
-from snapferry.orchestrator.cli.store_names import store_url
-
-if TYPE_CHECKING:
-    from snapferry.orchestrator.jobs import Jobs
-
-Changed = Mapping[str, Any]
-
-
-@click.command()
-@click.argument("job", metavar="[JOB]", required=False)
-@click.option(
+@option(
     "--store",
-    metavar="URL",
-    help="Limits of this store, whatever the job: its URL, or its name in snapferry.toml.",
+    metavar="STORE",
+    section=LIMITS,
+    help="Limit this store, for all jobs together: a URL, or a name from snapferry.toml.",
 )
-@click.option(
+@option(
     "--limit-rate",
-    callback=changed_rate,
+    type=OrWord(Rate(), "none"),
     metavar="RATE",
-    help="Bytes a second: as in 500k, 100M, 1.5Gi, or none. Of a job those read from its source, of a store those"
-    " read and written.",
+    section=LIMITS,
+    help="Bytes per second, such as 500k, 100M or 1.5Gi, or none. Counts what a job reads from its source, or what is"
+    " read from and written to a store.",
 )
-@click.option(
+@option(
     "--max-requests",
-    callback=changed_count(MOST_REQUESTS, "default"),
+    type=OrWord(WholeNumber(1, MOST_REQUESTS), "none", "default"),
     metavar="N",
-    help="Requests a second, or none. Of a job those to each of its stores. Of a store also default:"
-    " what stores of its kind have, at S3 SNAPFERRY_S3_MAX_REQUESTS.",
+    section=LIMITS,
+    help="Requests per second, or none. Counts the requests of a job to each of its stores, or all requests to a store."
+    " For a store, default restores the default of its kind; for S3 that is SNAPFERRY_S3_MAX_REQUESTS.",
 )
-@click.option(
+@option(
     "-j",
     "--jobs",
     "in_flight",
-    callback=changed_count(MOST_JOBS),
+    type=OrWord(WholeNumber(1, MOST_IN_FLIGHT), "none"),
     metavar="N",
+    section=LIMITS,
     help="Objects in flight at once, or none.",
 )
-@click.option("--none", "no_limits", is_flag=True, help="Take all limits away.")
+@option("--none", "no_limits", is_flag=True, section=LIMITS, help="Remove all limits.")
 @json_option
 @broker_option
 def limit(
@@ -69,87 +96,76 @@ def limit(
     broker: str | None,
 ) -> int:
     """
-    Limit a job, or a store for all jobs together, also while they run.
+    Limit the throughput of a job or a store.
 
-    All workers of the fleet keep to a limit together, within seconds. What is not given stays as it is. Without
-    options the limits are shown; without JOB and --store, those of all stores.
+    All workers together keep to a limit, from a few seconds after it is set.
+    Limits that are not named stay as they are. Without limits, the command shows
+    the current ones; without JOB and --store, those of all stores.
     """
     given = {"rate": limit_rate, "requests": max_requests, "jobs": in_flight}
-    changed = {name: _count(value) for name, value in given.items() if value is not None}
-    if no_limits and changed:
-        usage("--none takes all limits away: give it alone")
+    changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    if no_limits and changes:
+        usage("--none cannot be combined with other limits")
     if no_limits:
-        changed = dict.fromkeys(given)
+        changes = dict.fromkeys(given)
     if job is not None and store is not None:
-        usage("give a job or --store URL, not both")
+        usage("JOB cannot be combined with --store")
     if max_requests == "default" and store is None:
-        usage("--max-requests default is for stores: give --store URL")
+        usage("--max-requests default requires --store")
     if job is not None:
-        command: Any = about_a_job(_limit_job)
-        return int(command(job=job, broker=broker, changed=changed, as_json=as_json))
-    if store is None and changed:
-        usage("limit what? Give a job, or --store URL")
-    return _limit_stores(store, changed, as_json=as_json, broker=broker)
+        command: Any = job_argument(_limit_job)
+        return int(command(job=job, broker=broker, changes=changes, as_json=as_json))
+    if store is None and changes:
+        usage("nothing to limit. Name a job, or use --store.")
+    return _limit_stores(store, changes, as_json=as_json, broker=broker)
 
 
-def _count(value: int | str) -> int | str | None:
-    return None if value == "none" else value
-
-
-def _limit_job(jobs: Jobs, job_id: str, changed: Changed, as_json: bool) -> int:
-    from snapferry.orchestrator.reporting.documents import limit_document
-    from snapferry.orchestrator.reporting.report import limit_words
-
-    status = jobs.limit(job_id, changed) if changed else jobs.status(job_id)
-    if changed and status.state.final:
-        usage(f"job {job_id} has ended already: it is {status.state}")
+def _limit_job(jobs: Jobs, job_id: str, changes: Changes, as_json: bool) -> int:
+    status = jobs.limit(job_id, changes) if changes else jobs.status(job_id)
+    if changes and status.state.final:
+        usage(f"job {job_id} has already ended: it is {status.state}")
     if as_json:
         _print({"job": job_id, "limits": limit_document(status.limits)})
     else:
-        click.echo(f"job {job_id}: {limit_words(status.limits) or 'no limits'}")
+        click.echo(f"job {job_id}: {limit_text(status.limits) or 'no limits'}")
     return 0
 
 
-def _limit_stores(store: str | None, changed: Changed, *, as_json: bool, broker: str | None) -> int:
-    from snapferry.orchestrator.reporting.documents import limit_document
-    from snapferry.orchestrator.reporting.report import limit_words
-    from snapferry.stores.errors import InvalidStoreURL
-    from snapferry.stores.text.printable import printable
-    from snapferry.stores.urls import parse_url
-    from snapferry.workers.limits import StoreLimits
-    from snapferry.workers.settings.environment import store_options
-
+def _limit_stores(store: str | None, changes: Changes, *, as_json: bool, broker: str | None) -> int:
     settings = read_settings(broker)
-    url = ""
-    if store is not None:
-        try:
-            place = parse_url(store_url(settings, store))
-        except InvalidStoreURL as error:
-            usage(str(error))
-        here, there = store_options("from"), store_options("to")
-        if (
-            here["endpoint_url"] != there["endpoint_url"]
-            and "endpoint_url" in place.kind.parameters
-            and not place.option("endpoint_url")
-        ):
-            usage(
-                "--store: the environment has different endpoints for --from and --to; name the store's in its URL"
-            )
-        url = str(place.with_defaults(endpoint_url=here["endpoint_url"]))
-    with on_fleet(settings, lost="") as jobs:
-        limits = dict([jobs.limit_store(url, changed)]) if store is not None else jobs.limited_stores()
+    url = "" if store is None else _complete_url(settings, store)
+    with on_fleet(settings, advice="") as jobs:
+        limits = dict([jobs.limit_store(url, changes)]) if store is not None else jobs.limited_stores()
     of_s3 = settings.s3_max_requests
     if as_json:
         others = {} if store is not None else {"defaults": {"s3": {"requests_per_second": of_s3}}}
         _print({"stores": {name: limit_document(found) for name, found in limits.items()}} | others)
         return 0
     for name, found in limits.items():
-        click.echo(printable(f"{name}: {limit_words(found) or 'no limits'}"))
+        click.echo(printable(f"{name}: {limit_text(found) or 'no limits'}"))
     if not limits:
         click.echo("no store has limits of its own")
     if store is None and of_s3 is not None:
-        click.echo(f"every other S3 store: {limit_words(StoreLimits(requests=of_s3, by_default=True))}")
+        click.echo(f"every other S3 store: {limit_text(StoreLimits(requests=of_s3, by_default=True))}")
     return 0
+
+
+def _complete_url(settings: Settings, store: str) -> str:
+    """Return the URL of *store* with the endpoint of the environment, by which its limits are found."""
+    try:
+        url = parse_url(store_url(settings, store))
+    except InvalidStoreURL as error:
+        usage(str(error))
+    source, destination = store_options("from"), store_options("to")
+    if (
+        source["endpoint_url"] != destination["endpoint_url"]
+        and "endpoint_url" in url.kind.parameters
+        and not url.option("endpoint_url")
+    ):
+        usage(
+            "--store: the environment has different endpoints for --from and --to. Put endpoint_url into the URL."
+        )
+    return str(url.with_defaults(endpoint_url=source["endpoint_url"]))
 
 
 def _print(document: Mapping[str, Any]) -> None:

@@ -1,41 +1,44 @@
-"""The commands about what is copied again and again: mirrors and scheduler."""
+"""The commands about mirrors, which are synced on a schedule: mirrors and scheduler."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from celery import signals
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
-from snapferry.orchestrator.cli.exit_codes import (
-    await_broker,
-    end_on_sigterm,
-    note,
-    on_fleet,
-    read_settings,
-    start_again,
-    usage,
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart, usage
+from snapferry.orchestrator.cli.fleet_access import await_broker, on_fleet
+from snapferry.orchestrator.cli.options.common import (
+    broker_option,
+    config_option,
+    json_option,
+    log_level_option,
 )
-from snapferry.orchestrator.cli.options import broker_option, config_option, json_option
+from snapferry.orchestrator.cli.options.declare import command
+from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
+from snapferry.orchestrator.mirrors import report
+from snapferry.orchestrator.mirrors.schedule import schedule_mirrors
+from snapferry.orchestrator.mirrors.status import mirror_statuses
+from snapferry.workers.settings.config_file import Config, read_config
+from snapferry.workers.settings.environment import InvalidSettings, Settings
+from snapferry.workers.telemetry import logs
 
-if TYPE_CHECKING:
-    from snapferry.workers.settings.config_file import Config
-    from snapferry.workers.settings.environment import Settings
 
-
-@click.command(name="mirrors")
+@command(name="mirrors")
 @config_option
 @json_option
 @broker_option
 def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
-    """List the mirrors of snapferry.toml: what became of their last runs, and when they are due next."""
+    """List the mirrors of snapferry.toml, with their last and next runs."""
     settings = read_settings(broker, config=config)
     known = _mirrors(settings)
-    with on_fleet(settings, lost="") as jobs:
-        from snapferry.orchestrator.mirrors import report
-        from snapferry.orchestrator.mirrors.status import mirror_statuses
-
+    with on_fleet(settings, advice="") as jobs:
         found = mirror_statuses(settings, jobs, known.mirror)
     if as_json:
         click.echo(json.dumps([report.mirror_document(one) for one in found], indent=2))
@@ -46,44 +49,30 @@ def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
         right=frozenset(),
         fold=frozenset({"FROM → TO", "LAST"}),
     )
-    without = [one.mirror.name for one in found if one.next_at is None]
-    if found and len(without) == len(found):
-        note("nobody keeps the schedule: run `snapferry scheduler`")
-    elif without:
+    unscheduled = [one.mirror.name for one in found if one.next_at is None]
+    if found and len(unscheduled) == len(found):
+        note("no scheduler is running. Start one: snapferry scheduler")
+    elif unscheduled:
         note(
-            f"not in the schedule that runs: {', '.join(without)}. The scheduler reads another file, or this one as it"
-            " was before: restart it"
+            f"the running scheduler does not know {', '.join(unscheduled)}: it has read another file, or an older"
+            " version of this one. Restart it."
         )
     return 0
 
 
-@click.command()
+@command()
 @config_option
 @broker_option
-@click.option(
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    default="info",
-    show_default=True,
-    help="What is logged at least.",
-)
-def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
+@log_level_option
+def scheduler(config: str | None, broker: str | None, log_level: str) -> int:
     """
-    Queue each mirror of snapferry.toml when it is due.
+    Run the scheduler, which queues each mirror of snapferry.toml when it is due.
 
-    Celery beat, with its schedule in Redis. Several may run, with the same file; one of them works, and another takes
-    over if it dies. A scheduler with another file warns and waits until the first one ends.
+    The scheduler is Celery beat with its schedule in Redis. Several may run with
+    the same file: one is active, and another takes over if it dies. A scheduler
+    with a different file warns, and waits until the active one ends.
     """
     end_on_sigterm()
-    from celery import signals
-    from kombu.exceptions import OperationalError
-    from redis.exceptions import RedisError
-
-    from snapferry.orchestrator.app import make_fleet_app
-    from snapferry.orchestrator.mirrors.schedule import schedule_mirrors
-    from snapferry.workers.settings.environment import InvalidSettings
-    from snapferry.workers.telemetry import logs
-
     settings = read_settings(broker, config=config)
     known = _mirrors(settings)
     try:
@@ -93,28 +82,25 @@ def scheduler(config: str | None, broker: str | None, loglevel: str) -> int:
         usage(str(error))
     await_broker(settings)
 
-    def log_as_set(**_: Any) -> None:
-        logs.configure(settings, level=loglevel.upper())
+    def configure_logs(**_: Any) -> None:
+        logs.configure(settings, level=log_level.upper())
 
-    signals.setup_logging.connect(log_as_set)
+    signals.setup_logging.connect(configure_logs)
     try:
-        app.Beat(loglevel=loglevel.upper(), quiet=True).run()
+        app.Beat(loglevel=log_level.upper(), quiet=True).run()
     except (RedisError, OperationalError) as error:
-        start_again(f"the scheduler lost its broker ({error})")
-    # It goes on until it is told to stop.
+        restart(f"the scheduler lost its broker ({error})")
     return 0
 
 
 def _mirrors(settings: Settings) -> Config:
-    from snapferry.workers.settings.config_file import read_config
-    from snapferry.workers.settings.environment import InvalidSettings
-
+    """Return the configuration file, which has at least one mirror; an error ends the command."""
     if settings.config is None:
-        usage("no snapferry.toml here: give --config FILE, or set SNAPFERRY_CONFIG")
+        usage("no snapferry.toml in this directory. Use --config FILE, or set SNAPFERRY_CONFIG.")
     try:
-        found: Any = read_config(settings.config)
+        found = read_config(settings.config)
     except InvalidSettings as error:
         usage(str(error))
     if not found.mirror:
-        usage(f"{settings.config}: there is no [[mirror]] in it")
-    return found  # type: ignore[no-any-return]
+        usage(f"{settings.config}: the file has no [[mirror]]")
+    return found

@@ -1,5 +1,5 @@
-// Keeps the page as it is on the server, without losing the place, the focus, or what is selected.
-// Without this script the page is reloaded by the browser itself.
+// Updates the page from the server, and keeps the scroll position, the focus and the selection.
+// Without this script the browser itself reloads the page.
 "use strict";
 
 (() => {
@@ -7,27 +7,27 @@
   const clock = document.getElementById("clock");
   const banner = document.getElementById("banner");
   const hold = document.getElementById("hold");
-  const LONGEST_WAIT_MS = 30000;
+  const MAX_WAIT_MS = 30000;
   let held = sessionStorage.getItem("held") === "yes";
   let missed = 0;
   let timer = 0;
-  let looking = false;
+  let updating = false;
 
   const everyMs = () => 1000 * Number(document.body.dataset.refresh);
 
-  function plan() {
+  function schedule() {
     clearTimeout(timer);
     const every = everyMs();
     if (every > 0 && !held && !document.hidden) {
-      timer = setTimeout(look, Math.min(every * 2 ** missed, Math.max(every, LONGEST_WAIT_MS)));
+      timer = setTimeout(update, Math.min(every * 2 ** missed, Math.max(every, MAX_WAIT_MS)));
     }
   }
 
-  async function look() {
-    if (looking) {
+  async function update() {
+    if (updating) {
       return;
     }
-    looking = true;
+    updating = true;
     try {
       const answer = await fetch(location.href, {
         cache: "no-store",
@@ -36,44 +36,44 @@
       });
       const found = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!answer.ok) {
-        const said = found.querySelector("#main h1");
-        throw new Error(said ? said.textContent : `the dashboard answered ${answer.status}`);
+        const title = found.querySelector("#main h1");
+        throw new Error(title ? title.textContent : `the dashboard answered ${answer.status}`);
       }
-      show(found);
+      replace(found);
       missed = 0;
-      tell("");
+      warn("");
     } catch (error) {
       missed = Math.min(missed + 1, 5);
-      const why = error instanceof TypeError || error.name === "TimeoutError" ? "The dashboard does not answer" : error.message;
+      const reason = error instanceof TypeError || error.name === "TimeoutError" ? "The dashboard does not answer" : error.message;
       const last = clock.textContent.trim();
-      tell(`${why}. ${last ? `This is how it was at ${last}; ` : ""}trying again.`);
+      warn(`${reason}. ${last ? `Showing the state of ${last}. ` : ""}Retrying.`);
     } finally {
-      looking = false;
-      plan();
+      updating = false;
+      schedule();
     }
   }
 
-  function show(found) {
+  function replace(found) {
     const selected = getSelection();
     if (selected && !selected.isCollapsed && main.contains(selected.anchorNode)) {
       return;
     }
     document.title = found.title;
     document.body.dataset.refresh = found.body.dataset.refresh;
-    become(clock, found.getElementById("clock"));
-    become(main, found.getElementById("main"));
+    morph(clock, found.getElementById("clock"));
+    morph(main, found.getElementById("main"));
   }
 
-  function tell(words) {
-    banner.hidden = !words;
-    document.body.classList.toggle("stale", Boolean(words));
-    if (banner.textContent !== words) {
-      banner.textContent = words;
+  function warn(text) {
+    banner.hidden = !text;
+    document.body.classList.toggle("stale", Boolean(text));
+    if (banner.textContent !== text) {
+      banner.textContent = text;
     }
   }
 
-  // Makes an element like another one, and keeps what is alike: so focus and scrolling stay.
-  function become(now, next) {
+  // Changes an element into another one and keeps the parts that are the same, so that focus and scroll position stay.
+  function morph(now, next) {
     for (const { name } of [...now.attributes]) {
       if (!next.hasAttribute(name) && name !== "open") {
         now.removeAttribute(name);
@@ -105,7 +105,7 @@
         now.insertBefore(have, at);
       }
       if (have.nodeType === Node.ELEMENT_NODE) {
-        become(have, wanted);
+        morph(have, wanted);
       } else if (have.data !== wanted.data) {
         have.data = wanted.data;
       }
@@ -117,31 +117,31 @@
     }
   }
 
-  function sayWhetherHeld() {
+  function showHeld() {
     hold.textContent = held ? "Resume updates" : "Pause updates";
     document.body.classList.toggle("held", held);
   }
 
   if (everyMs() > 0) {
     hold.hidden = false;
-    sayWhetherHeld();
+    showHeld();
     hold.addEventListener("click", () => {
       held = !held;
       sessionStorage.setItem("held", held ? "yes" : "no");
-      sayWhetherHeld();
+      showHeld();
       if (held) {
         clearTimeout(timer);
       } else {
-        look();
+        update();
       }
     });
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) {
         clearTimeout(timer);
       } else if (!held) {
-        look();
+        update();
       }
     });
-    plan();
+    schedule();
   }
 })();

@@ -65,6 +65,7 @@ def probe_directory(
             "store.exists",
             f"there is no {root} yet; the first job makes it in {existing}",
             "see that it is not a mount that is missing",
+            value=str(root),
         )
     elif for_writing:
         yield Finding(Level.OK, "store.exists", f"{root} is there")

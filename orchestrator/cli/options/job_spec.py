@@ -1,4 +1,4 @@
-"""The request for a job, from the options of a copy."""
+"""The request for a job, from the options of sync, plan and submit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.jobs import store_pair
 from snapferry.orchestrator.planning.prices import InvalidPrices, read_prices
 from snapferry.stores.errors import InvalidStoreURL
@@ -14,14 +15,13 @@ from snapferry.stores.urls import is_metered
 from snapferry.workers.messages import Budget, JobSpec, Limits, Prune, StoreRef
 from snapferry.workers.settings.environment import Settings
 
-from .exit_codes import usage
 from .snapshot_ids import chosen_ids
 from .store_names import store_url
 
 
 def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
     """
-    Return the request that the options in *given* describe, and take these options out of it.
+    Return the request that the options in *given* describe, and remove these options from *given*.
 
     Options that contradict each other end the command.
     """
@@ -36,13 +36,13 @@ def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
     budget = _budget(settings, given, stores)
     limits = Limits(**_fields(Limits, given))
     options = _fields(JobSpec, given)
-    # A user who wants every manifest deleted that an empty source does not have knows that it is empty.
+    # Whoever forces deletion by an empty source knows that it is empty.
     options["allow_empty_source"] |= prune is not None and prune.force
     return JobSpec.of(*stores, snapshot_ids, prune=prune, budget=budget, limits=limits, **options)
 
 
 def _fields(kind: type[BaseModel], given: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Take those options out of *given* that are fields of *kind*; return those that have a value."""
+    """Remove the options from *given* that are fields of *kind*; return those that have a value."""
     named = {name: given.pop(name) for name in kind.model_fields if name in given}
     return {name: value for name, value in named.items() if value is not None}
 
@@ -64,7 +64,7 @@ def _prune(given: MutableMapping[str, Any]) -> Prune | None:
     if given.pop("delete"):
         return prune
     if prune != Prune():
-        usage(f"{'--force-delete' if prune.force else '--max-delete'} goes with --delete")
+        usage(f"{'--force-delete' if prune.force else '--max-delete'} requires --delete")
     return None
 
 
@@ -72,7 +72,7 @@ def _budget(settings: Settings, given: MutableMapping[str, Any], stores: tuple[S
     budget = Budget(**_fields(Budget, given))
     if settings.prices is None:
         if budget.max_cost is not None:
-            usage("--max-cost needs prices: give --prices FILE, or set SNAPFERRY_PRICES")
+            usage("--max-cost requires prices. Use --prices FILE, or set SNAPFERRY_PRICES.")
         return budget
     try:
         table = read_prices(settings.prices)

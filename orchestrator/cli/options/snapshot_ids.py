@@ -1,32 +1,32 @@
-"""Which snapshots are meant: --id, --ids-from and --all."""
+"""The snapshots that --id, --ids-from and --all choose."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
-from .exit_codes import usage
+from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.stores.address import parse_address
+from snapferry.stores.errors import InvalidAddress
 
-# A line that is longer is no id, and is not read to its end.
-LONGEST_LINE = 4096
+# A longer line is not an id, and is not read to its end.
+LONGEST_LINE: Final = 4096
 
 
 def chosen_ids(
     snapshot_ids: Sequence[str], ids_from: str | None, *, everything: bool, allow_empty_source: bool
 ) -> list[str] | None:
-    """Return the ids of the snapshots to copy, None for all. Ids that cannot be used end the command."""
-    from snapferry.stores.address import parse_address
-    from snapferry.stores.errors import InvalidAddress
-
+    """Return the ids of the snapshots to copy, None for all; an error in them ends the command."""
     if everything:
         if snapshot_ids or ids_from is not None:
-            usage("--all is all snapshots: give it without --id and --ids-from")
+            usage("--all cannot be combined with --id or --ids-from")
         return None
     if allow_empty_source:
-        usage("--allow-empty-source goes with --all")
+        usage("--allow-empty-source requires --all")
     if not snapshot_ids and ids_from is None:
-        usage("which snapshots? Give --id, --ids-from or --all.")
+        usage("no snapshots are chosen. Use --id, --ids-from or --all.")
+    # Each id with the line that has it, 0 for --id.
     found: dict[str, int] = {}
     for text in snapshot_ids:
         try:
@@ -34,7 +34,7 @@ def chosen_ids(
         except InvalidAddress as error:
             usage(f"--id: {error}")
         if snapshot_id in found:
-            usage(f"{snapshot_id} is given twice by --id")
+            usage(f"--id: {snapshot_id} is given twice")
         found[snapshot_id] = 0
     if ids_from is None:
         return list(found)
@@ -44,17 +44,16 @@ def chosen_ids(
         except InvalidAddress as error:
             usage(f"--ids-from {ids_from}, line {number}: {error}")
         if snapshot_id in found:
-            first = found[snapshot_id]
-            before = f"line {first}" if first else "--id"
-            usage(f"--ids-from {ids_from}, line {number}: {snapshot_id} is given twice, by {before} as well")
+            first = f"line {found[snapshot_id]}" if found[snapshot_id] else "--id"
+            usage(f"--ids-from {ids_from}, line {number}: {snapshot_id} repeats {first}")
         found[snapshot_id] = number
     if not found:
-        usage(f"--ids-from {ids_from}: it names no snapshot")
+        usage(f"--ids-from {ids_from}: no snapshot id in the file")
     return list(found)
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of the file at *path* that say something, with their numbers."""
+    """Yield the lines of the file at *path* with their numbers, without comments and empty lines."""
     try:
         if path == "-":
             yield from _numbered(sys.stdin.buffer)

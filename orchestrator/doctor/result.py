@@ -1,4 +1,4 @@
-"""What the doctor says, line by line, and the words for several machines."""
+"""The result of a check, and text about several nodes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 from snapferry.stores.diagnosis.findings import Finding, Level
 
-_WORST: Final = {Level.OK: 0, Level.NOTE: 1, Level.WARNING: 2, Level.ERROR: 3}
+_SEVERITY: Final = {Level.OK: 0, Level.NOTE: 1, Level.WARNING: 2, Level.ERROR: 3}
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckResult:
     """A finding, what it is *about*, and the *node* of the fleet that found it; "" for this command."""
 
     about: str
@@ -20,13 +20,13 @@ class Line:
     node: str = ""
 
 
-def worst(lines: Iterable[Line]) -> Level:
-    """Return the worst level of all lines."""
-    return max((line.finding.level for line in lines), key=_WORST.__getitem__, default=Level.OK)
+def worst(results: Iterable[CheckResult]) -> Level:
+    """Return the worst level of all results, `Level.OK` if there are none."""
+    return max((result.finding.level for result in results), key=_SEVERITY.__getitem__, default=Level.OK)
 
 
 def by_value(seen: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the names of *seen* by what was seen there, sorted."""
+    """Return the nodes of *seen* by their value there, sorted by value."""
     by_value: dict[str, list[str]] = {}
     for node, value in seen.items():
         by_value.setdefault(value, []).append(node)
@@ -34,6 +34,6 @@ def by_value(seen: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first of *names*, and how many more there are."""
+    """Return the first five of *names*, and how many more there are."""
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,9 +1,8 @@
 """
-How fast jobs get on, now and before.
+The throughput of jobs, now and before.
 
-The ledger has counters, not their past. They are looked at every few seconds,
-and what they were is kept in memory, in bounded measure: the last minutes as
-they were seen, what came before ever more coarsely.
+The ledger has counters, but not their past. They are read every few seconds and kept in memory: the last minutes as
+they were read, earlier samples ever more coarsely.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from snapferry.workers.lifecycle.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 1.0
+SAMPLE_EVERY_S: Final = 1.0
 
-# What is called the speed of now is that of the last so many seconds.
-NOW_S: Final = 15.0
+# The current throughput is the mean of the last this many seconds.
+CURRENT_S: Final = 15.0
 
 # Samples of a job, how many of the latest are never thinned out, and jobs that are kept.
 SAMPLES_KEPT: Final = 240
 SAMPLES_FRESH: Final = 90
 JOBS_KEPT: Final = 500
 
-# Between two rounds passes at least so many times what the last one took.
-LEISURE: Final = 10
+# Wait at least this many times as long as the last reading took.
+REST_FACTOR: Final = 10
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What of a job was settled at a moment, in seconds since the epoch."""
+    """Objects and bytes of a job that were done at a moment, in seconds since the epoch."""
 
     at: float
     objects: int
@@ -47,8 +46,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Objects and bytes settled in a second, and when: from the one to the other second since the epoch."""
+class Throughput:
+    """Objects and bytes per second, from *begin* to *end* in seconds since the epoch."""
 
     begin: float
     end: float
@@ -56,21 +55,21 @@ class Speed:
     size_bytes: float
 
 
-class Pace:
+class ThroughputHistory:
     """
-    Remembers how fast jobs get on. *ask* returns the jobs that have not ended.
+    Remembers the throughput of jobs. *read* returns the jobs that have not ended.
 
-    Looks at them from a thread of its own while it is entered. A broker that is
-    away leaves a gap. All methods may be called from any thread.
+    Reads them in a thread of its own while it is entered. An outage of the broker leaves a gap. All methods may be
+    called from any thread.
     """
 
-    def __init__(self, ask: Callable[[], Sequence[JobStatus]]) -> None:
-        self._ask = ask
+    def __init__(self, read: Callable[[], Sequence[JobStatus]]) -> None:
+        self._read = read
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, list[Sample]] = OrderedDict()
         self._open: frozenset[str] = frozenset()
         self._rest_until = 0.0
-        self._beat = Heartbeat(self._look, LOOK_EVERY_S)
+        self._beat = Heartbeat(self._sample, SAMPLE_EVERY_S)
 
     def __enter__(self) -> Self:
         self._beat.__enter__()
@@ -79,24 +78,24 @@ class Pace:
     def __exit__(self, *raised: object) -> None:
         self._beat.__exit__(*raised)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         began = time.monotonic()
         if began < self._rest_until:
             return
         try:
-            found = self._ask()
+            found = self._read()
         except BrokerUnavailable as error:
-            log.debug("no look at the jobs: %s", error)
+            log.debug("no throughput sample: %s", error)
             return
         except Exception:
-            # The thread must go on; what this is, a page will say as well.
-            log.exception("no look at the jobs")
+            # The thread must live on; a page will show the same error.
+            log.exception("no throughput sample")
             return
-        self.note(found, time.time())
-        self._rest_until = began + LEISURE * (time.monotonic() - began)
+        self.add(found, time.time())
+        self._rest_until = began + REST_FACTOR * (time.monotonic() - began)
 
-    def note(self, jobs: Sequence[JobStatus], at: float) -> None:
-        """Note how all jobs that have not ended stand at a moment."""
+    def add(self, jobs: Sequence[JobStatus], at: float) -> None:
+        """Add a sample of all jobs that have not ended, taken at a moment."""
         with self._lock:
             self._open = frozenset(job.job_id for job in jobs)
             for job in jobs:
@@ -110,37 +109,37 @@ class Pace:
             while len(self._jobs) > max(JOBS_KEPT, len(self._open)):
                 self._jobs.popitem(last=False)
 
-    def now(self, job_id: str) -> Speed | None:
-        """Return the job's speed of now, None if it is not open or was not looked at for long enough."""
+    def current(self, job_id: str) -> Throughput | None:
+        """Return the current throughput of a job, None if it has ended or has too few samples."""
         with self._lock:
             samples = self._jobs.get(job_id, []) if job_id in self._open else []
-            recent = [sample for sample in samples if sample.at >= samples[-1].at - NOW_S]
+            recent = [sample for sample in samples if sample.at >= samples[-1].at - CURRENT_S]
         return _between(recent[0], recent[-1]) if len(recent) > 1 else None
 
-    def of_all(self) -> Speed | None:
-        """Return the speed of now of all open jobs together, None if none is known."""
+    def current_total(self) -> Throughput | None:
+        """Return the current throughput of all open jobs together, None if none is known."""
         with self._lock:
             jobs = self._open
-        found = [speed for job_id in jobs if (speed := self.now(job_id))]
+        found = [current for job_id in jobs if (current := self.current(job_id))]
         if not found:
             return None
-        return Speed(
-            min(speed.begin for speed in found),
-            max(speed.end for speed in found),
-            sum(speed.objects for speed in found),
-            sum(speed.size_bytes for speed in found),
+        return Throughput(
+            min(each.begin for each in found),
+            max(each.end for each in found),
+            sum(each.objects for each in found),
+            sum(each.size_bytes for each in found),
         )
 
-    def past(self, job_id: str) -> list[Speed]:
-        """Return the job's speeds, one after the other, as far as they are known."""
+    def past(self, job_id: str) -> list[Throughput]:
+        """Return the throughput of a job between each two samples, oldest first."""
         with self._lock:
             samples = list(self._jobs.get(job_id, ()))
         return [_between(one, other) for one, other in pairwise(samples)]
 
 
-def _between(one: Sample, other: Sample) -> Speed:
+def _between(one: Sample, other: Sample) -> Throughput:
     seconds = other.at - one.at
-    return Speed(
+    return Throughput(
         one.at,
         other.at,
         max(0.0, (other.objects - one.objects) / seconds),

@@ -1,0 +1,112 @@
+"""The group `snapferry`: its commands by section, each in a module that is imported when the command is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from .options.declare import SETTINGS
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A command: *attribute* of the module `commands.`*module*; *summary* stands for it in the list of commands."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
+    "Copy": {
+        "sync": Lazy("copy", "sync", "Copy snapshots between two stores"),
+        "plan": Lazy("copy", "plan", "Show what a sync would copy and cost, without copying"),
+        "submit": Lazy("copy", "submit", "Queue a sync job and print its id"),
+    },
+    "Jobs": {
+        "cancel": Lazy("control", "cancel", "Stop a job"),
+        "pause": Lazy("control", "pause", "Pause a job"),
+        "continue": Lazy("control", "continue_job", "Resume a paused job"),
+        "resume": Lazy("control", "resume", "Continue a cancelled or failed job as a new job"),
+        "retry": Lazy("control", "retry", "Copy the failed objects of a job again"),
+        "priority": Lazy("control", "priority", "Change the priority of a job"),
+        "limit": Lazy("limit", "limit", "Limit the throughput of a job or a store"),
+    },
+    "Look": {
+        "jobs": Lazy("inspect", "list_jobs", "List jobs, newest first"),
+        "status": Lazy("inspect", "status", "Show the state of a job"),
+        "watch": Lazy("inspect", "watch", "Follow a job until it ends"),
+        "failures": Lazy("inspect", "failures", "List the failed objects of a job"),
+        "receipt": Lazy("inspect", "receipt", "Print the receipt of a job as JSON"),
+        "mirrors": Lazy("mirrors", "list_mirrors", "List the mirrors of snapferry.toml"),
+        "ls": Lazy("ls", "list_snapshots", "List the snapshot ids in a store"),
+        "doctor": Lazy("doctor", "doctor", "Check a fleet and stores for problems"),
+    },
+    "Fleet": {
+        "worker": Lazy("fleet", "worker", "Run a worker, which copies objects"),
+        "orchestrator": Lazy("fleet", "orchestrator", "Run an orchestrator, which plans and publishes jobs"),
+        "scheduler": Lazy("mirrors", "scheduler", "Run the scheduler, which queues each mirror when due"),
+        "dashboard": Lazy("dashboard", "dashboard", "Serve the dashboard, read-only web pages about jobs"),
+        "flower": Lazy("flower", "flower", "Serve Flower, web pages about every task"),
+    },
+    "Shell": {
+        "completion": Lazy("shell", "completion", "Print the completion script of a shell"),
+        "version": Lazy("shell", "version", "Print the version"),
+    },
+}
+
+COMMANDS: Final = {name: lazy for section in SECTIONS.values() for name, lazy in section.items()}
+
+
+class LazyGroup(click.Group):
+    """The group of `SECTIONS`. Its help page and the completion of command names import no command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; this imports its module."""
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
+            return None
+        module = import_module(f"{__package__}.commands.{lazy.module}")
+        found: click.Command = getattr(module, lazy.attribute)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands into *formatter*, by section."""
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), lazy.summary) for name, lazy in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands whose names begin with *incomplete*, and matching options."""
+        found = [
+            CompletionItem(name, help=lazy.summary)
+            for name, lazy in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+@click.group(cls=LazyGroup, context_settings=SETTINGS)
+@click.version_option(
+    package_name="snapferry", message="snapferry %(version)s", help="Print the version and exit."
+)
+def cli() -> None:
+    """
+    Copy snapshots between content-addressed stores.
+
+    A snapshot is a manifest and the objects that it names by their BLAKE3 digests.
+    A store is a directory or an S3 bucket in the format of snapdir. A manifest is
+    written last, after the destination has confirmed each of its objects.
+
+    Every command has a help page: snapferry COMMAND --help
+    """

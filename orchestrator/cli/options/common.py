@@ -1,0 +1,126 @@
+"""Options of several commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import click
+
+from .declare import option
+from .values import Duration
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+FLEET: Final = "Fleet"
+LIMITS: Final = "Limits"
+LOGS: Final = "Logs and metrics"
+OUTPUT: Final = "Output"
+
+broker_option = option(
+    "--broker",
+    metavar="URL",
+    envvar="SNAPFERRY_BROKER_URL",
+    section=FLEET,
+    help="Redis server of the fleet, such as redis://host:6379/0.",
+)
+
+config_option = option(
+    "--config",
+    metavar="FILE",
+    envvar="SNAPFERRY_CONFIG",
+    default_text="snapferry.toml in this directory",
+    help="File that names stores and mirrors.",
+)
+
+json_option = option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print the result as JSON.")
+
+log_level_option = option(
+    "--log-level",
+    alias="--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    envvar="SNAPFERRY_LOG_LEVEL",
+    default="info",
+    metavar="LEVEL",
+    section=LOGS,
+    help="Lowest level to log: debug, info, warning, error or critical.",
+)
+
+receipt_option = option(
+    "--receipt",
+    "receipt_path",
+    metavar="FILE",
+    section=OUTPUT,
+    help="Write the job's receipt to FILE when the job ends.",
+)
+
+patience_option = option(
+    "--patience",
+    type=Duration(),
+    metavar="DURATION",
+    section=LIMITS,
+    default_text="30m, but no wait for a store that has never answered",
+    help="Wait up to DURATION for an unreachable store, such as 90s, 30m or 2h; this includes the start of the job.",
+)
+
+
+@dataclass(frozen=True)
+class Show:
+    """How the progress and the end of a job are shown."""
+
+    quiet: bool
+    no_progress: bool
+    color: str
+    as_json: bool
+
+    @property
+    def silent(self) -> bool:
+        """Whether no progress is shown."""
+        return self.quiet or self.no_progress or self.as_json
+
+
+_SHOW_OPTIONS: Final = (
+    option("-q", "--quiet", is_flag=True, section=OUTPUT, help="Print errors only."),
+    option(
+        "--no-progress",
+        is_flag=True,
+        envvar="SNAPDIR_NO_PROGRESS",
+        section=OUTPUT,
+        help="Do not show progress.",
+    ),
+    option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        metavar="WHEN",
+        section=OUTPUT,
+        help="Use colours: auto (on a terminal), always or never; always also shows the live progress bar.",
+    ),
+    option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        section=OUTPUT,
+        help="Print one JSON document when the job ends.",
+    ),
+)
+
+
+def show_options(command: _Command) -> _Command:
+    """Give *command* the options of `Show`, as its argument *show*."""
+    names = [field.name for field in fields(Show)]
+
+    @wraps(command)
+    def gathering(**given: Any) -> Any:
+        return command(show=Show(**{name: given.pop(name) for name in names}), **given)
+
+    return with_options(gathering, _SHOW_OPTIONS)  # type: ignore[no-any-return]
+
+
+def with_options(command: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> Any:
+    """Return *command* with *options*, which its help page shows in this order."""
+    for decorate in reversed(options):
+        command = decorate(command)
+    return command

@@ -1,0 +1,224 @@
+"""The options of sync, plan and submit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import click
+
+from snapferry.orchestrator.cli.settings import read_settings
+
+from .common import FLEET, LIMITS, OUTPUT, broker_option, patience_option, with_options
+from .declare import option
+from .job_spec import job_spec
+from .values import MOST_REQUESTS, Amount, QueueName, Rate, Size, WholeNumber
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+STORES: Final = "Stores"
+SNAPSHOTS: Final = "Snapshots"
+DELETION: Final = "Deletion"
+BUDGET: Final = "Budget"
+
+
+def _none_for_zero(ctx: click.Context, param: click.Parameter, value: int) -> int | None:
+    """Return a limit, None for 0."""
+    return value or None
+
+
+_OPTIONS: Final = (
+    option(
+        "--from",
+        "source",
+        required=True,
+        metavar="STORE",
+        envvar="SNAPDIR_STORE",
+        section=STORES,
+        help="Source store: a URL, or a name from snapferry.toml.",
+    ),
+    option(
+        "--to",
+        "destination",
+        required=True,
+        metavar="STORE",
+        section=STORES,
+        help="Destination store: a URL, or a name from snapferry.toml.",
+    ),
+    option(
+        "--from-objects",
+        metavar="URL",
+        section=STORES,
+        help="Store that holds the source's objects, if it is not the source itself.",
+    ),
+    option(
+        "--to-objects",
+        metavar="URL",
+        section=STORES,
+        help="Store that receives the objects, if it is not the destination itself.",
+    ),
+    option(
+        "--id",
+        "snapshot_ids",
+        multiple=True,
+        metavar="ID",
+        section=SNAPSHOTS,
+        help="Snapshot to copy, by its 64 hex digits. May be repeated.",
+    ),
+    option(
+        "--ids-from",
+        metavar="FILE",
+        section=SNAPSHOTS,
+        help="File of snapshot ids, one per line, or - for standard input. Empty lines and # comments are ignored.",
+    ),
+    option("--all", "everything", is_flag=True, section=SNAPSHOTS, help="Copy every snapshot of the source."),
+    option(
+        "--allow-empty-source",
+        is_flag=True,
+        section=SNAPSHOTS,
+        help="With --all, accept a source without snapshots. Without this option that is an error, because the URL may"
+        " be wrong or a mount missing.",
+    ),
+    option(
+        "--order",
+        type=click.Choice(["newest", "smallest", "given"]),
+        metavar="ORDER",
+        default_text="given, or newest with --all",
+        section=SNAPSHOTS,
+        help="Order in which snapshots are published: newest, smallest or given.",
+    ),
+    option(
+        "--trust-manifest",
+        is_flag=True,
+        section=SNAPSHOTS,
+        help="Skip snapshots whose manifest the destination has, without checking their objects.",
+    ),
+    option(
+        "--delete",
+        is_flag=True,
+        section=DELETION,
+        help="After the copy, delete manifests from the destination that the source does not have. Objects are never"
+        " deleted.",
+    ),
+    option(
+        "--max-delete",
+        type=WholeNumber(0),
+        metavar="N",
+        section=DELETION,
+        help="Abort without deleting if more than N manifests would be deleted.",
+    ),
+    option(
+        "--force-delete",
+        "force",
+        is_flag=True,
+        section=DELETION,
+        help="Delete even if the source has no snapshots at all.",
+    ),
+    option(
+        "--max-bytes",
+        type=Size(),
+        metavar="SIZE",
+        section=BUDGET,
+        help="Do not start a job that would copy more than SIZE, such as 20GB or 1.5TiB; stop it if it does.",
+    ),
+    option(
+        "--max-objects",
+        type=WholeNumber(0),
+        metavar="N",
+        section=BUDGET,
+        help="Do not start a job that would copy more than N objects; stop it if it does.",
+    ),
+    option(
+        "--max-cost",
+        type=Amount(),
+        metavar="AMOUNT",
+        section=BUDGET,
+        help="Do not start a job that would cost more than AMOUNT; stop it if it does. Requires --prices.",
+    ),
+    option(
+        "--prices",
+        metavar="FILE",
+        envvar="SNAPFERRY_PRICES",
+        section=BUDGET,
+        help="Price table (TOML) for the estimated cost.",
+    ),
+    option(
+        "-j",
+        "--jobs",
+        "jobs",
+        type=WholeNumber(0, 1024),
+        default=0,
+        callback=_none_for_zero,
+        envvar="SNAPDIR_JOBS",
+        metavar="N",
+        section=LIMITS,
+        help="Limit objects in flight to N, across all workers; 0 leaves the number to the stores.",
+    ),
+    option(
+        "--limit-rate",
+        "rate",
+        type=Rate(),
+        envvar="SNAPDIR_LIMIT_RATE",
+        metavar="RATE",
+        section=LIMITS,
+        help="Limit reads from the source to RATE bytes per second, such as 500k, 100M or 1.5Gi, across all workers.",
+    ),
+    option(
+        "--max-requests",
+        "requests",
+        type=WholeNumber(0, MOST_REQUESTS),
+        default=0,
+        callback=_none_for_zero,
+        envvar="SNAPDIR_MAX_REQUESTS",
+        metavar="N",
+        section=LIMITS,
+        help="Limit requests to N per second at each store, across all workers; 0 means no limit.",
+    ),
+    patience_option,
+    broker_option,
+    option(
+        "--priority",
+        type=click.Choice(["high", "normal", "low"]),
+        default="normal",
+        metavar="LEVEL",
+        section=FLEET,
+        help="Priority of the job's batches: high, normal or low. At equal priority, small jobs run before the"
+        " remainder of large ones.",
+    ),
+    option(
+        "--queue",
+        type=QueueName(),
+        default="",
+        metavar="NAME",
+        default_text="default",
+        section=FLEET,
+        help="Queue for the job's batches, so that a slow store does not delay other jobs. A worker must serve the"
+        " queue.",
+    ),
+)
+
+
+dry_run_option = option(
+    "--dryrun",
+    "dry_run",
+    is_flag=True,
+    section=OUTPUT,
+    help="Show what would be copied and cost, without copying.",
+)
+
+
+def copy_options(command: _Command) -> _Command:
+    """
+    Give *command* the options of a copy, as its arguments *spec* (a `JobSpec`) and *settings*.
+
+    An option of a job has the name of its field in `JobSpec`, or in the `Limits`, `Budget` or `Prune` of that.
+    """
+
+    @wraps(command)
+    def building(broker: str | None, prices: str | None, **given: Any) -> Any:
+        settings = read_settings(broker, prices)
+        spec = job_spec(settings, given)
+        return command(spec=spec, settings=settings, **given)
+
+    return with_options(building, _OPTIONS)  # type: ignore[no-any-return]

@@ -1,0 +1,110 @@
+"""Options, arguments and commands whose help pages have one form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+# Options that name no section, --help among them, come last on a help page.
+ARGUMENTS: Final = "Arguments"
+OTHER: Final = "Options"
+
+# A page of fewer options has no sections.
+MANY: Final = 10
+
+
+class Option(click.Option):
+    """
+    An option of a *section* of the help page.
+
+    The page shows facts about its value in one bracket after its text: whether it is required, its default, its range
+    and its environment variable. *default_text* is for a default that is known only when the command runs. *alias* is a
+    further name, which the page does not show.
+    """
+
+    def __init__(
+        self,
+        declarations: Sequence[str],
+        *arguments: Any,
+        section: str = OTHER,
+        default_text: str = "",
+        alias: str = "",
+        **attributes: Any,
+    ) -> None:
+        super().__init__([*declarations, alias] if alias else declarations, *arguments, **attributes)
+        self.section, self._alias = section, alias
+        default = attributes.get("default")
+        default_text = default_text or ("" if default in (None, "") else str(default))
+        facts = (
+            "required" if self.required else "",
+            f"default: {default_text}" if default_text else "",
+            getattr(self.type, "range_text", ""),
+            f"env: {self.envvar}" if self.envvar else "",
+        )
+        self._facts = "; ".join(filter(None, facts))
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the names of the option, and its text with the facts."""
+        found = super().get_help_record(ctx)
+        if found is None:
+            return None
+        names = found[0].replace(f", {self._alias}", "") if self._alias else found[0]
+        return names, f"{self.help or ''}  [{self._facts}]" if self._facts else self.help or ""
+
+
+class Argument(click.Argument):
+    """An argument that the help page explains by its *text*."""
+
+    section = ARGUMENTS
+
+    def __init__(self, *arguments: Any, text: str, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._text = text
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Return the name of the argument, and its text."""
+        return self.make_metavar(ctx), self._text
+
+
+class Command(click.Command):
+    """A command whose help page lists its arguments, then its options, by section if there are many."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        attributes["context_settings"] = SETTINGS | attributes.get("context_settings", {})
+        super().__init__(*arguments, **attributes)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write arguments and options into *formatter*."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        parameters = self.get_params(ctx)
+        few = sum(isinstance(parameter, click.Option) for parameter in parameters) < MANY
+        for parameter in parameters:
+            record = parameter.get_help_record(ctx)
+            title = getattr(parameter, "section", OTHER)
+            if record is not None:
+                sections.setdefault(OTHER if few and title != ARGUMENTS else title, []).append(record)
+        width = max(len(name) for records in sections.values() for name, _ in records)
+        for title in sorted(sections, key=lambda title: (title != ARGUMENTS, title == OTHER)):
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in sections[title]])
+
+
+def option(*names: str, **attributes: Any) -> Callable[[_Function], _Function]:
+    """Return a decorator that gives a command an `Option`; *attributes* are those of `Option` and `click.option`."""
+    return click.option(*names, cls=Option, **attributes)
+
+
+def argument(*names: str, **attributes: Any) -> Callable[[_Function], _Function]:
+    """Return a decorator that gives a command an `Argument`; *attributes* as for `option`."""
+    return click.argument(*names, cls=Argument, **attributes)
+
+
+def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Return a decorator that makes a function a `Command`."""
+    return click.command(cls=Command, **attributes)

@@ -1,0 +1,58 @@
+"""The argument JOB: a job of the fleet, by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.orchestrator.cli.fleet_access import on_fleet
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.jobs import JobRefused
+from snapferry.workers.broker.connection import shown
+from snapferry.workers.ledger import UnknownJob, UnreadableJob
+
+from .common import broker_option
+from .declare import argument
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def job_argument(command: _Command) -> _Command:
+    """
+    Give *command* the argument JOB and the option --broker, as its arguments *jobs* and *job_id*.
+
+    A job that does not exist, or refuses what *command* asks of it, ends the command with `EXIT_USAGE`.
+    """
+
+    @wraps(command)
+    def opening(job: str, broker: str | None, **given: Any) -> Any:
+        settings = read_settings(broker)
+        with on_fleet(settings, advice="If its work is still needed, submit it again.") as jobs:
+            try:
+                job_id = jobs.find(job)
+                jobs.status(job_id)
+            except UnreadableJob:
+                raise
+            except UnknownJob:
+                usage(
+                    f"job {job[:80]} not found at {shown(settings.broker_url or '')}: it was never submitted there, or"
+                    " its record expired"
+                )
+            except JobRefused as error:
+                usage(str(error))
+            try:
+                return command(jobs=jobs, job_id=job_id, **given)
+            except JobRefused as error:
+                usage(str(error))
+            except ValidationError:
+                usage(
+                    f"job {job_id} cannot be read: another version of snapferry submitted it. Use that version."
+                )
+
+    text = "Id of the job, or its first digits if no other job has them."
+    found: Any = argument("job", metavar="JOB", text=text)(broker_option(opening))
+    return found  # type: ignore[no-any-return]

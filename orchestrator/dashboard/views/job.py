@@ -1,0 +1,152 @@
+"""One job, with its snapshots and failed objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from snapferry.orchestrator.dashboard.chart import chart
+from snapferry.orchestrator.dashboard.lookup import Found, document
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.reporting.measures import rate, seconds_left
+from snapferry.orchestrator.reporting.text.outcome import done_text, dry_run_lines, next_steps
+from snapferry.stores.text.format import counted
+from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, State
+
+from .jobs import job_line
+from .links import Link, href, pages
+from .sources import CALM_S, LIVELY_S, Sources
+from .workers import worker_lines
+
+SNAPSHOTS_SHOWN: Final = 50
+FAILURES_SHOWN: Final = 25
+WORKERS_SHOWN: Final = 20
+
+SNAPSHOT_STATES: Final = ("pending", "published", "trusted", "failed")
+
+
+def job_page(
+    sources: Sources, job_id: str, *, state: str = "", snapshots: int = 1, failures: int = 1
+) -> dict[str, Any]:
+    """
+    Return the values of a job's page, with one page of its *snapshots*, in *state* or all, and of its *failures*.
+
+    Raises `UnknownJob`, also for a job of a version that has other states.
+    """
+    status = sources.jobs.status(job_id)
+    running = sources.jobs.running(job_id)
+    queued = 0
+    if not status.state.final:
+        queued = max(0, status.batches_handed - status.batches_done - len(running))
+    here = f"/jobs/{quote(job_id)}"
+    kept = {
+        "state": state if state in SNAPSHOT_STATES else "",
+        "snapshots": str(snapshots) if snapshots > 1 else "",
+        "failures": str(failures) if failures > 1 else "",
+    }
+    estimate = sources.jobs.estimate(job_id)
+    ended = status.ended_at or time.time()
+    return {
+        "line": job_line(sources, status),
+        "status": status,
+        "left": seconds_left(status),
+        "mean": rate(status),
+        "age_s": ended - status.submitted_at,
+        "duration_s": ended - status.started_at if status.started_at else 0.0,
+        "queued": queued,
+        "next": next_steps(status) if status.state.final else "",
+        "outcome": done_text(status) if status.state is State.DONE and not status.dry_run else "",
+        "estimate": [line.strip() for line in dry_run_lines(status, estimate)]
+        if estimate and status.dry_run
+        else [],
+        "chart": chart(sources.throughput.past(job_id)),
+        "workers": worker_lines((), running, sources.flower, most=WORKERS_SHOWN),
+        "running": len(running),
+        "flower": f"{sources.flower}/task/{quote(job_id)}" if sources.flower else "",
+        "snapshots": _snapshots(sources.jobs, status, here, kept, max(1, snapshots)),
+        "failures": _failures(sources, status, here, kept, max(1, failures)),
+        "refresh_s": CALM_S if status.state.final else LIVELY_S,
+    }
+
+
+def _snapshots(
+    jobs: Jobs, status: JobStatus, here: str, kept: Mapping[str, str], page: int
+) -> dict[str, Any]:
+    problem = ""
+    rows: Sequence[SnapshotRow] = ()
+    try:
+        rows = jobs.snapshots(status.job_id)
+    except ValidationError:
+        problem = "Another version of snapferry submitted this job. Its snapshots cannot be shown."
+    counts = dict.fromkeys(SNAPSHOT_STATES, 0)
+    for row in rows:
+        counts[row.state] += 1
+    state = kept["state"]
+    chosen = [row for row in rows if row.state == state] if state else rows
+    others = {name: value for name, value in kept.items() if name == "failures"}
+    choices = [Link(f"all {len(rows):,}", href(here, others, "snapshots"), not state)]
+    choices += [
+        Link(f"{one} {count:,}", href(here, others | {"state": one}, "snapshots"), state == one)
+        for one, count in counts.items()
+        if count or state == one
+    ]
+    shown = pages(len(chosen), page, SNAPSHOTS_SHOWN, here, kept, "snapshots")
+    return {
+        "rows": chosen[shown.first - 1 : shown.last] if shown.total else [],
+        "choices": choices if len(rows) > 1 else [],
+        "pages": shown,
+        "problem": problem,
+    }
+
+
+def _failures(
+    sources: Sources, status: JobStatus, here: str, kept: Mapping[str, str], page: int
+) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "total": 0,
+        "classes": [],
+        "rows": [],
+        "notes": [],
+        "kept": FAILURES_KEPT,
+        "pages": None,
+    }
+    if not status.failed:
+        return empty
+    job_id = status.job_id
+    classes = sorted(sources.jobs.failed_by_class(job_id).items(), key=lambda item: (-item[1], item[0]))
+    page = min(page, -(-status.failed // FAILURES_SHOWN))
+    first = (page - 1) * FAILURES_SHOWN
+    found = sources.lookup.find(job_id, failed=status.failed, first=first, count=FAILURES_SHOWN)
+    notes = []
+    if found.done or len(found.letters) == FAILURES_SHOWN:
+        rows, total = found.letters, found.known if found.done else status.failed
+    else:
+        letters = [document(letter) for letter in sources.jobs.failures(job_id, places=False)]
+        total = len(letters)
+        shown = pages(total, page, FAILURES_SHOWN, here, kept, "failures")
+        rows = letters[shown.first - 1 : shown.last] if total else []
+        if status.failed > total:
+            notes.append(f"Only the first {FAILURES_KEPT:,} of {status.failed:,} failures have a reason.")
+    notes += _place_notes(found, status)
+    return empty | {
+        "total": status.failed,
+        "classes": classes,
+        "rows": rows,
+        "notes": notes,
+        "pages": pages(total, page, FAILURES_SHOWN, here, kept, "failures"),
+    }
+
+
+def _place_notes(found: Found, status: JobStatus) -> list[str]:
+    if found.problem:
+        return [f"The paths cannot be looked up here: {found.problem}"]
+    if found.done and found.known >= status.failed:
+        return []
+    if found.known:
+        return [f"The paths of {counted(found.known, 'object')} are known; the others are being looked up."]
+    return ["The paths are being looked up in the manifests at the source."]

@@ -1,0 +1,136 @@
+"""The list of jobs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from snapferry.orchestrator.dashboard.throughput_history import Throughput
+from snapferry.orchestrator.reporting.measures import percent
+from snapferry.orchestrator.reporting.text.format import duration, without_options
+from snapferry.orchestrator.reporting.text.status import stall_text, state_text
+from snapferry.workers.ledger import JobStatus, State
+
+from .links import Link, pages
+from .sources import CALM_S, LIVELY_S, Sources
+
+JOBS_SHOWN: Final = 50
+
+OPEN: Final = tuple(state for state in State if not state.final)
+
+# The colour of a state; its name is always shown as well.
+TONES: Final = {
+    State.QUEUED: "idle",
+    State.PLANNING: "active",
+    State.COPYING: "active",
+    State.COMMITTING: "active",
+    State.DONE: "good",
+    State.FAILED: "bad",
+    State.CANCELLED: "off",
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """
+    How much of a job is done. *percent* is 100 only if nothing is left.
+
+    *parts* are pairs of outcome and percent of the objects, in the order in which they are drawn.
+    """
+
+    percent: int
+    parts: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job in a list."""
+
+    status: JobStatus
+    href: str
+    tone: str
+    state: str
+    progress: Progress | None
+    throughput: Throughput | None
+    age: str
+    stall: str
+    source: str
+    destination: str
+
+
+def jobs_page(sources: Sources, *, state: str = "", page: int = 1) -> dict[str, Any]:
+    """Return the values of the list of jobs: those in *state*, a `State` or "open", or all."""
+    chosen = OPEN if state == "open" else (State(state),) if state in set(State) else ()
+    state = state if chosen else ""
+    page = max(1, page)
+    found = sources.jobs.page(first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN, states=chosen)
+    total = sum(found.by_state.values())
+    still_open = sum(found.by_state[one] for one in OPEN)
+    online = [worker for worker in sources.roster.workers() if worker.state == "online"]
+    choices = [Link(f"all {total:,}", "/", not state)]
+    choices.append(Link(f"open {still_open:,}", "/?state=open", state == "open"))
+    choices += [
+        Link(f"{one} {found.by_state[one]:,}", f"/?state={one}", state == one)
+        for one in State
+        if found.by_state[one] or state == one
+    ]
+    return {
+        "lines": [job_line(sources, status) for status in found.jobs],
+        "choices": choices,
+        "state": state,
+        "pages": pages(found.total, page, JOBS_SHOWN, "/", {"state": state}),
+        "open_jobs": still_open,
+        "failed": found.by_state[State.FAILED],
+        "throughput": sources.throughput.current_total(),
+        "online": len(online),
+        "active": sum(worker.active for worker in online),
+        "nobody": bool(still_open and not online),
+        "refresh_s": LIVELY_S if still_open else CALM_S,
+    }
+
+
+def job_line(sources: Sources, status: JobStatus) -> JobLine:
+    """Return a job for a list."""
+    tone = TONES[status.state]
+    if not status.state.final and (status.paused or status.cancelling):
+        tone = "hold"
+    age = duration(time.time() - (status.ended_at or status.submitted_at))
+    return JobLine(
+        status=status,
+        href=f"/jobs/{quote(status.job_id)}",
+        tone=tone,
+        state=state_text(status),
+        progress=progress(status),
+        throughput=_mean(status) if status.state.final else sources.throughput.current(status.job_id),
+        age=f"{age} ago" if status.ended_at else f"for {age}",
+        stall=stall_text(status),
+        source=without_options(status.source),
+        destination=without_options(status.destination),
+    )
+
+
+def progress(status: JobStatus) -> Progress | None:
+    """Return how much of a job is done, None before it has a plan, and for a dry run."""
+    total = status.objects_total
+    if not total or status.dry_run:
+        return None
+    whole = status.objects_settled >= total and status.bytes_settled >= status.bytes_total
+    counts = {"copied": status.copied, "present": status.present, "failed": status.failed}
+    counts["moving"] = max(0, status.objects_settled - sum(counts.values()))
+    return Progress(
+        percent=100 if whole else min(99, percent(status)),
+        parts=tuple((name, 100 * count / total) for name, count in counts.items() if count > 0),
+    )
+
+
+def _mean(status: JobStatus) -> Throughput | None:
+    """Return the mean throughput of a job that has ended, None if it did nothing."""
+    ended = status.ended_at or time.time()
+    seconds = ended - status.started_at if status.started_at else 0.0
+    if seconds <= 0 or not status.objects_settled:
+        return None
+    return Throughput(
+        status.started_at, ended, status.objects_settled / seconds, status.bytes_settled / seconds
+    )

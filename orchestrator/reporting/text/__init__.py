@@ -1,0 +1,12 @@
+"""
+A job in words.
+
+    status    the state of a job, and rows of tables
+    outcome   how a job ended, and what a dry run found
+    drive     what a drive of a job did, for logs and task results
+    failures  failed objects
+    limits    limits of a job or a store
+    format    times and URLs
+
+Text from stores, such as paths, may hold anything: every line passes `printable`, so that none can control a terminal.
+"""

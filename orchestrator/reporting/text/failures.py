@@ -1,0 +1,70 @@
+"""Failed objects in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON
+from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.stores.text.format import counted
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.describe import short
+from snapferry.workers.ledger import FAILURES_KEPT, JobStatus
+
+# Kinds of failures that are listed.
+KINDS_SHOWN: Final = 10
+
+# Paths that are listed of a failed object.
+PLACES_SHOWN: Final = 20
+
+
+def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
+    """Return failures in words, a line for each kind; *total* objects failed in all."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for letter in letters:
+        if letter.known is not None:
+            failure = letter.known.failure
+            alike.setdefault((failure.error, failure.store, failure.detail), []).append(failure.address)
+    kinds = list(alike.items())[:KINDS_SHOWN]
+    lines = [
+        printable(
+            f"  {len(addresses):,} x {error} at {store}: {detail}"
+            f" ({addresses[0]}{', ...' if len(addresses) > 1 else ''})"
+        )
+        for (error, store, detail), addresses in kinds
+    ]
+    shown = sum(len(addresses) for _, addresses in kinds)
+    if total > shown:
+        lines.append(f"  and {total - shown:,} more (--json lists the first {FAILURES_IN_JSON:,})")
+    return lines
+
+
+def failures_head(status: JobStatus, by_class: Mapping[str, int]) -> str:
+    """Return how many objects of a job failed, by class of error."""
+    if not status.failed:
+        return f"no object failed in job {status.job_id}"
+    classes = f": {classes_text(by_class)}" if by_class else ""
+    return printable(f"{counted(status.failed, 'object')} failed in job {status.job_id}{classes}")
+
+
+def letter_lines(letter: DeadLetter) -> list[str]:
+    """Return a failed object in words: why it failed, and the snapshots and paths that need it."""
+    if letter.known is None:
+        lines = [f"{letter.address}  reason not kept: only the first {FAILURES_KEPT:,} failures have one"]
+    else:
+        failure = letter.known.failure
+        lines = [
+            printable(f"{letter.address}  {failure.error} at {failure.store}: {failure.detail}"),
+            printable(f"    tried {counted(letter.known.attempts, 'time')}, last by {letter.known.worker}"),
+        ]
+    shown = letter.places[:PLACES_SHOWN]
+    lines += [f"    {short(snapshot_id)}  {printable(path)}" for snapshot_id, path in shown]
+    if letter.places_total > len(shown):
+        lines.append(f"    and {letter.places_total - len(shown):,} more")
+    return lines
+
+
+def classes_text(by_class: Mapping[str, int]) -> str:
+    """Return counts by class of error, such as ``1 IntegrityError, 2 ObjectMissing``."""
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(by_class.items()))

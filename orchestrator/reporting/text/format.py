@@ -1,0 +1,24 @@
+"""Times, durations and URLs as text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def moment(seconds: float) -> str | None:
+    """Return a time in seconds since the epoch as ISO 8601 in UTC, None for 0: not yet."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds") if seconds else None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit, such as ``5 min``."""
+    seconds = max(0.0, seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def without_options(url: str) -> str:
+    """Return the *url* of a store without its parameters."""
+    return url.split("?", 1)[0]

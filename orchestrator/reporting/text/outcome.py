@@ -1,0 +1,100 @@
+"""How a job ended, what to do next, and what a dry run found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from snapferry.stores.text.format import counted, size
+from snapferry.stores.text.printable import printable
+from snapferry.workers.ledger import JobStatus, State
+
+from .format import without_options
+
+# Ids of manifests to be deleted that are listed.
+IDS_SHOWN: Final = 20
+
+
+def done_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
+    """Return the result of a job that is done; *estimate* is what a dry run found."""
+    return dry_run_lines(status, estimate) if estimate and status.dry_run else [done_text(status)]
+
+
+def done_text(status: JobStatus) -> str:
+    """Return the result of a job that is done, in one line."""
+    objects = counted(status.objects_total, "object")
+    seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
+    also = f", {status.healed:,} healed" if status.healed else ""
+    also += f"; {counted(status.deleted, 'manifest')} deleted" if status.deleted else ""
+    published = _published_text(status)
+    if not status.snapshots_total:
+        return f"nothing to do: the source has no snapshots{also},{seconds}"
+    if status.snapshots_trusted == status.snapshots_total:
+        return f"nothing to do: {published}{also},{seconds}"
+    if not status.copied:
+        return f"nothing to do: all {objects} already present; {published}{also},{seconds}"
+    return (
+        f"{published}: {objects}, {status.copied:,} copied ({size(status.bytes_copied)}),"
+        f" {status.present:,} already present{also},{seconds}"
+    )
+
+
+def next_steps(status: JobStatus) -> str:
+    """Return how to continue a job of a fleet that did not complete, "" if only a new job can."""
+    job = status.job_id
+    if status.state is State.DONE:
+        return ""
+    if status.state is State.FAILED and status.failed and status.batches_done == status.batches_total:
+        return f"for the reasons: snapferry failures {job}; after fixing them: snapferry retry {job}"
+    if status.state is State.CANCELLED or status.batches_handed:
+        return f"to continue: snapferry resume {job}"
+    return ""
+
+
+def _published_text(status: JobStatus) -> str:
+    there = status.snapshots_there
+    trusted = ""
+    if status.snapshots_trusted:
+        which = f"{status.snapshots_trusted:,} of them " if there > 1 else ""
+        trusted = f" ({which}not checked: --trust-manifest)"
+    if status.snapshots_total == 1:
+        return f"snapshot {status.first_snapshot} is published{trusted}"
+    return f"{there:,} of {status.snapshots_total:,} snapshots are published{trusted}"
+
+
+def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
+    """Return what a dry run found."""
+    objects, bytes_ = estimate["objects"], estimate["bytes"]
+    snapshots = estimate["snapshots"]
+    copied = f"{objects['to_copy']:,} of {objects['total']:,} objects"
+    copied += f", {size(bytes_['to_copy'])} of {size(bytes_['total'])}"
+    lines = [
+        f"would copy {copied}; {objects['present']:,} already present. Nothing was written.",
+        f"  snapshots  {snapshots['total']:,}"
+        + (f", {snapshots['trusted']:,} not checked (--trust-manifest)" if snapshots["trusted"] else "")
+        + (f", {snapshots['unreadable']:,} unreadable at the source" if snapshots["unreadable"] else ""),
+        f"  batches    {estimate['batches']:,}",
+    ]
+    about = "" if estimate.get("exact", True) else "about "
+    for side, store in (("source", status.source), ("destination", status.destination)):
+        if sent := {name: count for name, count in sorted(estimate["requests"][side].items()) if count}:
+            counts = ", ".join(f"{count:,} {name}" for name, count in sent.items())
+            lines.append(printable(f"  requests   {about}{counts} at {without_options(store)}"))
+    if estimate["cost"] is not None:
+        lines.append(printable(f"  cost       {about}{estimate['cost']:.4f} {estimate['currency']}"))
+    if "delete" in estimate:
+        lines += _delete_lines(estimate)
+    if estimate.get("refused"):
+        lines.append(printable(f"  refused    {estimate['refused']}"))
+    return lines
+
+
+def _delete_lines(estimate: Mapping[str, Any]) -> list[str]:
+    doomed, refused = estimate["delete"], estimate["delete_refused"]
+    verb = "would refuse to delete" if refused else "would delete"
+    lines = [f"  deletions  {verb} {counted(len(doomed), 'manifest')} at the destination"]
+    lines += [f"             {refused}"] if refused else []
+    lines += [f"    {snapshot_id}" for snapshot_id in doomed[:IDS_SHOWN]]
+    if len(doomed) > IDS_SHOWN:
+        lines.append(f"    and {len(doomed) - IDS_SHOWN:,} more")
+    return lines
