@@ -148,7 +148,7 @@ def _store_trouble(
 
     Raises `celery.exceptions.Retry` where the drive was queued again.
     """
-    counters.met(error)
+    counters.store_error(error)
     wait = wait_for(ledger, job_id, error, access)
     if wait.pause_s is not None:
         if not ledger.claim_mark(f"wait:{job_id}", int(wait.pause_s)):

@@ -453,7 +453,7 @@ def test_profiles_that_the_environment_names_are_allowed(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("text", "environ", "said"),
     [
-        ('[access]\nread = ["nowhere"]', {}, "there is no store that is called 'nowhere'"),
+        ('[access]\nread = ["nowhere"]', {}, "no store is named 'nowhere'"),
         ('[access]\nread = ["gs://x"]', {}, "access.read (SNAPFERRY_ACCESS_READ): gs://x: is no store URL"),
         ('[access]\nreed = ["s3://x"]', {}, "access.reed: Extra inputs"),
         ('[access]\nread = "s3://x"', {}, "access.read: "),

@@ -226,7 +226,7 @@ def test_what_ends_a_process_or_a_thread_unexpectedly_is_a_line_too(written: Wri
         sys.excepthook(type(error), error, error.__traceback__)
 
     first, second = written.lines
-    assert first["message"] == "thread copy-3 ended by what nobody expected"
+    assert first["message"] == "uncaught exception in thread copy-3"
     assert "ConnectionError" in first["traceback"]
     assert (second["level"], "ClientError" in second["traceback"]) == ("critical", True)
 

@@ -179,9 +179,7 @@ def test_metrics_that_cannot_be_written_do_not_fail_the_work(caplog: pytest.LogC
     for _ in range(2):
         counters.ran(BatchOutcome(copied=1, bytes_copied=1), 0.1, again=False)
 
-    assert [record.getMessage() for record in caplog.records] == [
-        "this process's metrics are not counted: OSError: no space left"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["metrics disabled: OSError: no space left"]
 
 
 def test_counting_a_batch_takes_less_than_a_hundredth_of_a_small_one() -> None:

@@ -52,10 +52,10 @@ HEAD = 'currency = "USD"\n[[price]]\n'
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("currency = \n", "is no TOML: Invalid value (at line 1, column 12)"),
-        (HEAD + "store\n", "is no TOML: Expected '=' after a key in a key/value pair (at line 3, column 6)"),
-        (b"\xff", "is no TOML: it is not in UTF-8"),
-        ("x = " + "[" * 100_000, "is no TOML: it is nested too deeply"),
+        ("currency = \n", "is not TOML: Invalid value (at line 1, column 12)"),
+        (HEAD + "store\n", "is not TOML: Expected '=' after a key in a key/value pair (at line 3, column 6)"),
+        (b"\xff", "is not TOML: it is not in UTF-8"),
+        ("x = " + "[" * 100_000, "is not TOML: it is nested too deeply"),
         ("", 'currency must be a text, as in currency = "USD"'),
         ("currency = 5", 'currency must be a text, as in currency = "USD"'),
         ('currency = "\\u001b[31m"', 'currency must be a text, as in currency = "USD"'),

@@ -187,7 +187,7 @@ def _run_begun(
         free = reach.costs_nothing(outcome)
         retries = outcome.retryable and (free or task.request.retries < MAX_RETRIES)
         counters.ran(outcome, seconds, again=retries)
-        tracing.say(
+        tracing.set_attributes(
             job_id=batch.job_id, batch=f"{batch.series}:{batch.number}", objects=len(batch.sizes),
             copied=outcome.copied, present=outcome.present, failed=len(outcome.failures),
             bytes_copied=outcome.bytes_copied,

@@ -1,4 +1,4 @@
-"""What is to be known of the fleet's Redis: does it answer, would it lose work, does it take what the ledger writes."""
+"""Checks of the fleet's Redis: does it answer, could it lose work, does it accept the writes of the ledger."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ TRY_WRITES: Final = LuaScript.load(__package__, "try_writes")
 TIMEOUT_S: Final = 4.0
 TRIPS: Final = 10
 
-# Keys that every Celery application on a database has or shares unless it is told otherwise.
+# Keys that every Celery application on a database has by default.
 _NEIGHBOURS: Final = ("celery", "unacked", "unacked_index")
 
-# So many keys are looked through for more of them.
+# Keys per SCAN, and the most SCANs, in the search for other applications.
 _SCANNED: Final = 1000
 _MOST_SCANS: Final = 50
 
-# A batch costs a few dozen steps in Redis, one after the other.
+# Seconds of a slow round trip. A batch takes a few dozen round trips, one after the other.
 SLOW_S: Final = 0.05
 
-# A share of maxmemory that is used: time to think, and nearly too late.
+# Used parts of maxmemory that are reported.
 FULL_WARNING: Final = 0.75
 FULL_ERROR: Final = 0.95
 
 
 def open_broker(url: str) -> redis.Redis:
-    """Return a client that says at once when the broker does not answer; for a ``with`` block."""
+    """Return a client that fails at once if the broker does not answer; for a ``with`` block."""
     return hasty_client(url, TIMEOUT_S)
 
 
 def check_redis(url: str) -> Iterator[Finding]:
     """
-    Yield what is found of the Redis at *url*, within some seconds. Leaves nothing in it. Never raises `RedisError`.
+    Yield findings about the Redis at *url*, within some seconds. Leaves nothing in it. Never raises `RedisError`.
 
-    Its first finding is an error if it does not answer; then nothing but what the URL shows follows.
+    If Redis does not answer, the first finding is an error, and only findings about the URL follow.
     """
     try:
         with open_broker(url) as client:
@@ -61,9 +61,9 @@ def check_redis(url: str) -> Iterator[Finding]:
     except (RedisError, OSError, ValueError) as error:
         said = f"{shown(url)} does not answer: {str(error).rstrip('.')[:200] or type(error).__name__}"
         advice = (
-            "see user and password in SNAPFERRY_BROKER_URL (percent-encoded)"
+            "check user and password in SNAPFERRY_BROKER_URL (percent-encoded)"
             if isinstance(error, AuthenticationError) or "NOAUTH" in str(error)
-            else "see that it runs, and that host, port and TLS of the URL are right"
+            else "check that it runs, and that host, port and TLS of the URL are right"
         )
         yield Finding(Level.ERROR, "broker.answers", said, advice)
         yield from _safety(url)
@@ -73,7 +73,7 @@ def _answers(client: redis.Redis, url: str) -> Finding:
     took = []
     for _ in range(TRIPS):
         before = time.perf_counter()
-        # Not PING: that is refused as well by a server that cannot write to its disk.
+        # Not PING: a server that cannot write to its disk refuses it.
         client.time()
         took.append(time.perf_counter() - before)
     trip = sorted(took)[TRIPS // 2]
@@ -83,7 +83,7 @@ def _answers(client: redis.Redis, url: str) -> Finding:
             Level.WARNING,
             "broker.answers",
             said,
-            "bring workers and Redis closer together, or look at its load",
+            "move workers and Redis closer together, or check its load",
         )
     return Finding(Level.OK, "broker.answers", said)
 
@@ -93,8 +93,8 @@ def _safety(url: str) -> Iterator[Finding]:
     check = "broker.secure"
     if parts.scheme == "rediss":
         if parse_qs(parts.query).get("ssl_cert_reqs") == ["none"]:
-            said = "the connection is encrypted, but whose certificate it is is not checked"
-            yield Finding(Level.WARNING, check, said, "take ssl_cert_reqs=none out of the broker's URL")
+            said = "the connection is encrypted, but the server's certificate is not verified"
+            yield Finding(Level.WARNING, check, said, "remove ssl_cert_reqs=none from the broker's URL")
         else:
             yield Finding(Level.OK, check, "the connection is encrypted")
         return
@@ -102,10 +102,10 @@ def _safety(url: str) -> Iterator[Finding]:
         yield Finding(Level.OK, check, "the connection stays on this machine")
         return
     said = "jobs" if parts.password is None else "jobs and the password"
-    said += " go over the network unencrypted"
+    said += " cross the network unencrypted"
     if parts.password is None:
-        said += ", and nobody is asked for a password"
-    yield Finding(Level.WARNING, check, said, "use rediss://, or a network that nobody else is in")
+        said += ", and no password is required"
+    yield Finding(Level.WARNING, check, said, "use rediss://, or a private network")
 
 
 def _is_loopback(host: str) -> bool:
@@ -130,7 +130,7 @@ def _asked(client: redis.Redis) -> Iterator[Finding]:
         info: Mapping[str, Any] = client.info()
     except RedisError as error:
         yield Finding(
-            Level.NOTE, "broker.info", f"it does not say how it is set up: {error}", "allow the command INFO"
+            Level.NOTE, "broker.info", f"cannot read its configuration: {error}", "allow the command INFO"
         )
         info = {}
     if info:
@@ -145,7 +145,7 @@ def _asked(client: redis.Redis) -> Iterator[Finding]:
 
 
 def _neighbours(client: redis.Redis) -> Iterator[Finding]:
-    """Warn of another Celery application in the same database."""
+    """Warn about another Celery application in the same database."""
     check = "broker.neighbours"
     try:
         found = {name for name in _NEIGHBOURS if client.exists(name)}
@@ -167,14 +167,14 @@ def _neighbours(client: redis.Redis) -> Iterator[Finding]:
 
 
 def _quarantine(client: redis.Redis) -> Iterator[Finding]:
-    """Warn of messages that were set aside."""
+    """Warn about messages that are set aside."""
     try:
         count = int(client.llen(QUARANTINE))
     except (NoPermissionError, ResponseError):
         return
     if count:
-        said = f"{count} unreadable messages were set aside"
-        advice = f"look: redis-cli LRANGE {QUARANTINE} 0 -1; delete them: redis-cli DEL {QUARANTINE}"
+        said = f"{count} unreadable messages are set aside"
+        advice = f"list them: redis-cli LRANGE {QUARANTINE} 0 -1; delete them: redis-cli DEL {QUARANTINE}"
         yield Finding(Level.WARNING, "broker.quarantine", said, advice)
 
 
@@ -183,7 +183,7 @@ def _version(info: Mapping[str, Any]) -> Finding:
     text = str(info.get("valkey_version") or info.get("redis_version") or "")
     numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST_REDIS:
-        said = f"{name} {text} is older than what snapferry is tested with"
+        said = f"{name} {text} is older than the versions that snapferry is tested with"
         return Finding(Level.WARNING, "broker.version", said, "use Redis 6.2 or later, or Valkey")
     return Finding(Level.OK, "broker.version", f"{name} {text or 'of an unknown version'}", value=text)
 
@@ -191,9 +191,7 @@ def _version(info: Mapping[str, Any]) -> Finding:
 def _policy(info: Mapping[str, Any]) -> Finding:
     policy = info.get("maxmemory_policy")
     if policy is None:
-        return Finding(
-            Level.NOTE, "broker.policy", "it does not say its maxmemory-policy; it must be noeviction"
-        )
+        return Finding(Level.NOTE, "broker.policy", "cannot read maxmemory-policy; it must be noeviction")
     if policy != "noeviction":
         said = f"maxmemory-policy is {policy}: a full Redis would drop queued work silently"
         advice = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf"
@@ -206,7 +204,7 @@ def _memory(info: Mapping[str, Any]) -> Finding:
     check = "broker.memory"
     if not limit:
         of_machine = int(info.get("total_system_memory", 0))
-        said = f"{size(used)} used, without a limit" + (
+        said = f"{size(used)} used, no limit" + (
             f"; the machine has {size(of_machine)}" if of_machine else ""
         )
         return Finding(Level.OK, check, said)
@@ -218,7 +216,7 @@ def _memory(info: Mapping[str, Any]) -> Finding:
             level,
             check,
             f"{said}: when it is full, jobs stop",
-            "raise maxmemory, or SNAPFERRY_JOB_EXPIRES less",
+            "raise maxmemory, or lower SNAPFERRY_JOB_EXPIRES",
         )
     return Finding(Level.OK, check, said)
 
@@ -227,7 +225,7 @@ def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
     check = "broker.persistence"
     if "aof_enabled" not in info:
         yield Finding(
-            Level.NOTE, check, "it does not say whether it keeps its data on disk; appendonly should be yes"
+            Level.NOTE, check, "cannot read whether it keeps its data on disk; appendonly should be yes"
         )
         return
     troubles = [
@@ -237,7 +235,9 @@ def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
     ]
     if troubles:
         said = f"it cannot write its data to disk ({', '.join(troubles)})"
-        yield Finding(Level.ERROR, check, said, "see its log, its disk and the rights of its directory")
+        yield Finding(
+            Level.ERROR, check, said, "check its log, its disk and the permissions of its directory"
+        )
     elif not int(info["aof_enabled"]):
         said = "appendonly is off: jobs do not survive a restart of it"
         yield Finding(Level.WARNING, check, said, "CONFIG SET appendonly yes, and the same in redis.conf")
@@ -251,14 +251,14 @@ def _role(info: Mapping[str, Any]) -> Iterator[Finding]:
         said = f"it is a replica of {info.get('master_host')}:{info.get('master_port')}"
         yield Finding(Level.ERROR, check, said, "name the primary in SNAPFERRY_BROKER_URL")
     elif int(info.get("cluster_enabled", 0)):
-        said = "it is part of a cluster, whose steps cannot take in keys of several nodes"
-        yield Finding(Level.ERROR, check, said, "use a single Redis, with a replica if you like")
+        said = "it is part of a cluster, where a script cannot use keys of several nodes"
+        yield Finding(Level.ERROR, check, said, "use a single Redis, with or without replicas")
     else:
         yield Finding(Level.OK, check, "it is a primary, and not part of a cluster")
 
 
 def _takes_writes(client: redis.Redis) -> Finding:
-    """Do what the ledger, the queue and the result store do, in one step that takes it all back."""
+    """Run the commands of the ledger, the queue and the result store in one script, which removes all it wrote."""
     mark = f"doctor-{secrets.token_hex(8)}"
     keys = [
         f"{kind}{mark}"
@@ -275,7 +275,7 @@ def _takes_writes(client: redis.Redis) -> Finding:
     except RedisError as error:
         refused = str(error)
     if refused:
-        said = f"it does not take what ledger, queue and result store write: {refused[:200]}"
-        advice = "see its role, its disk and memory, and that its user may run scripts and write all keys"
+        said = f"it refuses writes of ledger, queue and result store: {refused[:200]}"
+        advice = "check its role, disk and memory, and that its user may run scripts and write all keys"
         return Finding(Level.ERROR, "broker.writes", said, advice)
-    return Finding(Level.OK, "broker.writes", "it takes what ledger, queue and result store write")
+    return Finding(Level.OK, "broker.writes", "it accepts the writes of ledger, queue and result store")

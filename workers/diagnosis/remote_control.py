@@ -1,9 +1,8 @@
 """
-What a worker says of itself when it is asked by Celery's remote control.
+The commands of Celery's remote control that a worker answers for `doctor`.
 
-``snapferry_facts`` is answered at once. ``snapferry_look`` lets the worker look
-at the stores of a copy, in a process of its own, and put what it found into
-Redis when that has ended: the worker goes on meanwhile.
+``snapferry_facts`` is answered at once. ``snapferry_look`` lets the worker check the stores of a copy in a process of
+its own. When that has ended, the worker puts the findings into Redis. It continues its work meanwhile.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ log = logging.getLogger(__name__)
 FACTS: Final = "snapferry_facts"
 LOOK: Final = "snapferry_look"
 
-# What must be one value on all machines of a fleet.
+# The settings that must be the same on all machines of a fleet.
 FLEET_WIDE: Final = ("visibility_timeout", "job_expires")
 
-# An answer that nobody fetches is gone after this long.
+# Seconds after which an answer that nobody reads expires.
 ANSWER_EXPIRES_S: Final = 120
 
 _is_answer_key = re.compile(r"snapferry:doctor:[0-9a-f]{32}").fullmatch
@@ -46,7 +45,7 @@ _looking = threading.Lock()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what must understand each other: snapferry, its messages, Celery; and Python's."""
+    """Return the versions of snapferry, its messages, Celery and Python."""
     return {
         "snapferry": version("snapferry"),
         "messages": str(VERSION),
@@ -56,19 +55,19 @@ def versions() -> dict[str, str]:
 
 
 def fleet_wide(settings: Settings) -> dict[str, int]:
-    """Return the settings that must be one value on all machines."""
+    """Return the settings that must be the same on all machines."""
     return {name: getattr(settings, name) for name in FLEET_WIDE}
 
 
 def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
-    """Let workers of *app* answer, and look at the stores that *access* allows. Connects to nothing."""
+    """Let workers of *app* answer, and check the stores that *access* allows. Connects to nothing."""
     _settings[app] = settings, access
 
     def answer(sender: Any = None, **_: Any) -> None:
         if sender.app is app:
             from celery.worker.control import inspect_command
 
-            # Celery keeps commands for the process, by name: made again, they are the same.
+            # Celery keeps commands by name, for the whole process. Registering them again changes nothing.
             inspect_command(name=FACTS, visible=True)(facts)
             inspect_command(name=LOOK, visible=False)(look_at_stores)
 
@@ -77,9 +76,9 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
 
 def facts(state: Any, **_: Any) -> dict[str, Any]:
     """
-    Return which versions, queues and fleet-wide settings this worker has, and what its clock shows.
+    Return the versions, queues, fleet-wide settings and the time of this worker.
 
-    ``unlimited`` are the rights that it allows at any store.
+    ``unlimited`` are the rights that it allows at every store.
     """
     settings, access = _settings[state.app]
     consumer = state.consumer.task_consumer
@@ -94,14 +93,14 @@ def facts(state: Any, **_: Any) -> dict[str, Any]:
 
 def look_at_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str, str]:
     """
-    Begin to look at stores; the answer goes to the list *answer_to* in Redis. One look at a time.
+    Start a check of stores. The answer goes to the list *answer_to* in Redis. Only one check runs at a time.
 
     *check* is a `Check` as JSON.
     """
     if not _is_answer_key(answer_to):
-        return {"error": "not a place for an answer"}
+        return {"error": "not a key for an answer"}
     if not _looking.acquire(blocking=False):
-        return {"error": "it is looking at stores for somebody else"}
+        return {"error": "it is checking stores for another command"}
     try:
         settings, access = _settings[state.app]
         looking = Looking(Check.read(check), access)
@@ -122,6 +121,6 @@ def _answer(looking: Looking, node: str, broker_url: str, answer_to: str) -> Non
             pipe.expire(answer_to, ANSWER_EXPIRES_S)
             pipe.execute()
     except Exception:
-        log.exception("cannot say what was found at the stores")
+        log.exception("store check not reported")
     finally:
         _looking.release()

@@ -1,13 +1,11 @@
 """
 Look at the stores of a copy, in a process of its own: ``python -m snapferry.workers.diagnosis.store_check``.
 
-*beside the work*: neither a worker's pool nor its consumer waits for a store, and
-a mount that hangs takes nothing down but this process. *as the worker would*: it
-has the environment, the user and the mounts of the process that starts it.
-*leaves nothing*: told to end, it takes its probes away first; it goes on to the
-end where its starter dies.
+*does not block*: neither a worker's pool nor its consumer waits for a store, and a mount that hangs blocks only this
+process. *as the worker*: it has the environment, the user and the mounts of the process that starts it. *leaves
+nothing*: on SIGTERM it removes its probes before it ends. If its parent dies, it continues to the end.
 
-A request is a JSON document on standard input, findings are a document a line on standard output.
+The request is a JSON document on standard input. The findings are JSON lines on standard output.
 """
 
 from __future__ import annotations
@@ -29,20 +27,20 @@ from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.settings.environment import child_environment
 
-# For both stores together. Then the process is told to end, and after some more it is killed.
+# Seconds for both stores together before SIGTERM, and then before SIGKILL.
 TIMEOUT_S: Final = 60.0
 ENDING_S: Final = 10.0
 
 
 class Side(NamedTuple):
-    """A store to be looked at."""
+    """A store to check."""
 
     url: str
     objects_url: str | None = None
 
 
 class Check(NamedTuple):
-    """What is to be looked at; *snapshots* are ids that the source should have."""
+    """A request. *snapshots* are ids that the source should have."""
 
     source: Side | None
     destination: Side | None
@@ -63,14 +61,14 @@ class Check(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A finding, and which side of the copy it is about: "source", "destination", or "stores" for both."""
+    """A finding, and the side of the copy that it is about: "source", "destination", or "stores" for both."""
 
     where: str
     finding: Finding
 
 
 def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
-    """Yield what is found out, at stores that *access* allows. Raises `InvalidStoreURL`."""
+    """Yield findings about stores that *access* allows. Raises `InvalidStoreURL`."""
     opened: dict[str, SnapshotStore | None] = {}
     for where, side, right in (
         ("source", check.source, Right.READ),
@@ -83,7 +81,7 @@ def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
             said = f"{error.store}: {error.detail}"
             yield Told(
                 where,
-                Finding(Level.ERROR, "store.allowed", said, "add it to [access] there, or do not use it"),
+                Finding(Level.ERROR, "store.allowed", said, "add it to [access] there, or use another store"),
             )
     source, destination = opened["source"], opened["destination"]
     fine = {"source": source is not None, "destination": destination is not None}
@@ -100,12 +98,12 @@ def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
 
 
 def _open(side: Side | None, right: Right, access: AccessPolicy) -> SnapshotStore | None:
-    # A destination that is not there yet is judged by where it would be made. Nothing here makes it.
+    # A destination that does not exist yet is checked by its parent folder. Nothing here creates it.
     return open_store(side.url, side.objects_url, right, access=access) if side else None
 
 
 class Looking:
-    """A process that looks at stores. It has begun when this is made; wait for it by `end`."""
+    """A running process that checks stores. Wait for it with `end`."""
 
     def __init__(self, check: Check, access: AccessPolicy) -> None:
         self._process = subprocess.Popen(
@@ -115,10 +113,10 @@ class Looking:
             stderr=subprocess.PIPE,
             text=True,
             env=child_environment(),
-            # Ctrl-C is for the command; this process is told by `end`.
+            # Ctrl-C interrupts the command. The command stops this process by `end`.
             start_new_session=True,
         )
-        # It begins at once, so it has its request before anybody waits for it.
+        # Sent now, so the process starts to work before `end` is called.
         assert self._process.stdin is not None
         with self._process.stdin as request:
             request.write(json.dumps([check, access.to_document()]))
@@ -126,29 +124,29 @@ class Looking:
 
     def end(self, timeout_s: float = TIMEOUT_S) -> list[Told]:
         """
-        Return all that was found within *timeout_s* seconds, and an error if that is not all.
+        Return all findings within *timeout_s* seconds, with an error among them if they are incomplete.
 
-        Interrupted by an exception, it ends the process before that goes on.
+        If an exception interrupts the wait, the process is stopped first.
         """
         try:
             out, err = self._process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             out, err = self.stop()
             said = f"the stores did not answer all questions within {timeout_s:.0f} s"
-            late = Finding(Level.ERROR, "store.time", said, "see for a mount or a network that hangs")
+            late = Finding(Level.ERROR, "store.time", said, "check for a mount or a network that hangs")
             return [*_read(out), Told("stores", late)]
         except BaseException:
             self.stop()
             raise
         found = _read(out)
         if self._process.returncode:
-            last = (err.strip().splitlines() or ["it said nothing"])[-1]
-            said = f"looking at the stores broke down: {last[:300]}"
+            last = (err.strip().splitlines() or ["no error message"])[-1]
+            said = f"the check of the stores failed: {last[:300]}"
             found.append(Told("stores", Finding(Level.ERROR, "store.probe", said)))
         return found
 
     def stop(self) -> tuple[str, str]:
-        """Let it take its probes away and end; return what it wrote."""
+        """Let the process remove its probes and end. Return its output."""
         self._process.terminate()
         try:
             return self._process.communicate(timeout=ENDING_S)
@@ -157,7 +155,7 @@ class Looking:
         try:
             return self._process.communicate(timeout=1)
         except subprocess.TimeoutExpired:
-            # Not even a kill reaches a process that waits for a dead mount.
+            # A process that waits for a dead mount does not even end by SIGKILL.
             return "", ""
 
 
@@ -167,14 +165,14 @@ def to_document(told: Told) -> dict[str, Any]:
 
 
 def from_document(document: dict[str, Any]) -> Told:
-    """Return what `to_document` was given. Raises KeyError, TypeError, ValueError for anything else."""
+    """Return the finding of a document by `to_document`. Raises KeyError, TypeError or ValueError."""
     fields = dict(document)
     where = str(fields.pop("where"))
     return Told(where, Finding(**{**fields, "level": Level(fields["level"])}))
 
 
 def _read(lines: str) -> list[Told]:
-    # A process that was killed may have ended in the middle of a line.
+    # The last line of a killed process may be incomplete.
     return [
         from_document(json.loads(line)) for line in lines.splitlines(keepends=True) if line.endswith("\n")
     ]
@@ -195,7 +193,7 @@ def _main() -> None:
     except StoreError as error:
         raise SystemExit(str(error)) from None
     except (BrokenPipeError, KeyboardInterrupt):
-        # Nobody listens any more, or it is enough.
+        # Nobody reads the findings any more, or the process was told to end.
         raise SystemExit(1) from None
 
 

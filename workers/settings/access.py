@@ -1,15 +1,15 @@
 """
-What this process allows whoever submits jobs: `[access]` of `snapferry.toml`, variables, and what both name anyway.
+The allow-list: which stores jobs may use, from `[access]` in `snapferry.toml` and from the environment.
 
     [access]
-    read = ["live", "s3://archive/2026", "file:///srv/stores"]     # names of stores, or the beginnings of URLs
+    read = ["live", "s3://archive/2026", "file:///srv/stores"]     # names of stores, or URL prefixes
     write = ["backup"]
-    delete = ["backup"]                     # without it: where a mirror of this file deletes
-    endpoints = ["https://s3.example"]      # for URLs that no entry above gives an endpoint
+    delete = ["backup"]                     # default: the destinations of mirrors with delete = true
+    endpoints = ["https://s3.example"]      # for URLs with an endpoint that no entry above has
     profiles = ["archive"]
 
-A variable, as in ``SNAPFERRY_ACCESS_READ``, counts in place of the list of its name. Without read and write, every
-directory and bucket is allowed; with one of them, nothing that the two do not name.
+A variable such as ``SNAPFERRY_ACCESS_READ`` replaces the list of its name. Without read and write, every directory and
+bucket is allowed. With read or write, only the stores in the two lists are allowed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from snapferry.stores.network.endpoint import Endpoint, InvalidEndpoint, parse_a
 from snapferry.stores.urls import StoreURL, parse_place, parse_url
 
 from .config_file import Access, Config, read_config
-from .environment import InvalidSettings, Settings, named_places
+from .environment import InvalidSettings, Settings, named_endpoints
 
 LISTS: Final = ("read", "write", "delete", "endpoints", "profiles")
 
@@ -32,9 +32,9 @@ __all__ = ["TRUSTED", "access_policy"]
 
 def access_policy(settings: Settings, role: str) -> AccessPolicy:
     """
-    Return what a process of this *role* allows, as in "the worker".
+    Return the allow-list of this process. *role* is its name in messages, such as "the worker".
 
-    Reads the configuration. Raises `InvalidSettings`.
+    Reads the configuration file. Raises `InvalidSettings`.
     """
     config = read_config(settings.config) if settings.config else Config()
     table = config.access
@@ -79,18 +79,18 @@ def _endpoint(text: str) -> Endpoint:
 
 
 def _named(config: Config) -> frozenset[Named]:
-    """Return the pairs of endpoint and profile that the stores and mirrors of *config* have, and the environment."""
+    """Return the pairs of endpoint and profile of the stores and mirrors in *config*, and of the environment."""
     stores = [
         *config.stores.values(),
         *(url for mirror in config.mirror for url in (mirror.from_, mirror.to)),
     ]
     urls = [parse_url(config.url(store)) for store in stores]
-    pairs = {(url.option("endpoint_url"), url.option("profile")) for url in urls} | named_places()
+    pairs = {(url.option("endpoint_url"), url.option("profile")) for url in urls} | named_endpoints()
     found = set()
     for endpoint, profile in pairs:
         try:
             found.add(Named(parse_endpoint(endpoint) if endpoint else None, profile))
         except InvalidEndpoint:
-            # boto3's own variables may hold anything; what it makes of them is said where a store is opened.
+            # boto3's own variables may hold anything. Opening a store reports what is wrong with them.
             continue
     return frozenset(found)

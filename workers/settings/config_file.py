@@ -1,11 +1,11 @@
 """
-What `snapferry.toml` says: stores by their names, and mirrors that are brought up to date again and again.
+The configuration file, `snapferry.toml`: names of stores, mirrors, and the allow-list.
 
     [stores]
     live = "s3://live/store?region=eu-central-1"
     backup = "file:///srv/backup"
 
-    [stores.archive]             # or a table, where a store on S3 has settings; see `store_table`
+    [stores.archive]             # or a table, for an S3 store with settings; see `store_table`
     url = "s3://archive/store"
     storage-class = "STANDARD_IA"
 
@@ -14,14 +14,14 @@ What `snapferry.toml` says: stores by their names, and mirrors that are brought 
     from = "live"                # the name of a store, or a URL
     to = "backup"
     every = "6h"                 # or a cron expression, as in "30 3 * * *", in UTC
-    delete = true                # manifests that the source does not have; never an object
+    delete = true                # delete manifests that the source does not have; never an object
     max-delete = 100
 
     [access]                     # see `snapferry.workers.settings.access`
     read = ["live"]
     write = ["backup"]
 
-No secret belongs into it: whoever can see the queue sees its URLs.
+The file must not hold secrets: everyone who can read the queue can read its URLs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _is_interval = re.compile(r"(\d{1,6})([smhd])").fullmatch
 
-# A mirror is a whole job. Less than this is no schedule but a loop.
+# The shortest interval of a mirror, in seconds. Each run of a mirror is a whole job.
 SHORTEST_S: Final = 10
 
 
@@ -72,12 +72,10 @@ def _seconds(every: str) -> int | None:
 
 
 def seconds_of(duration: str) -> float:
-    """Return how many seconds a *duration* is, as in ``90s``, ``30m``, ``2h``, ``1d``. Raises ValueError."""
+    """Return the seconds of a *duration* such as ``90s``, ``30m``, ``2h``, ``1d``. Raises ValueError."""
     seconds = _seconds(duration)
     if seconds is None or seconds > LONGEST_PATIENCE_S:
-        raise ValueError(
-            f'{duration!r} is not a duration of up to 30 days; write it as in "90s", "30m", "2h"'
-        )
+        raise ValueError(f'{duration!r} is not a duration of up to 30 days, such as "90s", "30m", "2h"')
     return float(seconds)
 
 
@@ -92,20 +90,20 @@ def _cron(every: str, app: Celery | None = None) -> crontab:
 
     if len(every.split()) != 5:
         raise ValueError(
-            f'{every!r} is neither an interval, as in "6h", nor a cron expression, as in "30 3 * * *"'
+            f'{every!r} is neither an interval, such as "6h", nor a cron expression, such as "30 3 * * *"'
         )
     minute, hour, day, month, weekday = every.split()
     if not day.startswith("*") and not weekday.startswith("*"):
-        # Cron runs on the days that either of them names; Celery on those that both name.
+        # Cron runs on days that match either field, Celery on days that match both.
         raise ValueError(
-            f"{every!r} names days of the month and days of the week: cron runs on the days of either, and that is not"
-            f' supported. Make two mirrors: every = "{minute} {hour} {day} {month} *", and'
+            f"{every!r} sets both the day of the month and the day of the week, which is not supported. Use two"
+            f' mirrors: every = "{minute} {hour} {day} {month} *" and every ='
             f' "{minute} {hour} * {month} {weekday}"'
         )
     try:
         return crontab(minute, hour, weekday, day, month, app=app)
     except (ParseException, ValueError, KeyError) as error:
-        raise ValueError(f"{every!r} is no cron expression: {error}") from None
+        raise ValueError(f"{every!r} is not a cron expression: {error}") from None
 
 
 def _checked_every(every: str) -> str:
@@ -124,7 +122,7 @@ class _Table(BaseModel):
 
 
 class Mirror(_Table, CopyOptions):
-    """A copy of everything in a store that is made again and again. *from_* and *to* are URLs or names of stores."""
+    """A scheduled copy of everything in a store. *from_* and *to* are URLs or names of stores."""
 
     name: str = Field(pattern=MIRROR_NAME)
     from_: str
@@ -138,21 +136,21 @@ class Mirror(_Table, CopyOptions):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.max_delete is not None and not self.delete:
-            raise ValueError("max-delete goes with delete = true")
+            raise ValueError("max-delete needs delete = true")
         return self
 
     @property
     def interval_s(self) -> int | None:
-        """The interval in seconds; None where *every* is a cron expression."""
+        """The interval in seconds, None if *every* is a cron expression."""
         return _seconds(self.every)
 
     @property
     def patience_s(self) -> float | None:
-        """For how many seconds its jobs wait for a store that is away; None: as long as any job."""
+        """Seconds that the mirror's jobs wait for a store that is away. None: the default of jobs."""
         return None if self.patience is None else seconds_of(self.patience)
 
     def times(self, app: Celery) -> BaseSchedule:
-        """Return *every* as Celery beat of *app* wants it."""
+        """Return *every* as a schedule of Celery beat, for *app*."""
         from celery.schedules import schedule
 
         seconds = self.interval_s
@@ -160,7 +158,7 @@ class Mirror(_Table, CopyOptions):
 
 
 class Access(_Table):
-    """Which stores those who submit jobs may name, entry by entry a place or the name of a store; None: not said."""
+    """The allow-list: the stores that jobs may use, as URL prefixes or names of stores. None: the list is not set."""
 
     read: tuple[str, ...] | None = None
     write: tuple[str, ...] | None = None
@@ -185,23 +183,23 @@ class Config(_Table):
         names = [mirror.name for mirror in self.mirror]
         for mirror in self.mirror:
             if names.count(mirror.name) > 1:
-                raise ValueError(f"there is more than one mirror that is called {mirror.name!r}")
+                raise ValueError(f"more than one mirror is named {mirror.name!r}")
             for store in (mirror.from_, mirror.to):
                 if "/" not in store and store not in self.stores:
-                    raise ValueError(f"mirror {mirror.name!r}: there is no store that is called {store!r}")
+                    raise ValueError(f"mirror {mirror.name!r}: no store is named {store!r}")
                 _checked_url(self.url(store))
         for entry in (*(self.access.read or ()), *(self.access.write or ()), *(self.access.delete or ())):
             if "/" not in entry and entry not in self.stores:
-                raise ValueError(f"access: there is no store that is called {entry!r}")
+                raise ValueError(f"access: no store is named {entry!r}")
         return self
 
     def url(self, store: str) -> str:
-        """Return the URL of the store that is called *store*, or *store* itself if none is."""
+        """Return the URL of the store named *store*, or *store* itself if no store has this name."""
         return self.stores.get(store, store)
 
 
 def read_config(path: str) -> Config:
-    """Read the file at *path*. Raises `InvalidSettings`, which names the file and the place, in one line."""
+    """Return the configuration in the file at *path*. Raises `InvalidSettings`, which names the file and the key."""
     try:
         found = read_toml(path)
     except InvalidToml as error:
@@ -214,7 +212,7 @@ def read_config(path: str) -> Config:
 
 def _first(error: ValidationError) -> str:
     first: Any = error.errors()[0]
-    # Mirrors are counted from 1 by people.
+    # Messages count mirrors from 1.
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message

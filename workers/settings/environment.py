@@ -1,8 +1,7 @@
 """
-Settings: the one place that reads the environment, and what each variable means.
+Settings: the only reader of the environment, and the meaning of each variable.
 
-Everything below takes arguments. An entry point calls `Settings.from_environment`
-once and hands the result on.
+All other code takes arguments. An entry point calls `Settings.from_environment` once and passes the result on.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 _PREFIX = "SNAPFERRY_"
 
 PATIENCE_S: Final = 1800.0
-"""How long a job waits for a store that is away, unless it is told otherwise, and the longest that it may be told."""
+"""The default and the longest time that a job waits for a store that is away."""
 LONGEST_PATIENCE_S: Final = 30 * 86400.0
 
 CONFIG_HERE: Final = "snapferry.toml"
-"""The file of stores and mirrors, in the working directory, that is read where no other is named."""
+"""The default file of stores and mirrors, in the working directory."""
 
-# What is in the name of a variable whose value is nobody's business.
+# Parts of the names of variables that hold secrets.
 _SECRET_NAMES: Final = ("SECRET", "PASSWORD", "TOKEN", "BASIC_AUTH")
 
-# What makes Python warn, ask, trace or check more than our children are made for.
+# Variables that change how Python works. Child processes run without them.
 _PYTHON_TUNING: Final = frozenset(
     f"PYTHON{name}"
     for name in (
@@ -49,7 +48,7 @@ _is_database: Final = re.compile(r"[0-9]{1,9}").fullmatch
 
 
 class InvalidSettings(Exception):
-    """The configuration cannot be used; the message says which variable, and why, in one line."""
+    """The configuration cannot be used. The message names the variable and the reason, in one line."""
 
 
 def _none_or_number(found: object) -> object:
@@ -61,121 +60,127 @@ def _directories(found: object) -> object:
         return found
     paths = tuple(path for path in found.split(os.pathsep) if path)
     for path in paths:
-        # With the root directory, every link could be followed.
+        # The root directory would allow every link.
         if not path.startswith("/") or not path.strip("/"):
             raise ValueError(f"{path!r} is not the absolute path of a directory below /")
     return paths
 
 
-def _words(found: object) -> object:
-    """Return the words of a list in the environment; ``none`` is an empty one."""
+def _entries(found: object) -> object:
+    """Return the entries of a list in the environment. ``none`` is an empty list."""
     if not isinstance(found, str):
         return found
     return () if found.strip().lower() == "none" else tuple(found.split())
 
 
-Listed = Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
-"""A list in one variable, with spaces between its entries."""
+Listed = Annotated[tuple[str, ...] | None, BeforeValidator(_entries)]
+"""A list in one variable, separated by spaces."""
 
 
 class Settings(BaseModel):
     """
-    How this process takes part in the fleet.
+    The settings of this process.
 
-    Each field is read from ``SNAPFERRY_<FIELD>``. Durations are in seconds,
-    sizes in bytes.
+    Each field is read from the variable ``SNAPFERRY_<FIELD>``. Durations are in seconds, sizes in bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     broker_url: str | None = None
-    """``redis://``, ``rediss://`` or ``unix://`` URL of the Redis that holds queue, ledger and chords."""
+    """URL of the Redis server for queues, ledger and chords: ``redis://``, ``rediss://`` or ``unix://``."""
 
     batch_objects: int = Field(2500, ge=1, le=10_000)
-    """At most this many objects travel in one task; fewer than 160,000 in batches of fewer, down to 1,000."""
+    """Objects per task, at most. Jobs of fewer than 160,000 objects use smaller batches, down to 1,000 objects."""
 
     batch_bytes: int = Field(64 * 1024**2, ge=1)
-    """At most this many bytes travel in one task; a larger object travels alone."""
+    """Bytes per task, at most. A larger object gets a task of its own."""
 
     window_batches: int = Field(256, ge=1, le=100_000)
-    """At most so many tasks of one job wait in the queue at once; the rest of its plan is handed out after them."""
+    """Tasks of one job in the queue at once, at most. The rest of its plan follows as they end."""
 
     visibility_timeout: int = Field(1800, ge=5)
-    """After this long without an acknowledgement Redis hands a task out again. One value for the whole fleet."""
+    """Time after which an unacknowledged task is delivered again. Must be the same on all machines of a fleet."""
 
     job_expires: int = Field(30 * 86400, ge=3600)
-    """A job's ledger is kept for this long after its last change."""
+    """Time to keep the record of a job after its last change."""
 
     max_manifest_bytes: int = Field(16 * 1024**3, ge=1024**2)
-    """The longest manifest that is read. It takes as much room in the temporary directory while it is used."""
+    """Largest manifest that is read. It takes the same space in the temporary directory while it is used."""
 
     max_plan_objects: int = Field(100_000_000, ge=1000, le=2**32 - 1)
-    """The most distinct objects of a job. An orchestrator takes about 90 bytes of memory for each while it plans."""
+    """Distinct objects of a job, at most. Planning takes about 90 bytes of memory for each object."""
 
     max_snapshots: int = Field(500_000, ge=1, le=10_000_000)
-    """The most snapshots of a store that are listed, for ``--all`` and ``--delete``, at 350 bytes of memory each."""
+    """Snapshots that ``--all`` and ``--delete`` list of a store, at most. Each takes 350 bytes of memory."""
 
     config: str | None = None
-    """Path of `snapferry.toml`, which names stores and mirrors; ``snapferry.toml`` here, if it is there."""
+    """Path of the configuration file. Default: ``snapferry.toml`` in the working directory, if it exists."""
 
     s3_max_requests: Annotated[int | None, BeforeValidator(_none_or_number)] = Field(3500, ge=1)
     """
-    Requests a second that jobs submitted from here keep to at each S3 store, all together; None (``none``): any number.
+    Requests per second to each S3 store, over all jobs that are submitted with this setting. ``none``: no limit.
 
-    What is set for a store by ``snapferry limit --store`` counts instead.
+    A limit that ``snapferry limit --store`` sets for a store takes precedence.
     """
 
     prices: str | None = None
-    """Path of the price table (TOML), for what a plan costs and for ``--max-cost``."""
+    """Path of the price table (TOML), for cost estimates of plans and for ``--max-cost``."""
 
     metrics_port: int | None = Field(None, ge=1, le=65535)
-    """A worker or an orchestrator serves its metrics at this port; None: it counts nothing."""
+    """Port on which a worker or an orchestrator serves metrics. Default: no metrics."""
 
     metrics_address: str = "127.0.0.1"
-    """Where that port is open: an address of this machine, ``0.0.0.0`` or ``::`` for all of them."""
+    """Address to serve metrics on. ``0.0.0.0`` or ``::``: all addresses of this machine."""
 
     log_format: Annotated[LogFormat, BeforeValidator(lambda found: str(found).lower())] = "auto"
-    """How a log is written; ``auto``: text on a terminal, else JSON."""
+    """Format of log lines. ``auto``: text on a terminal, JSON otherwise."""
 
     log_level: Annotated[LogLevel, BeforeValidator(lambda found: str(found).lower())] | None = None
-    """What is written at least; None leaves it to whoever starts a process."""
+    """Lowest level of log lines that are written. Default: depends on the command."""
 
     patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
-    """Seconds for which jobs that are submitted from here wait for a store that is away; then their objects fail."""
+    """Time that a job waits for a store that is away. Then the remaining objects of the job fail."""
 
     follow_links: Annotated[tuple[str, ...], BeforeValidator(_directories)] = ()
     """
-    Directories that links in the place of shards may lead into, absolute paths with ``:`` between them.
+    Directories that symbolic links below a directory store may lead into: absolute paths, separated by ``:``.
 
-    For stores in directories that are spread over several disks. Without it no link below a store is followed.
+    For stores that are spread over several disks. By default no link below a store is followed.
     """
 
     group_write: bool = False
-    """Whether the group may write to what is written into directories, as far as the umask lets it."""
+    """Make files and folders in directory stores writable for the group, as far as the umask allows it."""
 
     access_read: Listed = None
-    """Places that jobs may read from, in place of ``read`` of ``[access]`` in `snapferry.toml`; and so on."""
+    """Stores that jobs may read from. Replaces ``read`` of ``[access]`` in `snapferry.toml`."""
 
     access_write: Listed = None
+    """Stores that jobs may write to. Replaces ``write``."""
+
     access_delete: Listed = None
+    """Stores that jobs may delete manifests from. Replaces ``delete``."""
+
     access_endpoints: Listed = None
+    """S3 endpoints that jobs may use. Replaces ``endpoints``."""
+
     access_profiles: Listed = None
+    """Profiles of credentials that jobs may use. Replaces ``profiles``."""
 
     access_link_local: bool | None = None
-    """Whether connections may go to link-local addresses."""
+    """Allow connections to link-local addresses. Replaces ``link-local``."""
 
     grace: float = Field(30, ge=0, le=86400)
-    """So long a worker that is told to stop lets what it has begun go on; then it is given back."""
+    """Seconds a worker may spend finishing running batches after SIGTERM. Then they are queued again."""
 
     @property
     def bounds(self) -> Bounds:
-        """The maxima of what this process reads from stores."""
+        """The limits on what this process reads from stores."""
         return Bounds(self.max_manifest_bytes, self.max_plan_objects, self.max_snapshots)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
         """
-        Read the settings; *overrides* that are not None win over the environment.
+        Return the settings. *overrides* that are not None take precedence over the environment.
 
         Raises `InvalidSettings`.
         """
@@ -247,23 +252,23 @@ def parse_broker_url(url: str) -> str:
 
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment for a child process: without what changes how Python itself works."""
+    """Return the environment of a child process: *environ* without variables that change how Python works."""
     return {name: value for name, value in environ.items() if name not in _PYTHON_TUNING}
 
 
 def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:
-    """Say whether OpenTelemetry's own variables name a collector for traces; its library reads them itself."""
+    """Return whether OpenTelemetry's own variables name a collector for traces. Its library reads the variables."""
     named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return bool(named) and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
 
 
 def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Tell prometheus_client, in this process and those that come of it, in which folder processes count together."""
+    """Set the folder in which prometheus_client adds up the metrics of this process and of its children."""
     environ["PROMETHEUS_MULTIPROC_DIR"] = path
 
 
 def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return what this process knows that must not be seen: the broker's password, and values of the environment."""
+    """Return the secrets that this process knows: the broker's password, and values of the environment."""
     found = [value for name, value in environ.items() if any(part in name for part in _SECRET_NAMES)]
     password = urlsplit(settings.broker_url).password if settings.broker_url else None
     return [secret for secret in (password, unquote(password or ""), *found) if secret]
@@ -271,11 +276,10 @@ def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list
 
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     """
-    Return the S3 options that the environment gives one side of a copy.
+    Return the S3 options that the environment sets for one side of a copy.
 
-    ``SNAPFERRY_FROM_ENDPOINT_URL``, ``_REGION``, ``_PROFILE`` and the same with
-    ``TO``; behind them snapdir's ``SNAPDIR_S3_STORE_ENDPOINT_URL``, which
-    serves both sides. What a URL says itself wins over all of these.
+    They are ``SNAPFERRY_FROM_ENDPOINT_URL``, ``_REGION`` and ``_PROFILE``, and the same with ``TO``. Without an
+    endpoint of its own, a side uses snapdir's ``SNAPDIR_S3_STORE_ENDPOINT_URL``. Options in a URL take precedence.
     """
     own = {
         name: environ.get(f"{_PREFIX}{side.upper()}_{name.upper()}")
@@ -285,11 +289,11 @@ def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[s
     return own
 
 
-def named_places(environ: Mapping[str, str] = os.environ) -> set[tuple[str | None, str | None]]:
+def named_endpoints(environ: Mapping[str, str] = os.environ) -> set[tuple[str | None, str | None]]:
     """
-    Return the pairs of endpoint and profile that the environment names, for either side and for boto3 itself.
+    Return the pairs of endpoint and profile that the environment names, for both sides and for boto3 itself.
 
-    An entry point adds them to what its stores may be: see `snapferry.workers.settings.access`.
+    The allow-list includes them: see `access`.
     """
     sides: tuple[Side, Side] = ("from", "to")
     own = [store_options(side, environ) for side in sides]
@@ -297,15 +301,15 @@ def named_places(environ: Mapping[str, str] = os.environ) -> set[tuple[str | Non
     profile = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or None
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         found |= {(environ.get(name) or None, None), (environ.get(name) or None, profile)}
-    # Without a profile of its own a URL is opened with the one that the environment names.
+    # A URL without a profile uses the profile that the environment names.
     return found | {(endpoint, profile) for endpoint, one in found if one is None} | {(None, profile)}
 
 
 def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
     """
-    Return the user and password that the dashboard asks for, None if there are none.
+    Return the user and password that the dashboard requires, None if it requires none.
 
-    ``SNAPFERRY_DASHBOARD_BASIC_AUTH`` is ``user:password``. Raises `InvalidSettings`, which repeats no password.
+    ``SNAPFERRY_DASHBOARD_BASIC_AUTH`` is ``user:password``. Raises `InvalidSettings` without the password.
     """
     found = environ.get(f"{_PREFIX}DASHBOARD_BASIC_AUTH")
     if not found:
@@ -318,10 +322,10 @@ def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] 
 
 class FlowerSettings(BaseModel):
     """
-    Who may look at Flower, and where it keeps what it remembers.
+    Who may use Flower, and where it keeps its data.
 
-    *users* are ``user:password``; *oauth* is the pattern of the mail addresses that OAuth lets in, *provider* the
-    handler that asks who it is. *database* is a path.
+    *users* are ``user:password``. *oauth* is the pattern of the mail addresses that may log in by OAuth, *provider* the
+    name of Flower's login handler. *database* is a path.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -333,23 +337,23 @@ class FlowerSettings(BaseModel):
 
     @property
     def guarded(self) -> bool:
-        """Say whether Flower asks who somebody is."""
+        """Return whether Flower requires a login."""
         return bool(self.users or self.oauth)
 
 
 def flower_settings(environ: Mapping[str, str] = os.environ) -> FlowerSettings:
     """
-    Return what the environment says of Flower.
+    Return the settings of Flower.
 
-    ``SNAPFERRY_FLOWER_BASIC_AUTH``, or Flower's own ``FLOWER_BASIC_AUTH``: ``user:password``, several by commas.
-    For OAuth Flower's own variables, all of them: ``FLOWER_AUTH``, ``FLOWER_AUTH_PROVIDER``,
-    ``FLOWER_OAUTH2_KEY``, ``_SECRET`` and ``_REDIRECT_URI``. Raises `InvalidSettings`, which repeats no password.
+    ``SNAPFERRY_FLOWER_BASIC_AUTH``, or Flower's own ``FLOWER_BASIC_AUTH``, is ``user:password``, or several of them
+    separated by commas. OAuth needs all of Flower's own variables ``FLOWER_AUTH``, ``FLOWER_AUTH_PROVIDER``,
+    ``FLOWER_OAUTH2_KEY``, ``_SECRET`` and ``_REDIRECT_URI``. Raises `InvalidSettings` without a password in it.
     """
     name = next((n for n in ("SNAPFERRY_FLOWER_BASIC_AUTH", "FLOWER_BASIC_AUTH") if environ.get(n)), "")
     users = tuple(environ[name].split(",")) if name else ()
     for user in users:
         if not all(user.strip().partition(":")):
-            raise InvalidSettings(f"{name} must be user:password, or several of them with commas between")
+            raise InvalidSettings(f"{name} must be user:password, or several of them separated by commas")
     variables = ("AUTH", "AUTH_PROVIDER", "OAUTH2_KEY", "OAUTH2_SECRET", "OAUTH2_REDIRECT_URI")
     missing = [f"FLOWER_{name}" for name in variables if not environ.get(f"FLOWER_{name}")]
     if missing and len(missing) < len(variables):

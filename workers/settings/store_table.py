@@ -1,5 +1,5 @@
 """
-A store in `snapferry.toml` with settings of its own, as a table beside the plain form.
+An S3 store with settings of its own in `snapferry.toml`, as a table instead of a URL.
 
     [stores.backup]
     url = "s3://backup/store"
@@ -15,7 +15,7 @@ from snapferry.stores.urls import parse_url
 
 def url_of_store(found: object) -> object:
     """
-    Return the URL that holds everything that a store's table says; what is no table is returned as it is.
+    Return the URL with all settings of a store's table. Return anything that is not a table unchanged.
 
     Raises ValueError.
     """
@@ -24,11 +24,11 @@ def url_of_store(found: object) -> object:
     settings = {str(name).replace("-", "_"): value for name, value in found.items()}
     url = settings.pop("url", None)
     if not isinstance(url, str):
-        raise ValueError('needs a url, as in url = "s3://bucket/prefix"')  # noqa: TRY004 - pydantic wants it so
+        raise ValueError('needs a url, such as url = "s3://bucket/prefix"')  # noqa: TRY004 - for pydantic
     try:
         place = parse_url(url)
         if settings and not place.kind.parameters:
-            raise ValueError("only stores on S3 have settings besides url")
+            raise ValueError("only S3 stores have settings besides url")
         for name in settings:
             if name not in place.kind.parameters:
                 known = ", ".join(parameter.replace("_", "-") for parameter in place.kind.parameters)
@@ -48,4 +48,4 @@ def _text(name: str, value: object) -> str:
         return value
     if name == "tags" and isinstance(value, dict) and all(isinstance(part, str) for part in value.values()):
         return ",".join(f"{key}={part}" for key, part in value.items())
-    raise ValueError(f"{name.replace('_', '-')} must be a text")
+    raise ValueError(f"{name.replace('_', '-')} must be a string")

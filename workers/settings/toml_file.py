@@ -1,8 +1,8 @@
 """
-Files in TOML that a process takes its configuration from, and what is wrong with one in words.
+TOML files with the configuration of a process.
 
-What is in such a file decides which stores are opened with this process's credentials. So it is read only if nobody
-but this user, and root, could have written it.
+Such a file decides which stores are opened with this process's credentials. So it is read only if no user except this
+user and root could have written it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import tomllib
 from contextlib import suppress
 from typing import Any, Final
 
-# A configuration of ten thousand stores is shorter.
+# The largest file that is read. A configuration of ten thousand stores is smaller.
 MAX_BYTES: Final = 1024 * 1024
 
 
 class InvalidToml(Exception):
-    """A file cannot be read, or is no TOML; the message says why, in one line, without the file's name."""
+    """A file cannot be read, or is not TOML. The message gives the reason in one line, without the file's name."""
 
 
 def read_toml(path: str) -> dict[str, Any]:
-    """Return what the file at *path* says. Raises `InvalidToml`, also where others could have written the file."""
+    """Return the content of the file at *path*. Raises `InvalidToml`, also if others could have written the file."""
     try:
         return tomllib.loads(_read(path).decode("utf-8"))
     except OSError as error:
         raise InvalidToml(error.strerror or str(error)) from None
     except UnicodeDecodeError:
-        raise InvalidToml("is no TOML: it is not in UTF-8") from None
+        raise InvalidToml("is not TOML: it is not in UTF-8") from None
     except RecursionError:
-        raise InvalidToml("is no TOML: it is nested too deeply") from None
+        raise InvalidToml("is not TOML: it is nested too deeply") from None
     except ValueError as error:
-        raise InvalidToml(f"is no TOML: {str(error)[:200]}") from None
+        raise InvalidToml(f"is not TOML: {str(error)[:200]}") from None
 
 
 def _read(path: str) -> bytes:
-    # Opening a FIFO would wait for a writer.
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         found = os.fstat(descriptor)
@@ -48,7 +48,7 @@ def _read(path: str) -> bytes:
             why = _foreign(found, descriptor)
             if why:
                 raise InvalidToml(
-                    f"is not used, because it {why}; let it belong to you or root, with mode 0644"
+                    f"is not used, because it {why}; make you or root its owner, and set mode 0644"
                 )
         _check_folders(path)
         data = bytearray()
@@ -62,28 +62,28 @@ def _read(path: str) -> bytes:
 
 
 def _check_folders(path: str) -> None:
-    """Refuse a file in whose place others could put another one: by a folder or a link on the way to it."""
+    """Refuse a file that other users could replace, because they can write to a folder or link of its path."""
     bare = not os.path.dirname(path)
     for at in _way(path):
         found = os.lstat(at)
         if os.statvfs(at).f_flag & os.ST_RDONLY:
             continue
         open_to_all = bool(found.st_mode & stat.S_ISVTX) and bool(found.st_mode & stat.S_IWOTH)
-        # The mode of a link says nothing.
+        # The mode of a link has no meaning.
         why = _foreign(found, at, owner_only=open_to_all or stat.S_ISLNK(found.st_mode))
         if why:
             raise InvalidToml(
-                f"is not used, because {at} {why}, and its file could be another one than you wrote"
+                f"is not used, because {at} {why}, so another user could have replaced the file"
             )
         if bare and open_to_all and at == os.getcwd():
             raise InvalidToml(
-                f"is not used, because everybody can put files into {at}; if it is meant, give its whole path"
+                f"is not used, because everybody can create files in {at}; if you mean this file, give its full path"
                 " (--config, SNAPFERRY_CONFIG)"
             )
 
 
 def _way(path: str) -> list[str]:
-    """Return every folder and every link on the way to the file at *path*, as the system follows them."""
+    """Return every folder and every link that the system visits on the path to the file at *path*."""
     found = ["/"]
     at = "/"
     ahead = [part for part in reversed(os.path.abspath(path).split("/")) if part]
@@ -105,7 +105,7 @@ def _way(path: str) -> list[str]:
 
 
 def _foreign(found: os.stat_result, at: str | int, *, owner_only: bool = False) -> str:
-    """Return how others could have written what is *at* a path or open, and has these attributes; "" if not."""
+    """Return how other users could have written the file with these attributes, "" if they could not."""
     if found.st_uid not in {0, os.geteuid()}:
         return f"belongs to another user ({found.st_uid})"
     if owner_only:
@@ -115,12 +115,12 @@ def _foreign(found: os.stat_result, at: str | int, *, owner_only: bool = False) 
     if found.st_mode & stat.S_IWGRP and not _own_group(found.st_gid):
         return f"can be written by group {found.st_gid}"
     if found.st_mode & stat.S_IWGRP and _has_acl(at):
-        return "can be written by those that its access control list names (see getfacl)"
+        return "can be written by users of its access control list (see getfacl)"
     return ""
 
 
 def _has_acl(at: str | int) -> bool:
-    """Return whether what is *at* a path or open has an access control list: the mode's group bits are its mask."""
+    """Return whether a file has an access control list. Then the group bits of its mode are the mask of the list."""
     if not hasattr(os, "getxattr"):
         return False
     try:
@@ -130,7 +130,7 @@ def _has_acl(at: str | int) -> bool:
 
 
 def _own_group(gid: int) -> bool:
-    """Return whether a group has no member but this user, or is root's."""
+    """Return whether a group has no member except this user, or is root's group."""
     if gid == 0:
         return True
     import grp

@@ -1,16 +1,15 @@
 """
-The logs of a worker and an orchestrator: one line for each thing worth knowing, for machines or for people.
+The logs of workers and orchestrators: one line for each event, as JSON or as text.
 
-*one form*: Celery's own lines have the same form as ours, and those that would
-say again what ours say are left out.
-*whose it is*: a line that concerns a job has the job's id as a field, and where
-there are any its batch, task and worker, also in threads and in libraries.
+*one format*: Celery's own lines have the same format as ours. Lines of Celery that repeat ours are left out.
+*context*: a line about a job has the job's id as a field, and its batch, task and worker if there are any, also in
+threads and in libraries.
 *no secrets*: each text passes through `snapferry.workers.telemetry.redaction`.
-*one line is one line*: whatever is in a manifest or in a server's answer, it is
-escaped, and a line is short enough to be written in one piece.
+*one event is one line*: control characters in texts from manifests or servers are escaped, and a line is short enough
+to be written in one piece.
 
-As JSON: an object a line, with ``time`` (UTC, ISO 8601), ``level``, ``message``,
-``logger``, ``worker``, ``process``, then the fields, then ``traceback``.
+A JSON line is an object with ``time`` (UTC, ISO 8601), ``level``, ``message``, ``logger``, ``worker``, ``process``,
+then the fields, then ``traceback``.
 """
 
 from __future__ import annotations
@@ -38,21 +37,21 @@ from .redaction import Redaction
 
 log = logging.getLogger(__name__)
 
-# What a pipe takes in one piece, so that the lines of several processes never mix in it.
+# A pipe takes this many bytes in one piece, so the lines of several processes never mix.
 LONGEST: Final = 4096
 
-# A field that is longer is cut; a message and a traceback may fill the line.
+# A longer field is cut. A message and a traceback may fill the line.
 _LONGEST_CHAIN: Final = 20
 _LONGEST_FIELD: Final = 300
 
-# What these say at INFO, ours say with more to it, or nobody wants to know.
+# Our lines repeat the INFO lines of these loggers with more facts, or nobody needs them.
 _QUIET: Final = (
     "celery.app.trace",
     "celery.worker.strategy",
     "celery.worker.consumer.mingle",
     "celery.worker.consumer.gossip",
 )
-# What these say at DEBUG has the headers of signed requests in it.
+# The DEBUG lines of these loggers hold the headers of signed requests.
 _NEVER_BELOW_WARNING: Final = ("boto3", "botocore", "s3transfer", "urllib3")
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -60,13 +59,13 @@ _about: ContextVar[Mapping[str, object]] = ContextVar("about", default=_NOTHING)
 
 
 def fields(**found: object) -> dict[str, object]:
-    """Return what to hand to a logger as *extra*, so that its line has these fields."""
+    """Return the *extra* of a logging call whose line has these fields."""
     return {"fields": found}
 
 
 @contextmanager
 def about(**found: object) -> Iterator[None]:
-    """Give every line of the block these fields; a thread has them if it runs in a copy of the context."""
+    """Add these fields to every line of the block. A thread has them if it runs in a copy of the context."""
     token = _about.set({**_about.get(), **found})
     try:
         yield
@@ -78,10 +77,10 @@ def configure(
     settings: Settings, *, level: int | str = logging.INFO, worker: str = "", path: str | None = None
 ) -> None:
     """
-    Write this process's log to standard error, or to the file *path*, in the form that *settings* say.
+    Write this process's log to standard error, or to the file *path*, in the format of *settings*.
 
-    *worker* is its name in the fleet; *level* holds where the settings say none. Whatever wrote the log before no
-    longer does. May be called again.
+    *worker* is the name of this process in the fleet. *level* is the level if the settings have none. Handlers that
+    were configured before are removed. May be repeated.
     """
     handler: logging.Handler = WatchedFileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
     as_json = settings.log_format == "json" or (
@@ -94,7 +93,7 @@ def configure(
     root.setLevel(wanted)
     for name in ("celery", "celery.task", "celery.redirected"):
         logging.getLogger(name).handlers.clear()
-    # billiard keeps its own to itself.
+    # billiard's logger does not propagate.
     processes = get_multiprocessing_logger()
     processes.handlers[:] = [handler]
     processes.setLevel(max(root.level, logging.ERROR))
@@ -111,20 +110,20 @@ def configure(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Say no to the traceback by which Celery tells that a batch of a chord failed: the batch has told it itself."""
+    """Return False for Celery's traceback of a failed batch of a chord: the batch has logged its failure itself."""
     error = record.exc_info[1] if record.exc_info else None
     return type(getattr(error, "__cause__", None)).__name__ != "ObjectsFailed"
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    log.critical("ended by what nobody expected", exc_info=(kind, error, trace))
+    log.critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 def _uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
     if found.exc_type is not SystemExit and found.exc_value is not None:
         name = found.thread.name if found.thread is not None else "?"
         log.error(
-            "thread %s ended by what nobody expected",
+            "uncaught exception in thread %s",
             name,
             exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
         )
@@ -148,7 +147,7 @@ class _Lines(logging.Formatter):
         self._redact = redact
 
     def parts(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return what a line says, in its order, without secrets."""
+        """Return the parts of a line in their order, without secrets."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         parts: dict[str, Any] = {
             "time": time.replace("+00:00", "Z"),
@@ -185,7 +184,7 @@ class JsonLines(_Lines):
 
 
 class TextLines(_Lines):
-    """A log record for people: a line, and a traceback in lines below that cannot be taken for one of their own."""
+    """A log record as text: one line, and below it the lines of a traceback, marked so that they are no records."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _fitted(self.parts(record), _as_text)
@@ -209,7 +208,7 @@ def _word(value: object) -> str:
 
 
 def _fitted(parts: dict[str, Any], written: Callable[[dict[str, Any]], str]) -> str:
-    """Return a line that is short enough: what is longest is halved until it is, a traceback from its top."""
+    """Return a line that is short enough: the longest part is halved until it is, a traceback from its top."""
     while True:
         line = written(parts)
         if len(line.encode(errors="backslashreplace")) < LONGEST:
@@ -223,12 +222,12 @@ def _fitted(parts: dict[str, Any], written: Callable[[dict[str, Any]], str]) -> 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - a library's faulty call must not cost the line
+    except Exception:  # noqa: BLE001 - a library's wrong arguments must not lose the line
         return str(record.msg)
 
 
 def _of_task(record: logging.LogRecord) -> dict[str, object]:
-    """Return the job and the task of a line: of the task that runs here, or that Celery speaks of."""
+    """Return the job and the task of a line: of the running task, or of the task that Celery's line is about."""
     from celery import current_task
     from celery.worker import state
 
@@ -238,6 +237,6 @@ def _of_task(record: logging.LogRecord) -> dict[str, object]:
         request = state.requests.get(data.get("id"))
     if request is None or not request.id:
         return {}
-    # The task that plans a job has the job's id, and is the root of all the others.
+    # The id of the task that plans a job is the job's id, and this task is the root of all others.
     ours = str(getattr(request, "task", None) or getattr(request, "name", "")).startswith("snapferry.")
     return {"job": request.root_id if ours else None, "task": request.id}

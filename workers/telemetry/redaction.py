@@ -1,13 +1,13 @@
 """
-Secrets kept out of text: the last line of defence of logs.
+Redaction of secrets in text: the last line of defence of logs.
 
-Messages, errors and URLs carry no secrets in the first place. What a library or
-a server says in an exception is beyond that, so every line passes through here.
+Our own messages, errors and URLs hold no secrets. The exceptions of libraries and the answers of servers may, so every
+log line is redacted.
 
-*linear*: a text is cut to `LONGEST` characters before the patterns see it, and each pattern reads each character a
+*linear*: a text is cut to `LONGEST` characters before the patterns are applied, and each pattern reads each character a
 bounded number of times (`tests/unit/test_patterns.py` counts the steps).
-*nothing half hidden*: where a text is cut, the word at the cut is dropped, and so is the part of a known secret that
-lies across the cut.
+*no partial secrets*: where a text is cut, the word at the cut is dropped, and the part of a known secret that crosses
+the cut is dropped too.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ HIDDEN: Final = "***"
 LONGEST: Final = 16 * 1024
 """The most characters of a text that are kept. A log line has at most 4,096 bytes."""
 
-# Of a word that is cut, and longer than this, so many characters are dropped.
+# Characters that are dropped of a cut word that is longer than this.
 _LONG_WORD: Final = 256
 
-# A shorter one would take ordinary words out of every line.
+# The shortest known secret that is redacted. Shorter secrets would match ordinary words.
 _SHORTEST: Final = 6
 
-# The rest of a word from the first scheme on: what may hold user and password of a URL.
+# The rest of a word after its first scheme: it may hold user and password of a URL.
 _AUTHORITIES: Final = re.compile(r"(?<=://)[^\s'\"]++")
 
-# Each begins only where a word begins or a literal stands, and repeats without going back.
+# Each pattern starts only at the start of a word or at a literal, and repeats possessively.
 _PATTERNS: Final = (
     # AWS access keys, of a user and of a session.
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}+"), HIDDEN),
@@ -43,7 +43,7 @@ _PATTERNS: Final = (
         ),
         r"\1=" + HIDDEN,
     ),
-    # name=value and name: value, where the name says what the value is.
+    # name=value and name: value, if the name is that of a secret.
     (
         re.compile(
             r"(?i)(?<![\w-])"
@@ -60,22 +60,22 @@ ALL_PATTERNS: Final = (_AUTHORITIES, *(pattern for pattern, _ in _PATTERNS))
 
 
 class Redaction:
-    """Takes *secrets* out of text, as they are and percent-encoded, and whatever has the form of a secret."""
+    """Replaces *secrets* in text, also in encoded form, and everything that has the form of a secret."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {
             form
             for secret in secrets
             if len(secret) >= _SHORTEST
-            # As it is, in a URL, in JSON, and in a Python literal.
+            # Plain, in a URL, in JSON, and in a Python literal.
             for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1])
         }
-        # The longest first: a secret may begin with another one.
+        # The longest first, because a secret may begin with another secret.
         self._forms = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, self._forms))) if self._forms else None
 
     def __call__(self, text: str) -> str:
-        """Return *text* without them; of a text longer than `LONGEST`, the beginning."""
+        """Return *text* without secrets. A text longer than `LONGEST` is cut at its end."""
         if len(text) <= LONGEST:
             return self._without_patterns(self._without_known(text))
         beginning = self._without_known(text[:LONGEST])
@@ -89,7 +89,7 @@ class Redaction:
         return _without_last_word(self._without_patterns(beginning)) + "…"
 
     def end_of(self, text: str) -> str:
-        """Return *text* without them; of a text longer than `LONGEST`, the last whole lines if there are any."""
+        """Return *text* without secrets. A text longer than `LONGEST` is cut to its last whole lines, if it has any."""
         if len(text) <= LONGEST:
             return self(text)
         # The name of a secret may stand at the end of the line before its value.
@@ -118,9 +118,9 @@ class Redaction:
 
 def _without_last_word(text: str) -> str:
     """
-    Return *text*, which was cut at its end, without the last word: it may be the beginning of a secret.
+    Return *text*, which was cut at its end, without the last word, which may be the beginning of a secret.
 
-    Of a long word the end is dropped, and all from the first ``://`` on.
+    Of a long word, drop only the end, and everything after the first ``://``.
     """
     kept = max(map(text.rfind, " \n\t\r")) + 1
     if len(text) - kept > _LONG_WORD:
@@ -130,7 +130,7 @@ def _without_last_word(text: str) -> str:
 
 
 def _without_user(found: re.Match[str]) -> str:
-    """Return the rest of a URL without user and password, also without a password that was not percent-encoded."""
+    """Return the rest of a URL without user and password, even if the password is not percent-encoded."""
     rest = found.group()
     user, at, place = rest.rpartition("@")
     if not at:

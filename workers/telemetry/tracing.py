@@ -1,13 +1,11 @@
 """
-Traces for OpenTelemetry, where a collector was named: one for each job, with a span for each of its tasks.
+OpenTelemetry traces, if the environment names a collector: one trace for each job, one span for each of its tasks.
 
-A trace's id is its job's id, so whoever knows one finds the other. Tasks are
-traced by Celery's own instrumentation. What begins a job's course of tasks says
-in a header whose trace it belongs to, in plain text: submitting a job needs
-nothing of OpenTelemetry, and a look at a job that nobody was at is part of it.
+The id of a trace is the id of its job. Celery's own instrumentation traces the tasks. The first message of a job, and
+each message that starts its driver again, has a trace header in plain text. So submitting a job needs no OpenTelemetry
+packages.
 
-Child processes trace, not the main one: only they run tasks, and an exporter's
-thread does not survive a fork.
+Child processes trace, not the main process: only they run tasks, and the thread of an exporter does not survive a fork.
 """
 
 from __future__ import annotations
@@ -29,11 +27,11 @@ _HEADER: Final = "traceparent"
 
 
 class NotInstalled(Exception):
-    """A collector is named, but what speaks to it is not installed; the message says what to do, in one line."""
+    """A collector is named, but the packages for it are not installed. The message tells what to do, in one line."""
 
 
 def header(job_id: str) -> dict[str, str]:
-    """Return the header by which a task that nothing else has queued becomes part of its job's trace."""
+    """Return the header that makes a task, which no other task has queued, part of its job's trace."""
     try:
         trace_id, span_id = _ids(job_id)
     except ValueError:
@@ -43,12 +41,12 @@ def header(job_id: str) -> dict[str, str]:
 
 def attach(role: str) -> None:
     """
-    Trace the tasks that are run by processes forked from this one. To be called once.
+    Trace the tasks that forked children of this process run. Call this once.
 
     Raises `NotInstalled`; then nothing is traced.
     """
     try:
-        # Once for all processes, and before there are any.
+        # Imported once, before the children are forked.
         import opentelemetry.exporter.otlp.proto.http.trace_exporter
         import opentelemetry.instrumentation.celery
         import opentelemetry.sdk.trace.export  # noqa: F401 - all three
@@ -61,8 +59,8 @@ def attach(role: str) -> None:
     signals.worker_process_shutdown.connect(_end, weak=False)
 
 
-def say(**attributes: str | float) -> None:
-    """Add to what the trace says of the running task. Nothing secret: traces are shown."""
+def set_attributes(**attributes: str | float) -> None:
+    """Set attributes of the running task's span. They must hold no secrets, because traces are shown."""
     if _tracing is not None:
         from opentelemetry import trace
 
@@ -70,7 +68,7 @@ def say(**attributes: str | float) -> None:
 
 
 def job_ended(ledger: Ledger, job_id: str) -> None:
-    """Add the span of a whole job, from its submission to its end: the one that all others are below."""
+    """Add the span of a whole job, from its submission to its end. It is the parent of all other spans."""
     if _tracing is None:
         return
     from opentelemetry.context import Context
@@ -120,7 +118,7 @@ _tracing: _Tracing | None = None
 
 
 class _Fixed:
-    """Gives the one span of a provider the ids that tasks know already."""
+    """An id generator that gives the only span of a provider the ids that the tasks' spans refer to."""
 
     def __init__(self, trace_id: int, span_id: int) -> None:
         self._ids = trace_id, span_id
@@ -136,7 +134,7 @@ class _Fixed:
 
 
 def _ids(job_id: str) -> tuple[int, int]:
-    """Return the ids of a job's trace and of its first span. Raises ValueError for what is no job's id."""
+    """Return the ids of a job's trace and of its first span. Raises ValueError for another text than a UUID."""
     number = uuid.UUID(job_id).int
     return number, number & (1 << 64) - 1
 
@@ -154,7 +152,7 @@ def _begin(role: str) -> None:
         "service.version": version("snapferry"),
         "service.instance.id": identity(),
     }
-    # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say wins.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence.
     provider = TracerProvider(resource=Resource(own).merge(OTELResourceDetector().detect()))
     processor = BatchSpanProcessor(OTLPSpanExporter())
     provider.add_span_processor(processor)

@@ -1,8 +1,8 @@
 """
-What is counted: once for each batch, request, error and task.
+Counters of batches, requests, errors and tasks.
 
-Every function does nothing, for next to no time, until `enable` was called.
-None raises: what cannot be counted must not fail the work.
+Before `enable` is called, every function returns at once. No function raises: a failure to count must not fail the
+work.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 _OURS: Final = "snapferry."
 
-# name -> its prometheus_client metric; empty until `enable`.
+# The name of a metric -> its prometheus_client object. Empty until `enable` is called.
 _metrics: dict[str, Any] = {}
 
 
 def enable(role: Role, tasks: list[str]) -> None:
     """
-    Count from now on what *role* does, in this process and those that are forked from it.
+    Start to count what *role* does, in this process and its forked children.
 
-    *tasks* are the names of the tasks that it runs. May be called once in a process.
+    *tasks* are the names of the tasks that it runs. Call this once in a process.
     """
     for metric in COUNTED:
         if role in metric.roles:
@@ -47,14 +47,14 @@ def enable(role: Role, tasks: list[str]) -> None:
 
 
 def disable(reason: str) -> None:
-    """Count no more in this process, and log why."""
+    """Stop counting in this process, and log the reason."""
     if _metrics:
-        log.error("this process's metrics are not counted: %s", reason)
+        log.error("metrics disabled: %s", reason)
         _metrics.clear()
 
 
 def delivered(begun: Begun) -> None:
-    """Count a delivery of a batch that is not to be run; one that is gets counted by how it ends."""
+    """Count a delivery of a batch that is not run. The end of a run is counted by `ran`, `stopped` or `gave_up`."""
     checks = (
         (begun.accounted, "repeated"), (begun.stopped, "stopped"), (begun.paused, "held"),
         (bool(begun.holder), "stepped_aside"),
@@ -65,20 +65,20 @@ def delivered(begun: Begun) -> None:
 
 
 def gave_up(outcome: BatchOutcome, *, end: str = "given_up") -> None:
-    """Count a batch that was not run any more, and whose objects were accounted as failed."""
+    """Count a batch that is not run any more, and whose objects are accounted for as failed."""
     _add("snapferry_batch_deliveries_total", 1, end)
     _add("snapferry_objects_total", len(outcome.failures), "failed")
     _failed(outcome.failures)
 
 
 def parked() -> None:
-    """Count a batch that was left to workers that can reach its stores."""
+    """Count a batch that was parked for workers that can reach its stores."""
     _add("snapferry_batch_deliveries_total", 1, "parked")
 
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Count a batch as in flight for the duration of the block."""
+    """Count a batch as in flight during the block."""
     _tell("snapferry_batches_in_flight", "inc", 1)
     try:
         yield
@@ -87,7 +87,7 @@ def running() -> Iterator[None]:
 
 
 def ran(outcome: BatchOutcome, seconds: float, *, again: bool) -> None:
-    """Count what a run of a batch did; *again*: the batch will be run again for what failed."""
+    """Count the end of a run of a batch. *again*: the batch will be retried for the objects that failed."""
     _add("snapferry_batch_deliveries_total", 1, "retried" if again else "ended")
     _tell("snapferry_batch_duration_seconds", "observe", seconds)
     _add("snapferry_copied_bytes_total", outcome.bytes_copied)
@@ -103,14 +103,14 @@ def stopped() -> None:
     _add("snapferry_batch_deliveries_total", 1, "stopped")
 
 
-def met(error: StoreError) -> None:
-    """Count an error that a step of an orchestrator met."""
+def store_error(error: StoreError) -> None:
+    """Count an error in a step of an orchestrator."""
     _add("snapferry_errors_total", 1, type(error).__name__, _truth(error.transient))
 
 
 @contextmanager
 def requests_of(source: StreamStore, destination: StreamStore) -> Iterator[None]:
-    """Count what both stores, newly opened, are sent in the block."""
+    """Count the requests to both stores in the block. Both must be newly opened."""
     try:
         yield
     finally:
@@ -122,7 +122,7 @@ def requests_of(source: StreamStore, destination: StreamStore) -> Iterator[None]
 
 
 def job_ended(state: str) -> None:
-    """Count a job that was brought to its end."""
+    """Count a job that ended in this *state*."""
     _add("snapferry_jobs_ended_total", 1, state)
 
 
@@ -131,7 +131,7 @@ def _failed(failures: list[Failure]) -> None:
         _add("snapferry_errors_total", count, error, _truth(transient))
 
 
-# Task id -> when it began; as many as run at once in this process.
+# Task id -> when the task began. One entry for each running task of this process.
 _started: dict[str, float] = {}
 
 
@@ -159,7 +159,7 @@ def _tell(name: str, what: str, amount: float, *labels: str) -> None:
         return
     try:
         getattr(metric.labels(*labels) if labels else metric, what)(amount)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth a batch
+    except Exception as error:  # noqa: BLE001 - no error of a metric may fail a batch
         disable(f"{type(error).__name__}: {error}")
 
 
@@ -171,7 +171,7 @@ def _make(metric: Metric) -> Any:
             metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=None
         )
     if metric.kind == "gauge":
-        # Of the processes that live: a child that is killed takes its share along.
+        # The sum over living processes: the value of a killed child does not count any more.
         return prometheus.Gauge(
             metric.name, metric.help, metric.labels, registry=None, multiprocess_mode="livesum"
         )
@@ -179,7 +179,7 @@ def _make(metric: Metric) -> Any:
 
 
 def _zeros(metric: Metric, tasks: list[str]) -> list[tuple[str, ...]]:
-    """Return the labels to export before anything happened: an increase from nothing is not seen as one."""
+    """Return the labels to export as 0: Prometheus does not see the first value of a metric as an increase."""
     if metric.labels == ("error", "transient"):
         return [(kind.__name__, _truth(kind.transient)) for kind in _kinds(StoreError)]
     if metric.labels == ("task", "state"):

@@ -1,10 +1,9 @@
 """
 The metrics of a worker with its child processes, over HTTP.
 
-Each process counts in files of its own, in a folder that the main process made
-and will remove; the main process adds them up when it is asked. What a child
-counted outlives it: the files of dead processes are folded into one, so that
-children may come and go for ever.
+Each process counts in files of its own, in a folder that the main process creates and removes. The main process adds
+the files up at each scrape. The counts of a child outlive it: the files of dead processes are merged into one file, so
+any number of children may come and go.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
     from prometheus_client.registry import Collector
 
-# In place of a process's number, in the name of the file that has the counts of the dead: no process has it.
+# The process id in the name of the file with the counts of dead processes. No process has this id.
 _NOBODY: Final = 0
 
 _FOLDED: Final = ("counter", "histogram")
 _FILES: Final = (*_FOLDED, "gauge_livesum")
 
-# The library maps files of so many bytes with nothing behind them: on a full disk a write would end the process.
+# The library maps sparse files of this size. On a full disk a write to such a file would kill the process.
 _FILE_BYTES: Final = 1 << 16
 
 
 class CannotServe(Exception):
-    """Metrics cannot be served as it was asked for; the message says why, in one line."""
+    """Metrics cannot be served. The message gives the reason in one line."""
 
 
 @contextmanager
@@ -52,10 +51,10 @@ def serving(
     role: Role, address: str, port: int, *, tasks: list[str], collectors: Sequence[Collector] = ()
 ) -> Iterator[None]:
     """
-    Count what this process and those forked from it do, and serve it at http://address:port/metrics in the block.
+    Count what this process and its forked children do, and serve it at http://address:port/metrics in the block.
 
-    *collectors* are asked as well, at each scrape. To be entered once in a
-    process, before it forks. Raises `CannotServe`; then nothing was begun.
+    *collectors* are also collected at each scrape. Enter this once in a process, before it forks. Raises `CannotServe`;
+    then nothing is counted or served.
     """
     folder = _new_folder()
     owner = os.getpid()
@@ -63,12 +62,12 @@ def serving(
         try:
             reserve(folder)
         except OSError as error:
-            raise CannotServe(f"metrics cannot be kept in {folder}: {error.strerror}") from error
-        # The library looks for it when a value is made, in every process.
+            raise CannotServe(f"cannot store metrics in {folder}: {error.strerror}") from error
+        # The library reads the variable when a value is created, in every process.
         share_metrics_folder(str(folder))
         from prometheus_client import CollectorRegistry, start_http_server, values
 
-        # It decides this when it is imported; that may have been before.
+        # The library chooses the class at import, which may have been earlier.
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         counters.enable(role, tasks)
         registry = CollectorRegistry(auto_describe=False)
@@ -79,16 +78,16 @@ def serving(
             server, thread = start_http_server(port, address, registry)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise CannotServe(f"metrics cannot be served at {address} port {port}: {reason}") from error
+            raise CannotServe(f"cannot serve metrics at {address} port {port}: {reason}") from error
 
         def forked(**_: object) -> None:
-            # The pool of one process sends this signal in the main process.
+            # A solo pool sends this signal in the main process.
             if os.getpid() != owner:
                 server.socket.close()
                 try:
                     reserve(folder)
                 except OSError as error:
-                    counters.disable(f"there is no room for them: {error.strerror}")
+                    counters.disable(f"no space in {folder}: {error.strerror}")
 
         signals.worker_process_init.connect(forked, weak=False)
         try:
@@ -104,7 +103,7 @@ def serving(
 
 
 class BuildInfo:
-    """Says which versions run."""
+    """A collector of the metric with the running versions."""
 
     def __init__(self, role: Role) -> None:
         self._role = role
@@ -119,7 +118,7 @@ class BuildInfo:
 
 
 class ProcessFiles:
-    """Adds up what the processes of a worker counted."""
+    """A collector that adds up the counts of all processes of a worker."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -135,10 +134,10 @@ class ProcessFiles:
 
 
 def reserve(folder: Path) -> None:
-    """Make sure that this process's files will have room. Raises OSError, and then it must not count."""
+    """Reserve disk space for the files of this process. Raises OSError; then the process must not count."""
     for kind in _FILES:
         path = folder / f"{kind}_{os.getpid()}.db"
-        # One that is there is of an earlier process with this number, and its counts are to be kept.
+        # An existing file belongs to a dead process with the same id. Its counts are kept.
         if kind not in _FOLDED or not path.exists():
             _blank(path)
 
@@ -150,9 +149,9 @@ def _blank(path: Path) -> None:
 
 def fold(folder: Path) -> None:
     """
-    Add what dead processes counted to one file, and remove theirs; what they had in flight is forgotten.
+    Merge the counts of dead processes into one file, and remove their files. Their batches in flight are forgotten.
 
-    To be called by one caller at a time. Where there is no room it stays as it is.
+    Only one caller at a time may call this. Without disk space, all files stay as they are.
     """
     from prometheus_client.mmap_dict import MmapedDict
     from prometheus_client.multiprocess import mark_process_dead
@@ -195,16 +194,18 @@ def _is_gone(process: int) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        # Somebody else's has the number now.
+        # The process id belongs to a process of another user now.
         return True
     return False
 
 
 def _new_folder() -> Path:
-    """Make a folder for the files of this process and its children; remove those of dead ones."""
+    """Create a folder for the files of this process and its children. Remove the folders of dead processes."""
     parent = private_folder("snapferry-metrics")
     if parent is None:
-        raise CannotServe("metrics cannot be kept: the temporary directory (TMPDIR) takes no private folder")
+        raise CannotServe(
+            "cannot store metrics: cannot create a private folder in the temporary directory (TMPDIR)"
+        )
     for left in parent.iterdir():
         if is_dead(left.name):
             shutil.rmtree(left, ignore_errors=True)
@@ -212,5 +213,5 @@ def _new_folder() -> Path:
     try:
         folder.mkdir(mode=0o700)
     except OSError as error:
-        raise CannotServe(f"metrics cannot be kept in {parent}: {error.strerror}") from error
+        raise CannotServe(f"cannot store metrics in {parent}: {error.strerror}") from error
     return folder
