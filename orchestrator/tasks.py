@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.errors import StoreError
 from snapferry.workers.broker.connection import OUTAGE, is_outage
+from snapferry.workers.broker.open_ledger import open_ledger
 from snapferry.workers.copying import time_limit
-from snapferry.workers.copying.tasks import again, hand_back, ledger_of, may_wait, queue_again
+from snapferry.workers.copying.requeue import is_active, requeue, requeue_for_other_version, retry
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.shutdown import Interrupted, interruptible
 from snapferry.workers.messages import is_job_id
@@ -61,8 +62,8 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         if not isinstance(job_id, str) or not is_job_id(job_id):
             log.warning("task dropped: it is for %.100r, which is not a job's id", job_id)
             return "dropped: not a job's id"
-        ledger = ledger_of(settings)
-        with about(job=job_id, task=task.request.id), time_limit.passing():
+        ledger = open_ledger(settings)
+        with about(job=job_id, task=task.request.id), time_limit.enforced():
             outcome = run_drive(task, ledger, job_id, lambda: drive_job(app, ledger, job_id, access), access)
             text = describe_drive(outcome)
             log.info("%s: %s", task.name.partition(".")[2], text)
@@ -105,7 +106,7 @@ def run_drive(
         return outcome
     except Interrupted:
         log.info("drive requeued: this orchestrator shuts down")
-        raise queue_again(task, "its orchestrator shut down; requeued") from None
+        raise requeue(task, "its orchestrator shut down; requeued") from None
     except BROKER_TROUBLE as error:
         if not is_outage(error) and task.request.retries >= MAX_BROKER_RETRIES:
             fail_job(ledger, job_id, f"the broker did not accept the job's tasks: {error}")
@@ -115,8 +116,8 @@ def run_drive(
     except UnknownJob:
         return DriveOutcome(result=Result.UNKNOWN)
     except ValidationError:
-        if may_wait(ledger, job_id):
-            raise hand_back(task, "the job is of another version") from None
+        if is_active(ledger, job_id):
+            raise requeue_for_other_version(task, "the job is of another version") from None
         return fail_job(
             ledger,
             job_id,
@@ -136,8 +137,8 @@ def run_drive(
 def retry_broker(task: Any, error: Exception) -> Exception:
     """Queue *task* again for when the broker accepts it; return what to raise. An outage uses up no try."""
     if is_outage(error):
-        return queue_again(task, f"the broker does not answer: {error}", in_s=BROKER_RETRY_S)
-    return again(task, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES)
+        return requeue(task, f"the broker does not answer: {error}", in_s=BROKER_RETRY_S)
+    return retry(task, BROKER_RETRY_S, error, max_retries=MAX_BROKER_RETRIES)
 
 
 def _store_trouble(
@@ -156,11 +157,11 @@ def _store_trouble(
         log.warning(
             "waiting for a store: %s", error, extra=fields(error=type(error).__name__, store=error.store)
         )
-        raise queue_again(task, f"waiting for a store: {error}", in_s=wait.pause_s) from error
+        raise requeue(task, f"waiting for a store: {error}", in_s=wait.pause_s) from error
     if wait.over:
         return fail_job(ledger, job_id, wait.over)
     if error.transient and task.request.retries < MAX_RETRIES:
         pause = RETRY_BASE_S * 2**task.request.retries
         log.warning("trying again in %d s: %s", pause, error, extra=fields(error=type(error).__name__))
-        raise again(task, pause, error, max_retries=MAX_RETRIES) from error
+        raise retry(task, pause, error, max_retries=MAX_RETRIES) from error
     return fail_job(ledger, job_id, f"{type(error).__name__}: {error}")

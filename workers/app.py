@@ -26,13 +26,12 @@ from .broker.connection import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     BrokerUnavailable,
-    client,
     shown,
     wait_for_broker,
 )
+from .broker.open_ledger import open_ledger
 from .copying import tasks
 from .diagnosis import remote_control
-from .ledger import Ledger
 from .lifecycle import process_setup, rate_limited_tasks, shutdown
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .reachability import parking
@@ -66,7 +65,7 @@ def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
         raise InvalidSettings(
             "no broker: set SNAPFERRY_BROKER_URL, or give --broker, as in redis://host:6379/0"
         )
-    process_setup.settle()
+    process_setup.set_up_process()
     transport.install()
     set_bounds(settings.bounds)
     apply_to_directories(settings)
@@ -81,7 +80,7 @@ def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
     _log_as_set(app, settings, settings.broker_url, access)
     _wait_for_broker(app, settings.broker_url)
     upgrade.attach(app, settings)
-    _leave_in_time(app, settings, settings.broker_url)
+    _attach_shutdown(app, settings)
     signals.worker_before_create_process.connect(_share_memory, weak=False)
     return app
 
@@ -224,11 +223,11 @@ def _share_memory(**_: Any) -> None:
         gc.freeze()
 
 
-def _leave_in_time(app: Celery, settings: Settings, url: str) -> None:
-    def void(job_id: str, name: str, worker: str) -> None:
-        Ledger(client(url, retries=0), expires_s=settings.job_expires).revoke_lease(job_id, name, worker)
+def _attach_shutdown(app: Celery, settings: Settings) -> None:
+    def revoke_lease(job_id: str, name: str, worker: str) -> None:
+        open_ledger(settings, retries=0).revoke_lease(job_id, name, worker)
 
-    shutdown.attach(app, settings.grace, void)
+    shutdown.attach(app, settings.grace, revoke_lease)
 
 
 def _wait_for_broker(app: Celery, url: str) -> None:

@@ -23,7 +23,7 @@ import sys
 
 import click
 
-from snapferry.workers.lifecycle.process_setup import settle
+from snapferry.workers.lifecycle.process_setup import set_up_process
 
 from .exit_codes import EXIT_INTERRUPTED, EXIT_USAGE, fail, usage
 from .group import cli
@@ -32,7 +32,7 @@ from .group import cli
 def main() -> None:
     """Run the command line; the console script. Bad usage is one line and exit code 2."""
     _open_standard_streams()
-    settle()
+    set_up_process()
     try:
         # A command returns its exit code.
         sys.exit(cli.main(prog_name="snapferry", standalone_mode=False))

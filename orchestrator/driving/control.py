@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from snapferry.workers.copying.transfer import Cancelled, Held
+from snapferry.workers.copying.transfer import JobPaused, JobStopped
 from snapferry.workers.ledger import Directive, Ledger
 
 # Seconds after which a step that should have stopped is in a call that cannot be interrupted.
@@ -37,11 +37,11 @@ class JobControl:
             self._wish, self._wished_at = wish, time.monotonic()
 
     def check(self) -> None:
-        """Return if the step may continue. Raises `Cancelled`, and `Held` while the job is paused."""
+        """Return if the step may continue. Raises `JobStopped`, and `JobPaused` while the job is paused."""
         if self._wish is Directive.STOP:
-            raise Cancelled
+            raise JobStopped
         if self._wish is Directive.HOLD:
-            raise Held
+            raise JobPaused
 
     @property
     def stuck(self) -> bool:

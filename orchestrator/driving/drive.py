@@ -21,8 +21,8 @@ from snapferry.orchestrator.planning.prepare import recall
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.runtime.liveness import identity, is_dead
-from snapferry.workers.copying.budget import over_words
-from snapferry.workers.copying.transfer import Cancelled, Held
+from snapferry.workers.copying.transfer import JobPaused, JobStopped
+from snapferry.workers.copying.transfer.budget import over_budget_reason
 from snapferry.workers.ledger import MAX_DRIVES, Ledger, Standing, State, UnknownJob
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
@@ -126,9 +126,9 @@ def _drive_once(
             throttle.attach(source, destination, at_once=True)
             drive = Drive(app, ledger, spec, source, destination)
             return _advance(drive, standing, is_planned=is_planned)
-    except Held:
+    except JobPaused:
         return DriveOutcome(result=Result.PAUSED)
-    except Cancelled:
+    except JobStopped:
         # The job was cancelled, or another orchestrator ended it.
         return _stopped(app, ledger, job_id, ledger.standing(job_id)) or DriveOutcome()
 
@@ -142,7 +142,7 @@ def _stopped(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> Dr
     if standing.paused:
         return DriveOutcome(result=Result.PAUSED)
     if spent := ledger.over_budget(job_id):
-        why = over_words(ledger.spec(job_id).budget, spent)
+        why = over_budget_reason(ledger.spec(job_id).budget, spent)
         return _stop_over_budget(app, ledger, job_id, standing, why)
     return None
 

@@ -21,7 +21,7 @@ from snapferry.stores.requests import HEAD
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.format import size
-from snapferry.workers.copying.budget import cost_of
+from snapferry.workers.copying.transfer.budget import cost_of
 from snapferry.workers.messages import Budget, JobSpec
 
 from .plan import Group, Plan

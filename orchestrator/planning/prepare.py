@@ -29,7 +29,7 @@ from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.printable import shortened
-from snapferry.workers.copying.commit import LONGEST_REASON
+from snapferry.workers.copying.commit import MAX_REASON_CHARS
 from snapferry.workers.ledger import Ledger, set_bits
 from snapferry.workers.messages import JobSpec, Order, decode_snapshot_ids, encode_addresses
 
@@ -124,7 +124,7 @@ def prepare(
                 raise
             kinds.append(UNREADABLE)
             if len(snapshots.reasons) < REASONS_KEPT:
-                snapshots.reasons[index] = shortened(f"{type(error).__name__}: {error}", LONGEST_REASON)
+                snapshots.reasons[index] = shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
             continue
         kinds.append(PLANNED)
         planner.add(index, objects)

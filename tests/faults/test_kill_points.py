@@ -22,7 +22,7 @@ from snapferry.stores.errors import ObjectMissing
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import Upload
 from snapferry.stores.urls import parse_url
-from snapferry.workers.copying.commit import Ended, publish_snapshots
+from snapferry.workers.copying.commit import SnapshotState, publish_snapshots
 from snapferry.workers.copying.transfer import copy_batch
 from tests.integration.processes import until
 from tests.opening import open_backend, open_store
@@ -115,7 +115,7 @@ def copy_and_commit(source: SnapshotStore, destination: SnapshotStore, snapshots
     outcome = copy_batch(source, destination, objects, Quiet())
     assert not outcome.failures
     ends = publish_snapshots(source, destination, snapshots)
-    assert all(end.state is Ended.PUBLISHED and not end.missing for end in ends.values())
+    assert all(end.state is SnapshotState.PUBLISHED and not end.missing for end in ends.values())
 
 
 def run_and_die(work: Callable[[], None]) -> bool:

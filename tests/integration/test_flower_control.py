@@ -25,7 +25,7 @@ from .test_never_stuck import SOONER, once
 STALL_S = 3.0
 
 # A worker that says sooner what it holds.
-TELLS_SOONER = "import snapferry.workers.lifecycle.rate_limited_tasks as h; h.TELL_EVERY_S = 1"
+TELLS_SOONER = "import snapferry.workers.lifecycle.rate_limited_tasks as h; h.REPORT_EVERY_S = 1"
 
 
 @pytest.fixture
@@ -98,8 +98,9 @@ def test_a_batch_that_is_terminated_every_time_ends_its_objects_as_failed_and_th
     snapshot = make_store(tmp_path / "a", random_files(100))
     terminated = """
 import os, signal
-import snapferry.workers.copying.tasks as t
-t.MAX_BEGUN = 2
+import snapferry.workers.copying.copy_run as t
+import snapferry.workers.copying.delivery as d
+d.MAX_STARTS = 2
 run = t.copy_batch
 def patched(source, destination, objects, *args, **kwargs):
     if min(objects) < "4":
@@ -148,7 +149,7 @@ def test_a_rate_limit_delays_and_loses_nothing_and_lifting_it_is_felt_at_once(
         assert "no activity" not in orchestrator.logged()
         limit("0")
         status = jobs.wait(job_id, timeout_s=PATIENCE_S)
-        assert "the limit has changed: 2 batches go back to the queue" in worker.logged()
+        assert "rate limit changed: 2 batches requeued" in worker.logged()
 
     assert_done(status, tmp_path, 151)
 

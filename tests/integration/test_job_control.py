@@ -10,7 +10,7 @@ import redis
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
-from snapferry.workers.copying.sequential import CAREFUL_AFTER, MAX_DEATHS
+from snapferry.workers.copying.transfer.sequential import MAX_DEATHS, SEQUENTIAL_AFTER
 from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
@@ -23,7 +23,7 @@ from .slow_bucket import slow_bucket
 # What takes seconds in a fleet takes a moment here.
 SOONER = """
 import snapferry.workers.copying.batch_report as r
-r.HEARTBEAT_S, r.HOLD_GRACE_S, r.STUCK_S = 0.2, 0.5, 0.5
+r.HEARTBEAT_S, r.PAUSE_GRACE_S, r.STUCK_S = 0.2, 0.5, 0.5
 """
 
 
@@ -56,7 +56,7 @@ def test_of_a_batch_with_a_deadly_object_only_that_one_fails(
     assert status.state is State.FAILED
     assert (status.copied, status.failed, status.objects_settled) == (59, 1, 60)
     assert failed.failure.address == deadly
-    assert len((tmp_path / "a" / "deaths").read_text().split()) == CAREFUL_AFTER + MAX_DEATHS
+    assert len((tmp_path / "a" / "deaths").read_text().split()) == SEQUENTIAL_AFTER + MAX_DEATHS
     assert len(list((tmp_path / "b" / ".objects").rglob("?" * 55))) == 59
     assert jobs.retry(job_id)
 
@@ -127,7 +127,7 @@ def test_whole_workers_that_die_fail_no_healthy_job(redis_url: str, jobs: Jobs, 
     marks = tmp_path / "marks"
     marks.mkdir()
     dies = f"""
-import os, pathlib, signal, snapferry.workers.copying.tasks as t
+import os, pathlib, signal, snapferry.workers.copying.copy_run as t
 run, marks = t.copy_batch, pathlib.Path({str(marks)!r})
 def patched(*arguments, **options):
     for turn in range(7):

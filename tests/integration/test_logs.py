@@ -75,8 +75,8 @@ def test_each_thing_worth_knowing_is_one_line_that_says_whose_it_is_and_no_secre
     for role, name in ((worker, "one@"), (orchestrator, "orchestrator@")):
         assert all(line["worker"].startswith(name) for line in found[name])
         assert only(found[name], f"{name}", version="0.1.0")["broker"].startswith("redis://127.0.0.1:")
-        assert only(found[name], "leaving on SIGTERM")
-        assert only(found[name], "left")
+        assert only(found[name], "shutdown on SIGTERM")
+        assert only(found[name], "shutdown complete")
         for secret in (PASSWORD, SECRET, PASSWORD.replace("+", "%2B")):
             assert secret not in role.logged()
         said = [line["message"] for line in found[name]]

@@ -277,13 +277,14 @@ def test_a_chord_that_an_outage_poisoned_is_made_up_for(tmp_path: Path) -> None:
 # A worker whose batches all wait for their retry when they come for the first time.
 RETRIES_FIRST = """
 import pathlib, snapferry.workers.copying.tasks as t
+from snapferry.workers.copying.requeue import retry as queue_retry
 run, folder = t.run_batch, pathlib.Path({folder!r})
 def patched(task, batch, ledger, *more):
     if task.request.retries:
         return run(task, batch, ledger, *more)
     holder = f"x#0@{{task.request.hostname}}"
     ledger.begin(batch, holder)
-    retry = t.again(task, {pause}, "not now")
+    retry = queue_retry(task, {pause}, "not now")
     ledger.release(batch, holder, again_in_s={pause})
     (folder / f"waits-{{batch.number}}").touch()
     raise retry

@@ -110,7 +110,7 @@ def test_a_batch_that_outlives_the_visibility_timeout_is_copied_by_one_worker_at
         url = f"s3://bucket?endpoint_url={bucket.endpoint}"
         job_id = jobs.submit(JobSpec.of(*store_pair(url, str(tmp_path / "b")), [snapshot]))
         until(
-            lambda: any("another worker is busy with this batch" in w.logged() for w in (one, two)),
+            lambda: any("another worker runs it" in w.logged() for w in (one, two)),
             "a second delivery steps aside",
         )
         assert bucket.running == 1, "the first one still copies"

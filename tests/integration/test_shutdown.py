@@ -109,8 +109,8 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         assert not client.hlen(UNACKED), "and nowhere else"
         assert client.zcard(f"snapferry:job:{job}:leases") == 0
         assert client.hlen(f"snapferry:job:{job}:begun") == 0, "leaving is no sign of a deadly batch"
-        assert one.said()[-1] == "left"
-        assert "batch given back: this worker leaves" in one.said()
+        assert one.said()[-1] == "shutdown complete"
+        assert "batch requeued: this worker shuts down" in one.said()
 
         before = bucket.gets
         bucket.hurry.set()
@@ -138,7 +138,7 @@ def test_a_batch_that_ends_within_the_grace_is_not_given_back(
         until(lambda: bucket.running, "the big object is on its way")
         until(lambda: jobs.status(job).batches_done == 2, "the other batches are done")
         one.process.send_signal(signal.SIGTERM)
-        until(lambda: "leaving on SIGTERM" in one.logged(), "it was told")
+        until(lambda: "shutdown on SIGTERM" in one.logged(), "it was told")
         bucket.hurry.set()
         assert one.process.wait(PATIENCE_S) == 0
         status = jobs.wait(job, timeout_s=PATIENCE_S)
@@ -161,7 +161,7 @@ def test_a_second_signal_ends_the_grace(fleet: Fleet, jobs: Jobs, tmp_path: Path
         )
         until(lambda: bucket.running, "the big object is on its way")
         one.process.send_signal(signal.SIGINT)
-        until(lambda: "leaving on SIGINT" in one.logged(), "it was told")
+        until(lambda: "shutdown on SIGINT" in one.logged(), "it was told")
         leave(one, number=signal.SIGINT)
 
         assert temporary(tmp_path / "b") == []
@@ -266,7 +266,7 @@ def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
                 os.kill(child, signal.SIGTERM)
             took = leave(one)
             assert took > 2, "the grace was kept"
-            assert "batch given back: this worker leaves" in one.said()
+            assert "batch requeued: this worker shuts down" in one.said()
             assert temporary(tmp_path / "b") == []
             assert not client.hlen(UNACKED)
         before = bucket.gets
@@ -302,7 +302,7 @@ def test_a_huge_object_of_which_several_parts_are_on_their_way_is_aborted(
             job = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), destination), [snapshot]))
             until(lambda: moto_s3.unfinished_uploads(name), "its upload has begun")
             leave(one)
-            assert "batch given back: this worker leaves" in one.said()
+            assert "batch requeued: this worker shuts down" in one.said()
             assert moto_s3.unfinished_uploads(name) == [], "before anybody else could tidy up"
         with fleet.worker("two"):
             status = jobs.wait(job, timeout_s=PATIENCE_S)

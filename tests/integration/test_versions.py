@@ -37,8 +37,8 @@ def copy(app, spec, batch, *rest):
 d._copy = copy
 """
 
-# Both in a hurry: a message of the other version is handed back for half a second.
-HURRY = "import snapferry.workers.copying.tasks as t\nt.STEP_ASIDE_S = 0.5\n"
+# Both in a hurry: a message of the other version is requeued after half a second.
+HURRY = "import snapferry.workers.copying.requeue as r\nr.STEP_ASIDE_S = 0.5\n"
 THIS, NEXT = HURRY, NEXT_VERSION + HURRY
 
 
@@ -98,8 +98,8 @@ def test_a_rolling_upgrade_ends_the_jobs_that_were_on_their_way(
 ) -> None:
     """One by one, the old process is told to leave and the new one is there: workers first, then the orchestrator."""
     fleet = Fleet(redis_url, tmp_path)
-    slow = "import time\nrun = t.run_batch\ndef slowly(*a):\n    time.sleep(0.2)\n    return run(*a)\n"
-    slow += "t.run_batch = slowly\n"
+    slow = "import time, snapferry.workers.copying.tasks as t\nrun = t.run_batch\n"
+    slow += "def slowly(*a):\n    time.sleep(0.2)\n    return run(*a)\nt.run_batch = slowly\n"
     with ExitStack() as stack:
         orchestrator = stack.enter_context(fleet.orchestrator("--hostname", "old@%h", before=THIS))
         worker = stack.enter_context(fleet.worker("old", "-c", "1", before=THIS + slow))
@@ -121,7 +121,7 @@ def test_a_rolling_upgrade_ends_the_jobs_that_were_on_their_way(
 def test_a_job_of_a_version_that_no_orchestrator_knows_fails_with_that_reason(
     redis_url: str, jobs: Jobs, tmp_path: Path
 ) -> None:
-    impatient = THIS + "t.UNREADABLE_S = 2\n"
+    impatient = THIS + "r.UNREADABLE_S = 2\n"
     with Fleet(redis_url, tmp_path).orchestrator(before=impatient) as orchestrator:
         status = jobs.wait(submit(jobs, tmp_path, "new", NextJobSpec), timeout_s=PATIENCE_S)
 

@@ -12,7 +12,7 @@ from flower.views.tasks import TASK_COLUMNS
 from snapferry.orchestrator import flower_config
 from snapferry.orchestrator.flower_config import format_task
 from snapferry.orchestrator.tasks import JobFailed
-from snapferry.workers.copying.tasks import ObjectsFailed
+from snapferry.workers.copying.settle import ObjectsFailed
 
 WORDS = (
     '49 copied, it\'s "told" as 1 FAILED · object 95ff19ab… at file:///a: not what it was (IntegrityError)'

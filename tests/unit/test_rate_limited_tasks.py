@@ -12,7 +12,12 @@ from celery.worker import state
 from kombu.utils.limits import TokenBucket
 
 from snapferry.workers.ledger import Ledger, State
-from snapferry.workers.lifecycle.rate_limited_tasks import COPY, Holding, Limits, held_requests
+from snapferry.workers.lifecycle.rate_limited_tasks import (
+    COPY,
+    ExpiredRateLimits,
+    ReservationReporter,
+    reserved_requests,
+)
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 from snapferry.workers.outcome import BatchOutcome
 
@@ -61,7 +66,7 @@ def told(ledger: Ledger, *requests: Request) -> int:
     """Tell the ledger of *requests*, which Celery has scheduled."""
     for request in requests:
         state.scheduled_requests.add(request)
-    return Holding(lambda: ledger, lambda: held_requests(Limits())).tell(ledger)
+    return ReservationReporter(lambda: ledger, lambda: reserved_requests(ExpiredRateLimits())).report(ledger)
 
 
 def test_what_waits_is_not_lost_and_does_not_run(ledger: Ledger) -> None:
@@ -88,11 +93,11 @@ def test_every_collection_of_celerys_counts_and_no_other_task(ledger: Ledger) ->
     other.name = "snapferry.plan_job"
     state.reserved_requests.update([reserved, other])
     state.scheduled_requests.update([scheduled, limited])
-    limits = Limits()
+    limits = ExpiredRateLimits()
     bucket = filled(limited, Request(4))
-    limits.look(consumer(bucket))
+    limits.requeue(consumer(bucket))
 
-    found = held_requests(limits)
+    found = reserved_requests(limits)
 
     assert sorted(request.args[0]["number"] for request in found) == [0, 1, 2, 4]
 
@@ -121,7 +126,7 @@ def test_a_set_that_changes_while_it_is_copied_is_copied_again() -> None:
     changing = Changes([Request(0)])
     before, state.reserved_requests = state.reserved_requests, changing
     try:
-        assert len(held_requests(Limits())) == 1
+        assert len(reserved_requests(ExpiredRateLimits())) == 1
     finally:
         state.reserved_requests = before
 
@@ -170,11 +175,11 @@ def filled(*requests: Request) -> TokenBucket:
 
 
 def test_what_waits_under_a_limit_that_is_in_force_stays() -> None:
-    limits, request = Limits(), Request(0)
+    limits, request = ExpiredRateLimits(), Request(0)
     there = consumer(filled(request))
 
-    limits.look(there)
-    limits.look(there)
+    limits.requeue(there)
+    limits.requeue(there)
 
     assert request.given_back == 0
     assert len(there.task_buckets[COPY].contents) == 1
@@ -182,12 +187,12 @@ def test_what_waits_under_a_limit_that_is_in_force_stays() -> None:
 
 @pytest.mark.parametrize("present", [None, TokenBucket(10)], ids=["lifted", "changed"])
 def test_what_waits_under_a_limit_that_is_in_force_no_longer_goes_back(present: TokenBucket | None) -> None:
-    limits, requests = Limits(), [Request(0), Request(1)]
+    limits, requests = ExpiredRateLimits(), [Request(0), Request(1)]
     old = filled(*requests)
-    limits.look(consumer(old))
+    limits.requeue(consumer(old))
 
-    limits.look(consumer(present))
-    limits.look(consumer(present))
+    limits.requeue(consumer(present))
+    limits.requeue(consumer(present))
 
     assert [request.given_back for request in requests] == [1, 1]
     assert not old.contents
@@ -195,26 +200,26 @@ def test_what_waits_under_a_limit_that_is_in_force_no_longer_goes_back(present: 
 
 def test_what_comes_to_an_old_limit_late_goes_back_too() -> None:
     """A batch that waited for another try when the limit was changed is put into the old bucket after it."""
-    limits, request = Limits(), Request(0)
+    limits, request = ExpiredRateLimits(), Request(0)
     old = filled()
-    limits.look(consumer(old))
-    limits.look(consumer(None))
+    limits.requeue(consumer(old))
+    limits.requeue(consumer(None))
     old.add((request, 1))
 
-    limits.look(consumer(None))
+    limits.requeue(consumer(None))
 
     assert request.given_back == 1
 
 
 def test_what_came_over_a_connection_that_is_gone_is_dropped(ledger: Ledger) -> None:
     """It can be neither acknowledged nor returned; the ledger misses it and hands it out again."""
-    limits, request = Limits(), Request(0)
+    limits, request = ExpiredRateLimits(), Request(0)
     old = filled(request)
-    limits.look(consumer(old))
+    limits.requeue(consumer(old))
 
-    limits.look(consumer(None, "the second"))
-    limits.look(consumer(None, "the second"))
+    limits.requeue(consumer(None, "the second"))
+    limits.requeue(consumer(None, "the second"))
 
     assert request.given_back == 0
     assert not old.contents
-    assert not held_requests(limits)
+    assert not reserved_requests(limits)

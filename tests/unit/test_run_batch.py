@@ -33,18 +33,14 @@ from snapferry.stores.runtime.liveness import identity
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import OpenReader
 from snapferry.workers.app import make_app
-from snapferry.workers.copying import batch_report, tasks
-from snapferry.workers.copying.sequential import CAREFUL_AFTER, MAX_DEATHS
-from snapferry.workers.copying.tasks import (
-    MAX_BEGUN,
-    MAX_RETRIES,
-    STEP_ASIDE_S,
-    UNREADABLE_S,
-    ObjectsFailed,
-    run_batch,
-)
+from snapferry.workers.copying import batch_report, copy_run
+from snapferry.workers.copying.delivery import MAX_STARTS, Skipped, run_batch
+from snapferry.workers.copying.requeue import MAX_RETRIES, STEP_ASIDE_S, UNREADABLE_S
+from snapferry.workers.copying.settle import ObjectsFailed
+from snapferry.workers.copying.transfer.sequential import MAX_DEATHS, SEQUENTIAL_AFTER
 from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from snapferry.workers.messages import VERSION, BatchMessage, JobSpec, StoreRef, encode_addresses
+from snapferry.workers.outcome import BatchOutcome
 from snapferry.workers.reachability.outage import open_side
 from snapferry.workers.reachability.records import ReachBook, StoreSide
 from snapferry.workers.settings.environment import Settings
@@ -144,7 +140,7 @@ def put_before(monkeypatch: pytest.MonkeyPatch, url: str, fault: Any, **options:
     def opened(side: StoreSide, access: AccessPolicy) -> SnapshotStore:
         return SnapshotStore(backend) if side.ref.url == url else open_side(side, access)
 
-    monkeypatch.setattr(tasks, "open_side", opened)
+    monkeypatch.setattr(copy_run, "open_side", opened)
 
 
 def test_a_batch_is_copied_and_accounted_for(batch: BatchMessage, ledger: Ledger) -> None:
@@ -163,7 +159,7 @@ def test_a_second_delivery_does_nothing(batch: BatchMessage, ledger: Ledger, tmp
     (tmp_path / "destination").rename(tmp_path / "elsewhere")
     (tmp_path / "destination").mkdir()
 
-    assert run(batch, ledger) == "was already done"
+    assert run(batch, ledger) == Skipped.ACCOUNTED
 
     assert ledger.status("job") == status
     assert tree(tmp_path / "destination") == {}
@@ -187,7 +183,7 @@ def test_a_delivery_after_a_killed_one_counts_as_copied_what_the_killed_one_copi
 def test_a_batch_of_a_cancelled_job_is_not_begun(batch: BatchMessage, ledger: Ledger, tmp_path: Path) -> None:
     ledger.cancel("job")
 
-    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+    assert run(batch, ledger) == Skipped.STOPPED
 
     assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert tree(tmp_path / "destination") == {}
@@ -200,7 +196,7 @@ def test_a_batch_of_a_job_that_has_ended_is_not_begun(
     ledger.advance("job", final)
     ended = ledger.status("job")
 
-    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+    assert run(batch, ledger) == Skipped.STOPPED
 
     assert ledger.status("job") == ended
     assert tree(tmp_path / "destination") == {}
@@ -211,7 +207,7 @@ def test_a_batch_of_a_paused_job_is_held_and_copied_when_it_goes_on(
 ) -> None:
     ledger.pause("job", paused=True)
 
-    assert run(batch, ledger) == "held: the job is paused"
+    assert run(batch, ledger) == Skipped.PAUSED
 
     assert tree(tmp_path / "destination") == {}
     assert (ledger.standing("job").held, ledger.standing("job").leased) == (("plan:0",), 0)
@@ -238,7 +234,7 @@ def test_a_batch_that_runs_when_its_job_is_paused_begins_no_object_and_is_held(
     with monkeypatch.context() as patched:
         pauses_after(patched)
 
-        assert run(batch, ledger) == "held: the job is paused"
+        assert run(batch, ledger) == Skipped.PAUSED
 
     assert len(open_store(batch.destination.url).objects_needed(ADDRESSES)) == 5
     assert (ledger.standing("job").held, ledger.standing("job").leased) == (("plan:0",), 0)
@@ -289,7 +285,7 @@ def test_an_object_that_waits_is_interrupted_when_its_job_wants_no_more_of_it(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, wish: str
 ) -> None:
     objects_in_flight_wait(monkeypatch, batch.source.url, honours=True)
-    monkeypatch.setattr(batch_report, "HOLD_GRACE_S", 0.0)
+    monkeypatch.setattr(batch_report, "PAUSE_GRACE_S", 0.0)
     with ThreadPoolExecutor() as pool:
         ran = pool.submit(run, batch, ledger)
         until(lambda: any(found.in_flight for found in ledger.running(["job"])), "objects are in flight")
@@ -302,7 +298,7 @@ def test_an_object_that_waits_is_interrupted_when_its_job_wants_no_more_of_it(
         words = ran.result(60)
 
     held = wish == "pause"
-    assert words == ("held: the job is paused" if held else "not needed: the job was cancelled or has ended")
+    assert words == (Skipped.PAUSED if held else Skipped.STOPPED)
     standing = ledger.standing("job")
     assert (standing.leased, standing.held) == (0, ("plan:0",) if held else ())
     assert len(open_store(batch.destination.url).objects_needed(ADDRESSES)) == 5
@@ -314,7 +310,7 @@ def test_objects_in_flight_end_within_the_grace_of_a_pause(
     one_at_a_time = batch.model_copy(update={"concurrency": 1})
     with monkeypatch.context() as patched, ThreadPoolExecutor() as pool:
         ends = objects_in_flight_wait(patched, batch.source.url, honours=True)
-        patched.setattr(batch_report, "HOLD_GRACE_S", 3600.0)
+        patched.setattr(batch_report, "PAUSE_GRACE_S", 3600.0)
         ran = pool.submit(run, one_at_a_time, ledger)
         until(lambda: any(found.in_flight for found in ledger.running(["job"])), "an object is in flight")
         ledger.pause("job", paused=True)
@@ -322,7 +318,7 @@ def test_objects_in_flight_end_within_the_grace_of_a_pause(
         until(lambda: ledger.standing("job").paused, "the job is paused")
         beats_pass(ledger)
         ends.set()
-        assert ran.result(60) == "held: the job is paused"
+        assert ran.result(60) == Skipped.PAUSED
 
     ledger.pause("job", paused=False)
     assert run(batch, ledger).startswith("4 copied, 1 present")
@@ -344,7 +340,7 @@ def test_a_batch_that_cannot_be_interrupted_is_let_go(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, wish: str
 ) -> None:
     """As in a read from an NFS server that is gone. In a process of a pool it would be killed as well."""
-    for name in ("HOLD_GRACE_S", "STUCK_S"):
+    for name in ("PAUSE_GRACE_S", "STUCK_S"):
         monkeypatch.setattr(batch_report, name, 0.0)
     with ThreadPoolExecutor() as pool:
         ends = objects_in_flight_wait(monkeypatch, batch.source.url, honours=False)
@@ -403,9 +399,9 @@ def test_an_object_that_kills_its_workers_fails_and_no_other(
             break
         except Killed:
             died += 1
-            assert died <= CAREFUL_AFTER + poisons * MAX_DEATHS
+            assert died <= SEQUENTIAL_AFTER + poisons * MAX_DEATHS
 
-    assert died == CAREFUL_AFTER + poisons * MAX_DEATHS
+    assert died == SEQUENTIAL_AFTER + poisons * MAX_DEATHS
     assert f"{poisons} FAILED" in words
     assert list(set_bits(ledger.bitmap("job", "failed"))) == deadly
     assert counts(ledger.status("job")) == (5 - poisons, 0, poisons)
@@ -417,7 +413,7 @@ def test_an_object_that_kills_its_workers_fails_and_no_other(
 
 def test_deaths_over_other_objects_each_time_fail_none(batch: BatchMessage, ledger: Ledger) -> None:
     """As where another batch in the same process is the one that kills it."""
-    dies(batch, ledger, CAREFUL_AFTER)
+    dies(batch, ledger, SEQUENTIAL_AFTER)
     for turn in range(4 * MAX_DEATHS):
         holder = dead_holder() + str(turn)
         ledger.begin(batch, holder, instead_of=ledger_holder(ledger))
@@ -447,7 +443,7 @@ def test_an_exception_that_nobody_expects_fails_the_object_that_it_comes_from(
 def test_an_exception_before_any_object_fails_them_all(
     batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "open_side", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(copy_run, "open_side", lambda *_, **__: 1 / 0)
 
     assert "5 FAILED" in run(batch, ledger)
 
@@ -476,7 +472,7 @@ def test_a_batch_that_waits_for_another_try_is_held_if_its_job_is_paused_by_then
         run(batch, ledger)
     ledger.pause("job", paused=True)
 
-    assert run(batch, ledger, 1) == "held: the job is paused"
+    assert run(batch, ledger, 1) == Skipped.PAUSED
 
     assert ledger.standing("job").held == ("plan:0",)
 
@@ -508,7 +504,7 @@ def test_a_running_batch_sees_the_end_of_its_job_and_counts_nothing_any_more(
 
     monkeypatch.setattr(Ledger, "note_missing", failed_meanwhile)
 
-    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+    assert run(batch, ledger) == Skipped.STOPPED
 
     status = ledger.status("job")
     assert (counts(status), status.objects_settled, status.batches_done) == ((0, 0, 0), 0, 0)
@@ -527,7 +523,7 @@ def test_a_running_batch_sees_a_cancel_and_is_not_accounted_for(
 
     monkeypatch.setattr(Ledger, "note_missing", cancelled_meanwhile)
 
-    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+    assert run(batch, ledger) == Skipped.STOPPED
 
     assert ledger.unaccounted("job", PLAN, range(1)) == [0]
     assert len(open_store(batch.destination.url).objects_needed(ADDRESSES)) == 5
@@ -680,13 +676,13 @@ def begin_and_die(batch: BatchMessage, ledger: Ledger, times: int) -> None:
 def test_a_batch_that_takes_its_workers_down_is_given_up(
     batch: BatchMessage, ledger: Ledger, tmp_path: Path
 ) -> None:
-    begin_and_die(batch, ledger, MAX_BEGUN)
+    begin_and_die(batch, ledger, MAX_STARTS)
 
     run(batch, ledger)
 
     assert counts(ledger.status("job")) == (0, 0, 5)
     assert "never ended" in ledger.failures("job")[0].failure.detail
-    assert {failed.attempts for failed in ledger.failures("job")} == {MAX_BEGUN}
+    assert {failed.attempts for failed in ledger.failures("job")} == {MAX_STARTS}
     assert list(set_bits(ledger.bitmap("job", "failed"))) == [0, 1, 2, 3, 4]
     assert ledger.standing("job").leased == 0
     assert tree(tmp_path / "destination") == {}
@@ -715,7 +711,7 @@ def test_only_after_a_death_is_it_looked_for_what_dead_uploads_left(
 def test_a_batch_that_was_begun_often_but_not_too_often_is_copied(
     batch: BatchMessage, ledger: Ledger
 ) -> None:
-    begin_and_die(batch, ledger, MAX_BEGUN - 1)
+    begin_and_die(batch, ledger, MAX_STARTS - 1)
 
     run(batch, ledger)
 
@@ -760,7 +756,7 @@ def test_stepping_aside_any_number_of_times_is_no_sign_of_a_deadly_batch(
 ) -> None:
     busy = f"{identity()}#busy"
     ledger.begin(batch, busy)
-    for _ in range(2 * MAX_BEGUN):
+    for _ in range(2 * MAX_STARTS):
         with pytest.raises(Retry):
             run(batch, ledger, retries=MAX_RETRIES)
     ledger.release(batch, busy)
@@ -797,7 +793,7 @@ def test_every_end_but_a_kill_gives_the_lease_back_and_leaves_no_beginning(
         with pytest.raises(Died):
             run(heal, ledger)
     elif end == "surprised":
-        monkeypatch.setattr(tasks, "copy_batch", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(copy_run, "copy_batch", lambda *_, **__: 1 / 0)
         assert run(heal, ledger).startswith("5 copied")
         ledger._redis.delete("snapferry:job:job:done:heal-0-1")
     else:
@@ -827,7 +823,7 @@ def test_two_deliveries_at_the_same_time_copy_the_batch_once(
     assert run(batch, ledger).startswith("5 copied, 0 present")
 
     assert len(second.stepped_aside) == 1
-    assert run_batch(second, batch, ledger) == "was already done"
+    assert run_batch(second, batch, ledger) == Skipped.ACCOUNTED
     assert counts(ledger.status("job")) == (5, 0, 0)
 
 
@@ -850,10 +846,10 @@ def test_a_heart_beats_while_one_object_takes_long_and_stops_with_the_batch(
     def patient(*_: Any, **__: Any) -> Any:
         for _beat in range(3):
             assert beats.acquire(timeout=TIMEOUT_S)
-        return tasks.BatchOutcome(present=5)
+        return BatchOutcome(present=5)
 
     monkeypatch.setattr(Ledger, "progress", watched)
-    monkeypatch.setattr(tasks, "copy_batch", patient)
+    monkeypatch.setattr(copy_run, "copy_batch", patient)
 
     run(batch, ledger)
 
@@ -887,7 +883,7 @@ def test_a_cancel_is_seen_by_the_heart_before_the_next_report_is_due(
     monkeypatch.setattr(Ledger, "progress", watched)
     monkeypatch.setattr(Ledger, "note_missing", cancelled_meanwhile)
 
-    assert run(batch, ledger) == "not needed: the job was cancelled or has ended"
+    assert run(batch, ledger) == Skipped.STOPPED
 
     assert len(open_store(batch.destination.url).objects_needed(ADDRESSES)) == 5
 
@@ -908,10 +904,10 @@ def test_a_heart_survives_a_broker_that_is_away(
     def patient(*_: Any, **__: Any) -> Any:
         for _beat in range(2):
             assert beats.acquire(timeout=TIMEOUT_S)
-        return tasks.BatchOutcome(present=5)
+        return BatchOutcome(present=5)
 
     monkeypatch.setattr(Ledger, "progress", away)
-    monkeypatch.setattr(tasks, "copy_batch", patient)
+    monkeypatch.setattr(copy_run, "copy_batch", patient)
 
     with caplog.at_level(logging.WARNING):
         run(batch, ledger)
@@ -1088,7 +1084,7 @@ def test_a_worker_that_leaves_gives_its_batch_back_for_another_to_begin_at_once(
     """The lease is gone before the message is there, nothing half written is left, and no death is counted."""
     message = json.loads(json.dumps(batch.model_dump()))
     leaves = iter([False, False, False])
-    monkeypatch.setattr("snapferry.workers.lifecycle.shutdown.due", lambda: next(leaves, True))
+    monkeypatch.setattr("snapferry.workers.lifecycle.shutdown.must_requeue", lambda: next(leaves, True))
 
     with pytest.raises(Retry):
         deliver(app, message, retries=1)
@@ -1110,7 +1106,7 @@ def test_a_worker_that_leaves_gives_its_batch_back_for_another_to_begin_at_once(
 def test_a_worker_that_leaves_begins_nothing(
     app: Celery, batch: BatchMessage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snapferry.workers.lifecycle.shutdown.due", lambda: True)
+    monkeypatch.setattr("snapferry.workers.lifecycle.shutdown.must_requeue", lambda: True)
 
     with pytest.raises(Retry):
         deliver(app, json.loads(json.dumps(batch.model_dump())))

@@ -29,7 +29,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.interruption import checkpoint, interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import OpenReader
-from snapferry.workers.copying.transfer import MANY_DENIED, Cancelled, copy_batch
+from snapferry.workers.copying.transfer import MANY_DENIED, JobStopped, copy_batch
 from tests.faults.backends import (
     Around,
     Died,
@@ -49,7 +49,7 @@ FIRST, SECOND = list(SIZES)[:2]
 
 
 class Counted:
-    """Counts what a batch reports; raises `Cancelled` once *cancel_after* objects are settled."""
+    """Counts what a batch reports; raises `JobStopped` once *cancel_after* objects are settled."""
 
     def __init__(self, cancel_after: int | None = None) -> None:
         self.objects = 0
@@ -68,7 +68,7 @@ class Counted:
             self.objects += objects
             self.bytes += size_bytes
             if self._cancel_after is not None and self.objects >= self._cancel_after:
-                raise Cancelled
+                raise JobStopped
 
 
 def source_backend(objects: dict[str, bytes] = OBJECTS) -> MemoryBackend:
@@ -380,7 +380,7 @@ def test_what_the_destination_does_not_say_is_not_taken_for_absent() -> None:
 def test_a_cancelled_batch_stops_and_what_is_copied_stays_whole(concurrency: int) -> None:
     source, destination = stores()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobStopped):
         copy_batch(source, destination, SIZES, Counted(cancel_after=5), concurrency=concurrency)
 
     copied = len(SIZES) - len(destination.objects_needed(SIZES))
@@ -398,11 +398,11 @@ def test_a_batch_is_cancelled_in_the_middle_of_a_large_object() -> None:
         def advance(self, objects: int, size_bytes: int) -> None:
             super().advance(objects, size_bytes)
             if self.bytes > 2_000_000:
-                raise Cancelled
+                raise JobStopped
 
     counted = CancelsOnTheWay()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobStopped):
         copy_batch(source, destination, {address: len(large)}, counted)
 
     assert counted.objects == 0
@@ -586,7 +586,7 @@ def test_what_dead_uploads_left_is_removed_before_the_first_write_of_a_batch_tha
     destination.put_object(FIRST, OBJECTS[FIRST])
     cleans.calls.clear()
 
-    copy_batch(source, destination, SIZES, Counted(), begun_before=begun_before)
+    copy_batch(source, destination, SIZES, Counted(), abort_unfinished=begun_before)
 
     first = [("abort unfinished", object_key(address)) for address in SIZES] if begun_before else []
     assert cleans.calls[: len(first)] == first

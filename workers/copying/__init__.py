@@ -1,12 +1,14 @@
 """
 Copy batches and publish snapshots.
 
-    tasks         the thin Celery task
-    transfer      copy a batch of objects
-    sequential    copy a batch one object after the other
-    commit        re-check snapshots and publish them
+    tasks         the Celery task: decode a message, copy the batch
+    delivery      what to do with one delivered batch: lease it, copy it, account for it or requeue it
+    copy_run      one run of a batch: open the stores, apply limits and budget, copy
     batch_report  what a running batch reports to the ledger
-    budget        keep a job within its budget
+    settle        account for a batch, and log its failures
+    requeue       queue a task again
+    transfer/     copy a batch of objects between two stores
+    commit        re-check snapshots and publish them
     time_limit    the soft time limit of a task
     describe      sizes, durations and outcomes for people
 """

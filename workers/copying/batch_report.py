@@ -1,11 +1,11 @@
 """
 What a running batch reports to the ledger, and how it learns that its job was cancelled, has ended, or was paused.
 
-*stopped*: the job wants no more of the batch. Whatever runs or waits is interrupted at its next checkpoint.
-*held*: the job is paused. No further object begins; those in flight have `HOLD_GRACE_S` and are then interrupted.
-*stuck*: a call into the kernel, such as a read from an NFS server that is gone, cannot be interrupted. After
-`STUCK_S` more the batch is let go: its lease ends, so that the job need not wait for it; and the process is
-killed, if it is one of a pool, so that it can run other batches.
+*stopped*: the job does not want the batch any more. Running calls and waits are interrupted at their next checkpoint.
+*paused*: no further object starts. Objects in flight have `PAUSE_GRACE_S` to finish, then they are interrupted.
+*stuck*: a system call, such as a read from a dead NFS server, cannot be interrupted. After another `STUCK_S` the batch
+is abandoned: its lease ends, so that the job does not wait for it, and a process of a pool is killed, so that a new
+process can run other batches.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ from snapferry.workers.reachability.batch import BatchReach
 from snapferry.workers.reachability.outage import StoreTrouble
 from snapferry.workers.reachability.records import ReachBook, sides_of
 
-from .transfer import Cancelled, Flights, GivenBack, Held
+from .transfer import JobPaused, JobStopped, WorkerStopping
+from .transfer.interfaces import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
 
-# How often a running batch reports when it moves, and when it does not.
+# Time between two reports of a batch that makes progress, and of one that does not.
 REPORT_EVERY_S: float = 0.25
 HEARTBEAT_S: float = 5.0
 
-# A batch in which nothing has moved for so long makes sure that its stores still answer.
+# A batch without progress for this long checks whether its stores still answer.
 SILENT_S: float = 15.0
 
-# Objects in flight may end for so long after a pause was seen.
-HOLD_GRACE_S: float = 15.0
+# Time for objects in flight to finish after a pause was noticed.
+PAUSE_GRACE_S: float = 15.0
 
-# A batch that should have stopped so long ago does not hear.
+# A batch that still runs this long after it should have stopped is stuck.
 STUCK_S: float = 12.0
 
 
 class BatchReport:
     """
-    Tells the ledger how a batch gets on, and stops or holds the batch when its job wants that.
+    Reports the progress of a batch to the ledger, and stops the batch when its job wants that.
 
-    While the batch moves it reports every `REPORT_EVERY_S`, otherwise by a heartbeat: one object may take hours.
-    *let_go* is called once, from a thread, for a batch that is stuck.
+    A batch that makes progress reports every `REPORT_EVERY_S`; otherwise a heartbeat reports, because one object may
+    take hours. *abandon* is called once, from a thread, for a batch that is stuck.
     """
 
     def __init__(
@@ -62,43 +63,43 @@ class BatchReport:
         ledger: Ledger,
         holder: str,
         reach: BatchReach,
-        let_go: Callable[[Directive], None],
+        abandon: Callable[[Directive], None],
         access: AccessPolicy = STRICT,
     ) -> None:
         self._batch = batch
         self._ledger = ledger
         self._holder = holder
-        self._let_go: Callable[[Directive], None] | None = let_go
+        self._abandon: Callable[[Directive], None] | None = abandon
         self._lock = threading.Lock()
         self._objects = 0
         self._bytes = 0
         self._in_flight = 0
         self._due = time.monotonic() + REPORT_EVERY_S
-        self._wish = Directive.CONTINUE
-        self._wished_at = 0.0
+        self._directive = Directive.CONTINUE
+        self._directed_at = 0.0
         self._moved_at = time.monotonic()
         self._reach: BatchReach | None = reach
         worker = holder.partition("@")[2]
         self.trouble = StoreTrouble(
             ReachBook(ledger.client), worker, sides_of(batch), len(batch.sizes), access
         )
-        self._heart = Heartbeat(self._beat, HEARTBEAT_S)
+        self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)
 
     def __enter__(self) -> Self:
-        self._heart.__enter__()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._heart.__exit__(*raised)
+        self._heartbeat.__exit__(*raised)
 
     def begin(self, needed: list[Address]) -> None:
-        """Note which objects are to be copied."""
-        if shutdown.due():
-            raise GivenBack
+        """Record the addresses to copy. Raises `WorkerStopping`."""
+        if shutdown.must_requeue():
+            raise WorkerStopping
         self._ledger.note_missing(self._batch, needed)
 
     def advance(self, objects: int, size_bytes: int) -> None:
-        """Count objects and bytes as dealt with. Raises as `check` does."""
+        """Count objects and planned bytes as settled. Raises as `check` does."""
         with self._lock:
             self._objects += objects
             self._bytes += size_bytes
@@ -109,93 +110,94 @@ class BatchReport:
             if objects or size_bytes:
                 self._moved_at = now
         if due:
-            self._tell()
+            self._report()
         self.check()
 
     def check(self) -> None:
         """
-        Return if the batch may go on. Asks nobody, so it costs next to nothing.
+        Return if the batch may continue. Sends no request, so it costs next to nothing.
 
-        Raises `Cancelled`, `GivenBack`, `Unreachable` where a store is away, or, some time after a pause, `Held`.
+        Raises `JobStopped`, `WorkerStopping`, `Unreachable` if a store is away, and, `PAUSE_GRACE_S` after a pause,
+        `JobPaused`.
         """
-        if self._wish is not Directive.CONTINUE:
-            if self._wish is Directive.STOP:
-                raise Cancelled
-            if time.monotonic() - self._wished_at > HOLD_GRACE_S:
-                raise Held
-        if shutdown.due():
-            raise GivenBack
+        if self._directive is not Directive.CONTINUE:
+            if self._directive is Directive.STOP:
+                raise JobStopped
+            if time.monotonic() - self._directed_at > PAUSE_GRACE_S:
+                raise JobPaused
+        if shutdown.must_requeue():
+            raise WorkerStopping
         self.trouble.stop()
 
     def begin_object(self) -> None:
-        """Count an object as in flight. Raises as `check` does, but `Held` as soon as the job is known to be paused."""
-        if self._wish is Directive.HOLD:
-            raise Held
+        """Count an object as in flight. Raises as `check` does, but `JobPaused` without a grace period."""
+        if self._directive is Directive.HOLD:
+            raise JobPaused
         self.check()
         with self._lock:
             self._in_flight += 1
 
     def end_object(self) -> None:
-        """Count an object as in flight no longer."""
+        """Count an object as no longer in flight."""
         with self._lock:
             self._in_flight -= 1
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         with self._lock:
             objects, size_bytes, in_flight = self._objects, self._bytes, self._in_flight
-        wish = self._ledger.progress(
+        directive = self._ledger.progress(
             self._batch, self._holder, objects=objects, size_bytes=size_bytes, in_flight=in_flight
         )
-        # A stop is final. A pause may end before anything was held.
-        if self._wish is not Directive.STOP and wish is not self._wish:
-            self._wished_at = time.monotonic()
-            self._wish = wish
+        # A stop is final. A pause may end before the batch stopped for it.
+        if self._directive is not Directive.STOP and directive is not self._directive:
+            self._directed_at = time.monotonic()
+            self._directive = directive
 
     def _beat(self) -> None:
         try:
             if time.monotonic() - self._moved_at > SILENT_S:
                 self.trouble.look()
             if self._reach is not None and self.trouble.found is not None:
-                # The batch may hang for a while yet. The fleet and its operator are told now.
+                # The batch may hang for a while. Record the outage now, for the fleet and its operator.
                 self._reach.note(self.trouble.found)
                 self._reach.park()
                 self._reach = None
-            self._tell()
-            self._let_go_if_stuck()
+            self._report()
+            self._abandon_if_stuck()
         except RedisError as error:
             log.warning("cannot report on the batch: %s", error)
 
-    def _let_go_if_stuck(self) -> None:
-        if self._wish is Directive.CONTINUE or self._let_go is None:
+    def _abandon_if_stuck(self) -> None:
+        if self._directive is Directive.CONTINUE or self._abandon is None:
             return
-        patience = STUCK_S + (HOLD_GRACE_S if self._wish is Directive.HOLD else 0.0)
-        if time.monotonic() - self._wished_at > patience:
-            self._let_go(self._wish)
-            self._let_go = None
+        patience_s = STUCK_S + (PAUSE_GRACE_S if self._directive is Directive.HOLD else 0.0)
+        if time.monotonic() - self._directed_at > patience_s:
+            self._abandon(self._directive)
+            self._abandon = None
 
 
-class Reported(AbstractContextManager[Any]):
-    """Entered for each object: counts the objects in flight, and lets none begin while the job is paused."""
+class ReportedInFlight(AbstractContextManager[Any]):
+    """A `ConcurrencyLimit` that reports how many objects are in flight, and starts none while the job is paused."""
 
-    def __init__(self, flights: Flights, report: BatchReport) -> None:
-        self._flights = flights
+    def __init__(self, limit: ConcurrencyLimit, report: BatchReport) -> None:
+        self._limit = limit
         self._report = report
 
     def expect(self, flights: int) -> None:
-        """Pass it on."""
-        self._flights.expect(flights)
+        """Forward to the limit."""
+        self._limit.expect(flights)
 
     def __enter__(self) -> None:
-        # First the limits, which may take any time: what waits for them is not in flight.
-        self._flights.__enter__()
+        # The limit comes first: it may wait for any time, and an object that waits is not in flight.
+        self._limit.__enter__()
         try:
             self._report.begin_object()
         except BaseException:
-            self._flights.__exit__(None, None, None)
+            self._limit.__exit__(None, None, None)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._report.end_object()
-        self._flights.__exit__(kind, error, trace)
+        self._limit.__exit__(kind, error, trace)

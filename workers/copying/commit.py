@@ -1,8 +1,8 @@
 """
-Publish snapshots: the last step, and the only one that writes manifests.
+Publish snapshots: the last step of a job, and the only one that writes manifests.
 
-Presence of every object is asked from the destination itself, whatever any
-ledger, queue or earlier answer says.
+The destination itself is asked for the presence of every object, whatever the ledger, a queue or an earlier answer
+says.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ from snapferry.stores.errors import StoreError
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.printable import shortened
 
-# So many characters of why a snapshot was not published are kept.
-LONGEST_REASON: Final = 300
+MAX_REASON_CHARS: Final = 300
+"""The reason for which a snapshot was not published is cut to this length."""
 
 
-class Ended(StrEnum):
-    """How a snapshot of a job ended."""
+class SnapshotState(StrEnum):
+    """The final state of a snapshot of a job."""
 
     PUBLISHED = "published"
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
-class SnapshotEnd:
+class SnapshotResult:
     """
-    What came of publishing a snapshot.
+    The result of publishing a snapshot.
 
-    *failed*: how many of its objects are known not to be copied; *missing*: the addresses that are absent at the
-    destination, though nothing failed, as in `stores.stream_store.Published`; *reason*: why its manifest could
-    not be written, in words; *trouble*: a passing reason, so that it has not ended yet.
+    *failed*: the number of its objects that could not be copied. *missing*: the addresses that are absent at the
+    destination although no copy failed, as in `snapferry.stores.stream_store.Published`. *reason*: why its manifest
+    could not be written, in words. *transient*: the error, if publishing the snapshot again may succeed; then the
+    state is not final.
     """
 
-    state: Ended = Ended.PUBLISHED
+    state: SnapshotState = SnapshotState.PUBLISHED
     failed: int = 0
     missing: tuple[Address, ...] = ()
     reason: str = ""
-    trouble: StoreError | None = None
+    transient: StoreError | None = None
 
 
 def publish_snapshots(
@@ -51,39 +52,40 @@ def publish_snapshots(
     destination: StreamStore,
     snapshot_ids: Sequence[SnapshotId],
     failed: AddressSet | None = None,
-) -> dict[SnapshotId, SnapshotEnd]:
+) -> dict[SnapshotId, SnapshotResult]:
     """
-    Publish those of *snapshot_ids* at *destination* of which every object is there; say how each ended.
+    Publish at *destination* the snapshots of which every object is present; return the result of each snapshot.
 
-    A snapshot that names one of the *failed* addresses is left alone. The
-    destination is asked once for all objects of the others together. Raises
-    `StoreError` where a store gives no answer at all; then some may be
-    published. May be called again, also at the same time as itself.
+    A snapshot that lists one of the *failed* addresses is not published. The destination is asked once for the
+    objects of all other snapshots. Raises `StoreError` if a store gives no answer at all; some snapshots may be
+    published then. May be repeated, also at the same time.
     """
-    ends: dict[SnapshotId, SnapshotEnd] = {}
+    results: dict[SnapshotId, SnapshotResult] = {}
     if failed is not None and len(failed):
         for snapshot_id in snapshot_ids:
             try:
                 with source.read_manifest(snapshot_id) as manifest:
-                    blocking = manifest.addresses().common(failed)
+                    failed_count = manifest.addresses().common(failed)
             except StoreError as error:
-                ends[snapshot_id] = _end_by(error)
+                results[snapshot_id] = _failed_by(error)
                 continue
-            if blocking:
-                reason = f"{blocking} of its objects could not be copied"
-                ends[snapshot_id] = SnapshotEnd(Ended.FAILED, failed=blocking, reason=reason)
-    whole = [snapshot_id for snapshot_id in snapshot_ids if snapshot_id not in ends]
-    for snapshot_id, published in destination.publish_all(source, whole).items():
+            if failed_count:
+                reason = f"{failed_count} of its objects could not be copied"
+                results[snapshot_id] = SnapshotResult(
+                    SnapshotState.FAILED, failed=failed_count, reason=reason
+                )
+    complete = [snapshot_id for snapshot_id in snapshot_ids if snapshot_id not in results]
+    for snapshot_id, published in destination.publish_all(source, complete).items():
         if published.error is not None:
-            ends[snapshot_id] = _end_by(published.error)
+            results[snapshot_id] = _failed_by(published.error)
         else:
-            ends[snapshot_id] = SnapshotEnd(missing=published.missing)
-    return ends
+            results[snapshot_id] = SnapshotResult(missing=published.missing)
+    return results
 
 
-def _end_by(error: StoreError) -> SnapshotEnd:
-    return SnapshotEnd(
-        Ended.FAILED,
-        reason=shortened(f"{type(error).__name__}: {error}", LONGEST_REASON),
-        trouble=error if error.transient else None,
+def _failed_by(error: StoreError) -> SnapshotResult:
+    return SnapshotResult(
+        SnapshotState.FAILED,
+        reason=shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS),
+        transient=error if error.transient else None,
     )

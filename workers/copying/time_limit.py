@@ -1,8 +1,8 @@
 """
-The soft time limit of a task, as a stop that nothing on the way takes for the failure of an object.
+The soft time limit of a task, raised so that no handler takes it for the failure of an object.
 
-Celery raises `SoftTimeLimitExceeded`, an ordinary exception, in the middle of whatever the process does. Copying turns
-ordinary exceptions into failures of objects, so here the limit travels as no ordinary one.
+Celery raises `SoftTimeLimitExceeded`, an ordinary exception, in the middle of the task. Copying turns ordinary
+exceptions into failures of objects. So inside the task the limit is raised as a `BaseException`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-# What billiard sends to a process of a pool whose task has run for too long.
+# billiard sends this signal to a process of a pool whose task exceeds its soft limit.
 _SIGNAL = getattr(signal, "SIGUSR1", None)
 
 
-class _OutOfTime(BaseException):
-    """The task has run for longer than its soft limit."""
+class _TimeLimitExceeded(BaseException):
+    """The task exceeded its soft time limit."""
 
 
 @contextmanager
-def passing() -> Iterator[None]:
+def enforced() -> Iterator[None]:
     """
-    Let a soft time limit end the block, whatever the block catches; raise `SoftTimeLimitExceeded` behind it.
+    Let a soft time limit end the block, whatever exceptions the block catches. Raises `SoftTimeLimitExceeded`.
 
-    In threads, which have no time limits, it does nothing.
+    Does nothing in a pool of threads, which has no time limits.
     """
     if _SIGNAL is None or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(number: int, frame: Any) -> None:
-        raise _OutOfTime
+    def raise_limit(number: int, frame: Any) -> None:
+        raise _TimeLimitExceeded
 
-    before = signal.signal(_SIGNAL, end)
+    before = signal.signal(_SIGNAL, raise_limit)
     try:
         yield
-    except _OutOfTime:
+    except _TimeLimitExceeded:
         raise SoftTimeLimitExceeded from None
     finally:
         signal.signal(_SIGNAL, before)

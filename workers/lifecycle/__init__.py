@@ -1,8 +1,8 @@
 """
-A worker from its start to its end.
+The life of a worker process.
 
-    process_setup       open files and warnings
-    heartbeat           something done again and again beside the work
-    rate_limited_tasks  batches that a worker holds and has not begun
-    shutdown            what happens between SIGTERM and the end of a process
+    process_setup       open files and warnings of Python
+    heartbeat           a repeated action beside the work
+    rate_limited_tasks  batches that a worker has reserved and not started
+    shutdown            what happens between SIGTERM and the end of the process
 """

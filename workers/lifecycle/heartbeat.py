@@ -1,4 +1,4 @@
-"""Something done again and again beside the work, for as long as the work takes."""
+"""A repeated action beside the work, for as long as the work takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Heartbeat:
-    """Calls *beat* every *seconds* from a thread of its own while the ``with`` block runs. *beat* must not raise."""
+    """Calls *beat* every *seconds* from its own thread while the ``with`` block runs. *beat* must not raise."""
 
     def __init__(self, beat: Callable[[], None], seconds: float) -> None:
         self._beat = beat

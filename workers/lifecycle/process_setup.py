@@ -1,4 +1,4 @@
-"""What a process of this project sets for itself when it starts: open files, and warnings of Python."""
+"""What a process sets for itself when it starts: the limit of open files, and the handling of Python's warnings."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ from typing import Any, Final
 log = logging.getLogger(__name__)
 
 # An object in flight has a file or a connection at each side, and perhaps the directories on the way to it.
-_FILES_EACH: Final = 4
+_FILES_PER_OBJECT: Final = 4
 
-# What a process has open besides: modules, logs, Redis, pipes to its children.
-_FILES_ELSE: Final = 96
+# Other open files of a process: modules, logs, Redis, pipes to its children.
+_OTHER_FILES: Final = 96
 
 # More files than this are of no use, and some systems have no limit.
-_MOST_FILES: Final = 1_048_576
+_MAX_FILES: Final = 1_048_576
 
 
-def settle() -> None:
-    """Allow this process as many open files as it may have, and let no warning of a library end it."""
+def set_up_process() -> None:
+    """Raise the limit of open files to the allowed maximum, and let no warning of a library end the process."""
     with suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if any(option.startswith("error") for option in sys.warnoptions):
-        # PYTHONWARNINGS=error is for tests. Celery warns of what is meant.
+        # PYTHONWARNINGS=error is for tests. Celery warns about settings that are intended here.
         filters: Any = warnings.filters
         filters[:] = [("default" if action == "error" else action, *rest) for action, *rest in filters]
 
 
-def most_at_once() -> int:
-    """Return how many objects this process can have in flight with the files that it may open."""
+def max_in_flight() -> int:
+    """Return how many objects this process can have in flight within its limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return _MOST_FILES
-    return max(1, (soft - _FILES_ELSE) // _FILES_EACH)
+        return _MAX_FILES
+    return max(1, (soft - _OTHER_FILES) // _FILES_PER_OBJECT)
 
 
-def clamped(wanted: int) -> int:
-    """Return *wanted* objects in flight, or as many as the limit of open files allows, which is logged then."""
-    most = most_at_once()
-    if wanted <= most:
+def limited_by_open_files(wanted: int) -> int:
+    """Return *wanted* objects in flight, or fewer if the limit of open files requires it; log that."""
+    allowed = max_in_flight()
+    if wanted <= allowed:
         return wanted
     log.warning(
-        "%d objects at once instead of %d: a process may open too few files (ulimit -n)", most, wanted
+        "concurrency reduced from %d to %d objects: the limit of open files is too low (ulimit -n)",
+        wanted,
+        allowed,
     )
-    return most
+    return allowed

@@ -28,7 +28,7 @@ from .addresses import (
     encode_snapshot_ids,
 )
 from .base import JOB_ID, MIRROR_NAME, MOST_OBJECTS, MOST_SNAPSHOTS, SERIES, VERSION, StoreRef, is_job_id
-from .batch import BatchMessage
+from .batch import BatchMessage, identify_batch
 from .job_spec import Budget, CopyOptions, JobSpec, Limits, Order, Price, Prune
 from .mirror import MirrorMessage
 
@@ -54,5 +54,6 @@ __all__ = [
     "encode_addresses",
     "encode_digests",
     "encode_snapshot_ids",
+    "identify_batch",
     "is_job_id",
 ]

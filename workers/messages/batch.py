@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -9,12 +10,14 @@ from pydantic import Field, model_validator
 from snapferry.stores.address import DIGEST_BYTES, Address
 
 from .addresses import decode_addresses, decode_digests
-from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef
+from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef, is_job_id
 
 # A manifest may state any 64-bit size.
 _Size = Annotated[int, Field(ge=0, lt=2**64)]
 # A bit offset in Redis has 32 bits.
 _Position = Annotated[int, Field(ge=0, lt=2**32)]
+
+_is_batch_name = re.compile(r"[a-z][a-z0-9-]{0,63}:\d{1,10}").fullmatch
 
 
 class BatchMessage(Message):
@@ -64,3 +67,14 @@ class BatchMessage(Message):
         if len(positions) != len(addresses):
             positions = tuple(range(positions[0], positions[0] + len(addresses)))
         return dict(zip(addresses, positions, strict=True))
+
+
+def identify_batch(message: object) -> tuple[str, str]:
+    """
+    Return the job id and the batch's name in the ledger (``series:number``) of a message of any version.
+
+    Both become parts of Redis keys, so a value that is not a valid id or name is returned as "".
+    """
+    found = message if isinstance(message, dict) else {}
+    job_id, name = str(found.get("job_id", "")), f"{found.get('series', '')}:{found.get('number', '')}"
+    return job_id if is_job_id(job_id) else "", name if _is_batch_name(name) else ""

@@ -17,7 +17,7 @@ from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_pr
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.opening import prepare
-from snapferry.workers.lifecycle.process_setup import most_at_once
+from snapferry.workers.lifecycle.process_setup import max_in_flight
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 
@@ -135,7 +135,7 @@ def _embedded(
     stores = (spec.source, spec.destination)
     prepare({url.scheme for store in stores for url in (store.parsed, store.parsed_objects) if url})
     processes = default_processes(spec.limits.jobs)
-    if (spec.limits.jobs or 0) > (most := processes * most_at_once()):
+    if (spec.limits.jobs or 0) > (most := processes * max_in_flight()):
         note(
             f"-j {spec.limits.jobs}: limited to {most}, because a process here may open few files (ulimit -n)"
         )

@@ -18,7 +18,7 @@ from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.stores.access import AccessPolicy
 from snapferry.stores.opening import prepare
 from snapferry.workers.app import make_app
-from snapferry.workers.lifecycle.shutdown import asked
+from snapferry.workers.lifecycle.shutdown import requested
 from snapferry.workers.queues import PLAN_QUEUE, copy_queue
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import InvalidSettings, Settings, traces_wanted
@@ -193,7 +193,7 @@ def _run_role(
     _trace(role)
     with _metrics(app, known, role):
         app.worker_main([*arguments, *options])
-    if not started or started[0].exitcode != CELERY_BROKE_DOWN or asked():
+    if not started or started[0].exitcode != CELERY_BROKE_DOWN or requested():
         return
     # Celery's consumer can break down if Redis goes away at the wrong moment.
     end_on_sigterm()

@@ -17,7 +17,7 @@ from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.text.format import counted
-from snapferry.workers.copying.commit import Ended, publish_snapshots
+from snapferry.workers.copying.commit import SnapshotState, publish_snapshots
 from snapferry.workers.copying.describe import describe_snapshots
 from snapferry.workers.ledger import PLAN, Directive, State, bit, bits
 from snapferry.workers.telemetry.logs import fields
@@ -85,8 +85,8 @@ class Publisher:
             if not missing:
                 self._ledger.advance(self._job_id, State.COMMITTING)
             ends = self._publish(group, rows, turn)
-            published += ends[Ended.PUBLISHED]
-            unpublished += ends[Ended.FAILED]
+            published += ends[SnapshotState.PUBLISHED]
+            unpublished += ends[SnapshotState.FAILED]
         return Published(published, unpublished, healing)
 
     def _publish(self, group: Group, rows: dict[int, list[Any]], turn: int) -> Counter[str]:
@@ -101,8 +101,8 @@ class Publisher:
         trouble: StoreError | None = None
         for snapshot_id, end in ends.items():
             index = pending[snapshot_id]
-            if end.trouble is not None:
-                trouble = end.trouble
+            if end.transient is not None:
+                trouble = end.transient
                 continue
             if end.missing:
                 if turn < MAX_HEALS:
@@ -112,7 +112,7 @@ class Publisher:
                     f"{len(end.missing)} objects were copied and are absent again, the first is {end.missing[0]}:"
                     " something deletes them at the destination, or the store does not keep what it confirms"
                 )
-                rows[index] = self._row(index, Ended.FAILED, counts[index], len(end.missing), reason)
+                rows[index] = self._row(index, SnapshotState.FAILED, counts[index], len(end.missing), reason)
             else:
                 rows[index] = self._row(index, end.state, counts[index], end.failed, end.reason)
             tally[rows[index][0]] += 1
@@ -175,8 +175,8 @@ class Publisher:
         unreadable = len(self._drive.snapshots.of(UNREADABLE))
         self._ledger.set_fields(
             self._job_id,
-            published=tally[Ended.PUBLISHED],
-            unpublished=tally[Ended.FAILED] + unreadable,
+            published=tally[SnapshotState.PUBLISHED],
+            unpublished=tally[SnapshotState.FAILED] + unreadable,
         )
 
     def _heal(self, group: Group, absent: set[str], turn: int) -> None:
@@ -207,8 +207,8 @@ class Publisher:
 
 def _log_ends(rows: dict[str, list[Any]]) -> None:
     """Log which snapshots were published and which were not: one line each, whatever the size of the group."""
-    published = [snapshot_id for snapshot_id, row in rows.items() if row[0] == Ended.PUBLISHED]
-    failed = [snapshot_id for snapshot_id, row in rows.items() if row[0] != Ended.PUBLISHED]
+    published = [snapshot_id for snapshot_id, row in rows.items() if row[0] == SnapshotState.PUBLISHED]
+    failed = [snapshot_id for snapshot_id, row in rows.items() if row[0] != SnapshotState.PUBLISHED]
     if published:
         log.info("%s published", counted(len(published), "snapshot"), extra=fields(snapshots=published))
     if failed:

@@ -14,7 +14,7 @@ from typing import Final
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.dispatch import queue_batches
 from snapferry.orchestrator.driving.outcome import DriveOutcome
-from snapferry.workers.copying.tasks import MAX_BEGUN
+from snapferry.workers.copying.delivery import MAX_STARTS
 from snapferry.workers.ledger import PLAN, Standing
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import copy_queue, parking_queue
@@ -95,8 +95,8 @@ def _abandon_deadly(drive: PlannedDrive, names: list[str]) -> set[str]:
     Such a batch kills even the worker that would abandon it.
     """
     times = drive.ledger.begun(drive.job_id, names)
-    deadly = {name for name, count in zip(names, times, strict=True) if count > MAX_BEGUN + 1}
-    reason = f"its batch was begun more than {MAX_BEGUN} times and never ended"
+    deadly = {name for name, count in zip(names, times, strict=True) if count > MAX_STARTS + 1}
+    reason = f"its batch was begun more than {MAX_STARTS} times and never ended"
     numbers = sorted(int(name.partition(":")[2]) for name in deadly)
     fail_batches(drive.ledger, drive.spec, drive.plan, numbers, reason)
     return deadly

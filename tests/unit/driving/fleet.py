@@ -18,7 +18,8 @@ from snapferry.stores.access import TRUSTED, AccessPolicy
 from snapferry.stores.address import object_key
 from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.workers.copying.tasks import ObjectsFailed, run_batch
+from snapferry.workers.copying.delivery import run_batch
+from snapferry.workers.copying.settle import ObjectsFailed
 from snapferry.workers.ledger import JobStatus, Ledger
 from snapferry.workers.messages import (
     BatchMessage,

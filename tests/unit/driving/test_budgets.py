@@ -10,8 +10,8 @@ from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
-from snapferry.workers.copying import budget as spending
-from snapferry.workers.copying.budget import OverBudget, Spending, cost_of
+from snapferry.workers.copying.transfer import budget as budgets
+from snapferry.workers.copying.transfer.budget import BudgetMeter, OverBudget, cost_of
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import BatchMessage, Budget, Price
 from tests.sample import fill, random_files
@@ -134,10 +134,10 @@ def batch(fleet: Fleet) -> BatchMessage:
     return fleet.message(queued, queued.batches[0])
 
 
-def spender(fleet: Fleet, batch: BatchMessage) -> Spending:
+def spender(fleet: Fleet, batch: BatchMessage) -> BudgetMeter:
     budget = fleet.ledger.budget("job")
     assert budget is not None
-    return Spending(fleet.ledger, batch, budget, lambda _: 0.0)
+    return BudgetMeter(fleet.ledger, batch, budget, lambda _: 0.0)
 
 
 def total(fleet: Fleet) -> int:
@@ -150,7 +150,7 @@ def test_a_run_that_died_had_in_flight_what_the_next_one_reads_again(
     first = spender(fleet, batch)
     one, other = first.begin(1), first.begin(1)
     one.read(1000)
-    one.ended(copied=True)
+    one.end(copied=True)
     other.read(4000)
     first.report()
     assert total(fleet) == 5000
@@ -159,7 +159,7 @@ def test_a_run_that_died_had_in_flight_what_the_next_one_reads_again(
     assert total(fleet) == 1000
     again = second.begin(1)
     again.read(4000)
-    again.ended(copied=True)
+    again.end(copied=True)
     second.report()
     second.report()
 
@@ -171,7 +171,7 @@ def test_an_object_that_fails_gives_back_what_it_announced(fleet: Fleet, batch: 
     for _ in range(20):
         flight = spends.begin(3000)
         flight.read(3000)
-        flight.ended(copied=False)
+        flight.end(copied=False)
     spends.report()
 
     assert total(fleet) == 0
@@ -184,14 +184,14 @@ def test_an_object_that_fails_gives_back_no_more_than_it_announced(fleet: Fleet,
         for _ in range(4):
             flight = spends.begin(1000)
             flight.read(4000)
-            flight.ended(copied=False)
+            flight.end(copied=False)
 
 
 def test_an_object_that_announces_more_than_is_left_is_not_begun(fleet: Fleet, batch: BatchMessage) -> None:
     spends = spender(fleet, batch)
     flight = spends.begin(6000)
     flight.read(6000)
-    flight.ended(copied=True)
+    flight.end(copied=True)
 
     with pytest.raises(OverBudget):
         spends.begin(4001)
@@ -201,7 +201,7 @@ def test_an_object_that_announces_more_than_is_left_is_not_begun(fleet: Fleet, b
 def test_workers_see_what_others_spend(
     fleet: Fleet, batch: BatchMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spending, "REPORT_BYTES", 100)
+    monkeypatch.setattr(budgets, "REPORT_BYTES", 100)
     other = batch.model_copy(update={"number": batch.number + 1})
     one, two = spender(fleet, batch), spender(fleet, other)
     mine, theirs = one.begin(1), two.begin(1)

@@ -12,6 +12,7 @@ from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
 from snapferry.orchestrator.driving.steps import plan
 from snapferry.orchestrator.driving.steps.requeue import STALL_S
 from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.ledger import State
 from snapferry.workers.lifecycle import shutdown
 
@@ -23,7 +24,7 @@ def test_a_paused_job_queues_nothing_and_what_was_queued_is_held(fleet: Fleet) -
     fleet.copy(fleet.queued[0], 0)
     fleet.ledger.pause("job", paused=True)
 
-    assert fleet.copy(fleet.queued[0], 1, 2) == ["held: the job is paused"] * 2
+    assert fleet.copy(fleet.queued[0], 1, 2) == [Skipped.PAUSED] * 2
     fleet.let_time_pass(STALL_S + 1)
     assert fleet.drive() == DriveOutcome(result=Result.PAUSED)
     assert len(fleet.queued) == 1

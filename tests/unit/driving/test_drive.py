@@ -14,7 +14,7 @@ from snapferry.orchestrator.planning import prepare
 from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
 from snapferry.stores.runtime.liveness import identity
-from snapferry.workers.copying.tasks import run_batch
+from snapferry.workers.copying.delivery import run_batch
 from snapferry.workers.ledger import MAX_DRIVES, PLAN, State
 from snapferry.workers.messages import (
     encode_addresses,

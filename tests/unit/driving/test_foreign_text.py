@@ -13,7 +13,7 @@ from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.orchestrator.tasks import run_drive
 from snapferry.stores.errors import LONGEST_TEXT, IntegrityError, StoreFault
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.workers.copying.commit import LONGEST_REASON as LONGEST_SNAPSHOT_REASON
+from snapferry.workers.copying.commit import MAX_REASON_CHARS as LONGEST_SNAPSHOT_REASON
 from snapferry.workers.ledger import State
 from snapferry.workers.outcome import BatchOutcome, Failure
 

@@ -6,7 +6,7 @@ import pytest
 
 from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
 from snapferry.orchestrator.driving.steps.requeue import MAX_STALLS, STALL_S
-from snapferry.workers.copying.tasks import MAX_BEGUN
+from snapferry.workers.copying.delivery import MAX_STARTS
 from snapferry.workers.ledger import GRACE_S, PLAN, State
 
 from .fleet import Fleet, QueuedBatches
@@ -123,7 +123,7 @@ def test_a_batch_that_ends_every_worker_is_given_up(fleet: Fleet) -> None:
     fleet.drive()
     fleet.copy(fleet.queued[0], 0, 1, 2, 3)
     last = fleet.message(fleet.queued[0], fleet.queued[0].batches[4])
-    for turn in range(MAX_BEGUN + 2):
+    for turn in range(MAX_STARTS + 2):
         fleet.ledger.begin(last, f"dead#{turn}@w", instead_of=f"dead#{turn - 1}@w")
     fleet.let_time_pass(STALL_S + 1)
 

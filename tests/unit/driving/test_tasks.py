@@ -19,7 +19,7 @@ from snapferry.orchestrator.planning import prepare
 from snapferry.orchestrator.tasks import BROKER_RETRY_S, MAX_BROKER_RETRIES, MAX_RETRIES, run_drive
 from snapferry.stores.address import manifest_key
 from snapferry.stores.errors import AccessDenied, StoreUnavailable
-from snapferry.workers.copying.tasks import STEP_ASIDE_S, UNREADABLE_S
+from snapferry.workers.copying.requeue import STEP_ASIDE_S, UNREADABLE_S
 from snapferry.workers.ledger import MAX_DRIVES, Ledger, State, UnknownJob
 from snapferry.workers.messages import (
     VERSION,

@@ -1,0 +1,155 @@
+"""One run of a batch: open the stores, apply the limits and the budget, copy, and report to the ledger."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from snapferry.stores.access import AccessPolicy
+from snapferry.stores.errors import StoreError
+from snapferry.stores.runtime.interruption import interruptible
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.ledger import Begun, Directive, Ledger
+from snapferry.workers.lifecycle import shutdown
+from snapferry.workers.limits import LimitStore, Throttle
+from snapferry.workers.messages import BatchMessage
+from snapferry.workers.outcome import BatchOutcome, Failure
+from snapferry.workers.reachability.batch import BatchReach
+from snapferry.workers.reachability.outage import StoreTrouble, emptied, open_side
+from snapferry.workers.reachability.records import ReachBook, StoreSide, sides_of
+from snapferry.workers.telemetry.metrics import counters
+
+from .batch_report import BatchReport, ReportedInFlight
+from .transfer import copy_batch
+from .transfer.budget import within_budget
+from .transfer.sequential import SEQUENTIAL_AFTER, copy_sequentially, unexpected_failure
+
+log = logging.getLogger(__name__)
+
+THROTTLED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
+"""Copying a larger object may take so long that a limit which is set meanwhile must be able to slow it down."""
+
+
+@dataclass(frozen=True)
+class CopyRun:
+    """A run of *batch*, leased by *holder*, by a process that may open what *access* allows."""
+
+    batch: BatchMessage
+    ledger: Ledger
+    holder: str
+    reach: BatchReach
+    begun: Begun
+    access: AccessPolicy
+
+    @property
+    def worker(self) -> str:
+        """The name of the worker."""
+        return self.holder.partition("@")[2]
+
+    def copy(self) -> tuple[BatchOutcome, float]:
+        """
+        Copy the batch and report to the ledger meanwhile; return the outcome and the seconds it took.
+
+        Raises `BatchStopped`, `Unreachable`, and `redis.exceptions.RedisError`. Some objects may have been copied
+        then. May be repeated.
+        """
+        started = time.monotonic()
+        with (
+            counters.running(),
+            BatchReport(
+                self.batch, self.ledger, self.holder, self.reach, self._abandon, self.access
+            ) as report,
+            interruptible(report.check),
+        ):
+            outcome = self._copy(report)
+        self.ledger.note_confirmed(self.batch.job_id, outcome.confirmed)
+        return outcome, time.monotonic() - started
+
+    def _abandon(self, directive: Directive) -> None:
+        """End the lease of a batch that does not stop although it should, and the process that hangs."""
+        log.warning("batch abandoned: it does not stop")
+        if directive is Directive.HOLD:
+            self.ledger.hold(self.batch, self.holder)
+        else:
+            self.ledger.release(self.batch, self.holder)
+        shutdown.end_stuck_process()
+
+    def _copy(self, report: BatchReport) -> BatchOutcome:
+        batch, begun, trouble = self.batch, self.begun, report.trouble
+        objects = batch.objects()
+        try:
+            source, destination = (self._open(side, trouble) for side in sides_of(batch))
+            trouble.opened(source, destination)
+            # Waits for a limit check from time to time whether the batch is still wanted.
+            still_wanted = partial(report.advance, 0, 0)
+            with (
+                counters.requests_of(source, destination),
+                Throttle(
+                    LimitStore(self.ledger.client),
+                    batch.job_id,
+                    batch.source,
+                    batch.destination,
+                    still_wanted,
+                    run=self.holder,
+                ) as throttle,
+                within_budget(self.ledger, batch, source, destination),
+            ):
+                throttle.attach(
+                    source, destination, at_once=max(batch.sizes, default=0) > THROTTLED_AT_ONCE_BYTES
+                )
+                limit = ReportedInFlight(throttle.semaphore, report)
+                if begun.times <= SEQUENTIAL_AFTER or len(objects) == 1:
+                    try:
+                        return copy_batch(
+                            source,
+                            destination,
+                            objects,
+                            report,
+                            concurrency=batch.concurrency,
+                            abort_unfinished=begun.times > 1,
+                            limit=limit,
+                            outages=trouble,
+                        )
+                    except (StoreError, RedisError):
+                        raise
+                    except Exception:
+                        log.exception("uncaught exception; the objects of the batch are copied one by one")
+                positions = batch.positions_by_address()
+                return copy_sequentially(
+                    source,
+                    destination,
+                    objects,
+                    report,
+                    deaths={
+                        address: begun.deaths.get(position, 0) for address, position in positions.items()
+                    },
+                    note_current=lambda address: self.ledger.note_current_object(
+                        batch, self.holder, positions[address]
+                    ),
+                    limit=limit,
+                    outages=trouble,
+                )
+        except StoreError as error:
+            trouble.ended(error)
+            return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
+        except RedisError:
+            raise
+        except Exception as error:
+            log.exception("uncaught exception; all objects of the batch fail")
+            return BatchOutcome(
+                failures=[Failure.of(address, unexpected_failure(error)) for address in objects]
+            )
+
+    def _open(self, side: StoreSide, trouble: StoreTrouble) -> StreamStore:
+        try:
+            store = open_side(side, self.access)
+            if gone := emptied(ReachBook(self.ledger.client), self.batch.job_id, side, self.access):
+                raise gone
+        except StoreError as error:
+            trouble.cannot_open(side, error)
+        return store

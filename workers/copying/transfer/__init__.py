@@ -1,0 +1,22 @@
+"""
+Copy a batch of objects between two stores: plain functions, without Celery and without the ledger.
+
+    batch       copy a batch
+    objects     copy its objects, one by one or in groups
+    sequential  copy a batch without concurrency, after its runs killed their workers
+    budget      keep a job within its budget
+    interfaces  what stops a batch, and what its caller implements
+"""
+
+from .batch import copy_batch
+from .interfaces import BatchStopped, JobPaused, JobStopped, WorkerStopping
+from .objects import MANY_DENIED
+
+__all__ = [
+    "MANY_DENIED",
+    "BatchStopped",
+    "JobPaused",
+    "JobStopped",
+    "WorkerStopping",
+    "copy_batch",
+]

@@ -1,0 +1,168 @@
+"""
+Copy a batch of objects from one store to another.
+
+A batch may be copied twice, also at the same time: objects that are present are not copied again, and copying an
+object twice files the same bytes under the same address.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from typing import Any
+
+from snapferry.stores.address import Address
+from snapferry.stores.errors import StoreError
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.lifecycle.process_setup import limited_by_open_files
+from snapferry.workers.outcome import BatchOutcome, Failure
+
+from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
+
+
+def copy_batch(
+    source: StreamStore,
+    destination: StreamStore,
+    objects: Mapping[Address, int],
+    progress: Progress,
+    *,
+    concurrency: int | None = None,
+    abort_unfinished: bool = False,
+    limit: ConcurrencyLimit | None = None,
+    outages: OutageDetector | None = None,
+) -> BatchOutcome:
+    """
+    Copy those of *objects* (address -> advisory size in bytes) that *destination* lacks; return the outcome of each.
+
+    At most *concurrency* objects are in flight at once, by default as many as the stores can handle; *limit* may
+    allow fewer. With *abort_unfinished*, first remove what the uploads of an earlier run, whose worker died, left
+    invisible at the destination.
+
+    An object that fails, with whatever exception, does not stop the others. If the destination is full, does not
+    exist, or refuses every object, the rest of the batch fails for that reason without further requests. When this
+    returns, every object counted as copied or present is durable at the destination.
+
+    Raises `StoreError` if the destination does not answer which objects it has, `BatchStopped`, and what *outages*
+    raises. Some objects may have been copied then. May be repeated.
+    """
+    outcome = BatchOutcome()
+    needed = _needed(destination, objects, outcome.failures)
+    outcome.present = len(objects) - len(needed) - len(outcome.failures)
+    outcome.needed_bytes = sum(objects[address] for address in needed)
+    if abort_unfinished:
+        destination.abort_unfinished(objects)
+    progress.begin(needed)
+    progress.advance(len(objects) - len(needed), sum(objects.values()) - outcome.needed_bytes)
+
+    flights = limited_by_open_files(
+        min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
+    )
+    if limit is not None:
+        limit.expect(flights)
+    copier = ObjectCopier(source, destination, objects, progress, outages)
+    group_size = destination.commits_together
+    try:
+        if group_size > 1:
+            for first in range(0, len(needed), group_size):
+                with copier.group() as stage:
+                    run_concurrently(stage, needed[first : first + group_size], flights, limit)
+        else:
+            run_concurrently(copier.copy, needed, flights, limit)
+    except DestinationRefuses as refusal:
+        for address in needed:
+            copier.results.setdefault(address, Failure.of(address, refusal.reason))
+    outcome.confirmed = destination.confirmed
+    for result in copier.results.values():
+        if isinstance(result, Failure):
+            outcome.failures.append(result)
+        else:
+            outcome.copied += 1
+            outcome.bytes_copied += result
+    # Objects that are present are flushed too: an earlier run of this batch may have been killed before its flush.
+    if outcome.copied or outcome.present:
+        destination.flush()
+    return outcome
+
+
+def _needed(
+    destination: StreamStore, objects: Mapping[Address, int], failures: list[Failure]
+) -> list[Address]:
+    """
+    Return the addresses that *destination* lacks. Add those for which it gives no answer to *failures*.
+
+    Raises `StoreError` if it gives no answer for any address.
+    """
+    try:
+        return destination.objects_needed(objects)
+    except StoreError as error:
+        if error.transient or isinstance(error, REFUSALS):
+            raise
+        refusal = error
+    # One object, or all of them, cannot be looked up. Ask for each by itself.
+    needed = []
+    for number, address in enumerate(objects):
+        if number == MANY_DENIED == len(failures):
+            raise refusal
+        try:
+            if not destination.has_object(address):
+                needed.append(address)
+        except StoreError as error:
+            if error.transient or isinstance(error, REFUSALS):  # type: ignore[redundant-expr]
+                raise
+            failures.append(Failure.of(address, error))
+    if len(failures) == len(objects):
+        raise refusal
+    return needed
+
+
+def run_concurrently(
+    copy: Callable[[Address], None],
+    addresses: list[Address],
+    flights: int,
+    limit: AbstractContextManager[Any] | None = None,
+) -> None:
+    """
+    Call *copy* for each address, in *flights* threads, each call inside a ``with`` block of *limit*.
+
+    The first exception stops the others and is raised.
+    """
+    within = limit if limit is not None else nullcontext()
+    if flights <= 1:
+        for address in addresses:
+            with within:
+                copy(address)
+        return
+    raised: list[BaseException] = []
+    left = iter(addresses)
+
+    def run() -> None:
+        # Taking the next item from a list's iterator is one step of the interpreter, so no lock is needed.
+        for address in left:
+            if raised:
+                return
+            try:
+                with within:
+                    copy(address)
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+                raised.append(error)
+
+    # Each thread gets a copy of the context: the context knows who may interrupt this work.
+    threads = [
+        threading.Thread(target=copy_context().run, args=(run,), name=f"copy-{n}") for n in range(flights)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException as error:
+        raised.append(error)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        raise
+    if raised:
+        raise raised[0]

@@ -1,0 +1,68 @@
+"""What stops a batch, and the interfaces through which a batch reports, waits and notices an outage."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from snapferry.stores.address import Address
+from snapferry.stores.errors import StoreError
+
+
+class BatchStopped(BaseException):
+    """
+    A batch, or a step of a job, stopped before its end. What was copied so far stays, and nothing is half-written.
+
+    Not an `Exception`: any wait may raise it, and no handler on the way may take it for the failure of an object.
+    """
+
+
+class JobStopped(BatchStopped):
+    """The job was cancelled, failed, or spent its budget."""
+
+
+class JobPaused(BatchStopped):
+    """The job is paused: the batch must be run again when the job resumes."""
+
+
+class WorkerStopping(BatchStopped):
+    """The worker shuts down: another worker must run the batch again."""
+
+
+class Progress(Protocol):
+    """Receives the progress of a batch. Several threads call `advance`."""
+
+    def begin(self, needed: list[Address]) -> None:
+        """Record the addresses to copy. Called once, before the first object. Raises as `advance` does."""
+
+    def advance(self, objects: int, size_bytes: int) -> None:
+        """
+        Add *objects* to the objects that are settled, and *size_bytes* to the planned bytes that are settled.
+
+        Raises a `BatchStopped` when the batch must stop.
+        """
+
+
+class ConcurrencyLimit(AbstractContextManager[Any], Protocol):
+    """
+    Limits the objects in flight: each object is copied inside a ``with`` block of it, in one of several threads.
+
+    Entering the block waits for a free slot, and raises a `BatchStopped` when the batch must stop.
+    """
+
+    def expect(self, flights: int) -> None:
+        """Record how many objects the batch could have in flight. Called once, before the first object."""
+
+
+class OutageDetector(Protocol):
+    """Receives each success and each failure, from several threads, and ends the batch when a store is away."""
+
+    def succeeded(self) -> None:
+        """Record that objects were copied."""
+
+    def failed(self, error: StoreError, *, some_copied: bool) -> None:
+        """
+        Record that an object failed with *error*; *some_copied*: others of the batch were copied.
+
+        Raises to end the batch without an outcome.
+        """

@@ -1,0 +1,214 @@
+"""Copy the objects of a batch: each by itself, or staged in groups that become visible together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from snapferry.stores.address import Address
+from snapferry.stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
+from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.runtime.containment import is_unexpected, unexpected
+from snapferry.stores.runtime.interruption import mark_as_owners
+from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.streams import Upload
+from snapferry.workers.outcome import OVER_BUDGET, Failure
+
+from .budget import OverBudget, current_meter
+from .interfaces import JobPaused, OutageDetector, Progress
+
+REFUSALS = (StoreFull, StoreNotFound)
+"""Errors of a destination that concern the whole store, never one object."""
+
+MANY_DENIED = 20
+"""If the first objects are all denied, and there are this many, the destination denies every object."""
+
+_T = TypeVar("_T")
+
+# A staged object: its upload, its length, and how many of its planned bytes are not counted yet.
+_Staged = tuple[Upload, int, int]
+
+
+class DestinationRefuses(Exception):
+    """The destination accepts no object at all, for *reason*."""
+
+    def __init__(self, reason: StoreError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ObjectCopier:
+    """
+    Copies the objects of a batch. Safe to call from several threads.
+
+    *results*: address -> length in bytes of the copied object, or its failure, as soon as either is known.
+    """
+
+    def __init__(
+        self,
+        source: StreamStore,
+        destination: StreamStore,
+        objects: Mapping[Address, int],
+        progress: Progress,
+        outages: OutageDetector | None = None,
+    ) -> None:
+        self.results: dict[Address, int | Failure] = {}
+        self._outages = outages
+        self._source = source
+        self._destination = destination
+        self._objects = objects
+        self._progress = progress
+        self._meter = current_meter()
+        self._denied = 0
+        self._some_copied = False
+
+    def copy(self, address: Address) -> None:
+        """Copy an object. Raises `DestinationRefuses`."""
+        size = self._objects[address]
+        counter = _ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
+        try:
+            length = self._metered(self._destination.copy_object, address, size, counter)
+        except OverBudget as over:
+            self.results[address] = _over_budget(address, over)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
+            self._fail(address, self._as_failure(address, error))
+        else:
+            self.results[address] = length
+            self._note_success()
+        self._progress.advance(1, counter.left if counter else size)
+
+    @contextmanager
+    def group(self) -> Iterator[Callable[[Address], None]]:
+        """
+        Commit together, at the end of the block, the objects that were staged in it.
+
+        The block receives the function that stages an object. Where the block raises, the staged objects are
+        dropped, unless the destination refuses the rest or the job is paused.
+        """
+        staged: dict[Address, _Staged] = {}
+        try:
+            yield lambda address: self._stage(address, staged)
+        except (DestinationRefuses, JobPaused):
+            self._commit(staged)
+            raise
+        except BaseException:
+            for upload, _, _ in staged.values():
+                upload.abort()
+            raise
+        self._commit(staged)
+
+    def _stage(self, address: Address, staged: dict[Address, _Staged]) -> None:
+        size = self._objects[address]
+        counter = _ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
+        try:
+            upload, length = self._metered(self._destination.stage_object, address, size, counter)
+        except OverBudget as over:
+            self.results[address] = _over_budget(address, over)
+            self._progress.advance(1, counter.left if counter else size)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
+            self._fail(address, self._as_failure(address, error))
+            self._progress.advance(1, counter.left if counter else size)
+        else:
+            staged[address] = upload, length, counter.left if counter else size
+
+    def _commit(self, staged: dict[Address, _Staged]) -> None:
+        """Make *staged* visible."""
+        if not staged:
+            return
+        absent: set[Address] = set()
+        reason: StoreError | None = None
+        try:
+            self._destination.commit_staged([upload for upload, _, _ in staged.values()])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is these objects' failure
+            # Some objects of the group may be visible all the same; only the destination knows which.
+            reason = self._as_failure(min(staged), error)
+            absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
+        left = 0
+        for address, (_, length, size) in staged.items():
+            if address not in absent:
+                self.results[address] = length
+                left += size
+        # Visible objects are counted first, because a refusal of the others ends the batch.
+        if len(absent) < len(staged):
+            self._note_success()
+            self._progress.advance(len(staged) - len(absent), left)
+        if reason is not None:
+            for address in absent:
+                self._fail(address, reason)
+                self._progress.advance(1, staged[address][2])
+
+    def _metered(
+        self, copy: Callable[..., _T], address: Address, size: int, counter: _ByteCounter | None
+    ) -> _T:
+        """Call *copy* for an object; report each piece to *counter* and to the budget. Raises `OverBudget`."""
+        if self._meter is None:
+            return copy(self._source, address, size_hint=size, on_bytes=counter.add if counter else None)
+        flight = _as_owner(self._meter.begin, size)
+
+        def add(size_bytes: int) -> None:
+            _as_owner(flight.read, size_bytes)
+            if counter is not None:
+                counter.add(size_bytes)
+
+        copied = False
+        try:
+            found = copy(self._source, address, size_hint=size, on_bytes=add)
+            copied = True
+        finally:
+            flight.end(copied=copied)
+        return found
+
+    def _note_success(self) -> None:
+        self._some_copied = True
+        if self._outages is not None:
+            self._outages.succeeded()
+
+    def _as_failure(self, address: Address, error: Exception) -> StoreError:
+        """Return *error* as the failure of an object. Raises it again where the owner of this work raised it."""
+        if isinstance(error, StoreError):
+            return error
+        if not is_unexpected(error):
+            raise error
+        return unexpected(error, self._source.label, address)
+
+    def _fail(self, address: Address, error: StoreError) -> None:
+        if self._outages is not None:
+            self._outages.failed(error, some_copied=self._some_copied)
+        if error.store == self._destination.label:
+            self._denied += isinstance(error, AccessDenied)
+            only_denied = self._denied >= MANY_DENIED and not self._some_copied
+            if isinstance(error, REFUSALS) or only_denied:
+                raise DestinationRefuses(error)
+        self.results[address] = Failure.of(address, error)
+
+
+def _as_owner(count: Callable[[int], _T], size_bytes: int) -> _T:
+    """Call *count*. What it raises comes from the ledger; the mark keeps stores from taking it for their own error."""
+    try:
+        return count(size_bytes)
+    except Exception as error:
+        mark_as_owners(error)
+        raise
+
+
+def _over_budget(address: Address, over: OverBudget) -> Failure:
+    return Failure(address, OVER_BUDGET, "", str(over), transient=False)
+
+
+class _ByteCounter:
+    """Counts the bytes of one object as they arrive; *left*: planned bytes that are not counted yet, never below 0."""
+
+    def __init__(self, progress: Progress, size: int) -> None:
+        self._progress = progress
+        self.left = size
+
+    def add(self, size_bytes: int) -> None:
+        counted = min(size_bytes, self.left)
+        self.left -= counted
+        try:
+            self._progress.advance(0, counted)
+        except Exception as error:
+            # The store that calls this must not take it for an error of its own.
+            mark_as_owners(error)
+            raise
