@@ -1,0 +1,88 @@
+"""Paused jobs: their batches are held until the job is resumed."""
+
+from __future__ import annotations
+
+import pytest
+
+from snapferry.workers.ledger import (
+    Begun,
+    Directive,
+    Ledger,
+    State,
+)
+from tests.unit.ledger.support import FINAL, HEAL_NONE, THREE, TWO, deliver, settled
+
+
+def test_a_batch_of_a_paused_job_is_not_begun_and_is_held(ledger: Ledger) -> None:
+    assert ledger.pause("job", paused=True) is State.COPYING
+
+    assert ledger.begin(TWO, "one") == Begun(paused=True)
+    assert ledger.begin(TWO, "two") == Begun(paused=True)
+    assert ledger.begin(HEAL_NONE, "one") == Begun(paused=True)
+
+    standing = ledger.standing("job")
+    assert ledger.status("job").paused
+    assert standing.paused
+    assert sorted(standing.held) == ["heal-0-1:0", "plan:0"]
+    assert (standing.leased, standing.running, standing.expired) == (0, 0, ())
+
+
+def test_what_runs_when_a_job_is_paused_is_accounted_for(ledger: Ledger) -> None:
+    ledger.begin(TWO, "one")
+    ledger.pause("job", paused=True)
+
+    assert ledger.progress(TWO, "one", objects=1, size_bytes=2) is Directive.HOLD
+    assert deliver(ledger, TWO)
+    ledger.release(TWO, "one")
+
+    assert settled(ledger.status("job")) == (2, 5)
+    assert (ledger.standing("job").held, ledger.standing("job").leased) == ((), 0)
+    assert ledger.begin(TWO, "two") == Begun(accounted=True)
+
+
+def test_a_batch_that_another_runs_when_its_job_is_paused_is_not_held_as_well(ledger: Ledger) -> None:
+    """A second delivery of it: were it held, it would be handed out again although it runs."""
+    ledger.begin(TWO, "one")
+    ledger.pause("job", paused=True)
+
+    begun = ledger.begin(TWO, "two")
+
+    assert ledger.standing("job").held == ()
+    assert begun == Begun(holder="one")
+
+
+def test_a_job_that_goes_on_begins_its_batches_and_holds_them_no_longer(ledger: Ledger) -> None:
+    ledger.pause("job", paused=True)
+    ledger.pause("job", paused=True)
+    ledger.begin(TWO, "one")
+    ledger.begin(THREE, "one")
+
+    assert ledger.pause("job", paused=False) is State.COPYING
+
+    assert not ledger.status("job").paused
+    assert sorted(ledger.standing("job").held) == ["plan:0", "plan:1"]
+    assert ledger.begin(TWO, "one") == Begun(times=1)
+    assert ledger.standing("job").held == ("plan:1",)
+    ledger.note_requeued("job", ["plan:1"])
+    assert ledger.standing("job").held == ()
+
+
+def test_a_paused_job_can_be_cancelled(ledger: Ledger) -> None:
+    ledger.pause("job", paused=True)
+
+    ledger.cancel("job")
+
+    assert ledger.begin(TWO, "one") == Begun(stopped=True)
+    assert ledger.standing("job").held == ()
+
+
+@pytest.mark.parametrize("final", FINAL)
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_job_that_has_ended_is_not_paused_any_more(ledger: Ledger, final: State, paused: bool) -> None:
+    ledger.pause("job", paused=not paused)
+    ledger.advance("job", final)
+    ended = ledger.status("job")
+
+    assert ledger.pause("job", paused=paused) is final
+
+    assert ledger.status("job") == ended
