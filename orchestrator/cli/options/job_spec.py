@@ -12,7 +12,7 @@ from snapferry.orchestrator.jobs import store_pair
 from snapferry.orchestrator.planning.prices import InvalidPrices, read_prices
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import is_metered
-from snapferry.workers.messages import Budget, JobSpec, Limits, Prune, StoreRef
+from snapferry.workers.messages import Budget, JobSpec, Limits, Prune, StoreRef, encode_addresses
 from snapferry.workers.settings.environment import Settings
 
 from .snapshot_ids import chosen_ids
@@ -38,7 +38,17 @@ def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
     options = _fields(JobSpec, given)
     # Whoever forces deletion by an empty source knows that it is empty.
     options["allow_empty_source"] |= prune is not None and prune.force
-    return JobSpec.of(*stores, snapshot_ids, prune=prune, budget=budget, limits=limits, **options)
+    source, destination = stores
+    return JobSpec(
+        source=source,
+        destination=destination,
+        snapshots=encode_addresses(snapshot_ids or ()),
+        everything=snapshot_ids is None,
+        prune=prune,
+        budget=budget,
+        limits=limits,
+        **options,
+    )
 
 
 def _fields(kind: type[BaseModel], given: MutableMapping[str, Any]) -> dict[str, Any]:

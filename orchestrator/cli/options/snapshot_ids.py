@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
 from snapferry.orchestrator.cli.exit_codes import usage
-from snapferry.stores.address import parse_address
+from snapferry.stores.address import SnapshotId, parse_snapshot_id
 from snapferry.stores.errors import InvalidAddress
 
 # A longer line is not an id, and is not read to its end.
@@ -16,7 +16,7 @@ LONGEST_LINE: Final = 4096
 
 def chosen_ids(
     snapshot_ids: Sequence[str], ids_from: str | None, *, everything: bool, allow_empty_source: bool
-) -> list[str] | None:
+) -> list[SnapshotId] | None:
     """Return the ids of the snapshots to copy, None for all; an error in them ends the command."""
     if everything:
         if snapshot_ids or ids_from is not None:
@@ -27,10 +27,10 @@ def chosen_ids(
     if not snapshot_ids and ids_from is None:
         usage("no snapshots are chosen. Use --id, --ids-from or --all.")
     # Each id with the line that has it, 0 for --id.
-    found: dict[str, int] = {}
+    found: dict[SnapshotId, int] = {}
     for text in snapshot_ids:
         try:
-            snapshot_id = parse_address(text)
+            snapshot_id = parse_snapshot_id(text)
         except InvalidAddress as error:
             usage(f"--id: {error}")
         if snapshot_id in found:
@@ -40,7 +40,7 @@ def chosen_ids(
         return list(found)
     for number, text in _lines(ids_from):
         try:
-            snapshot_id = parse_address(text)
+            snapshot_id = parse_snapshot_id(text)
         except InvalidAddress as error:
             usage(f"--ids-from {ids_from}, line {number}: {error}")
         if snapshot_id in found:
