@@ -120,3 +120,19 @@ PATH = re.compile(r"`((?:\.ci|benchmarks|deploy|orchestrator|stores|tests|worker
 )
 def test_every_named_file_exists(page: Path) -> None:
     assert [name for name in PATH.findall(page.read_text()) if not (ROOT / name).exists()] == []
+
+
+def tour_steps() -> list[tuple[str, str]]:
+    """Return file and name of each step of the tour of the code."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    tour = page.partition("## A tour of the code")[2].partition("\n## ")[0]
+    return re.findall(r"^\d+\. `([^`]+)`, `([^`]+)`:", tour, re.MULTILINE)
+
+
+def test_the_tour_of_the_code_follows_five_values() -> None:
+    assert len(tour_steps()) > 30
+
+
+@pytest.mark.parametrize(("file", "name"), tour_steps(), ids=lambda part: part)
+def test_each_step_of_the_tour_of_the_code_exists(file: str, name: str) -> None:
+    assert name in (ROOT / file).read_text()
