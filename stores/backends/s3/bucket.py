@@ -3,7 +3,8 @@ One bucket at one server: how every request of this package is sent, counted and
 
 *one table*: `Bucket.errors` turns every error of boto3 and of HTTP into one of `snapferry.stores.errors`.
 *one retry loop*: boto3 retries, `client.clients.ATTEMPTS` attempts in all. A request of the direct path is the first of
-these attempts; boto3 continues where it failed. An error that is transient has been retried that often.
+these attempts; boto3 continues where it failed. A transient error has been retried that often. A body that breaks off
+while it is read has not been retried.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ RENEWAL_WAIT_S: Final = {
     CredentialProblem.INVALID: 1.0,
     CredentialProblem.EXPIRED: 5.0,
 }
-ABORT_OPERATION: Final = "abort_multipart_upload"
+_ABORT_OPERATION: Final = "abort_multipart_upload"
 
 
 class Bucket:
@@ -170,7 +171,7 @@ class Bucket:
     def _call_once(self, client: Any, operation: str, parameters: Mapping[str, object]) -> Any:
         body: Any = parameters.get("Body", b"")
         # An abort runs after the rate limiter has raised "stop", and must not be stopped again.
-        with self._counter.counting(len(body), rate_limited=operation != ABORT_OPERATION):
+        with self._counter.counting(len(body), rate_limited=operation != _ABORT_OPERATION):
             try:
                 return getattr(client, operation)(Bucket=self.name, **parameters)
             except CarriedError as carried:
@@ -190,8 +191,8 @@ class Bucket:
         """
         Send one request with *direct*; let *by_boto* continue it where there is no direct path or it did not succeed.
 
-        *operation* is the name of the request for the counts, *body_bytes* the length of its body. Raises what both
-        raise but `Fallback`; use it inside `errors`.
+        *operation* is the name of the request for the counts, *body_bytes* the length of its body. Raises what *direct*
+        and *by_boto* raise, except `Fallback`; use it inside `errors`.
         """
         checkpoint()
         client = self.client
@@ -232,7 +233,7 @@ class Bucket:
     # Whether the bucket exists.
 
     def check_exists(self) -> None:
-        """Raise `StoreNotFound` where the bucket does not exist, and what else the store answers."""
+        """Send a HeadBucket. Raises `StoreNotFound` where the bucket does not exist, and other `StoreError`s."""
         with self.errors("", missing=StoreNotFound):
             self.call("head_bucket")
         self._exists = True
@@ -309,8 +310,9 @@ class _Errors:
         if not isinstance(carried, StoreError) and not is_owners(carried):
             failure = translate(carried, self._label, self._key, self._missing)
             failure.__cause__ = carried
+        context = failure.__context__
         try:
             raise failure
         finally:
-            # The context would keep boto3's frames alive, and with them their connections.
-            failure.__context__ = None
+            # Python has set it to the `CarriedError`, which keeps boto3's frames alive, and with them their connections.
+            failure.__context__ = context
