@@ -1,4 +1,4 @@
-"""The way past boto3: that it is taken, that it says what boto3 would say, and that it hands over all that is odd."""
+"""The direct path of S3: it is used, it agrees with boto3, and it leaves every odd answer to boto3."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ EXPECTED = {"GET": DATA, "PUT": None, "HEAD": len(DATA), "LIST": [(".objects/k",
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_done_for_every_object_goes_past_boto3_and_is_counted(
+def test_requests_for_objects_take_the_direct_path_and_are_counted(
     stub: Stub, backend: S3Backend, by_boto: list[str], name: str
 ) -> None:
     stub.answer = good
@@ -93,14 +93,14 @@ def test_what_is_done_for_every_object_goes_past_boto3_and_is_counted(
     assert sum(backend.requests_sent.values()) == 3
 
 
-def test_looking_for_the_way_sends_nothing(stub: Stub, backend: S3Backend) -> None:
+def test_finding_the_direct_path_sends_nothing(stub: Stub, backend: S3Backend) -> None:
     assert isinstance(backend.bucket.client.paths.path_to("bucket", "prefix/"), DirectRequests)
 
     assert stub.requests == []
     assert backend.requests_sent == {}
 
 
-def test_a_way_is_looked_for_again_where_credentials_were_renewed_meanwhile(backend: S3Backend) -> None:
+def test_a_path_is_looked_for_again_when_credentials_were_renewed_meanwhile(backend: S3Backend) -> None:
     """boto3 signed with others than those that its signature was compared with."""
     client = backend.bucket.client
     known = client.credentials
@@ -129,7 +129,7 @@ def test_a_way_is_looked_for_again_where_credentials_were_renewed_meanwhile(back
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
-def test_a_passing_fault_is_the_first_of_boto3s_attempts(
+def test_a_transient_fault_is_the_first_of_boto3s_attempts(
     monkeypatch: pytest.MonkeyPatch, stub: Stub, backend: S3Backend, name: str, status: int
 ) -> None:
     """Nothing is asked twice for being handed over: there are five attempts in all."""
@@ -152,7 +152,7 @@ def test_a_passing_fault_is_the_first_of_boto3s_attempts(
         ("GET", Answer(no_length=True)),
     ],
 )
-def test_after_a_fault_boto3_asks_again_and_the_next_call_goes_past_it(
+def test_after_a_fault_boto3_retries_and_the_next_call_is_direct(
     stub: Stub, backend: S3Backend, by_boto: list[str], name: str, fault: Answer
 ) -> None:
     stub.answer = lambda request: fault if len(stub.requests) == 1 else good(request)
@@ -164,7 +164,7 @@ def test_after_a_fault_boto3_asks_again_and_the_next_call_goes_past_it(
     assert len(stub.requests) == sum(backend.requests_sent.values()) == 3
 
 
-def test_the_wait_that_a_server_asks_for_is_kept(
+def test_the_retry_after_of_a_server_is_obeyed(
     stub: Stub, backend: S3Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
@@ -180,7 +180,7 @@ def test_the_wait_that_a_server_asks_for_is_kept(
     assert len([pause for pause in waited if pause]) == 1
 
 
-def test_boto3_is_shown_all_of_an_odd_answer(stub: Stub, backend: S3Backend) -> None:
+def test_boto3_gets_all_of_an_odd_answer(stub: Stub, backend: S3Backend) -> None:
     stub.answer = lambda _: error(418, "ATeapot", "Short and stout.")
 
     with pytest.raises(StoreFault, match="GetObject returned 418 ATeapot: Short and stout"):
@@ -188,7 +188,7 @@ def test_boto3_is_shown_all_of_an_odd_answer(stub: Stub, backend: S3Backend) -> 
     assert len(stub.requests) == 1
 
 
-def test_after_a_redirect_the_way_leads_to_the_region_of_the_bucket(stub: Stub, backend: S3Backend) -> None:
+def test_after_a_redirect_the_path_leads_to_the_region_of_the_bucket(stub: Stub, backend: S3Backend) -> None:
     elsewhere = error(301, "PermanentRedirect")
     elsewhere.headers["x-amz-bucket-region"] = "eu-west-3"
     stub.answer = lambda r: good(r) if "/eu-west-3/s3/" in r.headers["Authorization"] else elsewhere
@@ -200,7 +200,7 @@ def test_after_a_redirect_the_way_leads_to_the_region_of_the_bucket(stub: Stub, 
     assert len(stub.requests) == before + 1
 
 
-def test_a_way_that_misleads_again_and_again_is_left_to_boto3(
+def test_a_path_that_fails_again_and_again_is_left_to_boto3(
     stub: Stub, backend: S3Backend, by_boto: list[str]
 ) -> None:
     """As with a server that wants to see what only boto3 sends."""
@@ -219,7 +219,7 @@ def test_a_way_that_misleads_again_and_again_is_left_to_boto3(
     assert len(by_boto) == 2 * MAX_FAILURES + 1
 
 
-def test_where_only_boto3_trusts_a_server_the_way_is_left_to_it(
+def test_where_only_boto3_trusts_a_server_requests_are_left_to_it(
     monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext, by_boto: list[str]
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
@@ -298,7 +298,7 @@ def test_an_answer_that_cannot_be_right_is_never_a_body(
             read(backend)
 
 
-def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one() -> None:
+def test_bytes_after_an_answer_are_not_taken_for_the_next_one() -> None:
     with scripted(answer(LENGTH, DATA + OK + b"Content-Length: 4\r\n\r\nevil"), answer(LENGTH)) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -306,7 +306,7 @@ def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one() -> None:
         assert server.connections == 2
 
 
-def test_over_tls_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
+def test_over_tls_bytes_after_an_answer_are_not_taken_for_the_next_one(
     monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext
 ) -> None:
     """There it may have been read and decrypted already, where no system call sees it."""
@@ -352,7 +352,7 @@ def test_a_connection_is_not_used_again_after_an_answer_whose_end_is_unsure(
         assert server.connections == 2
 
 
-def test_there_is_none_is_an_ordinary_answer_to_a_head_however_long_its_missing_body(
+def test_404_is_an_ordinary_answer_to_a_head_whatever_length_it_announces(
     by_boto: list[str],
 ) -> None:
     """Amazon announces a body in chunks, which an answer to a HEAD does not have."""
@@ -366,7 +366,7 @@ def test_there_is_none_is_an_ordinary_answer_to_a_head_however_long_its_missing_
         assert server.connections == 2
 
 
-def test_an_error_that_calls_itself_success_is_none(
+def test_an_error_in_a_200_is_not_a_success(
     monkeypatch: pytest.MonkeyPatch, stub: Stub, backend: S3Backend, by_boto: list[str]
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
@@ -379,7 +379,7 @@ def test_an_error_that_calls_itself_success_is_none(
     assert len(stub.requests) == 2
 
 
-def test_an_answer_to_a_write_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_answer_to_a_write_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     with scripted([*answer(b"Content-Length: 999999999999999\r\n"), None]) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
@@ -398,7 +398,7 @@ def test_a_server_that_does_not_read_is_given_up() -> None:
         assert pool.idle == ()
 
 
-def test_a_signal_does_not_disturb_who_waits_for_an_answer() -> None:
+def test_a_signal_does_not_disturb_the_wait_for_an_answer() -> None:
     signalled = threading.Event()
     before = signal.signal(signal.SIGALRM, lambda *_: signalled.set())
     try:
@@ -412,7 +412,7 @@ def test_a_signal_does_not_disturb_who_waits_for_an_answer() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_connections_are_used_again_and_those_that_the_server_closed_are_not() -> None:
+def test_connections_are_reused_unless_the_server_closed_them() -> None:
     with scripted(answer(LENGTH), answer(LENGTH), [*answer(LENGTH), None], answer(LENGTH)) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -428,9 +428,7 @@ def test_connections_are_used_again_and_those_that_the_server_closed_are_not() -
         assert backend.requests_sent == {"GetObject": 4}
 
 
-def test_a_body_in_many_pieces_is_read_in_the_sizes_that_are_asked_for(
-    stub: Stub, backend: S3Backend
-) -> None:
+def test_a_body_in_many_pieces_is_read_in_the_requested_sizes(stub: Stub, backend: S3Backend) -> None:
     body = bytes(range(256)) * 4096
     stub.answer = lambda _: Answer(200, body)
     for size in (1000, 65_536, len(body), len(body) + 1):
@@ -441,7 +439,7 @@ def test_a_body_in_many_pieces_is_read_in_the_sizes_that_are_asked_for(
     assert len(backend.bucket.client.paths.path_to("bucket", "prefix/").pool.idle) == 1
 
 
-def test_a_silent_server_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_a_silent_server_times_out_and_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     with scripted([], answer(LENGTH)) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
@@ -451,7 +449,7 @@ def test_a_silent_server_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyP
         assert backend.requests_sent == {"GetObject": 2}
 
 
-def test_a_body_that_stalls_is_unavailable_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_stalls_is_unavailable_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     with scripted([OK + b"Content-Length: 100\r\n\r\nhalf"]) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
@@ -460,7 +458,7 @@ def test_a_body_that_stalls_is_unavailable_in_words(monkeypatch: pytest.MonkeyPa
             read(backend)
 
 
-def test_after_a_body_stalled_nothing_more_of_it_is_to_be_had(
+def test_after_a_body_stalled_nothing_more_of_it_can_be_read(
     monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext
 ) -> None:
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
@@ -477,7 +475,7 @@ def test_after_a_body_stalled_nothing_more_of_it_is_to_be_had(
                 reader.read(4)
 
 
-def test_many_threads_share_the_way_and_each_gets_its_own_answer(rclone_memory_s3: S3Server) -> None:
+def test_many_threads_share_the_path_and_each_gets_its_own_answer(rclone_memory_s3: S3Server) -> None:
     url = parse_url(rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "some/prefix"))
     backend = open_backend(url)
     objects = {f"k/{n:03}": b"%d" % n * (n * 50) for n in range(200)}
@@ -565,7 +563,7 @@ def test_every_server_takes_the_signature_whatever_is_in_a_key(
     ]
 
 
-def test_a_session_token_is_signed_along(
+def test_a_session_token_is_signed(
     monkeypatch: pytest.MonkeyPatch, stub: Stub, backend: S3Backend, by_boto: list[str]
 ) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a/token+of=a&session")
@@ -596,20 +594,20 @@ def program(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp
     return program
 
 
-def grow_old(backend: S3Backend) -> None:
-    """Let the credentials of *backend* be ones that are no longer valid."""
+def expire(backend: S3Backend) -> None:
+    """Let the credentials of *backend* expire."""
     backend.bucket.client.credentials.current._expiry_time = datetime.now(UTC)
 
 
 @pytest.mark.usefixtures("program")
-def test_credentials_that_have_grown_old_are_renewed(stub: Stub, by_boto: list[str]) -> None:
+def test_expired_credentials_are_renewed(stub: Stub, by_boto: list[str]) -> None:
     stub.answer = good
     backend = S3Backend("bucket", endpoint=stub.endpoint, profile="renewed")
 
     for _ in range(2):
         assert read(backend) == DATA
         assert read(backend) == DATA
-        grow_old(backend)
+        expire(backend)
 
     used = [
         request.headers["Authorization"].split("Credential=")[1].split("/")[0] for request in stub.requests
@@ -618,11 +616,11 @@ def test_credentials_that_have_grown_old_are_renewed(stub: Stub, by_boto: list[s
     assert used == ["KEY1", "KEY1", "KEY2", "KEY2"]
 
 
-def test_a_request_for_which_there_are_no_credentials_is_not_counted(stub: Stub, program: Path) -> None:
+def test_a_request_without_credentials_is_not_counted(stub: Stub, program: Path) -> None:
     stub.answer = good
     backend = S3Backend("bucket", endpoint=stub.endpoint, profile="renewed")
     assert read(backend) == DATA
-    grow_old(backend)
+    expire(backend)
     program.write_text("#!/bin/sh\nexit 1\n")
 
     with pytest.raises(AccessDenied):
@@ -644,7 +642,7 @@ def test_where_a_proxy_is_set_boto3_does_everything(
     assert by_boto == ["get_object"]
 
 
-def test_where_requests_say_more_than_is_understood_boto3_does_everything(
+def test_with_an_unknown_header_boto3_does_everything(
     stub: Stub, backend: S3Backend, by_boto: list[str]
 ) -> None:
     def add(request, **_: object) -> None:

@@ -79,7 +79,7 @@ def _client_settings(fresh_s3_clients: None, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(params=["direct", "boto3"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def sent_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "boto3":
         monkeypatch.setattr(Paths, "path_to", lambda *_: None)
     return request.param
@@ -145,14 +145,14 @@ END = b"<IsTruncated>false</IsTruncated>"
 class TestLength:
     @pytest.mark.parametrize("length", [10**17, 10**18, 99999999999999999999, 5 * 2**40 + 1])
     @pytest.mark.parametrize("name", ["open", "ranges"])
-    def test_an_object_longer_than_any_is_refused_at_once(self, way: str, name: str, length: int) -> None:
+    def test_an_object_longer_than_any_is_refused_at_once(self, sent_by: str, name: str, length: int) -> None:
         span = b"Content-Range: bytes 0-8388607/%d\r\n" % length
         head = b"HTTP/1.1 206 Partial\r\nContent-Length: 8388608\r\n" + span if name == "ranges" else b""
         head = head or OK + b"Content-Length: %d\r\n" % length
         with answering(head + b"\r\n" + DATA) as server, pytest.raises(StoreFault):
             CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
 
-    def test_a_length_below_zero_is_no_length(self, way: str) -> None:
+    def test_a_length_below_zero_is_no_length(self, sent_by: str) -> None:
         with answering(OK + b"Content-Length: -1\r\n\r\n", None) as server:
             backend = S3Backend("bucket", endpoint=server.endpoint)
             for call in (CALLS["size"], CALLS["open"]):
@@ -160,7 +160,7 @@ class TestLength:
                     call(backend)
 
     def test_a_body_without_a_length_ends_far_beyond_what_was_expected(
-        self, way: str, monkeypatch: pytest.MonkeyPatch
+        self, sent_by: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(oversize, "FAR_BEYOND_BYTES", 4 * MIB)
 
@@ -176,7 +176,7 @@ class TestLength:
     @pytest.mark.parametrize("second", [7, None, 6 * MIB])
     @pytest.mark.parametrize("name", ["open", "ranges"])
     def test_a_length_far_beyond_the_expectation_needs_a_second_answer_that_agrees(
-        self, way: str, monkeypatch: pytest.MonkeyPatch, name: str, second: int | None
+        self, sent_by: str, monkeypatch: pytest.MonkeyPatch, name: str, second: int | None
     ) -> None:
         monkeypatch.setattr(oversize, "FAR_BEYOND_BYTES", 4 * MIB)
         monkeypatch.setattr(oversize, "FAR_BEYOND_TIMES", 0)
@@ -227,7 +227,7 @@ class TestInterim:
 
     @pytest.mark.parametrize("status", [100, 102, 103, 199])
     @pytest.mark.parametrize("times", [1, 3])
-    def test_it_is_passed_over(self, way: str, status: int, times: int) -> None:
+    def test_it_is_passed_over(self, sent_by: str, status: int, times: int) -> None:
         before = b"HTTP/1.1 %d Some\r\nLink: <a>\r\n\r\n" % status * times
         with answering(before + OK + LENGTH + b"\r\n" + DATA) as server:
             assert read(S3Backend("bucket", endpoint=server.endpoint)) == DATA
@@ -238,7 +238,7 @@ class TestInterim:
                     CALLS[name](backend)
 
     @pytest.mark.parametrize("name", ["open", "write", "delete"])
-    def test_it_is_no_success_alone(self, way: str, name: str) -> None:
+    def test_it_is_no_success_alone(self, sent_by: str, name: str) -> None:
         for status in (100, 101, 102, 103):
             with (
                 answering(b"HTTP/1.1 %d Some\r\n\r\n" % status, None) as server,
@@ -283,7 +283,7 @@ class TestInterim:
             assert len(server.requests) == 1
 
 
-def test_a_refusal_with_a_long_reason_is_a_refusal(way: str) -> None:
+def test_a_refusal_with_a_long_reason_is_a_refusal(sent_by: str) -> None:
     with serving() as stub:
         stub.answer = lambda _: Answer(
             403, b"<Error><Code>AccessDenied</Code><Message>%s</Message></Error>" % (b"x" * MIB)
@@ -349,7 +349,7 @@ class TestSizeOfAnswers:
         "framing", [b"Content-Length: 1073741824\r\n", b"Transfer-Encoding: chunked\r\n"]
     )
     def test_no_answer_but_an_object_is_longer_than_a_page(
-        self, way: str, name: str, status: int, framing: bytes
+        self, sent_by: str, name: str, status: int, framing: bytes
     ) -> None:
         sent = [0]
 
@@ -382,7 +382,7 @@ class TestSizeOfAnswers:
         "before",
         [b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, b"X-Much: " + b"x" * 65_000 + b"\r\n", b"X: y\r\n" * 1000],
     )
-    def test_a_head_has_an_end(self, way: str, name: str, before: bytes) -> None:
+    def test_a_head_has_an_end(self, sent_by: str, name: str, before: bytes) -> None:
         def serve(peer: Peer) -> None:
             while peer.request():
                 if not before.startswith(b"HTTP"):
@@ -393,7 +393,7 @@ class TestSizeOfAnswers:
         with hostile(serve) as server, pytest.raises(StoreError):
             CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
 
-    def test_a_compressed_body_is_not_expanded(self, way: str) -> None:
+    def test_a_compressed_body_is_not_expanded(self, sent_by: str) -> None:
         with answering(OK + b"Content-Encoding: gzip\r\n" + LENGTH + b"\r\n" + DATA) as server:
             assert read(S3Backend("bucket", endpoint=server.endpoint)) == DATA
 
@@ -410,7 +410,7 @@ class TestSizeOfAnswers:
         ids=["entities", "tags", "depth", "attributes"],
     )
     @pytest.mark.parametrize("status", [200, 404])
-    def test_xml_becomes_little_more_than_it_is(self, way: str, text: bytes, status: int) -> None:
+    def test_xml_becomes_little_more_than_it_is(self, sent_by: str, text: bytes, status: int) -> None:
         with (
             answering(
                 b"HTTP/1.1 %d Some\r\nContent-Length: %d\r\n\r\n" % (status, len(text)) + text
@@ -437,49 +437,49 @@ class TestListing:
         with hostile(paged(*bodies)) as server:
             return keys(S3Backend("bucket", endpoint=server.endpoint), start_after)
 
-    def test_a_page_may_have_more_keys_than_1000(self, way: str) -> None:
+    def test_a_page_may_have_more_keys_than_1000(self, sent_by: str) -> None:
         names = [f"p/{n:05}" for n in range(3000)]
         assert self.found(END + entries(*names)) == names
 
-    def test_keys_that_are_repeated_are_passed_over(self, way: str) -> None:
+    def test_keys_that_are_repeated_are_passed_over(self, sent_by: str) -> None:
         assert self.found(
             MORE % 1 + entries("p/a", "p/a", "p/b"),
             MORE % 2 + entries("p/b"),
             END + entries("p/b", "p/c", "p/c"),
         ) == ["p/a", "p/b", "p/c"]
 
-    def test_a_listing_that_goes_back_is_an_error(self, way: str) -> None:
+    def test_a_listing_that_goes_back_is_an_error(self, sent_by: str) -> None:
         assert "byte order" in str(
             self.fault(MORE % 1 + entries("p/a", "p/b"), END + entries("p/a", "p/b", "p/c"))
         )
         assert "byte order" in str(self.fault(END + entries("p/b", "p/a")))
 
-    def test_keys_outside_of_the_prefix_are_an_error(self, way: str) -> None:
+    def test_keys_outside_of_the_prefix_are_an_error(self, sent_by: str) -> None:
         assert "prefix" in str(self.fault(END + entries("o/a", "p/a")))
 
-    def test_a_server_that_ignores_start_after_is_coped_with(self, way: str) -> None:
+    def test_a_server_that_ignores_start_after_is_coped_with(self, sent_by: str) -> None:
         assert self.found(
             MORE % 1 + entries("p/a", "p/b"), END + entries("p/c", "p/d"), start_after="p/c"
         ) == ["p/d"]
 
-    def test_a_server_that_ignores_start_after_for_long_is_named(self, way: str) -> None:
+    def test_a_server_that_ignores_start_after_for_long_is_named(self, sent_by: str) -> None:
         pages = [MORE % n + entries(f"p/{n:05}") for n in range(30)]
         found = str(self.fault(*pages, start_after="p/z"))
         assert "start-after" in found
         assert "byte order" not in found
 
     def test_a_listing_that_goes_on_without_a_new_key_ends(
-        self, way: str, monkeypatch: pytest.MonkeyPatch
+        self, sent_by: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(listing, "MAX_PAGES_WITHOUT_NEWS", 20)
         numbered = [MORE % n + entries("p/a") for n in range(100)]
         assert "no new key" in str(self.fault(*numbered))
 
-    def test_a_few_empty_pages_are_fine(self, way: str) -> None:
+    def test_a_few_empty_pages_are_fine(self, sent_by: str) -> None:
         assert self.found(*(MORE % n for n in range(50)), END + entries("p/a")) == ["p/a"]
 
     @pytest.mark.parametrize("size", ["-1", "x", "", "1e3", "99999999999999999999", "9" * 5000, "0x10"])
-    def test_a_size_that_is_none_is_an_error(self, way: str, size: str) -> None:
+    def test_a_size_that_is_none_is_an_error(self, sent_by: str, size: str) -> None:
         with pytest.raises(StoreError):
             self.found(END + entries("p/a").replace(b"<Size>1<", f"<Size>{size}<".encode()))
 
@@ -488,7 +488,7 @@ class TestListing:
         ["0001-01-01T00:00:00", "0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59-14:00", "inf", "nan", "", "1e400",
          "-1", "2024-13-01T00:00:00Z", "Thu, 01 Jan 0001 00:00:00 GMT", "9" * 400],
     )  # fmt: skip
-    def test_a_date_is_read_or_is_an_error(self, way: str, date: str) -> None:
+    def test_a_date_is_read_or_is_an_error(self, sent_by: str, date: str) -> None:
         try:
             (found,) = self.found(END + entries("p/a").replace(b"2024-05-06T07:08:09.000Z", date.encode()))
         except StoreError:
@@ -496,7 +496,7 @@ class TestListing:
         assert found == "p/a"
 
     @pytest.mark.parametrize("key", ["p/%00", "p/%ED%A0%80", "p/%FF", "p/\udcff", "p/%", "p/+%2B"])
-    def test_an_odd_key_is_passed_on_or_an_error(self, way: str, key: str) -> None:
+    def test_an_odd_key_is_passed_on_or_an_error(self, sent_by: str, key: str) -> None:
         body = END + b"<EncodingType>url</EncodingType>" + entries(key.encode(errors="replace").decode())
         assert len(self.found(body)) == 1
 
@@ -528,7 +528,7 @@ class TestNoWaits:
     )
     @pytest.mark.parametrize("odd", ODD)
     @pytest.mark.timeout(120)
-    def test_nothing_is_waited_for_that_does_not_come(self, way: str, name: str, odd: str) -> None:
+    def test_nothing_is_waited_for_that_does_not_come(self, sent_by: str, name: str, odd: str) -> None:
         def serve(peer: Peer) -> None:
             while head := peer.request():
                 answer = self.ODD[odd]
@@ -543,7 +543,9 @@ class TestNoWaits:
             assert server.requests
 
     @pytest.mark.timeout(120)
-    def test_a_head_that_is_answered_with_a_body_leaves_nothing_for_the_next_answer(self, way: str) -> None:
+    def test_a_head_that_is_answered_with_a_body_leaves_nothing_for_the_next_answer(
+        self, sent_by: str
+    ) -> None:
         with answering(OK + LENGTH + b"\r\n" + DATA) as server:
             backend = S3Backend("bucket", endpoint=server.endpoint)
             for _ in range(5):
@@ -573,7 +575,9 @@ class TestOneObject:
     }  # fmt: skip
 
     @pytest.mark.parametrize("odd", ANSWERS)
-    def test_the_other_objects_are_copied(self, way: str, odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_other_objects_are_copied(
+        self, sent_by: str, odd: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         # The server closes the connection behind the odd answer: a request that was just sent there needs another one.
         monkeypatch.setattr(s3_clients, "ATTEMPTS", 3)
         objects = {digest(bytes([n])): bytes([n]) for n in range(6)}
@@ -603,7 +607,7 @@ class TestOneObject:
 
 @pytest.mark.parametrize("length", [100, 600_000, 3 * MIB])
 @pytest.mark.parametrize("wrong", [1, 2])
-def test_wrong_bytes_are_read_a_second_time_at_every_size(way: str, length: int, wrong: int) -> None:
+def test_wrong_bytes_are_read_a_second_time_at_every_size(sent_by: str, length: int, wrong: int) -> None:
     data = random.Random(length).randbytes(length)
     answers = [data[:-1] + bytes([data[-1] ^ 1])] * wrong + [data]
     with serving() as stub:
@@ -623,7 +627,7 @@ def test_wrong_bytes_are_read_a_second_time_at_every_size(way: str, length: int,
 
 
 @pytest.mark.parametrize("wrong", [1, 2])
-def test_a_manifest_of_wrong_bytes_is_read_a_second_time(way: str, wrong: int) -> None:
+def test_a_manifest_of_wrong_bytes_is_read_a_second_time(sent_by: str, wrong: int) -> None:
     text = manifest_of({"./a": b"a"})
     answers = [text[:-2] + b"?\n"] * wrong + [text]
     with serving() as stub:

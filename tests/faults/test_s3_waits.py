@@ -51,8 +51,8 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["direct", "boto3"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to a server."""
+def sent_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Requests on the direct path, or by boto3 alone."""
     if request.param == "boto3":
         monkeypatch.setattr(Paths, "path_to", lambda *_: None)
     return request.param
@@ -131,7 +131,7 @@ def drip_a_refusal(peer: Peer) -> None:
 
 @pytest.mark.parametrize("name", mostly_slow(CALLS, QUICK))
 @pytest.mark.parametrize("handle", [say_nothing, drip_a_head], ids=["silence", "a head byte by byte"])
-def test_a_call_that_waits_for_an_answer_is_stopped(way: str, name: str, handle: Handle) -> None:
+def test_a_call_that_waits_for_an_answer_is_stopped(sent_by: str, name: str, handle: Handle) -> None:
     with hostile(handle) as server:
         stopped(server, CALLS[name])
 
@@ -139,14 +139,14 @@ def test_a_call_that_waits_for_an_answer_is_stopped(way: str, name: str, handle:
 @pytest.mark.parametrize(
     "name", mostly_slow(["open", "keys", "write", "delete", "ranges", "upload"], {"keys"})
 )
-def test_a_call_is_stopped_while_the_body_of_an_error_drips(way: str, name: str) -> None:
+def test_a_call_is_stopped_while_the_body_of_an_error_drips(sent_by: str, name: str) -> None:
     with hostile(drip_a_refusal) as server:
         stopped(server, CALLS[name])
 
 
 @pytest.mark.parametrize("name", mostly_slow(CALLS, QUICK))
 def test_a_call_is_stopped_in_the_pause_between_two_attempts(
-    monkeypatch: pytest.MonkeyPatch, way: str, name: str
+    monkeypatch: pytest.MonkeyPatch, sent_by: str, name: str
 ) -> None:
     def refuse(peer: Peer) -> None:
         while peer.request():
@@ -160,7 +160,7 @@ def test_a_call_is_stopped_in_the_pause_between_two_attempts(
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000000\r\n", b"", b"Transfer-Encoding: chunked\r\n"])
-def test_a_body_that_drips_is_stopped(way: str, framing: bytes) -> None:
+def test_a_body_that_drips_is_stopped(sent_by: str, framing: bytes) -> None:
     def drip(peer: Peer) -> None:
         while peer.request():
             peer.send(OK + framing + b"\r\n")
@@ -170,7 +170,7 @@ def test_a_body_that_drips_is_stopped(way: str, framing: bytes) -> None:
         stopped(server, read)
 
 
-def test_ranges_that_drip_are_stopped(way: str) -> None:
+def test_ranges_that_drip_are_stopped(sent_by: str) -> None:
     def drip(peer: Peer) -> None:
         while head := peer.request():
             span = head.lower().partition(b"range: bytes=")[2].partition(b"\r")[0]
@@ -186,7 +186,7 @@ def test_ranges_that_drip_are_stopped(way: str) -> None:
         stopped(server, CALLS["ranges"], lambda: len(server.requests) >= 4)
 
 
-def test_a_listing_that_drips_is_stopped(way: str) -> None:
+def test_a_listing_that_drips_is_stopped(sent_by: str) -> None:
     def drip(peer: Peer) -> None:
         while peer.request():
             peer.send(OK + b"Content-Length: 1000000\r\n\r\n<ListBucketResult>")
@@ -196,7 +196,7 @@ def test_a_listing_that_drips_is_stopped(way: str) -> None:
         stopped(server, CALLS["keys"])
 
 
-def test_a_listing_of_empty_pages_is_stopped(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_a_listing_of_empty_pages_is_stopped(monkeypatch: pytest.MonkeyPatch, sent_by: str) -> None:
     def page(peer: Peer) -> None:
         while peer.request():
             token = b"<NextContinuationToken>%d</NextContinuationToken>" % len(server.requests)
@@ -209,7 +209,7 @@ def test_a_listing_of_empty_pages_is_stopped(monkeypatch: pytest.MonkeyPatch, wa
 
 
 @pytest.mark.parametrize("name", ["write 2 MiB", "upload"])
-def test_a_body_that_the_server_does_not_take_is_stopped(way: str, name: str) -> None:
+def test_a_body_that_the_server_does_not_take_is_stopped(sent_by: str, name: str) -> None:
     def take_nothing(peer: Peer) -> None:
         head = peer.request(body=False)
         if b"uploads" in head:
@@ -222,7 +222,7 @@ def test_a_body_that_the_server_does_not_take_is_stopped(way: str, name: str) ->
         stopped(server, CALLS[name])
 
 
-def test_the_completion_of_an_upload_is_stopped_and_the_upload_aborted(way: str) -> None:
+def test_the_completion_of_an_upload_is_stopped_and_the_upload_aborted(sent_by: str) -> None:
     def join_for_ever(peer: Peer) -> None:
         while head := peer.request():
             if head.startswith(b"DELETE"):
@@ -249,7 +249,7 @@ def test_the_completion_of_an_upload_is_stopped_and_the_upload_aborted(way: str)
         assert len([path for path in deletions if KEY.encode() + b"?uploadId=u" in path]) == 1
 
 
-def test_a_handshake_that_hangs_is_stopped(way: str) -> None:
+def test_a_handshake_that_hangs_is_stopped(sent_by: str) -> None:
     with hostile(lambda peer: peer.wait()) as server:
         server.endpoint = server.endpoint.replace("http:", "https:")
         stopped(server, read)
@@ -257,7 +257,7 @@ def test_a_handshake_that_hangs_is_stopped(way: str) -> None:
 
 def test_over_tls_a_body_that_drips_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
-    way: str,
+    sent_by: str,
     own_tls: ssl.SSLContext,  # noqa: F811
 ) -> None:
     def drip(peer: Peer) -> None:
@@ -270,7 +270,9 @@ def test_over_tls_a_body_that_drips_is_stopped(
 
 
 @pytest.mark.parametrize("name", mostly_slow(CALLS, QUICK))
-def test_a_name_that_is_not_resolved_is_stopped(monkeypatch: pytest.MonkeyPatch, way: str, name: str) -> None:
+def test_a_name_that_is_not_resolved_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, sent_by: str, name: str
+) -> None:
     asked, answered = threading.Event(), threading.Event()
     resolve = socket.getaddrinfo
 
@@ -297,7 +299,7 @@ def test_a_name_that_is_not_resolved_is_stopped(monkeypatch: pytest.MonkeyPatch,
         answered.set()
 
 
-def test_a_name_that_is_not_resolved_is_given_up(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_a_name_that_is_not_resolved_is_given_up(monkeypatch: pytest.MonkeyPatch, sent_by: str) -> None:
     answered = threading.Event()
     monkeypatch.setattr(resolver, "RESOLVE_S", 0.1)
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
@@ -330,15 +332,15 @@ class TestThroughput:
         return caught.value
 
     @pytest.mark.parametrize("name", mostly_slow(CALLS, QUICK))
-    def test_a_head_that_drips_is_given_up(self, way: str, name: str) -> None:
+    def test_a_head_that_drips_is_given_up(self, sent_by: str, name: str) -> None:
         assert "too slow" in str(self.slow(drip_a_head, CALLS[name]))
 
     # The answer to a HEAD has no body.
     @pytest.mark.parametrize("name", mostly_slow(sorted(CALLS.keys() - {"check", "size", "sizes"}), QUICK))
-    def test_a_refusal_that_drips_is_given_up(self, way: str, name: str) -> None:
+    def test_a_refusal_that_drips_is_given_up(self, sent_by: str, name: str) -> None:
         assert "too slow" in str(self.slow(drip_a_refusal, CALLS[name]))
 
-    def test_a_body_that_drips_is_given_up(self, way: str) -> None:
+    def test_a_body_that_drips_is_given_up(self, sent_by: str) -> None:
         def drip(peer: Peer) -> None:
             while peer.request():
                 peer.send(OK + b"Content-Length: 1000000\r\n\r\n")
@@ -346,7 +348,7 @@ class TestThroughput:
 
         assert "too slow" in str(self.slow(drip, read))
 
-    def test_a_body_that_is_not_taken_is_given_up(self, way: str) -> None:
+    def test_a_body_that_is_not_taken_is_given_up(self, sent_by: str) -> None:
         def take_little(peer: Peer) -> None:
             peer.connection.settimeout(5)
             while peer.connection.recv(10):
@@ -355,7 +357,7 @@ class TestThroughput:
         self.slow(take_little, CALLS["write 2 MiB"], receive_bytes=4096)
 
     def test_time_in_which_nobody_reads_does_not_count(
-        self, way: str, monkeypatch: pytest.MonkeyPatch
+        self, sent_by: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As with a rate limit or a slow destination: of the time below nothing is spent waiting for the server."""
         body = bytes(200)
@@ -378,7 +380,7 @@ class TestThroughput:
                     clock[0] += 100
                 assert first + reader.read(100) == body
 
-    def test_a_server_may_join_parts_for_long(self, way: str) -> None:
+    def test_a_server_may_join_parts_for_long(self, sent_by: str) -> None:
         done = b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
 
         def join(peer: Peer) -> None:
@@ -398,7 +400,9 @@ class TestThroughput:
         with hostile(join) as server:
             upload(S3Backend("bucket", endpoint=server.endpoint, read_back=False))
 
-    def test_a_server_does_not_join_parts_for_ever(self, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_server_does_not_join_parts_for_ever(
+        self, sent_by: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(sockets, "JOIN_S", 0.5)
 
         def join(peer: Peer) -> None:
@@ -418,7 +422,9 @@ class TestThroughput:
             upload(S3Backend("bucket", endpoint=server.endpoint))
 
 
-def test_a_call_begins_no_attempt_after_its_time_is_over(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_a_call_begins_no_attempt_after_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, sent_by: str
+) -> None:
     monkeypatch.setattr(boto, "CALL_S", 0)
 
     def refuse(peer: Peer) -> None:

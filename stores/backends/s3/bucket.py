@@ -314,5 +314,5 @@ class _Errors:
         try:
             raise failure
         finally:
-            # Python has set it to the `CarriedError`, which keeps boto3's frames alive, and with them their connections.
+            # Python has set it to the `CarriedError`, which keeps boto3's frames and their connections alive.
             failure.__context__ = context
