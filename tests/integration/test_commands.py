@@ -382,7 +382,7 @@ def test_a_job_is_paused_continued_cancelled_and_resumed(idle: Crew, tmp_path: P
     assert part.err.startswith(f"snapferry: job {job} has not ended: ")
 
     with idle.orchestrator() as orchestrator:
-        until(lambda: "paused before its plan" in orchestrator.logged(), "the job is held")
+        until(lambda: "plan_job: paused" in orchestrator.logged(), "the job is held")
         assert idle.ask("continue", job).out == f"job {job} continues\n"
         assert idle.ask("continue", job).out.startswith(f"job {job} was not paused: it is ")
         until(

@@ -158,7 +158,9 @@ def test_a_commit_that_is_called_too_early_writes_no_manifest(
         make_fleet_app(Settings(broker_url=redis_url)).send_task(
             "snapferry.commit_snapshots", args=(job_id,), queue=PLAN_QUEUE
         )
-        until(lambda: "commit_snapshots: nothing to do yet" in orchestrator.logged(), "the early commit ran")
+        until(
+            lambda: "commit_snapshots: waiting for batches" in orchestrator.logged(), "the early commit ran"
+        )
         assert not (tmp_path / "b" / ".manifests").exists()
 
         with fleet.worker():

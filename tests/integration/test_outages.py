@@ -237,7 +237,7 @@ def test_a_plan_that_kills_its_orchestrator_each_time_ends_the_job_with_that_rea
         ended = fleet.sync("--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot)
 
         assert ended.code == 1
-        assert "failed: its orchestrator died 2 times while it was at it" in ended.err
+        assert "failed: its orchestrator died 2 times while it drove the job" in ended.err
         assert orchestrator.logged().count("WorkerLostError") >= 2
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen(PLAN_QUEUE) == 0
