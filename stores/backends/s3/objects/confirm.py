@@ -21,20 +21,18 @@ import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.features import Confirmation, ServerFeatures
 from snapferry.stores.errors import AccessDenied, IntegrityError, StoreError, StoreFault, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.streams import Reader
 
 from .detect import detect
 from .md5 import md5_of
 from .ranges import open_object
 from .small import delete, put
-
-if TYPE_CHECKING:
-    from snapferry.stores.streams import Reader
 
 logger = logging.getLogger(__name__)
 
