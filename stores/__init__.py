@@ -4,22 +4,25 @@ What a store is: objects and manifests under BLAKE3 addresses, in directories an
     errors          what can go wrong, one tree
     address         addresses, ids and the layout of keys
     hashing         BLAKE3 over bytes and streams
-    requests        what a store charges for, by operation
-    base            the interfaces: Backend (bytes under keys) and StreamStore (verified objects)
+    requests        what a provider charges for, by operation
+    streams         readers and uploads
+    backend         the interface of a backend: bytes under keys
+    features        what only some backends can do
+    stream_store    the interface of a store: verified objects and manifests
     snapshot_store  the StreamStore on any backend
-    publishing      manifests after their objects, one or many
-    existence       which of many objects or manifests a store holds, for few requests
-    rate_limiter    what a store's requests and bytes wait for
-    urls            scheme -> backend
+    rate_limiter    the limits that requests and bytes wait for
     access          which stores a process may open, and with which credentials
-    manifest/       parse, render, snapshot id; the canonical form
+    opening         open stores
+    pools/          how a store is made of backends: objects, manifests, existence, publishing
+    urls/           URLs, kinds of stores, and the registry of kinds
+    manifest/       entries, parsing, the canonical form
     bulk/           addresses and objects by the million; work on all cores
     network/        endpoints of S3 servers, and the IP addresses that connections may go to
     backends/       memory, directory, s3
     wrappers/       backends around backends
-    diagnosis/      what `doctor` asks of a store
+    diagnosis/      what `doctor` checks at a store
     runtime/        bounds of what is read, interruption, unexpected exceptions, dead processes
-    text/           text from elsewhere made printable; numbers formatted
+    text/           foreign text made printable; numbers formatted
 
-Nothing in here knows of Celery, Redis, the environment, or printing.
+Nothing here uses Celery, Redis or the environment, and nothing prints.
 """

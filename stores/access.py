@@ -38,7 +38,7 @@ class Right(StrEnum):
 
 
 class Named(NamedTuple):
-    """An endpoint and a profile that belong together, as a process's own configuration names them."""
+    """An endpoint and a profile that belong together in a process's own configuration."""
 
     endpoint: Endpoint | None
     profile: str | None
@@ -47,20 +47,19 @@ class Named(NamedTuple):
 @dataclass(frozen=True)
 class AccessPolicy:
     """
-    What a process allows whoever submits jobs to it.
+    What a process allows the submitters of jobs.
 
-    *read*, *write* and *delete* are places: a URL allows what is at it and below it; None: any place. A place that
-    says ``endpoint_url`` or ``profile`` allows just these there. For other URLs the endpoint and the profile must be
-    a pair of *named*, or each of *endpoints* and *profiles*. Plain HTTP goes to this machine alone, unless the
-    endpoint is allowed in so many words. *link_local* allows connections to link-local addresses and to those of
-    clouds' metadata services. *trusts_urls*: whoever names URLs is the user of the process, and all of this but
-    *link_local* is theirs to decide.
+    *read*, *write* and *delete* are places: a URL allows what is at it and below it; None allows any place. A place
+    with ``endpoint_url`` or ``profile`` allows only these there. For other URLs the endpoint and the profile must be a
+    pair of *named*, or be in *endpoints* and *profiles*. Plain HTTP goes only to this machine, unless *endpoints* has
+    the endpoint. *link_local* allows connections to link-local addresses and to the metadata services of clouds.
+    *trusts_urls*: the user of the process names the URLs, and nothing but *link_local* is checked.
 
     The default allows any directory and bucket for reading and writing, no endpoint, no profile, and no deletion.
     """
 
     role: str = "this process"
-    """Who refuses, in messages."""
+    """The name of the process in messages."""
     read: tuple[StoreURL, ...] | None = None
     write: tuple[StoreURL, ...] | None = None
     delete: tuple[StoreURL, ...] | None = ()
@@ -72,21 +71,21 @@ class AccessPolicy:
 
     @property
     def unlimited(self) -> tuple[str, ...]:
-        """The rights that are limited to no place."""
+        """The rights that apply to any place."""
         if self.trusts_urls:
             return tuple(map(str, Right))
         return tuple(str(right) for right in Right if self._places(right) is None)
 
     def limits(self, *rights: Right) -> bool:
-        """Return whether one of *rights* is limited to some places."""
+        """Return whether one of *rights* is limited to certain places."""
         return not self.trusts_urls and any(self._places(right) is not None for right in rights)
 
     def check(self, url: StoreURL, *rights: Right) -> StoreURL:
         """
-        Return *url* as it is to be opened. Raises `NotAllowed`, which says what does not allow it.
+        Return *url* as it must be opened. Raises `NotAllowed` with the rule that does not allow it.
 
-        Where places are limited, links in a directory's path are resolved in what is returned: what is opened is
-        what was looked at.
+        Where places are limited, the returned URL of a local store has no links in its path: the path that is opened is
+        the path that was compared.
         """
         self._check_address(url)
         if self.trusts_urls:
@@ -97,7 +96,7 @@ class AccessPolicy:
             try:
                 resolved = replace(url, location=os.path.realpath(url.location))
             except OSError as error:
-                # As where a link turns into something else while it is read.
+                # For example a link that changes while it is read.
                 why = f"has a path that does not resolve ({error.strerror})"
                 raise self._refused(url, why, f"`{limits[0][0]}`") from error
         pinned = False
@@ -133,7 +132,7 @@ class AccessPolicy:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Self:
-        """Return what `to_document` made a document of. Raises KeyError, TypeError, ValueError, `InvalidStoreURL`."""
+        """Return the policy of a document. Raises KeyError, TypeError, ValueError, `InvalidStoreURL`."""
         fields = dict(document)
         for name in ("read", "write", "delete"):
             texts = fields[name]
@@ -150,7 +149,7 @@ class AccessPolicy:
         return {Right.READ: self.read, Right.WRITE: self.write, Right.DELETE: self.delete}[right]
 
     def _check_address(self, url: StoreURL) -> None:
-        """Refuse an address that no name needs to be resolved for: not every connection is made by this process."""
+        """Refuse a forbidden IP address in the URL itself: not every connection is made by this process."""
         endpoint = _endpoint_of(url)
         if endpoint is None:
             return
@@ -183,21 +182,21 @@ _DOES = {Right.READ: "read from", Right.WRITE: "write to", Right.DELETE: "delete
 _CREDENTIALS = ("endpoint_url", "profile")
 
 STRICT = AccessPolicy()
-"""What holds where nothing was configured, and wherever no policy is handed down."""
+"""The policy where nothing is configured and no policy is given."""
 
 TRUSTED = AccessPolicy(role="this command", read=None, write=None, delete=None, trusts_urls=True)
-"""For a process that opens only what its own user names on its command line."""
+"""The policy of a process whose own user names all URLs on its command line."""
 
 
 def shown(url: StoreURL) -> str:
-    """Return *url* for messages, with its endpoint and without its other parameters."""
+    """Return *url* for messages, with its endpoint and without other parameters."""
     place = str(replace(url, options=()))
     endpoint = url.option("endpoint_url")
     return f"{place} at {endpoint}" if endpoint else place
 
 
 def _holds(place: StoreURL, url: StoreURL) -> bool:
-    """Return whether *url* is at *place* or below it, and has what *place* says of endpoint and profile."""
+    """Return whether *url* is at *place* or below it, and has the endpoint and profile of *place* if it has any."""
     if place.kind is not url.kind:
         return False
     if place.kind.is_local:
@@ -208,7 +207,7 @@ def _holds(place: StoreURL, url: StoreURL) -> bool:
 
 
 def _brings(place: StoreURL) -> bool:
-    """Return whether *place* says itself which endpoint and profile are used there."""
+    """Return whether *place* has an endpoint or a profile of its own."""
     return any(place.option(name) for name in _CREDENTIALS)
 
 

@@ -27,8 +27,9 @@ from .pools.manifests import ManifestPool
 from .pools.objects import ObjectPool
 from .pools.publishing import publish_each
 from .rate_limiter import RateLimiter
+from .requests import RequestAccounting
 from .runtime.containment import contained
-from .stream_store import FileTree, ListedManifest, Published, RequestAccounting, StreamStore, Survey
+from .stream_store import FileTree, ListedManifest, Published, StreamStore, Survey
 from .streams import OpenReader, Upload
 from .wrappers.throttled import throttled
 

@@ -24,7 +24,7 @@ from .bulk.address_set import AddressSet
 from .errors import StoreError
 from .manifest.parse import Manifest
 from .rate_limiter import RateLimiter
-from .requests import Requests
+from .requests import RequestAccounting
 from .streams import OpenReader, Upload
 
 
@@ -71,55 +71,6 @@ class FileTree(Protocol):
 
     def upload(self, path: str, size_hint: int, /) -> Upload:
         """Begin to write the file at *path*, and create the directories above it."""
-
-
-class RequestAccounting:
-    """
-    How many requests a store's operations take. This one is for stores whose requests nobody counts: none.
-
-    Advisory sizes and lengths are in bytes.
-    """
-
-    def sent(self) -> Requests:
-        """Return what the store was sent so far, every attempt counted."""
-        return Requests()
-
-    def by_kind(self) -> dict[str, Requests]:
-        """Return the same by kind of store, the scheme of its URL. Split pools may be of two kinds."""
-        return {}
-
-    def to_survey(self, wanted: int, keys_between: int) -> Requests:
-        """
-        Return what `StreamStore.survey` sends for *wanted* distinct addresses with *keys_between* keys between them.
-
-        Exact where *keys_between* is spread evenly. A store whose very first answer is that a key is absent may be sent
-        one `HeadBucket` more.
-        """
-        return Requests()
-
-    def to_survey_among(self, wanted: Sequence[str], there: Sequence[str]) -> Requests:
-        """Return what a survey of *wanted* sends to a store that holds exactly what is *there*; both sorted."""
-        return Requests()
-
-    def to_read_object(self, size: int) -> Requests:
-        """Return what reading an object of this advisory size sends."""
-        return Requests()
-
-    def to_write_object(self, size: int) -> Requests:
-        """Return what writing an object of this advisory size sends."""
-        return Requests()
-
-    def to_read_manifest(self) -> Requests:
-        """Return what one reading of a manifest sends."""
-        return Requests()
-
-    def to_publish(self, length: int, *, already: bool) -> Requests:
-        """
-        Return what publishing a manifest of *length* bytes sends after its objects were found.
-
-        *already*: it is published and intact, so it is only read.
-        """
-        return Requests()
 
 
 class StreamStore(ABC):

@@ -1,1 +1,1 @@
-"""One module or folder per kind of store. A new kind is a folder here and a line in `snapferry.stores.urls`."""
+"""One module or folder for each kind of store. The `StoreKind` of each is in its `kind` module."""

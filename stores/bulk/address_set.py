@@ -1,4 +1,4 @@
-"""A set of addresses of any size: Python's own while it is small, 32 bytes for each address beyond."""
+"""A set of addresses of any size: a Python set while it is small, then a table with 32 bytes for each address."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from snapferry.stores.address import Address, addresses_in
 if TYPE_CHECKING:
     from .tables import AddressTable
 
-# From so many on addresses are kept in a table.
+# A larger set is kept in a table.
 MANY: Final = 50_000
 
-# So many are compared at once.
+# Addresses that are compared at once.
 _CHUNK: Final = 10_000
 
 
@@ -40,7 +40,7 @@ class AddressSet:
             self._few = set()
 
     def add_digests(self, digests: bytes | bytearray) -> None:
-        """Add addresses by their *digests*, run together."""
+        """Add the addresses with these *digests*, run together."""
         if self._many is None:
             self.update(addresses_in(digests))
         else:
@@ -58,7 +58,7 @@ class AddressSet:
         return list(compress(addresses, self._many.mask(to_digests(addresses))))
 
     def common(self, others: AddressSet) -> int:
-        """Return how many addresses both sets have."""
+        """Return how many addresses both sets contain."""
         one, other = sorted((self, others), key=len)
         return sum(len(other.among(chunk)) for chunk in one.chunks(_CHUNK))
 

@@ -1,9 +1,8 @@
 """
-Work that is shared among the cores of this machine, by processes that live for their part of it.
+Work that is shared among the cores of this machine, by child processes that end with their part of it.
 
-Threads of one interpreter would pass its lock on at each step. Each process is
-forked from one that may have threads, so it computes, asks the kernel, writes
-to its pipe and is gone: nothing that it does waits for a lock.
+Threads of one interpreter would wait for its lock at each step. A child is forked from a process that may have threads,
+so it must not wait for a lock: it computes, calls the kernel, writes to its pipe and exits.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ MOST_PROCESSES: Final = 16
 
 _READ_BYTES: Final = 1 << 20
 
-# What is taken of a pipe at once: bounds what waits in the memory of the reader.
+# The most bytes that are read from a pipe at once: bounds the memory of the reader.
 _MOST_BYTES: Final = 4 << 20
 
-# How long the reader waits between two checkpoints.
+# Seconds that the reader waits between two checkpoints.
 _WAIT_S: Final = 1.0
 
-# So much may wait in a pipe while the reader is busy with a part of its own.
+# Size of a pipe: bytes that wait in it while the reader is busy with a part of its own.
 _PIPE_BYTES: Final = 1 << 20
 
-# Behind all that a process says stands how many bytes that was.
+# A child ends its output with its length in bytes, as a number of this many bytes.
 _COUNT_BYTES: Final = 8
 
-# Of which a process of Celery's, or a command, does something of its own.
+# Signals for which a process of Celery or a command has handlers of its own.
 _SIGNALS: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -49,30 +48,30 @@ _SIGNALS: Final = (
 
 Work = Callable[[], Iterable[bytes]]
 
-# The ends at which this process listens. While one is open in any process, the other end waits for a reader.
+# The read ends of this process. While one is open in any process, a writer at the other end does not fail.
 _listening: set[int] = set()
 
 
 def worth(units: int, each: int) -> int:
-    """Return among how many processes *units* of work are to be shared, if one is worth its fork for *each* of them."""
+    """Return how many processes should share *units* of work, if a fork is worth its cost for *each* of them."""
     return max(1, min(_cores(), MOST_PROCESSES, units // each))
 
 
 def _cores() -> int:
-    # Elsewhere than on Linux, what a fork may do in a process with threads is less certain.
+    # On systems other than Linux, it is less certain what a fork may do in a process with threads.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 class Forked:
     """
-    A process that does *work*, and says in one row of bytes, of *unit* each, what that yields.
+    A child process that does *work* and sends what it yields: bytes, in units of *unit* bytes.
 
-    To be closed, which ends it. Where there is no room for another process it is one that said nothing.
+    Close it, which ends the process. If the fork fails, it behaves like a child that sent nothing.
     """
 
     def __init__(self, work: Work, unit: int = 1) -> None:
         self._unit = unit
-        self._said = bytearray()
+        self._received = bytearray()
         self._handed = 0
         self._ended = False
         self._pipe, pipe = os.pipe()
@@ -82,7 +81,7 @@ class Forked:
         _listening.add(self._pipe)
         with suppress(OSError, AttributeError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        # Until it has put off what this process does on a signal, the new one must get none.
+        # The child must get no signal until it has removed the handlers of this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             self._process = _fork()
@@ -95,27 +94,27 @@ class Forked:
             os.close(pipe)
 
     def some(self) -> bytearray:
-        """Return some of what it said since the last time, in whole units, without waiting for it."""
+        """Return whole units that the child sent since the last call, without waiting."""
         self._listen()
-        return self._hand_over(max(0, len(self._said) - _COUNT_BYTES) // self._unit * self._unit)
+        return self._hand_over(max(0, len(self._received) - _COUNT_BYTES) // self._unit * self._unit)
 
     def ends(self) -> bool:
-        """Wait a moment for more of what it says; return whether that was all, so that `rest` does not wait."""
+        """Wait a moment for more output; return whether the child has ended, so that `rest` does not wait."""
         checkpoint()
         if not self._ended and self._poll.poll(_WAIT_S * 1000):
             self._listen()
         return self._ended
 
     def rest(self) -> bytearray | None:
-        """Wait for its end, and return what it said since the last time; None unless it came to the end of its work."""
+        """Wait for the end; return what the child sent since the last call, None unless it finished its work."""
         while not self.ends():
             pass
-        count = int.from_bytes(self._said[-_COUNT_BYTES:], "little")
-        found = self._hand_over(max(0, len(self._said) - _COUNT_BYTES))
-        return found if len(self._said) == _COUNT_BYTES and count == self._handed else None
+        count = int.from_bytes(self._received[-_COUNT_BYTES:], "little")
+        found = self._hand_over(max(0, len(self._received) - _COUNT_BYTES))
+        return found if len(self._received) == _COUNT_BYTES and count == self._handed else None
 
     def close(self) -> None:
-        """End the process, if it has not ended yet. It holds nothing that would be left behind."""
+        """End the child if it has not ended yet. It leaves nothing behind."""
         _listening.discard(self._pipe)
         os.close(self._pipe)
         if self._process > 0:
@@ -125,25 +124,25 @@ class Forked:
                 os.waitpid(self._process, 0)
 
     def _listen(self) -> None:
-        """Take what is there, at most `_MOST_BYTES` of it."""
+        """Read what the pipe holds, at most `_MOST_BYTES`."""
         with suppress(BlockingIOError):
             for _ in range(_MOST_BYTES // _READ_BYTES):
                 piece = os.read(self._pipe, _READ_BYTES)
                 if not piece:
                     self._ended = True
                     return
-                self._said += piece
+                self._received += piece
 
     def _hand_over(self, length: int) -> bytearray:
-        found = self._said[:length]
-        del self._said[:length]
+        found = self._received[:length]
+        del self._received[:length]
         self._handed += length
         return found
 
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Of threads, from Python 3.12 on.
+        # From Python 3.12 on it warns about threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
@@ -156,7 +155,7 @@ def _work_and_exit(work: Work, pipe: int, mask: set[int]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for listening in _listening:
             os.close(listening)
-        # Without the parent's context: its checkpoints use connections that this process must not touch.
+        # Not in the parent's context: its checkpoints use connections that the child must not touch.
         Context().run(_work, work, pipe)
     finally:
         os._exit(0)

@@ -1,13 +1,11 @@
 """
 Addresses and objects by the million: 32 and 40 bytes each, sorted.
 
-Python's own sets and dictionaries take some 200 bytes for an address and suit
-what is small; this is for what is not. Arrays are of NumPy's fixed-width bytes:
-compared byte by byte, as addresses are, and never taken out one by one, for
-NumPy drops zero bytes at the end of what it hands out.
+Python's sets and dictionaries take some 200 bytes for an address. Arrays here are of NumPy's fixed-width bytes, which
+are compared byte by byte, as addresses are. Elements are never taken out one by one, because NumPy drops zero bytes at
+their end.
 
-Imported only where something is large, for importing NumPy takes as long as
-starting everything else.
+Import this module only where a set is large: importing NumPy takes as long as starting everything else.
 """
 
 from __future__ import annotations
@@ -17,8 +15,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-# NumPy's linear algebra, of which nothing is used here, starts a thread for each core when it is imported, and each
-# of them spins for a while.
+# NumPy's linear algebra, which is not used here, starts a thread for each core when it is imported, and each of them
+# spins for a while.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - it is given, not read
 
 import numpy as np
@@ -34,7 +32,7 @@ _RECORD: Final = np.dtype("S40")
 RECORD_BYTES: Final = _RECORD.itemsize
 _BIG_ENDIAN: Final = np.dtype(">u8")
 
-# Rows that are looked up at once: bounds what a look-up takes beside the tables.
+# Rows that are looked up at once: bounds the memory of a look-up.
 _ROWS: Final = 1 << 20
 
 
@@ -45,7 +43,7 @@ class ObjectTable(NamedTuple):
     sizes: npt.NDArray[np.uint64]
 
     def chosen(self, mask: Mask) -> ObjectTable:
-        """Return those that *mask* says."""
+        """Return the objects that *mask* selects."""
         return self if mask.all() else ObjectTable(self.digests[mask], self.sizes[mask])
 
     @property
@@ -65,7 +63,7 @@ def _records(digests: Digests, sizes: npt.NDArray[np.uint64]) -> bytes:
     count = len(digests)
     rows = np.empty((count, RECORD_BYTES), np.uint8)
     rows[:, :DIGEST_BYTES] = digests.view(np.uint8).reshape(count, DIGEST_BYTES)
-    # The highest byte first: records of one object are then in the order of their sizes.
+    # Big-endian: records of one object are then in the order of their sizes.
     rows[:, DIGEST_BYTES:] = sizes.astype(_BIG_ENDIAN, copy=False).view(np.uint8).reshape(count, 8)
     return rows.tobytes()
 
@@ -76,9 +74,9 @@ class TooManyObjects(Exception):
 
 class ObjectTableBuilder:
     """
-    Takes the objects of a snapshot in any order, some of them repeatedly; at most *most* distinct ones.
+    Collects the objects of a snapshot, in any order and with repetitions; at most *most* distinct ones.
 
-    Memory is bounded by *most* as well, however often an object is added.
+    *most* bounds the memory, however often an object is added.
     """
 
     def __init__(self, most: int) -> None:
@@ -96,7 +94,7 @@ class ObjectTableBuilder:
 
     def finish(self) -> ObjectTable:
         """
-        Return the table; of an object with several sizes the largest counts. The builder is of no use afterwards.
+        Return the table. Of an object with several sizes the largest counts. Do not use the builder afterwards.
 
         Raises `TooManyObjects`.
         """
@@ -125,7 +123,7 @@ class ObjectTableBuilder:
 
 
 class AddressTable:
-    """A set of addresses that grows; sorted in one piece when it is asked."""
+    """A growing set of addresses. It is sorted as a whole when it is read."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -137,10 +135,10 @@ class AddressTable:
         self.add_digests(digests_of(addresses))
 
     def add_digests(self, digests: bytes | bytearray) -> None:
-        """Add addresses by their *digests*, run together."""
+        """Add the addresses with these *digests*, run together."""
         self._bytes += digests
         self._sorted = False
-        # What many manifests have in common must not pile up.
+        # Addresses that many manifests share must not pile up.
         if len(self._bytes) // _DIGEST.itemsize > 2 * max(self._distinct, _ROWS):
             self._sort()
 
@@ -175,7 +173,7 @@ class AddressTable:
         return int(begin), max(int(begin), int(end))
 
     def mask(self, digests: Digests) -> Mask:
-        """Say for each of *digests* whether it is in the set."""
+        """Return for each of *digests* whether it is in the set."""
         self._sort()
         return (
             found_in(np.frombuffer(self._bytes, _DIGEST), digests)
@@ -201,9 +199,9 @@ class AddressTable:
 
 class DigestTiers:
     """
-    A set of digests to which sorted arrays are added, without moving all that is there each time.
+    A set of digests to which sorted arrays are added without moving everything each time.
 
-    Each tier is more than twice as large as the one behind it, so there are few.
+    Each tier is more than twice as large as the next one, so there are few.
     """
 
     def __init__(self) -> None:
@@ -213,7 +211,7 @@ class DigestTiers:
         return sum(map(len, self._tiers))
 
     def add(self, digests: Digests) -> None:
-        """Add *digests*: sorted, distinct, and none of them there."""
+        """Add *digests*: sorted, distinct, and not in the set yet."""
         if not len(digests):
             return
         self._tiers.append(digests)
@@ -224,7 +222,7 @@ class DigestTiers:
             self._tiers.append(merged)
 
     def mask(self, digests: Digests) -> Mask:
-        """Say for each of *digests* whether it is in the set."""
+        """Return for each of *digests* whether it is in the set."""
         found = np.zeros(len(digests), np.bool_)
         for tier in self._tiers:
             found |= found_in(tier, digests)
@@ -232,7 +230,7 @@ class DigestTiers:
 
 
 def found_in(table: Digests, digests: Digests) -> Mask:
-    """Say for each of *digests* whether it is in *table*, which is sorted and distinct."""
+    """Return for each of *digests* whether it is in *table*, which is sorted and distinct."""
     found = np.zeros(len(digests), np.bool_)
     if not len(table):
         return found

@@ -1,7 +1,8 @@
 """
-What `doctor` asks of a store.
+What `doctor` checks at a store.
 
     findings    what a check found: a line for people, a name for programs
-    probe       two stores before a copy
+    diagnosable the interface of backends that know more about their store
+    probe       checks of two stores before a copy
     round_trip  a few bytes written, read, listed and deleted
 """

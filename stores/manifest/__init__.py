@@ -1,7 +1,10 @@
 """
 The manifest: the text that lists a snapshot.
 
-    parse      entries, parse, render, snapshot id
-    lines      the fast way to read many lines
+    entry      lines as values; rendering; the snapshot id
+    parse      the verified manifest
+    spool      the text while it is received and used
+    syntax     lines one by one, and what is wrong with them
+    lines      many lines at once, faster
     canonical  the canonical form: sorted, without comments
 """

@@ -1,4 +1,4 @@
-"""Endpoints of S3 servers: what is one, in the one spelling that is compared and connected to."""
+"""Endpoints of S3 servers, normalised to the one spelling that is compared and connected to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _number = re.compile(r"[0-9]+|0x[0-9a-f]*").fullmatch
 
 
 class InvalidEndpoint(ValueError):
-    """A text is no endpoint; the message says why, in a few words that repeat nothing of it."""
+    """A text is not an endpoint. The message gives the reason and repeats nothing of the text."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def parse_endpoint(text: str) -> Endpoint:
     """
     Read the URL of an S3 server. Raises `InvalidEndpoint`.
 
-    A host is refused that libraries could read differently: numbers that are no plain IP address, zones,
+    Refuses hosts that libraries could read differently: numbers that are not a plain IP address, zones,
     percent-encoding, backslashes, letters beyond ASCII.
     """
     found = _form(text)
@@ -84,7 +84,7 @@ def parse_allowed(text: str) -> Endpoint:
 def _host(host: str) -> str:
     if host.startswith("["):
         return _ipv6(host[1:-1])
-    # The last dot only says that the name is whole.
+    # A trailing dot only marks the name as absolute.
     host = host.removesuffix(".")
     if not host.isascii():
         raise InvalidEndpoint("its host is not in ASCII: give it in punycode, as in xn--...")

@@ -1,11 +1,11 @@
-"""Which addresses connections to a server may go to, asked when its name was resolved."""
+"""Which IP addresses connections may go to. Checked after a server's name was resolved."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
-# Link-local networks, and the addresses at which clouds answer anybody on a machine with that machine's credentials.
+# Link-local networks, and the metadata services of clouds, which give a machine's credentials to any of its processes.
 _LINK_LOCAL: Final = tuple(
     map(
         ip_network,
@@ -26,9 +26,9 @@ _HOLDS_IPV4: Final = tuple(map(ip_network, ("::ffff:0:0/96", "::/96", "64:ff9b::
 
 class IpPolicy(NamedTuple):
     """
-    Which addresses the connections of one client may go to.
+    Which IP addresses the connections of one client may go to.
 
-    *loopback_only*: to this machine alone. *link_local*: to link-local addresses and metadata services as well.
+    *loopback_only*: only to this machine. *link_local*: also to link-local addresses and metadata services.
     """
 
     loopback_only: bool = False
@@ -56,7 +56,7 @@ def _is_loopback(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _meant(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """Return *address*, and the IPv4 address that it stands for."""
+    """Return *address*, and the IPv4 addresses that it contains."""
     if isinstance(address, IPv4Address):
         return [address]
     inner = (

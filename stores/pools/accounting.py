@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from snapferry.stores.backend import Backend
 from snapferry.stores.features import Priced, feature_of
-from snapferry.stores.requests import Requests
-from snapferry.stores.stream_store import RequestAccounting
+from snapferry.stores.requests import RequestAccounting, Requests
 
 from .existence import requests_to_ask, requests_to_ask_among
 

@@ -1,14 +1,12 @@
 """
-Which of many things a store holds, for few requests.
+Which of many objects or manifests a store holds, in few requests.
 
-A store that pages its listings answers many questions by one LIST, and one by a
-HEAD. Which of the two is cheaper depends on how many other keys lie between
-those that are asked for. Addresses are digests, spread evenly, so one page tells:
-it spans as much of all addresses as a thousand keys of this store take, and as
-many of the next questions as fall into such a span the next page would answer.
+A store that pages its listings answers many questions with one LIST, and one question with a HEAD. Which is cheaper
+depends on how many other keys lie between those that are asked for. Addresses are digests, spread evenly, so one page
+tells: it spans the part of the address space that 1,000 keys of this store take. The next page would answer the
+questions that fall into a span of that size.
 
-*never more than one by one*: every page begins at an address that nothing has
-been answered about yet, so it answers one question at least.
+*never more requests than questions*: every page begins at an address without an answer, so it answers at least one.
 """
 
 from __future__ import annotations
@@ -40,23 +38,23 @@ from snapferry.stores.stream_store import Survey
 
 LISTING_KEYS_PER_PAGE: Final = 1000
 
-# Many addresses are asked for in pieces, each a range of the store's keys, so many pieces at once. Each may cost a
-# page more than its addresses fill, so few objects have few of them; and what is asked for at once is in memory.
+# Many addresses are divided into pieces, each a range of the store's keys, and this many pieces are asked for at once.
+# Each piece may cost one page more than its addresses fill, so few addresses make few pieces. A piece is in memory.
 PIECES_AT_ONCE: Final = 4
 PIECE_PAGES: Final = 2, 10
 
-# One question after the other, where a backend spreads each over cores by itself.
+# One piece after the other, where a backend spreads each over cores by itself.
 LARGE_PIECE_ADDRESSES: Final = 50_000
 
-# Price lists ask about as much for one LIST as for so many HEADs.
+# In price lists one LIST costs about as much as this many HEADs.
 HEADS_FOR_A_LIST: Final = 10
 
-# Addresses are compared by so many of their digits where only distances matter.
+# Digits of an address that are compared where only distances matter.
 _DIGITS: Final = 16
 
 
 class Namespace(NamedTuple):
-    """One of the two kinds of things in a store: where they are filed, and what length makes one whole."""
+    """Objects or manifests: where they are filed, and which length makes one whole."""
 
     prefix: str
     key: Callable[[Address], str]
@@ -81,10 +79,11 @@ MANIFEST_SPACE: Final = Namespace(MANIFESTS, _manifest_key, _is_whole_manifest)
 
 class _Page(NamedTuple):
     """
-    What one page of a listing says of the addresses that are asked for.
+    What one page of a listing tells about the addresses that are asked for.
 
-    *keys* is how many keys up to the last of those asked for it has. *answered* is how many addresses of the
-    whole question, in order, it and what came before it settle; *last* is the last address that it shows, "" if none.
+    *keys* counts its keys up to the last address that is asked for. *answered* counts the addresses of the whole
+    question, in order, that are answered by this page and those before it. *last* is the last address on the page, ""
+    if there is none.
     """
 
     keys: int
@@ -99,9 +98,9 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Sur
     """
     Ask *backend* which of *wanted* it lacks in *space*.
 
-    Nothing is asked twice. Raises what the backend raises: no answer is not "absent".
+    Nothing is asked twice. Raises what the backend raises: an unanswered question is never "absent".
     """
-    # Those that are in order already, as nearly always, are sorted in one look at each; a set would lose the order.
+    # Addresses nearly always come in order, and are then sorted in one pass; a set would lose the order.
     ordered = sorted(dict.fromkeys(wanted))
     lacking: set[Address] = set()
     between: int | None = None
@@ -113,15 +112,15 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Sur
         ordered, between = ordered[asked.answered :], asked.keys_between
     sizes = backend.sizes(list(map(space.key, ordered)))
     lacking.update(compress(ordered, map(not_, map(space.is_whole, ordered, sizes))))
-    # Where nothing is missing, as before most manifests, nothing is looked up either.
+    # Before most manifests nothing is missing; then the comprehension is skipped.
     return Survey([address for address in wanted if address in lacking] if lacking else [], between)
 
 
 def absent(backend: Backend, space: Namespace, addresses: AddressSet) -> AddressSet:
     """
-    Return those of *addresses* that *backend* lacks in *space*, however many there are.
+    Return those of *addresses* that *backend* lacks in *space*, any number of them.
 
-    Asked in pieces, some of them at once where the backend pages its listings. Raises what it raises.
+    They are asked for in pieces, several at once where the backend pages its listings. Raises what the backend raises.
     """
     found = AddressSet()
     piece_addresses = addresses_of_a_piece(len(addresses))
@@ -141,7 +140,7 @@ def absent(backend: Backend, space: Namespace, addresses: AddressSet) -> Address
 
 
 def addresses_of_a_piece(count: int) -> int:
-    """Return how many of *count* addresses are asked for together, of a store that pages its listings."""
+    """Return how many of *count* addresses make a piece, for a store that pages its listings."""
     least, most = PIECE_PAGES
     pages = -(-count // (PIECES_AT_ONCE * LISTING_KEYS_PER_PAGE))
     return LISTING_KEYS_PER_PAGE * min(max(least, pages), most)
@@ -149,9 +148,9 @@ def addresses_of_a_piece(count: int) -> int:
 
 def requests_to_ask(wanted: int, keys_between: int) -> Requests:
     """
-    Return about what `survey` sends for *wanted* distinct addresses to a store that pages its listings.
+    Return the approximate requests of `survey` for *wanted* distinct addresses at a store that pages its listings.
 
-    *keys_between* as in `Survey`, spread evenly.
+    *keys_between* as in `Survey`; exact if they are spread evenly.
     """
     if wanted < 2:
         return +Requests({HEAD: wanted})
@@ -164,7 +163,7 @@ def requests_to_ask(wanted: int, keys_between: int) -> Requests:
 
 def requests_to_ask_among(wanted: Sequence[str], there: Sequence[str]) -> Requests:
     """
-    Return what `survey` sends for *wanted* to a store that pages its listings and holds just what is *there*.
+    Return the requests of `survey` for *wanted* at a store that pages its listings and holds exactly *there*.
 
     Both are sorted, without duplicates. Exact.
     """
@@ -174,7 +173,7 @@ def requests_to_ask_among(wanted: Sequence[str], there: Sequence[str]) -> Reques
 
 
 class _Asked(NamedTuple):
-    """How far listings went: *answered* of the addresses in order, by *pages*."""
+    """How many addresses were *answered*, in order, by how many *pages*."""
 
     answered: int
     pages: int
@@ -182,7 +181,7 @@ class _Asked(NamedTuple):
 
 
 def _ask(ordered: Sequence[str], page_at: _Pager) -> _Asked:
-    """Ask by pages, each from the first address that is not answered yet, for as long as that is cheaper."""
+    """Ask by pages, each from the first address without an answer, as long as that is cheaper."""
     if len(ordered) < 2:
         return _Asked(0, 0, None)
     answered = pages = keys = covered = 0
@@ -208,7 +207,7 @@ def _place(address: str) -> int:
 
 
 class _Listing:
-    """Pages of a backend's listing; gathers what they show of *ordered* in *present*."""
+    """Pages of a backend's listing. *present* collects the addresses of *ordered* that they show."""
 
     def __init__(self, backend: Backend, space: Namespace, ordered: Sequence[Address]) -> None:
         self._backend = backend
@@ -221,7 +220,7 @@ class _Listing:
         space, ordered = self._space, self._ordered
         last_key = space.key(ordered[-1])
         keys, key, last = 0, "", ""
-        # Strangers may lie between where this begins and the first address that is asked for.
+        # Foreign keys may lie between the start of the listing and the first address that is asked for.
         listed = self._backend.keys(space.prefix, start_after=space.key(ordered[at])[:-1])
         for found in islice(listed, LISTING_KEYS_PER_PAGE):
             if found.key > last_key:
@@ -234,13 +233,13 @@ class _Listing:
             if address in self._unanswered and space.is_whole(address, found.size):
                 self.present.add(address)
         if keys < LISTING_KEYS_PER_PAGE:
-            # The listing came to its end, or behind the last address that is asked for.
+            # The listing ended, or passed the last address that is asked for.
             return _Page(keys, len(ordered), last)
         return _Page(keys, bisect_right(ordered, key, key=space.key), last)
 
 
 class _Held:
-    """The pages that a store would give that holds just what is *there*."""
+    """The pages of a store that holds exactly *there*."""
 
     def __init__(self, ordered: Sequence[str], there: Sequence[str]) -> None:
         self._ordered = ordered

@@ -1,7 +1,7 @@
 """
-How a process protects itself and the owner of its work.
+Limits of a process, and how its work is interrupted.
 
-    bounds        maxima of what is read from a store at a time
+    bounds        the most that is read from a store at a time
     oversize      how far an object may exceed its advisory size
     interruption  how the owner of some work stops it
     containment   unexpected exceptions become failures of one request

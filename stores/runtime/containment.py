@@ -1,8 +1,8 @@
 """
-The last line of `stores`: an exception that nobody thought of becomes the failure of what was asked for.
+Unexpected exceptions of a backend become the failure of the one request that raised them.
 
-*one tree*: nothing but `StoreError` leaves a store, whatever backend stands below. What passes unchanged is what
-the owner of the work raises (`snapferry.stores.runtime.interruption`), a lack of memory, and what is no `Exception`.
+*one tree of errors*: a store raises `StoreError` and nothing else. Three things pass unchanged: what the owner of the
+work raises (`interruption`), MemoryError, and exceptions that are not an `Exception`.
 *bugs stay visible*: an unexpected exception is logged with its traceback.
 """
 
@@ -41,16 +41,16 @@ class contained:  # noqa: N801 - used like a function, in a `with` statement
 
 def contain(error: Exception, label: str, subject: str) -> None:
     """
-    Raise *error* as `contained` would, or return where it passes unchanged.
+    Raise *error* as `contained` would, or return if it passes unchanged.
 
-    For an ``except`` clause on a path so hot that a ``with`` block costs a measurable part of it.
+    For an ``except`` clause on a hot path, where a ``with`` block would cost a measurable part of the time.
     """
     if is_unexpected(error):
         raise unexpected(error, label, subject) from error
 
 
 def is_unexpected(error: BaseException) -> bool:
-    """Return whether *error* is one that a store must not raise and that nobody above it waits for."""
+    """Return whether *error* is an exception that a store must not raise."""
     return (
         isinstance(error, Exception)
         and not isinstance(error, StoreError | MemoryError)
@@ -59,7 +59,7 @@ def is_unexpected(error: BaseException) -> bool:
 
 
 def unexpected(error: BaseException, label: str, subject: str) -> StoreFault:
-    """Log *error* with its traceback; return the failure that it is for *subject* of the store *label*."""
+    """Log *error* with its traceback; return it as a `StoreFault` for *subject* of the store *label*."""
     logger.error("unexpected exception: %s: %s", label, subject, exc_info=error)
     return StoreFault(
         label, subject, f"unexpected {in_words(error)}; the log of this process has the traceback"

@@ -9,7 +9,7 @@ The function is bound to the context (`contextvars`). A thread has a context of 
 `contextvars.copy_context().run`, or its checkpoints do nothing.
 
 What the owner's code raises is marked (`mark_as_owners`). Code that turns every unexpected exception into a
-failure of one object, or into a `StoreError`, asks `is_owners` first and lets such an exception pass unchanged.
+failure of one object, or into a `StoreError`, calls `is_owners` first and lets such an exception pass unchanged.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def interruptible(check: Callable[[], None]) -> Iterator[None]:
     """
     Let *check* be called by each `checkpoint` inside the block, from any thread that was started in this context.
 
-    *check* returns, or raises whatever its owner has for "stop". It is called often: it must be cheap and must not
-    block. The innermost block counts.
+    *check* returns, or raises the owner's exception for "stop". It is called often, so it must be cheap and must not
+    block. Only the innermost block counts.
     """
     token = _check.set(check)
     try:
@@ -44,7 +44,7 @@ def interruptible(check: Callable[[], None]) -> Iterator[None]:
 
 
 def checkpoint() -> None:
-    """Return at once, or raise what the owner of this work raises for "stop". Costs 0.1 us where nobody owns it."""
+    """Return at once, or raise the owner's exception for "stop". Costs 0.1 us where there is no owner."""
     check = _check.get()
     if check is not None:
         try:
@@ -56,7 +56,7 @@ def checkpoint() -> None:
 
 @contextmanager
 def interruptible_too(check: Callable[[], None]) -> Iterator[None]:
-    """As `interruptible`, but the owner outside of this block is still asked, and asked first."""
+    """As `interruptible`, but call the check of the enclosing block too, and first."""
     outer = _check.get()
 
     def both() -> None:
@@ -81,9 +81,9 @@ def is_owners(error: BaseException) -> bool:
 @contextmanager
 def grace(seconds: float, out_of_time: Exception) -> Iterator[None]:
     """
-    Let the block go on for *seconds* after the owner said "stop", so that it can clean up.
+    Let the block continue for *seconds* after the owner's "stop", so that it can clean up.
 
-    Checkpoints inside raise *out_of_time* after that. Without "stop" the block may take as long as it needs.
+    After that time checkpoints inside raise *out_of_time*. Without "stop" the block has no time limit.
     """
     outer = _check.get()
     stop_at: float | None = None
@@ -95,7 +95,7 @@ def grace(seconds: float, out_of_time: Exception) -> Iterator[None]:
                 outer()
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException:  # noqa: BLE001 - the owner hears of it again at the next checkpoint outside
+            except BaseException:  # noqa: BLE001 - the next checkpoint outside raises it again
                 stop_at = time.monotonic() + seconds
         if stop_at is not None and time.monotonic() >= stop_at:
             raise out_of_time

@@ -1,5 +1,5 @@
 """
-Who a process is, and whether it is known to be dead.
+The identity of a process, and whether it is known to be dead.
 
 An identity is ``<machine>-<pid>-<token>``. The machine is one boot and one
 numbering of processes (containers have their own), so a process number means
@@ -32,7 +32,7 @@ def identity() -> str:
 
 
 def is_dead(identity: str) -> bool:
-    """Say whether the process of *identity* is known to be dead; False for another machine's, which cannot be asked."""
+    """Return whether the process of *identity* is known to be dead. False for processes of other machines."""
     parts = identity.split("-")
     if len(parts) != 3 or parts[0] != _machine() or not parts[1].isdigit():
         return False
@@ -44,14 +44,14 @@ def is_dead(identity: str) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, ValueError, OverflowError):
-        # The last two: no number of any process.
+        # ValueError and OverflowError: not the number of any process.
         return False
     return False
 
 
 @cache
 def _machine() -> str:
-    """Name the machine; by a name that nobody else has where the system does not tell, so that nobody is dead there."""
+    """Return a name of this machine and boot. It is random if the system tells none, so no process counts as dead."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read().strip().replace("-", "")[:12]

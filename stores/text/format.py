@@ -1,4 +1,4 @@
-"""Numbers in words, as people read them in messages."""
+"""Numbers as people read them in messages."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def size(size_bytes: float) -> str:
 
 
 def counted(count: int, one: str, more: str = "") -> str:
-    """Return so many of a thing in words: "1 batch", "2 batches"; *more* is its plural if that is not by an s."""
+    """Return a count with its noun: "1 batch", "2 batches". *more* is the plural if it is not *one* with an s."""
     return f"{count:,} {one if count == 1 else more or one + 's'}"

@@ -1,1 +1,6 @@
-"""Backends around backends: each adds one behaviour to whatever is inside."""
+"""
+Backends around backends. Each changes one thing.
+
+    forwarding  the base of wrappers, which hands all calls on
+    throttled   keeps to a rate limiter
+"""
