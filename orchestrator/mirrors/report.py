@@ -50,13 +50,13 @@ def mirror_document(status: MirrorStatus) -> dict[str, Any]:
 def _last(status: MirrorStatus) -> str:
     record, job = status.record, status.job
     if not record.job_id:
-        said = "never"
+        text = "never"
     else:
         state = state_text(job) if job is not None else "record expired"
-        said = f"{state}, job {short(record.job_id)}, {duration(time.time() - record.started_at)} ago"
+        text = f"{state}, job {short(record.job_id)}, {duration(time.time() - record.started_at)} ago"
     if record.skipped:
-        said += f"; then skipped {record.skipped} time{'s' if record.skipped > 1 else ''}: {record.why}"
-    return said
+        text += f"; then skipped {record.skipped} time{'s' if record.skipped > 1 else ''}: {record.why}"
+    return text
 
 
 def _next(at: float | None) -> str:

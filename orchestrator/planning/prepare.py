@@ -150,8 +150,8 @@ def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
     if spec.everything:
         fields["ids"] = encode_addresses(snapshots.ids)
     elif ids != snapshots.ids:
-        place = {snapshot_id: index for index, snapshot_id in enumerate(ids)}
-        fields["order"] = json.dumps([place[snapshot_id] for snapshot_id in snapshots.ids])
+        given = {snapshot_id: index for index, snapshot_id in enumerate(ids)}
+        fields["order"] = json.dumps([given[snapshot_id] for snapshot_id in snapshots.ids])
     return fields | {
         "kinds": snapshots.kinds,
         "reasons": json.dumps(snapshots.reasons),

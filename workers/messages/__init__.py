@@ -7,8 +7,8 @@ What crosses the broker, and what the ledger keeps of a job's request.
     addresses  addresses and snapshot ids, encoded
     base       versions, and the bounds of every field
 
-Messages are small and name stores by URLs that hold no credentials. Whoever can read Redis or Flower can read
-every field of a message.
+Messages are small and name stores by URLs that hold no credentials. Anyone who can read Redis or Flower can
+read every field of a message.
 
 *versions*: a message carries the version of its form, which is also the version of the planning rules. A process
 that cannot read this version requeues the message. A version reads its own messages and those of the version

@@ -1,7 +1,7 @@
 """
 Queue lost batches again: their workers died, their messages are gone, or a pause held them.
 
-A batch counts its own runs, at the place where a run begins (`snapferry.workers.copying.tasks`). Only those rounds
+The runs of a batch are counted where they begin (`snapferry.workers.copying`). Only those rounds
 are counted here in which no batch began at all. The objects of an abandoned batch fail, so the job still ends.
 """
 
