@@ -112,7 +112,7 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
             jobs.pause(moving)
             page.wait_for_selector(".badge:text-is('copying, paused')", timeout=PATIENCE_S * 1000)
             until(lambda: not jobs.running(moving), "running batches came to their end")
-            page.wait_for_selector("text=No worker has a batch", timeout=PATIENCE_S * 1000)
+            page.wait_for_selector("text=No worker runs a batch", timeout=PATIENCE_S * 1000)
             seen = number(page, ".great .bar")
             assert 0 < seen < 100
             jobs.unpause(moving)
