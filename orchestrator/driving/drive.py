@@ -27,8 +27,9 @@ from snapferry.workers.ledger import MAX_DRIVES, Ledger, Standing, State, Unknow
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.limits import LimitStore, Throttle
-from snapferry.workers.reachability.outage import emptied
-from snapferry.workers.reachability.records import ReachBook, sides_of
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
+from snapferry.workers.reachability.sides import sides_of
+from snapferry.workers.reachability.store_check import missing_store
 from snapferry.workers.telemetry.metrics import counters
 
 from .context import Drive, open_stores, planned
@@ -113,7 +114,7 @@ def _drive_once(
     # A directory that planning has made is not made again: if it is missing then, its mount is gone.
     is_planned = standing.state not in (State.QUEUED, State.PLANNING)
     source, destination = open_stores(spec, access, create=not is_planned)
-    if is_planned and (gone := emptied(ReachBook(ledger.client), job_id, sides_of(spec)[1], access)):
+    if is_planned and (gone := missing_store(ParkedJobs(ledger.client), job_id, sides_of(spec)[1], access)):
         raise gone
     try:
         with (

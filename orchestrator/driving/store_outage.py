@@ -22,8 +22,9 @@ from snapferry.stores.urls import is_local
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import JobSpec
-from snapferry.workers.reachability.outage import check, emptied, open_side
-from snapferry.workers.reachability.records import ReachBook, StoreSide, sides_of
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
+from snapferry.workers.reachability.sides import StoreSide, sides_of
+from snapferry.workers.reachability.store_check import check, missing_store, open_side
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,13 @@ def wait_for(ledger: Ledger, job_id: str, error: StoreError, access: AccessPolic
         return Wait()
     side = _side_of(spec, error, access)
     found = (
-        (check(side, access) or emptied(ReachBook(ledger.client), job_id, side, access))
+        (check(side, access) or missing_store(ParkedJobs(ledger.client), job_id, side, access))
         if side is not None
         else None
     )
     if found is None or not _is_outage(found):
         return Wait()
-    _, waited_s = ReachBook(ledger.client).begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
+    _, waited_s = ParkedJobs(ledger.client).begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
     if waited_s >= spec.patience:
         return Wait(over=f"{type(found).__name__}: {found}; waited for {waited_s:.0f} s")
     pause_s = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, waited_s / 4))
@@ -91,7 +92,7 @@ def may_wait_for(ledger: Ledger, spec: JobSpec, error: StoreError) -> bool:
 
 def stop_waiting(ledger: Ledger, job_id: str) -> None:
     """Record that the orchestrator does not wait for a store."""
-    ReachBook(ledger.client).stop_waiting(job_id, STEP_WAITS)
+    ParkedJobs(ledger.client).stop_waiting(job_id, STEP_WAITS)
 
 
 class StepWatch:
@@ -129,7 +130,7 @@ class StepWatch:
         try:
             if found is not None and not self._over:
                 self._recorded = True
-                ReachBook(self._ledger.client).begin_waiting(
+                ParkedJobs(self._ledger.client).begin_waiting(
                     self._spec.job_id, STEP_WAITS, found.store, found.detail
                 )
             elif found is None and self._recorded and not self._over:

@@ -18,7 +18,9 @@ from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
 from snapferry.workers.ledger import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
 from snapferry.workers.limits import LimitStore, StoreLimits, store_id
 from snapferry.workers.queues import copy_queue
-from snapferry.workers.reachability.records import ReachBook, Trouble, sides_of
+from snapferry.workers.reachability.sides import sides_of
+from snapferry.workers.reachability.store_problems import StoreProblem, StoreProblems
+from snapferry.workers.reachability.worker_roster import WorkerRoster
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import Settings
 
@@ -174,16 +176,15 @@ class JobReader:
         with self._answering():
             return self._ledger.failed_by_class(job_id)
 
-    def unreached(self, job_id: str) -> list[Trouble]:
+    def unreached(self, job_id: str) -> list[StoreProblem]:
         """Return which live workers cannot reach a store of the job, and why; empty for a job of another version."""
         with self._answering():
             try:
                 spec = self._ledger.spec(job_id)
             except ValidationError:
                 return []
-            reach = ReachBook(self._ledger.client)
-            live = reach.live_workers(copy_queue(spec.queue))
-            troubles = reach.troubles(sides_of(spec)).values()
+            live = WorkerRoster(self._ledger.client).live(copy_queue(spec.queue))
+            troubles = StoreProblems(self._ledger.client).of_sides(sides_of(spec)).values()
             return [trouble for found in troubles for trouble in found if trouble.worker in live]
 
     def store_limits(self, job_id: str) -> dict[str, StoreLimits]:

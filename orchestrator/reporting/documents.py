@@ -10,7 +10,7 @@ from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.workers.ledger import JobStatus, Waiting
 from snapferry.workers.limits import StoreLimits
 from snapferry.workers.messages import Limits
-from snapferry.workers.reachability.records import Trouble
+from snapferry.workers.reachability.store_problems import StoreProblem
 
 from .failures import DeadLetter
 from .measures import rate, seconds_left, share
@@ -98,7 +98,7 @@ def waiting_document(waiting: Waiting | None) -> dict[str, Any] | None:
     return {"store": waiting.store, "reason": waiting.reason, "since": moment(waiting.since)}
 
 
-def trouble_document(trouble: Trouble) -> dict[str, Any]:
+def trouble_document(trouble: StoreProblem) -> dict[str, Any]:
     """Return which worker cannot reach which store, and why."""
     return {
         "worker": trouble.worker,

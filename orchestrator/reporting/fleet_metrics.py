@@ -21,7 +21,7 @@ from celery import Celery
 from redis.exceptions import RedisError
 
 from snapferry.workers.app import SENT_AT
-from snapferry.workers.broker.connection import hasty_client
+from snapferry.workers.broker.connection import fail_fast_client
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import JobStatus, Ledger, Standing, State, UnknownJob
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
@@ -111,7 +111,7 @@ class FleetCollector:
         self._app = app
         assert settings.broker_url is not None  # make_app refuses settings without one
         # With short timeouts, unlike the client of the tasks.
-        self._redis = hasty_client(settings.broker_url, ANSWER_S)
+        self._redis = fail_fast_client(settings.broker_url, ANSWER_S)
         self._ledger = Ledger(self._redis, expires_s=settings.job_expires)
         self._asking: threading.Thread | None = None
 

@@ -142,7 +142,7 @@ def test_every_role_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> 
     ("options", "said"),
     [
         (["--maxmemory-policy", "allkeys-lru"], "maxmemory-policy allkeys-lru"),
-        (["--requirepass", "secret"], "it asks for a password, or refuses that of the URL"),
+        (["--requirepass", "secret"], "it requires a password, or refuses the user or password of the URL"),
     ],
 )
 def test_a_broker_that_must_not_be_used_ends_every_role_at_once(

@@ -199,7 +199,7 @@ def test_no_message_ends_a_worker_or_an_orchestrator(redis_url: str, tmp_path: P
             assert "Unrecoverable" not in role.logged()
             assert role.logged().count(" ready.") == 1, "it never started again"
             assert "Connection to broker lost" not in role.logged()
-            assert sum("message set aside" in line for line in role.said()) >= len(POISON)
+            assert sum("message quarantined" in line for line in role.said()) >= len(POISON)
         kept = client.lrange(QUARANTINE, 0, -1)
         # What has an impossible time is refused by its expiry.
         until(lambda: not client.hlen(UNACKED), "nothing is held back", timeout_s=60)

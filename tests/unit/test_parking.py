@@ -13,8 +13,13 @@ from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.ledger.keys import UNPARKED
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.queues import COPY_QUEUE, Priority, lists, parking_queue, step
+from snapferry.workers.reachability import clock
+from snapferry.workers.reachability.giving_up import RETURN_S
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from snapferry.workers.reachability.parking import Parking
-from snapferry.workers.reachability.records import RETURN_S, Kind, ReachBook, StoreSide
+from snapferry.workers.reachability.sides import StoreSide
+from snapferry.workers.reachability.store_problems import Kind, StoreProblems
+from snapferry.workers.reachability.worker_roster import WorkerRoster
 
 QUEUE = parking_queue("", "job")
 
@@ -40,7 +45,7 @@ def sides(ledger: Ledger, tmp_path: Path) -> tuple[StoreSide, StoreSide]:
         job_id="job", series="plan", number=0, source=source, destination=destination,
         addresses=encode_addresses(["1" * 64]), sizes=(1,), positions=(0,),
     )  # fmt: skip
-    ReachBook(ledger.client).park(batch, "")
+    ParkedJobs(ledger.client).park(batch, "")
     return StoreSide(source, writing=False), StoreSide(destination, writing=True)
 
 
@@ -55,7 +60,7 @@ class Worker:
         self.takes_from = queues
 
     def look(self) -> set[str]:
-        self.parking.look()
+        self.parking.run_round()
         for thread in self.parking._checks.values():
             thread.join()
         return self.takes_from
@@ -63,12 +68,12 @@ class Worker:
 
 def refused(ledger: Ledger, side: StoreSide, worker: str, *, pause_s: float = 60) -> None:
     error = StoreNotFound(f"file://{side.ref.url}", "", "there is no such directory; is it mounted here?")
-    ReachBook(ledger.client).failed(side, worker, error, Kind.REFUSED, pause_s=pause_s)
+    StoreProblems(ledger.client).record_failure(side, worker, error, Kind.REFUSED, pause_s=pause_s)
 
 
 def away(ledger: Ledger, side: StoreSide, worker: str) -> None:
     error = StoreUnavailable(f"file://{side.ref.url}", "", "no answer")
-    ReachBook(ledger.client).failed(side, worker, error, Kind.AWAY, pause_s=60)
+    StoreProblems(ledger.client).record_failure(side, worker, error, Kind.AWAY, pause_s=60)
 
 
 def test_workers_that_reach_both_stores_take_what_others_parked(
@@ -86,7 +91,7 @@ def test_workers_that_reach_both_stores_take_what_others_parked(
 
     assert (bad.look(), good.look(), other.look()) == (set(), {QUEUE}, set())
     assert ledger.status("job").waiting is None
-    assert ReachBook(ledger.client).state("job").given_up == ""
+    assert ParkedJobs(ledger.client).state("job").given_up == ""
 
 
 def test_a_damaged_record_costs_no_other_job(ledger: Ledger, sides: tuple[StoreSide, StoreSide]) -> None:
@@ -104,11 +109,11 @@ def test_a_job_that_every_live_worker_is_refused_for_is_given_up_at_once(
     for name in ("one", "two"):
         refused(ledger, sides[1], name)
     for worker in workers:
-        worker.parking._book.announce(worker.parking._worker, [COPY_QUEUE])
-    ReachBook(ledger.client).announce("elsewhere", ["snapferry.copy.x"])
+        worker.parking._roster.announce(worker.parking._worker, [COPY_QUEUE])
+    WorkerRoster(ledger.client).announce("elsewhere", ["snapferry.copy.x"])
 
     assert [worker.look() for worker in workers][1] == {QUEUE}
-    assert "there is no such directory" in ReachBook(ledger.client).state("job").given_up
+    assert "there is no such directory" in ParkedJobs(ledger.client).state("job").given_up
 
 
 def test_an_outage_is_waited_for_with_one_check_at_a_time_until_a_check_succeeds(
@@ -117,19 +122,19 @@ def test_an_outage_is_waited_for_with_one_check_at_a_time_until_a_check_succeeds
     names = [f"worker {number}" for number in range(8)]
     workers = [Worker(ledger, name) for name in names]
     for name in names:
-        ReachBook(ledger.client).reached(sides[1], name)
+        StoreProblems(ledger.client).record_copy(sides[1], name)
         away(ledger, sides[1], name)
-        ReachBook(ledger.client).announce(name, [COPY_QUEUE])
+        WorkerRoster(ledger.client).announce(name, [COPY_QUEUE])
 
     assert [worker.look() for worker in workers] == [set()] * 8
     assert sum(bool(worker.parking._checks) for worker in workers) == 1
     waiting = ledger.status("job").waiting
     assert waiting is not None
     assert waiting.store == f"file://{tmp_path}/b"
-    assert ReachBook(ledger.client).state("job").given_up == ""
+    assert ParkedJobs(ledger.client).state("job").given_up == ""
 
     (tmp_path / "b").mkdir()
-    ReachBook(ledger.client).end_turn(sides[1])
+    StoreProblems(ledger.client).release_check(sides[1])
     for _ in range(2):
         for worker in workers:
             worker.look()
@@ -148,9 +153,9 @@ def test_what_is_left_of_an_ended_job_is_drained_and_forgotten(
     assert worker.look() == {QUEUE}
     ledger._redis.delete(QUEUE)
     assert worker.look() == set()
-    assert not ReachBook(ledger.client).is_parked("job")
+    assert not ParkedJobs(ledger.client).is_parked("job")
     worker.look()
-    assert not ReachBook(ledger.client).of_batch("job", "worker", sides).troubles
+    assert not StoreProblems(ledger.client).of_batch("job", "worker", sides).problems
 
 
 @pytest.mark.parametrize("how", ["left", "died"])
@@ -158,84 +163,80 @@ def test_a_worker_that_is_just_being_restarted_may_still_reach_the_stores(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A rolling restart, or an outage of Redis, leaves for a moment only the worker that lacks the mount."""
-    book = ReachBook(ledger.client)
-    now = book.now()
-    book.announce("good", [COPY_QUEUE])
+    now = clock.now(ledger.client)
+    WorkerRoster(ledger.client).announce("good", [COPY_QUEUE])
     if how == "left":
-        book.leave("good")
-        assert book.live_workers(COPY_QUEUE) == []
+        WorkerRoster(ledger.client).leave("good")
+        assert WorkerRoster(ledger.client).live(COPY_QUEUE) == []
     else:
-        monkeypatch.setattr(ReachBook, "now", lambda _: now + 3600)
+        monkeypatch.setattr(clock, "now", lambda _: now + 3600)
     refused(ledger, sides[1], "bad")
     bad = Worker(ledger, "bad")
     bad.look()
 
     assert bad.look() == set()
-    assert book.state("job").given_up == ""
+    assert ParkedJobs(ledger.client).state("job").given_up == ""
 
-    book.announce("good", [COPY_QUEUE])
+    WorkerRoster(ledger.client).announce("good", [COPY_QUEUE])
     assert Worker(ledger, "good").look() == {QUEUE}
 
 
 def test_a_worker_that_does_not_come_back_is_not_waited_for(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book = ReachBook(ledger.client)
     for name in ("gone", "refused too"):
-        book.announce(name, [COPY_QUEUE])
-        book.leave(name)
+        WorkerRoster(ledger.client).announce(name, [COPY_QUEUE])
+        WorkerRoster(ledger.client).leave(name)
     refused(ledger, sides[1], "refused too")
     refused(ledger, sides[1], "bad")
     bad = Worker(ledger, "bad")
     bad.look()
-    assert book.state("job").given_up == ""
-    later = book.now() + RETURN_S
-    monkeypatch.setattr(ReachBook, "now", lambda _: later)
+    assert ParkedJobs(ledger.client).state("job").given_up == ""
+    later = clock.now(ledger.client) + RETURN_S
+    monkeypatch.setattr(clock, "now", lambda _: later)
 
     bad.look()
 
-    assert "there is no such directory" in book.state("job").given_up
+    assert "there is no such directory" in ParkedJobs(ledger.client).state("job").given_up
 
 
 def test_patience_is_over_only_for_a_store_that_was_found_away_lately(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis was away for as long as the store: nobody knows whether the store is back."""
-    book = ReachBook(ledger.client)
-    book.reached(sides[1], "worker")
+    StoreProblems(ledger.client).record_copy(sides[1], "worker")
     away(ledger, sides[1], "worker")
     worker = Worker(ledger, "worker")
     worker.look()
-    later = book.now() + 3600
-    monkeypatch.setattr(ReachBook, "now", lambda _: later)
-    book.end_turn(sides[1])
+    later = clock.now(ledger.client) + 3600
+    monkeypatch.setattr(clock, "now", lambda _: later)
+    StoreProblems(ledger.client).release_check(sides[1])
 
     worker.look()
-    assert book.state("job").given_up == ""
+    assert ParkedJobs(ledger.client).state("job").given_up == ""
 
     # It was looked at again, and is still away.
     worker.look()
-    assert "waited for 36" in book.state("job").given_up
+    assert "waited for 36" in ParkedJobs(ledger.client).state("job").given_up
 
 
 def test_the_time_of_a_pause_is_not_taken_off_the_patience(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide]
 ) -> None:
-    book = ReachBook(ledger.client)
     ledger.pause("job", paused=True)
     for field in ("waits", "flaps", "step_waits"):
-        book.begin_waiting("job", field, "s3://b", "no answer")
-    book.give_up("job", "waited for 3600 s")
+        ParkedJobs(ledger.client).begin_waiting("job", field, "s3://b", "no answer")
+    ParkedJobs(ledger.client).give_up("job", "waited for 3600 s")
 
     ledger.pause("job", paused=True)
-    assert book.state("job").given_up
+    assert ParkedJobs(ledger.client).state("job").given_up
     ledger.pause("job", paused=False)
-    assert book.state("job").waits is None
-    assert book.state("job").given_up == ""
+    assert ParkedJobs(ledger.client).state("job").waits is None
+    assert ParkedJobs(ledger.client).state("job").given_up == ""
 
-    book.give_up("job", "waited for 60 s")
+    ParkedJobs(ledger.client).give_up("job", "waited for 60 s")
     ledger.pause("job", paused=False)
-    assert book.state("job").given_up, "it was not paused"
+    assert ParkedJobs(ledger.client).state("job").given_up, "it was not paused"
 
 
 def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
@@ -246,7 +247,7 @@ def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
     worker.parking._linger_s = 60
     ledger.advance("job", State.CANCELLED)
     worker.look()
-    assert not ReachBook(ledger.client).is_parked("job")
+    assert not ParkedJobs(ledger.client).is_parked("job")
     ledger._redis.lpush(QUEUE, "{}")
     ledger._redis.lpush(lists(QUEUE)[4], "{}")
     ledger._redis.delete("snapferry:mark:drain")
@@ -255,8 +256,8 @@ def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
 
     assert not ledger._redis.exists(*lists(QUEUE))
     assert ledger._redis.hlen(UNPARKED) == 1
-    later = ReachBook(ledger.client).now() + 61
-    monkeypatch.setattr(ReachBook, "now", lambda _: later)
+    later = clock.now(ledger.client) + 61
+    monkeypatch.setattr(clock, "now", lambda _: later)
     ledger._redis.delete("snapferry:mark:drain")
     worker.look()
     assert not ledger._redis.exists(UNPARKED)

@@ -41,8 +41,9 @@ from snapferry.workers.copying.transfer.sequential import MAX_DEATHS, SEQUENTIAL
 from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from snapferry.workers.messages import VERSION, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome
-from snapferry.workers.reachability.outage import open_side
-from snapferry.workers.reachability.records import ReachBook, StoreSide
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
+from snapferry.workers.reachability.sides import StoreSide
+from snapferry.workers.reachability.store_check import open_side
 from snapferry.workers.settings.environment import Settings
 from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
 from tests.integration.processes import until
@@ -632,9 +633,9 @@ def test_a_destination_that_is_not_there_is_a_failure_and_no_directory_is_made_i
     with pytest.raises(Retry, match="cannot reach"):
         run(batch, ledger)
     assert counts(ledger.status("job")) == (0, 0, 0)
-    assert ReachBook(ledger.client).is_parked("job"), "it waits for a worker that has the mount"
+    assert ParkedJobs(ledger.client).is_parked("job"), "it waits for a worker that has the mount"
 
-    ReachBook(ledger.client).give_up("job", "no live worker can reach both stores")
+    ParkedJobs(ledger.client).give_up("job", "no live worker can reach both stores")
     words = run(batch, ledger)
 
     assert "5 FAILED" in words
@@ -648,7 +649,7 @@ def test_a_source_that_is_not_there_fails_every_object(
     batch: BatchMessage, ledger: Ledger, tmp_path: Path
 ) -> None:
     (tmp_path / "source").rename(tmp_path / "elsewhere")
-    ReachBook(ledger.client).give_up("job", "no live worker can reach both stores")
+    ParkedJobs(ledger.client).give_up("job", "no live worker can reach both stores")
 
     run(batch, ledger)
 

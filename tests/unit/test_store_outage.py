@@ -20,24 +20,25 @@ from snapferry.stores.errors import (
     StoreUnavailable,
 )
 from snapferry.workers.messages import StoreRef
-from snapferry.workers.reachability import outage
-from snapferry.workers.reachability.outage import MANY_DENIED, MANY_FAILED, StoreTrouble, Unreachable, check
-from snapferry.workers.reachability.records import (
+from snapferry.workers.reachability import store_check
+from snapferry.workers.reachability.giving_up import give_up_reason
+from snapferry.workers.reachability.outage import MANY_DENIED, MANY_FAILED, StoreWatch, Unreachable
+from snapferry.workers.reachability.sides import StoreSide
+from snapferry.workers.reachability.store_check import check
+from snapferry.workers.reachability.store_problems import (
     Kind,
-    ReachBook,
-    StoreSide,
-    Trouble,
+    StoreProblem,
+    StoreProblems,
     pause_before_check,
-    verdict,
 )
 from tests.opening import open_store
 from tests.servers import free_port
 
 
 @pytest.fixture
-def book(redis_url: str) -> Iterator[ReachBook]:
+def problems(redis_url: str) -> Iterator[StoreProblems]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield ReachBook(client)
+        yield StoreProblems(client)
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def sides(tmp_path: Path) -> tuple[StoreSide, StoreSide]:
     )
 
 
-def trouble_of(book: ReachBook, sides: tuple[StoreSide, StoreSide], objects: int = 100) -> StoreTrouble:
-    found = StoreTrouble(book, "worker@here", sides, objects, TRUSTED)
+def trouble_of(problems: StoreProblems, sides: tuple[StoreSide, StoreSide], objects: int = 100) -> StoreWatch:
+    found = StoreWatch(problems, "worker@here", sides, objects, TRUSTED)
     stores = [open_store(side.ref.url, create=False) for side in sides]
     found.opened(stores[0], stores[1])
     return found
@@ -62,9 +63,9 @@ def unavailable(side: StoreSide) -> StoreError:
 
 
 def test_an_object_in_trouble_at_a_store_that_answers_stops_nothing(
-    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
 ) -> None:
-    trouble = trouble_of(book, sides)
+    trouble = trouble_of(problems, sides)
     label = f"file://{sides[0].ref.url}"
 
     for _ in range(MANY_FAILED - 1):
@@ -75,13 +76,13 @@ def test_an_object_in_trouble_at_a_store_that_answers_stops_nothing(
     trouble.failed(StoreFull(label, "", "full"), some_copied=False)
     trouble.failed(AccessDenied(label, "", "denied"), some_copied=False)
     trouble.failed(StoreUnavailable("file:///of/nobody", "", "no answer"), some_copied=False)
-    trouble.stop()
+    trouble.raise_if_unreachable()
 
 
 def test_a_store_that_answers_its_check_and_nothing_else_is_away(
-    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
 ) -> None:
-    trouble = trouble_of(book, sides)
+    trouble = trouble_of(problems, sides)
     for _ in range(MANY_FAILED - 1):
         trouble.failed(unavailable(sides[1]), some_copied=True)
 
@@ -89,17 +90,17 @@ def test_a_store_that_answers_its_check_and_nothing_else_is_away(
         trouble.failed(unavailable(sides[1]), some_copied=True)
     assert (raised.value.side, raised.value.kind) == (sides[1], Kind.AWAY)
     with pytest.raises(Unreachable):
-        trouble.stop()
+        trouble.raise_if_unreachable()
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["source", "destination"])
 @pytest.mark.parametrize(("known", "kind"), [(False, Kind.REFUSED), (True, Kind.AWAY)])
 def test_a_directory_that_is_gone_is_away_for_those_who_have_reached_it(
-    book: ReachBook, sides: tuple[StoreSide, StoreSide], side: int, known: bool, kind: Kind
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide], side: int, known: bool, kind: Kind
 ) -> None:
-    trouble = trouble_of(book, sides)
+    trouble = trouble_of(problems, sides)
     if known:
-        book.reached(sides[side], "worker@here")
+        problems.record_copy(sides[side], "worker@here")
     shutil.rmtree(sides[side].ref.url)
 
     with pytest.raises(Unreachable) as raised:
@@ -109,28 +110,28 @@ def test_a_directory_that_is_gone_is_away_for_those_who_have_reached_it(
 
 
 def test_a_source_directory_without_a_store_is_no_store_that_lacks_its_objects(
-    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
 ) -> None:
     missing = ObjectMissing(f"file://{sides[0].ref.url}", "", "the object is not in this store")
     (Path(sides[0].ref.url) / ".objects").rmdir()
-    trouble = trouble_of(book, sides, objects=2)
+    trouble = trouble_of(problems, sides, objects=2)
     trouble.failed(missing, some_copied=False)
     with pytest.raises(Unreachable) as raised:
         trouble.failed(missing, some_copied=False)
     assert "is it mounted here?" in raised.value.reason.detail
 
     (Path(sides[0].ref.url) / ".objects").mkdir()
-    held = trouble_of(book, sides, objects=2)
+    held = trouble_of(problems, sides, objects=2)
     for _ in range(2):
         held.failed(missing, some_copied=False)
-    held.stop()
+    held.raise_if_unreachable()
 
 
 def test_refusals_of_everything_are_checked_and_those_of_some_objects_are_not(
-    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
 ) -> None:
     denied = AccessDenied(f"file://{sides[1].ref.url}", "", "denied")
-    trouble = trouble_of(book, sides)
+    trouble = trouble_of(problems, sides)
     shutil.rmtree(sides[1].ref.url)
 
     for _ in range(MANY_DENIED - 1):
@@ -138,11 +139,11 @@ def test_refusals_of_everything_are_checked_and_those_of_some_objects_are_not(
     with pytest.raises(Unreachable) as raised:
         trouble.failed(denied, some_copied=False)
     assert raised.value.kind is Kind.REFUSED
-    few = trouble_of(book, sides, objects=2)
+    few = trouble_of(problems, sides, objects=2)
     few.failed(denied, some_copied=False)
     with pytest.raises(Unreachable):
         few.failed(denied, some_copied=False)
-    copied = trouble_of(book, sides)
+    copied = trouble_of(problems, sides)
     for _ in range(2 * MANY_DENIED):
         copied.failed(denied, some_copied=True)
 
@@ -150,7 +151,7 @@ def test_refusals_of_everything_are_checked_and_those_of_some_objects_are_not(
 def test_what_refuses_connections_names_nobody_or_answers_nothing_is_unavailable(
     s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "CHECK_S", 0.5)
+    monkeypatch.setattr(store_check, "CHECK_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for endpoint in (
             f"http://127.0.0.1:{free_port()}",
@@ -161,24 +162,24 @@ def test_what_refuses_connections_names_nobody_or_answers_nothing_is_unavailable
             assert isinstance(check(side, TRUSTED), StoreUnavailable), endpoint
 
 
-def one(worker: str, kind: Kind, *, at: float = 100.0) -> Trouble:
-    return Trouble(worker, "s3://b", kind.value, "StoreUnavailable", "no answer", since=at, at=at)
+def one(worker: str, kind: Kind, *, at: float = 100.0) -> StoreProblem:
+    return StoreProblem(worker, "s3://b", kind.value, "StoreUnavailable", "no answer", since=at, at=at)
 
 
 def test_a_job_is_given_up_when_all_are_refused_or_its_patience_is_over() -> None:
     away, refused = one("a", Kind.AWAY), one("b", Kind.REFUSED)
 
-    assert verdict(["a", "b"], {"a": [away], "b": [refused]}, 100, 10, 60) == ""
+    assert give_up_reason(["a", "b"], {"a": [away], "b": [refused]}, 100, 10, 60) == ""
     away = one("a", Kind.AWAY, at=140)
-    over = verdict(["a", "b"], {"a": [away], "b": [refused]}, 100, 60, 60)
+    over = give_up_reason(["a", "b"], {"a": [away], "b": [refused]}, 100, 60, 60)
     assert over == "waited for 60 s: StoreUnavailable at s3://b: no answer (a, b)"
-    hopeless = verdict(["b"], {"b": [refused, away]}, 100, 0, 60)
+    hopeless = give_up_reason(["b"], {"b": [refused, away]}, 100, 0, 60)
     assert hopeless.startswith("no live worker can reach both stores: ")
 
 
 def test_nothing_is_given_up_for_what_was_found_before_the_job_waited() -> None:
-    assert verdict(["b"], {"b": [one("b", Kind.REFUSED)]}, 1000, 0, 60) == ""
-    assert verdict(["a"], {"a": [one("a", Kind.AWAY)]}, 1000, 3600, 60) == ""
+    assert give_up_reason(["b"], {"b": [one("b", Kind.REFUSED)]}, 1000, 0, 60) == ""
+    assert give_up_reason(["a"], {"a": [one("a", Kind.AWAY)]}, 1000, 3600, 60) == ""
 
 
 def test_pauses_grow_to_a_limit_and_differ() -> None:
@@ -189,28 +190,28 @@ def test_pauses_grow_to_a_limit_and_differ() -> None:
 
 
 def test_a_check_that_succeeds_is_a_trial_and_only_a_copy_ends_the_trouble(
-    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
 ) -> None:
     side = sides[0]
-    first = book.failed(side, "a", unavailable(side), Kind.AWAY, pause_s=1)
-    book.answered(side, first)
-    assert [trouble.trial for trouble in book.of_batch("job", "a", sides).troubles] == [True]
+    first = problems.record_failure(side, "a", unavailable(side), Kind.AWAY, pause_s=1)
+    problems.record_answer(side, first)
+    assert [trouble.trial for trouble in problems.of_batch("job", "a", sides).problems] == [True]
 
-    second = book.failed(side, "a", unavailable(side), Kind.AWAY, pause_s=1)
+    second = problems.record_failure(side, "a", unavailable(side), Kind.AWAY, pause_s=1)
     assert (second.since, second.tries, second.trial) == (first.since, 2, False)
-    assert book.recently_away(sides)
+    assert problems.recently_away(sides)
 
-    book.reached(side, "a")
-    assert not book.of_batch("job", "a", sides).troubles
-    assert book.reached_before(side, "a")
-    assert not book.reached_before(side, "b")
+    problems.record_copy(side, "a")
+    assert not problems.of_batch("job", "a", sides).problems
+    assert problems.reached_before(side, "a")
+    assert not problems.reached_before(side, "b")
 
 
 def test_one_worker_at_a_time_takes_the_turn_to_check_a_store(
-    book: ReachBook, sides: tuple[StoreSide, StoreSide]
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
 ) -> None:
-    assert book.take_turn(sides[0], 60)
-    assert not book.take_turn(sides[0], 60)
-    assert book.take_turn(sides[1], 60)
-    book.end_turn(sides[0])
-    assert book.take_turn(sides[0], 60)
+    assert problems.claim_check(sides[0], 60)
+    assert not problems.claim_check(sides[0], 60)
+    assert problems.claim_check(sides[1], 60)
+    problems.release_check(sides[0])
+    assert problems.claim_check(sides[0], 60)

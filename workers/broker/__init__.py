@@ -1,11 +1,12 @@
 """
-Redis as the broker, and what is replaced of Celery and kombu.
+Redis as the broker, and the parts of Celery and kombu that are replaced.
 
-    connection          Redis clients, what is an outage, and what is refused of a Redis server
-    transport           kombu's Redis transport, with its own key names, patient through an outage
+    connection          Redis clients, what counts as an outage, and which Redis servers are refused
+    open_ledger         the ledger on the broker of the settings
+    transport           kombu's Redis transport with its own key names, which waits through an outage
     consumer            Celery's consumer, which no message can end
-    message_validation  messages that no worker can read, set aside
-    task_request        Celery's request of a task, with the job it belongs to
-    result_backend      Celery's Redis result backend, patient through an outage
-    upgrade             what an earlier version left in Redis under other names
+    message_validation  find messages that no worker can read, and quarantine them
+    task_request        Celery's request of a task, with the job in its log lines
+    result_backend      Celery's Redis result backend, which waits through an outage
+    upgrade             restore what an earlier version left in Redis under other names
 """

@@ -1,12 +1,12 @@
 """
-Redis clients, what counts as an outage of Redis, and what is refused of a Redis server.
+Redis clients, what counts as an outage of Redis, and which Redis servers are refused.
 
-One client per process: a handshake costs more than ten commands.
+One client per process, because a handshake costs more than ten commands.
 
-*outage*: a Redis that is away, full, read-only, loading or failing over will take the same command later. Such
-refusals are raised as `BrokerRefuses`, a `redis.exceptions.ConnectionError`: whoever waits for an absent Redis
-waits for them too. `PatientRedis` does that for every client of the project, Celery's included.
-*unfit*: a Redis that must not be used at all. No waiting helps: `BrokerUnfit`.
+*outage*: a Redis that is away, full, read-only, loading or failing over will accept the same command later. Its
+refusals are raised as `BrokerRefuses`, a `redis.exceptions.ConnectionError`, so that code which waits for an absent
+Redis waits for them too. `PatientRedis` does that for every client of the project, including Celery's.
+*unfit*: a Redis server that must not be used. Waiting does not help: `BrokerUnfit`.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ PATIENT_RETRIES = 25
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
-"""A server that is silent for so long has lost the connection. BRPOP answers within a second."""
+"""A connection without an answer for this long is lost. BRPOP answers within a second."""
 
 OLDEST_REDIS: Final = (6, 2)
-"""The oldest Redis that has every command that kombu uses."""
+"""The oldest Redis version that has every command kombu uses."""
 
-# While a role waits for its broker it tries this often, and says so this often.
+# A process that waits for its broker tries this often, and reports this often.
 _TRY_EVERY_S: Final = 2.0
-_SAY_EVERY_S: Final = 30.0
+_REPORT_EVERY_S: Final = 30.0
 
-# What a server that will take the command later begins its refusal with.
-_PASSING: Final = (
+# The error codes of a server that will accept the command later.
+_TRANSIENT_CODES: Final = (
     "OOM", "READONLY", "MISCONF", "MASTERDOWN", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "BUSY",
     "UNBLOCKED",
 )  # fmt: skip
 
-# Redis 6.2 puts the refusal of a script's command behind the place of the command.
-_find_refusal: Final = re.compile(rf"(?:^|: -)({'|'.join(_PASSING)}) ").search
+# For a command inside a script, Redis 6.2 puts the position of the command before the code.
+_find_refusal: Final = re.compile(rf"(?:^|: -)({'|'.join(_TRANSIENT_CODES)}) ").search
 
 _MEANINGS: Final = {
     "OOM": "Redis is full (maxmemory)",
@@ -72,25 +72,25 @@ _MEANINGS: Final = {
 
 
 class BrokerUnavailable(Exception):
-    """The Redis server cannot be used; the message says why, in one line, without a password."""
+    """The Redis server cannot be used. The message gives the reason in one line, without a password."""
 
 
 class BrokerUnfit(BrokerUnavailable):
-    """The Redis server answers and must not be used, or does not accept this process: waiting does not help."""
+    """The Redis server must not be used, or does not accept the credentials. Waiting does not help."""
 
 
 class BrokerRefuses(ConnectionError):
-    """Redis answers and refuses the command for now: it is full, read-only, loading or failing over."""
+    """Redis refuses the command for now: it is full, read-only, loading or failing over."""
 
 
 def refusal(error: Exception) -> BrokerRefuses | None:
-    """Return *error* as an outage if it is the refusal of a server that will take the command later, else None."""
+    """Return *error* as an outage if the server will accept the command later, else None."""
     if isinstance(error, BrokerRefuses):
         return error
     if not isinstance(error, ResponseError | BusyLoadingError):
         return None
     code = str(getattr(error, "status_code", None) or "")
-    if code not in _PASSING:
+    if code not in _TRANSIENT_CODES:
         found = _find_refusal(str(error)[:1000])
         if found is None:
             return None
@@ -100,7 +100,7 @@ def refusal(error: Exception) -> BrokerRefuses | None:
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Say whether *error*, or what it was raised from, says that Redis will take the command later."""
+    """Return whether *error*, or an exception that caused it, is an outage of Redis."""
     while error is not None:
         if isinstance(error, (*OUTAGE, OSError)) and not isinstance(error, AuthenticationError):
             return True
@@ -113,10 +113,10 @@ def _raise(error: Exception) -> NoReturn:
 
 
 class PatientPipeline(Pipeline):
-    """A pipeline that raises the refusals of `refusal` as `BrokerRefuses`."""
+    """A pipeline that raises transient refusals as `BrokerRefuses`."""
 
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
-        """Read one answer."""
+        """Read one reply."""
         parse: Any = super().parse_response
         try:
             return parse(connection, command_name, **options)
@@ -124,7 +124,7 @@ class PatientPipeline(Pipeline):
             _raise(error)
 
     def raise_first_error(self, commands: Any, response: Any) -> None:
-        """Raise the first error among the answers of a transaction."""
+        """Raise the first error among the replies of a transaction."""
         raise_first: Any = super().raise_first_error
         try:
             raise_first(commands, response)
@@ -133,10 +133,10 @@ class PatientPipeline(Pipeline):
 
 
 class PatientRedis(redis.Redis):
-    """A client that raises the refusals of `refusal` as `BrokerRefuses`."""
+    """A client that raises transient refusals as `BrokerRefuses`."""
 
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
-        """Read one answer."""
+        """Read one reply."""
         parse: Any = super().parse_response
         try:
             return parse(connection, command_name, **options)
@@ -144,22 +144,21 @@ class PatientRedis(redis.Redis):
             _raise(error)
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """Return a pipeline of the same kind."""
+        """Return a `PatientPipeline`."""
         return PatientPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
 def shown(url: str) -> str:
-    """Return the broker *url* without user, password and parameters."""
+    """Return the URL of the broker without user, password and parameters."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].split('?', 1)[0]}"
 
 
 def client(url: str, *, retries: int = PATIENT_RETRIES, answer_s: float = ANSWER_TIMEOUT_S) -> redis.Redis:
     """
-    Return this process's client for *url*; by default it waits through an outage of two minutes.
+    Return this process's client for *url*. By default it waits through an outage of two minutes.
 
-    An answer that takes longer than *answer_s* seconds is tried again. A process that was forked gets a client of
-    its own.
+    A command without a reply within *answer_s* seconds is repeated. A forked process gets its own client.
     """
     return _client(url, retries, answer_s, os.getpid())
 
@@ -177,8 +176,8 @@ def _client(url: str, retries: int, answer_s: float, process: int) -> redis.Redi
     )
 
 
-def hasty_client(url: str, timeout_s: float) -> redis.Redis:
-    """Return a client that says at once when the broker does not answer; for a ``with`` block."""
+def fail_fast_client(url: str, timeout_s: float) -> redis.Redis:
+    """Return a client that does not repeat commands, for a ``with`` block; it raises after *timeout_s* seconds."""
     return PatientRedis.from_url(
         url,
         decode_responses=True,
@@ -192,15 +191,15 @@ def check_broker(url: str) -> None:
     """
     Make sure, within 10 seconds, that Redis answers at *url* and would lose no task.
 
-    Raises `BrokerUnavailable`: it does not answer; and `BrokerUnfit`: it refuses the credentials, is too old, or may
-    evict keys. With any policy but noeviction a full Redis drops the queue's list without a word to anyone. A user
-    that may not ask (INFO) is trusted to know.
+    Raises `BrokerUnavailable` if it does not answer, and `BrokerUnfit` if it refuses the credentials, is too old, or
+    may evict keys. With any eviction policy except noeviction, a full Redis silently deletes queues. If the user is
+    not allowed to call INFO, version and policy are not checked.
     """
     try:
-        with hasty_client(url, timeout_s=4) as c:
-            # Also where INFO is not allowed: the database may not be there.
+        with fail_fast_client(url, timeout_s=4) as c:
+            # Without INFO, this finds a database that does not exist.
             c.exists("snapferry:jobs")
-            info = _told(c)
+            info = _server_info(c)
     except (RedisError, OSError, ValueError) as error:
         kind = BrokerUnfit if _is_final(error) else BrokerUnavailable
         raise kind(f"the broker at {shown(url)} cannot be used: {_reason(error)}") from error
@@ -219,7 +218,7 @@ def check_broker(url: str) -> None:
         )
 
 
-def _told(client: redis.Redis) -> dict[str, Any]:
+def _server_info(client: redis.Redis) -> dict[str, Any]:
     try:
         return {**client.info("memory"), **client.info("server")}
     except NoPermissionError:
@@ -228,30 +227,30 @@ def _told(client: redis.Redis) -> dict[str, Any]:
 
 def wait_for_broker(
     url: str,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """
-    Wait until the broker at *url* can be used, however long it is away; *say* what is waited for.
+    Wait until the broker at *url* can be used, without a time limit; call *report* now and then with the reason.
 
     Raises `BrokerUnfit` at once for a broker that must not be used.
     """
-    said_at = -_SAY_EVERY_S
+    reported_at = -_REPORT_EVERY_S
     while True:
         try:
             return check_broker(url)
         except BrokerUnfit:
             raise
         except BrokerUnavailable as error:
-            if time.monotonic() - said_at >= _SAY_EVERY_S:
-                say(f"{error}; waiting for it")
-                said_at = time.monotonic()
+            if time.monotonic() - reported_at >= _REPORT_EVERY_S:
+                report(f"{error}; waiting for it")
+                reported_at = time.monotonic()
         sleep(_TRY_EVERY_S)
 
 
 def _is_final(error: BaseException | None) -> bool:
-    """Say whether *error* of a connection will be the same whenever it is tried again."""
+    """Return whether connecting again would raise the same *error*."""
     while error is not None:
         if refusal(error) if isinstance(error, Exception) else False:
             return False
@@ -267,7 +266,9 @@ def _is_final(error: BaseException | None) -> bool:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, AuthenticationError):
-        # What the server says depends on its version, and speaks of commands that nobody typed.
-        return "it asks for a password, or refuses that of the URL; see user and password in SNAPFERRY_BROKER_URL"
+        # The server's own text depends on its version, and names commands that the user did not type.
+        return (
+            "it requires a password, or refuses the user or password of the URL; check SNAPFERRY_BROKER_URL"
+        )
     text = str(error).rstrip(".")
     return text[:200] if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Celery's consumer, but no message can end it: what raises where it is received is set aside, once, and logged."""
+"""Celery's consumer, which no message can end: a message that raises on receipt is quarantined and logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snapferry.stores.text.printable import printable
 
 log = logging.getLogger(__name__)
 
-# What tells of a connection and not of the message. Kombu counts a KeyError among these; here it is the message's.
+# Errors of the connection, not of the message. Kombu counts KeyError among these; here it belongs to the message.
 _CONNECTION: Final = (RedisError, OSError, OperationalError, MemoryError)
 
 
@@ -22,12 +22,12 @@ class GuardedConsumer(Consumer):
     """For Celery's setting ``worker_consumer``."""
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Log what Celery's own line does not say, then let it connect again."""
-        log.warning("the broker failed: %s: %s", type(exc).__name__, printable(str(exc))[:400])
+        """Log the error, which Celery's own line omits, then let Celery reconnect."""
+        log.warning("broker connection lost: %s: %s", type(exc).__name__, printable(str(exc))[:400])
         super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Return what is called with each message of a task."""
+        """Return the function that is called with each message of a task."""
         receive = super().create_task_handler(*arguments, **options)
 
         def on_task_received(message: Any) -> None:
@@ -36,11 +36,11 @@ class GuardedConsumer(Consumer):
             except _CONNECTION:
                 raise
             except Exception as error:
-                log.exception("a message cannot be received")
+                log.exception("uncaught exception on receipt of a message")
                 message.channel.quarantine(message, f"receiving it raised {type(error).__name__}: {error}")
                 if not message.acknowledged:
                     message.reject_log_error(log, self.connection_errors)
             if message.headers.get("redelivered"):
-                message.channel.outlived(message)
+                message.channel.note_handled(message)
 
         return on_task_received

@@ -1,15 +1,15 @@
 """
-Messages that no worker can read: found before Celery sees them, and set aside.
+Find messages that no worker can read before Celery receives them, and quarantine them.
 
-Celery trusts what comes from its queue: a message of the wrong form raises in the worker's main process, which
-ends, puts the message back, starts again, and meets it again. Whoever can write to Redis can send such a message,
-and a broken client does it by mistake.
+Celery trusts the messages in its queues. A malformed message raises in the main process of a worker: the process ends,
+the message returns to the queue, the process restarts, and receives the message again. Any client that can write to
+Redis can send such a message, by intent or by mistake.
 
-*vetted*: `fault_of` accepts the form that Celery gives to the messages of this project, and nothing else. All known
-fields have the right types, the body can be decoded, nothing is deep or huge.
-*set aside*: a message with a fault is logged once and kept in the list `QUARANTINE`, at most `KEPT` of them.
-*counted*: a message that was delivered before is noted while it is handled (`Suspects`). One that ended the process
-`MAX_CRASHES` times in a row is set aside too, whatever it does.
+*validated*: `fault_of` accepts only the form that Celery gives to the messages of this project. All known fields have
+the right types, the body can be decoded, and nothing is deeply nested or huge.
+*quarantined*: a message with a fault is logged once and kept in the list `QUARANTINE`, which holds at most `KEPT`.
+*counted*: while a message that was delivered before is handled, it is counted (`CrashCounter`). A message that ended
+the process `MAX_CRASHES` times in a row is quarantined too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from snapferry.workers.telemetry.logs import fields
 log = logging.getLogger(__name__)
 
 QUARANTINE: Final = "snapferry:quarantine"
-"""The list of messages that were set aside, the latest first: JSON with queue, reason, time and the message."""
+"""The list of quarantined messages, the latest first: JSON with queue, reason, time and the message."""
 
 KEPT: Final = 100
 _KEPT_BYTES: Final = 64 * 1024
@@ -41,16 +41,16 @@ LONGEST_MESSAGE: Final = 16 * 1024 * 1024
 """Bytes. The longest message of the project, a batch of 10,000 objects, has about 1.5 MiB."""
 
 MAX_CRASHES: Final = 10
-"""As often as a batch is begun without an end before its objects fail."""
+"""The same number as starts of a batch without a known end before its objects fail."""
 
 DEEPEST: Final = 32
-"""How deep lists and objects of a message may be nested. A chord's callback is 6 deep."""
+"""The deepest nesting of lists and objects in a message. The callback of a chord is 6 deep."""
 
-# With fewer brackets than this nothing can be deep enough to harm, so that nothing needs to be walked through.
+# A message with fewer brackets cannot be nested too deep, so its depth is not measured.
 _FEW_BRACKETS: Final = 64
 
-_SUSPECTS: Final = "snapferry:suspects"
-_SUSPECTS_EXPIRE_S: Final = 86400
+_CRASHES: Final = "snapferry:suspects"
+_CRASHES_EXPIRE_S: Final = 86400
 
 _Test = Callable[[Any], bool]
 
@@ -91,7 +91,7 @@ def _are_dicts(found: Any) -> bool:
     return isinstance(found, list) and all(map(_is_dict, found))
 
 
-# A name's length, and that of what is shown to people.
+# The lengths of names, and of texts for people.
 _NAME: Final = _text(512)
 _WORDS: Final = _text(64 * 1024)
 
@@ -148,7 +148,7 @@ _EMBEDDED: Final[Mapping[str, _Test]] = {
 
 
 def read_json(raw: bytes | str) -> Any:
-    """Return what *raw* says. Raises ValueError for whatever is no JSON, and what is nested too deep or too huge."""
+    """Return the value of the JSON text *raw*. Raises ValueError if it is not JSON, too large or nested too deep."""
     if len(raw) > LONGEST_MESSAGE:
         raise ValueError(f"it has {len(raw)} bytes")
     text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
@@ -177,13 +177,13 @@ def _deep(found: Any) -> bool:
 
 
 def fault_of(raw: bytes) -> str:
-    """Return what is wrong with the message *raw* of a task queue, in words; "" if a worker can read it."""
+    """Return why a worker cannot read the message *raw* of a task queue, "" if it can."""
     try:
         message = read_json(raw)
     except ValueError as error:
         return f"it is not JSON: {str(error)[:200]}"
     if not isinstance(message, dict):
-        return f"it is {type(message).__name__} and not an object"
+        return f"it is a {type(message).__name__}, not an object"
     headers, properties = message.get("headers"), message.get("properties")
     if not isinstance(headers, dict) or not isinstance(properties, dict):
         return "it has no headers or no properties"
@@ -215,39 +215,39 @@ def _fault_of_body(body: Any) -> str:
         return "its body is not a list of three"
     arguments, named, embedded = found
     if not isinstance(arguments, list) or not isinstance(named, dict):
-        return "its arguments are no list, or the named ones no object"
+        return "its arguments are not a list, or its named arguments not an object"
     if embedded is not None and not isinstance(embedded, dict):
-        return "what follows it is no object"
+        return "its options are not an object"
     wrong = _wrong(embedded or {}, _EMBEDDED, ())
     return f"its field {wrong} is of the wrong type" if wrong else ""
 
 
 def is_task_queue(queue: str) -> bool:
-    """Say whether *queue* has tasks of this project, and not replies to control commands."""
+    """Return whether *queue* holds tasks of this project, not replies to control commands."""
     return queue in (PLAN_QUEUE, COPY_QUEUE) or queue.startswith(f"{COPY_QUEUE}.")
 
 
-def set_aside(client: redis.Redis, queue: str, raw: bytes, reason: str) -> None:
-    """Log a message that cannot be handled, and keep it in the quarantine. Never raises `RedisError`."""
-    told = _told(raw)
+def quarantine(client: redis.Redis, queue: str, raw: bytes, reason: str) -> None:
+    """Log a message that cannot be handled, and keep it in `QUARANTINE`. Never raises `RedisError`."""
+    ids = _ids_of(raw)
     log.error(
-        "message set aside: %s",
+        "message quarantined: %s",
         printable(reason),
-        extra=fields(queue=printable(queue), bytes=len(raw), quarantine=QUARANTINE, **told),
+        extra=fields(queue=printable(queue), bytes=len(raw), quarantine=QUARANTINE, **ids),
     )
     kept = raw[:_KEPT_BYTES].decode("utf-8", errors="backslashreplace")
-    entry = {"at": time.time(), "queue": queue, "reason": reason, **told, "bytes": len(raw), "message": kept}
+    entry = {"at": time.time(), "queue": queue, "reason": reason, **ids, "bytes": len(raw), "message": kept}
     try:
         with client.pipeline(transaction=False) as pipe:
             pipe.lpush(QUARANTINE, json.dumps(entry))
             pipe.ltrim(QUARANTINE, 0, KEPT - 1)
             pipe.execute()
     except RedisError as error:
-        log.warning("the message cannot be kept in the quarantine: %s", error)
+        log.warning("cannot keep a quarantined message: %s", error)
 
 
-def _told(raw: bytes) -> dict[str, str]:
-    """Return the task and the ids of a message, as far as they can be told."""
+def _ids_of(raw: bytes) -> dict[str, str]:
+    """Return the name and the ids of the task in a message, as far as they can be read."""
     try:
         headers = read_json(raw)["headers"]
         found = {"named": headers.get("task"), "task": headers.get("id"), "job": headers.get("root_id")}
@@ -256,31 +256,31 @@ def _told(raw: bytes) -> dict[str, str]:
     return {name: printable(value[:100]) for name, value in found.items() if isinstance(value, str)}
 
 
-class Suspects:
-    """Counts how often a message that was delivered before ended the process that handled it."""
+class CrashCounter:
+    """Counts how often a redelivered message ended the process that handled it."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def begin(self, message: Mapping[str, Any]) -> int:
-        """Note that *message* is handled now; return how often that was noted and had no end before."""
+        """Record that *message* is handled now; return how often this was recorded without an end before."""
         tag = _delivered_before(message)
         if not tag:
             return 0
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hincrby(_SUSPECTS, tag, 1)
-            pipe.expire(_SUSPECTS, _SUSPECTS_EXPIRE_S)
+            pipe.hincrby(_CRASHES, tag, 1)
+            pipe.expire(_CRASHES, _CRASHES_EXPIRE_S)
             times, _ = pipe.execute()
         return int(times) - 1
 
     def end(self, message: Mapping[str, Any]) -> None:
-        """Note that the process outlived *message*. Never raises `RedisError`."""
+        """Record that the process survived *message*. Never raises `RedisError`."""
         tag = _delivered_before(message)
         if tag:
             try:
-                self._client.hdel(_SUSPECTS, tag)
+                self._client.hdel(_CRASHES, tag)
             except RedisError as error:
-                log.warning("cannot note that a message was handled: %s", error)
+                log.warning("cannot record that a message was handled: %s", error)
 
 
 def _delivered_before(message: Mapping[str, Any]) -> str:

@@ -1,11 +1,9 @@
 """
-Celery's Redis result backend, patient through an outage of Redis.
+Celery's Redis result backend, which waits through an outage of Redis.
 
-Counting a finished part of a chord is one Lua call on a connection that does
-not retry. While Redis restarts, that call fails, the part is recorded as
-failed though its work is done, and the chord is dead. Waiting instead of
-failing keeps it alive; counting the same part twice is harmless, for Celery
-5.7 counts each part once by its id.
+Celery counts a finished part of a chord by one Lua call, on a connection that does not retry. While Redis restarts,
+that call fails, the part is recorded as failed although its work is done, and the chord never calls back. So the call
+is repeated until Redis answers. That is harmless: Celery 5.7 counts each part once, by its id.
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ from celery.backends.redis import RedisBackend
 
 from .connection import OUTAGE, PatientRedis
 
-# Well below the visibility timeout, after which another worker runs the part again anyway.
+# Well below the visibility timeout. After that, another worker runs the part again anyway.
 PATIENCE_S = 900.0
 
 
 class PatientRedisBackend(RedisBackend):
-    """As `RedisBackend`, but a part of a chord is counted when Redis is back, not lost."""
+    """As `RedisBackend`, but it waits for Redis to count a finished part of a chord."""
 
     def _get_client(self) -> Any:
         return PatientRedis
@@ -30,7 +28,7 @@ class PatientRedisBackend(RedisBackend):
     def on_chord_part_return(
         self, request: Any, state: Any, result: Any, propagate: Any = None, **kwargs: Any
     ) -> Any:
-        """Count a finished part. Raises what Redis raised once it was away for `PATIENCE_S` seconds."""
+        """Count a finished part. Raises the error of Redis after an outage of `PATIENCE_S` seconds."""
         deadline = time.monotonic() + PATIENCE_S
         pause = 0.1
         while True:

@@ -1,4 +1,4 @@
-"""A task as the main process of a worker knows it: what Celery says of one there, too, says whose it is."""
+"""The request of a task in the main process of a worker, with job and task in its log lines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from celery.worker.request import Request
 from snapferry.workers.telemetry.logs import about
 
 
-class OfAJob(Request):
-    """As Celery's, but lines about a process that died or a task that failed bear job and task."""
+class JobRequest(Request):
+    """As Celery's `Request`, but the log lines of a failed task or a dead process name the job and the task."""
 
     def on_failure(self, *arguments: Any, **options: Any) -> Any:
         """Handle a task that raised, or whose process died."""
-        ours = str(self.name).startswith("snapferry.")
-        with about(job=self.root_id if ours else None, task=self.id):
+        is_ours = str(self.name).startswith("snapferry.")
+        with about(job=self.root_id if is_ours else None, task=self.id):
             return super().on_failure(*arguments, **options)

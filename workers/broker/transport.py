@@ -1,11 +1,12 @@
 """
-Kombu's Redis transport, with names of its own, and patient where kombu is not.
+Kombu's Redis transport with its own key names, which waits through outages and validates messages.
 
-*own names*: several Celery applications may share a database. What kombu and Celery would share with them has names
-of this project (`OPTIONS`, `NAMES`): the hash of unacknowledged messages, the control exchange, the events.
-*outages*: a Redis that is full or read-only is not connected to, as if it were away; Celery tries again. A message
-that was taken and could not be noted as taken goes back to its queue when Redis takes writes again.
-*vetted*: what no worker can read is set aside (`snapferry.workers.broker.message_validation`) and reaches no consumer.
+*own names*: several Celery applications may share a database. The keys that kombu and Celery would share with them
+have names of this project (`OPTIONS`, `NAMES`): the hash of unacknowledged messages, the control exchange, the events.
+*outages*: a Redis that is full or read-only counts as away: connecting fails, and Celery tries again. A message that
+was taken from its queue but could not be recorded as unacknowledged returns to the queue when Redis accepts writes.
+*validation*: a message that no worker can read is quarantined (`snapferry.workers.broker.message_validation`) and
+reaches no consumer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, OUTAGE, PatientRedi
 
 log = logging.getLogger(__name__)
 
-# Kombu has types for some of its parts.
+# Kombu has type hints for some of its modules only.
 _kombu: Any = untyped
 _dumps: Any = vars(untyped_json)["dumps"]
 
@@ -37,9 +38,9 @@ OPTIONS: Final[dict[str, Any]] = {
     "unacked_key": UNACKED,
     "unacked_index_key": f"{UNACKED}_index",
     "unacked_mutex_key": f"{UNACKED}_mutex",
-    # Kombu reads the exchange's name behind the first dot.
+    # Kombu takes the text after the first dot as the name of the exchange.
     "fanout_prefix": "/snapferry-{db}.",
-    # Without these a publish on a connection that is half open waits for ever.
+    # Without timeouts, a publish on a half-open connection waits forever.
     "socket_timeout": ANSWER_TIMEOUT_S,
     "socket_connect_timeout": CONNECT_TIMEOUT_S,
     "socket_keepalive": True,
@@ -52,22 +53,22 @@ NAMES: Final[dict[str, str]] = {
     "event_exchange": "snapferry.events",
     "event_queue_prefix": "snapferry.events",
 }
-"""Settings of Celery: names that would be every Celery application's."""
+"""Settings of Celery whose defaults all Celery applications share."""
 
 MAILBOXES: Final = "_kombu.binding.snapferry.pidbox"
-"""The key of the set of all nodes' mailboxes."""
+"""The key of the set of the mailboxes of all nodes."""
 
 _WRITABLE: Final = "snapferry:mark:writable"
 
 
 def install() -> None:
-    """Let every ``redis://`` connection of kombu in this process use this transport. May be called again."""
+    """Use this transport for every ``redis://`` connection of kombu in this process. May be repeated."""
     for name in ("redis", "rediss"):
         kombu.transport.TRANSPORT_ALIASES[name] = "snapferry.workers.broker.transport:Transport"
 
 
-class _Stranded:
-    """Messages that were taken from a queue when Redis could not note that: to be put back."""
+class _UnrecordedMessages:
+    """Messages that were taken from a queue while Redis could not record that. They must return to the queue."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -77,61 +78,65 @@ class _Stranded:
     def add(self, key: str, message: str) -> None:
         with self._lock:
             if self._process != os.getpid():
-                # A forked process: they are its parent's.
+                # In a forked process they belong to the parent.
                 self._messages, self._process = [], os.getpid()
             self._messages.append((key, message))
 
-    def put_back(self, client: Any) -> None:
+    def requeue(self, client: Any) -> None:
         with self._lock:
             if self._process != os.getpid():
                 return
             while self._messages:
                 client.rpush(*self._messages[-1])
                 self._messages.pop()
-                log.info("a message that was taken during an outage is back in its queue")
+                log.info("message requeued after an outage")
 
 
-_stranded = _Stranded()
+_unrecorded = _UnrecordedMessages()
 
 
-class _VettingRedis(PatientRedis):
-    """Gives no answer to BRPOP that a consumer could not read."""
+class _ValidatingRedis(PatientRedis):
+    """Returns no reply to BRPOP that a consumer could not read."""
 
     def __init__(self, *arguments: Any, channel: Channel, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._vetting_channel = channel
+        self._validating_channel = channel
 
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
         answer = super().parse_response(connection, command_name, **options)
         if command_name != "BRPOP" or not answer:
             return answer
         key, raw = answer
-        return answer if self._vetting_channel.vet(bytes(key).decode(errors="replace"), bytes(raw)) else None
+        return (
+            answer
+            if self._validating_channel.is_readable(bytes(key).decode(errors="replace"), bytes(raw))
+            else None
+        )
 
 
 class QoS(_kombu.QoS):
-    """As kombu's, but a message that cannot be noted as taken is not lost."""
+    """As kombu's, but a message that cannot be recorded as taken is not lost."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note that *message* was taken."""
+        """Record that *message* was taken."""
         try:
             super().append(message, delivery_tag)
         except OUTAGE:
-            self.channel.strand(message)
+            self.channel.requeue_later(message)
             raise
 
 
 class Channel(_kombu.Channel):
-    """As kombu's, see this module."""
+    """As kombu's, with the changes that the module describes."""
 
     QoS = QoS
 
     def _get_client(self) -> Any:
         super()._get_client()
-        return partial(_VettingRedis, channel=self)
+        return partial(_ValidatingRedis, channel=self)
 
-    def vet(self, key: str, raw: bytes) -> bool:
-        """Say whether *raw*, from the list *key*, can be given to a consumer; if not, it is set aside."""
+    def is_readable(self, key: str, raw: bytes) -> bool:
+        """Return whether a consumer can read *raw*, from the list *key*; if not, quarantine it."""
         queue = key.rsplit(self.sep, 1)[0]
         if not message_validation.is_task_queue(queue):
             return _is_reply(raw)
@@ -139,46 +144,46 @@ class Channel(_kombu.Channel):
         if not fault and b'"redelivered": true' not in raw:
             return True
         with self.conn_or_acquire() as client:
-            fault = fault or _fault_of_suspect(message_validation.Suspects(client), raw)
+            fault = fault or _crash_fault(message_validation.CrashCounter(client), raw)
             if fault:
-                message_validation.set_aside(client, queue, raw, fault)
+                message_validation.quarantine(client, queue, raw, fault)
         return not fault
 
     def quarantine(self, message: Any, reason: str) -> None:
-        """Set *message* aside, which was delivered, and take it for acknowledged."""
+        """Keep the delivered *message* in the quarantine."""
         raw = _dumps(message._raw).encode()
         with self.conn_or_acquire() as client:
-            message_validation.set_aside(client, str(message.delivery_info.get("routing_key")), raw, reason)
+            message_validation.quarantine(client, str(message.delivery_info.get("routing_key")), raw, reason)
 
-    def outlived(self, message: Any) -> None:
-        """Note that *message* was handled and this process still runs."""
+    def note_handled(self, message: Any) -> None:
+        """Record that *message* was handled and this process survived it."""
         with self.conn_or_acquire() as client:
-            message_validation.Suspects(client).end(message._raw)
+            message_validation.CrashCounter(client).end(message._raw)
 
-    def strand(self, message: Any) -> None:
-        """Keep *message* until Redis takes writes again."""
+    def requeue_later(self, message: Any) -> None:
+        """Keep *message* until Redis accepts writes again, then return it to its queue."""
         raw = message._raw
         queue = raw["properties"]["delivery_info"]["routing_key"]
-        _stranded.add(self._q_for_pri(queue, self._get_message_priority(raw)), _dumps(raw))
+        _unrecorded.add(self._q_for_pri(queue, self._get_message_priority(raw)), _dumps(raw))
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
-        # Control commands and events come from whoever can publish.
+        # Any client of Redis can publish control commands and events.
         try:
             return bool(super()._deliver_fanout_message(message, exchange))
         except (RedisError, OSError):
             raise
         except Exception:
-            log.warning("a broadcast message that cannot be read is passed over", exc_info=True)
+            log.warning("unreadable broadcast message ignored", exc_info=True)
             return False
 
 
 class Transport(_kombu.Transport):
-    """As kombu's, see this module."""
+    """As kombu's, with the changes that the module describes."""
 
     Channel = Channel
 
     def establish_connection(self) -> Any:
-        """Connect; a Redis that takes no writes counts as away. Raises `redis.exceptions.ConnectionError`."""
+        """Connect. A Redis that accepts no writes counts as away. Raises `redis.exceptions.ConnectionError`."""
         connection = super().establish_connection()
         channel = self._avail_channels[-1]
         try:
@@ -187,18 +192,18 @@ class Transport(_kombu.Transport):
                     pipe.set(_WRITABLE, "", ex=60)
                     pipe.delete(_WRITABLE)
                     pipe.execute()
-                _stranded.put_back(client)
+                _unrecorded.requeue(client)
         except BaseException:
             self.close_connection(connection)
             raise
         return connection
 
 
-def _fault_of_suspect(suspects: message_validation.Suspects, raw: bytes) -> str:
+def _crash_fault(counter: message_validation.CrashCounter, raw: bytes) -> str:
     try:
-        crashes = suspects.begin(message_validation.read_json(raw))
+        crashes = counter.begin(message_validation.read_json(raw))
     except RedisError:
-        # What comes next needs Redis as well, and is made for an outage.
+        # The next steps need Redis as well, and handle an outage.
         return ""
     return f"it ended its worker {crashes} times" if crashes >= message_validation.MAX_CRASHES else ""
 

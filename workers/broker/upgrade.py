@@ -1,10 +1,10 @@
 """
-What an earlier version left in Redis under names that this version does not use.
+Restore messages that an earlier version left in Redis under a name that this version does not use.
 
-Earlier versions kept unacknowledged messages in Celery's default hash ``unacked``, which every
-Celery application on the database shares. Their workers look after those; what is left when the last
-of them is gone would stay there for ever. So an orchestrator puts the messages of this project back, once they are
-older than the visibility timeout, and touches no others.
+Earlier versions kept unacknowledged messages in Celery's default hash ``unacked``, which all Celery applications on a
+database share. Their workers restore these messages. When the last of these workers is gone, the rest would stay there
+forever. So an orchestrator requeues the messages of this project that are older than the visibility timeout, and
+touches no other message.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PUT_BACK: Final = LuaScript.load(__package__, "put_back")
 
 
 def put_back_unacked(redis: redis.Redis, older_than_s: float) -> int:
-    """Put back what an earlier version did not end within *older_than_s* seconds; return how many messages."""
+    """Requeue messages that an earlier version has not acknowledged for *older_than_s* seconds; return how many."""
     put_back = redis.register_script(_PUT_BACK.text)
     count = 0
     ends = time.time() - older_than_s
@@ -53,7 +53,7 @@ def put_back_unacked(redis: redis.Redis, older_than_s: float) -> int:
 
 
 def _place(found: str | None) -> tuple[str, str] | None:
-    """Return the list and the message of an entry of this project, None for that of another application."""
+    """Return the list and the message of an entry, None if it belongs to another application."""
     try:
         message, exchange, queue = json.loads(found or "null")
         if exchange or not is_task_queue(queue):
@@ -66,20 +66,20 @@ def _place(found: str | None) -> tuple[str, str] | None:
 
 
 def attach(app: Celery, settings: Settings) -> None:
-    """Let orchestrators of *app* look for such messages once a minute."""
+    """Let orchestrators of *app* restore such messages once a minute."""
 
     def ready(sender: Any = None, **_: Any) -> None:
         if sender.app is app and PLAN_QUEUE in app.amqp.queues.consume_from:
-            sender.timer.call_repeatedly(EVERY_S, look)
+            sender.timer.call_repeatedly(EVERY_S, restore)
 
-    def look() -> None:
+    def restore() -> None:
         assert settings.broker_url is not None  # make_app refuses settings without one
         try:
             broker = client(settings.broker_url, retries=0, answer_s=5)
             if count := put_back_unacked(broker, settings.visibility_timeout):
-                log.warning("%d messages that an earlier version had taken are back in their queues", count)
+                log.warning("%d messages of an earlier version requeued", count)
         except NoPermissionError as error:
-            log.debug("may not look for messages of an earlier version: %s", error)
+            log.debug("not allowed to look for messages of an earlier version: %s", error)
         except RedisError as error:
             log.warning("cannot look for messages of an earlier version: %s", error)
 

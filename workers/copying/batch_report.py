@@ -26,9 +26,10 @@ from snapferry.workers.ledger import Directive, Ledger
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import BatchMessage
-from snapferry.workers.reachability.batch import BatchReach
-from snapferry.workers.reachability.outage import StoreTrouble
-from snapferry.workers.reachability.records import ReachBook, sides_of
+from snapferry.workers.reachability.batch import BatchReachability
+from snapferry.workers.reachability.outage import StoreWatch
+from snapferry.workers.reachability.sides import sides_of
+from snapferry.workers.reachability.store_problems import StoreProblems
 
 from .transfer import JobPaused, JobStopped, WorkerStopping
 from .transfer.interfaces import ConcurrencyLimit
@@ -62,7 +63,7 @@ class BatchReport:
         batch: BatchMessage,
         ledger: Ledger,
         holder: str,
-        reach: BatchReach,
+        reachability: BatchReachability,
         abandon: Callable[[Directive], None],
         access: AccessPolicy = STRICT,
     ) -> None:
@@ -78,10 +79,10 @@ class BatchReport:
         self._directive = Directive.CONTINUE
         self._directed_at = 0.0
         self._moved_at = time.monotonic()
-        self._reach: BatchReach | None = reach
+        self._reachability: BatchReachability | None = reachability
         worker = holder.partition("@")[2]
-        self.trouble = StoreTrouble(
-            ReachBook(ledger.client), worker, sides_of(batch), len(batch.sizes), access
+        self.stores = StoreWatch(
+            StoreProblems(ledger.client), worker, sides_of(batch), len(batch.sizes), access
         )
         self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)
 
@@ -127,7 +128,7 @@ class BatchReport:
                 raise JobPaused
         if shutdown.must_requeue():
             raise WorkerStopping
-        self.trouble.stop()
+        self.stores.raise_if_unreachable()
 
     def begin_object(self) -> None:
         """Count an object as in flight. Raises as `check` does, but `JobPaused` without a grace period."""
@@ -156,12 +157,12 @@ class BatchReport:
     def _beat(self) -> None:
         try:
             if time.monotonic() - self._moved_at > SILENT_S:
-                self.trouble.look()
-            if self._reach is not None and self.trouble.found is not None:
+                self.stores.check_in_background()
+            if self._reachability is not None and self.stores.unreachable is not None:
                 # The batch may hang for a while. Record the outage now, for the fleet and its operator.
-                self._reach.note(self.trouble.found)
-                self._reach.park()
-                self._reach = None
+                self._reachability.record(self.stores.unreachable)
+                self._reachability.park()
+                self._reachability = None
             self._report()
             self._abandon_if_stuck()
         except RedisError as error:

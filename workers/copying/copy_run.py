@@ -19,9 +19,11 @@ from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.limits import LimitStore, Throttle
 from snapferry.workers.messages import BatchMessage
 from snapferry.workers.outcome import BatchOutcome, Failure
-from snapferry.workers.reachability.batch import BatchReach
-from snapferry.workers.reachability.outage import StoreTrouble, emptied, open_side
-from snapferry.workers.reachability.records import ReachBook, StoreSide, sides_of
+from snapferry.workers.reachability.batch import BatchReachability
+from snapferry.workers.reachability.outage import StoreWatch
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
+from snapferry.workers.reachability.sides import StoreSide, sides_of
+from snapferry.workers.reachability.store_check import missing_store, open_side
 from snapferry.workers.telemetry.metrics import counters
 
 from .batch_report import BatchReport, ReportedInFlight
@@ -42,7 +44,7 @@ class CopyRun:
     batch: BatchMessage
     ledger: Ledger
     holder: str
-    reach: BatchReach
+    reachability: BatchReachability
     begun: Begun
     access: AccessPolicy
 
@@ -62,7 +64,7 @@ class CopyRun:
         with (
             counters.running(),
             BatchReport(
-                self.batch, self.ledger, self.holder, self.reach, self._abandon, self.access
+                self.batch, self.ledger, self.holder, self.reachability, self._abandon, self.access
             ) as report,
             interruptible(report.check),
         ):
@@ -80,11 +82,11 @@ class CopyRun:
         shutdown.end_stuck_process()
 
     def _copy(self, report: BatchReport) -> BatchOutcome:
-        batch, begun, trouble = self.batch, self.begun, report.trouble
+        batch, begun, stores = self.batch, self.begun, report.stores
         objects = batch.objects()
         try:
-            source, destination = (self._open(side, trouble) for side in sides_of(batch))
-            trouble.opened(source, destination)
+            source, destination = (self._open(side, stores) for side in sides_of(batch))
+            stores.opened(source, destination)
             # Waits for a limit check from time to time whether the batch is still wanted.
             still_wanted = partial(report.advance, 0, 0)
             with (
@@ -113,7 +115,7 @@ class CopyRun:
                             concurrency=batch.concurrency,
                             abort_unfinished=begun.times > 1,
                             limit=limit,
-                            outages=trouble,
+                            outages=stores,
                         )
                     except (StoreError, RedisError):
                         raise
@@ -132,10 +134,10 @@ class CopyRun:
                         batch, self.holder, positions[address]
                     ),
                     limit=limit,
-                    outages=trouble,
+                    outages=stores,
                 )
         except StoreError as error:
-            trouble.ended(error)
+            stores.batch_failed(error)
             return BatchOutcome(failures=[Failure.of(address, error) for address in objects])
         except RedisError:
             raise
@@ -145,11 +147,11 @@ class CopyRun:
                 failures=[Failure.of(address, unexpected_failure(error)) for address in objects]
             )
 
-    def _open(self, side: StoreSide, trouble: StoreTrouble) -> StreamStore:
+    def _open(self, side: StoreSide, stores: StoreWatch) -> StreamStore:
         try:
             store = open_side(side, self.access)
-            if gone := emptied(ReachBook(self.ledger.client), self.batch.job_id, side, self.access):
+            if gone := missing_store(ParkedJobs(self.ledger.client), self.batch.job_id, side, self.access):
                 raise gone
         except StoreError as error:
-            trouble.cannot_open(side, error)
+            stores.open_failed(side, error)
         return store

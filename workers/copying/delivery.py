@@ -23,7 +23,7 @@ from snapferry.workers.ledger import Ledger
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.messages import BatchMessage
 from snapferry.workers.outcome import BatchOutcome, Failure
-from snapferry.workers.reachability.batch import BatchReach
+from snapferry.workers.reachability.batch import BatchReachability
 from snapferry.workers.reachability.outage import Unreachable
 from snapferry.workers.telemetry import tracing
 from snapferry.workers.telemetry.logs import about, fields
@@ -99,25 +99,25 @@ def _lease_and_run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, ac
             failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
         )
         return fail_batch(batch, ledger, holder, outcome, attempts=MAX_STARTS, worker=worker, end="given_up")
-    reach = BatchReach(ledger, batch, worker)
-    blocking = reach.blocked_by
+    reachability = BatchReachability(ledger, batch, worker)
+    blocking = reachability.blocked_by
     if blocking is None:
-        return _run_leased(task, CopyRun(batch, ledger, holder, reach, begun, access))
-    if reach.given_up:
-        outcome = reach.failed(blocking.error, blocking.store, blocking.detail)
+        return _run_leased(task, CopyRun(batch, ledger, holder, reachability, begun, access))
+    if reachability.given_up:
+        outcome = reachability.failed(blocking.error, blocking.store, blocking.detail)
         return fail_batch(batch, ledger, holder, outcome, attempts=attempts, worker=worker, end="unreached")
     ledger.release(batch, holder)
-    raise _park(task, reach, f"this worker cannot reach {blocking.store}: {blocking.detail}")
+    raise _park(task, reachability, f"this worker cannot reach {blocking.store}: {blocking.detail}")
 
 
 def _run_leased(task: Task[..., Any], run: CopyRun) -> str:
     """Copy a batch that is leased to this run, and account for it."""
-    batch, ledger, holder, reach = run.batch, run.ledger, run.holder, run.reach
+    batch, ledger, holder, reachability = run.batch, run.ledger, run.holder, run.reachability
     attempts = task.request.retries + 1
     pause_s, killed = 0, False
     try:
         outcome, seconds = run.copy()
-        free = reach.costs_nothing(outcome)
+        free = reachability.retries_free(outcome)
         retries = outcome.retryable and (free or task.request.retries < MAX_RETRIES)
         counters.ran(outcome, seconds, again=retries)
         tracing.set_attributes(
@@ -130,7 +130,7 @@ def _run_leased(task: Task[..., Any], run: CopyRun) -> str:
             raise _retry(task, outcome, pause_s, free=free)
         ledger.account(batch, outcome, attempts=attempts, worker=run.worker)
         ledger.forget_spending(batch)
-        reach.ended(outcome)
+        reachability.record_end(outcome)
     except Unreachable as unreachable:
         return _end_unreachable(task, run, unreachable)
     except WorkerStopping:
@@ -175,28 +175,28 @@ def _retry(task: Task[..., Any], outcome: BatchOutcome, pause_s: float, *, free:
 
 def _end_unreachable(task: Task[..., Any], run: CopyRun, unreachable: Unreachable) -> str:
     """Record that this worker cannot reach a store; fail the batch if its job was given up, else park it."""
-    reach, error = run.reach, unreachable.reason
-    reach.note(unreachable)
+    reachability, error = run.reachability, unreachable.reason
+    reachability.record(unreachable)
     log.warning(
         "store not reached: %s",
         error.detail,
         extra=fields(error=type(error).__name__, store=error.store, kind=unreachable.kind.value),
     )
-    if reach.given_up:
-        outcome = reach.failed(type(error).__name__, error.store, error.detail)
+    if reachability.given_up:
+        outcome = reachability.failed(type(error).__name__, error.store, error.detail)
         return fail_batch(
             run.batch, run.ledger, run.holder, outcome,
             attempts=task.request.retries + 1, worker=run.worker, end="unreached",
         )  # fmt: skip
     # The lease ends first, so that the next worker that gets the message does not find it.
     run.ledger.release(run.batch, run.holder)
-    raise _park(task, reach, f"this worker cannot reach {error.store}: {error.detail}") from None
+    raise _park(task, reachability, f"this worker cannot reach {error.store}: {error.detail}") from None
 
 
-def _park(task: Task[..., Any], reach: BatchReach, reason: str) -> Exception:
+def _park(task: Task[..., Any], reachability: BatchReachability, reason: str) -> Exception:
     """Queue the batch for workers that can reach both of its stores; return what to raise."""
     counters.parked()
-    queue = reach.park()
+    queue = reachability.park()
     came_from = (getattr(task.request, "delivery_info", None) or {}).get("routing_key")
     # Without a pause, a worker that still takes from the parking queue would get the batch again at once.
     pause_s = PARK_AGAIN_S if came_from == queue else None

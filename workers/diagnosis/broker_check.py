@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.stores.text.format import size
 from snapferry.stores.text.printable import printable
-from snapferry.workers.broker.connection import OLDEST_REDIS, hasty_client, shown
+from snapferry.workers.broker.connection import OLDEST_REDIS, fail_fast_client, shown
 from snapferry.workers.broker.message_validation import QUARANTINE
 from snapferry.workers.lua import LuaScript
 
@@ -44,7 +44,7 @@ FULL_ERROR: Final = 0.95
 
 def open_broker(url: str) -> redis.Redis:
     """Return a client that fails at once if the broker does not answer; for a ``with`` block."""
-    return hasty_client(url, TIMEOUT_S)
+    return fail_fast_client(url, TIMEOUT_S)
 
 
 def check_redis(url: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What a worker's reach means for one batch: whether to begin it, what an end of it says, where it goes otherwise."""
+"""What the reachability of its stores means for one batch: whether to start it, and where it goes otherwise."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.queues import parking_queue
 
 from .outage import Unreachable
-from .records import ReachBook, Trouble, pause_before_check, sides_of
+from .parked_jobs import ParkedJobs
+from .sides import sides_of
+from .store_problems import StoreProblem, StoreProblems, pause_before_check
 
-# The stores that this process is known to have reached, by their sides' names and the worker's.
+# The stores that this process has recorded as reached: the name of the side, and the worker.
 _reached: set[tuple[str, str]] = set()
-_REACHED_KEPT = 10_000
+_MAX_REACHED = 10_000
 
 
-class BatchReach:
+class BatchReachability:
     """
-    The reach of *worker* for the stores of *batch*, as it was when the batch was begun.
+    Whether *worker* can reach the stores of *batch*, as recorded when the worker took the batch.
 
     Every method raises `redis.exceptions.RedisError` as the ledger does.
     """
@@ -27,62 +29,64 @@ class BatchReach:
         self._batch = batch
         self._worker = worker
         self._sides = sides_of(batch)
-        self._reach = ReachBook(ledger.client)
-        self._known = self._reach.of_batch(batch.job_id, worker, self._sides)
+        self._problems = StoreProblems(ledger.client)
+        self._jobs = ParkedJobs(ledger.client)
+        self._known = self._problems.of_batch(batch.job_id, worker, self._sides)
 
     @property
-    def blocked_by(self) -> Trouble | None:
-        """The trouble for which the batch need not be begun, None if there is none."""
-        return next((trouble for trouble in self._known.troubles if not trouble.trial), None)
+    def blocked_by(self) -> StoreProblem | None:
+        """The problem that makes it useless to start the batch, None if there is none."""
+        return next((problem for problem in self._known.problems if not problem.trial), None)
 
     @property
     def given_up(self) -> bool:
-        """Whether batches of the job fail where their stores are not reached, and are parked no more."""
+        """Whether the job was given up: its batches fail if a store cannot be reached, and are no longer parked."""
         return bool(self._known.given_up)
 
-    def note(self, trouble: Unreachable) -> None:
-        """Record that the worker does not reach a store."""
-        tries = max((one.tries for one in self._known.troubles), default=0)
-        pause_s = pause_before_check(trouble.kind, tries)
-        self._reach.failed(trouble.side, self._worker, trouble.reason, trouble.kind, pause_s=pause_s)
+    def record(self, unreachable: Unreachable) -> None:
+        """Record that the worker cannot reach a store."""
+        tries = max((problem.tries for problem in self._known.problems), default=0)
+        pause_s = pause_before_check(unreachable.kind, tries)
+        self._problems.record_failure(
+            unreachable.side, self._worker, unreachable.reason, unreachable.kind, pause_s=pause_s
+        )
 
     def park(self) -> str:
         """Record that the job has a parking queue; return its name."""
         name = self._ledger.field(self._batch.job_id, "queue")
-        self._reach.park(self._batch, name)
+        self._jobs.park(self._batch, name)
         return parking_queue(name, self._batch.job_id)
 
     def failed(self, error: str, store: str, detail: str) -> BatchOutcome:
-        """Return the outcome of a batch of a job that was given up."""
+        """Return the outcome of a batch whose job was given up: every object fails."""
         why = f"{detail} ({self._known.given_up.partition(':')[0]})"
         addresses = self._batch.objects()
         return BatchOutcome(
-            failures=[Failure(each, error, store, why, transient=False) for each in addresses]
+            failures=[Failure(address, error, store, why, transient=False) for address in addresses]
         )
 
-    def costs_nothing(self, outcome: BatchOutcome) -> bool:
+    def retries_free(self, outcome: BatchOutcome) -> bool:
         """
-        Say whether the passing trouble of some objects costs the batch none of its passes.
+        Return whether a retry for the transient failures in *outcome* does not count.
 
-        That is so while a store comes and goes, within the patience of the job: time decides then, and not counts.
+        That is so while a store comes and goes, within the patience of the job: then time limits the retries.
         """
-        book = self._reach
-        if self.given_up or not outcome.transient_failures or not book.recently_away(self._sides):
+        if self.given_up or not outcome.transient_failures or not self._problems.recently_away(self._sides):
             return False
         first = next(failure for failure in outcome.failures if failure.transient)
-        _, waited_s = book.begin_waiting(self._batch.job_id, "flaps", first.store, first.detail)
-        return waited_s < book.state(self._batch.job_id).patience_s
+        _, waited_s = self._jobs.begin_waiting(self._batch.job_id, "flaps", first.store, first.detail)
+        return waited_s < self._jobs.state(self._batch.job_id).patience_s
 
-    def ended(self, outcome: BatchOutcome) -> None:
-        """Record which stores a batch that is accounted for reached, and that its job does not wait for them."""
+    def record_end(self, outcome: BatchOutcome) -> None:
+        """Record the stores that an accounted batch reached, and that its job does not wait for them."""
         if outcome.failures and not outcome.copied:
             return
         source, destination = self._sides
         for side in (source, destination) if outcome.copied else (destination,):
-            if self._known.troubles or (side.name, self._worker) not in _reached:
-                self._reach.reached(side, self._worker)
-                if len(_reached) >= _REACHED_KEPT:
+            if self._known.problems or (side.name, self._worker) not in _reached:
+                self._problems.record_copy(side, self._worker)
+                if len(_reached) >= _MAX_REACHED:
                     _reached.clear()
                 _reached.add((side.name, self._worker))
         if outcome.copied and (self._known.waits or self.given_up):
-            self._reach.stop_waiting(self._batch.job_id, "waits", "flaps", "given_up")
+            self._jobs.stop_waiting(self._batch.job_id, "waits", "flaps", "given_up")

@@ -14,7 +14,7 @@ from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import JobStatus, State, Waiting
 from snapferry.workers.messages import Limits
 from snapferry.workers.queues import Priority
-from snapferry.workers.reachability.records import Trouble
+from snapferry.workers.reachability.store_problems import StoreProblem
 
 from .failures import classes_text
 from .format import duration, moment, without_options
@@ -89,7 +89,7 @@ def status_lines(
     status: JobStatus,
     by_class: Mapping[str, int],
     store_limits: Mapping[str, Limits] | None = None,
-    unreached: Sequence[Trouble] = (),
+    unreached: Sequence[StoreProblem] = (),
 ) -> list[str]:
     """
     Return all that is known of a job, one line for each aspect.
@@ -137,7 +137,7 @@ def status_lines(
     return lines
 
 
-def trouble_text(trouble: Trouble) -> str:
+def trouble_text(trouble: StoreProblem) -> str:
     """Return which worker cannot reach which store, for how long, and why."""
     outage = duration(time.time() - trouble.since)
     return printable(f"{trouble.worker} cannot reach {trouble.store} ({outage} so far): {trouble.detail}")

@@ -20,7 +20,7 @@ from snapferry.workers.messages import (
     Price,
     Prune,
 )
-from snapferry.workers.reachability.records import ReachBook
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from tests.sample import fill, make_store, random_files, tree
 
 from .fleet import Fleet, estimate_of, snapshots
@@ -190,7 +190,7 @@ def test_a_plan_makes_the_destination_that_its_workers_will_not_make(fleet: Flee
     assert tree(fleet.destination) == {}
     fleet.destination.rmdir()
     # As when no worker of the fleet has the mount; before that is known the batch is parked.
-    ReachBook(fleet.ledger.client).give_up("job", "no live worker can reach both stores")
+    ParkedJobs(fleet.ledger.client).give_up("job", "no live worker can reach both stores")
 
     fleet.copy(fleet.queued[0])
 

@@ -1,0 +1,59 @@
+"""The roster of workers: which workers are alive, and which queues they serve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import redis
+
+from . import clock
+
+ROSTER_S: Final = 20.0
+"""A worker that has not announced itself for this long is gone."""
+
+_KEPT_S: Final = 7 * 86400
+
+_KEY: Final = "snapferry:workers"
+
+
+class WorkerRoster:
+    """The roster on one Redis server. Every method may be repeated, and raises `redis.exceptions.RedisError`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def announce(self, worker: str, queues: Sequence[str]) -> None:
+        """Record that *worker* is alive and serves *queues*."""
+        record = {"at": clock.now(self._redis), "queues": list(queues)}
+        self._redis.hset(_KEY, worker, json.dumps(record))
+
+    def leave(self, worker: str) -> None:
+        """Record that *worker* is gone. It may come back, for example after a restart."""
+        before = self._redis.hget(_KEY, worker)
+        with suppress(ValueError, KeyError, TypeError):
+            record = json.loads(before or "null")
+            # A last announcement that is too old: workers of other versions understand it too.
+            gone = {"at": clock.now(self._redis) - ROSTER_S - 1, "queues": record["queues"]}
+            self._redis.hset(_KEY, worker, json.dumps(gone))
+
+    def live(self, queue: str) -> list[str]:
+        """Return the workers that are alive and serve *queue*."""
+        return self.serving(queue)[0]
+
+    def serving(self, queue: str) -> tuple[list[str], list[str]]:
+        """Return the workers that serve *queue*: the live ones, and those that were alive within the last week."""
+        at = clock.now(self._redis)
+        live: list[str] = []
+        gone: list[str] = []
+        for worker, text in self._redis.hgetall(_KEY).items():
+            with suppress(ValueError, KeyError, TypeError):
+                record = json.loads(text)
+                age_s = at - record["at"]
+                if age_s > _KEPT_S:
+                    self._redis.hdel(_KEY, worker)
+                elif queue in record["queues"]:
+                    (live if age_s <= ROSTER_S else gone).append(str(worker))
+        return sorted(live), sorted(gone)
