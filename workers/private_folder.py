@@ -1,4 +1,4 @@
-"""A folder of the temporary directory that only this user can enter."""
+"""A folder in the temporary directory that only this user can enter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def private_folder(name: str) -> Path | None:
-    """Return the folder ``<name>-<user id>``, made if need be; None where it cannot be had or others could enter it."""
+    """Return the folder ``<name>-<user id>``, created if missing. None if others could enter it, or on an error."""
     folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
     with suppress(OSError):
         with suppress(FileExistsError):

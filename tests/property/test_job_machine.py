@@ -162,7 +162,9 @@ class Job(RuleBasedStateMachine):
             if place is not None:
                 deaths = self.deaths.setdefault(name, {})
                 deaths[place] = deaths.get(place, 0) + 1
-            if place is None or not self.begun.get(name):
+            # A run that asks again, because its first answer was lost, has begun once.
+            again = self.holder.get(name) == holder
+            if not again and (place is None or not self.begun.get(name)):
                 self.begun[name] = self.begun.get(name, 0) + 1
             self.alive[name], self.holder[name] = True, holder
             self.held.discard(name)

@@ -1,4 +1,4 @@
-"""What this process may do in stores that are directories: as its settings say, never as a job says."""
+"""What this process may do in directory stores. Its settings decide on that, never a job."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from .environment import Settings
 
 
 def apply_to_directories(settings: Settings) -> None:
-    """Let what *settings* say of directories hold in this process. May be called again."""
+    """Apply the rules for directories in *settings* to this process. May be repeated."""
     set_directory_rules(DirectoryRules(settings.follow_links, settings.group_write))
