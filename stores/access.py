@@ -1,15 +1,15 @@
 """
 Which stores a process may open, with which credentials, and what it may do there.
 
-Whoever submits a job names stores by URL, and the processes that do the job open them with their own credentials.
-`AccessPolicy` is what a process allows them. It is a value, made of the process's own configuration and handed down
-to `snapferry.stores.urls.open_store`, which asks it, and nobody else, before anything is opened.
+A submitter names stores by URL, and the processes that do the job open them with their own credentials. `AccessPolicy`
+is what a process allows. It is a value, made from the process's own configuration. `snapferry.stores.opening` checks it
+before it opens a store, and is the only caller.
 
 *by whole components*: ``file:///srv/store`` allows what is below that directory once all links are resolved, and
 ``s3://bucket/pre`` no key of ``prefix2``.
 *after normalisation*: URLs and endpoints are compared as `snapferry.stores.urls` and
-`snapferry.stores.network.endpoint` have read them.
-*at the connection*: addresses are looked at again when a name was resolved, for each connection (`IpPolicy`).
+`snapferry.stores.network.endpoint` have parsed them.
+*at the connection*: IP addresses are checked again after a name was resolved, for each connection (`IpPolicy`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """
-A store in this process's memory: the reference implementation, and the fake that tests trust.
+A store in this process's memory: the reference implementation, and the fake for tests.
 
-It passes the same conformance suite as every other backend, so a test that
-runs on it says something about all of them.
+It passes the same conformance tests as every other backend, so the result of a test on it holds for all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from snapferry.stores.streams import OpenReader, Upload
 
 
 class MemoryBackend(Backend):
-    """Bytes under keys in a dictionary. *name* tells one from another in messages."""
+    """Bytes under keys in a dictionary. *name* is the store's name in messages."""
 
     capabilities = Capabilities(concurrency=1, pages_listings=False)
 

@@ -1,7 +1,7 @@
 """
-What a check found: one line for people, with a name for programs.
+What a check found: one line for people, and a name for programs.
 
-Nothing here decides what is fatal to a command; a finding says what is wrong and what to do.
+A finding tells what is wrong and what to do. The command decides which findings are fatal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CLOCK_ERROR_S: Final = 300.0
 
 
 class Level(StrEnum):
-    """How bad it is. A *note* could not be found out, or is good to know; an *error* must be mended."""
+    """The severity. A *note* is good to know, or could not be found out; an *error* must be fixed."""
 
     OK = "ok"
     NOTE = "note"
@@ -29,8 +29,8 @@ class Finding:
     """
     One thing that was checked.
 
-    *check* is its name, which stays; *said* is a line for people, *advice* what to do about it. *value* is what
-    other machines should have found as well, where that can be compared.
+    *check* is its name, which never changes. *said* is a line for people, *advice* what to do. *value* is what other
+    machines should find too, where that can be compared.
     """
 
     level: Level
@@ -44,9 +44,8 @@ def clock_finding(whose: str, there: tuple[float, float], here: tuple[float, flo
     """
     Compare another clock with this machine's, both in seconds since the epoch.
 
-    *there* is the earliest and the latest that the other one may have shown when
-    it was asked, *here* when this machine asked and when it had the answer. What
-    lies within both is no difference.
+    *there* is the earliest and the latest time that the other clock may have shown. *here* is when this machine asked
+    and when it had the answer. Overlapping intervals mean no difference.
     """
     behind, ahead = here[0] - there[1], there[0] - here[1]
     apart = max(behind, ahead, 0.0)

@@ -1,8 +1,7 @@
 """
-What two stores are like, as far as a copy between them needs to know.
+Checks of the source and the destination before a copy.
 
-Nothing is left behind, see `snapferry.stores.diagnosis.round_trip`. What is particular to a kind of
-store, its backend knows (`Backend.probe`); this is what any store must do.
+Probes are deleted (`round_trip`). These checks apply to any store; a backend adds those of its kind (`Diagnosable`).
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from .diagnosable import Diagnosable
 from .findings import Finding, Level, clock_finding
 from .round_trip import FOLDER, refused, round_trip
 
-# One page of a listing tells enough.
+# One page of a listing is enough.
 FEW: Final = 1000
 
-# The object that is read is hashed up to this length; of a longer one the beginning is read.
+# An object up to this length is read and hashed. Of a longer one only the beginning is read.
 READ_BYTES: Final = 1024 * 1024
 
 
 def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iterator[Finding]:
     """
-    Check that a source can be read: its manifests listed, one of them and one object read.
+    Check that a source can be read: list its manifests, and read one of them and one object.
 
-    With *snapshot_ids*, those manifests are read whole and verified. Writes nothing. Never raises `StoreError`.
+    With *snapshot_ids*, read those manifests and verify them. Writes nothing. Never raises `StoreError`.
     """
     answers = list(_answers(store, for_writing=False))
     yield from answers
@@ -78,9 +77,9 @@ def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iter
 
 def probe_destination(store: SnapshotStore) -> Iterator[Finding]:
     """
-    Check that a destination takes what a copy writes. Never raises `StoreError`.
+    Check that a copy can write to a destination. Never raises `StoreError`.
 
-    A few bytes are written in a folder of their own, and deleted.
+    Writes a few bytes in a folder of their own, and deletes them.
     """
     answers = list(_answers(store, for_writing=True))
     yield from answers
@@ -94,9 +93,9 @@ def probe_pair(
     source: SnapshotStore, destination: SnapshotStore, snapshot_ids: Sequence[str] = ()
 ) -> Iterator[Finding]:
     """
-    Check what is between both: whether objects can be cloned, and whether what *snapshot_ids* need fits.
+    Check both stores together: whether objects can be cloned, and whether *snapshot_ids* fit the destination.
 
-    Never raises `StoreError`. Says nothing where either does not answer: that is said already.
+    Never raises `StoreError`. Yields nothing where a store does not answer: its own check has reported that.
     """
     try:
         sample = _sample(source, snapshot_ids)
@@ -199,7 +198,7 @@ def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Ite
 
 
 def _sample(source: SnapshotStore, snapshot_ids: Sequence[str]) -> str:
-    """Return the key of some manifest, "" where there is none."""
+    """Return the key of any manifest, "" where there is none."""
     if snapshot_ids:
         return manifest_key(parse_snapshot_id(snapshot_ids[0]))
     found = next(iter(source.manifests.keys(MANIFESTS)), None)
@@ -214,7 +213,7 @@ def _fits(
     source: SnapshotStore, destination: SnapshotStore, snapshot_ids: Sequence[str]
 ) -> Iterator[Finding]:
     """
-    Compare what snapshots need with the free space, where the destination can tell it.
+    Compare the size of snapshots with the free space, where the destination can tell it.
 
     An object that several snapshots share counts for each of them, so it is
     rather too much. The destination is asked for what it has only if it might not

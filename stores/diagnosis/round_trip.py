@@ -1,10 +1,10 @@
 """
-The probe of a store: a few bytes that are written, read, listed and deleted, and what becomes of them if not.
+The probe of a store: a few bytes that are written, read, listed and deleted.
 
-*never an object*: a probe's key lies in a folder of its own, whose name is no
-part of an address, before all of them in byte order.
-*leaves nothing*: a probe is deleted whatever happens. What a killed prober left
-is deleted by the next one, if the name says that its writer is dead, or after an hour.
+*never an object*: a probe's key is in a folder of its own, whose name cannot be a part of an address and sorts before
+all addresses.
+*leaves nothing*: a probe is deleted whatever happens. A probe of a killed process is deleted by the next check, if its
+name shows that its writer is dead, or after an hour.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ DATA: Final = b"snapferry doctor was here; this may be deleted\n"
 STALE_AFTER_S: Final = 3600.0
 
 _numbers = itertools.count()
-# A writer of files puts its own mark before a name of the same form.
+# Temporary files have names of the same form behind a prefix of their own.
 _named = re.compile(r"(?:\.tmp-|\.snapferry-probe-)?([^-]+-\d+-[^-]+)-\d+").fullmatch
 
 
 def new_probe(folder: str) -> str:
-    """Return a key in *folder* that nobody else uses."""
+    """Return a key in *folder* that no other process uses."""
     return f"{folder}{identity()}-{next(_numbers)}"
 
 
 def is_stale(key: str, modified: float) -> bool:
     """
-    Say whether the prober that wrote *key*, at *modified* in seconds since the epoch, will not delete it itself.
+    Return whether the process that wrote *key*, at *modified* in seconds since the epoch, will not delete it itself.
 
-    What is not named as a probe is not stale: a server may put what it has of an upload beside its key.
+    A key with another form of name is not stale: a server may keep parts of an upload beside its key.
     """
     found = _named(key.rpartition("/")[2])
     return found is not None and (is_dead(found[1]) or time.time() - modified > STALE_AFTER_S)
 
 
 def sweep(backend: Backend, folder: str) -> None:
-    """Delete stale probes in *folder*. Never raises; what cannot be deleted stays."""
+    """Delete stale probes in *folder*. Never raises; a probe that cannot be deleted stays."""
     with suppress(StoreError):
         for key, _, modified in list(backend.keys(folder)):
             if is_stale(key, modified):
@@ -60,10 +60,9 @@ def sweep(backend: Backend, folder: str) -> None:
 
 def round_trip(backend: Backend, folder: str, what: str) -> Iterator[Finding]:
     """
-    Write, read, list and delete a probe in *folder*, which holds *what*; yield what came of it.
+    Write, read, list and delete a probe in *folder*, which holds *what*; yield the findings.
 
-    Ends at the first thing that does not work. The probe is deleted in any
-    case, also where the caller does not go on.
+    Ends at the first step that fails. The probe is deleted in any case, also where the caller stops early.
     """
     sweep(backend, folder)
     key = new_probe(folder)
@@ -120,7 +119,7 @@ def round_trip(backend: Backend, folder: str, what: str) -> Iterator[Finding]:
 
 
 def refused(check: str, what: str, error: StoreError) -> Finding:
-    """Return the finding for an *error* where *what* should have worked."""
+    """Return the finding for an *error* of *what* should have worked."""
     advice = (
         "make room, or raise the quota"
         if isinstance(error, StoreFull)

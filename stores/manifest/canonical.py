@@ -1,7 +1,7 @@
 """
 The canonical form of a manifest: no comments, no empty lines, sorted by PATH, one line end each.
 
-`canonicalise` makes it from a file of any length in bounded memory: lines that are in order are copied; others are
+`canonicalise` makes it from a file of any length in bounded memory: lines that are in order are copied, others are
 sorted in runs, and the runs are merged.
 """
 
@@ -20,17 +20,17 @@ from blake3 import blake3
 
 from snapferry.stores.runtime.interruption import checkpoint
 
-# What is sorted at once: at most so many lines and about so many bytes, some 50 MB of memory.
+# The most lines, and about the most bytes, that are sorted at once: some 50 MB of memory.
 RUN_LINES = 100_000
 RUN_BYTES = 8 * 1024 * 1024
 
 _PIECE_BYTES = 64 * 1024
 
-# What a merge has of its runs in memory, shared among them, and the least of each.
+# Bytes of all runs that a merge has in memory, and the least bytes of each.
 _MERGE_BYTES = 4 * 1024 * 1024
 _LEAST_BYTES = 4096
 
-# Lines between two checkpoints of a merge, some milliseconds, and at most so many bytes.
+# The most lines and bytes between two checkpoints of a merge: some milliseconds.
 _LINES_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 4 * 1024 * 1024
 
@@ -40,7 +40,7 @@ _LEAST_FAN_IN = 12
 
 
 class Canonical(NamedTuple):
-    """A text in canonical form: *file* holds *length* bytes that hash to *digest*. Whoever has it closes it."""
+    """A text in canonical form: *file* holds *length* bytes that hash to *digest*. The holder must close it."""
 
     file: IO[bytes]
     length: int
@@ -57,7 +57,7 @@ def canonicalise(file: IO[bytes]) -> Canonical | None:
     """
     Return the text of *file* in canonical form, in a temporary file.
 
-    None for a text that is no manifest in any form: it has a line of fewer than five fields. No line may be longer
+    None for a text that is not a manifest in any form: it has a line of fewer than five fields. No line may be longer
     than `bounds.LONGEST_LINE`. Raises OSError where the temporary directory is full.
     """
     sorted_runs = _Runs()
@@ -77,7 +77,7 @@ def canonicalise(file: IO[bytes]) -> Canonical | None:
 
 
 def path_of(line: bytes) -> bytes:
-    """Return the PATH of a line without its end; all of a line that has none."""
+    """Return the PATH of a line without its end, or the whole line if it has none."""
     return line.split(b" ", 4)[-1]
 
 
@@ -86,7 +86,7 @@ def _meant(text: bytes) -> Iterable[bytes]:
 
 
 def _runs(file: IO[bytes]) -> Iterator[list[bytes]]:
-    """Yield the lines that are part of the manifest, some at a time."""
+    """Yield the lines that belong to the manifest, some at a time."""
     file.seek(0)
     run: list[bytes] = []
     size, rest = 0, b""
@@ -105,7 +105,7 @@ def _runs(file: IO[bytes]) -> Iterator[list[bytes]]:
 
 
 class _Runs:
-    """Runs of lines, each sorted, behind each other in one temporary file."""
+    """Runs of lines, each sorted, one after the other in a temporary file."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()
@@ -129,7 +129,7 @@ class _Runs:
         self._write(b"\n".join(run) + b"\n")
 
     def merged(self) -> Canonical:
-        """Return all lines in one order. What was added is of no use afterwards."""
+        """Return all lines in order. Do not use the runs afterwards."""
         self._file.flush()
         if self._in_order:
             return Canonical(self._file, self.length, self._hasher.hexdigest())
@@ -140,7 +140,7 @@ class _Runs:
         return Canonical(one._file, one.length, one._hasher.hexdigest())
 
     def _merged_by(self, fan_in: int) -> _Runs:
-        """Return the runs that become of these when so many neighbours at a time are merged. Closes these."""
+        """Merge *fan_in* neighbouring runs at a time; return the new runs. Closes these."""
         merged = _Runs()
         merged._longest, merged._in_order = self._longest, False
         ends = [*self._starts[1:], self.length]

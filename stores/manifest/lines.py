@@ -1,11 +1,9 @@
 """
 Manifest lines by the piece: the fast way to read many of them.
 
-A piece is a run of whole lines. `read_plainly` takes all of it by one regular
-expression and checks each column as a whole, for a fraction of what it costs to
-look at line after line. It knows only what nearly every manifest is made of;
-whatever is odd, whether right or wrong, it leaves to the reader of single
-lines, who alone decides and says which line is at fault.
+A piece is a run of whole lines. `read_plainly` splits it with one regular expression and checks each column as a
+whole, for a fraction of the cost of single lines. It knows only the lines that nearly all manifests consist of. A piece
+with any other line, right or wrong, is left to `syntax`, which alone decides which line is at fault.
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ from snapferry.stores.address import Address
 # The columns of a piece stay in the processor's cache: twice as fast as with pieces of 1 MiB.
 PIECE_BYTES = 64 * 1024
 
-# Anything may stand in for the digits of a checksum here: they are checked together.
+# The digits of all checksums are checked together afterwards.
 _plain_lines = re.compile(r"^([FD]) [^ \n]++ (.{64}) ([0-9]++) (.++)\n", re.MULTILINE).findall
 
 _HEX_DIGITS = b"0123456789abcdef"
 
-# A SIZE of up to so many digits is one of 64 bits.
+# A SIZE with up to this many digits fits 64 bits.
 _DIGITS_OF_64_BITS = 19
 
 
@@ -39,14 +37,14 @@ class Columns(NamedTuple):
     paths: tuple[str, ...] = ()
 
     def files(self) -> Columns:
-        """Return those of F lines alone."""
+        """Return the columns of the F lines."""
         if self.kinds.count("F") == len(self.kinds):
             return self
         are_files = [kind == "F" for kind in self.kinds]
         return Columns(*(tuple(compress(column, are_files)) for column in self))  # type: ignore[arg-type]
 
     def sizes(self, largest: int) -> Iterator[int]:
-        """Return the sizes in bytes; a larger one than *largest* is taken for that."""
+        """Return the sizes in bytes, each at most *largest*."""
         sizes = map(int, self.digits)
         if max(map(len, self.digits), default=0) < len(str(largest)):
             return sizes
@@ -57,14 +55,14 @@ def read_plainly(piece: bytes, last: str) -> Columns | None:
     """
     Return the columns of *piece*, which follows the line whose PATH is *last*.
 
-    None where a line is not plain: it may be wrong, or only unusual.
+    None where a line is not plain: it may be wrong or just unusual.
     """
     try:
         text = piece.decode()
     except UnicodeDecodeError:
         return None
     rows = _plain_lines(text)
-    # Each match is one whole line, so as many matches as line ends are all of them, if nothing follows the last.
+    # Each match is one whole line. So as many matches as line ends are all lines, if nothing follows the last one.
     if not rows or len(rows) != text.count("\n") or not text.endswith("\n"):
         return None
     columns = Columns(*zip(*rows, strict=True))
@@ -77,11 +75,11 @@ def _are_hex(checksums: tuple[str, ...]) -> bool:
 
 
 def _are_sizes(digits: tuple[str, ...]) -> bool:
-    """Say whether none of *digits* is too long, or begins with a zero that is not all of it."""
+    """Return whether no number is too long or has a leading zero."""
     zeros = f" {' '.join(digits)}".count(" 0")
     return zeros == digits.count("0") and max(map(len, digits)) <= _DIGITS_OF_64_BITS
 
 
 def _are_sorted(last: str, paths: tuple[str, ...]) -> bool:
-    """Say whether *paths* are in order. That of code points is that of the bytes of UTF-8."""
+    """Return whether *paths* are in order. The order of code points is that of the bytes of UTF-8."""
     return last <= paths[0] and all(map(le, paths, islice(paths, 1, None)))

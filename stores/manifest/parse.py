@@ -44,29 +44,29 @@ if TYPE_CHECKING:
 # A manifest up to this size is kept in memory while it is used, a larger one in a temporary file.
 SPOOL_BYTES = 16 * 1024 * 1024
 
-# A larger manifest names some 50,000 objects or more. From there on a table is faster, importing NumPy included.
+# A larger manifest names some 50,000 objects or more. For these a table is faster, even with the import of NumPy.
 LARGE_BYTES = 6 * 1024 * 1024
 
-# A process is worth its fork for so much of a manifest.
+# Bytes of a manifest for which a process is worth its fork.
 BYTES_FOR_A_PROCESS = 4 * 1024 * 1024
 
-# So many lines are read between two checkpoints where they are read one by one: some milliseconds.
+# Single lines that are read between two checkpoints: some milliseconds.
 LINES_AT_ONCE = 10_000
 
-# Only a text up to this size is put into its canonical form when it does not hash to its id.
+# The longest text that is converted to its canonical form if it does not hash to its id.
 CANONICALISE_BYTES = 256 * 1024 * 1024
 
-# No store takes an object as large as this (8 TiB). A SIZE beyond it is a lie; planning takes it for this
-# much, so that sums of sizes fit the 64 bits of the ledger's counters.
+# No store accepts an object of 8 TiB. A larger SIZE is wrong; planning limits it to this, so that sums of sizes fit the
+# 64 bits of the ledger's counters.
 LARGEST_PLANNED_BYTES = 2**43
 
-# Of a manifest the bytes from one place to another, which are ends of lines, and the PATH of the line before.
+# A part of a manifest: the offsets of its first byte and of its end, both at ends of lines, and the PATH before it.
 _Part = tuple[int, int, str]
 
 
 class Manifest:
     """
-    A verified manifest, spooled so that its size does not matter. Use it in a ``with`` block.
+    A verified manifest in bounded memory, whatever its size. Use it in a ``with`` block.
 
     Made by `Manifest.read` or `Manifest.from_bytes`, so its text always
     hashes to ``id``, in canonical form once `entries` has been read to the end.
@@ -87,7 +87,7 @@ class Manifest:
     @classmethod
     def read(cls, label: str, snapshot: SnapshotId, reader: Reader) -> Self:
         """
-        Take the text from *reader*, which the store called *label* holds under *snapshot*.
+        Read the text from *reader*, which the store *label* holds under *snapshot*.
 
         Raises `IntegrityError` if it does not hash to *snapshot*, neither as it
         is nor in canonical form (the real snapdir accepts both), and
@@ -126,7 +126,7 @@ class Manifest:
         self._file.close()
 
     def open(self) -> Reader:
-        """Return the text from its start. There is one position: a second call begins again."""
+        """Return a reader of the text from its start. All readers share one position."""
         self._file.seek(0)
         return self._file
 
@@ -172,7 +172,7 @@ class Manifest:
 
     @property
     def large(self) -> bool:
-        """Say whether `objects` would take more memory than is well spent, so that `table` is to be used."""
+        """Return whether `table` should be used, because `objects` would take much memory."""
         return self.length > LARGE_BYTES
 
     def table(self) -> ObjectTable:
@@ -227,19 +227,19 @@ class Manifest:
         self, of: Callable[[Columns], bytes], unit: int, take: Callable[[bytes | bytearray], None]
     ) -> None:
         """
-        Hand what *of* says of the F lines to *take*, *unit* bytes for each, in any order, and maybe some of it twice.
+        Pass what *of* returns for the F lines to *take*: *unit* bytes for each, in any order, some of it maybe twice.
 
-        A large manifest is read by several processes. Raises like `entries`.
+        Several processes read a large manifest. Raises like `entries`.
         """
 
-        def say(part: _Part | None = None) -> Iterator[bytes]:
+        def records(part: _Part | None = None) -> Iterator[bytes]:
             return (of(columns.files()) for columns in self._columns(part))
 
         first, *others = self._parts()
         with ExitStack() as stack:
-            forked = [stack.enter_context(closing(Forked(partial(say, part), unit))) for part in others]
-            for said in say(first):
-                take(said)
+            forked = [stack.enter_context(closing(Forked(partial(records, part), unit))) for part in others]
+            for some in records(first):
+                take(some)
                 for other in forked:
                     take(other.some())
             for other in forked:
@@ -251,12 +251,12 @@ class Manifest:
                 take(rest)
             else:
                 return
-        # One found a fault or was killed. From the start this process knows which line is at fault.
-        for said in say():
-            take(said)
+        # A process found a fault or was killed. This process reads again from the start and finds the line at fault.
+        for some in records():
+            take(some)
 
     def _parts(self) -> list[_Part]:
-        """Cut the manifest at ends of lines, a part for each process that is to read it."""
+        """Divide the manifest at ends of lines, into a part for each process that reads it."""
         count = worth(self.length, BYTES_FOR_A_PROCESS)
         parts, begin, before = [], 0, ""
         for number in range(1, count):
@@ -274,7 +274,7 @@ class Manifest:
         return [*parts, (begin, self.length, before)]
 
     def _columns(self, part: _Part | None = None) -> Iterator[Columns]:
-        """Yield a part of the manifest, or all of it, checked, piece by piece. The reading position is its own."""
+        """Yield a part of the manifest, or all of it, checked, piece by piece. Uses its own reading position."""
         self._check_not_empty()
         position, end, last = part or (0, self.length, "")
         number = 1

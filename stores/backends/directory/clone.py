@@ -1,8 +1,8 @@
 """
-From one open file to another without moving bytes: a clone, where the file system shares extents.
+Clone one open file into another, where the file system can share extents.
 
-A clone is the source file as it was at one moment. What a caller verifies must
-be read from the copy: the source can change meanwhile.
+A clone is the source file as it was at one moment. A caller must verify the bytes of the copy, because the source can
+change meanwhile.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ _FICLONE = 0x40049409
 
 def clone(source: int, target: int) -> bool:
     """
-    Let the new file *target* share all extents of *source*; say whether it does.
+    Let the new file *target* share all extents of *source*; return whether it does.
 
-    Where it does not, for whatever reason, *target* is empty again: copying the
-    bytes then meets the same trouble, and says of which side it is. *target* is
-    read from its beginning afterwards. Raises OSError if it cannot be emptied.
+    If not, for whatever reason, *target* is empty again: copying the bytes then fails with the same trouble, and tells
+    on which side it is. Afterwards *target* is read from its beginning. Raises OSError if it cannot be emptied.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -31,7 +30,7 @@ def clone(source: int, target: int) -> bool:
     except OSError:
         whole = False
     else:
-        # A file system may share less than was asked for and call it done.
+        # A file system may share less than was asked for and report success.
         whole = os.fstat(target).st_size == os.fstat(source).st_size
     if not whole and os.fstat(target).st_size:
         os.ftruncate(target, 0)

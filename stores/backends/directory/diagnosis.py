@@ -1,9 +1,8 @@
 """
-What is to be known of a directory before a copy: its file system, room, rights, and whether it clones.
+Findings about a directory before a copy: its file system, free space, permissions, and whether it can clone.
 
-Probes are written where objects are; in the root while there are none. Each has
-a folder of its own, for several machines may look at once; what a job makes
-meanwhile is never touched.
+Probes are written where objects are, in the root while there are none. Each has a folder of its own, because several
+machines may check at once. Files of a running job are not touched.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from .paths.beneath import FOLDER, LIST, open_beneath
 from .paths.root import Folder, Root
 from .store_directory import StoreDirectory
 
-# Below either the next job is likely to end in the middle.
+# Below one of these the next job is likely to run out of space.
 FEW_BYTES: Final = 1024**3
 FEW_SHARE: Final = 0.05
 FEW_INODES: Final = 10_000
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# How a folder of probes begins.
+# The prefix of a probe's folder.
 PROBES: Final = ".snapferry-probe-"
 
 _escaped = re.compile(r"\\([0-7]{3})")
@@ -137,7 +136,7 @@ def _spaces(root: Root) -> list[str]:
 
 @contextmanager
 def _probe_folder(root: Root, space: str) -> Iterator[tuple[str, Folder]]:
-    """Make a folder for one probe, nobody else's, and remove it with all that is in it."""
+    """Make a folder for one probe, and remove it with its content."""
     above = root.folder(space[:-1] or ".")
     name = new_probe(PROBES)
     try:
@@ -157,7 +156,7 @@ def _remove(above: Folder, name: str) -> None:
 
 
 def _sweep(root: Root) -> None:
-    """Remove what killed probers left."""
+    """Remove folders that killed processes left."""
     for space in ("", OBJECTS, MANIFESTS):
         with suppress(OSError):
             above = Folder(root.open(space[:-1] or ".", LIST))
@@ -197,7 +196,7 @@ def _case_finding() -> Finding:
 
 
 def _same(directory: int, one: str, other: str) -> bool:
-    """Say whether two names in an open directory are one."""
+    """Return whether two names in an open directory are the same file."""
     try:
         return os.path.samestat(*(os.lstat(name, dir_fd=directory) for name in (one, other)))
     except OSError:
@@ -227,7 +226,7 @@ def _file_system(existing: str, *, for_writing: bool) -> Iterator[Finding]:
         yield Finding(level, "file.space", f"only {size(free)} is free", "make room; see also --max-bytes")
     elif total:
         yield Finding(Level.OK, "file.space", f"{free / total:.0%} of the space is free")
-    # Btrfs, ZFS and others make inodes as they are needed, and report none.
+    # Btrfs, ZFS and others create inodes when they are needed, and report none.
     if found.f_files:
         if found.f_favail < FEW_INODES and found.f_favail < found.f_files * FEW_SHARE:
             level = Level.WARNING if found.f_favail else Level.ERROR
@@ -239,7 +238,7 @@ def _file_system(existing: str, *, for_writing: bool) -> Iterator[Finding]:
 
 
 def _mount_of(path: str) -> _Mount | None:
-    """Return the mount that *path* is in, as Linux lists it; None elsewhere."""
+    """Return the mount that contains *path*, as Linux lists it; None on other systems."""
     if not sys.platform.startswith("linux"):
         return None
     path = os.path.realpath(path)
@@ -249,7 +248,7 @@ def _mount_of(path: str) -> _Mount | None:
             head, _, tail = line.partition(" - ")
             place = _escaped.sub(lambda found: chr(int(found[1], 8)), head.split(" ")[4])
             inside = path == place or path.startswith(place.rstrip("/") + "/")
-            # Of mounts over each other the last one counts.
+            # The last of several mounts on one place counts.
             if inside and (best is None or len(place) >= len(best.place)):
                 best = _Mount(place, tail.split(" ")[0])
     return best

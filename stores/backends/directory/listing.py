@@ -1,9 +1,9 @@
 """
 The keys below a directory, in order.
 
-Only what may hold a key is looked into: a stranger beside the shards is passed over, whatever it is. A shard that
-cannot be read, and anything in the place of a key that is not a regular file, ends the listing with an error that names
-its path: a listing that left it out would say that what is filed there was gone.
+Only directories that may hold keys are read; a foreign name beside the shards is skipped, whatever it is. A shard that
+cannot be read, or anything but a regular file in the place of a key, ends the listing with an error that names its
+path. A listing without it would report objects as absent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARDS: Final = 3
 _is_shard: Final = re.compile(r"[0-9a-f]{3}").fullmatch
 _is_rest: Final = re.compile(r"[0-9a-f]{55}").fullmatch
 
-# Between two checkpoints, in a directory with many strangers.
+# Names between two checkpoints, in a directory with many foreign names.
 _NAMES: Final = 1000
 
 
@@ -59,7 +59,7 @@ def _shards(root: Root, label: str, folder: str, start_after: str, depth: int) -
 def _files(
     root: Root, label: str, folder: str, start_after: str, wanted: Callable[[str], object], *, strict: bool
 ) -> Iterator[Listed]:
-    """Yield what is filed in *folder* under names that are *wanted*. With *strict*, all of them must be files."""
+    """Yield the files in *folder* whose names are *wanted*. With *strict*, all of these must be regular files."""
     listed = _open(root, label, folder)
     if listed is None:
         return
@@ -90,7 +90,7 @@ def _open(root: Root, label: str, folder: str) -> Folder | None:
 
 
 def _names(root: Root, label: str, path: str, folder: Folder, wanted: Callable[[str], object]) -> list[str]:
-    """Return the names in *folder* that are *wanted*, sorted; of the others none is kept in memory."""
+    """Return the names in *folder* that are *wanted*, sorted. Other names are not kept in memory."""
     found = []
     try:
         with os.scandir(folder.descriptor) as entries:

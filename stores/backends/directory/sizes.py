@@ -1,8 +1,8 @@
 """
-How long many files are: asked by this process, or by one for each core.
+The lengths of many files, asked for by this process or by one for each core.
 
-A question of a file system that is in memory takes some microseconds of the
-kernel's time, so many keys are shared among processes.
+Where a file system is cached, each question takes some microseconds of the kernel's CPU time. So many keys are shared
+among processes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .paths.root import Folder, Root
 ABSENT: Final = -1
 NO_FILE: Final = -2
 
-# A process is worth its fork from about so many keys on.
+# Keys from which on a process is worth its fork.
 KEYS_FOR_A_PROCESS: Final = 10_000
 
-# So many keys, and then a checkpoint.
+# Keys between two checkpoints.
 KEYS_AT_ONCE: Final = 1000
 
 
@@ -34,30 +34,30 @@ def lengths(root: Root, keys: Sequence[str]) -> array[int]:
     """
     Return the length in bytes of each of *keys* below *root*, `ABSENT`, or `NO_FILE`.
 
-    Where a top-level shard is absent, one question answers for all of its keys
-    that follow each other. Raises OSError with the key as its filename.
+    Where a first-level shard is absent, one question answers for all of its keys in a row. Raises OSError with the key
+    as its filename.
     """
     each = -(-len(keys) // worth(len(keys), KEYS_FOR_A_PROCESS)) or 1
     parts = [keys[at : at + each] for at in range(0, len(keys), each)]
     with ExitStack() as stack:
-        others = [stack.enter_context(closing(Forked(partial(_say, root, part)))) for part in parts[1:]]
+        others = [stack.enter_context(closing(Forked(partial(_answers, root, part)))) for part in parts[1:]]
         found = array("q")
         for piece in _ask(root, parts[0] if parts else ()):
             checkpoint()
             found += piece
         for part, other in zip(parts[1:], others, strict=True):
-            said = other.rest()
-            if said is None:
-                # This process asks again, and raises what there is.
+            answered = other.rest()
+            if answered is None:
+                # The child failed. This process asks again and raises the error.
                 for piece in _ask(root, part):
                     checkpoint()
                     found += piece
             else:
-                found.frombytes(said)
+                found.frombytes(answered)
     return found
 
 
-def _say(root: Root, keys: Sequence[str]) -> Iterator[bytes]:
+def _answers(root: Root, keys: Sequence[str]) -> Iterator[bytes]:
     for piece in _ask(root, keys):
         yield piece.tobytes()
 
@@ -77,7 +77,7 @@ def _ask(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
             except OSError as error:
                 status = root.status_by_a_link(key, error)
             if status is not None:
-                # By position, as a named tuple's names cost more: st_mode and st_size.
+                # st_mode and st_size by position: names of a named tuple cost more.
                 length = status[6] if stat.S_ISREG(status[0]) else NO_FILE
         found.append(length)
         if len(found) == KEYS_AT_ONCE:

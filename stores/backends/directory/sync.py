@@ -1,4 +1,4 @@
-"""The wait for the disk: for all of a file system at once, and begun early."""
+"""Wait for the disk: for a whole file system at once, and with writing begun early."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SYNC_FILE_RANGE_WRITE: Final = 2
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Make all writes to one file system durable: one call where the directories of a batch are thousands."""
+    """Make all writes to one file system durable, by one call for the thousands of directories of a batch."""
     syncfs = _of_linux("syncfs")
     if syncfs is None:
         os.sync()
@@ -24,10 +24,9 @@ def sync_file_system(descriptor: int) -> None:
 
 def begin_writing(descriptor: int, offset: int, length: int) -> None:
     """
-    Have the kernel begin to write *length* bytes of a file from *offset* on, and do not wait for it.
+    Tell the kernel to begin writing *length* bytes of a file from *offset* on, without waiting for it.
 
-    Else it begins when a sync asks for all of them, and then there is nothing to do but to wait. It is a hint: what
-    goes wrong is said by the sync.
+    Otherwise it begins with the sync, which then waits for all of them. This is a hint; the sync reports errors.
     """
     sync_file_range = _of_linux("sync_file_range")
     if sync_file_range is not None:

@@ -1,9 +1,9 @@
 """
-Opening what lies below a directory, and nothing else.
+Open files and directories below a directory, and nothing else.
 
-*beneath*: no symbolic link is followed, neither on the way nor at the end, so what is opened lies below the
-directory, whatever somebody plants or swaps there meanwhile. Mounts are crossed.
-*no wait*: a FIFO or a device is opened without waiting for its other end. A reader checks the type of the open file.
+*beneath*: no symbolic link is followed, neither on the way nor at the end. So what is opened is below the directory,
+even if another process plants or swaps names meanwhile. Mounts are crossed.
+*no wait*: a FIFO or a device is opened without waiting for its other end. The reader checks the type of the open file.
 
 Linux does this in one call, openat2(2). Where it is missing (an old kernel, a sandbox that refuses it, another
 system) each part of the path is opened by itself, relative to the one before it.
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-# Elsewhere than on Linux a directory is opened for reading.
+# On systems other than Linux a directory is opened for reading.
 _PATH: Final = getattr(os, "O_PATH", os.O_RDONLY)
 
 READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,7 +40,7 @@ LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # As in openat2(2): RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH.
 _RESOLVE: Final = 0x02 | 0x04 | 0x08
 
-# One number on all machines that Linux got after 2019, and on those that it had before except alpha and mips.
+# The same number on all architectures of Linux except alpha and mips.
 _OPENAT2: Final = 437
 _MACHINES: Final = ("x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x", "riscv64", "loongarch64")
 
@@ -52,15 +52,15 @@ _HOW_BYTES: Final = 24
 
 
 def _find_openat2() -> Callable[..., int] | None:
-    """Return syscall(2) if it can be asked for openat2(2) here, else None."""
+    """Return syscall(2) if this system has openat2(2), else None."""
     if not sys.platform.startswith("linux") or platform.machine() not in _MACHINES:
         return None
     try:
         call = ctypes.CDLL(None, use_errno=True).syscall
     except (OSError, AttributeError):
         return None
-    # Without `argtypes` and objects of ctypes, which cost as much as the call itself: bytes are passed as a pointer,
-    # numbers as int, which libffi extends to the width of a register. That it does is tried here.
+    # `argtypes` and objects of ctypes would cost as much as the call itself. Without them bytes are passed as a pointer
+    # and numbers as int, which libffi extends to the width of a register. The call below tests that.
     call.restype = ctypes.c_long
     root = os.open("/", FOLDER)
     try:
@@ -80,8 +80,8 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
     """
     Open *path*, relative and below the open *directory*; *flags* are one of `READ`, `LOOK`, `FOLDER`, `LIST`.
 
-    Raises FileNotFoundError only where a name is not there at all; OSError for everything else, a link that leads
-    nowhere as well.
+    Raises FileNotFoundError only where a name does not exist, and OSError for everything else, also for a dangling
+    link.
     """
     if _openat2 is None:
         return _open_each_part(directory, path, flags)
@@ -94,7 +94,7 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
 
 
 def open_if_there(directory: int, path: str, flags: int) -> int:
-    """As `open_beneath`; but return -1 where a name is not there at all, which is cheaper than an exception."""
+    """As `open_beneath`, but return -1 where a name does not exist, which is cheaper than an exception."""
     if _openat2 is None:
         try:
             return _open_each_part(directory, path, flags)
@@ -120,7 +120,7 @@ def status_beneath(directory: int, path: str) -> os.stat_result | None:
     """
     Return the status of *path*, relative and below the open *directory*; of a link itself, if it ends in one.
 
-    None where a name is not there at all. Raises OSError for everything else.
+    None where a name does not exist. Raises OSError for everything else.
     """
     if _openat2 is None:
         return _status_of_each_part(directory, path)
@@ -172,7 +172,7 @@ def _checked(part: str) -> str:
 
 @cache
 def kind(mode: int) -> str:
-    """Return what a file of this *mode* is, in words."""
+    """Return the type of a file with this *mode*, in words."""
     for is_kind, words in (
         (stat.S_ISLNK, "a symbolic link"),
         (stat.S_ISDIR, "a directory"),

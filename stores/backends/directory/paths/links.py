@@ -1,8 +1,8 @@
 """
-Links in the place of shards, for operators who spread a store over several disks and say where it may go.
+Links in the place of shards, for operators who spread a store over several disks.
 
-A link is followed in two steps: its target is resolved, and must lie in a directory that the operator named; then the
-target is opened from there, beneath it, without any link. So a link that is changed meanwhile leads nowhere else.
+A link is followed in two steps. Its target is resolved and must be in a directory that the operator allows. Then the
+target is opened beneath that directory without following links. So a link that changes meanwhile leads nowhere else.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Final
 
 from .beneath import FOLDER, LIST, open_beneath
 
-# What may be a link: the directory of all objects or manifests, and a shard.
+# The names that may be links: the directory of all objects or manifests, and a shard.
 _may_be_a_link: Final = re.compile(r"\.objects|\.manifests|[0-9a-f]{3}").fullmatch
 
-# What opening a link without following it gives, alone or as a directory.
+# The errors of opening a link without following it, as a file or as a directory.
 BY_A_LINK: Final = (errno.ELOOP, errno.ENOTDIR)
 
-# Trouble of the place that a link leads to; all else that goes wrong with a link is said to be the link's.
+# Errors of the target of a link. All other errors are reported as an error of the link.
 _TROUBLE: Final = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 
 
@@ -56,7 +56,7 @@ def open_through_links(root: int, root_path: str, path: str, flags: int, allowed
 
 
 def _open_target(link: str, allowed: Sequence[str]) -> tuple[int, str]:
-    """Open the directory that *link* leads to; return it and its real path."""
+    """Open the target directory of *link*; return its descriptor and its real path."""
     try:
         real = os.path.realpath(link, strict=True)
         for place in _real(allowed):

@@ -1,8 +1,8 @@
 """
 The open directory of a store, and the directories below it.
 
-All of it is reached as `beneath` does, from a descriptor: no name is resolved twice, so what is checked is what is
-used. The rules of this process (`rules`) may allow some links.
+Everything is opened from a descriptor, as in `beneath`: no name is resolved twice, so what is checked is what is used.
+The rules of this process (`rules`) may allow some links.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STALE_AFTER_S: Final = 24 * 3600.0
 
 class Folder:
     """
-    An open directory; closed with the last reference to it, so no thread is left with another one's descriptor.
+    An open directory. It is closed with the last reference, so no thread uses the descriptor of another directory.
 
     Keep a reference for as long as the descriptor is used.
     """
@@ -46,10 +46,10 @@ class Folder:
 
 class Root:
     """
-    The directory at *path*, which may itself be reached by links; not without *links*.
+    The directory at *path*. Without *links*, no link on the way to it is followed.
 
-    Safe to share between threads. Raises OSError, as everything here does: FileNotFoundError means that a name is not
-    there, and never that one cannot be resolved.
+    Safe to share between threads. All methods raise OSError. FileNotFoundError means that a name does not exist, never
+    that a link cannot be resolved.
     """
 
     def __init__(self, path: str, rules: DirectoryRules, *, links: bool = True) -> None:
@@ -59,8 +59,8 @@ class Root:
         self._folder_mode = rules.folder_mode
         self._folder = Folder(open_root(path, links=links))
         self.descriptor = self._folder.descriptor
-        # The last directory of a first shard, with a slash behind it, and the one above it without: writers come in the
-        # order of their keys.
+        # The last first-level shard with a slash, and the directory above it without one: writers come in the order of
+        # their keys.
         self._shard = self._space = ("", self._folder)
         # A directory in each further file system that was written to, by its device.
         self._devices: dict[int, Folder] = {}
@@ -91,14 +91,14 @@ class Root:
         return Folder(self.open(path, FOLDER))
 
     def status(self, key: str) -> os.stat_result | None:
-        """Return the status of what is filed under *key*, whatever it is; None where nothing is."""
+        """Return the status of the file under *key*, whatever it is; None where there is nothing."""
         try:
             return status_beneath(self.descriptor, key)
         except OSError as error:
             return self.status_by_a_link(key, error)
 
     def status_by_a_link(self, key: str, error: OSError) -> os.stat_result | None:
-        """Return `status` where asking for it gave *error*: by way of the links that are allowed. Else raises it."""
+        """Return `status` through links that are allowed, after it gave *error*. Else raise the error."""
         if self.rules.follow_into and error.errno in BY_A_LINK:
             folder, _, name = key.rpartition("/")
             try:
@@ -127,7 +127,7 @@ class Root:
         except FileNotFoundError:
             if folder is self._folder:
                 raise
-        # Something removed a directory that was kept open. Begin at the root.
+        # A directory that was kept open was removed. Begin at the root.
         self._shard = self._space = ("", self._folder)
         return self.make(path)
 
@@ -139,7 +139,7 @@ class Root:
         descriptor, new = self._make_below(above[1].descriptor, f"{space}/", name)
         made = self._shard = path, Folder(descriptor)
         if not new:
-            # What is new is in the file system of what is above it.
+            # A new directory is in the same file system as the one above it.
             self._note_device(made[1])
         return made
 
@@ -172,7 +172,7 @@ class Root:
         return at, new
 
     def _open_link(self, path: str, error: OSError) -> int:
-        """Open the directory *path*, which gave *error*, by way of the links that are allowed. Else raise *error*."""
+        """Open the directory *path* through links that are allowed, after it gave *error*. Else raise *error*."""
         if not self.rules.follow_into or error.errno not in BY_A_LINK:
             raise error
         linked = self.folder(path)
@@ -185,7 +185,7 @@ class Root:
             self._devices[device] = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
 
     def flush(self) -> None:
-        """Make what was written durable: in the file system of the root, and in those that are reached from it."""
+        """Make all writes durable, in the file system of the root and in those that are reached from it."""
         synced = set()
         for folder in [self._folder, *self._spaces(), *self._devices.values(), *self._allowed()]:
             device = os.fstat(folder.descriptor).st_dev
@@ -211,9 +211,9 @@ class Root:
 
     def in_the_way(self, path: str, *, folder: bool = False) -> str:
         """
-        Return which part of *path* is not what it must be, in words; "" if none is.
+        Return a description of the part of *path* that has the wrong type, "" if there is none.
 
-        All but the last must be directories, and the last a regular file; with *folder* a directory too.
+        All parts but the last must be directories, the last a regular file, or with *folder* a directory too.
         """
         at, where = self._folder, self.path.rstrip("/")
         parts = path.strip("/").split("/")
@@ -245,8 +245,8 @@ def sweep(folder: int) -> None:
     """
     Remove temporary files in the open directory *folder* whose writers are gone.
 
-    A directory holds few files: the layout spreads them. What cannot be removed stays, and so does everything that is
-    not a regular file.
+    A directory holds few files, because the layout spreads them. A file that cannot be removed stays, and so does
+    anything that is not a regular file.
     """
     with suppress(OSError):
         listed = Folder(os.open(".", LIST, dir_fd=folder))
@@ -259,6 +259,6 @@ def sweep(folder: int) -> None:
 
 
 def _is_abandoned(name: str, modified: float) -> bool:
-    """Say whether nobody will finish the temporary file *name*, last written at *modified*."""
+    """Return whether the writer of the temporary file *name*, last written at *modified*, is gone."""
     writer = name.removeprefix(TEMPORARY).rpartition("-")[0]
     return is_dead(writer) or time.time() - modified > STALE_AFTER_S

@@ -1,9 +1,9 @@
 """
-The way from ``/`` to the root of a store.
+The path from ``/`` to the root of a store.
 
-Links on it are followed where it is an operator's path. Where an allow-list limits directories, the path was resolved
-before it was compared with the list, and has no links any more: then one on the way was put there since, or could not
-be resolved, and what it leads to was not compared with anything.
+Links on it are followed where no allow-list applies. Where one does, the path was resolved before it was compared with
+the list, and has no links. A link on it was then created later or could not be resolved, and its target was not
+compared with the list. So it is not followed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def make_root(path: str, mode: int, *, links: bool) -> None:
 
 
 def has_link(path: str) -> bool:
-    """Return whether the absolute *path*, or a part of it, is a link now."""
+    """Return whether the absolute *path* or a part of it is a link now."""
     parts = path.strip("/").split("/")
     return any(os.path.islink("/" + "/".join(parts[:number])) for number in range(1, len(parts) + 1))
 

@@ -1,7 +1,7 @@
 """
-What the operator of this process allows in directories: nothing, unless it is set.
+What the operator of this process allows in directories.
 
-No URL and no job can change it. A process sets it once, before it opens stores; processes that it forks have it too.
+No URL and no job can change it. A process sets it once, before it opens stores; forked processes inherit it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _SHARED: Final = 0o664, 0o775
 @dataclass(frozen=True)
 class DirectoryRules:
     """
-    *follow_into* are absolute paths of directories. A link in the place of a shard, or of all objects or manifests,
-    is followed if it leads into one of them; every other link is an error.
+    *follow_into* are absolute paths of directories. A link in the place of a shard, or of all objects or manifests, is
+    followed if it leads into one of them. Every other link is an error.
 
-    With *group_write* the group may write to the files and directories that this process makes, as far as its umask
-    lets it. The rest of the world never may.
+    With *group_write*, the group may write to the files and directories that this process makes, subject to its umask.
+    Others never may.
     """
 
     follow_into: tuple[str, ...] = ()
@@ -41,11 +41,11 @@ _rules = DirectoryRules()
 
 
 def set_directory_rules(rules: DirectoryRules) -> None:
-    """Let *rules* hold for the directories that this process opens from now on. May be called again."""
+    """Use *rules* for the directories that this process opens from now on. May be called again."""
     global _rules
     _rules = rules
 
 
 def directory_rules() -> DirectoryRules:
-    """Return the rules that hold in this process."""
+    """Return the rules of this process."""
     return _rules
