@@ -112,7 +112,7 @@ def dies(*_: object) -> list[bytes]:
 def test_where_a_process_does_not_answer_its_part_is_asked_for_again(
     root: Root, keys: list[str], monkeypatch: pytest.MonkeyPatch, forks: list[int]
 ) -> None:
-    monkeypatch.setattr(sizes, "_say", dies)
+    monkeypatch.setattr(sizes, "_answers", dies)
 
     assert list(lengths(root, keys)) == expected(keys)
     assert len(forks) == 2
