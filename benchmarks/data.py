@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from snapferry.stores.access import TRUSTED
-from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.address import Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.opening import open_store
@@ -61,7 +61,7 @@ def pushed_store(work: Path, store: Path, *, files: int, size_bytes: int) -> str
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def sparse_store(work: Path, store: Path, *, size_bytes: int) -> tuple[str, str]:
+def sparse_store(work: Path, store: Path, *, size_bytes: int) -> tuple[SnapshotId, Address]:
     """
     Make a store at *store* with one object of *size_bytes* bytes; return the snapshot id and the object's address.
 
@@ -81,7 +81,7 @@ def sparse_store(work: Path, store: Path, *, size_bytes: int) -> tuple[str, str]
         with file.open("rb", buffering=0) as read:
             while block := read.read(16 * CHUNK_BYTES):
                 hasher.update(block)
-        address = hasher.hexdigest()
+        address = Address(hasher.hexdigest())
         target = store / object_key(address)
         target.parent.mkdir(parents=True)
         file.rename(target)
@@ -111,7 +111,7 @@ class Shared:
         return self.common + self.snapshots * self.own
 
 
-def shared_store(store: Path, shape: Shared) -> list[str]:
+def shared_store(store: Path, shape: Shared) -> list[SnapshotId]:
     """Make a store at *store*; return the ids of its snapshots, from the oldest to the newest by their times."""
     filed = _Filing(store)
     rest = random.Random(_SEED).randbytes(shape.size_bytes - 8)
@@ -136,7 +136,7 @@ def shared_store(store: Path, shape: Shared) -> list[str]:
         own_folder = _folder("./own/", own)
         root = _folder("./", [common_folder, own_folder])
         manifest = render([root]) + common_text + render([own_folder, *own])
-        ids.append(digest(manifest))
+        ids.append(SnapshotId(digest(manifest)))
         # A second apart: the order of the newest first is the same every time.
         filed.write(manifest_key(ids[-1]), manifest, modified=_EPOCH + number)
     return ids

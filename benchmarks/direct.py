@@ -19,16 +19,17 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from snapferry.stores.access import TRUSTED
+from snapferry.stores.address import Address
 from snapferry.stores.opening import open_store
 from snapferry.workers.copying.transfer import copy_batch
 
-Batch = dict[str, int]
+Batch = dict[Address, int]
 
 
 class NoProgress:
     """Counts nothing."""
 
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         """Note nothing."""
 
     def advance(self, objects: int, size_bytes: int) -> None:

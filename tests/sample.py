@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.opening import open_store
@@ -25,7 +26,7 @@ def manifest_of(files: Mapping[str, bytes]) -> bytes:
     return render(Entry("F", "644", digest(data), len(data), path) for path, data in files.items())
 
 
-def fill(store: SnapshotStore, files: Mapping[str, bytes]) -> str:
+def fill(store: SnapshotStore, files: Mapping[str, bytes]) -> SnapshotId:
     """Write a snapshot of *files* into *store*; return its id."""
     for data in set(files.values()):
         store.put_object(digest(data), data)
@@ -35,7 +36,7 @@ def fill(store: SnapshotStore, files: Mapping[str, bytes]) -> str:
     return identifier
 
 
-def make_store(root: Path, files: Mapping[str, bytes]) -> str:
+def make_store(root: Path, files: Mapping[str, bytes]) -> SnapshotId:
     """Write a snapshot of *files* into a new store at *root*; return its id."""
     return fill(open_store(str(root)), files)
 

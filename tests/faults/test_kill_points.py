@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from snapferry.stores.address import MANIFESTS, OBJECTS, address_of
+from snapferry.stores.address import MANIFESTS, OBJECTS, Address, address_of
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import ObjectMissing
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -100,7 +100,7 @@ def _fused(call: Callable[..., Any], fuse: Fuse) -> Callable[..., Any]:
 class Quiet:
     """Progress that nobody watches."""
 
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         """Show nothing."""
 
     def advance(self, objects: int, size_bytes: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snapferry.stores.address import object_key
+from snapferry.stores.address import Address, object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import listing
 from snapferry.stores.backends.s3.backend import S3Backend
@@ -594,7 +594,7 @@ class TestOneObject:
                 peer.send(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
         class Quiet:
-            def begin(self, needed: list[str]) -> None: ...
+            def begin(self, needed: list[Address]) -> None: ...
             def advance(self, objects: int, size_bytes: int) -> None: ...
 
         with hostile(serve) as server:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import manifest_key
+from snapferry.stores.address import SnapshotId, manifest_key, parse_snapshot_id
 from snapferry.stores.snapshot_store import SnapshotStore
 from tests.golden.oracle import Oracle
 from tests.golden.trees import TREES, everything
@@ -22,7 +22,7 @@ class Snapshot:
     name: str
     tree: Path
     store: Path
-    id: str
+    id: SnapshotId
 
     @property
     def text(self) -> bytes:
@@ -54,7 +54,7 @@ def _make(name: str, make: Callable[[Path], None], folder: Path, oracle: Oracle)
     tree, store = folder / "tree", folder / "store"
     tree.mkdir()
     make(tree)
-    return Snapshot(name, tree, store, oracle.push(tree, f"file://{store}"))
+    return Snapshot(name, tree, store, parse_snapshot_id(oracle.push(tree, f"file://{store}")))
 
 
 @pytest.fixture(scope="session", params=list(TREES))

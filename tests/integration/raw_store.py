@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.address import SnapshotId, manifest_key, object_key
 from snapferry.stores.hashing import digest
 from tests.sample import manifest_of
 
@@ -17,7 +17,7 @@ def write_raw(root: Path, key: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def write_snapshots(root: Path, snapshots: Iterable[Mapping[str, bytes]]) -> list[str]:
+def write_snapshots(root: Path, snapshots: Iterable[Mapping[str, bytes]]) -> list[SnapshotId]:
     """Write snapshots, path -> content, and their objects into a new store at *root*; return their ids."""
     filed: set[bytes] = set()
     ids = []
@@ -26,6 +26,6 @@ def write_snapshots(root: Path, snapshots: Iterable[Mapping[str, bytes]]) -> lis
             write_raw(root, object_key(digest(data)), data)
         filed.update(files.values())
         text = manifest_of(files)
-        ids.append(digest(text))
+        ids.append(SnapshotId(digest(text)))
         write_raw(root, manifest_key(ids[-1]), text)
     return ids

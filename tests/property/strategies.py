@@ -6,8 +6,8 @@ import string
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
 
+from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry
 
@@ -18,7 +18,7 @@ thorough = settings(patient, max_examples=150)
 machine = settings(patient, max_examples=60, stateful_step_count=25)
 
 # A checksum of an F line, and every address and id: 64 lowercase hex digits.
-addresses: SearchStrategy[str] = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
+addresses = st.integers(0, 2**256 - 1).map(lambda number: Address(f"{number:064x}"))
 
 # PERMISSIONS: the mode in octal, without spaces.
 permissions = st.integers(0, 0o7777).map(lambda mode: f"{mode:o}")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.stores.address import addresses_in
+from snapferry.stores.address import Address, addresses_in
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.bulk import address_set
 from snapferry.stores.bulk.address_set import AddressSet
@@ -43,7 +43,7 @@ def tables_from(count: int) -> Iterator[None]:
 @thorough
 @given(st.lists(some, max_size=6), st.lists(some, max_size=3), some, st.integers(0, 30), st.integers(1, 7))
 def test_a_set_of_addresses_is_a_set_however_many_are_kept_in_a_table(
-    added: list[list[str]], others: list[list[str]], asked: list[str], many: int, count: int
+    added: list[list[Address]], others: list[list[Address]], asked: list[Address], many: int, count: int
 ) -> None:
     expected = {address for one in added for address in one}
     other = {address for one in others for address in one}
@@ -63,8 +63,8 @@ def test_a_set_of_addresses_is_a_set_however_many_are_kept_in_a_table(
 
 @thorough
 @given(st.lists(some, max_size=8), some)
-def test_tiers_hold_what_was_added_to_them(added: list[list[str]], asked: list[str]) -> None:
-    tiers, expected = DigestTiers(), set[str]()
+def test_tiers_hold_what_was_added_to_them(added: list[list[Address]], asked: list[Address]) -> None:
+    tiers, expected = DigestTiers(), set[Address]()
     for one in added:
         new = sorted({*one} - expected)
         assert not tiers.mask(to_digests(new)).any()
@@ -86,7 +86,9 @@ def test_tiers_stay_few() -> None:
 
 @thorough
 @given(st.lists(some, max_size=5), addresses | odd, addresses | odd)
-def test_a_table_tells_what_lies_between_two_addresses(added: list[list[str]], first: str, last: str) -> None:
+def test_a_table_tells_what_lies_between_two_addresses(
+    added: list[list[Address]], first: Address, last: Address
+) -> None:
     table = AddressTable()
     for one in added:
         table.update(one)
@@ -110,7 +112,7 @@ def test_what_many_manifests_have_in_common_does_not_pile_up(monkeypatch: pytest
 
 @quick
 @given(some, some)
-def test_a_look_up_longer_than_one_piece_says_the_same(table: list[str], asked: list[str]) -> None:
+def test_a_look_up_longer_than_one_piece_says_the_same(table: list[Address], asked: list[Address]) -> None:
     ordered = to_digests(sorted({*table}))
 
     assert found_in(ordered, to_digests(asked)).tolist() == [address in {*table} for address in asked]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.stores.address import EMPTY_ADDRESS, manifest_key, object_key
+from snapferry.stores.address import EMPTY_ADDRESS, Address, manifest_key, object_key
 from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
@@ -55,14 +55,14 @@ class PagedBackend(MemoryBackend):
             yield found
 
 
-def hold(backend: Backend, present: set[str], torn: set[str]) -> SnapshotStore:
+def hold(backend: Backend, present: set[Address], torn: set[Address]) -> SnapshotStore:
     for address in present | torn:
         whole = address in present and address != EMPTY_ADDRESS
         backend.write(object_key(address), b"x" if whole else b"")
     return SnapshotStore(backend)
 
 
-def absent(asked: list[str], present: set[str]) -> list[str]:
+def absent(asked: list[Address], present: set[Address]) -> list[Address]:
     return [address for address in asked if address not in present]
 
 
@@ -71,7 +71,7 @@ pool = st.lists(st.one_of(addresses, st.just(EMPTY_ADDRESS)), min_size=1, max_si
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> tuple[list[str], set[str], set[str]]:
+def questions(draw: st.DrawFn) -> tuple[list[Address], set[Address], set[Address]]:
     known = draw(pool)
     asked = draw(st.lists(st.sampled_from(known), max_size=60))
     present = draw(st.sets(st.sampled_from(known)))
@@ -82,7 +82,7 @@ def questions(draw: st.DrawFn) -> tuple[list[str], set[str], set[str]]:
 @thorough
 @given(questions())
 def test_what_is_needed_is_what_is_asked_for_without_what_is_there_in_order(
-    question: tuple[list[str], set[str], set[str]],
+    question: tuple[list[Address], set[Address], set[Address]],
 ) -> None:
     asked, present, torn = question
 
@@ -91,7 +91,9 @@ def test_what_is_needed_is_what_is_asked_for_without_what_is_there_in_order(
 
 @quick
 @given(questions())
-def test_a_directory_gives_the_same_answer(question: tuple[list[str], set[str], set[str]]) -> None:
+def test_a_directory_gives_the_same_answer(
+    question: tuple[list[Address], set[Address], set[Address]],
+) -> None:
     asked, present, torn = question
     with tempfile.TemporaryDirectory() as root:
         store = SnapshotStore(DirectoryBackend(root))
@@ -103,14 +105,14 @@ def test_a_directory_gives_the_same_answer(question: tuple[list[str], set[str], 
 @quick
 @given(questions())
 def test_a_directory_that_does_not_exist_needs_everything(
-    question: tuple[list[str], set[str], set[str]],
+    question: tuple[list[Address], set[Address], set[Address]],
 ) -> None:
     asked, _, _ = question
 
     assert SnapshotStore(DirectoryBackend("/nonexistent/store")).objects_needed(asked) == asked
 
 
-def many(count: int, seed: int) -> list[str]:
+def many(count: int, seed: int) -> list[Address]:
     random_ = random.Random(seed)
     return sorted(f"{random_.getrandbits(256):064x}" for _ in range(count))
 
@@ -249,7 +251,9 @@ def test_a_listing_goes_on_where_each_page_still_answers_for_many() -> None:
     st.text(max_size=70).filter(lambda text: len(text) != 64),
     st.integers(0, 5),
 )
-def test_no_question_is_asked_before_every_address_has_its_form(good: list[str], bad: str, at: int) -> None:
+def test_no_question_is_asked_before_every_address_has_its_form(
+    good: list[Address], bad: str, at: int
+) -> None:
     backend = PagedBackend()
 
     with pytest.raises(InvalidAddress):
@@ -270,7 +274,7 @@ def test_the_empty_object_is_there_when_it_is_filed_and_another_one_without_byte
 @quick
 @given(questions(), st.booleans())
 def test_manifests_present_are_those_that_are_filed_with_at_least_a_byte(
-    question: tuple[list[str], set[str], set[str]], paged: bool
+    question: tuple[list[Address], set[Address], set[Address]], paged: bool
 ) -> None:
     asked, present, torn = question
     backend = PagedBackend() if paged else MemoryBackend()
@@ -323,7 +327,7 @@ def test_many_are_asked_for_in_pieces_each_for_the_pages_that_were_foretold(coun
     found = store.absent(addresses)
 
     chunks = list(addresses.chunks(addresses_of_a_piece(count)))
-    foretold: Counter[str] = sum(
+    foretold: Counter[Address] = sum(
         (store.accounting.to_survey_among(chunk, asked[::2]) for chunk in chunks), Counter()
     )
     assert len(chunks) == pieces

@@ -15,6 +15,7 @@ from snapferry.orchestrator.planning import plan_file, planner
 from snapferry.orchestrator.planning.batches import Batch, pack_batches
 from snapferry.orchestrator.planning.plan import Plan, SnapshotPlan
 from snapferry.orchestrator.planning.planner import LARGEST_SUM, QUESTIONS_PER_OBJECT, Planner
+from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.hashing import digest
 from tests.property.strategies import planned_objects, thorough
@@ -22,7 +23,7 @@ from tests.property.strategies import planned_objects, thorough
 max_objects = st.integers(1, 12)
 max_bytes = st.integers(1, 200)
 
-Snapshots = list[dict[str, int]]
+Snapshots = list[dict[Address, int]]
 
 # So few that snapshots have many in common.
 ADDRESSES = [digest(b"%d" % number) for number in range(30)]
@@ -48,7 +49,7 @@ def histories(draw: st.DrawFn) -> Snapshots:
 
 
 def plan_of(
-    snapshots: Snapshots, *, max_objects: int = 3, max_bytes: int = 100, only: set[str] | None = None
+    snapshots: Snapshots, *, max_objects: int = 3, max_bytes: int = 100, only: set[Address] | None = None
 ) -> Plan:
     planner = Planner(
         max_objects=max_objects, max_bytes=max_bytes, only=None if only is None else AddressSet(only)
@@ -62,9 +63,9 @@ def batches_of(plan: Plan) -> list[Batch]:
     return [plan.batch(number) for number in range(plan.batches)]
 
 
-def first_to_name(snapshots: Snapshots) -> dict[str, int]:
+def first_to_name(snapshots: Snapshots) -> dict[Address, int]:
     """Return address -> the first snapshot that names it."""
-    found: dict[str, int] = {}
+    found: dict[Address, int] = {}
     for index, objects in enumerate(snapshots):
         for address in objects:
             found.setdefault(address, index)
@@ -87,14 +88,14 @@ def everything(plan: Plan) -> tuple[object, ...]:
     return batches_of(plan), plan.groups, plan.snapshots, owners, plan.size_bytes
 
 
-def plan(objects: dict[str, int], max_objects: int, max_bytes: int) -> list[Batch]:
+def plan(objects: dict[Address, int], max_objects: int, max_bytes: int) -> list[Batch]:
     return list(pack_batches(objects, max_objects=max_objects, max_bytes=max_bytes))
 
 
 @thorough
 @given(planned_objects, max_objects, max_bytes)
 def test_every_object_is_in_exactly_one_batch_with_its_size(
-    objects: dict[str, int], max_objects: int, max_bytes: int
+    objects: dict[Address, int], max_objects: int, max_bytes: int
 ) -> None:
     batches = plan(objects, max_objects, max_bytes)
 
@@ -109,7 +110,7 @@ def test_every_object_is_in_exactly_one_batch_with_its_size(
 @given(planned_objects, max_objects, max_bytes)
 @example({"0" * 64: 7, "1" * 64: 0}, 5, 6)
 def test_batches_keep_to_the_limits_and_what_is_larger_travels_alone(
-    objects: dict[str, int], max_objects: int, max_bytes: int
+    objects: dict[Address, int], max_objects: int, max_bytes: int
 ) -> None:
     for batch in plan(objects, max_objects, max_bytes):
         assert 1 <= len(batch.objects) <= max_objects
@@ -119,7 +120,7 @@ def test_batches_keep_to_the_limits_and_what_is_larger_travels_alone(
 @thorough
 @given(planned_objects, max_objects, max_bytes)
 def test_batches_are_numbered_from_zero_and_cover_ranges_that_do_not_overlap(
-    objects: dict[str, int], max_objects: int, max_bytes: int
+    objects: dict[Address, int], max_objects: int, max_bytes: int
 ) -> None:
     """An object that travels alone because of its size may lie inside the range of the batch around it."""
     batches = plan(objects, max_objects, max_bytes)
@@ -133,7 +134,7 @@ def test_batches_are_numbered_from_zero_and_cover_ranges_that_do_not_overlap(
 @thorough
 @given(planned_objects, max_objects, max_bytes, st.randoms(use_true_random=False))
 def test_the_plan_depends_on_the_objects_and_not_on_their_order(
-    objects: dict[str, int], max_objects: int, max_bytes: int, random_: random.Random
+    objects: dict[Address, int], max_objects: int, max_bytes: int, random_: random.Random
 ) -> None:
     items = list(objects.items())
     random_.shuffle(items)
@@ -144,7 +145,7 @@ def test_the_plan_depends_on_the_objects_and_not_on_their_order(
 @thorough
 @given(planned_objects, max_objects, max_bytes)
 def test_no_two_neighbours_would_have_fitted_into_one_batch(
-    objects: dict[str, int], max_objects: int, max_bytes: int
+    objects: dict[Address, int], max_objects: int, max_bytes: int
 ) -> None:
     """So there are at most about twice as many batches as the limits demand, however the sizes fall."""
     ranges = [batch for batch in plan(objects, max_objects, max_bytes) if batch.size_bytes <= max_bytes]
@@ -168,7 +169,7 @@ def test_batches_grow_with_their_group_up_to_the_limit(objects: int, largest: in
 @thorough
 @given(planned_objects, max_objects, max_bytes)
 def test_places_follow_the_order_of_the_batches(
-    objects: dict[str, int], max_objects: int, max_bytes: int
+    objects: dict[Address, int], max_objects: int, max_bytes: int
 ) -> None:
     place = 0
     for batch in plan(objects, max_objects, max_bytes):
@@ -254,7 +255,7 @@ def test_a_group_ends_as_soon_as_it_may(snapshots: Snapshots) -> None:
     owners = first_to_name(snapshots)
 
     for group in found.groups:
-        asked: set[str] = set()
+        asked: set[Address] = set()
         for index in group.snapshots:
             asked |= snapshots[index].keys()
             members = range(group.snapshots[0], index + 1)
@@ -304,7 +305,7 @@ def test_anyone_computes_the_same_plan_whatever_the_order_within_a_manifest(
 @thorough
 @given(histories(), st.sets(st.sampled_from(ADDRESSES)))
 def test_a_plan_of_some_objects_is_that_of_snapshots_that_have_only_those(
-    snapshots: Snapshots, only: set[str]
+    snapshots: Snapshots, only: set[Address]
 ) -> None:
     """But a snapshot's own figures are of all of it, and all of it is asked for before it is published."""
     restricted = [{a: size for a, size in found.items() if a in only} for found in snapshots]
@@ -353,7 +354,7 @@ def test_windows_cover_what_is_left_each_batch_once_and_none_reaches_into_anothe
 @thorough
 @given(histories(), st.sets(st.sampled_from(ADDRESSES)))
 def test_an_objects_place_is_found_by_its_address_and_the_other_way_round(
-    snapshots: Snapshots, wanted: set[str]
+    snapshots: Snapshots, wanted: set[Address]
 ) -> None:
     found = plan_of(snapshots)
     owners = first_to_name(snapshots)
@@ -442,7 +443,7 @@ def test_a_plan_costs_45_bytes_an_object() -> None:
 @example([{A: 1}, {A: 1, B: 7}, {}, {C: 500, A: 2}], 2, 100, 0, None)
 @example([{}], 1, 1, 0, None)
 def test_a_plan_made_in_tables_is_the_same(
-    snapshots: Snapshots, max_objects: int, max_bytes: int, many: int, only: set[str] | None
+    snapshots: Snapshots, max_objects: int, max_bytes: int, many: int, only: set[Address] | None
 ) -> None:
     """From whichever object on, also in the middle of a group."""
     usual = plan_of(snapshots, max_objects=max_objects, max_bytes=max_bytes, only=only)

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, object_key
+from snapferry.stores.address import MANIFESTS, OBJECTS, Address, SnapshotId, address_of, object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import IntegrityError, ManifestIncomplete, ObjectMissing
 from snapferry.stores.hashing import digest
@@ -31,7 +31,7 @@ some_addresses = st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=4, un
 
 
 class Ignored:
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         return None
 
     def advance(self, objects: int, size_bytes: int) -> None:
@@ -54,29 +54,29 @@ class StoreMachine(RuleBasedStateMachine):
             self.source.put_object(address, data)
         self.backend = MemoryBackend("destination")
         self.store = SnapshotStore(self.backend)
-        self.model: dict[str, bytes] = {}
-        self.damaged: set[str] = set()
-        self.published: dict[str, tuple[str, ...]] = {}
+        self.model: dict[Address, bytes] = {}
+        self.damaged: set[Address] = set()
+        self.published: dict[SnapshotId, tuple[Address, ...]] = {}
 
-    def present(self, address: str) -> bool:
+    def present(self, address: Address) -> bool:
         """Say what the model knows of an object's presence: a torn one is absent."""
         return address in self.model and (bool(self.model[address]) or not DATA[address])
 
     @rule(address=st.sampled_from(ADDRESSES))
-    def put(self, address: str) -> None:
+    def put(self, address: Address) -> None:
         self.store.put_object(address, DATA[address])
         self.model[address] = DATA[address]
         self.damaged.discard(address)
 
     @rule(address=st.sampled_from(ADDRESSES), data=st.sampled_from([*CONTENTS, b"other bytes"]))
-    def put_other_bytes(self, address: str, data: bytes) -> None:
+    def put_other_bytes(self, address: Address, data: bytes) -> None:
         if digest(data) == address:
             return
         with pytest.raises(IntegrityError):
             self.store.put_object(address, data)
 
     @rule(address=st.sampled_from(ADDRESSES))
-    def vanish(self, address: str) -> None:
+    def vanish(self, address: Address) -> None:
         self.backend.delete(object_key(address))
         self.model.pop(address, None)
         self.damaged.discard(address)
@@ -99,7 +99,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.damaged.add(address)
 
     @rule(addresses=some_addresses)
-    def run_batch(self, addresses: list[str]) -> None:
+    def run_batch(self, addresses: list[Address]) -> None:
         absent = [address for address in addresses if not self.present(address)]
 
         outcome = copy_batch(self.source, self.store, dict.fromkeys(addresses, 1), Ignored())
@@ -109,7 +109,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.update({address: DATA[address] for address in absent})
 
     @rule(addresses=some_addresses, lost=st.sampled_from(ADDRESSES))
-    def run_batch_while_the_source_lacks_an_object(self, addresses: list[str], lost: str) -> None:
+    def run_batch_while_the_source_lacks_an_object(self, addresses: list[Address], lost: Address) -> None:
         poor = SnapshotStore(MemoryBackend("poor source"))
         for address in set(ADDRESSES) - {lost}:
             poor.put_object(address, DATA[address])
@@ -121,11 +121,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.update({address: DATA[address] for address in absent if address != lost})
 
     @rule(target=snapshots, addresses=some_addresses)
-    def make_snapshot(self, addresses: list[str]) -> tuple[str, ...]:
+    def make_snapshot(self, addresses: list[Address]) -> tuple[Address, ...]:
         return tuple(addresses)
 
     @rule(addresses=snapshots)
-    def publish(self, addresses: tuple[str, ...]) -> None:
+    def publish(self, addresses: tuple[Address, ...]) -> None:
         text = render(Entry("F", "644", address, 1, f"./{address[:6]}") for address in addresses)
         snapshot = snapshot_id(text)
         missing = sorted(address for address in addresses if not self.present(address))
@@ -144,7 +144,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.published[snapshot] = addresses
 
     @rule(addresses=consumes(snapshots))
-    def withdraw(self, addresses: tuple[str, ...]) -> None:
+    def withdraw(self, addresses: tuple[Address, ...]) -> None:
         text = render(Entry("F", "644", address, 1, f"./{address[:6]}") for address in addresses)
         self.store.delete_manifest(snapshot_id(text))
         self.published.pop(snapshot_id(text), None)

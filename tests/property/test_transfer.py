@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapferry.stores.address import object_key
+from snapferry.stores.address import Address, object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -26,11 +26,11 @@ class Sums:
     def __init__(self) -> None:
         self.objects = 0
         self.bytes = 0
-        self.needed: list[list[str]] = []
+        self.needed: list[list[Address]] = []
         self.monotonic = True
         self._lock = threading.Lock()
 
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         assert self.objects == 0
         self.needed.append(needed)
 
@@ -42,7 +42,7 @@ class Sums:
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> tuple[dict[str, bytes], dict[str, int], set[str], set[str]]:
+def batches(draw: st.DrawFn) -> tuple[dict[Address, bytes], dict[Address, int], set[Address], set[Address]]:
     """Return objects, advisory sizes (right, wrong or absurd), what is present, and what is bad at the source."""
     objects = filed(draw(st.lists(object_bytes, max_size=10)))
     advisory = st.one_of(st.integers(0, 50), st.just(2**64 - 1))
@@ -51,11 +51,11 @@ def batches(draw: st.DrawFn) -> tuple[dict[str, bytes], dict[str, int], set[str]
         # Large enough to be counted piece by piece; its advisory size may be on either side of its real one.
         objects[LARGE_ADDRESS] = LARGE
         sizes[LARGE_ADDRESS] = draw(st.integers(CHUNK_BYTES - 1, 2 * len(LARGE)))
-    names = st.sets(st.sampled_from(sorted(objects))) if objects else st.just(set[str]())
+    names = st.sets(st.sampled_from(sorted(objects))) if objects else st.just(set[Address]())
     return objects, sizes, draw(names), draw(names)
 
 
-def stores(objects: dict[str, bytes], present: set[str]) -> tuple[SnapshotStore, SnapshotStore]:
+def stores(objects: dict[Address, bytes], present: set[Address]) -> tuple[SnapshotStore, SnapshotStore]:
     source, destination = SnapshotStore(MemoryBackend("source")), SnapshotStore(MemoryBackend("destination"))
     for address, data in objects.items():
         source.put_object(address, data)
@@ -64,7 +64,7 @@ def stores(objects: dict[str, bytes], present: set[str]) -> tuple[SnapshotStore,
     return source, destination
 
 
-def assert_exact(outcome: BatchOutcome, sums: Sums, sizes: dict[str, int]) -> None:
+def assert_exact(outcome: BatchOutcome, sums: Sums, sizes: dict[Address, int]) -> None:
     assert outcome.copied + outcome.present + len(outcome.failures) == len(sizes)
     assert (sums.objects, sums.bytes, sums.monotonic) == (len(sizes), sum(sizes.values()), True)
     (needed,) = sums.needed
@@ -76,7 +76,7 @@ def assert_exact(outcome: BatchOutcome, sums: Sums, sizes: dict[str, int]) -> No
 @thorough
 @given(batches(), st.integers(1, 4))
 def test_a_batch_copies_what_is_absent_and_a_second_run_copies_nothing(
-    batch: tuple[dict[str, bytes], dict[str, int], set[str], set[str]], concurrency: int
+    batch: tuple[dict[Address, bytes], dict[Address, int], set[Address], set[Address]], concurrency: int
 ) -> None:
     objects, sizes, present, _ = batch
     source, destination = stores(objects, present)
@@ -100,7 +100,9 @@ faults = st.sampled_from([FlipsLastByte, Truncates, Unavailable, None])
 @thorough
 @given(batches(), faults, st.integers(1, 4))
 def test_what_cannot_be_read_fails_alone_and_is_counted_once(
-    batch: tuple[dict[str, bytes], dict[str, int], set[str], set[str]], fault: type | None, concurrency: int
+    batch: tuple[dict[Address, bytes], dict[Address, int], set[Address], set[Address]],
+    fault: type | None,
+    concurrency: int,
 ) -> None:
     """A fault of None removes the objects from the source. One half of no bytes is no bytes: that is no fault."""
     objects, sizes, present, bad = batch
@@ -128,7 +130,7 @@ def test_what_cannot_be_read_fails_alone_and_is_counted_once(
 @thorough
 @given(batches())
 def test_nothing_is_written_for_what_is_present(
-    batch: tuple[dict[str, bytes], dict[str, int], set[str], set[str]],
+    batch: tuple[dict[Address, bytes], dict[Address, int], set[Address], set[Address]],
 ) -> None:
     objects, sizes, _, _ = batch
     source, full = stores(objects, set(objects))

@@ -18,7 +18,7 @@ import pytest
 
 from snapferry.orchestrator.driving.steps.prune import prune
 from snapferry.orchestrator.planning.surplus import surplus
-from snapferry.stores.address import EMPTY_ADDRESS, MANIFESTS, manifest_key, object_key
+from snapferry.stores.address import EMPTY_ADDRESS, MANIFESTS, Address, manifest_key, object_key
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
@@ -79,7 +79,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 class Quiet:
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         """Show nothing."""
 
     def advance(self, objects: int, size_bytes: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from snapferry.orchestrator.planning.estimate import estimate_job
 from snapferry.orchestrator.planning.planner import Planner
 from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.stores.address import Address, SnapshotId
 from snapferry.stores.backend import Capabilities
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.manifest.parse import Manifest
@@ -34,7 +35,7 @@ class Read(SnapshotStore):
         super().__init__(backend)
         self.reads: Counter[str] = Counter()
 
-    def read_manifest(self, snapshot_id: str) -> Manifest:
+    def read_manifest(self, snapshot_id: SnapshotId) -> Manifest:
         self.reads[snapshot_id] += 1
         return super().read_manifest(snapshot_id)
 
@@ -75,7 +76,7 @@ def estimate(
     return found | {"manifests read": dict(source.reads), "ids": ids}
 
 
-def manifest_objects(store: SnapshotStore, snapshot_id: str) -> dict[str, int]:
+def manifest_objects(store: SnapshotStore, snapshot_id: SnapshotId) -> dict[Address, int]:
     with store.read_manifest(snapshot_id) as manifest:
         return manifest.objects()
 

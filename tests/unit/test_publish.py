@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snapferry.stores.address import EMPTY_ADDRESS, manifest_key, object_key
+from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import (
@@ -62,7 +62,7 @@ def test_the_manifest_is_written_last_and_after_a_flush_of_the_objects() -> None
 
 
 @pytest.mark.parametrize("lost", sorted({digest(data) for data in FILES.values()}))
-def test_a_manifest_whose_objects_are_not_all_there_is_not_written(lost: str) -> None:
+def test_a_manifest_whose_objects_are_not_all_there_is_not_written(lost: Address) -> None:
     remembers = Remembers(MemoryBackend())
     store = with_objects(remembers)
     remembers.delete(object_key(lost))
@@ -202,7 +202,7 @@ def test_with_split_pools_objects_are_asked_of_one_and_the_manifest_goes_to_the_
         SnapshotStore(manifests, objects).put_manifest(ID, TEXT)
 
 
-def several(count: int) -> tuple[SnapshotStore, list[str]]:
+def several(count: int) -> tuple[SnapshotStore, list[SnapshotId]]:
     """Return a source of *count* snapshots that share one object, and their ids."""
     source = SnapshotStore(MemoryBackend("source"))
     ids = []
@@ -356,7 +356,7 @@ def test_one_manifest_is_open_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
     destination.objects.delete(object_key(digest(b"own 3")))
     read, most, opened = source.read_manifest, 0, []
 
-    def counted(each: str) -> Manifest:
+    def counted(each: SnapshotId) -> Manifest:
         nonlocal most
         opened.append(read(each))
         most = max(most, sum(not manifest._file.closed for manifest in opened))

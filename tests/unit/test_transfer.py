@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import object_key
+from snapferry.stores.address import Address, object_key
 from snapferry.stores.backend import Backend, Capabilities
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths.root import Root
@@ -58,7 +58,7 @@ class Counted:
         self._cancel_after = cancel_after
         self._lock = threading.Lock()
 
-    def begin(self, needed: list[str]) -> None:
+    def begin(self, needed: list[Address]) -> None:
         return None
 
     def advance(self, objects: int, size_bytes: int) -> None:
@@ -71,7 +71,7 @@ class Counted:
                 raise JobStopped
 
 
-def source_backend(objects: dict[str, bytes] = OBJECTS) -> MemoryBackend:
+def source_backend(objects: dict[Address, bytes] = OBJECTS) -> MemoryBackend:
     backend = MemoryBackend("source")
     for address, data in objects.items():
         backend.write(object_key(address), data)
@@ -86,7 +86,7 @@ def stores(
     )
 
 
-def only(*addresses: str) -> Callable[[str], bool]:
+def only(*addresses: Address) -> Callable[[str], bool]:
     return {object_key(address) for address in addresses}.__contains__
 
 
@@ -138,7 +138,7 @@ def test_a_write_that_gets_no_answer_fails_alone() -> None:
 
 
 class _DeafToWrites(Around):
-    def __init__(self, inner: Backend, address: str) -> None:
+    def __init__(self, inner: Backend, address: Address) -> None:
         super().__init__(inner)
         self._deaf = Unavailable(inner, only(address))
 
@@ -194,7 +194,9 @@ def test_a_full_destination_is_not_asked_object_by_object_and_what_is_done_is_co
 
 
 @pytest.mark.parametrize("refused", [FIRST, SECOND, list(SIZES)[10], list(SIZES)[-1]])
-def test_a_group_that_a_full_directory_shows_in_part_is_counted_exactly(tmp_path: Path, refused: str) -> None:
+def test_a_group_that_a_full_directory_shows_in_part_is_counted_exactly(
+    tmp_path: Path, refused: Address
+) -> None:
     """Every rename but one is done when the destination says that it is full."""
     backend = DirectoryBackend(str(tmp_path / "store"))
     source, destination = stores(destination=backend)

@@ -15,7 +15,7 @@ from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
 from snapferry.orchestrator.planning import prepare
 from snapferry.orchestrator.planning.batches import Batch
 from snapferry.stores.access import TRUSTED, AccessPolicy
-from snapferry.stores.address import object_key
+from snapferry.stores.address import Address, SnapshotId, object_key
 from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.delivery import run_batch
@@ -53,7 +53,7 @@ class Fleet:
     queued: list[QueuedBatches] = field(default_factory=list)
     drives: list[str] = field(default_factory=list)
 
-    def submit(self, *ids: str, **changed: Any) -> None:
+    def submit(self, *ids: SnapshotId, **changed: Any) -> None:
         """Begin anew, with a job of other snapshots."""
         self.ledger._redis.flushall()
         prepare.forget("job")
@@ -66,7 +66,7 @@ class Fleet:
         return self.ledger.status("job")
 
     @property
-    def snapshot(self) -> str:
+    def snapshot(self) -> SnapshotId:
         return self.spec.snapshot_ids[0]
 
     @property
@@ -113,12 +113,12 @@ class Fleet:
             positions=batch.positions,
         )
 
-    def remove(self, *addresses: str, at: Path | None = None) -> None:
+    def remove(self, *addresses: Address, at: Path | None = None) -> None:
         """Let objects vanish from the destination, as another program might."""
         for address in addresses:
             ((at or self.destination) / object_key(address)).unlink()
 
-    def published(self) -> list[str]:
+    def published(self) -> list[SnapshotId]:
         return self.store.list_manifest_ids() if self.destination.exists() else []
 
     def let_time_pass(self, seconds: float) -> None:
@@ -133,7 +133,7 @@ class Fleet:
         return [(row.id, row.state) for row in snapshot_rows(self.ledger, "job")]
 
 
-def snapshots(fleet: Fleet, count: int, *, shared: int = 20, own: int = 4) -> list[str]:
+def snapshots(fleet: Fleet, count: int, *, shared: int = 20, own: int = 4) -> list[SnapshotId]:
     """Fill the source with snapshots that have *shared* objects in common and *own* ones each; return their ids."""
     store = open_store(str(fleet.source))
     base = random_files(shared, seed=7)
