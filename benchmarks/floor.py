@@ -33,7 +33,7 @@ from urllib.request import urlopen
 
 from blake3 import blake3
 
-from snapferry.stores.address import object_key
+from snapferry.stores.address import object_key, parse_address
 
 from .measure import cores
 from .servers import KEY, SECRET
@@ -47,7 +47,7 @@ _ATTEMPTS: Final = 5
 def objects_in(manifest: bytes) -> list[str]:
     """Return the keys of the distinct objects that a *manifest* names, sorted."""
     lines = (line.split(b" ", 3) for line in manifest.split(b"\n"))
-    return sorted({object_key(line[2].decode()) for line in lines if line[0] == b"F"})
+    return sorted({object_key(parse_address(line[2].decode())) for line in lines if line[0] == b"F"})
 
 
 def copy_files(source: Path, destination: Path, *, durable: bool) -> None:

@@ -25,7 +25,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, object_key
+from snapferry.stores.address import MANIFESTS, OBJECTS, address_of, object_key, parse_address
 from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.errors import KeyMissing, StoreFault
@@ -203,7 +203,7 @@ class SimulatedBackend(Backend):
                 place = held.find(b"\x01", place)
                 if place < 0:
                     return
-            yield Listed(object_key(index.address(place)), len(index.data(place)), 0.0)
+            yield Listed(object_key(parse_address(index.address(place))), len(index.data(place)), 0.0)
             place += 1
 
     def delete(self, key: str) -> None:

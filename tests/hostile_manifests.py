@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from snapferry.stores.address import EMPTY_ADDRESS
+from snapferry.stores.address import EMPTY_ADDRESS, parse_snapshot_id
 from snapferry.stores.errors import StoreError
 from snapferry.stores.manifest.parse import Manifest
 
@@ -100,7 +100,7 @@ def main() -> None:
 
     before, raised = peak(), ""
     try:
-        with Manifest.read("a store", name, Stream(kind, size)) as manifest:
+        with Manifest.read("a store", parse_snapshot_id(name), Stream(kind, size)) as manifest:
             manifest.table() if manifest.large else manifest.objects()
     except StoreError as error:
         raised = type(error).__name__

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from snapferry.stores.address import object_key
+from snapferry.stores.address import object_key, parse_address
 
 from .. import commands, data
 from ..measure import run
@@ -68,7 +68,7 @@ def _strangers(setting: Setting) -> Result:
     snapshot = data.pushed_store(folder, store, files=wanted, size_bytes=4096)
     others = wanted * STRANGERS
     numbers = random.Random(others)
-    keys.write_text("\n".join(object_key(numbers.randbytes(32).hex()) for _ in range(others)))
+    keys.write_text("\n".join(object_key(parse_address(numbers.randbytes(32).hex())) for _ in range(others)))
     with S3Server(":memory:", folder / "server.log", count=True) as server:
 
         def clean() -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import redis
 
-from snapferry.workers.messages import Priority
-from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, lists
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, Priority, lists
 from tests.integration.processes import children_of
 
 from .proxy import KINDS
@@ -278,7 +277,7 @@ def _sources(made: World) -> list[Path]:
     return [path for root in roots for path in (root / ".objects").rglob("?" * 55) if path.is_file()]
 
 
-def _hurt(how: Callable[[Path], None]) -> Fault:
+def _hurt(how: Callable[[Path], object]) -> Fault:
     def hurt(made: World) -> str:
         path = made.chance.choice(sorted(_sources(made)))
         data = path.read_bytes()
@@ -295,7 +294,7 @@ def _hurt(how: Callable[[Path], None]) -> Fault:
 
 
 object_missing = _hurt(lambda _: None)
-object_corrupt = _hurt(lambda path: path.write_bytes(random.Random(7).randbytes(300)) and None)
+object_corrupt = _hurt(lambda path: path.write_bytes(random.Random(7).randbytes(300)))
 object_fifo = _hurt(os.mkfifo)
 object_link = _hurt(lambda path: path.symlink_to("/etc/passwd"))
 object_directory = _hurt(lambda path: path.mkdir())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import parse_snapshot_id
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.opening import open_store
@@ -179,7 +180,7 @@ def check_destination(made: World, folder: Path, bad: set[str]) -> int:
         if digest(text) != snapshot:
             made.violations.append(f"{folder}: manifest {snapshot[:12]} is torn")
             continue
-        with Manifest.from_bytes(snapshot, text) as manifest:
+        with Manifest.from_bytes(parse_snapshot_id(snapshot), text) as manifest:
             for address in manifest.objects():
                 place = folder / f".objects/{address[:3]}/{address[3:6]}/{address[6:9]}/{address[9:]}"
                 try:

@@ -17,7 +17,7 @@ from functools import cache
 
 import pytest
 
-from snapferry.stores.address import EMPTY_ADDRESS, manifest_key, object_key
+from snapferry.stores.address import EMPTY_ADDRESS, SnapshotId, manifest_key, object_key, parse_snapshot_id
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import (
     IntegrityError,
@@ -166,11 +166,13 @@ class BackendContract:
     def test_keys_are_listed_with_sizes_in_byte_order_below_the_prefix_only(self, backend: Backend) -> None:
         for number in range(30):
             backend.write(key(number), b"x" * number)
-        backend.write(manifest_key(digest(b"a manifest")), b"a manifest")
+        backend.write(manifest_key(SnapshotId(digest(b"a manifest"))), b"a manifest")
 
         expected = sorted((key(number), number) for number in range(30))
         assert [(k, size) for k, size, _ in backend.keys(".objects/")] == expected
-        assert [k for k, *_ in backend.keys(".manifests/")] == [manifest_key(digest(b"a manifest"))]
+        assert [k for k, *_ in backend.keys(".manifests/")] == [
+            manifest_key(SnapshotId(digest(b"a manifest")))
+        ]
 
     def test_a_listing_says_when_each_key_was_written(self, backend: Backend) -> None:
         """By the store's clock, which is this machine's; some tell whole seconds only."""
@@ -483,7 +485,7 @@ class StoreContract(FilesContract):
         with pytest.raises(ManifestIncomplete) as caught:
             store.put_manifest(snapshot, manifest)
         assert sorted(caught.value.missing) == left_out
-        assert manifests.size(manifest_key(snapshot)) is None
+        assert manifests.size(manifest_key(parse_snapshot_id(snapshot))) is None
         assert store.list_manifest_ids() == []
         with pytest.raises(ManifestMissing):
             store.get_manifest(snapshot)
@@ -493,7 +495,7 @@ class StoreContract(FilesContract):
         store.put_manifest(snapshot, manifest)
         store.put_manifest(snapshot, manifest)
         assert store.get_manifest(snapshot) == manifest
-        assert read(manifests, manifest_key(snapshot)) == manifest
+        assert read(manifests, manifest_key(parse_snapshot_id(snapshot))) == manifest
         assert store.list_manifest_ids() == [snapshot]
 
     def test_a_manifest_under_another_id_is_not_written(
@@ -505,14 +507,14 @@ class StoreContract(FilesContract):
 
         with pytest.raises(IntegrityError):
             store.put_manifest(wrong, manifest)
-        assert manifests.size(manifest_key(wrong)) is None
+        assert manifests.size(manifest_key(SnapshotId(wrong))) is None
 
     def test_a_corrupt_manifest_is_never_returned_and_is_replaced(
         self, store: SnapshotStore, manifests: Backend
     ) -> None:
         store.put_object(EMPTY_ADDRESS, b"")
         manifest, snapshot = _snapshot({"a": b""})
-        manifests.write(manifest_key(snapshot), manifest.replace(b"./a", b"./b"))
+        manifests.write(manifest_key(parse_snapshot_id(snapshot)), manifest.replace(b"./a", b"./b"))
 
         with pytest.raises(IntegrityError):
             store.get_manifest(snapshot)
@@ -542,12 +544,14 @@ class StoreContract(FilesContract):
         before = time.time()
         for snapshot, manifest in texts.items():
             store.put_manifest(snapshot, manifest)
-        manifests.write(manifest_key(digest(b"torn")), b"")
+        manifests.write(manifest_key(SnapshotId(digest(b"torn"))), b"")
         manifests.write(".manifests/README", b"a stranger")
 
         found = store.list_manifests()
         assert list(found) == store.list_manifest_ids() == sorted([*texts, digest(b"torn")])
-        assert {s: len(text) for s, text in texts.items()} == {s: found[s].length for s in texts}
+        assert {s: len(text) for s, text in texts.items()} == {
+            s: found[parse_snapshot_id(s)].length for s in texts
+        }
         assert all(before - 2 <= one.modified <= time.time() + 2 for one in found.values())
         asked = [*texts, digest(b"torn"), digest(b"nowhere")]
         assert store.manifests_present(asked) == set(texts)
@@ -607,7 +611,7 @@ class SplitStoreContract(StoreContract):
 
         assert [k for k, *_ in objects.keys(".objects/")] == [object_key(EMPTY_ADDRESS)]
         assert list(objects.keys(".manifests/")) == []
-        assert [k for k, *_ in manifests.keys(".manifests/")] == [manifest_key(snapshot)]
+        assert [k for k, *_ in manifests.keys(".manifests/")] == [manifest_key(parse_snapshot_id(snapshot))]
         assert list(manifests.keys(".objects/")) == []
 
 

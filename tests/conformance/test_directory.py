@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,9 +121,16 @@ def test_uploads_committed_together_appear_together_and_leave_no_temporary_file(
 def test_bytes_are_on_disk_before_a_name_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the number of uploads: each rename comes behind a sync that came behind the last write."""
     calls: list[str] = []
+
+    def noting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **options: Any) -> Any:
+            calls.append(name)
+            return real(*arguments, **options)
+
+        return noted
+
     for name in ("write", "fsync", "rename"):
-        real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real, **o: (calls.append(_n), _r(*a, **o))[1])
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
     monkeypatch.setattr(
         "snapferry.stores.backends.directory.paths.root.sync_file_system", lambda _: calls.append("fsync")
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from snapferry.stores.address import MANIFESTS, OBJECTS, Address, address_of
+from snapferry.stores.address import MANIFESTS, OBJECTS, Address, SnapshotId, address_of
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import ObjectMissing
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -107,8 +107,8 @@ class Quiet:
         """Show nothing."""
 
 
-def copy_and_commit(source: SnapshotStore, destination: SnapshotStore, snapshots: list[str]) -> None:
-    objects: dict[str, int] = {}
+def copy_and_commit(source: SnapshotStore, destination: SnapshotStore, snapshots: list[SnapshotId]) -> None:
+    objects: dict[Address, int] = {}
     for snapshot in snapshots:
         with source.read_manifest(snapshot) as manifest:
             objects |= manifest.objects()
@@ -136,14 +136,12 @@ def kill_at_every_point(
     source: SnapshotStore,
     destination: Callable[[], Backend],
     dying: Callable[[int], Backend],
-    snapshots: list[str],
+    snapshots: list[SnapshotId],
 ) -> int:
     """Kill a copy at point 0, 1, 2, ... until one gets through; return how many points there were."""
     for point in range(1000):
         clear(destination())
-        killed = run_and_die(
-            lambda point=point: copy_and_commit(source, SnapshotStore(dying(point)), snapshots)
-        )
+        killed = run_and_die(partial(copy_and_commit, source, SnapshotStore(dying(point)), snapshots))
         seen = SnapshotStore(destination())
         assert_published_means_complete(seen)
         assert_no_partial_object(seen)
@@ -156,7 +154,7 @@ def kill_at_every_point(
     raise AssertionError("the copy never got through")
 
 
-def two_snapshots(root: Path) -> list[str]:
+def two_snapshots(root: Path) -> list[SnapshotId]:
     """Make a store of two snapshots that share most of their objects, which are published together."""
     return [make_store(root, FILES), make_store(root, FILES | {"./own": b"own"})]
 

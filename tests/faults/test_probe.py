@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -207,8 +208,8 @@ def test_a_rule_of_moto_counts_where_it_holds_for_the_store(moto_s3: S3Server) -
     bucket = moto_s3.make_bucket()
 
     def lifecycle(prefix: str) -> Finding:
-        rule = {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": prefix}}
-        rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": 7}  # type: ignore[assignment]
+        rule: dict[str, Any] = {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": prefix}}
+        rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": 7}
         moto_s3.client.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
         )
@@ -422,7 +423,7 @@ def test_a_file_system_that_does_not_tell_upper_from_lower_case_is_an_error(
     lstat = os.lstat
     # Names in open directories are looked up as such a file system does.
     monkeypatch.setattr(
-        diagnosis.os,
+        os,
         "lstat",
         lambda path, *, dir_fd=None: lstat(path if dir_fd is None else path.lower(), dir_fd=dir_fd),
     )

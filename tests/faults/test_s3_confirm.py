@@ -86,6 +86,7 @@ def test_nothing_that_was_altered_on_the_way_is_counted_as_copied_or_stays(
                 continue
             else:
                 copied.add(address)
+        assert isinstance(store.objects, S3Backend)
         confirmed = store.objects.confirmed
 
     there = {

@@ -11,6 +11,7 @@ import stat
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,8 @@ def test_finding_the_direct_path_sends_nothing(stub: Stub, backend: S3Backend) -
 def test_a_path_is_looked_for_again_when_credentials_were_renewed_meanwhile(backend: S3Backend) -> None:
     """boto3 signed with others than those that its signature was compared with."""
     client = backend.bucket.client
-    known = client.credentials
+    assert client.credentials is not None
+    frozen = client.credentials.get_frozen_credentials
 
     class Changing:
         def __init__(self, times: int) -> None:
@@ -111,7 +113,7 @@ def test_a_path_is_looked_for_again_when_credentials_were_renewed_meanwhile(back
 
         def get_frozen_credentials(self) -> Keys:
             self.times -= 1
-            return known.get_frozen_credentials() if self.times < 0 else Keys(f"K{self.times}", "s", None)
+            return frozen() if self.times < 0 else Keys(f"K{self.times}", "s", None)
 
     once, always = (
         Paths(
@@ -412,6 +414,13 @@ def test_a_signal_does_not_disturb_the_wait_for_an_answer() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def pool_of(backend: S3Backend) -> ConnectionPool:
+    """Return the connections of the direct path."""
+    path = backend.bucket.client.paths.path_to(backend.bucket.name, backend.bucket.prefix)
+    assert isinstance(path, DirectRequests)
+    return path.pool
+
+
 def test_connections_are_reused_unless_the_server_closed_them() -> None:
     with scripted(answer(LENGTH), answer(LENGTH), [*answer(LENGTH), None], answer(LENGTH)) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
@@ -419,8 +428,7 @@ def test_connections_are_reused_unless_the_server_closed_them() -> None:
         for _ in range(3):
             assert read(backend) == DATA
         assert server.connections == 1
-        pool = backend.bucket.client.paths.path_to("bucket", "").pool
-        (idle,) = pool.idle
+        (idle,) = pool_of(backend).idle
         # Until the end of the connection has arrived here.
         assert idle.recv(1, socket.MSG_PEEK) == b""
         assert read(backend) == DATA
@@ -433,10 +441,10 @@ def test_a_body_in_many_pieces_is_read_in_the_requested_sizes(stub: Stub, backen
     stub.answer = lambda _: Answer(200, body)
     for size in (1000, 65_536, len(body), len(body) + 1):
         with backend.open(KEY) as reader:
-            pieces = list(iter(lambda size=size: reader.read(size), b""))
+            pieces = list(iter(partial(reader.read, size), b""))
         assert b"".join(pieces) == body
         assert {len(piece) for piece in pieces[:-1]} <= {size}
-    assert len(backend.bucket.client.paths.path_to("bucket", "prefix/").pool.idle) == 1
+    assert len(pool_of(backend).idle) == 1
 
 
 def test_a_request_to_a_silent_server_times_out_and_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +471,12 @@ def test_after_a_body_stalled_nothing_more_of_it_can_be_read(
 ) -> None:
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     given_up = threading.Event()
-    pieces = [OK + b"Content-Length: 12\r\n\r\nhalf", b"more", given_up, b"rest"]
+    pieces: list[bytes | threading.Event | None] = [
+        OK + b"Content-Length: 12\r\n\r\nhalf",
+        b"more",
+        given_up,
+        b"rest",
+    ]
     with scripted(pieces, tls=own_tls) as server:
         backend = S3Backend("bucket", endpoint=server.endpoint)
 
@@ -495,8 +508,8 @@ def test_many_threads_share_the_path_and_each_gets_its_own_answer(rclone_memory_
     for thread in threads:
         thread.join()
     assert wrong == []
-    path = backend.bucket.client.paths.path_to(backend.bucket.name, backend.bucket.prefix)
-    assert 1 <= len(path.pool.idle) <= len(threads)
+    assert isinstance(backend, S3Backend)
+    assert 1 <= len(pool_of(backend).idle) <= len(threads)
     assert backend.requests_sent == {"PutObject": 200, "GetObject": 200, "HeadObject": 200}
 
 
@@ -596,7 +609,9 @@ def program(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp
 
 def expire(backend: S3Backend) -> None:
     """Let the credentials of *backend* expire."""
-    backend.bucket.client.credentials.current._expiry_time = datetime.now(UTC)
+    credentials = backend.bucket.client.credentials
+    assert credentials is not None
+    credentials.current._expiry_time = datetime.now(UTC)
 
 
 @pytest.mark.usefixtures("program")

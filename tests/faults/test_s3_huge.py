@@ -6,17 +6,18 @@ import logging
 import re
 import threading
 from collections import Counter
+from typing import Self
 
 import pytest
 
-from snapferry.stores.address import object_key
+from snapferry.stores.address import object_key, parse_address
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import backend as s3
 from snapferry.stores.backends.s3 import sizes
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.client import clients
 from snapferry.stores.backends.s3.objects import multipart, ranges
-from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT
+from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT, RANGES_IN_FLIGHT
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -94,7 +95,7 @@ class TestRanges:
 
     def test_several_are_fetched_at_once(self, backend: S3Backend, stub: Stub) -> None:
         """The first answer says how long the object is, so those behind it wait for its headers."""
-        at_once = ranges.RANGES_IN_FLIGHT - 1
+        at_once = RANGES_IN_FLIGHT - 1
         together = threading.Barrier(at_once)
 
         def answer(request: Request) -> Answer:
@@ -221,7 +222,7 @@ class TestRanges:
         with backend.open(KEY, size_hint=len(DATA)) as reader:
             assert reader.read(10) == DATA[:10]
 
-        assert len(stub.requests) <= 1 + ranges.RANGES_IN_FLIGHT
+        assert len(stub.requests) <= 1 + RANGES_IN_FLIGHT
         assert sum(thread.name.startswith("s3-range") for thread in threading.enumerate()) == 0
         assert threading.active_count() <= before + len(stub.requests)
 
@@ -463,7 +464,7 @@ class TestLeftovers:
 def _holding(data: bytes, address: str) -> MemoryBackend:
     """Return a backend with these bytes at an address that need not be theirs."""
     backend = MemoryBackend("source")
-    backend.write(object_key(address), data)
+    backend.write(object_key(parse_address(address)), data)
     return backend
 
 
@@ -490,8 +491,8 @@ class _BreakingReader:
             raise StoreUnavailable(*self._where, "no answer (a test says so)")
         return self._reader.read(size)
 
-    def __enter__(self) -> OpenReader:
-        return self  # type: ignore[return-value]
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *raised: object) -> None:
         self._reader.__exit__(None, None, None)

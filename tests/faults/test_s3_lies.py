@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snapferry.stores.address import Address, object_key
+from snapferry.stores.address import Address, object_key, parse_address
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import listing
 from snapferry.stores.backends.s3.backend import S3Backend
@@ -82,7 +82,8 @@ def _client_settings(fresh_s3_clients: None, monkeypatch: pytest.MonkeyPatch) ->
 def sent_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "boto3":
         monkeypatch.setattr(Paths, "path_to", lambda *_: None)
-    return request.param
+    name: str = request.param
+    return name
 
 
 def read(backend: S3Backend, size_hint: int = 0) -> bytes:
@@ -586,7 +587,7 @@ class TestOneObject:
         def serve(peer: Peer) -> None:
             while head := peer.request():
                 path = head.split()[1].decode()
-                address = path.rpartition(".objects/")[2].replace("/", "")
+                address = parse_address(path.rpartition(".objects/")[2].replace("/", ""))
                 if address == bad:
                     peer.send(self.ANSWERS[odd])
                     return

@@ -19,6 +19,7 @@ from snapferry.stores.backends.s3.backend import S3Backend, open_s3
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import credentials as s3_credentials
 from snapferry.stores.backends.s3.client import session as s3_session
+from snapferry.stores.backends.s3.deadline import run_within
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.errors import AccessDenied, StoreUnavailable
 from snapferry.stores.hashing import digest
@@ -318,7 +319,7 @@ def test_a_file_that_is_half_written_is_waited_for(
         pauses.append(seconds)
         keys.write("NEW")
 
-    monkeypatch.setattr(s3_credentials.time, "sleep", rest)
+    monkeypatch.setattr(time, "sleep", rest)
     keys.code = "ExpiredToken"
 
     backend.write(KEY, DATA)
@@ -336,7 +337,12 @@ def test_credentials_that_stay_refused_are_told_and_not_looked_up_for_each_reque
     def counted(profile: str | None) -> s3_credentials.RenewableCredentials:
         made = credentials(profile)
         load = made._load
-        made._load = lambda: loads.append("x") or load()
+
+        def loaded() -> Any:
+            loads.append("x")
+            return load()
+
+        made._load = loaded
         return made
 
     monkeypatch.setattr(s3_session, "credentials_of", counted)
@@ -364,7 +370,6 @@ def test_a_slow_provider_of_credentials_is_not_a_silent_store(
     stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    run_within = s3.run_within
 
     def noted(timeout_s: float, *arguments: Any) -> None:
         waited.append(timeout_s)

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,8 @@ def sent_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Requests on the direct path, or by boto3 alone."""
     if request.param == "boto3":
         monkeypatch.setattr(Paths, "path_to", lambda *_: None)
-    return request.param
+    name: str = request.param
+    return name
 
 
 def read(backend: S3Backend, size_hint: int = 0) -> bytes:
@@ -276,7 +278,7 @@ def test_a_name_that_is_not_resolved_is_stopped(
     asked, answered = threading.Event(), threading.Event()
     resolve = socket.getaddrinfo
 
-    def hang(host: str, *more: object) -> object:
+    def hang(host: str, *more: Any) -> Any:
         if host == "nowhere.test" and len(more) < 5:
             asked.set()
             answered.wait()

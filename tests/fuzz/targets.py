@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from snapferry.stores.address import parse_address
+from snapferry.stores.address import Address, SnapshotId, parse_address
 from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
 from snapferry.stores.backends.s3.direct.listing import NotAPage, read_page
 from snapferry.stores.backends.s3.direct.response import Body, Head
@@ -52,7 +52,7 @@ def manifest(data: bytes) -> None:
         return
     if entries:
         assert render(entries) == text
-    with Manifest.from_bytes(digest(text), text) as read:
+    with Manifest.from_bytes(SnapshotId(digest(text)), text) as read:
         objects = read.objects()
         assert set(objects) == {entry.checksum for entry in entries if entry.type == "F"}
         assert all(0 <= size <= LARGEST_PLANNED_BYTES for size in objects.values())
@@ -62,9 +62,12 @@ def manifest(data: bytes) -> None:
 
 def stored_manifest(data: bytes) -> None:
     """As a store returns it: not in canonical form, or filed under the id of something else."""
-    ids = (digest(data), digest(canonical(data)), "0" * 64)
+    ids = (digest(data), digest(canonical(data)), Address("0" * 64))
     for snapshot in ids:
-        with suppress(ManifestSyntaxError, IntegrityError), Manifest.from_bytes(snapshot, data) as read:
+        with (
+            suppress(ManifestSyntaxError, IntegrityError),
+            Manifest.from_bytes(SnapshotId(snapshot), data) as read,
+        ):
             assert snapshot != ids[2], "it does not hash to that"
             for entry in read.entries():
                 assert entry.path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import manifest_key
+from snapferry.stores.address import SnapshotId, manifest_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
@@ -139,7 +139,7 @@ def test_the_command_names_the_line_of_a_manifest_that_it_cannot_read(
     everything_snapshot: Snapshot, tmp_path: Path
 ) -> None:
     text = b"D 755 " + everything_snapshot.id.encode() + b" 0 ./\nF 644 x\n"
-    path = tmp_path / "source" / manifest_key(digest(text))
+    path = tmp_path / "source" / manifest_key(SnapshotId(digest(text)))
     path.parent.mkdir(parents=True)
     path.write_bytes(text)
 

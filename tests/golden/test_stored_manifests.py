@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import EMPTY_ADDRESS, manifest_key
+from snapferry.stores.address import EMPTY_ADDRESS, manifest_key, parse_snapshot_id
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, ObjectMissing, StoreError
 from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
@@ -46,7 +46,7 @@ def plant(everything_snapshot: Snapshot, tmp_path: Path) -> Plant:
     def planted(text: bytes, snapshot: str) -> Planted:
         root = tmp_path / "source"
         shutil.copytree(everything_snapshot.store / ".objects", root / ".objects")
-        path = root / manifest_key(snapshot)
+        path = root / manifest_key(parse_snapshot_id(snapshot))
         path.parent.mkdir(parents=True)
         path.write_bytes(text)
         return Planted(root, snapshot)
@@ -74,7 +74,9 @@ def test_a_manifest_stored_in_another_form_is_accepted_by_both_and_published_can
     oracle.sync(source.id, source.url, f"file://{tmp_path}/theirs")
     copy_snapshot(open_store(source.url), open_store(str(tmp_path / "ours")), source.id)
 
-    assert (tmp_path / "ours" / manifest_key(source.id)).read_bytes() == everything_snapshot.text
+    assert (
+        tmp_path / "ours" / manifest_key(parse_snapshot_id(source.id))
+    ).read_bytes() == everything_snapshot.text
     assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
 
 

@@ -56,10 +56,9 @@ class Finished:
     mark: str
 
     @property
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Any:
         """The one JSON document on standard output."""
-        found: dict[str, Any] = json.loads(self.out)
-        return found
+        return json.loads(self.out)
 
 
 def program(before: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.address import SnapshotId, manifest_key, object_key, parse_snapshot_id
 from snapferry.stores.backends.s3.backend import CHECK_TIMEOUT_S
 from snapferry.stores.hashing import digest
 from tests.sample import fill, make_store, random_files
@@ -200,7 +200,7 @@ def break_nothing(_: Path, __: str) -> None:
 
 
 def corrupt_manifest(source: Path, snapshot: str) -> None:
-    path = source / manifest_key(snapshot)
+    path = source / manifest_key(parse_snapshot_id(snapshot))
     path.write_bytes(path.read_bytes().replace(b"file-00001", b"file-1"))
 
 
@@ -254,7 +254,7 @@ def test_what_fails_on_the_way_is_one_reason_and_exit_code_1(
 
 def test_a_manifest_that_does_not_parse_names_its_line(tmp_path: Path) -> None:
     text = f"D 755 {digest(b'')} 0 ./\nF 644 {digest(b'')} 0 ./a\nb\n".encode()
-    path = tmp_path / "a" / manifest_key(digest(text))
+    path = tmp_path / "a" / manifest_key(SnapshotId(digest(text)))
     path.parent.mkdir(parents=True)
     path.write_bytes(text)
 
@@ -268,7 +268,7 @@ def test_a_manifest_that_does_not_parse_names_its_line(tmp_path: Path) -> None:
 
 def test_a_manifest_that_cannot_be_read_stops_no_other_snapshot(tmp_path: Path, snapshot: str) -> None:
     other = make_store(tmp_path / "a", {"./other": b"other"})
-    (tmp_path / "a" / manifest_key(snapshot)).write_bytes(b"no manifest\n")
+    (tmp_path / "a" / manifest_key(parse_snapshot_id(snapshot))).write_bytes(b"no manifest\n")
 
     ended = snapferry("sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--all")
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,7 +31,7 @@ from tests import servers
 from tests.sample import make_store, random_files, tree
 
 from .own_redis import OwnRedis, own_redis
-from .processes import PATIENCE_S, Fleet, finished, program, snapferry, started, until
+from .processes import PATIENCE_S, Fleet, Started, finished, program, snapferry, started, until
 from .test_poison import changed
 
 SLOW = """
@@ -41,6 +42,10 @@ def slowly(*a):
     return run(*a)
 t.run_batch = slowly
 """
+
+
+def logged(process: Started, text: str) -> bool:
+    return text in process.logged()
 
 
 def jobs_of(server: OwnRedis) -> Jobs:
@@ -125,11 +130,11 @@ def test_every_role_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> 
                 roles[name] = stack.enter_context(started(*line, env=env, log=log))
             for name, role in roles.items():
                 if name != "dashboard":
-                    until(lambda role=role: "waiting for it" in role.logged(), f"{name} waits")
+                    until(partial(logged, role, "waiting for it"), f"{name} waits")
             until(lambda: "dashboard at" in roles["dashboard"].logged(), "the dashboard says so on its pages")
             server.start()
             for name in ("worker", "orchestrator", "plain Celery"):
-                until(lambda name=name: " ready." in roles[name].logged(), f"{name} is ready")
+                until(partial(logged, roles[name], " ready."), f"{name} is ready")
             until(lambda: "schedule taken over" in roles["scheduler"].logged(), "the scheduler works")
             job_id = submit(jobs_of(server), tmp_path)
             assert jobs_of(server).wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
@@ -568,9 +573,9 @@ print("published again", flush=True)
             process = subprocess.Popen(
                 [sys.executable, "-c", publish], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
-                assert process.stdin is not None
-                assert process.stdout is not None
                 assert process.stdout.readline() == "published\n"
                 proxy.silence()
                 process.stdin.write("\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from snapferry.stores.address import manifest_key
+from snapferry.stores.address import SnapshotId, manifest_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
@@ -40,7 +40,7 @@ def test_a_manifest_that_was_made_to_cost_memory_fails_its_snapshot_in_one_line(
     store = open_store(str(tmp_path / "a"))
     store.prepare()
     text = b"a\n" * 2**22
-    store.manifests.write(manifest_key(digest(text)), text)
+    store.manifests.write(manifest_key(SnapshotId(digest(text))), text)
 
     ended = snapferry(
         "sync", "--id", digest(text), "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "-q"

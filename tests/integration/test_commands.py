@@ -485,7 +485,7 @@ def test_a_priority_that_there_is_not_is_one_line(idle: Crew) -> None:
 def test_a_job_of_another_version_is_one_line(idle: Crew, tmp_path: Path) -> None:
     job = submit(idle, tmp_path, "--id", ABSENT)
     with redis.Redis.from_url(idle.url, decode_responses=True) as broker:
-        request: dict[str, Any] = json.loads(broker.hget(f"snapferry:job:{job}", "request"))  # type: ignore[arg-type]
+        request: dict[str, Any] = json.loads(broker.hget(f"snapferry:job:{job}", "request") or "")
         text = json.dumps(request | {"version": 99})
         broker.hset(f"snapferry:job:{job}", mapping={"request": text, "state": "failed"})
 

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import redis
 import yaml
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.stores.address import object_key
+from snapferry.stores.address import Address, SnapshotId, object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import FAILURES_KEPT, Ledger, State
 from snapferry.workers.messages import JobSpec, StoreRef, encode_addresses
@@ -164,7 +164,7 @@ def test_a_redis_user_that_can_only_read_is_enough_for_the_pages(redis_url: str,
             with dashboard(tmp_path, redis_url.replace("://", "://reader:only-reads@")) as shown:
                 assert "queued" in shown.page("/").text
                 assert "queued" in shown.page("/jobs/job").text
-                assert shown.page("/workers")
+                assert shown.page("/workers").status == 200
                 assert shown.ask("/jobs/expired").status == 404
                 assert "only-reads" not in shown.process.logged()
             assert client.zscore("snapferry:jobs", "expired") == 1
@@ -414,7 +414,7 @@ def test_the_service_of_the_compose_file_asks_for_a_password_and_reads_stores_on
         assert finished([sys.executable, "-c", check]).code == 0
 
 
-def request(job_id: str, ids: list[str] | None = None, source: str = "/a") -> JobSpec:
+def request(job_id: str, ids: Sequence[str] | None = None, source: str = "/a") -> JobSpec:
     return JobSpec(
         job_id=job_id,
         snapshots=encode_addresses(ids or [digest(b"a snapshot")]),
@@ -427,7 +427,7 @@ def request(job_id: str, ids: list[str] | None = None, source: str = "/a") -> Jo
 
 def many_failures(
     redis_url: str, root: Path, *, snapshots: int, failed: int, manifests: bool = True
-) -> tuple[str, list[str]]:
+) -> tuple[str, list[Address]]:
     """
     Put a job that failed into the ledger, all of whose objects failed; return its id and their addresses.
 
@@ -442,7 +442,7 @@ def many_failures(
         ]
         ids = write_snapshots(root, contents)
     else:
-        ids = [digest(b"snapshot %d" % number) for number in range(snapshots)]
+        ids = [SnapshotId(digest(b"snapshot %d" % number)) for number in range(snapshots)]
     job = "0a1b2c3d-failures"
     client = redis.Redis.from_url(redis_url, decode_responses=True)
     ledger = Ledger(client, expires_s=3600)

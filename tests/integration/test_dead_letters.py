@@ -98,13 +98,15 @@ def test_what_cannot_be_copied_is_listed_with_its_paths_and_retried_alone(
         letters = {letter.address: letter for letter in jobs.failures(job_id)}
         assert letters.keys() == bad
         places = places_of(tmp_path / "a", ids)
-        for address, letter in letters.items():
+        for letter in letters.values():
             assert letter.known is not None
-            assert letter.known.failure.error == ("IntegrityError" if address in corrupt else "ObjectMissing")
+            assert letter.known.failure.error == (
+                "IntegrityError" if letter.address in corrupt else "ObjectMissing"
+            )
             assert letter.known.worker.startswith("worker@")
             assert letter.known.attempts == 1
-            assert letter.places == places[address]
-            assert letter.places_total == len(places[address])
+            assert letter.places == places[letter.address]
+            assert letter.places_total == len(places[letter.address])
             assert letter.size_bytes == 64
         assert {len(letter.places) for letter in letters.values()} > {1, 3}
         assert jobs.failed_by_class(job_id) == {"IntegrityError": 50, "ObjectMissing": 50}

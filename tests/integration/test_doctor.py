@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.workers.ledger import keys
+from snapferry.workers.ledger.keys import job_key
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
@@ -250,8 +250,8 @@ def test_jobs_that_are_paused_or_do_not_move_are_told(server: OwnRedis, tmp_path
     )
     jobs.pause(paused)
     with redis.Redis.from_url(server.url) as client:
-        moved = float(client.hget(keys.key(stuck), "moved_at") or 0)
-        client.hset(keys.key(stuck), "moved_at", moved - 100)
+        moved = float(client.hget(job_key(stuck), "moved_at") or 0)
+        client.hset(job_key(stuck), "moved_at", moved - 100)
     ended = examined(forge, "--broker", server.url)
     warnings, fine = told(ended, "warning"), told(ended, "ok")
 

@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def sync(source: Path, destination: Path, snapshot: str, *options: str) -> list[
     return ["sync", "--from", str(source), "--to", f"file://{destination}", "--id", snapshot, *options]
 
 
-def running_sync(source: Path, destination: Path, snapshot: str, temporary: Path):  # type: ignore[no-untyped-def]
+def running_sync(
+    source: Path, destination: Path, snapshot: str, temporary: Path
+) -> AbstractContextManager[Started]:
     command = [sys.executable, "-m", "snapferry", *sync(source, destination, snapshot)]
     return started(*command, env={"TMPDIR": str(temporary)})
 

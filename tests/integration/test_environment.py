@@ -96,7 +96,7 @@ def test_a_receipt_that_cannot_be_written_loses_no_summary(tmp_path: Path, act: 
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-NO_PATHS: list[tuple[str, Callable[[Path], None]]] = [
+NO_PATHS: list[tuple[str, Callable[[Path], object]]] = [
     ("does not exist", lambda _: None),
     ("not a regular file", lambda path: path.mkdir(parents=True)),
     ("does not exist", lambda path: path.parent.write_text("a file")),

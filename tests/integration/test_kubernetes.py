@@ -143,9 +143,9 @@ class Cluster:
         root = self.folder / name
         mounts = {}
         for mount in found["volumeMounts"]:
-            local = root / mount["mountPath"].strip("/").replace("/", "-")
-            local.mkdir(parents=True)
-            mounts[mount["mountPath"]] = str(local)
+            mounted = root / mount["mountPath"].strip("/").replace("/", "-")
+            mounted.mkdir(parents=True)
+            mounts[mount["mountPath"]] = str(mounted)
         for volume in manifests.pod(name).get("volumes", []):
             if "configMap" in volume:
                 (at,) = [m["mountPath"] for m in found["volumeMounts"] if m["name"] == volume["name"]]
@@ -179,7 +179,9 @@ class Cluster:
             "HOSTNAME": socket.gethostname(),
             "PATH": f"{Path(sys.executable).parent}:{self.programs}:{os.environ['PATH']}",
         }
-        first, *words = [*found["command"], *found.get("args", [])]
+        first: str
+        words: list[str]
+        first, *words = found["command"] + found.get("args", [])
         found_program = shutil.which(first, path=own["PATH"])
         assert found_program, f"{first} is not installed"
         words = [local(word) for word in words]
@@ -310,8 +312,8 @@ def test_redis_asks_for_its_password_and_is_ready_when_it_answers(cluster: Clust
 
 def submit(jobs: Jobs, folder: Path, name: str, files: int, *, size: int = 512, **options: Any) -> str:
     snapshot = make_store(folder / name, random_files(files, size=size, seed=len(name)))
-    places = [StoreRef(url=f"file://{folder / place}") for place in (name, f"{name}-copy")]
-    return jobs.submit(JobSpec.of(*places, [snapshot], **options))
+    source, destination = (StoreRef(url=f"file://{folder / place}") for place in (name, f"{name}-copy"))
+    return jobs.submit(JobSpec.of(source, destination, [snapshot], **options))
 
 
 @pytest.fixture

@@ -94,14 +94,13 @@ def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
         assert 0 < age < open_for <= time.time() - submitted
         with fleet.worker("worker", "--metrics-port", str(ports["worker"])) as running:
             ended = jobs.wait(job_id, timeout_s=PATIENCE_S)
-            worker = until(
-                lambda: (
-                    (found := scrape(ports["worker"]))
-                    and sum(found.value("snapferry_tasks_total", state=state) for state in ENDS) == 6
-                    and found
-                ),
-                "the last task is counted",
-            )
+
+            def all_counted() -> Scrape | None:
+                found = scrape(ports["worker"])
+                tasks = sum(found.value("snapferry_tasks_total", state=state) for state in ENDS)
+                return found if tasks == 6 else None
+
+            worker = until(all_counted, "the last task is counted")
             orchestrator = scrape(ports["orchestrator"])
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(PATIENCE_S) == 0

@@ -18,6 +18,7 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.mirrors.report import mirror_document
 from snapferry.orchestrator.mirrors.schedule import TAKE_OVER_S
 from snapferry.orchestrator.mirrors.status import mirror_statuses
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.queues import COPY_QUEUE
@@ -77,7 +78,7 @@ def standing(fleet: Fleet, config: Path, mirror: int = 0) -> dict[str, Any]:
     return mirror_document(mirror_statuses(settings, Jobs(settings), [known])[0])
 
 
-def published(folder: Path) -> list[str]:
+def published(folder: Path) -> list[SnapshotId]:
     return open_store(f"file://{folder}/b").list_manifest_ids() if (folder / "b").exists() else []
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.ledger import JobStatus, State
@@ -51,7 +52,7 @@ S.stage_object = patched
 """
 
 
-def shared_snapshots(root: Path) -> list[str]:
+def shared_snapshots(root: Path) -> list[SnapshotId]:
     """Write snapshots that share 99 % of their objects into a new store; return their ids."""
     base = random_files(SHARED - 1, size=64)
     return write_snapshots(
@@ -198,7 +199,7 @@ def test_shared_objects_cost_an_s3_server_one_put_and_few_questions(
     assert checking.total() <= OBJECTS / 10 + SNAPSHOTS, f"to find all of it there: {dict(checking)}"
 
 
-def assert_published_means_complete_once(store: SnapshotStore, ids: list[str]) -> None:
+def assert_published_means_complete_once(store: SnapshotStore, ids: list[SnapshotId]) -> None:
     """As `assert_published_means_complete`, reading an object that many snapshots share once."""
     needed = {}
     for snapshot_id in ids:
@@ -216,7 +217,7 @@ def test_snapshots_become_restorable_one_by_one(redis_url: str, tmp_path: Path) 
     fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "20"})
     jobs = Jobs(Settings(broker_url=redis_url, batch_objects=20))
     destination = open_store(str(tmp_path / "b"))
-    seen = []
+    seen: list[list[SnapshotId]] = []
     with fleet.orchestrator(), fleet.worker("one", "-c", "1", before=SLOW % 0.01):
         job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), ids))
         until((tmp_path / "b").exists, "the destination is made")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import manifest_key
+from snapferry.stores.address import manifest_key, parse_snapshot_id
 from tests.sample import make_store, random_files, tree
 
 from .processes import Finished, finished, program, snapferry
@@ -77,7 +77,7 @@ def test_an_output_that_does_not_have_every_character_ends_no_command(tmp_path: 
 def test_a_reader_that_has_seen_enough_of_a_list_is_no_trouble(tmp_path: Path) -> None:
     identifiers = [f"{number:064x}" for number in range(3000)]
     for identifier in identifiers:
-        path = tmp_path / "a" / manifest_key(identifier)
+        path = tmp_path / "a" / manifest_key(parse_snapshot_id(identifier))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 

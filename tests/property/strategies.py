@@ -57,7 +57,7 @@ planned_objects = st.dictionaries(addresses, st.integers(0, 120), max_size=60)
 object_bytes = st.one_of(st.just(b""), st.binary(max_size=40))
 
 
-def filed(contents: list[bytes]) -> dict[str, bytes]:
+def filed(contents: list[bytes]) -> dict[Address, bytes]:
     """Return address -> bytes of *contents*."""
     return {digest(data): data for data in contents}
 

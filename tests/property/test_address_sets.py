@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.stores.address import Address, addresses_in
+from snapferry.stores.address import Address, SnapshotId, addresses_in
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.bulk import address_set
 from snapferry.stores.bulk.address_set import AddressSet
@@ -33,11 +33,9 @@ some = st.lists(st.one_of(addresses, odd), max_size=20)
 
 @contextmanager
 def tables_from(count: int) -> Iterator[None]:
-    usual, address_set.MANY = address_set.MANY, count
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(address_set, "MANY", count)
         yield
-    finally:
-        address_set.MANY = usual
 
 
 @thorough
@@ -140,7 +138,7 @@ def test_the_table_of_a_manifest_is_its_objects_in_the_order_of_their_addresses(
         Entry(kind, "644", checksum, size, f"./{number}" + ("/" if kind == "D" else ""))
         for number, (kind, checksum, size) in enumerate(rows)
     )
-    with Manifest.from_bytes(digest(text), text) as manifest:
+    with Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest:
         objects, table = manifest.objects(), manifest.table()
         named = manifest.addresses()
 
@@ -153,7 +151,7 @@ def test_the_table_of_a_manifest_is_its_objects_in_the_order_of_their_addresses(
 
 def test_a_sum_of_sizes_may_be_more_than_64_bits() -> None:
     ordered = sorted(digest(b"%d" % number) for number in range(5))
-    with Manifest.from_bytes(digest(b"\n"), b"\n") as manifest:
+    with Manifest.from_bytes(SnapshotId(digest(b"\n")), b"\n") as manifest:
         table = manifest.table()
     largest = ObjectTable(to_digests(ordered), table.sizes.__class__((5,), table.sizes.dtype))
     largest.sizes[:] = 2**64 - 1

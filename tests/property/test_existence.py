@@ -12,7 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.stores.address import EMPTY_ADDRESS, Address, manifest_key, object_key
+from snapferry.stores.address import (
+    EMPTY_ADDRESS,
+    Address,
+    SnapshotId,
+    manifest_key,
+    object_key,
+)
 from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
@@ -114,7 +120,7 @@ def test_a_directory_that_does_not_exist_needs_everything(
 
 def many(count: int, seed: int) -> list[Address]:
     random_ = random.Random(seed)
-    return sorted(f"{random_.getrandbits(256):064x}" for _ in range(count))
+    return sorted(Address(f"{random_.getrandbits(256):064x}") for _ in range(count))
 
 
 # A batch asks for a range; the store holds strangers in and around it: (asked, of them present, strangers).
@@ -139,9 +145,9 @@ def test_a_listing_with_strangers_between_gives_the_same_answer_and_never_costs_
     count, share, strangers, seed = crowd
     asked = many(count, seed)
     if narrow:
-        asked = [f"7{address[1:]}" for address in asked]
+        asked = [Address(f"7{address[1:]}") for address in asked]
     present = {address for address in asked if random.Random(address).random() < share}
-    others = [f"7{address[1:]}" for address in many(strangers, seed + 1)]
+    others = [Address(f"7{address[1:]}") for address in many(strangers, seed + 1)]
     torn = set(asked[::10]) - present
     backend = PagedBackend()
     store = hold(backend, present | set(others), torn)
@@ -190,7 +196,7 @@ def test_what_a_question_costs_is_foretold_exactly_where_all_keys_are_known(
 
 def test_keys_before_the_first_address_that_fill_a_page_do_not_answer_for_it() -> None:
     """A thousand strangers share all but the last digit of the address that is asked for."""
-    asked = [f"{'7' * 63}9", "8" * 64, "9" * 64]
+    asked = [Address(text) for text in (f"{'7' * 63}9", "8" * 64, "9" * 64)]
     backend = PagedBackend()
     store = hold(backend, set(asked[:2]), set())
     for number in range(1000):
@@ -221,8 +227,8 @@ def test_a_listing_answers_for_a_batch_in_a_full_store_by_a_request_per_page() -
 
 
 def test_a_listing_is_given_up_after_one_page_where_strangers_fill_it_and_the_rest_is_asked_singly() -> None:
-    asked = [f"7{address[1:]}" for address in many(100, 3)]
-    others = {f"7{address[1:]}" for address in many(40_000, 4)}
+    asked = [Address(f"7{address[1:]}") for address in many(100, 3)]
+    others = {Address(f"7{address[1:]}") for address in many(40_000, 4)}
     backend = PagedBackend()
     store = hold(backend, set(asked[::2]) | others, set())
     backend.pages = backend.heads = 0
@@ -279,7 +285,7 @@ def test_manifests_present_are_those_that_are_filed_with_at_least_a_byte(
     asked, present, torn = question
     backend = PagedBackend() if paged else MemoryBackend()
     for snapshot in present | torn:
-        backend.write(manifest_key(snapshot), b"x" if snapshot in present else b"")
+        backend.write(manifest_key(SnapshotId(snapshot)), b"x" if snapshot in present else b"")
         backend.write(object_key(snapshot), b"x")
     store = SnapshotStore(MemoryBackend("objects"), backend)
 
@@ -290,7 +296,7 @@ def test_manifests_are_asked_for_by_one_listing() -> None:
     backend = PagedBackend()
     asked = many(500, 5)
     for snapshot in asked[::2]:
-        backend.write(manifest_key(snapshot), b"x")
+        backend.write(manifest_key(SnapshotId(snapshot)), b"x")
 
     assert SnapshotStore(backend).manifests_present(asked) == set(asked[::2])
     assert (backend.pages, backend.heads) == (1, 0)
@@ -327,7 +333,7 @@ def test_many_are_asked_for_in_pieces_each_for_the_pages_that_were_foretold(coun
     found = store.absent(addresses)
 
     chunks = list(addresses.chunks(addresses_of_a_piece(count)))
-    foretold: Counter[Address] = sum(
+    foretold: Counter[str] = sum(
         (store.accounting.to_survey_among(chunk, asked[::2]) for chunk in chunks), Counter()
     )
     assert len(chunks) == pieces

@@ -14,7 +14,7 @@ from unittest.mock import patch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.stores.address import addresses_in, manifest_key
+from snapferry.stores.address import Address, SnapshotId, addresses_in, manifest_key, parse_snapshot_id
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.bulk import forked
 from snapferry.stores.bulk.forked import Forked
@@ -79,7 +79,7 @@ def test_the_objects_are_the_distinct_checksums_of_files_each_with_its_largest_s
     files = [entry for entry in entries if entry.type == "F"]
     text = render(entries)
 
-    with Manifest.from_bytes(digest(text), text) as manifest:
+    with Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest:
         objects = manifest.objects()
 
     largest = {f.checksum: max(g.size for g in files if g.checksum == f.checksum) for f in files}
@@ -110,9 +110,9 @@ def damaged_manifests(draw: st.DrawFn) -> bytes:
     return text[:start] + draw(pieces) + text[end:]
 
 
-def read_all(text: bytes, snapshot: str) -> tuple[list[Entry], dict[str, int]]:
+def read_all(text: bytes, snapshot: str) -> tuple[list[Entry], dict[Address, int]]:
     backend = MemoryBackend()
-    backend.write(manifest_key(snapshot), text)
+    backend.write(manifest_key(parse_snapshot_id(snapshot)), text)
     with SnapshotStore(backend).read_manifest(snapshot) as manifest:
         return list(manifest.entries()), manifest.objects()
 
@@ -182,7 +182,7 @@ def test_lines_read_by_the_piece_and_one_by_one_tell_the_same_or_fail_the_same(
 ) -> None:
     """Whatever the pieces: the entries are read one by one, the objects and the paths by pieces."""
     with (
-        Manifest.from_bytes(digest(text), text) as manifest,
+        Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest,
         patch.object(manifest_module, "PIECE_BYTES", piece),
     ):
 
@@ -227,7 +227,7 @@ def test_several_processes_read_a_manifest_as_one_does_or_fail_as_one_does(
 
     with (
         patch.object(manifest_module, "SPOOL_BYTES", 0 if spooled else len(text)),
-        Manifest.from_bytes(digest(text), text) as manifest,
+        Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest,
         patch.object(manifest_module, "PIECE_BYTES", piece),
         patch.object(manifest_module, "LARGE_BYTES", 0),
         patch.object(manifest_module, "BYTES_FOR_A_PROCESS", share),
@@ -248,7 +248,7 @@ def test_a_large_manifest_is_cut_at_ends_of_lines_for_as_many_as_there_are_cores
     text = render(Entry("F", "644", digest(b"%d" % n), n, f"./{'x' * (n % 90)}{n:06}") for n in range(2000))
 
     with (
-        Manifest.from_bytes(digest(text), text) as manifest,
+        Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest,
         patch.object(manifest_module, "BYTES_FOR_A_PROCESS", 1000),
         patch.object(forked, "_cores", lambda: 5),
     ):
@@ -269,7 +269,7 @@ def test_nearly_every_manifest_is_read_without_a_look_at_its_single_lines(entrie
     text = render(entries)
 
     with (
-        Manifest.from_bytes(digest(text), text) as manifest,
+        Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest,
         patch.object(manifest_module, "read_fields", side_effect=AssertionError("looked at single lines")),
     ):
         assert manifest.objects().keys() == {entry.checksum for entry in entries if entry.type == "F"}

@@ -13,6 +13,7 @@ from snapferry.stores.address import (
     manifest_key,
     object_key,
     parse_address,
+    parse_snapshot_id,
 )
 from snapferry.stores.errors import InvalidAddress
 from snapferry.stores.hashing import digest
@@ -21,8 +22,8 @@ ADDRESS = "49dc870df1de7fd60794cebce449f5ccdae575affaa67a24b62acb03e039db92"
 
 
 def test_keys_are_sharded_three_three_three_rest() -> None:
-    assert object_key(ADDRESS) == f".objects/49d/c87/0df/{ADDRESS[9:]}"
-    assert manifest_key(ADDRESS) == f".manifests/49d/c87/0df/{ADDRESS[9:]}"
+    assert object_key(parse_address(ADDRESS)) == f".objects/49d/c87/0df/{ADDRESS[9:]}"
+    assert manifest_key(parse_snapshot_id(ADDRESS)) == f".manifests/49d/c87/0df/{ADDRESS[9:]}"
 
 
 def test_the_empty_address_is_the_digest_of_no_bytes() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import EMPTY_ADDRESS
+from snapferry.stores.address import EMPTY_ADDRESS, SnapshotId
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import ManifestSyntaxError, ManifestTooLarge, StoreFault
 from snapferry.stores.hashing import digest
@@ -71,7 +71,7 @@ def test_a_manifest_beyond_the_maximum_is_not_read_to_its_end() -> None:
     set_bounds(Bounds(manifest_bytes=1000))
 
     with pytest.raises(ManifestTooLarge, match="SNAPFERRY_MAX_MANIFEST_BYTES"):
-        Manifest.read("a store", digest(text), reader)
+        Manifest.read("a store", SnapshotId(digest(text)), reader)
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
@@ -81,20 +81,20 @@ def test_a_line_beyond_the_maximum_is_named(before: bytes, end: bytes) -> None:
     longest = before + line + b"x" * (LONGEST_LINE - len(line)) + end
     too_long = before + line + b"x" * (LONGEST_LINE + 1 - len(line)) + end
 
-    Manifest.from_bytes(digest(longest), longest).__exit__(None, None, None)
+    Manifest.from_bytes(SnapshotId(digest(longest)), longest).__exit__(None, None, None)
     with pytest.raises(ManifestSyntaxError) as raised:
-        Manifest.from_bytes(digest(too_long), too_long)
+        Manifest.from_bytes(SnapshotId(digest(too_long)), too_long)
     assert raised.value.detail.startswith(f"line {before.count(10) + 1} of the manifest")
 
 
 @pytest.mark.usefixtures("small")
 def test_a_table_holds_no_more_distinct_objects_than_the_maximum() -> None:
     same = render(Entry("F", "644", EMPTY_ADDRESS, n, f"./{n:04}") for n in range(60))
-    with Manifest.from_bytes(digest(same), same) as manifest:
+    with Manifest.from_bytes(SnapshotId(digest(same)), same) as manifest:
         assert len(manifest.table().digests) == 1
     set_bounds(Bounds(objects=50))
     text = many(51)
-    with Manifest.from_bytes(digest(text), text) as manifest, pytest.raises(ManifestTooLarge):
+    with Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest, pytest.raises(ManifestTooLarge):
         manifest.table()
 
 
@@ -116,7 +116,7 @@ def test_a_listing_beyond_the_maximum_is_refused_and_one_by_one_it_is_not() -> N
 def prepare_key(text: bytes) -> str:
     from snapferry.stores.address import manifest_key
 
-    return manifest_key(digest(text))
+    return manifest_key(SnapshotId(digest(text)))
 
 
 @pytest.mark.parametrize("fan_in", [2, 3, 12])
@@ -180,7 +180,7 @@ def test_a_temporary_directory_without_room_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda *_: Full())
 
     with pytest.raises(StoreFault, match=r"temporary directory .*No space left.*TMPDIR"):
-        Manifest.from_bytes(digest(text), text)
+        Manifest.from_bytes(SnapshotId(digest(text)), text)
 
 
 class Stop(Exception):
@@ -199,8 +199,12 @@ def test_reading_a_manifest_stops_when_its_owner_says_so(large: bool) -> None:
         if asked > 5:
             raise Stop
 
-    with Manifest.from_bytes(digest(text), text) as manifest, interruptible(check), pytest.raises(Stop):
+    with (
+        Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest,
+        interruptible(check),
+        pytest.raises(Stop),
+    ):
         while True:
             manifest.table()
     with interruptible(check), pytest.raises(Stop):
-        Manifest.from_bytes(digest(text), text)
+        Manifest.from_bytes(SnapshotId(digest(text)), text)

@@ -248,7 +248,7 @@ def test_the_settings_of_the_fleet_are_accepted() -> None:
 
 def test_whoever_stops_a_member_of_the_fleet_waits_for_longer_than_its_grace() -> None:
     for name in FLEET:
-        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > Settings().grace + 3  # type: ignore[call-arg]
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > Settings().grace + 3
 
 
 @pytest.mark.parametrize("name", sorted(OWN))

@@ -29,6 +29,7 @@ from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.dashboard.views.workers import workers_page
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import FailedObject, JobStatus, Ledger, State
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
@@ -152,7 +153,7 @@ def test_text_from_elsewhere_is_made_visible_cut_and_escaped_on_every_page(
 ) -> None:
     batch = copying(ledger, source="/a" + text.encode("utf-8", "replace").decode()[:8000])
     ledger.begin(batch, "somebody@" + text.encode("utf-8", "replace").decode())
-    known = FailedObject(Failure(batch.addresses, text, text, text, transient=False), 1, text)
+    known = FailedObject(Failure(Address(batch.addresses), text, text, text, transient=False), 1, text)
     letter = DeadLetter(digest(b"x"), 10, known, [(digest(b"s"), text)] * 30, 30)
     sources.lookup.found = lookup.Found([lookup.document(letter)] * 25, 25)  # type: ignore[attr-defined]
     failures = [Failure(address, text[:99], "/a", text[:99], transient=False) for address in batch.objects()]
@@ -429,7 +430,7 @@ def test_there_is_no_chart_of_nothing() -> None:
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> tuple[worker_roster.WorkerRoster, list[float]]:
     now = [1000.0]
-    monkeypatch.setattr(worker_roster.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return worker_roster.WorkerRoster(make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))), now
 
 
@@ -456,7 +457,10 @@ def test_events_that_are_none_do_no_harm_and_the_roll_is_bounded(
     called: tuple[worker_roster.WorkerRoster, list[float]],
 ) -> None:
     found, now = called
-    for event in ({}, {"type": "task-sent", "hostname": "x"}, {"type": 7, "hostname": "x"}, {"hostname": []}):
+    events: list[dict[str, Any]] = [
+        {}, {"type": "task-sent", "hostname": "x"}, {"type": 7, "hostname": "x"}, {"hostname": []},
+    ]  # fmt: skip
+    for event in events:
         found.handle(event)
     assert found.workers() == []
     found.handle(
@@ -498,10 +502,10 @@ def test_the_host_of_a_header(header: str, host: str) -> None:
 
 
 def test_on_loopback_only_names_of_this_machine_and_those_given_are_allowed() -> None:
-    assert allowed_hosts("127.0.0.1", ()) == {"localhost", "127.0.0.1", "::1"}
+    assert allowed_hosts("127.0.0.1", ()) == frozenset({"localhost", "127.0.0.1", "::1"})
     assert "dash.example" in (allowed_hosts("::1", ("Dash.Example",)) or ())
     assert allowed_hosts("0.0.0.0", ()) is None
-    assert allowed_hosts("0.0.0.0", ("dash.example",)) == {"dash.example"}
+    assert allowed_hosts("0.0.0.0", ("dash.example",)) == frozenset({"dash.example"})
 
 
 def test_a_password_is_known_only_as_a_whole() -> None:

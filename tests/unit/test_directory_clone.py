@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from snapferry.stores.address import object_key
-from snapferry.stores.backends.directory import clone as file_copy
 from snapferry.stores.backends.directory import streams
 from snapferry.stores.errors import IntegrityError
 from snapferry.stores.hashing import CHUNK_BYTES, digest
@@ -37,7 +37,7 @@ def standing_in(source: int, target: int) -> bool:
 def clones(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What each attempt to clone has said."""
     said: list[bool] = []
-    clone = streams.clone
+    clone: Callable[[int, int], bool] = vars(streams)["clone"]  # or the stand-in that a fixture put there
 
     def heard(source: int, target: int) -> bool:
         said.append(clone(source, target))
@@ -65,10 +65,8 @@ def mount_xfs(image: Path, where: Path) -> bool:
         return False
     with image.open("wb") as made:
         made.truncate(320_000_000)
-    return all(
-        subprocess.run(command, capture_output=True, check=False).returncode == 0
-        for command in (["mkfs.xfs", "-q", image], ["mount", "-o", "loop", image, where])
-    )
+    commands: list[list[str | Path]] = [["mkfs.xfs", "-q", image], ["mount", "-o", "loop", image, where]]
+    return all(subprocess.run(each, capture_output=True, check=False).returncode == 0 for each in commands)
 
 
 def stores(root: Path, data: bytes = LARGE) -> tuple[SnapshotStore, SnapshotStore]:
@@ -111,7 +109,7 @@ def test_what_becomes_of_the_source_after_it_was_cloned_does_not_matter(
 ) -> None:
     source, destination = stores(root)
     path = root / "source" / object_key(ADDRESS)
-    clone = streams.clone
+    clone: Callable[[int, int], bool] = vars(streams)["clone"]  # or the stand-in that a fixture put there
 
     def changed_behind_it(one: int, other: int) -> bool:
         done = clone(one, other)
@@ -138,7 +136,7 @@ def test_where_less_is_shared_than_was_asked_for_the_bytes_are_copied(
         os.pwrite(target, os.pread(from_, CHUNK_BYTES, 0), 0)
         return 0
 
-    monkeypatch.setattr(file_copy.fcntl, "ioctl", shares_half)
+    monkeypatch.setattr(fcntl, "ioctl", shares_half)
 
     destination.copy_object(source, ADDRESS, size_hint=len(LARGE))
 

@@ -18,7 +18,7 @@ import pytest
 
 from snapferry.orchestrator.driving.steps.prune import prune
 from snapferry.orchestrator.planning.surplus import surplus
-from snapferry.stores.address import EMPTY_ADDRESS, MANIFESTS, Address, manifest_key, object_key
+from snapferry.stores.address import EMPTY_ADDRESS, MANIFESTS, Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
@@ -86,7 +86,7 @@ class Quiet:
         """Show nothing."""
 
 
-def copy(source: Path, destination: Path, *addresses: str, size: int = 0) -> BatchOutcome:
+def copy(source: Path, destination: Path, *addresses: Address, size: int = 0) -> BatchOutcome:
     here, there = (SnapshotStore(DirectoryBackend(str(path))) for path in (source, destination))
     return copy_batch(here, there, dict.fromkeys(addresses, size), Quiet())
 
@@ -228,7 +228,7 @@ def test_what_is_no_file_in_the_place_of_a_manifest_is_an_error_and_deletes_noth
 ) -> None:
     source = open_store(str(root))
     kept = fill(source, {"./a": b"a"})
-    plant(strange, root / manifest_key(ADDRESS), outside)
+    plant(strange, root / manifest_key(SnapshotId(ADDRESS)), outside)
 
     for ask in (
         source.list_manifest_ids,
@@ -237,7 +237,7 @@ def test_what_is_no_file_in_the_place_of_a_manifest_is_an_error_and_deletes_noth
     ):
         with pytest.raises(StoreFault) as raised:
             ask()
-        assert f"{root}/{manifest_key(ADDRESS)} is " in raised.value.detail
+        assert f"{root}/{manifest_key(SnapshotId(ADDRESS))} is " in raised.value.detail
 
     with pytest.raises(StoreFault):
         surplus(source, open_store(str(root.parent / "mirror")))
@@ -689,7 +689,7 @@ def test_nobody_else_may_write_to_what_is_written(
 
 def test_wrong_bytes_are_not_told_by_their_digest(root: Path) -> None:
     plant(wrong_bytes, root / KEY, root)
-    plant(wrong_bytes, root / manifest_key(ADDRESS), root)
+    plant(wrong_bytes, root / manifest_key(SnapshotId(ADDRESS)), root)
     store = SnapshotStore(DirectoryBackend(str(root)))
 
     for ask in (

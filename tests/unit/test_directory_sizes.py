@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import EMPTY_ADDRESS, object_key
+from snapferry.stores.address import EMPTY_ADDRESS, Key, object_key
 from snapferry.stores.backends.directory import sizes
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths.root import Root
@@ -32,7 +32,7 @@ def few_keys_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> list[str]:
+def keys(tmp_path: Path) -> list[Key]:
     """Keys of a store, sorted: some have files of different lengths, some have none, and one has a folder."""
     found = sorted(
         [*(object_key(digest(b"%d" % number)) for number in range(COUNT)), object_key(EMPTY_ADDRESS)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from snapferry.orchestrator.cli import cli
+from snapferry.orchestrator.cli.group import cli
 from snapferry.stores.backends.s3.options import PARAMETERS as S3_PARAMETERS
 from snapferry.workers.settings.config_file import Mirror
 from snapferry.workers.settings.environment import Settings

@@ -35,7 +35,7 @@ class Read(SnapshotStore):
         super().__init__(backend)
         self.reads: Counter[str] = Counter()
 
-    def read_manifest(self, snapshot_id: SnapshotId) -> Manifest:
+    def read_manifest(self, snapshot_id: str) -> Manifest:
         self.reads[snapshot_id] += 1
         return super().read_manifest(snapshot_id)
 

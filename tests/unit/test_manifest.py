@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snapferry.stores.address import EMPTY_ADDRESS
+from snapferry.stores.address import EMPTY_ADDRESS, SnapshotId
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest import parse as manifest_module
@@ -25,7 +25,7 @@ def line(kind: str = "F", mode: str = "644", checksum: str = A, size: str = "1",
 
 def opened(text: bytes) -> Manifest:
     """Return the manifest *text*, filed under its own digest: only its form can be wrong."""
-    return Manifest.from_bytes(digest(text), text)
+    return Manifest.from_bytes(SnapshotId(digest(text)), text)
 
 
 GOOD = line(path="./0")
@@ -227,7 +227,7 @@ def test_a_text_that_does_not_hash_to_its_id_is_refused_without_its_digest() -> 
     text = line()
 
     with pytest.raises(IntegrityError, match="does not hash to its id") as raised:
-        Manifest.read("a store", B, io.BytesIO(text))
+        Manifest.read("a store", SnapshotId(B), io.BytesIO(text))
 
     assert (raised.value.store, raised.value.subject) == ("a store", B)
     assert digest(text) not in str(raised.value)
@@ -249,7 +249,7 @@ def test_a_manifest_larger_than_the_memory_it_may_take_is_read_from_a_file(
     monkeypatch.setattr(manifest_module, "SPOOL_BYTES", 1000)
     text = render(Entry("F", "644", digest(b"%d" % n), n, f"./{n:06}") for n in range(1000))
 
-    with Manifest.from_bytes(digest(text), text) as manifest:
+    with Manifest.from_bytes(SnapshotId(digest(text)), text) as manifest:
         assert manifest.open().read(len(text) + 1) == text
         assert len(manifest.objects()) == len(list(manifest.entries())) == 1000
 
@@ -269,7 +269,7 @@ class Failing:
 
 def test_a_manifest_whose_reading_broke_off_is_no_manifest() -> None:
     with pytest.raises(ConnectionResetError):
-        Manifest.read("a store", digest(line()), Failing())
+        Manifest.read("a store", SnapshotId(digest(line())), Failing())
 
 
 def test_the_paths_of_some_objects_come_in_the_order_of_the_manifest() -> None:

@@ -296,4 +296,4 @@ def test_a_batch_costs_little_more_than_its_addresses() -> None:
 
 def test_messages_do_not_change() -> None:
     with pytest.raises(ValidationError):
-        StoreRef(url="/a").url = "/b"
+        StoreRef(url="/a").url = "/b"  # type: ignore[misc]  # it is read-only: that is what is tested

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import signals
 
+from snapferry.stores.address import parse_address
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.stores.features import Priced
@@ -36,7 +37,7 @@ def value(name: str, **labels: str) -> float:
     (family,) = counters._metrics[name.removesuffix("_count").removesuffix("_sum")].collect()
     samples = [s for s in family.samples if s.name == name and labels.items() <= s.labels.items()]
     assert samples, f"no {name} {labels}"
-    return sum(sample.value for sample in samples)
+    return float(sum(sample.value for sample in samples))
 
 
 def objects() -> tuple[float, ...]:
@@ -44,7 +45,7 @@ def objects() -> tuple[float, ...]:
 
 
 def failure(error: str, *, transient: bool) -> Failure:
-    return Failure(ADDRESS, error, "s3://bucket", "no", transient)
+    return Failure(parse_address(ADDRESS), error, "s3://bucket", "no", transient)
 
 
 def test_a_run_counts_each_object_once() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.reporting import measures, progress
+from snapferry.orchestrator.reporting import measures
 from snapferry.orchestrator.reporting.progress import Bar, Lines, Silent, progress_text, view
 from snapferry.workers.ledger import JobStatus, RunningBatch, State
 
@@ -178,7 +178,7 @@ def test_lines_come_now_and_then_and_not_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     lines = Lines()
     for clock[0] in (1.0, 5.0, 6.0, 10.0):
         lines.show(running())

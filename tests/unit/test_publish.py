@@ -305,7 +305,7 @@ def test_a_manifest_that_cannot_be_read_at_the_source_does_not_stop_the_others()
     source.delete_manifest(ids[1])
     source.manifests.write(manifest_key(ids[2]), b"nonsense")
     unreadable = b"F 644 " + A.encode() + b" many ./a\n"
-    source.manifests.write(manifest_key(digest(unreadable)), unreadable)
+    source.manifests.write(manifest_key(SnapshotId(digest(unreadable))), unreadable)
 
     found = destination.publish_all(source, [*ids, digest(unreadable), ids[0]])
 

@@ -14,6 +14,7 @@ from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.reporting import documents
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.text import failures, outcome, status
+from snapferry.stores.address import parse_address
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import FailedObject, State
 from snapferry.workers.outcome import Failure
@@ -49,7 +50,7 @@ ESTIMATE: dict[str, Any] = {
 
 
 def letter(number: int, *, error: str = "ObjectMissing", detail: str = "it is not here") -> DeadLetter:
-    failure = Failure(f"{number:064x}", error, "file:///a", detail, transient=False)
+    failure = Failure(parse_address(f"{number:064x}"), error, "file:///a", detail, transient=False)
     return DeadLetter(failure.address, 7, FailedObject(failure, 2, "one@host"))
 
 

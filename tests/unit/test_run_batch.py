@@ -31,6 +31,7 @@ from snapferry.stores.opening import open_store
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.liveness import identity
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.streams import OpenReader
 from snapferry.workers.app import make_app
 from snapferry.workers.copying import batch_report, copy_run
@@ -39,6 +40,7 @@ from snapferry.workers.copying.requeue import MAX_RETRIES, STEP_ASIDE_S, UNREADA
 from snapferry.workers.copying.settle import ObjectsFailed
 from snapferry.workers.copying.transfer.sequential import MAX_DEATHS, SEQUENTIAL_AFTER
 from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
+from snapferry.workers.ledger.state import Directive
 from snapferry.workers.messages import VERSION, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome
 from snapferry.workers.reachability.parked_jobs import ParkedJobs
@@ -138,7 +140,7 @@ def put_before(monkeypatch: pytest.MonkeyPatch, url: str, fault: Any, **options:
     """Let the store at *url* be opened behind a fault."""
     backend = fault(DirectoryBackend(url), **options)
 
-    def opened(side: StoreSide, access: AccessPolicy) -> SnapshotStore:
+    def opened(side: StoreSide, access: AccessPolicy) -> StreamStore:
         return SnapshotStore(backend) if side.ref.url == url else open_side(side, access)
 
     monkeypatch.setattr(copy_run, "open_side", opened)
@@ -329,11 +331,17 @@ def test_objects_in_flight_end_within_the_grace_of_a_pause(
 def beats_pass(ledger: Ledger) -> None:
     """Wait until the lease of the batch was renewed twice more."""
     for _ in range(2):
-        before: Any = ledger._redis.zscore("snapferry:job:job:leases", "plan:0")
-        until(
-            lambda before=before: ledger._redis.zscore("snapferry:job:job:leases", "plan:0") != before,
-            "a beat",
-        )
+        beat_passes(ledger)
+
+
+def beat_passes(ledger: Ledger) -> None:
+    """Wait until the lease of the batch was renewed once more."""
+
+    def lease() -> Any:
+        return ledger._redis.zscore("snapferry:job:job:leases", "plan:0")
+
+    before = lease()
+    until(lambda: lease() != before, "a beat")
 
 
 @pytest.mark.parametrize("wish", ["cancel", "pause"])
@@ -390,14 +398,13 @@ def test_an_object_that_kills_its_workers_fails_and_no_other(
     put_before(monkeypatch, batch.source.url, Kills)
     # What the process would have done after its death is not done.
     monkeypatch.setattr(Ledger, "release", lambda *_, **__: None)
-    died = 0
-    while True:
+    died, words = 0, ""
+    while not words:
         if holder := ledger_holder(ledger):
             ledger._redis.hset("snapferry:job:job:holders", "plan:0", dead_holder())
             assert holder
         try:
             words = run(batch, ledger)
-            break
         except Killed:
             died += 1
             assert died <= SEQUENTIAL_AFTER + poisons * MAX_DEATHS
@@ -837,7 +844,7 @@ def test_a_heart_beats_while_one_object_takes_long_and_stops_with_the_batch(
     leases: list[float] = []
     progress = Ledger.progress
 
-    def watched(self: Ledger, *args: Any, **kwargs: Any) -> bool:
+    def watched(self: Ledger, *args: Any, **kwargs: Any) -> Directive:
         self._redis.zadd("snapferry:job:job:leases", {"plan:0": time.time() - 3})
         stop = progress(self, *args, **kwargs)
         leases.append(lease_of(self))
@@ -867,7 +874,7 @@ def test_a_cancel_is_seen_by_the_heart_before_the_next_report_is_due(
     stopped = threading.Event()
     progress, need = Ledger.progress, Ledger.note_missing
 
-    def watched(self: Ledger, *args: Any, **kwargs: Any) -> bool:
+    def watched(self: Ledger, *args: Any, **kwargs: Any) -> Directive:
         stop = progress(self, *args, **kwargs)
         if stop:
             stopped.set()
@@ -1066,7 +1073,7 @@ def test_progress_is_reported_on_the_way(
     seen: list[tuple[int, int]] = []
     progress = Ledger.progress
 
-    def watched(self: Ledger, *args: Any, **kwargs: Any) -> bool:
+    def watched(self: Ledger, *args: Any, **kwargs: Any) -> Directive:
         cancelled = progress(self, *args, **kwargs)
         status = self.status("job")
         seen.append((status.objects_settled, status.bytes_settled))

@@ -271,7 +271,7 @@ def test_settings_do_not_change_and_have_no_unknown_fields() -> None:
     settings = Settings.from_environment({})
 
     with pytest.raises(ValidationError):
-        settings.batch_objects = 5
+        settings.batch_objects = 5  # type: ignore[misc]  # it is read-only: that is what is tested
     with pytest.raises(InvalidSettings, match="COLOUR"):
         Settings.from_environment({}, colour="red")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import OBJECTS, object_key
+from snapferry.stores.address import OBJECTS, object_key, parse_address
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.directory import streams
 from snapferry.stores.backends.directory.backend import DirectoryBackend
@@ -32,7 +32,7 @@ from tests.unit.test_directory_clone import standing_in
 
 MIB = 1024 * 1024
 
-KEY = object_key("a" * 64)
+KEY = object_key(parse_address("a" * 64))
 
 
 class Stop(Exception):
@@ -110,11 +110,11 @@ def test_each_call_is_a_request_and_each_byte_counts_whatever_was_expected(
         upload.write(data)
         upload.commit()
     assert (pace.sent, pace.moved) == (4, before + 3000)
-    staged = [staged_in(slow, object_key(f"{n}" * 64), data) for n in range(5)]
+    staged = [staged_in(slow, object_key(parse_address(f"{n}" * 64)), data) for n in range(5)]
     slow.commit_all(staged)
     assert (pace.sent, pace.moved) == (9, before + 8000)
     assert slow.size(KEY) == 2000
-    assert slow.sizes([KEY, object_key("b" * 64)]) == [2000, None]
+    assert slow.sizes([KEY, object_key(parse_address("b" * 64))]) == [2000, None]
     assert pace.sent == 12
     assert len(list(slow.keys(OBJECTS))) == 6
     slow.delete(KEY)
@@ -132,7 +132,7 @@ def test_a_thousand_keys_listed_are_a_request(pace: Ledger) -> None:
 
 def test_what_is_not_there_is_not_paid_for(backend: Backend, pace: Ledger) -> None:
     slow = throttled(backend, pace)
-    backend.write(object_key("b" * 64), b"")
+    backend.write(object_key(parse_address("b" * 64)), b"")
 
     for ask in (lambda: slow.fetch(KEY, 100), lambda: slow.open(KEY, size_hint=10 * MIB)):
         with pytest.raises(KeyMissing):
@@ -188,7 +188,7 @@ def test_a_store_takes_up_a_pace_in_the_middle_of_a_group(tmp_path: Path, pace: 
 def copy_everything(source: SnapshotStore, destination: SnapshotStore, sizes: dict[str, int]) -> None:
     destination.objects_needed(sizes)
     for address, size in sizes.items():
-        destination.copy_object(source, address, size_hint=size)
+        destination.copy_object(source, parse_address(address), size_hint=size)
 
 
 class Watching(Traffic):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.workers.settings import toml_file
 from snapferry.workers.settings.toml_file import MAX_BYTES, InvalidToml, read_toml
 
 STRANGER = 54321
@@ -130,8 +129,8 @@ def test_a_file_system_that_nobody_can_write_is_trusted(file: Path, monkeypatch:
     class ReadOnly:
         f_flag = os.ST_RDONLY
 
-    monkeypatch.setattr(toml_file.os, "fstatvfs", lambda _: ReadOnly)
-    monkeypatch.setattr(toml_file.os, "statvfs", lambda _: ReadOnly)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: ReadOnly)
+    monkeypatch.setattr(os, "statvfs", lambda _: ReadOnly)
 
     assert read_toml(str(file)) == {"a": 1}
 

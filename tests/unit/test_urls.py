@@ -16,7 +16,6 @@ from snapferry.stores.opening import open_backend, open_store
 from snapferry.stores.urls import StoreURL, find_kind, parse_url, redact
 
 FILE = find_kind("file")
-assert FILE is not None
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -33,6 +32,7 @@ REPOSITORY = Path(__file__).parents[2]
     ],
 )
 def test_one_directory_has_many_spellings_and_one_url(text: str) -> None:
+    assert FILE is not None
     assert parse_url(text) == StoreURL(FILE, "/srv/store")
     assert str(parse_url(text)) == "file:///srv/store"
 

@@ -126,7 +126,8 @@ class Fleet:
         client = self.ledger._redis
         moved = float(client.hget("snapferry:job:job", "moved_at") or 0)
         client.hset("snapferry:job:job", "moved_at", moved - seconds)
-        for name, ends in client.zrange("snapferry:job:job:leases", 0, -1, withscores=True):
+        leases: Any = client.zrange("snapferry:job:job:leases", 0, -1, withscores=True)
+        for name, ends in leases:
             client.zadd("snapferry:job:job:leases", {name: ends - seconds})
 
     def rows(self) -> list[tuple[str, str]]:

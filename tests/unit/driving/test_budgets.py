@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from snapferry.orchestrator.reporting.receipt import receipt
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
@@ -21,15 +22,16 @@ from .fleet import Fleet
 BIG = 3 * 1024**2
 
 
-def lying_snapshot(fleet: Fleet, *, count: int = 1, size: int = BIG, listed: int = 1) -> str:
+def lying_snapshot(fleet: Fleet, *, count: int = 1, size: int = BIG, listed: int = 1) -> SnapshotId:
     """File a snapshot of *count* objects of *size* bytes each, of which the manifest says *listed*."""
     store = open_store(str(fleet.source))
     objects = [bytes([number]) * size for number in range(count)]
     for data in objects:
         store.put_object(digest(data), data)
     text = render(Entry("F", "644", digest(data), listed, f"./{n:04}") for n, data in enumerate(objects))
-    store.put_manifest(digest(text), text)
-    return digest(text)
+    snapshot = SnapshotId(digest(text))
+    store.put_manifest(snapshot, text)
+    return snapshot
 
 
 def copied_bytes(fleet: Fleet) -> int:
@@ -238,8 +240,9 @@ def test_sizes_that_cannot_be_true_neither_overflow_nor_go_beyond_everything(fle
     for data in objects:
         store.put_object(digest(data), data)
     text = render(Entry("F", "644", digest(data), 2**64 - 1, f"./{n}") for n, data in enumerate(objects))
-    store.put_manifest(digest(text), text)
-    fleet.submit(digest(text))
+    snapshot = SnapshotId(digest(text))
+    store.put_manifest(snapshot, text)
+    fleet.submit(snapshot)
 
     fleet.copy_all()
 

@@ -48,7 +48,8 @@ def test_after_a_pause_what_was_held_goes_on_at_once(fleet: Fleet) -> None:
 def test_a_job_that_is_paused_before_its_plan_is_planned_when_it_goes_on(fleet: Fleet) -> None:
     fleet.ledger.pause("job", paused=True)
     assert fleet.drive() == DriveOutcome(result=Result.PAUSED)
-    assert fleet.status.state is State.QUEUED
+    paused = fleet.status
+    assert paused.state is State.QUEUED
     fleet.ledger.pause("job", paused=False)
 
     fleet.copy_all()
@@ -87,7 +88,8 @@ def test_planning_stops_when_nobody_wants_it_any_more(
         }[wish]
     )
     if wish == "pause":
-        assert fleet.status.state is State.PLANNING
+        paused = fleet.status
+        assert paused.state is State.PLANNING
         fleet.ledger.pause("job", paused=False)
         fleet.copy_all()
         assert fleet.status.state is State.DONE

@@ -9,7 +9,7 @@ import pytest
 
 from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
-from snapferry.stores.address import manifest_key
+from snapferry.stores.address import SnapshotId, manifest_key
 from snapferry.stores.errors import SourceEmpty
 from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
@@ -37,7 +37,7 @@ def test_a_manifest_that_cannot_be_used_stops_no_other(fleet: Fleet, damage: str
         path.write_bytes(b"F 644 nonsense\n")
     else:
         text = b"F 644 nonsense\n"
-        bad = ids[1] = digest(text)
+        bad = ids[1] = SnapshotId(digest(text))
         path = fleet.source / manifest_key(bad)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text)

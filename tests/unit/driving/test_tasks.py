@@ -160,7 +160,8 @@ def test_a_broker_that_refuses_for_good_ends_the_job_in_the_end(fleet: Fleet) ->
     refused = from_kombu(redis.exceptions.NoPermissionError(reason))
     with pytest.raises(Retry):
         driven(fleet, failing(refused), retries=MAX_BROKER_RETRIES - 1)
-    assert fleet.status.state is State.QUEUED
+    waiting = fleet.status
+    assert waiting.state is State.QUEUED
 
     with pytest.raises(OperationalError):
         driven(fleet, failing(refused), retries=MAX_BROKER_RETRIES)
@@ -184,11 +185,9 @@ def test_a_broker_that_is_away_when_a_step_begins_is_waited_for_as_well(
 def test_a_plan_whose_tasks_the_broker_took_in_part_queues_them_again(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue_batches = window.queue_batches
-    monkeypatch.setattr(window, "queue_batches", lambda *_, **__: failing(OperationalError("away"))())
-    with pytest.raises(Retry):
+    with monkeypatch.context() as patch, pytest.raises(Retry):
+        patch.setattr(window, "queue_batches", lambda *_, **__: failing(OperationalError("away"))())
         driven(fleet, fleet.drive)
-    monkeypatch.setattr(window, "queue_batches", queue_batches)
 
     assert driven(fleet, fleet.drive, retries=1) == DriveOutcome(queued=5)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import (
     PLAN,
@@ -41,7 +42,7 @@ def request(job_id: str = "job", ids: Iterable[str] = IDS) -> JobSpec:
     )
 
 
-def address(position: int) -> str:
+def address(position: int) -> Address:
     return digest(b"object %d" % position)
 
 

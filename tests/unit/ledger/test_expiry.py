@@ -10,6 +10,7 @@ import redis
 
 from snapferry.orchestrator.driving.snapshot_rows import final_fields
 from snapferry.orchestrator.planning.prepare import Snapshots, freeze
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import (
     Ledger,
@@ -121,7 +122,7 @@ def memory_of(client: redis.Redis, job_id: str) -> dict[str, int]:
 def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: redis.Redis) -> None:
     """So that 1,000 such jobs, waiting or ended, fit in 100 MB."""
     ledger = Ledger(client, expires_s=3600)
-    ids = [digest(b"snapshot %d" % number) for number in range(1000)]
+    ids = [SnapshotId(digest(b"snapshot %d" % number)) for number in range(1000)]
     ledger.create(request(ids=ids))
     queued = memory_of(client, "job")
 

@@ -112,7 +112,7 @@ def test_a_job_is_open_until_it_ends_and_listed_until_its_record_is_gone(
 
 def many_jobs(ledger: Ledger, count: int) -> list[str]:
     """Create jobs one after the other; return their ids, the latest first."""
-    found = []
+    found: list[str] = []
     for number in range(count):
         ledger.create(request(f"job-{number:03}"))
         # The clock of a fast machine may stand still between two of them.

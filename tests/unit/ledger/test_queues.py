@@ -113,8 +113,8 @@ def test_a_single_batch_behind_many_of_other_jobs_is_found(
         within_a_task(
             app,
             job_id,
-            lambda job_id=job_id, count=count: queue_batches(
-                app, request(job_id), batches_of(count), series=PLAN, of=count, snapshots="all"
+            partial(
+                queue_batches, app, request(job_id), batches_of(count), series=PLAN, of=count, snapshots="all"
             ),
         )
 
@@ -130,7 +130,7 @@ def test_a_single_batch_behind_many_of_other_jobs_is_found(
 
 
 def queue_of(client: redis.Redis) -> dict[str, list[Any]]:
-    return {name: client.lrange(name, 0, -1) for name in lists(COPY_QUEUE)}  # type: ignore[misc]
+    return {name: client.lrange(name, 0, -1) for name in lists(COPY_QUEUE)}
 
 
 @pytest.mark.parametrize("priority", Priority)
@@ -138,8 +138,8 @@ def test_batches_that_wait_take_the_priority_that_their_job_is_given(
     app: Celery, ledger: Ledger, client: redis.Redis, priority: Priority
 ) -> None:
     job_id, other = new_job_id(), new_job_id()
-    for each, before in ((other, Priority.HIGH), (job_id, Priority.NORMAL), (other, Priority.LOW)):
-        asked = request(each).model_copy(update={"priority": before})
+    for each, earlier in ((other, Priority.HIGH), (job_id, Priority.NORMAL), (other, Priority.LOW)):
+        asked = request(each).model_copy(update={"priority": earlier})
         ledger.create(asked)
         handing = partial(queue_batches, app, asked, batches_of(90), series=PLAN, of=90, snapshots="all")
         within_a_task(app, each, handing)
