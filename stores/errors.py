@@ -1,5 +1,5 @@
 """
-What can go wrong with a store, as one tree.
+The errors of stores, as one tree.
 
     StoreError
     ├── InvalidAddress        not 64 lowercase hex digits
@@ -13,20 +13,18 @@ What can go wrong with a store, as one tree.
     │   └── ManifestMissing
     ├── IntegrityError        bytes that do not hash to what they are filed under
     ├── ManifestSyntaxError   a manifest line that cannot be read
-    ├── ManifestTooLarge      a manifest, or all of a listing, beyond a maximum
+    ├── ManifestTooLarge      a manifest, a plan or a listing beyond a bound
     ├── ManifestIncomplete    a manifest whose objects are not all at the destination
     ├── StoreFull             no space or quota left
     ├── StoreFault            any other answer that is not success
     └── StoreUnavailable      no answer, or "later": the one transient class
 
-``transient`` is the only question a retry asks. Every error is made from
-``(store, subject, detail)`` and can be made again from its ``args``, so it
-survives any broker or pickle. ``store`` is a label without credentials,
-``subject`` the address, id, key or URL concerned (may be empty).
+A retry depends on ``transient`` alone. Every error is made from ``(store, subject, detail)`` and can be made again from
+its ``args``, so it survives any broker or pickle. ``store`` is a label without credentials, ``subject`` the address,
+id, key or URL concerned (may be empty).
 
-Subject and detail may hold text of others: names of files, answers of servers,
-lines of manifests. They are cut to `LONGEST_TEXT` characters each, and control
-characters in them are escaped, so an error may be logged, kept and shown as it is.
+Subject and detail may hold foreign text: names of files, answers of servers, lines of manifests. They are cut to
+`LONGEST_TEXT` characters each, and control characters in them are escaped, so an error may be logged, kept and shown.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ LONGEST_TEXT: Final = 1000
 
 
 class StoreError(Exception):
-    """A store did not do what was asked; the message says which store, what, and why."""
+    """A store did not do what was requested. The message names the store, the subject and the reason."""
 
     transient: ClassVar[bool] = False
 
@@ -86,7 +84,7 @@ class SourceEmpty(StoreError):
 
 
 class AccessDenied(StoreError):
-    """The store refuses the operation. It says nothing about what the store holds."""
+    """The store refuses the operation. This tells nothing about what the store holds."""
 
 
 class NotAllowed(AccessDenied):
@@ -114,7 +112,7 @@ class ManifestSyntaxError(StoreError):
 
 
 class ManifestTooLarge(StoreError):
-    """A manifest, or what is planned of it, is beyond a maximum of this process; the detail says which (`bounds`)."""
+    """A manifest or a plan exceeds a bound of this process (`bounds`); the detail names the bound."""
 
 
 class ManifestIncomplete(StoreError):
@@ -138,6 +136,6 @@ class StoreFault(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store did not answer, or asked to be asked later. Trying again may succeed."""
+    """The store did not answer, or asked for a later retry. Trying again may succeed."""
 
     transient = True

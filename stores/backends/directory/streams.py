@@ -30,7 +30,7 @@ _numbers = itertools.count()
 
 
 class FileReader:
-    """Reads by system calls alone: a buffered file object costs more than all of them on a small object."""
+    """Reads with system calls alone: for a small object, a buffered file object costs more than all of them."""
 
     def __init__(self, directory: StoreDirectory, key: str, descriptor: int, length: int) -> None:
         self._directory = directory
@@ -57,7 +57,7 @@ class FileReader:
         return b"".join(parts) if len(parts) > 1 else chunk
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill *buffer* with the next bytes, or a part of it; return how many, 0 at the end."""
+        """Fill *buffer*, or a part of it, with the next bytes; return their number, 0 at the end."""
         checkpoint()
         try:
             length = os.readv(self._descriptor, [buffer])
@@ -67,7 +67,7 @@ class FileReader:
         return length
 
     def _came(self, length: int) -> None:
-        """Count *length* bytes more. A file gives no more than its length when it was opened, or it has no end."""
+        """Count *length* bytes more. Raises `StoreFault` for more bytes than the file had when it was opened."""
         self._left -= length
         if self._left < 0:
             raise StoreFault(
@@ -90,11 +90,7 @@ class FileReader:
 
 
 class FileUpload(Upload):
-    """
-    A temporary file, in the open directory that its target is in.
-
-    *closed* says that its descriptor is, which need not wait for the commit.
-    """
+    """A temporary file in the open directory of its target."""
 
     def __init__(self, directory: StoreDirectory, key: str) -> None:
         self._directory = directory
@@ -140,7 +136,7 @@ class FileUpload(Upload):
         except OSError as error:
             raise self._directory.error(error, self._key) from error
         if cloned:
-            # What is shown is what will be visible, whatever becomes of the source.
+            # The bytes to verify are those of the clone, which will be visible, not those of the source.
             length = os.fstat(self._descriptor).st_size
             reader = FileReader(self._directory, self._key, self._descriptor, length)
         buffers = self._directory.buffers
@@ -186,7 +182,7 @@ class FileUpload(Upload):
             os.close(descriptor)
 
     def show(self) -> None:
-        """Give what was written its name. Its bytes must be on disk."""
+        """Rename the temporary file to its key. Its bytes must be on disk."""
         try:
             self._rename()
         except FileNotFoundError as error:
