@@ -256,7 +256,7 @@ def test_whoever_guesses_passwords_is_slowed_down_and_then_let_in_again(
         (
             ["--address", "192.0.2.7"],
             {"SNAPFERRY_DASHBOARD_BASIC_AUTH": "a:hunter2"},
-            "cannot listen at 192.0.2.7",
+            "cannot listen on 192.0.2.7",
         ),
         (["--flower", "http://me:hunter2@host"], {}, "--flower must be"),
         (["--port", "70000"], {}, "--port"),

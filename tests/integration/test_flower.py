@@ -51,17 +51,17 @@ OAUTH = {
         (["--address", "0.0.0.0"], {}, "SNAPFERRY_FLOWER_BASIC_AUTH"),
         (["--address", ""], {}, "--address (all addresses) requires a login"),
         (["--address", "::"], {}, "--address :: requires a login"),
-        (["--address", "no.such.host.invalid"], {}, "there is no such address"),
+        (["--address", "no.such.host.invalid"], {}, "no such address"),
         (["--control"], {}, "--control requires a login"),
         ([], {"SNAPFERRY_FLOWER_BASIC_AUTH": "hunter2"}, "SNAPFERRY_FLOWER_BASIC_AUTH must be user:password"),
         ([], {"FLOWER_BASIC_AUTH": "hunter2:"}, "FLOWER_BASIC_AUTH must be user:password"),
         ([], {"FLOWER_AUTH": ".*@example.org"}, "OAuth for Flower also needs FLOWER_AUTH_PROVIDER, FLOWER_OAUTH2_KEY"),
-        ([], OAUTH | {"FLOWER_AUTH": ".*@.*"}, "FLOWER_AUTH must be an address"),
-        ([], OAUTH | {"FLOWER_AUTH_PROVIDER": "no.such"}, "FLOWER_AUTH_PROVIDER: there is no no.such"),
+        ([], OAUTH | {"FLOWER_AUTH": ".*@.*"}, "FLOWER_AUTH must be an email address"),
+        ([], OAUTH | {"FLOWER_AUTH_PROVIDER": "no.such"}, "FLOWER_AUTH_PROVIDER: no class no.such"),
         ([], {"FLOWER_INSPECT_TIMEOUT": "soon"}, "FLOWER_…"),
-        (["--url-prefix", "a b"], {}, "--url-prefix a b: only letters"),
-        (["--db", "/tmp/flower.db"], {}, "the directory of Flower's file, /tmp, can be written by others"),
-        (["--db", "/proc/nowhere/flower.db"], {}, "Flower's file /proc/nowhere/flower.db cannot be used"),
+        (["--url-prefix", "a b"], {}, "--url-prefix a b: must be letters"),
+        (["--db", "/tmp/flower.db"], {}, "--db: other users can write to /tmp"),
+        (["--db", "/proc/nowhere/flower.db"], {}, "--db: cannot use /proc/nowhere/flower.db"),
         (["--broker", f"redis://:{SECRET}@127.0.0.1:1/x"], {}, "the broker URL"),
         (["--max-tasks", "1"], {}, "Invalid value for '--max-tasks'"),
     ],
@@ -100,7 +100,7 @@ def test_a_file_that_somebody_else_may_have_written_is_not_read(
     ended = forge.run(["flower", "--broker", redis_url, "--db", str(tmp_path / "f" / "db")], {})
 
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert f"Flower's file {tmp_path}/f/db.dat is a link, or somebody else's" in ended.err
+    assert f"--db: {tmp_path}/f/db.dat is a link, or belongs to another user" in ended.err
 
 
 def test_files_beside_that_of_flower_are_left_alone(forge: Forge, redis_url: str, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_job_is_given_another_priority_while_its_batches_wait_and_for_those_to
         late = snapferry("priority", later, "low", "--broker", redis_url)
 
     assert (raised.code, raised.err) == (0, "")
-    assert raised.out == f"job {later}: priority high; 40 batches that waited moved\n"
+    assert raised.out == f"job {later}: priority high; 40 queued batches moved\n"
     assert again.document["priority"] == "high"
     assert [(status.state, status.copied) for status in ended] == [(State.DONE, 100)] * 2
     assert Counter(order) == {later: 100, first: 100}
