@@ -195,7 +195,7 @@ def test_objects_that_vanish_between_copy_and_commit_are_healed(
 def test_a_killed_worker_child_is_replaced_and_its_batch_runs_again(fleet: Fleet, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3000))
     with fleet.orchestrator(), fleet.worker() as worker:
-        command = [sys.executable, "-m", "orchestrator", "sync", "--broker", fleet.url, "--id", snapshot]
+        command = [sys.executable, "-m", "snapferry", "sync", "--broker", fleet.url, "--id", snapshot]
         command += ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b")]
         with started(*command, env=fleet.env) as running:
             until((tmp_path / "b" / ".objects").is_dir, "copying has begun")
@@ -281,7 +281,8 @@ def test_nothing_secret_is_in_redis(fleet: Fleet, redis_url: str, tmp_path: Path
     stop = threading.Event()
 
     def look() -> None:
-        with redis.Redis.from_url(redis_url) as client, client.monitor() as monitor:
+        # No timeout: the server may be idle while the roles start.
+        with redis.Redis.from_url(redis_url, socket_timeout=None) as client, client.monitor() as monitor:
             while not stop.is_set():
                 found.append(monitor.next_command()["command"].encode())
 

@@ -125,7 +125,7 @@ def test_a_job_of_a_version_that_no_orchestrator_knows_fails_with_that_reason(
     with Fleet(redis_url, tmp_path).orchestrator(before=impatient) as orchestrator:
         status = jobs.wait(submit(jobs, tmp_path, "new", NextJobSpec), timeout_s=PATIENCE_S)
 
-        assert "the job is of another version; handed back" in orchestrator.logged()
+        assert "requeued for another version: the job is of another version" in orchestrator.logged()
     assert status.state is State.FAILED
     assert status.error == (
         "the job was submitted by another version of snapferry, of which no orchestrator runs; submit it again"
