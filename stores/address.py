@@ -1,5 +1,5 @@
 """
-Addresses, snapshot ids, and the keys that they are filed under.
+Addresses, snapshot ids, and their keys.
 
 An address is the BLAKE3 digest of an object's bytes, a snapshot id that of a
 manifest's text; both are 64 lowercase hex digits. Keys are sharded 3/3/3/rest:
@@ -8,8 +8,8 @@ manifest's text; both are 64 lowercase hex digits. Keys are sharded 3/3/3/rest:
     manifest_key("8b1f…")     -> ".manifests/8b1/f…"
 
 Only this module knows the layout, and only an `Address` or a `SnapshotId` becomes
-a `Key`: that makes path traversal impossible. A text becomes one of them once, where
-it enters: by `parse_address`, `parse_snapshot_id`, or `addresses_in`.
+a `Key`: that makes path traversal impossible. A text is parsed once, where it enters:
+by `parse_address`, `parse_snapshot_id`, or `addresses_in`.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def parse_snapshot_id(text: str) -> SnapshotId:
 
 
 def digests_of(addresses: Iterable[str]) -> bytes:
-    """Return the digests of *addresses*, `DIGEST_BYTES` each, run together."""
+    """Return the digests of *addresses*, `DIGEST_BYTES` each, concatenated."""
     return bytes.fromhex("".join(addresses))
 
 
 def addresses_in(digests: bytes | bytearray | memoryview) -> list[Address]:
-    """Return the addresses with these *digests*: what `digests_of` was given."""
+    """Return the addresses with these *digests*: the inverse of `digests_of`."""
     digits = digests.hex()
     found = [digits[at : at + ADDRESS_LENGTH] for at in range(0, len(digits), ADDRESS_LENGTH)]
     return cast("list[Address]", found)

@@ -37,7 +37,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "priority": Lazy("control", "priority", "Change the priority of a job"),
         "limit": Lazy("limit", "limit", "Limit the throughput of a job or a store"),
     },
-    "Look": {
+    "Inspect": {
         "jobs": Lazy("inspect", "list_jobs", "List jobs, newest first"),
         "status": Lazy("inspect", "status", "Show the state of a job"),
         "watch": Lazy("inspect", "watch", "Follow a job until it ends"),

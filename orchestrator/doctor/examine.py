@@ -31,7 +31,7 @@ FEW_BYTES: Final = 64 * 1024**2
 
 def examine(settings: Settings, check: Check) -> list[CheckResult]:
     """
-    Check the fleet, or what commands start without a broker, and the stores of *check*.
+    Check the fleet, or without a broker the embedded fleet, and the stores of *check*.
 
     Takes some seconds, at most two minutes. Raises `InvalidSettings`; everything else that is wrong is in the results.
     """
@@ -53,7 +53,7 @@ def examine(settings: Settings, check: Check) -> list[CheckResult]:
 
 
 def check_embedded(settings: Settings) -> Iterator[Finding]:
-    """Yield findings about the embedded fleet, which is started for that and ended again."""
+    """Start an embedded fleet, yield findings about it, and stop it."""
     began = time.monotonic()
     try:
         server = find_server()

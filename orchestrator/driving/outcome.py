@@ -1,4 +1,4 @@
-"""What one drive of a job came to, as values. `snapferry.orchestrator.reporting.text.drive` puts them into words."""
+"""The result of one drive of a job, as values. `snapferry.orchestrator.reporting.text.drive` puts them into words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from snapferry.workers.ledger import State
 
 
 class Result(StrEnum):
-    """How the job stands after a drive."""
+    """The state of the job after a drive."""
 
     CONTINUES = "continues"
     """The job is open. The counts of the outcome tell which steps were taken; none, if it waits for its batches."""
@@ -33,7 +33,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class PlanSize:
-    """How much a plan has: planned snapshots, distinct objects with their bytes, and batches."""
+    """The size of a plan: planned snapshots, distinct objects with their bytes, and batches."""
 
     snapshots: int
     objects: int
@@ -44,7 +44,7 @@ class PlanSize:
 @dataclass(frozen=True, kw_only=True)
 class DriveOutcome:
     """
-    What one drive of a job came to.
+    The result of one drive of a job.
 
     *reason*: why the job failed, as its record has it, or what it waits for. *state*: that of a job that had ended
     before, None where it is not known. *planned*: the plan, if this drive made it. *to_copy*: of a dry run, how many

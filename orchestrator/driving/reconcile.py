@@ -1,5 +1,5 @@
 """
-Drive every open job that its chords do not drive: chords that never call back, and machines that died.
+Drive every open job that needs it: its chord never called back, or the machine that drove it died.
 
 Celery can lose a chord, a message can die with the worker that held it, and an orchestrator can die in the middle of
 a step. The ledger shows all of these: an expired lease, a job that wants a drive and has no driver, a job without
@@ -29,7 +29,7 @@ from .steps.requeue import STALL_S
 
 log = logging.getLogger(__name__)
 
-# Seconds between two rounds, and for how long a job is left alone after a drive of it was queued.
+# Seconds between two rounds, and between two drives that are queued for the same job.
 ROUND_S: Final = 5
 QUEUED_S: Final = 20
 
@@ -39,17 +39,17 @@ KEEP_S: Final = 600
 # Seconds between two drives of a job that waits for a store.
 WAITING_S: Final = 300.0
 
-# Seconds after which the chord of a job whose batches are all accounted for will not call back any more.
+# A job's chord is lost if it has not called back this many seconds after the last batch was accounted for.
 CALLBACK_S: Final = 10.0
 
 
 class DriveReason(StrEnum):
-    """Why a job needs a drive, in words for people."""
+    """Why a job needs a drive, as text for the log and Flower."""
 
     ORCHESTRATOR_GONE = "its orchestrator is gone"
     CANCELLING = "cancelling"
-    WORKER_GONE = "a worker of it is gone"
-    RETRY_LOST = "a batch is not tried again"
+    WORKER_GONE = "one of its workers is gone"
+    RETRY_LOST = "the retry of a batch was lost"
     RESUMING = "resuming after a pause"
     NOT_PLANNED = "not planned yet"
     NO_CALLBACK = "its chord did not call back"

@@ -26,7 +26,7 @@ from .reader import JobReader
 
 log = logging.getLogger(__name__)
 
-# The fields of a request that the settings of the submitting process define where the request does not.
+# Fields of a request whose defaults are settings of the submitting process.
 _BATCHING: Final = ("batch_objects", "batch_bytes", "window_batches")
 _FROM_SETTINGS: Final = (*_BATCHING, "patience")
 
@@ -58,10 +58,10 @@ class Jobs(JobReader):
         """
         Queue a job; return its id, which is that of *spec*.
 
-        Where *spec* does not set them, its batch settings and its patience are those of this process's settings, and
-        the order is newest first for a job of everything. A job whose patience is set waits also for a store that
-        has not answered yet. To submit the same *spec* again changes nothing. After an error the job is not queued,
-        or the message tells otherwise.
+        If *spec* does not set its batch settings or its patience, those of this process's settings apply. The default
+        order of a job of everything is newest first. A job whose patience is set also waits for a store that has not
+        answered yet. Submitting the same *spec* again changes nothing. After an error the job is not queued, unless the
+        message says that it may be.
         """
         given = spec.model_fields_set
         filled = self._from_settings(name for name in _FROM_SETTINGS if name not in given)
@@ -73,10 +73,10 @@ class Jobs(JobReader):
 
     def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
         """
-        Queue a job that does the rest of a job that has ended; return its id, None if nothing is left.
+        Queue a job that does the rest of a job that has ended; return its id, None if there is no rest.
 
-        It finds present what the first one copied. *patience* is how many seconds it waits for a store that does not
-        answer, None: as long as the first one. Raises `JobRefused` for a job that has not ended.
+        Objects that the first job copied are found present. The new job waits *patience* seconds for a store that does
+        not answer; None means as long as the first job. Raises `JobRefused` for a job that has not ended.
         """
         spec, status = self._ended(job_id)
         if status.dry_run:
@@ -91,7 +91,7 @@ class Jobs(JobReader):
 
     def retry(self, job_id: str, *, patience: float | None = None) -> str:
         """
-        Queue a job that copies the objects that failed in another, and publishes the snapshots that become complete.
+        Queue a job that copies the failed objects of another job, and publishes the snapshots that become complete.
 
         Return its id. *patience* as for `resume`. Raises `JobRefused` for a job that has not ended, that ended
         before all of its objects were tried, or in which no object failed.
@@ -190,8 +190,8 @@ class Jobs(JobReader):
         """
         Record and queue a job; return its id.
 
-        After an error the job's record is withdrawn, and nobody runs the job. Where it cannot be withdrawn either,
-        the message tells so.
+        After an error the job's record is withdrawn, and the job does not run. If the record cannot be withdrawn
+        either, the message says so.
         """
         try:
             with self._answering():
@@ -203,7 +203,7 @@ class Jobs(JobReader):
         return spec.job_id
 
     def _withdrawn(self, job_id: str, error: BaseException) -> bool:
-        """Withdraw a job that *error* kept from being queued; return False if an orchestrator began it all the same."""
+        """Withdraw a job that *error* kept from being queued; return False if an orchestrator has started it anyway."""
         try:
             # A message of the job that is in the queue nevertheless is dropped: the job is unknown.
             return self._ledger.withdraw(job_id)

@@ -2,8 +2,8 @@
 Batches: the objects that one task copies.
 
 The objects that a group brings are sorted, so a batch is one contiguous range of the destination's keys, and one
-ranged listing can answer for it. Objects too large for any batch come first, each alone: what takes longest begins
-first. Larger batches cost less per object, but a few batches cannot be shared among many workers. So the size of
+ranged listing can answer for it. Objects too large for any batch come first, each alone, because they take
+longest. Larger batches cost less per object, but a few batches cannot be shared among many workers. So the size of
 batches grows with that of their group.
 """
 
@@ -27,7 +27,7 @@ FEW_OBJECTS: Final = 1000
 @dataclass(frozen=True)
 class Batch:
     """
-    The objects that one task copies: their *digests*, run together, and their advisory *sizes* in bytes.
+    The objects that one task copies: their *digests*, concatenated, and their advisory *sizes* in bytes.
 
     *positions* are their positions in the plan: only the first one where they are consecutive.
     """

@@ -25,8 +25,8 @@ class Group:
     """
     Snapshots that are published together.
 
-    *snapshots* are their indexes. *batches* and *positions* are those of the objects that they bring. *named* is how
-    many distinct objects their manifests name.
+    *snapshots* are their indexes. *batches* and *positions* are the ranges of the objects that the group brings: those
+    that no earlier group names. *named* is how many distinct objects the group's manifests name.
     """
 
     number: int
@@ -48,8 +48,8 @@ class Plan:
     """
     The plan of a job: 45 bytes per object, in the order of the batches. `planner.Planner` makes it.
 
-    *groups* are in the order of publishing. *snapshots* has the planned ones by their index. *digests* are those of the
-    objects, run together. *sizes*, *owners* and *firsts* have 8, 4 and 8 bytes per entry: the objects' advisory sizes,
+    *groups* are in the order of publishing. *snapshots* has the planned ones by their index. *digests* has those of the
+    objects, concatenated. *sizes*, *owners* and *firsts* have 8, 4 and 8 bytes per entry: the objects' advisory sizes,
     the index of the snapshot that brings each object, and the position at which each batch begins.
     """
 

@@ -40,7 +40,7 @@ class AddressSet:
             self._few = set()
 
     def add_digests(self, digests: bytes | bytearray) -> None:
-        """Add the addresses with these *digests*, run together."""
+        """Add the addresses with these *digests*, concatenated."""
         if self._many is None:
             self.update(addresses_in(digests))
         else:

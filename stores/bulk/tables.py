@@ -135,7 +135,7 @@ class AddressTable:
         self.add_digests(digests_of(addresses))
 
     def add_digests(self, digests: bytes | bytearray) -> None:
-        """Add the addresses with these *digests*, run together."""
+        """Add the addresses with these *digests*, concatenated."""
         self._bytes += digests
         self._sorted = False
         # Addresses that many manifests share must not pile up.

@@ -1,8 +1,8 @@
 """
-The commands of Celery's remote control that a worker answers for `doctor`.
+The remote control commands of Celery that a worker answers for `doctor`.
 
-``snapferry_facts`` is answered at once. ``snapferry_look`` lets the worker check the stores of a copy in a process of
-its own. When that has ended, the worker puts the findings into Redis. It continues its work meanwhile.
+A worker answers ``snapferry_facts`` at once. For ``snapferry_look`` it starts a process that checks the stores of a
+copy, and continues its work. When the process has ended, the worker writes the findings to Redis.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOOK: Final = "snapferry_look"
 # The settings that must be the same on all machines of a fleet.
 FLEET_WIDE: Final = ("visibility_timeout", "job_expires")
 
-# Seconds after which an answer that nobody reads expires.
+# Seconds after which an unread answer expires.
 ANSWER_EXPIRES_S: Final = 120
 
 _is_answer_key = re.compile(r"snapferry:doctor:[0-9a-f]{32}").fullmatch
@@ -78,7 +78,7 @@ def facts(state: Any, **_: Any) -> dict[str, Any]:
     """
     Return the versions, queues, fleet-wide settings and the time of this worker.
 
-    ``unlimited`` are the rights that it allows at every store.
+    ``unlimited`` has the rights that the worker allows at every store.
     """
     settings, access = _settings[state.app]
     consumer = state.consumer.task_consumer

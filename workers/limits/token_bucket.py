@@ -1,4 +1,4 @@
-"""One limit within one process: tokens that are fetched ahead, and handed out to the threads of the process in turn."""
+"""One limit within one process: tokens are fetched ahead, and the threads of the process take them in turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .limit_store import Grant
 # Tokens for this many seconds are fetched ahead, at the speed of the last grant, and as many again.
 AHEAD_S: Final = 0.1
 
-# More tokens are fetched when less than one part in so many of the most that may be held is left.
+# More tokens are fetched when less than 1 / `LOW_PART` of the maximum is left.
 LOW_PART: Final = 4
 
 
@@ -20,12 +20,12 @@ class TokenBucket:
     """
     Tokens of one limit.
 
-    *fetch* returns a grant of up to a number of tokens. *check* is called while a thread waits, and may raise to end
-    the waiting.
+    *fetch* takes a number of tokens and returns a grant of at most that many. *check* is called while a thread waits,
+    and may raise to end the wait.
 
-    Threads that lack tokens are served one after the other, whatever they take, so no two of them wait with half of
-    what they need. Far from the limit no thread lacks tokens: one thread fetches more before all are used. While not
-    *limited*, nothing is fetched and nobody waits; the owner of the bucket sets it when it learns of a limit.
+    Threads that lack tokens are served one after the other, so no two of them wait with half of the tokens they need.
+    Far from the limit no thread lacks tokens: one thread fetches more before all are used. While *limited* is false,
+    nothing is fetched and no thread waits; the owner of the bucket sets it when it learns of a limit.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TokenBucket:
         """Return when *count* tokens may be used. Raises what *check* and *fetch* raise; tokens may then be lost."""
         if not self.limited or count <= 0:
             return
-        # Without a turn if nobody waits for one: taking turns costs a thread several times as much as all the rest.
+        # No turn if no thread waits for one: taking turns costs a thread several times as much as everything else.
         with self._counting:
             left = self._tokens - count
             at_hand = left >= 0 and not self._lacking

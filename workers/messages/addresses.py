@@ -1,5 +1,5 @@
 """
-Addresses in messages and records: their 32 bytes each, run together, in base64.
+Addresses in messages and records: their 32 bytes each, concatenated, in base64.
 
 As hexadecimal text a batch would be half as long again.
 """
@@ -26,7 +26,7 @@ def encode_addresses(addresses: Iterable[str]) -> str:
 
 
 def encode_digests(digests: bytes) -> str:
-    """Return the addresses with these *digests*, run together, encoded."""
+    """Return the addresses with these *digests*, concatenated, encoded."""
     return base64.b64encode(digests).decode()
 
 
@@ -56,7 +56,7 @@ def decode_snapshot_ids(encoded: str) -> list[SnapshotId]:
 
 
 def decode_digests(encoded: str) -> bytes:
-    """Return the digests of the addresses that were encoded, run together. Raises ValueError as `decode_addresses`."""
+    """Return the digests of the addresses that were encoded, concatenated. Raises ValueError as `decode_addresses`."""
     try:
         digests = base64.b64decode(encoded, validate=True)
     except binascii.Error as error:

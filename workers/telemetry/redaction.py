@@ -144,4 +144,4 @@ def _without_user(found: re.Match[str]) -> str:
 
 
 without_secrets: Final = Redaction()
-"""Takes out of a text what has the form of a secret: for texts of libraries that are kept or shown."""
+"""Removes from a text everything that has the form of a secret: for texts of libraries that are kept or shown."""

@@ -100,7 +100,7 @@ def priority(jobs: Jobs, job_id: str, level: str, as_json: bool) -> int:
     """
     Change the priority of a job.
 
-    The new priority also holds for batches of the job that are already queued.
+    The new priority also applies to batches of the job that are already queued.
     """
     status, moved = jobs.prioritise(job_id, Priority(level))
     if status.state.final:

@@ -53,7 +53,7 @@ def _role_options(command: _Command) -> _Command:
             metavar="SECONDS",
             default_text="30",
             section=PROCESS,
-            help="Seconds to finish running tasks after SIGTERM; tasks that take longer are requeued.",
+            help="Seconds that running tasks have to finish after SIGTERM; unfinished tasks are requeued.",
         ),
         option(
             "--log-format",
@@ -110,7 +110,8 @@ Examples:
     metavar="NAME",
     default_text="default",
     section=FLEET,
-    help="Serve the queue that jobs name by submit --queue; default serves jobs that name none. May be repeated.",
+    help="Serve the queue of jobs that were submitted with --queue NAME; default serves jobs without a queue. May be"
+    " repeated.",
 )
 @option(
     "-c",

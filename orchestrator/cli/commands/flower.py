@@ -41,7 +41,7 @@ Examples:
     snapferry flower
 
 \b
-  Pages with actions for everybody who has the password:
+  Pages with actions, on all addresses, with a password:
     export SNAPFERRY_FLOWER_BASIC_AUTH=me:...
     snapferry flower --address 0.0.0.0 --control
 """
@@ -52,7 +52,7 @@ Examples:
 @option(
     "--port", type=WholeNumber(1, 65535, shown=False), default=5555, metavar="PORT", help="Port to listen on."
 )
-@option("--url-prefix", default="", metavar="PATH", help="Serve below /PATH, for a proxy.")
+@option("--url-prefix", default="", metavar="PATH", help="Serve the pages under /PATH, for a proxy.")
 @option(
     "--db",
     metavar="FILE",
@@ -89,7 +89,7 @@ def flower(
     environment, as one of these:
 
     \b
-      SNAPFERRY_FLOWER_BASIC_AUTH    user:password, or several with commas between
+      SNAPFERRY_FLOWER_BASIC_AUTH    user:password; separate several with commas
       FLOWER_AUTH, FLOWER_AUTH_PROVIDER, FLOWER_OAUTH2_KEY,
       FLOWER_OAUTH2_SECRET, FLOWER_OAUTH2_REDIRECT_URI                  for OAuth
 
@@ -176,7 +176,7 @@ def _database(path: str) -> str:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in (os.getuid(), 0):
-            # The file is a pickle: whoever can write it can run code here.
+            # The file is a pickle: anyone who can write to it can run code here.
             usage(
                 f"--db: other users can write to {folder}, and so run code through Flower's file. Use another one."
             )

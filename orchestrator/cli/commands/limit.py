@@ -98,9 +98,9 @@ def limit(
     """
     Limit the throughput of a job or a store.
 
-    All workers together keep to a limit, from a few seconds after it is set.
-    Limits that are not named stay as they are. Without limits, the command shows
-    the current ones; without JOB and --store, those of all stores.
+    A limit applies to all workers together, within a few seconds. Limits that
+    you do not name stay as they are. If you name no limit, the command shows the
+    limits of JOB or of STORE, or the limits that were set for any store.
     """
     given = {"rate": limit_rate, "requests": max_requests, "jobs": in_flight}
     changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}

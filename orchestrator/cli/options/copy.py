@@ -153,7 +153,7 @@ _OPTIONS: Final = (
         envvar="SNAPDIR_JOBS",
         metavar="N",
         section=LIMITS,
-        help="Limit objects in flight to N, across all workers; 0 leaves the number to the stores.",
+        help="Limit objects in flight to N, across all workers; 0 means as many as the stores sustain.",
     ),
     option(
         "--limit-rate",

@@ -21,8 +21,8 @@ class WorkerLine:
     """
     A worker in a list; *heartbeat* is None before the dashboard has received one.
 
-    *batches* are those that it runs; *jobs* are pairs of job id and address, *more* the number of jobs that are left
-    out.
+    *batches* is the number of batches that it runs. *jobs* has pairs of job id and page; *more* is the number of jobs
+    that are left out.
     """
 
     name: str

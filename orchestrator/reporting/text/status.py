@@ -92,7 +92,7 @@ def status_lines(
     unreached: Sequence[StoreProblem] = (),
 ) -> list[str]:
     """
-    Return all that is known of a job, one line for each aspect.
+    Return everything that is known about a job, one line for each aspect.
 
     *by_class*: failed objects by class of error; *store_limits*: those of ``source`` and ``destination``;
     *unreached*: which workers cannot reach which of its stores.

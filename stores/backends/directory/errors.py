@@ -1,7 +1,7 @@
 """
-What an operating system's errors mean: the one map from them to `snapferry.stores.errors`.
+Translate errors of the operating system to `snapferry.stores.errors`.
 
-What is not known becomes a fault, never "absent".
+An unknown error becomes a `StoreFault`, never "absent".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreF
 
 from .paths.root import Root
 
-# Something that is neither a file nor a directory is in the place of one.
+# Something else is in the place of a file or directory.
 _IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ENXIO, errno.ENODEV}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -1,4 +1,4 @@
-"""Leases: which worker runs a batch, and until when nobody else may begin it."""
+"""Leases: which worker runs a batch, and until when no other worker may begin it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from snapferry.workers.messages import BatchMessage
 # Seconds of a lease of a batch or of a job. Its holder renews it well before.
 LEASE_S: Final = 30
 
-# Seconds that the lease of a batch that waits for its retry lasts longer than the wait.
+# A batch that waits for its retry keeps its lease this many seconds longer than the wait.
 GRACE_S: Final = 20
 
 
@@ -29,7 +29,7 @@ class LeaseLedger(LedgerBase):
 
     def begin(self, batch: BatchMessage, holder: str, *, instead_of: str = "") -> Begun:
         """
-        Lease *batch* to *holder* for `LEASE_S` seconds, unless its job wants no more work or another holder has it.
+        Lease *batch* to *holder* for `LEASE_S` seconds, unless its job has stopped or another holder has the lease.
 
         *instead_of* names a holder that is known to be dead: its lease is taken over. `progress` renews a lease.
         """
@@ -53,11 +53,10 @@ class LeaseLedger(LedgerBase):
         self, batch: BatchMessage, holder: str, *, again_in_s: float = 0, ended: bool = False
     ) -> None:
         """
-        End the lease of *batch*. Its worker lives, so this start does not count as a sign of a batch that kills
-        workers.
+        End the lease of *batch*. Its worker is alive, so this start does not count towards the deaths of the batch.
 
-        If the worker is *ended* while it runs the batch, the start does count. *again_in_s*: a message that was sent
-        already begins the batch again in that many seconds.
+        If the worker is *ended* while it runs the batch, the start does count. *again_in_s*: a message that is queued
+        already begins the batch again in this many seconds.
         """
         self._release(batch, holder, again_in_s=again_in_s, ended=ended, hold=False)
 
@@ -94,7 +93,7 @@ class LeaseLedger(LedgerBase):
         )
 
     def begun(self, job_id: str, names: Sequence[str]) -> list[int]:
-        """Return for each named batch how often it was begun without an end."""
+        """Return for each named batch how often it was begun and did not end."""
         if not names:
             return []
         found: Any = self._redis.hmget(job_key(job_id, "begun"), list(names))
