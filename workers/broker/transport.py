@@ -106,12 +106,8 @@ class _ValidatingRedis(PatientRedis):
         answer = super().parse_response(connection, command_name, **options)
         if command_name != "BRPOP" or not answer:
             return answer
-        key, raw = answer
-        return (
-            answer
-            if self._validating_channel.is_readable(bytes(key).decode(errors="replace"), bytes(raw))
-            else None
-        )
+        key, raw = bytes(answer[0]).decode(errors="replace"), bytes(answer[1])
+        return answer if self._validating_channel.is_readable(key, raw) else None
 
 
 class QoS(_kombu.QoS):

@@ -34,7 +34,7 @@ from .transfer.sequential import SEQUENTIAL_AFTER, copy_sequentially, unexpected
 log = logging.getLogger(__name__)
 
 THROTTLED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
-"""Copying a larger object may take so long that a limit which is set meanwhile must be able to slow it down."""
+"""Larger objects are throttled from their start, so that a limit which is set while one is copied slows it down."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """
 What a worker does with one delivered batch: lease it, copy it, then account for it or queue it again.
 
-A delivery may be a repetition, or come late. So the ledger decides, when it grants the lease, whether the batch still
-has to be copied.
+A delivery may be a repetition, or come late. So the ledger decides, when it grants the lease, whether the batch must
+still be copied.
 """
 
 from __future__ import annotations
