@@ -139,9 +139,13 @@ def kill_at_every_point(
     snapshots: list[SnapshotId],
 ) -> int:
     """Kill a copy at point 0, 1, 2, ... until one gets through; return how many points there were."""
+
+    def attempt(point: int) -> None:
+        copy_and_commit(source, SnapshotStore(dying(point)), snapshots)
+
     for point in range(1000):
         clear(destination())
-        killed = run_and_die(partial(copy_and_commit, source, SnapshotStore(dying(point)), snapshots))
+        killed = run_and_die(partial(attempt, point))
         seen = SnapshotStore(destination())
         assert_published_means_complete(seen)
         assert_no_partial_object(seen)

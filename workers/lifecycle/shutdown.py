@@ -81,7 +81,7 @@ def defer_sigterm() -> None:
     def terminate(number: int, frame: Any) -> None:
         deadline = time.monotonic() + _GROUP_SIGNAL_S
         while time.monotonic() < deadline:
-            if _shared is not None and _shared[_SHUTS_DOWN]:  # type: ignore[redundant-expr]
+            if _shared[_SHUTS_DOWN]:
                 return
             time.sleep(0.02)
         if callable(before):

@@ -109,10 +109,10 @@ def _needed(
         try:
             if not destination.has_object(address):
                 needed.append(address)
-        except StoreError as error:
-            if error.transient or isinstance(error, REFUSALS):  # type: ignore[redundant-expr]
+        except StoreError as denied:
+            if denied.transient or isinstance(denied, REFUSALS):
                 raise
-            failures.append(Failure.of(address, error))
+            failures.append(Failure.of(address, denied))
     if len(failures) == len(objects):
         raise refusal
     return needed

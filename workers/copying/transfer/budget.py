@@ -170,6 +170,7 @@ class BudgetMeter:
         with self._reporting:
             # Objects of other workers may have failed since, which frees a part of the budget.
             self._report()
+            # `_report` may have set it.
             if not self._over and (over := self._exceeded(stated, objects)):  # type: ignore[redundant-expr]
                 self._report(over)
 

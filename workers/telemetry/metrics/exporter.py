@@ -29,6 +29,9 @@ from . import counters
 from .catalogue import BUILD_INFO, Role
 
 if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+    from prometheus_client import CollectorRegistry
     from prometheus_client import Metric as Family
     from prometheus_client.registry import Collector
 
@@ -65,7 +68,7 @@ def serving(
             raise CannotServe(f"cannot store metrics in {folder}: {error.strerror}") from error
         # The library reads the variable when a value is created, in every process.
         share_metrics_folder(str(folder))
-        from prometheus_client import CollectorRegistry, start_http_server, values
+        from prometheus_client import CollectorRegistry, values
 
         # The library chooses the class at import, which may have been earlier.
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
@@ -74,11 +77,7 @@ def serving(
         asked: list[Collector] = [BuildInfo(role), ProcessFiles(folder), *collectors]
         for collector in asked:
             registry.register(collector)
-        try:
-            server, thread = start_http_server(port, address, registry)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CannotServe(f"cannot serve metrics at {address} port {port}: {reason}") from error
+        server, thread = _start_server(port, address, registry)
 
         def forked(**_: object) -> None:
             # A solo pool sends this signal in the main process.
@@ -94,12 +93,24 @@ def serving(
             yield
         finally:
             if os.getpid() == owner:
-                server.shutdown()  # type: ignore[possibly-undefined]
+                server.shutdown()
                 server.server_close()
-                thread.join()  # type: ignore[possibly-undefined]
+                thread.join()
     finally:
         if os.getpid() == owner:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_server(
+    port: int, address: str, registry: CollectorRegistry
+) -> tuple[WSGIServer, threading.Thread]:
+    from prometheus_client import start_http_server
+
+    try:
+        return start_http_server(port, address, registry)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CannotServe(f"cannot serve metrics at {address} port {port}: {reason}") from error
 
 
 class BuildInfo:
