@@ -25,12 +25,13 @@ import click
 
 from snapferry.workers.lifecycle.process_setup import set_up_process
 
-from .exit_codes import EXIT_INTERRUPTED, EXIT_USAGE, fail, usage
+from .exit_codes import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, end_on_sigterm, fail, usage
 from .group import cli
 
 
 def main() -> None:
     """Run the command line; the console script. Bad usage is one line and exit code 2."""
+    end_on_sigterm(EXIT_TERMINATED)
     _open_standard_streams()
     set_up_process()
     try:

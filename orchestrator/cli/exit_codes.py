@@ -2,7 +2,7 @@
 How a command ends: exit codes, messages on standard error, and signals.
 
 0 done; 1 the job failed, or its receipt could not be written; 2 bad usage or configuration, nothing was begun;
-130 interrupted.
+130 interrupted; 143 ended by SIGTERM before the command began.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from snapferry.stores.text.printable import printable
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 
 # Pause before a role restarts itself.
 RESTART_S: Final = 5
@@ -54,13 +55,13 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def end_on_sigterm() -> None:
+def end_on_sigterm(code: int = 0) -> None:
     """
-    Make SIGTERM end this process with exit code 0 until Celery installs its own handler.
+    Make SIGTERM end this process with exit code *code* until Celery, or the command, installs its own handler.
 
     Without a handler, SIGTERM does not end the first process of a container at all.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
 
 
 def restart(reason: str) -> NoReturn:
