@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients
+from snapferry.stores.backends.s3.direct.paths import Paths
 
 from .stub_s3 import Answer, Stub, serving
 
@@ -40,3 +42,26 @@ def shared_stub(_module_stub: Stub) -> Stub:
     _module_stub.requests.clear()
     _module_stub.answer = lambda _: Answer()
     return _module_stub
+
+
+@pytest.fixture
+def by_boto(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The operations that boto3 was called for."""
+    called: list[str] = []
+    call = Bucket.call
+
+    def noted(self: Bucket, operation: str, **parameters: object) -> object:
+        called.append(operation)
+        return call(self, operation, **parameters)
+
+    monkeypatch.setattr(Bucket, "call", noted)
+    return called
+
+
+@pytest.fixture(params=["direct", "boto3"])
+def sent_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Requests on the direct path, or by boto3 alone."""
+    if request.param == "boto3":
+        monkeypatch.setattr(Paths, "path_to", lambda *_: None)
+    name: str = request.param
+    return name

@@ -18,7 +18,6 @@ import pytest
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
-from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
 from snapferry.stores.backends.s3.direct.paths import MAX_FAILURES, Paths
@@ -44,20 +43,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 @pytest.fixture
 def backend(stub: Stub) -> S3Backend:
     return S3Backend("bucket", "prefix", endpoint=stub.endpoint)
-
-
-@pytest.fixture
-def by_boto(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The operations that boto3 was called for."""
-    called: list[str] = []
-    call = Bucket.call
-
-    def noted(self: Bucket, operation: str, **parameters: object) -> object:
-        called.append(operation)
-        return call(self, operation, **parameters)
-
-    monkeypatch.setattr(Bucket, "call", noted)
-    return called
 
 
 def read(backend: S3Backend, key: str = KEY) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snapferry.stores.address import Address, object_key, parse_address
+from snapferry.stores.address import Address, object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import listing
 from snapferry.stores.backends.s3.backend import S3Backend
@@ -76,14 +76,6 @@ def _client_settings(fresh_s3_clients: None, monkeypatch: pytest.MonkeyPatch) ->
     """Clients that ask once, and that wait longer than a test may take."""
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 3600)
-
-
-@pytest.fixture(params=["direct", "boto3"])
-def sent_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "boto3":
-        monkeypatch.setattr(Paths, "path_to", lambda *_: None)
-    name: str = request.param
-    return name
 
 
 def read(backend: S3Backend, size_hint: int = 0) -> bytes:
@@ -587,7 +579,7 @@ class TestOneObject:
         def serve(peer: Peer) -> None:
             while head := peer.request():
                 path = head.split()[1].decode()
-                address = parse_address(path.rpartition(".objects/")[2].replace("/", ""))
+                address = Address(path.rpartition(".objects/")[2].replace("/", ""))
                 if address == bad:
                     peer.send(self.ANSWERS[odd])
                     return

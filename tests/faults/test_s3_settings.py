@@ -16,7 +16,6 @@ from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3 import backend as s3
 from snapferry.stores.backends.s3 import bucket as s3_bucket
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
-from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import credentials as s3_credentials
 from snapferry.stores.backends.s3.client import session as s3_session
 from snapferry.stores.backends.s3.deadline import run_within
@@ -37,20 +36,6 @@ KEY = object_key(digest(DATA))
 def stub(stub: Stub) -> Stub:
     stub.answer = good
     return stub
-
-
-@pytest.fixture
-def by_boto(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The operations that boto3 was called for."""
-    called: list[str] = []
-    call = Bucket.call
-
-    def noted(self: Bucket, operation: str, **parameters: object) -> object:
-        called.append(operation)
-        return call(self, operation, **parameters)
-
-    monkeypatch.setattr(Bucket, "call", noted)
-    return called
 
 
 def good(request: Request) -> Answer:

@@ -14,7 +14,6 @@ from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.client import boto
 from snapferry.stores.backends.s3.client import clients as s3_clients
-from snapferry.stores.backends.s3.direct.paths import Paths
 from snapferry.stores.backends.s3.http import resolver, sockets
 from snapferry.stores.backends.s3.sizes import RANGED_ABOVE_BYTES
 from snapferry.stores.errors import StoreError, StoreUnavailable
@@ -49,15 +48,6 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look is taken twenty times a second instead of every five seconds."""
     for module in (sockets, resolver, boto):
         monkeypatch.setattr(module, "SLICE_S", 0.05)
-
-
-@pytest.fixture(params=["direct", "boto3"])
-def sent_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Requests on the direct path, or by boto3 alone."""
-    if request.param == "boto3":
-        monkeypatch.setattr(Paths, "path_to", lambda *_: None)
-    name: str = request.param
-    return name
 
 
 def read(backend: S3Backend, size_hint: int = 0) -> bytes:
