@@ -48,6 +48,8 @@ lint: venv ## check style, types, imports and security
 	mypy
 	bandit --quiet --recursive --configfile pyproject.toml snapferry/*.py stores workers orchestrator
 	lint-imports --no-logo
+	python .ci/circles.py
+	python .ci/house.py
 
 circles: venv ## list circles of imports, including those under TYPE_CHECKING and in functions
 	@python .ci/circles.py $(ARGS)
