@@ -1,9 +1,8 @@
 """
 Flower's settings for a fleet of snapferry, in the form in which Flower reads them (its ``--conf``).
 
-Where it listens, who may look, what may be changed and how much is remembered
-is said by `snapferry.orchestrator.cli.commands.flower`. What neither says can be set by Flower's
-own variables, ``FLOWER_<OPTION>``.
+The command (`snapferry.orchestrator.cli.commands.flower`) sets address, login, control and the number of remembered
+tasks. Other options can be set by Flower's own variables, ``FLOWER_<OPTION>``.
 """
 
 from __future__ import annotations
@@ -12,26 +11,26 @@ import ast
 import re
 from typing import Any
 
-# What is remembered outlives a restart. Saving holds up the pages for as long as it takes, so it is not done often;
-# it is done at the end as well, so that only a crash of Flower itself loses what came since.
+# The remembered tasks survive a restart. Saving blocks the pages, so it is not done often. Flower also saves when it
+# stops, so only a crash of Flower loses the tasks since the last save.
 persistent = True
 state_save_interval = 300_000  # milliseconds
 
-# `args` says in words what a task is about; `uuid` is the column that leads to the page of a task. The longest is the
-# last, for it is never wrapped; its beginning is shown as the result too.
+# `args` describes a task; `uuid` links to its page. The longest column is the last one, because it is never wrapped;
+# its beginning is shown as the result too.
 tasks_columns = "name,args,state,result,uuid,received,runtime,worker,retries,exception"
 
-# Workers that were not heard of for a day are gone for good, and so are their metrics.
+# Workers without an event for a day are removed, with their metrics.
 purge_offline_workers = 86_400  # seconds
 
 _RAISED = re.compile(r"(\w+)\((.*?),?\)", re.DOTALL)
 
-# Errors whose words are ours and complete: their name, and the way on which they came, say nothing more.
+# Errors of snapferry with a complete message: their name and traceback add nothing.
 _SPOKEN = ("ObjectsFailed", "JobFailed", "RuntimeError")
 
 
 def format_task(task: Any) -> Any:
-    """Return *task*, which is a copy, as the pages show it: words, without the marks of Python around them."""
+    """Return *task*, which is a copy, as the pages show it: plain text instead of Python's notation."""
     task.result = _text(task.result)
     raised = _RAISED.fullmatch(task.exception or "")
     if raised:
@@ -47,7 +46,7 @@ def format_task(task: Any) -> Any:
 
 
 def _text(shown: str | None) -> str | None:
-    """Return the text of which *shown* is Python's notation; anything else as it is."""
+    """Return the string that *shown* is the Python literal of; return anything else unchanged."""
     try:
         found = ast.literal_eval(shown or "")
     except (ValueError, SyntaxError):

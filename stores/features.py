@@ -1,8 +1,8 @@
 """
 What only some backends can do, as small protocols beside `stores.backend.Backend`.
 
-A backend lists the protocols that it fulfils among its base classes. Callers ask with `feature_of`, which looks through
-wrappers, so a wrapper need not know of features that it does not change.
+A backend lists the protocols that it fulfils among its base classes. Callers use `feature_of`, which looks through
+wrappers, so a wrapper need not repeat features that it does not change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Throttled(Protocol):
     """A backend that keeps to a rate limiter by itself: one of its calls may be many requests."""
 
     def limit_rate(self, limiter: RateLimiter) -> None:
-        """Keep to *limiter* from now on, also for what was begun before. May be called again with another."""
+        """Use *limiter* from now on, also for calls in progress. May be called again with another limiter."""
 
 
 @runtime_checkable
@@ -49,11 +49,11 @@ class Priced(Protocol):
         """Return the requests that `Backend.open` and reading to the end take for *size* bytes."""
 
     def requests_to_write(self, size: int) -> Requests:
-        """Return the requests of a `Backend.upload` that is announced as *size* bytes, and as long."""
+        """Return the requests of a `Backend.upload` whose size hint and length are *size* bytes."""
 
     @property
     def requests_sent(self) -> Requests:
-        """What this backend has sent so far, a copy. Every attempt counts, also one that failed."""
+        """A copy of the counts of the requests sent so far. Every attempt counts, also a failed one."""
 
 
 @runtime_checkable
@@ -67,13 +67,13 @@ class Confirming(Protocol):
 
 @runtime_checkable
 class KeepsUnfinished(Protocol):
-    """A store that keeps what a dead upload has sent until somebody removes it."""
+    """A store that keeps the parts of a dead upload until they are removed."""
 
     def abort_unfinished(self, key: str, size_hint: int) -> None:
         """
-        Remove what uploads of about *size_hint* bytes to *key* that never ended have left in the store.
+        Remove the parts that dead uploads of about *size_hint* bytes to *key* have left in the store.
 
-        For a caller that knows that such an upload died. An upload still in progress cannot be told apart, so it is
+        Call it after such an upload died. An upload still in progress cannot be told apart, so it is
         aborted too: it fails as if the store had been unavailable, and leaves nothing. What is visible under *key* is
         not touched. May be called again. Never raises `StoreError`: what cannot be removed is logged and stays.
         """

@@ -27,7 +27,7 @@ HEAD_BUCKET: Final = "HeadBucket"
 
 class RequestAccounting:
     """
-    How many requests a store's operations take. This one is for stores whose requests nobody counts: none.
+    How many requests a store's operations take. This class is for stores that do not count requests: all counts are 0.
 
     Advisory sizes and lengths are in bytes.
     """
@@ -44,8 +44,8 @@ class RequestAccounting:
         """
         Return what `StreamStore.survey` sends for *wanted* distinct addresses with *keys_between* keys between them.
 
-        Exact where *keys_between* is spread evenly. A store whose very first answer is that a key is absent may be sent
-        one `HeadBucket` more.
+        Exact if the keys between are spread evenly. If the first answer of a store is that a key is absent, one more
+        `HeadBucket` may be sent.
         """
         return Requests()
 

@@ -90,7 +90,7 @@ class StreamStore(ABC):
 
     @property
     def manifests_label(self) -> str:
-        """The same of the place where the manifests are, another one if the store has two pools."""
+        """The URL of the place where the manifests are; it differs from `label` if the store has two pools."""
         return self.label
 
     @property

@@ -15,7 +15,7 @@ from .options.declare import SETTINGS
 
 @dataclass(frozen=True)
 class Lazy:
-    """A command: *attribute* of the module `commands.`*module*; *summary* stands for it in the list of commands."""
+    """A command: *attribute* of the module `commands.`*module*; *summary* is its line in the list of commands."""
 
     module: str
     attribute: str

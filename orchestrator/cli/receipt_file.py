@@ -34,7 +34,7 @@ def write_receipt(path: str, document: Mapping[str, Any]) -> bool:
     """
     Write a receipt to *path*; return whether that worked. After an error the file is as it was.
 
-    The receipt goes to the temporary directory instead then, and a message says where and why.
+    Then the receipt goes to the temporary directory instead, and a message tells where and why.
     """
     try:
         _write(Path(path), document)

@@ -8,7 +8,7 @@ every value that a template shows (`pages`), so no template can forget it.
 its own (`lookup`).
 
     server              the sockets, and how the server ends
-    access              who may look: host names, login, headers
+    access              access to the pages: host names, login, headers
     handlers            requests to views to pages
     views/              the values of each page; plain functions
     pages               templates to HTML

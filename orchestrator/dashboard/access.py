@@ -1,4 +1,4 @@
-"""Who may look: allowed host names, the login, and the headers that keep a browser safe."""
+"""Access to the pages: allowed host names, the login, and security headers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class WrongPasswords:
     Slows down the guessing of passwords to `WRONG_PASSWORDS_AT_ONCE` guesses per `WRONG_PASSWORD_DELAY_S` seconds.
 
     Guesses are counted by address while their answers wait, so no state has to expire. Behind a proxy all visitors have
-    its address; while somebody guesses, the others are refused too.
+    the address of the proxy: while one visitor guesses, the others are refused too.
     """
 
     def __init__(self) -> None:

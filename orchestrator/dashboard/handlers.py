@@ -50,7 +50,7 @@ def make_application(
     """
     Return the dashboard as a web application. *hosts* are the host names that requests may use; None: any.
 
-    Without a *login* everybody who can reach the server may look.
+    Without a *login*, anyone who can reach the server can see the pages.
     """
     return Application(
         [

@@ -101,7 +101,7 @@ def _names(answers: Sequence[Answer], known: Iterable[str]) -> Iterator[Finding]
     silent = sorted(set(known) - {answer.node for answer in answers})
     if silent:
         said = f"nodes that are known to the broker but do not answer: {some(silent)}"
-        advice = "ignore those that were killed; one that runs hangs, or is busy in its only process"
+        advice = "ignore nodes that were killed; a running one hangs, or its only process is busy"
         yield Finding(Level.NOTE, "fleet.silent", said, advice)
 
 

@@ -135,7 +135,7 @@ def _drive_once(
 
 
 def _stopped(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> DriveOutcome | None:
-    """Do what a job needs that is not to continue; return the outcome, None for a job that is to continue."""
+    """Handle a job that must not continue; return the outcome, None for a job that continues."""
     if standing.state.final:
         return DriveOutcome(result=Result.ALREADY_ENDED, state=standing.state)
     if standing.cancelling:

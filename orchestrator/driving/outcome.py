@@ -49,7 +49,7 @@ class DriveOutcome:
     *reason*: why the job failed, as its record has it, or what it waits for. *state*: that of a job that had ended
     before, None where it is not known. *planned*: the plan, if this drive made it. *to_copy*: of a dry run, how many
     objects it would copy. *requeued*, *abandoned*, *queued*: batches. *published*, *unpublished*: snapshots.
-    *healing*: groups of which absent objects are copied again. *running*: batches that still run.
+    *healing*: groups whose absent objects are copied again. *running*: batches that still run.
     """
 
     result: Result = Result.CONTINUES

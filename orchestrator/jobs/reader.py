@@ -111,7 +111,7 @@ class JobReader:
         with self._answering():
             found = [job_id for job_id in self._ledger.job_ids() if job_id.startswith(text)]
         if len(found) > 1 and text not in found:
-            raise JobRefused(f"{text} is the beginning of {len(found)} jobs; give more of it")
+            raise JobRefused(f"{text} matches {len(found)} jobs; give more digits of the id")
         if not found or not text:
             raise UnknownJob(text)
         return text if text in found else found[0]
@@ -196,7 +196,7 @@ class JobReader:
             return {"source": source, "destination": destination}
 
     def limited_stores(self) -> dict[str, StoreLimits]:
-        """Return the stores of which a limit was set: name -> limits."""
+        """Return the stores that have a limit set: name -> limits."""
         with self._answering():
             return self._limits.all_store_limits(self._settings.s3_max_requests)
 

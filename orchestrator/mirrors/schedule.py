@@ -23,7 +23,7 @@ from snapferry.workers.settings.environment import InvalidSettings, Settings
 # Seconds after which a message that no orchestrator took is dropped. The next one replaces it.
 _LONGEST_WAIT_S: Final = 3600
 
-# Seconds between two readings of the schedule, and after which another scheduler replaces one that shows no activity.
+# Seconds between two readings of the schedule, and seconds without activity after which another scheduler takes over.
 LOOP_S: Final = 5
 TAKE_OVER_S: Final = 30
 

@@ -94,8 +94,8 @@ def _log_other(own: dict[str, Any], found: str | None) -> None:
         log.info("another scheduler runs this schedule; waiting until it ends", extra=fields(host=host))
         return
     log.error(
-        "another scheduler runs ANOTHER schedule: the mirrors of this one do not run until it ends. Give all"
-        " schedulers of a fleet the same snapferry.toml, and restart the one that runs",
+        "another scheduler runs a different schedule: the mirrors of this one do not run until it ends. Give all"
+        " schedulers of a fleet the same snapferry.toml, and restart the active one",
         extra=fields(
             host=printable(host)[:255],
             runs=[printable(str(name))[:64] for name in mirrors[:100]],

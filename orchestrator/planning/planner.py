@@ -1,10 +1,10 @@
 """
 Make a plan from the manifests of a job's snapshots.
 
-*Groups.* Before a manifest is written, the destination is asked for every object of it. To ask for each snapshot
-alone would cost most where snapshots share most of their objects. So consecutive snapshots form a group until the
-objects that they bring are half of the objects that they name. Then all groups together ask at most twice per object,
-plus once more for the last group. A snapshot that shares nothing is a group of its own.
+*Groups.* Before a manifest is written, the re-check asks the destination for each of its objects. A re-check of each
+snapshot alone would ask for shared objects again and again. So consecutive snapshots form a group until the objects
+that they bring are half of the objects that they name. Then all groups together ask at most twice per object, plus once
+more for the last group. A snapshot that shares nothing is a group of its own.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Work that is shared among the cores of this machine, by child processes that end with their part of it.
+Share work among the cores of this machine: each child process does a part of it and exits.
 
 Threads of one interpreter would wait for its lock at each step. A child is forked from a process that may have threads,
 so it must not wait for a lock: it computes, calls the kernel, writes to its pipe and exits.
@@ -53,7 +53,7 @@ _listening: set[int] = set()
 
 
 def worth(units: int, each: int) -> int:
-    """Return how many processes should share *units* of work, if a fork is worth its cost for *each* of them."""
+    """Return how many processes should share *units* of work, if a fork is worth its cost for *each* units."""
     return max(1, min(_cores(), MOST_PROCESSES, units // each))
 
 

@@ -65,7 +65,7 @@ def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iter
             Level.WARNING,
             "source.list",
             "holds no snapshot",
-            "see that the URL's path or prefix is right",
+            "check the path or prefix of the URL",
             value=seen,
         )
     smallest = [min(page)[2]] if page else []
@@ -106,7 +106,7 @@ def probe_pair(
         if snapshot_ids:
             yield from _fits(source, destination, snapshot_ids)
     except StoreError as error:
-        yield Finding(Level.NOTE, "pair", f"what is between both stores cannot be told: {error.detail}")
+        yield Finding(Level.NOTE, "pair", f"the stores cannot be compared: {error.detail}")
 
 
 def _answers(store: SnapshotStore, *, for_writing: bool) -> Iterator[Finding]:
@@ -118,14 +118,14 @@ def _answers(store: SnapshotStore, *, for_writing: bool) -> Iterator[Finding]:
                 Level.ERROR,
                 "store.answers",
                 f"{error.store}: {error.detail}",
-                "make it, mount it, or correct the URL",
+                "create it, mount it, or correct the URL",
             )
             continue
         except StoreError as error:
             advice = (
-                "see credentials (environment, profile or role), or the directory's owner and mode"
+                "check credentials (environment, profile or role), or the directory's owner and mode"
                 if isinstance(error, AccessDenied)
-                else "see that its address is right, that it runs, and that no firewall is in between"
+                else "check its address, that it runs, and that no firewall blocks it"
             )
             yield Finding(Level.ERROR, "store.answers", f"{error.store}: {error.detail}", advice)
             if not isinstance(error, AccessDenied):
@@ -169,7 +169,7 @@ def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Ite
             Level.ERROR,
             "source.manifest",
             f"the manifest {snapshot_id} cannot be read: {error.detail} ({name})",
-            "ask for another snapshot, or mend the source" if told else "mend the source",
+            "use another snapshot, or repair the source" if told else "repair the source",
         )
         return
     yield Finding(
@@ -189,11 +189,13 @@ def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Ite
             Level.ERROR,
             "source.object",
             f"the object {address} of that snapshot cannot be read: {error.detail} ({type(error).__name__})",
-            "see the permissions of the objects; a snapshot whose objects are missing cannot be copied",
+            "check the permissions of the objects; a snapshot whose objects are missing cannot be copied",
         )
         return
     yield Finding(
-        Level.OK, "source.object", f"an object of it can be read{' and is intact' * (length <= READ_BYTES)}"
+        Level.OK,
+        "source.object",
+        f"one of its objects can be read{' and is intact' * (length <= READ_BYTES)}",
     )
 
 
@@ -213,11 +215,10 @@ def _fits(
     source: SnapshotStore, destination: SnapshotStore, snapshot_ids: Sequence[str]
 ) -> Iterator[Finding]:
     """
-    Compare the size of snapshots with the free space, where the destination can tell it.
+    Compare the size of snapshots with the free space of the destination, if it knows that.
 
-    An object that several snapshots share counts for each of them, so it is
-    rather too much. The destination is asked for what it has only if it might not
-    fit, and not for what a huge manifest names: that takes a plan.
+    An object that several snapshots share counts for each of them, so the size may be too large. Only if the snapshots
+    might not fit is the destination asked which objects it has, and not for huge manifests: that takes a plan.
     """
     space = feature_of(destination.objects, FiniteSpace)
     free = None if space is None else space.free_bytes()
@@ -236,15 +237,15 @@ def _fits(
         with source.read_manifest(snapshot_id) as manifest:
             if manifest.large:
                 yield Finding(
-                    Level.WARNING, "pair.space", said, "see what is missing of them by: snapferry plan"
+                    Level.WARNING, "pair.space", said, "to see what is missing, run: snapferry plan"
                 )
                 return
             objects = manifest.objects()
         missing += sum(objects[address] for address in destination.objects_needed(sorted(objects)))
-    said = f"what is missing of the snapshots takes {size(missing)}, {size(free)} is free"
+    said = f"the missing objects of the snapshots take {size(missing)}, {size(free)} is free"
     if missing <= free:
         yield Finding(Level.OK, "pair.space", said)
     else:
         yield Finding(
-            Level.ERROR, "pair.space", said, "make room at the destination, or copy fewer snapshots"
+            Level.ERROR, "pair.space", said, "free some space at the destination, or copy fewer snapshots"
         )

@@ -62,7 +62,7 @@ def round_trip(backend: Backend, folder: str, what: str) -> Iterator[Finding]:
     """
     Write, read, list and delete a probe in *folder*, which holds *what*; yield the findings.
 
-    Ends at the first step that fails. The probe is deleted in any case, also where the caller stops early.
+    Ends at the first step that fails. The probe is deleted in any case, even if the caller stops early.
     """
     sweep(backend, folder)
     key = new_probe(folder)
@@ -83,7 +83,7 @@ def round_trip(backend: Backend, folder: str, what: str) -> Iterator[Finding]:
             yield Finding(
                 Level.ERROR,
                 "store.read",
-                f"{what}: other bytes were read back than were written",
+                f"{what}: the bytes read back differ from those written",
                 "do not copy to this store; look for its fault, or for a cache or proxy in between",
             )
             return
@@ -96,8 +96,8 @@ def round_trip(backend: Backend, folder: str, what: str) -> Iterator[Finding]:
             yield Finding(
                 Level.ERROR,
                 "store.list",
-                f"{what}: what was just written is not listed",
-                "snapferry needs a store that lists what was written at once",
+                f"{what}: an object that was just written is not listed",
+                "snapferry needs listings that are consistent",
             )
             return
         try:
@@ -119,12 +119,12 @@ def round_trip(backend: Backend, folder: str, what: str) -> Iterator[Finding]:
 
 
 def refused(check: str, what: str, error: StoreError) -> Finding:
-    """Return the finding for an *error* of *what* should have worked."""
+    """Return the finding for a step that failed with *error*; *what* names the step."""
     advice = (
-        "make room, or raise the quota"
+        "free some space, or raise the quota"
         if isinstance(error, StoreFull)
         else "give the account that workers run as, or their credentials, this right"
         if type(error).__name__ == "AccessDenied"
-        else "see what the store says"
+        else "check the log of the store"
     )
     return Finding(Level.ERROR, check, f"{what}: {error.detail}", advice)

@@ -321,7 +321,7 @@ class Manifest:
     def _check_not_empty(self) -> None:
         if not self.length:
             raise ManifestSyntaxError(
-                self._label, self.id, "the manifest is empty, not even a line end is in it"
+                self._label, self.id, "the manifest is empty; a manifest has at least one line end"
             )
 
 

@@ -104,7 +104,7 @@ class ManifestPool:
                     raise ManifestTooLarge(
                         self.backend.label,
                         "",
-                        f"holds more than {bounds().manifests:,} snapshots; name those that are meant, or set"
+                        f"holds more than {bounds().manifests:,} snapshots; use --id or --ids-from, or set"
                         " SNAPFERRY_MAX_SNAPSHOTS to allow more, at 350 bytes of memory each",
                     )
         return dict(sorted(found.items()))

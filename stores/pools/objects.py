@@ -65,7 +65,7 @@ class ObjectPool:
         label = self.backend.label
         if digest(data) != address:
             raise IntegrityError(
-                label, address, f"was offered {len(data):,} other bytes; nothing was written"
+                label, address, f"the {len(data):,} bytes do not hash to this address; nothing was written"
             )
         with contained(label, address):
             self.backend.write(object_key(address), data)

@@ -1,4 +1,4 @@
-"""Foreign text, made fit for a terminal, for a line of a log, and for an error of bounded length."""
+"""Make foreign text safe for a terminal and a line of a log, and cut it to a bounded length."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Read a store's URL.
     file:///abs/path   file://localhost/abs/path   /abs/path
     s3://bucket/prefix?endpoint_url=https://...&region=...&profile=...   (more: `backends.s3.options`)
 
-A URL never carries a secret: one that does is refused, and `redact` shows it without. Query parameters belong to one
-URL, so the two sides of a copy can be at two endpoints.
+A URL never carries a secret: a URL with a secret is refused, and `redact` hides the secret in messages. Query
+parameters belong to one URL, so the two sides of a copy can be at two endpoints.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def parse_url(text: str) -> StoreURL:
     kind = find_kind(scheme) if separator else None
     if kind is None:
         known = ", ".join(f"{name}://" for name in schemes())
-        raise InvalidStoreURL("", redact(text), f"is no store URL; use {known} or an absolute path")
+        raise InvalidStoreURL("", redact(text), f"is not a store URL; use {known} or an absolute path")
     return kind.parse(kind, rest)
 
 

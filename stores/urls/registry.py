@@ -1,5 +1,5 @@
 """
-Which kinds of stores there are: the built-in ones, and those of plug-ins.
+The kinds of stores: built in, and from plug-ins.
 
 A plug-in is a distribution with an entry point in the group ``snapferry.backends``, whose name is the scheme and whose
 value is a `StoreKind`. It is imported when a URL with its scheme is read for the first time. docs/plugins.md has an

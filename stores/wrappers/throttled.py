@@ -1,5 +1,5 @@
 """
-A backend that keeps to a rate limiter, around one that does not do so by itself.
+A wrapper that applies a rate limiter to a backend that has none of its own.
 
 One request is: an object or a manifest that is opened, written, deleted or asked for, or a thousand keys listed. A
 clone (`Upload.take`) counts as many bytes as a copy, because all of them are read to be verified.

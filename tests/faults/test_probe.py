@@ -201,7 +201,7 @@ def test_a_look_that_breaks_down_is_an_error_with_its_last_word() -> None:
     (found,) = Looking(Check(Side("ftp://host/x"), None), TRUSTED).end()
 
     assert found.finding.level is ERROR
-    assert "ftp://host/x: is no store URL" in found.finding.said
+    assert "ftp://host/x: is not a store URL" in found.finding.said
 
 
 def test_a_rule_of_moto_counts_where_it_holds_for_the_store(moto_s3: S3Server) -> None:
@@ -384,7 +384,7 @@ def test_a_file_system_that_is_full_is_an_error(tmp_path: Path) -> None:
 
     assert told(found) == {("file.space", "error"), ("store.write", "error")}
     assert after == ["x"]
-    assert "make room, or raise the quota" in [finding.advice for finding in found]
+    assert "free some space, or raise the quota" in [finding.advice for finding in found]
 
 
 def test_few_inodes_are_told(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_a_clone_is_tried_and_taken_away(tmp_path: Path, monkeypatch: pytest.Mon
     cloned = list(probe_pair(source, destination))
 
     assert {finding.check for finding in plain + cloned} == {"pair.clones"}
-    assert cloned[0].said == "large objects are cloned: both share a file system that can"
+    assert cloned[0].said == "large objects are cloned: both stores share a file system that can clone"
     assert raw_tree(tmp_path / "b") == []
 
 
@@ -460,9 +460,9 @@ def test_what_does_not_fit_is_an_error_unless_it_is_there_already(
 
     assert space()[0] == "ok"
     monkeypatch.setattr(diagnosis, "free_bytes", lambda _: 999)
-    assert space() == ("error", "what is missing of the snapshots takes 4.0 kB, 999 B is free")
+    assert space() == ("error", "the missing objects of the snapshots take 4.0 kB, 999 B is free")
     make_store(tmp_path / "b", random_files(4, size=1000))
-    assert space() == ("ok", "what is missing of the snapshots takes 0 B, 999 B is free")
+    assert space() == ("ok", "the missing objects of the snapshots take 0 B, 999 B is free")
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -50,9 +50,9 @@ def assert_complains(tmp_path: Path, ended: Finished) -> None:
         (
             "from",
             "ftp://user:secret@host/x",
-            "ftp://host/x: is no store URL; use file://, s3:// or an absolute path",
+            "ftp://host/x: is not a store URL; use file://, s3:// or an absolute path",
         ),
-        ("to", "relative/path", "relative/path: is no store URL"),
+        ("to", "relative/path", "relative/path: is not a store URL"),
         ("from", "file://relative", "needs an absolute path"),
         ("to", "s3://", "names no bucket"),
         ("to", "s3://key:secret@bucket/x", "carries credentials"),

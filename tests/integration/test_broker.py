@@ -614,7 +614,7 @@ def test_a_second_scheduler_with_another_file_waits_warns_and_takes_over(tmp_pat
         one = scheduler("first")
         until(lambda: "schedule taken over" in one.logged(), "the first works")
         other = scheduler("second")
-        until(lambda: "runs ANOTHER schedule" in other.logged(), "the second warns")
+        until(lambda: "runs a different schedule" in other.logged(), "the second warns")
         until(lambda: list((tmp_path / "first").rglob("?" * 55)), "the first's mirror is run")
         mirrors = finished([*program(), "mirrors", "--config", str(config("second"))], env)
         assert not (tmp_path / "second").exists()

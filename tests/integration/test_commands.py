@@ -457,7 +457,7 @@ def test_a_beginning_of_an_id_that_several_jobs_have_is_refused(idle: Crew) -> N
 
     refused = idle.ask("status", "1234", code=2)
 
-    assert refused.err == "snapferry: 1234 is the beginning of 2 jobs; give more of it\n"
+    assert refused.err == "snapferry: 1234 matches 2 jobs; give more digits of the id\n"
     assert said_of(idle.ask("status", "12345678-1").out, "job") == "12345678-1"
 
 

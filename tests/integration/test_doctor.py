@@ -276,7 +276,7 @@ def test_without_a_broker_it_tries_what_commands_would_start(tmp_path: Path, for
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--from", "relative"], "is no store URL"),
+        (["--from", "relative"], "is not a store URL"),
         (["--to", "s3://key:secret@bucket/x"], "carries credentials"),
         (["--id", "5" * 64], "--id requires --from"),
         (["--from", "/tmp/a", "--id", "5"], "is not 64 lowercase hex digits"),
@@ -317,4 +317,4 @@ def test_it_is_coloured_on_a_terminal_unless_that_is_not_wanted(tmp_path: Path) 
     assert "\x1b[32mok" in colored
     assert "\x1b[36mnote" in colored
     assert "\x1b[32m" not in plain
-    assert "→ see that it is not a mount that is missing" in plain
+    assert "→ make sure that no mount is missing" in plain

@@ -458,7 +458,11 @@ def test_profiles_that_the_environment_names_are_allowed(monkeypatch: pytest.Mon
     ("text", "environ", "said"),
     [
         ('[access]\nread = ["nowhere"]', {}, "no store is named 'nowhere'"),
-        ('[access]\nread = ["gs://x"]', {}, "access.read (SNAPFERRY_ACCESS_READ): gs://x: is no store URL"),
+        (
+            '[access]\nread = ["gs://x"]',
+            {},
+            "access.read (SNAPFERRY_ACCESS_READ): gs://x: is not a store URL",
+        ),
         ('[access]\nreed = ["s3://x"]', {}, "access.reed: Extra inputs"),
         ('[access]\nread = "s3://x"', {}, "access.read: "),
         ("", {"SNAPFERRY_ACCESS_WRITE": "relative/path"}, "SNAPFERRY_ACCESS_WRITE"),

@@ -79,7 +79,7 @@ MIRROR = '[[mirror]]\nname = "m"\nfrom = "/a"\nto = "/b"\nevery = "1h"\n'
         ('[stores]\na = "s3://KEY:SECRETKEY@b/c"', "stores.a: "),
         ('[stores]\n"a/b" = "/x"', "stores.a/b"),
         (MIRROR.replace('"/a"', '"live"'), "mirror 'm': no store is named 'live'"),
-        (MIRROR.replace('"/a"', '"x://a"'), "is no store URL"),
+        (MIRROR.replace('"/a"', '"x://a"'), "is not a store URL"),
         (MIRROR.replace('"1h"', '"often"'), "mirror.1.every: 'often' is neither an interval"),
         (MIRROR.replace('"1h"', '"1s"'), "mirror.1.every: the shortest interval is 10s"),
         (MIRROR.replace('"1h"', '"0 3 1 * 1"'), "sets both the day of the month and the day of the week"),

@@ -61,7 +61,7 @@ def test_in_a_sticky_folder_a_file_is_read_by_its_whole_path_alone(
     monkeypatch.chdir(file.parent)
 
     assert read_toml(str(file)) == {"a": 1}
-    assert "everybody can create files in" in refused("snapferry.toml")
+    assert "every user can create files in" in refused("snapferry.toml")
     file.parent.chmod(0o755)
     assert read_toml("snapferry.toml") == {"a": 1}
 

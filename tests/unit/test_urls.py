@@ -74,14 +74,14 @@ def test_parameters_are_sorted_decoded_and_empty_ones_dropped() -> None:
 
 
 REFUSED = {
-    "": "is no store URL",
-    "srv/store": "is no store URL",
-    "./store": "is no store URL",
-    "~/store": "is no store URL",
+    "": "is not a store URL",
+    "srv/store": "is not a store URL",
+    "./store": "is not a store URL",
+    "~/store": "is not a store URL",
     "gs://bucket": "use file://, s3:// or an absolute path",
-    "S3://bucket": "is no store URL",
-    "s3:/bucket": "is no store URL",
-    "://": "is no store URL",
+    "S3://bucket": "is not a store URL",
+    "s3:/bucket": "is not a store URL",
+    "://": "is not a store URL",
     "file://": "needs an absolute path",
     "file://host/path": "needs an absolute path",
     "file://relative": "needs an absolute path",

@@ -66,7 +66,7 @@ def _place(found: str | None) -> tuple[str, str] | None:
 
 
 def attach(app: Celery, settings: Settings) -> None:
-    """Let orchestrators of *app* restore such messages once a minute."""
+    """Let orchestrators of *app* restore messages of an earlier version once a minute."""
 
     def ready(sender: Any = None, **_: Any) -> None:
         if sender.app is app and PLAN_QUEUE in app.amqp.queues.consume_from:

@@ -54,7 +54,7 @@ def publish_snapshots(
     failed: AddressSet | None = None,
 ) -> dict[SnapshotId, SnapshotResult]:
     """
-    Publish at *destination* the snapshots of which every object is present; return the result of each snapshot.
+    Publish at *destination* the snapshots whose objects are all present; return the result of each snapshot.
 
     A snapshot that lists one of the *failed* addresses is not published. The destination is asked once for the
     objects of all other snapshots. Raises `StoreError` if a store gives no answer at all; some snapshots may be

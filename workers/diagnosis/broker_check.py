@@ -239,7 +239,7 @@ def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
             Level.ERROR, check, said, "check its log, its disk and the permissions of its directory"
         )
     elif not int(info["aof_enabled"]):
-        said = "appendonly is off: jobs do not survive a restart of it"
+        said = "appendonly is off: jobs do not survive a restart of Redis"
         yield Finding(Level.WARNING, check, said, "CONFIG SET appendonly yes, and the same in redis.conf")
     else:
         yield Finding(Level.OK, check, "appendonly is on, and the last writes to disk went well")

@@ -14,23 +14,23 @@ grows with a job.
 
 Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request, state, totals, counters),
 ``:done:<series>`` (bitmap of accounted batches), ``:running`` (hash: progress of unaccounted batches), ``:begun`` and
-``:needed`` (hashes: how often a batch was begun, what it found missing), ``:leases`` and ``:holders`` (who runs a
-batch, until when), ``:held`` (set: batches that wait until the job is resumed), ``:alone`` (hash: for batches that are
-copied one object at a time, which object is copied now, and over which objects workers died), ``:moves`` (hash: when a
-run last moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's objects), ``:failures``
-(list, bounded), ``:classes`` (hash: failures counted by class), ``:groups`` (hash: how snapshots ended), ``:spent``
-(hash: what unaccounted batches have spent), ``:heals``, ``:driver``. Most of them are removed when the job ends.
-``snapferry:jobs`` and ``snapferry:open`` list the jobs.
+``:needed`` (hashes: how often a batch was begun, what it found missing), ``:leases`` and ``:holders`` (until when a
+batch is leased, and to which worker), ``:held`` (set: batches that wait until the job is resumed), ``:alone`` (hash:
+for batches that are copied one object at a time, which object is copied now, and over which objects workers died),
+``:moves`` (hash: when a run last moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's
+objects), ``:failures`` (list, bounded), ``:classes`` (hash: failures counted by class), ``:groups`` (hash: how
+snapshots ended), ``:spent`` (hash: what unaccounted batches have spent), ``:heals``, ``:driver``. Most of them are
+removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 
     ledger   all steps together
-    steps/   the steps, by what they are about
+    steps/   the steps, by topic
     lua/     the scripts: steps that are atomic
-    scripts  their names in Python
+    scripts  the scripts by their names in Python
     base     what all steps share
     keys     names of keys and fields
     state    the values that the ledger returns
     queries  a job's status, made from its record
-    bitmaps  bits of what Redis returns
+    bitmaps  bits of the bitmaps that Redis returns
     mirrors  the last runs of mirrors
 """
 

@@ -26,5 +26,5 @@ class Ledger(
     All steps of the ledger, on one Redis server.
 
     All methods raise `redis.exceptions.RedisError` when the client stops retrying. The last write may then have
-    happened or not. Every method may be repeated with the same arguments, except where it says otherwise.
+    happened or not. Every method may be repeated with the same arguments, except where its docstring says otherwise.
     """

@@ -11,8 +11,8 @@ others get.
 
     limit_store   the limits and their grants, in Redis
     lua/          its scripts
-    scripts       their names in Python
-    token_bucket  one limit within one process: tokens fetched ahead, and handed out in turn
+    scripts       the scripts by their names in Python
+    token_bucket  one limit within one process: tokens fetched ahead, and taken in turn
     semaphore     objects in flight within one process
     throttle      all limits of a running batch, or of a step of an orchestrator
 """

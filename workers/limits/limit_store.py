@@ -86,7 +86,7 @@ class Grant(NamedTuple):
 
 
 def store_id(url: str | StoreURL) -> str:
-    """Return what identifies a store for its limits: its *url* without the options that say only how to reach it."""
+    """Return the id of a store for its limits: its *url* without the options that only tell how to connect."""
     found = parse_url(url) if isinstance(url, str) else url
     endpoint = found.option("endpoint_url")
     return str(found).partition("?")[0] + (f"?endpoint_url={endpoint}" if endpoint else "")

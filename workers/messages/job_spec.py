@@ -138,7 +138,7 @@ class JobSpec(CopyRequest, Message):
     A job as it was asked for.
 
     *snapshots* are encoded ids, in the order given; none if *everything* is set: all that the source lists.
-    `snapferry.orchestrator.jobs.Jobs.submit` fills in from its settings what is left unset of *batch_objects*,
+    `snapferry.orchestrator.jobs.Jobs.submit` fills in from its settings the unset ones of *batch_objects*,
     *batch_bytes*, *window_batches* and *patience*.
     """
 

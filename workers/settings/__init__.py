@@ -5,6 +5,6 @@ Settings of a process.
     config_file      `snapferry.toml`: stores and mirrors by their names
     store_table      a store in `snapferry.toml` with settings of its own
     toml_file        read a TOML file safely
-    access           what this process allows whoever submits jobs
+    access           what this process allows the submitters of jobs
     directory_rules  what this process may do in directory stores
 """

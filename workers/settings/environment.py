@@ -208,7 +208,7 @@ def parse_broker_url(url: str) -> str:
     Return the broker *url* in the one spelling that Celery and redis-py both understand.
 
     ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with
-    ``ssl_*`` parameters (``ssl_cert_reqs=required`` if it says nothing), or
+    ``ssl_*`` parameters (``ssl_cert_reqs=required`` by default), or
     ``unix:///path[?db=N]``. Raises `InvalidSettings`, which repeats no password.
     """
     scheme, separator, _ = url.partition("://")
@@ -226,28 +226,28 @@ def parse_broker_url(url: str) -> str:
         usable = False
     if not usable:
         raise InvalidSettings(
-            "the broker URL cannot be read; percent-encode what is special in its password (/ ? # @ :)"
+            "the broker URL cannot be read; percent-encode special characters in its password (/ ? # @ :)"
         )
     known = {"redis": (), "rediss": _TLS_OPTIONS, "unix": ("db",)}[scheme]
     if not set(options) <= set(known):
         allowed = ", ".join(known) or "none"
         raise InvalidSettings(
-            f"the broker URL has a parameter that is not known; for {scheme}:// there are: {allowed}"
+            f"the broker URL has an unknown parameter; parameters of {scheme}:// URLs: {allowed}"
         )
     if scheme == "unix" and (parts.netloc or not parts.path):
         raise InvalidSettings(
-            "a unix:// broker URL is unix:///path/of/socket, without user, password or host"
+            "a unix:// broker URL must be unix:///path/of/socket, without user, password or host"
         )
     database = options.get("db", "0") if scheme == "unix" else parts.path.strip("/") or "0"
     if not _is_database(database):
         raise InvalidSettings(
-            "the broker URL ends with a number: that of the database, as in redis://host:6379/0 or unix:///path?db=0"
+            "the database in the broker URL must be a number, as in redis://host:6379/0 or unix:///path?db=0"
         )
     if scheme != "rediss":
         return url
     checks = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if checks not in ("required", "optional", "none"):
-        raise InvalidSettings("the broker URL's ssl_cert_reqs is required, optional or none")
+        raise InvalidSettings("ssl_cert_reqs in the broker URL must be required, optional or none")
     return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
 
 
@@ -322,7 +322,7 @@ def dashboard_login(environ: Mapping[str, str] = os.environ) -> tuple[str, str] 
 
 class FlowerSettings(BaseModel):
     """
-    Who may use Flower, and where it keeps its data.
+    The users of Flower, and the place of its data.
 
     *users* are ``user:password``. *oauth* is the pattern of the mail addresses that may log in by OAuth, *provider* the
     name of Flower's login handler. *database* is a path.

@@ -48,7 +48,7 @@ def _read(path: str) -> bytes:
             why = _foreign(found, descriptor)
             if why:
                 raise InvalidToml(
-                    f"is not used, because it {why}; make you or root its owner, and set mode 0644"
+                    f"is not used, because it {why}; change its owner to you or root, and its mode to 0644"
                 )
         _check_folders(path)
         data = bytearray()
@@ -77,7 +77,7 @@ def _check_folders(path: str) -> None:
             )
         if bare and open_to_all and at == os.getcwd():
             raise InvalidToml(
-                f"is not used, because everybody can create files in {at}; if you mean this file, give its full path"
+                f"is not used, because every user can create files in {at}; if you mean this file, give its full path"
                 " (--config, SNAPFERRY_CONFIG)"
             )
 

@@ -44,7 +44,7 @@ LONGEST: Final = 4096
 _LONGEST_CHAIN: Final = 20
 _LONGEST_FIELD: Final = 300
 
-# Our lines repeat the INFO lines of these loggers with more facts, or nobody needs them.
+# INFO lines of these loggers are dropped: our own lines have more facts, or operators do not need them.
 _QUIET: Final = (
     "celery.app.trace",
     "celery.worker.strategy",

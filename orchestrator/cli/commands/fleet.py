@@ -207,7 +207,7 @@ def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
     if settings.metrics_port is None:
         yield
         return
-    # Counting costs time and memory, so the library is loaded only if somebody asks for metrics.
+    # Counting costs time and memory, so the library is loaded only if metrics are wanted.
     from snapferry.orchestrator.reporting.fleet_metrics import FleetCollector
     from snapferry.workers.telemetry.metrics.exporter import CannotServe, serving
 

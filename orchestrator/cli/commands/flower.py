@@ -144,7 +144,7 @@ def _check_access(access: FlowerSettings, address: str, port: int, *, control: b
             symbol_by_name(access.provider)
         except (ImportError, AttributeError, ValueError):
             usage(
-                f"FLOWER_AUTH_PROVIDER: no class {access.provider}. See flower.views.auth for those of Flower."
+                f"FLOWER_AUTH_PROVIDER: no class {access.provider}. The module flower.views.auth has those of Flower."
             )
     if access.guarded:
         return

@@ -36,7 +36,7 @@ def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
     budget = _budget(settings, given, stores)
     limits = Limits(**_fields(Limits, given))
     options = _fields(JobSpec, given)
-    # Whoever forces deletion by an empty source knows that it is empty.
+    # A user who forces deletion with an empty source knows that it is empty.
     options["allow_empty_source"] |= prune is not None and prune.force
     source, destination = stores
     return JobSpec(

@@ -86,7 +86,7 @@ def jobs_page(sources: Sources, *, state: str = "", page: int = 1) -> dict[str, 
         "throughput": sources.throughput.current_total(),
         "online": len(online),
         "active": sum(worker.active for worker in online),
-        "nobody": bool(still_open and not online),
+        "no_nodes": bool(still_open and not online),
         "refresh_s": LIVELY_S if still_open else CALM_S,
     }
 

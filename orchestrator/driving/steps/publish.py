@@ -38,7 +38,7 @@ def heal_series(group: int, turn: int) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """How many snapshots were published and could not be, and how many groups are being healed."""
+    """How many snapshots were published, how many could not be, and how many groups are being healed."""
 
     published: int = 0
     unpublished: int = 0
@@ -180,7 +180,7 @@ class Publisher:
         )
 
     def _heal(self, group: Group, absent: set[str], turn: int) -> None:
-        """Queue objects again that were accounted for and are absent all the same."""
+        """Queue again the objects that were accounted for but are absent."""
         drive = self._drive
         if not self._ledger.advance(self._job_id, State.COPYING):
             return

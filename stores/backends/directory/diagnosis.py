@@ -54,7 +54,7 @@ def probe_directory(
     """
     Yield findings about *directory*, as `Diagnosable.probe`. *backend_on* returns the backend of a directory.
 
-    A directory that does not exist yet is judged by the one that it would be made in.
+    For a directory that does not exist yet, checks the existing directory in which it would be created.
     """
     root = directory.path
     existing = _existing(root)
@@ -62,17 +62,17 @@ def probe_directory(
         yield Finding(
             Level.NOTE,
             "store.exists",
-            f"there is no {root} yet; the first job makes it in {existing}",
-            "see that it is not a mount that is missing",
+            f"{root} does not exist yet; the first job creates it in {existing}",
+            "make sure that no mount is missing",
             value=str(root),
         )
     elif for_writing:
-        yield Finding(Level.OK, "store.exists", f"{root} is there")
+        yield Finding(Level.OK, "store.exists", f"{root} exists")
     try:
         yield from _file_system(existing, for_writing=for_writing)
     except OSError as error:
         yield Finding(
-            Level.NOTE, "file.system", f"the file system of {existing} cannot be asked: {error.strerror}"
+            Level.NOTE, "file.system", f"the file system of {existing} cannot be examined: {error.strerror}"
         )
     if for_writing:
         # Probing a directory that does not exist would create it.
@@ -106,15 +106,19 @@ def probe_clone(directory: StoreDirectory, source: StoreDirectory, key: str) -> 
             one = os.fstat(file).st_dev == os.fstat(copy).st_dev
     except (OSError, StoreError) as error:
         why = error.detail if isinstance(error, StoreError) else error.strerror
-        yield Finding(Level.NOTE, "pair.clones", f"whether objects can be cloned cannot be tried: {why}")
+        yield Finding(Level.NOTE, "pair.clones", f"cannot try whether objects can be cloned: {why}")
         return
     if cloned:
-        yield Finding(Level.OK, "pair.clones", "large objects are cloned: both share a file system that can")
+        yield Finding(
+            Level.OK,
+            "pair.clones",
+            "large objects are cloned: both stores share a file system that can clone",
+        )
     elif one:
-        said = "both are in one file system, which does not clone: bytes are copied"
+        said = "both stores are in one file system, which cannot clone: bytes are copied"
         yield Finding(Level.NOTE, "pair.clones", said)
     else:
-        yield Finding(Level.OK, "pair.clones", "each is in a file system of its own: bytes are copied")
+        yield Finding(Level.OK, "pair.clones", "the stores are in different file systems: bytes are copied")
 
 
 def free_bytes(root: str) -> int:
@@ -170,28 +174,28 @@ def _sweep(root: Root) -> None:
 def _writing(directory: StoreDirectory, backend: Backend) -> Iterator[Finding]:
     root = directory.root()
     _sweep(root)
-    told_apart = None
+    distinguished = None
     for space in _spaces(root):
         what = space.strip("./") or f"what is in {directory.path}"
         try:
             with _probe_folder(root, space) as (folder, _):
                 yield from round_trip(backend, folder, what)
                 above, name = root.folder(space[:-1] or "."), folder[len(space) : -1]
-                told_apart = not _same(above.descriptor, name, name.upper())
+                distinguished = not _same(above.descriptor, name, name.upper())
         except OSError as error:
             yield refused("store.write", f"{what} cannot be written", directory.error(error, space))
-    if told_apart is False:
+    if distinguished is False:
         yield _case_finding()
-    elif told_apart:
-        yield Finding(Level.OK, "file.case", "upper and lower case are told apart")
+    elif distinguished:
+        yield Finding(Level.OK, "file.case", "the file system distinguishes upper and lower case")
 
 
 def _case_finding() -> Finding:
     return Finding(
         Level.ERROR,
         "file.case",
-        "the file system does not tell upper from lower case",
-        "put the store on one that does: others that read this store may count on it",
+        "the file system does not distinguish upper and lower case",
+        "use a file system that does: other programs that read this store may depend on it",
     )
 
 
@@ -215,15 +219,17 @@ def _file_system(existing: str, *, for_writing: bool) -> Iterator[Finding]:
         )
         return
     if mount and mount.kind.startswith(_NETWORK):
-        advice = "all machines of a fleet must mount the same one, hard, and at the same path"
-        yield Finding(Level.NOTE, "file.system", f"{said}: a file system over the network", advice)
+        advice = "mount it on all machines of a fleet, at the same path, with the option hard"
+        yield Finding(Level.NOTE, "file.system", f"{said}: a network file system", advice)
     else:
         yield Finding(Level.OK, "file.system", said)
     if not for_writing:
         return
     if total and free < min(FEW_BYTES, total * FEW_SHARE):
         level = Level.WARNING if free else Level.ERROR
-        yield Finding(level, "file.space", f"only {size(free)} is free", "make room; see also --max-bytes")
+        yield Finding(
+            level, "file.space", f"only {size(free)} is free", "free some space; see also --max-bytes"
+        )
     elif total:
         yield Finding(Level.OK, "file.space", f"{free / total:.0%} of the space is free")
     # Btrfs, ZFS and others create inodes when they are needed, and report none.

@@ -73,7 +73,8 @@ class FileReader:
             raise StoreFault(
                 self._directory.label,
                 self._key,
-                f"has more bytes than the {self.length:,} of its length; something writes to it, or it has no end",
+                f"is longer than the {self.length:,} bytes that it had when it was opened; a program writes to it,"
+                " or it has no end",
             )
 
     def clone_to(self, descriptor: int) -> bool:

@@ -3,7 +3,7 @@
 -- KEYS: five keys that do not exist: a hash, a string, a sorted set, a list, a set
 -- ARGV: none
 -- Returns: the first command that was refused and why, or ''
--- Atomic: nobody sees the keys.
+-- Atomic: no other client sees the keys.
 
 local refused = ''
 local function try(...)

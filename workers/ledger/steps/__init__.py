@@ -3,7 +3,7 @@ The steps of the ledger, by what they are about. `Ledger` has them all.
 
     jobs        a job from its submission to its end
     driver      the orchestrator that drives a job
-    leases      batches: who runs them
+    leases      which worker runs which batch
     accounting  batches: what they copied
     budgets     what a job with a budget has spent
     groups      how snapshots ended, and missing objects that are copied again

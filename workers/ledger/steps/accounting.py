@@ -86,8 +86,8 @@ class AccountingLedger(LedgerBase):
         """
         Count how *batch* ended. Return False if it was counted before or the job has ended: then nothing changes.
 
-        *attempts* and *worker* are kept with the objects that failed. Call this only when everything that the outcome
-        says is durable.
+        *attempts* and *worker* are recorded with the objects that failed. Call this only when every object that the
+        outcome counts as copied is durable.
         """
         parts = ("running", "failures", "needed", "copied", "failed", "classes", "begun", "alone", "moves")
         failures = outcome.failures

@@ -97,7 +97,7 @@ class JobLedger(LedgerBase):
         return state_of(job_id, self._run(scripts.CANCEL, [job_key(job_id), OPEN], [job_id]))
 
     def pause(self, job_id: str, *, paused: bool) -> State:
-        """Pause or resume the job, and return its state. A paused job hands out no batches. Raises `UnknownJob`."""
+        """Pause or resume the job, and return its state. No batches of a paused job are queued. Raises `UnknownJob`."""
         return state_of(job_id, self._run(scripts.PAUSE, [job_key(job_id)], [int(paused)]))
 
     def directive(self, job_id: str) -> Directive:

@@ -65,7 +65,7 @@ class JobListing(LedgerBase):
             self._redis.zrem(INDEX, job_id)
 
     def claim_mark(self, name: str, seconds: int) -> bool:
-        """Claim a mark that nobody else can claim for this many *seconds*. Return whether it was free."""
+        """Claim a mark for this many *seconds*, in which no other process can claim it. Return whether it was free."""
         return bool(self._redis.set(RedisKey(f"snapferry:mark:{name}"), "1", nx=True, ex=seconds))
 
 

@@ -17,7 +17,7 @@ class QueueLedger(LedgerBase):
         """
         Give the job's batches *priority*, also those that wait. Return the job's state and the number of moved tasks.
 
-        No task is out of the queue at any moment. An orchestrator that hands out batches at the same time may still
+        No task is out of the queue at any moment. An orchestrator that queues batches at the same time may still
         use the old priority: call again to move those. A job that has ended stays as it is. Raises `UnknownJob`.
         """
         state, name = self._redis.hmget(job_key(job_id), ["state", "queue"])
@@ -36,7 +36,7 @@ class QueueLedger(LedgerBase):
         return bool(self._run(scripts.HAS_TASK, [RedisKey(name) for name in lists(queue)], [_mark(job_id)]))
 
     def remove_queue(self, queue: str) -> None:
-        """Remove a Celery *queue* with its messages, and what kombu keeps of it."""
+        """Remove a Celery *queue* with its messages and kombu's records of it."""
         self._redis.delete(*lists(queue), f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queue}")
 
     def is_queue_empty(self, queue: str) -> bool:

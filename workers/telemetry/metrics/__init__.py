@@ -1,5 +1,5 @@
 """
-Metrics for Prometheus, where somebody asked for them.
+Metrics for Prometheus, if a port for them is set.
 
     catalogue   their names and meanings
     counters    what is counted, once for each batch or task

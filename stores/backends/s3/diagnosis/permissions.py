@@ -104,7 +104,7 @@ class Probe:
                 )
             else:
                 yield Finding(
-                    Level.OK, "s3.multipart", f"{self._what}: multipart uploads can be made and aborted"
+                    Level.OK, "s3.multipart", f"{self._what}: multipart uploads can be created and aborted"
                 )
             return
 
@@ -181,7 +181,7 @@ class Probe:
             return refused("store.read", f"{what} can be written but not read back", error)
         if found == DATA:
             return None
-        text = f"{what}: other bytes were read back than were written"
+        text = f"{what}: the bytes read back differ from those written"
         return Finding(Level.ERROR, "store.read", text, "look for a cache or proxy in between")
 
     def _list_problem(self) -> Finding | None:

@@ -6,5 +6,5 @@ Objects in a bucket: how they are read, written, confirmed and deleted.
     confirm    write an object and prove that the bucket holds the bytes that were sent
     detect     find out how a server confirms writes
     multipart  write a stream: by one request, or by a multipart upload
-    leftovers  abort multipart uploads that nobody will finish
+    leftovers  abort multipart uploads of dead processes
 """

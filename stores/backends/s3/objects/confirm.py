@@ -132,7 +132,7 @@ def send_confirmed(
                 undo()
             # Transient: a batch that is repeated may send the whole object again.
             raise StoreUnavailable(
-                bucket.label, key, f"other bytes arrived than were sent; then: {error.detail}"
+                bucket.label, key, f"the server received other bytes than were sent; then: {error.detail}"
             ) from error
         except BaseException:
             if wrong and undo is not None:
@@ -146,8 +146,10 @@ def send_confirmed(
             # Not an MD5, although other ETags of this server are: it proves nothing.
             return Confirmation.READ_BACK
         wrong = True
-        logger.warning("%s: %s: other bytes arrived than were sent; sent again", bucket.label, key)
-    raise IntegrityError(bucket.label, key, f"other bytes arrived than were sent, {SENDS} times in a row")
+        logger.warning("%s: %s: the server received other bytes; sending them again", bucket.label, key)
+    raise IntegrityError(
+        bucket.label, key, f"the server received other bytes than were sent, {SENDS} times in a row"
+    )
 
 
 def read_back(bucket: Bucket, key: str, pieces: list[Piece]) -> Confirmation:
@@ -173,7 +175,7 @@ def read_back(bucket: Bucket, key: str, pieces: list[Piece]) -> Confirmation:
     if right:
         return Confirmation.READ_BACK
     delete_wrong(bucket, key)
-    raise IntegrityError(bucket.label, key, "other bytes were stored than were sent; they were deleted")
+    raise IntegrityError(bucket.label, key, "the server stored other bytes than were sent; they were deleted")
 
 
 def _matches(reader: Reader, piece: Piece) -> bool:
@@ -194,6 +196,6 @@ def delete_wrong(bucket: Bucket, key: str) -> None:
         raise IntegrityError(
             bucket.label,
             key,
-            f"other bytes were stored than were sent, and they cannot be deleted: {error.detail};"
+            f"the server stored other bytes than were sent, and they cannot be deleted: {error.detail};"
             " delete this key by hand",
         ) from error

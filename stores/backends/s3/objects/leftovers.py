@@ -1,5 +1,5 @@
 """
-Abort multipart uploads that nobody will finish: a bucket keeps their parts, which are paid for and not visible.
+Abort multipart uploads of dead processes: a bucket keeps their parts, which cost money and are not visible.
 
 An upload that fails or is cancelled aborts itself. One whose process was killed cannot, and S3 has only its key to tell
 it from an upload that still runs.

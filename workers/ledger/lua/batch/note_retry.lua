@@ -1,4 +1,4 @@
--- Note that a batch waits for a message that begins it again, so that nobody takes it for lost.
+-- Note that a batch waits for a message that begins it again, so that it does not count as lost.
 --
 -- KEYS: job, leases, holders, done
 -- ARGV: name, seconds until the lease ends, seconds until the keys expire, number (-1 if it is unknown)

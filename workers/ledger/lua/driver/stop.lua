@@ -3,7 +3,7 @@
 -- KEYS: job, driver
 -- ARGV: holder, seconds of the lease, '1' to keep the lease if another orchestrator asked meanwhile
 -- Returns: 1 to look once more, 0 if the holder no longer drives the job
--- Atomic: an orchestrator that asks between the check and the end of the lease would wait in vain.
+-- Atomic: the request of an orchestrator between the check and the end of the lease would be lost.
 
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 local found = redis.call('HMGET', KEYS[1], 'wanted', 'seen')
