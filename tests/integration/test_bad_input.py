@@ -273,7 +273,7 @@ def test_a_manifest_that_cannot_be_read_stops_no_other_snapshot(tmp_path: Path, 
     ended = snapferry("sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--all")
 
     assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1), ended
-    assert "failed: 1 of 2 snapshots are not published: 1 manifest could not be read" in ended.err
+    assert "failed: 1 of 2 snapshots is not published: 1 manifest could not be read" in ended.err
     assert snapferry("ls", str(tmp_path / "b")).out.split() == [other]
 
 

@@ -298,7 +298,7 @@ def test_failures_name_the_paths_that_wait_and_retry_copies_them_when_they_are_r
         f"  1 x IntegrityError at file://{tmp_path}/a",
         f"  1 x ObjectMissing at file://{tmp_path}/a",
     ]
-    assert lines[2].startswith("snapferry: failed: 1 of 2 snapshots are not published: 2 of 32 objects")
+    assert lines[2].startswith("snapferry: failed: 1 of 2 snapshots is not published: 2 of 32 objects")
     assert f"snapferry failures {job};" in lines[3]
     assert lines[3].endswith(f"snapferry retry {job}")
     assert snapferry("ls", str(tmp_path / "b")).out.split() == [source.good]

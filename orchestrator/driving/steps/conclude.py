@@ -70,7 +70,7 @@ def _why_unpublished(drive: PlannedDrive, failed: int, unpublished: int) -> str:
     )
     why = " and ".join(part for part in (what, also) if part)
     published = total - unpublished
-    which = f"{unpublished} of {total} snapshots are not published"
+    which = f"{unpublished} of {total} snapshots {'is' if unpublished == 1 else 'are'} not published"
     which = which if published else f"none of {total} snapshots is published"
-    others = f". The other {published} are" if published else ""
+    others = f". The other {'one is' if published == 1 else f'{published} are'}" if published else ""
     return f"{which}{f': {why}' if why else ''}{others}."

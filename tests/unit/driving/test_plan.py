@@ -47,7 +47,7 @@ def test_a_manifest_that_cannot_be_used_stops_no_other(fleet: Fleet, damage: str
 
     assert fleet.published() == sorted(set(ids) - {bad})
     assert fleet.status.state is State.FAILED
-    assert "1 of 3 snapshots are not published: 1 manifest could not be read" in fleet.status.error
+    assert "1 of 3 snapshots is not published: 1 manifest could not be read" in fleet.status.error
     assert fleet.rows()[1] == (bad, "failed")
     kinds = {"missing": "ManifestMissing", "corrupt": "IntegrityError", "syntax": "ManifestSyntaxError"}
     assert list(snapshot_rows(fleet.ledger, "job"))[1].reason.startswith(kinds[damage])

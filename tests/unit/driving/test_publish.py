@@ -77,7 +77,7 @@ def test_a_failed_object_keeps_only_the_snapshots_that_name_it_from_being_publis
     status = fleet.status
     assert status.state is State.FAILED
     assert status.error == (
-        "1 of 5 snapshots are not published: 1 of 41 objects could not be copied. The other 4 are."
+        "1 of 5 snapshots is not published: 1 of 41 objects could not be copied. The other 4 are."
     )
     assert fleet.published() == sorted(set(ids) - {ids[2]})
     assert (status.snapshots_published, status.snapshots_failed, status.failed) == (4, 1, 1)
@@ -224,4 +224,4 @@ def test_a_source_that_loses_a_manifest_while_the_job_runs_costs_that_snapshot(f
     assert fleet.published() == sorted([ids[0], ids[2]])
     assert fleet.status.state is State.FAILED
     assert "ManifestMissing" in list(snapshot_rows(fleet.ledger, "job"))[1].reason
-    assert fleet.status.error.startswith("1 of 3 snapshots are not published: ManifestMissing: ")
+    assert fleet.status.error.startswith("1 of 3 snapshots is not published: ManifestMissing: ")
