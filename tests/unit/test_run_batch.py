@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +49,7 @@ from snapferry.workers.settings.environment import Settings
 from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
 from tests.integration.processes import until
 from tests.sample import tree
+from tests.unit.bound_task import BoundTask
 
 OBJECTS = {digest(data): data for data in (b"object %d" % number for number in range(5))}
 ADDRESSES = sorted(OBJECTS)
@@ -57,31 +57,6 @@ SIZES = tuple(len(OBJECTS[address]) for address in ADDRESSES)
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT_S = 10.0
-
-
-class Task:
-    """What a bound Celery task is to `run_batch`: a count of retries, and two ways to be queued again."""
-
-    def __init__(self, retries: int = 0) -> None:
-        self.request = SimpleNamespace(retries=retries, argsrepr="batch 1 of 1", hostname="copier@here")
-        self.stepped_aside: list[dict[str, Any]] = []
-
-    def retry(
-        self,
-        *,
-        countdown: float,
-        exc: Exception,
-        throw: bool,
-        max_retries: int,
-        argsrepr: str,
-        kwargsrepr: str,
-    ) -> Retry:
-        assert (throw, argsrepr, kwargsrepr) == (False, self.request.argsrepr, "")
-        assert self.request.retries < max_retries
-        return Retry(exc=exc, when=countdown)
-
-    def signature_from_request(self, **options: Any) -> Any:
-        return SimpleNamespace(apply_async=lambda: self.stepped_aside.append(options))
 
 
 @pytest.fixture
@@ -116,7 +91,7 @@ def batch(tmp_path: Path, ledger: Ledger) -> BatchMessage:
 
 def run(batch: BatchMessage, ledger: Ledger, retries: int = 0) -> str:
     """Return how the batch ended, in words, also if objects of it failed."""
-    task: Any = Task(retries)
+    task: Any = BoundTask(retries)
     try:
         words = run_batch(task, batch, ledger)
     except ObjectsFailed as failed:
@@ -258,7 +233,7 @@ def test_a_batch_whose_job_goes_on_before_it_is_held_is_queued_again(
         return hold(self, *args)
 
     monkeypatch.setattr(Ledger, "hold", continued_meanwhile)
-    task: Any = Task()
+    task: Any = BoundTask()
 
     with pytest.raises(Retry):
         run_batch(task, batch, ledger)
@@ -745,7 +720,7 @@ def test_a_delivery_steps_aside_for_a_worker_that_is_not_known_to_be_dead(
     batch: BatchMessage, ledger: Ledger, tmp_path: Path, holder: str
 ) -> None:
     ledger.begin(batch, holder)
-    task: Any = Task(retries=2)
+    task: Any = BoundTask(retries=2)
 
     with pytest.raises(Retry) as raised:
         run_batch(task, batch, ledger)
@@ -819,7 +794,7 @@ def test_two_deliveries_at_the_same_time_copy_the_batch_once(
 ) -> None:
     """The second comes while the first is in the middle of it."""
     need = Ledger.note_missing
-    second: Any = Task()
+    second: Any = BoundTask()
 
     def meanwhile(self: Ledger, *args: Any, **kwargs: Any) -> None:
         need(self, *args, **kwargs)

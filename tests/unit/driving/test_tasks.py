@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,37 +23,13 @@ from snapferry.workers.ledger import MAX_DRIVES, Ledger, State, UnknownJob
 from snapferry.workers.messages import (
     VERSION,
 )
+from tests.unit.bound_task import BoundTask
 
 from .fleet import Fleet, snapshots
 
 
-class Task:
-    """What a bound Celery task is to `run_step`."""
-
-    def __init__(self, retries: int = 0) -> None:
-        self.request = SimpleNamespace(retries=retries, argsrepr="the job's words")
-
-    def retry(
-        self,
-        *,
-        countdown: float,
-        exc: Exception,
-        throw: bool,
-        max_retries: int,
-        argsrepr: str,
-        kwargsrepr: str,
-    ) -> Retry:
-        assert (throw, argsrepr, kwargsrepr) == (False, self.request.argsrepr, "")
-        assert self.request.retries < max_retries
-        return Retry(exc=exc, when=countdown)
-
-    def signature_from_request(self, **options: Any) -> Any:
-        assert (options["argsrepr"], options["retries"]) == (self.request.argsrepr, self.request.retries)
-        return SimpleNamespace(apply_async=lambda: None)
-
-
 def driven(fleet: Fleet, step: Any, *, retries: int = 0) -> DriveOutcome:
-    return run_drive(Task(retries), fleet.ledger, "job", step)
+    return run_drive(BoundTask(retries), fleet.ledger, "job", step)
 
 
 def failing(error: Exception) -> Any:
@@ -115,7 +90,7 @@ def test_a_surprise_ends_the_job_too_and_goes_on_to_the_log(fleet: Fleet) -> Non
 def test_a_step_of_an_unknown_job_does_nothing(fleet: Fleet) -> None:
     app: Any = None
 
-    outcome = run_drive(Task(), fleet.ledger, "other", lambda: drive_job(app, fleet.ledger, "other"))
+    outcome = run_drive(BoundTask(), fleet.ledger, "other", lambda: drive_job(app, fleet.ledger, "other"))
 
     assert outcome == DriveOutcome(result=Result.UNKNOWN)
     with pytest.raises(UnknownJob):
