@@ -1,5 +1,5 @@
 """
-How fast a store may be used: the owner of the limits passes in a `RateLimiter`, and every request waits for it.
+The rate limit of a store: the owner of the limit passes in a `RateLimiter`, and every request waits for it.
 
 *pay first*: bytes are acquired before they move. Before an answer is requested, as many bytes are acquired as it is
 expected to have, because they cannot be stopped after the request. Only bytes beyond the expectation are acquired
@@ -75,7 +75,7 @@ class RateLimitedReader:
     """
     The reader *inner*, whose bytes are acquired from *limiter*. *expected* is its expected length; it may be wrong.
 
-    *prepaid* bytes are acquired already. What did not arrive is refunded on exit.
+    *prepaid* bytes are acquired already. Bytes that did not arrive are refunded on exit.
     """
 
     def __init__(self, inner: OpenReader, limiter: RateLimiter, *, expected: int, prepaid: int = 0) -> None:

@@ -17,7 +17,7 @@ from snapferry.stores.access import TRUSTED
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.text.format import size
 from snapferry.workers.diagnosis.broker_check import check_redis, open_broker
-from snapferry.workers.diagnosis.store_check import Check, Looking, Told
+from snapferry.workers.diagnosis.store_check import Check, CheckProcess, SideFinding
 from snapferry.workers.settings.environment import Settings
 
 from .fleet import check_fleet, fleet_facts, known_nodes
@@ -39,16 +39,16 @@ def examine(settings: Settings, check: Check) -> list[CheckResult]:
     if settings.broker_url is None:
         # The embedded fleet forks, so it comes before anything that starts threads.
         results = [CheckResult("fleet", finding) for finding in check_embedded(settings)]
-        return results + (_local(Looking(check, TRUSTED).end()) if about_stores else [])
-    looking = Looking(check, TRUSTED) if about_stores else None
+        return results + (_local(CheckProcess(check, TRUSTED).end()) if about_stores else [])
+    process = CheckProcess(check, TRUSTED) if about_stores else None
     try:
         results, by_node = _fleet(settings, settings.broker_url, check if about_stores else None)
     except BaseException:
-        if looking is not None:
-            looking.stop()
+        if process is not None:
+            process.stop()
         raise
-    if looking is not None:
-        results += compare_nodes(_local(looking.end()), by_node)
+    if process is not None:
+        results += compare_nodes(_local(process.end()), by_node)
     return results
 
 
@@ -105,5 +105,5 @@ def _fleet(
     return results, by_node
 
 
-def _local(found: Iterable[Told]) -> list[CheckResult]:
-    return [CheckResult(told.where, told.finding) for told in found]
+def _local(found: Iterable[SideFinding]) -> list[CheckResult]:
+    return [CheckResult(one.where, one.finding) for one in found]

@@ -56,10 +56,10 @@ def check_fleet(answers: Sequence[Answer], known: Iterable[str], settings: Setti
     """Return results about the nodes' *answers*; *known* nodes have a mailbox, *settings* are this command's."""
     findings = [*_roles(answers), *_names(answers, known)]
     # A node of an old version gives no facts.
-    told = [answer for answer in answers if answer.facts]
-    if told:
-        findings += [*_versions(told), *_settings(told, settings), *_access(told)]
-        for answer in told:
+    answered = [answer for answer in answers if answer.facts]
+    if answered:
+        findings += [*_versions(answered), *_settings(answered, settings), *_access(answered)]
+        for answer in answered:
             at = float(answer.facts["time"])
             findings.append(clock_finding(answer.node, (at, at), (answer.asked, answer.answered)))
     return [CheckResult("fleet", finding) for finding in findings]

@@ -1,8 +1,8 @@
 """
 What an orchestrator does about a store that does not answer: wait within the job's patience, or fail the job.
 
-A step that failed is queued again, so no process waits. A check asks the store. If the store answers, the trouble is
-that of one manifest or one listing, and the step is tried a few times. If it does not, only time decides.
+A step that failed is queued again, so no process waits. A check asks the store. If the store answers, the
+problem concerns one manifest or one listing, and the step is retried a few times. If not, only time decides.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def probe_source(store: SnapshotStore, snapshot_ids: Sequence[str] = ()) -> Iter
         )
     smallest = [min(page)[2]] if page else []
     for snapshot_id in snapshot_ids or smallest:
-        yield from _read_snapshot(store, snapshot_id, told=bool(snapshot_ids))
+        yield from _read_snapshot(store, snapshot_id, requested=bool(snapshot_ids))
     for backend, _ in store.pools:
         yield from _probe(backend, (), for_writing=False)
 
@@ -152,7 +152,7 @@ def _clock(backend: Backend) -> Iterator[Finding]:
         yield clock_finding("the store", there, (before, time.time()))
 
 
-def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Iterator[Finding]:
+def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, requested: bool) -> Iterator[Finding]:
     """Read a manifest and the smallest object that its first lines name."""
     try:
         with store.read_manifest(snapshot_id) as manifest:
@@ -162,14 +162,14 @@ def _read_snapshot(store: SnapshotStore, snapshot_id: str, *, told: bool) -> Ite
                 if first and first.checksums
                 else None
             )
-            much = f", with {size(_bytes_of(manifest))} of objects" if told else ""
+            much = f", with {size(_bytes_of(manifest))} of objects" if requested else ""
     except StoreError as error:
         name = type(error).__name__
         yield Finding(
             Level.ERROR,
             "source.manifest",
             f"the manifest {snapshot_id} cannot be read: {error.detail} ({name})",
-            "use another snapshot, or repair the source" if told else "repair the source",
+            "use another snapshot, or repair the source" if requested else "repair the source",
         )
         return
     yield Finding(

@@ -1,9 +1,9 @@
 """
-Which of many objects or manifests a store holds, in few requests.
+Find out which of many objects or manifests a store has, with few requests.
 
 A store that pages its listings answers many questions with one LIST, and one question with a HEAD. Which is cheaper
-depends on how many other keys lie between those that are asked for. Addresses are digests, spread evenly, so one page
-tells: it spans the part of the address space that 1,000 keys of this store take. The next page would answer the
+depends on how many other keys lie between the wanted ones. Addresses are digests, spread evenly, so one page shows
+that: it spans the part of the address space that 1,000 keys of this store take. The next page would answer the
 questions that fall into a span of that size.
 
 *never more requests than questions*: every page begins at an address without an answer, so it answers at least one.

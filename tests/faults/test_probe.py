@@ -22,7 +22,7 @@ from snapferry.stores.access import TRUSTED
 from snapferry.stores.backends.directory import diagnosis
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.diagnosis.probe import probe_destination, probe_pair, probe_source
-from snapferry.workers.diagnosis.store_check import Check, Looking, Side
+from snapferry.workers.diagnosis.store_check import Check, CheckProcess, Side
 from tests.integration.processes import PATIENCE_S, until
 from tests.opening import open_store
 from tests.sample import fill, make_store, random_files
@@ -183,9 +183,9 @@ def test_a_store_that_hangs_is_given_up_and_said_so(s3_environment: dict[str, st
             return Answer()
 
         stub.answer = hanging
-        looking = Looking(Check(Side(url(stub.endpoint, "bucket")), None), TRUSTED)
+        process = CheckProcess(Check(Side(url(stub.endpoint, "bucket")), None), TRUSTED)
         assert hangs.wait(PATIENCE_S)
-        found = looking.end(timeout_s=3)
+        found = process.end(timeout_s=3)
         go_on.set()
 
     assert [(one.where, one.finding.check) for one in found] == [
@@ -194,11 +194,11 @@ def test_a_store_that_hangs_is_given_up_and_said_so(s3_environment: dict[str, st
         ("stores", "store.time"),
     ]
     assert found[-1].finding.level is ERROR
-    assert looking._process.poll() is not None
+    assert process._process.poll() is not None
 
 
 def test_a_look_that_breaks_down_is_an_error_with_its_last_word() -> None:
-    (found,) = Looking(Check(Side("ftp://host/x"), None), TRUSTED).end()
+    (found,) = CheckProcess(Check(Side("ftp://host/x"), None), TRUSTED).end()
 
     assert found.finding.level is ERROR
     assert "ftp://host/x: is not a store URL" in found.finding.said

@@ -15,7 +15,7 @@ from snapferry.orchestrator.doctor.fleet import Answer, check_fleet
 from snapferry.orchestrator.doctor.store_checks import compare_nodes
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.workers.diagnosis import broker_check, remote_control
-from snapferry.workers.diagnosis.store_check import Check, Side, Told, from_document, to_document
+from snapferry.workers.diagnosis.store_check import Check, Side, SideFinding, from_document, to_document
 from snapferry.workers.ledger import scripts
 from snapferry.workers.lua import LuaScript
 from snapferry.workers.settings.environment import Settings
@@ -240,7 +240,7 @@ def test_the_ledger_s_trial_does_all_that_its_steps_do() -> None:
 
 
 def test_what_a_check_says_survives_the_way_through_redis() -> None:
-    told = Told("source", Finding(WARNING, "a.b", "said", "advice", "value"))
+    told = SideFinding("source", Finding(WARNING, "a.b", "said", "advice", "value"))
     check = Check(Side("file:///a"), None, ("5" * 64,))
 
     assert from_document(to_document(told)) == told

@@ -36,7 +36,7 @@ from .transfer.interfaces import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
 
-# Time between two reports of a batch that makes progress, and of one that does not.
+# Time between two reports of a batch: while it makes progress, and while it makes none.
 REPORT_EVERY_S: float = 0.25
 HEARTBEAT_S: float = 5.0
 
@@ -52,7 +52,7 @@ STUCK_S: float = 12.0
 
 class BatchReport:
     """
-    Reports the progress of a batch to the ledger, and stops the batch when its job wants that.
+    Reports the progress of a batch to the ledger, and stops the batch when its job stops or pauses.
 
     A batch that makes progress reports every `REPORT_EVERY_S`; otherwise a heartbeat reports, because one object may
     take hours. *abandon* is called once, from a thread, for a batch that is stuck.

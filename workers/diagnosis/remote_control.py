@@ -25,7 +25,7 @@ from snapferry.workers.broker.connection import client
 from snapferry.workers.messages import VERSION
 from snapferry.workers.settings.environment import Settings
 
-from .store_check import Check, Looking, to_document
+from .store_check import Check, CheckProcess, to_document
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ ANSWER_EXPIRES_S: Final = 120
 _is_answer_key = re.compile(r"snapferry:doctor:[0-9a-f]{32}").fullmatch
 
 _settings: WeakKeyDictionary[Celery, tuple[Settings, AccessPolicy]] = WeakKeyDictionary()
-_looking = threading.Lock()
+_checking = threading.Lock()
 
 
 def versions() -> dict[str, str]:
@@ -69,7 +69,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
 
             # Celery keeps commands by name, for the whole process. Registering them again changes nothing.
             inspect_command(name=FACTS, visible=True)(facts)
-            inspect_command(name=LOOK, visible=False)(look_at_stores)
+            inspect_command(name=LOOK, visible=False)(check_stores)
 
     signals.worker_init.connect(answer, weak=False)
 
@@ -91,7 +91,7 @@ def facts(state: Any, **_: Any) -> dict[str, Any]:
     }
 
 
-def look_at_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str, str]:
+def check_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str, str]:
     """
     Start a check of stores. The answer goes to the list *answer_to* in Redis. Only one check runs at a time.
 
@@ -99,23 +99,23 @@ def look_at_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str
     """
     if not _is_answer_key(answer_to):
         return {"error": "not a key for an answer"}
-    if not _looking.acquire(blocking=False):
+    if not _checking.acquire(blocking=False):
         return {"error": "it is checking stores for another command"}
     try:
         settings, access = _settings[state.app]
-        looking = Looking(Check.read(check), access)
+        process = CheckProcess(Check.read(check), access)
         broker_url = settings.broker_url or ""
-        arguments = (looking, state.hostname, broker_url, answer_to)
-        threading.Thread(target=_answer, args=arguments, name="look-at-stores", daemon=True).start()
+        arguments = (process, state.hostname, broker_url, answer_to)
+        threading.Thread(target=_answer, args=arguments, name="check-stores", daemon=True).start()
     except BaseException:
-        _looking.release()
+        _checking.release()
         raise
     return {"ok": "looking"}
 
 
-def _answer(looking: Looking, node: str, broker_url: str, answer_to: str) -> None:
+def _answer(process: CheckProcess, node: str, broker_url: str, answer_to: str) -> None:
     try:
-        document = {"node": node, "found": [to_document(told) for told in looking.end()]}
+        document = {"node": node, "found": [to_document(found) for found in process.end()]}
         with client(broker_url).pipeline(transaction=True) as pipe:
             pipe.rpush(answer_to, json.dumps(document))
             pipe.expire(answer_to, ANSWER_EXPIRES_S)
@@ -123,4 +123,4 @@ def _answer(looking: Looking, node: str, broker_url: str, answer_to: str) -> Non
     except Exception:
         log.exception("store check not reported")
     finally:
-        _looking.release()
+        _checking.release()

@@ -1,9 +1,9 @@
 """
-Look at the stores of a copy, in a process of its own: ``python -m snapferry.workers.diagnosis.store_check``.
+Check the stores of a copy, in a separate process: ``python -m snapferry.workers.diagnosis.store_check``.
 
 *does not block*: neither a worker's pool nor its consumer waits for a store, and a mount that hangs blocks only this
 process. *as the worker*: it has the environment, the user and the mounts of the process that starts it. *leaves
-nothing*: on SIGTERM it removes its probes before it ends. If its parent dies, it continues to the end.
+nothing*: on SIGTERM it removes its probes before it exits. If its parent dies, it continues to the end.
 
 The request is a JSON document on standard input. The findings are JSON lines on standard output.
 """
@@ -60,14 +60,14 @@ class Check(NamedTuple):
         )
 
 
-class Told(NamedTuple):
+class SideFinding(NamedTuple):
     """A finding, and the side of the copy that it is about: "source", "destination", or "stores" for both."""
 
     where: str
     finding: Finding
 
 
-def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
+def check_stores(check: Check, access: AccessPolicy) -> Iterator[SideFinding]:
     """Yield findings about stores that *access* allows. Raises `InvalidStoreURL`."""
     opened: dict[str, SnapshotStore | None] = {}
     for where, side, right in (
@@ -79,7 +79,7 @@ def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
         except NotAllowed as error:
             opened[where] = None
             said = f"{error.store}: {error.detail}"
-            yield Told(
+            yield SideFinding(
                 where,
                 Finding(Level.ERROR, "store.allowed", said, "add it to [access] there, or use another store"),
             )
@@ -91,10 +91,10 @@ def look(check: Check, access: AccessPolicy) -> Iterator[Told]:
     ):
         for finding in found:
             fine[where] &= finding.check != "store.answers" or finding.level is Level.OK
-            yield Told(where, finding)
+            yield SideFinding(where, finding)
     if source and destination and all(fine.values()):
         for finding in probe_pair(source, destination, check.snapshots):
-            yield Told("stores", finding)
+            yield SideFinding("stores", finding)
 
 
 def _open(side: Side | None, right: Right, access: AccessPolicy) -> SnapshotStore | None:
@@ -102,7 +102,7 @@ def _open(side: Side | None, right: Right, access: AccessPolicy) -> SnapshotStor
     return open_store(side.url, side.objects_url, right, access=access) if side else None
 
 
-class Looking:
+class CheckProcess:
     """A running process that checks stores. Wait for it with `end`."""
 
     def __init__(self, check: Check, access: AccessPolicy) -> None:
@@ -113,7 +113,7 @@ class Looking:
             stderr=subprocess.PIPE,
             text=True,
             env=child_environment(),
-            # Ctrl-C interrupts the command. The command stops this process by `end`.
+            # Ctrl-C interrupts the command. The command stops this process with `stop`.
             start_new_session=True,
         )
         # Sent now, so the process starts to work before `end` is called.
@@ -122,7 +122,7 @@ class Looking:
             request.write(json.dumps([check, access.to_document()]))
         self._process.stdin = None
 
-    def end(self, timeout_s: float = TIMEOUT_S) -> list[Told]:
+    def end(self, timeout_s: float = TIMEOUT_S) -> list[SideFinding]:
         """
         Return all findings within *timeout_s* seconds, with an error among them if they are incomplete.
 
@@ -134,7 +134,7 @@ class Looking:
             out, err = self.stop()
             said = f"the stores did not answer all questions within {timeout_s:.0f} s"
             late = Finding(Level.ERROR, "store.time", said, "check for a mount or a network that hangs")
-            return [*_read(out), Told("stores", late)]
+            return [*_read(out), SideFinding("stores", late)]
         except BaseException:
             self.stop()
             raise
@@ -142,7 +142,7 @@ class Looking:
         if self._process.returncode:
             last = (err.strip().splitlines() or ["no error message"])[-1]
             said = f"the check of the stores failed: {last[:300]}"
-            found.append(Told("stores", Finding(Level.ERROR, "store.probe", said)))
+            found.append(SideFinding("stores", Finding(Level.ERROR, "store.probe", said)))
         return found
 
     def stop(self) -> tuple[str, str]:
@@ -159,19 +159,19 @@ class Looking:
             return "", ""
 
 
-def to_document(told: Told) -> dict[str, Any]:
-    """Return *told* as a JSON document."""
-    return {"where": told.where, **asdict(told.finding)}
+def to_document(found: SideFinding) -> dict[str, Any]:
+    """Return *found* as a JSON document."""
+    return {"where": found.where, **asdict(found.finding)}
 
 
-def from_document(document: dict[str, Any]) -> Told:
+def from_document(document: dict[str, Any]) -> SideFinding:
     """Return the finding of a document by `to_document`. Raises KeyError, TypeError or ValueError."""
     fields = dict(document)
     where = str(fields.pop("where"))
-    return Told(where, Finding(**{**fields, "level": Level(fields["level"])}))
+    return SideFinding(where, Finding(**{**fields, "level": Level(fields["level"])}))
 
 
-def _read(lines: str) -> list[Told]:
+def _read(lines: str) -> list[SideFinding]:
     # The last line of a killed process may be incomplete.
     return [
         from_document(json.loads(line)) for line in lines.splitlines(keepends=True) if line.endswith("\n")
@@ -186,14 +186,14 @@ def _main() -> None:
     out = sys.stdout
     try:
         check, access = json.loads(sys.stdin.read())
-        with closing(look(Check.of(check), AccessPolicy.from_document(access))) as found:  # type: ignore[type-var]
-            for told in found:
-                out.write(json.dumps(to_document(told)) + "\n")
+        with closing(check_stores(Check.of(check), AccessPolicy.from_document(access))) as found:  # type: ignore[type-var]
+            for finding in found:
+                out.write(json.dumps(to_document(finding)) + "\n")
                 out.flush()
     except StoreError as error:
         raise SystemExit(str(error)) from None
     except (BrokenPipeError, KeyboardInterrupt):
-        # Nobody reads the findings any more, or the process was told to end.
+        # The reader of the findings is gone, or the process was told to end.
         raise SystemExit(1) from None
 
 

@@ -1,4 +1,4 @@
-"""What a drive of a job came to, in words: for the log, and for the result of its task, which Flower shows."""
+"""The result of a drive as text: for the log, and for the result of its task, which Flower shows."""
 
 from __future__ import annotations
 

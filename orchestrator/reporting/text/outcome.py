@@ -63,7 +63,7 @@ def _published_text(status: JobStatus) -> str:
 
 
 def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
-    """Return what a dry run found."""
+    """Return the estimate of a dry run, as lines."""
     objects, bytes_ = estimate["objects"], estimate["bytes"]
     snapshots = estimate["snapshots"]
     copied = f"{objects['to_copy']:,} of {objects['total']:,} objects"

@@ -23,7 +23,7 @@ from .root_path import open_root
 from .rules import DirectoryRules
 
 # A temporary file is named .tmp-<identity of its writer>-<number>. It is swept when its writer is known to be dead,
-# or when nothing was written to it for this long (another machine's processes cannot be asked).
+# or when nothing was written to it for this long (processes of other machines cannot be checked).
 TEMPORARY: Final = ".tmp-"
 STALE_AFTER_S: Final = 24 * 3600.0
 
@@ -231,7 +231,7 @@ class Root:
                     at = Folder(open_beneath(at.descriptor, part, FOLDER))
             except OSError as error:
                 if error.errno in BY_A_LINK:
-                    return f"{where} is a symbolic link that leads to no directory which may be followed"
+                    return f"{where} is a symbolic link to a place that SNAPFERRY_FOLLOW_LINKS does not allow"
                 return f"{where}: {error.strerror}"
             if not must_be(mode):
                 advice = "; links below a store are not followed" if stat.S_ISLNK(mode) else ""

@@ -26,12 +26,12 @@ from .errors import AnswerTooLong, CarriedError, TooSlow, checkpoint_through_bot
 from .resolver import resolve
 
 # Less than 256 bytes per second is not a transfer. With 128 requests in flight, the most that one process has, this
-# needs a line of 256 kbit/s.
+# takes a line of 256 kbit/s.
 WINDOW_S: Final = 60.0
 MIN_WINDOW_BYTES: Final = 15 * 1024
 
-# Limits while the server joins the parts of an upload: for one silence, and in all. Amazon sends white space now and
-# then meanwhile, and may take several minutes (API reference, CompleteMultipartUpload).
+# Limits while the server joins the parts of an upload: for one silence, and in all. Meanwhile Amazon sends white space
+# now and then, and may take several minutes (API reference, CompleteMultipartUpload).
 JOIN_SILENCE_S: Final = 600.0
 JOIN_S: Final = 1800.0
 
@@ -57,7 +57,7 @@ else:
 
 class _Watched(_Base):
     """
-    The watching of a socket. The subclass sets `_receive`, `_receive_into` and `_send`, which do the transfer.
+    Watches a socket. The subclass sets `_receive`, `_receive_into` and `_send`, which do the transfer.
 
     `begin_request` resets the counters. Until the first request, the class attributes hold: they limit the set-up of
     TLS, and the conversation with a proxy.
@@ -157,7 +157,7 @@ class _Watched(_Base):
     def _check_limits(self, now: float) -> None:
         """Raise where an answer is too long or too slow, or where the owner of the work wants it to stop."""
         if self._bytes_allowed < 0:
-            raise CarriedError(AnswerTooLong("the server sends a longer answer than there can be"))
+            raise CarriedError(AnswerTooLong("the answer of the server is longer than allowed"))
         if self._waited_s >= WINDOW_S:
             self._check_throughput(self._waited_s)
         if now >= self._check_at:

@@ -1,4 +1,4 @@
-"""MD5, which S3 uses against errors of transport. It protects nothing against an attacker."""
+"""MD5, which S3 uses against errors of transport. It does not protect against an attacker."""
 
 from __future__ import annotations
 
