@@ -56,9 +56,9 @@ def estimate_job(
     }
     estimate["refused"] = over_budget(spec.budget, estimate)
     if spec.prune is not None:
-        doomed, source_has = surplus(source, destination)
-        estimate["delete"] = doomed
-        estimate["delete_refused"] = refusal(spec.prune, len(doomed), source_has)
+        surplus_ids, source_has = surplus(source, destination)
+        estimate["delete"] = surplus_ids
+        estimate["delete_refused"] = refusal(spec.prune, len(surplus_ids), source_has)
     return estimate
 
 

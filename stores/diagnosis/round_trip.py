@@ -30,7 +30,7 @@ DATA: Final = b"snapferry doctor was here; this may be deleted\n"
 STALE_AFTER_S: Final = 3600.0
 
 _numbers = itertools.count()
-# Temporary files have names of the same form behind a prefix of their own.
+# Temporary files have names of the same form after a prefix of their own.
 _named = re.compile(r"(?:\.tmp-|\.snapferry-probe-)?([^-]+-\d+-[^-]+)-\d+").fullmatch
 
 

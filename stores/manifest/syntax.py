@@ -88,7 +88,7 @@ def _bad_checksum(at: Place, number: int, checksum: bytes, line: bytes) -> Excep
 
 
 def _fault_of(fields: list[bytes], last: bytes) -> str:  # noqa: PLR0911 - one return a fault
-    """Return what is wrong with a line behind the one whose PATH is *last*, but for its checksum; "" if nothing is."""
+    """Return what is wrong with a line, except its checksum; "" for a right one. *last* is the PATH before it."""
     kind, permissions, _, size, path = fields
     if kind not in {b"F", b"D"}:
         return "does not begin with F or D"

@@ -219,7 +219,7 @@ def parse_broker_url(url: str) -> str:
     parts, options = urlsplit(""), dict[str, str]()
     try:
         parts = urlsplit(url)
-        # An @ behind the host: a password with a slash in it was cut in two there.
+        # An @ after the host: a password with a slash in it was cut in two there.
         usable = parts.port != 0 and not parts.fragment and (scheme == "unix" or "@" not in parts.path)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:

@@ -20,7 +20,7 @@ def prune(
     """
     Delete the surplus manifests; return "", or why nothing was deleted.
 
-    Lists both stores anew, and calls *record* with the ids before it deletes them. Raises `StoreError`, and whatever
+    Lists both stores again, and calls *record* with the ids before it deletes them. Raises `StoreError`, and whatever
     stops the job; some manifests may be deleted then. May be repeated.
     """
     surplus_ids, source_has = surplus(source, destination)

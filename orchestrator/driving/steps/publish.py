@@ -161,7 +161,7 @@ class Publisher:
         return counts
 
     def _failed_addresses(self) -> AddressSet:
-        # Objects fail while groups are published, so the count is read anew for each group.
+        # Objects fail while groups are published, so the count is read again for each group.
         count = int(self._ledger.field(self._job_id, "failed") or 0)
         if count != self._failed[0]:
             self._failed = count, failed_addresses(self._ledger, self._job_id, self._drive.plan)

@@ -70,7 +70,7 @@ def requeue_lost(drive: PlannedDrive, standing: Standing) -> DriveOutcome:
             snapshots=drive.snapshots_of(numbers[0]),
         )
     for group, turn in {healing[name] for name in lost & set(healing)}:
-        # The group's objects are looked up again, and those still absent are healed anew.
+        # The group's objects are looked up again, and those still absent are healed again.
         ledger.note_healing(job_id, group, turn=turn, batches=0)
     ledger.note_requeued(job_id, sorted(lost))
     return DriveOutcome(requeued=len(numbers))

@@ -11,7 +11,7 @@ def fill_window(drive: PlannedDrive) -> int:
     """
     Queue further batches of the plan until the job's window is full; return how many.
 
-    Reads the ledger anew, because batches end at any time: a job that was paused, cancelled or ended since gets no
+    Reads the ledger again, because batches end at any time: a job that was paused, cancelled or ended since gets no
     further batch. Raises what the broker raises. May be repeated.
     """
     ledger, spec = drive.ledger, drive.spec

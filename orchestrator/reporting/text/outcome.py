@@ -90,11 +90,11 @@ def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
 
 
 def _delete_lines(estimate: Mapping[str, Any]) -> list[str]:
-    doomed, refused = estimate["delete"], estimate["delete_refused"]
+    ids, refused = estimate["delete"], estimate["delete_refused"]
     verb = "would refuse to delete" if refused else "would delete"
-    lines = [f"  deletions  {verb} {counted(len(doomed), 'manifest')} at the destination"]
+    lines = [f"  deletions  {verb} {counted(len(ids), 'manifest')} at the destination"]
     lines += [f"             {refused}"] if refused else []
-    lines += [f"    {snapshot_id}" for snapshot_id in doomed[:IDS_SHOWN]]
-    if len(doomed) > IDS_SHOWN:
-        lines.append(f"    and {len(doomed) - IDS_SHOWN:,} more")
+    lines += [f"    {snapshot_id}" for snapshot_id in ids[:IDS_SHOWN]]
+    if len(ids) > IDS_SHOWN:
+        lines.append(f"    and {len(ids) - IDS_SHOWN:,} more")
     return lines

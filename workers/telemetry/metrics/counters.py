@@ -79,17 +79,17 @@ def parked() -> None:
 @contextmanager
 def running() -> Iterator[None]:
     """Count a batch as in flight during the block."""
-    _tell("snapferry_batches_in_flight", "inc", 1)
+    _update("snapferry_batches_in_flight", "inc", 1)
     try:
         yield
     finally:
-        _tell("snapferry_batches_in_flight", "dec", 1)
+        _update("snapferry_batches_in_flight", "dec", 1)
 
 
 def ran(outcome: BatchOutcome, seconds: float, *, again: bool) -> None:
     """Count the end of a run of a batch. *again*: the batch will be retried for the objects that failed."""
     _add("snapferry_batch_deliveries_total", 1, "retried" if again else "ended")
-    _tell("snapferry_batch_duration_seconds", "observe", seconds)
+    _update("snapferry_batch_duration_seconds", "observe", seconds)
     _add("snapferry_copied_bytes_total", outcome.bytes_copied)
     _add("snapferry_objects_total", outcome.copied, "copied")
     if not again:
@@ -144,16 +144,16 @@ def _task_ended(sender: Any = None, task_id: str = "", state: str | None = None,
     began = _started.pop(task_id, None)
     if began is None or sender is None:
         return
-    _tell("snapferry_task_duration_seconds", "observe", time.monotonic() - began, sender.name)
+    _update("snapferry_task_duration_seconds", "observe", time.monotonic() - began, sender.name)
     _add("snapferry_tasks_total", 1, sender.name, (state or "failure").lower())
 
 
 def _add(name: str, amount: float, *labels: str) -> None:
     if amount:
-        _tell(name, "inc", amount, *labels)
+        _update(name, "inc", amount, *labels)
 
 
-def _tell(name: str, what: str, amount: float, *labels: str) -> None:
+def _update(name: str, what: str, amount: float, *labels: str) -> None:
     metric = _metrics.get(name)
     if metric is None:
         return

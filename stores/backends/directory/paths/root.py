@@ -106,8 +106,8 @@ class Root:
                 return status_beneath(above.descriptor, name)
             except FileNotFoundError:
                 return None
-            except OSError as behind:
-                error = behind
+            except OSError as linked:
+                error = linked
         raise OSError(error.errno, error.strerror, key) from error
 
     def make(self, path: str) -> tuple[int, bool]:
@@ -145,7 +145,7 @@ class Root:
 
     def _make_below(self, above: int, path: str, rest: str) -> tuple[int, bool]:
         """
-        Make *rest* in the open directory *above*, which is *path*: "", or with a slash behind it.
+        Make *rest* in the open directory *above*, which is *path*: "", or with a slash at its end.
 
         Each directory is made first and opened then: most are new.
         """
