@@ -1,7 +1,7 @@
 """
 Flower's settings for a fleet of snapferry, in the form in which Flower reads them (its ``--conf``).
 
-The command (`snapferry.orchestrator.cli.commands.flower`) sets address, login, control and the number of remembered
+The command (`snapferry.orchestrator.cli.run.flower`) sets address, login, control and the number of remembered
 tasks. Other options can be set by Flower's own variables, ``FLOWER_<OPTION>``.
 """
 

@@ -1,18 +1,21 @@
 """
 The command line: arguments, exit codes, printing. It decides nothing.
 
-    group         the commands by section, imported when they are used
-    commands/     the commands
+    group         the commands by section
+    commands/     their declarations: names, options, help
     options/      their options, and how values are read
+    run/          their bodies
+    inputs/       what a body makes of its options
     settings      the settings of a command
     fleet_access  the fleet of a command's broker
     follow        a job until its end
     receipt_file  the file of --receipt
     table         rows, aligned
     exit_codes    how a command ends
+    lazy          imports a declaration or a body when it is used
 
-A command's module imports all that the command needs, Celery among it, at its beginning: ``snapferry --help`` and the
-completion of command names import no command.
+Declarations import no library but click. So help pages, the completion of commands and options, and errors that click
+finds in the command line cost no import of Celery. A body's module imports all that the body needs at its beginning.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import JobStatus, State, UnknownJob
 
 from .exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, RUN_AGAIN, fail, note
-from .options.common import Show
+from .inputs.show import Show
 from .receipt_file import write_receipt
 
 # Seconds that an interrupted sync waits for running copies to stop.

@@ -1,15 +1,15 @@
-"""The group `snapferry`: its commands by section, each in a module that is imported when the command is used."""
+"""The group `snapferry`: its commands by section, each imported when it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Final
 
 import click
 from click.shell_completion import CompletionItem
 
+from .lazy import load
 from .options.declare import SETTINGS
 
 
@@ -71,12 +71,11 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; this imports its module."""
+        """Return a command; this imports its declaration."""
         lazy = COMMANDS.get(cmd_name)
         if lazy is None:
             return None
-        module = import_module(f"{__package__}.commands.{lazy.module}")
-        found: click.Command = getattr(module, lazy.attribute)
+        found: click.Command = load(f"commands.{lazy.module}:{lazy.attribute}")
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

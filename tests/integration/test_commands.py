@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ from .processes import (
     Finished,
     Fleet,
     environment,
-    finished,
     program,
     snapferry,
     started,
@@ -504,23 +502,6 @@ def test_what_commands_print_is_what_the_python_api_says(fleet: Crew, tmp_path: 
     assert jobs.wait(job, timeout_s=PATIENCE_S).state is State.DONE
 
     assert fleet.ask("receipt", job).document == jobs.receipt(job)
-
-
-def test_help_waits_for_no_library_that_only_commands_need() -> None:
-    heavy = "'celery', 'redis', 'pydantic', 'rich', 'boto3'"
-    code = f"""
-import sys
-from snapferry.orchestrator.cli import main
-sys.argv[1:] = ["--help"]
-try:
-    main()
-except SystemExit:
-    print({{{heavy}}} & set(sys.modules))
-"""
-
-    ended = finished([sys.executable, "-c", code])
-
-    assert ended.out.endswith("\nset()\n"), ended
 
 
 def test_on_a_terminal_tables_keep_their_figures_and_fold_what_is_long(idle: Crew, tmp_path: Path) -> None:

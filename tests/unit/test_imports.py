@@ -1,4 +1,4 @@
-"""Importing a package starts nothing: no connection, no process, no thread, no look at the environment."""
+"""Importing a package starts nothing, and the command line imports no more than it needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from snapferry.orchestrator.cli.group import COMMANDS, LazyGroup, cli
+from snapferry.orchestrator.cli.lazy import load
+from snapferry.orchestrator.cli.options.declare import Command
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -151,3 +156,74 @@ def test_making_an_app_connects_to_nothing() -> None:
         "['snapferry.commit_snapshots', 'snapferry.copy_batch', 'snapferry.look_after_job', 'snapferry.plan_job',"
         " 'snapferry.run_mirror']\n"
     ), ended.stderr
+
+
+# Libraries that take most of the time in which a command starts.
+HEAVY = {"boto3", "botocore", "celery", "flower", "kombu", "numpy", "pydantic", "redis", "rich", "tornado"}
+
+RUN = f"""
+import sys
+from snapferry.orchestrator.cli import main
+try:
+    main()
+except SystemExit as ended:
+    print("loaded", ended.code, sorted({HEAVY} & set(sys.modules)))
+"""
+
+
+def loaded(*arguments: str, **variables: str) -> str:
+    """Run a command line in a fresh process; return its exit code and the heavy libraries that it imported."""
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.stdout.rpartition("loaded ")[2]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_a_help_page_imports_no_heavy_library(command: str) -> None:
+    assert loaded(*command.split(), "--help") == "0 []\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sync"],
+        ["sync", "--nonsense"],
+        ["submit", "--max-bytes", "much"],
+        ["resume", "--patience", "long", "1234"],
+        ["jobs", "--state", "lost"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_an_error_in_the_command_line_imports_no_heavy_library(arguments: list[str]) -> None:
+    assert loaded(*arguments) == "2 []\n"
+
+
+def test_the_completion_of_options_imports_no_heavy_library() -> None:
+    completion = {
+        "_SNAPFERRY_COMPLETE": "bash_complete",
+        "COMP_WORDS": "snapferry sync --max",
+        "COMP_CWORD": "2",
+    }
+
+    assert loaded(**completion) == "0 []\n"
+
+
+def test_what_these_tests_look_for_is_imported_when_a_command_runs() -> None:
+    assert "celery" in loaded("status", "--broker", "nonsense", "1234")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_body(name: str) -> None:
+    assert isinstance(cli, LazyGroup)
+    command = cli.get_command(click.Context(cli), name)
+
+    assert isinstance(command, Command)
+    assert callable(load(f"run.{command.run}") if command.run else command.callback)

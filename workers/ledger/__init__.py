@@ -34,6 +34,8 @@ removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jo
     mirrors  the last runs of mirrors
 """
 
+from snapferry.workers.job_state import State
+
 from .bitmaps import bit, bits, set_bits
 from .keys import PLAN
 from .ledger import Ledger
@@ -46,7 +48,6 @@ from .state import (
     RunningBatch,
     Spent,
     Standing,
-    State,
     UnknownJob,
     UnreadableJob,
     Waiting,

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from snapferry.stores.text.printable import printable
+from snapferry.workers.job_state import State
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import Limits
 from snapferry.workers.queues import NAME, Priority
 
 from .keys import LIMIT_FIELDS, PLAN, job_keys
-from .state import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob, waiting_of
+from .state import JobStatus, RunningBatch, UnknownJob, UnreadableJob, waiting_of
 
 FIELDS: Final = (
     "state", "paused", "cancel", "dry_run", "priority", "queue", "source", "destination", "first_snapshot", "error",

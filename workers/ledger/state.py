@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from snapferry.stores.text.printable import printable
+from snapferry.workers.job_state import State
 from snapferry.workers.messages import Limits
 from snapferry.workers.outcome import Failure
-
-
-class State(StrEnum):
-    """
-    The state of a job.
-
-    queued -> planning -> copying -> committing -> done, with a way back from committing to copying. Each of the first
-    four can change to failed or cancelled. The last three are final. A paused job keeps its state.
-    """
-
-    QUEUED = "queued"
-    PLANNING = "planning"
-    COPYING = "copying"
-    COMMITTING = "committing"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def final(self) -> bool:
-        """Return whether a job never leaves this state."""
-        return self in (State.DONE, State.FAILED, State.CANCELLED)
 
 
 class Directive(IntEnum):

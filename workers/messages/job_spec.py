@@ -17,7 +17,8 @@ from pydantic import BaseModel, Field, model_validator
 from snapferry.stores.address import SnapshotId
 
 from ..queues import NAME, Priority
-from ..settings.environment import LONGEST_PATIENCE_S, PATIENCE_S
+from ..settings.durations import LONGEST_PATIENCE_S
+from ..settings.environment import PATIENCE_S
 from .addresses import decode_addresses, decode_snapshot_ids, encode_snapshot_ids
 from .base import (
     ENCODED_ADDRESS,

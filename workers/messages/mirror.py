@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..settings.environment import LONGEST_PATIENCE_S
+from ..settings.durations import LONGEST_PATIENCE_S
 from .base import MIRROR_NAME, Message
 from .job_spec import CopyRequest, JobSpec
 

@@ -26,7 +26,6 @@ The file must not hold secrets: everyone who can read the queue can read its URL
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 from pydantic import (
@@ -43,16 +42,14 @@ from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import parse_url
 from snapferry.workers.messages import MIRROR_NAME, CopyOptions
 
-from .environment import LONGEST_PATIENCE_S, InvalidSettings
+from .durations import interval_of, seconds_of
+from .environment import InvalidSettings
 from .store_table import url_of_store
 from .toml_file import InvalidToml, read_toml
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.schedules import BaseSchedule, crontab
-
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_is_interval = re.compile(r"(\d{1,6})([smhd])").fullmatch
 
 # The shortest interval of a mirror, in seconds. Each run of a mirror is a whole job.
 SHORTEST_S: Final = 10
@@ -64,19 +61,6 @@ def _checked_url(url: str) -> str:
     except InvalidStoreURL as error:
         raise ValueError(str(error)) from None
     return url
-
-
-def _seconds(every: str) -> int | None:
-    found = _is_interval(every)
-    return int(found[1]) * _UNITS[found[2]] if found else None
-
-
-def seconds_of(duration: str) -> float:
-    """Return the seconds of a *duration* such as ``90s``, ``30m``, ``2h``, ``1d``. Raises ValueError."""
-    seconds = _seconds(duration)
-    if seconds is None or seconds > LONGEST_PATIENCE_S:
-        raise ValueError(f'{duration!r} is not a duration of up to 30 days, such as "90s", "30m", "2h"')
-    return float(seconds)
 
 
 def _checked_patience(patience: str | None) -> str | None:
@@ -107,7 +91,7 @@ def _cron(every: str, app: Celery | None = None) -> crontab:
 
 
 def _checked_every(every: str) -> str:
-    seconds = _seconds(every)
+    seconds = interval_of(every)
     if seconds is None:
         _cron(every)
     elif seconds < SHORTEST_S:
@@ -142,7 +126,7 @@ class Mirror(_Table, CopyOptions):
     @property
     def interval_s(self) -> int | None:
         """The interval in seconds, None if *every* is a cron expression."""
-        return _seconds(self.every)
+        return interval_of(self.every)
 
     @property
     def patience_s(self) -> float | None:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from snapferry.stores.runtime.bounds import Bounds
 
+from .durations import LONGEST_PATIENCE_S
+
 Side = Literal["from", "to"]
 LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -23,8 +25,7 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 _PREFIX = "SNAPFERRY_"
 
 PATIENCE_S: Final = 1800.0
-"""The default and the longest time that a job waits for a store that is away."""
-LONGEST_PATIENCE_S: Final = 30 * 86400.0
+"""The default time that a job waits for a store that is away."""
 
 CONFIG_HERE: Final = "snapferry.toml"
 """The default file of stores and mirrors, in the working directory."""

@@ -1,5 +1,5 @@
 """
-The commands.
+The declarations of commands: names, options and help, without any library but click. Their bodies are in `run`.
 
     copy       sync, plan, submit
     control    cancel, pause, continue, priority, retry, resume

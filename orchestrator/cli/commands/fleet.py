@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
-from celery import signals
 
-from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart, usage
 from snapferry.orchestrator.cli.options.common import FLEET, LOGS, broker_option, log_level_option
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.values import QueueName, WholeNumber
-from snapferry.orchestrator.cli.settings import read_settings
-from snapferry.stores.access import AccessPolicy
-from snapferry.stores.opening import prepare
-from snapferry.workers.app import make_app
-from snapferry.workers.lifecycle.shutdown import requested
-from snapferry.workers.queues import PLAN_QUEUE, copy_queue
-from snapferry.workers.settings.access import access_policy
-from snapferry.workers.settings.environment import InvalidSettings, Settings, traces_wanted
-from snapferry.workers.telemetry.metrics.catalogue import Role
-
-# Celery's exit code after what it calls an unrecoverable error.
-CELERY_BROKE_DOWN: Final = 1
 
 PROCESS: Final = "Process"
 
@@ -100,7 +84,7 @@ Examples:
 """
 
 
-@command(context_settings=_SETTINGS, epilog=WORKER_EXAMPLES)
+@command(run="fleet:worker", context_settings=_SETTINGS, epilog=WORKER_EXAMPLES)
 @broker_option
 @option(
     "--queue",
@@ -124,13 +108,7 @@ Examples:
 )
 @_role_options
 @_celery_options
-def worker(
-    broker: str | None,
-    concurrency: int | None,
-    names: tuple[str, ...],
-    celery_options: tuple[str, ...],
-    **settings: Any,
-) -> None:
+def worker() -> None:
     """
     Run a worker, which copies objects.
 
@@ -138,11 +116,9 @@ def worker(
     snapferry.worker worker with suitable options; -Q is snapferry.copy, or
     snapferry.copy.NAME for each --queue NAME.
     """
-    queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
-    _run_role(make_app, broker, "worker", queues, concurrency, celery_options, settings)
 
 
-@command(context_settings=_SETTINGS)
+@command(run="fleet:orchestrator", context_settings=_SETTINGS)
 @broker_option
 @option(
     "-c",
@@ -155,9 +131,7 @@ def worker(
 )
 @_role_options
 @_celery_options
-def orchestrator(
-    broker: str | None, concurrency: int, celery_options: tuple[str, ...], **settings: Any
-) -> None:
+def orchestrator() -> None:
     """
     Run an orchestrator, which plans and publishes jobs.
 
@@ -165,71 +139,3 @@ def orchestrator(
     batches that are queued. The command runs celery -A snapferry.orchestrator
     worker -Q snapferry.plan with suitable options.
     """
-    _run_role(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
-
-
-def _run_role(
-    make: Callable[[Settings, AccessPolicy], Any],
-    broker: str | None,
-    role: Role,
-    queues: str,
-    concurrency: int | None,
-    options: tuple[str, ...],
-    settings: dict[str, Any],
-) -> None:
-    end_on_sigterm()
-    try:
-        known = read_settings(broker, **settings)
-        app = make(known, access_policy(known, f"the {role}"))
-    except InvalidSettings as error:
-        usage(str(error))
-    # Celery forks its processes from this one, now and whenever it replaces one; they share what is loaded by then.
-    prepare()
-    arguments = ["worker", "--queues", queues]
-    arguments += ["--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]
-    if concurrency is not None:
-        arguments += ["--concurrency", str(concurrency)]
-    started: list[Any] = []
-    signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
-    _trace(role)
-    with _metrics(app, known, role):
-        app.worker_main([*arguments, *options])
-    if not started or started[0].exitcode != CELERY_BROKE_DOWN or requested():
-        return
-    # Celery's consumer can break down if Redis goes away at the wrong moment.
-    end_on_sigterm()
-    restart(f"the {role} broke down (see the log above)")
-
-
-@contextmanager
-def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
-    """Serve the metrics of this process in the block, if a port is set."""
-    if settings.metrics_port is None:
-        yield
-        return
-    # Counting costs time and memory, so the library is loaded only if metrics are wanted.
-    from snapferry.orchestrator.reporting.fleet_metrics import FleetCollector
-    from snapferry.workers.telemetry.metrics.exporter import CannotServe, serving
-
-    address, port = settings.metrics_address, settings.metrics_port
-    tasks = sorted(name for name in app.tasks if name.startswith("snapferry."))
-    collectors = [FleetCollector(app, settings)] if role == "orchestrator" else []
-    try:
-        with serving(role, address, port, tasks=tasks, collectors=collectors):
-            note(f"metrics at http://{address}:{port}/metrics")
-            yield
-    except CannotServe as error:
-        usage(str(error))
-
-
-def _trace(role: Role) -> None:
-    """Send traces if OpenTelemetry's variables name a collector; they may be set for a whole machine."""
-    if not traces_wanted():
-        return
-    # An optional dependency, and slow to load.
-    from snapferry.workers.telemetry.tracing import NotInstalled, attach
-
-    try:
-        attach(role)
-    except NotInstalled as error:
-        note(str(error))

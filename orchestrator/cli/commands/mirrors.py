@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import click
-from celery import signals
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
-
-from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart, usage
-from snapferry.orchestrator.cli.fleet_access import await_broker, on_fleet
 from snapferry.orchestrator.cli.options.common import (
     broker_option,
     config_option,
@@ -20,51 +9,21 @@ from snapferry.orchestrator.cli.options.common import (
     log_level_option,
 )
 from snapferry.orchestrator.cli.options.declare import command
-from snapferry.orchestrator.cli.settings import read_settings
-from snapferry.orchestrator.cli.table import print_table
-from snapferry.orchestrator.mirrors import report
-from snapferry.orchestrator.mirrors.schedule import schedule_mirrors
-from snapferry.orchestrator.mirrors.status import mirror_statuses
-from snapferry.workers.settings.config_file import Config, read_config
-from snapferry.workers.settings.environment import InvalidSettings, Settings
-from snapferry.workers.telemetry import logs
 
 
-@command(name="mirrors")
+@command(run="mirrors:list_mirrors", name="mirrors")
 @config_option
 @json_option
 @broker_option
-def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
+def list_mirrors() -> None:
     """List the mirrors of snapferry.toml, with their last and next runs."""
-    settings = read_settings(broker, config=config)
-    known = _mirrors(settings)
-    with on_fleet(settings, advice="") as jobs:
-        found = mirror_statuses(settings, jobs, known.mirror)
-    if as_json:
-        click.echo(json.dumps([report.mirror_document(one) for one in found], indent=2))
-        return 0
-    print_table(
-        report.MIRRORS_HEAD,
-        map(report.mirror_row, found),
-        right=frozenset(),
-        fold=frozenset({"FROM → TO", "LAST"}),
-    )
-    unscheduled = [one.mirror.name for one in found if one.next_at is None]
-    if found and len(unscheduled) == len(found):
-        note("no scheduler is running. Start one: snapferry scheduler")
-    elif unscheduled:
-        note(
-            f"the running scheduler does not know {', '.join(unscheduled)}: it has read another file, or an older"
-            " version of this one. Restart it."
-        )
-    return 0
 
 
-@command()
+@command(run="mirrors:scheduler")
 @config_option
 @broker_option
 @log_level_option
-def scheduler(config: str | None, broker: str | None, log_level: str) -> int:
+def scheduler() -> None:
     """
     Run the scheduler, which queues each mirror of snapferry.toml when it is due.
 
@@ -72,35 +31,3 @@ def scheduler(config: str | None, broker: str | None, log_level: str) -> int:
     the same file: one is active, and another takes over if it dies. A scheduler
     with a different file warns, and waits until the active one ends.
     """
-    end_on_sigterm()
-    settings = read_settings(broker, config=config)
-    known = _mirrors(settings)
-    try:
-        app = make_fleet_app(settings)
-        schedule_mirrors(app, settings, known)
-    except InvalidSettings as error:
-        usage(str(error))
-    await_broker(settings)
-
-    def configure_logs(**_: Any) -> None:
-        logs.configure(settings, level=log_level.upper())
-
-    signals.setup_logging.connect(configure_logs)
-    try:
-        app.Beat(loglevel=log_level.upper(), quiet=True).run()
-    except (RedisError, OperationalError) as error:
-        restart(f"the scheduler lost its broker ({error})")
-    return 0
-
-
-def _mirrors(settings: Settings) -> Config:
-    """Return the configuration file, which has at least one mirror; an error ends the command."""
-    if settings.config is None:
-        usage("no snapferry.toml in this directory. Use --config FILE, or set SNAPFERRY_CONFIG.")
-    try:
-        found = read_config(settings.config)
-    except InvalidSettings as error:
-        usage(str(error))
-    if not found.mirror:
-        usage(f"{settings.config}: the file has no [[mirror]]")
-    return found

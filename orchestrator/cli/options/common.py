@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import wraps
 from typing import Any, Final, TypeVar
 
 import click
 
-from .declare import option
+from .declare import argument, option
 from .values import Duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -19,12 +17,19 @@ LIMITS: Final = "Limits"
 LOGS: Final = "Logs and metrics"
 OUTPUT: Final = "Output"
 
+# `status` lists the snapshots of a job that has at most this many.
+FEW_SNAPSHOTS: Final = 20
+
 broker_option = option(
     "--broker",
     metavar="URL",
     envvar="SNAPFERRY_BROKER_URL",
     section=FLEET,
     help="Redis server of the fleet, such as redis://host:6379/0.",
+)
+
+_job_argument = argument(
+    "job", metavar="JOB", text="Id of the job, or its first digits if no other job has them."
 )
 
 config_option = option(
@@ -66,21 +71,6 @@ patience_option = option(
 )
 
 
-@dataclass(frozen=True)
-class Show:
-    """How the progress and the end of a job are shown."""
-
-    quiet: bool
-    no_progress: bool
-    color: str
-    as_json: bool
-
-    @property
-    def silent(self) -> bool:
-        """Whether no progress is shown."""
-        return self.quiet or self.no_progress or self.as_json
-
-
 _SHOW_OPTIONS: Final = (
     option("-q", "--quiet", is_flag=True, section=OUTPUT, help="Print errors only."),
     option(
@@ -108,15 +98,14 @@ _SHOW_OPTIONS: Final = (
 )
 
 
+def job_argument(command: _Command) -> _Command:
+    """Give *command* the argument JOB and the option --broker."""
+    return _job_argument(broker_option(command))
+
+
 def show_options(command: _Command) -> _Command:
-    """Give *command* the options of `Show`, as its argument *show*."""
-    names = [field.name for field in fields(Show)]
-
-    @wraps(command)
-    def gathering(**given: Any) -> Any:
-        return command(show=Show(**{name: given.pop(name) for name in names}), **given)
-
-    return with_options(gathering, _SHOW_OPTIONS)  # type: ignore[no-any-return]
+    """Give *command* the options of `inputs.show.Show`."""
+    return with_options(command, _SHOW_OPTIONS)  # type: ignore[no-any-return]
 
 
 def with_options(command: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> Any:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, Final, TypeVar
 
 import click
 
-from snapferry.orchestrator.cli.settings import read_settings
-
 from .common import FLEET, LIMITS, OUTPUT, broker_option, patience_option, with_options
 from .declare import option
-from .job_spec import job_spec
 from .values import MOST_REQUESTS, Amount, QueueName, Rate, Size, WholeNumber
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -210,15 +206,8 @@ dry_run_option = option(
 
 def copy_options(command: _Command) -> _Command:
     """
-    Give *command* the options of a copy, as its arguments *spec* (a `JobSpec`) and *settings*.
+    Give *command* the options of a copy.
 
     An option of a job has the name of its field in `JobSpec`, or in the `Limits`, `Budget` or `Prune` of that.
     """
-
-    @wraps(command)
-    def building(broker: str | None, prices: str | None, **given: Any) -> Any:
-        settings = read_settings(broker, prices)
-        spec = job_spec(settings, given)
-        return command(spec=spec, settings=settings, **given)
-
-    return with_options(building, _OPTIONS)  # type: ignore[no-any-return]
+    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]

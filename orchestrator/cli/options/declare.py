@@ -7,6 +7,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm
+from snapferry.orchestrator.cli.lazy import load
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -73,11 +76,27 @@ class Argument(click.Argument):
 
 
 class Command(click.Command):
-    """A command whose help page lists its arguments, then its options, by section if there are many."""
+    """
+    A command whose help page lists its arguments, then its options, by section if there are many.
 
-    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+    *run* is the function in the package `run` that runs the command, such as ``copy:sync``. It is imported when the
+    command runs, so help pages, completion and errors about options import none of its libraries. SIGTERM interrupts
+    an *interruptible* command as Ctrl-C does, from before this import.
+    """
+
+    def __init__(
+        self, *arguments: Any, run: str = "", interruptible: bool = False, **attributes: Any
+    ) -> None:
         attributes["context_settings"] = SETTINGS | attributes.get("context_settings", {})
+        if run:
+            attributes["callback"] = self._run
         super().__init__(*arguments, **attributes)
+        self.run, self._interruptible = run, interruptible
+
+    def _run(self, **given: Any) -> Any:
+        if self._interruptible:
+            interrupt_on_sigterm()
+        return load(f"run.{self.run}")(**given)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write arguments and options into *formatter*."""
@@ -106,5 +125,9 @@ def argument(*names: str, **attributes: Any) -> Callable[[_Function], _Function]
 
 
 def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Return a decorator that makes a function a `Command`."""
+    """
+    Return a decorator that makes a function a `Command`; *attributes* are those of `Command` and `click.command`.
+
+    With *run* among them, the function gives the command its name, its options and its help, and is never called.
+    """
     return click.command(cls=Command, **attributes)

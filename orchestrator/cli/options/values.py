@@ -7,10 +7,9 @@ import re
 from typing import Any, Final, NoReturn
 
 import click
-from pydantic import ByteSize, TypeAdapter
 
 from snapferry.workers.queues import NAME
-from snapferry.workers.settings.config_file import seconds_of
+from snapferry.workers.settings.durations import seconds_of
 
 # Larger numbers are not exact everywhere, for Redis and JSON count in floating point (8 PiB).
 LARGEST_NUMBER: Final = 2**53 - 1
@@ -20,8 +19,8 @@ LONGEST_NUMBER: Final = 40
 MOST_REQUESTS: Final = 1_000_000
 MOST_IN_FLIGHT: Final = 65_536
 
-# pydantic's ByteSize ignores text after a number that it can read: it takes 1,5GB for 1.
-_is_size = re.compile(r"\d+(\.\d+)?\s*([kKMGTP]i?)?B?").fullmatch
+_PREFIXES: Final = "KMGTP"
+_parse_size = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kKMGTP])(i?))?B?").fullmatch
 
 
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
@@ -61,10 +60,13 @@ class Size(_Value):
         if isinstance(value, int):
             return value
         text = value.strip()
-        if len(text) > LONGEST_NUMBER or not _is_size(text):
+        parsed = _parse_size(text) if len(text) <= LONGEST_NUMBER else None
+        if parsed is None:
             self.refuse(value, "a size such as 500k, 20GB or 1.5TiB", param, ctx)
-        # pydantic knows MiB but not Mi.
-        found = int(TypeAdapter(ByteSize).validate_python(f"{text}B" if text.endswith("i") else text))
+        number, prefix, binary = parsed.groups()
+        power = _PREFIXES.index(prefix.upper()) + 1 if prefix else 0
+        factor = (1024 if binary else 1000) ** power
+        found = int(number) * factor if number.isdigit() else int(float(number) * factor)
         if found > LARGEST_NUMBER:
             self.refuse(value, f"at most {LARGEST_NUMBER:,} bytes", param, ctx)
         return found

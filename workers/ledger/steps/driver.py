@@ -8,10 +8,11 @@ from typing import Final
 from redis.exceptions import NoPermissionError, ResponseError
 
 from snapferry.stores.text.printable import printable
+from snapferry.workers.job_state import State
 from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import job_key, job_keys
-from snapferry.workers.ledger.state import Standing, State, UnknownJob, UnreadableJob
+from snapferry.workers.ledger.state import Standing, UnknownJob, UnreadableJob
 
 from . import leases
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snapferry.workers.job_state import State
 from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import (
@@ -17,7 +18,7 @@ from snapferry.workers.ledger.keys import (
     job_key,
     job_keys,
 )
-from snapferry.workers.ledger.state import Directive, State, UnknownJob, UnreadableJob, state_of
+from snapferry.workers.ledger.state import Directive, UnknownJob, UnreadableJob, state_of
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import Priority
 

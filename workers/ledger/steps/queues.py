@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from snapferry.workers.job_state import State
 from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import job_key
-from snapferry.workers.ledger.state import State, UnknownJob, state_of
+from snapferry.workers.ledger.state import UnknownJob, state_of
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.queues import Priority, copy_queue, lists, moves, parking_queue
 

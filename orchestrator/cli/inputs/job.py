@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,20 +15,15 @@ from snapferry.orchestrator.jobs import JobRefused
 from snapferry.workers.broker.connection import shown
 from snapferry.workers.ledger import UnknownJob, UnreadableJob
 
-from .common import broker_option
-from .declare import argument
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def job_argument(command: _Command) -> _Command:
+def with_job(run: Callable[..., Any]) -> Callable[..., Any]:
     """
-    Give *command* the argument JOB and the option --broker, as its arguments *jobs* and *job_id*.
+    Return *run* with the argument JOB and the option --broker in place of its arguments *jobs* and *job_id*.
 
-    A job that does not exist, or refuses what *command* asks of it, ends the command with `EXIT_USAGE`.
+    A job that does not exist, or refuses what *run* asks of it, ends the command with `EXIT_USAGE`.
     """
 
-    @wraps(command)
+    @wraps(run)
     def opening(job: str, broker: str | None, **given: Any) -> Any:
         settings = read_settings(broker)
         with on_fleet(settings, advice="If its work is still needed, submit it again.") as jobs:
@@ -45,7 +40,7 @@ def job_argument(command: _Command) -> _Command:
             except JobRefused as error:
                 usage(str(error))
             try:
-                return command(jobs=jobs, job_id=job_id, **given)
+                return run(jobs=jobs, job_id=job_id, **given)
             except JobRefused as error:
                 usage(str(error))
             except ValidationError:
@@ -53,6 +48,4 @@ def job_argument(command: _Command) -> _Command:
                     f"job {job_id} cannot be read: another version of snapferry submitted it. Use that version."
                 )
 
-    text = "Id of the job, or its first digits if no other job has them."
-    found: Any = argument("job", metavar="JOB", text=text)(broker_option(opening))
-    return found  # type: ignore[no-any-return]
+    return opening

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from functools import wraps
 from typing import Any
 
 from pydantic import BaseModel
 
 from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import store_pair
 from snapferry.orchestrator.planning.prices import InvalidPrices, read_prices
 from snapferry.stores.errors import InvalidStoreURL
@@ -17,6 +19,18 @@ from snapferry.workers.settings.environment import Settings
 
 from .snapshot_ids import chosen_ids
 from .store_names import store_url
+
+
+def with_job_spec(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *run* with the options of `copy_options` in place of its arguments *spec* and *settings*."""
+
+    @wraps(run)
+    def building(broker: str | None, prices: str | None, **given: Any) -> Any:
+        settings = read_settings(broker, prices)
+        spec = job_spec(settings, given)
+        return run(spec=spec, settings=settings, **given)
+
+    return building
 
 
 def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:

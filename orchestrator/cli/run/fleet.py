@@ -1,0 +1,108 @@
+"""Run the roles of a fleet: worker and orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from celery import signals
+
+from snapferry.orchestrator.app import make_fleet_app
+from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart, usage
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.stores.access import AccessPolicy
+from snapferry.stores.opening import prepare
+from snapferry.workers.app import make_app
+from snapferry.workers.lifecycle.shutdown import requested
+from snapferry.workers.queues import PLAN_QUEUE, copy_queue
+from snapferry.workers.settings.access import access_policy
+from snapferry.workers.settings.environment import InvalidSettings, Settings, traces_wanted
+from snapferry.workers.telemetry.metrics.catalogue import Role
+
+# Celery's exit code after what it calls an unrecoverable error.
+CELERY_BROKE_DOWN: Final = 1
+
+
+def worker(
+    broker: str | None,
+    concurrency: int | None,
+    names: tuple[str, ...],
+    celery_options: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
+    _run_role(make_app, broker, "worker", queues, concurrency, celery_options, settings)
+
+
+def orchestrator(
+    broker: str | None, concurrency: int, celery_options: tuple[str, ...], **settings: Any
+) -> None:
+    _run_role(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
+
+
+def _run_role(
+    make: Callable[[Settings, AccessPolicy], Any],
+    broker: str | None,
+    role: Role,
+    queues: str,
+    concurrency: int | None,
+    options: tuple[str, ...],
+    settings: dict[str, Any],
+) -> None:
+    end_on_sigterm()
+    try:
+        known = read_settings(broker, **settings)
+        app = make(known, access_policy(known, f"the {role}"))
+    except InvalidSettings as error:
+        usage(str(error))
+    # Celery forks its processes from this one, now and whenever it replaces one; they share what is loaded by then.
+    prepare()
+    arguments = ["worker", "--queues", queues]
+    arguments += ["--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]
+    if concurrency is not None:
+        arguments += ["--concurrency", str(concurrency)]
+    started: list[Any] = []
+    signals.worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
+    _trace(role)
+    with _metrics(app, known, role):
+        app.worker_main([*arguments, *options])
+    if not started or started[0].exitcode != CELERY_BROKE_DOWN or requested():
+        return
+    # Celery's consumer can break down if Redis goes away at the wrong moment.
+    end_on_sigterm()
+    restart(f"the {role} broke down (see the log above)")
+
+
+@contextmanager
+def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
+    """Serve the metrics of this process in the block, if a port is set."""
+    if settings.metrics_port is None:
+        yield
+        return
+    # Counting costs time and memory, so the library is loaded only if metrics are wanted.
+    from snapferry.orchestrator.reporting.fleet_metrics import FleetCollector
+    from snapferry.workers.telemetry.metrics.exporter import CannotServe, serving
+
+    address, port = settings.metrics_address, settings.metrics_port
+    tasks = sorted(name for name in app.tasks if name.startswith("snapferry."))
+    collectors = [FleetCollector(app, settings)] if role == "orchestrator" else []
+    try:
+        with serving(role, address, port, tasks=tasks, collectors=collectors):
+            note(f"metrics at http://{address}:{port}/metrics")
+            yield
+    except CannotServe as error:
+        usage(str(error))
+
+
+def _trace(role: Role) -> None:
+    """Send traces if OpenTelemetry's variables name a collector; they may be set for a whole machine."""
+    if not traces_wanted():
+        return
+    # An optional dependency, and slow to load.
+    from snapferry.workers.telemetry.tracing import NotInstalled, attach
+
+    try:
+        attach(role)
+    except NotInstalled as error:
+        note(str(error))
