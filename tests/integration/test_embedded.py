@@ -167,7 +167,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> 
     ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--dryrun"))
 
     assert ended.code == 0
-    assert "would copy 7 of 11 objects, 600 B of 1.0 kB; 4 are present. Nothing was written." in ended.out
+    assert "would copy 7 of 11 objects, 600 B of 1.0 kB; 4 already present. Nothing was written." in ended.out
     assert tree(tmp_path / "b") == before
     assert not (tmp_path / "c").exists()
 
