@@ -86,7 +86,7 @@ def test_an_outage_costs_no_object_and_what_is_waited_for_is_said(
         assert counts(status) == (OBJECTS + 1, 0, 0)
         assert status.waiting is None
         assert not pending.failed
-        assert f"waiting for s3://bucket at http://127.0.0.1:{server.port} since" in shown.out
+        assert f"waiting for s3://bucket at http://127.0.0.1:{server.port} (" in shown.out
         assert document.document["waiting"]["store"] == f"s3://bucket at http://127.0.0.1:{server.port}"
         # No worker goes round in circles: a batch is parked once by each, or once more by one that was at it.
         assert sum("batch parked" in said for worker in (one, two) for said in worker.said()) < 100
