@@ -32,9 +32,9 @@ def test_what_it_tells_to_type_finds_the_bad_objects_repairs_them_and_leaves_not
             start_new_session=True,
         )  # fmt: skip
     try:
-        until(lambda: "Ctrl-C ends" in said.read_text() or fleet.poll() is not None, "it runs")
+        until(lambda: "Ctrl-C stops" in said.read_text() or fleet.poll() is not None, "it runs")
         told = said.read_text()
-        assert "Ctrl-C ends" in told, told
+        assert "Ctrl-C stops" in told, told
         (broker,) = re.findall(r"SNAPFERRY_BROKER_URL=(\S+)", told)
         env = {"SNAPFERRY_BROKER_URL": broker}
         source, destination = re.findall(r"submit --from (\S+) --to (\S+) --all\n", told)[0]
