@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from snapferry.workers.settings.access import access_policy
-from snapferry.workers.settings.environment import InvalidSettings, Settings
+from snapferry.workers.app import app_from_environment
 
 from .app import make_fleet_app
 
@@ -18,10 +17,5 @@ from .app import make_fleet_app
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
-    try:
-        settings = Settings.from_environment()
-        app = make_fleet_app(settings, access_policy(settings, "the orchestrator"))
-    except InvalidSettings as error:
-        raise SystemExit(f"snapferry: {error}") from None
-    globals()["app"] = app
+    app = globals()["app"] = app_from_environment(make_fleet_app, "the orchestrator")
     return app

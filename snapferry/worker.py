@@ -9,18 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .workers.app import make_app
-from .workers.settings.access import access_policy
-from .workers.settings.environment import InvalidSettings, Settings
+from .workers.app import app_from_environment, make_app
 
 
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
-    try:
-        settings = Settings.from_environment()
-        app = make_app(settings, access_policy(settings, "the worker"))
-    except InvalidSettings as error:
-        raise SystemExit(f"snapferry: {error}") from None
-    globals()["app"] = app
+    app = globals()["app"] = app_from_environment(make_app, "the worker")
     return app

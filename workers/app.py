@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -35,6 +36,7 @@ from .diagnosis import remote_control
 from .lifecycle import process_setup, rate_limited_tasks, shutdown
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .reachability import parking_thread
+from .settings.access import access_policy
 from .settings.directory_rules import apply_to_directories
 from .settings.environment import InvalidSettings, Settings
 from .telemetry import logs
@@ -84,6 +86,15 @@ def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
     _attach_shutdown(app, settings)
     signals.worker_before_create_process.connect(_freeze_memory, weak=False)
     return app
+
+
+def app_from_environment(make: Callable[[Settings, AccessPolicy], Celery], role: str) -> Celery:
+    """Return the app that *make* builds from the environment of *role*. Ends the process if a setting is invalid."""
+    try:
+        settings = Settings.from_environment()
+        return make(settings, access_policy(settings, role))
+    except InvalidSettings as error:
+        raise SystemExit(f"snapferry: {error}") from None
 
 
 def _configuration(settings: Settings, url: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.objects import confirm
 from snapferry.stores.backends.s3.objects.small import put_by_boto
@@ -219,7 +220,7 @@ def of_kms(body: bytes) -> str:
 
 def write_ten(stub: Stub, server: Server, **settings: object) -> S3Backend:
     stub.answer = server
-    backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint, **settings)  # type: ignore[arg-type]
+    backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint, **settings))  # type: ignore[arg-type]
     for number in range(10):
         backend.write(object_key(digest(b"%d" % number)), b"%d" % number)
     return backend
@@ -276,7 +277,7 @@ def test_bytes_that_arrive_wrong_are_sent_again_and_deleted_if_they_stay_wrong(
 
     server.alter = alter
     stub.answer = server
-    backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+    backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
 
     if times < confirm.SENDS:
         backend.write(KEY, DATA)
@@ -304,7 +305,7 @@ def test_wrong_bytes_do_not_stay_where_sending_them_again_fails(
         return server(request)
 
     stub.answer = answer
-    backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+    backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
 
     with pytest.raises(StoreError):
         backend.write(KEY, DATA)
@@ -319,7 +320,7 @@ def test_wrong_bytes_that_cannot_be_deleted_are_named(stub: Stub) -> None:
     stub.answer = server
 
     with pytest.raises(IntegrityError, match="cannot be deleted"):
-        S3Backend("bucket", "prefix", endpoint=stub.endpoint).write(KEY, DATA)
+        S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint)).write(KEY, DATA)
 
 
 def test_a_store_that_gives_no_proof_says_so(stub: Stub) -> None:
@@ -366,7 +367,7 @@ def test_an_upload_in_parts_is_read_back_where_nothing_else_proves_it(stub: Stub
         return server(request)
 
     stub.answer = answer
-    backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+    backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
 
     with backend.upload(KEY, len(data)) as upload:
         upload.write(data)
@@ -414,7 +415,7 @@ def test_what_a_server_checks_of_objects_says_nothing_of_parts(
         return objects(request)
 
     stub.answer = answer
-    backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+    backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
     backend.write(object_key(digest(b"first")), b"first")
     assert backend.confirmed == {"digest": 1}
 
@@ -445,7 +446,7 @@ def test_what_a_server_checks_of_objects_says_nothing_of_parts(
 class TestChecksums:
     def test_they_go_along_by_both_ways(self, stub: Stub) -> None:
         stub.answer = Server()
-        backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+        backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
         backend.write(KEY, DATA)
         put_by_boto(backend.bucket, KEY, DATA, checksum=True)
 
@@ -464,7 +465,7 @@ class TestChecksums:
             monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
         stub.answer = Server()
 
-        S3Backend("bucket", "prefix", endpoint=stub.endpoint).write(KEY, DATA)
+        S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint)).write(KEY, DATA)
 
         (request,) = stub.requests
         assert not any("checksum" in name.lower() for name in request.headers)
@@ -490,7 +491,7 @@ class TestChecksums:
 
         stub.answer = answer
         data = noise(MIN_PART_BYTES + 9)
-        backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+        backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
         with backend.upload(KEY, len(data)) as upload:
             upload.write(data)
             upload.commit()

@@ -18,6 +18,7 @@ import pytest
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
 from snapferry.stores.backends.s3.direct.paths import MAX_FAILURES, Paths
@@ -42,7 +43,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 def backend(stub: Stub) -> S3Backend:
-    return S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+    return S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
 
 
 def read(backend: S3Backend, key: str = KEY) -> bytes:
@@ -213,7 +214,7 @@ def test_where_only_boto3_trusts_a_server_requests_are_left_to_it(
     monkeypatch.setattr(ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     with serving(tls=own_tls) as stub:
         stub.answer = good
-        backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+        backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
         for _ in range(MAX_FAILURES + 1):
             assert read(backend) == DATA
 
@@ -247,7 +248,7 @@ LENGTH = b"Content-Length: %d\r\n" % len(DATA)
 )
 def test_a_body_is_read_right_however_it_is_framed(pieces: list[bytes | None]) -> None:
     with scripted(pieces) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         for _ in range(2):
             found = read(backend)
@@ -279,7 +280,7 @@ def test_an_answer_that_cannot_be_right_is_never_a_body(
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 1)
     with scripted(pieces) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         with pytest.raises((StoreUnavailable, StoreFault)):
             read(backend)
@@ -287,7 +288,7 @@ def test_an_answer_that_cannot_be_right_is_never_a_body(
 
 def test_bytes_after_an_answer_are_not_taken_for_the_next_one() -> None:
     with scripted(answer(LENGTH, DATA + OK + b"Content-Length: 4\r\n\r\nevil"), answer(LENGTH)) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         assert [read(backend), read(backend)] == [DATA, DATA]
         assert server.connections == 2
@@ -299,7 +300,7 @@ def test_over_tls_bytes_after_an_answer_are_not_taken_for_the_next_one(
     """There it may have been read and decrypted already, where no system call sees it."""
     evil = [OK + LENGTH + b"\r\n" + DATA[:4], DATA[4:] + OK + b"Content-Length: 4\r\n\r\nevil"]
     with scripted(evil, answer(LENGTH), tls=own_tls) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         assert [read(backend), read(backend)] == [DATA, DATA]
         assert server.connections == 2
@@ -345,7 +346,7 @@ def test_404_is_an_ordinary_answer_to_a_head_whatever_length_it_announces(
     """Amazon announces a body in chunks, which an answer to a HEAD does not have."""
     none = [b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"]
     with scripted(none, [OK + b"Content-Length: 0\r\n\r\n"], none) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         assert [backend.size(KEY), backend.size(KEY)] == [None, None]
 
@@ -369,7 +370,7 @@ def test_an_error_in_a_200_is_not_a_success(
 def test_a_long_answer_to_a_write_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
     with scripted([*answer(b"Content-Length: 999999999999999\r\n"), None]) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         with pytest.raises(StoreUnavailable):
             backend.write(KEY, DATA)
@@ -390,7 +391,7 @@ def test_a_signal_does_not_disturb_the_wait_for_an_answer() -> None:
     before = signal.signal(signal.SIGALRM, lambda *_: signalled.set())
     try:
         with scripted([signalled, *answer(LENGTH)]) as server:
-            backend = S3Backend("bucket", endpoint=server.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
             signal.setitimer(signal.ITIMER_REAL, 0.1)
 
             assert read(backend) == DATA
@@ -408,7 +409,7 @@ def pool_of(backend: S3Backend) -> ConnectionPool:
 
 def test_connections_are_reused_unless_the_server_closed_them() -> None:
     with scripted(answer(LENGTH), answer(LENGTH), [*answer(LENGTH), None], answer(LENGTH)) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         for _ in range(3):
             assert read(backend) == DATA
@@ -435,7 +436,7 @@ def test_a_body_in_many_pieces_is_read_in_the_requested_sizes(stub: Stub, backen
 def test_a_request_to_a_silent_server_times_out_and_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     with scripted([], answer(LENGTH)) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         assert read(backend) == DATA
         assert len(server.requests) == 2
@@ -445,7 +446,7 @@ def test_a_request_to_a_silent_server_times_out_and_is_retried(monkeypatch: pyte
 def test_a_body_that_stalls_is_unavailable_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     with scripted([OK + b"Content-Length: 100\r\n\r\nhalf"]) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         with pytest.raises(StoreUnavailable, match="the server sends nothing"):
             read(backend)
@@ -463,7 +464,7 @@ def test_after_a_body_stalled_nothing_more_of_it_can_be_read(
         b"rest",
     ]
     with scripted(pieces, tls=own_tls) as server:
-        backend = S3Backend("bucket", endpoint=server.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
 
         with backend.open(KEY) as reader:
             with pytest.raises(StoreUnavailable):
@@ -541,7 +542,7 @@ def test_every_server_takes_the_signature_whatever_is_in_a_key(
     """What strangers filed is listed as boto3 lists it."""
     s3_server: S3Server = request.getfixturevalue(server)
     bucket = s3_server.make_bucket()
-    backend = S3Backend(bucket, prefix, endpoint=s3_server.endpoint)
+    backend = S3Backend(Bucket(bucket, prefix, endpoint=s3_server.endpoint))
     keys = [f"x/{name}" for name in ODD_KEYS]
     for key in keys:
         backend.write(key, key.encode())
@@ -602,7 +603,7 @@ def expire(backend: S3Backend) -> None:
 @pytest.mark.usefixtures("program")
 def test_expired_credentials_are_renewed(stub: Stub, by_boto: list[str]) -> None:
     stub.answer = good
-    backend = S3Backend("bucket", endpoint=stub.endpoint, profile="renewed")
+    backend = S3Backend(Bucket("bucket", endpoint=stub.endpoint, profile="renewed"))
 
     for _ in range(2):
         assert read(backend) == DATA
@@ -618,7 +619,7 @@ def test_expired_credentials_are_renewed(stub: Stub, by_boto: list[str]) -> None
 
 def test_a_request_without_credentials_is_not_counted(stub: Stub, program: Path) -> None:
     stub.answer = good
-    backend = S3Backend("bucket", endpoint=stub.endpoint, profile="renewed")
+    backend = S3Backend(Bucket("bucket", endpoint=stub.endpoint, profile="renewed"))
     assert read(backend) == DATA
     expire(backend)
     program.write_text("#!/bin/sh\nexit 1\n")
@@ -637,7 +638,7 @@ def test_where_a_proxy_is_set_boto3_does_everything(
     monkeypatch.setenv("NO_PROXY", "")
     stub.answer = good
 
-    assert read(S3Backend("bucket", endpoint="http://storage.invalid:9000")) == DATA
+    assert read(S3Backend(Bucket("bucket", endpoint="http://storage.invalid:9000"))) == DATA
 
     assert by_boto == ["get_object"]
 
@@ -669,7 +670,7 @@ def test_over_tls_the_same_authorities_are_trusted_as_by_boto3(
     context.load_cert_chain(certificate, key)
     with serving(tls=context) as stub:
         stub.answer = good
-        backend = S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+        backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
         if trusted:
             for name, call in CALLS.items():
                 assert call(backend) == EXPECTED[name]

@@ -23,6 +23,7 @@ from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3 import backend as s3
 from snapferry.stores.backends.s3 import errors
 from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
 from snapferry.stores.backends.s3.objects import confirm
@@ -99,13 +100,13 @@ def stub(shared_stub: Stub) -> Stub:
 @pytest.fixture
 def backend(stub: Stub, once: None) -> S3Backend:
     """A backend on the stub, whose client asks only once."""
-    return S3Backend("bucket", "prefix", endpoint=stub.endpoint)
+    return S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
 
 
 @pytest.fixture
 def patient(stub: Stub) -> S3Backend:
     """A backend on the stub that tries again as in earnest. Another region means another client."""
-    return S3Backend("bucket", "prefix", endpoint=stub.endpoint, region="patient-1")
+    return S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint, region="patient-1"))
 
 
 @pytest.fixture
@@ -309,7 +310,7 @@ class TestCheck:
         self, monkeypatch: pytest.MonkeyPatch, host: str
     ) -> None:
         monkeypatch.setattr(s3, "CHECK_TIMEOUT_S", 3600)
-        backend = S3Backend("bucket", endpoint=f"http://{host}:{free_port()}")
+        backend = S3Backend(Bucket("bucket", endpoint=f"http://{host}:{free_port()}"))
 
         assert TIMED_OUT not in _unavailable(backend)
 
@@ -329,7 +330,7 @@ class TestCheck:
                 filler = sockets.enter_context(socket.socket())
                 filler.setblocking(False)
                 filler.connect_ex(listener.getsockname())
-            backend = S3Backend("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+            backend = S3Backend(Bucket("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}"))
 
             assert TIMED_OUT not in _unavailable(backend)
 
@@ -338,7 +339,7 @@ class TestCheck:
     ) -> None:
         monkeypatch.setattr(s3, "CHECK_TIMEOUT_S", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            backend = S3Backend("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+            backend = S3Backend(Bucket("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}"))
 
             assert f"{TIMED_OUT} 0.2 s" in _unavailable(backend)
 
@@ -369,7 +370,7 @@ class TestCredentials:
         assert stub.requests == []
 
     def test_an_unknown_profile_is_a_refusal_that_names_it(self, stub: Stub) -> None:
-        found = raised(S3Backend("bucket", endpoint=stub.endpoint, profile="nobody"), CALLS["check"])
+        found = raised(S3Backend(Bucket("bucket", endpoint=stub.endpoint, profile="nobody")), CALLS["check"])
 
         assert type(found) is AccessDenied
         assert "nobody" in found.detail
@@ -381,7 +382,7 @@ class TestCredentials:
         config.write_text('[profile helper]\ncredential_process = sh -c "echo printed-secret >&2; exit 1"\n')
         monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
 
-        found = raised(S3Backend("bucket", endpoint=stub.endpoint, profile="helper"), CALLS["check"])
+        found = raised(S3Backend(Bucket("bucket", endpoint=stub.endpoint, profile="helper")), CALLS["check"])
 
         assert type(found) is AccessDenied
         assert "printed-secret" not in str(found)
@@ -419,9 +420,13 @@ class TestCredentials:
 
     def test_a_bucket_or_an_endpoint_that_makes_no_url_is_the_urls_fault(self, stub: Stub) -> None:
         assert (
-            type(raised(S3Backend("not a bucket", endpoint=stub.endpoint), CALLS["open"])) is InvalidStoreURL
+            type(raised(S3Backend(Bucket("not a bucket", endpoint=stub.endpoint)), CALLS["open"]))
+            is InvalidStoreURL
         )
-        assert type(raised(S3Backend("bucket", endpoint="http://no host"), CALLS["open"])) is InvalidStoreURL
+        assert (
+            type(raised(S3Backend(Bucket("bucket", endpoint="http://no host")), CALLS["open"]))
+            is InvalidStoreURL
+        )
 
 
 @pytest.mark.usefixtures("fresh_s3_clients")
@@ -458,7 +463,8 @@ def test_a_process_has_one_client_per_settings_and_a_forked_child_its_own(
     monkeypatch: pytest.MonkeyPatch, stub: Stub
 ) -> None:
     one, same, other = (
-        S3Backend(b, endpoint=stub.endpoint, region=r) for b, r in (("a", "x"), ("b", "x"), ("a", "y"))
+        S3Backend(Bucket(b, endpoint=stub.endpoint, region=r))
+        for b, r in (("a", "x"), ("b", "x"), ("a", "y"))
     )
     parents = one.bucket.client.boto
 
@@ -568,7 +574,7 @@ class TestReading:
     ) -> None:
         monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            backend = S3Backend("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+            backend = S3Backend(Bucket("bucket", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}"))
             with pytest.raises(StoreUnavailable), ExitStack() as stack:
                 _answer_partly_when_asked(listener, stack)
                 stack.enter_context(backend.open(KEY)).read(100)
@@ -781,7 +787,7 @@ BOTO_CLASSES = [
 def test_every_exception_of_botocore_was_thought_of(kind: type[Exception]) -> None:
     if issubclass(kind, boto.ClientError):
         return
-    backend = S3Backend("bucket")
+    backend = S3Backend(Bucket("bucket"))
     error = kind.__new__(kind)
 
     with pytest.raises(StoreError) as caught, backend.bucket.errors(KEY):
@@ -805,7 +811,7 @@ def test_the_tables_name_nothing_that_does_not_exist() -> None:
 
 
 def test_a_certificate_that_is_not_trusted_is_not_worth_another_try() -> None:
-    backend = S3Backend("bucket")
+    backend = S3Backend(Bucket("bucket"))
     for reason, transient in (("[SSL: CERTIFICATE_VERIFY_FAILED] ...", False), ("EOF occurred", True)):
         with pytest.raises(StoreError) as caught, backend.bucket.errors(KEY):
             raise boto.SSLError(endpoint_url="https://example.org", error=OSError(reason))
@@ -847,7 +853,7 @@ def test_every_attempt_is_counted_as_sent_whatever_becomes_of_it(patient: S3Back
 
 
 def test_a_question_is_counted_for_the_backend_that_asked_it_though_the_client_is_shared(stub: Stub) -> None:
-    one, two = (S3Backend("bucket", prefix, endpoint=stub.endpoint) for prefix in ("one", "two"))
+    one, two = (S3Backend(Bucket("bucket", prefix, endpoint=stub.endpoint)) for prefix in ("one", "two"))
     stub.answer = lambda _: Answer(200, length=1)
 
     def ask(backend: S3Backend, times: int) -> None:

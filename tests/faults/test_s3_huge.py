@@ -15,6 +15,7 @@ from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import backend as s3
 from snapferry.stores.backends.s3 import sizes
 from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients
 from snapferry.stores.backends.s3.objects import multipart, ranges
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT, RANGES_IN_FLIGHT
@@ -42,7 +43,7 @@ def stub(shared_stub: Stub) -> Stub:
 def backend(stub: Stub, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Backend:
     """A backend on the stub, whose client asks only once."""
     monkeypatch.setattr(clients, "ATTEMPTS", 1)
-    return S3Backend("bucket", endpoint=stub.endpoint, region="huge-1")
+    return S3Backend(Bucket("bucket", endpoint=stub.endpoint, region="huge-1"))
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ class TestRanges:
         assert threading.active_count() <= before + len(stub.requests)
 
 
-class Bucket:
+class FakeBucket:
     """Takes uploads. Parts wait until so many are on their way as may be; *events* has what ended, in order."""
 
     def __init__(self, *, together: int = PARTS_IN_FLIGHT) -> None:
@@ -258,7 +259,7 @@ class TestParts:
     def test_several_are_on_their_way_at_once_and_complete_in_order(
         self, backend: S3Backend, stub: Stub
     ) -> None:
-        bucket = Bucket()
+        bucket = FakeBucket()
         stub.answer = bucket.answer
 
         with backend.upload(KEY, self.LENGTH) as upload:
@@ -279,7 +280,7 @@ class TestParts:
         self, backend: S3Backend, stub: Stub, fault: str
     ) -> None:
         """All the parts that may be on their way are, when the last bytes show that the source is corrupt or gone."""
-        bucket = Bucket()
+        bucket = FakeBucket()
         stub.answer = bucket.answer
         data = bytes(self.LENGTH)
         source = SnapshotStore(_Breaks(data) if fault == "read" else _holding(data + b"!", digest(data)))
@@ -301,7 +302,7 @@ class TestParts:
     def test_one_that_is_refused_ends_the_upload_and_no_part_follows_the_abort(
         self, backend: S3Backend, stub: Stub
     ) -> None:
-        bucket = Bucket(together=1)
+        bucket = FakeBucket(together=1)
         stub.answer = lambda request: (
             error(503, "SlowDown") if request.query.get("partNumber") == "2" else bucket.answer(request)
         )
@@ -316,7 +317,7 @@ class TestParts:
         data = bytes(number % 251 for number in range(100_000)) * 200
         for piece in (MIN_PART_BYTES, MIN_PART_BYTES - 1, MIN_PART_BYTES + 1, 1_000_000, len(data)):
             stub.requests.clear()
-            bucket = Bucket(together=1)
+            bucket = FakeBucket(together=1)
             stub.answer = bucket.answer
             with backend.upload(KEY, len(data)) as upload:
                 for at in range(0, len(data), piece):

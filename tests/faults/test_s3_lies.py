@@ -18,6 +18,7 @@ from snapferry.stores.address import Address, object_key
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import listing
 from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.direct.listing import NotAPage, read_page
 from snapferry.stores.backends.s3.direct.paths import Paths
@@ -143,11 +144,11 @@ class TestLength:
         head = b"HTTP/1.1 206 Partial\r\nContent-Length: 8388608\r\n" + span if name == "ranges" else b""
         head = head or OK + b"Content-Length: %d\r\n" % length
         with answering(head + b"\r\n" + DATA) as server, pytest.raises(StoreFault):
-            CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
+            CALLS[name](S3Backend(Bucket("bucket", endpoint=server.endpoint)))
 
     def test_a_length_below_zero_is_no_length(self, sent_by: str) -> None:
         with answering(OK + b"Content-Length: -1\r\n\r\n", None) as server:
-            backend = S3Backend("bucket", endpoint=server.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
             for call in (CALLS["size"], CALLS["open"]):
                 with pytest.raises(StoreError):
                     call(backend)
@@ -164,7 +165,7 @@ class TestLength:
                     peer.send(b"100000\r\n" + bytes(MIB) + b"\r\n")
 
         with hostile(serve) as server, pytest.raises(StoreFault):
-            read(S3Backend("bucket", endpoint=server.endpoint))
+            read(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
 
     @pytest.mark.parametrize("second", [7, None, 6 * MIB])
     @pytest.mark.parametrize("name", ["open", "ranges"])
@@ -183,7 +184,7 @@ class TestLength:
 
         with serving() as stub:
             stub.answer = answer
-            backend = S3Backend("bucket", endpoint=stub.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=stub.endpoint))
             if second == 6 * MIB:
                 assert CALLS[name](backend) == bytes(6 * MIB)
             else:
@@ -207,7 +208,7 @@ class TestLength:
         with serving() as stub:
             stub.answer = lambda _: Answer(200, bytes(6 * MIB))
             source, destination = (
-                SnapshotStore(S3Backend("bucket", endpoint=stub.endpoint)),
+                SnapshotStore(S3Backend(Bucket("bucket", endpoint=stub.endpoint))),
                 SnapshotStore(Small()),
             )
             with pytest.raises(StoreFault, match="room for"):
@@ -223,9 +224,9 @@ class TestInterim:
     def test_it_is_passed_over(self, sent_by: str, status: int, times: int) -> None:
         before = b"HTTP/1.1 %d Some\r\nLink: <a>\r\n\r\n" % status * times
         with answering(before + OK + LENGTH + b"\r\n" + DATA) as server:
-            assert read(S3Backend("bucket", endpoint=server.endpoint)) == DATA
+            assert read(S3Backend(Bucket("bucket", endpoint=server.endpoint))) == DATA
         with answering(before + b"HTTP/1.1 503 Slow\r\nContent-Length: 0\r\n\r\n") as server:
-            backend = S3Backend("bucket", endpoint=server.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
             for name in ("size", "open", "write", "delete"):
                 with pytest.raises(StoreUnavailable):
                     CALLS[name](backend)
@@ -237,7 +238,7 @@ class TestInterim:
                 answering(b"HTTP/1.1 %d Some\r\n\r\n" % status, None) as server,
                 pytest.raises(StoreUnavailable),
             ):
-                CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
+                CALLS[name](S3Backend(Bucket("bucket", endpoint=server.endpoint)))
 
     @pytest.mark.parametrize(
         "leave",
@@ -251,7 +252,7 @@ class TestInterim:
             peer.send(leave)
 
         with hostile(serve) as server, pytest.raises(StoreUnavailable):
-            S3Backend("bucket", endpoint=server.endpoint).write(KEY, bytes(2 * MIB))
+            S3Backend(Bucket("bucket", endpoint=server.endpoint)).write(KEY, bytes(2 * MIB))
 
     @pytest.mark.parametrize(
         "leave",
@@ -272,7 +273,7 @@ class TestInterim:
                 peer.send(OK + b'ETag: "%s"\r\nContent-Length: 0\r\n\r\n' % etag)
 
         with hostile(serve) as server:
-            S3Backend("bucket", endpoint=server.endpoint).write(KEY, data)
+            S3Backend(Bucket("bucket", endpoint=server.endpoint)).write(KEY, data)
             assert len(server.requests) == 1
 
 
@@ -283,7 +284,7 @@ def test_a_refusal_with_a_long_reason_is_a_refusal(sent_by: str) -> None:
         )
         for name in ("open", "write", "delete"):
             with pytest.raises(AccessDenied):
-                CALLS[name](S3Backend("bucket", endpoint=stub.endpoint))
+                CALLS[name](S3Backend(Bucket("bucket", endpoint=stub.endpoint)))
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -301,7 +302,7 @@ def test_ranges_of_an_object_with_a_weak_etag_are_of_one_object(replaced: bool) 
 
     with serving() as stub:
         stub.answer = answer
-        backend = S3Backend("bucket", endpoint=stub.endpoint)
+        backend = S3Backend(Bucket("bucket", endpoint=stub.endpoint))
         if replaced:
             with pytest.raises(StoreUnavailable, match="replaced"):
                 read(backend, len(data))
@@ -320,7 +321,7 @@ def test_what_a_server_names_an_upload_and_its_parts_is_bounded(long: str) -> No
     with serving() as stub:
         stub.answer = answer
         with pytest.raises(StoreFault, match="at most"):
-            upload(S3Backend("bucket", endpoint=stub.endpoint))
+            upload(S3Backend(Bucket("bucket", endpoint=stub.endpoint)))
 
 
 class TestSizeOfAnswers:
@@ -357,7 +358,7 @@ class TestSizeOfAnswers:
                     assert sent[0] < 20 * (MAX_PAGE_BYTES + 16 * MIB)
 
         with hostile(serve) as server:
-            backend = S3Backend("bucket", endpoint=server.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
             try:
                 CALLS[name](backend)
             except StoreError:
@@ -384,11 +385,11 @@ class TestSizeOfAnswers:
                     peer.send(before)
 
         with hostile(serve) as server, pytest.raises(StoreError):
-            CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
+            CALLS[name](S3Backend(Bucket("bucket", endpoint=server.endpoint)))
 
     def test_a_compressed_body_is_not_expanded(self, sent_by: str) -> None:
         with answering(OK + b"Content-Encoding: gzip\r\n" + LENGTH + b"\r\n" + DATA) as server:
-            assert read(S3Backend("bucket", endpoint=server.endpoint)) == DATA
+            assert read(S3Backend(Bucket("bucket", endpoint=server.endpoint))) == DATA
 
     @pytest.mark.parametrize(
         "text",
@@ -410,7 +411,7 @@ class TestSizeOfAnswers:
             ) as server,
             pytest.raises(StoreError),
         ):
-            keys(S3Backend("bucket", endpoint=server.endpoint))
+            keys(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
         tracemalloc.start()
         try:
             with pytest.raises((NotAPage, AnswerTooLong)):
@@ -423,12 +424,12 @@ class TestSizeOfAnswers:
 class TestListing:
     def fault(self, *bodies: bytes, start_after: str = "") -> StoreFault:
         with hostile(paged(*bodies)) as server, pytest.raises(StoreFault) as caught:
-            keys(S3Backend("bucket", endpoint=server.endpoint), start_after)
+            keys(S3Backend(Bucket("bucket", endpoint=server.endpoint)), start_after)
         return caught.value
 
     def found(self, *bodies: bytes, start_after: str = "") -> list[str]:
         with hostile(paged(*bodies)) as server:
-            return keys(S3Backend("bucket", endpoint=server.endpoint), start_after)
+            return keys(S3Backend(Bucket("bucket", endpoint=server.endpoint)), start_after)
 
     def test_a_page_may_have_more_keys_than_1000(self, sent_by: str) -> None:
         names = [f"p/{n:05}" for n in range(3000)]
@@ -530,7 +531,7 @@ class TestNoWaits:
                 )
 
         with hostile(serve) as server:
-            backend = S3Backend("bucket", endpoint=server.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
             with suppress(StoreError):
                 CALLS[name](backend)
             assert server.requests
@@ -540,7 +541,7 @@ class TestNoWaits:
         self, sent_by: str
     ) -> None:
         with answering(OK + LENGTH + b"\r\n" + DATA) as server:
-            backend = S3Backend("bucket", endpoint=server.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
             for _ in range(5):
                 assert backend.size(KEY) == len(DATA)
 
@@ -591,7 +592,7 @@ class TestOneObject:
             def advance(self, objects: int, size_bytes: int) -> None: ...
 
         with hostile(serve) as server:
-            source = SnapshotStore(S3Backend("bucket", endpoint=server.endpoint))
+            source = SnapshotStore(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
             outcome = copy_batch(source, SnapshotStore(MemoryBackend()), dict.fromkeys(objects, 1), Quiet())
 
         assert {failure.address for failure in outcome.failures} <= {bad}, outcome.failures
@@ -606,7 +607,7 @@ def test_wrong_bytes_are_read_a_second_time_at_every_size(sent_by: str, length: 
     with serving() as stub:
         stub.answer = lambda _: Answer(200, answers[min(len(stub.requests), len(answers)) - 1])
         source, destination = (
-            SnapshotStore(S3Backend("bucket", endpoint=stub.endpoint)),
+            SnapshotStore(S3Backend(Bucket("bucket", endpoint=stub.endpoint))),
             SnapshotStore(MemoryBackend()),
         )
         # What comes in one piece is read once more as a stream before it is read a second time.
@@ -625,7 +626,7 @@ def test_a_manifest_of_wrong_bytes_is_read_a_second_time(sent_by: str, wrong: in
     answers = [text[:-2] + b"?\n"] * wrong + [text]
     with serving() as stub:
         stub.answer = lambda _: Answer(200, answers[min(len(stub.requests), len(answers)) - 1])
-        store = SnapshotStore(S3Backend("bucket", endpoint=stub.endpoint))
+        store = SnapshotStore(S3Backend(Bucket("bucket", endpoint=stub.endpoint)))
         if wrong == 1:
             assert store.get_manifest(digest(text)) == text
         else:
@@ -700,5 +701,5 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lying]:
             peer.request(body=False)
 
     with hostile(serve) as server:
-        found.backend = S3Backend("bucket", endpoint=server.endpoint)
+        found.backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
         yield found

@@ -12,6 +12,7 @@ import pytest
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import boto
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.http import resolver, sockets
@@ -92,7 +93,7 @@ def stopped(
             raise stop
 
     with pytest.raises(Stop) as caught, interruptible(check):
-        call(S3Backend("bucket", endpoint=server.endpoint))
+        call(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
 
     assert caught.value is stop
     left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("s3-")]
@@ -284,7 +285,7 @@ def test_a_name_that_is_not_resolved_is_stopped(
                 raise stop
 
         with pytest.raises(Stop) as caught, interruptible(check):
-            CALLS[name](S3Backend("bucket", endpoint=server.endpoint))
+            CALLS[name](S3Backend(Bucket("bucket", endpoint=server.endpoint)))
         assert caught.value is stop
         assert len(resolver._lookups) == 1
     finally:
@@ -301,7 +302,7 @@ def test_a_name_that_is_not_resolved_is_given_up(monkeypatch: pytest.MonkeyPatch
     )
     try:
         with pytest.raises(StoreUnavailable):
-            read(S3Backend("bucket", endpoint="http://nowhere.test:9000"))
+            read(S3Backend(Bucket("bucket", endpoint="http://nowhere.test:9000")))
     finally:
         answered.set()
 
@@ -319,7 +320,7 @@ class TestThroughput:
     ) -> StoreError:
         with hostile(handle, receive_bytes=receive_bytes) as server:
             with pytest.raises(StoreUnavailable) as caught:
-                call(S3Backend("bucket", endpoint=server.endpoint))
+                call(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
             assert open_connections() == []
         return caught.value
 
@@ -363,7 +364,7 @@ class TestThroughput:
         clock = [0.0]
         go_on = threading.Event()
         with hostile(send) as server:
-            backend = S3Backend("bucket", endpoint=server.endpoint)
+            backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
             with backend.open(KEY) as reader:
                 first = reader.read(100)
                 go_on.set()
@@ -390,7 +391,7 @@ class TestThroughput:
                     peer.send(done)
 
         with hostile(join) as server:
-            upload(S3Backend("bucket", endpoint=server.endpoint, read_back=False))
+            upload(S3Backend(Bucket("bucket", endpoint=server.endpoint, read_back=False)))
 
     def test_a_server_does_not_join_parts_for_ever(
         self, sent_by: str, monkeypatch: pytest.MonkeyPatch
@@ -411,7 +412,7 @@ class TestThroughput:
                     peer.drip(filler=b" ")
 
         with hostile(join) as server, pytest.raises(StoreUnavailable):
-            upload(S3Backend("bucket", endpoint=server.endpoint))
+            upload(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
 
 
 def test_a_call_begins_no_attempt_after_its_time_is_over(
@@ -425,7 +426,7 @@ def test_a_call_begins_no_attempt_after_its_time_is_over(
 
     with hostile(refuse) as server:
         with pytest.raises(StoreUnavailable):
-            read(S3Backend("bucket", endpoint=server.endpoint))
+            read(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
         assert len(server.requests) == 1
 
 

@@ -27,14 +27,13 @@ from snapferry.stores.streams import OpenReader, Upload
 from snapferry.stores.urls import StoreURL
 
 from .bucket import Bucket
-from .client.clients import DEFAULT
 from .deadline import run_within
 from .objects.confirm import write
 from .objects.leftovers import abort_uploads
 from .objects.multipart import S3Upload
 from .objects.ranges import open_object
 from .objects.small import delete, list_keys, size
-from .options import Settings, settings_of
+from .options import settings_of
 from .sizes import (
     CONCURRENCY,
     RANGE_BYTES,
@@ -55,20 +54,22 @@ def open_s3(url: StoreURL, ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3B
     Sends nothing, and looks up no credentials yet.
     """
     return S3Backend(
-        url.location,
-        url.prefix,
-        endpoint=url.option("endpoint_url"),
-        region=url.option("region"),
-        profile=url.option("profile"),
-        settings=settings_of(dict(url.options)),
-        read_back=url.option("read_back") != "false",
-        ip_policy=ip_policy,
+        Bucket(
+            url.location,
+            url.prefix,
+            endpoint=url.option("endpoint_url"),
+            region=url.option("region"),
+            profile=url.option("profile"),
+            settings=settings_of(dict(url.options)),
+            read_back=url.option("read_back") != "false",
+            ip_policy=ip_policy,
+        )
     )
 
 
 class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfinished):
     """
-    Bytes under keys below *prefix* in the bucket *name*. Keys that are given and returned do not have the prefix.
+    Bytes under the keys of *bucket*. Keys that are given and returned do not have its prefix.
 
     Memory: `write` sends the bytes it is given; an upload holds up to 3 parts (`sizes.part_sizes`); a reader holds the
     bytes that are requested of it, for a large object also its ranges in flight.
@@ -81,28 +82,8 @@ class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfini
         pieces_above_bytes=RANGED_ABOVE_BYTES,
     )
 
-    def __init__(
-        self,
-        name: str,
-        prefix: str = "",
-        *,
-        endpoint: str | None = None,
-        region: str | None = None,
-        profile: str | None = None,
-        settings: Settings = DEFAULT,
-        read_back: bool = True,
-        ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL,
-    ) -> None:
-        self.bucket = Bucket(
-            name,
-            prefix,
-            endpoint=endpoint,
-            region=region,
-            profile=profile,
-            settings=settings,
-            read_back=read_back,
-            ip_policy=ip_policy,
-        )
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
         self.label = self.bucket.label
 
     def check(self, *, for_writing: bool) -> None:
