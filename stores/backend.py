@@ -113,8 +113,8 @@ class Backend(ABC):
         """
         Return what is filed under *key*, about *size_hint* bytes, if one call for all of it is faster than `open`.
 
-        Returns None where it is not; call `open` then. The bytes may be cut off at any length, so the caller must
-        verify them before it takes them for the whole. Raises `KeyMissing`.
+        Returns None where it is not; call `open` then. Bytes that are longer than *size_hint* may have been cut off, so
+        the caller must verify them before it takes them for the whole. Raises `KeyMissing`.
         """
         return None
 

@@ -17,6 +17,7 @@ The errors of stores, as one tree.
     ├── ManifestIncomplete    a manifest whose objects are not all at the destination
     ├── StoreFull             no space or quota left
     ├── StoreFault            any other answer that is not success
+    │   └── NotAnObject       a link, a directory or a device in the place of an object or a manifest
     └── StoreUnavailable      no answer, or "later": the one transient class
 
 A retry depends on ``transient`` alone. Every error is made from ``(store, subject, detail)`` and can be made again from
@@ -133,6 +134,10 @@ class StoreFull(StoreError):
 
 class StoreFault(StoreError):
     """The store gave an answer that is neither success nor any error named here."""
+
+
+class NotAnObject(StoreFault):
+    """Something that is no regular file is in the place of an object or a manifest. Its bytes were not read."""
 
 
 class StoreUnavailable(StoreError):

@@ -23,6 +23,7 @@ from .features import Confirming, Mounted, feature_of
 from .manifest.parse import Manifest
 from .pools import files
 from .pools.accounting import PoolAccounting
+from .pools.checking import check
 from .pools.manifests import ManifestPool
 from .pools.objects import ObjectPool
 from .pools.publishing import publish_each
@@ -139,6 +140,11 @@ class SnapshotStore(StreamStore):
 
     def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:
         return self._objects.open(address, size_hint)
+
+    def check_object(
+        self, address: Address, *, size_hint: int = 0, on_bytes: Callable[[int], None] | None = None
+    ) -> int:
+        return check(self.objects, object_key(address), address, size_hint, on_bytes)
 
     def piece_bytes_of(self, size_hint: int) -> int:
         return self._objects.piece_bytes_of(size_hint)

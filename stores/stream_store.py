@@ -197,6 +197,19 @@ class StreamStore(ABC):
         *size_hint* is the advisory size. Raises `KeyMissing`, also while it is read.
         """
 
+    @abstractmethod
+    def check_object(
+        self, address: Address, *, size_hint: int = 0, on_bytes: Callable[[int], None] | None = None
+    ) -> int:
+        """
+        Read all of the object, return its length in bytes if it is intact, and keep nothing of it.
+
+        Memory does not grow with the object. *size_hint* is the advisory size. *on_bytes* is called with the length of
+        each piece that was read. Raises `ObjectMissing`; `IntegrityError` if two readings gave wrong bytes, and for an
+        object of length 0 that is not the empty one; `NotAnObject`; and what the store raises where it gives no answer.
+        Changes nothing, and may be repeated.
+        """
+
     def piece_bytes_of(self, size_hint: int) -> int:
         """Return in pieces of how many bytes an object is best read and written, 0 where it does not matter."""
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 Buffer = bytes | memoryview
 
@@ -25,6 +25,14 @@ class OpenReader(Reader, Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool | None: ...
+
+
+@runtime_checkable
+class FillsBuffers(Protocol):
+    """A reader that can read into memory of its caller."""
+
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Fill *buffer*, or a part of it, with the next bytes; return their number, 0 at the end."""
 
 
 class Upload(ABC):

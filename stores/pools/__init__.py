@@ -4,6 +4,7 @@ How a store is made of backends: one holds the objects, one the manifests. They 
     objects     verified objects on a backend
     manifests   verified manifests on a backend
     streaming   one object from a reader to an upload, verified
+    checking    whether an object is intact
     existence   which of many objects or manifests a backend holds, in few requests
     publishing  manifests after their objects, one or many
     files       snapshots from and to trees of files

@@ -29,7 +29,7 @@ from snapferry.stores.errors import (
     StoreNotFound,
     StoreUnavailable,
 )
-from snapferry.stores.hashing import digest
+from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Published
@@ -362,6 +362,8 @@ class MissingStoreContract:
         with pytest.raises(StoreNotFound):
             store.get_object(EMPTY_ADDRESS)
         with pytest.raises(StoreNotFound):
+            store.check_object(EMPTY_ADDRESS)
+        with pytest.raises(StoreNotFound):
             store.get_manifest(EMPTY_ADDRESS)
 
 
@@ -420,6 +422,41 @@ class StoreContract(FilesContract):
         with pytest.raises(IntegrityError) as caught:
             store.get_object(address)
         assert caught.value.subject == address
+
+    @pytest.mark.parametrize("length", [0, 1, CHUNK_BYTES, MIB, 5 * PART + 3])
+    def test_an_intact_object_passes_the_check(
+        self, store: SnapshotStore, objects: Backend, length: int
+    ) -> None:
+        """The advisory size decides nothing: the right one, none, one too small, one too large."""
+        data = noise(length)
+        objects.write(object_key(digest(data)), data)
+        for hint in (length, 0, length // 2, length + MIB):
+            pieces: list[int] = []
+            assert store.check_object(digest(data), size_hint=hint, on_bytes=pieces.append) == length
+            assert sum(pieces) == length
+        assert read(objects, object_key(digest(data))) == data
+
+    @pytest.mark.parametrize("length", [1, CHUNK_BYTES + 1, 5 * PART + 3])
+    def test_an_object_that_is_wrong_in_any_way_fails_the_check(
+        self, store: SnapshotStore, objects: Backend, length: int
+    ) -> None:
+        data = noise(length)
+        address, last = digest(data), data[-1]
+        wrong = (data[:-1] + bytes([last ^ 1]), data[:-1], data + b"!", b"", b"the bytes of another object")
+        for body in wrong:
+            objects.write(object_key(address), body)
+            for hint in (length, 0, len(body)):
+                with pytest.raises(IntegrityError) as caught:
+                    store.check_object(address, size_hint=hint)
+                assert (caught.value.store, caught.value.subject) == (objects.label, address)
+                assert digest(body) not in str(caught.value)
+
+    def test_an_object_that_is_not_there_fails_the_check_as_missing(self, store: SnapshotStore) -> None:
+        store.put_object(EMPTY_ADDRESS, b"")
+        for hint in (0, 5, 5 * PART):
+            with pytest.raises(ObjectMissing) as caught:
+                store.check_object(digest(b"nowhere"), size_hint=hint)
+            assert (caught.value.store, caught.value.subject) == (store.label, digest(b"nowhere"))
 
     @pytest.mark.parametrize("count", [1, 2, 40])
     def test_needed_objects_come_in_input_order_with_duplicates(

@@ -23,7 +23,7 @@ from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
 from snapferry.stores.backends.directory.paths.rules import DirectoryRules
-from snapferry.stores.errors import IntegrityError, ObjectMissing, StoreError, StoreFault
+from snapferry.stores.errors import IntegrityError, NotAnObject, ObjectMissing, StoreError, StoreFault
 from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -189,16 +189,19 @@ def test_what_is_no_file_in_the_place_of_an_object_is_an_error_that_names_its_pa
         lambda: backend.open(KEY),
         lambda: SnapshotStore(backend).get_object(ADDRESS),
         lambda: SnapshotStore(backend).objects_needed([ADDRESS]),
+        lambda: SnapshotStore(backend).check_object(ADDRESS, size_hint=size),
         lambda: list(backend.keys(".objects/")),
     ):
         with pytest.raises(StoreFault) as raised:
             ask()
         assert f"{root}/{KEY} is " in raised.value.detail
         assert digest(SECRET) not in str(raised.value)
+    with pytest.raises(NotAnObject):
+        SnapshotStore(backend).check_object(ADDRESS, size_hint=size)
     outcome = copy(root, root.parent / "destination", ADDRESS, digest(b"good"), size=size)
 
     assert outcome.copied == 1
-    assert [(one.address, one.error) for one in outcome.failures] == [(ADDRESS, "StoreFault")]
+    assert [(one.address, one.error) for one in outcome.failures] == [(ADDRESS, "NotAnObject")]
     assert f"{root}/{KEY} is " in outcome.failures[0].detail
     assert not (root.parent / "destination" / KEY).exists()
 
@@ -265,9 +268,11 @@ def test_a_shard_that_is_no_directory_is_an_error_that_names_its_path(
         lambda: backend.write(KEY, DATA),
         lambda: backend.delete(KEY),
         lambda: list(backend.keys(".objects/")),
+        lambda: SnapshotStore(backend).check_object(ADDRESS),
     ):
         with pytest.raises(StoreFault) as raised:
             ask()
+        assert not isinstance(raised.value, NotAnObject)
         assert f"{root}/{level} is " in raised.value.detail
     assert tree(outside) == before
 

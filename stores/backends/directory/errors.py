@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
-from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreFull, StoreUnavailable
+from snapferry.stores.errors import (
+    AccessDenied,
+    NotAnObject,
+    StoreError,
+    StoreFault,
+    StoreFull,
+    StoreUnavailable,
+)
 
 from .paths.root import Root
 
@@ -43,7 +51,8 @@ def translated(
     """
     said = os.strerror(error.errno) if error.errno is not None else str(error)
     if root is not None and error.errno in _IN_THE_WAY:
-        return StoreFault(label, key, root.in_the_way(key, folder=folder) or said)
+        kind = NotAnObject if not folder and _is_no_file(root, key) else StoreFault
+        return kind(label, key, root.in_the_way(key, folder=folder) or said)
     if root is not None and folder:
         said = f"{root.path.rstrip('/')}/{key}: {said}"
     if error.errno in _DENIED:
@@ -53,3 +62,12 @@ def translated(
     if error.errno in _UNAVAILABLE:
         return StoreUnavailable(label, key, said)
     return StoreFault(label, key, said)
+
+
+def _is_no_file(root: Root, key: str) -> bool:
+    """Return whether what has the name of *key* itself is no regular file. False where it cannot be reached."""
+    try:
+        found = root.status(key)
+    except OSError:
+        return False
+    return found is not None and not stat.S_ISREG(found.st_mode)

@@ -14,7 +14,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from snapferry.stores.errors import AccessDenied, KeyMissing, StoreError, StoreFault, StoreNotFound
+from snapferry.stores.errors import (
+    AccessDenied,
+    KeyMissing,
+    NotAnObject,
+    StoreError,
+    StoreFault,
+    StoreNotFound,
+)
 
 from .errors import translated
 from .paths.beneath import READ
@@ -133,7 +140,7 @@ class StoreDirectory:
             raise
 
     def length_of(self, key: str, descriptor: int) -> int:
-        """Return the length of the file under *key*, open as *descriptor*. Raises `StoreFault` if it is no file."""
+        """Return the length of the file under *key*, open as *descriptor*. Raises `NotAnObject` if it is no file."""
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise self.not_a_file(key)
@@ -157,6 +164,6 @@ class StoreDirectory:
             return KeyMissing(self.label, key, "nothing is filed here")
         return self.error(error, key)
 
-    def not_a_file(self, key: str) -> StoreFault:
+    def not_a_file(self, key: str) -> NotAnObject:
         """Return the error for something under *key* that is not a regular file."""
-        return StoreFault(self.label, key, self.root().in_the_way(key) or "is not a regular file")
+        return NotAnObject(self.label, key, self.root().in_the_way(key) or "is not a regular file")
