@@ -21,6 +21,7 @@ What a store is: objects and manifests under BLAKE3 addresses, in directories an
     backends/       memory, directory, s3
     wrappers/       backends around backends
     diagnosis/      what `doctor` checks at a store
+    inspection/     what snapshots hold, how they differ, and what no snapshot holds
     runtime/        bounds of what is read, interruption, unexpected exceptions, dead processes
     text/           foreign text made printable; numbers formatted
 

@@ -30,7 +30,7 @@ from .pools.publishing import publish_each
 from .rate_limiter import RateLimiter
 from .requests import RequestAccounting
 from .runtime.containment import contained
-from .stream_store import FileTree, ListedManifest, Published, StreamStore, Survey
+from .stream_store import FileTree, ListedManifest, ListedObject, Published, StreamStore, Survey
 from .streams import OpenReader, Upload
 from .wrappers.throttled import throttled
 
@@ -128,6 +128,9 @@ class SnapshotStore(StreamStore):
 
     def absent(self, addresses: AddressSet) -> AddressSet:
         return self._objects.absent(addresses)
+
+    def list_objects(self) -> Iterator[ListedObject]:
+        return self._objects.list()
 
     def get_object(self, address: str) -> bytes:
         return self._objects.get(parse_address(address))

@@ -35,6 +35,14 @@ class ListedManifest(NamedTuple):
     modified: float
 
 
+class ListedObject(NamedTuple):
+    """An object in a listing. *length* is in bytes, *modified* in seconds since the epoch by the store's clock."""
+
+    address: Address
+    length: int
+    modified: float
+
+
 class Survey(NamedTuple):
     """
     Which addresses a store lacks.
@@ -163,6 +171,14 @@ class StreamStore(ABC):
     @abstractmethod
     def absent(self, addresses: AddressSet) -> AddressSet:
         """As `objects_needed`, for any number of addresses in bounded memory."""
+
+    @abstractmethod
+    def list_objects(self) -> Iterator[ListedObject]:
+        """
+        Yield all objects that are filed here, sorted by address, any number of them.
+
+        Tells nothing about their bytes. Raises `StoreNotFound`.
+        """
 
     @abstractmethod
     def get_object(self, address: str) -> bytes:

@@ -117,6 +117,11 @@ class Manifest:
             spool.file.close()
             raise
 
+    @property
+    def label(self) -> str:
+        """The label of the store that holds the manifest, "" for one from elsewhere."""
+        return self._label
+
     def __enter__(self) -> Self:
         return self
 

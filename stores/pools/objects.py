@@ -7,9 +7,9 @@ leave such files behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from snapferry.stores.address import Address, Key, object_key, parse_address
+from snapferry.stores.address import OBJECTS, Address, Key, address_of, object_key, parse_address
 from snapferry.stores.backend import Backend
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault
@@ -18,7 +18,7 @@ from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.runtime.containment import contain, contained
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.oversize import LARGEST_BYTES, far_beyond
-from snapferry.stores.stream_store import StreamStore, Survey
+from snapferry.stores.stream_store import ListedObject, StreamStore, Survey
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import existence
@@ -46,6 +46,12 @@ class ObjectPool:
     def absent(self, addresses: AddressSet) -> AddressSet:
         with contained(self.backend.label):
             return existence.absent(self.backend, OBJECT_SPACE, addresses)
+
+    def list(self) -> Iterator[ListedObject]:
+        with contained(self.backend.label):
+            for key, length, modified in self.backend.keys(OBJECTS):
+                if (address := address_of(key, OBJECTS)) is not None:
+                    yield ListedObject(address, length, modified)
 
     def get(self, address: Address) -> bytes:
         label = self.backend.label

@@ -523,6 +523,20 @@ class StoreContract(FilesContract):
                 attempt()
         assert asked == []
 
+    def test_objects_are_listed_with_their_lengths_and_strangers_are_ignored(
+        self, store: SnapshotStore, objects: Backend
+    ) -> None:
+        lengths = {digest(noise(length)): length for length in (0, 1, 5000)}
+        before = time.time()
+        for length in lengths.values():
+            store.put_object(digest(noise(length)), noise(length))
+        for stranger in ("abc/def/012/short", "README", "abc/def/012/.tmp-h-1-2"):
+            objects.write(f".objects/{stranger}", b"not an object")
+
+        listed = list(store.list_objects())
+        assert [(each.address, each.length) for each in listed] == sorted(lengths.items())
+        assert all(before - 60 <= each.modified <= time.time() + 60 for each in listed)
+
     def test_a_manifest_is_published_only_over_all_of_its_objects(
         self, store: SnapshotStore, manifests: Backend
     ) -> None:

@@ -1,0 +1,143 @@
+"""
+What differs between two snapshots, or between two stores. Both sides are sorted, so memory does not grow with them.
+
+Snapshots are compared as the real snapdir compares them: by the paths of files. A file is modified if its permissions,
+checksum or size differ. A directory counts only where the other side has a file of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
+
+from snapferry.stores.address import EMPTY_ADDRESS, SnapshotId
+from snapferry.stores.errors import ManifestSyntaxError
+from snapferry.stores.manifest.entry import Entry
+from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.stream_store import ListedObject, StreamStore
+
+_T = TypeVar("_T")
+
+
+class Change(StrEnum):
+    """How the second side differs from the first."""
+
+    ADDED = "A"
+    DELETED = "D"
+    MODIFIED = "M"
+
+
+class PathChange(NamedTuple):
+    """A path that differs, with its entry on each side."""
+
+    change: Change
+    path: str
+    before: Entry | None
+    after: Entry | None
+
+
+class SnapshotChange(NamedTuple):
+    """A snapshot that one store has: *change* is ADDED if that is the second one."""
+
+    change: Change
+    id: SnapshotId
+
+
+class ObjectChange(NamedTuple):
+    """An object that one store has, or that has another length in the second one, which is MODIFIED."""
+
+    change: Change
+    before: ListedObject | None
+    after: ListedObject | None
+
+
+def changed_paths(before: Manifest, after: Manifest, *, directories: bool = False) -> Iterator[PathChange]:
+    """
+    Yield the paths that differ, in the order of their bytes.
+
+    With *directories*, also directories that one side lacks, or whose permissions differ. Raises as
+    `Manifest.entries` does, and `ManifestSyntaxError` where a manifest lists one path twice, with different content.
+    """
+    for old, new in _aligned(_distinct(before), _distinct(after), attrgetter("path")):
+        only_directories = all(entry is None or entry.type == "D" for entry in (old, new))
+        if only_directories and not directories:
+            continue
+        if old is None and new is not None:
+            yield PathChange(Change.ADDED, new.path, None, new)
+        elif old is not None and new is None:
+            yield PathChange(Change.DELETED, old.path, old, None)
+        elif old is not None and new is not None and _compared(old) != _compared(new):
+            yield PathChange(Change.MODIFIED, new.path, old, new)
+
+
+def changed_snapshots(before: StreamStore, after: StreamStore) -> Iterator[SnapshotChange]:
+    """Yield the snapshots that only one of two stores has, sorted by id."""
+    for old, new in _aligned(before.manifest_ids(), after.manifest_ids(), str):
+        if old is None and new is not None:
+            yield SnapshotChange(Change.ADDED, new)
+        elif old is not None and new is None:
+            yield SnapshotChange(Change.DELETED, old)
+
+
+def changed_objects(before: StreamStore, after: StreamStore) -> Iterator[ObjectChange]:
+    """Yield the objects that only one of two stores has, or whose lengths differ, sorted by address."""
+    olds, news = (filter(_is_whole, store.list_objects()) for store in (before, after))
+    for old, new in _aligned(olds, news, attrgetter("address")):
+        if old is None:
+            yield ObjectChange(Change.ADDED, None, new)
+        elif new is None:
+            yield ObjectChange(Change.DELETED, old, None)
+        elif old.length != new.length:
+            yield ObjectChange(Change.MODIFIED, old, new)
+
+
+def _aligned(
+    before: Iterable[_T], after: Iterable[_T], key: Callable[[_T], Any]
+) -> Iterator[tuple[_T | None, _T | None]]:
+    """Yield the elements of two sides in the order of *key*; those with equal keys together. Keys rise on each side."""
+    olds, news = iter(before), iter(after)
+    old, new = next(olds, None), next(news, None)
+    while old is not None and new is not None:
+        at_old, at_new = key(old), key(new)
+        if at_old == at_new:
+            yield old, new
+            old, new = next(olds, None), next(news, None)
+        elif at_old < at_new:
+            yield old, None
+            old = next(olds, None)
+        else:
+            yield None, new
+            new = next(news, None)
+    while old is not None:
+        yield old, None
+        old = next(olds, None)
+    while new is not None:
+        yield None, new
+        new = next(news, None)
+
+
+def _distinct(manifest: Manifest) -> Iterator[Entry]:
+    """Yield the entries of *manifest*, one for each path."""
+    last: Entry | None = None
+    for entry in manifest.entries():
+        if last is None or entry.path != last.path:
+            yield entry
+        elif _compared(entry) != _compared(last):
+            raise ManifestSyntaxError(
+                manifest.label,
+                manifest.id,
+                f"the manifest lists {entry.path!r} twice, with different content",
+            )
+        last = entry
+
+
+def _compared(entry: Entry) -> tuple[object, ...]:
+    """Return what is compared of *entry*: the checksum and the size of a directory change with what is in it."""
+    return entry[:2] if entry.type == "D" else entry[:4]
+
+
+def _is_whole(found: ListedObject) -> bool:
+    # An object that was cut to nothing counts as absent, as everywhere.
+    return found.length > 0 or found.address == EMPTY_ADDRESS
