@@ -3,6 +3,7 @@ Drive a job from its request to its end.
 
     drive          read the ledger and the stores, and take the next steps
     steps/         the steps
+    actions        the steps that differ by the action of a job
     outcome        the result of a drive, as values
     context        what the steps share
     control        a job that is cancelled or paused while it is driven

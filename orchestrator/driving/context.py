@@ -31,6 +31,11 @@ class Drive:
     def job_id(self) -> str:
         return self.spec.job_id
 
+    @property
+    def catalogue(self) -> StreamStore:
+        """The store whose snapshots the job is about."""
+        return self.destination if self.spec.action.at_destination else self.source
+
 
 @dataclass(frozen=True)
 class PlannedDrive(Drive):
@@ -56,13 +61,13 @@ def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[S
     """
     Open source and destination of a job, for what the job does to them.
 
-    *create*: make a directory that does not exist. Raises `InvalidStoreURL`, also where both are the same store, and
-    `NotAllowed`.
+    *create*: make a directory that does not exist. Raises `InvalidStoreURL`, also where a job would write to its
+    source, and `NotAllowed`.
     """
     deletes = spec.prune is not None and not spec.dry_run
-    rights = (Right.WRITE, Right.DELETE) if deletes else (Right.WRITE,)
+    rights = [Right.WRITE if spec.action.writes else Right.READ, *([Right.DELETE] if deletes else [])]
     source, destination = spec.source, spec.destination
-    if source.parsed.same_place(destination.parsed):
+    if spec.action.writes and source.parsed.same_place(destination.parsed):
         raise InvalidStoreURL(source.url, "", "source and destination are the same store")
     return (
         open_store(source.parsed, source.parsed_objects, Right.READ, access=access, create=create),

@@ -60,7 +60,7 @@ def queue_plan(app: Celery, spec: JobSpec) -> None:
     The task's id is the job's id, and so the root id of all tasks of the job.
     """
     ids = spec.snapshot_ids
-    description = describe_job(spec.job_id, ids[0] if ids else "", len(ids) or None)
+    description = describe_job(spec.job_id, ids[0] if ids else "", len(ids) or None, spec.action)
     signature = app.signature("snapferry.plan_job", args=(spec.job_id,), immutable=True)
     signature.set(argsrepr=f"{description} · plan", kwargsrepr="")
     signature.apply_async(task_id=spec.job_id, headers=tracing.header(spec.job_id))
@@ -87,12 +87,19 @@ def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
         sizes=batch.sizes,
         positions=batch.positions,
         concurrency=spec.batch_concurrency,
+        action=spec.action,
+        checksum=spec.checksum,
+        more_sources=spec.more_sources,
+        verify=spec.verify,
+        tree=spec.tree.model_copy(update={"exclude": ()}),
     )
 
 
 def _copy(app: Celery, spec: JobSpec, batch: Batch, series: str, of: int, snapshots: str) -> Any:
     message = batch_message(spec, batch, series)
-    signature = app.signature("snapferry.copy_batch", args=(message.model_dump(),), immutable=True)
+    signature = app.signature(
+        "snapferry.copy_batch", args=(message.model_dump(exclude=message.new_defaults()),), immutable=True
+    )
     return signature.set(argsrepr=describe_batch(message, snapshots, of), kwargsrepr="")
 
 

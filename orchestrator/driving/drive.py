@@ -17,7 +17,6 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from snapferry.orchestrator.planning.prepare import recall
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.runtime.liveness import identity, is_dead
@@ -32,6 +31,7 @@ from snapferry.workers.reachability.sides import sides_of
 from snapferry.workers.reachability.store_check import missing_store
 from snapferry.workers.telemetry.metrics import counters
 
+from .actions import STEPS
 from .context import Drive, open_stores, planned
 from .control import JobControl
 from .dispatch import queue_drive
@@ -151,7 +151,8 @@ def _stopped(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> Dr
 def _advance(drive: Drive, standing: Standing, *, is_planned: bool) -> DriveOutcome:
     """Plan the job, or queue its lost batches again; then queue further batches, publish, and end the job."""
     if is_planned:
-        job = planned(drive, *recall(drive.ledger, drive.spec, drive.source))
+        recall = STEPS[drive.spec.action].recall
+        job = planned(drive, *recall(drive.ledger, drive.spec, drive.catalogue))
         outcome = requeue_lost(job, standing)
     else:
         begun = plan_job(drive)
@@ -168,6 +169,7 @@ def _advance(drive: Drive, standing: Standing, *, is_planned: bool) -> DriveOutc
         result=ended.result,
         reason=ended.reason,
         queued=queued,
+        action=drive.spec.action,
         published=published.published,
         unpublished=published.unpublished,
         healing=published.healing,

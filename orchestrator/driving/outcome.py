@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import Action
 
 
 class Result(StrEnum):
@@ -48,11 +49,13 @@ class DriveOutcome:
 
     *reason*: why the job failed, as its record has it, or what it waits for. *state*: that of a job that had ended
     before, None where it is not known. *planned*: the plan, if this drive made it. *to_copy*: of a dry run, how many
-    objects it would copy. *requeued*, *abandoned*, *queued*: batches. *published*, *unpublished*: snapshots.
-    *healing*: groups whose absent objects are copied again. *running*: batches that still run.
+    objects it would copy. *requeued*, *abandoned*, *queued*: batches. *published*, *unpublished*: snapshots that ended
+    well (published, in a copy; see *action*), and others. *healing*: groups whose absent objects are copied again.
+    *running*: batches that still run.
     """
 
     result: Result = Result.CONTINUES
+    action: Action = Action.COPY
     reason: str = ""
     state: State | None = None
     planned: PlanSize | None = None

@@ -15,6 +15,7 @@ from snapferry.orchestrator.driving.dispatch import queue_drive, queue_plan
 from snapferry.orchestrator.job_app import make_job_app
 from snapferry.stores.access import AccessPolicy
 from snapferry.workers.broker.connection import BrokerUnavailable, check_broker
+from snapferry.workers.copying.commit import ENDED_WELL
 from snapferry.workers.ledger import PLAN, JobStatus, State
 from snapferry.workers.limits import Change, StoreLimits, store_id
 from snapferry.workers.messages import JobSpec, Order, encode_addresses
@@ -106,7 +107,7 @@ class Jobs(JobReader):
                 f"job {job_id} ended as {status.state} before all of its objects were tried; use: snapferry resume"
                 f" {job_id}"
             )
-        ids = [row.id for row in self.snapshots(job_id) if row.state != "published"]
+        ids = [row.id for row in self.snapshots(job_id) if row.state not in ENDED_WELL]
         return self._queue(self._successor(spec, status, patience, **_only(ids), retries=job_id))
 
     def cancel(self, job_id: str) -> JobStatus:

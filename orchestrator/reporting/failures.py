@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots, SourceChanged, recall
+from snapferry.orchestrator.driving.actions import STEPS
+from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots, SourceChanged
 from snapferry.stores.access import STRICT, AccessPolicy, Right
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
@@ -42,16 +43,17 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
     """
     Yield every failed object of a job, in the order of its plan. Memory is bounded by `PAGE`.
 
-    Reads the manifests at the source, if *access* allows it. Raises `StoreError` or `SourceChanged` if they cannot be
-    read any more (`without_places` needs no store), and `UnknownJob`. May be repeated.
+    Reads the manifests of the job's snapshots, if *access* allows it. Raises `StoreError` or `SourceChanged` if they
+    cannot be read any more (`without_places` needs no store), and `UnknownJob`. May be repeated.
     """
     positions = set_bits(ledger.bitmap(job_id, "failed"))
     first = next(positions, None)
     if first is None:
         return
     request = ledger.spec(job_id)
-    source = open_store(request.source.parsed, request.source.parsed_objects, Right.READ, access=access)
-    snapshots, plan = recall(ledger, request, source)
+    where = request.catalogue
+    catalogue = open_store(where.parsed, where.parsed_objects, Right.READ, access=access)
+    snapshots, plan = STEPS[request.action].recall(ledger, request, catalogue)
     known = {failed.failure.address: failed for failed in ledger.failures(job_id)}
     chosen = [first, *islice(positions, PAGE - 1)]
     while chosen:
@@ -59,7 +61,7 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
             (address := plan.address(position)): DeadLetter(address, plan.size(position), known.get(address))
             for position in chosen
         }
-        _find_places(page, snapshots, source)
+        _find_places(page, snapshots, catalogue)
         yield from page.values()
         chosen = list(islice(positions, PAGE))
 
@@ -70,11 +72,11 @@ def without_places(ledger: Ledger, job_id: str) -> list[DeadLetter]:
     return [DeadLetter(failed.failure.address, 0, failed) for failed in ledger.failures(job_id)]
 
 
-def _find_places(page: dict[Address, DeadLetter], snapshots: Snapshots, source: StreamStore) -> None:
+def _find_places(page: dict[Address, DeadLetter], snapshots: Snapshots, catalogue: StreamStore) -> None:
     for index in snapshots.of(PLANNED):
         snapshot_id = snapshots.ids[index]
         try:
-            with source.read_manifest(snapshot_id) as manifest:
+            with catalogue.read_manifest(snapshot_id) as manifest:
                 for address, path in manifest.paths_of(page):
                     letter = page[address]
                     letter.places_total += 1

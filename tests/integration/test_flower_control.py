@@ -98,7 +98,7 @@ def test_a_batch_that_is_terminated_every_time_ends_its_objects_as_failed_and_th
     snapshot = make_store(tmp_path / "a", random_files(100))
     terminated = """
 import os, signal
-import snapferry.workers.copying.copy_run as t
+import snapferry.workers.copying.actions as t
 import snapferry.workers.copying.delivery as d
 d.MAX_STARTS = 2
 run = t.copy_batch
@@ -213,8 +213,9 @@ def test_a_plan_that_is_revoked_or_terminated_is_made_up_for(
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
     hangs = once(tmp_path / "once", "__import__('time').sleep(600)")
-    hangs += "import snapferry.orchestrator.driving.steps.plan as d\nprepare = d.prepare\n"
-    hangs += "def patched(*a):\n    once()\n    return prepare(*a)\nd.prepare = patched\n"
+    hangs += "from dataclasses import replace\nfrom snapferry.orchestrator.driving.actions import STEPS\n"
+    hangs += "steps = STEPS['copy']\ndef patched(*a):\n    once()\n    return steps.prepare(*a)\n"
+    hangs += "STEPS['copy'] = replace(steps, prepare=patched)\n"
     with (
         flower(redis_url, tmp_path, "--control") as pages,
         fleet.orchestrator("-c", "1", before=SOONER + hangs),

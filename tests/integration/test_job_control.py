@@ -127,7 +127,7 @@ def test_whole_workers_that_die_fail_no_healthy_job(redis_url: str, jobs: Jobs, 
     marks = tmp_path / "marks"
     marks.mkdir()
     dies = f"""
-import os, pathlib, signal, snapferry.workers.copying.copy_run as t
+import os, pathlib, signal, snapferry.workers.copying.actions as t
 run, marks = t.copy_batch, pathlib.Path({str(marks)!r})
 def patched(*arguments, **options):
     for turn in range(7):

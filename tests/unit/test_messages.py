@@ -275,6 +275,50 @@ def test_a_message_that_asks_for_nothing_new_has_no_field_that_the_version_befor
     assert kind.model_validate(said) == message
 
 
+SCOPES: list[dict[str, Any]] = [
+    {"first": "A"},
+    {"first": "0" * 65},
+    {"last": "../"},
+    {"of": 0},
+    {"of": 3, "share": 3},
+    {"share": -1},
+]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_part_of_the_address_space_that_does_not_exist_is_refused(scope: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        JobSpec.model_validate(request(scope=scope))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"action": "burn"},
+        {"more_sources": [{"url": "/c"}] * 17},
+        {"tree": {"exclude": ["x" * 5000]}},
+        {"tree": {"exclude": ["x"] * 1001}},
+        {"verify": {"max_bytes": -1}},
+    ],
+)
+def test_an_action_with_options_beyond_their_bounds_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(changes))):
+        JobSpec.model_validate(request(**changes))
+
+
+def test_the_options_of_an_action_come_through() -> None:
+    asked = request(
+        action="verify", verify={"fast": True}, scope={"first": "ab"}, tree={"exclude": ["*.tmp"]},
+        more_sources=[{"url": "/c"}], checksum=True,
+    )  # fmt: skip
+    spec = JobSpec.model_validate(asked)
+
+    said = spec.model_dump_json(exclude=spec.new_defaults())
+
+    assert JobSpec.model_validate_json(said) == spec
+    assert asked.keys() - {"source", "destination"} <= json.loads(said).keys()
+
+
 @pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), 31 * 86400, "soon"])
 def test_a_patience_that_is_none_is_refused(patience: object) -> None:
     with pytest.raises(ValidationError):

@@ -1,9 +1,10 @@
 """
 Copy batches and publish snapshots.
 
+    actions       the function that runs a batch, by the action of its job
     tasks         the Celery task: decode a message, copy the batch
     delivery      what to do with one delivered batch: lease it, copy it, account for it or requeue it
-    copy_run      one run of a batch: open the stores, apply limits and budget, copy
+    copy_run      one run of a batch: open the stores, apply limits and budget, do its action
     batch_report  what a running batch reports to the ledger
     settle        account for a batch, and log its failures
     requeue       queue a task again

@@ -23,10 +23,16 @@ MAX_REASON_CHARS: Final = 300
 
 
 class SnapshotState(StrEnum):
-    """The final state of a snapshot of a job."""
+    """The final state of a snapshot of a job, by the action of the job."""
 
     PUBLISHED = "published"
+    VERIFIED = "verified"
+    FETCHED = "fetched"
     FAILED = "failed"
+
+
+ENDED_WELL: Final = frozenset(SnapshotState) - {SnapshotState.FAILED}
+"""The states of snapshots with which nothing is left to do."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One run of a batch: open the stores, apply the limits and the budget, copy, and report to the ledger."""
+"""One run of a batch: open the stores, apply the limits and the budget, do its action, and report to the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Begun, Directive, Ledger
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.limits import LimitStore, Throttle
-from snapferry.workers.messages import BatchMessage
+from snapferry.workers.messages import BatchMessage, StoreRef
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.reachability.batch import BatchReachability
 from snapferry.workers.reachability.outage import StoreWatch
@@ -26,10 +26,10 @@ from snapferry.workers.reachability.sides import StoreSide, sides_of
 from snapferry.workers.reachability.store_check import missing_store, open_side
 from snapferry.workers.telemetry.metrics import counters
 
+from .actions import RUNNERS, BatchContext
 from .batch_report import BatchReport, ReportedInFlight
-from .transfer import copy_batch
 from .transfer.budget import within_budget
-from .transfer.sequential import SEQUENTIAL_AFTER, copy_sequentially, unexpected_failure
+from .transfer.sequential import SEQUENTIAL_AFTER, run_sequentially, unexpected_failure
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class CopyRun:
 
     def copy(self) -> tuple[BatchOutcome, float]:
         """
-        Copy the batch and report to the ledger meanwhile; return the outcome and the seconds it took.
+        Run the batch and report to the ledger meanwhile; return the outcome and the seconds it took.
 
         Raises `BatchStopped`, `Unreachable`, and `redis.exceptions.RedisError`. Some objects may have been copied
         then. May be repeated.
@@ -105,9 +105,12 @@ class CopyRun:
                     source, destination, at_once=max(batch.sizes, default=0) > THROTTLED_AT_ONCE_BYTES
                 )
                 limit = ReportedInFlight(throttle.semaphore, report)
+                run = RUNNERS[batch.action](
+                    BatchContext(batch, self.ledger, partial(self._open_source, throttle))
+                )
                 if begun.times <= SEQUENTIAL_AFTER or len(objects) == 1:
                     try:
-                        return copy_batch(
+                        return run(
                             source,
                             destination,
                             objects,
@@ -120,9 +123,10 @@ class CopyRun:
                     except (StoreError, RedisError):
                         raise
                     except Exception:
-                        log.exception("uncaught exception; the objects of the batch are copied one by one")
+                        log.exception("uncaught exception; the objects of the batch are run one by one")
                 positions = batch.positions_by_address()
-                return copy_sequentially(
+                return run_sequentially(
+                    run,
                     source,
                     destination,
                     objects,
@@ -146,6 +150,11 @@ class CopyRun:
             return BatchOutcome(
                 failures=[Failure.of(address, unexpected_failure(error)) for address in objects]
             )
+
+    def _open_source(self, throttle: Throttle, ref: StoreRef) -> StreamStore:
+        store = open_side(StoreSide(ref, writing=False), self.access)
+        throttle.attach_further(ref, store)
+        return store
 
     def _open(self, side: StoreSide, stores: StoreWatch) -> StreamStore:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from snapferry.stores.text.format import counted, size
-from snapferry.workers.messages import BatchMessage
+from snapferry.workers.messages import Action, BatchMessage
 from snapferry.workers.outcome import BatchOutcome, Failure
 
 
@@ -20,18 +20,23 @@ def describe_snapshots(first: str, count: int | None) -> str:
     return f"{first[:6]}…{others}" if count else "no snapshot"
 
 
-def describe_job(job_id: str, first: str, count: int | None) -> str:
-    """Return the start of a task's description: the job, for searches, and its snapshots."""
-    return f"job {short(job_id)} · {describe_snapshots(first, count)}"
+def describe_job(job_id: str, first: str, count: int | None, action: Action = Action.COPY) -> str:
+    """Return the start of a task's description: the job, for searches, what it does, and its snapshots."""
+    return f"job {short(job_id)} · {_does(action)}{describe_snapshots(first, count)}"
 
 
 def describe_batch(batch: BatchMessage, snapshots: str, batches: int) -> str:
     """Return a batch in words: its job, its number of *batches*, and its objects and bytes."""
     kind = "batch" if batch.series == "plan" else "healing batch"
     return (
-        f"job {short(batch.job_id)} · {snapshots} · {kind} {batch.number + 1}/{batches}"
+        f"job {short(batch.job_id)} · {_does(batch.action)}{snapshots} · {kind} {batch.number + 1}/{batches}"
         f" · {counted(len(batch.sizes), 'object')} · {size(sum(batch.sizes))}"
     )
+
+
+def _does(action: Action) -> str:
+    """Return the action before the snapshots, "" for a copy."""
+    return "" if action is Action.COPY else f"{action} "
 
 
 def describe_outcome(outcome: BatchOutcome, seconds: float) -> str:

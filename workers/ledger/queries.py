@@ -17,7 +17,7 @@ from typing import Any, Final
 from snapferry.stores.text.printable import printable
 from snapferry.workers.job_state import State
 from snapferry.workers.lua import RedisKey
-from snapferry.workers.messages import Limits
+from snapferry.workers.messages import Action, Limits
 from snapferry.workers.queues import NAME, Priority
 
 from .keys import LIMIT_FIELDS, PLAN, job_keys
@@ -28,7 +28,7 @@ FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at", "waits", "step_waits", *LIMIT_FIELDS.values(),
+    "ended_at", "waits", "step_waits", "action", *LIMIT_FIELDS.values(),
 )  # fmt: skip
 """The fields of the record that make up a status."""
 
@@ -61,6 +61,9 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         raise UnknownJob(job_id)
     if record["state"] not in list(State):
         raise UnreadableJob(job_id, f"its state is {printable(record['state'][:40])!r}")
+    action = record["action"] or Action.COPY.value
+    if action not in list(Action):
+        raise UnreadableJob(job_id, f"its action is {printable(action[:40])!r}")
 
     def count(name: str) -> int:
         found = record[name] or "0"
@@ -123,6 +126,7 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         waiting=None
         if State(record["state"]).final
         else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
+        action=Action(action),
         limits=Limits(**{name: limit(field) for name, field in LIMIT_FIELDS.items()}),
         running=()
         if State(record["state"]).final

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.job_state import State
-from snapferry.workers.messages import Limits
+from snapferry.workers.messages import Action, Limits
 from snapferry.workers.outcome import Failure
 
 
@@ -84,10 +84,11 @@ class JobStatus:
 
     *objects_settled* and *bytes_settled* count against *objects_total* and *bytes_total*, which come from the plan:
     distinct objects and advisory sizes. *bytes_copied* counts the bytes that were read and written.
-    *batches_handed* of *batches_total* batches were queued so far. A snapshot is settled when it is published, trusted
-    (``--trust-manifest``) or failed. *queue* is the queue of the job's batches, "" for the default queue. *workers* run
-    batches of the job at this moment, and *running* are those batches. *moved_at* is when the job last changed.
-    *limits* are the job's own limits. *waiting* is the store that the job waits for.
+    *batches_handed* of *batches_total* batches were queued so far. A snapshot is settled when it ended well (published,
+    in a copy; see *action*), when it is trusted (``--trust-manifest``), and when it failed. *queue* is the queue of the
+    job's batches, "" for the default queue. *workers* run batches of the job at this moment, and *running* are those
+    batches. *moved_at* is when the job last changed. *limits* are the job's own limits. *waiting* is the store that the
+    job waits for.
     """
 
     job_id: str
@@ -123,6 +124,7 @@ class JobStatus:
     started_at: float
     moved_at: float
     ended_at: float
+    action: Action = Action.COPY
     limits: Limits = field(default_factory=Limits)
     waiting: Waiting | None = None
     running: tuple[RunningBatch, ...] = ()

@@ -106,6 +106,13 @@ class Throttle:
             self._unlimited = {"source": source, "destination": destination}
             self._limit(self._unlimited if at_once else self._limited_sides())
 
+    def attach_further(self, ref: StoreRef, source: StreamStore) -> None:
+        """Let another store from which the run reads keep to its own limits and to those of the job."""
+        limiters = self._limiters_of("source", ref)
+        # Until the limits are read for the first time, a bucket is without a limit.
+        self._refresh()
+        source.limit_rate(*limiters)
+
     def _expect(self, flights: int) -> None:
         self._wanted = flights
         if self._shares:
@@ -125,7 +132,7 @@ class Throttle:
         return StoreRateLimiter(buckets[LimitKind.REQUESTS], buckets[LimitKind.BYTES])
 
     def _limited_sides(self) -> set[str]:
-        return {scope.side for scope, bucket in self._buckets.items() if bucket.limited}
+        return {scope.side for scope, bucket in list(self._buckets.items()) if bucket.limited}
 
     def _limit(self, sides: Collection[str]) -> None:
         for side in [side for side in self._unlimited if side in sides]:
@@ -138,10 +145,12 @@ class Throttle:
             log.warning("limits not read: %s", error)
 
     def _refresh(self) -> None:
-        stores = sorted({scope.store for scope in self._buckets})
+        # A further store may be attached meanwhile.
+        buckets = list(self._buckets.items())
+        stores = sorted({scope.store for scope, _ in buckets})
         job, found = self._limit_store.limits_of_run(self._job_id, stores)
         of = dict(zip(stores, found, strict=True))
-        for scope, bucket in self._buckets.items():
+        for scope, bucket in buckets:
             own = _limit_of(job, scope.kind) if scope.counts_for_job else None
             bucket.limited = own is not None or _limit_of(of[scope.store], scope.kind) is not None
         if limited := self._limited_sides():

@@ -2,7 +2,8 @@
 What crosses the broker, and what the ledger keeps of a job's request.
 
     job_spec   what a user asks of a job
-    batch      the objects that one task copies
+    actions    what a job does, and the options of some actions
+    batch      the objects of one task
     mirror     a mirror that is due
     addresses  addresses and snapshot ids, encoded
     base       versions, and the bounds of every field
@@ -20,6 +21,7 @@ version. So two neighbouring versions can share a fleet, and the jobs of both fi
 positions become bits in Redis, and numbers become seconds, bytes and threads.
 """
 
+from .actions import Action, Scope, TreeOptions, VerifyOptions
 from .addresses import (
     decode_addresses,
     decode_snapshot_ids,
@@ -39,6 +41,7 @@ __all__ = [
     "MOST_SNAPSHOTS",
     "SERIES",
     "VERSION",
+    "Action",
     "BatchMessage",
     "Budget",
     "CopyOptions",
@@ -48,7 +51,10 @@ __all__ = [
     "Order",
     "Price",
     "Prune",
+    "Scope",
     "StoreRef",
+    "TreeOptions",
+    "VerifyOptions",
     "decode_addresses",
     "decode_snapshot_ids",
     "encode_addresses",

@@ -42,7 +42,12 @@ _is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
 
 # Fields that the version before does not know. It refuses unknown fields, so they are left out where they have their
 # defaults.
-_NEW_FIELDS: Final = frozenset({"allow_empty_source", "patience", "waits_at_start"})
+_NEW_FIELDS: Final = frozenset(
+    {
+        "action", "allow_empty_source", "checksum", "more_sources", "patience", "scope", "tree", "verify",
+        "waits_at_start",
+    }
+)  # fmt: skip
 
 
 def is_job_id(text: str) -> bool:

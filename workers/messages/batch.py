@@ -1,4 +1,4 @@
-"""A batch: the objects that one task copies."""
+"""A batch: the objects of one task."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from snapferry.stores.address import DIGEST_BYTES, Address
 
+from .actions import MOST_SOURCES, Action, TreeOptions, VerifyOptions
 from .addresses import decode_addresses, decode_digests
 from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef, is_job_id
 
@@ -22,7 +23,7 @@ _is_batch_name = re.compile(r"[a-z][a-z0-9-]{0,63}:\d{1,10}").fullmatch
 
 class BatchMessage(Message):
     """
-    A batch of objects to copy.
+    A batch of objects to copy, or to do what *action* says.
 
     *series* and *number* identify it in the ledger: ``plan`` for the batches of the plan, ``heal-G-N`` for objects of
     group G that were absent in the commit's re-check. *addresses* are encoded. *sizes* are the advisory sizes in
@@ -40,6 +41,12 @@ class BatchMessage(Message):
     positions: tuple[_Position, ...] = Field(max_length=MOST_OBJECTS)
     concurrency: Concurrency | None = None
     """Objects in flight at once; None leaves it to the stores."""
+    action: Action = Action.COPY
+    checksum: bool = False
+    more_sources: tuple[StoreRef, ...] = Field((), max_length=MOST_SOURCES)
+    verify: VerifyOptions = VerifyOptions()
+    tree: TreeOptions = TreeOptions()
+    """Without the patterns, which only planning needs."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

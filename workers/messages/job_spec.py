@@ -19,6 +19,7 @@ from snapferry.stores.address import SnapshotId
 from ..queues import NAME, Priority
 from ..settings.durations import LONGEST_PATIENCE_S
 from ..settings.environment import PATIENCE_S
+from .actions import MOST_SOURCES, Action, Scope, TreeOptions, VerifyOptions
 from .addresses import decode_addresses, decode_snapshot_ids, encode_snapshot_ids
 from .base import (
     ENCODED_ADDRESS,
@@ -115,6 +116,8 @@ class CopyOptions(BaseModel):
     """Skip snapshots whose manifest the destination has, without asking for their objects."""
     allow_empty_source: bool = False
     """Accept a source that lists no manifest. Jobs of earlier versions do not have this field."""
+    checksum: bool = False
+    """Compare the content of objects that the destination has, and replace wrong ones."""
     priority: Priority = Priority.NORMAL
     queue: str = Field("", pattern=NAME)
     """The queue of the job's batches, "" for the default queue, which every worker serves unless told otherwise."""
@@ -163,6 +166,12 @@ class JobSpec(CopyRequest, Message):
     """Seconds to wait for a store that does not answer. A record without this field gets the default."""
     waits_at_start: bool = False
     """Wait also for a store that has not answered yet since the job was submitted."""
+    action: Action = Action.COPY
+    more_sources: tuple[StoreRef, ...] = Field((), max_length=MOST_SOURCES)
+    """Stores from which objects may be read that the source does not have."""
+    scope: Scope = Scope()
+    verify: VerifyOptions = VerifyOptions()
+    tree: TreeOptions = TreeOptions()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -191,6 +200,11 @@ class JobSpec(CopyRequest, Message):
     def snapshot_ids(self) -> list[SnapshotId]:
         """The ids in the order given."""
         return decode_snapshot_ids(self.snapshots)
+
+    @property
+    def catalogue(self) -> StoreRef:
+        """The store whose snapshots the job is about: it has their manifests."""
+        return self.destination if self.action.at_destination else self.source
 
     @property
     def batch_concurrency(self) -> int | None:

@@ -82,11 +82,12 @@ class BatchReachability:
         if outcome.failures and not outcome.copied:
             return
         source, destination = self._sides
-        for side in (source, destination) if outcome.copied else (destination,):
+        read = outcome.copied or source == destination
+        for side in {source, destination} if read else {destination}:
             if self._known.problems or (side.name, self._worker) not in _reached:
                 self._problems.record_copy(side, self._worker)
                 if len(_reached) >= _MAX_REACHED:
                     _reached.clear()
                 _reached.add((side.name, self._worker))
-        if outcome.copied and (self._known.waits or self.given_up):
+        if read and (self._known.waits or self.given_up):
             self._jobs.stop_waiting(self._batch.job_id, "waits", "flaps", "given_up")

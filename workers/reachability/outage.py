@@ -60,7 +60,7 @@ class _Watched:
 
 class StoreWatch:
     """
-    Watches the two stores of a batch that *worker* copies.
+    Watches the stores of a batch that *worker* runs.
 
     Safe to call from several threads; one thread at a time checks a store. *unreachable* is what ends the batch.
     """
@@ -77,14 +77,15 @@ class StoreWatch:
         self._access = access
         self._worker = worker
         self._objects = objects
-        self._stores = [_Watched(side) for side in sides]
+        self._stores = [_Watched(side) for side in dict.fromkeys(sides)]
         self._lock = threading.Lock()
         self.unreachable: Unreachable | None = None
         self._checking: threading.Thread | None = None
 
     def opened(self, source: StreamStore, destination: StreamStore) -> None:
         """Record the labels that the stores have in errors."""
-        for watched, store in zip(self._stores, (source, destination), strict=True):
+        # A job of one store has one side.
+        for watched, store in zip(self._stores, (source, destination), strict=False):
             watched.labels = store.labels
 
     def raise_if_unreachable(self) -> None:
@@ -126,13 +127,13 @@ class StoreWatch:
         raise Unreachable(side, error, self._kind(side, error))
 
     def check_in_background(self) -> None:
-        """Check both stores from another thread. `raise_if_unreachable` raises what it finds."""
+        """Check the stores from another thread. `raise_if_unreachable` raises what it finds."""
         if self._checking is not None and self._checking.is_alive():
             return
-        self._checking = threading.Thread(target=self._check_both, name="check-stores", daemon=True)
+        self._checking = threading.Thread(target=self._check_all, name="check-stores", daemon=True)
         self._checking.start()
 
-    def _check_both(self) -> None:
+    def _check_all(self) -> None:
         for watched in self._stores:
             result = self._checked(watched)
             if result is not None and result.transient:

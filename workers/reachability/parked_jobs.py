@@ -27,11 +27,12 @@ class ParkedJob:
     queue: str
     source: StoreRef
     destination: StoreRef
+    writes: bool = True
 
     @property
     def sides(self) -> tuple[StoreSide, StoreSide]:
         """The stores of the job."""
-        return StoreSide(self.source, writing=False), StoreSide(self.destination, writing=True)
+        return StoreSide(self.source, writing=False), StoreSide(self.destination, writing=self.writes)
 
 
 class ParkedJobState(NamedTuple):
@@ -64,6 +65,7 @@ class ParkedJobs:
             "queue": queue,
             "source": batch.source.model_dump(),
             "destination": batch.destination.model_dump(),
+            **({} if batch.action.writes else {"writes": False}),
         }
         self._redis.hsetnx(PARKED, batch.job_id, json.dumps(record))
 
@@ -74,8 +76,11 @@ class ParkedJobs:
             # A damaged record affects only its own job.
             with suppress(ValueError, KeyError, TypeError):
                 record = json.loads(text)
-                refs = (StoreRef.model_validate(record[side]) for side in ("source", "destination"))
-                found.append(ParkedJob(str(job_id), str(record["queue"]), *refs))
+                source, destination = (
+                    StoreRef.model_validate(record[side]) for side in ("source", "destination")
+                )
+                writes = record.get("writes", True) is not False
+                found.append(ParkedJob(str(job_id), str(record["queue"]), source, destination, writes))
         return found
 
     def is_parked(self, job_id: str) -> bool:

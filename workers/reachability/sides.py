@@ -10,7 +10,7 @@ from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 
 
 class StoreSide(NamedTuple):
-    """A store of a job as its source or its destination; *writing* is true for the destination."""
+    """A store of a job as its source or its destination; *writing* is true for a destination that is written to."""
 
     ref: StoreRef
     writing: bool
@@ -23,5 +23,5 @@ class StoreSide(NamedTuple):
 
 
 def sides_of(work: BatchMessage | JobSpec) -> tuple[StoreSide, StoreSide]:
-    """Return source and destination of a batch or of a job."""
-    return StoreSide(work.source, writing=False), StoreSide(work.destination, writing=True)
+    """Return source and destination of a batch or of a job. They are equal for a job of one store that only reads."""
+    return StoreSide(work.source, writing=False), StoreSide(work.destination, writing=work.action.writes)

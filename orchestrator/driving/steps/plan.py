@@ -6,12 +6,12 @@ import json
 import logging
 from dataclasses import replace
 
+from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import Drive, PlannedDrive, planned
 from snapferry.orchestrator.driving.ending import end_job, fail_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
 from snapferry.orchestrator.driving.store_outage import ANSWERED, may_wait_for
-from snapferry.orchestrator.planning.estimate import estimate_job
-from snapferry.orchestrator.planning.prepare import PLANNED, freeze, prepare
+from snapferry.orchestrator.planning.prepare import PLANNED
 from snapferry.stores.errors import StoreError
 from snapferry.workers.ledger import State
 from snapferry.workers.telemetry import logs
@@ -27,6 +27,7 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
     answer; then the job can be planned again.
     """
     ledger, spec, job_id = drive.ledger, drive.spec, drive.job_id
+    steps = STEPS[spec.action]
     if not ledger.advance(job_id, State.PLANNING):
         return DriveOutcome(result=Result.ALREADY_ENDED)
     log.info(
@@ -39,22 +40,22 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
     )
     try:
         drive.source.check()
-        drive.destination.check(for_writing=True)
+        drive.destination.check(for_writing=spec.action.writes)
     except StoreError as error:
         if may_wait_for(ledger, spec, error):
             raise
         # A store that cannot be reached before the job began is more likely misspelt than down. Fail at once.
         return fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
     ledger.set_fields(job_id, **{ANSWERED: 1})
-    snapshots, plan = prepare(ledger, spec, drive.source, drive.destination)
+    snapshots, plan = steps.prepare(ledger, spec, drive.source, drive.destination)
     totals: dict[str, str | float] = {
         "objects_total": plan.objects,
         "bytes_total": plan.size_bytes,
         "batches_total": plan.batches,
-        **freeze(spec, snapshots),
+        **steps.freeze(spec, snapshots),
     }
     if spec.dry_run or spec.budget.limited:
-        estimate = estimate_job(spec, snapshots, plan, drive.source, drive.destination)
+        estimate = steps.estimate(spec, snapshots, plan, drive.source, drive.destination)
         totals["estimate"] = json.dumps(estimate)
         if spec.dry_run:
             counts = estimate["objects"]
@@ -65,7 +66,8 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
         if estimate["refused"]:
             reason = f"{estimate['refused']}. Nothing was written."
             return end_job(ledger, job_id, State.FAILED, error=reason, fields=totals)
-    drive.destination.prepare()
+    if spec.action.writes:
+        drive.destination.prepare()
     if not ledger.advance(job_id, State.COPYING, **totals):
         return DriveOutcome(result=Result.ALREADY_ENDED)
     return planned(drive, snapshots, plan)

@@ -1,4 +1,8 @@
-"""Publish the snapshots of each group of the plan, once all batches up to the end of the group are accounted for."""
+"""
+End the snapshots of each group of the plan, once all batches up to the end of the group are accounted for.
+
+A copy publishes them; what another action does is in `snapferry.orchestrator.driving.actions`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.dispatch import queue_batches
 from snapferry.orchestrator.planning.batches import pack_batches
@@ -17,7 +22,7 @@ from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.text.format import counted
-from snapferry.workers.copying.commit import SnapshotState, publish_snapshots
+from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.copying.describe import describe_snapshots
 from snapferry.workers.ledger import PLAN, Directive, State, bit, bits
 from snapferry.workers.telemetry.logs import fields
@@ -85,8 +90,8 @@ class Publisher:
             if not missing:
                 self._ledger.advance(self._job_id, State.COMMITTING)
             ends = self._publish(group, rows, turn)
-            published += ends[SnapshotState.PUBLISHED]
             unpublished += ends[SnapshotState.FAILED]
+            published += ends.total() - ends[SnapshotState.FAILED]
         return Published(published, unpublished, healing)
 
     def _publish(self, group: Group, rows: dict[int, list[Any]], turn: int) -> Counter[str]:
@@ -94,7 +99,7 @@ class Publisher:
         ids = self._drive.snapshots.ids
         failed = self._failed_addresses()
         pending = {ids[index]: index for index in group.snapshots if index not in rows}
-        ends = publish_snapshots(self._drive.source, self._drive.destination, list(pending), failed)
+        ends = STEPS[self._drive.spec.action].end_group(self._drive, list(pending), failed)
         counts = self._counts(group)
         absent: set[str] = set()
         tally: Counter[str] = Counter()
@@ -175,7 +180,7 @@ class Publisher:
         unreadable = len(self._drive.snapshots.of(UNREADABLE))
         self._ledger.set_fields(
             self._job_id,
-            published=tally[SnapshotState.PUBLISHED],
+            published=tally.total() - tally[SnapshotState.FAILED],
             unpublished=tally[SnapshotState.FAILED] + unreadable,
         )
 
@@ -206,14 +211,16 @@ class Publisher:
 
 
 def _log_ends(rows: dict[str, list[Any]]) -> None:
-    """Log which snapshots were published and which were not: one line each, whatever the size of the group."""
-    published = [snapshot_id for snapshot_id, row in rows.items() if row[0] == SnapshotState.PUBLISHED]
-    failed = [snapshot_id for snapshot_id, row in rows.items() if row[0] != SnapshotState.PUBLISHED]
-    if published:
-        log.info("%s published", counted(len(published), "snapshot"), extra=fields(snapshots=published))
+    """Log which snapshots ended well and which did not: one line for each state, whatever the size of the group."""
+    by_state: dict[str, list[str]] = {}
+    for snapshot_id, row in rows.items():
+        by_state.setdefault(row[0], []).append(snapshot_id)
+    failed = by_state.pop(SnapshotState.FAILED, [])
+    for state, ids in by_state.items():
+        log.info("%s %s", counted(len(ids), "snapshot"), state, extra=fields(snapshots=ids))
     if failed:
         log.warning(
-            "%s not published, the first: %s",
+            "%s failed, the first: %s",
             counted(len(failed), "snapshot"),
             rows[failed[0]][-1],
             extra=fields(snapshots=failed),

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
 from snapferry.stores.text.format import counted, size
 
+from .actions import WORDS
+
 
 def describe_drive(outcome: DriveOutcome) -> str:
     """Return *outcome* in words, one line."""
@@ -25,9 +27,9 @@ def _parts(outcome: DriveOutcome) -> Iterator[str]:
     if outcome.queued:
         yield f"{_batches(outcome.queued)} queued"
     if outcome.published:
-        yield f"{counted(outcome.published, 'snapshot')} published"
+        yield f"{counted(outcome.published, 'snapshot')} {WORDS[outcome.action].snapshot}"
     if outcome.unpublished:
-        yield f"{counted(outcome.unpublished, 'snapshot')} not published"
+        yield f"{counted(outcome.unpublished, 'snapshot')} not {WORDS[outcome.action].snapshot}"
     if outcome.healing:
         yield f"healing {counted(outcome.healing, 'group')}"
     if outcome.result is not Result.CONTINUES:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from snapferry.orchestrator.driving import control, drive
+from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
-from snapferry.orchestrator.driving.steps import plan
 from snapferry.orchestrator.driving.steps.requeue import STALL_S
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.ledger import State
 from snapferry.workers.lifecycle import shutdown
+from snapferry.workers.messages import Action
 
 from .fleet import Fleet
 
@@ -76,7 +78,7 @@ def test_planning_stops_when_nobody_wants_it_any_more(
 
     with monkeypatch.context() as patched:
         patched.setattr(drive, "RENEW_S", 0.01)
-        patched.setattr(plan, "prepare", plans_for_hours)
+        patched.setitem(STEPS, Action.COPY, replace(STEPS[Action.COPY], prepare=plans_for_hours))
         outcome = fleet.drive()
 
     assert (
@@ -110,7 +112,7 @@ def test_a_step_that_does_not_stop_is_let_go(fleet: Fleet, monkeypatch: pytest.M
 
     monkeypatch.setattr(drive, "RENEW_S", 0.01)
     monkeypatch.setattr(control, "STUCK_S", 0.05)
-    monkeypatch.setattr(plan, "prepare", hangs)
+    monkeypatch.setitem(STEPS, Action.COPY, replace(STEPS[Action.COPY], prepare=hangs))
     ended = []
     monkeypatch.setattr(shutdown, "end_stuck_process", lambda: ended.append(True))
 

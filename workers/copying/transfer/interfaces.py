@@ -1,12 +1,15 @@
-"""What stops a batch, and the interfaces through which a batch reports, waits and notices an outage."""
+"""What runs a batch, what stops it, and the interfaces through which it reports, waits and notices an outage."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.outcome import BatchOutcome
 
 
 class BatchStopped(BaseException):
@@ -66,3 +69,29 @@ class OutageDetector(Protocol):
 
         Raises to end the batch without an outcome.
         """
+
+
+class BatchFunction(Protocol):
+    """
+    Runs a batch of objects (address -> advisory size in bytes), as `copy_batch` does for `Action.COPY`.
+
+    Each object ends in exactly one outcome: changed (``copied``), right as it was (``present``), or failed. At most
+    *concurrency* objects are in flight at once, fewer if *limit* allows fewer. *abort_unfinished*: an earlier run of
+    the batch may have left something behind. May be called with any part of the batch, again, and at the same time.
+
+    Raises `StoreError` if a store gives no answer for the whole batch, `BatchStopped`, and what *outages* raises.
+    """
+
+    def __call__(
+        self,
+        source: StreamStore,
+        destination: StreamStore,
+        objects: Mapping[Address, int],
+        progress: Progress,
+        /,
+        *,
+        concurrency: int | None = None,
+        abort_unfinished: bool = False,
+        limit: ConcurrencyLimit | None = None,
+        outages: OutageDetector | None = None,
+    ) -> BatchOutcome: ...

@@ -1,5 +1,5 @@
 """
-Copy the objects of a batch one after the other. Used when earlier runs of the batch killed their workers or failed.
+Run the objects of a batch one after the other. Used when earlier runs of the batch killed their workers or failed.
 
 Before each object the ledger records its position. So if copying an object kills the process, the ledger knows
 which object it was. After `MAX_DEATHS` deaths that object alone fails, and the others are copied. Objects with recorded
@@ -18,8 +18,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.telemetry.redaction import without_secrets
 
-from .batch import copy_batch
-from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+from .interfaces import BatchFunction, ConcurrencyLimit, OutageDetector, Progress
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,8 @@ MAX_DEATHS: Final = 5
 """Workers that may die while they copy an object, and no other, before the object fails."""
 
 
-def copy_sequentially(
+def run_sequentially(
+    run: BatchFunction,
     source: StreamStore,
     destination: StreamStore,
     objects: Mapping[Address, int],
@@ -42,7 +42,7 @@ def copy_sequentially(
     outages: OutageDetector | None = None,
 ) -> BatchOutcome:
     """
-    Copy *objects* (address -> advisory size in bytes) as `copy_batch` does, one after the other.
+    Do with *objects* (address -> advisory size in bytes) what *run* does, one after the other.
 
     *deaths*: address -> workers that died while they copied that object. *note_current* is called with the address
     of each object before it is copied. Every exception of an object becomes its failure. Raises `BatchStopped`, and
@@ -57,7 +57,7 @@ def copy_sequentially(
             continue
         note_current(address)
         try:
-            outcome = copy_batch(
+            outcome = run(
                 source,
                 destination,
                 {address: size},

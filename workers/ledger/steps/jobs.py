@@ -19,7 +19,7 @@ from snapferry.workers.ledger.keys import (
     job_keys,
 )
 from snapferry.workers.ledger.state import Directive, UnknownJob, UnreadableJob, state_of
-from snapferry.workers.messages import JobSpec
+from snapferry.workers.messages import Action, JobSpec
 from snapferry.workers.queues import Priority
 
 
@@ -43,6 +43,7 @@ class JobLedger(LedgerBase):
             "priority": spec.priority.value,
             "queue": spec.queue,
             "patience": spec.patience,
+            **({} if spec.action is Action.COPY else {"action": spec.action.value}),
             **({BUDGET_FIELD: spec.budget.model_dump_json()} if spec.budget.limited else {}),
             **{LIMIT_FIELDS[name]: value for name, value in spec.limits if value is not None},
             **({S3_REQUESTS_FIELD: s3_requests} if s3_requests is not None else {}),

@@ -1,0 +1,59 @@
+"""
+What a drive does by the action of its job: how it is planned, how a complete group ends, how the job is concluded.
+
+To add an action: a row here, and one in `snapferry.workers.copying.actions`, which has the function that runs a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from snapferry.orchestrator.planning.estimate import estimate_job
+from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.prepare import Snapshots, freeze, prepare, recall
+from snapferry.stores.address import SnapshotId
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.copying.commit import SnapshotResult, publish_snapshots
+from snapferry.workers.ledger import Ledger
+from snapferry.workers.messages import Action, JobSpec
+
+from .context import PlannedDrive
+from .outcome import DriveOutcome
+from .steps.conclude import conclude
+
+Planned = tuple[Snapshots, Plan]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """
+    The steps of an action. Each may be taken again, by another orchestrator, at any time.
+
+    *prepare* chooses the snapshots and plans them, for the job's source and destination. *freeze* returns the fields of
+    the job's record from which *recall* computes the same plan again, maybe on another machine, from the manifests of
+    `JobSpec.catalogue`. *estimate* returns what a dry run would do, as docs/json.md describes it; it is also asked of a
+    job with a budget. *end_group* ends the snapshots of a group whose batches are all accounted for, given the
+    addresses that failed in the job. *conclude* ends the job if every snapshot has ended.
+    """
+
+    prepare: Callable[[Ledger, JobSpec, StreamStore, StreamStore], Planned]
+    freeze: Callable[[JobSpec, Snapshots], dict[str, str | float]]
+    recall: Callable[[Ledger, JobSpec, StreamStore], Planned]
+    estimate: Callable[[JobSpec, Snapshots, Plan, StreamStore, StreamStore], dict[str, Any]]
+    end_group: Callable[[PlannedDrive, Sequence[SnapshotId], AddressSet], dict[SnapshotId, SnapshotResult]]
+    conclude: Callable[[PlannedDrive], DriveOutcome | None]
+
+
+def _publish(
+    drive: PlannedDrive, snapshot_ids: Sequence[SnapshotId], failed: AddressSet
+) -> dict[SnapshotId, SnapshotResult]:
+    return publish_snapshots(drive.source, drive.destination, snapshot_ids, failed)
+
+
+STEPS: Final[dict[Action, Steps]] = {
+    Action.COPY: Steps(prepare, freeze, recall, estimate_job, _publish, conclude),
+}
+"""Action -> its steps."""

@@ -1,0 +1,33 @@
+"""The words for each action: what it does to snapshots and to objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from snapferry.workers.messages import Action
+
+
+@dataclass(frozen=True)
+class Words:
+    """
+    The words for one action.
+
+    *snapshot*: a snapshot that ended well. *changed*, *right*: an object that the job changed, or found right as it
+    was; "" if an action changes nothing. *change*: the verb for what it does to objects.
+    """
+
+    snapshot: str
+    change: str
+    changed: str
+    right: str
+
+
+WORDS: Final = {
+    Action.COPY: Words("published", "copy", "copied", "present"),
+    Action.VERIFY: Words("verified", "verify", "", "intact"),
+    Action.HEAL: Words("verified", "heal", "healed", "intact"),
+    Action.PUSH: Words("published", "push", "pushed", "present"),
+    Action.PULL: Words("fetched", "pull", "fetched", "present"),
+}
+"""Action -> its words."""

@@ -1,0 +1,105 @@
+"""What a job does, and the options that only some of these actions have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final, Self
+
+from pydantic import Field, model_validator
+
+from .base import LARGEST, Part
+
+MOST_SOURCES: Final = 16
+"""Stores that a job may read objects from besides its source."""
+
+MOST_PATTERNS: Final = 1000
+LONGEST_PATTERN: Final = 4096
+
+_AddressStart = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
+_Pattern = Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN)]
+
+
+class Action(StrEnum):
+    """
+    What a job does with its objects.
+
+    Each action has a row in `snapferry.workers.copying.actions.RUNNERS` and one in
+    `snapferry.orchestrator.driving.actions.STEPS`. Messages of a copy do not have the field, as before there were
+    other actions.
+    """
+
+    COPY = "copy"
+    """Copy the objects that the destination lacks, and publish the snapshots there."""
+    VERIFY = "verify"
+    """Read the objects of the source again. Its destination is the same store, and nothing is written."""
+    HEAL = "heal"
+    """Replace wrong and missing objects of the destination by those of the sources."""
+    PUSH = "push"
+    """Make a snapshot at the destination of the directory tree that is the source."""
+    PULL = "pull"
+    """Write the files of a snapshot into the directory tree that is the destination."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether the job writes to its destination."""
+        return self is not Action.VERIFY
+
+    @property
+    def at_destination(self) -> bool:
+        """Whether the snapshots of the job are those of its destination, not those of its source."""
+        return self is Action.HEAL
+
+
+class Scope(Part):
+    """
+    The part of the address space that a job looks at: all of it by default.
+
+    *first* and *last* are addresses or the beginnings of addresses: the objects from the first address that begins
+    with *first* to the last one that begins with *last*; "" is no bound. If *first* is above *last*, the range goes
+    on from the end of the address space to its begin. *of* divides the address space evenly into so many shares, and
+    *share* is the one of them, from 0, that the job looks at. Every object is in exactly one share.
+    """
+
+    first: _AddressStart = ""
+    last: _AddressStart = ""
+    of: int = Field(default=1, ge=1, le=LARGEST)
+    share: int = Field(default=0, ge=0, lt=LARGEST)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.share >= self.of:
+            raise ValueError("there is no such share")
+        return self
+
+    @property
+    def limited(self) -> bool:
+        """Whether there are objects that the job does not look at."""
+        return bool(self.first or self.last or self.of > 1)
+
+
+class VerifyOptions(Part):
+    """
+    The options of `Action.VERIFY`.
+
+    *fast*: ask only for presence and length. The job begins no further batch after it has read *max_bytes* bytes, or
+    *max_seconds* seconds after its start; None: no bound.
+    """
+
+    fast: bool = False
+    max_bytes: int | None = Field(default=None, ge=0, le=LARGEST)
+    max_seconds: int | None = Field(default=None, ge=0, le=LARGEST)
+
+
+class TreeOptions(Part):
+    """
+    The options of `Action.PUSH` and `Action.PULL`, whose source or destination is a directory tree.
+
+    *exclude*: patterns of paths that are left out. *follow*: a symbolic link counts as what it points to. *delete*:
+    remove what the tree has and the snapshot does not. *linked*: share the bytes with a local store, by clones or hard
+    links, where that is possible.
+    """
+
+    exclude: Annotated[tuple[_Pattern, ...], Field(max_length=MOST_PATTERNS)] = ()
+    follow: bool = True
+    delete: bool = False
+    linked: bool = False
