@@ -9,7 +9,7 @@ manifest's text; both are 64 lowercase hex digits. Keys are sharded 3/3/3/rest:
 
 Only this module knows the layout, and only an `Address` or a `SnapshotId` becomes
 a `Key`: that makes path traversal impossible. A text is parsed once, where it enters:
-by `parse_address`, `parse_snapshot_id`, or `addresses_in`.
+by `parse_address`, `parse_snapshot_id`, or `addresses_in`. (Names have keys of their own, see `stores.names.name`.)
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 EMPTY_ADDRESS: Final = Address("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
 
 _is_address = re.compile(r"[0-9a-f]{64}").fullmatch
+_is_start = re.compile(r"[0-9a-f]{1,64}").fullmatch
 _sharded = re.compile(r"([0-9a-f]{3})/([0-9a-f]{3})/([0-9a-f]{3})/([0-9a-f]{55})").fullmatch
 
 
@@ -76,6 +77,18 @@ def object_key(address: Address) -> Key:
 def manifest_key(snapshot_id: SnapshotId) -> Key:
     """Return the key of the manifest *snapshot_id*."""
     return Key(f".manifests/{snapshot_id[:3]}/{snapshot_id[3:6]}/{snapshot_id[6:9]}/{snapshot_id[9:]}")
+
+
+def manifest_key_start(digits: str) -> str:
+    """
+    Return the beginning that the keys of the manifests whose ids begin with *digits* have in common.
+
+    Raises `InvalidAddress` unless *digits* are 1 to 64 lowercase hex digits.
+    """
+    if not _is_start(digits):
+        raise InvalidAddress("", digits[:80], "is not the beginning of 64 lowercase hex digits")
+    parts = (digits[:3], digits[3:6], digits[6:9], digits[9:])
+    return MANIFESTS + "/".join(filter(None, parts))
 
 
 def address_of(key: str, prefix: str) -> Address | None:

@@ -3,6 +3,7 @@ The errors of stores, as one tree.
 
     StoreError
     ├── InvalidAddress        not 64 lowercase hex digits
+    ├── InvalidName           a text that cannot be the name of a snapshot
     ├── InvalidStoreURL       a URL that names no store
     ├── StoreNotFound         the root directory or the bucket does not exist
     ├── SourceEmpty           a source without any manifest, where everything was to be copied
@@ -10,7 +11,10 @@ The errors of stores, as one tree.
     │   └── NotAllowed        this process's own configuration does not allow the store
     ├── KeyMissing            nothing is filed under a key
     │   ├── ObjectMissing
-    │   └── ManifestMissing
+    │   ├── ManifestMissing
+    │   └── NameMissing
+    ├── AmbiguousId           the first digits of several snapshot ids
+    ├── NameChanged           a name is not of the snapshot that its writer expected
     ├── IntegrityError        bytes that do not hash to what they are filed under
     ├── ManifestSyntaxError   a manifest line that cannot be read
     ├── ManifestTooLarge      a manifest, a plan or a listing beyond a bound
@@ -68,6 +72,10 @@ class InvalidAddress(StoreError):
     """A text that should be an address or a snapshot id is not 64 lowercase hex digits."""
 
 
+class InvalidName(StoreError):
+    """A text that should be the name of a snapshot does not have the form of a name, or is reserved."""
+
+
 class InvalidStoreURL(StoreError):
     """A URL does not name a store that this installation can open."""
 
@@ -102,6 +110,18 @@ class ObjectMissing(KeyMissing):
 
 class ManifestMissing(KeyMissing):
     """The store answered, and does not hold the manifest."""
+
+
+class NameMissing(KeyMissing):
+    """The store answered, and no snapshot has the name."""
+
+
+class AmbiguousId(StoreError):
+    """Several snapshot ids begin with the digits; the detail lists the first of them."""
+
+
+class NameChanged(StoreError):
+    """A name is not of the snapshot that its writer expected. It was not written."""
 
 
 class IntegrityError(StoreError):

@@ -21,6 +21,7 @@ from .bulk.address_set import AddressSet
 from .errors import ManifestIncomplete
 from .features import Confirming, Mounted, feature_of
 from .manifest.parse import Manifest
+from .names.names import Names
 from .pools import files
 from .pools.accounting import PoolAccounting
 from .pools.checking import check
@@ -220,6 +221,16 @@ class SnapshotStore(StreamStore):
 
     def manifest_ids(self) -> Iterator[SnapshotId]:
         return self._manifests.ids()
+
+    def find_snapshots(self, digits: str, most: int) -> Sequence[SnapshotId]:
+        return self._manifests.find(digits, most)
+
+    def newest_snapshot(self) -> SnapshotId | None:
+        return self._manifests.newest()
+
+    @property
+    def names(self) -> Names:
+        return Names(self.manifests, self._manifests.present)
 
     def manifests_present(self, snapshot_ids: Iterable[str]) -> set[SnapshotId]:
         return self._manifests.present(snapshot_ids)

@@ -23,6 +23,7 @@ from .address import Address, SnapshotId
 from .bulk.address_set import AddressSet
 from .errors import StoreError
 from .manifest.parse import Manifest
+from .names.names import Names
 from .rate_limiter import RateLimiter
 from .requests import RequestAccounting
 from .streams import OpenReader, Upload
@@ -342,6 +343,23 @@ class StreamStore(ABC):
     @abstractmethod
     def manifest_ids(self) -> Iterator[SnapshotId]:
         """Yield the ids of all snapshots published here, sorted, any number of them. Raises `StoreNotFound`."""
+
+    @abstractmethod
+    def find_snapshots(self, digits: str, most: int) -> Sequence[SnapshotId]:
+        """Return the first *most* ids published here that begin with the hex *digits*, sorted; list little more."""
+
+    @abstractmethod
+    def newest_snapshot(self) -> SnapshotId | None:
+        """
+        Return the id of the manifest written last by the store's clock, the highest of several; None in an empty store.
+
+        Lists all manifests, in constant memory. Raises `StoreNotFound`.
+        """
+
+    @property
+    @abstractmethod
+    def names(self) -> Names:
+        """The names of snapshots that are kept here."""
 
     @abstractmethod
     def manifests_present(self, snapshot_ids: Iterable[str]) -> set[SnapshotId]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from snapferry.stores.address import (
+    ADDRESS_LENGTH,
     MANIFESTS,
+    Address,
     SnapshotId,
     address_of,
     manifest_key,
+    manifest_key_start,
     parse_address,
     parse_snapshot_id,
 )
@@ -36,6 +39,9 @@ LARGEST_TEXT = 256 * 1024 * 1024
 
 # Manifests that are listed between two checkpoints. Backends have checkpoints of their own between pages.
 MANIFESTS_AT_ONCE = 1000
+
+# Keys that `ManifestPool.find` looks at, most of them foreign: manifests end the search much earlier.
+LONGEST_SEARCH = 100_000
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +119,36 @@ class ManifestPool:
         for key, _, _ in self.backend.keys(MANIFESTS):
             if (address := address_of(key, MANIFESTS)) is not None:
                 yield SnapshotId(address)
+
+    def find(self, digits: str, most: int) -> Sequence[SnapshotId]:
+        begin = manifest_key_start(digits)
+        found: list[SnapshotId] = []
+        with contained(self.backend.label, digits):
+            # A listing begins after its start, and 64 digits are a whole key.
+            start = begin if len(digits) < ADDRESS_LENGTH else begin[:-1]
+            for number, listed in enumerate(self.backend.keys(MANIFESTS, start_after=start)):
+                if len(found) == most or not listed.key.startswith(begin):
+                    break
+                if number == LONGEST_SEARCH:
+                    raise ManifestTooLarge(
+                        self.backend.label,
+                        digits,
+                        f"more than {LONGEST_SEARCH:,} keys that are not manifests begin like this; use a full id",
+                    )
+                if (address := address_of(listed.key, MANIFESTS)) is not None:
+                    found.append(SnapshotId(address))
+        return found
+
+    def newest(self) -> SnapshotId | None:
+        newest: tuple[float, Address] | None = None
+        with contained(self.backend.label):
+            for number, (key, length, modified) in enumerate(self.backend.keys(MANIFESTS)):
+                if number % MANIFESTS_AT_ONCE == 0:
+                    checkpoint()
+                address = address_of(key, MANIFESTS)
+                if length and address is not None and (newest is None or (modified, address) > newest):
+                    newest = modified, address
+        return None if newest is None else SnapshotId(newest[1])
 
     def present(self, snapshot_ids: Iterable[str]) -> set[SnapshotId]:
         wanted = [parse_address(snapshot_id) for snapshot_id in snapshot_ids]

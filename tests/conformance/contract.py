@@ -34,6 +34,7 @@ from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Published
 from tests.conformance.files_contract import FilesContract
+from tests.conformance.names_contract import NamesContract
 
 MIB = 1024 * 1024
 PART = 8 * MIB
@@ -367,7 +368,7 @@ class MissingStoreContract:
             store.get_manifest(EMPTY_ADDRESS)
 
 
-class StoreContract(FilesContract):
+class StoreContract(FilesContract, NamesContract):
     """Verified objects and manifests. The pools are one; `SplitStoreContract` takes two."""
 
     kind: str

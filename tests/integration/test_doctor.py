@@ -279,7 +279,7 @@ def test_without_a_broker_it_tries_what_commands_would_start(tmp_path: Path, for
         (["--from", "relative"], "is not a store URL"),
         (["--to", "s3://key:secret@bucket/x"], "carries credentials"),
         (["--id", "5" * 64], "--id requires --from"),
-        (["--from", "/tmp/a", "--id", "5"], "is not 64 lowercase hex digits"),
+        (["--from", "/tmp/a", "--id", "5"], "--id: 5: is not a snapshot id"),
         (["--from", "/tmp/a", "--to", "/tmp/a"], "is both source and destination"),
         (["--to-objects", "/tmp/a"], "--to-objects requires --to"),
         (["--broker", "http://host"], "the broker URL must begin with"),

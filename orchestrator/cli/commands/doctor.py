@@ -50,7 +50,8 @@ Exit codes:
     multiple=True,
     metavar="ID",
     section=STORES,
-    help="Check that the source has this snapshot, and that the destination has room for it. May be repeated.",
+    help="Check that the source has this snapshot, and that the destination has room for it. Given as for sync; may be"
+    " repeated.",
 )
 @json_option
 @broker_option

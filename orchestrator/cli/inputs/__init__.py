@@ -4,6 +4,6 @@ What a running command makes of its options.
     job           the job that JOB means
     job_spec      the request that the options of sync, plan and submit describe
     show          how progress and result are shown
-    snapshot_ids  the snapshots that --id, --ids-from and --all choose
+    snapshot_ids  the snapshots that --id, --ids-from, --all and arguments choose
     store_names   the store that a URL or a name of snapferry.toml means
 """

@@ -39,13 +39,14 @@ def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
 
     Options that contradict each other end the command.
     """
+    stores = _stores(settings, given)
     snapshot_ids = chosen_ids(
         given.pop("snapshot_ids"),
         given.pop("ids_from"),
         everything=given.pop("everything"),
         allow_empty_source=given["allow_empty_source"],
+        store=stores[0],
     )
-    stores = _stores(settings, given)
     prune = _prune(given)
     budget = _budget(settings, given, stores)
     limits = Limits(**_fields(Limits, given))

@@ -60,13 +60,14 @@ _OPTIONS: Final = (
         multiple=True,
         metavar="ID",
         section=SNAPSHOTS,
-        help="Snapshot to copy, by its 64 hex digits. May be repeated.",
+        help="Snapshot to copy: its id, the first digits of its id, NAME@ or latest. May be repeated.",
     ),
     option(
         "--ids-from",
         metavar="FILE",
         section=SNAPSHOTS,
-        help="File of snapshot ids, one per line, or - for standard input. Empty lines and # comments are ignored.",
+        help="File of snapshots as for --id, one per line, or - for standard input. Empty lines and # comments are"
+        " ignored.",
     ),
     option("--all", "everything", is_flag=True, section=SNAPSHOTS, help="Copy every snapshot of the source."),
     option(

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from snapferry.orchestrator.cli.doctor_report import document, print_results
 from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, interrupt_on_sigterm, usage
+from snapferry.orchestrator.cli.inputs.snapshot_ids import opening, snapshot_of
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.doctor import examine, worst
 from snapferry.orchestrator.jobs import store_pair
-from snapferry.stores.address import parse_address
-from snapferry.stores.errors import InvalidAddress, InvalidStoreURL
+from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import parse_url
 from snapferry.workers.diagnosis.store_check import Check, Side
+from snapferry.workers.messages import StoreRef
 from snapferry.workers.settings.environment import InvalidSettings, store_options
 
 
@@ -61,13 +62,17 @@ def _check(
     try:
         if source and destination:
             store_pair(source, destination, from_objects, to_objects)
-        return Check(
-            _side(source, from_objects, "from"),
-            _side(destination, to_objects, "to"),
-            tuple(parse_address(snapshot_id) for snapshot_id in snapshot_ids),
-        )
-    except (InvalidStoreURL, InvalidAddress) as error:
+        one, other = _side(source, from_objects, "from"), _side(destination, to_objects, "to")
+        return Check(one, other, _ids(one, snapshot_ids))
+    except InvalidStoreURL as error:
         usage(str(error))
+
+
+def _ids(source: Side | None, texts: tuple[str, ...]) -> tuple[str, ...]:
+    if source is None:
+        return ()
+    store = opening(StoreRef(url=source.url, objects_url=source.objects_url))
+    return tuple(snapshot_of(store, text, "--id") for text in texts)
 
 
 def _side(url: str | None, objects: str | None, name: Any) -> Side | None:
