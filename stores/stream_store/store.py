@@ -1,85 +1,19 @@
-"""
-The interface of a store: the verbs of the snapshot format, and their streaming variants.
-
-Everything that copies, publishes, verifies or deletes is written against `StreamStore`.
-`stores.snapshot_store.SnapshotStore` fulfils it on any backend.
-
-Obligations of every store:
-
-*verified*: no bytes become visible at an address that they do not hash to, and no bytes that the store returns are used
-before they were verified.
-*manifest last*: a manifest is written after a check, from scratch, that every object that it names is there.
-*an unanswered question is an error*: it is never reported as "absent".
-*one tree of errors*: a store raises `stores.errors.StoreError` and nothing else.
-"""
+"""The interface of a store: see the package."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
 
-from .address import Address, SnapshotId
-from .bulk.address_set import AddressSet
-from .errors import StoreError
-from .manifest.parse import Manifest
-from .names.names import Names
-from .rate_limiter import RateLimiter
-from .requests import RequestAccounting
-from .streams import OpenReader, Upload
+from snapferry.stores.address import Address, SnapshotId
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.names.names import Names
+from snapferry.stores.rate_limiter import RateLimiter
+from snapferry.stores.requests import RequestAccounting
+from snapferry.stores.streams import OpenReader, Upload
 
-
-class ListedManifest(NamedTuple):
-    """A manifest in a listing. *length* is in bytes, *modified* in seconds since the epoch by the store's clock."""
-
-    length: int
-    modified: float
-
-
-class ListedObject(NamedTuple):
-    """An object in a listing. *length* is in bytes, *modified* in seconds since the epoch by the store's clock."""
-
-    address: Address
-    length: int
-    modified: float
-
-
-class Survey(NamedTuple):
-    """
-    Which addresses a store lacks.
-
-    *needed* are the addresses that are absent, in the order in which they were asked for. *keys_between* is how many
-    keys of the store lie between the first and the last of those asked for, in byte order: counted where listings
-    answered everything, estimated where they were given up, None where there was no listing.
-    """
-
-    needed: list[Address]
-    keys_between: int | None
-
-
-class Published(NamedTuple):
-    """
-    How the publishing of one manifest ended: it is published if *missing* is empty and *error* is None.
-
-    *missing* are the addresses of its objects that are absent, a bounded number of them; the manifest was not written
-    then. *error* concerns this manifest alone. After an error of the write or of what follows it, the manifest may be
-    there.
-    """
-
-    missing: tuple[Address, ...] = ()
-    error: StoreError | None = None
-
-
-class FileTree(Protocol):
-    """A tree of files by their paths, relative and beginning with ``./``, as `backends.directory` offers it."""
-
-    label: str
-
-    def open(self, path: str, /, *, size_hint: int = 0) -> OpenReader:
-        """Open the file at *path*. Raises `KeyMissing`."""
-
-    def upload(self, path: str, size_hint: int, /) -> Upload:
-        """Begin to write the file at *path*, and create the directories above it."""
+from .values import FileTree, ListedManifest, ListedObject, Published, Survey
 
 
 class StreamStore(ABC):
