@@ -6,6 +6,7 @@ manifest's text; both are 64 lowercase hex digits. Keys are sharded 3/3/3/rest:
 
     object_key("49dc870d…")   -> ".objects/49d/c87/0d…"
     manifest_key("8b1f…")     -> ".manifests/8b1/f…"
+    quarantine_key(key, "1")  -> ".quarantine/.objects/49d/c87/0d….1"
 
 Only this module knows the layout, and only an `Address` or a `SnapshotId` becomes
 a `Key`: that makes path traversal impossible. A text is parsed once, where it enters:
@@ -31,6 +32,7 @@ Key = NewType("Key", str)
 
 OBJECTS: Final = ".objects/"
 MANIFESTS: Final = ".manifests/"
+QUARANTINE: Final = ".quarantine/"
 
 ADDRESS_LENGTH: Final = 64
 DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
@@ -89,6 +91,11 @@ def manifest_key_start(digits: str) -> str:
         raise InvalidAddress("", digits[:80], "is not the beginning of 64 lowercase hex digits")
     parts = (digits[:3], digits[3:6], digits[6:9], digits[9:])
     return MANIFESTS + "/".join(filter(None, parts))
+
+
+def quarantine_key(key: str, mark: str) -> Key:
+    """Return the key under which wrong bytes of *key* are kept. *mark* tells several of them apart."""
+    return Key(f"{QUARANTINE}{key}.{mark}")
 
 
 def address_of(key: str, prefix: str) -> Address | None:

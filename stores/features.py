@@ -80,6 +80,19 @@ class KeepsUnfinished(Protocol):
 
 
 @runtime_checkable
+class Quarantining(Protocol):
+    """A store that can keep what is under a key elsewhere in the store, without sending it here and back."""
+
+    def quarantine(self, key: str) -> str | None:
+        """
+        Keep what is under *key* under another key, durably, and return that key: "" where nothing or no byte is there.
+
+        Returns None where the caller must read and write it instead; then nothing has changed. Afterwards *key* holds
+        what it held, or nothing if that was no file. Raises `StoreError`. May be called again.
+        """
+
+
+@runtime_checkable
 class FiniteSpace(Protocol):
     """A store on a disk or under a quota."""
 

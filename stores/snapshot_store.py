@@ -31,7 +31,7 @@ from .pools.publishing import publish_each
 from .rate_limiter import RateLimiter
 from .requests import RequestAccounting
 from .runtime.containment import contained
-from .stream_store import FileTree, ListedManifest, ListedObject, Published, StreamStore, Survey
+from .stream_store import FileTree, ListedManifest, ListedObject, Published, Replaced, StreamStore, Survey
 from .streams import OpenReader, Upload
 from .wrappers.throttled import throttled
 
@@ -172,6 +172,16 @@ class SnapshotStore(StreamStore):
         on_bytes: Callable[[int], None] | None = None,
     ) -> tuple[Upload, int]:
         return self._objects.stage(source, address, size_hint, on_bytes)
+
+    def replace_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> Replaced:
+        return self._objects.replace(source, address, size_hint, on_bytes)
 
     def commit_staged(self, uploads: Sequence[Upload]) -> None:
         self._objects.commit(uploads)

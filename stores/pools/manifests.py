@@ -33,6 +33,7 @@ from snapferry.stores.stream_store import ListedManifest
 
 from . import existence
 from .existence import MANIFEST_SPACE
+from .quarantine import commit_over
 
 # The largest manifest that `ManifestPool.get` returns in one piece.
 LARGEST_TEXT = 256 * 1024 * 1024
@@ -84,14 +85,22 @@ class ManifestPool:
                 pass
             return manifest.open().read(manifest.length)
 
-    def write(self, manifest: Manifest) -> None:
-        """File *manifest*. Only `publishing` calls this, after it found every object."""
+    def write(self, manifest: Manifest, *, over_wrong: bool = False) -> str:
+        """
+        File *manifest*. Only `publishing` calls this, after it found every object.
+
+        With *over_wrong*, what is in its place is quarantined first; returns the key in quarantine, "" for none.
+        """
+        key = manifest_key(manifest.id)
         reader = manifest.open()
-        with self.backend.upload(manifest_key(manifest.id), manifest.length) as upload:
+        with self.backend.upload(key, manifest.length) as upload:
             while chunk := reader.read(CHUNK_BYTES):
                 checkpoint()
                 upload.write(chunk)
+            if over_wrong:
+                return commit_over(self.backend, key, manifest.id, upload)
             upload.commit()
+        return ""
 
     def flush(self) -> None:
         self.backend.flush()

@@ -18,11 +18,12 @@ from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.runtime.containment import contain, contained
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.oversize import LARGEST_BYTES, far_beyond
-from snapferry.stores.stream_store import ListedObject, StreamStore, Survey
+from snapferry.stores.stream_store import ListedObject, Replaced, StreamStore, Survey
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import existence
 from .existence import OBJECT_SPACE
+from .quarantine import commit_over
 from .streaming import Transfer, object_missing, stage, verify
 
 OnBytes = Callable[[int], None] | None
@@ -119,6 +120,11 @@ class ObjectPool:
         except Exception as error:
             contain(error, self.backend.label, address)
             raise
+
+    def replace(self, source: StreamStore, address: Address, size_hint: int, on_bytes: OnBytes) -> Replaced:
+        upload, length = self.stage(source, address, size_hint, on_bytes)
+        with upload:
+            return Replaced(length, commit_over(self.backend, object_key(address), address, upload))
 
     def _stage_bytes(self, key: Key, data: bytes) -> Upload:
         upload = self.backend.upload(key, len(data))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from enum import Enum, auto
 from itertools import islice
 from typing import Final
 
@@ -39,19 +40,20 @@ def publish_each(
     """
     done: dict[SnapshotId, Published] = {}
     absent = _absent(objects, manifests, done)
-    to_write = []
+    to_write: dict[SnapshotId, bool] = {}
     for snapshot_id, opened in manifests.items():
         if snapshot_id in done:
             continue
         with _noting(done, snapshot_id):
             missing = _missing_of(opened, absent)
-            if missing or _holds_intact(pool, snapshot_id):
+            held = _Held.NOTHING if missing else _held(pool, snapshot_id)
+            if missing or held is _Held.INTACT:
                 done[snapshot_id] = Published(missing)
             else:
-                to_write.append(snapshot_id)
+                to_write[snapshot_id] = held is _Held.WRONG
     if to_write:
         objects.flush()
-        _write_all(pool, {snapshot_id: manifests[snapshot_id] for snapshot_id in to_write}, done)
+        _write_all(pool, manifests, to_write, done)
     return {snapshot_id: done[snapshot_id] for snapshot_id in manifests}
 
 
@@ -78,26 +80,39 @@ def _missing_of(opened: Open, absent: AddressSet) -> tuple[Address, ...]:
     return tuple(islice(found, MISSING_KEPT))
 
 
-def _holds_intact(pool: ManifestPool, snapshot_id: SnapshotId) -> bool:
+class _Held(Enum):
+    """What a store holds under the id of a snapshot."""
+
+    INTACT = auto()
+    WRONG = auto()
+    NOTHING = auto()
+
+
+def _held(pool: ManifestPool, snapshot_id: SnapshotId) -> _Held:
     try:
         with pool.read(snapshot_id):
-            return True
-    except (ManifestMissing, IntegrityError, StoreNotFound):
-        return False
+            return _Held.INTACT
+    except (ManifestMissing, StoreNotFound):
+        return _Held.NOTHING
+    except IntegrityError:
+        return _Held.WRONG
 
 
 def _write_all(
-    pool: ManifestPool, manifests: Mapping[SnapshotId, Open], done: dict[SnapshotId, Published]
+    pool: ManifestPool,
+    manifests: Mapping[SnapshotId, Open],
+    to_write: Mapping[SnapshotId, bool],
+    done: dict[SnapshotId, Published],
 ) -> None:
-    written = []
-    for snapshot_id, opened in manifests.items():
-        with _noting(done, snapshot_id), opened() as manifest:
-            pool.write(manifest)
-            written.append(snapshot_id)
+    """Write those of *manifests* that are *to_write*: id -> whether there is a wrong one, to be quarantined."""
+    written: dict[SnapshotId, str] = {}
+    for snapshot_id, wrong in to_write.items():
+        with _noting(done, snapshot_id), manifests[snapshot_id]() as manifest:
+            written[snapshot_id] = pool.write(manifest, over_wrong=wrong)
     pool.flush()
-    for snapshot_id in written:
+    for snapshot_id, quarantined in written.items():
         with _noting(done, snapshot_id), pool.read(snapshot_id):
-            done[snapshot_id] = Published()
+            done[snapshot_id] = Published(quarantined=quarantined)
 
 
 @contextmanager

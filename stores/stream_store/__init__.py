@@ -19,6 +19,6 @@ before they were verified.
 from __future__ import annotations
 
 from .store import StreamStore
-from .values import FileTree, ListedManifest, ListedObject, Published, Survey
+from .values import FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
 
-__all__ = ["FileTree", "ListedManifest", "ListedObject", "Published", "StreamStore", "Survey"]
+__all__ = ["FileTree", "ListedManifest", "ListedObject", "Published", "Replaced", "StreamStore", "Survey"]

@@ -13,7 +13,7 @@ from snapferry.stores.rate_limiter import RateLimiter
 from snapferry.stores.requests import RequestAccounting
 from snapferry.stores.streams import OpenReader, Upload
 
-from .values import FileTree, ListedManifest, ListedObject, Published, Survey
+from .values import FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
 
 
 class StreamStore(ABC):
@@ -196,6 +196,23 @@ class StreamStore(ABC):
 
         Returns its upload and its length in bytes. The upload must be committed, by itself or by `commit_staged`, or
         aborted.
+        """
+
+    @abstractmethod
+    def replace_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> Replaced:
+        """
+        As `copy_object`, in the place of whatever is filed here under *address*, wrong bytes or no file at all.
+
+        What is there is quarantined after the object was read and verified, and before it becomes visible. After an
+        error before that, nothing has changed. Raises also `AccessDenied` and `StoreFault` where the store keeps the
+        object from being quarantined or replaced. May be called again.
         """
 
     def commit_staged(self, uploads: Sequence[Upload]) -> None:

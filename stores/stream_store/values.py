@@ -43,11 +43,24 @@ class Published(NamedTuple):
 
     *missing* are the addresses of its objects that are absent, a bounded number of them; the manifest was not written
     then. *error* concerns this manifest alone. After an error of the write or of what follows it, the manifest may be
-    there.
+    there. *quarantined* is the key under which the store keeps a corrupt manifest that this one replaced, "" if there
+    was none.
     """
 
     missing: tuple[Address, ...] = ()
     error: StoreError | None = None
+    quarantined: str = ""
+
+
+class Replaced(NamedTuple):
+    """
+    How one object was replaced.
+
+    *length* is in bytes. *quarantined* is the key under which the store keeps what was there, "" if there was nothing.
+    """
+
+    length: int
+    quarantined: str
 
 
 class FileTree(Protocol):

@@ -35,6 +35,7 @@ from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Published
 from tests.conformance.files_contract import FilesContract
 from tests.conformance.names_contract import NamesContract
+from tests.conformance.replacing_contract import ReplacingContract
 
 MIB = 1024 * 1024
 PART = 8 * MIB
@@ -368,7 +369,7 @@ class MissingStoreContract:
             store.get_manifest(EMPTY_ADDRESS)
 
 
-class StoreContract(FilesContract, NamesContract):
+class StoreContract(FilesContract, NamesContract, ReplacingContract):
     """Verified objects and manifests. The pools are one; `SplitStoreContract` takes two."""
 
     kind: str

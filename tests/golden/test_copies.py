@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.opening import open_store
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, copy_snapshot
-from tests.golden.oracle import Oracle
+from tests.golden.oracle import Oracle, Refused
 
 
 def test_our_copy_is_what_snapdir_sync_writes_byte_for_byte_and_mode_for_mode(
@@ -45,6 +46,42 @@ def test_copying_again_over_a_copy_of_snapdir_changes_nothing(
     copy_snapshot(everything_snapshot.open(), open_store(str(tmp_path / "copy")), everything_snapshot.id)
 
     assert contents(tmp_path / "copy") == before
+
+
+def test_snapdir_ignores_a_quarantine_and_takes_a_healed_store_for_its_own(
+    everything_snapshot: Snapshot, oracle: Oracle, tmp_path: Path
+) -> None:
+    """It verifies the store, copies and pulls from it, and pushes the same tree to it without writing anything."""
+    url = f"file://{tmp_path}/healed"
+    oracle.sync(everything_snapshot.id, everything_snapshot.url, url)
+    whole = contents(tmp_path / "healed")
+    healed, source = open_store(url), everything_snapshot.open()
+    with source.read_manifest(everything_snapshot.id) as manifest:
+        addresses = list(manifest.objects())
+    for address in addresses[:3]:
+        (tmp_path / "healed" / object_key(address)).write_bytes(b"wrong")
+    (tmp_path / "healed" / manifest_key(everything_snapshot.id)).write_bytes(b"wrong")
+    assert not oracle_verifies(oracle, everything_snapshot.id, url)
+
+    for address in addresses[:3]:
+        healed.replace_object(source, address)
+    healed.publish_all(source, [everything_snapshot.id])
+
+    before = contents(tmp_path / "healed")
+    assert sum(data == b"wrong" for _, data in before.values()) == 4
+    assert oracle.verify(everything_snapshot.id, url)
+    oracle.sync(everything_snapshot.id, url, f"file://{tmp_path}/copy")
+    assert contents(tmp_path / "copy") == whole
+    oracle.pull(everything_snapshot.id, url, tmp_path / "pulled")
+    assert oracle.push(everything_snapshot.tree, url) == everything_snapshot.id
+    assert contents(tmp_path / "healed") == before
+
+
+def oracle_verifies(oracle: Oracle, snapshot: str, url: str) -> bool:
+    try:
+        return oracle.verify(snapshot, url)
+    except Refused:
+        return False
 
 
 def test_snapdir_finds_the_manifest_in_our_copy_and_the_objects_in_a_pool_beside_it(

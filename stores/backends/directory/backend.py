@@ -20,13 +20,14 @@ from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import StoreError, StoreNotFound
-from snapferry.stores.features import FiniteSpace, Mounted
+from snapferry.stores.features import FiniteSpace, Mounted, Quarantining
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import diagnosis
 from .listing import list_keys
 from .paths.beneath import READ
 from .paths.rules import DirectoryRules
+from .quarantine import quarantine
 from .sizes import ABSENT, lengths
 from .store_directory import StoreDirectory
 from .streams import FileReader, FileUpload
@@ -39,7 +40,7 @@ FEW = 4
 FETCHED_BYTES = 64 * 1024
 
 
-class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted):
+class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted, Quarantining):
     """
     Bytes in files below the directory *root*, an absolute path.
 
@@ -181,6 +182,9 @@ class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted):
 
     def clock(self) -> tuple[float, float] | None:
         return None
+
+    def quarantine(self, key: str) -> str | None:
+        return quarantine(self.directory, key)
 
     def holds(self, space: str) -> bool:
         return os.path.isdir(os.path.join(self.directory.path, space))

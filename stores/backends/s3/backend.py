@@ -18,7 +18,7 @@ from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
-from snapferry.stores.features import Confirming, KeepsUnfinished, Priced, Throttled
+from snapferry.stores.features import Confirming, KeepsUnfinished, Priced, Quarantining, Throttled
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 from snapferry.stores.rate_limiter import RateLimiter
@@ -31,6 +31,7 @@ from .deadline import run_within
 from .objects.confirm import write
 from .objects.leftovers import abort_uploads
 from .objects.multipart import S3Upload
+from .objects.quarantine import quarantine
 from .objects.ranges import open_object
 from .objects.small import delete, list_keys, size
 from .options import settings_of
@@ -67,7 +68,7 @@ def open_s3(url: StoreURL, ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3B
     )
 
 
-class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfinished):
+class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfinished, Quarantining):
     """
     Bytes under the keys of *bucket*. Keys that are given and returned do not have its prefix.
 
@@ -142,6 +143,9 @@ class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfini
 
     def abort_unfinished(self, key: str, size_hint: int) -> None:
         abort_uploads(self.bucket, key, size_hint)
+
+    def quarantine(self, key: str) -> str | None:
+        return quarantine(self.bucket, key)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         return list_keys(self.bucket, prefix, start_after)
