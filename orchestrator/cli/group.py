@@ -28,6 +28,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "plan": Lazy("copy", "plan", "Show what a sync would copy and cost, without copying"),
         "submit": Lazy("copy", "submit", "Queue a sync job and print its id"),
     },
+    "Names": {
+        "tag": Lazy("names", "tag", "Name a snapshot, or list the names of a store"),
+        "untag": Lazy("names", "untag", "Remove a name from a store"),
+    },
     "Jobs": {
         "cancel": Lazy("control", "cancel", "Stop a job"),
         "pause": Lazy("control", "pause", "Pause a job"),

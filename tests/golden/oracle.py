@@ -65,6 +65,14 @@ class Oracle:
         """Return the manifest of *tree* as snapdir prints it: without the last line's end."""
         return str(self._ask("manifest", str(tree)))
 
+    def size(self, store: str) -> str:
+        """Return the sizes of a store, as snapdir represents them."""
+        return str(self._ask("size", store))
+
+    def diff(self, one: str, other: str) -> list[str]:
+        """Return the differences between two stores, as snapdir represents them, sorted."""
+        return sorted(self._ask("diff", one, other))
+
     def _ask(self, verb: str, *arguments: str) -> Any:
         kept = {
             name: value
@@ -108,6 +116,11 @@ async def _answer(verb: str, arguments: list[str]) -> Any:
             return await snapdir.id(tree)
         case "manifest", [tree]:
             return (await snapdir.manifest(tree)).raw
+        case "size", [store]:
+            return repr(await snapdir.size(snapdir.StoreUri(store)))
+        case "diff", [one, other]:
+            options = snapdir.DiffOptions.from_refs([snapdir.StoreUri(one)], [snapdir.StoreUri(other)])
+            return [repr(entry) for entry in await snapdir.diff(options)]
         case _:
             raise ValueError(f"no such question: {verb} {arguments}")
 

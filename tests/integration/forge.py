@@ -16,8 +16,8 @@ import json, os, sys
 import snapferry.orchestrator.embedded, snapferry.orchestrator.jobs
 import snapferry.orchestrator.planning.prices, snapferry.orchestrator.reporting.progress
 from snapferry.orchestrator.cli import main
-from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, ls, mirrors
-from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, ls, mirrors
+from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, ls, mirrors, names
+from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, ls, mirrors, names
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
