@@ -264,7 +264,9 @@ def _keep(
             _kill_group(group)
         for process in parts:
             with suppress(ChildProcessError):
-                os.waitpid(process, 0)
+                if os.waitpid(process, os.WNOHANG) == (0, 0):
+                    os.kill(process, signal.SIGKILL)
+                    os.waitpid(process, 0)
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
@@ -322,6 +324,9 @@ def _start_worker(
 ) -> int:
     process = os.fork()
     if process:
+        # The child does the same. Only both together make sure that a kill of the group never misses it.
+        with suppress(OSError):
+            os.setpgid(process, group)
         return process
     status = 1
     try:

@@ -272,6 +272,37 @@ def test_a_killed_worker_child_costs_its_batch_again_and_nothing_else(
     assert kept == large.tree
 
 
+# The worker of this fleet gets no time to join the group that the keeper kills.
+ENDS_WHILE_A_WORKER_STARTS = """
+import os, sys, time
+from pathlib import Path
+from snapferry.orchestrator.embedded import EmbeddedFleet
+from snapferry.workers.settings.environment import Settings
+
+began, real = Path(sys.argv[1]), os.setpgid
+
+def join(process, group):
+    if process == 0:
+        began.write_text(str(os.getpid()))
+        time.sleep(10_000)
+    real(process, group)
+
+os.setpgid = join
+with EmbeddedFleet(Settings(), processes=1):
+    while not (began.exists() and began.read_text()):
+        time.sleep(0.01)
+"""
+
+
+def test_a_fleet_that_ends_while_its_worker_starts_leaves_no_worker(tmp_path: Path) -> None:
+    began = tmp_path / "began"
+
+    subprocess.run([sys.executable, "-c", ENDS_WHILE_A_WORKER_STARTS, began], check=True, timeout=PATIENCE_S)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(began.read_text()), 0)
+
+
 @pytest.mark.parametrize("part", ["server", "worker", "keeper"])
 def test_a_dead_part_of_the_fleet_ends_the_command_with_a_reason(
     large: LargeStore, tmp_path: Path, temporary: Path, part: str
