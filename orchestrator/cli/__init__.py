@@ -8,6 +8,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     inputs/       what a body makes of its options
     settings      the settings of a command
     fleet_access  the fleet of a command's broker
+    launch        run a job for a command, by a fleet or by an embedded one
     follow        a job until its end
     receipt_file  the file of --receipt
     table         rows, aligned

@@ -7,6 +7,7 @@ from typing import Final
 from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options
 from snapferry.orchestrator.cli.options.copy import copy_options, dry_run_option
 from snapferry.orchestrator.cli.options.declare import command, option
+from snapferry.orchestrator.cli.options.job import verbose_option
 
 EXAMPLES: Final = """
 Examples:
@@ -33,10 +34,6 @@ Exit codes:
   2    bad usage or configuration
   130  interrupted
 """
-
-verbose_option = option(
-    "--verbose", is_flag=True, section=OUTPUT, help="Show the log of the embedded workers."
-)
 
 
 @command(run="copy:sync", interruptible=True, epilog=EXAMPLES)

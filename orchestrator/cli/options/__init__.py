@@ -4,5 +4,6 @@ The options of commands, as help pages, completion and errors need them. They im
     declare  options and commands whose help pages have one form
     values   sizes, rates, counts, amounts, durations and queue names
     common   options of several commands
+    job      options of every command that begins a job
     copy     options of sync, plan and submit
 """

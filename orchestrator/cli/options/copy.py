@@ -7,22 +7,16 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .common import FLEET, LIMITS, OUTPUT, broker_option, patience_option, with_options
+from .common import OUTPUT, with_options
 from .declare import option
-from .values import MOST_REQUESTS, Amount, QueueName, Rate, Size, WholeNumber
+from .job import FLEET_OPTIONS, LIMIT_OPTIONS, SNAPSHOTS, snapshot_options
+from .values import Amount, Size, WholeNumber
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 STORES: Final = "Stores"
-SNAPSHOTS: Final = "Snapshots"
 DELETION: Final = "Deletion"
 BUDGET: Final = "Budget"
-
-
-def _none_for_zero(ctx: click.Context, param: click.Parameter, value: int) -> int | None:
-    """Return a limit, None for 0."""
-    return value or None
-
 
 _OPTIONS: Final = (
     option(
@@ -54,22 +48,7 @@ _OPTIONS: Final = (
         section=STORES,
         help="Store that receives the objects, if it is not the destination itself.",
     ),
-    option(
-        "--id",
-        "snapshot_ids",
-        multiple=True,
-        metavar="ID",
-        section=SNAPSHOTS,
-        help="Snapshot to copy: its id, the first digits of its id, NAME@ or latest. May be repeated.",
-    ),
-    option(
-        "--ids-from",
-        metavar="FILE",
-        section=SNAPSHOTS,
-        help="File of snapshots as for --id, one per line, or - for standard input. Empty lines and # comments are"
-        " ignored.",
-    ),
-    option("--all", "everything", is_flag=True, section=SNAPSHOTS, help="Copy every snapshot of the source."),
+    *snapshot_options("copy", "the source"),
     option(
         "--allow-empty-source",
         is_flag=True,
@@ -140,59 +119,8 @@ _OPTIONS: Final = (
         section=BUDGET,
         help="Price table (TOML) for the estimated cost.",
     ),
-    option(
-        "-j",
-        "--jobs",
-        "jobs",
-        type=WholeNumber(0, 1024),
-        default=0,
-        callback=_none_for_zero,
-        envvar="SNAPDIR_JOBS",
-        metavar="N",
-        section=LIMITS,
-        help="Limit objects in flight to N, across all workers; 0 means as many as the stores sustain.",
-    ),
-    option(
-        "--limit-rate",
-        "rate",
-        type=Rate(),
-        envvar="SNAPDIR_LIMIT_RATE",
-        metavar="RATE",
-        section=LIMITS,
-        help="Limit reads from the source to RATE bytes per second, such as 500k, 100M or 1.5Gi, across all workers.",
-    ),
-    option(
-        "--max-requests",
-        "requests",
-        type=WholeNumber(0, MOST_REQUESTS),
-        default=0,
-        callback=_none_for_zero,
-        envvar="SNAPDIR_MAX_REQUESTS",
-        metavar="N",
-        section=LIMITS,
-        help="Limit requests to N per second at each store, across all workers; 0 means no limit.",
-    ),
-    patience_option,
-    broker_option,
-    option(
-        "--priority",
-        type=click.Choice(["high", "normal", "low"]),
-        default="normal",
-        metavar="LEVEL",
-        section=FLEET,
-        help="Priority of the job's batches: high, normal or low. At equal priority, small jobs run before the"
-        " remainder of large ones.",
-    ),
-    option(
-        "--queue",
-        type=QueueName(),
-        default="",
-        metavar="NAME",
-        default_text="default",
-        section=FLEET,
-        help="Queue for the job's batches, so that a slow store does not delay other jobs. A worker must serve the"
-        " queue.",
-    ),
+    *LIMIT_OPTIONS,
+    *FLEET_OPTIONS,
 )
 
 

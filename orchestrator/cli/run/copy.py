@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from snapferry.orchestrator.cli.exit_codes import RUN_AGAIN, fail, note, usage
-from snapferry.orchestrator.cli.fleet_access import on_fleet
-from snapferry.orchestrator.cli.follow import print_new_job, run
+from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.inputs.job_spec import with_job_spec
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
+from snapferry.orchestrator.cli.launch import queue_job, run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
-from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_processes
-from snapferry.orchestrator.jobs import Jobs
-from snapferry.stores.access import TRUSTED
-from snapferry.stores.opening import prepare
-from snapferry.workers.lifecycle.process_setup import max_in_flight
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 
@@ -23,47 +17,15 @@ def sync(spec: JobSpec, settings: Settings, receipt_path: str | None, verbose: b
     if spec.dry_run and receipt_path is not None:
         usage("--receipt cannot be combined with --dryrun")
     check_receipt_path(receipt_path)
-    return _sync(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
+    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
 
 
 @with_job_spec
 @with_show
 def plan(spec: JobSpec, settings: Settings, verbose: bool, show: Show) -> int:
-    return _sync(spec.model_copy(update={"dry_run": True}), settings, show, verbose=verbose)
+    return run_job(spec.model_copy(update={"dry_run": True}), settings, show, verbose=verbose)
 
 
 @with_job_spec
 def submit(spec: JobSpec, settings: Settings, quiet: bool, as_json: bool) -> int:
-    with on_fleet(settings, advice=RUN_AGAIN) as jobs:
-        job_id = jobs.submit(spec)
-    print_new_job(job_id, quiet=quiet, as_json=as_json)
-    return 0
-
-
-def _sync(
-    spec: JobSpec, settings: Settings, show: Show, *, receipt_path: str | None = None, verbose: bool
-) -> int:
-    if settings.broker_url is None:
-        return _embedded(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
-    with on_fleet(settings, advice=RUN_AGAIN) as jobs:
-        return run(jobs, jobs.submit(spec), show, receipt_path=receipt_path, on_fleet=True)
-
-
-def _embedded(
-    spec: JobSpec, settings: Settings, show: Show, *, receipt_path: str | None, verbose: bool
-) -> int:
-    # Libraries that are loaded before the fleet forks are shared by all its processes.
-    stores = (spec.source, spec.destination)
-    prepare({url.scheme for store in stores for url in (store.parsed, store.parsed_objects) if url})
-    processes = default_processes(spec.limits.jobs)
-    if (spec.limits.jobs or 0) > (most := processes * max_in_flight()):
-        note(
-            f"-j {spec.limits.jobs}: limited to {most}, because a process here may open few files (ulimit -n)"
-        )
-    try:
-        with EmbeddedFleet(settings, processes=processes, log_to_stderr=verbose) as fleet:
-            jobs = Jobs(fleet.settings, check=False, access=TRUSTED)
-            job_id = jobs.submit(fleet.divided(spec))
-            return run(jobs, job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False)
-    except FleetDied as error:
-        fail(f"{error}\nNothing is lost: no manifest was written before its objects. {RUN_AGAIN}")
+    return queue_job(spec, settings, quiet=quiet, as_json=as_json)
