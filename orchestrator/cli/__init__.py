@@ -12,6 +12,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     follow        a job until its end
     receipt_file  the file of --receipt
     table         rows, aligned
+    output/       lines and JSON lists of any length; what a long read has done so far
     exit_codes    how a command ends
     lazy          imports a declaration or a body when it is used
 

@@ -28,7 +28,13 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "plan": Lazy("copy", "plan", "Show what a sync would copy and cost, without copying"),
         "submit": Lazy("copy", "submit", "Queue a sync job and print its id"),
     },
-    "Names": {
+    "Stores": {
+        "ls": Lazy("look", "list_snapshots", "List the snapshots in a store"),
+        "size": Lazy("look", "size", "Show the size of a store or of a snapshot"),
+        "diff": Lazy("look", "diff", "Show what differs between two snapshots or two stores"),
+        "show": Lazy("look", "show", "Show the files and directories of a snapshot"),
+        "cat": Lazy("look", "cat", "Print a file of a snapshot"),
+        "orphans": Lazy("look", "orphans", "List objects that no manifest names"),
         "tag": Lazy("names", "tag", "Name a snapshot, or list the names of a store"),
         "untag": Lazy("names", "untag", "Remove a name from a store"),
     },
@@ -48,7 +54,6 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "failures": Lazy("inspect", "failures", "List the failed objects of a job"),
         "receipt": Lazy("inspect", "receipt", "Print the receipt of a job as JSON"),
         "mirrors": Lazy("mirrors", "list_mirrors", "List the mirrors of snapferry.toml"),
-        "ls": Lazy("ls", "list_snapshots", "List the snapshot ids in a store"),
         "doctor": Lazy("doctor", "doctor", "Check a fleet and stores for problems"),
     },
     "Fleet": {

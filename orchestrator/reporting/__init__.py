@@ -5,7 +5,7 @@ What happened to a job, for people and for programs.
     failures       the objects that failed, and what needs them
     measures       share, rate and time left of a job
     text/          a job in words
-    documents      a job as JSON
+    documents      a job as JSON; store_documents: what is in stores
     progress       a job on the terminal while it runs
     fleet_metrics  metrics of the whole fleet
 """

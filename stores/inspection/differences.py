@@ -12,7 +12,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
-from snapferry.stores.address import EMPTY_ADDRESS, SnapshotId
+from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId
 from snapferry.stores.errors import ManifestSyntaxError
 from snapferry.stores.manifest.entry import Entry
 from snapferry.stores.manifest.parse import Manifest
@@ -49,6 +49,7 @@ class ObjectChange(NamedTuple):
     """An object that one store has, or that has another length in the second one, which is MODIFIED."""
 
     change: Change
+    address: Address
     before: ListedObject | None
     after: ListedObject | None
 
@@ -85,12 +86,12 @@ def changed_objects(before: StreamStore, after: StreamStore) -> Iterator[ObjectC
     """Yield the objects that only one of two stores has, or whose lengths differ, sorted by address."""
     olds, news = (filter(_is_whole, store.list_objects()) for store in (before, after))
     for old, new in _aligned(olds, news, attrgetter("address")):
-        if old is None:
-            yield ObjectChange(Change.ADDED, None, new)
-        elif new is None:
-            yield ObjectChange(Change.DELETED, old, None)
-        elif old.length != new.length:
-            yield ObjectChange(Change.MODIFIED, old, new)
+        if old is None and new is not None:
+            yield ObjectChange(Change.ADDED, new.address, None, new)
+        elif old is not None and new is None:
+            yield ObjectChange(Change.DELETED, old.address, old, None)
+        elif old is not None and new is not None and old.length != new.length:
+            yield ObjectChange(Change.MODIFIED, new.address, old, new)
 
 
 def _aligned(

@@ -65,13 +65,13 @@ class Oracle:
         """Return the manifest of *tree* as snapdir prints it: without the last line's end."""
         return str(self._ask("manifest", str(tree)))
 
-    def size(self, store: str) -> str:
-        """Return the sizes of a store, as snapdir represents them."""
-        return str(self._ask("size", store))
+    def size(self, store: str, snapshot: str | None = None) -> dict[str, int]:
+        """Return the size of a store, or of one snapshot."""
+        return dict(self._ask("size", store, *([snapshot] if snapshot else [])))
 
-    def diff(self, one: str, other: str) -> list[str]:
-        """Return the differences between two stores, as snapdir represents them, sorted."""
-        return sorted(self._ask("diff", one, other))
+    def diff(self, before: str, after: str) -> list[tuple[str, str]]:
+        """Return what differs between all snapshots of two stores: a letter and a path each."""
+        return [(status, path) for status, path in self._ask("diff", before, after)]
 
     def _ask(self, verb: str, *arguments: str) -> Any:
         kept = {
@@ -116,11 +116,14 @@ async def _answer(verb: str, arguments: list[str]) -> Any:
             return await snapdir.id(tree)
         case "manifest", [tree]:
             return (await snapdir.manifest(tree)).raw
-        case "size", [store]:
-            return repr(await snapdir.size(snapdir.StoreUri(store)))
-        case "diff", [one, other]:
-            options = snapdir.DiffOptions.from_refs([snapdir.StoreUri(one)], [snapdir.StoreUri(other)])
-            return [repr(entry) for entry in await snapdir.diff(options)]
+        case "size", [store, *snapshot]:
+            chosen = [snapdir.SnapshotId(one) for one in snapshot]
+            found = await snapdir.size(snapdir.StoreUri(store), *chosen)
+            names = ("logical_bytes", "physical_bytes", "files", "objects")
+            return {name: getattr(found, name) for name in names}
+        case "diff", [before, after]:
+            sides = snapdir.DiffOptions.from_refs([before], [after])
+            return [(entry.status, entry.path) for entry in await snapdir.diff(sides)]
         case _:
             raise ValueError(f"no such question: {verb} {arguments}")
 

@@ -6,7 +6,7 @@ The declarations of commands: names, options and help, without any library but c
     limit      limit
     inspect    jobs, status, watch, failures, receipt
     mirrors    mirrors, scheduler
-    ls         ls
+    look       ls, size, diff, show, cat, orphans
     doctor     doctor
     fleet      worker, orchestrator
     dashboard  dashboard

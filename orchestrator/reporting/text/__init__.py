@@ -7,6 +7,7 @@ A job in words.
     drive     what a drive of a job did, for logs and task results
     failures  failed objects
     limits    limits of a job or a store
+    stores    what is in stores
     format    times and URLs
 
 Text from stores, such as paths, may hold anything: every line passes `printable`, so that none can control a terminal.

@@ -116,9 +116,6 @@ def test_stores_are_compared_by_their_objects() -> None:
     file_wrong(one, Address(A), b"short")
     file_wrong(other, Address(A), b"longer")
 
-    found = {
-        (each.after or each.before).address: str(each.change)  # type: ignore[union-attr]
-        for each in changed_objects(one, other)
-    }
+    found = {each.address: str(each.change) for each in changed_objects(one, other)}
     assert found == {digest(left): "D", digest(right): "A", digest(torn): "D", A: "M"}
     assert list(found) == sorted(found)
