@@ -14,7 +14,7 @@ from celery import Celery, chord
 
 from snapferry.orchestrator.planning.batches import Batch
 from snapferry.workers.copying.describe import describe_batch, describe_job
-from snapferry.workers.messages import BatchMessage, JobSpec, encode_digests
+from snapferry.workers.messages import BatchMessage, JobSpec, encode_digests, encode_lines
 from snapferry.workers.queues import copy_queue, step
 from snapferry.workers.telemetry import tracing
 
@@ -85,6 +85,7 @@ def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
         destination=spec.destination,
         addresses=encode_digests(batch.digests),
         sizes=batch.sizes,
+        lines=encode_lines(batch.lines),
         positions=batch.positions,
         concurrency=spec.batch_concurrency,
         action=spec.action,

@@ -8,6 +8,7 @@ From the request for a job to its plan.
     gather        the interface: each distinct object once, group by group
     gather_sets   the same in sets and dictionaries
     gather_numpy  the same in tables, for large jobs
+    trees/        plans of jobs with a tree of files
     plan_file     plans in files of this machine
     estimate      what a job would copy and cost
     prices        the price table

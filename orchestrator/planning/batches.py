@@ -29,13 +29,15 @@ class Batch:
     """
     The objects that one task copies: their *digests*, concatenated, and their advisory *sizes* in bytes.
 
-    *positions* are their positions in the plan: only the first one where they are consecutive.
+    *positions* are their positions in the plan: only the first one where they are consecutive. *lines* has a line for
+    each object, see `plan.Lines`, or is empty.
     """
 
     number: int
     digests: bytes
     sizes: tuple[int, ...]
     positions: tuple[int, ...] = (0,)
+    lines: tuple[bytes, ...] = ()
 
     @classmethod
     def of(cls, number: int, objects: Mapping[Address, int], positions: tuple[int, ...]) -> Self:

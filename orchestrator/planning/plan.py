@@ -44,13 +44,34 @@ class SnapshotPlan(NamedTuple):
     shared: int
 
 
+class Lines(NamedTuple):
+    """
+    A line for each object of a plan, in the order of the plan: what a worker needs besides its address and size.
+
+    *text* has all lines, concatenated. *ends* has the end of each in *text*, 8 bytes per entry.
+    """
+
+    ends: array[int] | memoryview[int]
+    text: bytes | bytearray | memoryview
+
+    def of(self, first: int, end: int) -> tuple[bytes, ...]:
+        """Return the lines of the objects from position *first* to before *end*."""
+        start = self.ends[first - 1] if first else 0
+        found = []
+        for stop in self.ends[first:end]:
+            found.append(bytes(self.text[start:stop]))
+            start = stop
+        return tuple(found)
+
+
 class Plan:
     """
     The plan of a job: 45 bytes per object, in the order of the batches. `planner.Planner` makes it.
 
     *groups* are in the order of publishing. *snapshots* has the planned ones by their index. *digests* has those of the
     objects, concatenated. *sizes*, *owners* and *firsts* have 8, 4 and 8 bytes per entry: the objects' advisory sizes,
-    the index of the snapshot that brings each object, and the position at which each batch begins.
+    the index of the snapshot that brings each object, and the position at which each batch begins. *lines* is None
+    where workers need no more than these (`trees.file_planner` makes plans with lines).
     """
 
     def __init__(
@@ -61,6 +82,7 @@ class Plan:
         sizes: array[int] | memoryview[int],
         owners: array[int] | memoryview[int],
         firsts: array[int] | memoryview[int],
+        lines: Lines | None = None,
     ) -> None:
         self.groups = groups
         self.snapshots = snapshots
@@ -68,6 +90,7 @@ class Plan:
         self.sizes = sizes
         self.owners = owners
         self.firsts = firsts
+        self.lines = lines
 
     @property
     def objects(self) -> int:
@@ -89,7 +112,8 @@ class Plan:
         first = self.firsts[number]
         end = self.firsts[number + 1] if number + 1 < self.batches else self.objects
         digests = bytes(self.digests[DIGEST_BYTES * first : DIGEST_BYTES * end])
-        return Batch(number, digests, tuple(self.sizes[first:end]), (first,))
+        lines = self.lines.of(first, end) if self.lines is not None else ()
+        return Batch(number, digests, tuple(self.sizes[first:end]), (first,), lines)
 
     def address(self, position: int) -> Address:
         """Return the address of the object at *position*."""

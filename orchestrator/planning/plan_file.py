@@ -26,7 +26,7 @@ from blake3 import blake3
 from snapferry.stores.address import DIGEST_BYTES
 from snapferry.workers.private_folder import private_folder
 
-from .plan import Group, Plan, SnapshotPlan
+from .plan import Group, Lines, Plan, SnapshotPlan
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ def _parts(plan: Plan) -> Iterator[bytes | bytearray | memoryview]:
         "snapshots": [[index, *found] for index, found in plan.snapshots.items()],
         "objects": plan.objects,
         "batches": plan.batches,
+        "line_bytes": None if plan.lines is None else len(plan.lines.text),
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -112,8 +113,12 @@ def _parts(plan: Plan) -> Iterator[bytes | bytearray | memoryview]:
     yield text
     yield memoryview(plan.firsts).cast("B")
     yield memoryview(plan.sizes).cast("B")
+    if plan.lines is not None:
+        yield memoryview(plan.lines.ends).cast("B")
     yield memoryview(plan.digests).cast("B")
     yield memoryview(plan.owners).cast("B")
+    if plan.lines is not None:
+        yield plan.lines.text
 
 
 def _map(path: Path, *, verify: bool) -> Plan | None:
@@ -134,8 +139,12 @@ def _map(path: Path, *, verify: bool) -> Plan | None:
     objects, batches = header["objects"], header["batches"]
     firsts, at = mapped[at : at + 8 * batches], at + 8 * batches
     sizes, at = mapped[at : at + 8 * objects], at + 8 * objects
+    line_bytes = header.get("line_bytes")
+    ends = mapped[at : at + 8 * objects] if line_bytes is not None else None
+    at += 0 if ends is None else 8 * objects
     digests, at = mapped[at : at + DIGEST_BYTES * objects], at + DIGEST_BYTES * objects
-    owners = mapped[at : at + 4 * objects]
+    owners, at = mapped[at : at + 4 * objects], at + 4 * objects
+    lines = None if ends is None else Lines(ends.cast("Q"), mapped[at : at + line_bytes])
     groups: list[Group] = []
     batch = position = 0
     for number, (snapshots, batch_end, position_end, named) in enumerate(header["groups"]):
@@ -144,4 +153,4 @@ def _map(path: Path, *, verify: bool) -> Plan | None:
         )
         batch, position = batch_end, position_end
     snapshots = {index: SnapshotPlan(*found) for index, *found in header["snapshots"]}
-    return Plan(groups, snapshots, digests, sizes.cast("Q"), owners.cast("I"), firsts.cast("Q"))
+    return Plan(groups, snapshots, digests, sizes.cast("Q"), owners.cast("I"), firsts.cast("Q"), lines)

@@ -74,7 +74,7 @@ class Planner:
         if self._members:
             self._close()
         self._gatherer = SetGatherer(None)
-        _bound_sum(self._plan)
+        bound_sum(self._plan)
         return self._plan
 
     def _close(self) -> None:
@@ -101,7 +101,7 @@ class Planner:
         self._members = []
 
 
-def _bound_sum(plan: Plan) -> None:
+def bound_sum(plan: Plan) -> None:
     """Cut the largest sizes to one size if the sum of all is above `LARGEST_SUM`: they cannot be true."""
     if plan.size_bytes <= LARGEST_SUM:
         return

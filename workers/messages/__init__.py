@@ -6,6 +6,7 @@ What crosses the broker, and what the ledger keeps of a job's request.
     batch      the objects of one task
     mirror     a mirror that is due
     addresses  addresses and snapshot ids, encoded
+    lines      the lines of a batch of files, encoded
     base       versions, and the bounds of every field
 
 Messages are small and name stores by URLs that hold no credentials. Anyone who can read Redis or Flower can
@@ -32,6 +33,7 @@ from .addresses import (
 from .base import JOB_ID, MIRROR_NAME, MOST_OBJECTS, MOST_SNAPSHOTS, SERIES, VERSION, StoreRef, is_job_id
 from .batch import BatchMessage, identify_batch
 from .job_spec import Budget, CopyOptions, JobSpec, Limits, Order, Price, Prune
+from .lines import encode_lines
 from .mirror import MirrorMessage
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "decode_snapshot_ids",
     "encode_addresses",
     "encode_digests",
+    "encode_lines",
     "encode_snapshot_ids",
     "identify_batch",
     "is_job_id",

@@ -12,6 +12,7 @@ from snapferry.stores.address import DIGEST_BYTES, Address
 from .actions import MOST_SOURCES, Action, TreeOptions, VerifyOptions
 from .addresses import decode_addresses, decode_digests
 from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef, is_job_id
+from .lines import MOST_ENCODED_LINES, decode_lines
 
 # A manifest may state any 64-bit size.
 _Size = Annotated[int, Field(ge=0, lt=2**64)]
@@ -28,7 +29,7 @@ class BatchMessage(Message):
     *series* and *number* identify it in the ledger: ``plan`` for the batches of the plan, ``heal-G-N`` for objects of
     group G that were absent in the commit's re-check. *addresses* are encoded. *sizes* are the advisory sizes in
     bytes, in the same order. *positions* are the objects' positions in the plan: only the first one where they are
-    consecutive.
+    consecutive. *lines* are encoded, a line for each object in the same order, or "": see `lines_by_address`.
     """
 
     job_id: JobId
@@ -45,6 +46,7 @@ class BatchMessage(Message):
     checksum: bool = False
     more_sources: tuple[StoreRef, ...] = Field((), max_length=MOST_SOURCES)
     verify: VerifyOptions = VerifyOptions()
+    lines: str = Field("", max_length=MOST_ENCODED_LINES)
     tree: TreeOptions = TreeOptions()
     """Without the patterns, which only planning needs."""
 
@@ -54,6 +56,8 @@ class BatchMessage(Message):
             raise ValueError("addresses and sizes do not match")
         if len(self.positions) not in (1, len(self.sizes)):
             raise ValueError("positions and sizes do not match")
+        if self.lines and len(decode_lines(self.lines)) != len(self.sizes):
+            raise ValueError("lines and sizes do not match")
         return self
 
     @property
@@ -66,6 +70,15 @@ class BatchMessage(Message):
     def objects(self) -> dict[Address, int]:
         """Return address -> advisory size in bytes."""
         return dict(zip(decode_addresses(self.addresses), self.sizes, strict=True))
+
+    def lines_by_address(self) -> dict[Address, bytes]:
+        """
+        Return address -> line; nothing for a batch without lines.
+
+        Where a batch has lines, its objects are files, and their addresses are the digests of their paths.
+        """
+        lines = decode_lines(self.lines) if self.lines else []
+        return dict(zip(decode_addresses(self.addresses), lines, strict=bool(lines)))
 
     def positions_by_address(self) -> dict[Address, int]:
         """Return address -> position in the plan."""

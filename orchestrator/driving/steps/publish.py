@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.dispatch import queue_batches
-from snapferry.orchestrator.planning.batches import pack_batches
-from snapferry.orchestrator.planning.plan import Group
+from snapferry.orchestrator.planning.batches import Batch, pack_batches
+from snapferry.orchestrator.planning.plan import Group, Plan
 from snapferry.orchestrator.planning.prepare import UNREADABLE, failed_addresses
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
@@ -194,7 +195,7 @@ class Publisher:
         sizes = {address: drive.plan.size(position) for address, position in positions.items()}
         spec = drive.spec
         batches = [
-            replace(batch, positions=tuple(positions[address] for address in batch.objects))
+            _placed(batch, [positions[address] for address in batch.objects], drive.plan)
             for batch in pack_batches(sizes, max_objects=spec.batch_objects, max_bytes=spec.batch_bytes)
         ]
         self._ledger.note_healing(self._job_id, group.number, turn=turn, batches=len(batches))
@@ -208,6 +209,12 @@ class Publisher:
             snapshots=describe_snapshots(first, len(group.snapshots)),
             turn=turn,
         )
+
+
+def _placed(batch: Batch, positions: Sequence[int], plan: Plan) -> Batch:
+    """Return *batch* with the *positions* of its objects in *plan*, and with their lines."""
+    lines = tuple(line for at in positions for line in plan.lines.of(at, at + 1)) if plan.lines else ()
+    return replace(batch, positions=tuple(positions), lines=lines)
 
 
 def _log_ends(rows: dict[str, list[Any]]) -> None:

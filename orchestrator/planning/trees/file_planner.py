@@ -1,0 +1,117 @@
+"""
+Make a plan of files: each is one object of the plan, known by the digest of its path.
+
+A file's address does not identify it: a file that is pushed has none yet, and several files of a snapshot may have the
+same. So the plan has the digest of its path instead, and its line beside it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from blake3 import blake3
+
+from snapferry.orchestrator.planning.batches import cut
+from snapferry.orchestrator.planning.plan import Group, Lines, Plan, SnapshotPlan, empty_plan
+from snapferry.orchestrator.planning.planner import bound_sum
+
+MAX_LINE_BYTES: Final = 4 * 1024 * 1024
+"""The most bytes of lines in a batch of several files."""
+
+
+class _Files:
+    """The columns of some files, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.digests = bytearray()
+        self.sizes = array("Q")
+        self.ends = array("Q")
+        self.text = bytearray()
+
+    def add(self, path: bytes, line: bytes, size: int) -> None:
+        self.digests += blake3(path).digest()
+        self.sizes.append(size)
+        self.text += line
+        self.ends.append(len(self.text))
+
+    def extend(self, others: _Files) -> None:
+        before = len(self.text)
+        self.digests += others.digests
+        self.sizes.extend(others.sizes)
+        self.ends.extend(before + end for end in others.ends)
+        self.text += others.text
+
+
+class FilePlanner:
+    """
+    Makes the plan of one snapshot, the only one of its job, from the files that are added.
+
+    It takes about 70 bytes and the line of each file.
+    """
+
+    def __init__(self, *, max_objects: int, max_bytes: int) -> None:
+        self._max_objects = max_objects
+        self._max_bytes = max_bytes
+        self._large, self._small = _Files(), _Files()
+
+    @property
+    def files(self) -> int:
+        """The number of files that were added so far."""
+        return len(self._large.sizes) + len(self._small.sizes)
+
+    def add(self, path: bytes, line: bytes, size: int) -> None:
+        """
+        Add the file at *path* of about *size* bytes. Add each path once.
+
+        *line* is what a worker needs to know of it, in one line without its end.
+        """
+        (self._large if size > self._max_bytes else self._small).add(path, line, size)
+
+    def finish(self) -> Plan:
+        """
+        Return the plan, to be called once, as the last method.
+
+        Files too large for any batch come first, each alone, because they take longest; the others follow in the order
+        in which they were added.
+        """
+        files = self._large
+        files.extend(self._small)
+        if not len(files.sizes):
+            return _of_nothing()
+        firsts = array("Q")
+        for first, end in cut(files.sizes, self._max_objects, self._max_bytes):
+            firsts.extend(_cut_lines(files.ends, first, end))
+        objects = len(files.sizes)
+        plan = Plan(
+            [Group(0, (0,), range(len(firsts)), range(objects), objects)],
+            {0: SnapshotPlan(objects, sum(files.sizes), 0)},
+            files.digests,
+            files.sizes,
+            array("I", bytes(4 * objects)),
+            firsts,
+            Lines(files.ends, files.text),
+        )
+        bound_sum(plan)
+        return plan
+
+
+def _of_nothing() -> Plan:
+    """Return the plan of a snapshot without files."""
+    plan = empty_plan()
+    plan.groups.append(Group(0, (0,), range(0), range(0), 0))
+    plan.snapshots[0] = SnapshotPlan(0, 0, 0)
+    return plan
+
+
+def _cut_lines(ends: array[int], first: int, end: int) -> list[int]:
+    """Return the positions at which the batches begin that the files from *first* to *end* need for their lines."""
+    firsts = [first]
+    filled = 0
+    for at in range(first, end):
+        length = ends[at] - (ends[at - 1] if at else 0)
+        if at > firsts[-1] and filled + length > MAX_LINE_BYTES:
+            firsts.append(at)
+            filled = 0
+        filled += length
+    return firsts

@@ -1,0 +1,105 @@
+"""Plans of files: every file once, with its line, in memory, in a file and in the messages of its batches."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapferry.orchestrator.driving.dispatch import batch_message
+from snapferry.orchestrator.planning import plan_file
+from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.trees import file_planner
+from snapferry.orchestrator.planning.trees.file_planner import FilePlanner
+from snapferry.stores.hashing import digest
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_lines
+from snapferry.workers.messages.lines import MOST_LINE_BYTES, decode_lines
+
+MAX_BYTES = 1000
+
+sizes = st.integers(0, 2 * MAX_BYTES)
+lines_of_files = st.dictionaries(st.binary(min_size=1, max_size=20), st.binary(max_size=40), max_size=60)
+
+
+def planned(files: dict[bytes, tuple[bytes, int]]) -> Plan:
+    planner = FilePlanner(max_objects=10, max_bytes=MAX_BYTES)
+    for path, (line, size) in files.items():
+        planner.add(path, line, size)
+    assert planner.files == len(files)
+    return planner.finish()
+
+
+def assert_holds(plan: Plan, files: dict[bytes, tuple[bytes, int]]) -> None:
+    spec = JobSpec.of(StoreRef(url="/a"), StoreRef(url="/b"), None)
+    found: dict[str, tuple[bytes, int]] = {}
+    for number in range(plan.batches):
+        batch = plan.batch(number)
+        assert batch.size_bytes <= MAX_BYTES or len(batch.sizes) == 1
+        message = batch_message(spec, batch, "plan")
+        message = BatchMessage.model_validate_json(message.model_dump_json(exclude=message.new_defaults()))
+        objects, lines = message.objects(), message.lines_by_address()
+        assert objects.keys() == lines.keys()
+        assert not found.keys() & objects.keys()
+        found |= {address: (lines[address], size) for address, size in objects.items()}
+        assert list(message.positions_by_address().values()) == list(
+            range(plan.firsts[number], plan.firsts[number] + len(objects))
+        )
+    assert found == {digest(path): kept for path, kept in files.items()}
+    assert [group.positions for group in plan.groups] == [range(len(files))]
+    assert plan.snapshots[0].objects == len(files)
+
+
+@given(lines_of_files, st.data())
+def test_every_file_is_in_one_batch_with_its_line(lines: dict[bytes, bytes], data: st.DataObject) -> None:
+    files = {path: (line.replace(b"\n", b" "), data.draw(sizes)) for path, line in lines.items()}
+    assert_holds(planned(files), files)
+
+
+def test_a_plan_of_files_survives_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    files = {b"./%d" % number: (b"F 644 - %d ./%d" % (number, number), 13 * number) for number in range(313)}
+
+    plan_file.save("job", digest(b"key"), planned(files))
+    loaded = plan_file.load("job", digest(b"key"))
+
+    assert loaded is not None
+    assert_holds(loaded, files)
+
+
+def test_long_lines_make_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_planner, "MAX_LINE_BYTES", 100)
+    files = {b"./%d" % number: (b"x" * 30, 1) for number in range(10)} | {b"./long": (b"y" * 500, 1)}
+
+    plan = planned(files)
+
+    assert_holds(plan, files)
+    batches = [plan.batch(number).lines for number in range(plan.batches)]
+    assert all(len(lines) == 1 or sum(map(len, lines)) <= 100 for lines in batches)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!",
+        base64.b64encode(b"not compressed").decode(),
+        base64.b64encode(zlib.compress(b"a\nb")[:-2]).decode(),
+        base64.b64encode(zlib.compress(b"a\nb") + b"more").decode(),
+        base64.b64encode(zlib.compress(bytes(MOST_LINE_BYTES + 1))).decode(),
+    ],
+)
+def test_lines_that_nobody_encoded_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="lines are"):
+        decode_lines(text)
+
+
+def test_lines_must_match_the_objects() -> None:
+    plan = planned({b"./a": (b"one", 1), b"./b": (b"two", 2)})
+    message = batch_message(JobSpec.of(StoreRef(url="/a"), StoreRef(url="/b"), None), plan.batch(0), "plan")
+
+    with pytest.raises(ValueError, match="lines and sizes do not match"):
+        BatchMessage.model_validate(message.model_dump() | {"lines": encode_lines([b"one"])})
