@@ -54,6 +54,7 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "verified": VERIFIED,
         "confirmed": _confirmed(ledger, job_id),
         "snapshots": [_document(row) for row in snapshot_rows(ledger, job_id)],
+        "repaired": [repair._asdict() for repair in ledger.repairs(job_id)],
         "deleted": decode_addresses(deleted),
     }
 

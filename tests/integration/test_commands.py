@@ -39,6 +39,7 @@ from .processes import (
     started,
     until,
 )
+from .raw_store import write_raw
 
 ABSENT = "5" * 64
 HOSTILE = "./dir/\x1b[2J\x07red"
@@ -131,6 +132,51 @@ def test_submit_and_watch_in_json_and_a_receipt_in_a_file(fleet: Crew, tmp_path:
     assert (receipt["schema"], receipt["job"], receipt["final"]) == ("snapferry.receipt/1", job, True)
     assert [row["id"] for row in receipt["snapshots"]] == [snapshot]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "b", "receipt.json"]
+
+
+def test_a_sync_with_checksum_replaces_wrong_bytes_at_the_destination_and_keeps_them(
+    fleet: Crew, tmp_path: Path
+) -> None:
+    files = random_files(120)
+    snapshot = make_store(tmp_path / "a", files)
+    fleet.ask("sync", *stores(tmp_path), "--id", snapshot)
+    corrupt, truncated, gone = (digest(files[name]) for name in sorted(files)[:3])
+    write_raw(tmp_path / "b", object_key(corrupt), b"x" * 512)
+    write_raw(tmp_path / "b", object_key(truncated), files[sorted(files)[1]][:100])
+    (tmp_path / "b" / object_key(gone)).unlink()
+
+    present = fleet.ask("sync", *stores(tmp_path), "--id", snapshot, "--json").document
+    compared = fleet.ask(
+        "sync",
+        *stores(tmp_path),
+        "--id",
+        snapshot,
+        "--checksum",
+        "--json",
+        "--receipt",
+        str(tmp_path / "receipt"),
+    ).document
+    again = fleet.ask("sync", *stores(tmp_path), "--all", "--checksum", "--json").document
+
+    assert (present["objects"]["copied"], present["objects"]["present"]) == (1, 120)
+    assert (compared["objects"]["copied"], compared["objects"]["present"]) == (2, 119)
+    assert (again["objects"]["copied"], again["objects"]["present"]) == (0, 121)
+    repaired = json.loads((tmp_path / "receipt").read_text())["repaired"]
+    assert {(one["address"], one["wrong"]) for one in repaired} == {
+        (corrupt, "corrupt"), (truncated, "corrupt"),
+    }  # fmt: skip
+    assert {one["source"] for one in repaired} == {f"file://{tmp_path}/a"}
+    kept = {(tmp_path / "b" / one["quarantined"]).read_bytes() for one in repaired}
+    assert kept == {b"x" * 512, files[sorted(files)[1]][:100]}
+    found = {path: data for path, data in tree(tmp_path / "b").items() if not path.startswith(".quarantine")}
+    assert found == tree(tmp_path / "a")
+
+
+def test_checksum_and_trust_manifest_exclude_each_other(fleet: Crew, tmp_path: Path) -> None:
+    make_store(tmp_path / "a", {"./a": b"a"})
+
+    refused = fleet.ask("sync", *stores(tmp_path), "--all", "--checksum", "--trust-manifest", code=2)
+    assert "--trust-manifest" in refused.err
 
 
 def test_many_snapshots_are_named_in_a_file_by_option_or_as_all(fleet: Crew, tmp_path: Path) -> None:

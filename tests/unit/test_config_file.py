@@ -57,6 +57,14 @@ def test_everything_that_it_may_say_is_read(tmp_path: Path) -> None:
     assert config.url(weekly.to) == "s3://far/store"
 
 
+def test_a_mirror_cannot_both_trust_manifests_and_compare_content(tmp_path: Path) -> None:
+    table = WHOLE + "checksum = true\n"
+    assert read(tmp_path, table).mirror[1].checksum
+
+    with pytest.raises(InvalidSettings, match="exclude each other"):
+        read(tmp_path, table + "trust-manifest = true\n")
+
+
 def test_when_a_mirror_is_due_is_said_as_beat_wants_it(tmp_path: Path) -> None:
     app = make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
     text = WHOLE.replace("30 3 * * 0", "30 3 */5 2 0")

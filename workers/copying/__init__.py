@@ -9,6 +9,7 @@ Copy batches and publish snapshots.
     settle        account for a batch, and log its failures
     requeue       queue a task again
     transfer/     copy a batch of objects between two stores
+    repairs       what is recorded of wrong objects and of what took their place
     commit        re-check snapshots and publish them
     time_limit    the soft time limit of a task
     describe      sizes, durations and outcomes for people

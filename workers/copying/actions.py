@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import Action, BatchMessage, StoreRef
 
+from .repairs import LedgerRepairs
 from .transfer import copy_batch
+from .transfer.heal import Healing
 from .transfer.interfaces import BatchFunction
 
 
@@ -33,7 +36,18 @@ class BatchContext:
     open_source: Callable[[StoreRef], StreamStore]
 
 
+def _copying(context: BatchContext) -> BatchFunction:
+    return _healing(context) if context.batch.checksum else copy_batch
+
+
+def _healing(context: BatchContext) -> BatchFunction:
+    batch = context.batch
+    further = [partial(context.open_source, ref) for ref in batch.more_sources]
+    repairs = LedgerRepairs(context.ledger, batch.job_id)
+    return Healing(repairs, further, compares=batch.action is Action.COPY).run
+
+
 RUNNERS: Final[dict[Action, Callable[[BatchContext], BatchFunction]]] = {
-    Action.COPY: lambda _: copy_batch,
+    Action.COPY: _copying,
 }
 """Action -> a function that returns the function for a batch."""

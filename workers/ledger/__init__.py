@@ -18,9 +18,10 @@ Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request, s
 batch is leased, and to which worker), ``:held`` (set: batches that wait until the job is resumed), ``:alone`` (hash:
 for batches that are copied one object at a time, which object is copied now, and over which objects workers died),
 ``:moves`` (hash: when a run last moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's
-objects), ``:failures`` (list, bounded), ``:classes`` (hash: failures counted by class), ``:groups`` (hash: how
-snapshots ended), ``:spent`` (hash: what unaccounted batches have spent), ``:heals``, ``:driver``. Most of them are
-removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
+objects), ``:failures`` (list, bounded), ``:repairs`` (hash, bounded: wrong objects, and what took their place),
+``:classes`` (hash: failures counted by class), ``:groups`` (hash: how snapshots ended), ``:spent`` (hash: what
+unaccounted batches have spent), ``:heals``, ``:driver``. Most of them are removed when the job ends. ``snapferry:jobs``
+and ``snapferry:open`` list the jobs.
 
     ledger   all steps together
     steps/   the steps, by topic
@@ -45,6 +46,7 @@ from .state import (
     Directive,
     FailedObject,
     JobStatus,
+    Repair,
     RunningBatch,
     Spent,
     Standing,
@@ -55,6 +57,7 @@ from .state import (
 from .steps.accounting import FAILURES_KEPT
 from .steps.driver import MAX_DRIVES
 from .steps.leases import GRACE_S, LEASE_S
+from .steps.repairs import REPAIRS_KEPT
 
 __all__ = [
     "FAILURES_KEPT",
@@ -62,6 +65,7 @@ __all__ = [
     "LEASE_S",
     "MAX_DRIVES",
     "PLAN",
+    "REPAIRS_KEPT",
     "Begun",
     "Directive",
     "FailedObject",
@@ -69,6 +73,7 @@ __all__ = [
     "Ledger",
     "MirrorLedger",
     "MirrorRecord",
+    "Repair",
     "RunningBatch",
     "Spent",
     "Standing",

@@ -28,7 +28,7 @@ PARKED: Final = RedisKey("snapferry:parked")
 UNPARKED: Final = RedisKey("snapferry:unparked")
 
 # The parts of a job that are kept after its end, and the parts that are removed at its end.
-KEPT: Final = ("failures", "failed", "classes", "running")
+KEPT: Final = ("failures", "failed", "classes", "repairs", "running")
 WORKING: Final = (
     "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves", "spent",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from .steps.jobs import JobLedger
 from .steps.leases import LeaseLedger
 from .steps.listing import JobListing
 from .steps.queues import QueueLedger
+from .steps.repairs import RepairLedger
 
 
 class Ledger(
@@ -17,6 +18,7 @@ class Ledger(
     DriverLedger,
     LeaseLedger,
     AccountingLedger,
+    RepairLedger,
     BudgetLedger,
     GroupLedger,
     QueueLedger,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from snapferry.stores.address import Address
 from snapferry.stores.text.printable import printable
 from snapferry.workers.job_state import State
 from snapferry.workers.messages import Action, Limits
@@ -37,6 +38,20 @@ def state_of(job_id: str, found: str) -> State:
     if not found:
         raise UnknownJob(job_id)
     return State(found)
+
+
+class Repair(NamedTuple):
+    """
+    An object of a destination that was found *wrong* (missing, corrupt, not a file), and what took its place.
+
+    *source* is the label of the store that it came from, "" if the worker was killed before it reported it.
+    *quarantined* is the key under which the destination keeps what was there, "" if nothing was kept.
+    """
+
+    address: Address
+    wrong: str
+    source: str = ""
+    quarantined: str = ""
 
 
 @dataclass(frozen=True)

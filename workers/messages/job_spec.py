@@ -122,6 +122,12 @@ class CopyOptions(BaseModel):
     queue: str = Field("", pattern=NAME)
     """The queue of the job's batches, "" for the default queue, which every worker serves unless told otherwise."""
 
+    @model_validator(mode="after")
+    def _trusts_or_compares(self) -> Self:
+        if self.trust_manifest and self.checksum:
+            raise ValueError("trust-manifest and checksum exclude each other")
+        return self
+
     def options(self) -> dict[str, Any]:
         """Return these options alone: name -> value."""
         return {name: getattr(self, name) for name in CopyOptions.model_fields}

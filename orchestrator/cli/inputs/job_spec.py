@@ -47,6 +47,8 @@ def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
         allow_empty_source=given["allow_empty_source"],
         store=stores[0],
     )
+    if given["checksum"] and given["trust_manifest"]:
+        usage("--checksum compares objects that --trust-manifest does not look at. Use one of them.")
     prune = _prune(given)
     budget = _budget(settings, given, stores)
     limits = Limits(**_fields(Limits, given))

@@ -71,6 +71,13 @@ _OPTIONS: Final = (
         help="Skip snapshots whose manifest the destination has, without checking their objects.",
     ),
     option(
+        "--checksum",
+        is_flag=True,
+        section=SNAPSHOTS,
+        help="Read the objects that the destination has, and replace wrong ones. Without this option, presence and"
+        " length count. The destination keeps wrong bytes below .quarantine/.",
+    ),
+    option(
         "--delete",
         is_flag=True,
         section=DELETION,

@@ -14,6 +14,7 @@ from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import (
     Ledger,
+    Repair,
     State,
 )
 from tests.unit.ledger.support import (
@@ -24,6 +25,7 @@ from tests.unit.ledger.support import (
     OPEN,
     THREE,
     TWO,
+    address,
     batch,
     deliver,
     found_missing,
@@ -46,10 +48,11 @@ def test_every_key_of_a_job_expires(ledger: Ledger, client: redis.Redis) -> None
     deliver(ledger, HEAL_NONE, failed=[0])
     ledger.release(TWO, "one", again_in_s=4)
     ledger.note_requeued("job", ["plan:0"])
+    ledger.note_repairs("job", [Repair(address(0), "corrupt")])
 
     parts = (
         "", ":done:plan", ":done:heal-0-1", ":running", ":needed", ":failures", ":leases", ":holders", ":held",
-        ":copied", ":failed", ":classes", ":groups", ":heals", ":driver",
+        ":copied", ":failed", ":classes", ":groups", ":heals", ":repairs", ":driver",
     )  # fmt: skip
     found = {str(key) for key in client.scan_iter()} - {INDEX, OPEN}
     assert found == {f"{JOB}{part}" for part in parts}

@@ -36,7 +36,7 @@ class Progress(Protocol):
     """Receives the progress of a batch. Several threads call `advance`."""
 
     def begin(self, needed: list[Address]) -> None:
-        """Record the addresses to copy. Called once, before the first object. Raises as `advance` does."""
+        """Record addresses to copy, before the first of them is copied. May be called again. Raises as `advance`."""
 
     def advance(self, objects: int, size_bytes: int) -> None:
         """
@@ -44,6 +44,19 @@ class Progress(Protocol):
 
         Raises a `BatchStopped` when the batch must stop.
         """
+
+
+class Repairs(Protocol):
+    """Receives which objects of a destination are wrong, and what took their place. Several threads call it."""
+
+    def found(self, wrong: Mapping[Address, str]) -> None:
+        """Record wrong objects, address -> what is wrong, before the first of them is repaired."""
+
+    def repaired(self, address: Address, wrong: str, source: str, quarantined: str) -> None:
+        """Record the store that an object came from, and the key under which the destination keeps what was there."""
+
+    def failed(self, address: Address) -> None:
+        """Record that an object was not repaired."""
 
 
 class ConcurrencyLimit(AbstractContextManager[Any], Protocol):

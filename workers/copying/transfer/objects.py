@@ -15,7 +15,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, Failure
 
-from .budget import OverBudget, current_meter
+from .budget import BudgetMeter, OverBudget, current_meter
 from .interfaces import JobPaused, OutageDetector, Progress
 
 REFUSALS = (StoreFull, StoreNotFound)
@@ -66,13 +66,13 @@ class ObjectCopier:
     def copy(self, address: Address) -> None:
         """Copy an object. Raises `DestinationRefuses`."""
         size = self._objects[address]
-        counter = _ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
+        counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
         try:
-            length = self._metered(self._destination.copy_object, address, size, counter)
+            length = metered(self._meter, self._destination.copy_object, self._source, address, size, counter)
         except OverBudget as over:
-            self.results[address] = _over_budget(address, over)
+            self.results[address] = over_budget(address, over)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
-            self._fail(address, self._as_failure(address, error))
+            self._fail(address, as_failure(self._source, address, error))
         else:
             self.results[address] = length
             self._note_success()
@@ -100,14 +100,16 @@ class ObjectCopier:
 
     def _stage(self, address: Address, staged: dict[Address, _Staged]) -> None:
         size = self._objects[address]
-        counter = _ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
+        counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
         try:
-            upload, length = self._metered(self._destination.stage_object, address, size, counter)
+            upload, length = metered(
+                self._meter, self._destination.stage_object, self._source, address, size, counter
+            )
         except OverBudget as over:
-            self.results[address] = _over_budget(address, over)
+            self.results[address] = over_budget(address, over)
             self._progress.advance(1, counter.left if counter else size)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
-            self._fail(address, self._as_failure(address, error))
+            self._fail(address, as_failure(self._source, address, error))
             self._progress.advance(1, counter.left if counter else size)
         else:
             staged[address] = upload, length, counter.left if counter else size
@@ -122,7 +124,7 @@ class ObjectCopier:
             self._destination.commit_staged([upload for upload, _, _ in staged.values()])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is these objects' failure
             # Some objects of the group may be visible all the same; only the destination knows which.
-            reason = self._as_failure(min(staged), error)
+            reason = as_failure(self._source, min(staged), error)
             absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
         left = 0
         for address, (_, length, size) in staged.items():
@@ -138,39 +140,10 @@ class ObjectCopier:
                 self._fail(address, reason)
                 self._progress.advance(1, staged[address][2])
 
-    def _metered(
-        self, copy: Callable[..., _T], address: Address, size: int, counter: _ByteCounter | None
-    ) -> _T:
-        """Call *copy* for an object; report each piece to *counter* and to the budget. Raises `OverBudget`."""
-        if self._meter is None:
-            return copy(self._source, address, size_hint=size, on_bytes=counter.add if counter else None)
-        flight = _as_owner(self._meter.begin, size)
-
-        def add(size_bytes: int) -> None:
-            _as_owner(flight.read, size_bytes)
-            if counter is not None:
-                counter.add(size_bytes)
-
-        copied = False
-        try:
-            found = copy(self._source, address, size_hint=size, on_bytes=add)
-            copied = True
-        finally:
-            flight.end(copied=copied)
-        return found
-
     def _note_success(self) -> None:
         self._some_copied = True
         if self._outages is not None:
             self._outages.succeeded()
-
-    def _as_failure(self, address: Address, error: Exception) -> StoreError:
-        """Return *error* as the failure of an object. Raises it again where the owner of this work raised it."""
-        if isinstance(error, StoreError):
-            return error
-        if not is_unexpected(error):
-            raise error
-        return unexpected(error, self._source.label, address)
 
     def _fail(self, address: Address, error: StoreError) -> None:
         if self._outages is not None:
@@ -183,6 +156,46 @@ class ObjectCopier:
         self.results[address] = Failure.of(address, error)
 
 
+def metered(
+    meter: BudgetMeter | None,
+    copy: Callable[..., _T],
+    source: StreamStore,
+    address: Address,
+    size: int,
+    counter: ByteCounter | None,
+) -> _T:
+    """
+    Return what *copy*, a verb of a destination, returns for an object of *source*, of *size* bytes by the manifest.
+
+    Reports each piece to *counter* and to the budget. Raises `OverBudget`, and what *copy* raises.
+    """
+    if meter is None:
+        return copy(source, address, size_hint=size, on_bytes=counter.add if counter else None)
+    flight = _as_owner(meter.begin, size)
+
+    def add(size_bytes: int) -> None:
+        _as_owner(flight.read, size_bytes)
+        if counter is not None:
+            counter.add(size_bytes)
+
+    copied = False
+    try:
+        found = copy(source, address, size_hint=size, on_bytes=add)
+        copied = True
+    finally:
+        flight.end(copied=copied)
+    return found
+
+
+def as_failure(source: StreamStore, address: Address, error: Exception) -> StoreError:
+    """Return *error* as the failure of an object. Raises it again where the owner of this work raised it."""
+    if isinstance(error, StoreError):
+        return error
+    if not is_unexpected(error):
+        raise error
+    return unexpected(error, source.label, address)
+
+
 def _as_owner(count: Callable[[int], _T], size_bytes: int) -> _T:
     """Call *count*. What it raises comes from the ledger; the mark keeps stores from taking it for their own error."""
     try:
@@ -192,11 +205,12 @@ def _as_owner(count: Callable[[int], _T], size_bytes: int) -> _T:
         raise
 
 
-def _over_budget(address: Address, over: OverBudget) -> Failure:
+def over_budget(address: Address, over: OverBudget) -> Failure:
+    """Return the failure of an object for which the budget has no room."""
     return Failure(address, OVER_BUDGET, "", str(over), transient=False)
 
 
-class _ByteCounter:
+class ByteCounter:
     """Counts the bytes of one object as they arrive; *left*: planned bytes that are not counted yet, never below 0."""
 
     def __init__(self, progress: Progress, size: int) -> None:
@@ -204,6 +218,7 @@ class _ByteCounter:
         self.left = size
 
     def add(self, size_bytes: int) -> None:
+        """Count *size_bytes*. What this raises is marked as its owner's."""
         counted = min(size_bytes, self.left)
         self.left -= counted
         try:
