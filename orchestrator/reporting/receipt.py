@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_rows
+from snapferry.stores.names.name import is_name
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec, decode_addresses
 
@@ -56,6 +57,12 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "snapshots": [_document(row) for row in snapshot_rows(ledger, job_id)],
         "repaired": [repair._asdict() for repair in ledger.repairs(job_id)],
         "deleted": decode_addresses(deleted),
+        "names": {
+            "carried": status.names_carried,
+            "removed": [
+                name for name in (ledger.field(job_id, "removed_names") or "").split() if is_name(name)
+            ],
+        },
     }
 
 

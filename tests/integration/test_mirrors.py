@@ -19,6 +19,7 @@ from snapferry.orchestrator.mirrors.report import mirror_document
 from snapferry.orchestrator.mirrors.schedule import TAKE_OVER_S
 from snapferry.orchestrator.mirrors.status import mirror_statuses
 from snapferry.stores.address import SnapshotId
+from snapferry.stores.names.name import NameRecord, parse_name
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.queues import COPY_QUEUE
@@ -86,7 +87,9 @@ def test_a_mirror_is_run_again_and_again_and_takes_over_what_is_new_and_what_is_
     fleet: Fleet, tmp_path: Path
 ) -> None:
     first = make_store(tmp_path / "a", random_files(20))
-    config = configure(tmp_path, 'name = "often"\nevery = "3s"\ndelete = true')
+    newest = parse_name("newest")
+    open_store(f"file://{tmp_path}/a").names.write(newest, NameRecord(first))
+    config = configure(tmp_path, 'name = "often"\nevery = "3s"\ndelete = true\nnames = true')
     before = standing(fleet, config)
     # Its own configuration lets it delete where this mirror does.
     orchestrators = Fleet(fleet.url, tmp_path, {"SNAPFERRY_CONFIG": str(config)})
@@ -94,6 +97,7 @@ def test_a_mirror_is_run_again_and_again_and_takes_over_what_is_new_and_what_is_
         until(lambda: published(tmp_path) == [first], "the first run")
         store = open_store(f"file://{tmp_path}/a")
         second = fill(store, random_files(20, seed=2))
+        store.names.write(newest, NameRecord(second))
         store.delete_manifest(first)
         until(lambda: published(tmp_path) == [second], "a later run")
         after = until(
@@ -111,6 +115,7 @@ def test_a_mirror_is_run_again_and_again_and_takes_over_what_is_new_and_what_is_
     assert "often   3s     done, job " in table.out
     assert json.loads(document.out)[0]["mirror"] == "often"
     assert named.out.split() == [second]
+    assert open_store(f"file://{tmp_path}/b").names.read(newest).snapshot_id == second
 
 
 def test_a_mirror_whose_last_job_goes_on_is_skipped_and_that_is_said(

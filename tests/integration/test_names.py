@@ -150,3 +150,31 @@ def test_snapshots_are_copied_by_names_and_first_digits_from_a_bucket(
     )
     assert (twice.code, twice.err.count("\n")) == (2, 1)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_sync_carries_names_along_and_removes_those_that_are_gone(
+    forge: Forge, tmp_path: Path, snapshots: list[SnapshotId], rclone_s3: S3Server
+) -> None:
+    first, second = snapshots
+    store, bucket = str(tmp_path / "a"), rclone_s3.url(rclone_s3.make_bucket(), "store")
+    environment = rclone_s3.environment
+    for name, snapshot in (("old", first), ("nightly", second)):
+        assert forge.run(["tag", store, snapshot, name]).code == 0
+
+    def sync(*options: str) -> dict[str, Any]:
+        ended = forge.run(["sync", "--from", store, "--to", bucket, "--json", *options], environment)
+        assert ended.code == 0, ended.err
+        found: dict[str, Any] = ended.document["names"]
+        return found
+
+    assert sync("--id", "old@") == {"carried": 0, "removed": 0}
+    assert sync("--id", "old@", "--names") == {"carried": 1, "removed": 0}
+    assert sync("--all", "--names", "--dryrun") == {"carried": 0, "removed": 0}
+    assert sync("--all", "--names") == {"carried": 2, "removed": 0}
+    assert forge.run(["tag", bucket, first, "theirs"], environment).code == 0
+    assert forge.run(["untag", store, "old"]).code == 0
+    assert sync("--all", "--names", "--delete") == {"carried": 1, "removed": 1}
+
+    ended = forge.run(["tag", bucket, "--json"], environment)
+    found = {each["name"]: (each["snapshot"], each["carried"]) for each in json.loads(ended.out)}
+    assert found == {"nightly": (second, True), "theirs": (first, False)}

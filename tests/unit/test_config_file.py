@@ -25,6 +25,7 @@ to = "backup"
 every = "6h"
 delete = true
 max-delete = 100
+names = true
 priority = "low"
 queue = "tape"
 jobs = 8
@@ -51,6 +52,7 @@ def test_everything_that_it_may_say_is_read(tmp_path: Path) -> None:
     assert (nightly.from_, nightly.to, nightly.interval_s) == ("live", "backup", 6 * 3600)
     assert (nightly.delete, nightly.max_delete, nightly.priority) == (True, 100, Priority.LOW)
     assert (nightly.queue, nightly.jobs) == ("tape", 8)
+    assert (nightly.names, weekly.names) == (True, False)
     assert (nightly.patience_s, weekly.patience_s) == (7200, None)
     assert (weekly.interval_s, weekly.delete, weekly.queue) == (None, False, "")
     assert config.url("live") == "s3://live/store?region=eu-central-1"

@@ -309,7 +309,7 @@ def test_an_action_with_options_beyond_their_bounds_is_refused(changes: dict[str
 def test_the_options_of_an_action_come_through() -> None:
     asked = request(
         action="verify", verify={"fast": True}, scope={"first": "ab"}, tree={"exclude": ["*.tmp"]},
-        more_sources=[{"url": "/c"}], checksum=True,
+        more_sources=[{"url": "/c"}], checksum=True, names=True,
     )  # fmt: skip
     spec = JobSpec.model_validate(asked)
 

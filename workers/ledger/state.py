@@ -139,6 +139,8 @@ class JobStatus:
     started_at: float
     moved_at: float
     ended_at: float
+    names_carried: int = 0
+    names_removed: int = 0
     action: Action = Action.COPY
     limits: Limits = field(default_factory=Limits)
     waiting: Waiting | None = None

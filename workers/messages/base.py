@@ -44,8 +44,8 @@ _is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
 # defaults.
 _NEW_FIELDS: Final = frozenset(
     {
-        "action", "allow_empty_source", "checksum", "lines", "more_sources", "patience", "scope", "tree", "verify",
-        "waits_at_start",
+        "action", "allow_empty_source", "checksum", "lines", "more_sources", "names", "patience", "scope", "tree",
+        "verify", "waits_at_start",
     }
 )  # fmt: skip
 

@@ -118,6 +118,8 @@ class CopyOptions(BaseModel):
     """Accept a source that lists no manifest. Jobs of earlier versions do not have this field."""
     checksum: bool = False
     """Compare the content of objects that the destination has, and replace wrong ones."""
+    names: bool = False
+    """Carry the names of snapshots along; with `Prune`, remove names that this source gave and no longer has."""
     priority: Priority = Priority.NORMAL
     queue: str = Field("", pattern=NAME)
     """The queue of the job's batches, "" for the default queue, which every worker serves unless told otherwise."""

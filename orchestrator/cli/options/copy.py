@@ -78,6 +78,13 @@ _OPTIONS: Final = (
         " length count. The destination keeps wrong bytes below .quarantine/.",
     ),
     option(
+        "--names",
+        is_flag=True,
+        section=SNAPSHOTS,
+        help="After the copy, give the source's names to the same snapshots at the destination. With --delete, also"
+        " remove names that came from this source and that it no longer has.",
+    ),
+    option(
         "--delete",
         is_flag=True,
         section=DELETION,

@@ -7,5 +7,6 @@ What a drive may do, in this order.
     window    queue further batches
     publish   publish the snapshots of each complete group
     conclude  end the job
+    names    carry the names of snapshots along
     prune     delete manifests that the source does not have
 """

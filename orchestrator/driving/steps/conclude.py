@@ -8,10 +8,12 @@ from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.planning.surplus import surplus
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.errors import StoreError
+from snapferry.stores.names.name import Name
 from snapferry.stores.text.format import counted
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Prune, decode_addresses, encode_addresses
 
+from .names import carry_names, origin_of, remove_names
 from .prune import prune
 
 
@@ -19,19 +21,62 @@ def conclude(drive: PlannedDrive) -> DriveOutcome | None:
     """
     End the job if every snapshot of it has ended; return the outcome, None for a job that continues.
 
-    Before that, prune the destination of a mirror. Raises `StoreError` where a store gives no answer; then the job
-    can be concluded again.
+    Before that, carry names along and prune the destination of a mirror. Raises `StoreError` where a store gives no
+    answer; then the job can be concluded again.
     """
     ledger, job_id = drive.ledger, drive.job_id
     status = ledger.status(job_id)
     if status.state.final or status.snapshots_settled < status.snapshots_total:
         return None
+    # Manifests first, then the names of those that are published, then what is deleted.
+    unnamed = _carry_names(drive) if drive.spec.names else ""
     if status.snapshots_failed:
         reason = _why_unpublished(drive, status.failed, status.snapshots_failed)
-        return end_job(ledger, job_id, State.FAILED, error=reason)
-    if drive.spec.prune is not None and (problem := _prune(drive, drive.spec.prune)):
+        return end_job(ledger, job_id, State.FAILED, error=f"{reason} {unnamed}".rstrip())
+    problem = unnamed or _delete(drive)
+    if problem:
         return fail_job(ledger, job_id, f"all snapshots are published; {problem}")
     return end_job(ledger, job_id, State.DONE)
+
+
+def _carry_names(drive: PlannedDrive) -> str:
+    """Give the source's names to the snapshots at the destination; return why that was not possible, "" if it was."""
+    try:
+        carried = carry_names(drive.source, drive.destination, origin_of(drive.spec.source))
+    except StoreError as error:
+        if error.transient:
+            raise
+        return f"names could not be carried along: {error}"
+    drive.ledger.set_fields(drive.job_id, names_carried=carried.there)
+    if not carried.unreadable:
+        return ""
+    name, reason = next(iter(carried.unreadable.items()))
+    return f"{counted(len(carried.unreadable), 'name')} could not be read at the source, such as {name}: {reason}"
+
+
+def _delete(drive: PlannedDrive) -> str:
+    """Delete the manifests and names that the source does not have; return why that was not possible."""
+    if drive.spec.prune is None:
+        return ""
+    return _prune(drive, drive.spec.prune) or (_remove_names(drive) if drive.spec.names else "")
+
+
+def _remove_names(drive: PlannedDrive) -> str:
+    """Remove the names that the source gave and no longer has; return why that was not possible, "" if it was."""
+    ledger, job_id = drive.ledger, drive.job_id
+
+    def record(surplus_names: list[Name]) -> None:
+        # After an interruption some are removed already.
+        names = sorted({*(ledger.field(job_id, "removed_names") or "").split(), *surplus_names})
+        ledger.set_fields(job_id, names_removed=len(names), removed_names=" ".join(names))
+
+    try:
+        remove_names(drive.source, drive.destination, origin_of(drive.spec.source), record)
+    except StoreError as error:
+        if error.transient:
+            raise
+        return f"names that the source does not have could not be removed: {error}"
+    return ""
 
 
 def _prune(drive: PlannedDrive, options: Prune) -> str:

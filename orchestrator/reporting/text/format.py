@@ -19,6 +19,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def names_text(carried: int, removed: int) -> str:
+    """Return what a job did with the names of snapshots, "" for nothing."""
+    counts = (f"{carried:,} carried along" if carried else "", f"{removed:,} removed" if removed else "")
+    return ", ".join(filter(None, counts))
+
+
 def without_options(url: str) -> str:
     """Return the *url* of a store without its parameters."""
     return url.split("?", 1)[0]

@@ -9,7 +9,7 @@ from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import JobStatus, State
 
-from .format import without_options
+from .format import names_text, without_options
 
 # Ids of manifests to be deleted that are listed.
 IDS_SHOWN: Final = 20
@@ -26,6 +26,8 @@ def done_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     also = f", {status.healed:,} healed" if status.healed else ""
     also += f"; {counted(status.deleted, 'manifest')} deleted" if status.deleted else ""
+    if named := names_text(status.names_carried, status.names_removed):
+        also += f"; names: {named}"
     published = _published_text(status)
     if not status.snapshots_total:
         return f"nothing to do: the source has no snapshots{also},{seconds}"

@@ -17,7 +17,7 @@ from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.store_problems import StoreProblem
 
 from .failures import classes_text
-from .format import duration, moment, without_options
+from .format import duration, moment, names_text, without_options
 from .limits import limit_text
 
 # Seconds without progress after which a batch is mentioned, even if the rest of its job makes progress.
@@ -124,6 +124,7 @@ def status_lines(
         },
         "workers": ", ".join(status.workers),
         "deleted": counted(status.deleted, "manifest") if status.deleted else "",
+        "names": names_text(status.names_carried, status.names_removed),
         "submitted": _when(status.submitted_at),
         "started": _when(status.started_at),
         "ended": _when(status.ended_at),
