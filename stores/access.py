@@ -55,7 +55,8 @@ class AccessPolicy:
     the endpoint. *link_local* allows connections to link-local addresses and to the metadata services of clouds.
     *trusts_urls*: the user of the process names the URLs, and nothing but *link_local* is checked.
 
-    The default allows any directory and bucket for reading and writing, no endpoint, no profile, and no deletion.
+    The default allows any directory and bucket for reading and writing, no endpoint, no profile, and no deletion. A
+    tree of files (`StoreKind.is_tree`) is opened only where *read* or *write* names it.
     """
 
     role: str = "this process"
@@ -76,9 +77,17 @@ class AccessPolicy:
             return tuple(map(str, Right))
         return tuple(str(right) for right in Right if self._places(right) is None)
 
-    def limits(self, *rights: Right) -> bool:
-        """Return whether one of *rights* is limited to certain places."""
-        return not self.trusts_urls and any(self._places(right) is not None for right in rights)
+    def limits(self, url: StoreURL, *rights: Right) -> bool:
+        """Return whether one of *rights* is limited to certain places for stores of the kind of *url*."""
+        return not self.trusts_urls and any(self._places(right, url) is not None for right in rights)
+
+    def allows(self, url: StoreURL, *rights: Right) -> bool:
+        """Return whether `check` allows *url*."""
+        try:
+            self.check(url, *rights)
+        except NotAllowed:
+            return False
+        return True
 
     def check(self, url: StoreURL, *rights: Right) -> StoreURL:
         """
@@ -91,7 +100,7 @@ class AccessPolicy:
         if self.trusts_urls:
             return url
         resolved = url
-        limits = [(right, places) for right in rights if (places := self._places(right)) is not None]
+        limits = [(right, places) for right in rights if (places := self._places(right, url)) is not None]
         if url.kind.is_local and limits:
             try:
                 resolved = replace(url, location=os.path.realpath(url.location))
@@ -145,8 +154,12 @@ class AccessPolicy:
         )
         return cls(**fields)
 
-    def _places(self, right: Right) -> tuple[StoreURL, ...] | None:
-        return {Right.READ: self.read, Right.WRITE: self.write, Right.DELETE: self.delete}[right]
+    def _places(self, right: Right, url: StoreURL | None = None) -> tuple[StoreURL, ...] | None:
+        found = {Right.READ: self.read, Right.WRITE: self.write, Right.DELETE: self.delete}[right]
+        if found is None and url is not None and url.kind.is_tree:
+            # A store holds what somebody put into it, a tree any file that this process can read.
+            return ()
+        return found
 
     def _check_address(self, url: StoreURL) -> None:
         """Refuse a forbidden IP address in the URL itself: not every connection is made by this process."""

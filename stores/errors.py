@@ -4,6 +4,7 @@ The errors of stores, as one tree.
     StoreError
     ├── InvalidAddress        not 64 lowercase hex digits
     ├── InvalidName           a text that cannot be the name of a snapshot
+    ├── InvalidPattern        a pattern of paths that cannot be used
     ├── InvalidStoreURL       a URL that names no store
     ├── StoreNotFound         the root directory or the bucket does not exist
     ├── SourceEmpty           a source without any manifest, where everything was to be copied
@@ -21,6 +22,7 @@ The errors of stores, as one tree.
     ├── ManifestIncomplete    a manifest whose objects are not all at the destination
     ├── StoreFull             no space or quota left
     ├── StoreFault            any other answer that is not success
+    │   ├── FileChanged       a file of a tree that changed while it was read
     │   └── NotAnObject       a link, a directory or a device in the place of an object or a manifest
     └── StoreUnavailable      no answer, or "later": the one transient class
 
@@ -74,6 +76,10 @@ class InvalidAddress(StoreError):
 
 class InvalidName(StoreError):
     """A text that should be the name of a snapshot does not have the form of a name, or is reserved."""
+
+
+class InvalidPattern(StoreError):
+    """A pattern of paths is not a regular expression, or one that this version reads differently than snapdir."""
 
 
 class InvalidStoreURL(StoreError):
@@ -154,6 +160,10 @@ class StoreFull(StoreError):
 
 class StoreFault(StoreError):
     """The store gave an answer that is neither success nor any error named here."""
+
+
+class FileChanged(StoreFault):
+    """A file of a directory tree changed while it was read. Its bytes were not used."""
 
 
 class NotAnObject(StoreFault):

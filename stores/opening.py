@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 
 from .access import STRICT, AccessPolicy, Right
 from .backend import Backend
@@ -25,8 +27,14 @@ def open_backend(
     rights = rights or (Right.READ, Right.WRITE)
     allowed = access.check(url, *rights)
     # The path that was checked has no links. A link that is there now was not checked.
-    follow_links = not access.limits(*rights)
-    return allowed.kind.open(allowed, Opening(create, follow_links, access.ip_policy(allowed)))
+    limited = access.limits(url, *rights)
+    allows = partial(_allows, access, allowed, rights) if limited and url.kind.is_tree else None
+    return allowed.kind.open(allowed, Opening(create, not limited, access.ip_policy(allowed), allows))
+
+
+def _allows(access: AccessPolicy, tree: StoreURL, rights: tuple[Right, ...], path: str) -> bool:
+    """Return whether *access* allows the file at the absolute *path* to somebody who opens *tree*."""
+    return access.allows(replace(tree, location=path), *rights)
 
 
 def open_store(

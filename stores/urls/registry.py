@@ -28,6 +28,9 @@ _BUILT_IN: Final = {
     "s3": "snapferry.stores.backends.s3.kind",
 }
 
+# Trees of files: not stores, so no list of stores has them.
+_TREES: Final = {"tree": "snapferry.stores.backends.tree.kind"}
+
 _kinds: dict[str, StoreKind] = {}
 
 
@@ -38,7 +41,7 @@ def register(kind: StoreKind) -> None:
 
 def schemes() -> list[str]:
     """Return the schemes of all kinds of stores: built in, registered, and of plug-ins."""
-    return list(dict.fromkeys([*_BUILT_IN, *_kinds, *_plug_ins()]))
+    return [name for name in dict.fromkeys([*_BUILT_IN, *_kinds, *_plug_ins()]) if name not in _TREES]
 
 
 def find_kind(scheme: str) -> StoreKind | None:
@@ -48,7 +51,7 @@ def find_kind(scheme: str) -> StoreKind | None:
     Raises `InvalidStoreURL` where its plug-in cannot be loaded.
     """
     found = _kinds.get(scheme)
-    if found is None and (module := _BUILT_IN.get(scheme)) is not None:
+    if found is None and (module := (_BUILT_IN | _TREES).get(scheme)) is not None:
         found = import_module(module).KIND
     elif found is None and (entry := _plug_ins().get(scheme)) is not None:
         found = _load(entry)

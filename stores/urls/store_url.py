@@ -78,12 +78,14 @@ class Opening:
     How a store is opened.
 
     *create*: the first write creates a directory that does not exist. *follow_links*: symbolic links on the path to a
-    local store are followed. *ip_policy*: the addresses that connections may go to.
+    local store are followed. *ip_policy*: the addresses that connections may go to. *allows* tells of an absolute path
+    whether a tree's files there may be opened as well; None: all paths.
     """
 
     create: bool = True
     follow_links: bool = True
     ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL
+    allows: Callable[[str], bool] | None = None
 
 
 def parse_path(kind: StoreKind, rest: str) -> StoreURL:
@@ -119,6 +121,7 @@ class StoreKind:
     *parse* reads the text after ``scheme://``. Raises `InvalidStoreURL`, whose text repeats no secret.
     *is_local*: `StoreURL.location` is a path on this machine. An allow-list then compares resolved paths, and a path
     that does not exist may be a mount that is missing.
+    *is_tree*: it is a tree of files, not a store. A process opens it only where its own configuration names the place.
     *is_metered*: a provider charges for each request, so default request limits and prices apply.
     *parameters* are the options that a URL may have; *add_options* returns a URL with more of them, checked.
     *prepare* imports what `open` needs and reads what its clients are made from, before a process forks. Connects to
@@ -129,6 +132,7 @@ class StoreKind:
     open: Callable[[StoreURL, Opening], Backend]
     parse: Callable[[StoreKind, str], StoreURL] = parse_path
     is_local: bool = False
+    is_tree: bool = False
     is_metered: bool = False
     parameters: tuple[str, ...] = ()
     add_options: Callable[[StoreURL, Mapping[str, str]], StoreURL] = take_no_options

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,18 @@ class Oracle:
         """Return what differs between all snapshots of two stores: a letter and a path each."""
         return [(status, path) for status, path in self._ask("diff", before, after)]
 
-    def _ask(self, verb: str, *arguments: str) -> Any:
+    def manifests(self, questions: Sequence[tuple[Path, bool, Sequence[str]]]) -> list[str | None]:
+        """
+        Return the manifests of many trees; None where snapdir refuses one.
+
+        A question is the tree, whether links are left out, and patterns of paths that are left out.
+        """
+        found: list[str | None] = self._ask(
+            "manifests", *([str(tree), no_follow, list(exclude)] for tree, no_follow, exclude in questions)
+        )
+        return found
+
+    def _ask(self, verb: str, *arguments: Any) -> Any:
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -99,8 +110,14 @@ class Oracle:
         return found["value"]
 
 
-async def _answer(verb: str, arguments: list[str]) -> Any:
+async def _answer(verb: str, arguments: list[Any]) -> Any:
     import snapdir
+
+    async def manifest(tree: str, no_follow: bool, exclude: list[str]) -> str | None:
+        try:
+            return (await snapdir.manifest(tree, no_follow=no_follow, exclude=exclude)).raw
+        except snapdir.SnapdirError:
+            return None
 
     match verb, arguments:
         case "push", [tree, store]:
@@ -124,6 +141,8 @@ async def _answer(verb: str, arguments: list[str]) -> Any:
         case "diff", [before, after]:
             sides = snapdir.DiffOptions.from_refs([before], [after])
             return [(entry.status, entry.path) for entry in await snapdir.diff(sides)]
+        case "manifests", questions:
+            return [await manifest(*question) for question in questions]
         case _:
             raise ValueError(f"no such question: {verb} {arguments}")
 

@@ -1,0 +1,13 @@
+"""
+``tree://``: a directory tree, from which a snapshot is made.
+
+    kind      the kind of store
+    backend   the files of a tree by their paths
+    place     opening files and directories of a tree, with or without following links
+    reader    the bytes of a file, which must not change meanwhile
+    exclude   patterns of paths that are left out
+    walk      what is in a tree, in the order of a manifest
+    listing   the result of a walk, in compact form
+    manifest  the manifest of a listing, once the digests of its files are known
+    snapshot  all of it for one process: read a tree and return its manifest
+"""
