@@ -60,7 +60,8 @@ class Backend(ABC):
     """
     Bytes under keys in one kind of store. Safe to share between threads.
 
-    A key is a relative path of ASCII parts joined by ``/``. `stores.address` makes all keys.
+    A key is a relative path of ASCII parts joined by ``/``. `stores.address` makes the keys of objects and manifests,
+    `stores.names.name` those of names.
     """
 
     label: str

@@ -70,7 +70,11 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
             "done": status.batches_done,
         },
         "deleted": status.deleted,
-        "names": {"carried": status.names_carried, "removed": status.names_removed},
+        "names": {
+            "carried": status.names_carried,
+            "kept": status.names_kept,
+            "removed": status.names_removed,
+        },
         "limits": limit_document(status.limits),
         "waiting": waiting_document(status.waiting),
         "workers": list(status.workers),

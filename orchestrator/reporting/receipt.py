@@ -59,9 +59,8 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "deleted": decode_addresses(deleted),
         "names": {
             "carried": status.names_carried,
-            "removed": [
-                name for name in (ledger.field(job_id, "removed_names") or "").split() if is_name(name)
-            ],
+            "kept": _names(ledger, job_id, "kept_names"),
+            "removed": _names(ledger, job_id, "removed_names"),
         },
     }
 
@@ -69,6 +68,10 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
 def _confirmed(ledger: Ledger, job_id: str) -> dict[str, int]:
     counts = {name: ledger.field(job_id, f"confirmed:{name}") for name in CONFIRMED_BY}
     return {name: int(count) for name, count in counts.items() if count and count.isdigit()}
+
+
+def _names(ledger: Ledger, job_id: str, field: str) -> list[str]:
+    return [name for name in (ledger.field(job_id, field) or "").split() if is_name(name)]
 
 
 def _store(spec: JobSpec, side: str) -> dict[str, str | None]:

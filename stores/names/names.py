@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.backend import Backend
@@ -145,9 +145,7 @@ class Names:
                 raise
             return error
 
-    def write(
-        self, name: Name, record: NameRecord, *, if_was: SnapshotId | Literal[""] | None = None
-    ) -> NameRecord | None:
+    def write(self, name: Name, record: NameRecord, *, if_was: str | None = None) -> NameRecord | None:
         """
         Give *name* to the snapshot of *record*; return the previous record, None if there was none that can be read.
 

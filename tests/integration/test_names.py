@@ -167,13 +167,13 @@ def test_a_sync_carries_names_along_and_removes_those_that_are_gone(
         found: dict[str, Any] = ended.document["names"]
         return found
 
-    assert sync("--id", "old@") == {"carried": 0, "removed": 0}
-    assert sync("--id", "old@", "--names") == {"carried": 1, "removed": 0}
-    assert sync("--all", "--names", "--dryrun") == {"carried": 0, "removed": 0}
-    assert sync("--all", "--names") == {"carried": 2, "removed": 0}
+    assert sync("--id", "old@") == {"carried": 0, "kept": 0, "removed": 0}
+    assert sync("--id", "old@", "--names") == {"carried": 1, "kept": 0, "removed": 0}
+    assert sync("--all", "--names", "--dryrun") == {"carried": 0, "kept": 0, "removed": 0}
+    assert sync("--all", "--names") == {"carried": 2, "kept": 0, "removed": 0}
     assert forge.run(["tag", bucket, first, "theirs"], environment).code == 0
     assert forge.run(["untag", store, "old"]).code == 0
-    assert sync("--all", "--names", "--delete") == {"carried": 1, "removed": 1}
+    assert sync("--all", "--names", "--delete") == {"carried": 1, "kept": 0, "removed": 1}
 
     ended = forge.run(["tag", bucket, "--json"], environment)
     found = {each["name"]: (each["snapshot"], each["carried"]) for each in json.loads(ended.out)}

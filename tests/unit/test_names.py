@@ -204,6 +204,20 @@ def test_more_names_than_the_bound_are_refused(monkeypatch: pytest.MonkeyPatch) 
         store.names.listed()
 
 
+def test_a_directory_full_of_foreign_files_is_not_listed_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snapferry.stores.backends.directory.listing.MOST_FLAT", 3)
+    store = SnapshotStore(DirectoryBackend(str(tmp_path)))
+    published = publish(store)
+    for number in range(4):
+        assert store.names.write(parse_name(f"n{number}"), NameRecord(published)) is None
+
+    with pytest.raises(StoreFault):
+        store.names.listed()
+    assert store.names.read(parse_name("n3")) == NameRecord(published)
+
+
 def test_a_store_that_does_not_answer_is_no_store_without_names() -> None:
     class Away(MemoryBackend):
         error: StoreError | None = None

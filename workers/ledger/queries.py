@@ -28,7 +28,7 @@ FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at", "names_carried", "names_removed", "waits", "step_waits", "action", *LIMIT_FIELDS.values(),
+    "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", *LIMIT_FIELDS.values(),
 )  # fmt: skip
 """The fields of the record that make up a status."""
 
@@ -118,6 +118,7 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         healed=count("healed"),
         deleted=count("deleted"),
         names_carried=count("names_carried"),
+        names_kept=count("names_kept"),
         names_removed=count("names_removed"),
         bytes_copied=count("bytes_copied"),
         workers=tuple(sorted({_worker(holder) for holder in holders.values() if holder})),

@@ -140,6 +140,7 @@ class JobStatus:
     moved_at: float
     ended_at: float
     names_carried: int = 0
+    names_kept: int = 0
     names_removed: int = 0
     action: Action = Action.COPY
     limits: Limits = field(default_factory=Limits)

@@ -47,7 +47,12 @@ def _carry_names(drive: PlannedDrive) -> str:
         if error.transient:
             raise
         return f"names could not be carried along: {error}"
-    drive.ledger.set_fields(drive.job_id, names_carried=carried.there)
+    drive.ledger.set_fields(
+        drive.job_id,
+        names_carried=carried.there,
+        names_kept=len(carried.kept),
+        kept_names=" ".join(carried.kept),
+    )
     if not carried.unreadable:
         return ""
     name, reason = next(iter(carried.unreadable.items()))

@@ -1,8 +1,9 @@
 """
 Carry the names of snapshots along to the destination, and remove those that the source no longer has.
 
-A name that a job writes has the *origin* of its source. Only names with this origin are removed: a name that a person
-gave at the destination, or that a job carried there from another store, stays. Both steps may be repeated.
+A name that a job writes has the *origin* of its source. Only names with this origin are moved and removed: a name that
+a person gave at the destination, or that a job carried there from another store, stays. So a source, which may be
+hostile, decides about no names but its own. Both steps may be repeated.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from snapferry.stores.errors import ManifestMissing, StoreError
+from snapferry.stores.errors import ManifestMissing, NameChanged, StoreError
 from snapferry.stores.hashing import digest
 from snapferry.stores.names.name import Name, NameRecord
 from snapferry.stores.runtime.interruption import checkpoint
@@ -23,11 +24,13 @@ class Carried(NamedTuple):
     """
     What became of the names of a source.
 
-    *there* counts those that the destination has for the same snapshots. *unreadable* are those whose records cannot be
-    read at the source, with the reasons. The others are of snapshots that the destination does not have.
+    *there* counts those that the destination has for the same snapshots. *kept* are those that somebody else gave to
+    other snapshots of the destination. *unreadable* are those whose records cannot be read at the source, with the
+    reasons. The others are of snapshots that the destination does not have.
     """
 
     there: int
+    kept: list[Name]
     unreadable: dict[Name, StoreError]
 
 
@@ -40,27 +43,36 @@ def carry_names(source: StreamStore, destination: StreamStore, origin: str) -> C
     """
     Write each name of *source* to *destination*, if its snapshot is published there; return what became of them.
 
-    A name of the source replaces a name of the destination. One that is right already is left alone, whoever gave it.
-    Raises `StoreError`, and whatever stops the job; some names may be written then.
+    A name that is right already is left alone, whoever gave it. Raises `StoreError`, and whatever stops the job; some
+    names may be written then.
     """
     listed = source.names.listed()
     ids = {name: one.record.snapshot_id for name, one in listed.items() if one.record is not None}
     published = destination.manifests_present(set(ids.values())) if ids else set()
     present = destination.names.listed() if published else {}
-    there = 0
+    there, kept = 0, []
     for name, snapshot_id in ids.items():
         checkpoint()
         if snapshot_id not in published:
             continue
         record = present[name].record if name in present else None
+        if record is not None and record.snapshot_id != snapshot_id and record.origin != origin:
+            kept.append(name)
+            continue
         if record is None or record.snapshot_id != snapshot_id:
+            # What cannot be read is replaced, whatever it is.
+            broken = record is None and name in present
+            expected = None if broken else "" if record is None else record.snapshot_id
             try:
-                destination.names.write(name, NameRecord(snapshot_id, origin))
+                destination.names.write(name, NameRecord(snapshot_id, origin), if_was=expected)
             except ManifestMissing:
                 # Deleted since by somebody else.
                 continue
+            except NameChanged:
+                kept.append(name)
+                continue
         there += 1
-    return Carried(there, {name: one.error for name, one in listed.items() if one.error is not None})
+    return Carried(there, kept, {name: one.error for name, one in listed.items() if one.error is not None})
 
 
 def remove_names(

@@ -19,9 +19,13 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def names_text(carried: int, removed: int) -> str:
+def names_text(carried: int, kept: int, removed: int) -> str:
     """Return what a job did with the names of snapshots, "" for nothing."""
-    counts = (f"{carried:,} carried along" if carried else "", f"{removed:,} removed" if removed else "")
+    counts = (
+        f"{carried:,} carried along" if carried else "",
+        f"{kept:,} kept as others gave them" if kept else "",
+        f"{removed:,} removed" if removed else "",
+    )
     return ", ".join(filter(None, counts))
 
 

@@ -26,7 +26,7 @@ def done_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     also = f", {status.healed:,} healed" if status.healed else ""
     also += f"; {counted(status.deleted, 'manifest')} deleted" if status.deleted else ""
-    if named := names_text(status.names_carried, status.names_removed):
+    if named := names_text(status.names_carried, status.names_kept, status.names_removed):
         also += f"; names: {named}"
     published = _published_text(status)
     if not status.snapshots_total:

@@ -124,7 +124,7 @@ def status_lines(
         },
         "workers": ", ".join(status.workers),
         "deleted": counted(status.deleted, "manifest") if status.deleted else "",
-        "names": names_text(status.names_carried, status.names_removed),
+        "names": names_text(status.names_carried, status.names_kept, status.names_removed),
         "submitted": _when(status.submitted_at),
         "started": _when(status.started_at),
         "ended": _when(status.ended_at),

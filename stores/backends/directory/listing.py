@@ -28,6 +28,9 @@ SHARDS: Final = 3
 _is_shard: Final = re.compile(r"[0-9a-f]{3}").fullmatch
 _is_rest: Final = re.compile(r"[0-9a-f]{55}").fullmatch
 
+MOST_FLAT: Final = 100_000
+"""Names in a directory that is not one of shards, such as that of the names of snapshots: they are in memory."""
+
 # Names between two checkpoints, in a directory with many foreign names.
 _NAMES: Final = 1000
 
@@ -63,7 +66,7 @@ def _files(
     listed = _open(root, label, folder)
     if listed is None:
         return
-    for name in _names(root, label, folder, listed, wanted):
+    for name in _names(root, label, folder, listed, wanted, most=None if strict else MOST_FLAT):
         path = f"{folder}/{name}"
         if path <= start_after:
             continue
@@ -89,9 +92,21 @@ def _open(root: Root, label: str, folder: str) -> Folder | None:
         raise _cannot(root, label, folder, error) from error
 
 
-def _names(root: Root, label: str, path: str, folder: Folder, wanted: Callable[[str], object]) -> list[str]:
-    """Return the names in *folder* that are *wanted*, sorted. Other names are not kept in memory."""
-    found = []
+def _names(
+    root: Root,
+    label: str,
+    path: str,
+    folder: Folder,
+    wanted: Callable[[str], object],
+    *,
+    most: int | None = None,
+) -> list[str]:
+    """
+    Return the names in *folder* that are *wanted*, sorted. Other names are not kept in memory.
+
+    Raises `StoreFault` for more than *most* of them.
+    """
+    found: list[str] = []
     try:
         with os.scandir(folder.descriptor) as entries:
             for number, entry in enumerate(entries):
@@ -99,6 +114,8 @@ def _names(root: Root, label: str, path: str, folder: Folder, wanted: Callable[[
                     checkpoint()
                 if wanted(entry.name):
                     found.append(entry.name)
+                    if most is not None and len(found) > most:
+                        raise StoreFault(label, path, f"holds more than {most:,} files")
     except OSError as error:
         raise _cannot(root, label, path, error) from error
     return sorted(found)

@@ -59,8 +59,8 @@ def test_names_follow_their_snapshots_after_these_are_published(
     # The other one is of a snapshot that is not there.
     assert names_of(fleet.store) == {ONE: first}
     assert fleet.store.names.read(ONE).origin == origin
-    assert status_document(fleet.status)["names"] == {"carried": 1, "removed": 0}
-    assert receipt(fleet.ledger, "job")["names"] == {"carried": 1, "removed": []}
+    assert status_document(fleet.status)["names"] == {"carried": 1, "kept": 0, "removed": 0}
+    assert receipt(fleet.ledger, "job")["names"] == {"carried": 1, "kept": [], "removed": []}
 
 
 def test_without_the_option_no_name_is_touched(fleet: Fleet) -> None:
@@ -116,7 +116,44 @@ def test_only_names_from_this_source_are_removed(fleet: Fleet) -> None:
 
     assert fleet.status.state is State.DONE
     assert set(names_of(fleet.store)) == {OTHER, THIRD, theirs, elsewhere}
-    assert receipt(fleet.ledger, "job")["names"] == {"carried": 1, "removed": [ONE]}
+    assert receipt(fleet.ledger, "job")["names"] == {"carried": 1, "kept": [], "removed": [ONE]}
+
+
+def test_names_of_others_are_kept(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a person and of another source; also if they were given while the job looked."""
+    first, second = snapshots(fleet, 2)
+    fleet.submit(first, second)
+    fleet.copy_all()
+    fleet.store.names.write(ONE, NameRecord(first))
+    fleet.store.names.write(OTHER, NameRecord(first, digest(b"another source")))
+    for name in (ONE, OTHER, THIRD):
+        source(fleet).names.write(name, NameRecord(second))
+    listed = Names.listed
+
+    def then_somebody_writes(self: Names) -> Any:
+        found = listed(self)
+        if THIRD not in found:
+            fleet.store.names.write(THIRD, NameRecord(first))
+        return found
+
+    monkeypatch.setattr(Names, "listed", then_somebody_writes)
+    fleet.submit(first, second, names=True)
+    fleet.copy_all()
+
+    assert fleet.status.state is State.DONE
+    assert names_of(fleet.store) == {ONE: first, OTHER: first, THIRD: first}
+    assert receipt(fleet.ledger, "job")["names"] == {"carried": 0, "kept": [ONE, OTHER, THIRD], "removed": []}
+
+
+def test_what_cannot_be_read_at_the_destination_is_replaced(fleet: Fleet) -> None:
+    source(fleet).names.write(ONE, NameRecord(fleet.snapshot))
+    (fleet.destination / NAMES).mkdir(parents=True)
+    (fleet.destination / NAMES / ONE).write_text("broken")
+
+    fleet.submit(fleet.snapshot, names=True)
+    fleet.copy_all()
+
+    assert names_of(fleet.store) == {ONE: fleet.snapshot}
 
 
 def test_nothing_is_removed_where_nothing_may_be_deleted(fleet: Fleet) -> None:
@@ -207,7 +244,7 @@ def test_a_job_that_was_cut_off_among_the_names_completes_them(
     fleet.drive()
 
     assert (fleet.status.state, fleet.status.names_carried) == (State.DONE, 2)
-    assert receipt(fleet.ledger, "job")["names"] == {"carried": 2, "removed": gone}
+    assert receipt(fleet.ledger, "job")["names"] == {"carried": 2, "kept": [], "removed": gone}
     assert set(names_of(fleet.store)) == {ONE, OTHER}
 
 
