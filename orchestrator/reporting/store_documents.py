@@ -9,6 +9,7 @@ from snapferry.stores.inspection.differences import ObjectChange, PathChange, Sn
 from snapferry.stores.inspection.orphans import Orphans
 from snapferry.stores.inspection.sizes import Sizes
 from snapferry.stores.manifest.entry import Entry
+from snapferry.stores.names.names import ListedName
 from snapferry.stores.stream_store import ListedObject
 
 from .text.format import moment
@@ -99,3 +100,15 @@ def orphan_document(orphan: ListedObject) -> dict[str, Any]:
 
 def _counted(counted: Counted | None) -> dict[str, int] | None:
     return None if counted is None else {"objects": counted.objects, "bytes": counted.size_bytes}
+
+
+def name_document(listed: ListedName) -> dict[str, Any]:
+    """Return a name as docs/json.md describes it."""
+    record = listed.record
+    return {
+        "name": listed.name,
+        "snapshot": record and record.snapshot_id,
+        "dangling": listed.dangling,
+        "carried": bool(record and record.origin),
+        "error": listed.error and str(listed.error),
+    }

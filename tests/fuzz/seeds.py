@@ -75,6 +75,10 @@ SEEDS: dict[str, list[bytes]] = {
     "answer": _ANSWERS,
     "message": [message.model_dump_json().encode() for message in _MESSAGES] + [b"{}", b"[" * 100],
     "redaction": [text.encode() for text in _LOGGED],
+    "name": [
+        *(b"nightly@", b"latest@", b"a.b-c_d@", b"8b1f92", b"8b1f@", b"../x@"),
+        *(b"8" * 64, b"8" * 64 + b"\n", b"8" * 64 + b" " + b"1" * 64 + b"\n"),
+    ],
 }
 
 

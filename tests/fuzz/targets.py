@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,12 +25,20 @@ from snapferry.stores.backends.s3.direct.listing import NotAPage, read_page
 from snapferry.stores.backends.s3.direct.response import Body, Head
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.http.sockets import PlainSocket
-from snapferry.stores.errors import IntegrityError, InvalidAddress, InvalidStoreURL, ManifestSyntaxError
+from snapferry.stores.errors import (
+    IntegrityError,
+    InvalidAddress,
+    InvalidName,
+    InvalidStoreURL,
+    ManifestSyntaxError,
+)
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.canonical import canonical
 from snapferry.stores.manifest.entry import render
 from snapferry.stores.manifest.lines import read_plainly
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, parse
+from snapferry.stores.names.lookup import full_id
+from snapferry.stores.names.name import LATEST, MARK, name_key, parse_name, parse_record, render_record
 from snapferry.stores.text.printable import printable
 from snapferry.stores.urls import parse_url, redact
 from snapferry.workers.messages import BatchMessage, JobSpec, MirrorMessage
@@ -232,7 +241,25 @@ def redaction(data: bytes) -> None:
     assert shown.isprintable()
 
 
+def name(data: bytes) -> None:
+    """What is filed under a name is a record or nothing; a text is an id, is looked up, or is refused."""
+    record = parse_record(data)
+    assert record is None or render_record(record) == data
+    text = data.decode(errors="surrogateescape")
+    try:
+        found = full_id(text)
+    except (InvalidAddress, InvalidName) as error:
+        assert str(error).isprintable()
+        return
+    assert found in (None, text)
+    if found is None and text.endswith(MARK) and text != LATEST + MARK:
+        key = name_key(parse_name(text.removesuffix(MARK)))
+        assert key.isascii()
+        assert posixpath.normpath(f"/s/{key}") == f"/s/{key}"
+        assert key.count("/") == 1
+
+
 TARGETS: dict[str, Target] = {
     target.__name__: target
-    for target in (manifest, stored_manifest, lines, url, secret_url, page, answer, message, redaction)
+    for target in (manifest, stored_manifest, lines, url, secret_url, page, answer, message, redaction, name)
 }

@@ -17,6 +17,11 @@ Examples:
     snapferry sync --id 8b1f... --from file:///srv/store --to s3://backup/store
 
 \b
+  Copy the snapshot that has the name nightly, and give it this name there:
+    snapferry sync --id nightly@ --from /srv/store --to s3://backup/store \\
+      --names
+
+\b
   Copy between two S3 services, each with its own endpoint and profile:
     snapferry sync --id 8b1f... \\
       --from 's3://a?endpoint_url=https://s3.one.example&profile=one' \\

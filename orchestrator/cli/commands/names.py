@@ -8,8 +8,9 @@ from snapferry.orchestrator.cli.options.common import json_option
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 
 EXAMPLES: Final = """
-\b
 Examples:
+
+\b
   Name a snapshot, and copy it by its name:
     snapferry tag s3://backup/store 8b1f92 nightly
     snapferry sync --id nightly@ --from s3://backup/store --to /srv/store
@@ -26,6 +27,12 @@ Exit codes:
   0    done
   1    the store refused or failed, or --if-was did not match
   2    bad usage; no such snapshot or name
+"""
+
+UNTAG_EXAMPLES: Final = """
+\b
+Example:
+  snapferry untag s3://backup/store nightly
 """
 
 store_argument = argument("store", metavar="STORE", text="URL of the store, or its name in snapferry.toml.")
@@ -56,7 +63,7 @@ def tag() -> None:
     """
 
 
-@command(run="names:untag")
+@command(run="names:untag", epilog=UNTAG_EXAMPLES)
 @store_argument
 @argument("name", metavar="NAME", text="Name to remove.")
 @option("--if-was", metavar="ID", help="Remove the name only if it is that of the snapshot ID now.")

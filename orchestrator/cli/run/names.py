@@ -5,31 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import click
 
-from snapferry.orchestrator.cli.exit_codes import fail, note, usage
+from snapferry.orchestrator.cli.exit_codes import note, usage
+from snapferry.orchestrator.cli.inputs.opened_store import parsed, reading
 from snapferry.orchestrator.cli.inputs.snapshot_ids import snapshot_of
-from snapferry.orchestrator.cli.inputs.store_names import store_url
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
+from snapferry.orchestrator.reporting.store_documents import name_document
 from snapferry.stores.access import TRUSTED, Right, shown
 from snapferry.stores.address import SnapshotId
-from snapferry.stores.errors import (
-    InvalidName,
-    InvalidStoreURL,
-    ManifestMissing,
-    NameMissing,
-    StoreError,
-    StoreFault,
-)
+from snapferry.stores.errors import StoreFault
 from snapferry.stores.names.name import Name, NameRecord, parse_name
 from snapferry.stores.names.names import ListedName
 from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
-from snapferry.stores.urls import StoreURL, parse_url
-from snapferry.workers.settings.environment import store_options
+from snapferry.stores.urls import StoreURL
 
 NONE: Final = "none"
 """As the value of --if-was: the name must not exist."""
@@ -51,31 +44,31 @@ def tag(
     if name is None:
         usage("ID requires NAME: snapferry tag STORE ID NAME")
     with _opened(store, Right.READ, Right.WRITE) as (_, opened):
-        parsed = parse_name(name)
+        valid = parse_name(name)
         record = NameRecord(snapshot_of(opened, snapshot))
-        before = opened.names.write(parsed, record, if_was=_condition(opened, if_was))
+        before = opened.names.write(valid, record, if_was=_condition(opened, if_was))
     if as_json:
         previous = before and before.snapshot_id
-        click.echo(json.dumps({"name": parsed, "snapshot": record.snapshot_id, "previous": previous}))
+        click.echo(json.dumps({"name": valid, "snapshot": record.snapshot_id, "previous": previous}))
     elif before is not None and before.snapshot_id != record.snapshot_id:
-        click.echo(f"{parsed}@ is {record.snapshot_id} now; it was {before.snapshot_id}")
+        click.echo(f"{valid}@ is {record.snapshot_id} now; it was {before.snapshot_id}")
     else:
-        click.echo(f"{parsed}@ is {record.snapshot_id}")
+        click.echo(f"{valid}@ is {record.snapshot_id}")
     return 0
 
 
 def untag(store: str, name: str, if_was: str | None, as_json: bool) -> int:
     with _opened(store, Right.READ, Right.DELETE) as (_, opened):
-        parsed = parse_name(name)
+        valid = parse_name(name)
         condition = _condition(opened, if_was)
         if condition == "":
             usage(f"--if-was {NONE}: a name that does not exist cannot be removed")
-        before = _snapshot_of_name(opened, parsed)
-        opened.names.delete(parsed, if_was=condition)
+        before = _snapshot_of_name(opened, valid)
+        opened.names.delete(valid, if_was=condition)
     if as_json:
-        click.echo(json.dumps({"name": parsed, "snapshot": None, "previous": before}))
+        click.echo(json.dumps({"name": valid, "snapshot": None, "previous": before}))
     else:
-        click.echo(f"{parsed}@ is removed{f'; it was {before}' if before else ''}")
+        click.echo(f"{valid}@ is removed{f'; it was {before}' if before else ''}")
     return 0
 
 
@@ -89,18 +82,6 @@ def _list(store: str, *, as_json: bool) -> int:
     else:
         note(f"no names in {shown(url)}")
     return 0
-
-
-def name_document(listed: ListedName) -> dict[str, Any]:
-    """Return a name as docs/json.md describes it."""
-    record = listed.record
-    return {
-        "name": listed.name,
-        "snapshot": record and record.snapshot_id,
-        "dangling": listed.dangling,
-        "carried": bool(record and record.origin),
-        "error": listed.error and str(listed.error),
-    }
 
 
 def _row(listed: ListedName) -> tuple[str, str, str]:
@@ -130,10 +111,6 @@ def _condition(store: StreamStore, if_was: str | None) -> SnapshotId | Literal["
 @contextmanager
 def _opened(store: str, *rights: Right) -> Iterator[tuple[StoreURL, StreamStore]]:
     """Open *store*, which must exist; an error of it in the block ends the command."""
-    try:
-        url = parse_url(store_url(read_settings(None), store)).with_defaults(**store_options("from"))
+    with reading():
+        url = parsed(read_settings(None), store)
         yield url, open_store(url, None, *rights, access=TRUSTED, create=False)
-    except (InvalidName, InvalidStoreURL, ManifestMissing, NameMissing) as error:
-        usage(str(error))
-    except StoreError as error:
-        fail(f"{type(error).__name__}: {error}")
