@@ -31,7 +31,16 @@ from .pools.publishing import publish_each
 from .rate_limiter import RateLimiter
 from .requests import RequestAccounting
 from .runtime.containment import contained
-from .stream_store import FileTree, ListedManifest, ListedObject, Published, Replaced, StreamStore, Survey
+from .stream_store import (
+    FileTarget,
+    FileTree,
+    ListedManifest,
+    ListedObject,
+    Published,
+    Replaced,
+    StreamStore,
+    Survey,
+)
 from .streams import OpenReader, Upload
 from .wrappers.throttled import throttled
 
@@ -257,5 +266,5 @@ class SnapshotStore(StreamStore):
         files.push_objects(manifest, source, self, upload)
         self.publish(manifest)
 
-    def fetch_files(self, manifest: Manifest, dest: FileTree) -> None:
+    def fetch_files(self, manifest: Manifest, dest: FileTarget) -> None:
         files.fetch_files(manifest, self, dest)

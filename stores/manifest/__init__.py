@@ -7,4 +7,5 @@ The manifest: the text that lists a snapshot.
     syntax     lines one by one, and what is wrong with them
     lines      many lines at once, faster
     canonical  the canonical form: sorted, without comments
+    tree_entries  entries of which a directory tree can be made
 """

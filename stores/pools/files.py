@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from blake3 import blake3
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final
 
 from snapferry.stores.address import Address, parse_address
-from snapferry.stores.errors import KeyMissing, ManifestSyntaxError, ObjectMissing, StoreNotFound
-from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.errors import (
+    KeyMissing,
+    ManifestSyntaxError,
+    ObjectMissing,
+    StoreFault,
+    StoreUnavailable,
+)
 from snapferry.stores.manifest.entry import Entry
 from snapferry.stores.manifest.parse import Manifest
-from snapferry.stores.runtime.interruption import checkpoint
-from snapferry.stores.stream_store import FileTree, StreamStore
+from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
+from snapferry.stores.runtime.containment import contained
+from snapferry.stores.runtime.oversize import LARGEST_BYTES, far_beyond
+from snapferry.stores.stream_store import FileTarget, FileTree, StreamStore
 from snapferry.stores.streams import OpenReader, Upload
 
 from .streaming import Transfer, stage
 
 CHANGED = "the file does not match the manifest"
+
+# Files that are committed together, and the length from which a file is committed at once.
+FILES_TOGETHER: Final = 256
+FEW_BYTES: Final = 1024 * 1024
 
 
 def push_objects(
@@ -53,27 +64,95 @@ def push_objects(
             staged.commit()
 
 
-def fetch_files(manifest: Manifest, source: StreamStore, dest: FileTree) -> None:
-    """Write the files of *manifest* from *source* to *dest*. Raises as `StreamStore.fetch_files` does."""
-    for entry in manifest.entries():
-        if entry.type != "F":
-            continue
-        address, path = parse_address(entry.checksum), _path_of(manifest, entry)
-        if _is_intact(dest, path, address):
-            continue
-        staged, _ = stage(
+def fetch_files(manifest: Manifest, source: StreamStore, dest: FileTarget) -> None:
+    """Make *dest* what *manifest* lists, from *source*. Raises as `StreamStore.fetch_files` does."""
+    for _ in tree_entries(manifest):
+        # Nothing is written before the last line was checked.
+        pass
+    dest.prepare(tree_entries(manifest))
+    files = (entry for entry in tree_entries(manifest) if not entry.is_folder)
+    while group := list(islice(files, FILES_TOGETHER)):
+        needed = [file for file in group if not dest.is_right(file)]
+        uploads: list[Upload] = []
+        try:
+            for file in needed:
+                uploads.append(stage_file(source, dest, file)[0])
+                if file.size > FEW_BYTES:
+                    commit_files(dest, uploads)
+                    uploads = []
+        except BaseException:
+            for upload in uploads:
+                upload.abort()
+            raise
+        commit_files(dest, uploads)
+    for file in dest.wrong(tree_entries(manifest)):
+        raise StoreUnavailable(
+            dest.label, f"./{file.path}", "was written, and something removed or changed it"
+        )
+    dest.settle(tree_entries(manifest))
+
+
+def stage_file(
+    source: StreamStore, dest: FileTarget, file: TreeEntry, on_bytes: Callable[[int], None] | None = None
+) -> tuple[Upload, int]:
+    """
+    Read the object of *file* from *source*, verify it, and write it to *dest*; return the upload, not yet committed.
+
+    The second value is its length in bytes. Raises `ObjectMissing`, `IntegrityError`, and what either side raises;
+    the upload was aborted then.
+    """
+    data = None if dest.linked else source.fetch_object(file.address, file.size)
+    if data is None:
+        return stage(
             Transfer(
                 label=source.label,
-                subject=address,
-                address=address,
-                open=lambda address=address, size=entry.size: source.open_object(address, size_hint=size),  # type: ignore[misc]
-                upload=lambda path=path, size=entry.size: dest.upload(path, size),  # type: ignore[misc]
-                size_hint=entry.size,
-                piece_bytes=source.piece_bytes_of(entry.size),
+                subject=file.address,
+                address=file.address,
+                open=lambda: source.open_object(file.address, size_hint=file.size),
+                upload=lambda: dest.upload(file),
+                size_hint=file.size,
+                piece_bytes=source.piece_bytes_of(file.size),
+                on_bytes=on_bytes,
+                check_room=lambda announced: _check_room(source, dest, file, announced),
             )
         )
-        with staged:
-            staged.commit()
+    if on_bytes is not None and data:
+        on_bytes(len(data))
+    with contained(dest.label, f"./{file.path}"):
+        upload = dest.upload(file)
+        try:
+            upload.write(data)
+            upload.finish()
+        except BaseException:
+            upload.abort()
+            raise
+    return upload, len(data)
+
+
+def commit_files(dest: FileTarget, uploads: Sequence[Upload]) -> None:
+    """Make *uploads* visible. After an error some may be, each whole; the others are gone."""
+    try:
+        with contained(dest.label):
+            dest.commit_all(uploads)
+    except BaseException:
+        for upload in uploads:
+            upload.abort()
+        raise
+
+
+def _check_room(source: StreamStore, dest: FileTarget, file: TreeEntry, announced: int) -> None:
+    """Refuse an object that is far longer than its advisory size and that does not fit into *dest*."""
+    if announced <= far_beyond(file.size):
+        return
+    free = dest.free_bytes()
+    room = LARGEST_BYTES if free is None else min(free, LARGEST_BYTES)
+    if announced > room:
+        raise StoreFault(
+            source.label,
+            file.address,
+            f"has {announced:,} bytes where the manifest says {file.size:,}, and the tree has room for {room:,};"
+            " nothing was written",
+        )
 
 
 def _path_of(manifest: Manifest, entry: Entry) -> str:
@@ -89,15 +168,3 @@ def _open_file(source: FileTree, path: str, size: int) -> OpenReader:
         return source.open(path, size_hint=size)
     except KeyMissing as error:
         raise ObjectMissing(source.label, path, "the file of the manifest is not there") from error
-
-
-def _is_intact(dest: FileTree, path: str, address: Address) -> bool:
-    hasher = blake3()
-    try:
-        with dest.open(path) as reader:
-            while chunk := reader.read(CHUNK_BYTES):
-                checkpoint()
-                hasher.update(chunk)
-    except (KeyMissing, StoreNotFound):
-        return False
-    return bool(hasher.hexdigest() == address)

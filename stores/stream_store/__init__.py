@@ -19,6 +19,15 @@ before they were verified.
 from __future__ import annotations
 
 from .store import StreamStore
-from .values import FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
+from .values import FileTarget, FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
 
-__all__ = ["FileTree", "ListedManifest", "ListedObject", "Published", "Replaced", "StreamStore", "Survey"]
+__all__ = [
+    "FileTarget",
+    "FileTree",
+    "ListedManifest",
+    "ListedObject",
+    "Published",
+    "Replaced",
+    "StreamStore",
+    "Survey",
+]

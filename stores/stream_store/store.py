@@ -13,7 +13,7 @@ from snapferry.stores.rate_limiter import RateLimiter
 from snapferry.stores.requests import RequestAccounting
 from snapferry.stores.streams import OpenReader, Upload
 
-from .values import FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
+from .values import FileTarget, FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
 
 
 class StreamStore(ABC):
@@ -343,11 +343,13 @@ class StreamStore(ABC):
         """
 
     @abstractmethod
-    def fetch_files(self, manifest: Manifest, dest: FileTree) -> None:
+    def fetch_files(self, manifest: Manifest, dest: FileTarget) -> None:
         """
-        Write the files of a snapshot to *dest*, each at its path, verified.
+        Make *dest* what *manifest* lists: each file at its path, verified, with its permissions, and each directory.
 
-        A file that has the right bytes is left alone; another one is replaced in one step. Only files are written, with
-        the permissions of new files. Raises `ObjectMissing`, `IntegrityError`, `ManifestSyntaxError` for a path that
-        leads out of the tree, and what either side raises. Some files may have been written then. May be called again.
+        A file that has the right bytes is not read from the store; another one is replaced in one step. Directories get
+        their permissions last. What the manifest does not list stays, unless *dest* deletes. Raises
+        `ManifestSyntaxError` before anything is written for a manifest that no tree can be made of; `ObjectMissing`,
+        `IntegrityError`, and what either side raises. Some files may have been written then, each whole; nothing was
+        deleted. May be called again.
         """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
+from snapferry.stores.manifest.tree_entries import TreeEntry
 from snapferry.stores.streams import OpenReader, Upload
 
 
@@ -71,5 +73,34 @@ class FileTree(Protocol):
     def open(self, path: str, /, *, size_hint: int = 0) -> OpenReader:
         """Open the file at *path*. Raises `KeyMissing`."""
 
-    def upload(self, path: str, size_hint: int, /) -> Upload:
-        """Begin to write the file at *path*, and create the directories above it."""
+
+class FileTarget(Protocol):
+    """
+    A tree of files that becomes what a snapshot lists, as `backends.tree.writing.target` offers it.
+
+    *linked*: files must share their bytes with the store. Methods raise `StoreError`.
+    """
+
+    label: str
+    linked: bool
+
+    def prepare(self, entries: Iterable[TreeEntry], /) -> None:
+        """Make the root where it is missing; refuse *entries* of which two would be one file."""
+
+    def is_right(self, file: TreeEntry, /) -> bool:
+        """Return whether *file* is there with its bytes, which are read. Then set its permissions where they differ."""
+
+    def upload(self, file: TreeEntry, /) -> Upload:
+        """Begin to write *file*, and make the directories above it."""
+
+    def commit_all(self, uploads: Sequence[Upload], /) -> None:
+        """Commit *uploads* of this tree, to which everything was written."""
+
+    def wrong(self, entries: Iterable[TreeEntry], /) -> Iterator[TreeEntry]:
+        """Make missing directories; yield the files that are missing or have other permissions. Reads no bytes."""
+
+    def settle(self, entries: Iterable[TreeEntry], /) -> int:
+        """Once all *entries* are there: delete others if asked, set permissions of directories; return how many."""
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes may still be written, None if that is unknown."""

@@ -10,6 +10,7 @@ import pytest
 from snapferry.stores.address import object_key
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.directory.backend import DirectoryBackend
+from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, ObjectMissing
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
@@ -17,6 +18,7 @@ from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.snapshot_store import SnapshotStore
 
 # Longer than a part of an upload.
+EMPTY = digest(b"")
 LARGE = random.Random(7).randbytes(8 * 1024 * 1024 + 1)
 
 
@@ -42,7 +44,7 @@ class FilesContract:
         with _manifest_of(tree) as manifest:
             store.push(manifest, DirectoryBackend(str(tree)))
             store.push(manifest, DirectoryBackend(str(tree)))
-            fetched = DirectoryBackend(str(tree.parent / "fetched"))
+            fetched = TreeTarget(str(tree.parent / "fetched"))
             store.fetch_files(manifest, fetched)
 
             assert store.list_manifest_ids() == [manifest.id]
@@ -76,10 +78,40 @@ class FilesContract:
             before = _contents(tree)
             (tree / "a").write_bytes(b"other")
             (tree / "stranger").write_bytes(b"is none of the snapshot")
-            store.fetch_files(manifest, DirectoryBackend(str(tree)))
+            store.fetch_files(manifest, TreeTarget(str(tree)))
 
         assert _contents(tree) == before | {"stranger": b"is none of the snapshot"}
         assert (tree / "dir" / "b").stat().st_ino == kept
+
+    def test_permissions_and_directories_are_restored(self, store: SnapshotStore, tree: Path) -> None:
+        store.put_object(digest(b"x"), b"x")
+        store.put_object(digest(b""), b"")
+        text = render(
+            [
+                Entry("D", "750", EMPTY, 0, "./"),
+                Entry("D", "1777", EMPTY, 0, "./empty/"),
+                Entry("D", "555", EMPTY, 0, "./locked/"),
+                Entry("D", "0", EMPTY, 0, "./locked/none/"),
+                Entry("F", "0", digest(b""), 0, "./locked/none/zero"),
+                Entry("F", "4755", digest(b"x"), 1, "./locked/run"),
+            ]
+        )
+        dest = tree.parent / "restored"
+        with Manifest.from_bytes(snapshot_id(text), text) as manifest:
+            store.fetch_files(manifest, TreeTarget(str(dest)))
+            before = _inodes(dest)
+            (dest / "empty").rmdir()
+            (dest / "locked" / "run").chmod(0o644)
+            store.fetch_files(manifest, TreeTarget(str(dest)))
+
+        modes = {
+            str(path.relative_to(dest)): path.stat().st_mode & 0o7777 for path in [dest, *dest.rglob("*")]
+        }
+        assert modes == {
+            ".": 0o750, "empty": 0o1777, "locked": 0o555, "locked/none": 0, "locked/none/zero": 0,
+            "locked/run": 0o4755,
+        }  # fmt: skip
+        assert _inodes(dest) == before
 
     def test_an_object_that_is_missing_or_corrupt_is_not_fetched(
         self, store: SnapshotStore, objects: Backend, tree: Path
@@ -88,10 +120,10 @@ class FilesContract:
             store.push(manifest, DirectoryBackend(str(tree)))
             objects.write(object_key(digest(b"a")), b"b")
             with pytest.raises(IntegrityError):
-                store.fetch_files(manifest, DirectoryBackend(str(tree.parent / "fetched")))
+                store.fetch_files(manifest, TreeTarget(str(tree.parent / "fetched")))
             objects.delete(object_key(digest(b"a")))
             with pytest.raises(ObjectMissing):
-                store.fetch_files(manifest, DirectoryBackend(str(tree.parent / "fetched")))
+                store.fetch_files(manifest, TreeTarget(str(tree.parent / "fetched")))
 
         assert not (tree.parent / "fetched" / "a").exists()
 
@@ -108,14 +140,19 @@ class FilesContract:
                 store.push(manifest, DirectoryBackend(str(tree)))
             store.put_object(digest(b"x"), b"x")
             with pytest.raises(ManifestSyntaxError):
-                store.fetch_files(manifest, DirectoryBackend(str(tree)))
+                store.fetch_files(manifest, TreeTarget(str(tree)))
 
         assert store.list_manifest_ids() == []
 
 
+def _inodes(tree: Path) -> dict[str, int]:
+    return {str(path.relative_to(tree)): path.stat().st_ino for path in tree.rglob("*") if path.is_file()}
+
+
 def _manifest_of(tree: Path) -> Manifest:
     text = render(
-        Entry("F", "644", digest(data), len(data), f"./{path}") for path, data in _contents(tree).items()
+        Entry("F", f"{(tree / path).stat().st_mode & 0o7777:o}", digest(data), len(data), f"./{path}")
+        for path, data in _contents(tree).items()
     )
     return Manifest.from_bytes(snapshot_id(text), text)
 

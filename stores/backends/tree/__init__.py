@@ -1,5 +1,5 @@
 """
-``tree://``: a directory tree, from which a snapshot is made.
+``tree://``: a directory tree, from which a snapshot is made, or which becomes what a snapshot lists.
 
     kind      the kind of store
     backend   the files of a tree by their paths
@@ -10,4 +10,5 @@
     listing   the result of a walk, in compact form
     manifest  the manifest of a listing, once the digests of its files are known
     snapshot  all of it for one process: read a tree and return its manifest
+    writing/  make a tree as a snapshot lists it
 """

@@ -1,0 +1,173 @@
+"""A file of a tree on its way: a temporary file beside it, which takes its name when it is whole and on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from snapferry.stores.backends.directory.streams import FileReader
+from snapferry.stores.backends.directory.sync import begin_writing
+from snapferry.stores.errors import StoreFault, StoreUnavailable
+from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.stores.streams import Buffer, Reader, Upload
+
+from .folders import TreeFolders
+from .modes import set_mode, unlock
+from .temporary import temporary_name
+
+# The kernel is told to begin writing after this many bytes, while the next ones are read and hashed.
+_BEGUN_BYTES: Final = 1024 * 1024
+
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class TreeUpload(Upload):
+    """
+    The bytes of *file* on their way into *folders*. With *linked*, they must share the blocks of a local store.
+
+    After `finish` no descriptor is open.
+    """
+
+    def __init__(self, folders: TreeFolders, file: TreeEntry, *, linked: bool) -> None:
+        self._folders = folders
+        self._file = file
+        self._linked = linked
+        self._above, _, self._name = file.path.rpartition("/")
+        self._temporary = temporary_name()
+        self._descriptor: int | None = None
+        self._ended = False
+        self._written = self._begun = 0
+        self.synced = False
+        try:
+            self._descriptor = self._create()
+        except FileNotFoundError:
+            # A directory that was kept open is removed.
+            folders.forget(self._above)
+            try:
+                self._descriptor = self._create()
+            except OSError as error:
+                folders.fail(error, file.path)
+        except OSError as error:
+            folders.fail(error, file.path)
+
+    def _create(self) -> int:
+        at = self._folders.folder(self._above).descriptor
+        try:
+            return os.open(self._temporary, _CREATE, 0o600, dir_fd=at)
+        except PermissionError:
+            if not unlock(at):
+                raise
+        return os.open(self._temporary, _CREATE, 0o600, dir_fd=at)
+
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        return self._file.path
+
+    def write(self, chunk: Buffer) -> None:
+        assert self._descriptor is not None
+        length = len(chunk)
+        try:
+            written = os.write(self._descriptor, chunk)
+            while written < length:
+                written += os.write(self._descriptor, memoryview(chunk)[written:])
+        except OSError as error:
+            self._folders.fail(error, self.path)
+        self._written += length
+        if self._written - self._begun >= _BEGUN_BYTES:
+            begin_writing(self._descriptor, self._begun, self._written - self._begun)
+            self._begun = self._written
+
+    def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
+        if not isinstance(reader, FileReader):
+            if self._linked:
+                raise self._not_linked("the store is not a directory of this machine")
+            return False
+        assert self._descriptor is not None
+        try:
+            cloned = reader.clone_to(self._descriptor)
+            if self._linked and not cloned:
+                raise self._not_linked("its file system cannot clone files, or the tree is on another one")
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            # The bytes to verify are those of the clone, which will be visible, not those of the source.
+            while length := os.readv(self._descriptor, [buffer]) if cloned else reader.read_into(buffer):
+                show(buffer[:length])
+                if not cloned:
+                    self.write(buffer[:length])
+        except OSError as error:
+            self._folders.fail(error, self.path)
+        return True
+
+    def _not_linked(self, why: str) -> StoreFault:
+        return StoreFault(
+            self._folders.label,
+            f"./{self.path}",
+            f"cannot share its bytes with the store: {why}; leave out --linked to copy them",
+        )
+
+    def finish(self) -> None:
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        try:
+            # After the last write, which clears the bits of setuid and setgid.
+            set_mode(descriptor, self._file.mode)
+            if self._written >= _BEGUN_BYTES:
+                os.fsync(descriptor)
+                self.synced = True
+        except OSError as error:
+            self._folders.fail(error, self.path)
+        finally:
+            self._descriptor = None
+            os.close(descriptor)
+
+    def sync(self) -> None:
+        """Bring the bytes to disk, before `finish`. After it, the file system must be synced instead."""
+        if self._descriptor is not None:
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                self._folders.fail(error, self.path)
+            self.synced = True
+
+    def commit(self) -> None:
+        self.sync()
+        self.finish()
+        self.show()
+
+    def show(self) -> None:
+        """Rename the temporary file to its path; a link that is there is replaced. Its bytes must be on disk."""
+        folder = self._folders.folder(self._above)
+        at = folder.descriptor
+        try:
+            try:
+                os.rename(self._temporary, self._name, src_dir_fd=at, dst_dir_fd=at)
+            except OSError as error:
+                if error.errno not in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                self._folders.clear_for_file(at, self._name, self.path)
+                os.rename(self._temporary, self._name, src_dir_fd=at, dst_dir_fd=at)
+        except FileNotFoundError as error:
+            raise StoreUnavailable(
+                self._folders.label, f"./{self.path}", "its temporary file is gone; something removed it"
+            ) from error
+        except OSError as error:
+            self._folders.fail(error, self.path)
+        self._ended = True
+
+    def abort(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = None
+        with suppress(Exception):
+            folder = self._folders.find(self._above)
+            if folder is not None:
+                os.unlink(self._temporary, dir_fd=folder.descriptor)
