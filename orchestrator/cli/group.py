@@ -28,6 +28,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "plan": Lazy("copy", "plan", "Show what a sync would copy and cost, without copying"),
         "submit": Lazy("copy", "submit", "Queue a sync job and print its id"),
     },
+    "Repair": {
+        "heal": Lazy("actions.heal", "heal", "Replace wrong objects of a store by those of other stores"),
+    },
     "Stores": {
         "ls": Lazy("look", "list_snapshots", "List the snapshots in a store"),
         "size": Lazy("look", "size", "Show the size of a store or of a snapshot"),

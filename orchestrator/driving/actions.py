@@ -23,6 +23,7 @@ from snapferry.workers.messages import Action, JobSpec
 from .context import PlannedDrive
 from .outcome import DriveOutcome
 from .steps.conclude import conclude
+from .steps.heal import conclude_heal, end_healed, prepare_heal
 
 Planned = tuple[Snapshots, Plan]
 
@@ -54,6 +55,7 @@ def _publish(
 
 
 STEPS: Final[dict[Action, Steps]] = {
+    Action.HEAL: Steps(prepare_heal, freeze, recall, estimate_job, end_healed, conclude_heal),
     Action.COPY: Steps(prepare, freeze, recall, estimate_job, _publish, conclude),
 }
 """Action -> its steps."""

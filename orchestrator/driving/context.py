@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from celery import Celery
@@ -10,11 +11,13 @@ from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import Snapshots
 from snapferry.stores.access import AccessPolicy, Right
 from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.fallback import WithFallback
 from snapferry.stores.opening import open_store
+from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.copying.describe import describe_snapshots
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.messages import JobSpec
+from snapferry.workers.messages import JobSpec, StoreRef
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,26 @@ def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[S
     source, destination = spec.source, spec.destination
     if spec.action.writes and source.parsed.same_place(destination.parsed):
         raise InvalidStoreURL(source.url, "", "source and destination are the same store")
+    opened = open_store(destination.parsed, destination.parsed_objects, *rights, access=access, create=create)
     return (
         open_store(source.parsed, source.parsed_objects, Right.READ, access=access, create=create),
-        open_store(destination.parsed, destination.parsed_objects, *rights, access=access, create=create),
+        _with_fallback(spec, opened, access),
     )
+
+
+def open_catalogue(spec: JobSpec, access: AccessPolicy) -> StreamStore:
+    """Open the store whose snapshots a job is about, to read manifests. Raises `InvalidStoreURL`, `NotAllowed`."""
+    where = spec.catalogue
+    opened = open_store(where.parsed, where.parsed_objects, Right.READ, access=access)
+    return _with_fallback(spec, opened, access)
+
+
+def _with_fallback(spec: JobSpec, destination: SnapshotStore, access: AccessPolicy) -> StreamStore:
+    """Return *destination*; for a job about its snapshots, one whose missing manifests come from the job's sources."""
+    if not spec.action.at_destination:
+        return destination
+
+    def opening(ref: StoreRef) -> Callable[[], StreamStore]:
+        return lambda: open_store(ref.parsed, ref.parsed_objects, Right.READ, access=access)
+
+    return WithFallback(destination, [opening(ref) for ref in (spec.source, *spec.more_sources)])

@@ -37,7 +37,6 @@ from .control import JobControl
 from .dispatch import queue_drive
 from .ending import end_job, fail_job
 from .outcome import DriveOutcome, Result
-from .steps.conclude import conclude
 from .steps.plan import plan_job, plan_size
 from .steps.publish import Publisher
 from .steps.requeue import requeue_lost
@@ -163,7 +162,7 @@ def _advance(drive: Drive, standing: Standing, *, is_planned: bool) -> DriveOutc
     published = Publisher(job).publish()
     # Batches end while snapshots are published.
     queued += fill_window(job)
-    ended = conclude(job) or outcome
+    ended = STEPS[drive.spec.action].conclude(job) or outcome
     return replace(
         outcome,
         result=ended.result,

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Final
 
 from snapferry.orchestrator.driving.actions import STEPS
+from snapferry.orchestrator.driving.context import open_catalogue
 from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots, SourceChanged
-from snapferry.stores.access import STRICT, AccessPolicy, Right
+from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
-from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import FailedObject, Ledger, set_bits
 
@@ -51,8 +51,7 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
     if first is None:
         return
     request = ledger.spec(job_id)
-    where = request.catalogue
-    catalogue = open_store(where.parsed, where.parsed_objects, Right.READ, access=access)
+    catalogue = open_catalogue(request, access)
     snapshots, plan = STEPS[request.action].recall(ledger, request, catalogue)
     known = {failed.failure.address: failed for failed in ledger.failures(job_id)}
     chosen = [first, *islice(positions, PAGE - 1)]

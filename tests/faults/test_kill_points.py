@@ -85,7 +85,7 @@ class DiesInUpload(Upload):
 def die_at_system_call(point: int) -> None:
     """Let this process be killed before the *point*-th call that changes the file system."""
     fuse = Fuse(point)
-    for name in ("mkdir", "open", "write", "fsync", "rename"):
+    for name in ("mkdir", "open", "write", "fsync", "link", "rename"):
         setattr(os, name, _fused(getattr(os, name), fuse))
 
 

@@ -49,5 +49,6 @@ def _healing(context: BatchContext) -> BatchFunction:
 
 RUNNERS: Final[dict[Action, Callable[[BatchContext], BatchFunction]]] = {
     Action.COPY: _copying,
+    Action.HEAL: _healing,
 }
 """Action -> a function that returns the function for a batch."""

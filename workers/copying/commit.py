@@ -58,13 +58,15 @@ def publish_snapshots(
     destination: StreamStore,
     snapshot_ids: Sequence[SnapshotId],
     failed: AddressSet | None = None,
+    *,
+    unable: str = "could not be copied",
 ) -> dict[SnapshotId, SnapshotResult]:
     """
     Publish at *destination* the snapshots whose objects are all present; return the result of each snapshot.
 
-    A snapshot that lists one of the *failed* addresses is not published. The destination is asked once for the
-    objects of all other snapshots. Raises `StoreError` if a store gives no answer at all; some snapshots may be
-    published then. May be repeated, also at the same time.
+    A snapshot that lists one of the *failed* addresses is not published; *unable* says what happened to these. The
+    destination is asked once for the objects of all other snapshots. Raises `StoreError` if a store gives no answer at
+    all; some snapshots may be published then. May be repeated, also at the same time.
     """
     results: dict[SnapshotId, SnapshotResult] = {}
     if failed is not None and len(failed):
@@ -76,7 +78,7 @@ def publish_snapshots(
                 results[snapshot_id] = _failed_by(error)
                 continue
             if failed_count:
-                reason = f"{failed_count} of its objects could not be copied"
+                reason = f"{failed_count} of its objects {unable}"
                 results[snapshot_id] = SnapshotResult(
                     SnapshotState.FAILED, failed=failed_count, reason=reason
                 )

@@ -22,7 +22,7 @@ version. So two neighbouring versions can share a fleet, and the jobs of both fi
 positions become bits in Redis, and numbers become seconds, bytes and threads.
 """
 
-from .actions import Action, Scope, TreeOptions, VerifyOptions
+from .actions import MOST_SOURCES, Action, Scope, TreeOptions, VerifyOptions
 from .addresses import (
     decode_addresses,
     decode_snapshot_ids,
@@ -41,6 +41,7 @@ __all__ = [
     "MIRROR_NAME",
     "MOST_OBJECTS",
     "MOST_SNAPSHOTS",
+    "MOST_SOURCES",
     "SERIES",
     "VERSION",
     "Action",

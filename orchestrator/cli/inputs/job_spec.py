@@ -51,8 +51,8 @@ def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
         usage("--checksum compares objects that --trust-manifest does not look at. Use one of them.")
     prune = _prune(given)
     budget = _budget(settings, given, stores)
-    limits = Limits(**_fields(Limits, given))
-    options = _fields(JobSpec, given)
+    limits = Limits(**fields_of(Limits, given))
+    options = fields_of(JobSpec, given)
     # A user who forces deletion with an empty source knows that it is empty.
     options["allow_empty_source"] |= prune is not None and prune.force
     source, destination = stores
@@ -68,7 +68,7 @@ def job_spec(settings: Settings, given: MutableMapping[str, Any]) -> JobSpec:
     )
 
 
-def _fields(kind: type[BaseModel], given: MutableMapping[str, Any]) -> dict[str, Any]:
+def fields_of(kind: type[BaseModel], given: MutableMapping[str, Any]) -> dict[str, Any]:
     """Remove the options from *given* that are fields of *kind*; return those that have a value."""
     named = {name: given.pop(name) for name in kind.model_fields if name in given}
     return {name: value for name, value in named.items() if value is not None}
@@ -87,7 +87,7 @@ def _stores(settings: Settings, given: MutableMapping[str, Any]) -> tuple[StoreR
 
 
 def _prune(given: MutableMapping[str, Any]) -> Prune | None:
-    prune = Prune(**_fields(Prune, given))
+    prune = Prune(**fields_of(Prune, given))
     if given.pop("delete"):
         return prune
     if prune != Prune():
@@ -96,7 +96,7 @@ def _prune(given: MutableMapping[str, Any]) -> Prune | None:
 
 
 def _budget(settings: Settings, given: MutableMapping[str, Any], stores: tuple[StoreRef, StoreRef]) -> Budget:
-    budget = Budget(**_fields(Budget, given))
+    budget = Budget(**fields_of(Budget, given))
     if settings.prices is None:
         if budget.max_cost is not None:
             usage("--max-cost requires prices. Use --prices FILE, or set SNAPFERRY_PRICES.")

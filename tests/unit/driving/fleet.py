@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from snapferry.orchestrator.driving.dispatch import batch_message
 from snapferry.orchestrator.driving.drive import drive_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
@@ -102,16 +103,7 @@ class Fleet:
             self.drive()
 
     def message(self, queued: QueuedBatches, batch: Batch) -> BatchMessage:
-        return BatchMessage(
-            job_id="job",
-            series=queued.series,
-            number=batch.number,
-            source=self.spec.source,
-            destination=self.spec.destination,
-            addresses=encode_addresses(batch.objects),
-            sizes=tuple(batch.objects.values()),
-            positions=batch.positions,
-        )
+        return batch_message(self.spec, batch, queued.series)
 
     def remove(self, *addresses: Address, at: Path | None = None) -> None:
         """Let objects vanish from the destination, as another program might."""

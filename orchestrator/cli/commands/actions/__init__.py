@@ -1,0 +1,5 @@
+"""
+The declarations of commands that begin jobs of other actions than to copy.
+
+    heal  replace wrong and missing objects of a store
+"""

@@ -1,0 +1,1 @@
+"""The bodies of the commands in `commands.actions`."""

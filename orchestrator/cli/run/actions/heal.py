@@ -1,0 +1,80 @@
+"""Replace wrong and missing objects of a store: the body of heal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.orchestrator.cli.inputs.job_spec import fields_of
+from snapferry.orchestrator.cli.inputs.show import Show, with_show
+from snapferry.orchestrator.cli.inputs.snapshot_ids import chosen_ids
+from snapferry.orchestrator.cli.inputs.store_names import store_url
+from snapferry.orchestrator.cli.launch import queue_job, run_job
+from snapferry.orchestrator.cli.receipt_file import check_receipt_path
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.jobs import store_pair
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.workers.messages import (
+    MOST_SOURCES,
+    Action,
+    JobSpec,
+    Limits,
+    StoreRef,
+    encode_addresses,
+)
+from snapferry.workers.settings.environment import Settings
+
+
+@with_show
+def heal(
+    broker: str | None, receipt_path: str | None, verbose: bool, detach: bool, show: Show, **given: Any
+) -> int:
+    settings = read_settings(broker)
+    spec = _spec(settings, given)
+    if detach:
+        if receipt_path is not None:
+            usage("--receipt cannot be combined with --detach; use: snapferry receipt JOB")
+        return queue_job(spec, settings, quiet=show.quiet, as_json=show.as_json)
+    check_receipt_path(receipt_path)
+    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
+
+
+def _spec(settings: Settings, given: dict[str, Any]) -> JobSpec:
+    """Return the request that the options in *given* describe. Options that contradict each other end the command."""
+    store, sources = _stores(settings, given)
+    snapshot_ids = chosen_ids(
+        given.pop("snapshot_ids"),
+        given.pop("ids_from"),
+        everything=given.pop("everything"),
+        allow_empty_source=False,
+        store=store,
+    )
+    return JobSpec(
+        action=Action.HEAL,
+        source=sources[0],
+        more_sources=tuple(sources[1:]),
+        destination=store,
+        snapshots=encode_addresses(snapshot_ids or ()),
+        everything=snapshot_ids is None,
+        limits=Limits(**fields_of(Limits, given)),
+        **fields_of(JobSpec, given),
+    )
+
+
+def _stores(settings: Settings, given: dict[str, Any]) -> tuple[StoreRef, list[StoreRef]]:
+    """Return the store to heal, and the sources in their order."""
+    to_url, objects = store_url(settings, given.pop("store")), given.pop("objects")
+    urls: Sequence[str] = [store_url(settings, name) for name in given.pop("sources")]
+    if len(urls) > 1 + MOST_SOURCES:
+        usage(f"--from is given {len(urls)} times; at most {1 + MOST_SOURCES} are possible")
+    pools = [given.pop("from_objects"), *[None] * len(urls)]
+    try:
+        pairs = [store_pair(url, to_url, pool, objects) for url, pool in zip(urls, pools, strict=False)]
+    except InvalidStoreURL as error:
+        usage(str(error))
+    sources = [source for source, _ in pairs]
+    for number, source in enumerate(sources):
+        if any(source.parsed.same_place(other.parsed) for other in sources[:number]):
+            usage(f"--from: {urls[number].partition('?')[0]} is given twice")
+    return pairs[0][1], sources

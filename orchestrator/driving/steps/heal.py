@@ -1,0 +1,75 @@
+"""The end of the snapshots, and of a job, that heals a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from snapferry.orchestrator.driving.context import PlannedDrive
+from snapferry.orchestrator.driving.ending import end_job
+from snapferry.orchestrator.driving.outcome import DriveOutcome
+from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.prepare import UNREADABLE, Snapshots, prepare
+from snapferry.stores.address import SnapshotId
+from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.text.format import counted
+from snapferry.workers.copying.commit import SnapshotResult, SnapshotState, publish_snapshots
+from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.messages import JobSpec
+
+
+def prepare_heal(
+    ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore
+) -> tuple[Snapshots, Plan]:
+    """As `prepare`, for the snapshots of the store that is healed. Manifests that it lacks come from the sources."""
+    return prepare(ledger, spec, destination, destination)
+
+
+def end_healed(
+    drive: PlannedDrive, snapshot_ids: Sequence[SnapshotId], failed: AddressSet
+) -> dict[SnapshotId, SnapshotResult]:
+    """
+    End snapshots: those without a failed object get their manifest, if it is missing or wrong.
+
+    The presence of all of their objects is asked again before. Raises `StoreError` if the store gives no answer.
+    """
+    results = publish_snapshots(
+        drive.catalogue, drive.destination, snapshot_ids, failed, unable="could not be healed"
+    )
+    return {
+        snapshot_id: replace(result, state=SnapshotState.VERIFIED)
+        if result.state is SnapshotState.PUBLISHED
+        else result
+        for snapshot_id, result in results.items()
+    }
+
+
+def conclude_heal(drive: PlannedDrive) -> DriveOutcome | None:
+    """End the job if every snapshot of it has ended; return the outcome, None for a job that continues."""
+    ledger, job_id = drive.ledger, drive.job_id
+    status = ledger.status(job_id)
+    if status.state.final or status.snapshots_settled < status.snapshots_total:
+        return None
+    if status.snapshots_failed:
+        return end_job(
+            ledger, job_id, State.FAILED, error=_what_is_left(drive, status.failed, status.snapshots_failed)
+        )
+    return end_job(ledger, job_id, State.DONE)
+
+
+def _what_is_left(drive: PlannedDrive, failed: int, damaged: int) -> str:
+    """Return what a job left wrong, in words: *failed* objects, and *damaged* snapshots."""
+    total = len(drive.snapshots.ids)
+    parts = []
+    if failed:
+        parts.append(f"{failed:,} of {drive.plan.objects:,} objects could not be healed")
+    if unread := list(drive.snapshots.reasons.values()):
+        count = len(drive.snapshots.of(UNREADABLE))
+        parts.append(f"{counted(count, 'manifest')} could not be read anywhere ({unread[0]})")
+    if not parts:
+        groups: dict[int, dict[int, list[Any]]] = drive.ledger.groups(drive.job_id)
+        parts += [next((row[-1] for rows in groups.values() for row in rows.values() if row[-1]), "")]
+    which = f"{damaged:,} of {counted(total, 'snapshot')} {'is' if damaged == 1 else 'are'} still damaged"
+    return f"{' and '.join(parts)}; {which}. What is wrong was left as it is."

@@ -1,0 +1,227 @@
+"""A job that heals its destination: its plan, its batches and its end, driven by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snapferry.orchestrator.driving.outcome import Result
+from snapferry.orchestrator.planning import prepare
+from snapferry.orchestrator.reporting.failures import dead_letters
+from snapferry.orchestrator.reporting.receipt import receipt
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.address import EMPTY_ADDRESS, Address, manifest_key, object_key
+from snapferry.stores.opening import open_store
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import Action, StoreRef, encode_addresses
+from tests.sample import assert_published_means_complete, tree
+
+from .fleet import Fleet, snapshots
+
+WRONG = b"wrong"
+
+
+@pytest.fixture
+def healing(fleet: Fleet) -> Fleet:
+    """Three snapshots that share objects, at the store to heal and at two sources."""
+    ids = snapshots(fleet, 3)
+    further = fleet.source.parent / "further"
+    for root in (fleet.destination, further):
+        there, store = open_store(str(fleet.source)), open_store(str(root))
+        for snapshot in there.list_manifest_ids():
+            with there.read_manifest(snapshot) as manifest:
+                for address in manifest.objects():
+                    store.put_object(address, there.get_object(address))
+                store.publish(manifest)
+    fleet.submit(*ids, action=Action.HEAL, more_sources=(StoreRef(url=str(further)),), everything=False)
+    return fleet
+
+
+def objects(fleet: Fleet) -> list[Address]:
+    found: set[Address] = set()
+    for snapshot in fleet.spec.snapshot_ids:
+        with open_store(str(fleet.source.parent / "further")).read_manifest(snapshot) as manifest:
+            found |= manifest.objects().keys()
+    return sorted(found - {EMPTY_ADDRESS})
+
+
+def spoil(root: Path, *addresses: Address, data: bytes = WRONG) -> None:
+    for address in addresses:
+        (root / object_key(address)).write_bytes(data)
+
+
+def sound(root: Path) -> dict[str, bytes]:
+    return {path: data for path, data in tree(root).items() if not path.startswith(".quarantine")}
+
+
+def quarantine(root: Path) -> list[bytes]:
+    return [data for path, data in tree(root).items() if path.startswith(".quarantine")]
+
+
+def test_a_store_is_healed_from_the_first_source_that_can(healing: Fleet) -> None:
+    before = sound(healing.destination)
+    corrupt, gone, elsewhere, *_ = objects(healing)
+    spoil(healing.destination, corrupt, elsewhere)
+    healing.remove(gone)
+    spoil(healing.source, elsewhere)
+
+    healing.copy_all()
+
+    status = healing.status
+    assert (status.state, status.error) == (State.DONE, "")
+    assert (status.copied, status.failed, status.present) == (3, 0, status.objects_total - 3)
+    assert [state for _, state in healing.rows()] == ["verified"] * 3
+    assert sound(healing.destination) == before
+    assert quarantine(healing.destination) == [WRONG] * 2
+    first, further = f"file://{healing.source}", f"file://{healing.source.parent}/further"
+    repairs = {one.address: one for one in healing.ledger.repairs("job")}
+    assert {(one.address, one.wrong, one.source) for one in repairs.values()} == {
+        (corrupt, "corrupt", first), (gone, "missing", first), (elsewhere, "corrupt", further),
+    }  # fmt: skip
+    assert receipt(healing.ledger, "job")["repaired"] == [one._asdict() for one in sorted(repairs.values())]
+
+
+def test_healing_an_intact_store_changes_nothing(healing: Fleet) -> None:
+    before = tree(healing.destination)
+
+    healing.copy_all()
+
+    assert healing.status.state is State.DONE
+    assert (healing.status.copied, healing.status.present) == (0, healing.status.objects_total)
+    assert tree(healing.destination) == before
+    assert healing.ledger.repairs("job") == []
+
+
+def test_what_no_source_has_is_left_as_it_is_and_named(healing: Fleet) -> None:
+    hopeless, healed = objects(healing)[:2]
+    for root in (healing.destination, healing.source, healing.source.parent / "further"):
+        spoil(root, hopeless)
+    spoil(healing.destination, healed)
+
+    healing.copy_all()
+
+    assert healing.status.state is State.FAILED
+    assert (healing.status.copied, healing.status.failed) == (1, 1)
+    (letter,) = dead_letters(healing.ledger, "job", TRUSTED)
+    assert letter.address == hopeless
+    assert letter.known is not None
+    assert letter.known.failure.error == "IntegrityError"
+    assert letter.known.failure.store == f"file://{healing.destination}"
+    assert letter.places
+    assert {one.address for one in healing.ledger.repairs("job")} == {healed}
+    assert (healing.destination / object_key(hopeless)).read_bytes() == WRONG
+    hurt = {snapshot for snapshot, _ in letter.places}
+    assert set(healing.rows()) == {
+        (each, "failed" if each in hurt else "verified") for each in healing.spec.snapshot_ids
+    }
+
+
+@pytest.mark.parametrize("spoilt", [None, b"", WRONG, b"F 644 0000 0 ./a\n"])
+def test_a_wrong_or_missing_manifest_is_written_from_a_source_after_its_objects(
+    healing: Fleet, spoilt: bytes | None
+) -> None:
+    before = sound(healing.destination)
+    snapshot = healing.spec.snapshot_ids[1]
+    path = healing.destination / manifest_key(snapshot)
+    (healing.source / manifest_key(snapshot)).write_bytes(WRONG)
+    path.unlink()
+    if spoilt is not None:
+        path.write_bytes(spoilt)
+    spoil(healing.destination, *objects(healing)[:2])
+
+    healing.drive()
+    assert path.exists() == (spoilt is not None)
+    # Another orchestrator plans the job again.
+    prepare.forget("job")
+    healing.copy_all()
+
+    assert healing.status.state is State.DONE
+    assert sound(healing.destination) == before
+    assert sorted(quarantine(healing.destination)) == sorted([WRONG] * 2 + ([spoilt] if spoilt else []))
+    assert_published_means_complete(healing.store)
+
+
+def test_a_manifest_stays_as_it_is_while_an_object_of_it_is_wrong(healing: Fleet) -> None:
+    snapshot = healing.spec.snapshot_ids[1]
+    with open_store(str(healing.source)).read_manifest(snapshot) as manifest:
+        address = min(manifest.objects().keys() - {EMPTY_ADDRESS})
+    for root in (healing.destination, healing.source, healing.source.parent / "further"):
+        spoil(root, address)
+    (healing.destination / manifest_key(snapshot)).write_bytes(WRONG)
+
+    healing.copy_all()
+
+    assert healing.status.state is State.FAILED
+    assert (healing.destination / manifest_key(snapshot)).read_bytes() == WRONG
+
+
+def test_a_manifest_that_no_store_has_intact_is_named(healing: Fleet) -> None:
+    snapshot = healing.spec.snapshot_ids[1]
+    for root in (healing.destination, healing.source, healing.source.parent / "further"):
+        (root / manifest_key(snapshot)).write_bytes(WRONG)
+
+    healing.copy_all()
+
+    assert healing.status.state is State.FAILED
+    assert dict(healing.rows())[snapshot] == "failed"
+    row = next(row for row in receipt(healing.ledger, "job")["snapshots"] if row["id"] == snapshot)
+    assert row["reason"].startswith("IntegrityError")
+
+
+def test_a_source_that_is_gone_stops_no_other(healing: Fleet) -> None:
+    before = sound(healing.destination)
+    gone = StoreRef(url=str(healing.source.parent / "nowhere"))
+    spoil(healing.destination, *objects(healing)[:2])
+    spoil(healing.source, objects(healing)[0])
+    further = healing.spec.more_sources[0]
+    healing.submit(*healing.spec.snapshot_ids, more_sources=(gone, further))
+
+    healing.copy_all()
+
+    assert healing.status.state is State.DONE
+    assert sound(healing.destination) == before
+
+
+def test_every_snapshot_of_the_store_is_healed_and_none_is_added(healing: Fleet) -> None:
+    before = sound(healing.destination)
+    spoil(healing.destination, *objects(healing)[:3])
+    listed = len(healing.store.list_manifest_ids())
+    healing.submit(everything=True, snapshots=encode_addresses([]))
+    only_at_source = snapshots(healing, 5)[-1]
+
+    healing.copy_all()
+
+    assert healing.status.state is State.DONE
+    assert healing.status.snapshots_total == listed
+    assert sound(healing.destination) == before
+    assert only_at_source not in healing.published()
+
+
+def test_objects_that_vanish_before_the_end_are_healed_again(healing: Fleet) -> None:
+    before = sound(healing.destination)
+    healing.drive()
+    for queued in list(healing.queued):
+        healing.copy(queued)
+    healing.remove(*objects(healing)[:2])
+
+    healing.copy_all()
+    healing.drive()
+
+    assert healing.status.state is State.DONE
+    assert healing.status.healed == 2
+    assert sound(healing.destination) == before
+
+
+def test_a_batch_that_is_delivered_twice_heals_once(healing: Fleet) -> None:
+    spoil(healing.destination, *objects(healing)[:3])
+    healing.drive()
+    for queued in list(healing.queued):
+        healing.copy(queued)
+        healing.copy(queued)
+
+    outcome = healing.drive()
+
+    assert outcome.result is Result.DONE
+    assert healing.status.copied == 3
+    assert len(quarantine(healing.destination)) == 3
