@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from snapferry.orchestrator.driving.steps.names import carry_names, remove_names
 from snapferry.stores.backend import Backend
-from snapferry.stores.names.name import NameRecord
+from snapferry.stores.names.name import NameRecord, parse_name
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.urls import parse_url
-from tests.conformance.names_contract import NIGHTLY, publish
+from tests.conformance.names_contract import NIGHTLY, ORIGIN, publish
 from tests.opening import open_backend
 from tests.sample import tree
 from tests.servers import S3Server
@@ -98,3 +99,42 @@ def test_a_bucket_keeps_whole_names_whatever_request_is_the_last_one(rclone_memo
     )
 
     assert points == 6
+
+
+def test_a_job_that_dies_among_the_names_is_completed_by_the_next_one(tmp_path: Path) -> None:
+    """Names are moved, added and removed; at every point each is whole and of a snapshot that is there."""
+    here, there = parse_url(str(tmp_path / "a")), parse_url(str(tmp_path / "b"))
+    source, destination = SnapshotStore(open_backend(here)), SnapshotStore(open_backend(there))
+    first, second = (publish(source, data) for data in (b"1", b"2"))
+    for data in (b"1", b"2"):
+        publish(destination, data)
+    moved, added, gone = (parse_name(each) for each in ("moved", "new", "gone"))
+    before = {moved: first, gone: first}
+    after = {moved: second, added: second}
+    for name in after:
+        source.names.write(name, NameRecord(second))
+
+    def run(point: int) -> None:
+        dying = SnapshotStore(DiesAtNames(open_backend(there), point))
+        carry_names(source, dying, ORIGIN)
+        remove_names(source, dying, ORIGIN, lambda _: None)
+
+    for point in range(ENOUGH):
+        destination.names.delete(added)
+        for name, snapshot in before.items():
+            destination.names.write(name, NameRecord(snapshot, ORIGIN))
+
+        killed = run_and_die(partial(run, point))
+
+        listed = destination.names.listed()
+        for name, one in listed.items():
+            assert one.record is not None
+            assert one.record.snapshot_id in (before.get(name), after.get(name))
+            assert not one.dangling
+        if not killed:
+            assert {name: one.record and one.record.snapshot_id for name, one in listed.items()} == after
+            assert point == 6
+            return
+        run(ENOUGH)
+        assert set(destination.names.names()) == set(after)
+    raise AssertionError("the job never got through")
