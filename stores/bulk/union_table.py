@@ -34,7 +34,7 @@ class UnionTable:
         self._sizes.extend(sizes)
         self._again += bytes(len(addresses))
         # Objects that many manifests share must not pile up.
-        if len(self._sizes) > 2 * max(self._merged, _ROWS):
+        if len(self._sizes) > self._merged + max(self._merged // 2, _ROWS):
             self._merge()
 
     def __len__(self) -> int:
@@ -66,21 +66,26 @@ class UnionTable:
     def _merge(self) -> None:
         if self._merged == len(self._sizes):
             return
-        digests: Digests = np.frombuffer(self._digests, _DIGEST)
+        # Each column is released as soon as its successor is there: they are most of the memory of a large union.
+        added = self._digests
+        self._digests = bytearray()
         # Stable: of equal digests, the one that was added first comes first.
-        order = np.argsort(digests, kind="stable")
-        digests = digests[order]
+        order = np.argsort(np.frombuffer(added, _DIGEST), kind="stable")
+        digests: Digests = np.frombuffer(added, _DIGEST)[order]
+        del added
         first: Mask = np.ones(len(digests), np.bool_)
         first[1:] = digests[1:] != digests[:-1]
         starts = np.flatnonzero(first)
+        digests = digests[first]
         # An object was added again if its run is longer than one row, or if it was so before the last merge.
         again = np.logical_or.reduceat(np.frombuffer(self._again, np.bool_)[order], starts)
-        again |= np.diff(starts, append=len(digests)) > 1
+        again |= np.diff(starts, append=len(order)) > 1
         sizes = np.frombuffer(self._sizes, np.uint64)[order[starts]]
-        del order
-        self._digests = bytearray(digests[starts].tobytes())
-        self._sizes = array("Q", sizes.tobytes())
-        self._again = bytearray(again.tobytes())
+        del order, first, starts
+        self._sizes = array("Q")
+        self._sizes.frombytes(sizes.view(np.uint8).data)
+        self._again = bytearray(again.view(np.uint8).data)
+        self._digests = bytearray(digests.view(np.uint8).data)
         self._merged = len(self._sizes)
 
 

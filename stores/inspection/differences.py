@@ -7,9 +7,9 @@ checksum or size differ. A directory counts only where the other side has a file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId
@@ -19,6 +19,9 @@ from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.stream_store import ListedObject, StreamStore
 
 _T = TypeVar("_T")
+
+Fields = Sequence[bytes]
+"""The fields of a line of a manifest."""
 
 
 class Change(StrEnum):
@@ -61,16 +64,18 @@ def changed_paths(before: Manifest, after: Manifest, *, directories: bool = Fals
     With *directories*, also directories that one side lacks, or whose permissions differ. Raises as
     `Manifest.entries` does, and `ManifestSyntaxError` where a manifest lists one path twice, with different content.
     """
-    for old, new in _aligned(_distinct(before), _distinct(after), attrgetter("path")):
-        only_directories = all(entry is None or entry.type == "D" for entry in (old, new))
-        if only_directories and not directories:
+    for old, new in _aligned(_distinct(before), _distinct(after), itemgetter(4)):
+        # Nearly every line of two snapshots of one tree.
+        if old == new:
+            continue
+        if not directories and all(fields is None or fields[0] == b"D" for fields in (old, new)):
             continue
         if old is None and new is not None:
-            yield PathChange(Change.ADDED, new.path, None, new)
+            yield PathChange(Change.ADDED, new[4].decode(), None, Entry.of(new))
         elif old is not None and new is None:
-            yield PathChange(Change.DELETED, old.path, old, None)
+            yield PathChange(Change.DELETED, old[4].decode(), Entry.of(old), None)
         elif old is not None and new is not None and _compared(old) != _compared(new):
-            yield PathChange(Change.MODIFIED, new.path, old, new)
+            yield PathChange(Change.MODIFIED, new[4].decode(), Entry.of(old), Entry.of(new))
 
 
 def changed_snapshots(before: StreamStore, after: StreamStore) -> Iterator[SnapshotChange]:
@@ -119,24 +124,26 @@ def _aligned(
         new = next(news, None)
 
 
-def _distinct(manifest: Manifest) -> Iterator[Entry]:
-    """Yield the entries of *manifest*, one for each path."""
-    last: Entry | None = None
-    for entry in manifest.entries():
-        if last is None or entry.path != last.path:
-            yield entry
-        elif _compared(entry) != _compared(last):
+def _distinct(manifest: Manifest) -> Iterator[Fields]:
+    """Yield the fields of the entries of *manifest*, one entry for each path."""
+    last: Fields = ()
+    path = b""
+    for fields in manifest.fields():
+        if fields[4] != path:
+            path = fields[4]
+            yield fields
+        elif _compared(fields) != _compared(last):
             raise ManifestSyntaxError(
                 manifest.label,
                 manifest.id,
-                f"the manifest lists {entry.path!r} twice, with different content",
+                f"the manifest lists {path.decode()!r} twice, with different content",
             )
-        last = entry
+        last = fields
 
 
-def _compared(entry: Entry) -> tuple[object, ...]:
-    """Return what is compared of *entry*: the checksum and the size of a directory change with what is in it."""
-    return entry[:2] if entry.type == "D" else entry[:4]
+def _compared(fields: Fields) -> Fields:
+    """Return what is compared of *fields*: the checksum and the size of a directory change with what is in it."""
+    return tuple(fields[:2] if fields[0] == b"D" else fields[:4])
 
 
 def _is_whole(found: ListedObject) -> bool:

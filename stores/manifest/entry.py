@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
 
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
@@ -19,6 +19,12 @@ class Entry(NamedTuple):
     checksum: str
     size: int
     path: str
+
+    @classmethod
+    def of(cls, fields: Sequence[bytes]) -> Self:
+        """Return the entry with these five *fields*, which were checked."""
+        kind, permissions, checksum, size, path = fields
+        return cls(kind.decode(), permissions.decode(), checksum.decode(), int(size), path.decode())
 
     def render(self) -> str:
         """Return the line, without its end."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from types import TracebackType
@@ -142,13 +142,16 @@ class Manifest:
         Raises `ManifestSyntaxError` with the line's number, `IntegrityError`
         for checksums that are not plain BLAKE3.
         """
+        return map(Entry.of, self.fields())
+
+    def fields(self) -> Iterator[Sequence[bytes]]:
+        """Yield the five fields of each entry as they are in the text: faster than `entries`. Raises like it."""
         self._check_not_empty()
         self._file.seek(0)
-        fields = read_fields(self._place, self._file, 1, b"", empty=self.length == 1)
-        for number, (kind, permissions, checksum, size, path) in enumerate(fields):
+        for number, fields in enumerate(read_fields(self._place, self._file, 1, b"", empty=self.length == 1)):
             if number % LINES_AT_ONCE == 0:
                 checkpoint()
-            yield Entry(kind.decode(), permissions.decode(), checksum.decode(), int(size), path.decode())
+            yield fields
 
     def objects(self) -> dict[Address, int]:
         """

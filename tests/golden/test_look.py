@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from snapferry.stores.address import manifest_key
 from snapferry.stores.inspection.differences import changed_paths
@@ -114,6 +114,8 @@ def test_the_command_prints_what_snapdir_prints(trees: dict[str, Snapshot], sess
 def test_of_any_two_manifests_the_same_differs(
     before: list[Entry], after: list[Entry], tmp_path: Path, session_oracle: Oracle
 ) -> None:
+    # snapdir drops a \r at the end of a line, and then reads nothing of the manifest.
+    assume(not any(entry.path.endswith("\r") for entry in before + after))
     urls, manifests = [], []
     for name, entries in (("before", before), ("after", after)):
         text = render(entries) if entries else b"\n"

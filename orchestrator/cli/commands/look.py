@@ -11,7 +11,9 @@ from snapferry.orchestrator.cli.options.values import Duration, WholeNumber
 STORES: Final = "Stores"
 
 _store_argument = argument("store", metavar="STORE", text="URL of the store, or its name in snapferry.toml.")
-_id_argument = argument("snapshot", metavar="ID", text="Id of the snapshot.")
+_id_argument = argument(
+    "snapshot", metavar="ID", text="Snapshot: its id, the first digits of its id, NAME@ or latest."
+)
 _objects_option = option(
     "--from-objects",
     metavar="URL",
@@ -81,7 +83,7 @@ Examples:
 
 \b
   Show the size of one snapshot, and how much of it other snapshots name too:
-    snapferry size /srv/store --id 8b1f... --shared
+    snapferry size /srv/store --id 8b1f92 --shared
 """
     + _EXIT_CODES
 )
@@ -89,7 +91,12 @@ Examples:
 
 @command(run="look.size:size", interruptible=True, epilog=SIZE_EXAMPLES)
 @_store_argument
-@option("--id", "snapshot", metavar="ID", help="Show the size of this snapshot alone.")
+@option(
+    "--id",
+    "snapshot",
+    metavar="ID",
+    help="Show the size of this snapshot alone: its id, its first digits, NAME@ or latest.",
+)
 @option(
     "--shared",
     is_flag=True,
@@ -113,7 +120,7 @@ Examples:
 
 \b
   Show what changed between two snapshots of a store:
-    snapferry diff /srv/store@8b1f... @c7d0...
+    snapferry diff /srv/store@8b1f92 @latest
 
 \b
   Show which snapshots only one of two stores has:
@@ -167,11 +174,11 @@ Examples:
 
 \b
   Show the files of a snapshot as a tree, two levels deep:
-    snapferry show --depth 2 /srv/store 8b1f...
+    snapferry show --depth 2 /srv/store 8b1f92
 
 \b
   List everything below a directory, with full paths:
-    snapferry show --flat /srv/store 8b1f... src/main
+    snapferry show --flat /srv/store 8b1f92 src/main
 """
     + _EXIT_CODES
 )
@@ -200,11 +207,11 @@ Examples:
 
 \b
   Print a file of a snapshot:
-    snapferry cat /srv/store 8b1f... etc/fstab
+    snapferry cat /srv/store 8b1f92 etc/fstab
 
 \b
   Restore one large file, printed while it is read:
-    snapferry cat --stream s3://backup/store 8b1f... disk.img > disk.img
+    snapferry cat --stream s3://backup/store 8b1f92 disk.img > disk.img
 """
     + _EXIT_CODES
 )
