@@ -18,8 +18,10 @@ from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, JobSpec
 from snapferry.workers.settings.environment import Settings
+from tests.conformance.replacing_contract import read_whole
 from tests.opening import open_store
-from tests.sample import assert_published_means_complete, make_store, random_files, tree
+from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
+from tests.servers import S3Server
 
 from .processes import Fleet, snapferry
 from .raw_store import write_raw, write_snapshots
@@ -99,6 +101,16 @@ def test_a_store_is_healed_from_one_that_has_other_objects_wrong_while_workers_d
         healed = jobs.wait(job, timeout_s=600)
         again = jobs.wait(jobs.submit(JobSpec.of(source, store, None, action=Action.HEAL)), timeout_s=600)
 
+        # The last object is wrong in both stores.
+        hopeless, _ = spoil(tmp_path / "a", addresses[-1:], bodies)
+        spoil(tmp_path / "b", addresses[-1:], bodies)
+        failed = jobs.wait(jobs.submit(JobSpec.of(source, store, ids, action=Action.HEAL)), timeout_s=600)
+        for address in hopeless:
+            write_raw(tmp_path / "b", object_key(address), bodies[address])
+        retried = jobs.wait(jobs.retry(failed.job_id), timeout_s=600)
+
+    assert (failed.state, failed.copied, failed.failed) == (State.FAILED, 0, 1)
+    assert (retried.state, retried.objects_total, retried.copied) == (State.DONE, 1, 1)
     assert (healed.state, healed.error) == (State.DONE, "")
     assert len(list(tmp_path.glob("died-*"))) == 5
     assert (healed.copied, healed.present) == (CORRUPT + MISSING, count - CORRUPT - MISSING)
@@ -150,6 +162,27 @@ def test_the_command_heals_without_a_fleet_from_several_stores(tmp_path: Path) -
     assert hopeless.code == 1
     assert "Traceback" not in hopeless.err
     assert (tmp_path / "a" / fourth).read_bytes() == b"wrong"
+
+
+def test_a_bucket_is_healed_from_a_directory_and_keeps_the_wrong_bytes(
+    tmp_path: Path, rclone_memory_s3: S3Server
+) -> None:
+    files = random_files(30)
+    url = rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "store")
+    bucket = open_store(url)
+    snapshot = fill(bucket, files)
+    make_store(tmp_path / "b", files)
+    wrong, gone = (digest(files[name]) for name in sorted(files)[:2])
+    bucket.objects.write(object_key(wrong), b"wrong")
+    bucket.objects.delete(object_key(gone))
+    bucket.manifests.write(manifest_key(snapshot), b"a wrong manifest")
+
+    healed = snapferry("heal", url, "--from", str(tmp_path / "b"), "--all", env=rclone_memory_s3.environment)
+
+    assert healed.code == 0, healed
+    assert_published_means_complete(bucket)
+    kept = [key for key, *_ in bucket.objects.keys(QUARANTINE)]
+    assert sorted(read_whole(bucket.objects, key) for key in kept) == [b"a wrong manifest", b"wrong"]
 
 
 @pytest.mark.parametrize(

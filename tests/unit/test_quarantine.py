@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,53 @@ def test_where_a_bucket_does_not_copy_the_bytes_go_through_this_process(
     with backend.open(replaced.quarantined) as reader:
         assert reader.read(100) == WRONG
     assert store.check_object(ADDRESS) == len(DATA)
+
+
+def versions(server: S3Server, bucket: str, key: str) -> list[tuple[bytes, str]]:
+    """Return the bytes and the id of each version of *key*, the newest first."""
+    listed = server.client.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]
+    found = sorted(listed, key=lambda one: (not one["IsLatest"], one["LastModified"]))
+    return [
+        (
+            server.client.get_object(Bucket=bucket, Key=key, VersionId=one["VersionId"])["Body"].read(),
+            one["VersionId"],
+        )
+        for one in found
+    ]
+
+
+def test_a_versioned_bucket_keeps_the_wrong_bytes_as_a_version_too(
+    moto_s3: S3Server, source: SnapshotStore
+) -> None:
+    bucket = moto_s3.make_bucket()
+    moto_s3.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    backend = open_backend(parse_url(moto_s3.url(bucket, "p")))
+    backend.write(KEY, WRONG)
+    store = SnapshotStore(backend)
+
+    store.replace_object(source, ADDRESS)
+
+    assert store.check_object(ADDRESS) == len(DATA)
+    assert [data for data, _ in versions(moto_s3, bucket, f"p/{KEY}")] == [DATA, WRONG]
+
+
+def test_a_locked_object_gets_a_right_version_and_its_wrong_one_stays(
+    moto_s3: S3Server, source: SnapshotStore
+) -> None:
+    bucket = f"{moto_s3.make_bucket()}-locked"
+    moto_s3.client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    backend = open_backend(parse_url(moto_s3.url(bucket, "p")))
+    backend.write(KEY, WRONG)
+    moto_s3.client.put_object_retention(
+        Bucket=bucket, Key=f"p/{KEY}",
+        Retention={"Mode": "COMPLIANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)},
+    )  # fmt: skip
+    store = SnapshotStore(backend)
+
+    store.replace_object(source, ADDRESS)
+
+    assert store.check_object(ADDRESS) == len(DATA)
+    (_, _), (kept, version) = versions(moto_s3, bucket, f"p/{KEY}")
+    assert kept == WRONG
+    with pytest.raises(moto_s3.client.exceptions.ClientError):
+        moto_s3.client.delete_object(Bucket=bucket, Key=f"p/{KEY}", VersionId=version)
