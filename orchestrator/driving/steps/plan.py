@@ -39,7 +39,9 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
         ),
     )
     try:
-        drive.source.check()
+        if not spec.more_sources:
+            # One of several sources that is away stops nothing.
+            drive.source.check()
         drive.destination.check(for_writing=spec.action.writes)
     except StoreError as error:
         if may_wait_for(ledger, spec, error):

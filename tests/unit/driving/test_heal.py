@@ -169,18 +169,32 @@ def test_a_manifest_that_no_store_has_intact_is_named(healing: Fleet) -> None:
     assert row["reason"].startswith("IntegrityError")
 
 
-def test_a_source_that_is_gone_stops_no_other(healing: Fleet) -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_a_source_that_is_gone_stops_no_other(healing: Fleet, first: bool) -> None:
     before = sound(healing.destination)
     gone = StoreRef(url=str(healing.source.parent / "nowhere"))
     spoil(healing.destination, *objects(healing)[:2])
     spoil(healing.source, objects(healing)[0])
     further = healing.spec.more_sources[0]
-    healing.submit(*healing.spec.snapshot_ids, more_sources=(gone, further))
+    if first:
+        healing.submit(*healing.spec.snapshot_ids, source=gone, more_sources=(further,))
+    else:
+        healing.submit(*healing.spec.snapshot_ids, more_sources=(gone, further))
 
     healing.copy_all()
 
     assert healing.status.state is State.DONE
     assert sound(healing.destination) == before
+
+
+def test_the_only_source_must_be_there(healing: Fleet) -> None:
+    gone = StoreRef(url=str(healing.source.parent / "nowhere"))
+    healing.submit(*healing.spec.snapshot_ids, source=gone, more_sources=())
+
+    healing.copy_all()
+
+    assert healing.status.state is State.FAILED
+    assert healing.status.error.startswith("StoreNotFound")
 
 
 def test_every_snapshot_of_the_store_is_healed_and_none_is_added(healing: Fleet) -> None:
