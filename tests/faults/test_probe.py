@@ -194,7 +194,7 @@ def test_a_store_that_hangs_is_given_up_and_said_so(s3_environment: dict[str, st
         ("stores", "store.time"),
     ]
     assert found[-1].finding.level is ERROR
-    assert process._process.poll() is not None
+    process._process.wait(PATIENCE_S)
 
 
 def test_a_look_that_breaks_down_is_an_error_with_its_last_word() -> None:

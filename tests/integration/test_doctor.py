@@ -154,7 +154,10 @@ def test_nodes_that_differ_are_named(server: OwnRedis, tmp_path: Path, forge: Fo
     assert re.fullmatch(
         r"SNAPFERRY_VISIBILITY_TIMEOUT differs: 1800 \(bare@.*\); 60 \(odd@.*\)", errors["fleet.settings"]
     )
-    assert re.match(r"the clock of odd@\S+ is (399|400) s behind this machine's", errors["clock"])
+    behind = re.match(r"the clock of odd@\S+ is (\d+) s behind this machine's", errors["clock"])
+    # The answer of a busy machine is late, and the time that it took cannot be told from a difference.
+    assert behind is not None
+    assert 300 < int(behind[1]) <= 400
     assert "there is no such directory" in errors["bare: store.answers"]
     assert "/shared/b does not exist here" in errors["bare: store.exists"]
     assert set(warnings) == {"fleet.versions"}

@@ -27,9 +27,12 @@ from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.settings.environment import child_environment
 
-# Seconds for both stores together before SIGTERM, and then before SIGKILL.
+# Seconds for both stores together before SIGTERM.
 TIMEOUT_S: Final = 60.0
+
+# Seconds after SIGTERM that the starter waits, and after which the process ends even if it still removes its probes.
 ENDING_S: Final = 10.0
+REMOVING_S: Final = 120
 
 
 class Side(NamedTuple):
@@ -146,17 +149,17 @@ class CheckProcess:
         return found
 
     def stop(self) -> tuple[str, str]:
-        """Let the process remove its probes and end. Return its output."""
+        """
+        Let the process remove its probes and end. Return its output, cut off after `ENDING_S` seconds.
+
+        A process that takes longer ends by itself: a slow store must not keep its probe.
+        """
         self._process.terminate()
         try:
             return self._process.communicate(timeout=ENDING_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        try:
-            return self._process.communicate(timeout=1)
-        except subprocess.TimeoutExpired:
-            # A process that waits for a dead mount does not even end by SIGKILL.
-            return "", ""
+        except subprocess.TimeoutExpired as late:
+            # These are bytes, even where the output is text.
+            return (late.stdout or b"").decode(errors="replace"), ""
 
 
 def to_document(found: SideFinding) -> dict[str, Any]:
@@ -180,6 +183,7 @@ def _read(lines: str) -> list[SideFinding]:
 
 def _main() -> None:
     def interrupt(number: int, frame: object) -> NoReturn:
+        signal.alarm(REMOVING_S)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
