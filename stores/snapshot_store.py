@@ -215,7 +215,6 @@ class SnapshotStore(StreamStore):
             self.publish(verified)
 
     def publish(self, manifest: Manifest) -> None:
-        """As `put_manifest`, for a manifest of any size. One that is here already and intact is left alone."""
         opened = {manifest.id: lambda: nullcontext(manifest)}
         published = publish_each(self._objects, self._manifests, opened)[manifest.id]
         if published.error is not None:

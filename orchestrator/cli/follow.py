@@ -113,6 +113,8 @@ def _report_end(
         if not show.quiet and not show.as_json:
             for line in done_lines(status, estimate):
                 click.echo(line)
+        if status.action.makes_snapshot and not status.dry_run and not show.as_json:
+            click.echo(status.first_snapshot)
         code = 0
     else:
         for line in failure_lines(letters, status.failed):

@@ -31,6 +31,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
     "Repair": {
         "heal": Lazy("actions.heal", "heal", "Replace wrong objects of a store by those of other stores"),
     },
+    "Directories": {
+        "push": Lazy("actions.push", "push", "Make a snapshot of a directory in a store, and print its id"),
+    },
     "Stores": {
         "ls": Lazy("look", "list_snapshots", "List the snapshots in a store"),
         "size": Lazy("look", "size", "Show the size of a store or of a snapshot"),

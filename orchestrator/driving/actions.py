@@ -13,6 +13,12 @@ from typing import Any, Final
 from snapferry.orchestrator.planning.estimate import estimate_job
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import Snapshots, freeze, prepare, recall
+from snapferry.orchestrator.planning.trees.push_plan import (
+    estimate_push,
+    freeze_push,
+    prepare_push,
+    recall_push,
+)
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.stream_store import StreamStore
@@ -24,6 +30,7 @@ from .context import PlannedDrive
 from .outcome import DriveOutcome
 from .steps.conclude import conclude
 from .steps.heal import conclude_heal, end_healed, prepare_heal
+from .steps.publish_tree import publish_tree
 
 Planned = tuple[Snapshots, Plan]
 
@@ -57,5 +64,6 @@ def _publish(
 STEPS: Final[dict[Action, Steps]] = {
     Action.HEAL: Steps(prepare_heal, freeze, recall, estimate_job, end_healed, conclude_heal),
     Action.COPY: Steps(prepare, freeze, recall, estimate_job, _publish, conclude),
+    Action.PUSH: Steps(prepare_push, freeze_push, recall_push, estimate_push, publish_tree, conclude),
 }
 """Action -> its steps."""

@@ -84,6 +84,8 @@ class Jobs(JobReader):
             raise JobRefused(f"job {job_id} was a dry run: there is nothing to resume")
         if status.state is State.DONE:
             return None
+        if spec.action.makes_snapshot:
+            return self._queue(self._successor(spec, status, patience, resumes=job_id))
         ids = [row.id for row in self.snapshots(job_id) if row.state in {"pending", "failed"}]
         if not ids and spec.everything and not status.snapshots_total:
             # The job ended before the source was listed.
@@ -107,6 +109,9 @@ class Jobs(JobReader):
                 f"job {job_id} ended as {status.state} before all of its objects were tried; use: snapferry resume"
                 f" {job_id}"
             )
+        if spec.action.makes_snapshot:
+            # Only a new walk tells what the files are now. Those that were pushed are found present.
+            return self._queue(self._successor(spec, status, patience, resumes=job_id))
         ids = [row.id for row in self.snapshots(job_id) if row.state not in ENDED_WELL]
         return self._queue(self._successor(spec, status, patience, **_only(ids), retries=job_id))
 

@@ -84,8 +84,18 @@ def _folder() -> Path | None:
     return private_folder("snapferry-plans")
 
 
+def path_of(job_id: str, key: str) -> Path | None:
+    """
+    Return where a file of a job is kept that *key* identifies, None where this machine keeps none.
+
+    `forget` removes it, and so does time.
+    """
+    folder = _folder()
+    return None if folder is None else _path(folder, job_id, key)
+
+
 def _path(folder: Path, job_id: str, key: str) -> Path:
-    return folder / f"{job_id}-{key[:16]}.plan"
+    return folder / f"{job_id}-{key[:32]}.plan"
 
 
 def _sweep(folder: Path) -> None:

@@ -136,7 +136,7 @@ def prepare(
                 " in one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
             )
     snapshots.kinds = "".join(kinds)
-    return snapshots, _remember(spec, snapshots, planner.finish())
+    return snapshots, remember(spec, snapshots, planner.finish())
 
 
 def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
@@ -178,7 +178,7 @@ def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshot
             planner.add(index, _objects(source, snapshots.ids[index]))
         except OF_ONE as error:
             raise SourceChanged(f"the source changed while the job ran: {error}") from error
-    return snapshots, _remember(spec, snapshots, planner.finish())
+    return snapshots, remember(spec, snapshots, planner.finish())
 
 
 def forget(job_id: str) -> None:
@@ -257,7 +257,8 @@ def recalled(spec: JobSpec, snapshots: Snapshots) -> Plan | None:
     return None if plan is None else _keep(key, plan)
 
 
-def _remember(spec: JobSpec, snapshots: Snapshots, plan: Plan) -> Plan:
+def remember(spec: JobSpec, snapshots: Snapshots, plan: Plan) -> Plan:
+    """Keep the plan of a job on this machine, for `recalled`; return it."""
     key = _key(spec, snapshots)
     return _keep(key, plan_file.save(*key, plan))
 

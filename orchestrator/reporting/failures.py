@@ -9,6 +9,7 @@ from typing import Final
 
 from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import open_catalogue
+from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots, SourceChanged
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.address import Address
@@ -60,7 +61,10 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
             (address := plan.address(position)): DeadLetter(address, plan.size(position), known.get(address))
             for position in chosen
         }
-        _find_places(page, snapshots, catalogue)
+        if request.action.makes_snapshot:
+            _note_paths(page, snapshots, plan, chosen)
+        else:
+            _find_places(page, snapshots, catalogue)
         yield from page.values()
         chosen = list(islice(positions, PAGE))
 
@@ -69,6 +73,17 @@ def without_places(ledger: Ledger, job_id: str) -> list[DeadLetter]:
     """Return what the ledger knows: the first failed objects, without their places. Raises `UnknownJob`."""
     ledger.field(job_id, "state")
     return [DeadLetter(failed.failure.address, 0, failed) for failed in ledger.failures(job_id)]
+
+
+def _note_paths(
+    page: dict[Address, DeadLetter], snapshots: Snapshots, plan: Plan, positions: list[int]
+) -> None:
+    """Note the paths of files: each is an object of its own in the plan, and its path is beside it."""
+    for position in positions:
+        letter = page[plan.address(position)]
+        lines = () if plan.lines is None else plan.lines.of(position, position + 1)
+        letter.places = [(snapshots.ids[0], line.decode()) for line in lines]
+        letter.places_total = len(letter.places)
 
 
 def _find_places(page: dict[Address, DeadLetter], snapshots: Snapshots, catalogue: StreamStore) -> None:

@@ -266,6 +266,10 @@ class StreamStore(ABC):
         """
 
     @abstractmethod
+    def publish(self, manifest: Manifest) -> None:
+        """As `put_manifest`, for a manifest of any size. One that is here already and intact is left alone."""
+
+    @abstractmethod
     def publish_all(self, source: StreamStore, snapshot_ids: Iterable[str]) -> dict[SnapshotId, Published]:
         """
         Publish each manifest of *source* whose objects are all here; return how each ended, in the given order.

@@ -16,9 +16,10 @@ from snapferry.stores.access import STRICT, TRUSTED, AccessPolicy, Right
 from snapferry.stores.backends.tree import walk as walking
 from snapferry.stores.backends.tree.backend import TreeBackend
 from snapferry.stores.backends.tree.exclude import excluder
-from snapferry.stores.backends.tree.listing import list_tree, path_at
+from snapferry.stores.backends.tree.listing import list_tree
 from snapferry.stores.backends.tree.place import TreePlace
-from snapferry.stores.backends.tree.snapshot import hash_file, read_tree
+from snapferry.stores.backends.tree.reading import read_file
+from snapferry.stores.backends.tree.snapshot import read_tree
 from snapferry.stores.backends.tree.walk import Walk
 from snapferry.stores.errors import (
     FileChanged,
@@ -155,13 +156,14 @@ def test_a_file_that_holds_still_at_last_is_read_again(
                 path.write_bytes(b"0" * (10 + times))
             return reader
 
-    found, length = hash_file(Busy(TreePlace(str(tmp_path))), "./file")
-    assert (found.hex(), length, times) == (digest(path.read_bytes()), 12, 3)
+    found = read_file(Busy(TreePlace(str(tmp_path))), "./file")
+    found.forget()
+    assert (found.address, found.data, times) == (digest(path.read_bytes()), b"0" * 12, 3)
 
 
 def test_a_removed_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(KeyMissing):
-        hash_file(backend_of(tmp_path), "./gone")
+        read_file(backend_of(tmp_path), "./gone")
 
 
 def test_trees_are_opened_only_where_a_place_is_named(tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_loops_of_links_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [found.path for found in Walk(TreePlace(str(tmp_path)), follow=False)] == ["./"]
 
 
-def test_a_listing_has_the_paths_of_its_files_at_their_offsets(tmp_path: Path) -> None:
+def test_a_listing_has_what_was_found_and_tells_two_trees_apart(tmp_path: Path) -> None:
     names = ["a", "é", "x" * 255, "sub"]
     for name in names[:3]:
         (tmp_path / name).write_bytes(name.encode())
@@ -222,9 +224,11 @@ def test_a_listing_has_the_paths_of_its_files_at_their_offsets(tmp_path: Path) -
     walk = Walk(TreePlace(str(tmp_path)), excluded=excluder(["/a$"]), jobs=2)
     listing = list_tree(walk, "")
 
-    assert [path_at(listing.text, start) for start in listing.starts] == list(listing.paths())
-    assert list(listing.paths()) == ["./sub/link", f"./{'x' * 255}", "./é"]
-    assert list(listing.lengths) == [1, 255, 2]
+    assert [(found.path, found.length) for found in listing.files()] == [
+        ("./sub/link", 1),
+        (f"./{'x' * 255}", 255),
+        ("./é", 2),
+    ]
     assert (walk.left_out.special, walk.left_out.nowhere, walk.left_out.excluded) == (1, 1, 1)
     again = list_tree(Walk(TreePlace(str(tmp_path)), excluded=excluder(["/a$"])), "")
     assert again.digest() == listing.digest()

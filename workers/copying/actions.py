@@ -20,6 +20,7 @@ from .repairs import LedgerRepairs
 from .transfer import copy_batch
 from .transfer.heal import Healing
 from .transfer.interfaces import BatchFunction
+from .transfer.push import Pushing
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,15 @@ def _healing(context: BatchContext) -> BatchFunction:
     return Healing(repairs, further, compares=batch.action is Action.COPY).run
 
 
+def _pushing(context: BatchContext) -> BatchFunction:
+    batch = context.batch
+    paths = {file: line.decode() for file, line in batch.lines_by_address().items()}
+    return Pushing(paths, batch.tree.follow, partial(context.ledger.note_files, batch)).run
+
+
 RUNNERS: Final[dict[Action, Callable[[BatchContext], BatchFunction]]] = {
     Action.COPY: _copying,
     Action.HEAL: _healing,
+    Action.PUSH: _pushing,
 }
 """Action -> a function that returns the function for a batch."""

@@ -75,7 +75,7 @@ def publish_snapshots(
                 with source.read_manifest(snapshot_id) as manifest:
                     failed_count = manifest.addresses().common(failed)
             except StoreError as error:
-                results[snapshot_id] = _failed_by(error)
+                results[snapshot_id] = failed_by(error)
                 continue
             if failed_count:
                 reason = f"{failed_count} of its objects {unable}"
@@ -85,13 +85,14 @@ def publish_snapshots(
     complete = [snapshot_id for snapshot_id in snapshot_ids if snapshot_id not in results]
     for snapshot_id, published in destination.publish_all(source, complete).items():
         if published.error is not None:
-            results[snapshot_id] = _failed_by(published.error)
+            results[snapshot_id] = failed_by(published.error)
         else:
             results[snapshot_id] = SnapshotResult(missing=published.missing)
     return results
 
 
-def _failed_by(error: StoreError) -> SnapshotResult:
+def failed_by(error: StoreError) -> SnapshotResult:
+    """Return the result of a snapshot that could not be published because of *error*."""
     return SnapshotResult(
         SnapshotState.FAILED,
         reason=shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS),

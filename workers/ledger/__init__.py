@@ -10,7 +10,7 @@ is accounted for.
 *one at a time*: a running batch is leased to its worker. A second delivery gives way while the lease is renewed. One
 orchestrator at a time drives a job. This saves work; no guarantee depends on it.
 *bounded*: one bit for each object of the plan, a lease for each running batch, a bounded list of failures. Nothing else
-grows with a job.
+grows with a job, but the digests of files that are pushed: 40 bytes each.
 
 Keys of one job, all expiring together: ``snapferry:job:<id>`` (hash: request, state, totals, counters),
 ``:done:<series>`` (bitmap of accounted batches), ``:running`` (hash: progress of unaccounted batches), ``:begun`` and
@@ -20,8 +20,8 @@ for batches that are copied one object at a time, which object is copied now, an
 ``:moves`` (hash: when a run last moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's
 objects), ``:failures`` (list, bounded), ``:repairs`` (hash, bounded: wrong objects, and what took their place),
 ``:classes`` (hash: failures counted by class), ``:groups`` (hash: how snapshots ended), ``:spent`` (hash: what
-unaccounted batches have spent), ``:heals``, ``:driver``. Most of them are removed when the job ends. ``snapferry:jobs``
-and ``snapferry:open`` list the jobs.
+unaccounted batches have spent), ``:files`` (string: what pushed files hash to), ``:heals``, ``:driver``. Most of them
+are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 
     ledger   all steps together
     steps/   the steps, by topic
@@ -56,14 +56,18 @@ from .state import (
 )
 from .steps.accounting import FAILURES_KEPT
 from .steps.driver import MAX_DRIVES
+from .steps.files import MOST_FILES
+from .steps.files import RECORD_BYTES as FILE_RECORD_BYTES
 from .steps.leases import GRACE_S, LEASE_S
 from .steps.repairs import REPAIRS_KEPT
 
 __all__ = [
     "FAILURES_KEPT",
+    "FILE_RECORD_BYTES",
     "GRACE_S",
     "LEASE_S",
     "MAX_DRIVES",
+    "MOST_FILES",
     "PLAN",
     "REPAIRS_KEPT",
     "Begun",

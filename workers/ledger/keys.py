@@ -30,7 +30,7 @@ UNPARKED: Final = RedisKey("snapferry:unparked")
 # The parts of a job that are kept after its end, and the parts that are removed at its end.
 KEPT: Final = ("failures", "failed", "classes", "repairs", "running")
 WORKING: Final = (
-    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves", "spent",
+    "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves", "spent", "files",
 )  # fmt: skip
 
 # The name of a limit -> its field in the record of a job.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .steps.accounting import AccountingLedger
 from .steps.budgets import BudgetLedger
 from .steps.driver import DriverLedger
+from .steps.files import FileLedger
 from .steps.groups import GroupLedger
 from .steps.jobs import JobLedger
 from .steps.leases import LeaseLedger
@@ -19,6 +20,7 @@ class Ledger(
     LeaseLedger,
     AccountingLedger,
     RepairLedger,
+    FileLedger,
     BudgetLedger,
     GroupLedger,
     QueueLedger,

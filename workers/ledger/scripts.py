@@ -19,6 +19,7 @@ SET_FIELDS: Final = _load("job/set_fields")
 CANCEL: Final = _load("job/cancel")
 PAUSE: Final = _load("job/pause")
 NOTE_REPAIRS: Final = _load("job/note_repairs")
+NOTE_FILES: Final = _load("job/note_files")
 
 # Batches.
 BEGIN: Final = _load("batch/begin")

@@ -14,6 +14,7 @@ MOST_SOURCES: Final = 16
 
 MOST_PATTERNS: Final = 1000
 LONGEST_PATTERN: Final = 4096
+MOST_WALK_JOBS: Final = 256
 
 _AddressStart = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
 _Pattern = Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN)]
@@ -43,6 +44,11 @@ class Action(StrEnum):
     def writes(self) -> bool:
         """Whether the job writes to its destination."""
         return self is not Action.VERIFY
+
+    @property
+    def makes_snapshot(self) -> bool:
+        """Whether the job makes a snapshot, whose id is not known before it is published."""
+        return self is Action.PUSH
 
     @property
     def at_destination(self) -> bool:
@@ -94,12 +100,13 @@ class TreeOptions(Part):
     """
     The options of `Action.PUSH` and `Action.PULL`, whose source or destination is a directory tree.
 
-    *exclude*: patterns of paths that are left out. *follow*: a symbolic link counts as what it points to. *delete*:
-    remove what the tree has and the snapshot does not. *linked*: share the bytes with a local store, by clones or hard
-    links, where that is possible.
+    *exclude*: patterns of paths that are left out. *follow*: a symbolic link counts as what it points to. *walk_jobs*:
+    directories that are listed at once. *delete*: remove what the tree has and the snapshot does not. *linked*: share
+    the bytes with a local store, by clones or hard links, where that is possible.
     """
 
     exclude: Annotated[tuple[_Pattern, ...], Field(max_length=MOST_PATTERNS)] = ()
     follow: bool = True
+    walk_jobs: int = Field(default=4, ge=1, le=MOST_WALK_JOBS)
     delete: bool = False
     linked: bool = False

@@ -5,6 +5,8 @@
     backend   the files of a tree by their paths
     place     opening files and directories of a tree, with or without following links
     reader    the bytes of a file, which must not change meanwhile
+    reading   reads a file once, for its digest and for its bytes
+    objects   files as objects, for the store that receives them
     exclude   patterns of paths that are left out
     walk      what is in a tree, in the order of a manifest
     listing   the result of a walk, in compact form

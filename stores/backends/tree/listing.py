@@ -4,14 +4,13 @@ The result of a walk, in compact form.
     KIND MODE SIZE LENGTH PATH\\n        one line an entry, in the order of the manifest; see `walk.Found`
 
 The text takes some bytes more than the paths: in memory while it is small, else in a temporary file that is mapped.
-Besides it there are 16 bytes for each file. So a tree of ten million files takes about a gigabyte of disk.
+A tree of ten million files takes about a gigabyte of disk.
 """
 
 from __future__ import annotations
 
 import mmap
 import tempfile
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,7 +20,7 @@ from blake3 import blake3
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import ManifestTooLarge, StoreFault
-from snapferry.stores.runtime.bounds import LONGEST_LINE, bounds
+from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 
 from .walk import DIRECTORY, Found, LeftOut, Walk
@@ -34,35 +33,22 @@ _LINES_AT_ONCE: Final = 1000
 
 @dataclass(frozen=True)
 class TreeListing:
-    """
-    What a walk found.
-
-    *text* has a line for each entry. For each file, *starts* has the offset of its line, and *lengths* its length in
-    bytes.
-    """
+    """What a walk found: its *text* has a line for each entry."""
 
     text: memoryview
-    starts: array[int] | memoryview[int]
-    lengths: array[int] | memoryview[int]
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def __iter__(self) -> Iterator[Found]:
+        """Yield what was found, in order."""
         return read_lines(self.text)
-
-    @property
-    def files(self) -> int:
-        """The number of files, links to files included."""
-        return len(self.starts)
 
     def digest(self) -> Address:
         """Return the digest of the text: two walks that found the same have the same."""
         return Address(blake3(self.text).hexdigest())
 
-    def paths(self) -> Iterator[str]:
-        """Yield the paths of the files, in order."""
-        for found in self:
-            if found.kind != DIRECTORY:
-                yield found.path
+    def files(self) -> Iterator[Found]:
+        """Yield the files, links to files included, in order."""
+        return (found for found in self if found.kind != DIRECTORY)
 
 
 def read_lines(text: memoryview) -> Iterator[Found]:
@@ -80,14 +66,6 @@ def read_lines(text: memoryview) -> Iterator[Found]:
                 yield Found(kind, int(mode, 8), int(size), int(length), path)
 
 
-def path_at(text: memoryview, start: int) -> str:
-    """Return the path of the line that begins at *start* of *text*."""
-    line, end, _ = bytes(text[start : start + 256]).partition(b"\n")
-    if not end:
-        line = bytes(text[start : start + LONGEST_LINE]).partition(b"\n")[0]
-    return line.split(b" ", 4)[4].decode()
-
-
 def list_tree(walk: Walk, label: str) -> TreeListing:
     """
     Walk through a tree to its end; return what was found. *label* is the tree's.
@@ -95,24 +73,20 @@ def list_tree(walk: Walk, label: str) -> TreeListing:
     Raises as `Walk` does, `ManifestTooLarge` for a tree of more files than a plan may have, and `StoreFault` where the
     temporary directory is full.
     """
-    starts, lengths = array("Q"), array("Q")
-    most = bounds().objects
+    most, files = bounds().objects, 0
     try:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
             at = 0
             entries = iter(walk)
             while some := list(islice(entries, _LINES_AT_ONCE)):
                 checkpoint()
-                lines = []
-                for found in some:
-                    line = f"{found.kind} {found.mode:o} {found.size} {found.length} {found.path}\n".encode()
-                    if found.kind != DIRECTORY:
-                        starts.append(at)
-                        lengths.append(found.length)
-                    lines.append(line)
-                    at += len(line)
-                file.write(b"".join(lines))
-                if len(starts) > most:
+                lines = [
+                    f"{found.kind} {found.mode:o} {found.size} {found.length} {found.path}\n"
+                    for found in some
+                ]
+                at += file.write("".join(lines).encode())
+                files += sum(found.kind != DIRECTORY for found in some)
+                if files > most:
                     raise ManifestTooLarge(
                         label,
                         "",
@@ -132,4 +106,4 @@ def list_tree(walk: Walk, label: str) -> TreeListing:
             f"the list of its files cannot be kept in the temporary directory {tempfile.gettempdir()}:"
             f" {error.strerror or error}; free space there, or set TMPDIR to a larger disk",
         ) from error
-    return TreeListing(text, starts, lengths, walk.left_out)
+    return TreeListing(text, walk.left_out)

@@ -50,7 +50,7 @@ class TreeReader:
     def _check_still(self) -> None:
         now = os.fstat(self._descriptor)
         if _identity(now) != _identity(self._begun) or self._came != self.length:
-            raise FileChanged(self._place.label, self._path, f"{self._path} changed while it was read")
+            raise FileChanged(self._place.label, self._path, "changed while it was read")
 
     def __enter__(self) -> Self:
         return self

@@ -87,7 +87,7 @@ class Fleet:
         for batch in queued.batches:
             if not numbers or batch.number in numbers:
                 try:
-                    words.append(run_batch(task, self.message(queued, batch), self.ledger))
+                    words.append(run_batch(task, self.message(queued, batch), self.ledger, self.access))
                 except ObjectsFailed as failed:
                     words.append(str(failed))
         return words

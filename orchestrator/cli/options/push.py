@@ -1,0 +1,73 @@
+"""The options of push."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from .common import OUTPUT, with_options
+from .declare import option
+from .job import FLEET_OPTIONS, LIMIT_OPTIONS
+from .values import WholeNumber
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+STORE: Final = "Store"
+FILES: Final = "Files"
+
+_OPTIONS: Final = (
+    option(
+        "--to",
+        "destination",
+        required=True,
+        metavar="STORE",
+        envvar="SNAPDIR_STORE",
+        section=STORE,
+        help="Store that receives the snapshot: a URL, or a name from snapferry.toml.",
+    ),
+    option(
+        "--to-objects",
+        metavar="URL",
+        section=STORE,
+        help="Store that receives the objects, if it is not the store itself.",
+    ),
+    option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        section=FILES,
+        help="Leave out what has PATTERN, a regular expression, anywhere in its absolute path, and what is below it."
+        " May be repeated.",
+    ),
+    option(
+        "--no-follow", is_flag=True, section=FILES, help="Leave out symbolic links instead of following them."
+    ),
+    option(
+        "--walk-jobs",
+        type=WholeNumber(1, 256),
+        default=4,
+        metavar="N",
+        section=FILES,
+        help="List N directories at once. More of them help on a network file system.",
+    ),
+    *LIMIT_OPTIONS,
+    *FLEET_OPTIONS,
+    option(
+        "--detach",
+        is_flag=True,
+        section=OUTPUT,
+        help="Queue the job for the fleet, print the id of the job, and end. Follow it with snapferry watch.",
+    ),
+    option(
+        "--dryrun",
+        "dry_run",
+        is_flag=True,
+        section=OUTPUT,
+        help="Count the files, without reading or writing any.",
+    ),
+)
+
+
+def push_options(command: _Command) -> _Command:
+    """Give *command* the options of push."""
+    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]

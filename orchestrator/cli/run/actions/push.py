@@ -1,0 +1,71 @@
+"""Make a snapshot of a directory: the body of push."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.orchestrator.cli.inputs.show import Show, with_show
+from snapferry.orchestrator.cli.inputs.store_names import store_url
+from snapferry.orchestrator.cli.launch import queue_job, run_job
+from snapferry.orchestrator.cli.receipt_file import check_receipt_path
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.jobs import store_pair
+from snapferry.stores.backends.tree.exclude import excluder
+from snapferry.stores.errors import InvalidPattern, InvalidStoreURL
+from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions
+
+
+@with_show
+def push(
+    path: str,
+    destination: str,
+    to_objects: str | None,
+    exclude: tuple[str, ...],
+    no_follow: bool,
+    walk_jobs: int,
+    broker: str | None,
+    detach: bool,
+    receipt_path: str | None,
+    verbose: bool,
+    show: Show,
+    **given: Any,
+) -> int:
+    settings = read_settings(broker)
+    if given["dry_run"] and receipt_path is not None:
+        usage("--receipt cannot be combined with --dryrun")
+    if detach and receipt_path is not None:
+        usage("--receipt cannot be combined with --detach; use snapferry receipt JOB when the job has ended")
+    check_receipt_path(receipt_path)
+    if not path:
+        usage("PATH is empty")
+    # As snapdir, without resolving links: the path is what patterns are searched in.
+    absolute = os.path.join(Path.cwd(), path)
+    if settings.broker_url is None and not Path(absolute).is_dir():
+        usage(f"{path}: {'is not a directory' if os.path.lexists(absolute) else 'no such directory'}")
+    try:
+        excluder(exclude)
+        source, target = store_pair(f"tree://{absolute}", store_url(settings, destination), None, to_objects)
+        tree = TreeOptions(exclude=exclude, follow=not no_follow, walk_jobs=walk_jobs)
+    except (InvalidStoreURL, InvalidPattern) as error:
+        usage(str(error))
+    except ValidationError as error:
+        usage(f"--exclude: {error.errors()[0]['msg']}")
+    limits = Limits(**{name: given.pop(name) for name in Limits.model_fields})
+    fields = {name: value for name, value in given.items() if value is not None}
+    spec = JobSpec(
+        source=source,
+        destination=target,
+        everything=True,
+        action=Action.PUSH,
+        tree=tree,
+        limits=limits,
+        **fields,
+    )
+    if detach:
+        return queue_job(spec, settings, quiet=show.quiet, as_json=show.as_json)
+    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)

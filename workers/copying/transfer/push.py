@@ -1,0 +1,194 @@
+"""
+Push a batch of files: read each, hash it, and bring those to the store that it lacks.
+
+The objects of such a batch are files, known by the digests of their paths. What the files hash to is reported to the
+ledger, once it is durable at the destination. A batch may be pushed twice, also at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from snapferry.stores.address import Address
+from snapferry.stores.backend import Backend
+from snapferry.stores.backends.tree.objects import FileObjects, tree_of
+from snapferry.stores.backends.tree.reading import PAUSES_S, FileRead, read_file, wait
+from snapferry.stores.errors import FileChanged, IntegrityError, StoreError, StoreNotFound
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.outcome import BatchOutcome, Failure
+
+from .batch import copy_batch
+from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+
+FileDigests = Mapping[Address, tuple[Address, int]]
+"""The digest of a path -> the address and the length in bytes of the file."""
+
+# A file that changed between two readings of it.
+_CHANGED = (FileChanged.__name__, IntegrityError.__name__)
+
+
+@dataclass(frozen=True)
+class Pushing:
+    """
+    Pushes the files at *paths*: the digest of a path -> the path.
+
+    With *follow*, links are followed. *report* is given what the files hash to, when they are durable.
+    """
+
+    paths: Mapping[Address, str]
+    follow: bool
+    report: Callable[[FileDigests], None]
+
+    def run(
+        self,
+        source: StreamStore,
+        destination: StreamStore,
+        objects: Mapping[Address, int],
+        progress: Progress,
+        *,
+        concurrency: int | None = None,
+        abort_unfinished: bool = False,
+        limit: ConcurrencyLimit | None = None,
+        outages: OutageDetector | None = None,
+    ) -> BatchOutcome:
+        """
+        As `copy_batch`, for files. A file counts as copied if its bytes were written, as present otherwise.
+
+        A file that changes between two readings is read again a few times, then it fails.
+        """
+        tree = tree_of(source, follow=self.follow)
+        work = _Work(tree, self.paths, objects, _PlannedProgress(progress, objects))
+
+        def copy(files: StreamStore, found: Mapping[Address, int]) -> BatchOutcome:
+            return copy_batch(
+                files,
+                destination,
+                found,
+                work.progress,
+                concurrency=concurrency,
+                abort_unfinished=abort_unfinished,
+                limit=limit,
+                outages=outages,
+            )
+
+        pending = list(objects)
+        for pause in (*PAUSES_S, None):
+            pending = work.push(pending, copy, outages, again=pause is not None)
+            if not pending or pause is None:
+                break
+            wait(pause)
+        self.report(work.pushed)
+        work.progress.settle_rest()
+        outcome = work.outcome
+        outcome.present = len(objects) - outcome.copied - len(outcome.failures)
+        return outcome
+
+
+@dataclass
+class _Work:
+    tree: Backend
+    paths: Mapping[Address, str]
+    sizes: Mapping[Address, int]
+    progress: _PlannedProgress
+    pushed: dict[Address, tuple[Address, int]] = field(default_factory=dict)
+    outcome: BatchOutcome = field(default_factory=BatchOutcome)
+
+    def push(
+        self,
+        files: list[Address],
+        copy: Callable[[StreamStore, Mapping[Address, int]], BatchOutcome],
+        outages: OutageDetector | None,
+        *,
+        again: bool,
+    ) -> list[Address]:
+        """Read *files* and *copy* them; with *again*, return those that changed meanwhile instead of failing them."""
+        reads: dict[Address, FileRead] = {}
+        try:
+            for file in files:
+                self._read(file, reads, outages)
+            return self._copy(reads, copy, again=again)
+        finally:
+            for read in reads.values():
+                read.forget()
+
+    def _read(self, file: Address, reads: dict[Address, FileRead], outages: OutageDetector | None) -> None:
+        try:
+            reads[file] = read_file(self.tree, self.paths[file])
+        except StoreNotFound:
+            # The tree itself is not there.
+            raise
+        except StoreError as error:
+            if outages is not None:
+                outages.failed(error, some_copied=bool(reads or self.pushed))
+            self._fail(file, Failure.of(file, error))
+
+    def _copy(
+        self,
+        reads: Mapping[Address, FileRead],
+        copy: Callable[[StreamStore, Mapping[Address, int]], BatchOutcome],
+        *,
+        again: bool,
+    ) -> list[Address]:
+        by_object: dict[Address, list[Address]] = {}
+        for file, read in reads.items():
+            by_object.setdefault(read.address, []).append(file)
+        if not by_object:
+            return []
+        first = {address: files[0] for address, files in by_object.items()}
+        kept = {address: data for address, file in first.items() if (data := reads[file].data) is not None}
+        self.progress.files = first
+        store = SnapshotStore(
+            FileObjects(self.tree, {address: self.paths[file] for address, file in first.items()}, kept)
+        )
+        found = copy(store, {address: reads[file].length for address, file in first.items()})
+        failed = {failure.address: failure for failure in found.failures}
+        self.outcome.copied += found.copied
+        self.outcome.bytes_copied += found.bytes_copied
+        self.outcome.confirmed = found.confirmed
+        self.outcome.needed_bytes += found.needed_bytes
+        changed: list[Address] = []
+        for address, files in by_object.items():
+            failure = failed.get(address)
+            if failure is None:
+                self.pushed.update((file, (address, reads[file].length)) for file in files)
+            elif again and failure.store == self.tree.label and failure.error in _CHANGED:
+                changed += files
+            else:
+                for file in files:
+                    self._fail(file, failure)
+        return changed
+
+    def _fail(self, file: Address, failure: Failure) -> None:
+        """Record the failure of a file by its path."""
+        error, detail = failure.error, failure.detail
+        if error == IntegrityError.__name__ and failure.store == self.tree.label:
+            error, detail = FileChanged.__name__, "changed while it was read"
+        path = self.paths[file]
+        self.outcome.failures.append(
+            Failure(file, error, failure.store, f"{path}: {detail}", failure.transient)
+        )
+
+
+class _PlannedProgress:
+    """The progress of a batch of files, never beyond its plan, whatever the files turn out to be."""
+
+    def __init__(self, progress: Progress, sizes: Mapping[Address, int]) -> None:
+        self.files: Mapping[Address, Address] = {}
+        """The address of an object -> the file that is read for it."""
+        self._progress = progress
+        self._objects, self._bytes = len(sizes), sum(sizes.values())
+
+    def begin(self, needed: list[Address]) -> None:
+        self._progress.begin([self.files[address] for address in needed])
+
+    def advance(self, objects: int, size_bytes: int) -> None:
+        objects, size_bytes = min(objects, self._objects), min(size_bytes, self._bytes)
+        self._objects -= objects
+        self._bytes -= size_bytes
+        self._progress.advance(objects, size_bytes)
+
+    def settle_rest(self) -> None:
+        """Count what is left of the plan."""
+        self.advance(self._objects, self._bytes)
