@@ -4,14 +4,14 @@ Deciding and showing: what turns a request into work, and work into an account.
     jobs           submit, status, cancel: the Python API
     tasks          thin Celery tasks
     job_app        makes the Celery app with the tasks of jobs
-    app            the same with the mirrors: the app of the whole fleet
+    app            the same with mirrors and scrubs: the app of the whole fleet
     celery         that app, as ``celery -A snapferry.orchestrator`` finds it
     embedded       a private fleet on this machine, gone when its owner ends
     flower_config  Flower's settings
     planning/      which objects and snapshots, and in which batches
     driving/       the steps of a job
     reporting/     how a job stands and how it ended
-    mirrors/       jobs that are repeated on a schedule
+    schedules/     jobs that are repeated on a schedule: mirrors and scrubs
     doctor/        what is wrong with a fleet, and with the stores of a copy
     dashboard/     read-only pages
     cli/           arguments, exit codes, printing; no decisions

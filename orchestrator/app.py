@@ -1,5 +1,5 @@
 """
-The Celery app of the whole fleet: the tasks of workers, of jobs and of mirrors.
+The Celery app of the whole fleet: the tasks of workers, of jobs, of mirrors and of scrubs.
 
 Importing this module connects to nothing. `snapferry.orchestrator.celery` makes the app from the environment.
 """
@@ -12,7 +12,7 @@ from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.workers.settings.environment import Settings
 
 from .job_app import make_job_app
-from .mirrors import task
+from .schedules import task
 
 
 def make_fleet_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:

@@ -1,4 +1,4 @@
-"""The Celery app with the tasks of jobs: the workers' and the orchestrator's. It lacks the mirrors of `app`."""
+"""The Celery app with the tasks of jobs: the workers' and the orchestrator's. `app` adds the schedule."""
 
 from __future__ import annotations
 

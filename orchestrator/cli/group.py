@@ -59,13 +59,16 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "watch": Lazy("inspect", "watch", "Follow a job until it ends"),
         "failures": Lazy("inspect", "failures", "List the failed objects of a job"),
         "receipt": Lazy("inspect", "receipt", "Print the receipt of a job as JSON"),
-        "mirrors": Lazy("mirrors", "list_mirrors", "List the mirrors of snapferry.toml"),
+        "mirrors": Lazy("schedules", "list_mirrors", "List the mirrors of snapferry.toml"),
+        "scrubs": Lazy("schedules", "list_scrubs", "List the scrubs of snapferry.toml"),
         "doctor": Lazy("doctor", "doctor", "Check a fleet and stores for problems"),
     },
     "Fleet": {
         "worker": Lazy("fleet", "worker", "Run a worker, which copies objects"),
         "orchestrator": Lazy("fleet", "orchestrator", "Run an orchestrator, which plans and publishes jobs"),
-        "scheduler": Lazy("mirrors", "scheduler", "Run the scheduler, which queues each mirror when due"),
+        "scheduler": Lazy(
+            "schedules", "scheduler", "Run the scheduler, which queues mirrors and scrubs when due"
+        ),
         "dashboard": Lazy("dashboard", "dashboard", "Serve the dashboard, read-only web pages about jobs"),
         "flower": Lazy("flower", "flower", "Serve Flower, web pages about every task"),
     },

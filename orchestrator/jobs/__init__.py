@@ -17,6 +17,6 @@ The process that submitted a job may end: the fleet completes the job.
 from .broker import JobRefused
 from .client import Jobs
 from .reader import POLL_S, JobReader, JobsPage
-from .store_pair import store_pair
+from .store_pair import one_store, store_pair
 
-__all__ = ["POLL_S", "JobReader", "JobRefused", "Jobs", "JobsPage", "store_pair"]
+__all__ = ["POLL_S", "JobReader", "JobRefused", "Jobs", "JobsPage", "one_store", "store_pair"]

@@ -1,4 +1,4 @@
-"""The two stores of a copy, from their URLs."""
+"""The stores of a job, from their URLs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def store_pair(
     if source.same_place(destination):
         raise InvalidStoreURL("", str(source).split("?", 1)[0], "is both source and destination")
     return _reference(source, from_objects, for_source), _reference(destination, to_objects, for_destination)
+
+
+def one_store(url: str, objects: str | None = None) -> StoreRef:
+    """
+    Return the store of a job that has only one, with what the environment adds to its URL.
+
+    *objects* is the URL of the pool that holds its objects. Raises `InvalidStoreURL`.
+    """
+    options = store_options("from")
+    return _reference(parse_url(url).with_defaults(**options), objects, options)
 
 
 def _reference(url: StoreURL, objects: str | None, options: dict[str, str | None]) -> StoreRef:

@@ -16,8 +16,8 @@ import json, os, sys
 import snapferry.orchestrator.embedded, snapferry.orchestrator.jobs
 import snapferry.orchestrator.planning.prices, snapferry.orchestrator.reporting.progress
 from snapferry.orchestrator.cli import main
-from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, look, mirrors, names
-from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, mirrors, names
+from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, look, names, schedules
+from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, names, schedules
 from snapferry.orchestrator.cli.run.look import cat, diff, ls, orphans, show, size
 for line in sys.stdin:
     request = json.loads(line)

@@ -592,7 +592,7 @@ print("published again", flush=True)
 @pytest.mark.slow
 def test_a_second_scheduler_with_another_file_waits_warns_and_takes_over(tmp_path: Path) -> None:
     make_store(tmp_path / "a", random_files(5))
-    sooner = "import snapferry.orchestrator.mirrors.schedule as m\nm.TAKE_OVER_S, m.LOOP_S = 5, 1\n"
+    sooner = "import snapferry.orchestrator.schedules.schedule as m\nm.TAKE_OVER_S, m.LOOP_S = 5, 1\n"
 
     def config(name: str) -> Path:
         path = tmp_path / f"{name}.toml"

@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.mirrors.report import mirror_document
-from snapferry.orchestrator.mirrors.schedule import TAKE_OVER_S
-from snapferry.orchestrator.mirrors.status import mirror_statuses
+from snapferry.orchestrator.schedules.report import mirror_document
+from snapferry.orchestrator.schedules.schedule import TAKE_OVER_S
+from snapferry.orchestrator.schedules.status import mirror_statuses
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.names.name import NameRecord, parse_name
 from snapferry.stores.opening import open_store
@@ -30,14 +30,12 @@ from tests.sample import fill, make_store, random_files
 
 from .processes import PATIENCE_S, Fleet, Started, finished, program, started, until
 
-SOONER = (
-    "import snapferry.workers.settings.config_file\nsnapferry.workers.settings.config_file.SHORTEST_S = 1\n"
-)
+SOONER = "import snapferry.workers.settings.schedule_tables as tables\ntables.SHORTEST_S = 1\n"
 
 
 @pytest.fixture(autouse=True)
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snapferry.workers.settings.config_file.SHORTEST_S", 1)
+    monkeypatch.setattr("snapferry.workers.settings.schedule_tables.SHORTEST_S", 1)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.mirrors.status import mirror_statuses
+from snapferry.orchestrator.schedules.status import mirror_statuses
 from snapferry.workers.ledger import State
 from snapferry.workers.lifecycle.shutdown import FORCE_S
 from snapferry.workers.messages import JobSpec, StoreRef

@@ -11,8 +11,8 @@ import pytest
 
 from snapferry.orchestrator.cli.group import cli
 from snapferry.stores.backends.s3.options import PARAMETERS as S3_PARAMETERS
-from snapferry.workers.settings.config_file import Mirror
 from snapferry.workers.settings.environment import Settings
+from snapferry.workers.settings.schedule_tables import Mirror
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

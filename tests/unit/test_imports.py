@@ -154,7 +154,7 @@ def test_making_an_app_connects_to_nothing() -> None:
 
     assert ended.stdout == (
         "['snapferry.commit_snapshots', 'snapferry.copy_batch', 'snapferry.look_after_job', 'snapferry.plan_job',"
-        " 'snapferry.run_mirror']\n"
+        " 'snapferry.run_mirror', 'snapferry.run_scrub']\n"
     ), ended.stderr
 
 

@@ -32,7 +32,8 @@ are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list th
     state    the values that the ledger returns
     queries  a job's status, made from its record
     bitmaps  bits of the bitmaps that Redis returns
-    mirrors  the last runs of mirrors
+    schedules  the last runs of mirrors and scrubs
+    scrubs   how far scrubs are
 """
 
 from snapferry.workers.job_state import State
@@ -40,7 +41,8 @@ from snapferry.workers.job_state import State
 from .bitmaps import bit, bits, set_bits
 from .keys import PLAN
 from .ledger import Ledger
-from .mirrors import MirrorLedger, MirrorRecord
+from .schedules import ScheduleLedger, ScheduleRecord
+from .scrubs import NewCycle, RunEnd, ScrubLedger, ScrubRun, ScrubState
 from .state import (
     Begun,
     Directive,
@@ -75,10 +77,15 @@ __all__ = [
     "FailedObject",
     "JobStatus",
     "Ledger",
-    "MirrorLedger",
-    "MirrorRecord",
+    "NewCycle",
     "Repair",
+    "RunEnd",
     "RunningBatch",
+    "ScheduleLedger",
+    "ScheduleRecord",
+    "ScrubLedger",
+    "ScrubRun",
+    "ScrubState",
     "Spent",
     "Standing",
     "State",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NewType
 
 from snapferry.workers.lua import RedisKey
-from snapferry.workers.messages import BatchMessage
+from snapferry.workers.messages import BatchMessage, ScheduleKind
 
 BatchName = NewType("BatchName", str)
 """The name of a batch within its job: ``series:number``."""
@@ -17,8 +17,11 @@ PLAN: Final = "plan"
 INDEX: Final = RedisKey("snapferry:jobs")
 OPEN: Final = RedisKey("snapferry:open")
 
-# The prefixes of the records of mirrors, and of what Celery beat keeps of the schedule.
-MIRROR: Final = "snapferry:mirror"
+# What runs on a schedule, as a part of the keys of the records.
+MIRROR: Final[ScheduleKind] = "mirror"
+SCRUB: Final[ScheduleKind] = "scrub"
+
+# The prefix of what Celery beat keeps of the schedule.
 SCHEDULE: Final = "snapferry:beat:"
 
 # The jobs with a parking queue: job id -> what a worker must know before it takes batches from the queue.

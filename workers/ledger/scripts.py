@@ -45,6 +45,10 @@ STANDING: Final = _load("driver/standing")
 HAS_TASK: Final = _load("queue/has_task")
 PRIORITISE: Final = _load("queue/prioritise")
 
+# Scrubs.
+BEGIN_SCRUB: Final = _load("scrub/begin")
+SETTLE_SCRUB: Final = _load("scrub/settle")
+
 # Read without a write.
 STATUSES: Final = _load("query/statuses")
 RUNNING: Final = _load("query/running")

@@ -4,7 +4,7 @@ What crosses the broker, and what the ledger keeps of a job's request.
     job_spec   what a user asks of a job
     actions    what a job does, and the options of some actions
     batch      the objects of one task
-    mirror     a mirror that is due
+    scheduled  a mirror or a scrub that is due
     addresses  addresses and snapshot ids, encoded
     lines      the lines of a batch of files, encoded
     base       versions, and the bounds of every field
@@ -22,7 +22,15 @@ version. So two neighbouring versions can share a fleet, and the jobs of both fi
 positions become bits in Redis, and numbers become seconds, bytes and threads.
 """
 
-from .actions import MOST_SOURCES, Action, Scope, TreeOptions, VerifyOptions
+from .actions import (
+    MOST_SHARES,
+    MOST_SOURCES,
+    Action,
+    Scope,
+    ScrubPart,
+    TreeOptions,
+    VerifyOptions,
+)
 from .addresses import (
     decode_addresses,
     decode_snapshot_ids,
@@ -30,16 +38,27 @@ from .addresses import (
     encode_digests,
     encode_snapshot_ids,
 )
-from .base import JOB_ID, MIRROR_NAME, MOST_OBJECTS, MOST_SNAPSHOTS, SERIES, VERSION, StoreRef, is_job_id
+from .base import (
+    JOB_ID,
+    MIRROR_NAME,
+    MOST_OBJECTS,
+    MOST_SNAPSHOTS,
+    SERIES,
+    VERSION,
+    ScheduleKind,
+    StoreRef,
+    is_job_id,
+)
 from .batch import BatchMessage, identify_batch
 from .job_spec import Budget, CopyOptions, JobSpec, Limits, Order, Price, Prune
 from .lines import encode_lines
-from .mirror import MirrorMessage
+from .scheduled import MirrorMessage, ScrubMessage
 
 __all__ = [
     "JOB_ID",
     "MIRROR_NAME",
     "MOST_OBJECTS",
+    "MOST_SHARES",
     "MOST_SNAPSHOTS",
     "MOST_SOURCES",
     "SERIES",
@@ -54,7 +73,10 @@ __all__ = [
     "Order",
     "Price",
     "Prune",
+    "ScheduleKind",
     "Scope",
+    "ScrubMessage",
+    "ScrubPart",
     "StoreRef",
     "TreeOptions",
     "VerifyOptions",

@@ -7,14 +7,19 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from .base import LARGEST, Part
+from .base import LARGEST, MIRROR_NAME, Part
 
 MOST_SOURCES: Final = 16
 """Stores that a job may read objects from besides its source."""
 
+MOST_SHARES: Final = 10_000
+"""Runs in which a scrub reads the whole store."""
+
 MOST_PATTERNS: Final = 1000
 LONGEST_PATTERN: Final = 4096
 MOST_WALK_JOBS: Final = 256
+
+_ADDRESSES: Final = 2**256
 
 _AddressStart = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
 _Pattern = Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN)]
@@ -94,6 +99,39 @@ class VerifyOptions(Part):
     fast: bool = False
     max_bytes: int | None = Field(default=None, ge=0, le=LARGEST)
     max_seconds: int | None = Field(default=None, ge=0, le=LARGEST)
+
+
+def _address(number: int) -> str:
+    return f"{number:064x}"
+
+
+class ScrubPart(Part):
+    """What a job of a scrub reads: of *shares* shares of the address space, the one with index *share*, or its rest."""
+
+    name: str = Field(pattern=MIRROR_NAME)
+    shares: int = Field(ge=1, le=MOST_SHARES)
+    share: int = Field(ge=0, lt=MOST_SHARES)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.share >= self.shares:
+            raise ValueError("there is no such share")
+        return self
+
+    @property
+    def first(self) -> str:
+        """The first address of the share."""
+        return _address(self.share * _ADDRESSES // self.shares)
+
+    @property
+    def last(self) -> str:
+        """The last address of the share."""
+        return _address((self.share + 1) * _ADDRESSES // self.shares - 1)
+
+    @property
+    def next(self) -> ScrubPart:
+        """The share that comes next, after the last one the first one."""
+        return self.model_copy(update={"share": (self.share + 1) % self.shares})
 
 
 class TreeOptions(Part):

@@ -21,6 +21,9 @@ SERIES: Final = r"^[a-z][a-z0-9-]{0,63}$"
 MIRROR_NAME: Final = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
 """The pattern of a store's or a mirror's name: it is never a URL or a path, and becomes a part of Redis keys."""
 
+ScheduleKind = Literal["mirror", "scrub"]
+"""What runs on a schedule."""
+
 MOST_SNAPSHOTS: Final = 1_000_000
 """Snapshots of one job."""
 MOST_OBJECTS: Final = 10_000
@@ -44,8 +47,8 @@ _is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
 # defaults.
 _NEW_FIELDS: Final = frozenset(
     {
-        "action", "allow_empty_source", "checksum", "lines", "more_sources", "names", "patience", "scope", "tree",
-        "verify", "waits_at_start",
+        "action", "allow_empty_source", "checksum", "lines", "more_sources", "names", "patience", "scope", "scrub",
+        "tree", "verify", "waits_at_start",
     }
 )  # fmt: skip
 

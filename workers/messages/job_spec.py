@@ -19,7 +19,7 @@ from snapferry.stores.address import SnapshotId
 from ..queues import NAME, Priority
 from ..settings.durations import LONGEST_PATIENCE_S
 from ..settings.environment import PATIENCE_S
-from .actions import MOST_SOURCES, Action, Scope, TreeOptions, VerifyOptions
+from .actions import MOST_SOURCES, Action, Scope, ScrubPart, TreeOptions, VerifyOptions
 from .addresses import decode_addresses, decode_snapshot_ids, encode_snapshot_ids
 from .base import (
     ENCODED_ADDRESS,
@@ -179,6 +179,8 @@ class JobSpec(CopyRequest, Message):
     """Stores from which objects may be read that the source does not have."""
     scope: Scope = Scope()
     verify: VerifyOptions = VerifyOptions()
+    scrub: ScrubPart | None = None
+    """The part of a store that this job of a scrub reads; None for any other job."""
     tree: TreeOptions = TreeOptions()
 
     @model_validator(mode="after")
@@ -229,5 +231,7 @@ class JobSpec(CopyRequest, Message):
             "dry_run": False,
             "resumes": "",
             "retries": "",
+            # Only the jobs that the scrub itself queues count for it.
+            "scrub": None,
         }
         return self.model_copy(update=own | changed)

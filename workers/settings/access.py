@@ -79,10 +79,10 @@ def _endpoint(text: str) -> Endpoint:
 
 
 def _named(config: Config) -> frozenset[Named]:
-    """Return the pairs of endpoint and profile of the stores and mirrors in *config*, and of the environment."""
+    """Return the pairs of endpoint and profile of all stores in *config*, and of the environment."""
     stores = [
         *config.stores.values(),
-        *(url for mirror in config.mirror for url in (mirror.from_, mirror.to)),
+        *(store for one in config.scheduled for store in one.stores),
     ]
     urls = [parse_url(config.url(store)) for store in stores]
     pairs = {(url.option("endpoint_url"), url.option("profile")) for url in urls} | named_endpoints()

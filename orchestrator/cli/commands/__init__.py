@@ -5,7 +5,7 @@ The declarations of commands: names, options and help, without any library but c
     control    cancel, pause, continue, priority, retry, resume
     limit      limit
     inspect    jobs, status, watch, failures, receipt
-    mirrors    mirrors, scheduler
+    schedules  mirrors, scrubs, scheduler
     look       ls, size, diff, show, cat, orphans
     doctor     doctor
     fleet      worker, orchestrator

@@ -10,17 +10,11 @@ import click
 
 from snapferry.workers.queues import NAME
 from snapferry.workers.settings.durations import seconds_of
-
-# Larger numbers are not exact everywhere, for Redis and JSON count in floating point (8 PiB).
-LARGEST_NUMBER: Final = 2**53 - 1
-LONGEST_NUMBER: Final = 40
+from snapferry.workers.settings.quantities import LARGEST_NUMBER, LONGEST_NUMBER, size_of
 
 # Limits above these never take effect.
 MOST_REQUESTS: Final = 1_000_000
 MOST_IN_FLIGHT: Final = 65_536
-
-_PREFIXES: Final = "KMGTP"
-_parse_size = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kKMGTP])(i?))?B?").fullmatch
 
 
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
@@ -59,14 +53,9 @@ class Size(_Value):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        text = value.strip()
-        parsed = _parse_size(text) if len(text) <= LONGEST_NUMBER else None
-        if parsed is None:
+        found = size_of(value)
+        if found is None:
             self.refuse(value, "a size such as 500k, 20GB or 1.5TiB", param, ctx)
-        number, prefix, binary = parsed.groups()
-        power = _PREFIXES.index(prefix.upper()) + 1 if prefix else 0
-        factor = (1024 if binary else 1000) ** power
-        found = int(number) * factor if number.isdigit() else int(float(number) * factor)
         if found > LARGEST_NUMBER:
             self.refuse(value, f"at most {LARGEST_NUMBER:,} bytes", param, ctx)
         return found

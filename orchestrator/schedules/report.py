@@ -11,7 +11,7 @@ from snapferry.orchestrator.reporting.text.status import state_text
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 
-from .status import MirrorStatus
+from .status import MirrorStatus, ScheduleStatus
 
 MIRRORS_HEAD: Final = ("MIRROR", "EVERY", "LAST", "NEXT", "FROM → TO")
 
@@ -22,21 +22,29 @@ def mirror_row(status: MirrorStatus) -> tuple[str, ...]:
     return (
         mirror.name,
         mirror.every,
-        printable(_last(status)),
-        _next(status.next_at),
+        printable(last_text(status)),
+        next_text(status.next_at),
         printable(f"{mirror.from_} → {mirror.to}"),
     )
 
 
 def mirror_document(status: MirrorStatus) -> dict[str, Any]:
     """Return a mirror as a JSON document."""
-    mirror, record = status.mirror, status.record
+    mirror = status.mirror
     return {
         "mirror": mirror.name,
         "from": mirror.from_,
         "to": mirror.to,
         "every": mirror.every,
         "delete": mirror.delete,
+        **runs_document(status),
+    }
+
+
+def runs_document(status: ScheduleStatus) -> dict[str, Any]:
+    """Return the last and next runs as a part of a JSON document."""
+    record = status.record
+    return {
         "last_job": record.job_id or None,
         "last_started": moment(record.started_at) if record.started_at else None,
         "last_status": status_document(status.job) if status.job is not None else None,
@@ -47,7 +55,8 @@ def mirror_document(status: MirrorStatus) -> dict[str, Any]:
     }
 
 
-def _last(status: MirrorStatus) -> str:
+def last_text(status: ScheduleStatus) -> str:
+    """Return the last run in words."""
     record, job = status.record, status.job
     if not record.job_id:
         text = "never"
@@ -59,7 +68,8 @@ def _last(status: MirrorStatus) -> str:
     return text
 
 
-def _next(at: float | None) -> str:
+def next_text(at: float | None) -> str:
+    """Return in words when the next run is due."""
     if at is None:
         return "not scheduled"
     left = at - time.time()

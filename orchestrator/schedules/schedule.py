@@ -1,7 +1,7 @@
 """
-The schedule of the mirrors, which Celery beat keeps.
+The schedule of the mirrors and scrubs, which Celery beat keeps.
 
-Beat only sends a message that a mirror is due. The orchestrator that takes the message decides whether the mirror
+Beat only sends a message that one of them is due. The orchestrator that takes the message decides whether it
 runs: not while its last job has not ended. The schedule is kept in Redis (RedBeat). It survives restarts, and one of
 several schedulers works.
 """
@@ -12,13 +12,18 @@ from typing import Any, Final
 
 from celery import Celery
 
-from snapferry.orchestrator.jobs import store_pair
+from snapferry.orchestrator.jobs import one_store, store_pair
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.workers.broker.connection import client
 from snapferry.workers.ledger.keys import SCHEDULE
-from snapferry.workers.messages import Limits, MirrorMessage, Prune
-from snapferry.workers.settings.config_file import Config, Mirror
+from snapferry.workers.ledger.schedules import entry_name
+from snapferry.workers.messages import Limits, MirrorMessage, Prune, ScrubMessage, VerifyOptions
+from snapferry.workers.settings.config_file import Config
 from snapferry.workers.settings.environment import InvalidSettings, Settings
+from snapferry.workers.settings.schedule_tables import Mirror, Scrub
+
+RUN_MIRROR: Final = "snapferry.run_mirror"
+RUN_SCRUB: Final = "snapferry.run_scrub"
 
 # Seconds after which a message that no orchestrator took is dropped. The next one replaces it.
 _LONGEST_WAIT_S: Final = 3600
@@ -49,13 +54,42 @@ def message_of(mirror: Mirror, config: Config) -> MirrorMessage:
     )
 
 
-def schedule_mirrors(app: Celery, settings: Settings, config: Config) -> None:
+def scrub_message(scrub: Scrub, config: Config, app: Celery) -> ScrubMessage:
+    """
+    Return the message to queue when *scrub* is due. *app* is for its schedule.
+
+    Raises `InvalidSettings` for a store that no job can have.
+    """
+    try:
+        store = one_store(config.url(scrub.store))
+    except InvalidStoreURL as error:
+        raise InvalidSettings(f"scrub {scrub.name!r}: {error}") from None
+    return ScrubMessage(
+        name=scrub.name,
+        store=store,
+        shares=scrub.shares,
+        interval=scrub.mean_interval_s(app),
+        limits=Limits(jobs=scrub.jobs, rate=scrub.limit_rate),
+        bounds=VerifyOptions(max_bytes=scrub.max_bytes, max_seconds=scrub.max_seconds),
+        priority=scrub.priority,
+        queue=scrub.queue,
+        patience=scrub.patience_s,
+    )
+
+
+def schedule_jobs(app: Celery, settings: Settings, config: Config) -> None:
     """Set Celery beat, run from *app*, to the schedule of *config*. Raises `InvalidSettings`."""
     assert settings.broker_url is not None  # make_fleet_app refuses settings without a broker
     app.conf.update(
-        beat_scheduler="snapferry.orchestrator.mirrors.scheduler.MirrorScheduler",
+        beat_scheduler="snapferry.orchestrator.schedules.scheduler.LockedScheduler",
         beat_max_loop_interval=LOOP_S,
-        beat_schedule={mirror.name: _entry(app, mirror, config) for mirror in config.mirror},
+        beat_schedule={
+            **{one.name: _entry(app, one, RUN_MIRROR, message_of(one, config)) for one in config.mirror},
+            **{
+                entry_name(one.kind, one.name): _entry(app, one, RUN_SCRUB, scrub_message(one, config, app))
+                for one in config.scrub
+            },
+        },
         redbeat_redis_url=settings.broker_url,
         redbeat_redis_options={},
         redbeat_key_prefix=SCHEDULE,
@@ -65,15 +99,16 @@ def schedule_mirrors(app: Celery, settings: Settings, config: Config) -> None:
     app.redbeat_redis = client(settings.broker_url)
 
 
-def _entry(app: Celery, mirror: Mirror, config: Config) -> dict[str, Any]:
-    message = message_of(mirror, config)
+def _entry(
+    app: Celery, one: Mirror | Scrub, task: str, message: MirrorMessage | ScrubMessage
+) -> dict[str, Any]:
     return {
-        "task": "snapferry.run_mirror",
-        "schedule": mirror.times(app),
+        "task": task,
+        "schedule": one.times(app),
         "args": (message.model_dump(mode="json", exclude=message.new_defaults()),),
         "options": {
-            "expires": min(mirror.interval_s or _LONGEST_WAIT_S, _LONGEST_WAIT_S),
-            "argsrepr": f"mirror {mirror.name}",
+            "expires": min(one.interval_s or _LONGEST_WAIT_S, _LONGEST_WAIT_S),
+            "argsrepr": f"{one.kind} {one.name}",
             "kwargsrepr": "",
         },
     }

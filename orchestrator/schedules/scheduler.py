@@ -2,8 +2,8 @@
 RedBeat's scheduler, which writes its schedule only while it holds the lock.
 
 RedBeat itself replaces the schedule in Redis when it starts, and takes the lock afterwards. A second scheduler with
-another file would silently replace the mirrors of the first. This scheduler changes nothing without the lock. It
-waits, and logs an error if the schedule in Redis differs from its own.
+another file would silently replace the mirrors and scrubs of the first. This scheduler changes nothing without the
+lock. It waits, and logs an error if the schedule in Redis differs from its own.
 """
 
 from __future__ import annotations
@@ -26,19 +26,24 @@ from redbeat.schedulers import (
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import OUTAGE
-from snapferry.workers.ledger.keys import SCHEDULE
+from snapferry.workers.ledger import ScrubLedger
+from snapferry.workers.ledger.keys import SCHEDULE, SCRUB
+from snapferry.workers.messages import ScrubMessage
 from snapferry.workers.telemetry.logs import fields
+
+from .cycle import begin_cycle
+from .schedule import RUN_SCRUB
 
 log = logging.getLogger(__name__)
 
 RUNNING_KEY: Final = f"{SCHEDULE}:running"
-"""The key of the running schedule: digest, mirrors and host of the scheduler that holds the lock, as JSON."""
+"""The key of the running schedule: digest, entries and host of the scheduler that holds the lock, as JSON."""
 
 # Seconds between two log lines while another scheduler works.
 _LOG_EVERY_S: Final = 300.0
 
 
-class MirrorScheduler(RedBeatScheduler):
+class LockedScheduler(RedBeatScheduler):
     """For Celery's setting ``beat_scheduler``."""
 
     def setup_schedule(self) -> None:
@@ -48,6 +53,11 @@ class MirrorScheduler(RedBeatScheduler):
         """Write this scheduler's own schedule to Redis. The *lock* is held."""
         self.lock = lock
         super().setup_schedule()
+        scrubs = ScrubLedger(get_redis(self.app))
+        for entry in self.app.conf.beat_schedule.values():
+            if entry.get("task") == RUN_SCRUB:
+                # From now on the age of what was never read is counted.
+                begin_cycle(scrubs, ScrubMessage.model_validate(entry["args"][0]))
         get_redis(self.app).set(RUNNING_KEY, json.dumps(_summary(self.app.conf.beat_schedule)))
 
 
@@ -94,8 +104,9 @@ def _log_other(own: dict[str, Any], found: str | None) -> None:
         log.info("another scheduler runs this schedule; waiting until it ends", extra=fields(host=host))
         return
     log.error(
-        "another scheduler runs a different schedule: the mirrors of this one do not run until it ends. Give all"
+        "another scheduler runs a different schedule: the %s of this one do not run until it ends. Give all"
         " schedulers of a fleet the same snapferry.toml, and restart the active one",
+        "mirrors and scrubs" if any(name.startswith(f"{SCRUB}:") for name in own["mirrors"]) else "mirrors",
         extra=fields(
             host=printable(host)[:255],
             runs=[printable(str(name))[:64] for name in mirrors[:100]],

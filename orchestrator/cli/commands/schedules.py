@@ -1,4 +1,4 @@
-"""The commands about mirrors, which are synced on a schedule: mirrors and scheduler."""
+"""The commands about what runs on a schedule: mirrors, scrubs and scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snapferry.orchestrator.cli.options.common import (
 from snapferry.orchestrator.cli.options.declare import command
 
 
-@command(run="mirrors:list_mirrors", name="mirrors")
+@command(run="schedules:list_mirrors", name="mirrors")
 @config_option
 @json_option
 @broker_option
@@ -19,13 +19,27 @@ def list_mirrors() -> None:
     """List the mirrors of snapferry.toml, with their last and next runs."""
 
 
-@command(run="mirrors:scheduler")
+@command(run="schedules:list_scrubs", name="scrubs")
+@config_option
+@json_option
+@broker_option
+def list_scrubs() -> None:
+    """
+    List the scrubs of snapferry.toml, with their last and next runs.
+
+    FINDINGS counts the wrong objects and unreadable manifests that were found
+    when each part of the store was read for the last time. OLDEST UNVERIFIED is
+    the age of the oldest reading: the whole store has been read since.
+    """
+
+
+@command(run="schedules:scheduler")
 @config_option
 @broker_option
 @log_level_option
 def scheduler() -> None:
     """
-    Run the scheduler, which queues each mirror of snapferry.toml when it is due.
+    Run the scheduler, which queues each mirror and scrub of snapferry.toml when it is due.
 
     The scheduler is Celery beat with its schedule in Redis. Several may run with
     the same file: one is active, and another takes over if it dies. A scheduler

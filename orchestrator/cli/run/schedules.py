@@ -1,4 +1,4 @@
-"""List mirrors, and run their scheduler."""
+"""List mirrors and scrubs, and run their scheduler."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart,
 from snapferry.orchestrator.cli.fleet_access import await_broker, on_fleet
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
-from snapferry.orchestrator.mirrors import report
-from snapferry.orchestrator.mirrors.schedule import schedule_mirrors
-from snapferry.orchestrator.mirrors.status import mirror_statuses
+from snapferry.orchestrator.schedules import report, scrub_report
+from snapferry.orchestrator.schedules.schedule import schedule_jobs
+from snapferry.orchestrator.schedules.status import mirror_statuses, scrub_statuses
+from snapferry.workers.messages import ScheduleKind
 from snapferry.workers.settings.config_file import Config, read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 from snapferry.workers.telemetry import logs
@@ -25,7 +26,7 @@ from snapferry.workers.telemetry import logs
 
 def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
     settings = read_settings(broker, config=config)
-    known = _mirrors(settings)
+    known = _read(settings, "mirror")
     with on_fleet(settings, advice="") as jobs:
         found = mirror_statuses(settings, jobs, known.mirror)
     if as_json:
@@ -37,24 +38,46 @@ def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
         right=frozenset(),
         fold=frozenset({"FROM → TO", "LAST"}),
     )
-    unscheduled = [one.mirror.name for one in found if one.next_at is None]
-    if found and len(unscheduled) == len(found):
+    _note_unscheduled([one.mirror.name for one in found if one.next_at is None], len(found))
+    return 0
+
+
+def list_scrubs(config: str | None, as_json: bool, broker: str | None) -> int:
+    settings = read_settings(broker, config=config)
+    known = _read(settings, "scrub")
+    with on_fleet(settings, advice="") as jobs:
+        found = scrub_statuses(settings, jobs, known.scrub)
+    if as_json:
+        click.echo(json.dumps([scrub_report.scrub_document(one) for one in found], indent=2))
+        return 0
+    print_table(
+        scrub_report.SCRUBS_HEAD,
+        map(scrub_report.scrub_row, found),
+        right=frozenset({"FINDINGS"}),
+        fold=frozenset({"STORE", "LAST"}),
+    )
+    _note_unscheduled([one.scrub.name for one in found if one.next_at is None], len(found))
+    return 0
+
+
+def _note_unscheduled(names: list[str], total: int) -> None:
+    """Note on standard error which of *total* mirrors or scrubs are not in the schedule, by their *names*."""
+    if names and len(names) == total:
         note("no scheduler is running. Start one: snapferry scheduler")
-    elif unscheduled:
+    elif names:
         note(
-            f"the running scheduler does not know {', '.join(unscheduled)}: it has read another file, or an older"
+            f"the running scheduler does not know {', '.join(names)}: it has read another file, or an older"
             " version of this one. Restart it."
         )
-    return 0
 
 
 def scheduler(config: str | None, broker: str | None, log_level: str) -> int:
     end_on_sigterm()
     settings = read_settings(broker, config=config)
-    known = _mirrors(settings)
+    known = _read(settings, "mirror", "scrub")
     try:
         app = make_fleet_app(settings)
-        schedule_mirrors(app, settings, known)
+        schedule_jobs(app, settings, known)
     except InvalidSettings as error:
         usage(str(error))
     await_broker(settings)
@@ -70,14 +93,14 @@ def scheduler(config: str | None, broker: str | None, log_level: str) -> int:
     return 0
 
 
-def _mirrors(settings: Settings) -> Config:
-    """Return the configuration file, which has at least one mirror; an error ends the command."""
+def _read(settings: Settings, *kinds: ScheduleKind) -> Config:
+    """Return the configuration file, which has at least one table of *kinds*; an error ends the command."""
     if settings.config is None:
         usage("no snapferry.toml in this directory. Use --config FILE, or set SNAPFERRY_CONFIG.")
     try:
         found = read_config(settings.config)
     except InvalidSettings as error:
         usage(str(error))
-    if not found.mirror:
-        usage(f"{settings.config}: the file has no [[mirror]]")
+    if not any(one.kind in kinds for one in found.scheduled):
+        usage(f"{settings.config}: the file has no {' or '.join(f'[[{kind}]]' for kind in kinds)}")
     return found

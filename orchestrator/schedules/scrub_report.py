@@ -1,0 +1,63 @@
+"""Scrubs with their last and next runs: rows of a table, and JSON documents for programs (docs/json.md)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from snapferry.orchestrator.reporting.text.format import duration, moment
+from snapferry.stores.text.printable import printable
+
+from .report import last_text, next_text, runs_document
+from .status import ScrubStatus
+
+SCRUBS_HEAD: Final = ("SCRUB", "STORE", "SHARE", "LAST", "OLDEST UNVERIFIED", "FINDINGS", "NEXT")
+
+
+def scrub_row(status: ScrubStatus) -> tuple[str, ...]:
+    """Return a scrub as a row under `SCRUBS_HEAD`."""
+    scrub, state = status.scrub, status.state
+    return (
+        scrub.name,
+        printable(scrub.store),
+        f"{scrub.share} every {scrub.every}",
+        printable(last_text(status)),
+        "-" if state is None else duration(time.time() - state.oldest_at),
+        "-" if state is None else f"{state.findings:,}",
+        next_text(status.next_at),
+    )
+
+
+def scrub_document(status: ScrubStatus) -> dict[str, Any]:
+    """Return a scrub as a JSON document."""
+    scrub, state = status.scrub, status.state
+    document: dict[str, Any] = {
+        "scrub": scrub.name,
+        "store": scrub.store,
+        "every": scrub.every,
+        "share": scrub.share,
+        **runs_document(status),
+        "last_success": None,
+        "oldest_unverified": None,
+        "oldest_unverified_seconds": None,
+        "shares": {"total": scrub.shares, "verified": 0, "next": 0},
+        "cycle": None,
+        "findings": None,
+        "findings_total": None,
+    }
+    if state is None:
+        return document
+    return document | {
+        "last_success": moment(state.succeeded_at) if state.succeeded_at else None,
+        "oldest_unverified": moment(state.oldest_at),
+        "oldest_unverified_seconds": round(max(0.0, time.time() - state.oldest_at), 3),
+        "shares": {"total": state.shares, "verified": state.verified, "next": state.share},
+        "cycle": {
+            "number": state.cycle,
+            "began": moment(state.cycle_at),
+            "first_began": moment(state.began_at),
+            "first_began_why": state.why,
+        },
+        "findings": state.findings,
+        "findings_total": state.findings_total,
+    }

@@ -1,0 +1,109 @@
+"""The records of what runs on a schedule, mirrors and scrubs: the last job of each, and the runs that were skipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import redis
+from redis.exceptions import LockError
+
+from snapferry.stores.text.printable import printable
+from snapferry.workers.lua import RedisKey
+from snapferry.workers.messages import ScheduleKind
+
+from .keys import MIRROR, SCHEDULE
+
+
+@dataclass(frozen=True)
+class ScheduleRecord:
+    """
+    The last runs of a mirror or a scrub. Times are in seconds since the epoch, 0.0: never.
+
+    *skipped* is how many runs in a row were due and skipped, *why* is the reason of the last one.
+    """
+
+    job_id: str = ""
+    started_at: float = 0.0
+    skipped_at: float = 0.0
+    skipped: int = 0
+    why: str = ""
+
+
+class ScheduleLedger:
+    """
+    The records of all mirrors, or of all scrubs, by name. They do not expire.
+
+    *kind* is what they are records of, as a word for messages.
+    """
+
+    def __init__(self, client: redis.Redis, kind: ScheduleKind) -> None:
+        self._redis = client
+        self.kind = kind
+
+    def record(self, name: str) -> ScheduleRecord:
+        """Return the record of a mirror or scrub, empty if it was never due."""
+        found = self._redis.hmget(self._key(name), ["job", "started_at", "skipped_at", "skipped", "why"])
+        job_id, started_at, skipped_at, skipped, why = (str(value or "") for value in found)
+        return ScheduleRecord(
+            printable(job_id),
+            number_of(started_at),
+            number_of(skipped_at),
+            int(number_of(skipped)),
+            printable(why),
+        )
+
+    @contextmanager
+    def taken(self, name: str, seconds: int) -> Iterator[bool]:
+        """
+        Lock the mirror or scrub for the block, for at most this many *seconds*. Yield whether the lock was free.
+
+        The message that it is due may be delivered twice.
+        """
+        lock = self._redis.lock(f"{self._key(name)}:taken", timeout=seconds)
+        mine = lock.acquire(blocking=False)
+        try:
+            yield mine
+        finally:
+            if mine:
+                # The lock may have expired, and another process may have it now.
+                with suppress(LockError):
+                    lock.release()
+
+    def started(self, name: str, job_id: str) -> None:
+        """Record that a job was queued."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(self._key(name), mapping={"job": job_id, "started_at": time.time(), "skipped": 0})
+            pipe.hdel(self._key(name), "why")
+            pipe.execute()
+
+    def skipped(self, name: str, why: str) -> None:
+        """Record that a run was due and skipped. Not to be repeated: it counts."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(self._key(name), mapping={"skipped_at": time.time(), "why": why})
+            pipe.hincrby(self._key(name), "skipped")
+            pipe.execute()
+
+    def next_at(self, name: str) -> float | None:
+        """Return when the next run is due, from the schedule of Celery beat. Return None if it is not in it."""
+        found = self._redis.zscore(f"{SCHEDULE}:schedule", f"{SCHEDULE}{entry_name(self.kind, name)}")
+        return float(found) if isinstance(found, int | float) else None
+
+    def _key(self, name: str) -> RedisKey:
+        return RedisKey(f"snapferry:{self.kind}:{name}")
+
+
+def entry_name(kind: ScheduleKind, name: str) -> str:
+    """Return the name of an entry of the schedule. A mirror and a scrub may have the same *name*."""
+    return name if kind == MIRROR else f"{kind}:{name}"
+
+
+def number_of(found: str) -> float:
+    """Return a number from Redis, 0 if the text is not a number that can be right."""
+    try:
+        number = float(found or 0)
+    except ValueError:
+        return 0.0
+    return number if 0 <= number < 1e11 else 0.0
