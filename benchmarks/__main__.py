@@ -29,7 +29,7 @@ def main() -> int:
     options = _options()
     if options.list:
         for case in CASES:
-            print(f"{case.name:<10}  {case.what}")
+            print(f"{case.name:<12}  {case.what}")
         return 0
     if options.page_of:
         documents = [json.loads(path.read_text(encoding="utf-8")) for path in options.page_of]

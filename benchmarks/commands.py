@@ -42,6 +42,21 @@ def ours_sync_all(source: str, destination: str, more: Mapping[str, str] | None 
     return ours("sync", "--from", source, "--to", destination, "--all", "-q", more=more)
 
 
+def ours_push(tree: str, store: str, more: Mapping[str, str] | None = None) -> Command:
+    """Return the command that pushes *tree* to *store* as ours; it prints JSON."""
+    return ours("push", tree, "--to", store, "--json", more=more)
+
+
+def ours_pull(snapshot: str, store: str, tree: str, more: Mapping[str, str] | None = None) -> Command:
+    """Return the command that pulls *snapshot* from *store* to *tree* as ours; it prints JSON."""
+    return ours("pull", "--from", store, "--id", snapshot, tree, "--json", more=more)
+
+
+def ours_verify(snapshot: str, store: str, more: Mapping[str, str] | None = None) -> Command:
+    """Return the command that verifies *snapshot* in *store* as ours; it prints JSON."""
+    return ours("verify", store, "--id", snapshot, "--json", more=more)
+
+
 def peer(*arguments: str, cache: Path, more: Mapping[str, str] | None = None) -> Command:
     """Return the command that does *arguments* (see `benchmarks.peer`) with the real package."""
     environ = environment({"XDG_CACHE_HOME": str(cache), **(more or {})})
@@ -56,6 +71,13 @@ def ours_on_fleet(
         "sync", "--broker", broker, "--from", source, "--to", destination, "--id", snapshot,
         "-j", str(jobs), "--json", more=more,
     )  # fmt: skip
+
+
+def ours_verify_on_fleet(
+    snapshot: str, store: str, *, broker: str, jobs: int, more: Mapping[str, str]
+) -> Command:
+    """Return the command that has a fleet verify *snapshot*, *jobs* objects in flight in all; it prints JSON."""
+    return ours("verify", store, "--broker", broker, "--id", snapshot, "-j", str(jobs), "--json", more=more)
 
 
 def floor(*arguments: str) -> Command:

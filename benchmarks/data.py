@@ -62,38 +62,63 @@ def pushed_store(work: Path, store: Path, *, files: int, size_bytes: int) -> str
 
 
 def sparse_store(work: Path, store: Path, *, size_bytes: int) -> tuple[SnapshotId, Address]:
-    """
-    Make a store at *store* with one object of *size_bytes* bytes; return the snapshot id and the object's address.
+    """Make a store at *store* with one object, of a `sparse_tree`; return the snapshot id and the object's address."""
+    snapshot, (address,) = sparse_objects(work, store, files=1, size_bytes=size_bytes)
+    return snapshot, address
 
-    Nearly all of it is a hole: a megabyte at its start, one in its middle and one at its end are not.
-    """
-    from blake3 import blake3
 
-    file = work / "huge"
-    numbers = random.Random(_SEED)
-    piece = min(_SOLID_BYTES, size_bytes // 4)
+def sparse_objects(
+    work: Path, store: Path, *, files: int, size_bytes: int
+) -> tuple[SnapshotId, list[Address]]:
+    """
+    Make a store at *store* with the files of a `sparse_tree` as objects; return the snapshot id and their addresses.
+
+    The addresses have the order of the files' names. *work* is for what is dropped.
+    """
+    tree = work / "sparse"
     try:
-        with file.open("wb") as written:
-            for at in (0, size_bytes // 2, size_bytes - piece):
-                written.seek(at)
-                written.write(numbers.randbytes(piece))
-        hasher = blake3(max_threads=blake3.AUTO)
-        with file.open("rb", buffering=0) as read:
-            while block := read.read(16 * CHUNK_BYTES):
-                hasher.update(block)
-        address = Address(hasher.hexdigest())
-        target = store / object_key(address)
-        target.parent.mkdir(parents=True)
-        file.rename(target)
-        manifest = render(
-            [Entry("D", "755", blake3(address.encode()).hexdigest(), size_bytes, "./"),
-             Entry("F", "644", address, size_bytes, "./huge")]
-        )  # fmt: skip
+        sparse_tree(tree, files=files, size_bytes=size_bytes)
+        addresses, entries = [], []
+        for file in sorted(tree.iterdir()):
+            address = address_of(file)
+            target = store / object_key(address)
+            target.parent.mkdir(parents=True)
+            file.rename(target)
+            addresses.append(address)
+            entries.append(Entry("F", "644", address, size_bytes, f"./{file.name}"))
+        manifest = render([_folder("./", entries), *entries])
         snapshot = snapshot_id(manifest)
         open_store(str(store), access=TRUSTED).put_manifest(snapshot, manifest)
-        return snapshot, address
+        return snapshot, addresses
     finally:
-        file.unlink(missing_ok=True)
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+def sparse_tree(root: Path, *, files: int, size_bytes: int) -> None:
+    """
+    Fill *root* with *files* files of *size_bytes* bytes each, no two alike.
+
+    Nearly all of each is a hole: a megabyte at its start, one in its middle and one at its end are not.
+    """
+    numbers = random.Random(_SEED)
+    piece = min(_SOLID_BYTES, size_bytes // 4)
+    root.mkdir(parents=True)
+    for number in range(files):
+        with (root / f"huge-{number}").open("wb") as file:
+            for at in (0, size_bytes // 2, size_bytes - piece):
+                file.seek(at)
+                file.write(numbers.randbytes(piece))
+
+
+def address_of(file: Path) -> Address:
+    """Return the digest of *file*, read in pieces."""
+    from blake3 import blake3
+
+    hasher = blake3(max_threads=blake3.AUTO)
+    with file.open("rb", buffering=0) as read:
+        while block := read.read(16 * CHUNK_BYTES):
+            hasher.update(block)
+    return Address(hasher.hexdigest())
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from . import commands
-from .measure import CommandFailed, ProcessTree, busy_seconds, cores, cpu_of
+from .measure import Command, CommandFailed, ProcessTree, busy_seconds, cores, cpu_of
 from .servers import RedisServer
 
 START_TIMEOUT_S: Final = 60.0
@@ -95,6 +95,16 @@ class Fleet:
         command = commands.ours_on_fleet(
             snapshot, source, destination, broker=self._redis.url, jobs=jobs, more=self._more
         )
+        return self._run(command, "copied")
+
+    def verify(self, snapshot: str, store: str, *, jobs: int) -> Job:
+        """Verify *snapshot* with *jobs* objects in flight in all. Raises `CommandFailed`."""
+        command = commands.ours_verify_on_fleet(
+            snapshot, store, broker=self._redis.url, jobs=jobs, more=self._more
+        )
+        return self._run(command, "present")
+
+    def _run(self, command: Command, outcome: str) -> Job:
         fleet, busy, began = cpu_of(self._all()), busy_seconds(), time.monotonic()
         done = subprocess.run(
             command.arguments,
@@ -108,7 +118,7 @@ class Fleet:
         fleet, busy = cpu_of(self._all()) - fleet, busy_seconds() - busy
         if done.returncode != 0:
             raise CommandFailed(f"exit code {done.returncode} of a job of the fleet: {done.stderr[-2000:]}")
-        return read_job(json.loads(done.stdout), fleet, busy, elapsed)
+        return read_job(json.loads(done.stdout), fleet, busy, elapsed, outcome)
 
     def _start(self, role: str, name: str) -> None:
         command = commands.ours(
@@ -153,11 +163,13 @@ class Fleet:
                 role.wait()
 
 
-def read_job(document: Mapping[str, Any], fleet: float, busy: float, elapsed: float) -> Job:
-    """Return a job from what ``snapferry sync --json`` printed, and from the CPU times while it ran."""
+def read_job(
+    document: Mapping[str, Any], fleet: float, busy: float, elapsed: float, outcome: str = "copied"
+) -> Job:
+    """Return a job of objects that end as *outcome*, from its JSON document and from the CPU times while it ran."""
     return Job(
         job_seconds(document),
-        document["objects"]["copied"],
+        document["objects"][outcome],
         fleet / elapsed / cores(),
         busy / elapsed / cores(),
         fleet,

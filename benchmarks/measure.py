@@ -195,7 +195,9 @@ class PeakMemory:
         while not self._stop.wait(self._every_s):
             members = self._tree.members()
             parts = {process: memory_of(process) for process in members}
-            self.largest = max([self.largest, *map(peak_of, members)])
+            # A process that ends meanwhile has no peak any more, but it had what was just seen.
+            held = (part.rss for part in parts.values())
+            self.largest = max([self.largest, *held, *map(peak_of, members)])
             now = total(parts.values())
             if now.pss > self.highest.pss:
                 self.holders = tuple((_name(process), part.pss) for process, part in sorted(parts.items()))

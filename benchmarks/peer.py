@@ -2,6 +2,8 @@
 The other side: one process that does one thing with the real `snapdir` package.
 
     python -m benchmarks.peer push DIRECTORY STORE
+    python -m benchmarks.peer pull ID STORE DIRECTORY
+    python -m benchmarks.peer verify ID STORE
     python -m benchmarks.peer sync ID FROM TO
     python -m benchmarks.peer sync-flushed ID FROM TO
     python -m benchmarks.peer sync-each IDS FROM TO TIMES
@@ -32,6 +34,16 @@ async def push(directory: str, store: str) -> str:
     return str(await snapdir.push(directory, snapdir.StoreUri(store)))
 
 
+async def pull(snapshot: str, store: str, directory: str) -> str:
+    await snapdir.pull(snapdir.SnapshotId(snapshot), snapdir.StoreUri(store), directory)
+    return snapshot
+
+
+async def verify(snapshot: str, store: str) -> str:
+    await snapdir.verify(snapdir.SnapshotId(snapshot), snapdir.StoreUri(store))
+    return snapshot
+
+
 async def sync(snapshot: str, source: str, destination: str) -> str:
     await snapdir.sync(snapdir.SnapshotId(snapshot), snapdir.StoreUri(source), snapdir.StoreUri(destination))
     return snapshot
@@ -51,6 +63,10 @@ def main() -> None:
     match sys.argv[1:]:
         case ["push", directory, store]:
             said = asyncio.run(push(directory, store))
+        case ["pull", snapshot, store, directory]:
+            said = asyncio.run(pull(snapshot, store, directory))
+        case ["verify", snapshot, store]:
+            said = asyncio.run(verify(snapshot, store))
         case ["sync", snapshot, source, destination]:
             said = asyncio.run(sync(snapshot, source, destination))
         case ["sync-flushed", snapshot, source, destination]:

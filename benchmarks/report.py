@@ -129,6 +129,24 @@ def timed(
     )
 
 
+def largest_process(
+    words: str, rounds: Sequence[Round], goal: Goal | None = None, points: Iterable[Point] = ()
+) -> Result:
+    """Return the line for the memory of the largest process of each side, where memory was measured."""
+    largest = {side: tuple(one.runs[side].largest_bytes / 1e6 for one in rounds) for side in rounds[0].runs}
+    worst = max(rounds, key=lambda one: one.ours.pss_bytes).ours
+    return Result(
+        f"{words}: memory of the largest process",
+        "MB",
+        largest[OURS],
+        {side: found for side, found in largest.items() if side != OURS},
+        goal,
+        f"{len(worst.holders)} processes with {worst.pss_bytes / 1e6:.0f} MB in all",
+        holders=worst.holders,
+        points=tuple(points),
+    )
+
+
 def limited_by(rounds: Sequence[Round], others_are: str = "other work on the machine") -> str:
     """
     Say what limited ours, by how busy it kept the cores, and how its CPU time compares with each peer's.

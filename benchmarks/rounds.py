@@ -93,6 +93,20 @@ def same_folders(one: Path, other: Path) -> None:
         raise Different(f"no manifest in {one}")
 
 
+def same_trees(one: Path, other: Path) -> None:
+    """Raises `Different` unless both trees have the same files with the same bytes, all with the same modes."""
+    found = subprocess.run(["diff", "-rq", str(one), str(other)], capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        raise Different(f"diff -r of both trees: {(found.stdout + found.stderr)[:2000]}")
+    paths = [path.relative_to(one) for path in one.rglob("*")]
+    if not paths:
+        raise Different(f"nothing in {one}")
+    for path in (Path(), *paths):
+        modes = [(root / path).stat().st_mode for root in (one, other)]
+        if modes[0] != modes[1]:
+            raise Different(f"{path} has mode {modes[0]:o} in {one}, and {modes[1]:o} in {other}")
+
+
 def holds_all_of(one: Path, other: Path) -> None:
     """Raises `Different` unless *one* holds every file of *other*, with the same bytes, and there is a manifest."""
     manifests = 0

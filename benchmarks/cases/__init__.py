@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..report import Goal
-from . import distance, files, huge, many, requests, s3, shared
+from . import distance, files, huge, many, requests, s3, shared, trees, verify
 from .case import QUICK, Case, Setting, TooLittleRoom
 
 __all__ = ["CASES", "QUICK", "Case", "Setting", "TooLittleRoom"]
@@ -50,6 +50,23 @@ CASES: Final = (
     Case("overhead", "what Celery, Redis and orchestrator cost, with that latency", distance.overhead),
     Case("huge", "one object of up to 20 GB, to S3, between buckets, and back: time and memory", huge.huge),
     Case("many", "1 and 10 million objects in a fleet, between simulated stores", many.case(many.run)),
+    Case("push-20k", "20,000 files of 4 KiB, pushed to a directory and to S3", trees.push_small),
+    Case("push-1gb", "4 files of 1 GB, pushed to a directory and to S3: time and memory", trees.push_large),
+    Case("pull-20k", "20,000 files of 4 KiB, pulled from a directory and from S3", trees.pull_small),
+    Case(
+        "pull-1gb", "4 files of 1 GB, pulled from a directory and from S3: time and memory", trees.pull_large
+    ),
+    Case(
+        "verify-20k",
+        "20,000 objects of 4 KiB, verified in a directory and in S3: time and memory",
+        verify.small,
+    ),
+    Case("verify-1gb", "4 objects of 1 GB, verified in a directory and in S3: time and memory", verify.large),
+    Case(
+        "verify-scale",
+        "verify with 1, 2, 4 and 8 worker processes of a fleet, with 25 ms added to each request",
+        verify.scale,
+    ),
     Case("shared", "1,000 snapshots that share 99 % of 20,000 objects, directory to directory", shared.many),
     Case("shared-s3", "50 snapshots that share 99 % of 2,000 objects, S3 to S3", shared.in_buckets),
 )

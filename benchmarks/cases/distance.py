@@ -115,23 +115,36 @@ def scale(setting: Setting) -> list[Result]:
             if job.objects != objects:
                 raise CommandFailed(f"the fleet copied {job.objects} of {objects} objects")
             jobs[workers] = job
-            spent[workers] = (
-                f"the S3 server took {server.cpu_seconds - served:.1f} s of CPU time, the proxy"
-                f" {proxy.cpu_seconds - delayed:.1f} s"
-            )
+            spent[workers] = cpu_of_servers(server.cpu_seconds - served, proxy.cpu_seconds - delayed)
             say(f"  {workers} workers: {objects / job.seconds:.0f} objects/s, {job.busy_share:.0%} busy")
         same_buckets(server, SOURCE, OURS)
     return scaled(jobs, spent, setting)
 
 
-def scaled(jobs: dict[int, Job], spent: dict[int, str], setting: Setting) -> list[Result]:
-    """Return the lines for what each number of workers did."""
+def cpu_of_servers(server: float, proxy: float) -> str:
+    """Say how many seconds of CPU time the S3 server and the proxy took."""
+    return f"the S3 server took {server:.1f} s of CPU time, the proxy {proxy:.1f} s"
+
+
+def scaled(
+    jobs: dict[int, Job],
+    spent: dict[int, str],
+    setting: Setting,
+    *,
+    work: str = "S3 to S3",
+    drawn: bool = True,
+) -> list[Result]:
+    """
+    Return the lines for what each number of workers did.
+
+    *work* is what was done with the objects. *drawn*: the lines are part of the plot.
+    """
     throughputs = {workers: job.objects / job.seconds for workers, job in jobs.items()}
     shares = efficiency(throughputs)
     most, fewest = max(jobs), min(jobs)
     results = [
         Result(
-            f"{job.objects:,} files of 4 KiB, S3 to S3, {_FAR}: {workers} worker processes,"
+            f"{job.objects:,} files of 4 KiB, {work}, {_FAR}: {workers} worker processes,"
             f" {SCALE_JOBS} objects in flight in each",
             "objects/s",
             (throughputs[workers],),
@@ -146,12 +159,14 @@ def scaled(jobs: dict[int, Job], spent: dict[int, str], setting: Setting) -> lis
                     f"CPU {job.busy_share:.0%} busy",
                 ),
                 Point(THROUGHPUT.name, IDEAL, workers, throughputs[fewest] / fewest * workers),
-            ),
+            )
+            if drawn
+            else (),
         )
         for workers, job in sorted(jobs.items())
     ]
     efficient = Result(
-        f"throughput of {most} worker processes, as a share of {most // fewest} x that of {fewest}",
+        f"{work}: throughput of {most} worker processes, as a share of {most // fewest} x that of {fewest}",
         "",
         (shares[most],),
         goal=setting.goal(Goal(least=0.9)),

@@ -12,7 +12,7 @@ from snapferry.stores.address import object_key
 from .. import commands, data
 from ..floor import digest_of
 from ..plots import MEMORY, Point
-from ..report import RCLONE, SNAPDIR, Goal, Result, timed
+from ..report import RCLONE, SNAPDIR, Goal, Result, largest_process, timed
 from ..rounds import OURS, Different, Round, measure_rounds, remove
 from ..servers import BigServer
 from .buckets import SOURCE
@@ -107,22 +107,17 @@ def _one(setting: Setting, size_bytes: int, way: Way, *, goals: bool) -> list[Re
 
 def _lines(size_bytes: int, way: Way, rounds: Sequence[Round], *, goals: bool) -> list[Result]:
     words = f"one object of {size_bytes / 1e9:g} GB, {way.words}"
-    largest = {side: tuple(one.runs[side].largest_bytes / 1e6 for one in rounds) for side in rounds[0].runs}
-    worst = max(rounds, key=lambda one: one.ours.pss_bytes).ours
+    points = [
+        Point(
+            MEMORY.name,
+            f"{_NAMES.get(side, side)}, {way.words}",
+            size_bytes / 1e6,
+            max(one.runs[side].largest_bytes / 1e6 for one in rounds),
+        )
+        for side in rounds[0].runs
+    ]
     return [
-        Result(
-            f"{words}: memory of the largest process",
-            "MB",
-            largest[OURS],
-            {side: found for side, found in largest.items() if side != OURS},
-            Goal(value=MAX_MEMORY_MB) if goals else None,
-            f"{len(worst.holders)} processes with {worst.pss_bytes / 1e6:.0f} MB in all",
-            holders=worst.holders,
-            points=tuple(
-                Point(MEMORY.name, f"{_NAMES.get(side, side)}, {way.words}", size_bytes / 1e6, max(found))
-                for side, found in largest.items()
-            ),
-        ),
+        largest_process(words, rounds, Goal(value=MAX_MEMORY_MB) if goals else None, points),
         timed(words, rounds, Goal(ratio=1.0, to=RCLONE) if goals else None, others_are=SERVED),
     ]
 

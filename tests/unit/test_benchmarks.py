@@ -15,7 +15,15 @@ from benchmarks import direct, floor, report
 from benchmarks.cases import CASES, Setting, distance, many
 from benchmarks.cases.requests import counted
 from benchmarks.cases.shared import reckon
-from benchmarks.data import Shared, pushed_store, shared_store, sparse_store
+from benchmarks.data import (
+    Shared,
+    address_of,
+    pushed_store,
+    shared_store,
+    sparse_objects,
+    sparse_store,
+    sparse_tree,
+)
 from benchmarks.fleet import Job, efficiency, read_job
 from benchmarks.measure import (
     MARK,
@@ -33,7 +41,7 @@ from benchmarks.measure import (
 )
 from benchmarks.plots import Point
 from benchmarks.report import Goal, Result, limited_by, timed
-from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, same_folders
+from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, same_folders, same_trees
 from benchmarks.servers import count_requests
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import snapshot_id
@@ -229,6 +237,30 @@ def test_one_store_holds_all_of_another_or_differs(tmp_path):
         holds_all_of(one, other)
 
 
+def test_trees_are_the_same_in_their_bytes_and_modes(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for tree in (one, other):
+        (tree / "folder").mkdir(parents=True)
+        (tree / "folder" / "file").write_text("same")
+    same_trees(one, other)
+    (other / "folder" / "file").chmod(0o600)
+
+    with pytest.raises(Different, match="folder/file has mode"):
+        same_trees(one, other)
+    (other / "folder" / "file").write_text("not the same")
+    with pytest.raises(Different, match="diff -r"):
+        same_trees(one, other)
+
+
+def test_two_empty_trees_are_no_success(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+
+    with pytest.raises(Different, match="nothing in"):
+        same_trees(one, other)
+
+
 def test_what_ran_is_told_in_turn():
     told = []
     nothing = Command([sys.executable, "-c", ""])
@@ -338,6 +370,18 @@ def test_a_sparse_object_takes_no_room_and_hashes_to_its_address(tmp_path):
     assert floor.digest_of(file, "", "") == address
 
 
+def test_a_sparse_tree_and_a_store_of_its_files_have_the_same_objects(tmp_path):
+    sparse_tree(tmp_path / "tree", files=3, size_bytes=2_000_000)
+    snapshot, addresses = sparse_objects(tmp_path, tmp_path / "store", files=3, size_bytes=2_000_000)
+
+    assert [address_of(file) for file in sorted((tmp_path / "tree").iterdir())] == addresses
+    store = open_store(str(tmp_path / "store"))
+    with store.read_manifest(snapshot) as manifest:
+        assert manifest.objects() == dict.fromkeys(addresses, 2_000_000)
+    assert all(digest(store.get_object(address)) == address for address in addresses)
+    assert not (tmp_path / "sparse").exists()
+
+
 def test_the_copying_alone_copies_all_batches(tmp_path):
     source, copied = tmp_path / "source", tmp_path / "copied"
     snapshot = pushed_store(tmp_path, source, files=25, size_bytes=64)
@@ -371,6 +415,8 @@ def test_a_job_is_timed_by_its_own_record(monkeypatch):
     job = read_job(record, fleet=2.0, busy=4.0, elapsed=5.0)
 
     assert job == Job(2.5, 40, fleet_share=0.2, busy_share=0.4, cpu_seconds=2.0)
+    verified = read_job({**record, "objects": {"copied": 0, "present": 7}}, 2.0, 4.0, 5.0, "present")
+    assert verified.objects == 7
 
 
 def test_throughput_of_workers_is_judged_and_says_what_limited_it(tmp_path):
