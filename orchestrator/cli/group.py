@@ -33,6 +33,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
     },
     "Directories": {
         "push": Lazy("actions.push", "push", "Make a snapshot of a directory in a store, and print its id"),
+        "pull": Lazy("actions.pull", "pull", "Make a directory tree of a snapshot"),
     },
     "Stores": {
         "ls": Lazy("look", "list_snapshots", "List the snapshots in a store"),

@@ -13,6 +13,7 @@ from typing import Any, Final
 from snapferry.orchestrator.planning.estimate import estimate_job
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import Snapshots, freeze, prepare, recall
+from snapferry.orchestrator.planning.trees.pull_plan import estimate_pull, prepare_pull, recall_pull
 from snapferry.orchestrator.planning.trees.push_plan import (
     estimate_push,
     freeze_push,
@@ -31,6 +32,7 @@ from .outcome import DriveOutcome
 from .steps.conclude import conclude
 from .steps.heal import conclude_heal, end_healed, prepare_heal
 from .steps.publish_tree import publish_tree
+from .steps.settle_tree import conclude_pull, settle_tree
 
 Planned = tuple[Snapshots, Plan]
 
@@ -64,6 +66,7 @@ def _publish(
 STEPS: Final[dict[Action, Steps]] = {
     Action.HEAL: Steps(prepare_heal, freeze, recall, estimate_job, end_healed, conclude_heal),
     Action.COPY: Steps(prepare, freeze, recall, estimate_job, _publish, conclude),
+    Action.PULL: Steps(prepare_pull, freeze, recall_pull, estimate_pull, settle_tree, conclude_pull),
     Action.PUSH: Steps(prepare_push, freeze_push, recall_push, estimate_push, publish_tree, conclude),
 }
 """Action -> its steps."""

@@ -16,6 +16,7 @@ from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import FailedObject, Ledger, set_bits
+from snapferry.workers.messages.files import path_of
 
 # Failed objects that are looked up at once; each such page reads the manifests once.
 PAGE: Final = 10_000
@@ -61,7 +62,7 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
             (address := plan.address(position)): DeadLetter(address, plan.size(position), known.get(address))
             for position in chosen
         }
-        if request.action.makes_snapshot:
+        if plan.lines is not None:
             _note_paths(page, snapshots, plan, chosen)
         else:
             _find_places(page, snapshots, catalogue)
@@ -82,7 +83,7 @@ def _note_paths(
     for position in positions:
         letter = page[plan.address(position)]
         lines = () if plan.lines is None else plan.lines.of(position, position + 1)
-        letter.places = [(snapshots.ids[0], line.decode()) for line in lines]
+        letter.places = [(snapshots.ids[0], path_of(line)) for line in lines]
         letter.places_total = len(letter.places)
 
 

@@ -93,6 +93,9 @@ class FileTarget(Protocol):
     def upload(self, file: TreeEntry, /) -> Upload:
         """Begin to write *file*, and make the directories above it."""
 
+    def duplicate(self, upload: Upload, file: TreeEntry, /) -> Upload:
+        """Write *file* with the bytes of *upload*, another file of this tree that is complete and not committed."""
+
     def commit_all(self, uploads: Sequence[Upload], /) -> None:
         """Commit *uploads* of this tree, to which everything was written."""
 
@@ -101,6 +104,9 @@ class FileTarget(Protocol):
 
     def settle(self, entries: Iterable[TreeEntry], /) -> int:
         """Once all *entries* are there: delete others if asked, set permissions of directories; return how many."""
+
+    def flush(self) -> None:
+        """Return when the names of all files that were committed survive a power cut."""
 
     def free_bytes(self) -> int | None:
         """Return how many bytes may still be written, None if that is unknown."""

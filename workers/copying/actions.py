@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import Action, BatchMessage, StoreRef
+from snapferry.workers.messages.files import file_of
 
 from .repairs import LedgerRepairs
 from .transfer import copy_batch
 from .transfer.heal import Healing
 from .transfer.interfaces import BatchFunction
+from .transfer.pull import Pulling
 from .transfer.push import Pushing
 
 
@@ -54,9 +57,17 @@ def _pushing(context: BatchContext) -> BatchFunction:
     return Pushing(paths, batch.tree.follow, partial(context.ledger.note_files, batch)).run
 
 
+def _pulling(context: BatchContext) -> BatchFunction:
+    batch = context.batch
+    sizes = batch.objects()
+    files = {file: file_of(line, sizes[file]) for file, line in batch.lines_by_address().items()}
+    return Pulling(files, partial(target_of, delete=batch.tree.delete, linked=batch.tree.linked)).run
+
+
 RUNNERS: Final[dict[Action, Callable[[BatchContext], BatchFunction]]] = {
     Action.COPY: _copying,
     Action.HEAL: _healing,
     Action.PUSH: _pushing,
+    Action.PULL: _pulling,
 }
 """Action -> a function that returns the function for a batch."""

@@ -7,6 +7,7 @@ What crosses the broker, and what the ledger keeps of a job's request.
     scheduled  a mirror or a scrub that is due
     addresses  addresses and snapshot ids, encoded
     lines      the lines of a batch of files, encoded
+    files      what the line of a file holds
     base       versions, and the bounds of every field
 
 Messages are small and name stores by URLs that hold no credentials. Anyone who can read Redis or Flower can

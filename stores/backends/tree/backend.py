@@ -15,6 +15,7 @@ from snapferry.stores.streams import OpenReader, Upload
 
 from .place import TreePlace
 from .reader import TreeReader
+from .writing.folders import TreeFolders
 
 
 class TreeBackend(Backend):
@@ -31,7 +32,16 @@ class TreeBackend(Backend):
         self.capabilities = Capabilities(concurrency=1, pages_listings=False)
 
     def check(self, *, for_writing: bool) -> None:
-        self.place.root()
+        if for_writing:
+            self._folders().check()
+        else:
+            self.place.root()
+
+    def prepare(self) -> None:
+        self._folders().make_root()
+
+    def _folders(self) -> TreeFolders:
+        return TreeFolders(self.place.path, links=self.place.links)
 
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         path = key.removeprefix("./")

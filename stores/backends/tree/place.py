@@ -38,7 +38,7 @@ class TreePlace:
     def __init__(self, path: str, *, links: bool = True, allows: Callable[[str], bool] | None = None) -> None:
         self.path = path
         self.label = f"tree://{path}"
-        self._links = links
+        self.links = links
         self._allows = allows
         self._root: Folder | None = None
 
@@ -99,7 +99,7 @@ class TreePlace:
         """Return a descriptor of the root. Raises `StoreNotFound`."""
         if self._root is None:
             try:
-                self._root = Folder(open_root(self.path, links=self._links))
+                self._root = Folder(open_root(self.path, links=self.links))
             except OSError as error:
                 raise self._root_error(error) from error
         return self._root.descriptor

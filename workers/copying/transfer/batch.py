@@ -19,13 +19,13 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.process_setup import limited_by_open_files
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+from .interfaces import ConcurrencyLimit, Destination, OutageDetector, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 
 
 def copy_batch(
     source: StreamStore,
-    destination: StreamStore,
+    destination: Destination,
     objects: Mapping[Address, int],
     progress: Progress,
     *,
@@ -88,7 +88,7 @@ def copy_batch(
 
 
 def _needed(
-    destination: StreamStore, objects: Mapping[Address, int], failures: list[Failure]
+    destination: Destination, objects: Mapping[Address, int], failures: list[Failure]
 ) -> list[Address]:
     """
     Return the addresses that *destination* lacks. Add those for which it gives no answer to *failures*.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
 from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import BatchOutcome
 
 
@@ -57,6 +58,50 @@ class Repairs(Protocol):
 
     def failed(self, address: Address) -> None:
         """Record that an object was not repaired."""
+
+
+class Destination(Protocol):
+    """What a copy needs of its destination: the methods of a `StreamStore` that bring objects to it."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def concurrency(self) -> int: ...
+
+    @property
+    def commits_together(self) -> int: ...
+
+    @property
+    def confirmed(self) -> dict[str, int]: ...
+
+    def objects_needed(self, addresses: Iterable[str], /) -> list[Address]: ...
+
+    def has_object(self, address: str, /) -> bool: ...
+
+    def copy_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> int: ...
+
+    def stage_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> tuple[Upload, int]: ...
+
+    def commit_staged(self, uploads: Sequence[Upload], /) -> None: ...
+
+    def abort_unfinished(self, objects: Mapping[Address, int], /) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 class ConcurrencyLimit(AbstractContextManager[Any], Protocol):

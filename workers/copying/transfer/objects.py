@@ -16,7 +16,7 @@ from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, Failure
 
 from .budget import BudgetMeter, OverBudget, current_meter
-from .interfaces import JobPaused, OutageDetector, Progress
+from .interfaces import Destination, JobPaused, OutageDetector, Progress
 
 REFUSALS = (StoreFull, StoreNotFound)
 """Errors of a destination that concern the whole store, never one object."""
@@ -48,7 +48,7 @@ class ObjectCopier:
     def __init__(
         self,
         source: StreamStore,
-        destination: StreamStore,
+        destination: Destination,
         objects: Mapping[Address, int],
         progress: Progress,
         outages: OutageDetector | None = None,

@@ -19,7 +19,7 @@ from snapferry.stores.backends.directory.errors import translated
 from snapferry.stores.backends.directory.paths.beneath import FOLDER, kind, open_if_there
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.paths.root_path import make_root, open_root
-from snapferry.stores.errors import NotAnObject, StoreError, StoreFault, StoreNotFound
+from snapferry.stores.errors import AccessDenied, NotAnObject, StoreError, StoreFault, StoreNotFound
 
 from .modes import unlock
 from .removal import remove
@@ -61,6 +61,21 @@ class TreeFolders:
         except OSError as error:
             raise translated(error, self.label, "") from error
         self.root()
+
+    def check(self) -> None:
+        """Make sure that the root is a directory that can be written to, or can be made. Changes nothing."""
+        at = self.path
+        try:
+            while not os.path.lexists(at):
+                at = os.path.dirname(at)
+            found = os.stat(at)
+        except OSError as error:
+            raise translated(error, self.label, "") from error
+        if not stat.S_ISDIR(found.st_mode):
+            raise StoreNotFound(self.label, "", f"{at} is not a directory")
+        # The owner of a directory can give itself the right.
+        if not os.access(at, os.W_OK | os.X_OK) and not (at == self.path and found.st_uid == os.geteuid()):
+            raise AccessDenied(self.label, "", f"no permission to write to {at}")
 
     def root(self) -> Folder:
         """Return the open root. Raises `StoreNotFound`."""

@@ -19,7 +19,7 @@ from blake3 import blake3
 from snapferry.stores.backends.directory.paths.beneath import LIST, LOOK, READ
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.sync import sync_file_system
-from snapferry.stores.errors import StoreError, StoreFault
+from snapferry.stores.errors import StoreError, StoreFault, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.manifest.tree_entries import LONGEST_PATH, TreeEntry, first_fold
 from snapferry.stores.runtime.interruption import checkpoint
@@ -40,13 +40,23 @@ class TreeTarget:
     The tree at *path*, an absolute path. Safe to share between threads. Methods raise `StoreError`.
 
     Without *links*, no link on the way to it is followed. *delete*: remove what the snapshot does not have, and what is
-    in the place of its files and directories. *linked*: files share their blocks with the store, or fail.
+    in the place of its files and directories. *linked*: files share their blocks with the store, or fail. *look_only*:
+    `is_right` changes no permissions, and the root may be missing.
     """
 
-    def __init__(self, path: str, *, links: bool = True, delete: bool = False, linked: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        links: bool = True,
+        delete: bool = False,
+        linked: bool = False,
+        look_only: bool = False,
+    ) -> None:
         self.folders = TreeFolders(path, links=links, delete=delete)
         self.label = self.folders.label
         self.linked = linked
+        self._look_only = look_only
 
     def prepare(self, entries: Iterable[TreeEntry]) -> None:
         """
@@ -71,7 +81,12 @@ class TreeTarget:
         Its age and its length prove nothing.
         """
         above, _, name = file.path.rpartition("/")
-        folder = self.folders.find(above)
+        try:
+            folder = self.folders.find(above)
+        except StoreNotFound:
+            if not self._look_only:
+                raise
+            return False
         if folder is None:
             return False
         try:
@@ -80,11 +95,11 @@ class TreeTarget:
             of_a_link = file.size <= LONGEST_PATH
             if not stat.S_ISREG(found.st_mode) or not (of_a_link or found.st_size == file.size):
                 return False
-            descriptor = _opened(folder, name, found)
+            descriptor = self._opened(folder, name, found)
             if descriptor is None:
                 return False
             try:
-                return self._hashes_to(descriptor, file) and _has_mode(descriptor, file.mode)
+                return _hashes_to(descriptor, file) and self._has_mode(descriptor, file.mode)
             finally:
                 os.close(descriptor)
         except FileNotFoundError:
@@ -95,6 +110,19 @@ class TreeTarget:
     def upload(self, file: TreeEntry) -> Upload:
         """Begin to write *file*. The directories above it are made."""
         return TreeUpload(self.folders, file, linked=self.linked)
+
+    def duplicate(self, upload: Upload, file: TreeEntry) -> Upload:
+        """Write *file* with the bytes of *upload*, another file of this tree that is complete and not committed."""
+        if not isinstance(upload, TreeUpload):
+            raise TypeError("an upload of another tree")
+        copy = TreeUpload(self.folders, file, linked=False)
+        try:
+            copy.fill(upload)
+            copy.finish()
+        except BaseException:
+            copy.abort()
+            raise
+        return copy
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         """
@@ -134,6 +162,14 @@ class TreeTarget:
         """
         return settle(self.folders, entries, self._fold())
 
+    def flush(self) -> None:
+        """Return when the names of all files that were committed survive a power cut."""
+        try:
+            listed = Folder(os.open(".", LIST, dir_fd=self.folders.root().descriptor))
+            sync_file_system(listed.descriptor)
+        except OSError as error:
+            self.folders.fail(error, "")
+
     def free_bytes(self) -> int | None:
         """Return how many bytes may still be written, None if that is unknown."""
         with suppress(OSError):
@@ -167,40 +203,38 @@ class TreeTarget:
             except OSError as error:
                 self.folders.fail(error, above)
 
-    def _hashes_to(self, descriptor: int, file: TreeEntry) -> bool:
-        hasher, length = blake3(), 0
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            checkpoint()
-            hasher.update(chunk)
-            length += len(chunk)
-        return bool(hasher.hexdigest() == file.address)
-
-
-def _opened(folder: Folder, name: str, found: os.stat_result) -> int | None:
-    """Open the file *name* with the status *found*, to read it. None where this process has no right to."""
-    try:
+    def _opened(self, folder: Folder, name: str, found: os.stat_result) -> int | None:
+        """Open the file *name* with the status *found*, to read it. None where this process has no right to."""
+        try:
+            return os.open(name, READ, dir_fd=folder.descriptor)
+        except PermissionError:
+            if self._look_only or found.st_uid != os.geteuid() or found.st_nlink != 1:
+                return None
+        looked = os.open(name, LOOK, dir_fd=folder.descriptor)
+        try:
+            if not stat.S_ISREG(os.fstat(looked).st_mode) or not unlock(looked):
+                return None
+        finally:
+            os.close(looked)
         return os.open(name, READ, dir_fd=folder.descriptor)
-    except PermissionError:
-        if found.st_uid != os.geteuid() or found.st_nlink != 1:
-            return None
-    looked = os.open(name, LOOK, dir_fd=folder.descriptor)
-    try:
-        if not stat.S_ISREG(os.fstat(looked).st_mode) or not unlock(looked):
-            return None
-    finally:
-        os.close(looked)
-    return os.open(name, READ, dir_fd=folder.descriptor)
 
-
-def _has_mode(descriptor: int, mode: int) -> bool:
-    """Give the open file the permissions *mode*; return whether it has them."""
-    found = os.fstat(descriptor)
-    if stat.S_IMODE(found.st_mode) == mode:
+    def _has_mode(self, descriptor: int, mode: int) -> bool:
+        """Give the open file the permissions *mode*; return whether it has them."""
+        found = os.fstat(descriptor)
+        if stat.S_IMODE(found.st_mode) == mode or self._look_only:
+            return True
+        if found.st_nlink != 1:
+            return False
+        try:
+            set_mode(descriptor, mode)
+        except PermissionError:
+            return False
         return True
-    if found.st_nlink != 1:
-        return False
-    try:
-        set_mode(descriptor, mode)
-    except PermissionError:
-        return False
-    return True
+
+
+def _hashes_to(descriptor: int, file: TreeEntry) -> bool:
+    hasher = blake3()
+    while chunk := os.read(descriptor, CHUNK_BYTES):
+        checkpoint()
+        hasher.update(chunk)
+    return bool(hasher.hexdigest() == file.address)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from snapferry.stores.backends.directory.clone import clone
+from snapferry.stores.backends.directory.paths.beneath import LOOK, READ
 from snapferry.stores.backends.directory.streams import FileReader
 from snapferry.stores.backends.directory.sync import begin_writing
 from snapferry.stores.errors import StoreFault, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import Buffer, Reader, Upload
 
 from .folders import TreeFolders
@@ -109,6 +113,23 @@ class TreeUpload(Upload):
             f"cannot share its bytes with the store: {why}; leave out --linked to copy them",
         )
 
+    def fill(self, other: TreeUpload) -> None:
+        """Write the bytes of *other*, which was written to by this process and is not committed."""
+        assert self._descriptor is not None
+        other.finish()
+        try:
+            folder = self._folders.folder(other._above)
+            source = _open_own(folder.descriptor, other._temporary)
+            try:
+                if not clone(source, self._descriptor):
+                    while chunk := os.read(source, CHUNK_BYTES):
+                        checkpoint()
+                        self.write(chunk)
+            finally:
+                os.close(source)
+        except OSError as error:
+            self._folders.fail(error, self.path)
+
     def finish(self) -> None:
         descriptor = self._descriptor
         if descriptor is None:
@@ -171,3 +192,20 @@ class TreeUpload(Upload):
             folder = self._folders.find(self._above)
             if folder is not None:
                 os.unlink(self._temporary, dir_fd=folder.descriptor)
+
+
+def _open_own(folder: int, name: str) -> int:
+    """Open the file *name*, which this process made, to read it, whatever its permissions."""
+    try:
+        return os.open(name, READ, dir_fd=folder)
+    except PermissionError:
+        looked = os.open(name, LOOK, dir_fd=folder)
+        try:
+            mode = stat.S_IMODE(os.fstat(looked).st_mode)
+            unlock(looked)
+            try:
+                return os.open(name, READ, dir_fd=folder)
+            finally:
+                set_mode(looked, mode)
+        finally:
+            os.close(looked)

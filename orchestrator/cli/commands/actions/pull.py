@@ -1,0 +1,117 @@
+"""The command that makes a directory tree of a snapshot: pull."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options, with_options
+from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.job import FLEET_OPTIONS, LIMIT_OPTIONS, verbose_option
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+STORE: Final = "Store"
+FILES: Final = "Files"
+
+EXAMPLES: Final = """
+Examples:
+
+\b
+  Restore a snapshot into a directory:
+    snapferry pull --from s3://backup/store --id 8b1f... ~/restored
+
+\b
+  Make a directory an exact mirror of the newest snapshot:
+    snapferry pull --from /srv/store --id latest /srv/www --delete
+
+\b
+  Show how many files would be written, without writing any:
+    snapferry pull --from /srv/store --id nightly@ /srv/www --dryrun
+
+\b
+  Restore to a shared file system by a fleet, whose workers mount it at the same path:
+    snapferry pull --from s3://backup/store --id 8b1f... /mnt/data \\
+      --broker redis://queue:6379/0
+
+\b
+Exit codes:
+  0    done: every file and directory is as in the snapshot
+  1    the job failed, or its receipt could not be written
+  2    bad usage or configuration
+  130  interrupted
+"""
+
+_OPTIONS: Final = (
+    option(
+        "--from",
+        "source",
+        required=True,
+        metavar="STORE",
+        envvar="SNAPDIR_STORE",
+        section=STORE,
+        help="Store that has the snapshot: a URL, or a name from snapferry.toml.",
+    ),
+    option(
+        "--from-objects",
+        metavar="URL",
+        section=STORE,
+        help="Store that holds the objects, if it is not the store itself.",
+    ),
+    option(
+        "--id",
+        "snapshot_id",
+        required=True,
+        metavar="ID",
+        section=STORE,
+        help="Snapshot to restore: an id, its first digits, NAME@ or latest.",
+    ),
+    option(
+        "--delete",
+        is_flag=True,
+        section=FILES,
+        help="Remove what is in PATH and not in the snapshot, after everything else is there.",
+    ),
+    option(
+        "--linked",
+        is_flag=True,
+        section=FILES,
+        help="Let each file share its blocks with the store (a clone), or fail. The store must be a directory on the"
+        " same file system, and that must be able to clone, as Btrfs and XFS are.",
+    ),
+    *LIMIT_OPTIONS,
+    *FLEET_OPTIONS,
+    option(
+        "--dryrun",
+        "dry_run",
+        is_flag=True,
+        section=OUTPUT,
+        help="Compare PATH with the snapshot, and count the files that would be written, without writing any.",
+    ),
+    receipt_option,
+    verbose_option,
+)
+
+
+def _options(command: _Command) -> _Command:
+    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]
+
+
+@command(run="actions.pull:pull", interruptible=True, epilog=EXAMPLES)
+@argument("path", metavar="PATH", text="Directory to restore to. It is made if it does not exist.")
+@_options
+@show_options
+def pull() -> None:
+    """
+    Make a directory tree of a snapshot.
+
+    Files that are right already are read and left alone; others are replaced one
+    by one, each in a single step. Permissions and empty directories are restored.
+    Other files in PATH stay, unless --delete is given. Nothing outside PATH is
+    written: links in PATH are replaced where the snapshot has a file or directory,
+    and never followed. Running the same command again resumes an interrupted pull.
+
+    Without a broker, worker processes on this machine do the work, and end with
+    the command. With a broker, the fleet does the work, and writes to PATH on its
+    own machines.
+    """

@@ -1,0 +1,61 @@
+"""Make a directory tree of a snapshot: the body of pull."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.orchestrator.cli.inputs.job_spec import fields_of
+from snapferry.orchestrator.cli.inputs.show import Show, with_show
+from snapferry.orchestrator.cli.inputs.snapshot_ids import chosen_ids
+from snapferry.orchestrator.cli.inputs.store_names import store_url
+from snapferry.orchestrator.cli.launch import run_job
+from snapferry.orchestrator.cli.receipt_file import check_receipt_path
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.jobs import store_pair
+from snapferry.orchestrator.planning.trees.pull_plan import check_apart
+from snapferry.stores.errors import InvalidStoreURL
+from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions, encode_addresses
+
+
+@with_show
+def pull(
+    path: str,
+    source: str,
+    from_objects: str | None,
+    snapshot_id: str,
+    delete: bool,
+    linked: bool,
+    broker: str | None,
+    receipt_path: str | None,
+    verbose: bool,
+    show: Show,
+    **given: Any,
+) -> int:
+    settings = read_settings(broker)
+    if given["dry_run"] and receipt_path is not None:
+        usage("--receipt cannot be combined with --dryrun")
+    check_receipt_path(receipt_path)
+    if not path:
+        usage("PATH is empty")
+    absolute = os.path.join(Path.cwd(), path)
+    if settings.broker_url is None and os.path.lexists(absolute) and not Path(absolute).is_dir():
+        usage(f"{path}: is not a directory")
+    try:
+        store, tree = store_pair(store_url(settings, source), f"tree://{absolute}", from_objects)
+        check_apart(store, tree)
+    except InvalidStoreURL as error:
+        usage(str(error))
+    ids = chosen_ids([snapshot_id], None, everything=False, allow_empty_source=False, store=store)
+    spec = JobSpec(
+        action=Action.PULL,
+        source=store,
+        destination=tree,
+        snapshots=encode_addresses(ids or ()),
+        tree=TreeOptions(delete=delete, linked=linked),
+        limits=Limits(**fields_of(Limits, given)),
+        **fields_of(JobSpec, given),
+    )
+    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)

@@ -1,0 +1,157 @@
+"""Plan the pull of a snapshot: each of its files is an object of the plan, and the tree has them or not."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+from snapferry.orchestrator.planning.estimate import over_budget
+from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.prepare import (
+    OF_ONE,
+    PLANNED,
+    Snapshots,
+    SourceChanged,
+    read_snapshots,
+    recalled,
+    remember,
+)
+from snapferry.stores.backends.tree.writing.opened import target_of
+from snapferry.stores.backends.tree.writing.target import TreeTarget
+from snapferry.stores.backends.tree.writing.temporary import temporary_name
+from snapferry.stores.errors import InvalidStoreURL, ManifestTooLarge
+from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest
+from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
+from snapferry.stores.network.endpoint import is_below
+from snapferry.stores.pools.files import stage_file
+from snapferry.stores.runtime.bounds import bounds
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.ledger import Ledger
+from snapferry.workers.messages import JobSpec, StoreRef
+from snapferry.workers.messages.files import file_of, line_of
+
+from .file_planner import FilePlanner
+
+
+def check_apart(source: StoreRef, tree: StoreRef) -> None:
+    """
+    Make sure that neither of a store and a tree on this machine is in the other.
+
+    A pull would write into the store, or delete it. Raises `InvalidStoreURL`.
+    """
+    place = os.path.realpath(tree.parsed.location)
+    for store in (source.parsed, source.parsed_objects):
+        if store is not None and store.kind.is_local:
+            path = os.path.realpath(store.location)
+            if is_below(path, place) or is_below(place, path):
+                raise InvalidStoreURL(
+                    "", tree.url, f"and the store {store} are not apart: one is in the other"
+                )
+
+
+def prepare_pull(
+    ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore
+) -> tuple[Snapshots, Plan]:
+    """
+    Check the manifest of the job's only snapshot, make the root of the tree, and plan all files.
+
+    Raises `ManifestSyntaxError` for a manifest that no tree can be made of, before anything is written, and what either
+    side raises. A dry run writes nothing. Nothing is recorded.
+    """
+    if spec.everything or len(spec.snapshot_ids) != 1:
+        raise InvalidStoreURL("", spec.destination.url, "a tree is made of one snapshot")
+    check_apart(spec.source, spec.destination)
+    snapshots = Snapshots(spec.snapshot_ids, PLANNED)
+    with source.read_manifest(snapshots.ids[0]) as manifest:
+        plan = _planned(spec, manifest)
+        if not spec.dry_run:
+            target_of(destination).prepare(tree_entries(manifest))
+            if spec.tree.linked:
+                _check_links(manifest, source, target_of(destination, linked=True))
+    return snapshots, remember(spec, snapshots, plan)
+
+
+def recall_pull(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshots, Plan]:
+    """Return the snapshot and the plan of a pull. Raises `StoreError`, and `SourceChanged` if the manifest is gone."""
+    snapshots = read_snapshots(ledger, spec)
+    if (plan := recalled(spec, snapshots)) is not None:
+        return snapshots, plan
+    try:
+        with source.read_manifest(snapshots.ids[0]) as manifest:
+            return snapshots, remember(spec, snapshots, _planned(spec, manifest))
+    except OF_ONE as error:
+        raise SourceChanged(f"the source changed while the job ran: {error}") from error
+
+
+def estimate_pull(
+    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
+) -> dict[str, Any]:
+    """Return what a pull would write. The files that are in the tree are read; nothing is changed."""
+    target = target_of(destination, look_only=True)
+    lacking = size_bytes = 0
+    for number in range(plan.batches):
+        checkpoint()
+        batch = plan.batch(number)
+        for line, size in zip(batch.lines, batch.sizes, strict=True):
+            if not target.is_right(file_of(line, size)):
+                lacking += 1
+                size_bytes += size
+    estimate: dict[str, Any] = {
+        "snapshots": {"total": 1, "planned": 1, "trusted": 0, "unreadable": 0},
+        "objects": {"total": plan.objects, "present": plan.objects - lacking, "to_copy": lacking},
+        "bytes": {"total": plan.size_bytes, "to_copy": size_bytes},
+        "batches": plan.batches,
+        "groups": 1,
+        "exact": True,
+        "requests": {"source": {}, "destination": {}},
+        "cost": None,
+        "currency": spec.budget.currency,
+    }
+    return estimate | {"refused": over_budget(spec.budget, estimate)}
+
+
+def _check_links(manifest: Manifest, source: StreamStore, target: TreeTarget) -> None:
+    """Make sure that a file of the tree can share its bytes with the store. Raises `StoreFault`; leaves nothing."""
+    smallest = min(_files(manifest), key=lambda file: file.size, default=None)
+    if smallest is not None:
+        stage_file(source, target, smallest._replace(path=temporary_name()))[0].abort()
+
+
+def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
+    planner = FilePlanner(max_objects=spec.batch_objects, max_bytes=spec.batch_bytes)
+    for file in _by_object(manifest):
+        planner.add(f"./{file.path}".encode(), line_of(file), min(file.size, LARGEST_PLANNED_BYTES))
+        if planner.files > bounds().objects:
+            raise ManifestTooLarge(
+                manifest.label,
+                manifest.id,
+                f"the manifest names more than {bounds().objects:,} files; set SNAPFERRY_MAX_PLAN_OBJECTS to"
+                " allow more, at 400 bytes of memory each",
+            )
+    return planner.finish()
+
+
+def _by_object(manifest: Manifest) -> Iterator[TreeEntry]:
+    """
+    Yield the files of *manifest* in its order, but all files of one object after the first of them.
+
+    Then they are in one batch, and the object is read once.
+    """
+    first: dict[bytes, int] = {}
+    order = array("Q")
+    for number, file in enumerate(_files(manifest)):
+        order.append(first.setdefault(bytes.fromhex(file.address), number))
+    if len(first) == len(order):
+        yield from _files(manifest)
+        return
+    first.clear()
+    files = list(_files(manifest))
+    for number in sorted(range(len(order)), key=order.__getitem__):
+        yield files[number]
+
+
+def _files(manifest: Manifest) -> Iterator[TreeEntry]:
+    return (entry for entry in tree_entries(manifest) if not entry.is_folder)

@@ -1,0 +1,170 @@
+"""
+Pull a batch of files: write those into a tree that are not right there.
+
+The objects of such a batch are files, known by the digests of their paths. A batch may be pulled twice, also at the
+same time: a file that is right is left alone, and any other is replaced in one step by the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from threading import Lock
+from typing import Final
+
+from snapferry.stores.address import Address
+from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.stores.pools.files import commit_files, stage_file
+from snapferry.stores.runtime.containment import contained
+from snapferry.stores.stream_store import FileTarget, StreamStore
+from snapferry.stores.streams import Upload
+from snapferry.workers.outcome import OVER_BUDGET, BatchOutcome
+
+from .batch import copy_batch
+from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+
+# Files that become visible together, after one sync.
+FILES_TOGETHER: Final = 512
+
+
+@dataclass(frozen=True)
+class Pulling:
+    """
+    Pulls *files*: the digest of a path -> the file there.
+
+    *target_of* returns the tree of a destination.
+    """
+
+    files: Mapping[Address, TreeEntry]
+    target_of: Callable[[StreamStore], FileTarget]
+
+    def run(
+        self,
+        source: StreamStore,
+        destination: StreamStore,
+        objects: Mapping[Address, int],
+        progress: Progress,
+        *,
+        concurrency: int | None = None,
+        abort_unfinished: bool = False,
+        limit: ConcurrencyLimit | None = None,
+        outages: OutageDetector | None = None,
+    ) -> BatchOutcome:
+        """As `copy_batch`, for files. A file counts as present if its bytes were right; they were read."""
+        tree = _FilesOfBatch(self.target_of(destination), self.files)
+        try:
+            outcome = copy_batch(
+                source,
+                tree,
+                objects,
+                progress,
+                concurrency=concurrency,
+                abort_unfinished=abort_unfinished,
+                limit=limit,
+                outages=outages,
+            )
+        finally:
+            tree.abort_rest()
+        outcome.failures = [
+            failure
+            if failure.error == OVER_BUDGET
+            else replace(failure, detail=f"./{self.files[failure.address].path}: {failure.detail}")
+            for failure in outcome.failures
+        ]
+        return outcome
+
+
+class _FilesOfBatch:
+    """
+    The tree *target* as the destination of a copy, whose objects are *files*.
+
+    An object that several files of a batch have is read from the source once.
+    """
+
+    def __init__(self, target: FileTarget, files: Mapping[Address, TreeEntry]) -> None:
+        self.label = target.label
+        self.concurrency = 1
+        self.commits_together = FILES_TOGETHER
+        self.confirmed: dict[str, int] = {}
+        self._target = target
+        self._files = files
+        self._lock = Lock()
+        # Object -> the files that need it, and its lock.
+        self._together: dict[Address, list[Address]] = {}
+        self._locks: dict[Address, Lock] = {}
+        # Files of `_together` that are staged, and the uploads of those that nobody asked for yet.
+        self._begun: set[Address] = set()
+        self._staged: dict[Address, Upload] = {}
+
+    def objects_needed(self, addresses: Iterable[str]) -> list[Address]:
+        with contained(self.label):
+            needed = [
+                file for file in map(Address, addresses) if not self._target.is_right(self._files[file])
+            ]
+        if not self._together:
+            for file in needed:
+                self._together.setdefault(self._files[file].address, []).append(file)
+        return needed
+
+    def has_object(self, address: str) -> bool:
+        with contained(self.label, address):
+            return self._target.is_right(self._files[Address(address)])
+
+    def stage_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> tuple[Upload, int]:
+        file = self._files[address]
+        together = self._together.get(file.address, [])
+        if len(together) < 2:
+            return stage_file(source, self._target, file, on_bytes)
+        with self._lock:
+            lock = self._locks.setdefault(file.address, Lock())
+        with lock:
+            if address in self._staged:
+                return self._staged.pop(address), 0
+            upload, length = stage_file(source, self._target, file, on_bytes)
+            self._begun.add(address)
+            try:
+                others = (other for other in together if other not in self._begun)
+                for other in list(islice(others, FILES_TOGETHER)):
+                    with contained(self.label, f"./{self._files[other].path}"):
+                        self._staged[other] = self._target.duplicate(upload, self._files[other])
+                    self._begun.add(other)
+            except BaseException:
+                upload.abort()
+                raise
+            return upload, length
+
+    def copy_object(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> int:
+        upload, length = self.stage_object(source, address, size_hint=size_hint, on_bytes=on_bytes)
+        commit_files(self._target, [upload])
+        return length
+
+    def commit_staged(self, uploads: Sequence[Upload]) -> None:
+        commit_files(self._target, uploads)
+
+    def abort_unfinished(self, objects: Mapping[Address, int]) -> None:
+        """Do nothing: the end of the job removes temporary files of dead writers."""
+
+    def flush(self) -> None:
+        with contained(self.label):
+            self._target.flush()
+
+    def abort_rest(self) -> None:
+        """Drop the uploads that nobody asked for."""
+        for upload in self._staged.values():
+            upload.abort()
+        self._staged.clear()
