@@ -1,8 +1,8 @@
 """
 Files and directories of a manifest, by their paths.
 
-A PATH in a manifest begins with ``./`` and is sorted by its bytes, so all that is below a directory lies together. The
-order of code points is that of the bytes of UTF-8.
+A PATH in a manifest begins with ``./``, and lines are sorted by the bytes of PATH, so all that is below a directory
+lies together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from snapferry.stores.manifest.parse import Manifest
 
 # Suggestions for a path that is not there, and names that are compared for them.
 NEAR: Final = 3
-_NAMES_COMPARED: Final = 5000
+_NAMES_COMPARED: Final = 1000
 _LONGEST_NAME: Final = 255
 
 # Directories above a path that are looked for.
@@ -81,29 +81,34 @@ def near(manifest: Manifest, path: str) -> list[str]:
     """
     wanted = _normal(path)
     name = wanted.rsplit("/", 1)[-1]
+    lower = _bytes(name).lower()
     parents = _parents(wanted)
     depth, names, same = 0, dict[str, str](), list[str]()
-    for entry in manifest.entries():
-        found = entry.path.removesuffix("/")
-        parent, _, last = found.rpartition("/")
-        if last.lower() == name.lower() and len(same) < NEAR:
-            same.append(entry.path)
+    for fields in manifest.fields():
+        parent, _, last = fields[4].removesuffix(b"/").rpartition(b"/")
+        if last.lower() == lower and len(same) < NEAR:
+            same.append(fields[4].decode())
         # Only a directory at least as deep as the deepest one so far can have the better names.
         at = parents.get(parent, 0)
         if at > depth:
             depth, names = at, {}
         if at == depth and at and len(names) < _NAMES_COMPARED and len(last) <= _LONGEST_NAME:
-            names[last] = entry.path
+            names[last.decode()] = fields[4].decode()
     # The part of the wanted path that is in that directory.
     part = wanted.split("/")[depth] if depth else name
     similar = get_close_matches(part[:_LONGEST_NAME], names, NEAR, 0.6)
     return list(dict.fromkeys([*(names[one] for one in similar), *same]))[:NEAR]
 
 
-def _parents(path: str) -> dict[str, int]:
+def _parents(path: str) -> dict[bytes, int]:
     """Return the directories above *path*, each with its depth."""
-    parts = path.split("/")[:_DEEPEST]
-    return {"/".join(parts[:depth]): depth for depth in range(1, len(parts))}
+    parts = _bytes(path).split(b"/")[:_DEEPEST]
+    return {b"/".join(parts[:depth]): depth for depth in range(1, len(parts))}
+
+
+def _bytes(path: str) -> bytes:
+    # An argument that is not UTF-8 has surrogates. No manifest has their bytes, so it is not found.
+    return path.encode(errors="surrogatepass")
 
 
 def _normal(path: str) -> str:
@@ -119,11 +124,13 @@ def _entries_at(manifest: Manifest, wanted: str) -> Iterator[Entry]:
     if wanted == _ROOT:
         yield from manifest.entries()
         return
-    folder = wanted.removesuffix("/") + "/"
+    path = _bytes(wanted)
+    folder = path.removesuffix(b"/") + b"/"
     # "0" follows "/" in ASCII: the first text after all that begin with the folder.
-    end = folder[:-1] + "0"
-    for entry in manifest.entries():
-        if entry.path >= end:
+    end = folder[:-1] + b"0"
+    for fields in manifest.fields():
+        found = fields[4]
+        if found >= end:
             return
-        if entry.path == wanted or entry.path.startswith(folder):
-            yield entry
+        if found == path or found.startswith(folder):
+            yield Entry.of(fields)

@@ -320,3 +320,32 @@ def test_progress_is_shown_without_a_terminal_too(tmp_path: Path) -> None:
             timeout=PATIENCE_S,
         )
         assert ("1 manifest" in ended.stderr) == shown
+
+
+def peak_memory(*arguments: str) -> int:
+    """Run a command whose output is thrown away; return the peak of its memory in bytes."""
+    with subprocess.Popen(
+        [*program(), *arguments], env=environment(), cwd=REPOSITORY, stdout=subprocess.DEVNULL
+    ) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * 1024
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_manifests_and_files(tmp_path: Path) -> None:
+    small = publish(tmp_path, Entry("F", "644", "a" * 64, 1, "./a"))
+    entries = [Entry("F", "644", f"{number:064x}", 1, f"./{number:09}") for number in range(700_000)]
+    huge = publish(tmp_path, *entries)
+    changed = publish(tmp_path, *entries[::2])
+    text = make_store(tmp_path, {"./big": b"x" * 200_000_000, "./a": b"a"})
+    base = peak_memory("diff", f"{tmp_path}@{small}", f"@{small}")
+
+    most = base + 40_000_000
+    assert peak_memory("diff", f"{tmp_path}@{huge}", f"@{changed}") < most
+    assert peak_memory("diff", "--json", f"{tmp_path}@{changed}", f"@{huge}") < most
+    assert peak_memory("show", str(tmp_path), huge) < most
+    assert peak_memory("cat", "--stream", str(tmp_path), text, "big") < most
+    # What is kept in memory before the temporary file takes over, and again while it is moved there.
+    assert peak_memory("cat", str(tmp_path), text, "big") < most + 2 * 32 * 1024**2
