@@ -19,6 +19,7 @@ from snapferry.stores.hashing import CHUNK_BYTES, HashingReader, digest
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.oversize import LARGEST_BYTES
 from snapferry.stores.streams import FillsBuffers, OpenReader
+from snapferry.stores.text.format import counted
 
 from .streaming import CORRUPT, object_missing, verify
 
@@ -72,7 +73,7 @@ def _check_once(backend: Backend, key: Key, address: Address, size_hint: int, on
         raise StoreUnavailable(
             backend.label, address, f"has {reader.length:,} bytes where {announced:,} were announced"
         )
-    about = f"{CORRUPT} and has {reader.length:,} bytes"
+    about = f"{CORRUPT} and has {counted(reader.length, 'byte')}"
     if size_hint and size_hint != reader.length:
         about += f" where the manifest says {size_hint:,}"
     verify(backend.label, address, address, reader.hexdigest(), about)

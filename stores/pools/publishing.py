@@ -15,7 +15,13 @@ from typing import Final
 
 from snapferry.stores.address import Address, SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
-from snapferry.stores.errors import IntegrityError, ManifestMissing, StoreError, StoreNotFound
+from snapferry.stores.errors import (
+    IntegrityError,
+    ManifestMissing,
+    NotAnObject,
+    StoreError,
+    StoreNotFound,
+)
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.stream_store import Published
@@ -94,7 +100,7 @@ def _held(pool: ManifestPool, snapshot_id: SnapshotId) -> _Held:
             return _Held.INTACT
     except (ManifestMissing, StoreNotFound):
         return _Held.NOTHING
-    except IntegrityError:
+    except (IntegrityError, NotAnObject):
         return _Held.WRONG
 
 

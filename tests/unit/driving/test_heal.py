@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,22 @@ def test_a_wrong_or_missing_manifest_is_written_from_a_source_after_its_objects(
     assert sound(healing.destination) == before
     assert sorted(quarantine(healing.destination)) == sorted([WRONG] * 2 + ([spoilt] if spoilt else []))
     assert_published_means_complete(healing.store)
+
+
+@pytest.mark.parametrize("strange", [lambda path: path.symlink_to("/etc/passwd"), lambda path: path.mkdir()])
+def test_something_else_in_the_place_of_a_manifest_is_replaced(
+    healing: Fleet, strange: Callable[[Path], None]
+) -> None:
+    before = sound(healing.destination)
+    path = healing.destination / manifest_key(healing.spec.snapshot_ids[1])
+    path.unlink()
+    strange(path)
+
+    healing.copy_all()
+
+    assert healing.status.state is State.DONE
+    assert sound(healing.destination) == before
+    assert Path("/etc/passwd").is_file()
 
 
 def test_a_manifest_stays_as_it_is_while_an_object_of_it_is_wrong(healing: Fleet) -> None:
