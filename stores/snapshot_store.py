@@ -136,6 +136,9 @@ class SnapshotStore(StreamStore):
     def survey(self, addresses: Iterable[str]) -> Survey:
         return self._objects.survey(addresses)
 
+    def lengths(self, addresses: Iterable[Address]) -> dict[Address, int | None]:
+        return self._objects.lengths(addresses)
+
     def absent(self, addresses: AddressSet) -> AddressSet:
         return self._objects.absent(addresses)
 

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 import click
 
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.jobs import POLL_S, Jobs
-from snapferry.orchestrator.reporting.documents import end_document
+from snapferry.orchestrator.planning.prepare import SourceChanged
+from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON, end_document
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.progress import view
-from snapferry.orchestrator.reporting.text.failures import failure_lines
+from snapferry.orchestrator.reporting.text.failures import failure_lines, manifest_line, places_lines
 from snapferry.orchestrator.reporting.text.outcome import done_lines, next_steps
+from snapferry.stores.errors import StoreError
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import JobStatus, State, UnknownJob
 
 from .exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, RUN_AGAIN, fail, note
 from .inputs.show import Show
 from .receipt_file import write_receipt
+
+# Manifests that could not be read that are listed at the end of a job.
+MANIFESTS_SHOWN: Final = 20
 
 # Seconds that an interrupted sync waits for running copies to stop.
 CANCEL_TIMEOUT_S: Final = 10.0
@@ -97,6 +104,11 @@ def _cancel(jobs: Jobs, job_id: str, receipt_path: str | None, *, on_fleet: bool
             published = (
                 f"{status.snapshots_published:,} of {status.snapshots_total:,} snapshots are published."
             )
+    if status is not None and not status.action.writes:
+        note(
+            f"interrupted. Nothing was written. {f'To go on: snapferry resume {job_id}' if on_fleet else ''}".rstrip()
+        )
+        raise SystemExit(EXIT_INTERRUPTED)
     again = f"{RUN_AGAIN[:-1]}, or: snapferry resume {job_id}" if on_fleet else RUN_AGAIN
     note(f"interrupted. Copied objects are kept, none is half-written. {published} {again}")
     raise SystemExit(EXIT_INTERRUPTED)
@@ -106,19 +118,27 @@ def _report_end(
     jobs: Jobs, status: JobStatus, show: Show, *, receipt_path: str | None, on_fleet: bool
 ) -> int:
     """Print the result of a job; return the exit code."""
-    estimate, letters, receipt = _details(jobs, status, receipt=receipt_path is not None)
+    # The record of an embedded fleet ends with it, so the paths are looked up now.
+    estimate, letters, receipt = _details(jobs, status, receipt=receipt_path is not None, places=not on_fleet)
+    unreadable = _unreadable(jobs, status) if not on_fleet and status.snapshots_failed else []
     if show.as_json:
         click.echo(json.dumps(end_document(status, letters, estimate), indent=2))
     if status.state is State.DONE:
         if not show.quiet and not show.as_json:
             for line in done_lines(status, estimate):
                 click.echo(line)
+            if on_fleet and (steps := next_steps(status)):
+                note(steps)
         if status.action.makes_snapshot and not status.dry_run and not show.as_json:
             click.echo(status.first_snapshot)
         code = 0
     else:
         for line in failure_lines(letters, status.failed):
             click.echo(line, err=True)
+        for line in places_lines(letters):
+            click.echo(line, err=True)
+        for row in unreadable[:MANIFESTS_SHOWN]:
+            click.echo(f"  {manifest_line(row)}", err=True)
         note(f"{status.state}: {status.error}" if status.error else f"job {status.job_id} was {status.state}")
         if on_fleet and (steps := next_steps(status)):
             note(steps)
@@ -130,15 +150,32 @@ def _report_end(
 
 
 def _details(
-    jobs: Jobs, status: JobStatus, *, receipt: bool
+    jobs: Jobs, status: JobStatus, *, receipt: bool, places: bool
 ) -> tuple[dict[str, Any], list[DeadLetter], dict[str, Any]]:
     """Return estimate, failed objects and receipt of a job that has ended; what cannot be read is empty."""
     estimate: dict[str, Any] = {}
     letters: list[DeadLetter] = []
     try:
         estimate = jobs.estimate(status.job_id)
-        letters = list(jobs.failures(status.job_id, places=False)) if status.failed else []
+        letters = _letters(jobs, status, places=places)
         return estimate, letters, jobs.receipt(status.job_id) if receipt else {}
     except (BrokerUnavailable, UnknownJob) as error:
         note(f"job {status.job_id} ended as {status.state}, but its details cannot be read: {error}")
         return estimate, letters, {}
+
+
+def _letters(jobs: Jobs, status: JobStatus, *, places: bool) -> list[DeadLetter]:
+    """Return the first failed objects of a job, with their *places* if the manifests can be read."""
+    if not status.failed:
+        return []
+    if places:
+        with suppress(StoreError, SourceChanged):
+            return list(islice(jobs.failures(status.job_id), FAILURES_IN_JSON))
+    return list(jobs.failures(status.job_id, places=False))
+
+
+def _unreadable(jobs: Jobs, status: JobStatus) -> list[SnapshotRow]:
+    try:
+        return jobs.unreadable(status.job_id)
+    except (BrokerUnavailable, UnknownJob):
+        return []

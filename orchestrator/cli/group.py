@@ -45,12 +45,15 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "tag": Lazy("names", "tag", "Name a snapshot, or list the names of a store"),
         "untag": Lazy("names", "untag", "Remove a name from a store"),
     },
+    "Data at rest": {
+        "verify": Lazy("actions.verify", "verify", "Read the objects of a store again, and find damage"),
+    },
     "Jobs": {
         "cancel": Lazy("control", "cancel", "Stop a job"),
         "pause": Lazy("control", "pause", "Pause a job"),
         "continue": Lazy("control", "continue_job", "Resume a paused job"),
         "resume": Lazy("control", "resume", "Continue a cancelled or failed job as a new job"),
-        "retry": Lazy("control", "retry", "Copy the failed objects of a job again"),
+        "retry": Lazy("control", "retry", "Do the failed objects of a job again"),
         "priority": Lazy("control", "priority", "Change the priority of a job"),
         "limit": Lazy("limit", "limit", "Limit the throughput of a job or a store"),
     },

@@ -10,9 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from snapferry.orchestrator.planning.estimate import estimate_job
+from snapferry.orchestrator.planning.estimate import estimate_check, estimate_job
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import Snapshots, freeze, prepare, recall
+from snapferry.orchestrator.planning.prepare import (
+    Snapshots,
+    freeze,
+    prepare,
+    prepare_check,
+    recall,
+    recall_check,
+)
 from snapferry.orchestrator.planning.trees.pull_plan import estimate_pull, prepare_pull, recall_pull
 from snapferry.orchestrator.planning.trees.push_plan import (
     estimate_push,
@@ -33,6 +40,7 @@ from .steps.conclude import conclude
 from .steps.heal import conclude_heal, end_healed, prepare_heal
 from .steps.publish_tree import publish_tree
 from .steps.settle_tree import conclude_pull, settle_tree
+from .steps.verify import conclude_verify, end_verified
 
 Planned = tuple[Snapshots, Plan]
 
@@ -68,5 +76,6 @@ STEPS: Final[dict[Action, Steps]] = {
     Action.COPY: Steps(prepare, freeze, recall, estimate_job, _publish, conclude),
     Action.PULL: Steps(prepare_pull, freeze, recall_pull, estimate_pull, settle_tree, conclude_pull),
     Action.PUSH: Steps(prepare_push, freeze_push, recall_push, estimate_push, publish_tree, conclude),
+    Action.VERIFY: Steps(prepare_check, freeze, recall_check, estimate_check, end_verified, conclude_verify),
 }
 """Action -> its steps."""

@@ -32,13 +32,13 @@ from snapferry.workers.reachability.store_check import missing_store
 from snapferry.workers.telemetry.metrics import counters
 
 from .actions import STEPS
-from .context import Drive, open_stores, planned
+from .context import Drive, PlannedDrive, open_stores, planned
 from .control import JobControl
 from .dispatch import queue_drive
 from .ending import end_job, fail_job
 from .outcome import DriveOutcome, Result
 from .steps.plan import plan_job, plan_size
-from .steps.publish import Publisher
+from .steps.publish import Published, Publisher
 from .steps.requeue import requeue_lost
 from .steps.window import fill_window
 from .store_outage import StepWatch
@@ -152,6 +152,8 @@ def _advance(drive: Drive, standing: Standing, *, is_planned: bool) -> DriveOutc
     if is_planned:
         recall = STEPS[drive.spec.action].recall
         job = planned(drive, *recall(drive.ledger, drive.spec, drive.catalogue))
+        if standing.bounded:
+            return _end_at_bound(job, standing)
         outcome = requeue_lost(job, standing)
     else:
         begun = plan_job(drive)
@@ -162,13 +164,24 @@ def _advance(drive: Drive, standing: Standing, *, is_planned: bool) -> DriveOutc
     published = Publisher(job).publish()
     # Batches end while snapshots are published.
     queued += fill_window(job)
-    ended = STEPS[drive.spec.action].conclude(job) or outcome
+    return _conclude(job, replace(outcome, queued=queued), published)
+
+
+def _end_at_bound(job: PlannedDrive, standing: Standing) -> DriveOutcome:
+    """End a job that has reached its bound, once its running batches have ended and are accounted for."""
+    if standing.running:
+        queue_drive(job.app, job.job_id, "bound reached", in_s=CANCEL_PAUSE_S)
+        return DriveOutcome(result=Result.STOPPING, reason="bound reached", running=standing.running)
+    return _conclude(job, DriveOutcome(), Publisher(job).publish(bounded=True))
+
+
+def _conclude(job: PlannedDrive, outcome: DriveOutcome, published: Published) -> DriveOutcome:
+    ended = STEPS[job.spec.action].conclude(job) or outcome
     return replace(
         outcome,
         result=ended.result,
         reason=ended.reason,
-        queued=queued,
-        action=drive.spec.action,
+        action=job.spec.action,
         published=published.published,
         unpublished=published.unpublished,
         healing=published.healing,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from snapferry.orchestrator.planning.prepare import TRUSTED, UNREADABLE, read_snapshots
+from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.ledger import Ledger
 
 # The most bytes of rows that are unpacked. No job has as many.
@@ -41,6 +42,11 @@ class SnapshotRow:
     missing: int = 0
     ended_at: float = 0.0
     reason: str = ""
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether its manifest could not be read, so that it was not planned."""
+        return self.state == SnapshotState.FAILED and not self.ended_at
 
 
 def final_fields(ledger: Ledger, job_id: str) -> dict[str, str | float]:

@@ -11,7 +11,7 @@ The process that submitted a job may end: the fleet completes the job.
     client      submit, resume, retry, cancel, pause, limit
     reader      status, lists, receipts and failures of jobs
     broker      the connection to the broker, and its errors
-    store_pair  the two stores of a copy, from their URLs
+    store_pair  the stores of a job, from their URLs
 """
 
 from .broker import JobRefused

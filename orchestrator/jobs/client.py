@@ -15,7 +15,7 @@ from snapferry.orchestrator.driving.dispatch import queue_drive, queue_plan
 from snapferry.orchestrator.job_app import make_job_app
 from snapferry.stores.access import AccessPolicy
 from snapferry.workers.broker.connection import BrokerUnavailable, check_broker
-from snapferry.workers.copying.commit import ENDED_WELL
+from snapferry.workers.copying.commit import ENDED_WELL, SnapshotState
 from snapferry.workers.ledger import PLAN, JobStatus, State
 from snapferry.workers.limits import Change, StoreLimits, store_id
 from snapferry.workers.messages import JobSpec, Order, encode_addresses
@@ -76,17 +76,19 @@ class Jobs(JobReader):
         """
         Queue a job that does the rest of a job that has ended; return its id, None if there is no rest.
 
-        Objects that the first job copied are found present. The new job waits *patience* seconds for a store that does
+        Objects that the first job copied are found present; a job that stopped at its bound goes on with the objects
+        that it has not looked at. The new job waits *patience* seconds for a store that does
         not answer; None means as long as the first job. Raises `JobRefused` for a job that has not ended.
         """
         spec, status = self._ended(job_id)
         if status.dry_run:
             raise JobRefused(f"job {job_id} was a dry run: there is nothing to resume")
-        if status.state is State.DONE:
+        if status.state is State.DONE and not status.bounded:
             return None
         if spec.action.makes_snapshot:
             return self._queue(self._successor(spec, status, patience, resumes=job_id))
-        ids = [row.id for row in self.snapshots(job_id) if row.state in {"pending", "failed"}]
+        left = {"pending", SnapshotState.FAILED, *([SnapshotState.CHECKED] if status.bounded else [])}
+        ids = [row.id for row in self.snapshots(job_id) if row.state in left]
         if not ids and spec.everything and not status.snapshots_total:
             # The job ended before the source was listed.
             return self._queue(self._successor(spec, status, patience, resumes=job_id))
@@ -104,7 +106,7 @@ class Jobs(JobReader):
             raise JobRefused(f"job {job_id} is done: nothing failed in it")
         with self._answering():
             unaccounted = self._ledger.unaccounted(job_id, PLAN, range(status.batches_total))
-        if unaccounted or not status.failed:
+        if (unaccounted and not status.bounded) or not status.failed:
             raise JobRefused(
                 f"job {job_id} ended as {status.state} before all of its objects were tried; use: snapferry resume"
                 f" {job_id}"

@@ -141,6 +141,10 @@ class JobReader:
         with self._answering():
             return list(snapshot_rows(self._ledger, job_id))
 
+    def unreadable(self, job_id: str) -> list[SnapshotRow]:
+        """Return the snapshots of the job whose manifests could not be read, with the reasons."""
+        return [row for row in self.snapshots(job_id) if row.unreadable]
+
     def estimate(self, job_id: str) -> dict[str, Any]:
         """Return the estimate of a dry run or of a job with a budget (docs/json.md); empty for other jobs."""
         with self._answering():

@@ -71,7 +71,7 @@ def pack_batches(objects: Objects, *, max_objects: int, max_bytes: int) -> Itera
 
 
 def cut(sizes: Sequence[int], max_objects: int, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield the begin and end of each batch in *sizes*, in which those larger than *max_bytes* come first."""
+    """Yield the begin and end of each batch in *sizes*. A size larger than *max_bytes* is a batch of its own."""
     max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // BATCHES))
     if len(sizes) and max(sizes) * max_objects <= max_bytes:
         # The usual case: no batch reaches the limit of bytes.

@@ -62,6 +62,44 @@ def estimate_job(
     return estimate
 
 
+def estimate_check(
+    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
+) -> dict[str, Any]:
+    """Return the estimate of a job that only reads: what it would read, and what that costs. Asks nothing."""
+    accounting = source.accounting
+    objects_read: Counter[str] = Counter()
+    manifests_read: Counter[str] = Counter()
+    for number in range(plan.batches):
+        checkpoint()
+        for size_bytes in plan.batch(number).sizes:
+            objects_read += accounting.to_read_object(size_bytes)
+    for _ in snapshots.ids:
+        manifests_read += accounting.to_read_manifest()
+    budget, store = spec.budget, spec.source
+    cost = None
+    if budget.prices:
+        cost = cost_of(budget.prices, store.url, manifests_read, 0)
+        cost += cost_of(budget.prices, store.objects_url or store.url, objects_read, plan.size_bytes)
+    estimate = {
+        "snapshots": {
+            "total": len(snapshots.ids),
+            "planned": len(snapshots.of(PLANNED)),
+            "trusted": 0,
+            "unreadable": len(snapshots.of(UNREADABLE)),
+        },
+        "objects": {"total": plan.objects, "present": 0, "to_copy": 0, "to_read": plan.objects},
+        "bytes": {"total": plan.size_bytes, "to_copy": 0, "to_read": plan.size_bytes},
+        "batches": plan.batches,
+        "groups": len(plan.groups),
+        "exact": not spec.verify.fast,
+        "requests": {"source": dict(objects_read + manifests_read), "destination": {}},
+        "cost": None if cost is None else round(cost, 6),
+        "currency": budget.currency,
+    }
+    estimate["refused"] = over_budget(budget, estimate)
+    return estimate
+
+
 class _Estimator:
     """
     Simulates a job from its plan, with 64 bytes of memory per object.

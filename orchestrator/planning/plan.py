@@ -109,11 +109,16 @@ class Plan:
 
     def batch(self, number: int) -> Batch:
         """Return a batch by its number."""
-        first = self.firsts[number]
-        end = self.firsts[number + 1] if number + 1 < self.batches else self.objects
+        positions = self.positions_of(number)
+        first, end = positions.start, positions.stop
         digests = bytes(self.digests[DIGEST_BYTES * first : DIGEST_BYTES * end])
         lines = self.lines.of(first, end) if self.lines is not None else ()
         return Batch(number, digests, tuple(self.sizes[first:end]), (first,), lines)
+
+    def positions_of(self, number: int) -> range:
+        """Return the positions of the objects of a batch."""
+        end = self.firsts[number + 1] if number + 1 < self.batches else self.objects
+        return range(self.firsts[number], end)
 
     def address(self, position: int) -> Address:
         """Return the address of the object at *position*."""

@@ -37,12 +37,16 @@ class Planner:
     """
     Makes a plan of snapshots that are added one by one, in their order.
 
-    With *only*, no other objects are planned. The others count as present, until the re-check finds them absent.
+    With *only*, no other objects are planned. The others count as present, until the re-check finds them absent. With
+    *by_address*, all snapshots are one group, and its batches are strictly in the order of addresses.
     """
 
-    def __init__(self, *, max_objects: int, max_bytes: int, only: AddressSet | None = None) -> None:
+    def __init__(
+        self, *, max_objects: int, max_bytes: int, only: AddressSet | None = None, by_address: bool = False
+    ) -> None:
         self._max_objects = max_objects
         self._max_bytes = max_bytes
+        self._by_address = by_address
         self._gatherer: Gatherer = SetGatherer(only)
         self._members: list[int] = []
         self._digests = bytearray()
@@ -61,7 +65,7 @@ class Planner:
         added = self._gatherer.add(index, objects)
         self._plan.snapshots[index] = SnapshotPlan(added.objects, added.size_bytes, added.objects - added.new)
         self._members.append(index)
-        if self._gatherer.named <= QUESTIONS_PER_OBJECT * self._gatherer.brought:
+        if not self._by_address and self._gatherer.named <= QUESTIONS_PER_OBJECT * self._gatherer.brought:
             self._close()
 
     @property
@@ -83,7 +87,9 @@ class Planner:
         assert isinstance(plan.owners, array)
         assert isinstance(plan.firsts, array)
         first_batch, first_position, named = plan.batches, plan.objects, self._gatherer.named
-        objects = largest_first(self._gatherer.close(), self._max_bytes)
+        objects = self._gatherer.close()
+        if not self._by_address:
+            objects = largest_first(objects, self._max_bytes)
         cuts = cut(objects.sizes, self._max_objects, self._max_bytes)
         plan.firsts.extend(first_position + first for first, _ in cuts)
         self._digests += objects.digests

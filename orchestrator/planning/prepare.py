@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
@@ -22,6 +22,7 @@ from snapferry.stores.errors import (
     ManifestSyntaxError,
     ManifestTooLarge,
     SourceEmpty,
+    StoreError,
     StoreFault,
 )
 from snapferry.stores.hashing import digest
@@ -30,13 +31,14 @@ from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.commit import MAX_REASON_CHARS
-from snapferry.workers.ledger import Ledger, set_bits
+from snapferry.workers.ledger import PLAN, Ledger, set_bits
 from snapferry.workers.messages import JobSpec, Order, decode_snapshot_ids, encode_addresses
 
 from . import plan_file
 from .gather import Objects
 from .plan import Plan
 from .planner import Planner
+from .scope import within
 
 if TYPE_CHECKING:
     from snapferry.stores.bulk.tables import ObjectTable
@@ -48,6 +50,10 @@ OF_ONE = (AccessDenied, IntegrityError, KeyMissing, ManifestSyntaxError, Manifes
 
 # Unreadable manifests of a job whose reasons are kept.
 REASONS_KEPT = 100
+
+# A job with a bound of bytes has about so many batches within it, but none smaller than this.
+BATCHES_OF_A_BOUND: Final = 100
+SMALLEST_BATCH_BYTES: Final = 1024 * 1024
 
 # The most objects, in all, of the plans that a process keeps in memory. The last plan is kept whatever its size.
 REMEMBERED_OBJECTS = 1_000_000
@@ -65,12 +71,19 @@ class Snapshots:
     The snapshots of a job, in its order.
 
     *kinds* has a letter for each: planned, trusted (its manifest is at the destination, and the job trusts that), or
-    unreadable. *reasons*: index -> why it is unreadable.
+    unreadable. *reasons*: index -> why it is unreadable. *errors*: the same as errors, in the process that met them.
     """
 
     ids: list[SnapshotId]
     kinds: str = ""
     reasons: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, StoreError] = field(default_factory=dict)
+
+    def note(self, index: int, error: StoreError) -> None:
+        """Note why a snapshot is unreadable, for the first `REASONS_KEPT` of them."""
+        if len(self.reasons) < REASONS_KEPT:
+            self.errors[index] = error
+            self.reasons[index] = shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
 
     def of(self, kind: str) -> list[int]:
         """Return the indexes of the snapshots of *kind*."""
@@ -95,22 +108,41 @@ def prepare(
     ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore
 ) -> tuple[Snapshots, Plan]:
     """
-    Choose and order the snapshots, read their manifests, and plan.
+    Choose and order the snapshots, read their manifests, and plan to copy their objects.
 
     A manifest that cannot be used makes its snapshot unreadable, and the others are planned. Raises `StoreError` where
     a store does not answer, and for the unusable manifest of a job's only snapshot; `SourceEmpty` where everything
     was requested and the source lists nothing. Nothing is recorded.
     """
-    snapshots = Snapshots(_ordered(spec, source))
-    if spec.everything and not snapshots.ids and not spec.allow_empty_source:
+    snapshots = Snapshots(_chosen(spec, source))
+    trusted = destination.manifests_present(snapshots.ids) if spec.trust_manifest else set()
+    found = _plan(spec, source, snapshots, _planner(ledger, spec, source), trusted)
+    if snapshots.kinds == UNREADABLE and (error := snapshots.errors.get(0)):
+        raise error
+    return found
+
+
+def _chosen(spec: JobSpec, source: StreamStore) -> list[SnapshotId]:
+    """Return the ids of the job's snapshots, in its order. Raises `SourceEmpty`."""
+    ids = _ordered(spec, source)
+    if spec.everything and not ids and not spec.allow_empty_source:
         raise SourceEmpty(
             source.manifests_label,
             "",
-            "lists no manifest at all, so nothing was copied or deleted. Check the URL, and that its disk is mounted."
+            "lists no manifest at all, so nothing was done. Check the URL, and that its disk is mounted."
             " If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
         )
-    trusted = destination.manifests_present(snapshots.ids) if spec.trust_manifest else set()
-    planner = _planner(ledger, spec, source)
+    return ids
+
+
+def _plan(
+    spec: JobSpec,
+    source: StreamStore,
+    snapshots: Snapshots,
+    planner: Planner,
+    trusted: Collection[SnapshotId] = (),
+) -> tuple[Snapshots, Plan]:
+    """Read the manifests of *snapshots*, note what was found in it, and plan. Raises as `prepare` does."""
     kinds = []
     for index, snapshot_id in enumerate(snapshots.ids):
         checkpoint()
@@ -118,13 +150,10 @@ def prepare(
             kinds.append(TRUSTED)
             continue
         try:
-            objects = _objects(source, snapshot_id)
+            objects = _objects(spec, source, snapshot_id)
         except OF_ONE as error:
-            if len(snapshots.ids) == 1:
-                raise
             kinds.append(UNREADABLE)
-            if len(snapshots.reasons) < REASONS_KEPT:
-                snapshots.reasons[index] = shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
+            snapshots.note(index, error)
             continue
         kinds.append(PLANNED)
         planner.add(index, objects)
@@ -132,8 +161,8 @@ def prepare(
             raise ManifestTooLarge(
                 source.label,
                 "",
-                f"the snapshots of the job name more than {bounds().objects:,} distinct objects. Copy fewer snapshots"
-                " in one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
+                f"the snapshots of the job name more than {bounds().objects:,} distinct objects. Choose fewer snapshots"
+                " for one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
             )
     snapshots.kinds = "".join(kinds)
     return snapshots, remember(spec, snapshots, planner.finish())
@@ -172,13 +201,47 @@ def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshot
     plan = recalled(spec, snapshots)
     if plan is not None:
         return snapshots, plan
-    planner = _planner(ledger, spec, source)
+    return _plan_again(spec, source, snapshots, _planner(ledger, spec, source))
+
+
+def _plan_again(
+    spec: JobSpec, source: StreamStore, snapshots: Snapshots, planner: Planner
+) -> tuple[Snapshots, Plan]:
     for index in snapshots.of(PLANNED):
         try:
-            planner.add(index, _objects(source, snapshots.ids[index]))
+            planner.add(index, _objects(spec, source, snapshots.ids[index]))
         except OF_ONE as error:
             raise SourceChanged(f"the source changed while the job ran: {error}") from error
     return snapshots, remember(spec, snapshots, planner.finish())
+
+
+def prepare_check(
+    ledger: Ledger, spec: JobSpec, store: StreamStore, destination: StreamStore
+) -> tuple[Snapshots, Plan]:
+    """
+    As `prepare`, for a job that looks at all objects of snapshots of *store*, in the order of their addresses.
+
+    Every manifest that cannot be used is a finding of the job. A snapshot that was withdrawn since it was listed is
+    left out.
+    """
+    snapshots = Snapshots(_chosen(spec, store))
+    found = _plan(spec, store, snapshots, _check_planner(ledger, spec, store))
+    gone = {index for index, error in snapshots.errors.items() if isinstance(error, KeyMissing)}
+    if spec.everything and gone:
+        listed = set(store.list_manifest_ids())
+        if withdrawn := {index for index in gone if snapshots.ids[index] not in listed}:
+            kept = [id_ for index, id_ in enumerate(snapshots.ids) if index not in withdrawn]
+            return _plan(spec, store, Snapshots(kept), _check_planner(ledger, spec, store))
+    return found
+
+
+def recall_check(ledger: Ledger, spec: JobSpec, store: StreamStore) -> tuple[Snapshots, Plan]:
+    """As `recall`, for a job that `prepare_check` prepared."""
+    snapshots = read_snapshots(ledger, spec)
+    plan = recalled(spec, snapshots)
+    if plan is not None:
+        return snapshots, plan
+    return _plan_again(spec, store, snapshots, _check_planner(ledger, spec, store))
 
 
 def forget(job_id: str) -> None:
@@ -198,9 +261,9 @@ def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> AddressSet:
     return found
 
 
-def _objects(source: StreamStore, snapshot_id: str) -> Objects | ObjectTable:
+def _objects(spec: JobSpec, source: StreamStore, snapshot_id: str) -> Objects | ObjectTable:
     with source.read_manifest(snapshot_id) as manifest:
-        return manifest.table() if manifest.large else manifest.objects()
+        return within(spec.scope, manifest.table() if manifest.large else manifest.objects())
 
 
 def _planner(ledger: Ledger, spec: JobSpec, source: StreamStore) -> Planner:
@@ -222,6 +285,36 @@ def _only(ledger: Ledger, spec: JobSpec, source: StreamStore) -> AddressSet | No
     return failed_addresses(ledger, spec.retries, plan)
 
 
+def _check_planner(ledger: Ledger, spec: JobSpec, store: StreamStore) -> Planner:
+    max_bytes = spec.batch_bytes
+    if spec.verify.max_bytes is not None:
+        # A batch that has begun is read to its end. So the batches of a small job are small.
+        max_bytes = min(max_bytes, max(SMALLEST_BATCH_BYTES, spec.verify.max_bytes // BATCHES_OF_A_BOUND))
+    return Planner(
+        max_objects=spec.batch_objects,
+        max_bytes=max_bytes,
+        only=_only_left(ledger, spec, store),
+        by_address=True,
+    )
+
+
+def _only_left(ledger: Ledger, spec: JobSpec, store: StreamStore) -> AddressSet | None:
+    """
+    Return the only objects that a job looks at: those that failed in the job that it retries, and those that the job
+    that it resumes has not found intact. None: all objects.
+    """
+    before = spec.retries or spec.resumes
+    if not before or not ledger.field(before, "kinds"):
+        return None
+    _, plan = recall_check(ledger, ledger.spec(before), store)
+    found = failed_addresses(ledger, before, plan)
+    if spec.resumes:
+        for number in ledger.unaccounted(before, PLAN, range(plan.batches)):
+            checkpoint()
+            found.update(plan.batch(number).objects)
+    return found
+
+
 def _ordered(spec: JobSpec, source: StreamStore) -> list[SnapshotId]:
     """Return the ids of the job's snapshots, in the order of publishing."""
     if not spec.everything and spec.order is Order.GIVEN:
@@ -232,13 +325,13 @@ def _ordered(spec: JobSpec, source: StreamStore) -> list[SnapshotId]:
         # A snapshot that the source does not list has no time. It is found missing when it is read.
         return sorted(ids, key=lambda id_: -listed[id_].modified if id_ in listed else 0.0)
     if spec.order is Order.SMALLEST:
-        return sorted(ids, key=lambda id_: _bytes_of(source, id_))
+        return sorted(ids, key=lambda id_: _bytes_of(spec, source, id_))
     return ids
 
 
-def _bytes_of(source: StreamStore, snapshot_id: str) -> int:
+def _bytes_of(spec: JobSpec, source: StreamStore, snapshot_id: str) -> int:
     try:
-        objects = _objects(source, snapshot_id)
+        objects = _objects(spec, source, snapshot_id)
     except OF_ONE:
         return 0
     return sum(objects.values()) if isinstance(objects, Mapping) else objects.size_bytes

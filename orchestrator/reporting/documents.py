@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus, Waiting
 from snapferry.workers.limits import StoreLimits
 from snapferry.workers.messages import Limits
@@ -29,7 +30,9 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
     left = seconds_left(status)
     return {
         "job": status.job_id,
+        "action": str(status.action),
         "state": str(status.state),
+        "bounded": status.bounded or None,
         "paused": status.paused,
         "cancelling": status.cancelling and not status.state.final,
         "dry_run": status.dry_run,
@@ -40,7 +43,10 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
         "snapshot": status.first_snapshot,
         "snapshots": {
             "total": status.snapshots_total,
-            "published": status.snapshots_published,
+            "published": 0,
+            "verified": 0,
+            "fetched": 0,
+            WORDS[status.action].snapshot: status.snapshots_published,
             "trusted": status.snapshots_trusted,
             "failed": status.snapshots_failed,
         },
@@ -126,6 +132,8 @@ def end_document(
                 "error": letter.known.failure.error,
                 "store": letter.known.failure.store,
                 "detail": letter.known.failure.detail,
+                "places": [{"snapshot": snapshot_id, "path": path} for snapshot_id, path in letter.places],
+                "places_total": letter.places_total,
             }
             for letter in letters[:FAILURES_IN_JSON]
             if letter.known is not None
@@ -155,6 +163,7 @@ def letter_document(letter: DeadLetter, *, places: bool = True) -> dict[str, Any
     found = [{"snapshot": snapshot_id, "path": path} for snapshot_id, path in letter.places]
     return {
         "address": letter.address,
+        "manifest": None,
         "size": letter.size_bytes if places else None,
         "error": known.failure.error if known else None,
         "store": known.failure.store if known else None,
@@ -163,6 +172,23 @@ def letter_document(letter: DeadLetter, *, places: bool = True) -> dict[str, Any
         "worker": known.worker if known else None,
         "places": found if places else None,
         "places_total": letter.places_total if places else None,
+    }
+
+
+def unreadable_document(row: SnapshotRow) -> dict[str, Any]:
+    """Return a manifest that could not be read, in the form of a failed object."""
+    error, _, detail = row.reason.partition(": ")
+    return {
+        "address": None,
+        "manifest": row.id,
+        "size": None,
+        "error": error,
+        "store": None,
+        "detail": detail,
+        "attempts": None,
+        "worker": None,
+        "places": [],
+        "places_total": 0,
     }
 
 

@@ -7,20 +7,32 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_rows
+from snapferry.orchestrator.driving.steps.verify import STOPPED_AT
 from snapferry.stores.names.name import is_name
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.messages import JobSpec, decode_addresses
+from snapferry.workers.messages import Action, JobSpec, decode_addresses
 
 from .text.format import moment
 
 SCHEMA: Final = "snapferry.receipt/1"
 
-# How each outcome was verified.
+# How each outcome was verified, in a job that copies.
 VERIFIED: Final = {
     "copied": "hashed (BLAKE3) while it was read; the destination then confirmed that it has it",
     "present": "the destination confirmed that it has it, by name and size",
     "manifest": "hashed (BLAKE3) when read from the source, and again when read back from the destination",
     "trusted": "not verified: the destination had its manifest, and --trust-manifest was set",
+}
+
+# What is different in a job of another action.
+_VERIFIED_BY: Final = {
+    Action.VERIFY: {
+        "present": "all of its bytes were read and hashed (BLAKE3)",
+        "manifest": "hashed (BLAKE3) when read",
+    },
+}
+_VERIFIED_FAST: Final = {
+    "present": "the store has it with the length in the manifest, or all of its bytes were read and hashed (BLAKE3)"
 }
 
 # How an S3 store can confirm that it has the bytes that were sent; "none": not at all.
@@ -35,6 +47,7 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "schema": SCHEMA,
         "tool": f"snapferry {version('snapferry')}",
         "job": job_id,
+        "action": str(spec.action),
         "state": str(status.state),
         "final": status.state.final,
         "error": status.error,
@@ -52,7 +65,15 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
             "healed": status.healed,
         },
         "bytes": {"total": status.bytes_total, "copied": status.bytes_copied},
-        "verified": VERIFIED,
+        "verified": VERIFIED
+        | _VERIFIED_BY.get(spec.action, {})
+        | (_VERIFIED_FAST if spec.verify.fast else {}),
+        "scope": _scope(spec)
+        | {
+            "fast": spec.verify.fast,
+            "bounded": status.bounded or None,
+            "stopped_at": ledger.field(job_id, STOPPED_AT) or None,
+        },
         "confirmed": _confirmed(ledger, job_id),
         "snapshots": [_document(row) for row in snapshot_rows(ledger, job_id)],
         "repaired": [repair._asdict() for repair in ledger.repairs(job_id)],
@@ -72,6 +93,17 @@ def _confirmed(ledger: Ledger, job_id: str) -> dict[str, int]:
 
 def _names(ledger: Ledger, job_id: str, field: str) -> list[str]:
     return [name for name in (ledger.field(job_id, field) or "").split() if is_name(name)]
+
+
+def _scope(spec: JobSpec) -> dict[str, Any]:
+    """Return the part of the address space that a job looks at."""
+    scope = spec.scope
+    return {
+        "first": scope.first or None,
+        "last": scope.last or None,
+        "share": scope.share if scope.of > 1 else None,
+        "shares": scope.of if scope.of > 1 else None,
+    }
 
 
 def _store(spec: JobSpec, side: str) -> dict[str, str | None]:

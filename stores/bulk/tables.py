@@ -46,6 +46,20 @@ class ObjectTable(NamedTuple):
         """Return the objects that *mask* selects."""
         return self if mask.all() else ObjectTable(self.digests[mask], self.sizes[mask])
 
+    def between(self, first: bytes, last: bytes) -> ObjectTable:
+        """
+        Return the objects from the digest *first* to the digest *last*, both included.
+
+        If *first* is above *last*, the range goes on from the last address to the first one.
+        """
+        above, below = self.digests >= first, self.digests <= last
+        return self.chosen(above & below if first <= last else above | below)
+
+    def share(self, share: int, of: int) -> ObjectTable:
+        """Return the objects in one of *of* equal shares, from 0, of the address space."""
+        heads = np.ascontiguousarray(self.digests.view(np.uint8).reshape(-1, DIGEST_BYTES)[:, :8])
+        return self.chosen(heads.view(_BIG_ENDIAN).ravel() % np.uint64(of) == np.uint64(share))
+
     @property
     def size_bytes(self) -> int:
         """The sum of the sizes, which may be more than 64 bits hold."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from itertools import compress, islice
+from itertools import compress, islice, starmap
 from operator import not_
 from typing import Final, NamedTuple
 
@@ -108,12 +108,28 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Sur
         listing = _Listing(backend, space, ordered)
         asked = _ask(ordered, listing.page)
         lacking.update(ordered[: asked.answered])
-        lacking -= listing.present
+        lacking.difference_update(compress(listing.found, starmap(space.is_whole, listing.found.items())))
         ordered, between = ordered[asked.answered :], asked.keys_between
     sizes = backend.sizes(list(map(space.key, ordered)))
     lacking.update(compress(ordered, map(not_, map(space.is_whole, ordered, sizes))))
     # Before most manifests nothing is missing; then the comprehension is skipped.
     return Survey([address for address in wanted if address in lacking] if lacking else [], between)
+
+
+def lengths(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> dict[Address, int | None]:
+    """
+    Return the length in bytes of what *backend* has under each of *wanted* in *space*, None where there is nothing.
+
+    Asks as `survey` does, and raises as it does.
+    """
+    ordered = sorted(dict.fromkeys(wanted))
+    found: dict[Address, int | None] = dict.fromkeys(ordered)
+    if backend.capabilities.pages_listings:
+        listing = _Listing(backend, space, ordered)
+        ordered = ordered[_ask(ordered, listing.page).answered :]
+        found.update(listing.found)
+    found.update(zip(ordered, backend.sizes(list(map(space.key, ordered))), strict=True))
+    return found
 
 
 def absent(backend: Backend, space: Namespace, addresses: AddressSet) -> AddressSet:
@@ -207,14 +223,14 @@ def _place(address: str) -> int:
 
 
 class _Listing:
-    """Pages of a backend's listing. *present* collects the addresses of *ordered* that they show."""
+    """Pages of a backend's listing. *found* collects those of *ordered* that they show, with their lengths in bytes."""
 
     def __init__(self, backend: Backend, space: Namespace, ordered: Sequence[Address]) -> None:
         self._backend = backend
         self._space = space
         self._ordered = ordered
         self._unanswered = frozenset(ordered)
-        self.present: set[Address] = set()
+        self.found: dict[Address, int] = {}
 
     def page(self, at: int) -> _Page:
         space, ordered = self._space, self._ordered
@@ -230,8 +246,8 @@ class _Listing:
             if address is None:
                 continue
             last = address
-            if address in self._unanswered and space.is_whole(address, found.size):
-                self.present.add(address)
+            if address in self._unanswered:
+                self.found[address] = found.size
         if keys < LISTING_KEYS_PER_PAGE:
             # The listing ended, or passed the last address that is asked for.
             return _Page(keys, len(ordered), last)

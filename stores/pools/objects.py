@@ -44,6 +44,10 @@ class ObjectPool:
         with contained(self.backend.label):
             return existence.survey(self.backend, OBJECT_SPACE, wanted)
 
+    def lengths(self, addresses: Iterable[Address]) -> dict[Address, int | None]:
+        with contained(self.backend.label):
+            return existence.lengths(self.backend, OBJECT_SPACE, list(addresses))
+
     def absent(self, addresses: AddressSet) -> AddressSet:
         with contained(self.backend.label):
             return existence.absent(self.backend, OBJECT_SPACE, addresses)

@@ -104,6 +104,14 @@ class StreamStore(ABC):
         """As `objects_needed`, and count how many other keys the store holds between the addresses."""
 
     @abstractmethod
+    def lengths(self, addresses: Iterable[Address]) -> dict[Address, int | None]:
+        """
+        Return the length in bytes of each object, None for one that is absent. Asks as `objects_needed` does.
+
+        A torn object has length 0.
+        """
+
+    @abstractmethod
     def absent(self, addresses: AddressSet) -> AddressSet:
         """As `objects_needed`, for any number of addresses in bounded memory."""
 

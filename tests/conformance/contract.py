@@ -477,6 +477,23 @@ class StoreContract(FilesContract, NamesContract, ReplacingContract):
         assert store.objects_needed(iter(sorted(present))) == []
         assert store.objects_needed([]) == []
 
+    @pytest.mark.parametrize("count", [1, 2, 40])
+    def test_the_lengths_of_objects_are_told_and_none_for_absent_ones(
+        self, store: SnapshotStore, objects: Backend, count: int
+    ) -> None:
+        bodies = [b"x" * number for number in range(1, count + 1)]
+        for body in bodies[::3]:
+            store.put_object(digest(body), body)
+        torn = digest(b"torn")
+        objects.write(object_key(torn), b"")
+        objects.write(f".objects/000/000/000/{'0' * 54}", b"a stranger at the start")
+        there = {digest(body): len(body) for body in bodies[::3]}
+
+        asked = [*map(digest, bodies), torn]
+
+        assert store.lengths(asked) == dict.fromkeys(asked) | there | {torn: 0}
+        assert store.lengths([]) == {}
+
     def test_a_torn_object_counts_as_absent_and_heals(self, store: SnapshotStore, objects: Backend) -> None:
         """A zero length is a whole object only at the address of the empty one."""
         torn, address = b"torn", digest(b"torn")

@@ -191,7 +191,10 @@ def test_many_snapshots_are_named_in_a_file_by_option_or_as_all(fleet: Crew, tmp
     trusted = fleet.run("sync", *stores(tmp_path), "--all", "--trust-manifest")
 
     assert first.document["snapshot"] == ids[2]
-    assert first.document["snapshots"] == {"total": 3, "published": 3, "trusted": 0, "failed": 0}
+    assert first.document["snapshots"] == dict.fromkeys(first.document["snapshots"], 0) | {
+        "total": 3,
+        "published": 3,
+    }
     assert first.document["objects"]["copied"] == 4
     assert every.out.startswith(
         "4 of 4 snapshots are published: 5 objects, 1 copied (1 B), 4 already present, in "

@@ -9,9 +9,9 @@ import pytest
 from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.dispatch import batch_message
 from snapferry.orchestrator.planning.batches import Batch
-from snapferry.orchestrator.reporting.text.actions import WORDS
 from snapferry.stores.hashing import digest
 from snapferry.workers.copying.actions import RUNNERS
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.messages import Action, JobSpec, Scope, StoreRef, TreeOptions
 from snapferry.workers.reachability.sides import sides_of
 

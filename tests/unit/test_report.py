@@ -141,6 +141,7 @@ def test_a_failed_object_whose_error_was_not_kept_says_so() -> None:
     assert [line.split()[0] for line in failures.letter_lines(unknown)] == ["a" * 64]
     assert documents.letter_document(unknown) == {
         "address": "a" * 64,
+        "manifest": None,
         "size": 7,
         "error": None,
         "store": None,
@@ -212,6 +213,8 @@ def test_documents_list_a_thousand_failures_at_most() -> None:
         "error": "ObjectMissing",
         "store": "file:///a",
         "detail": "it is not here",
+        "places": [],
+        "places_total": 0,
     }
 
 

@@ -13,4 +13,5 @@ Copy batches and publish snapshots.
     commit        re-check snapshots and publish them
     time_limit    the soft time limit of a task
     describe      sizes, durations and outcomes for people
+    words         the words for each action
 """

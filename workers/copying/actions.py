@@ -24,6 +24,7 @@ from .transfer.heal import Healing
 from .transfer.interfaces import BatchFunction
 from .transfer.pull import Pulling
 from .transfer.push import Pushing
+from .transfer.verify import verify_batch
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,6 @@ RUNNERS: Final[dict[Action, Callable[[BatchContext], BatchFunction]]] = {
     Action.HEAL: _healing,
     Action.PUSH: _pushing,
     Action.PULL: _pulling,
+    Action.VERIFY: lambda context: partial(verify_batch, fast=context.batch.verify.fast),
 }
 """Action -> a function that returns the function for a batch."""

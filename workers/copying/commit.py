@@ -27,6 +27,9 @@ class SnapshotState(StrEnum):
 
     PUBLISHED = "published"
     VERIFIED = "verified"
+    """All of its objects were read, and are intact."""
+    CHECKED = "checked"
+    """No object of it that was looked at is wrong. Not all bytes were read: a sample, a bound, or a fast check."""
     FETCHED = "fetched"
     FAILED = "failed"
 
@@ -68,26 +71,37 @@ def publish_snapshots(
     destination is asked once for the objects of all other snapshots. Raises `StoreError` if a store gives no answer at
     all; some snapshots may be published then. May be repeated, also at the same time.
     """
-    results: dict[SnapshotId, SnapshotResult] = {}
-    if failed is not None and len(failed):
-        for snapshot_id in snapshot_ids:
-            try:
-                with source.read_manifest(snapshot_id) as manifest:
-                    failed_count = manifest.addresses().common(failed)
-            except StoreError as error:
-                results[snapshot_id] = failed_by(error)
-                continue
-            if failed_count:
-                reason = f"{failed_count} of its objects {unable}"
-                results[snapshot_id] = SnapshotResult(
-                    SnapshotState.FAILED, failed=failed_count, reason=reason
-                )
+    results = without_objects(source, snapshot_ids, failed, unable)
     complete = [snapshot_id for snapshot_id in snapshot_ids if snapshot_id not in results]
     for snapshot_id, published in destination.publish_all(source, complete).items():
         if published.error is not None:
             results[snapshot_id] = failed_by(published.error)
         else:
             results[snapshot_id] = SnapshotResult(missing=published.missing)
+    return results
+
+
+def without_objects(
+    store: StreamStore, snapshot_ids: Sequence[SnapshotId], failed: AddressSet | None, what: str
+) -> dict[SnapshotId, SnapshotResult]:
+    """
+    Return the results of those snapshots of *store* that name one of the *failed* addresses.
+
+    *what* happened to these objects, in words. A snapshot whose manifest cannot be read fails as well.
+    """
+    results: dict[SnapshotId, SnapshotResult] = {}
+    if failed is None or not len(failed):
+        return results
+    for snapshot_id in snapshot_ids:
+        try:
+            with store.read_manifest(snapshot_id) as manifest:
+                failed_count = manifest.addresses().common(failed)
+        except StoreError as error:
+            results[snapshot_id] = failed_by(error)
+            continue
+        if failed_count:
+            reason = f"{failed_count} of its objects {what}"
+            results[snapshot_id] = SnapshotResult(SnapshotState.FAILED, failed=failed_count, reason=reason)
     return results
 
 

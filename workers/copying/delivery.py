@@ -53,6 +53,7 @@ class Skipped(StrEnum):
     ACCOUNTED = "skipped: the batch is already accounted for"
     STOPPED = "skipped: the job was cancelled or has ended"
     PAUSED = "skipped: the job is paused"
+    BOUNDED = "skipped: the job has reached its bound"
 
 
 def run_batch(
@@ -87,6 +88,7 @@ def _lease_and_run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, ac
         (begun.accounted, Skipped.ACCOUNTED),
         (begun.stopped, Skipped.STOPPED),
         (begun.paused, Skipped.PAUSED),
+        (begun.bounded, Skipped.BOUNDED),
     ):
         if applies:
             return _skip(reason)
@@ -119,7 +121,7 @@ def _run_leased(task: Task[..., Any], run: CopyRun) -> str:
         outcome, seconds = run.copy()
         free = reachability.retries_free(outcome)
         retries = outcome.retryable and (free or task.request.retries < MAX_RETRIES)
-        counters.ran(outcome, seconds, again=retries)
+        counters.ran(outcome, seconds, again=retries, action=batch.action)
         tracing.set_attributes(
             job_id=batch.job_id, batch=f"{batch.series}:{batch.number}", objects=len(batch.sizes),
             copied=outcome.copied, present=outcome.present, failed=len(outcome.failures),

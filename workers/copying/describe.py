@@ -6,6 +6,8 @@ from snapferry.stores.text.format import counted, size
 from snapferry.workers.messages import Action, BatchMessage
 from snapferry.workers.outcome import BatchOutcome, Failure
 
+from .words import WORDS
+
 
 def short(identifier: str) -> str:
     """Return the first characters of an id, enough to tell ids apart on a page."""
@@ -39,12 +41,14 @@ def _does(action: Action) -> str:
     return "" if action is Action.COPY else f"{action} "
 
 
-def describe_outcome(outcome: BatchOutcome, seconds: float) -> str:
+def describe_outcome(outcome: BatchOutcome, seconds: float, action: Action = Action.COPY) -> str:
     """Return the outcome of a batch in words."""
+    words = WORDS[action]
+    changed = f"{outcome.copied} {words.changed}, " if words.changed else ""
     failed = f", {len(outcome.failures)} FAILED" if outcome.failures else ""
     return (
-        f"{outcome.copied} copied, {outcome.present} present{failed}"
-        f", {size(outcome.bytes_copied)} in {seconds:.1f} s"
+        f"{changed}{outcome.present} {words.right}{failed}"
+        f", {size(outcome.bytes_copied)}{words.moved} in {seconds:.1f} s"
     )
 
 
@@ -54,10 +58,12 @@ def describe_failure(failure: Failure) -> str:
     return f"object {short(failure.address)}…{where}: {failure.detail} ({failure.error})"
 
 
-def describe_failures(outcome: BatchOutcome, seconds: float, job_id: str) -> str:
+def describe_failures(
+    outcome: BatchOutcome, seconds: float, job_id: str, action: Action = Action.COPY
+) -> str:
     """Return the outcome of a batch with failed objects: the counts, one reason, and the command that shows all."""
     more = f", and {len(outcome.failures) - 1} more" if len(outcome.failures) > 1 else ""
     return (
-        f"{describe_outcome(outcome, seconds)}. {describe_failure(outcome.failures[0])}{more}."
+        f"{describe_outcome(outcome, seconds, action)}. {describe_failure(outcome.failures[0])}{more}."
         f" To list the paths of failed objects: snapferry failures {short(job_id)}"
     )

@@ -53,7 +53,7 @@ def log_end(batch: BatchMessage, outcome: BatchOutcome, seconds: float, attempts
     log_failures(outcome, attempts)
     log.info(
         "batch ended: %s",
-        describe_outcome(outcome, seconds),
+        describe_outcome(outcome, seconds, batch.action),
         extra=fields(
             source=batch.source.url,
             destination=batch.destination.url,
@@ -69,8 +69,8 @@ def log_end(batch: BatchMessage, outcome: BatchOutcome, seconds: float, attempts
 def result_text(batch: BatchMessage, outcome: BatchOutcome, seconds: float) -> str:
     """Return the outcome of a batch that is accounted for, in words. Raises `ObjectsFailed`."""
     if outcome.failures:
-        raise ObjectsFailed(describe_failures(outcome, seconds, batch.job_id))
-    return describe_outcome(outcome, seconds)
+        raise ObjectsFailed(describe_failures(outcome, seconds, batch.job_id, batch.action))
+    return describe_outcome(outcome, seconds, batch.action)
 
 
 def log_failures(outcome: BatchOutcome, attempts: int) -> None:

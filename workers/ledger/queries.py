@@ -28,13 +28,17 @@ FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
-    "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", *LIMIT_FIELDS.values(),
+    "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
+    *LIMIT_FIELDS.values(),
 )  # fmt: skip
 """The fields of the record that make up a status."""
 
 # Counters are 64 bits in Redis.
 _is_count: Final = re.compile(r"-?\d{1,19}").fullmatch
 _is_moment: Final = re.compile(r"\d{1,10}\.\d{1,6}").fullmatch
+BOUNDS: Final = ("max_bytes", "max_seconds")
+"""The bounds that a job may reach, by the names of their options in `VerifyOptions`."""
+
 _is_queue: Final = re.compile(NAME).fullmatch
 
 _LONGEST_TEXT: Final = 16 * 1024
@@ -130,6 +134,7 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         if State(record["state"]).final
         else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
         action=Action(action),
+        bounded=record["bounded"] if record["bounded"] in BOUNDS else "",
         limits=Limits(**{name: limit(field) for name, field in LIMIT_FIELDS.items()}),
         running=()
         if State(record["state"]).final

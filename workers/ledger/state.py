@@ -103,7 +103,8 @@ class JobStatus:
     in a copy; see *action*), when it is trusted (``--trust-manifest``), and when it failed. *queue* is the queue of the
     job's batches, "" for the default queue. *workers* run batches of the job at this moment, and *running* are those
     batches. *moved_at* is when the job last changed. *limits* are the job's own limits. *waiting* is the store that the
-    job waits for.
+    job waits for. *bounded* is the bound at which the job began no further batch, ``max_bytes`` or ``max_seconds``, ""
+    if it reached none.
     """
 
     job_id: str
@@ -143,6 +144,7 @@ class JobStatus:
     names_kept: int = 0
     names_removed: int = 0
     action: Action = Action.COPY
+    bounded: str = ""
     limits: Limits = field(default_factory=Limits)
     waiting: Waiting | None = None
     running: tuple[RunningBatch, ...] = ()
@@ -173,7 +175,8 @@ class Begun:
     The ledger's answer to a worker that begins a batch.
 
     *foreign*: the job's plan has no such batch. *accounted*: the batch is accounted for. *stopped*: the job was
-    cancelled or has ended. *paused*: the batch is held until the job is resumed. *holder*: the other run that has the
+    cancelled or has ended. *bounded*: the job has reached its bound, so no further batch begins. *paused*: the batch is
+    held until the job is resumed. *holder*: the other run that has the
     lease, or "". *times*: how often the batch was begun without an end, this time included. *deaths*: position -> how
     many workers died while they copied only that object.
     """
@@ -181,6 +184,7 @@ class Begun:
     foreign: bool = False
     accounted: bool = False
     stopped: bool = False
+    bounded: bool = False
     paused: bool = False
     holder: str = ""
     times: int = 0
@@ -212,6 +216,7 @@ class Standing:
     Batches are named ``series:number``. *expired*: batches whose lease has expired, because their worker died.
     *overdue*: batches whose retry did not begin in time. *held*: batches that wait until the job is resumed. *leased*:
     how many batches run or wait for a retry. *running*: how many run. *waiting*: no worker reaches one of the stores.
+    *bounded*: the bound that the job has reached, "" for none.
     *idle_s*: seconds since the job last changed. *heals*: group -> (turn, batches) of its last healing. *begins*: how
     often batches of the job were begun. *stalls*: how often batches were found missing in the queue since
     *stalled_done* batches were done and *stalled_begins* were begun.
@@ -233,5 +238,6 @@ class Standing:
     stalls: int
     stalled_done: int
     waiting: bool = False
+    bounded: str = ""
     begins: int = 0
     stalled_begins: int = 0

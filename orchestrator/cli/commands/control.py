@@ -75,10 +75,10 @@ def priority() -> None:
 @show_options
 def retry() -> None:
     """
-    Copy the failed objects of a job again.
+    Do the failed objects of a job again.
 
-    Snapshots that become complete are published. The retry is a new job, whose
-    id is printed.
+    A copy publishes snapshots that become complete; a verify looks whether the
+    objects were repaired. The retry is a new job, whose id is printed.
     """
 
 
@@ -89,7 +89,7 @@ def retry() -> None:
 @show_options
 def resume() -> None:
     """
-    Continue a cancelled or failed job as a new job.
+    Continue a cancelled, failed or bounded job as a new job.
 
     The id of the new job is printed. To resume a paused job, use snapferry
     continue.

@@ -22,7 +22,7 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.planning.prepare import SourceChanged
 from snapferry.orchestrator.reporting import documents
 from snapferry.orchestrator.reporting.failures import DeadLetter
-from snapferry.orchestrator.reporting.text.failures import failures_head, letter_lines
+from snapferry.orchestrator.reporting.text.failures import failures_head, letter_lines, manifest_line
 from snapferry.orchestrator.reporting.text.outcome import dry_run_lines
 from snapferry.orchestrator.reporting.text.status import (
     JOBS_HEAD,
@@ -124,6 +124,11 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
             shown += 1
     if not as_json and found.failed > shown:
         click.echo(f"and {found.failed - shown:,} more")
+    for row in jobs.unreadable(job_id):
+        if as_json:
+            click.echo(json.dumps(documents.unreadable_document(row)))
+        else:
+            click.echo(manifest_line(row))
     return 0
 
 

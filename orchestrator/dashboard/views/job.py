@@ -16,6 +16,7 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.measures import rate, seconds_left
 from snapferry.orchestrator.reporting.text.outcome import done_text, dry_run_lines, next_steps
 from snapferry.stores.text.format import counted
+from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, State
 
 from .jobs import job_line
@@ -27,7 +28,8 @@ SNAPSHOTS_SHOWN: Final = 50
 FAILURES_SHOWN: Final = 25
 WORKERS_SHOWN: Final = 20
 
-SNAPSHOT_STATES: Final = ("pending", "published", "trusted", "failed")
+_ENDS: Final = [state for state in SnapshotState if state is not SnapshotState.FAILED]
+SNAPSHOT_STATES: Final = ("pending", *_ENDS, "trusted", SnapshotState.FAILED)
 
 
 def job_page(

@@ -11,7 +11,9 @@ from snapferry.orchestrator.dashboard.throughput_history import Throughput
 from snapferry.orchestrator.reporting.measures import percent
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
+from snapferry.workers.copying.words import WORDS, Words
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import Action
 
 from .links import Link, pages
 from .sources import CALM_S, LIVELY_S, Sources
@@ -46,7 +48,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class JobLine:
-    """A job in a list."""
+    """
+    A job in a list.
+
+    *action* is "" for a copy. *destination* is "" for a job of one store. *words* are those of its action.
+    """
 
     status: JobStatus
     href: str
@@ -56,8 +62,10 @@ class JobLine:
     throughput: Throughput | None
     age: str
     stall: str
+    action: str
     source: str
     destination: str
+    words: Words
 
 
 def jobs_page(sources: Sources, *, state: str = "", page: int = 1) -> dict[str, Any]:
@@ -106,8 +114,10 @@ def job_line(sources: Sources, status: JobStatus) -> JobLine:
         throughput=_mean(status) if status.state.final else sources.throughput.current(status.job_id),
         age=f"{age} ago" if status.ended_at else f"for {age}",
         stall=stall_text(status),
+        action="" if status.action is Action.COPY else str(status.action),
         source=without_options(status.source),
-        destination=without_options(status.destination),
+        destination=without_options(status.destination) if status.action.writes else "",
+        words=WORDS[status.action],
     )
 
 

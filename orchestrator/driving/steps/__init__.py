@@ -8,5 +8,6 @@ What a drive may do, in this order.
     publish   publish the snapshots of each complete group
     conclude  end the job
     names    carry the names of snapshots along
+    verify    the same two steps of a job that only looks at objects
     prune     delete manifests that the source does not have
 """

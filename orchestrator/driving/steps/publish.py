@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
 from snapferry.orchestrator.driving.actions import STEPS
@@ -59,12 +60,15 @@ class Publisher:
         self._ledger = drive.ledger
         self._job_id = drive.job_id
         self._failed: tuple[int, AddressSet] = (0, AddressSet())
+        # The batches of a bounded job that did not begin.
+        self._undone: list[int] = []
 
-    def publish(self) -> Published:
+    def publish(self, *, bounded: bool = False) -> Published:
         """
         Publish every group that is complete; return how many snapshots that were.
 
-        A row is recorded for each snapshot that ended. Raises `StoreError` where a store gives no answer; then some
+        With *bounded*, the job has reached its bound and no batch of it runs: every group ends with what was done. A
+        row is recorded for each snapshot that ended. Raises `StoreError` where a store gives no answer; then some
         snapshots may be published and recorded. May be repeated.
         """
         standing = self._ledger.standing(self._job_id)
@@ -72,7 +76,8 @@ class Publisher:
             return Published()
         plan = self._drive.plan
         missing = self._ledger.unaccounted(self._job_id, PLAN, range(plan.batches))
-        complete = missing[0] if missing else plan.batches
+        self._undone = missing if bounded else []
+        complete = missing[0] if missing and not bounded else plan.batches
         groups = self._ledger.groups(self._job_id)
         published = unpublished = healing = 0
         for group in plan.groups:
@@ -148,22 +153,28 @@ class Publisher:
         ]
 
     def _counts(self, group: Group) -> dict[int, Counter[str]]:
-        """Return the outcomes of the objects that each snapshot of *group* brings: copied, present, failed."""
+        """Return the outcomes of the objects that each snapshot of *group* brings, also those left undone."""
         copied = self._ledger.bitmap(self._job_id, "copied")
         failed = self._ledger.bitmap(self._job_id, "failed")
         counts: dict[int, Counter[str]] = {index: Counter() for index in group.snapshots}
+        undone = [self._drive.plan.positions_of(number) for number in self._undone if number in group.batches]
         if len(group.snapshots) == 1:
             failures = bits(failed, group.positions)
             of = counts[group.snapshots[0]]
             of["failed"] = failures.bit_count()
             of["copied"] = (bits(copied, group.positions) & ~failures).bit_count()
-            of["present"] = len(group.positions) - of["failed"] - of["copied"]
+            of["undone"] = sum(map(len, undone))
+            of["present"] = len(group.positions) - of["failed"] - of["copied"] - of["undone"]
             return counts
         for position in group.positions:
             if position % POSITIONS_AT_ONCE == 0:
                 checkpoint()
             end = "failed" if bit(failed, position) else "copied" if bit(copied, position) else "present"
             counts[self._drive.plan.owner(position)][end] += 1
+        for position in chain.from_iterable(undone):
+            of = counts[self._drive.plan.owner(position)]
+            of["undone"] += 1
+            of["present"] -= 1
         return counts
 
     def _failed_addresses(self) -> AddressSet:

@@ -1,7 +1,6 @@
 """
 A job in words.
 
-    actions   the words for each action
     status    the state of a job, and rows of tables
     outcome   how a job ended, and what a dry run found
     drive     what a drive of a job did, for logs and task results

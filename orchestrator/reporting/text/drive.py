@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
 from snapferry.stores.text.format import counted, size
-
-from .actions import WORDS
+from snapferry.workers.copying.words import WORDS
 
 
 def describe_drive(outcome: DriveOutcome) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.stores.text.format import counted
@@ -14,6 +15,9 @@ from snapferry.workers.ledger import FAILURES_KEPT, JobStatus
 
 # Kinds of failures that are listed.
 KINDS_SHOWN: Final = 10
+
+# Failed objects whose paths are listed at the end of a job.
+LETTERS_SHOWN: Final = 20
 
 # Paths that are listed of a failed object.
 PLACES_SHOWN: Final = 20
@@ -40,6 +44,22 @@ def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
     return lines
 
 
+def places_lines(letters: Iterable[DeadLetter]) -> list[str]:
+    """Return the snapshots and paths that need failed objects, for the first objects whose paths are known."""
+    placed = [letter for letter in letters if letter.places]
+    lines: list[str] = []
+    for letter in placed[:LETTERS_SHOWN]:
+        lines += [f"  {letter.address}", *_place_lines(letter)]
+    if len(placed) > LETTERS_SHOWN:
+        lines.append(f"  and {counted(len(placed) - LETTERS_SHOWN, 'other object')}; --json lists them")
+    return lines
+
+
+def manifest_line(row: SnapshotRow) -> str:
+    """Return a snapshot whose manifest could not be read, with the reason."""
+    return printable(f"{row.id}  its manifest could not be read: {row.reason}")
+
+
 def failures_head(status: JobStatus, by_class: Mapping[str, int]) -> str:
     """Return how many objects of a job failed, by class of error."""
     if not status.failed:
@@ -58,8 +78,12 @@ def letter_lines(letter: DeadLetter) -> list[str]:
             printable(f"{letter.address}  {failure.error} at {failure.store}: {failure.detail}"),
             printable(f"    tried {counted(letter.known.attempts, 'time')}, last by {letter.known.worker}"),
         ]
+    return lines + _place_lines(letter)
+
+
+def _place_lines(letter: DeadLetter) -> list[str]:
     shown = letter.places[:PLACES_SHOWN]
-    lines += [f"    {short(snapshot_id)}  {printable(path)}" for snapshot_id, path in shown]
+    lines = [f"    {short(snapshot_id)}  {printable(path)}" for snapshot_id, path in shown]
     if letter.places_total > len(shown):
         lines.append(f"    and {letter.places_total - len(shown):,} more")
     return lines

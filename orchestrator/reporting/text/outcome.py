@@ -8,6 +8,7 @@ from typing import Any, Final
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import Action
 
 from .format import names_text, without_options
 
@@ -22,6 +23,10 @@ def done_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
 
 def done_text(status: JobStatus) -> str:
     """Return the result of a job that is done, in one line."""
+    return _DONE.get(status.action, _copied_text)(status)
+
+
+def _copied_text(status: JobStatus) -> str:
     objects = counted(status.objects_total, "object")
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     also = f", {status.healed:,} healed" if status.healed else ""
@@ -41,12 +46,34 @@ def done_text(status: JobStatus) -> str:
     )
 
 
+def _verified_text(status: JobStatus) -> str:
+    seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
+    if not status.snapshots_total:
+        return f"nothing to do: the store has no snapshots,{seconds}"
+    named = counted(status.snapshots_total, "snapshot")
+    read = f"{counted(status.present, 'object')} of {named} intact, {size(status.bytes_copied)} read{seconds}"
+    return f"{read}; {bound_text(status)}" if status.bounded else read
+
+
+_DONE: Final = {Action.VERIFY: _verified_text}
+
+
+def bound_text(status: JobStatus) -> str:
+    """Return at which bound a job stopped, and how much of it was not done, "" for a job without a bound."""
+    if not status.bounded:
+        return ""
+    left = max(0, status.objects_total - status.objects_settled)
+    option = {"max_bytes": "--max-bytes", "max_seconds": "--max-time"}[status.bounded]
+    return f"stopped at {option}: {left:,} of {counted(status.objects_total, 'object')} not looked at"
+
+
 def next_steps(status: JobStatus) -> str:
     """Return how to continue a job of a fleet that did not complete, "" if only a new job can."""
     job = status.job_id
     if status.state is State.DONE:
-        return ""
-    if status.state is State.FAILED and status.failed and status.batches_done == status.batches_total:
+        return f"to go on with the rest: snapferry resume {job}" if status.bounded else ""
+    tried = status.batches_done == status.batches_total or status.bounded
+    if status.state is State.FAILED and status.failed and tried:
         return f"for the reasons: snapferry failures {job}; after fixing them: snapferry retry {job}"
     if status.state is State.CANCELLED or status.batches_handed:
         return f"to continue: snapferry resume {job}"

@@ -11,14 +11,16 @@ from snapferry.orchestrator.reporting.measures import IDLE_S, idle_s, percent, r
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus, State, Waiting
-from snapferry.workers.messages import Limits
+from snapferry.workers.messages import Action, Limits
 from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.store_problems import StoreProblem
 
 from .failures import classes_text
 from .format import duration, moment, names_text, without_options
 from .limits import limit_text
+from .outcome import bound_text
 
 # Seconds without progress after which a batch is mentioned, even if the rest of its job makes progress.
 BATCH_IDLE_S: Final = 60.0
@@ -97,21 +99,24 @@ def status_lines(
     *by_class*: failed objects by class of error; *store_limits*: those of ``source`` and ``destination``;
     *unreached*: which workers cannot reach which of its stores.
     """
+    words = WORDS[status.action]
     trusted = f", {status.snapshots_trusted:,} trusted" if status.snapshots_trusted else ""
+    changed = f"{status.copied:,} {words.changed}, " if words.changed else ""
     healed = f", {status.healed:,} healed" if status.healed else ""
     classes = f" ({classes_text(by_class)})" if by_class else ""
     speed = f"{size(rate(status))}/s" if rate(status) else ""
     fields = {
         "job": status.job_id,
         "state": state_text(status),
-        "from": status.source,
-        "to": status.destination,
-        "snapshots": f"{status.snapshots_published:,} of {status.snapshots_total:,} published{trusted},"
+        "action": str(status.action) if status.action is not Action.COPY else "",
+        **stores_of(status),
+        "snapshots": f"{status.snapshots_published:,} of {status.snapshots_total:,} {words.snapshot}{trusted},"
         f" {status.snapshots_failed:,} failed",
-        "objects": f"{status.objects_settled:,} of {status.objects_total:,} done: {status.copied:,} copied,"
-        f" {status.present:,} present, {status.failed:,} failed{classes}{healed}",
+        "objects": f"{status.objects_settled:,} of {status.objects_total:,} done: {changed}"
+        f"{status.present:,} {words.right}, {status.failed:,} failed{classes}{healed}",
         "bytes": f"{size(status.bytes_settled)} of {size(status.bytes_total)} done ({percent(status)}%),"
-        f" {size(status.bytes_copied)} copied",
+        f" {size(status.bytes_copied)}{words.moved or ' copied'}",
+        "bound": bound_text(status),
         "rate": ", ".join(part for part in (speed, time_left_text(status)) if part),
         "batches": f"{status.batches_done:,} of {status.batches_total:,} done, {status.batches_handed:,} queued so far",
         "priority": status.priority if status.priority != Priority.NORMAL else "",
@@ -138,6 +143,13 @@ def status_lines(
     return lines
 
 
+def stores_of(status: JobStatus) -> dict[str, str]:
+    """Return the stores of a job by what they are to it: one for a job that only reads."""
+    if not status.action.writes:
+        return {"store": status.source}
+    return {"from": status.source, "to": status.destination}
+
+
 def trouble_text(trouble: StoreProblem) -> str:
     """Return which worker cannot reach which store, for how long, and why."""
     outage = duration(time.time() - trouble.since)
@@ -158,8 +170,14 @@ def job_row(status: JobStatus) -> tuple[str, ...]:
         f"{100 * status.objects_settled // status.objects_total}%" if status.objects_total else "-",
         size(status.bytes_total),
         ended or f"for {duration(time.time() - status.submitted_at)}",
-        printable(f"{without_options(status.source)} → {without_options(status.destination)}"),
+        printable(route_text(status)),
     )
+
+
+def route_text(status: JobStatus) -> str:
+    """Return the stores of a job in short, with the action of a job that does not copy."""
+    action = "" if status.action is Action.COPY else f"{status.action} "
+    return action + " → ".join(map(without_options, stores_of(status).values()))
 
 
 def snapshot_row(row: SnapshotRow) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ Copy a batch of objects between two stores: plain functions, without Celery and 
     batch       copy a batch
     objects     copy its objects, one by one or in groups
     heal        compare content, and repair wrong objects
+    verify      verify a batch of one store
+    counting    count bytes for the progress of a batch
     sequential  run a batch without concurrency, after its runs killed their workers
     budget      keep a job within its budget
     interfaces  what stops a batch, and what its caller implements

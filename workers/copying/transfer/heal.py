@@ -28,8 +28,9 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .batch import copy_batch, run_concurrently
 from .budget import OverBudget, current_meter
+from .counting import ByteCounter
 from .interfaces import ConcurrencyLimit, OutageDetector, Progress, Repairs
-from .objects import ByteCounter, as_failure, metered, over_budget
+from .objects import as_failure, metered, over_budget
 
 log = logging.getLogger(__name__)
 

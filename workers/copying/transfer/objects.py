@@ -16,6 +16,7 @@ from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, Failure
 
 from .budget import BudgetMeter, OverBudget, current_meter
+from .counting import ByteCounter
 from .interfaces import Destination, JobPaused, OutageDetector, Progress
 
 REFUSALS = (StoreFull, StoreNotFound)
@@ -208,22 +209,3 @@ def _as_owner(count: Callable[[int], _T], size_bytes: int) -> _T:
 def over_budget(address: Address, over: OverBudget) -> Failure:
     """Return the failure of an object for which the budget has no room."""
     return Failure(address, OVER_BUDGET, "", str(over), transient=False)
-
-
-class ByteCounter:
-    """Counts the bytes of one object as they arrive; *left*: planned bytes that are not counted yet, never below 0."""
-
-    def __init__(self, progress: Progress, size: int) -> None:
-        self._progress = progress
-        self.left = size
-
-    def add(self, size_bytes: int) -> None:
-        """Count *size_bytes*. What this raises is marked as its owner's."""
-        counted = min(size_bytes, self.left)
-        self.left -= counted
-        try:
-            self._progress.advance(0, counted)
-        except Exception as error:
-            # The store that calls this must not take it for an error of its own.
-            mark_as_owners(error)
-            raise

@@ -94,5 +94,6 @@ class DriverLedger(LedgerBase):
             waiting=bool(job[10]),
             begins=int(job[11] or 0),
             stalled_begins=int(job[12] or 0),
+            bounded=str(job[13]),
         )
         return standing, not driven and int(job[9] or 0) > 0

@@ -19,7 +19,7 @@ from snapferry.workers.ledger.keys import (
     job_keys,
 )
 from snapferry.workers.ledger.state import Directive, UnknownJob, UnreadableJob, state_of
-from snapferry.workers.messages import Action, JobSpec
+from snapferry.workers.messages import Action, JobSpec, VerifyOptions
 from snapferry.workers.queues import Priority
 
 
@@ -44,6 +44,7 @@ class JobLedger(LedgerBase):
             "queue": spec.queue,
             "patience": spec.patience,
             **({} if spec.action is Action.COPY else {"action": spec.action.value}),
+            **_bounds(spec.verify),
             **({BUDGET_FIELD: spec.budget.model_dump_json()} if spec.budget.limited else {}),
             **{LIMIT_FIELDS[name]: value for name, value in spec.limits if value is not None},
             **({S3_REQUESTS_FIELD: s3_requests} if s3_requests is not None else {}),
@@ -115,6 +116,12 @@ class JobLedger(LedgerBase):
             for key in (job_key(job_id), done_key(job_id, PLAN), *job_keys(job_id, *KEPT, *WORKING)):
                 pipe.expire(key, self._expires_s)
             pipe.execute()
+
+
+def _bounds(options: VerifyOptions) -> dict[str, int]:
+    """Return the fields of the record with the bounds of a job, as begin.lua reads them."""
+    found = {"max_read": options.max_bytes, "max_seconds": options.max_seconds}
+    return {name: bound for name, bound in found.items() if bound is not None}
 
 
 def _pairs(fields: dict[str, str | float]) -> list[str | float]:

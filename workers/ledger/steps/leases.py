@@ -29,13 +29,14 @@ class LeaseLedger(LedgerBase):
 
     def begin(self, batch: BatchMessage, holder: str, *, instead_of: str = "") -> Begun:
         """
-        Lease *batch* to *holder* for `LEASE_S` seconds, unless its job has stopped or another holder has the lease.
+        Lease *batch* to *holder* for `LEASE_S` seconds, unless its job has stopped or reached its bound, or another
+        holder has the lease.
 
         *instead_of* names a holder that is known to be dead: its lease is taken over. `progress` renews a lease.
         """
-        parts = job_keys(batch.job_id, "begun", "leases", "holders", "held", "alone", "moves")
+        parts = job_keys(batch.job_id, "begun", "leases", "holders", "held", "alone", "moves", "running")
         arguments: list[str | float] = [batch.number, batch_name(batch), self._expires_s]
-        arguments += [holder, instead_of, LEASE_S, batch.highest_position]
+        arguments += [holder, instead_of, LEASE_S, batch.highest_position, sum(batch.sizes)]
         result, other, times, deaths = self._run(
             scripts.BEGIN, [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts], arguments
         )
@@ -44,6 +45,7 @@ class LeaseLedger(LedgerBase):
             stopped=result == "stopped",
             paused=result == "paused",
             foreign=result == "foreign",
+            bounded=result == "bounded",
             holder=str(other),
             times=int(times),
             deaths={int(position): int(count) for position, count in json.loads(deaths or "{}").items()},

@@ -56,12 +56,18 @@ COUNTED: Final = (
         " copied objects count. The next run finds them present.",
         (WORKER,),
         ("outcome",),
-        (("copied",), ("present",), ("failed",)),
+        (("copied",), ("present",), ("intact",), ("failed",)),
     ),
     Metric(
         "snapferry_copied_bytes_total",
         "counter",
         f"Bytes of copied objects, as read and written. {_TWICE}",
+        (WORKER,),
+    ),
+    Metric(
+        "snapferry_verified_bytes_total",
+        "counter",
+        f"Bytes that were read to verify objects where they are. {_TWICE}",
         (WORKER,),
     ),
     Metric(

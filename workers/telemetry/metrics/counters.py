@@ -19,6 +19,7 @@ from celery import signals
 from snapferry.stores.errors import StoreError
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Begun
+from snapferry.workers.messages import Action
 from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .catalogue import COUNTED, TASK_STATES, Metric, Role
@@ -56,7 +57,7 @@ def disable(reason: str) -> None:
 def delivered(begun: Begun) -> None:
     """Count a delivery of a batch that is not run. The end of a run is counted by `ran`, `stopped` or `gave_up`."""
     checks = (
-        (begun.accounted, "repeated"), (begun.stopped, "stopped"), (begun.paused, "held"),
+        (begun.accounted, "repeated"), (begun.stopped or begun.bounded, "stopped"), (begun.paused, "held"),
         (bool(begun.holder), "stepped_aside"),
     )  # fmt: skip
     end = next((end for applies, end in checks if applies), None)
@@ -86,14 +87,17 @@ def running() -> Iterator[None]:
         _update("snapferry_batches_in_flight", "dec", 1)
 
 
-def ran(outcome: BatchOutcome, seconds: float, *, again: bool) -> None:
+def ran(outcome: BatchOutcome, seconds: float, *, again: bool, action: Action = Action.COPY) -> None:
     """Count the end of a run of a batch. *again*: the batch will be retried for the objects that failed."""
     _add("snapferry_batch_deliveries_total", 1, "retried" if again else "ended")
     _update("snapferry_batch_duration_seconds", "observe", seconds)
-    _add("snapferry_copied_bytes_total", outcome.bytes_copied)
+    _add(
+        "snapferry_copied_bytes_total" if action.writes else "snapferry_verified_bytes_total",
+        outcome.bytes_copied,
+    )
     _add("snapferry_objects_total", outcome.copied, "copied")
     if not again:
-        _add("snapferry_objects_total", outcome.present, "present")
+        _add("snapferry_objects_total", outcome.present, "present" if action.writes else "intact")
         _add("snapferry_objects_total", len(outcome.failures), "failed")
     _failed(outcome.failures)
 

@@ -4,12 +4,16 @@
 -- for the batch. Positions of objects become bits of bitmaps: a position beyond the plan belongs to another job, and
 -- its bit could take up to 512 MiB. A job without a plan may have up to 10,000,000 objects (1.2 MiB).
 --
--- KEYS: job, done, begun, leases, holders, held, alone, moves
+-- A job may have a bound of bytes or of time. Once it is reached, no further batch begins. The first batch always
+-- begins, so every run of such a job looks at something.
+--
+-- KEYS: job, done, begun, leases, holders, held, alone, moves, running
 -- ARGV: number, name, seconds until the keys expire, holder, holder that is known to be dead or '', seconds of the
---       lease, the highest position of an object in the batch
+--       lease, the highest position of an object in the batch, bytes of the batch by the plan
 -- Returns: {what, holder, times, deaths}. What: 'begun', or why not: 'foreign' (not in the plan), 'accounted' (is
---          counted already), 'stopped' (the job wants no more work), 'leased' (to *holder*), 'paused'. Times: how often
---          the batch was begun without an end. Deaths: JSON object, position -> number of deaths, '' if there are none
+--          counted already), 'stopped' (the job wants no more work), 'leased' (to *holder*), 'paused', 'bounded' (the
+--          job has reached its bound). Times: how often the batch was begun without an end. Deaths: JSON object,
+--          position -> number of deaths, '' if there are none
 -- Atomic: of two deliveries of a batch only one may take the lease, and each start counts once.
 -- Uses: lib_now, lib_stopped, lib_sequential
 
@@ -29,6 +33,22 @@ if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
   redis.call('EXPIRE', KEYS[6], ARGV[3])
   return {'paused', '', 0, ''}
 end
+local bound = redis.call('HMGET', KEYS[1], 'max_read', 'max_seconds', 'bounded', 'bytes_copied', 'started_at')
+if bound[1] or bound[2] then
+  local read = tonumber(bound[4] or '0')
+  for _, progress in ipairs(redis.call('HVALS', KEYS[9])) do
+    read = read + tonumber(string.match(progress, ' (%d+)$') or '0')
+  end
+  local reached = bound[3]
+  if not reached and redis.call('HEXISTS', KEYS[1], 'begins') == 1 then
+    if bound[1] and read + tonumber(ARGV[8]) > tonumber(bound[1]) then reached = 'max_bytes' end
+    if bound[2] and at - (tonumber(bound[5] or '') or at) >= tonumber(bound[2]) then reached = 'max_seconds' end
+  end
+  if reached then
+    redis.call('HSET', KEYS[1], 'bounded', reached)
+    return {'bounded', '', 0, ''}
+  end
+end
 redis.call('ZADD', KEYS[4], at + tonumber(ARGV[6]), ARGV[2])
 redis.call('HSET', KEYS[5], ARGV[2], ARGV[4])
 redis.call('SREM', KEYS[6], ARGV[2])
@@ -45,5 +65,5 @@ if record.now then
   if redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then counted = 0 end
 end
 local times = redis.call('HINCRBY', KEYS[3], ARGV[2], counted)
-for i = 1, 8 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
+for i = 1, 9 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
 return {'begun', '', times, next(record.deaths) and cjson.encode(record.deaths) or ''}

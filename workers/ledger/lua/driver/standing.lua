@@ -8,9 +8,9 @@
 -- Uses: lib_now
 
 local job = redis.call('HMGET', KEYS[1], 'state', 'paused', 'cancel', 'batches_handed', 'batches_done', 'failed',
-  'moved_at', 'stalls', 'stalled_done', 'drives', 'waits', 'begins', 'stalled_begins')
+  'moved_at', 'stalls', 'stalled_done', 'drives', 'waits', 'begins', 'stalled_begins', 'bounded')
 if not job[1] then return false end
-for i = 1, 13 do job[i] = job[i] or '' end
+for i = 1, 14 do job[i] = job[i] or '' end
 local at = now()
 job[7] = tostring(at - (tonumber(job[7]) or at))
 local leased = redis.call('ZRANGEBYSCORE', KEYS[2], at, '+inf')

@@ -14,18 +14,19 @@ class Words:
     The words for one action.
 
     *snapshot*: a snapshot that ended well. *changed*, *right*: an object that the job changed, or found right as it
-    was; "" if an action changes nothing. *change*: the verb for what it does to objects.
+    was; *changed* is "" if it changes nothing. *change*: the verb for what it does to objects. *moved*: its bytes.
     """
 
     snapshot: str
     change: str
     changed: str
     right: str
+    moved: str = ""
 
 
 WORDS: Final = {
     Action.COPY: Words("published", "copy", "copied", "present"),
-    Action.VERIFY: Words("verified", "verify", "", "intact"),
+    Action.VERIFY: Words("verified", "verify", "", "intact", " read"),
     Action.HEAL: Words("verified", "heal", "healed", "intact"),
     Action.PUSH: Words("published", "push", "pushed", "present"),
     Action.PULL: Words("fetched", "pull", "fetched", "present"),

@@ -1,0 +1,33 @@
+"""The objects within the scope of a job: in a range of addresses, and in one share of the address space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from snapferry.stores.address import ADDRESS_LENGTH
+from snapferry.workers.messages import Scope
+
+from .gather import Objects
+
+if TYPE_CHECKING:
+    from snapferry.stores.bulk.tables import ObjectTable
+
+# Digits of an address that decide in which share it is.
+_DIGITS: Final = 16
+
+
+def within(scope: Scope, objects: Objects | ObjectTable) -> Objects | ObjectTable:
+    """Return those of *objects* that are within *scope*."""
+    if not scope.limited:
+        return objects
+    first, last = scope.first.ljust(ADDRESS_LENGTH, "0"), scope.last.ljust(ADDRESS_LENGTH, "f")
+    of, share = scope.of, scope.share
+    if not isinstance(objects, Mapping):
+        return objects.between(bytes.fromhex(first), bytes.fromhex(last)).share(share, of)
+    both = all if first <= last else any
+    return {
+        address: size
+        for address, size in objects.items()
+        if both((first <= address, address <= last)) and int(address[:_DIGITS], 16) % of == share
+    }

@@ -1,0 +1,256 @@
+"""A job that looks at a store: nothing is written, and its findings are exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snapferry.orchestrator.driving.outcome import Result
+from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
+from snapferry.orchestrator.planning.prepare import prepare_check
+from snapferry.orchestrator.reporting.failures import dead_letters
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.address import Address, SnapshotId, manifest_key, object_key
+from snapferry.stores.hashing import digest
+from snapferry.stores.opening import open_store
+from snapferry.workers.copying.delivery import Skipped
+from snapferry.workers.copying.transfer import verify
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import Action, Scope, VerifyOptions
+from tests.sample import tree
+
+from .fleet import Fleet, snapshots
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "SECOND_LOOK_S", 0.0)
+
+
+def begin(fleet: Fleet, *ids: SnapshotId, **changed: Any) -> None:
+    fleet.submit(*ids, action=Action.VERIFY, destination=fleet.spec.source, **changed)
+
+
+def states(fleet: Fleet) -> list[str]:
+    return [state for _, state in fleet.rows()]
+
+
+def objects_of(fleet: Fleet, snapshot_id: SnapshotId) -> list[Address]:
+    with open_store(str(fleet.source)).read_manifest(snapshot_id) as manifest:
+        return sorted(manifest.objects())
+
+
+def damage(root: Path, address: Address, body: bytes | None) -> None:
+    path = root / object_key(address)
+    path.unlink()
+    if body is not None:
+        path.write_bytes(body)
+
+
+def test_an_intact_store_is_verified_and_nothing_is_written(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 3)
+    before = tree(fleet.source)
+    begin(fleet, *ids)
+
+    fleet.copy_all()
+
+    status = fleet.status
+    assert (status.state, status.action, status.copied, status.failed) == (State.DONE, Action.VERIFY, 0, 0)
+    assert status.present == status.objects_total == 20 + 3 * 4 + 1
+    assert status.bytes_copied == status.bytes_total
+    assert states(fleet) == ["verified"] * 3
+    assert tree(fleet.source) == before
+    assert not fleet.destination.exists()
+
+
+def test_what_is_wrong_is_named_with_its_snapshots_and_paths(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 3)
+    own = set(objects_of(fleet, ids[0])) - set(objects_of(fleet, ids[1]))
+    shared = set(objects_of(fleet, ids[0])) & set(objects_of(fleet, ids[1])) & set(objects_of(fleet, ids[2]))
+    missing, corrupt = min(own), min(shared)
+    damage(fleet.source, missing, None)
+    damage(fleet.source, corrupt, b"others")
+    begin(fleet, *ids)
+
+    fleet.copy_all()
+
+    status = fleet.status
+    assert (status.state, status.failed, status.snapshots_failed) == (State.FAILED, 2, 3)
+    letters = {letter.address: letter for letter in dead_letters(fleet.ledger, "job", TRUSTED)}
+    assert letters.keys() == {missing, corrupt}
+    assert [snapshot_id for snapshot_id, _ in letters[missing].places] == [ids[0]]
+    assert [snapshot_id for snapshot_id, _ in letters[corrupt].places] == ids
+    errors = {address: letter.known.failure.error for address, letter in letters.items() if letter.known}
+    assert errors == {missing: "ObjectMissing", corrupt: "IntegrityError"}
+    assert [row.missing for row in snapshot_rows(fleet.ledger, "job")] == [2, 1, 1]
+
+
+def test_only_snapshots_that_name_a_wrong_object_are_hurt(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 3)
+    damage(fleet.source, min(set(objects_of(fleet, ids[1])) - set(objects_of(fleet, ids[0]))), b"x")
+    begin(fleet, *ids)
+
+    fleet.copy_all()
+
+    assert states(fleet) == ["verified", "failed", "verified"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("body", [None, b"", b"not a manifest\n"])
+def test_a_manifest_that_cannot_be_used_is_a_finding(fleet: Fleet, alone: bool, body: bytes | None) -> None:
+    ids = snapshots(fleet, 2)
+    path = fleet.source / manifest_key(ids[0])
+    path.unlink()
+    if body is not None:
+        path.write_bytes(body)
+    begin(fleet, *ids[: 1 if alone else 2])
+
+    fleet.copy_all()
+
+    assert fleet.status.state is State.FAILED
+    assert states(fleet) == ["failed", "verified"][: 1 if alone else 2]
+    assert next(iter(snapshot_rows(fleet.ledger, "job"))).reason
+
+
+def test_a_snapshot_that_is_withdrawn_meanwhile_is_left_out(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = snapshots(fleet, 3)
+    begin(fleet, everything=True)
+    store = open_store(str(fleet.source))
+    listed = store.list_manifests()
+    (fleet.source / manifest_key(ids[1])).unlink()
+    monkeypatch.setattr(store, "list_manifests", lambda: listed)
+    left = sorted(listed.keys() - {ids[1]})
+    monkeypatch.setattr(store, "list_manifest_ids", lambda: left)
+
+    found, plan = prepare_check(fleet.ledger, fleet.spec, store, store)
+
+    assert sorted(found.ids) == left
+    assert set(plan.snapshots) == set(range(len(left)))
+
+
+@pytest.mark.parametrize("of", [2, 5])
+def test_the_shares_of_a_store_are_looked_at_once_each(fleet: Fleet, of: int) -> None:
+    ids = snapshots(fleet, 2)
+    seen = []
+    for share in range(of):
+        begin(fleet, *ids, scope=Scope(of=of, share=share))
+        fleet.copy_all()
+        assert fleet.status.state is State.DONE
+        assert states(fleet) == ["checked"] * 2
+        seen.append(fleet.status.objects_total)
+
+    begin(fleet, *ids, scope=Scope())
+    fleet.copy_all()
+    assert sum(seen) == fleet.status.objects_total
+    assert 0 < max(seen) < sum(seen)
+
+
+def test_a_range_of_addresses_is_all_that_is_looked_at(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 1)
+    addresses = objects_of(fleet, ids[0])
+    for scope, wanted in [
+        (Scope(first="8"), [a for a in addresses if a >= "8"]),
+        (Scope(last="3"), [a for a in addresses if a < "4"]),
+        (Scope(first=addresses[3], last=addresses[7]), addresses[3:8]),
+        (Scope(first="c", last="3"), [a for a in addresses if a >= "c" or a < "4"]),
+    ]:
+        begin(fleet, *ids, scope=scope)
+        fleet.copy_all()
+        assert fleet.status.objects_total == len(wanted), scope
+
+
+def test_a_job_that_reaches_its_bound_says_how_much_it_looked_at(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 2)
+    begin(fleet, *ids, verify=VerifyOptions(max_bytes=3000), batch_objects=4)
+
+    fleet.copy_all()
+
+    status = fleet.status
+    assert (status.state, status.bounded) == (State.DONE, "max_bytes")
+    assert 0 < status.bytes_copied <= 3000
+    assert 0 < status.present == status.objects_settled < status.objects_total
+    assert states(fleet) == ["checked"] * 2
+    store = open_store(str(fleet.source))
+    _, plan = prepare_check(fleet.ledger, fleet.spec, store, store)
+    assert fleet.ledger.field("job", "stopped_at") == plan.address(status.objects_settled)
+    rows = list(snapshot_rows(fleet.ledger, "job"))
+    assert sum(row.present for row in rows) == status.present
+
+
+def test_a_job_is_bounded_in_time_and_looks_at_something(fleet: Fleet) -> None:
+    begin(fleet, *snapshots(fleet, 2), verify=VerifyOptions(max_seconds=0), batch_objects=4)
+
+    fleet.copy_all()
+
+    assert (fleet.status.state, fleet.status.bounded, fleet.status.present) == (State.DONE, "max_seconds", 4)
+
+
+def test_a_finding_within_the_bound_fails_the_job(fleet: Fleet) -> None:
+    (only,) = snapshots(fleet, 1)
+    damage(fleet.source, objects_of(fleet, only)[0], b"x")
+    begin(fleet, only, verify=VerifyOptions(max_bytes=2000), batch_objects=4)
+
+    fleet.copy_all()
+
+    assert (fleet.status.state, fleet.status.failed, fleet.status.bounded) == (State.FAILED, 1, "max_bytes")
+
+
+def test_no_batch_begins_behind_the_bound_and_running_ones_are_waited_for(fleet: Fleet) -> None:
+    begin(fleet, *snapshots(fleet, 1), verify=VerifyOptions(max_bytes=0), batch_objects=4)
+    fleet.drive()
+    assert "intact" in fleet.copy(fleet.queued[0], 0)[0]
+    running = fleet.message(fleet.queued[0], fleet.queued[0].batches[1])
+    fleet.ledger._redis.hdel("snapferry:job:job", "begins")
+    assert fleet.ledger.begin(running, "elsewhere").times == 1
+
+    assert fleet.copy(fleet.queued[0], 2) == [Skipped.BOUNDED]
+    assert fleet.drive().result is Result.STOPPING
+    fleet.ledger.release(running, "elsewhere")
+    assert fleet.drive().result is Result.DONE
+
+
+def test_what_was_not_looked_at_is_left_for_the_job_that_resumes(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 2)
+    begin(fleet, *ids, verify=VerifyOptions(max_bytes=3000), batch_objects=4)
+    fleet.copy_all()
+    first = fleet.status
+    spec = fleet.spec.successor(resumes="job", verify=VerifyOptions())
+    fleet.ledger.create(spec)
+
+    store = open_store(str(fleet.source))
+    _, plan = prepare_check(fleet.ledger, spec, store, store)
+
+    assert plan.objects == first.objects_total - first.objects_settled
+
+
+def test_a_retry_looks_at_the_failed_objects_alone(fleet: Fleet) -> None:
+    (only,) = snapshots(fleet, 1)
+    address = objects_of(fleet, only)[5]
+    damage(fleet.source, address, b"x")
+    begin(fleet, only)
+    fleet.copy_all()
+    spec = fleet.spec.successor(retries="job")
+    fleet.ledger.create(spec)
+
+    store = open_store(str(fleet.source))
+    _, plan = prepare_check(fleet.ledger, spec, store, store)
+
+    assert [plan.address(position) for position in range(plan.objects)] == [address]
+
+
+def test_a_large_object_keeps_its_place_among_the_addresses(fleet: Fleet) -> None:
+    from tests.sample import fill
+
+    bodies = {f"./{number}": bytes([number]) * (5000 if number % 3 else 10) for number in range(30)}
+    begin(fleet, fill(open_store(str(fleet.source)), bodies), batch_bytes=2000)
+    store = open_store(str(fleet.source))
+
+    _, plan = prepare_check(fleet.ledger, fleet.spec, store, store)
+
+    addresses = [plan.address(position) for position in range(plan.objects)]
+    assert addresses == sorted(map(digest, bodies.values()))
+    assert len(plan.groups) == 1

@@ -1,0 +1,179 @@
+"""
+Verify a batch of objects: read each, and compare its bytes with its address. Nothing is written.
+
+*fast*: the store is asked only for presence and length. A length that differs from the manifest's is no verdict,
+because a followed link is listed with its own size. So these objects are read.
+*second look*: an object that is missing is looked for once more, `SECOND_LOOK_S` after the first time, because
+somebody may be writing. Wrong bytes are read twice by the store (`StreamStore.check_object`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from snapferry.stores.address import EMPTY_ADDRESS, Address
+from snapferry.stores.errors import ObjectMissing, StoreError
+from snapferry.stores.runtime.containment import is_unexpected, unexpected
+from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.lifecycle.process_setup import limited_by_open_files
+from snapferry.workers.outcome import BatchOutcome, Failure
+
+from .batch import run_concurrently
+from .counting import ByteCounter
+from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+from .objects import REFUSALS
+
+SECOND_LOOK_S: Final = 1.0
+"""Seconds between the two looks for an object that is missing."""
+
+
+def verify_batch(
+    source: StreamStore,
+    destination: StreamStore,
+    objects: Mapping[Address, int],
+    progress: Progress,
+    /,
+    *,
+    concurrency: int | None = None,
+    abort_unfinished: bool = False,
+    limit: ConcurrencyLimit | None = None,
+    outages: OutageDetector | None = None,
+    fast: bool = False,
+) -> BatchOutcome:
+    """
+    Look at *objects* (address -> advisory size in bytes) of *source*; return the outcome of each.
+
+    An intact object counts as present; a missing one fails as `ObjectMissing`, one with other bytes as
+    `IntegrityError`, and something else in its place as `NotAnObject`. *bytes_copied* of the outcome are the bytes that
+    were read. The *destination* is the same store and is not used. Otherwise as `BatchFunction`.
+    """
+    progress.begin([])
+    verifier = _Verifier(source, objects, progress, outages)
+    to_read = list(verifier.odd_ones() if fast else objects)
+    flights = limited_by_open_files(min(concurrency or source.concurrency, len(to_read)))
+    if limit is not None:
+        limit.expect(flights)
+    run_concurrently(verifier.look, to_read, flights, limit)
+    if verifier.missing:
+        verifier.wait()
+        run_concurrently(verifier.look_again, list(verifier.missing), flights, limit)
+    return BatchOutcome(
+        present=len(objects) - len(verifier.failures),
+        bytes_copied=verifier.read,
+        failures=list(verifier.failures.values()),
+    )
+
+
+class _Verifier:
+    """
+    Looks at the objects of a batch. Safe to call from several threads.
+
+    *failures*: by address. *missing*: the objects to look for again. *read*: bytes that were read.
+    """
+
+    def __init__(
+        self,
+        store: StreamStore,
+        objects: Mapping[Address, int],
+        progress: Progress,
+        outages: OutageDetector | None,
+    ) -> None:
+        self.failures: dict[Address, Failure] = {}
+        self.missing: dict[Address, None] = {}
+        self.read = 0
+        self._lock = threading.Lock()
+        self._missed_at = 0.0
+        self._some_intact = False
+        self._store = store
+        self._objects = objects
+        self._progress = progress
+        self._outages = outages
+
+    def odd_ones(self) -> Iterator[Address]:
+        """
+        Yield the objects that must be read: those whose length differs from the manifest's, or that have none.
+
+        The others count as intact. Raises `StoreError` if the store gives no answer.
+        """
+        odd = []
+        for address, length in self._lengths().items():
+            size = self._objects[address]
+            if length == size and (size > 0 or address == EMPTY_ADDRESS):
+                self._note_intact()
+                self._progress.advance(1, size)
+            else:
+                odd.append(address)
+        yield from odd
+
+    def _lengths(self) -> dict[Address, int | None]:
+        try:
+            return self._store.lengths(self._objects)
+        except StoreError as error:
+            if error.transient or isinstance(error, REFUSALS):
+                raise
+        # One of them cannot be looked up. Ask for each by itself.
+        found: dict[Address, int | None] = {}
+        for address in self._objects:
+            checkpoint()
+            try:
+                found |= self._store.lengths([address])
+            except StoreError as denied:
+                if denied.transient or isinstance(denied, REFUSALS):
+                    raise
+                found[address] = None
+        return found
+
+    def look(self, address: Address) -> None:
+        """Read an object. A missing one is noted for a second look."""
+        self._look(address, last=False)
+
+    def look_again(self, address: Address) -> None:
+        """Read an object that was missing."""
+        self._look(address, last=True)
+
+    def wait(self) -> None:
+        """Wait until `SECOND_LOOK_S` after the last object that was missing."""
+        while (left := self._missed_at + SECOND_LOOK_S - time.monotonic()) > 0:
+            checkpoint()
+            time.sleep(min(left, 0.1))
+
+    def _look(self, address: Address, *, last: bool) -> None:
+        size = self._objects[address]
+        counter = ByteCounter(self._progress, size)
+        try:
+            self._store.check_object(address, size_hint=size, on_bytes=counter.add)
+        except ObjectMissing as error:
+            if not last:
+                self.missing[address] = None
+                self._missed_at = time.monotonic()
+                return
+            self._fail(address, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
+            self._fail(address, self._as_failure(address, error))
+        else:
+            self._note_intact()
+        with self._lock:
+            self.read += counter.read
+        self._progress.advance(1, counter.left)
+
+    def _note_intact(self) -> None:
+        self._some_intact = True
+        if self._outages is not None:
+            self._outages.succeeded()
+
+    def _as_failure(self, address: Address, error: Exception) -> StoreError:
+        """Return *error* as the failure of an object. Raises it again where the owner of this work raised it."""
+        if isinstance(error, StoreError):
+            return error
+        if not is_unexpected(error):
+            raise error
+        return unexpected(error, self._store.label, address)
+
+    def _fail(self, address: Address, error: StoreError) -> None:
+        if self._outages is not None:
+            self._outages.failed(error, some_copied=self._some_intact)
+        self.failures[address] = Failure.of(address, error)
