@@ -12,7 +12,7 @@ import pytest
 
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.backends.tree.writing import folding, target, temporary
+from snapferry.stores.backends.tree.writing import folders, folding, target, temporary
 from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.errors import (
     AccessDenied,
@@ -364,3 +364,17 @@ def test_a_user_writes_again_what_its_permissions_forbid(tmp_path: Path) -> None
     assert os.waitpid(process, 0)[1] == 0
     assert (work / "tree" / "none" / "deep" / "y").read_bytes() == b"z"
     assert (work / "tree" / "none" / "deep" / "y").stat().st_mode & 0o7777 == 0o400
+
+
+def test_a_directory_stays_open_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads may open so many directories that it is kept by nobody else."""
+    monkeypatch.setattr(folders, "_KEPT", 0)
+    contents = [b"%d" % number for number in range(3)]
+
+    fetch(
+        store_of(*contents),
+        [folder("./"), folder("./a/"), *(file(f"./a/{data.decode()}", data) for data in contents)],
+        TreeTarget(str(tmp_path / "tree"), delete=True),
+    )
+
+    assert sorted(path.read_bytes() for path in (tmp_path / "tree" / "a").iterdir()) == contents

@@ -59,13 +59,14 @@ class TreeUpload(Upload):
             folders.fail(error, file.path)
 
     def _create(self) -> int:
-        at = self._folders.folder(self._above).descriptor
+        # The descriptor is open for as long as there is a reference to the folder.
+        folder = self._folders.folder(self._above)
         try:
-            return os.open(self._temporary, _CREATE, 0o600, dir_fd=at)
+            return os.open(self._temporary, _CREATE, 0o600, dir_fd=folder.descriptor)
         except PermissionError:
-            if not unlock(at):
+            if not unlock(folder.descriptor):
                 raise
-        return os.open(self._temporary, _CREATE, 0o600, dir_fd=at)
+        return os.open(self._temporary, _CREATE, 0o600, dir_fd=folder.descriptor)
 
     @property
     def path(self) -> str:
