@@ -37,7 +37,7 @@ from snapferry.workers.messages import Action, JobSpec
 from .context import PlannedDrive
 from .outcome import DriveOutcome
 from .steps.conclude import conclude
-from .steps.heal import conclude_heal, end_healed, prepare_heal
+from .steps.heal import conclude_heal, end_healed, estimate_heal, prepare_heal
 from .steps.publish_tree import publish_tree
 from .steps.settle_tree import conclude_pull, settle_tree
 from .steps.verify import conclude_verify, end_verified
@@ -72,8 +72,8 @@ def _publish(
 
 
 STEPS: Final[dict[Action, Steps]] = {
-    Action.HEAL: Steps(prepare_heal, freeze, recall, estimate_job, end_healed, conclude_heal),
     Action.COPY: Steps(prepare, freeze, recall, estimate_job, _publish, conclude),
+    Action.HEAL: Steps(prepare_heal, freeze, recall, estimate_heal, end_healed, conclude_heal),
     Action.PULL: Steps(prepare_pull, freeze, recall_pull, estimate_pull, settle_tree, conclude_pull),
     Action.PUSH: Steps(prepare_push, freeze_push, recall_push, estimate_push, publish_tree, conclude),
     Action.VERIFY: Steps(prepare_check, freeze, recall_check, estimate_check, end_verified, conclude_verify),

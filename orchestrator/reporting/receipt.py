@@ -10,7 +10,7 @@ from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_r
 from snapferry.orchestrator.driving.steps.verify import STOPPED_AT
 from snapferry.stores.names.name import is_name
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.messages import Action, JobSpec, decode_addresses
+from snapferry.workers.messages import Action, JobSpec, StoreRef, decode_addresses
 
 from .text.format import moment
 
@@ -30,7 +30,13 @@ _VERIFIED_BY: Final = {
         "present": "all of its bytes were read and hashed (BLAKE3)",
         "manifest": "hashed (BLAKE3) when read",
     },
+    Action.HEAL: {
+        "copied": "hashed (BLAKE3) while it was read from a source, and again when read back from the store",
+        "present": "all of its bytes were read and hashed (BLAKE3)",
+        "manifest": "hashed (BLAKE3) when read from the store or from a source",
+    },
 }
+_VERIFIED_COMPARED: Final = {"present": "all of its bytes at the destination were read and hashed (BLAKE3)"}
 _VERIFIED_FAST: Final = {
     "present": "the store has it with the length in the manifest, or all of its bytes were read and hashed (BLAKE3)"
 }
@@ -52,8 +58,9 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "final": status.state.final,
         "error": status.error,
         "resumes": spec.resumes or spec.retries or None,
-        "source": _store(spec, "source"),
-        "destination": _store(spec, "destination"),
+        "source": _store(spec.source),
+        "more_sources": [_store(reference) for reference in spec.more_sources],
+        "destination": _store(spec.destination),
         "submitted": moment(status.submitted_at),
         "started": moment(status.started_at),
         "ended": moment(status.ended_at),
@@ -67,7 +74,8 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "bytes": {"total": status.bytes_total, "copied": status.bytes_copied},
         "verified": VERIFIED
         | _VERIFIED_BY.get(spec.action, {})
-        | (_VERIFIED_FAST if spec.verify.fast else {}),
+        | (_VERIFIED_FAST if spec.verify.fast else {})
+        | (_VERIFIED_COMPARED if spec.checksum else {}),
         "scope": _scope(spec)
         | {
             "fast": spec.verify.fast,
@@ -106,8 +114,7 @@ def _scope(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def _store(spec: JobSpec, side: str) -> dict[str, str | None]:
-    reference = spec.source if side == "source" else spec.destination
+def _store(reference: StoreRef) -> dict[str, str | None]:
     return {"url": reference.url, "objects_url": reference.objects_url}
 
 

@@ -25,6 +25,7 @@ from tests.servers import S3Server
 
 from .processes import Fleet, snapferry
 from .raw_store import write_raw, write_snapshots
+from .test_dead_letters import places_of
 
 CORRUPT, MISSING = 37, 13
 
@@ -95,12 +96,16 @@ def test_a_store_is_healed_from_one_that_has_other_objects_wrong_while_workers_d
     jobs = Jobs(Settings(broker_url=redis_url, **settings))
     source, store = store_pair(str(tmp_path / "b"), str(tmp_path / "a"))
     dying = DYING.format(folder=str(tmp_path))
+    verify = JobSpec.of(store, store, ids, action=Action.VERIFY)
 
     with fleet.orchestrator(), fleet.worker("one", before=dying), fleet.worker("two", before=dying):
+        found = jobs.wait(jobs.submit(verify), timeout_s=600)
+        letters = {letter.address: letter for letter in jobs.failures(found.job_id)}
         job = jobs.submit(JobSpec.of(source, store, ids, action=Action.HEAL))
         healed = jobs.wait(job, timeout_s=600)
         again = jobs.wait(jobs.submit(JobSpec.of(source, store, None, action=Action.HEAL)), timeout_s=600)
 
+        clean = jobs.wait(jobs.submit(verify.successor()), timeout_s=600)
         # The last object is wrong in both stores.
         hopeless, _ = spoil(tmp_path / "a", addresses[-1:], bodies)
         spoil(tmp_path / "b", addresses[-1:], bodies)
@@ -109,14 +114,26 @@ def test_a_store_is_healed_from_one_that_has_other_objects_wrong_while_workers_d
             write_raw(tmp_path / "b", object_key(address), bodies[address])
         retried = jobs.wait(jobs.retry(failed.job_id), timeout_s=600)
 
+    assert (found.state, found.failed, found.present) == (
+        State.FAILED,
+        CORRUPT + MISSING,
+        count - CORRUPT - MISSING,
+    )
+    assert letters.keys() == corrupt | missing
+    places = places_of(tmp_path / "b", ids)
+    for wrong, letter in letters.items():
+        assert letter.known is not None
+        assert letter.known.failure.error == ("IntegrityError" if wrong in corrupt else "ObjectMissing")
+        assert letter.places == places[wrong]
+    assert (clean.state, clean.failed, clean.present) == (State.DONE, 0, count)
     assert (failed.state, failed.copied, failed.failed) == (State.FAILED, 0, 1)
     assert (retried.state, retried.objects_total, retried.copied) == (State.DONE, 1, 1)
     assert (healed.state, healed.error) == (State.DONE, "")
     assert len(list(tmp_path.glob("died-*"))) == 5
     assert (healed.copied, healed.present) == (CORRUPT + MISSING, count - CORRUPT - MISSING)
     assert (again.state, again.copied, again.present) == (State.DONE, 0, count)
-    found = {path: data for path, data in tree(tmp_path / "a").items() if "/.tmp-" not in path}
-    assert {path: data for path, data in found.items() if not path.startswith(QUARANTINE)} == before
+    now = {path: data for path, data in tree(tmp_path / "a").items() if "/.tmp-" not in path}
+    assert {path: data for path, data in now.items() if not path.startswith(QUARANTINE)} == before
     repaired = jobs.receipt(job)["repaired"]
     assert {one["address"] for one in repaired if one["wrong"] == "corrupt"} == corrupt
     assert {one["address"] for one in repaired if one["wrong"] == "missing"} == missing

@@ -9,5 +9,6 @@ What a drive may do, in this order.
     conclude  end the job
     names    carry the names of snapshots along
     verify    the same two steps of a job that only looks at objects
+    heal      the same of a job that heals a store
     prune     delete manifests that the source does not have
 """

@@ -55,7 +55,18 @@ def _verified_text(status: JobStatus) -> str:
     return f"{read}; {bound_text(status)}" if status.bounded else read
 
 
-_DONE: Final = {Action.VERIFY: _verified_text}
+def _healed_text(status: JobStatus) -> str:
+    seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
+    if not status.snapshots_total:
+        return f"nothing to do: the store has no snapshots,{seconds}"
+    named = f"{counted(status.objects_total, 'object')} of {counted(status.snapshots_total, 'snapshot')}"
+    if not status.copied:
+        return f"nothing to heal: all {named} intact{seconds}"
+    healed = f"{status.copied:,} healed ({size(status.bytes_copied)}), {status.present:,} intact"
+    return f"{named}: {healed}{seconds}"
+
+
+_DONE: Final = {Action.VERIFY: _verified_text, Action.HEAL: _healed_text}
 
 
 def bound_text(status: JobStatus) -> str:
