@@ -181,6 +181,29 @@ def test_the_command_heals_without_a_fleet_from_several_stores(tmp_path: Path) -
     assert (tmp_path / "a" / fourth).read_bytes() == b"wrong"
 
 
+def test_a_store_of_two_pools_is_healed_from_another_of_two_pools(tmp_path: Path) -> None:
+    files = random_files(20)
+    pools = [(tmp_path / f"{name}-manifests", tmp_path / f"{name}-objects") for name in "ab"]
+    snapshot, _ = (fill(open_store(str(manifests), str(objects)), files) for manifests, objects in pools)
+    (manifests, objects), (from_manifests, from_objects) = pools
+    before = tree(objects), tree(manifests)
+    write_raw(objects, object_key(digest(files[min(files)])), b"wrong")
+    write_raw(manifests, manifest_key(snapshot), b"wrong")
+
+    healed = snapferry(
+        "heal", str(manifests), "--objects", str(objects), "--from", str(from_manifests),
+        "--from-objects", str(from_objects), "--id", snapshot,
+    )  # fmt: skip
+
+    assert healed.code == 0, healed
+    kept = [
+        {path: data for path, data in tree(pool).items() if path.startswith(QUARANTINE)}
+        for pool in (objects, manifests)
+    ]
+    assert [list(one.values()) for one in kept] == [[b"wrong"], [b"wrong"]]
+    assert (tree(objects), tree(manifests)) == (before[0] | kept[0], before[1] | kept[1])
+
+
 def test_a_bucket_is_healed_from_a_directory_and_keeps_the_wrong_bytes(
     tmp_path: Path, rclone_memory_s3: S3Server
 ) -> None:

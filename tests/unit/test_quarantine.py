@@ -17,6 +17,7 @@ from snapferry.stores.backend import Backend
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.objects import quarantine
 from snapferry.stores.errors import AccessDenied, NotAnObject, StoreError, StoreFault, StoreUnavailable
 from snapferry.stores.features import Quarantining, feature_of
 from snapferry.stores.hashing import digest
@@ -280,6 +281,27 @@ def test_a_bucket_copies_a_wrong_object_by_itself_and_keeps_it_once(
     with backend.open(KEY) as reader:
         assert reader.read(100) == WRONG
     assert found.quarantine(object_key(digest(b"nowhere"))) == ""
+
+
+def _without_copies(call: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(self: Bucket, operation: str, **parameters: object) -> Any:
+        assert operation != "copy_object"
+        return call(self, operation, **parameters)
+
+    return checked
+
+
+def test_a_large_object_goes_through_this_process(
+    rclone_memory_s3: S3Server, source: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MAX_COPY_BYTES", len(WRONG) - 1)
+    monkeypatch.setattr(Bucket, "call", _without_copies(Bucket.call))
+    backend = bucket_with_a_wrong_object(rclone_memory_s3)
+
+    replaced = SnapshotStore(backend).replace_object(source, ADDRESS)
+
+    with backend.open(replaced.quarantined) as reader:
+        assert reader.read(100) == WRONG
 
 
 @pytest.mark.parametrize("error", [AccessDenied, StoreFault, StoreUnavailable])

@@ -17,7 +17,7 @@ from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotResult, SnapshotState, publish_snapshots
-from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.ledger import JobStatus, Ledger, State
 from snapferry.workers.messages import JobSpec
 
 
@@ -61,23 +61,23 @@ def conclude_heal(drive: PlannedDrive) -> DriveOutcome | None:
     if status.state.final or status.snapshots_settled < status.snapshots_total:
         return None
     if status.snapshots_failed:
-        return end_job(
-            ledger, job_id, State.FAILED, error=_what_is_left(drive, status.failed, status.snapshots_failed)
-        )
+        return end_job(ledger, job_id, State.FAILED, error=_what_is_left(drive, status))
     return end_job(ledger, job_id, State.DONE)
 
 
-def _what_is_left(drive: PlannedDrive, failed: int, damaged: int) -> str:
-    """Return what a job left wrong, in words: *failed* objects, and *damaged* snapshots."""
-    total = len(drive.snapshots.ids)
+def _what_is_left(drive: PlannedDrive, status: JobStatus) -> str:
+    """Return what a job left wrong, in words."""
+    total, failed, damaged = len(drive.snapshots.ids), status.failed, status.snapshots_failed
     parts = []
     if failed:
         parts.append(f"{failed:,} of {drive.plan.objects:,} objects could not be healed")
+    if status.copied:
+        parts.append(f"{counted(status.copied, 'object')} {'was' if status.copied == 1 else 'were'} healed")
     if unread := list(drive.snapshots.reasons.values()):
         count = len(drive.snapshots.of(UNREADABLE))
         parts.append(f"{counted(count, 'manifest')} could not be read anywhere ({unread[0]})")
-    if not parts:
+    if not failed and not unread:
         groups: dict[int, dict[int, list[Any]]] = drive.ledger.groups(drive.job_id)
         parts += [next((row[-1] for rows in groups.values() for row in rows.values() if row[-1]), "")]
     which = f"{damaged:,} of {counted(total, 'snapshot')} {'is' if damaged == 1 else 'are'} still damaged"
-    return f"{' and '.join(parts)}; {which}. What is wrong was left as it is."
+    return f"{', '.join(parts)}; {which}. What is wrong was left as it is."
