@@ -129,22 +129,22 @@ class _Named:
     def __init__(self, progress: Progress) -> None:
         self.addresses = AddressSet()
         self._progress = progress
-        self._known: dict[StreamStore, set[SnapshotId]] = {}
+        # An id is that of one text, in whichever store it is.
+        self._known: set[SnapshotId] = set()
         self._lock = Lock()
         self._most = 0
 
     @property
     def snapshots(self) -> int:
-        return sum(map(len, self._known.values()))
+        return len(self._known)
 
     def read(self, store: StreamStore) -> bool:
         """Read the manifests of *store* that were not read yet; return whether there was one."""
-        known = self._known.setdefault(store, set())
-        new = [snapshot_id for snapshot_id in store.list_manifest_ids() if snapshot_id not in known]
+        new = [snapshot_id for snapshot_id in store.list_manifest_ids() if snapshot_id not in self._known]
         for snapshot_id, found in read_each(store, new, self._add):
             if isinstance(found, Unreadable):
                 raise found.error
-            known.add(snapshot_id)
+            self._known.add(snapshot_id)
             self._progress("manifests", self.snapshots)
         return bool(new)
 

@@ -146,10 +146,12 @@ def test_objects_may_be_in_another_store(run: Run, tmp_path: Path) -> None:
     old = fill(open_store(one, pool), OLD)
     fill(open_store(other, pool), NEW)
 
-    assert run("cat", one, old, "a", "--from-objects", pool).out == "one"
-    assert run("orphans", one, other, "--from-objects", pool).out == ""
-    assert set(run("orphans", one, "--from-objects", pool).out.split()) > {digest(b"new"), digest(b"ONE!")}
-    assert "--from-objects" in run("orphans", one, other, code=2).err
+    assert run("cat", one, old, "a", "--objects", pool).out == "one"
+    assert run("orphans", one, other, "--objects", pool).out == ""
+    assert set(run("orphans", one, "--objects", pool).out.split()) > {digest(b"new"), digest(b"ONE!")}
+    fill(open_store(pool), NEW)
+    assert run("orphans", one, "--objects", pool).out == ""
+    assert "--objects" in run("orphans", one, other, code=2).err
 
 
 def test_a_store_may_be_named_in_the_configuration(run: Run, tmp_path: Path) -> None:

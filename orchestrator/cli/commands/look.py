@@ -15,7 +15,7 @@ _id_argument = argument(
     "snapshot", metavar="ID", text="Snapshot: its id, the first digits of its id, NAME@ or latest."
 )
 _objects_option = option(
-    "--from-objects",
+    "--objects",
     metavar="URL",
     section=STORES,
     help="Store that holds the objects, if it is not STORE itself.",
@@ -247,7 +247,7 @@ Examples:
 
 \b
   Count the orphans of a pool that two stores share:
-    snapferry orphans --count --from-objects s3://pool s3://one s3://two
+    snapferry orphans --count --objects s3://pool s3://one s3://two
 """
     + _EXIT_CODES
 )
@@ -259,15 +259,10 @@ Examples:
     nargs=-1,
     required=True,
     metavar="STORE...",
-    text="URL of the store, or its name in snapferry.toml. With --from-objects: all stores whose manifests name its"
+    text="URL of the store, or its name in snapferry.toml. With --objects: all stores whose manifests name its"
     " objects.",
 )
-@option(
-    "--from-objects",
-    metavar="URL",
-    section=STORES,
-    help="Store that holds the objects, if it is not STORE itself.",
-)
+@_objects_option
 @option(
     "--older-than",
     type=Duration(),

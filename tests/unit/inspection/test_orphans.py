@@ -64,6 +64,8 @@ def test_a_pool_belongs_to_several_stores() -> None:
     one, other = (store_of(snapshot_of(file("./a", digest(data)))) for data in (b"one", b"other"))
 
     assert orphans_of(pool, one, other) == [digest(b"lost")]
+    with find_orphans(pool, [one, one, other, other]) as found:
+        assert found.snapshots == 2
 
 
 def test_temporary_files_are_no_objects() -> None:

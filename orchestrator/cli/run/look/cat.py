@@ -12,9 +12,9 @@ from snapferry.stores.inspection.content import streamed, verified
 from snapferry.stores.inspection.paths import file_at
 
 
-def cat(store: str, snapshot: str, path: str, from_objects: str | None, stream: bool) -> int:
+def cat(store: str, snapshot: str, path: str, objects: str | None, stream: bool) -> int:
     with reading():
-        place = opened(read_settings(None), store, from_objects)
+        place = opened(read_settings(None), store, objects)
         with place.read_manifest(snapshot_of(place, snapshot)) as manifest:
             entry = file_at(manifest, path)
         address = parse_address(entry.checksum)

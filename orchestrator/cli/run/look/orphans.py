@@ -19,20 +19,24 @@ from snapferry.stores.inspection.orphans import find_orphans
 
 def orphans(
     stores: tuple[str, ...],
-    from_objects: str | None,
+    objects: str | None,
     older_than: float | None,
     count: bool,
     exact: bool,
     as_json: bool,
     no_progress: bool,
 ) -> int:
-    if len(stores) > 1 and from_objects is None:
-        usage("several stores require --from-objects, the store with the objects that their manifests name")
+    if len(stores) > 1 and objects is None:
+        usage("several stores require --objects, the store with the objects that their manifests name")
     settings = read_settings(None)
     before = None if older_than is None else time.time() - older_than
     with reading():
         places = [opened(settings, store) for store in stores]
-        pool = places[0] if from_objects is None else opened(settings, from_objects)
+        pool = places[0]
+        if objects is not None:
+            # The pool may be a store too: then its own snapshots need its objects.
+            pool = opened(settings, objects)
+            places.append(pool)
         with activity(silent=no_progress) as report:
             found = find_orphans(
                 pool,
