@@ -120,9 +120,9 @@ def _report_end(
     """Print the result of a job; return the exit code."""
     # The record of an embedded fleet ends with it, so the paths are looked up now.
     estimate, letters, receipt = _details(jobs, status, receipt=receipt_path is not None, places=not on_fleet)
-    unreadable = _unreadable(jobs, status) if not on_fleet and status.snapshots_failed else []
+    unreadable = _unreadable(jobs, status)
     if show.as_json:
-        click.echo(json.dumps(end_document(status, letters, estimate), indent=2))
+        click.echo(json.dumps(end_document(status, letters, estimate, unreadable), indent=2))
     if status.state is State.DONE:
         if not show.quiet and not show.as_json:
             for line in done_lines(status, estimate):
@@ -175,6 +175,9 @@ def _letters(jobs: Jobs, status: JobStatus, *, places: bool) -> list[DeadLetter]
 
 
 def _unreadable(jobs: Jobs, status: JobStatus) -> list[SnapshotRow]:
+    """Return the snapshots whose manifests could not be read."""
+    if not status.snapshots_failed:
+        return []
     try:
         return jobs.unreadable(status.job_id)
     except (BrokerUnavailable, UnknownJob):

@@ -122,9 +122,12 @@ def trouble_document(trouble: StoreProblem) -> dict[str, Any]:
 
 
 def end_document(
-    status: JobStatus, letters: Sequence[DeadLetter], estimate: Mapping[str, Any] | None = None
+    status: JobStatus,
+    letters: Sequence[DeadLetter],
+    estimate: Mapping[str, Any] | None = None,
+    unreadable: Sequence[SnapshotRow] = (),
 ) -> dict[str, Any]:
-    """Return the state of a job that was followed to its end, with its first failed objects."""
+    """Return the state of a job that was followed to its end, with its first failures and *unreadable* manifests."""
     return status_document(status, estimate) | {
         "errors": [
             {
@@ -138,6 +141,7 @@ def end_document(
             for letter in letters[:FAILURES_IN_JSON]
             if letter.known is not None
         ],
+        "unreadable": [{"snapshot": row.id, "reason": row.reason} for row in unreadable[:FAILURES_IN_JSON]],
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.jobs import Jobs, one_store
-from snapferry.stores.address import Address, SnapshotId, object_key, parse_address
+from snapferry.stores.address import Address, SnapshotId, manifest_key, object_key, parse_address
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.messages import Action, JobSpec, VerifyOptions
@@ -159,6 +159,12 @@ def test_the_command_names_what_is_wrong(forge: Forge, tmp_path: Path) -> None:
     }
     for path, data in before.items():
         write_raw(tmp_path / "a", path, data)
+    write_raw(tmp_path / "a", manifest_key(ids[1]), b"no manifest")
+    unread = forge.run(["verify", str(tmp_path / "a"), "--all", "--fast", "--json"])
+    assert (unread.code, unread.document["snapshots"]["failed"]) == (1, 1)
+    assert [each["snapshot"] for each in unread.document["unreadable"]] == [ids[1]]
+    assert unread.err.count(ids[1]) >= 1
+    write_raw(tmp_path / "a", manifest_key(ids[1]), before[manifest_key(ids[1])])
     assert forge.run(["verify", str(tmp_path / "a"), "--all", "--sample", "1/3", "-q"]).code == 0
 
 

@@ -41,10 +41,10 @@ from snapferry.workers.copying.transfer import copy_batch
 from snapferry.workers.copying.transfer.sequential import MAX_DEATHS, SEQUENTIAL_AFTER
 from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from snapferry.workers.ledger.state import Directive
-from snapferry.workers.messages import VERSION, BatchMessage, JobSpec, StoreRef, encode_addresses
+from snapferry.workers.messages import VERSION, Action, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome
 from snapferry.workers.reachability.parked_jobs import ParkedJobs
-from snapferry.workers.reachability.sides import StoreSide
+from snapferry.workers.reachability.sides import StoreSide, sides_of
 from snapferry.workers.reachability.store_check import open_side
 from snapferry.workers.settings.environment import Settings
 from tests.faults.backends import Around, Died, DiesAfter, FlipsLastByte, Forbids, Unavailable
@@ -626,6 +626,24 @@ def test_a_destination_that_is_not_there_is_a_failure_and_no_directory_is_made_i
     assert {failed.failure.error for failed in ledger.failures("job")} == {"StoreNotFound"}
     assert "is it mounted here?" in ledger.failures("job")[0].failure.detail
     assert not (tmp_path / "destination").exists()
+
+
+def test_an_unmounted_store_is_parked_and_not_verified_as_empty(
+    batch: BatchMessage, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Where nothing is mounted, a directory is empty: that is no finding about the store."""
+    looked = batch.model_copy(update={"action": Action.VERIFY, "destination": batch.source})
+    assert run(looked, ledger).startswith("5 intact, 40 B read in ")
+    ledger._redis.delete("snapferry:job:job:done:plan")
+    (tmp_path / "source" / ".objects").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(Retry):
+        run(looked, ledger)
+
+    (parked,) = ParkedJobs(ledger.client).all()
+    assert parked.sides == sides_of(looked)
+    assert not any(side.writing for side in parked.sides)
+    assert ledger.status("job").failed == 0
 
 
 def test_a_source_that_is_not_there_fails_every_object(

@@ -16,6 +16,7 @@ from typing import Final
 
 from snapferry.stores.address import EMPTY_ADDRESS, Address
 from snapferry.stores.errors import ObjectMissing, StoreError
+from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
@@ -72,7 +73,8 @@ class _Verifier:
     """
     Looks at the objects of a batch. Safe to call from several threads.
 
-    *failures*: by address. *missing*: the objects to look for again. *read*: bytes that were read.
+    *failures*: by address. *missing*: the objects to look for again. *read*: bytes that were read, without those of
+    small objects that are wrong.
     """
 
     def __init__(
@@ -143,9 +145,12 @@ class _Verifier:
 
     def _look(self, address: Address, *, last: bool) -> None:
         size = self._objects[address]
-        counter = ByteCounter(self._progress, size)
+        counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
+        read = 0
         try:
-            self._store.check_object(address, size_hint=size, on_bytes=counter.add)
+            read = self._store.check_object(
+                address, size_hint=size, on_bytes=counter.add if counter else None
+            )
         except ObjectMissing as error:
             if not last:
                 self.missing[address] = None
@@ -157,8 +162,8 @@ class _Verifier:
         else:
             self._note_intact()
         with self._lock:
-            self.read += counter.read
-        self._progress.advance(1, counter.left)
+            self.read += counter.read if counter else read
+        self._progress.advance(1, counter.left if counter else size)
 
     def _note_intact(self) -> None:
         self._some_intact = True

@@ -112,9 +112,9 @@ def verify() -> None:
     Read the objects of a store again, and compare them with their addresses.
 
     Each object is read once, however many snapshots share it. Missing, truncated
-    and corrupt objects and manifests are found. Nothing is written to the store.
-    To list what is wrong, with the snapshots and paths that need it, use a fleet
-    and snapferry failures; without a fleet, use --json or --receipt.
+    and corrupt objects and manifests are found, and listed with the snapshots and
+    paths that need them. Nothing is written to the store. On a fleet, snapferry
+    failures lists all of them.
 
     Without a broker, worker processes on this machine do the work, and end with
     the command. With a broker, the fleet does the work.
