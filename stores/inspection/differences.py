@@ -59,7 +59,7 @@ class ObjectChange(NamedTuple):
 
 def changed_paths(before: Manifest, after: Manifest, *, directories: bool = False) -> Iterator[PathChange]:
     """
-    Yield the paths that differ, in the order of their bytes.
+    Yield the paths that differ, in the order of their bytes. The manifests must have been opened separately.
 
     With *directories*, also directories that one side lacks, or whose permissions differ. Raises as
     `Manifest.entries` does, and `ManifestSyntaxError` where a manifest lists one path twice, with different content.

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from snapferry.orchestrator.reporting.text.stores import tree_lines
 from snapferry.stores.address import Address, SnapshotId, parse_address
 from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
 from snapferry.stores.backends.s3.direct.listing import NotAPage, read_page
@@ -33,8 +34,11 @@ from snapferry.stores.errors import (
     ManifestSyntaxError,
 )
 from snapferry.stores.hashing import digest
+from snapferry.stores.inspection.differences import changed_paths
+from snapferry.stores.inspection.paths import IsDirectory, PathMissing, file_at
+from snapferry.stores.inspection.sizes import count
 from snapferry.stores.manifest.canonical import canonical
-from snapferry.stores.manifest.entry import render
+from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.manifest.lines import read_plainly
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest, parse
 from snapferry.stores.names.lookup import full_id
@@ -67,6 +71,20 @@ def manifest(data: bytes) -> None:
         assert all(0 <= size <= LARGEST_PLANNED_BYTES for size in objects.values())
         assert len(read.addresses()) == len(objects)
         assert read.addresses().among(list(objects)) == list(objects)
+        _look(read, entries)
+
+
+def _look(read: Manifest, entries: list[Entry]) -> None:
+    """What is printed of a manifest is printable; it differs from itself in nothing, and each of its paths is found."""
+    files = [entry for entry in entries if entry.type == "F"]
+    counts = count(read)
+    assert (counts.files, counts.logical_bytes) == (len(files), sum(entry.size for entry in files))
+    assert all(line.isprintable() for line in tree_lines(entries, exact=True))
+    with suppress(ManifestSyntaxError), Manifest.from_bytes(read.id, read.open().read(read.length)) as same:
+        assert list(changed_paths(read, same, directories=True)) == []
+    for entry in entries[:3]:
+        with suppress(PathMissing, IsDirectory):
+            assert file_at(read, entry.path).type == "F"
 
 
 def stored_manifest(data: bytes) -> None:
