@@ -28,9 +28,6 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "plan": Lazy("copy", "plan", "Show what a sync would copy and cost, without copying"),
         "submit": Lazy("copy", "submit", "Queue a sync job and print its id"),
     },
-    "Repair": {
-        "heal": Lazy("actions.heal", "heal", "Replace wrong objects of a store by those of other stores"),
-    },
     "Directories": {
         "push": Lazy("actions.push", "push", "Make a snapshot of a directory in a store, and print its id"),
         "pull": Lazy("actions.pull", "pull", "Make a directory tree of a snapshot"),
@@ -47,6 +44,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
     },
     "Data at rest": {
         "verify": Lazy("actions.verify", "verify", "Read the objects of a store again, and find damage"),
+        "heal": Lazy("actions.heal", "heal", "Replace wrong objects of a store by those of other stores"),
     },
     "Jobs": {
         "cancel": Lazy("control", "cancel", "Stop a job"),
