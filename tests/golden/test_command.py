@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.stores.address import SnapshotId, manifest_key
+from snapferry.stores.address import QUARANTINE, SnapshotId, manifest_key, object_key, parse_address
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
+from snapferry.stores.urls import parse_url
 from tests.golden.conftest import Snapshot
 from tests.golden.files import contents, manifests_in
 from tests.golden.oracle import Oracle, Refused
 from tests.integration.processes import snapferry
+from tests.opening import open_backend
 from tests.servers import S3Server
 
 
@@ -133,6 +135,35 @@ def test_snapdir_does_not_see_the_snapshot_when_the_command_failed(
     healed = snapferry(*command, "--json")
     assert healed.document["objects"]["copied"] == 1
     assert oracle.verify(everything_snapshot.id, f"file://{tmp_path}/ours")
+
+
+def test_snapdir_takes_a_bucket_that_was_healed_for_its_own(
+    place: Callable[[str, str], Place],
+    environment: dict[str, str],
+    everything_snapshot: Snapshot,
+    tmp_path: Path,
+) -> None:
+    """It ignores what is kept in quarantine."""
+    oracle = Oracle(tmp_path / "cache", environment)
+    bucket = place("s3", "healed")
+    snapshot = oracle.push(everything_snapshot.tree, bucket.theirs)
+    backend = open_backend(parse_url(bucket.ours))
+    with everything_snapshot.open().read_manifest(snapshot) as manifest:
+        wrong, gone, *_ = map(object_key, manifest.objects())
+    backend.write(wrong, b"wrong")
+    backend.delete(gone)
+    backend.write(manifest_key(SnapshotId(parse_address(snapshot))), b"wrong")
+
+    healed = snapferry(
+        "heal", bucket.ours, "--from", everything_snapshot.url, "--id", snapshot, env=environment
+    )
+
+    assert healed.code == 0, healed.err
+    assert len(list(backend.keys(QUARANTINE))) == 2
+    fresh = Oracle(tmp_path / "fresh cache", environment)
+    assert fresh.verify(snapshot, bucket.theirs)
+    fresh.sync(snapshot, bucket.theirs, f"file://{tmp_path}/copy")
+    assert set(contents(tmp_path / "copy")) == set(contents(everything_snapshot.store))
 
 
 def test_the_command_names_the_line_of_a_manifest_that_it_cannot_read(
