@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.limits import LimitStore, Throttle
-from snapferry.workers.messages import JobSpec, StoreRef
+from snapferry.workers.limits.limit_store import Grant, LimitKind, LimitScope
+from snapferry.workers.messages import JobSpec, Limits, StoreRef
 from tests.integration.processes import until
 from tests.opening import open_store
 
@@ -43,11 +45,22 @@ class Slowed:
         return noting
 
 
-def throttle(ledger: Ledger, folder: Path, s3_requests: int | None) -> Throttle:
+def throttle(
+    ledger: Ledger,
+    folder: Path,
+    s3_requests: int | None,
+    *,
+    reads_destination: bool = False,
+    rate: int | None = None,
+) -> Throttle:
     directory = StoreRef(url=f"file://{folder}")
-    request = JobSpec(job_id="j", source=BUCKET, destination=directory, batch_objects=1, batch_bytes=1)
+    request = JobSpec(job_id="j", source=BUCKET, destination=directory, batch_objects=1, batch_bytes=1,
+        limits=Limits(rate=rate),
+    )  # fmt: skip
     ledger.create(request, s3_requests=s3_requests)
-    return Throttle(LimitStore(ledger.client), "j", BUCKET, directory, lambda: None)
+    return Throttle(
+        LimitStore(ledger.client), "j", BUCKET, directory, lambda: None, reads_destination=reads_destination
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,3 +91,27 @@ def test_a_limit_that_comes_up_slows_the_other_store_as_well(
         LimitStore(ledger.client).set_store_limits(f"file://{tmp_path}", {"rate": 5})
 
         until(lambda: found.found == ["source", "destination"], "the look")
+
+
+@pytest.mark.parametrize(("reads_destination", "taken"), [(False, 0), (True, 300_000)])
+def test_bytes_at_the_destination_count_for_a_job_that_reads_it(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_destination: bool, taken: int
+) -> None:
+    data = bytes(300_000)
+    source, destination = open_store(BUCKET.url), open_store(str(tmp_path))
+    destination.put_object(digest(data), data)
+    granted: list[int] = []
+    take = LimitStore.take
+
+    def noting(self: LimitStore, scope: LimitScope, process: str, amount: int) -> Grant:
+        grant = take(self, scope, process, amount)
+        if scope.kind is LimitKind.BYTES and scope.store == f"file://{tmp_path}":
+            granted.append(grant.amount)
+        return grant
+
+    monkeypatch.setattr(LimitStore, "take", noting)
+    with throttle(ledger, tmp_path, None, reads_destination=reads_destination, rate=10**7) as on:
+        on.attach(source, destination, at_once=False)
+        destination.check_object(digest(data), size_hint=len(data))
+
+    assert (sum(granted) >= taken) if taken else granted == []

@@ -98,6 +98,7 @@ class CopyRun:
                     batch.destination,
                     still_wanted,
                     run=self.holder,
+                    reads_destination=batch.action.at_destination,
                 ) as throttle,
                 within_budget(self.ledger, batch, source, destination),
             ):

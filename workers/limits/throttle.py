@@ -46,8 +46,9 @@ class Throttle:
     Keeps a run to the limits of *job_id* and of its two stores, in a ``with`` block.
 
     *check* is called while a thread waits for a limit, and may raise to end the waiting: the store's call that waits
-    raises the same. *run* identifies this run of a batch; "" for a run without a limit of objects in flight. Limits
-    that are set, changed or removed while the block runs take effect within a second.
+    raises the same. *run* identifies this run of a batch; "" for a run without a limit of objects in flight. With
+    *reads_destination*, the job's limit of bytes counts what moves at the destination too. Limits that are set, changed
+    or removed while the block runs take effect within a second.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Throttle:
         check: Callable[[], object],
         *,
         run: str = "",
+        reads_destination: bool = False,
     ) -> None:
         self._limit_store = limit_store
         self._job_id = job_id
         self._process = identity()
         self._run = run
         self._wanted = 0
+        self._reads_destination = reads_destination
         self._buckets: dict[LimitScope, TokenBucket] = {}
         self._check = check
         refs = {"source": source, "destination": destination}
@@ -104,6 +107,7 @@ class Throttle:
         """
         with self._attaching:
             self._unlimited = {"source": source, "destination": destination}
+            at_once = at_once or self._reads_destination
             self._limit(self._unlimited if at_once else self._limited_sides())
 
     def attach_further(self, ref: StoreRef, source: StreamStore) -> None:
@@ -126,7 +130,8 @@ class Throttle:
     def _limiter(self, side: str, store: str) -> StoreRateLimiter:
         buckets = {}
         for kind in LimitKind:
-            scope = LimitScope(self._job_id, side, store, kind)
+            counted = "source" if kind is LimitKind.BYTES and self._reads_destination else side
+            scope = LimitScope(self._job_id, counted, store, kind)
             fetch = partial(self._limit_store.take, scope, self._process)
             buckets[kind] = self._buckets[scope] = TokenBucket(fetch, self._check)
         return StoreRateLimiter(buckets[LimitKind.REQUESTS], buckets[LimitKind.BYTES])
