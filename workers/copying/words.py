@@ -15,6 +15,7 @@ class Words:
 
     *snapshot*: a snapshot that ended well. *changed*, *right*: an object that the job changed, or found right as it
     was; *changed* is "" if it changes nothing. *change*: the verb for what it does to objects. *moved*: its bytes.
+    *unit*: an object of its plan.
     """
 
     snapshot: str
@@ -22,13 +23,14 @@ class Words:
     changed: str
     right: str
     moved: str = ""
+    unit: str = "object"
 
 
 WORDS: Final = {
     Action.COPY: Words("published", "copy", "copied", "present"),
     Action.VERIFY: Words("verified", "verify", "", "intact", " read"),
     Action.HEAL: Words("verified", "heal", "healed", "intact"),
-    Action.PUSH: Words("published", "push", "pushed", "present"),
-    Action.PULL: Words("fetched", "pull", "fetched", "present"),
+    Action.PUSH: Words("published", "push", "pushed", "present", unit="file"),
+    Action.PULL: Words("fetched", "pull", "fetched", "present", unit="file"),
 }
 """Action -> its words."""

@@ -10,6 +10,7 @@ from snapferry.stores.address import SnapshotId
 from snapferry.stores.errors import StoreError
 from snapferry.stores.names.name import Name
 from snapferry.stores.text.format import counted
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Prune, decode_addresses, encode_addresses
 
@@ -106,7 +107,9 @@ def _prune(drive: PlannedDrive, options: Prune) -> str:
 def _why_unpublished(drive: PlannedDrive, failed: int, unpublished: int) -> str:
     """Return why a job failed that has *failed* objects and *unpublished* snapshots, in words for its record."""
     total = len(drive.snapshots.ids)
-    what = f"{failed:,} of {drive.plan.objects:,} objects could not be copied" if failed else ""
+    words = WORDS[drive.spec.action]
+    total_objects = f"{drive.plan.objects:,} {words.unit}s"
+    what = f"{failed:,} of {total_objects} could not be {words.changed}" if failed else ""
     given_up = drive.ledger.field(drive.job_id, "given_up") if failed else ""
     what += f" ({given_up})" if given_up else ""
     if not what:

@@ -66,7 +66,16 @@ def _healed_text(status: JobStatus) -> str:
     return f"{named}: {healed}{seconds}"
 
 
-_DONE: Final = {Action.VERIFY: _verified_text, Action.HEAL: _healed_text}
+def _pushed_text(status: JobStatus) -> str:
+    seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
+    files = f"{_published_text(status)}: {counted(status.objects_total, 'file')}"
+    if not status.copied:
+        return f"{files}, all already present,{seconds}"
+    pushed = f"{status.copied:,} pushed ({size(status.bytes_copied)})"
+    return f"{files}, {pushed}, {status.present:,} already present,{seconds}"
+
+
+_DONE: Final = {Action.VERIFY: _verified_text, Action.HEAL: _healed_text, Action.PUSH: _pushed_text}
 
 
 def bound_text(status: JobStatus) -> str:
@@ -105,6 +114,11 @@ def _published_text(status: JobStatus) -> str:
 def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
     """Return the estimate of a dry run, as lines."""
     objects, bytes_ = estimate["objects"], estimate["bytes"]
+    if status.action.makes_snapshot:
+        found = f"{counted(objects['total'], 'file')}, {size(bytes_['total'])}"
+        return [
+            f"would read {found}, and push those that the store does not have. Nothing was read or written."
+        ]
     snapshots = estimate["snapshots"]
     copied = f"{objects['to_copy']:,} of {objects['total']:,} objects"
     copied += f", {size(bytes_['to_copy'])} of {size(bytes_['total'])}"
