@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.copying.transfer import verify
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, Scope, VerifyOptions
-from tests.sample import tree
+from tests.integration.processes import until
+from tests.sample import fill, tree
 
 from .fleet import Fleet, snapshots
 
@@ -243,8 +246,6 @@ def test_a_retry_looks_at_the_failed_objects_alone(fleet: Fleet) -> None:
 
 
 def test_a_large_object_keeps_its_place_among_the_addresses(fleet: Fleet) -> None:
-    from tests.sample import fill
-
     bodies = {f"./{number}": bytes([number]) * (5000 if number % 3 else 10) for number in range(30)}
     begin(fleet, fill(open_store(str(fleet.source)), bodies), batch_bytes=2000)
     store = open_store(str(fleet.source))
@@ -254,3 +255,39 @@ def test_a_large_object_keeps_its_place_among_the_addresses(fleet: Fleet) -> Non
     addresses = [plan.address(position) for position in range(plan.objects)]
     assert addresses == sorted(map(digest, bodies.values()))
     assert len(plan.groups) == 1
+
+
+def test_a_store_that_is_written_to_and_pruned_meanwhile_gives_no_false_alarm(fleet: Fleet) -> None:
+    """Snapshots come with new objects, others are withdrawn, and intact objects are replaced by themselves."""
+    ids = snapshots(fleet, 3)
+    store = open_store(str(fleet.source))
+    over = threading.Event()
+    rounds = []
+
+    def write() -> None:
+        for number in itertools.count():
+            if over.is_set():
+                return
+            fresh = fill(store, {"./fresh": b"%d" % number, "./same": b"same"})
+            store.put_object(digest(b"same"), b"same")
+            if number % 2:
+                store.delete_manifest(fresh)
+            rounds.append(number)
+
+    def look() -> None:
+        before = len(rounds)
+        begin(fleet, everything=True)
+        fleet.copy_all()
+        assert fleet.status.state is State.DONE, fleet.status.error
+        assert set(states(fleet)) == {"verified"}
+        until(lambda: len(rounds) > before + 2, "more was written")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(6):
+            look()
+    finally:
+        over.set()
+        writer.join()
+    assert set(ids) <= set(store.list_manifest_ids())
