@@ -32,7 +32,7 @@ from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import FailedObject, JobStatus, Ledger, State
-from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
+from snapferry.workers.messages import Action, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.settings.environment import InvalidSettings, Settings, dashboard_login
 
@@ -316,6 +316,29 @@ def test_without_places_what_the_ledger_knows_of_failures_is_shown(sources: Sour
     found = page("job.html", **job_page(sources, "job"))
     assert "no such store" in found
     assert "tried 1 time" in found
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.COPYING])
+def test_a_verify_is_shown_in_its_own_words_with_its_one_store(
+    sources: Sources, ledger: Ledger, state: State
+) -> None:
+    job = request("job").model_copy(update={"action": Action.VERIFY, "destination": StoreRef(url="/a")})
+    ledger.create(job)
+    row = ["checked", 10, 100, 0, 4, 0, 0, 1.0, ""]
+    ledger.record_group("job", 0, {0: row})
+    counts = {"objects_total": 10, "objects_settled": 4, "present": 4, "bytes_copied": 40, "published": 1}
+    ledger.advance("job", state, kinds=".", bounded="max_bytes", snapshots_total=1, **counts)
+
+    listed = Seen(page("jobs.html", **jobs_page(sources))).text
+    shown = Seen(page("job.html", **job_page(sources, "job"))).text
+    assert "verify" in listed
+    assert "→" not in listed
+    assert "verify" in shown
+    assert "→" not in shown
+    assert "4 intact" in shown
+    assert "copied" not in shown.lower()
+    assert "checked" in shown
+    assert ("--max-bytes" in shown) == (state is State.DONE)
 
 
 def test_the_workers_at_a_job_are_listed_with_their_batches(sources: Sources, ledger: Ledger) -> None:
