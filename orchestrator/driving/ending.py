@@ -34,7 +34,7 @@ def fail_job(ledger: Ledger, job_id: str, reason: str) -> DriveOutcome:
 
     Its unsettled objects fail as well, so that they are listed and can be retried.
     """
-    fail_unsettled(ledger, job_id, f"the job ended before it was copied: {reason}")
+    fail_unsettled(ledger, job_id, f"the job ended before: {reason}")
     return end_job(ledger, job_id, State.FAILED, error=reason)
 
 
