@@ -24,6 +24,9 @@ LONGEST_PATH: Final = 4095
 
 _is_mode = re.compile(r"[0-7]{1,4}").fullmatch
 
+# What may have a part that is no name. Directories are among them, for their slash at the end.
+_is_suspect = re.compile(r"/[./]|/$").search
+
 
 class TreeEntry(NamedTuple):
     """
@@ -99,6 +102,9 @@ def _check_path(path: str, *, is_folder: bool) -> None:
     if len(path.encode()) > LONGEST_PATH:
         raise _Refused(f"has more than {LONGEST_PATH:,} bytes")
     if path == "./" and is_folder:
+        return
+    if len(path) <= LONGEST_NAME and path.isascii() and not _is_suspect(path):
+        # Nearly every path: no name is too long, and none is a dot or empty.
         return
     for part in path[2:].removesuffix("/" if is_folder else "").split("/"):
         if part in ("", ".", ".."):

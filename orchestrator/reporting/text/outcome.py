@@ -30,7 +30,7 @@ def _copied_text(status: JobStatus) -> str:
     objects = counted(status.objects_total, "object")
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     also = f", {status.healed:,} healed" if status.healed else ""
-    also += f"; {counted(status.deleted, 'manifest')} deleted" if status.deleted else ""
+    also += f"; {deleted_text(status)}" if status.deleted else ""
     if named := names_text(status.names_carried, status.names_kept, status.names_removed):
         also += f"; names: {named}"
     published = _published_text(status)
@@ -75,7 +75,33 @@ def _pushed_text(status: JobStatus) -> str:
     return f"{files}, {pushed}, {status.present:,} already present,{seconds}"
 
 
-_DONE: Final = {Action.VERIFY: _verified_text, Action.HEAL: _healed_text, Action.PUSH: _pushed_text}
+def _pulled_text(status: JobStatus) -> str:
+    seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
+    files = counted(status.objects_total, "file")
+    removed = f"; {deleted_text(status)}" if status.deleted else ""
+    if not status.copied:
+        return f"nothing to fetch: all {files} of snapshot {status.first_snapshot} already right{removed}{seconds}"
+    return (
+        f"snapshot {status.first_snapshot} is fetched: {files}, {status.copied:,} written"
+        f" ({size(status.bytes_copied)} read), {status.present:,} already right{removed}{seconds}"
+    )
+
+
+_DONE: Final = {
+    Action.VERIFY: _verified_text,
+    Action.HEAL: _healed_text,
+    Action.PUSH: _pushed_text,
+    Action.PULL: _pulled_text,
+}
+
+
+def deleted_text(status: JobStatus) -> str:
+    """Return what a job deleted, "" for nothing."""
+    if not status.deleted:
+        return ""
+    if status.action is Action.PULL:
+        return f"{counted(status.deleted, 'name')} removed that the snapshot does not have"
+    return f"{counted(status.deleted, 'manifest')} deleted"
 
 
 def bound_text(status: JobStatus) -> str:
@@ -122,6 +148,9 @@ def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
     snapshots = estimate["snapshots"]
     copied = f"{objects['to_copy']:,} of {objects['total']:,} objects"
     copied += f", {size(bytes_['to_copy'])} of {size(bytes_['total'])}"
+    if status.action is Action.PULL:
+        copied = copied.replace(" objects", " files")
+        return [f"would write {copied}; {objects['present']:,} already right. Nothing was written."]
     lines = [
         f"would copy {copied}; {objects['present']:,} already present. Nothing was written.",
         f"  snapshots  {snapshots['total']:,}"

@@ -20,7 +20,7 @@ from snapferry.workers.reachability.store_problems import StoreProblem
 from .failures import classes_text
 from .format import duration, moment, names_text, without_options
 from .limits import limit_text
-from .outcome import bound_text
+from .outcome import bound_text, deleted_text
 
 # Seconds without progress after which a batch is mentioned, even if the rest of its job makes progress.
 BATCH_IDLE_S: Final = 60.0
@@ -128,7 +128,7 @@ def status_lines(
             if (text := limit_text(limits))
         },
         "workers": ", ".join(status.workers),
-        "deleted": counted(status.deleted, "manifest") if status.deleted else "",
+        "deleted": deleted_text(status),
         "names": names_text(status.names_carried, status.names_kept, status.names_removed),
         "submitted": _when(status.submitted_at),
         "started": _when(status.started_at),

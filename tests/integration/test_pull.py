@@ -1,0 +1,154 @@
+"""The command pull, on a fleet of its own and on a real fleet whose workers die on the way."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.stores.address import manifest_key
+from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.entry import Entry, render, snapshot_id
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import Action, JobSpec, TreeOptions, encode_addresses
+from snapferry.workers.settings.environment import Settings
+from tests.golden.oracle import Oracle
+from tests.golden.trees import everything
+from tests.servers import S3Server
+
+from .processes import Fleet, snapferry
+
+PATIENCE_S = 240
+
+# A process dies at its 50th file, and before and after files become visible: once each in all.
+DYING = """
+import os, signal
+from snapferry.stores.backends.tree.writing.target import TreeTarget as T
+def once(point):
+    try:
+        os.close(os.open({folder!r} + "/died-" + point, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+uploads, upload, commit = 0, T.upload, T.commit_all
+def uploading(self, *arguments):
+    global uploads
+    uploads += 1
+    if uploads == 50:
+        once("upload")
+    return upload(self, *arguments)
+def committing(self, *arguments):
+    once("before")
+    commit(self, *arguments)
+    once("after")
+T.upload, T.commit_all = uploading, committing
+"""
+
+
+def described(tree: Path) -> dict[str, tuple[int, bytes | None]]:
+    """Return path -> mode with type, and bytes, of all that is in *tree*."""
+    found: dict[str, tuple[int, bytes | None]] = {}
+    for path in [tree, *tree.rglob("*")]:
+        mode = path.lstat().st_mode
+        found[str(path.relative_to(tree))] = mode, path.read_bytes() if stat.S_ISREG(mode) else None
+    return found
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_what_snapdir_pushed_is_pulled_as_snapdir_does(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    environment: dict[str, str] = {}
+    ours = theirs = f"file://{tmp_path}/store"
+    if kind == "s3":
+        server: S3Server = request.getfixturevalue("rclone_s3")
+        bucket = server.make_bucket()
+        environment = {**server.environment, "SNAPDIR_S3_STORE_ENDPOINT_URL": server.endpoint}
+        ours, theirs = server.url(bucket, "prefix"), f"s3://{bucket}/prefix"
+    oracle = Oracle(tmp_path / "cache", environment)
+    (tmp_path / "tree").mkdir()
+    everything(tmp_path / "tree")
+    snapshot = oracle.push(tmp_path / "tree", theirs)
+    Oracle(tmp_path / "empty", environment).pull(snapshot, theirs, tmp_path / "theirs")
+    dest = tmp_path / "ours"
+    command = ["pull", "--from", ours, str(dest), "--json"]
+
+    first = snapferry(*command, "--id", snapshot, env=environment)
+    assert first.code == 0, first.err
+    assert described(dest) == described(tmp_path / "theirs")
+    files = first.document["objects"]["total"]
+    assert (
+        first.document["objects"]["copied"]
+        == files
+        == sum(data is not None for _, data in described(dest).values())
+    )
+
+    (dest / "nested" / "B").write_bytes(b"CAPITAL")
+    (dest / "nested" / "a.txt").unlink()
+    (dest / "stranger").mkdir()
+    dry = snapferry(*command, "--id", snapshot[:10], "--dryrun", "--delete", env=environment)
+    assert (dry.code, dry.document["objects"]["to_copy"]) == (0, 2)
+    again = snapferry(*command, "--id", "latest", "--delete", env=environment)
+    assert (again.code, again.document["objects"]["copied"], again.document["deleted"]) == (0, 2, 1)
+    assert described(dest) == described(tmp_path / "theirs")
+
+
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    text = render([Entry("F", "644", digest(b"x"), 1, "./../outside")])
+    found = tmp_path / "store" / manifest_key(snapshot_id(text))
+    found.parent.mkdir(parents=True)
+    (tmp_path / "store" / ".objects").mkdir()
+    found.write_bytes(text)
+    (tmp_path / "file").write_bytes(b"a file")
+    pull = ["pull", "--from", str(tmp_path / "store"), "--id", snapshot_id(text)]
+
+    hostile = snapferry(*pull, str(tmp_path / "dest"))
+    on_a_file = snapferry(*pull, str(tmp_path / "file"))
+    inside = snapferry(*pull, str(tmp_path / "store" / "tree"), "--delete")
+    around = snapferry(*pull, str(tmp_path), "--delete")
+    unknown = snapferry("pull", "--from", str(tmp_path / "store"), "--id", "0" * 64, str(tmp_path / "dest"))
+
+    assert [each.code for each in (hostile, on_a_file, inside, around, unknown)] == [1, 2, 2, 2, 1]
+    for each in (hostile, on_a_file, inside, around, unknown):
+        assert len(each.err.strip().splitlines()) == 1, each.err
+    assert sorted(os.listdir(tmp_path)) == ["file", "store"]
+
+
+def test_a_fleet_pulls_to_trees_that_it_names_while_workers_die(redis_url: str, tmp_path: Path) -> None:
+    tree, dest = tmp_path / "tree", tmp_path / "dest"
+    tree.mkdir()
+    for number in range(600):
+        (tree / f"{number % 7}").mkdir(exist_ok=True)
+        (tree / f"{number % 7}" / f"{number}").write_bytes(b"%d" % number * 50)
+    (tree / "3").chmod(0o555)
+    store = f"file://{tmp_path}/store"
+    pushed = snapferry("push", "-q", str(tree), "--to", store)
+    assert pushed.code == 0, pushed.err
+    (tmp_path / "points").mkdir()
+    source, destination = store_pair(store, f"tree://{dest}")
+    spec = JobSpec(
+        action=Action.PULL,
+        source=source,
+        destination=destination,
+        snapshots=encode_addresses([pushed.out.strip()]),
+        tree=TreeOptions(delete=True),
+        batch_objects=40,
+    )
+    (tmp_path / "snapferry.toml").write_text(f'[access]\nread = ["{store}"]\nwrite = ["tree://{dest}"]\n')
+    environment = {"SNAPFERRY_CONFIG": str(tmp_path / "snapferry.toml")}
+    fleet = Fleet(redis_url, tmp_path, environment)
+    jobs = Jobs(Settings(broker_url=redis_url))
+    dying = DYING.format(folder=str(tmp_path / "points"))
+    with fleet.orchestrator(), fleet.worker("one", before=dying), fleet.worker("two", before=dying):
+        done = jobs.wait(jobs.submit(spec), timeout_s=PATIENCE_S)
+        elsewhere = store_pair(store, f"tree://{tmp_path}/elsewhere")[1]
+        refused = jobs.wait(jobs.submit(spec.successor(destination=elsewhere)), timeout_s=PATIENCE_S)
+
+    assert done.state is State.DONE, done.error
+    assert described(dest) == described(tree)
+    assert len(os.listdir(tmp_path / "points")) == 3
+    assert refused.state is State.FAILED
+    assert not (tmp_path / "elsewhere").exists()
