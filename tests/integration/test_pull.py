@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.stores.address import manifest_key
+from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.workers.ledger import State
@@ -146,9 +146,22 @@ def test_a_fleet_pulls_to_trees_that_it_names_while_workers_die(redis_url: str, 
         done = jobs.wait(jobs.submit(spec), timeout_s=PATIENCE_S)
         elsewhere = store_pair(store, f"tree://{tmp_path}/elsewhere")[1]
         refused = jobs.wait(jobs.submit(spec.successor(destination=elsewhere)), timeout_s=PATIENCE_S)
+        lacking = tmp_path / "store" / object_key(digest(b"7" * 50))
+        lacking.rename(tmp_path / "away")
+        (dest / "0" / "7").write_bytes(b"8" * 50)
+        (dest / "0" / "14").unlink()
+        failed = jobs.wait(jobs.submit(spec.successor()), timeout_s=PATIENCE_S)
+        letters = list(jobs.failures(failed.job_id))
+        (tmp_path / "away").rename(lacking)
+        retried = jobs.wait(jobs.retry(failed.job_id), timeout_s=PATIENCE_S)
+        receipt = jobs.receipt(retried.job_id)
 
     assert done.state is State.DONE, done.error
     assert described(dest) == described(tree)
     assert len(os.listdir(tmp_path / "points")) == 3
+    assert (failed.state, failed.copied, failed.present, failed.failed) == (State.FAILED, 1, 598, 1)
+    assert [letter.places for letter in letters] == [[(spec.snapshot_ids[0], "./0/7")]]
+    assert (retried.state, retried.copied, retried.present) == (State.DONE, 1, 599)
+    assert [row["state"] for row in receipt["snapshots"]] == ["fetched"]
     assert refused.state is State.FAILED
     assert not (tmp_path / "elsewhere").exists()
