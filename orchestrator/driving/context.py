@@ -65,11 +65,15 @@ def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[S
     Open source and destination of a job, for what the job does to them.
 
     *create*: make a directory that does not exist. Raises `InvalidStoreURL`, also where a job would write to its
-    source, and `NotAllowed`.
+    source, or has a tree in the place of a store, and `NotAllowed`.
     """
     deletes = spec.prune is not None and not spec.dry_run
     rights = [Right.WRITE if spec.action.writes else Right.READ, *([Right.DELETE] if deletes else [])]
     source, destination = spec.source, spec.destination
+    for side, ref in (("source", source), ("destination", destination)):
+        if ref.parsed.kind.is_tree != (spec.action.tree_side == side):
+            found, wanted = ("a tree", "a store") if ref.parsed.kind.is_tree else ("a store", "a tree")
+            raise InvalidStoreURL(ref.url.partition("?")[0], "", f"is {found}, and this job needs {wanted}")
     if spec.action.writes and source.parsed.same_place(destination.parsed):
         raise InvalidStoreURL(source.url, "", "source and destination are the same store")
     opened = open_store(destination.parsed, destination.parsed_objects, *rights, access=access, create=create)

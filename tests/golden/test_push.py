@@ -90,6 +90,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
         [str(tmp_path / "file"), "--to", there],
         ["", "--to", there],
         [str(tmp_path / "tree"), "--to", "gs://bucket"],
+        [str(tmp_path / "tree"), "--to", f"tree://{tmp_path}/other"],
         [str(tmp_path / "tree"), "--to", there, "--exclude", "("],
         [str(tmp_path / "tree"), "--to", there, "--exclude", "(?=a)"],
         [str(tmp_path / "tree"), "--to", there, "--walk-jobs", "0"],

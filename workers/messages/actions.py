@@ -56,6 +56,11 @@ class Action(StrEnum):
         return self is Action.PUSH
 
     @property
+    def tree_side(self) -> str:
+        """Which side of the job is a directory tree: ``source``, ``destination``, or "" for none."""
+        return {Action.PUSH: "source", Action.PULL: "destination"}.get(self, "")
+
+    @property
     def at_destination(self) -> bool:
         """Whether the snapshots of the job are those of its destination, not those of its source."""
         return self is Action.HEAL

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from snapferry.orchestrator.driving.context import open_stores
 from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.planning import plan_file, prepare
 from snapferry.orchestrator.planning.prepare import SourceChanged
@@ -18,12 +19,12 @@ from snapferry.stores.address import SnapshotId
 from snapferry.stores.backends.tree.backend import TreeBackend
 from snapferry.stores.backends.tree.place import TreePlace
 from snapferry.stores.backends.tree.snapshot import read_tree
-from snapferry.stores.errors import NotAllowed
+from snapferry.stores.errors import InvalidStoreURL, NotAllowed
 from snapferry.stores.hashing import digest
 from snapferry.stores.urls import parse_url
 from snapferry.workers.copying.transfer import push as pushing
 from snapferry.workers.ledger import State
-from snapferry.workers.messages import Action, StoreRef, TreeOptions
+from snapferry.workers.messages import Action, JobSpec, StoreRef, TreeOptions
 
 from .fleet import Fleet
 
@@ -273,3 +274,20 @@ def test_a_dry_run_counts_and_writes_nothing(push: Fleet) -> None:
     outcome = push.drive()
     assert (outcome.result, outcome.to_copy) == (Result.DONE, 17)
     assert not push.destination.exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "source", "destination"),
+    [
+        (Action.COPY, "tree:///a", "file:///b"),
+        (Action.COPY, "file:///a", "tree:///b"),
+        (Action.PUSH, "file:///a", "file:///b"),
+        (Action.PUSH, "tree:///a", "tree:///b"),
+        (Action.VERIFY, "tree:///a", "tree:///a"),
+        (Action.PULL, "tree:///a", "file:///b"),
+    ],
+)
+def test_a_tree_is_no_store_and_a_store_no_tree(action: Action, source: str, destination: str) -> None:
+    spec = JobSpec.of(StoreRef(url=source), StoreRef(url=destination), None, action=action)
+    with pytest.raises(InvalidStoreURL):
+        open_stores(spec, TRUSTED, create=False)

@@ -136,7 +136,8 @@ class _Work:
             by_object.setdefault(read.address, []).append(file)
         if not by_object:
             return []
-        first = {address: files[0] for address, files in by_object.items()}
+        # In the order of their keys, neighbours share directories.
+        first = {address: by_object[address][0] for address in sorted(by_object)}
         kept = {address: data for address, file in first.items() if (data := reads[file].data) is not None}
         self.progress.files = first
         store = SnapshotStore(

@@ -50,6 +50,8 @@ def push(
     try:
         excluder(exclude)
         source, target = store_pair(f"tree://{absolute}", store_url(settings, destination), None, to_objects)
+        if target.parsed.kind.is_tree:
+            usage(f"--to {destination}: is a directory tree, not a store")
         tree = TreeOptions(exclude=exclude, follow=not no_follow, walk_jobs=walk_jobs)
     except (InvalidStoreURL, InvalidPattern) as error:
         usage(str(error))
