@@ -262,9 +262,12 @@ def test_temporary_files_of_dead_writers_are_removed_and_others_stay(tmp_path: P
     for name in (mine, ".tmp-mine", ".snapferry-notes.tmp"):
         (tree / "dir" / name).write_bytes(b"kept")
     assert [name for name in dead if temporary.is_abandoned(name)] == dead != []
-    fetch(store_of(b"x"), [file("./dir/a")], TreeTarget(str(tree)))
+    # A snapshot of a tree in which a pull died has such a file.
+    listed = dead[0].replace(".tmp", "0.tmp")
+    fetch(store_of(b"x"), [file("./dir/a"), file(f"./dir/{listed}")], TreeTarget(str(tree)))
 
-    assert set(os.listdir(tree / "dir")) == {"a", mine, ".tmp-mine", ".snapferry-notes.tmp"}
+    assert temporary.is_abandoned(listed)
+    assert set(os.listdir(tree / "dir")) == {"a", listed, mine, ".tmp-mine", ".snapferry-notes.tmp"}
 
 
 def test_a_root_that_is_no_directory_is_one_error(tmp_path: Path) -> None:
@@ -341,7 +344,13 @@ def test_a_user_writes_again_what_its_permissions_forbid(tmp_path: Path) -> None
         fetch(store, entries, TreeTarget(str(dest)))
         fetch(store_of(), entries, TreeTarget(str(dest)))
         entries[4] = file("./none/deep/y", b"z", "400")
+        # Both are in a directory that its owner may not write to.
+        dest.chmod(0o755)
+        (dest / "stranger" / "deep").mkdir(parents=True)
+        (dest / "another").write_bytes(b"z")
+        dest.chmod(0o555)
         fetch(store, entries, TreeTarget(str(dest), delete=True))
+        assert os.listdir(dest) == ["none"]
         assert dest.stat().st_mode & 0o777 == 0o555
         assert (dest / "none").stat().st_mode & 0o777 == 0
         with pytest.raises(AccessDenied):

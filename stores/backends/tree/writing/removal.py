@@ -37,7 +37,7 @@ def remove(folder: int, name: str) -> None:
     if found.st_dev != os.fstat(folder).st_dev:
         raise OSError(errno.EBUSY, "another file system is mounted here", name)
     _empty(folder, name, found.st_dev, folder, 0)
-    os.rmdir(name, dir_fd=folder)
+    _retry_unlocked(folder, lambda: os.rmdir(name, dir_fd=folder))
 
 
 def _empty(above: int, name: str, device: int, top: int, depth: int) -> None:

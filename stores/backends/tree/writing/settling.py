@@ -20,7 +20,7 @@ from snapferry.stores.runtime.interruption import checkpoint
 from .folders import TreeFolders
 from .modes import set_mode, unlock
 from .removal import remove
-from .temporary import is_temporary, sweep
+from .temporary import is_abandoned, is_temporary, sweep
 
 Fold = Callable[[str], str]
 
@@ -57,9 +57,15 @@ def wrong_files(folders: TreeFolders, entries: Iterable[TreeEntry]) -> Iterator[
 
 @dataclass
 class _Level:
-    """A directory on the way to the current entry. *extra*: folded name -> name of what the snapshot does not have."""
+    """
+    A directory on the way to the current entry.
+
+    *extra*: folded name -> name of what the snapshot does not have. *abandoned*: names of temporary files of dead
+    writers; a snapshot may list such a name too.
+    """
 
     path: str
+    abandoned: set[str]
     mode: int | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
@@ -103,6 +109,7 @@ class _Settling:
             self._levels[-1].mode = entry.mode
         else:
             self._levels[-1].extra.pop(self._fold(name), None)
+            self._levels[-1].abandoned.discard(name)
 
     def end(self) -> int:
         self._leave_to(0)
@@ -130,17 +137,18 @@ class _Settling:
                 listed = os.open(".", LIST, dir_fd=folder.descriptor)
             try:
                 names = os.listdir(listed)
-                sweep(listed, names)
             finally:
                 os.close(listed)
         except OSError as error:
             self._folders.fail(error, path)
+        abandoned = set(filter(is_abandoned, names))
         if not self._folders.delete:
-            return _Level(path)
-        return _Level(path, extra={self._fold(name): name for name in names})
+            return _Level(path, abandoned)
+        return _Level(path, abandoned, extra={self._fold(name): name for name in names})
 
     def _leave(self, level: _Level) -> None:
         folder = self._folders.folder(level.path)
+        sweep(folder.descriptor, level.abandoned)
         for name in level.extra.values():
             where = f"{level.path}/{name}" if level.path else name
             if is_temporary(name):

@@ -38,9 +38,8 @@ def is_abandoned(name: str) -> bool:
 
 
 def sweep(folder: int, names: Iterable[str]) -> None:
-    """Remove those files in the open directory *folder* that dead writers left. One that cannot be removed stays."""
+    """Remove the temporary files *names* from the open directory *folder*. One that cannot be removed stays."""
     for name in names:
-        if is_abandoned(name):
-            with suppress(OSError):
-                if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                    os.unlink(name, dir_fd=folder)
+        with suppress(OSError):
+            if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=folder)
