@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from snapferry.workers.ledger import NewCycle, ScrubLedger
+from snapferry.workers.ledger import NewCycle, ScrubLedger, ScrubState
 from snapferry.workers.limits import store_id
 from snapferry.workers.messages import JobSpec, Scope, ScrubMessage, ScrubPart
 
@@ -18,15 +18,24 @@ NEW_CYCLE_TEXT: Final = {
 }
 
 
-def begin_cycle(scrubs: ScrubLedger, message: ScrubMessage) -> None:
+def begin_cycle(scrubs: ScrubLedger, message: ScrubMessage) -> ScrubState:
     """
-    Begin a new cycle of a scrub if Redis has lost its state, or if its store or its share has changed, and log that.
+    Return the state of a scrub. Begin a new cycle, and log that, if Redis has lost the state, or if the store or the
+    share of the scrub has changed.
 
     May be called again.
     """
-    why = scrubs.begin_cycle(store_id(message.store.url), _part(message, 0))
+    store, first = store_id(message.store.url), _part(message, 0)
+    why = scrubs.begin_cycle(store, first)
+    state = scrubs.state(message.name)
+    if state is None or not _part(message, state.share).first <= state.at <= _part(message, state.share).last:
+        # Somebody has changed the state.
+        why = scrubs.begin_cycle(store, first, damaged=True)
+        state = scrubs.state(message.name)
     if why is not None:
         log.warning("scrub %s begins a new cycle: %s", message.name, NEW_CYCLE_TEXT[why])
+    assert state is not None  # it was just written
+    return state
 
 
 def next_job(scrubs: ScrubLedger, message: ScrubMessage, patience: float) -> JobSpec:
@@ -35,12 +44,9 @@ def next_job(scrubs: ScrubLedger, message: ScrubMessage, patience: float) -> Job
 
     *patience* in seconds is for a scrub that sets none. May be called again: only the end of a job moves the position.
     """
-    begin_cycle(scrubs, message)
-    state = scrubs.state(message.name)
-    part = _part(message, 0 if state is None else state.share)
-    # A state that cannot be right is read again from the first share.
-    first = part.first if state is None or not part.first <= state.at <= part.last else state.at
-    return message.job_spec(part, Scope(first=first, last=part.last), patience=patience)
+    state = begin_cycle(scrubs, message)
+    part = _part(message, state.share)
+    return message.job_spec(part, Scope(first=state.at, last=part.last), patience=patience)
 
 
 def _part(message: ScrubMessage, share: int) -> ScrubPart:

@@ -178,3 +178,61 @@ def test_what_a_table_may_not_say_is_named(tmp_path: Path, table: str, said: str
     assert said in str(caught.value)
     assert "stores.one" in str(caught.value)
     assert "SECRETKEY" not in str(caught.value)
+
+
+SCRUB = '[[scrub]]\nname = "s"\nstore = "/a"\nevery = "1d"\nshare = "1/30"\n'
+
+
+def test_a_scrub_is_read_with_all_that_it_may_say(tmp_path: Path) -> None:
+    text = SCRUB + (
+        'jobs = 4\nlimit-rate = "50MB/s"\nmax-bytes = "2TiB"\nmax-time = "4h"\npatience = "2h"\npriority = "low"\n'
+        'queue = "tape"\n'
+    )
+    (scrub,) = read(tmp_path, text).scrub
+
+    assert (scrub.store, scrub.shares, scrub.interval_s, scrub.jobs) == ("/a", 30, 86400, 4)
+    assert (scrub.limit_rate, scrub.max_bytes, scrub.max_seconds) == (50 * 10**6, 2 * 1024**4, 4 * 3600)
+    assert (scrub.patience_s, scrub.priority, scrub.queue) == (7200, Priority.LOW, "tape")
+
+
+def test_a_mirror_and_a_scrub_may_have_one_name(tmp_path: Path) -> None:
+    config = read(tmp_path, MIRROR.replace('"m"', '"s"') + SCRUB)
+
+    assert [(one.kind, one.name) for one in config.scheduled] == [("mirror", "s"), ("scrub", "s")]
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"),
+    [("6h", 21600), ("30 3 * * *", 86400), ("0 3 * * 0", 7 * 86400), ("0 0,12 * * *", 43200)],
+)
+def test_the_time_between_two_runs_of_a_scrub(tmp_path: Path, every: str, seconds: float) -> None:
+    (scrub,) = read(tmp_path, SCRUB.replace('"1d"', f'"{every}"')).scrub
+    app = make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
+
+    assert scrub.mean_interval_s(app) == pytest.approx(seconds, rel=0.02)
+    assert scrub.mean_interval_s(app) == scrub.mean_interval_s(app)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SCRUB.replace('"1/30"', '"2/30"'), "scrub.1.share: '2/30' is not a share"),
+        (SCRUB.replace('"1/30"', '"1/0"'), "scrub.1.share: '1/0' is not a share"),
+        (SCRUB.replace('"1/30"', '"1/10001"'), 'from "1/1" to "1/10000"'),
+        (SCRUB.replace('"1d"', '"1s"'), "scrub.1.every: the shortest interval is 10s"),
+        (SCRUB.replace('"1d"', '"0 3 1 * 1"'), "Use two scrubs"),
+        (SCRUB.replace('"/a"', '"live"'), "scrub 's': no store is named 'live'"),
+        (SCRUB + 'max-bytes = "much"', "scrub.1.max-bytes: 'much' is not a size"),
+        (SCRUB + "max-bytes = 0", "scrub.1.max-bytes: "),
+        (SCRUB + 'max-time = "1y"', "scrub.1.max-time: '1y' is not a duration"),
+        (SCRUB + 'limit-rate = "0"', "scrub.1.limit-rate: "),
+        (SCRUB + SCRUB, "more than one scrub is named 's'"),
+        (SCRUB.replace("share", "shares"), "scrub.1."),
+    ],
+)
+def test_a_fault_of_a_scrub_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        read(tmp_path, text)
+
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 from snapferry.orchestrator.cli.group import cli
 from snapferry.stores.backends.s3.options import PARAMETERS as S3_PARAMETERS
 from snapferry.workers.settings.environment import Settings
-from snapferry.workers.settings.schedule_tables import Mirror
+from snapferry.workers.settings.schedule_tables import Mirror, Scrub
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -75,6 +75,14 @@ def test_the_page_on_schedules_names_every_key_of_a_mirror() -> None:
     page = (ROOT / "docs" / "schedules.md").read_text()
     section = page.split("\n### Options of a mirror\n", 1)[1].split("\n##", 1)[0]
     keys = [name.strip("_").replace("_", "-") for name in Mirror.model_fields]
+
+    assert [key for key in keys if f"`{key}`" not in section] == []
+
+
+def test_the_page_on_scrubs_names_every_key_of_a_scrub() -> None:
+    page = (ROOT / "docs" / "scrub.md").read_text()
+    section = page.split("\n### Options of a scrub\n", 1)[1].split("\n##", 1)[0]
+    keys = [name.strip("_").replace("_", "-") for name in Scrub.model_fields]
 
     assert [key for key in keys if f"`{key}`" not in section] == []
 

@@ -106,13 +106,14 @@ class ScrubLedger(ScheduleLedger):
         super().__init__(client, SCRUB)
         self._runner = ScriptRunner(client)
 
-    def begin_cycle(self, store: str, part: ScrubPart) -> NewCycle | None:
+    def begin_cycle(self, store: str, part: ScrubPart, *, damaged: bool = False) -> NewCycle | None:
         """
         Begin a new cycle at *part*, the first share of *store*, if the state is of another store or share, or missing.
 
-        Return why, None if the state stands. May be repeated.
+        A *damaged* state counts as missing. Return why, None if the state stands. May be repeated.
         """
-        why = self._runner.run(scripts.BEGIN_SCRUB, self._keys(part.name), [store, part.shares, part.first])
+        arguments: list[str | float] = [store, part.shares, part.first, int(damaged)]
+        why = self._runner.run(scripts.BEGIN_SCRUB, self._keys(part.name), arguments)
         return NewCycle(str(why)) if why else None
 
     def settle(self, run: ScrubRun) -> bool:

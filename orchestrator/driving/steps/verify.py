@@ -8,6 +8,7 @@ from typing import Final
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.ending import end_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
+from snapferry.orchestrator.driving.scrub import settle_scrub
 from snapferry.orchestrator.planning.prepare import UNREADABLE
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
@@ -44,6 +45,7 @@ def conclude_verify(drive: PlannedDrive) -> DriveOutcome | None:
     if status.state.final or status.snapshots_settled < status.snapshots_total:
         return None
     fields = {STOPPED_AT: stopped_at} if (stopped_at := _stopped_at(drive, status)) else {}
+    settle_scrub(drive, status, stopped_at)
     if not status.snapshots_failed:
         return end_job(ledger, job_id, State.DONE, fields=fields)
     reason = _findings(drive, status.failed, status.snapshots_failed)
