@@ -1,4 +1,4 @@
-"""Snapshots that the real snapdir made, one for each of the trees."""
+"""Snapshots that the real snapdir made, one for each of the trees, and stores for both programs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from snapferry.stores.snapshot_store import SnapshotStore
 from tests.golden.oracle import Oracle
 from tests.golden.trees import TREES, everything
 from tests.opening import open_store
+from tests.servers import S3Server
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,54 @@ def snapshot(
 def everything_snapshot(tmp_path_factory: pytest.TempPathFactory, session_oracle: Oracle) -> Snapshot:
     """One snapshot of all trees."""
     return _make("everything", everything, tmp_path_factory.mktemp("everything"), session_oracle)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store for both programs: our URL says where its server is, snapdir has it from *environment*."""
+
+    ours: str
+    theirs: str
+    write: Callable[[str, bytes], None]
+    """Write bytes under a key of the store, as neither program would."""
+    remove: Callable[[str], None]
+    """Remove a key."""
+
+
+def _place_in(folder: Path) -> Place:
+    def write(key: str, data: bytes) -> None:
+        (folder / key).unlink()
+        (folder / key).write_bytes(data)
+
+    return Place(f"file://{folder}", f"file://{folder}", write, lambda key: (folder / key).unlink())
+
+
+def _place_at(server: S3Server, prefix: str) -> Place:
+    bucket = server.make_bucket()
+
+    def write(key: str, data: bytes) -> None:
+        server.client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=data)
+
+    def remove(key: str) -> None:
+        server.client.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
+
+    return Place(server.url(bucket, prefix), f"s3://{bucket}/{prefix}", write, remove)
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What snapdir needs to reach the S3 server."""
+    server: S3Server = request.getfixturevalue("rclone_s3")
+    return {**server.environment, "SNAPDIR_S3_STORE_ENDPOINT_URL": server.endpoint}
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str, str], Place]:
+    """Return a new store of a kind, `file` or `s3`."""
+
+    def make(kind: str, name: str) -> Place:
+        if kind == "file":
+            return _place_in(tmp_path / name)
+        return _place_at(request.getfixturevalue("rclone_s3"), "some/prefix")
+
+    return make

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,41 +12,11 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render
 from snapferry.stores.opening import open_store
 from snapferry.stores.urls import parse_url
-from tests.golden.conftest import Snapshot
+from tests.golden.conftest import Place, Snapshot
 from tests.golden.files import contents, manifests_in
 from tests.golden.oracle import Oracle, Refused
 from tests.integration.processes import snapferry
 from tests.opening import open_backend
-from tests.servers import S3Server
-
-
-@dataclass(frozen=True)
-class Place:
-    """A store for both programs: our URL says where its server is, snapdir has it from *environment*."""
-
-    ours: str
-    theirs: str
-
-
-@pytest.fixture
-def environment(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What snapdir needs to reach the S3 server."""
-    server: S3Server = request.getfixturevalue("rclone_s3")
-    return {**server.environment, "SNAPDIR_S3_STORE_ENDPOINT_URL": server.endpoint}
-
-
-@pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str, str], Place]:
-    """Return a new store of a kind, `file` or `s3`."""
-
-    def make(kind: str, name: str) -> Place:
-        if kind == "file":
-            return Place(f"file://{tmp_path}/{name}", f"file://{tmp_path}/{name}")
-        server: S3Server = request.getfixturevalue("rclone_s3")
-        bucket = server.make_bucket()
-        return Place(server.url(bucket, "some/prefix"), f"s3://{bucket}/some/prefix")
-
-    return make
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from snapferry.stores.names.name import NameRecord, parse_name
-from tests.golden.conftest import Snapshot
+from tests.golden.conftest import Place, Snapshot
 from tests.golden.files import contents
 from tests.golden.oracle import Oracle
-from tests.golden.test_command import Place, environment, place  # noqa: F401 - fixtures
 from tests.integration.processes import snapferry
 from tests.opening import open_store
 
@@ -21,8 +20,8 @@ NIGHTLY = parse_name("nightly")
 @pytest.mark.parametrize("kind", ["file", "s3"])
 def test_snapdir_works_on_a_store_with_names_as_on_one_without(
     kind: str,
-    place: Callable[[str, str], Place],  # noqa: F811
-    environment: dict[str, str],  # noqa: F811
+    place: Callable[[str, str], Place],
+    environment: dict[str, str],
     everything_snapshot: Snapshot,
     tmp_path: Path,
 ) -> None:
