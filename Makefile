@@ -17,7 +17,7 @@ JOBS = 4
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
-demo: runtime ## copy a sample snapshot between two stores, and verify the result (seconds)
+demo: runtime ## push a tree, copy it, break the copy, find and heal the damage, pull the tree and compare (seconds)
 	@.ci/demo
 
 fleet: runtime ## run a fleet with Flower, the dashboard and a sample store, until Ctrl-C
