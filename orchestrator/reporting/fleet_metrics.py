@@ -28,6 +28,8 @@ from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, Metric
 
+from .scrub_metrics import SCRUB_METRICS, ask_scrubs
+
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
@@ -91,7 +93,7 @@ ASKED: Final = {
         _gauge("retrying_batches", "Batches of open jobs that wait for a retry."),
         _gauge("expired_leases", "Batches of open jobs whose lease has expired: their worker died or is cut off."),
     )
-}  # fmt: skip
+} | SCRUB_METRICS  # fmt: skip
 
 
 @dataclass
@@ -116,7 +118,7 @@ class FleetCollector:
         self._asking: threading.Thread | None = None
 
     def collect(self) -> Iterator[Family]:
-        from prometheus_client.core import GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         figures = Figures()
         try:
@@ -130,7 +132,8 @@ class FleetCollector:
                 figures.set("workers", count, role)
         for name, values in figures.of.items():
             metric = ASKED[name]
-            family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            family = kind(metric.name, metric.help, labels=metric.labels)
             for labels, value in values.items():
                 family.add_metric(labels, value)
             yield family
@@ -195,6 +198,9 @@ def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline
         states[state] += state in _FINAL
     for known in State:
         figures.set("jobs", states[known], known)
+    # A fleet without scrubs has these metrics, without values.
+    figures.of.update({name: {} for name in SCRUB_METRICS})
+    ask_scrubs(client, now, in_time, figures.set)
     _add_up(figures, [(status, standing) for status, standing in open_jobs if not status.state.final], now)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -10,8 +11,15 @@ import redis
 
 from snapferry.orchestrator.reporting.fleet_metrics import ASKED, Figures, FleetCollector, ask_redis, roles_of
 from snapferry.workers.app import make_app
-from snapferry.workers.ledger import LEASE_S, Ledger, State
-from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
+from snapferry.workers.ledger import LEASE_S, Ledger, RunEnd, ScrubLedger, ScrubRun, State
+from snapferry.workers.messages import (
+    BatchMessage,
+    JobSpec,
+    ScrubMessage,
+    ScrubPart,
+    StoreRef,
+    encode_addresses,
+)
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from tests.integration.processes import PATIENCE_S
@@ -174,3 +182,39 @@ def test_roles_are_told_by_the_queues_that_a_member_takes_tasks_from() -> None:
     ]
 
     assert roles_of(answers) == {"worker": 2, "orchestrator": 1}
+
+
+def schedule(client: redis.Redis, entry: str, message: object) -> None:
+    """Put an entry into the schedule, as RedBeat does."""
+    client.zadd("snapferry:beat::schedule", {f"snapferry:beat:{entry}": 1})
+    client.hset(f"snapferry:beat:{entry}", "definition", json.dumps({"args": [message]}))
+
+
+def test_each_scrub_of_the_schedule_has_its_ages_and_findings(client: redis.Redis, ledger: Ledger) -> None:
+    message = ScrubMessage(name="backup", store=SOURCE, shares=30, interval=3600)
+    schedule(client, "scrub:backup", message.model_dump(mode="json"))
+    schedule(client, "scrub:new", message.model_copy(update={"name": "new"}).model_dump(mode="json"))
+    for entry in ("backup", "scrub:damaged", "scrub:another"):
+        schedule(client, entry, {"name": "x"})
+    client.hset("snapferry:beat:scrub:damaged", "definition", "{")
+    scrubs = ScrubLedger(client)
+    part = ScrubPart(name="backup", shares=30, share=0)
+    scrubs.begin_cycle("file:///a", part)
+    before = ask(client, ledger)
+    time_of = client.hget("snapferry:scrub:backup:state", "began_at")
+    client.hset("snapferry:scrub:backup:state", "began_at", float(str(time_of)) - 500)
+    scrubs.settle(
+        ScrubRun(
+            "j", "file:///a", part, part.first, RunEnd.READ, part.next.first, 2, 1, time.time(), tried=True
+        )
+    )
+
+    found = ask(client, ledger)
+
+    assert found["scrub_period_seconds"] == {("backup",): 108000, ("new",): 108000}
+    assert found["scrub_interval_seconds"] == {("backup",): 3600, ("new",): 3600}
+    assert before["scrub_last_success_age_seconds"][("backup",)] < 60
+    assert 500 < found["scrub_oldest_unverified_seconds"].pop(("backup",)) < 560
+    assert found["scrub_last_success_age_seconds"].pop(("backup",)) < 60
+    assert not found["scrub_oldest_unverified_seconds"], "a scrub without a state has no age"
+    assert found["scrub_findings"] == found["scrub_findings_total"] == {("backup",): 3}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, Final
 
 import redis
 from redis.exceptions import LockError
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.lua import RedisKey
-from snapferry.workers.messages import ScheduleKind
+from snapferry.workers.messages import MIRROR_NAME, ScheduleKind
 
 from .keys import MIRROR, SCHEDULE
+
+MOST_SCHEDULED: Final = 1000
+"""Entries of the schedule that are listed."""
+
+is_name: Final = re.compile(MIRROR_NAME).fullmatch
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,21 @@ class ScheduleLedger:
         """Return when the next run is due, from the schedule of Celery beat. Return None if it is not in it."""
         found = self._redis.zscore(f"{SCHEDULE}:schedule", f"{SCHEDULE}{entry_name(self.kind, name)}")
         return float(found) if isinstance(found, int | float) else None
+
+    def scheduled(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the names that are in the schedule of Celery beat, with their messages, in order of their names."""
+        prefix = f"{SCHEDULE}{entry_name(self.kind, '')}"
+        entries = self._redis.zrange(f"{SCHEDULE}:schedule", 0, MOST_SCHEDULED - 1)
+        keys = sorted(str(key) for key in entries if str(key).startswith(prefix))
+        found = []
+        for key in keys:
+            name = key.removeprefix(prefix)
+            # A damaged entry costs that one.
+            with suppress(ValueError, LookupError, TypeError):
+                message = json.loads(str(self._redis.hget(key, "definition")))["args"][0]
+                if isinstance(message, dict) and message["name"] == name and is_name(name):
+                    found.append((name, message))
+        return found
 
     def _key(self, name: str) -> RedisKey:
         return RedisKey(f"snapferry:{self.kind}:{name}")
