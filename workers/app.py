@@ -160,6 +160,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
             "snapferry.commit_snapshots": {"queue": PLAN_QUEUE},
             "snapferry.look_after_job": {"queue": PLAN_QUEUE},
             "snapferry.run_mirror": {"queue": PLAN_QUEUE},
+            "snapferry.run_scrub": {"queue": PLAN_QUEUE},
         },
         "enable_utc": True,
         "timezone": "UTC",

@@ -44,7 +44,8 @@ def test_a_scrub_reads_the_whole_store_share_by_share_and_finds_what_is_wrong(
         sound = until(
             lambda: (one := standing(fleet, config))["shares"]["verified"] == 3 and one, "all of it is read"
         )
-        path = tmp_path / "a" / object_key(Address(digest(files["./dir/0"] if "./dir/0" in files else min(files.values()))))
+        path = tmp_path / "a" / object_key(Address(digest(files["./dir 0/file-00000"])))
+        path.unlink()
         path.write_bytes(b"other bytes")
         wrong = until(lambda: (one := standing(fleet, config))["findings"] and one, "the damage is found")
         later = until(

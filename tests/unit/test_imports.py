@@ -10,9 +10,12 @@ from pathlib import Path
 import click
 import pytest
 
+from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.cli.group import COMMANDS, LazyGroup, cli
 from snapferry.orchestrator.cli.lazy import load
 from snapferry.orchestrator.cli.options.declare import Command
+from snapferry.workers.queues import PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -227,3 +230,11 @@ def test_every_command_has_a_body(name: str) -> None:
 
     assert isinstance(command, Command)
     assert callable(load(f"run.{command.run}") if command.run else command.callback)
+
+
+def test_every_task_of_an_orchestrator_goes_to_its_queue() -> None:
+    app = make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))
+    own = [name for name in app.tasks if name.startswith("snapferry.") and name != "snapferry.copy_batch"]
+
+    assert "snapferry.run_scrub" in own
+    assert {app.conf.task_routes[name]["queue"] for name in own} == {PLAN_QUEUE}
