@@ -377,7 +377,7 @@ def test_a_user_without_permission_is_told_so_and_changes_nothing(tmp_path: Path
     closed = tmp_path / "a" / object_key(digest(b""))
     closed.chmod(0o000)
     unreadable = finished([*plain, *command_for(tmp_path, snapshot)])
-    assert (unreadable.code, unreadable.err.count("\n")) == (1, 2), unreadable.err
+    assert (unreadable.code, unreadable.err.count("\n")) == (1, 4), unreadable.err
     assert f"1 x AccessDenied at file://{tmp_path}/a: Permission denied" in unreadable.err
     assert not (tmp_path / "b" / ".manifests").exists()
 
