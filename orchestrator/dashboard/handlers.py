@@ -22,6 +22,7 @@ from . import access
 from .pages import clip, render
 from .views.job import job_page
 from .views.jobs import jobs_page
+from .views.schedules import schedules_page
 from .views.sources import Sources
 from .views.workers import workers_page
 
@@ -58,6 +59,7 @@ def make_application(
             (r"/", JobsPage),
             (rf"/jobs/{_JOB}", JobPage),
             (r"/workers", WorkersPage),
+            (r"/schedules", SchedulesPage),
             (r"/favicon.ico", NotFound),
         ],
         default_handler_class=NotFound,
@@ -225,6 +227,15 @@ class WorkersPage(Page):
 
     def values(self, sources: Sources, *path: str) -> dict[str, Any]:
         return workers_page(sources)
+
+
+class SchedulesPage(Page):
+    """The list of mirrors and scrubs."""
+
+    template = "schedules.html"
+
+    def values(self, sources: Sources, *path: str) -> dict[str, Any]:
+        return schedules_page(sources)
 
 
 class Health(Guarded):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import redis
 from pydantic import ValidationError
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_rows
@@ -65,6 +67,12 @@ class JobReader:
         self._ledger = self._broker.ledger
         self._limits = LimitStore(self._ledger.client)
         self._answering = self._broker.answering
+
+    @contextmanager
+    def records(self) -> Iterator[redis.Redis]:
+        """Yield the client of the broker, for records that are not of jobs. Raises `BrokerUnavailable`."""
+        with self._answering():
+            yield self._ledger.client
 
     def status(self, job_id: str) -> JobStatus:
         """Return the job's status."""

@@ -140,7 +140,7 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
             page.wait_for_selector(".badge:text-is('online') >> nth=1", timeout=PATIENCE_S * 1000)
             picture(page, "workers")
 
-        paths = ("/", f"/jobs/{failed}", f"/jobs/{moving}", "/workers", "/nowhere")
+        paths = ("/", f"/jobs/{failed}", f"/jobs/{moving}", "/workers", "/schedules", "/nowhere")
         for path, name in zip(paths, ("jobs", "failed", "", "workers", ""), strict=True):
             for scheme in ("light", "dark"):
                 with tab(chromium, shown, viewport=PHONE, color_scheme=scheme) as page:

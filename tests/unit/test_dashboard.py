@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import time
 from html.parser import HTMLParser
@@ -25,14 +26,33 @@ from snapferry.orchestrator.dashboard.throughput_history import (
 )
 from snapferry.orchestrator.dashboard.views.job import job_page
 from snapferry.orchestrator.dashboard.views.jobs import jobs_page, progress
+from snapferry.orchestrator.dashboard.views.schedules import schedules_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.dashboard.views.workers import workers_page
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
-from snapferry.workers.ledger import FailedObject, JobStatus, Ledger, State
-from snapferry.workers.messages import Action, BatchMessage, JobSpec, StoreRef, encode_addresses
+from snapferry.workers.ledger import (
+    FailedObject,
+    JobStatus,
+    Ledger,
+    RunEnd,
+    ScheduleLedger,
+    ScrubLedger,
+    ScrubRun,
+    State,
+)
+from snapferry.workers.messages import (
+    Action,
+    BatchMessage,
+    JobSpec,
+    MirrorMessage,
+    ScrubMessage,
+    ScrubPart,
+    StoreRef,
+    encode_addresses,
+)
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.settings.environment import InvalidSettings, Settings, dashboard_login
 
@@ -164,7 +184,13 @@ def test_text_from_elsewhere_is_made_visible_cut_and_escaped_on_every_page(
     ledger.account(batch, BatchOutcome(failures=readable))
     sources.roster.handle({"type": "worker-heartbeat", "hostname": text, "sw_ident": text, "sw_ver": text})
 
+    readable_text = text.encode("utf-8", "replace").decode()
+    hostile = StoreRef(url=f"/{readable_text[:999]}")
+    schedule(ledger, "m", MirrorMessage(name="m", source=hostile, destination=StoreRef(url="/b")))
+    ScheduleLedger(ledger.client, "mirror").skipped("m", readable_text)
+
     pages = [
+        page("schedules.html", **schedules_page(sources)),
         page("jobs.html", **jobs_page(sources)),
         page("job.html", **job_page(sources, "job")),
         page("workers.html", **workers_page(sources)),
@@ -221,7 +247,10 @@ def test_every_template_and_file_that_is_named_is_in_the_package() -> None:
     package = files("snapferry.orchestrator.dashboard")
     templates = {entry.name for entry in (package / "templates").iterdir()}
     static_files = {entry.name for entry in (package / "static").iterdir()}
-    named = {one.template for one in (handlers.JobsPage, handlers.JobPage, handlers.WorkersPage)}
+    named = {
+        one.template
+        for one in (handlers.JobsPage, handlers.JobPage, handlers.WorkersPage, handlers.SchedulesPage)
+    }
     sources = [(package / "templates" / name).read_text() for name in templates]
     named |= {name for source in sources for name in re.findall(r'{% (?:extends|import) "([^"]+)"', source)}
 
@@ -362,6 +391,42 @@ def test_the_workers_at_a_job_are_listed_with_their_batches(sources: Sources, le
     assert "no heartbeat yet" in page("workers.html", **workers_page(sources))
     ledger.release(batch, "me#1@worker@host")
     assert list(sources.jobs.running()) == []
+
+
+def schedule(ledger: Ledger, entry: str, message: MirrorMessage | ScrubMessage) -> None:
+    """Put an entry into the schedule, as RedBeat does."""
+    key = f"snapferry:beat:{entry}"
+    ledger.client.zadd("snapferry:beat::schedule", {key: time.time() + 3600})
+    ledger.client.hset(key, "definition", json.dumps({"args": [message.model_dump(mode="json")]}))
+
+
+def test_mirrors_and_scrubs_are_listed_with_their_runs(sources: Sources, ledger: Ledger) -> None:
+    assert "No mirrors" in page("schedules.html", **schedules_page(sources))
+    copying(ledger)
+    schedule(ledger, "m", MirrorMessage(name="m", source=StoreRef(url="/a"), destination=StoreRef(url="/b")))
+    scrub = ScrubMessage(name="s", store=StoreRef(url="/a"), shares=2, interval=86400)
+    schedule(ledger, "scrub:s", scrub)
+    ScheduleLedger(ledger.client, "mirror").started("m", "job")
+    before = schedules_page(sources)["scrubs"][0]
+    scrubs, part = ScrubLedger(ledger.client), ScrubPart(name="s", shares=2, share=0)
+    scrubs.begin_cycle("file:///a", part)
+    fresh = schedules_page(sources)["scrubs"][0]
+    ledger.client.hset("snapferry:scrub:s:state", "began_at", time.time() - 4 * 86400)
+    scrubs.settle(
+        ScrubRun(
+            "j", "file:///a", part, part.first, RunEnd.READ, part.next.first, 2, 0, time.time(), tried=True
+        )
+    )
+
+    values = schedules_page(sources)
+
+    (mirror,), (late,) = values["mirrors"], values["scrubs"]
+    assert (mirror.run.name, mirror.run.href, mirror.run.state) == ("m", "/jobs/job", "copying")
+    assert (mirror.source, mirror.destination) == ("/a", "/b")
+    assert (before.oldest, before.findings, before.run.state) == ("", None, "never run")
+    assert (fresh.late, fresh.verified, fresh.findings) == (False, 0, 0)
+    assert (late.late, late.verified, late.shares, late.findings) == (True, 1, 2, 2)
+    assert "older than 1.5 periods" in page("schedules.html", **values)
 
 
 def test_links_lead_to_flowers_pages(sources: Sources, ledger: Ledger) -> None:

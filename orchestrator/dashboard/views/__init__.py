@@ -8,4 +8,5 @@ They read Redis and wait for nothing else. They raise what `jobs.Jobs` raises.
     jobs     the list of jobs
     job      one job
     workers  the list of workers
+    schedules  the mirrors and scrubs that are in the schedule
 """
