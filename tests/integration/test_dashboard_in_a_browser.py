@@ -141,7 +141,7 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
             picture(page, "workers")
 
         paths = ("/", f"/jobs/{failed}", f"/jobs/{moving}", "/workers", "/schedules", "/nowhere")
-        for path, name in zip(paths, ("jobs", "failed", "", "workers", ""), strict=True):
+        for path, name in zip(paths, ("jobs", "failed", "", "workers", "", ""), strict=True):
             for scheme in ("light", "dark"):
                 with tab(chromium, shown, viewport=PHONE, color_scheme=scheme) as page:
                     page.goto(shown.url + path)
