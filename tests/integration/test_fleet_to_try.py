@@ -17,6 +17,7 @@ from tests.servers import free_port
 from .processes import PATIENCE_S, REPOSITORY, snapferry, until
 
 
+@pytest.mark.slow
 def test_what_it_tells_to_type_finds_the_bad_objects_repairs_them_and_leaves_nothing(tmp_path: Path) -> None:
     flower, dashboard = free_port(), free_port()
     said = tmp_path / "said"

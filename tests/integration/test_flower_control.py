@@ -120,6 +120,7 @@ t.copy_batch = patched
     assert "was it terminated each time?" in failed[0].failure.detail
 
 
+@pytest.mark.slow
 def test_a_rate_limit_delays_and_loses_nothing_and_lifting_it_is_felt_at_once(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def source(rclone_memory_s3: S3Server, redis_url: str, tmp_path: Path) -> Iterat
         yield found
 
 
+@pytest.mark.slow
 def test_four_workers_keep_to_a_rate_together_and_to_a_changed_one_within_two_seconds(source: Source) -> None:
     fleet = source.fleet
     snapshot, _ = source.snapshot(3500)
@@ -161,6 +162,7 @@ def test_four_workers_keep_to_a_rate_for_half_a_minute(
     assert found == pytest.approx(rate, rel=0.05)
 
 
+@pytest.mark.slow
 def test_requests_are_limited_at_each_store_and_a_limit_can_come_later(source: Source) -> None:
     fleet = source.fleet
     snapshot, _ = source.snapshot(700, 10)
@@ -404,6 +406,7 @@ def test_limits_that_make_no_sense_are_refused_in_one_line(
         assert "secret" not in ended.err
 
 
+@pytest.mark.slow
 def test_limits_are_shown_and_changed_one_by_one(redis_url: str, tmp_path: Path, forge: Forge) -> None:
     jobs = Jobs(Settings(broker_url=redis_url))
     snapshot = make_store(tmp_path / "a", random_files(1))

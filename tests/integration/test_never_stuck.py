@@ -173,6 +173,7 @@ def test_a_callback_that_is_never_sent_is_missed(fleet: Fleet, jobs: Jobs, tmp_p
     assert_done(status, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_orchestrator_that_dies_while_it_hands_out_is_replaced(
     fleet: Fleet, jobs: Jobs, tmp_path: Path
 ) -> None:

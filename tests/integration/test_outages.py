@@ -58,6 +58,7 @@ c.Signature.apply_async = patched
 """
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_killed_while_batches_are_handed_out_loses_and_doubles_nothing(
     tmp_path: Path,
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_worker_that_copies_while_redis_is_restarted_ends_its_batch_and_takes_
     assert tree(tmp_path / "b") == tree(tmp_path / "c") == tree(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_mount_fails_its_objects_and_makes_nothing_in_its_place(
     redis_url: str, tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ def test_killed_three_times_and_resumed_it_ends_as_if_nothing_had_happened(
     assert jobs.resume(second) is None
 
 
+@pytest.mark.slow
 def test_shared_objects_cost_an_s3_server_one_put_and_few_questions(
     redis_url: str, rclone_memory_s3: S3Server, tmp_path: Path
 ) -> None:

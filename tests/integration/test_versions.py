@@ -93,6 +93,7 @@ def test_a_fleet_of_two_versions_ends_the_jobs_of_both(redis_url: str, jobs: Job
     assert_copied(ended[1], tmp_path, "new")
 
 
+@pytest.mark.slow
 def test_a_rolling_upgrade_ends_the_jobs_that_were_on_their_way(
     redis_url: str, jobs: Jobs, tmp_path: Path
 ) -> None:

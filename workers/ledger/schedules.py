@@ -15,14 +15,19 @@ from redis.exceptions import LockError
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.lua import RedisKey
-from snapferry.workers.messages import MIRROR_NAME, ScheduleKind
+from snapferry.workers.messages import ScheduleKind
 
 from .keys import MIRROR, SCHEDULE
 
 MOST_SCHEDULED: Final = 1000
 """Entries of the schedule that are listed."""
 
-is_name: Final = re.compile(MIRROR_NAME).fullmatch
+_is_name: Final = re.compile(r"[a-z0-9_-]{1,64}").fullmatch
+
+
+def is_name(text: str) -> bool:
+    """Return whether *text* can be the name of a mirror or a scrub, as `MIRROR_NAME` does, in linear time."""
+    return _is_name(text) is not None and text[0] not in "_-" and text[-1] not in "_-"
 
 
 @dataclass(frozen=True)
