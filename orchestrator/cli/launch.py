@@ -25,13 +25,21 @@ def queue_job(spec: JobSpec, settings: Settings, *, quiet: bool, as_json: bool) 
 
 
 def run_job(
-    spec: JobSpec, settings: Settings, show: Show, *, receipt_path: str | None = None, verbose: bool
+    spec: JobSpec,
+    settings: Settings,
+    show: Show,
+    *,
+    receipt_path: str | None = None,
+    verbose: bool,
+    detach: bool = False,
 ) -> int:
     """
     Run a job to its end, by the fleet of the broker or, without a broker, by workers of this command.
 
-    Returns the exit code. Ctrl-C cancels the job.
+    With *detach*, only queue it, as `queue_job` does. Returns the exit code. Ctrl-C cancels the job.
     """
+    if detach:
+        return queue_job(spec, settings, quiet=show.quiet, as_json=show.as_json)
     if settings.broker_url is None:
         return _embedded(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
     with on_fleet(settings, advice=RUN_AGAIN) as jobs:

@@ -13,10 +13,14 @@ from typing import Any
 from .exit_codes import note, usage
 
 
-def check_receipt_path(path: str | None) -> None:
-    """End the command with `EXIT_USAGE` if no receipt could be written to *path*."""
+def check_receipt_path(path: str | None, *, dry_run: bool = False, detach: bool = False) -> None:
+    """End the command with `EXIT_USAGE` if no receipt could be written to *path*, or if the command has none."""
     if path is None:
         return
+    if dry_run:
+        usage("--receipt cannot be combined with --dryrun")
+    if detach:
+        usage("--receipt cannot be combined with --detach; use: snapferry receipt JOB")
     target = Path(path)
     if target.exists() and not target.is_file():
         usage(f"--receipt {path}: not a regular file")

@@ -105,11 +105,15 @@ def job_argument(command: _Command) -> _Command:
 
 def show_options(command: _Command) -> _Command:
     """Give *command* the options of `inputs.show.Show`."""
-    return with_options(command, _SHOW_OPTIONS)  # type: ignore[no-any-return]
+    return with_options(_SHOW_OPTIONS)(command)
 
 
-def with_options(command: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> Any:
-    """Return *command* with *options*, which its help page shows in this order."""
-    for decorate in reversed(options):
-        command = decorate(command)
-    return command
+def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[_Command], _Command]:
+    """Return the decorator that gives a command *options*, which its help page shows in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for add in reversed(options):
+            command = add(command)
+        return command
+
+    return decorate

@@ -153,4 +153,4 @@ def copy_options(command: _Command) -> _Command:
 
     An option of a job has the name of its field in `JobSpec`, or in the `Limits`, `Budget` or `Prune` of that.
     """
-    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]
+    return with_options(_OPTIONS)(command)

@@ -108,6 +108,13 @@ FLEET_OPTIONS: Final[Options] = (
     ),
 )
 
+detach_option = option(
+    "--detach",
+    is_flag=True,
+    section=OUTPUT,
+    help="Queue the job for the fleet, print the id of the job, and end. Follow it with snapferry watch.",
+)
+
 verbose_option = option(
     "--verbose", is_flag=True, section=OUTPUT, help="Show the log of the embedded workers."
 )

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from .common import OUTPUT, with_options
 from .declare import option
-from .job import FLEET_OPTIONS, LIMIT_OPTIONS
+from .job import FLEET_OPTIONS, LIMIT_OPTIONS, detach_option
 from .values import WholeNumber
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -52,12 +52,7 @@ _OPTIONS: Final = (
     ),
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
-    option(
-        "--detach",
-        is_flag=True,
-        section=OUTPUT,
-        help="Queue the job for the fleet, print the id of the job, and end. Follow it with snapferry watch.",
-    ),
+    detach_option,
     option(
         "--dryrun",
         "dry_run",
@@ -70,4 +65,4 @@ _OPTIONS: Final = (
 
 def push_options(command: _Command) -> _Command:
     """Give *command* the options of push."""
-    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]
+    return with_options(_OPTIONS)(command)

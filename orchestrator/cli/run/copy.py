@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.inputs.job_spec import with_job_spec
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.launch import queue_job, run_job
@@ -14,9 +13,7 @@ from snapferry.workers.settings.environment import Settings
 @with_job_spec
 @with_show
 def sync(spec: JobSpec, settings: Settings, receipt_path: str | None, verbose: bool, show: Show) -> int:
-    if spec.dry_run and receipt_path is not None:
-        usage("--receipt cannot be combined with --dryrun")
-    check_receipt_path(receipt_path)
+    check_receipt_path(receipt_path, dry_run=spec.dry_run)
     return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
 
 

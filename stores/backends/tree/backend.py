@@ -6,24 +6,23 @@ A tree holds no objects and no manifests: its files are read by path, and become
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NoReturn
+from snapferry.stores.backend import Capabilities
+from snapferry.stores.streams import OpenReader
 
-from snapferry.stores.backend import Backend, Capabilities, Listed
-from snapferry.stores.errors import StoreFault
-from snapferry.stores.streams import OpenReader, Upload
-
+from .only_reads import OnlyReads
 from .place import TreePlace
 from .reader import TreeReader
 from .writing.folders import TreeFolders
 
 
-class TreeBackend(Backend):
+class TreeBackend(OnlyReads):
     """
     The files of *place*. A key is a path as a manifest has it, which begins with ``./``.
 
     With *follow*, which may be set at any time, links are followed.
     """
+
+    refusal = "is a directory tree, not a store; only its files can be read"
 
     def __init__(self, place: TreePlace, *, follow: bool = True) -> None:
         self.place = place
@@ -46,21 +45,3 @@ class TreeBackend(Backend):
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         path = key.removeprefix("./")
         return TreeReader(self.place, path, *self.place.open_file(path, follow=self.follow))
-
-    def size(self, key: str) -> int | None:
-        self._refuse()
-
-    def write(self, key: str, data: bytes) -> None:
-        self._refuse()
-
-    def upload(self, key: str, size_hint: int) -> Upload:
-        self._refuse()
-
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
-        self._refuse()
-
-    def delete(self, key: str) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise StoreFault(self.label, "", "is a directory tree, not a store; only its files can be read")

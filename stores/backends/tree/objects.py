@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 from snapferry.stores.address import Address, object_key
-from snapferry.stores.backend import Backend, Listed
+from snapferry.stores.backend import Backend
 from snapferry.stores.errors import KeyMissing, StoreFault
 from snapferry.stores.features import feature_of
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import StreamStore
-from snapferry.stores.streams import OpenReader, Upload
+from snapferry.stores.streams import OpenReader
 
 from .backend import TreeBackend
+from .only_reads import OnlyReads
 
 
 def tree_of(store: StreamStore, *, follow: bool) -> Backend:
@@ -31,12 +32,14 @@ def tree_of(store: StreamStore, *, follow: bool) -> Backend:
     return store.objects
 
 
-class FileObjects(Backend):
+class FileObjects(OnlyReads):
     """
     The objects that are the files of *tree* at *paths*: address -> path.
 
     *kept* has the bytes of some of them. The others are read from their files, so their bytes may have changed.
     """
+
+    refusal = "the files of a tree can only be read"
 
     def __init__(self, tree: Backend, paths: Mapping[Address, str], kept: Mapping[Address, bytes]) -> None:
         self.label = tree.label
@@ -57,24 +60,6 @@ class FileObjects(Backend):
         if (path := self._paths.get(key)) is None:
             raise KeyMissing(self.label, key, "is not among the files of this batch")
         return self._tree.open(path, size_hint=size_hint)
-
-    def size(self, key: str) -> int | None:
-        self._refuse()
-
-    def write(self, key: str, data: bytes) -> None:
-        self._refuse()
-
-    def upload(self, key: str, size_hint: int) -> Upload:
-        self._refuse()
-
-    def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
-        self._refuse()
-
-    def delete(self, key: str) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise StoreFault(self.label, "", "the files of a tree can only be read")
 
 
 class _KeptReader:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options, with_options
+from snapferry.orchestrator.cli.options.common import receipt_option, show_options, with_options
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.job import (
     FLEET_OPTIONS,
     LIMIT_OPTIONS,
+    detach_option,
     snapshot_options,
     verbose_option,
 )
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 STORES: Final = "Stores"
 
@@ -73,24 +71,15 @@ _OPTIONS: Final = (
     *snapshot_options("heal", "the store"),
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
-    option(
-        "--detach",
-        is_flag=True,
-        section=OUTPUT,
-        help="Queue the job for the fleet, print its id, and end. Follow it with snapferry watch.",
-    ),
+    detach_option,
     receipt_option,
     verbose_option,
 )
 
 
-def _options(command: _Command) -> _Command:
-    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]
-
-
 @command(run="actions.heal:heal", interruptible=True, epilog=EXAMPLES)
 @argument("store", metavar="STORE", text="Store to heal: its URL, or its name in snapferry.toml.")
-@_options
+@with_options(_OPTIONS)
 @show_options
 def heal() -> None:
     """

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options, with_options
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.job import FLEET_OPTIONS, LIMIT_OPTIONS, verbose_option
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 STORE: Final = "Store"
 FILES: Final = "Files"
@@ -93,13 +90,9 @@ _OPTIONS: Final = (
 )
 
 
-def _options(command: _Command) -> _Command:
-    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]
-
-
 @command(run="actions.pull:pull", interruptible=True, epilog=EXAMPLES)
 @argument("path", metavar="PATH", text="Directory to restore to. It is made if it does not exist.")
-@_options
+@with_options(_OPTIONS)
 @show_options
 def pull() -> None:
     """

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options, with_options
+from snapferry.orchestrator.cli.options.common import receipt_option, show_options, with_options
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.job import (
     FLEET_OPTIONS,
     LIMIT_OPTIONS,
     SNAPSHOTS,
+    detach_option,
     snapshot_options,
     verbose_option,
 )
 from snapferry.orchestrator.cli.options.values import Duration, Share, Size
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 EXTENT: Final = "Extent"
 
@@ -88,24 +86,15 @@ _OPTIONS: Final = (
     ),
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
-    option(
-        "--detach",
-        is_flag=True,
-        section=OUTPUT,
-        help="Queue the job for the fleet, print its id, and end. Follow it with snapferry watch.",
-    ),
+    detach_option,
     receipt_option,
     verbose_option,
 )
 
 
-def _options(command: _Command) -> _Command:
-    return with_options(command, _OPTIONS)  # type: ignore[no-any-return]
-
-
 @command(run="actions.verify:verify", interruptible=True, epilog=EXAMPLES)
 @argument("store", metavar="STORE", text="URL of the store, or its name in snapferry.toml.")
-@_options
+@with_options(_OPTIONS)
 @show_options
 def verify() -> None:
     """

@@ -35,9 +35,7 @@ def pull(
     **given: Any,
 ) -> int:
     settings = read_settings(broker)
-    if given["dry_run"] and receipt_path is not None:
-        usage("--receipt cannot be combined with --dryrun")
-    check_receipt_path(receipt_path)
+    check_receipt_path(receipt_path, dry_run=given["dry_run"])
     if not path:
         usage("PATH is empty")
     absolute = os.path.join(Path.cwd(), path)

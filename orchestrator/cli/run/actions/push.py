@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.inputs.store_names import store_url
-from snapferry.orchestrator.cli.launch import queue_job, run_job
+from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import store_pair
@@ -36,11 +36,7 @@ def push(
     **given: Any,
 ) -> int:
     settings = read_settings(broker)
-    if given["dry_run"] and receipt_path is not None:
-        usage("--receipt cannot be combined with --dryrun")
-    if detach and receipt_path is not None:
-        usage("--receipt cannot be combined with --detach; use snapferry receipt JOB when the job has ended")
-    check_receipt_path(receipt_path)
+    check_receipt_path(receipt_path, dry_run=given["dry_run"], detach=detach)
     if not path:
         usage("PATH is empty")
     # As snapdir, without resolving links: the path is what patterns are searched in.
@@ -68,6 +64,4 @@ def push(
         limits=limits,
         **fields,
     )
-    if detach:
-        return queue_job(spec, settings, quiet=show.quiet, as_json=show.as_json)
-    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
+    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose, detach=detach)

@@ -10,7 +10,7 @@ from snapferry.orchestrator.cli.inputs.job_spec import fields_of
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.inputs.snapshot_ids import chosen_ids
 from snapferry.orchestrator.cli.inputs.store_names import store_url
-from snapferry.orchestrator.cli.launch import queue_job, run_job
+from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import one_store
@@ -25,12 +25,8 @@ def verify(
 ) -> int:
     settings = read_settings(broker)
     spec = _spec(settings, given)
-    if detach:
-        if receipt_path is not None:
-            usage("--receipt cannot be combined with --detach; use: snapferry receipt JOB")
-        return queue_job(spec, settings, quiet=show.quiet, as_json=show.as_json)
-    check_receipt_path(receipt_path)
-    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
+    check_receipt_path(receipt_path, detach=detach)
+    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose, detach=detach)
 
 
 def _spec(settings: Settings, given: dict[str, Any]) -> JobSpec:
