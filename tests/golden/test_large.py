@@ -67,6 +67,7 @@ def copy_around(run: Run, oracle: Oracle, s3: S3Server, source: str, snapshot: s
     assert tree(folder / "one") == tree(folder / "four")
 
 
+@pytest.mark.slow
 def test_what_a_fleet_copied_snapdir_verifies_and_pulls(
     fleet_of_two: Run,
     everything_snapshot: Snapshot,

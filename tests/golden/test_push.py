@@ -112,6 +112,7 @@ def test_a_file_that_cannot_be_in_a_manifest_fails_the_push(tmp_path: Path) -> N
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_a_fleet_pushes_what_its_operator_allows(
     tree: Path, redis_url: str, oracle: Oracle, tmp_path: Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_fleet_pushes_what_its_operator_allows(
     assert "NotAllowed" in refused.err
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_lose_nothing(redis_url: str, oracle: Oracle, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for number in range(3000):

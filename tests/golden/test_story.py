@@ -16,7 +16,10 @@ from tests.integration.processes import Finished, snapferry
 
 WAYS = pytest.mark.parametrize(
     ("here", "there"),
-    [pytest.param("file", "s3", id="directory-and-s3"), pytest.param("s3", "file", id="s3-and-directory")],
+    [
+        pytest.param("file", "s3", id="directory-and-s3"),
+        pytest.param("s3", "file", id="s3-and-directory", marks=pytest.mark.slow),
+    ],
 )
 
 BROKEN = 5

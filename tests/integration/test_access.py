@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from snapferry.orchestrator.dashboard.lookup import _read
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.stores.opening import open_store
@@ -150,6 +152,7 @@ def test_a_fleet_with_an_allow_list_opens_what_is_in_it_and_nothing_beside(
     assert [one["level"] for one in found.document["checks"] if one["check"] == "fleet.access"] == ["ok"]
 
 
+@pytest.mark.slow
 def test_a_worker_refuses_for_itself_what_an_orchestrator_allows(
     redis_url: str, tmp_path: Path, rclone_memory_s3: S3Server
 ) -> None:

@@ -389,6 +389,7 @@ def prometheus(composed: Composed) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_prometheus_finds_every_member_of_the_fleet_up_and_asks_the_alerts(
     composed: Composed, prometheus: str
 ) -> None:

@@ -125,6 +125,7 @@ def test_what_cannot_be_copied_is_listed_with_its_paths_and_retried_alone(
     assert_published_means_complete(destination)
 
 
+@pytest.mark.slow
 def test_thousands_of_failures_are_all_listed_and_redis_keeps_a_bounded_number(
     redis_url: str, tmp_path: Path
 ) -> None:

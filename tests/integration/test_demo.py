@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .processes import PATIENCE_S, REPOSITORY
 
 BIN = Path(sys.executable).parent
@@ -45,6 +47,7 @@ def test_it_tells_the_whole_story(tmp_path: Path) -> None:
         assert path not in steps["4"] + steps["8"]
 
 
+@pytest.mark.slow
 def test_it_fails_if_the_pulled_tree_is_another_one(tmp_path: Path) -> None:
     folder, bin_ = tmp_path / "work", tmp_path / "bin"
     folder.mkdir()

@@ -108,6 +108,7 @@ def test_a_submitted_job_needs_its_submitter_no_longer(fleet: Fleet, jobs: Jobs,
         assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.DONE
 
 
+@pytest.mark.slow
 def test_every_task_delivered_twice_changes_nothing(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_bad_object_stops_no_other_and_the_job_ends_as_failed(fleet: Fleet, tm
     assert not (tmp_path / "b" / objects[0].relative_to(tmp_path / "a")).exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_while_copying_is_waited_for(
     redis_url: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:

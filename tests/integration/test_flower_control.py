@@ -91,6 +91,7 @@ def test_batches_that_are_revoked_or_terminated_are_handed_out_again(
     assert any('"batches":2' in line or '"batches":3' in line for line in requeued)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_terminated_every_time_ends_its_objects_as_failed_and_the_job_says_so(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:

@@ -240,6 +240,7 @@ def test_the_pods_copy_a_snapshot_pass_their_probes_and_end_when_told(
         assert pods[0].stop() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_redis_does_not_answer_is_alive_and_not_ready(cluster: Cluster) -> None:
     with ExitStack() as stack:
         broker = ready(stack, cluster, "redis")

@@ -116,6 +116,7 @@ def test_a_mirror_is_run_again_and_again_and_takes_over_what_is_new_and_what_is_
     assert open_store(f"file://{tmp_path}/b").names.read(newest).snapshot_id == second
 
 
+@pytest.mark.slow
 def test_a_mirror_whose_last_job_goes_on_is_skipped_and_that_is_said(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:

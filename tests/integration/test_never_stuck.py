@@ -316,6 +316,7 @@ def test_batches_that_waited_for_their_retry_when_redis_died_run_all_the_same(tm
     assert_done(status, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dead_machine_costs_at_most_a_minute(
     redis_url: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:

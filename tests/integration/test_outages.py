@@ -224,6 +224,7 @@ def test_a_redis_server_that_serves_nothing_ends_the_command_and_leaves_nothing(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_a_plan_that_kills_its_orchestrator_each_time_ends_the_job_with_that_reason(
     redis_url: str, tmp_path: Path
 ) -> None:

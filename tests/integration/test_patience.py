@@ -146,6 +146,7 @@ def test_a_fleet_of_refused_workers_fails_the_job_and_says_why(
     assert jobs.failed_by_class(job_id) == {"AccessDenied": OBJECTS + 1}
 
 
+@pytest.mark.slow
 def test_patience_ends_and_a_retry_goes_on_and_steering_works_meanwhile(
     jobs: Jobs, fleet: Fleet, server: StoppingServer, snapshot: str, tmp_path: Path
 ) -> None:

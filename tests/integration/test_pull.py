@@ -117,6 +117,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "store"]
 
 
+@pytest.mark.slow
 def test_a_fleet_pulls_to_trees_that_it_names_while_workers_die(redis_url: str, tmp_path: Path) -> None:
     tree, dest = tmp_path / "tree", tmp_path / "dest"
     tree.mkdir()

@@ -82,7 +82,7 @@ def temporary(folder: Path) -> list[str]:
     return [path for path in tree(folder) if ".tmp-" in path]
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path, pool: str
 ) -> None:
@@ -167,6 +167,7 @@ def test_a_second_signal_ends_the_grace(fleet: Fleet, jobs: Jobs, tmp_path: Path
         assert temporary(tmp_path / "b") == []
 
 
+@pytest.mark.slow
 def test_an_upload_in_parts_is_aborted_by_the_worker_that_leaves(
     moto_s3: S3Server, fleet: Fleet, jobs: Jobs, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_an_orchestrator_breaks_off_its_step_and_another_one_does_it_at_once(
     assert (status.state, status.copied) == (State.DONE, 3001)
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_sent_to_all_processes_loses_nothing(
     fleet: Fleet, jobs: Jobs, redis_url: str, tmp_path: Path
 ) -> None:

@@ -90,16 +90,16 @@ def test_a_reader_that_has_seen_enough_of_a_list_is_no_trouble(tmp_path: Path) -
     "url",
     [
         "redis://:s3cr/etpw@127.0.0.1:1/0",
-        "redis://:s3cr?etpw@127.0.0.1:1/0",
-        "redis://:s3cr#etpw@127.0.0.1:1/0",
-        "redis://:s3cr[etpw@127.0.0.1:1/0",
+        pytest.param("redis://:s3cr?etpw@127.0.0.1:1/0", marks=pytest.mark.slow),
+        pytest.param("redis://:s3cr#etpw@127.0.0.1:1/0", marks=pytest.mark.slow),
+        pytest.param("redis://:s3cr[etpw@127.0.0.1:1/0", marks=pytest.mark.slow),
         "redis://user:s3cr/et?p#w@127.0.0.1:1/0",
         # The beginning of these would do for a port, or for a host.
         "redis://:20244/etpw@127.0.0.1:1/0",
-        "redis://:20244?etpw@127.0.0.1:1/0",
-        "redis://:20244#etpw@127.0.0.1:1/0",
+        pytest.param("redis://:20244?etpw@127.0.0.1:1/0", marks=pytest.mark.slow),
+        pytest.param("redis://:20244#etpw@127.0.0.1:1/0", marks=pytest.mark.slow),
         "redis://:pw@s3cr/etpw@127.0.0.1:1/0",
-        "rediss://:s3cr/etpw@127.0.0.1:1/0",
+        pytest.param("rediss://:s3cr/etpw@127.0.0.1:1/0", marks=pytest.mark.slow),
     ],
 )
 def test_a_password_with_special_characters_is_refused_and_repeated_by_nobody(url: str) -> None:

@@ -112,6 +112,7 @@ def traced(
         yield collector, ended
 
 
+@pytest.mark.slow
 def test_a_job_is_one_trace_that_its_id_finds_and_every_span_hangs_on_the_jobs(
     traced: tuple[Collector, JobStatus],
 ) -> None:
