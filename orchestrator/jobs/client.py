@@ -206,19 +206,19 @@ class Jobs(JobReader):
                 self._ledger.create(spec, s3_requests=self._settings.s3_max_requests)
                 queue_plan(self._app, spec)
         except BaseException as error:
-            if self._withdrawn(spec.job_id, error):
+            if self._withdrawn(spec, error):
                 raise
         return spec.job_id
 
-    def _withdrawn(self, job_id: str, error: BaseException) -> bool:
+    def _withdrawn(self, spec: JobSpec, error: BaseException) -> bool:
         """Withdraw a job that *error* kept from being queued; return False if an orchestrator has started it anyway."""
         try:
             # A message of the job that is in the queue nevertheless is dropped: the job is unknown.
-            return self._ledger.withdraw(job_id)
+            return self._ledger.withdraw(spec.job_id, continues=spec.continues)
         except RedisError:
             raise BrokerUnavailable(
-                f"{str(error) or type(error).__name__}. Job {job_id} may have been recorded: then it runs when the"
-                f" broker is back. To prevent that: snapferry cancel {job_id}"
+                f"{str(error) or type(error).__name__}. Job {spec.job_id} may have been recorded: then it runs when"
+                f" the broker is back. To prevent that: snapferry cancel {spec.job_id}"
             ) from error
 
     def _ended(self, job_id: str) -> tuple[JobSpec, JobStatus]:

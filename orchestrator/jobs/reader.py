@@ -17,7 +17,7 @@ from snapferry.orchestrator.reporting.failures import DeadLetter, dead_letters, 
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.access import AccessPolicy
 from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
-from snapferry.workers.ledger import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
+from snapferry.workers.ledger import SUPERSEDED, JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
 from snapferry.workers.limits import LimitStore, StoreLimits, store_id
 from snapferry.workers.queues import copy_queue
 from snapferry.workers.reachability.sides import sides_of
@@ -37,11 +37,15 @@ OUTAGE_S: Final = 120.0
 
 @dataclass(frozen=True)
 class JobsPage:
-    """A page of the *total* jobs in the states that were asked for, and how many jobs are in each state."""
+    """
+    A page of the *total* jobs in the states that were asked for, and how many jobs are in each state.
+
+    Failed jobs whose continuation is done are in the state `SUPERSEDED`.
+    """
 
     jobs: list[JobStatus]
     total: int
-    by_state: dict[State, int]
+    by_state: dict[str, int]
 
 
 class JobReader:
@@ -124,15 +128,16 @@ class JobReader:
             raise UnknownJob(text)
         return text if text in found else found[0]
 
-    def page(self, *, first: int, count: int, states: Collection[State] = ()) -> JobsPage:
+    def page(self, *, first: int, count: int, states: Collection[str] = ()) -> JobsPage:
         """Return *count* jobs in one of *states* (empty: any), newest first, from number *first* on."""
-        wanted = set(states or State)
+        known = (*State, SUPERSEDED)
+        wanted = set(states or known)
         with self._answering():
             job_ids = self._ledger.job_ids()
             of = self._ledger.states(job_ids)
             chosen = [job_id for job_id, state in zip(job_ids, of, strict=True) if state in wanted]
             found = self._ledger.statuses(chosen[first : first + count])
-        return JobsPage(found, len(chosen), {state: of.count(state) for state in State})
+        return JobsPage(found, len(chosen), {state: of.count(state) for state in known})
 
     def open(self) -> Sequence[JobStatus]:
         """Return all jobs that have not ended."""

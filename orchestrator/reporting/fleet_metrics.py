@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from snapferry.workers.app import SENT_AT
 from snapferry.workers.broker.connection import fail_fast_client
 from snapferry.workers.broker.transport import UNACKED
-from snapferry.workers.ledger import JobStatus, Ledger, Standing, State, UnknownJob
+from snapferry.workers.ledger import SUPERSEDED, JobStatus, Ledger, Standing, State, UnknownJob
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, Metric
@@ -41,7 +41,7 @@ WORKERS_S: Final = 1.0
 # Ended jobs are counted among this many of the latest jobs.
 LATEST_JOBS: Final = 1000
 
-_FINAL: Final = frozenset(state.value for state in State if state.final)
+_ENDED: Final = frozenset({*(state.value for state in State if state.final), SUPERSEDED})
 _SNAPSHOT_STATES: Final = ("pending", "published", "trusted", "failed")
 
 
@@ -72,7 +72,8 @@ ASKED: Final = {
         _gauge("unacked_messages", "Tasks that workers have taken and not finished: they run, or wait for a retry."),
         _gauge(
             "jobs",
-            f"Jobs by state: all open ones, and those among the latest {LATEST_JOBS:,} that have ended.",
+            f"Jobs by state: all open ones, and those among the latest {LATEST_JOBS:,} that have ended."
+            " A failed job whose continuation is done is superseded, not failed.",
             "state",
         ),
         _gauge("paused_jobs", "Open jobs that are paused."),
@@ -195,8 +196,8 @@ def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline
         states[status.state] += not status.state.final
     in_time()
     for state in ledger.states(ledger.job_ids()[:LATEST_JOBS]):
-        states[state] += state in _FINAL
-    for known in State:
+        states[state] += state in _ENDED
+    for known in (*State, SUPERSEDED):
         figures.set("jobs", states[known], known)
     # A fleet without scrubs has these metrics, without values.
     figures.of.update({name: {} for name in SCRUB_METRICS})

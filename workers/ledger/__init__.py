@@ -61,6 +61,7 @@ from .steps.driver import MAX_DRIVES
 from .steps.files import MOST_FILES
 from .steps.files import RECORD_BYTES as FILE_RECORD_BYTES
 from .steps.leases import GRACE_S, LEASE_S
+from .steps.listing import SUPERSEDED
 from .steps.repairs import REPAIRS_KEPT
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "MOST_FILES",
     "PLAN",
     "REPAIRS_KEPT",
+    "SUPERSEDED",
     "Begun",
     "Directive",
     "FailedObject",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from snapferry.stores.text.printable import printable
 from snapferry.workers.job_state import State
 from snapferry.workers.lua import RedisKey
-from snapferry.workers.messages import Action, Limits
+from snapferry.workers.messages import Action, Limits, is_job_id
 from snapferry.workers.queues import NAME, Priority
 
 from .keys import LIMIT_FIELDS, PLAN, job_keys
@@ -29,6 +29,7 @@ FIELDS: Final = (
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
+    "continues", "continued_by",
     *LIMIT_FIELDS.values(),
 )  # fmt: skip
 """The fields of the record that make up a status."""
@@ -91,6 +92,10 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         found = count(name)
         return found if found > 0 else None
 
+    def other_job(name: str) -> str:
+        found = record[name] or ""
+        return found if is_job_id(found) else ""
+
     inside = [_progress(value) for name, value in parts.items() if name.startswith(f"{PLAN}:")]
     priority, queue = record["priority"] or "", record["queue"] or ""
     return JobStatus(
@@ -135,6 +140,8 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
         action=Action(action),
         bounded=record["bounded"] if record["bounded"] in BOUNDS else "",
+        continues=other_job("continues"),
+        continued_by=other_job("continued_by"),
         limits=Limits(**{name: limit(field) for name, field in LIMIT_FIELDS.items()}),
         running=()
         if State(record["state"]).final

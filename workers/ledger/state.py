@@ -104,7 +104,9 @@ class JobStatus:
     job's batches, "" for the default queue. *workers* run batches of the job at this moment, and *running* are those
     batches. *moved_at* is when the job last changed. *limits* are the job's own limits. *waiting* is the store that the
     job waits for. *bounded* is the bound at which the job began no further batch, ``max_bytes`` or ``max_seconds``, ""
-    if it reached none.
+    if it reached none. *continues* is the job that this one continues by a resume or a retry, *continued_by* the newest
+    job that continues this one, "" for none. *superseded*: this job failed, and a job that continues it, directly or
+    through others, is done.
     """
 
     job_id: str
@@ -148,6 +150,9 @@ class JobStatus:
     limits: Limits = field(default_factory=Limits)
     waiting: Waiting | None = None
     running: tuple[RunningBatch, ...] = ()
+    continues: str = ""
+    continued_by: str = ""
+    superseded: bool = False
 
     @property
     def snapshots_there(self) -> int:

@@ -212,6 +212,11 @@ class JobSpec(CopyRequest, Message):
         return decode_snapshot_ids(self.snapshots)
 
     @property
+    def continues(self) -> str:
+        """The id of the job that this one continues by a resume or a retry, "" for none."""
+        return self.retries or self.resumes
+
+    @property
     def catalogue(self) -> StoreRef:
         """The store whose snapshots the job is about: it has their manifests."""
         return self.destination if self.action.at_destination else self.source

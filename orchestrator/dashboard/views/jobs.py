@@ -12,7 +12,7 @@ from snapferry.orchestrator.reporting.measures import percent
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
 from snapferry.workers.copying.words import WORDS, Words
-from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.ledger import SUPERSEDED, JobStatus, State
 from snapferry.workers.messages import Action
 
 from .links import Link, pages
@@ -20,6 +20,7 @@ from .sources import CALM_S, LIVELY_S, Sources
 
 JOBS_SHOWN: Final = 50
 
+STATES: Final = (*State, SUPERSEDED)
 OPEN: Final = tuple(state for state in State if not state.final)
 
 # The colour of a state; its name is always shown as well.
@@ -69,8 +70,8 @@ class JobLine:
 
 
 def jobs_page(sources: Sources, *, state: str = "", page: int = 1) -> dict[str, Any]:
-    """Return the values of the list of jobs: those in *state*, a `State` or "open", or all."""
-    chosen = OPEN if state == "open" else (State(state),) if state in set(State) else ()
+    """Return the values of the list of jobs: those in *state*, a `State`, "open" or `SUPERSEDED`, or all."""
+    chosen = OPEN if state == "open" else (state,) if state in STATES else ()
     state = state if chosen else ""
     page = max(1, page)
     found = sources.jobs.page(first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN, states=chosen)
@@ -81,7 +82,7 @@ def jobs_page(sources: Sources, *, state: str = "", page: int = 1) -> dict[str, 
     choices.append(Link(f"open {still_open:,}", "/?state=open", state == "open"))
     choices += [
         Link(f"{one} {found.by_state[one]:,}", f"/?state={one}", state == one)
-        for one in State
+        for one in STATES
         if found.by_state[one] or state == one
     ]
     return {
@@ -101,7 +102,7 @@ def jobs_page(sources: Sources, *, state: str = "", page: int = 1) -> dict[str, 
 
 def job_line(sources: Sources, status: JobStatus) -> JobLine:
     """Return a job for a list."""
-    tone = TONES[status.state]
+    tone = "off" if status.superseded else TONES[status.state]
     if not status.state.final and (status.paused or status.cancelling):
         tone = "hold"
     age = duration(time.time() - (status.ended_at or status.submitted_at))

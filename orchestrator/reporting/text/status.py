@@ -12,7 +12,7 @@ from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 from snapferry.workers.copying.words import WORDS
-from snapferry.workers.ledger import JobStatus, State, Waiting
+from snapferry.workers.ledger import SUPERSEDED, JobStatus, State, Waiting
 from snapferry.workers.messages import Action, Limits
 from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.store_problems import StoreProblem
@@ -32,8 +32,12 @@ SNAPSHOTS_HEAD: Final = (
 
 
 def state_text(status: JobStatus) -> str:
-    """Return the state of a job, and whether it is paused, being cancelled, or a dry run."""
-    parts = [str(status.state)]
+    """
+    Return the state of a job, and whether it is paused, being cancelled, or a dry run.
+
+    A failed job whose continuation is done is superseded.
+    """
+    parts = [SUPERSEDED if status.superseded else str(status.state)]
     if not status.state.final:
         parts += ["paused"] if status.paused else []
         parts += ["cancelling"] if status.cancelling else []
@@ -130,6 +134,8 @@ def status_lines(
         "workers": ", ".join(status.workers),
         "deleted": deleted_text(status),
         "names": names_text(status.names_carried, status.names_kept, status.names_removed),
+        "continues": status.continues and f"job {status.continues}",
+        "continued": status.continued_by and f"by job {status.continued_by}",
         "submitted": _when(status.submitted_at),
         "started": _when(status.started_at),
         "ended": _when(status.ended_at),

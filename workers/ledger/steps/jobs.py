@@ -19,6 +19,7 @@ from snapferry.workers.ledger.keys import (
     job_keys,
 )
 from snapferry.workers.ledger.state import Directive, UnknownJob, UnreadableJob, state_of
+from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import Action, JobSpec, VerifyOptions
 from snapferry.workers.queues import Priority
 
@@ -31,6 +32,7 @@ class JobLedger(LedgerBase):
         Create the record of a job, and return whether it is new. A record that exists stays as it is.
 
         *s3_requests* per second is the limit of the job at S3 stores that have none of their own; None: no limit.
+        The record of the job that a new one continues gets the new one's id.
         """
         ids = spec.snapshot_ids
         fields: dict[str, str | float] = {
@@ -48,14 +50,18 @@ class JobLedger(LedgerBase):
             **({BUDGET_FIELD: spec.budget.model_dump_json()} if spec.budget.limited else {}),
             **{LIMIT_FIELDS[name]: value for name, value in spec.limits if value is not None},
             **({S3_REQUESTS_FIELD: s3_requests} if s3_requests is not None else {}),
+            **({"continues": spec.continues} if spec.continues else {}),
         }
-        job_id = spec.job_id
-        arguments = [job_id, self._expires_s, *_pairs(fields)]
-        return bool(self._run(scripts.CREATE, [job_key(job_id), INDEX, OPEN], arguments))
+        arguments = [spec.job_id, self._expires_s, *_pairs(fields)]
+        return bool(self._run(scripts.CREATE, _keys_of_new(spec.job_id, spec.continues), arguments))
 
-    def withdraw(self, job_id: str) -> bool:
-        """Remove the record of a job that no orchestrator has begun. Return whether there is no record any more."""
-        return bool(self._run(scripts.WITHDRAW, [job_key(job_id), INDEX, OPEN], [job_id]))
+    def withdraw(self, job_id: str, *, continues: str = "") -> bool:
+        """
+        Remove the record of a job that no orchestrator has begun, and its link from the job that it *continues*.
+
+        Return whether there is no record any more.
+        """
+        return bool(self._run(scripts.WITHDRAW, _keys_of_new(job_id, continues), [job_id]))
 
     def spec(self, job_id: str) -> JobSpec:
         """
@@ -116,6 +122,10 @@ class JobLedger(LedgerBase):
             for key in (job_key(job_id), done_key(job_id, PLAN), *job_keys(job_id, *KEPT, *WORKING)):
                 pipe.expire(key, self._expires_s)
             pipe.execute()
+
+
+def _keys_of_new(job_id: str, continues: str) -> list[RedisKey]:
+    return [job_key(job_id), INDEX, OPEN, *([job_key(continues)] if continues else [])]
 
 
 def _bounds(options: VerifyOptions) -> dict[str, int]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import Final
 
+from snapferry.workers.job_state import State
 from snapferry.workers.ledger import queries, scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import INDEX, OPEN, job_key
 from snapferry.workers.ledger.state import JobStatus, RunningBatch, UnknownJob
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
+
+SUPERSEDED: Final = "superseded"
+"""What `JobListing.states` returns for a job that failed, and whose continuation is done."""
+
+# Continuations that are followed from a job, so that a circle in a damaged Redis ends.
+LONGEST_CHAIN: Final = 100
 
 
 class JobListing(LedgerBase):
@@ -19,27 +28,70 @@ class JobListing(LedgerBase):
     def status(self, job_id: str) -> JobStatus:
         """Return the status of the job, of one moment. Raises `UnknownJob`."""
         (result,) = self._run(scripts.STATUSES, queries.keys_of_statuses([job_id]), queries.FIELDS)
-        return queries.status_of(job_id, result)
+        return self._with_ends([queries.status_of(job_id, result)])[0]
 
     def statuses(self, job_ids: Sequence[str]) -> list[JobStatus]:
         """Return the statuses of jobs. Unknown jobs, and jobs that this version cannot read, are left out."""
-        found = []
+        found: list[JobStatus] = []
         for page in _pages(job_ids, 100):
             results = self._run(scripts.STATUSES, queries.keys_of_statuses(page), queries.FIELDS)
             for job_id, result in zip(page, results, strict=True):
                 with suppress(UnknownJob):
                     found.append(queries.status_of(job_id, result))
-        return found
+        return self._with_ends(found)
+
+    def _with_ends(self, statuses: list[JobStatus]) -> list[JobStatus]:
+        """Return *statuses*, with `superseded` set for failed jobs whose continuation is done."""
+        continued = {
+            status.job_id: status.continued_by
+            for status in statuses
+            if status.state is State.FAILED and status.continued_by
+        }
+        superseded = self.superseded(continued)
+        return [replace(each, superseded=True) if each.job_id in superseded else each for each in statuses]
+
+    def superseded(self, continued: Mapping[str, str]) -> set[str]:
+        """
+        Return those jobs of *continued* (failed job -> the job that continues it) whose continuation is done.
+
+        A continuation that was itself continued counts by the last job of the chain.
+        """
+        superseded: set[str] = set()
+        ahead = dict(continued)
+        for _ in range(LONGEST_CHAIN):
+            if not ahead:
+                break
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in ahead.values():
+                    pipe.hmget(job_key(job_id), ["state", "continued_by"])
+                answers = pipe.execute(raise_on_error=False)
+            before, ahead = ahead, {}
+            for first, answer in zip(before, answers, strict=True):
+                # An error is one of a record that is damaged.
+                state, further = answer if isinstance(answer, list) else (None, None)
+                if state == State.DONE:
+                    superseded.add(first)
+                elif further and is_job_id(further):
+                    ahead[first] = further
+        return superseded
 
     def states(self, job_ids: Sequence[str]) -> list[str]:
-        """Return the state of each job, "" for an unknown job."""
+        """Return the state of each job, `SUPERSEDED` for a superseded one, "" for an unknown job."""
         found: list[str] = []
+        continued: dict[str, str] = {}
         for page in _pages(job_ids, 1000):
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in page:
-                    pipe.hget(job_key(job_id), "state")
-                found += [str(state or "") for state in pipe.execute()]
-        return found
+                    pipe.hmget(job_key(job_id), ["state", "continued_by"])
+                for job_id, (state, further) in zip(page, pipe.execute(), strict=True):
+                    found.append(str(state or ""))
+                    if state == State.FAILED and further and is_job_id(further):
+                        continued[job_id] = further
+        superseded = self.superseded(continued)
+        return [
+            SUPERSEDED if job_id in superseded else state
+            for job_id, state in zip(job_ids, found, strict=True)
+        ]
 
     def running(self, job_ids: Sequence[str]) -> list[RunningBatch]:
         """Return the batches of these jobs that workers run at this moment: those with a valid lease."""
