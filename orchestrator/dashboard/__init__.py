@@ -10,6 +10,7 @@ its own (`lookup`).
     server              the sockets, and how the server ends
     access              access to the pages: host names, login, headers
     handlers            requests to views to pages
+    guarded             what every handler shares
     views/              the values of each page; plain functions
     pages               templates to HTML
     chart               throughput as an SVG path
