@@ -15,11 +15,12 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from snapferry.stores.access import STRICT, AccessPolicy
-from snapferry.stores.errors import StoreError
+from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.workers.broker.connection import OUTAGE, is_outage
 from snapferry.workers.broker.open_ledger import open_ledger
 from snapferry.workers.copying import time_limit
 from snapferry.workers.copying.requeue import is_active, requeue, requeue_for_other_version, retry
+from snapferry.workers.job_state import VERSION
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.shutdown import Interrupted, interruptible
 from snapferry.workers.messages import is_job_id
@@ -121,10 +122,11 @@ def run_drive(
         return fail_job(
             ledger,
             job_id,
-            "the job was submitted by another version of snapferry, of which no orchestrator runs; submit it again",
+            "the job was submitted by another version of snapferry, of which no orchestrator runs",
+            cause=VERSION,
         )
     except SourceChanged as error:
-        return fail_job(ledger, job_id, f"{error}. Resume the job to copy what is there.")
+        return fail_job(ledger, job_id, str(error))
     except StoreError as error:
         return _store_trouble(task, ledger, job_id, error, access)
     except Exception as error:
@@ -159,9 +161,9 @@ def _store_trouble(
         )
         raise requeue(task, f"waiting for a store: {error}", in_s=wait.pause_s) from error
     if wait.over:
-        return fail_job(ledger, job_id, wait.over)
+        return fail_job(ledger, job_id, wait.over, cause=StoreUnavailable.__name__)
     if error.transient and task.request.retries < MAX_RETRIES:
         pause = RETRY_BASE_S * 2**task.request.retries
         log.warning("trying again in %d s: %s", pause, error, extra=fields(error=type(error).__name__))
         raise retry(task, pause, error, max_retries=MAX_RETRIES) from error
-    return fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
+    return fail_job(ledger, job_id, f"{type(error).__name__}: {error}", cause=type(error).__name__)

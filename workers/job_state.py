@@ -1,8 +1,17 @@
-"""The state of a job."""
+"""The state of a job, and why it failed."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+# Causes of failed jobs. Any other cause is the class of an error of a store, or "".
+BUDGET: Final = "budget"
+"""The job would copy or spend more than its budget allows."""
+DELETION: Final = "deletion"
+"""Every snapshot is published, but what the source does not have was not deleted, or names were not copied."""
+VERSION: Final = "version"
+"""Another version of snapferry submitted the job, and no orchestrator of that version runs."""
 
 
 class State(StrEnum):

@@ -46,11 +46,15 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(EXIT_FAILED)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, where `interrupt_on_sigterm` makes it do what Ctrl-C does."""
+
+
 def interrupt_on_sigterm() -> None:
-    """Make SIGTERM do what Ctrl-C does."""
+    """Make SIGTERM do what Ctrl-C does. It raises `Terminated`."""
 
     def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+        raise Terminated
 
     signal.signal(signal.SIGTERM, interrupt)
 

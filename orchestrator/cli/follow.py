@@ -13,16 +13,21 @@ import click
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.jobs import POLL_S, Jobs
 from snapferry.orchestrator.planning.prepare import SourceChanged
+from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON, end_document
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.progress import view
 from snapferry.orchestrator.reporting.text.failures import failure_lines, manifest_line, places_lines
-from snapferry.orchestrator.reporting.text.outcome import done_lines, next_steps
+from snapferry.orchestrator.reporting.text.outcome import done_lines
 from snapferry.stores.errors import StoreError
+from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import BrokerUnavailable
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus, State, UnknownJob
+from snapferry.workers.messages import Action
 
-from .exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, RUN_AGAIN, fail, note
+from .command_line import job_command, typed, with_fleet
+from .exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, Terminated, fail, note
 from .inputs.show import Show
 from .receipt_file import write_receipt
 
@@ -40,7 +45,7 @@ def print_new_job(job_id: str, *, quiet: bool, as_json: bool) -> None:
     """Print the id of a job that was queued, and how to follow the job."""
     click.echo(json.dumps({"job": job_id}) if as_json else job_id)
     if not quiet:
-        note(f"follow it: snapferry watch {job_id}")
+        note(f"follow it: {job_command('watch', job_id)}")
 
 
 def run(
@@ -55,15 +60,21 @@ def run(
     """
     Follow a job that this command submitted; return the exit code. Ctrl-C cancels the job.
 
-    If the broker is lost here, a job *on_fleet* continues, and the error message names it.
+    SIGTERM cancels a job that is not *on_fleet*. A job on a fleet continues after SIGTERM, and if the broker is lost
+    here; the message names it.
     """
     try:
         status = _follow(jobs, job_id, show, check=check, poll_s=POLL_S)
     except BrokerUnavailable as error:
         if not on_fleet:
             raise
-        fail(f"{error}\nJob {job_id} continues without this command. To follow it: snapferry watch {job_id}")
-    except KeyboardInterrupt:
+        fail(
+            f"{error}\nJob {job_id} continues without this command. To follow it: {job_command('watch', job_id)}"
+        )
+    except KeyboardInterrupt as error:
+        if on_fleet and isinstance(error, Terminated):
+            note(f"terminated; job {job_id} continues. To follow it: {job_command('watch', job_id)}")
+            return EXIT_INTERRUPTED
         status = _cancel(jobs, job_id, receipt_path, on_fleet=on_fleet)
     return _report_end(jobs, status, show, receipt_path=receipt_path, on_fleet=on_fleet)
 
@@ -73,7 +84,7 @@ def watch(jobs: Jobs, job_id: str, show: Show, *, receipt_path: str | None = Non
     try:
         status = _follow(jobs, job_id, show, poll_s=WATCH_POLL_S)
     except KeyboardInterrupt:
-        note(f"stopped watching; job {job_id} continues. To stop it: snapferry cancel {job_id}")
+        note(f"stopped watching; job {job_id} continues. To stop it: {job_command('cancel', job_id)}")
         return EXIT_INTERRUPTED
     return _report_end(jobs, status, show, receipt_path=receipt_path, on_fleet=True)
 
@@ -97,21 +108,31 @@ def _cancel(jobs: Jobs, job_id: str, receipt_path: str | None, *, on_fleet: bool
             return status
         if status.state.final and receipt_path is not None:
             write_receipt(receipt_path, jobs.receipt(job_id))
-    published = f"Job {job_id} may still be running."
-    if status is not None and status.state.final:
-        published = "No snapshot was published."
-        if status.snapshots_published:
-            published = (
-                f"{status.snapshots_published:,} of {status.snapshots_total:,} snapshots are published."
-            )
-    if status is not None and not status.action.writes:
-        note(
-            f"interrupted. Nothing was written. {f'To go on: snapferry resume {job_id}' if on_fleet else ''}".rstrip()
-        )
-        raise SystemExit(EXIT_INTERRUPTED)
-    again = f"{RUN_AGAIN[:-1]}, or: snapferry resume {job_id}" if on_fleet else RUN_AGAIN
-    note(f"interrupted. Copied objects are kept, none is half-written. {published} {again}")
+    if status is None:
+        text = f"Job {job_id} may still be running. To see it: {job_command('status', job_id)}"
+    else:
+        text = f"{_kept(status)} {_advice(status, on_fleet=on_fleet).text}"
+    note(f"interrupted. {text}")
     raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _kept(status: JobStatus) -> str:
+    """Return what a job that was cancelled leaves behind, in a sentence or two."""
+    if not status.action.writes:
+        return "Nothing was written."
+    words = WORDS[status.action]
+    kept = f"{words.unit.capitalize()}s that were {words.changed} are kept, none is half-written."
+    if not status.state.final or status.action is Action.PULL:
+        return kept
+    if not status.snapshots_published:
+        return f"{kept} No snapshot is {words.snapshot}."
+    total = counted(status.snapshots_total, "snapshot")
+    return f"{kept} {status.snapshots_published:,} of {total} are {words.snapshot}."
+
+
+def _advice(status: JobStatus, *, on_fleet: bool) -> Advice:
+    """Return what to do next about a job that this command followed."""
+    return with_fleet(advise(status)) if on_fleet else advise(status, again=typed())
 
 
 def _report_end(
@@ -121,14 +142,13 @@ def _report_end(
     # The record of an embedded fleet ends with it, so the paths are looked up now.
     estimate, letters, receipt = _details(jobs, status, receipt=receipt_path is not None, places=not on_fleet)
     unreadable = _unreadable(jobs, status)
+    advice = _advice(status, on_fleet=on_fleet)
     if show.as_json:
-        click.echo(json.dumps(end_document(status, letters, estimate, unreadable), indent=2))
+        click.echo(json.dumps(end_document(status, letters, estimate, unreadable, advice=advice), indent=2))
     if status.state is State.DONE:
         if not show.quiet and not show.as_json:
             for line in done_lines(status, estimate):
                 click.echo(line)
-            if on_fleet and (steps := next_steps(status)):
-                note(steps)
         if status.action.makes_snapshot and not status.dry_run and not show.as_json:
             click.echo(status.first_snapshot)
         code = 0
@@ -140,9 +160,9 @@ def _report_end(
         for row in unreadable[:MANIFESTS_SHOWN]:
             click.echo(f"  {manifest_line(row)}", err=True)
         note(f"{status.state}: {status.error}" if status.error else f"job {status.job_id} was {status.state}")
-        if on_fleet and (steps := next_steps(status)):
-            note(steps)
         code = EXIT_FAILED
+    if advice and not (status.state is State.DONE and (show.quiet or show.as_json)):
+        note(advice.text)
     # After the summary, which is printed even if the receipt cannot be written.
     if receipt_path is not None and not (receipt and write_receipt(receipt_path, receipt)):
         return EXIT_FAILED

@@ -22,6 +22,7 @@ from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.runtime.liveness import identity, is_dead
 from snapferry.workers.copying.transfer import JobPaused, JobStopped
 from snapferry.workers.copying.transfer.budget import over_budget_reason
+from snapferry.workers.job_state import BUDGET
 from snapferry.workers.ledger import MAX_DRIVES, Ledger, Standing, State, UnknownJob
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
@@ -201,5 +202,8 @@ def _stop_over_budget(app: Celery, ledger: Ledger, job_id: str, standing: Standi
         queue_drive(app, job_id, "over budget", in_s=CANCEL_PAUSE_S)
         return DriveOutcome(result=Result.STOPPING, reason=why, running=standing.running)
     return fail_job(
-        ledger, job_id, f"{why}. What was copied stays; no manifest was written that lacks objects."
+        ledger,
+        job_id,
+        f"{why}. What was copied stays; no manifest was written that lacks objects.",
+        cause=BUDGET,
     )

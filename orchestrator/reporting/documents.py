@@ -13,6 +13,7 @@ from snapferry.workers.limits import StoreLimits
 from snapferry.workers.messages import Limits
 from snapferry.workers.reachability.store_problems import StoreProblem
 
+from .advice import Advice, advise
 from .failures import DeadLetter
 from .measures import rate, seconds_left, share
 from .text.format import moment
@@ -21,8 +22,15 @@ from .text.format import moment
 FAILURES_IN_JSON: Final = 1000
 
 
-def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the state of a job; *estimate* is what a dry run or the check of a budget found."""
+def status_document(
+    status: JobStatus, estimate: Mapping[str, Any] | None = None, *, advice: Advice | None = None
+) -> dict[str, Any]:
+    """
+    Return the state of a job; *estimate* is what a dry run or the check of a budget found.
+
+    *advice* is what to do next, by default that for a job of a fleet.
+    """
+    advice = advise(status) if advice is None else advice
     to_copy = (
         estimate if estimate and status.dry_run else {"objects": {"to_copy": 0}, "bytes": {"to_copy": 0}}
     )
@@ -102,7 +110,14 @@ def status_document(status: JobStatus, estimate: Mapping[str, Any] | None = None
         "ended": moment(status.ended_at),
         "seconds": round(max(0.0, end - status.submitted_at), 3),
         "error": status.error,
+        "cause": status.cause or None,
+        "advice": advice_document(advice),
     } | ({"estimate": dict(estimate)} if estimate else {})
+
+
+def advice_document(advice: Advice) -> dict[str, str | None] | None:
+    """Return what to do next, None for nothing."""
+    return {"sentence": advice.sentence, "command": advice.command or None} if advice else None
 
 
 def waiting_document(waiting: Waiting | None) -> dict[str, Any] | None:
@@ -129,9 +144,11 @@ def end_document(
     letters: Sequence[DeadLetter],
     estimate: Mapping[str, Any] | None = None,
     unreadable: Sequence[SnapshotRow] = (),
+    *,
+    advice: Advice | None = None,
 ) -> dict[str, Any]:
     """Return the state of a job that was followed to its end, with its first failures and *unreadable* manifests."""
-    return status_document(status, estimate) | {
+    return status_document(status, estimate, advice=advice) | {
         "errors": [
             {
                 "address": letter.known.failure.address,

@@ -346,8 +346,7 @@ def test_failures_name_the_paths_that_wait_and_retry_copies_them_when_they_are_r
         f"  1 x ObjectMissing at file://{tmp_path}/a",
     ]
     assert lines[2].startswith("snapferry: failed: 1 of 2 snapshots is not published: 2 of 32 objects")
-    assert f"snapferry failures {job};" in lines[3]
-    assert lines[3].endswith(f"snapferry retry {job}")
+    assert lines[3].endswith(f": snapferry retry {job}")
     assert snapferry("ls", str(tmp_path / "b")).out.split() == [source.good]
 
     words = fleet.ask("failures", job).out
@@ -437,9 +436,9 @@ def test_a_job_is_paused_continued_cancelled_and_resumed(idle: Crew, tmp_path: P
         )
         assert idle.ask("cancel", job).out.endswith(f": snapferry resume {job}\n")
         stopped = idle.ask("watch", job, code=1)
-        assert stopped.err == (
-            f"snapferry: job {job} was cancelled\nsnapferry: to continue: snapferry resume {job}\n"
-        )
+        assert stopped.err.startswith(f"snapferry: job {job} was cancelled\nsnapferry: ")
+        assert stopped.err.endswith(f": snapferry resume {job}\n")
+        assert stopped.err.count("\n") == 2
         assert idle.ask("cancel", job, "--json").document["state"] == "cancelled"
         assert idle.ask("retry", job, code=2).err.startswith(
             f"snapferry: job {job} ended as cancelled before all of its objects were tried; use: snapferry resume"
@@ -473,7 +472,7 @@ def test_an_interrupted_watch_leaves_the_job_alone_and_an_interrupted_sync_says_
         broker.config_resetstat()
         with started(*program(), *command, env=env, log=tmp_path / "sync.log") as running:
             until(lambda: looks() > 2, "it follows its job")
-            running.process.send_signal(signal.SIGTERM)
+            running.process.send_signal(signal.SIGINT)
             assert running.process.wait(PATIENCE_S) == 130
             said = running.logged()
 
@@ -482,6 +481,26 @@ def test_an_interrupted_watch_leaves_the_job_alone_and_an_interrupted_sync_says_
     assert said.startswith("snapferry: interrupted. ")
     assert said.endswith(f": snapferry resume {receipt['job']}\n")
     assert said.count("\n") == 1
+
+
+def test_a_sync_on_a_fleet_that_gets_sigterm_leaves_its_job_alone(idle: Crew, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    command = ["sync", *stores(tmp_path), "--id", snapshot]
+
+    with redis.Redis.from_url(idle.url, decode_responses=True) as broker:
+        broker.config_resetstat()
+        looks = lambda: broker.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)  # noqa: E731
+        env = {"SNAPFERRY_BROKER_URL": idle.url}
+        with started(*program(), *command, env=env, log=tmp_path / "sync.log") as running:
+            until(lambda: looks() > 2, "it follows its job")
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(PATIENCE_S) == 130
+            said = running.logged()
+
+    [job] = idle.ask("jobs", "--json").document
+    assert (job["state"], job["cancelling"]) == ("queued", False)
+    assert said.startswith("snapferry: terminated; ")
+    assert said.endswith(f": snapferry watch {job['job']}\n")
 
 
 def test_a_job_that_nobody_takes_says_so(idle: Crew, tmp_path: Path) -> None:

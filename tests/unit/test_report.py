@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -159,27 +158,6 @@ def test_a_failed_object_whose_error_was_not_kept_says_so() -> None:
 )
 def test_what_does_not_show_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
-
-
-@pytest.mark.parametrize(
-    ("changed", "commands"),
-    [
-        (
-            {"state": State.FAILED, "failed": 2},
-            ["snapferry failures 1234", "snapferry retry 1234"],
-        ),
-        ({"state": State.FAILED, "failed": 2, "batches_done": 2}, ["snapferry resume 1234"]),
-        ({"state": State.FAILED}, ["snapferry resume 1234"]),
-        ({"state": State.FAILED, "batches_handed": 0}, []),
-        ({"state": State.CANCELLED, "batches_handed": 0}, ["snapferry resume 1234"]),
-        ({"state": State.DONE}, []),
-    ],
-)
-def test_the_next_step_depends_on_how_far_the_job_came(changed: dict[str, Any], commands: list[str]) -> None:
-    found = outcome.next_steps(replace(DONE, **changed))
-
-    assert re.findall(r"snapferry \w+ 1234", found) == commands
-    assert bool(found) == bool(commands)
 
 
 def test_the_document_of_a_job_that_runs_has_no_end() -> None:

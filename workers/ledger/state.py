@@ -106,7 +106,7 @@ class JobStatus:
     job waits for. *bounded* is the bound at which the job began no further batch, ``max_bytes`` or ``max_seconds``, ""
     if it reached none. *continues* is the job that this one continues by a resume or a retry, *continued_by* the newest
     job that continues this one, "" for none. *superseded*: this job failed, and a job that continues it, directly or
-    through others, is done.
+    through others, is done. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
     """
 
     job_id: str
@@ -147,6 +147,7 @@ class JobStatus:
     names_removed: int = 0
     action: Action = Action.COPY
     bounded: str = ""
+    cause: str = ""
     limits: Limits = field(default_factory=Limits)
     waiting: Waiting | None = None
     running: tuple[RunningBatch, ...] = ()

@@ -6,12 +6,14 @@ import json
 
 import click
 
+from snapferry.orchestrator.cli.command_line import with_fleet
 from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm, note, usage
 from snapferry.orchestrator.cli.follow import CANCEL_TIMEOUT_S, print_new_job
 from snapferry.orchestrator.cli.follow import watch as watch_job
 from snapferry.orchestrator.cli.inputs.job import with_job
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.stores.text.format import counted
 from snapferry.workers.ledger import JobStatus, State
@@ -26,20 +28,18 @@ def cancel(jobs: Jobs, job_id: str, as_json: bool) -> int:
     jobs.cancel(job_id)
     status = jobs.wait(job_id, timeout_s=CANCEL_TIMEOUT_S)
     if status.state is State.CANCELLED:
-        message = (
-            f"job {job_id} is cancelled. Copied objects are kept. To continue: snapferry resume {job_id}"
-        )
+        message = f"job {job_id} is cancelled. Copied objects are kept. {_next(status)}"
     elif status.state.final:
         message = f"job {job_id} ended before it could be cancelled: it is {status.state}"
     else:
-        message = f"job {job_id} is being cancelled; some of its batches are still stopping"
+        message = f"job {job_id}: {_next(status)}"
     return _print(status, message, as_json=as_json)
 
 
 @with_job
 def pause(jobs: Jobs, job_id: str, as_json: bool) -> int:
     status = jobs.pause(job_id)
-    message = f"job {job_id} is paused. To continue: snapferry continue {job_id}"
+    message = f"job {job_id}: {_next(status)}"
     if status.state.final:
         message = _already_ended(status)
     return _print(status, message, as_json=as_json)
@@ -88,6 +88,10 @@ def _new_job(jobs: Jobs, job_id: str, show: Show, *, watch: bool) -> int:
     if not show.quiet:
         note(f"job {job_id}")
     return watch_job(jobs, job_id, show)
+
+
+def _next(status: JobStatus) -> str:
+    return with_fleet(advise(status)).text
 
 
 def _already_ended(status: JobStatus) -> str:

@@ -7,20 +7,20 @@ from itertools import islice
 
 import click
 
+from snapferry.orchestrator.cli.command_line import with_fleet
 from snapferry.orchestrator.cli.exit_codes import fail, interrupt_on_sigterm, note
 from snapferry.orchestrator.cli.fleet_access import on_fleet
 from snapferry.orchestrator.cli.follow import watch as watch_job
 from snapferry.orchestrator.cli.inputs.job import with_job
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
-from snapferry.orchestrator.cli.options.common import (
-    FEW_SNAPSHOTS,
-)
+from snapferry.orchestrator.cli.options.common import FEW_SNAPSHOTS
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.planning.prepare import SourceChanged
 from snapferry.orchestrator.reporting import documents
+from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.text.failures import failures_head, letter_lines, manifest_line
 from snapferry.orchestrator.reporting.text.outcome import dry_run_lines
@@ -73,6 +73,8 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
         return 0
     for line in status_lines(found, jobs.failed_by_class(job_id), store_limits, unreached):
         click.echo(line)
+    if advice := with_fleet(advise(found)):
+        click.echo(f"{'next':<11} {advice.text}")
     if found.dry_run and estimate:
         for line in dry_run_lines(found, estimate):
             click.echo(line)

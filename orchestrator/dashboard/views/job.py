@@ -13,8 +13,9 @@ from snapferry.orchestrator.dashboard.chart import chart
 from snapferry.orchestrator.dashboard.lookup import Found, document
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.measures import rate, seconds_left
-from snapferry.orchestrator.reporting.text.outcome import done_text, dry_run_lines, next_steps
+from snapferry.orchestrator.reporting.text.outcome import done_text, dry_run_lines
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, State
@@ -61,7 +62,7 @@ def job_page(
         "age_s": ended - status.submitted_at,
         "duration_s": ended - status.started_at if status.started_at else 0.0,
         "queued": queued,
-        "next": next_steps(status) if status.state.final else "",
+        "advice": advise(status),
         "outcome": done_text(status) if status.state is State.DONE and not status.dry_run else "",
         "estimate": [line.strip() for line in dry_run_lines(status, estimate)]
         if estimate and status.dry_run

@@ -11,6 +11,7 @@ from snapferry.stores.errors import StoreError
 from snapferry.stores.names.name import Name
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.words import WORDS
+from snapferry.workers.job_state import DELETION
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Prune, decode_addresses, encode_addresses
 
@@ -36,7 +37,7 @@ def conclude(drive: PlannedDrive) -> DriveOutcome | None:
         return end_job(ledger, job_id, State.FAILED, error=f"{reason} {unnamed}".rstrip())
     problem = unnamed or _delete(drive)
     if problem:
-        return fail_job(ledger, job_id, f"all snapshots are published; {problem}")
+        return fail_job(ledger, job_id, f"all snapshots are published; {problem}", cause=DELETION)
     return end_job(ledger, job_id, State.DONE)
 
 
@@ -116,7 +117,7 @@ def _why_unpublished(drive: PlannedDrive, failed: int, unpublished: int) -> str:
         groups = drive.ledger.groups(drive.job_id).values()
         what = next((row[-1] for rows in groups for row in rows.values() if row[-1]), "")
     if total == 1:
-        return f"{what}; the manifest was not written. Run it again to resume."
+        return f"{what}; the manifest was not written."
     unread = list(drive.snapshots.reasons.values())
     also = (
         f"{counted(len(unread), 'manifest')} could not be read at the source ({unread[0]})" if unread else ""

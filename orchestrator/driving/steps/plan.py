@@ -13,6 +13,7 @@ from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Resul
 from snapferry.orchestrator.driving.store_outage import ANSWERED, may_wait_for
 from snapferry.orchestrator.planning.prepare import PLANNED
 from snapferry.stores.errors import StoreError
+from snapferry.workers.job_state import BUDGET
 from snapferry.workers.ledger import State
 from snapferry.workers.telemetry import logs
 
@@ -47,7 +48,7 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
         if may_wait_for(ledger, spec, error):
             raise
         # A store that cannot be reached before the job began is more likely misspelt than down. Fail at once.
-        return fail_job(ledger, job_id, f"{type(error).__name__}: {error}")
+        return fail_job(ledger, job_id, f"{type(error).__name__}: {error}", cause=type(error).__name__)
     ledger.set_fields(job_id, **{ANSWERED: 1})
     snapshots, plan = steps.prepare(ledger, spec, drive.source, drive.destination)
     totals: dict[str, str | float] = {
@@ -67,7 +68,7 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
             return replace(ended, planned=size, to_copy=counts["to_copy"])
         if estimate["refused"]:
             reason = f"{estimate['refused']}. Nothing was written."
-            return end_job(ledger, job_id, State.FAILED, error=reason, fields=totals)
+            return end_job(ledger, job_id, State.FAILED, error=reason, cause=BUDGET, fields=totals)
     if spec.action.writes:
         drive.destination.prepare()
     if not ledger.advance(job_id, State.COPYING, **totals):

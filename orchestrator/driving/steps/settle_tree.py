@@ -72,5 +72,5 @@ def conclude_pull(drive: PlannedDrive) -> DriveOutcome | None:
         ledger,
         job_id,
         State.FAILED,
-        error=f"{reason}; the tree is not complete, and nothing was removed from it. Run it again to resume.",
+        error=f"{reason}; the tree is not complete, and nothing was removed from it.",
     )

@@ -1,4 +1,4 @@
-"""How a job ended, what to do next, and what a dry run found."""
+"""How a job ended, and what a dry run found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
-from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.ledger import JobStatus
 from snapferry.workers.messages import Action
 
 from .format import names_text, without_options
@@ -111,19 +111,6 @@ def bound_text(status: JobStatus) -> str:
     left = max(0, status.objects_total - status.objects_settled)
     option = {"max_bytes": "--max-bytes", "max_seconds": "--max-time"}[status.bounded]
     return f"stopped at {option}: {left:,} of {counted(status.objects_total, 'object')} not looked at"
-
-
-def next_steps(status: JobStatus) -> str:
-    """Return how to continue a job of a fleet that did not complete, "" if only a new job can."""
-    job = status.job_id
-    if status.state is State.DONE:
-        return f"to go on with the rest: snapferry resume {job}" if status.bounded else ""
-    tried = status.batches_done == status.batches_total or status.bounded
-    if status.state is State.FAILED and status.failed and tried:
-        return f"for the reasons: snapferry failures {job}; after fixing them: snapferry retry {job}"
-    if status.state is State.CANCELLED or status.batches_handed:
-        return f"to continue: snapferry resume {job}"
-    return ""
 
 
 def _published_text(status: JobStatus) -> str:

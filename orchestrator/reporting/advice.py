@@ -1,0 +1,180 @@
+"""
+What to do next about a job: one sentence, and one command.
+
+The one place that decides it. The command line, the dashboard, JSON documents, notifications and the texts of tasks
+show what `advise` returns, in their own form.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from snapferry.stores.text.format import counted
+from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.words import WORDS
+from snapferry.workers.job_state import BUDGET, DELETION, VERSION
+from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import Action
+
+Role = Literal["worker", "orchestrator"]
+
+# What to do about the cause of a failure, by its name in the record of the job.
+_REMEDIES: Final = {
+    "AccessDenied": "Give the workers and orchestrators access to the store",
+    "NotAllowed": "Allow the store under [access] in snapferry.toml of the workers and orchestrators, and restart them",
+    "StoreNotFound": "Create the directory or bucket, or mount its disk",
+    "SourceEmpty": "Check that the source is the right store, and that its disk is mounted",
+    "StoreFull": "Free space in the destination, or raise its quota",
+    "StoreUnavailable": "Wait until the store answers again",
+    "FileChanged": "Wait until no program writes to the files",
+}
+
+# Causes that lie in the bytes of a store.
+_DAMAGE: Final = frozenset(
+    {
+        "KeyMissing",
+        "ObjectMissing",
+        "ManifestMissing",
+        "IntegrityError",
+        "ManifestSyntaxError",
+        "NotAnObject",
+    }
+)
+
+_OTHER_REMEDY: Final = "Fix the error"
+
+# What to do where the same request would fail again.
+_NEW_REQUESTS: Final = {
+    VERSION: "Submit the job again, or run an orchestrator of the version that submitted it.",
+    DELETION: "All snapshots are published. Decide about the deletions and names that failed, and copy again.",
+    BUDGET: "Submit the job again with a larger budget, or with fewer snapshots.",
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """
+    What to do next: a *sentence*, and the arguments of the one command that does it, the program's name first.
+
+    Nothing is to be done if *sentence* is "". The sentence stands by itself; *argv* is empty if no command does it.
+    """
+
+    sentence: str = ""
+    argv: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.sentence)
+
+    @property
+    def command(self) -> str:
+        """The command for a POSIX shell, "" if there is none."""
+        return shlex.join(self.argv)
+
+    def with_options(self, *options: str) -> Advice:
+        """Return this advice with further *options* of its command; without a command, as it is."""
+        return replace(self, argv=(*self.argv, *options)) if self.argv else self
+
+    @property
+    def text(self) -> str:
+        """The sentence and the command in one line."""
+        return f"{self.sentence.removesuffix('.')}: {self.command}" if self.argv else self.sentence
+
+
+def advise(
+    status: JobStatus,
+    *,
+    lacking: Role | None = None,
+    again: Sequence[str] | None = None,
+) -> Advice:
+    """
+    Return what to do next about a job of any action, whether it has ended or not.
+
+    *lacking* is the role of which no process runs that could take the job's next step. *again* is the command line that
+    began the job, for a job whose record ends with that command; None for a job of a fleet.
+
+    A ``retry`` or ``resume`` that is advised is one that `snapferry.orchestrator.jobs.Jobs` accepts.
+    """
+    if not status.state.final:
+        return _of_open_job(status, lacking)
+    if status.superseded:
+        return Advice()
+    if status.continued_by:
+        other = status.continued_by
+        return Advice(f"Job {other} continues this job.", ("snapferry", "status", other))
+    if status.state is State.DONE:
+        return _of_done_job(status, again)
+    return _of_stopped_job(status, again)
+
+
+def _of_open_job(status: JobStatus, lacking: Role | None) -> Advice:
+    job = status.job_id
+    if status.cancelling:
+        return Advice(
+            "The job is being cancelled; running batches stop within 30 s. Resume it later to do the rest.",
+            _job("resume", status),
+        )
+    if lacking is not None:
+        queue = ("--queue", status.queue) if lacking == "worker" and status.queue else ()
+        serving = f" that serves the queue {status.queue}" if queue else ""
+        return Advice(
+            f"Start {_ARTICLES[lacking]}{serving}: none is running.", ("snapferry", lacking, *queue)
+        )
+    if status.paused:
+        return Advice("The job is paused. Continue it.", ("snapferry", "continue", job))
+    if status.waiting is not None:
+        destination = ("--to", status.destination) if status.action.writes else ()
+        sides = ("--from", status.source, *destination)
+        sentence = f"Make {status.waiting.store} reachable; the job then goes on by itself. Check the stores."
+        return Advice(printable(sentence), ("snapferry", "doctor", *sides))
+    return Advice()
+
+
+_ARTICLES: Final[dict[Role, str]] = {"worker": "a worker", "orchestrator": "an orchestrator"}
+
+
+def _of_done_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
+    if not status.bounded or again is not None:
+        # The same command looks at another part, so it does not go on with this one.
+        return Advice()
+    left = max(0, status.objects_total - status.objects_settled)
+    return Advice(f"Resume the job to look at the other {counted(left, 'object')}.", _job("resume", status))
+
+
+def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
+    """Return what to do about a job that failed or was cancelled."""
+    if status.cause in _NEW_REQUESTS and not (status.cause == BUDGET and status.batches_handed):
+        return Advice(_NEW_REQUESTS[status.cause])
+    cancelled = status.state is State.CANCELLED
+    remedy = "The job was cancelled" if cancelled else _remedy(status)
+    if again is not None:
+        sentence = "Run the same command again to resume." if cancelled else f"{remedy}, then run it again."
+        return Advice(sentence, tuple(again))
+    if status.dry_run:
+        # No command continues a dry run.
+        return Advice() if cancelled else Advice(f"{remedy}, then do the dry run again.")
+    if cancelled:
+        return Advice(f"{remedy}. Resume it to do the rest.", _job("resume", status))
+    if status.failed and (status.batches_done == status.batches_total or status.bounded):
+        objects = counted(status.failed, f"failed {WORDS[status.action].unit}")
+        return Advice(f"{remedy}, then {_verb(status)} the {objects} again.", _job("retry", status))
+    return Advice(f"{remedy}, then resume the job.", _job("resume", status))
+
+
+def _remedy(status: JobStatus) -> str:
+    if status.cause == BUDGET:
+        return "Check the budget"
+    if status.cause in _DAMAGE:
+        store = "store" if status.action is Action.VERIFY else "source"
+        return f"Repair the {store} from another copy (snapferry heal)"
+    return _REMEDIES.get(status.cause, _OTHER_REMEDY)
+
+
+def _verb(status: JobStatus) -> str:
+    return WORDS[status.action].change
+
+
+def _job(command: str, status: JobStatus) -> tuple[str, ...]:
+    return ("snapferry", command, status.job_id)

@@ -1,0 +1,150 @@
+"""What to do next about a job: one sentence and at most one command, by the state of the job alone."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapferry.orchestrator.reporting import advice
+from snapferry.orchestrator.reporting.advice import Advice, advise
+from snapferry.orchestrator.reporting.documents import status_document
+from snapferry.workers.job_state import BUDGET, DELETION, VERSION
+from snapferry.workers.ledger import JobStatus, State, Waiting
+from snapferry.workers.messages import Action
+
+from .test_report import DONE
+
+FAILED = replace(DONE, state=State.FAILED, snapshots_published=0, snapshots_failed=1)
+TRIED: dict[str, Any] = {"failed": 2}
+UNTRIED: dict[str, Any] = {"failed": 2, "batches_done": 2}
+AGAIN = ("snapferry", "sync", "--from", "/a b", "--to", "/c")
+
+
+@pytest.mark.parametrize(
+    ("changed", "command"),
+    [
+        ({"state": State.DONE}, ""),
+        ({"state": State.DONE, "bounded": "max_bytes"}, "snapferry resume 1234"),
+        ({"state": State.DONE, "dry_run": True}, ""),
+        (TRIED, "snapferry retry 1234"),
+        (TRIED | {"cause": "ObjectMissing"}, "snapferry retry 1234"),
+        (TRIED | {"action": Action.VERIFY, "cause": "IntegrityError"}, "snapferry retry 1234"),
+        (TRIED | {"action": Action.HEAL}, "snapferry retry 1234"),
+        (TRIED | {"action": Action.PUSH}, "snapferry retry 1234"),
+        (TRIED | {"action": Action.PULL}, "snapferry retry 1234"),
+        (UNTRIED, "snapferry resume 1234"),
+        (UNTRIED | {"bounded": "max_seconds"}, "snapferry retry 1234"),
+        ({"cause": "AccessDenied"}, "snapferry resume 1234"),
+        ({"batches_handed": 0, "cause": "StoreNotFound"}, "snapferry resume 1234"),
+        ({"batches_handed": 0, "cause": BUDGET}, ""),
+        (UNTRIED | {"cause": BUDGET}, "snapferry resume 1234"),
+        ({"cause": VERSION}, ""),
+        ({"cause": DELETION}, ""),
+        ({"dry_run": True}, ""),
+        ({"state": State.CANCELLED}, "snapferry resume 1234"),
+        ({"state": State.CANCELLED} | TRIED, "snapferry resume 1234"),
+        ({"state": State.CANCELLED, "batches_handed": 0}, "snapferry resume 1234"),
+        ({"state": State.CANCELLED, "dry_run": True}, ""),
+        ({"state": State.COPYING}, ""),
+        ({"state": State.COPYING, "paused": True}, "snapferry continue 1234"),
+        ({"state": State.COPYING, "cancelling": True, "paused": True}, "snapferry resume 1234"),
+        (
+            {"state": State.COPYING, "waiting": Waiting("s3://b", "refused", 1.0), "source": "/a b"},
+            "snapferry doctor --from '/a b' --to file:///b",
+        ),
+        (
+            {"state": State.COPYING, "waiting": Waiting("a", "away", 1.0), "action": Action.VERIFY},
+            "snapferry doctor --from file:///a",
+        ),
+    ],
+)
+def test_the_command_follows_from_how_far_the_job_came(changed: dict[str, Any], command: str) -> None:
+    assert advise(replace(FAILED, **changed)).command == command
+
+
+@pytest.mark.parametrize(
+    ("role", "queue", "command"),
+    [
+        ("worker", "", "snapferry worker"),
+        ("worker", "tape", "snapferry worker --queue tape"),
+        ("orchestrator", "tape", "snapferry orchestrator"),
+    ],
+)
+def test_a_role_that_is_missing_is_started_before_anything_else(role: Any, queue: str, command: str) -> None:
+    waiting = replace(FAILED, state=State.COPYING, paused=True, queue=queue)
+
+    assert advise(waiting, lacking=role).command == command
+
+
+def test_a_job_that_another_one_continues_points_there() -> None:
+    found = advise(replace(FAILED, **TRIED, continued_by="5678"))
+
+    assert "5678" in found.sentence
+    assert found.command == "snapferry status 5678"
+    assert not advise(replace(FAILED, **TRIED, continued_by="5678", superseded=True))
+
+
+@pytest.mark.parametrize("changed", [TRIED, UNTRIED, {"state": State.CANCELLED}, {"cause": "StoreFull"}])
+def test_a_job_whose_record_ends_with_its_command_is_run_again(changed: dict[str, Any]) -> None:
+    found = advise(replace(FAILED, **changed), again=AGAIN)
+
+    assert found.command == "snapferry sync --from '/a b' --to /c"
+    assert "1234" not in found.text
+
+
+CAUSES = st.sampled_from(["", "Unheard", BUDGET, DELETION, VERSION, *advice._REMEDIES, *advice._DAMAGE])
+STATUSES = st.builds(
+    lambda **changed: replace(FAILED, **changed),
+    state=st.sampled_from(State),
+    action=st.sampled_from(Action),
+    cause=CAUSES,
+    failed=st.integers(0, 3),
+    batches_done=st.integers(0, 3),
+    batches_handed=st.integers(0, 3),
+    paused=st.booleans(),
+    cancelling=st.booleans(),
+    dry_run=st.booleans(),
+    bounded=st.sampled_from(["", "max_bytes"]),
+    source=st.sampled_from(["/a b", "s3://a?endpoint_url=http://x&y=1", "$(reboot)", "';x", "--help"]),
+    waiting=st.sampled_from([None, Waiting("\x1b[31m", "x\n", 1.0)]),
+)
+
+
+@given(STATUSES, st.sampled_from([None, "worker", "orchestrator"]), st.sampled_from([None, AGAIN]))
+def test_every_advice_is_one_sentence_and_at_most_one_quoted_command(
+    status: JobStatus, lacking: Any, again: Any
+) -> None:
+    found = advise(status, lacking=lacking, again=again)
+
+    assert "\n" not in found.text
+    assert "\x1b" not in found.text
+    assert found or not found.argv, "a command has a sentence"
+    assert tuple(shlex.split(found.command)) == found.argv
+    if found:
+        assert found.sentence[0].isupper()
+        assert found.sentence.endswith(".")
+        assert found.text.count("snapferry retry") + found.text.count("snapferry resume") <= 1
+    if status.state.final and status.state is not State.DONE and not status.dry_run:
+        assert found, "a job that did not complete leads on"
+
+
+def test_options_are_added_to_a_command_alone() -> None:
+    assert Advice("Do it.", ("snapferry", "x")).with_options("--broker", "redis://h").argv[2:] == (
+        "--broker",
+        "redis://h",
+    )
+    assert Advice("Do it.").with_options("--broker", "redis://h").argv == ()
+
+
+def test_the_document_of_a_job_has_the_advice() -> None:
+    failed = status_document(replace(FAILED, failed=2, cause="StoreFull"))
+
+    assert failed["cause"] == "StoreFull"
+    assert failed["advice"]["command"] == "snapferry retry 1234"
+    assert status_document(DONE)["advice"] is None
+    assert status_document(DONE)["cause"] is None
