@@ -46,7 +46,7 @@ def requests(found: Scrape, side: str) -> Counter[str]:
 
 
 # A batch with objects that could not be copied is a failed task.
-ENDS = ("success", "failure")
+ENDS = ("success", "expected_failure", "failure")
 
 
 def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
@@ -136,6 +136,11 @@ def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
     assert orchestrator.value("snapferry_jobs", state="failed") == 1
     assert orchestrator.value("snapferry_jobs") == 1
     assert orchestrator.value("snapferry_tasks_total", task="snapferry.plan_job", state="success") == 1
+    # An alert fires for `failure` alone, and nothing unforeseen happened.
+    assert worker.value("snapferry_tasks_total", task="snapferry.copy_batch", state="expected_failure") in {1, 2}
+    assert orchestrator.value("snapferry_tasks_total", state="expected_failure") == 1
+    assert worker.value("snapferry_tasks_total", state="failure") == 0
+    assert orchestrator.value("snapferry_tasks_total", state="failure") == 0
     assert orchestrator.value("snapferry_workers", role="worker") == 1
     for name in ("backlog_objects", "backlog_bytes", "queue_messages", "running_batches", "open_snapshots"):
         assert orchestrator.value(f"snapferry_{name}") == 0

@@ -15,6 +15,7 @@ from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.stores.features import Priced
 from snapferry.stores.requests import GET, LIST, Requests
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.workers.copying.settle import ObjectsFailed
 from snapferry.workers.ledger import Begun
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.telemetry.metrics import counters
@@ -167,6 +168,28 @@ def test_tasks_count_by_name_and_state_and_foreign_ones_do_not() -> None:
     assert value("snapferry_tasks_total", task=Ours.name, state="success") == 1
     assert value("snapferry_tasks_total", task=Ours.name, state="retry") == 1
     assert value("snapferry_task_duration_seconds_count") == 2
+
+
+def test_a_task_that_reports_failed_objects_is_no_unexpected_failure() -> None:
+    class Ours:
+        name = "snapferry.copy_batch"
+        throws = (ObjectsFailed,)
+
+    class Other:
+        name = "snapferry.run_mirror"
+
+    for sender, error in (
+        (Ours, ObjectsFailed("2 objects failed")),
+        (Ours, RuntimeError("surprise")),
+        (Other, ObjectsFailed("of no concern here")),
+        (Other, None),
+    ):
+        signals.task_prerun.send(sender=sender, task_id="t")
+        signals.task_postrun.send(sender=sender, task_id="t", state="FAILURE", retval=error)
+
+    assert value("snapferry_tasks_total", task=Ours.name, state="expected_failure") == 1
+    assert value("snapferry_tasks_total", task=Ours.name, state="failure") == 1
+    assert value("snapferry_tasks_total", task=Other.name, state="failure") == 2
 
 
 def test_metrics_that_cannot_be_written_do_not_fail_the_work(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ DELIVERY_ENDS: Final = (
     "repeated", "stopped", "held", "stepped_aside", "given_up", "parked", "unreached", "retried", "ended",
 )  # fmt: skip
 
-TASK_STATES: Final = ("success", "retry", "failure")
+TASK_STATES: Final = ("success", "retry", "expected_failure", "failure")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ COUNTED: Final = (
     Metric(
         "snapferry_tasks_total",
         "counter",
-        "Tasks that ran, by name and state. State retry: the task was queued again. State failure: uncaught exception.",
+        "Tasks that ran, by name and state. State retry: the task was queued again. State expected_failure: an object or"
+        " the job failed, and the job's record has the reason. State failure: uncaught exception.",
         (WORKER, ORCHESTRATOR),
         ("task", "state"),
     ),
