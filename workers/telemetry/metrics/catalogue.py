@@ -113,8 +113,8 @@ COUNTED: Final = (
     Metric(
         "snapferry_tasks_total",
         "counter",
-        "Tasks that ran, by name and state. State retry: the task was queued again. State expected_failure: an object or"
-        " the job failed, and the job's record has the reason. State failure: uncaught exception.",
+        "Tasks that ran, by name and state. State retry: the task was queued again. State expected_failure: an object"
+        " or the job failed, and the job's record has the reason. State failure: uncaught exception.",
         (WORKER, ORCHESTRATOR),
         ("task", "state"),
     ),
