@@ -15,6 +15,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
+from snapferry.stores.text.format import counted
+
 from .address import MANIFESTS, OBJECTS, Address, SnapshotId, object_key, parse_address, parse_snapshot_id
 from .backend import Backend
 from .bulk.address_set import AddressSet
@@ -227,8 +229,8 @@ class SnapshotStore(StreamStore):
             raise ManifestIncomplete(
                 self.label,
                 manifest.id,
-                f"{len(missing)} of its objects are not in this store, the first is {missing[0]};"
-                " the manifest was not written",
+                f"{counted(len(missing), 'of its objects', 'of its objects', verb='is')} not in this store, the first"
+                f" is {missing[0]}; the manifest was not written",
                 missing,
             )
 

@@ -18,13 +18,11 @@ from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON, end_doc
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.progress import view
 from snapferry.orchestrator.reporting.text.failures import failure_lines, manifest_line, places_lines
+from snapferry.orchestrator.reporting.text.interrupted import interrupted_text
 from snapferry.orchestrator.reporting.text.outcome import done_lines
 from snapferry.stores.errors import StoreError
-from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import BrokerUnavailable
-from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus, State, UnknownJob
-from snapferry.workers.messages import Action
 
 from .command_line import job_command, typed, with_fleet
 from .exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, Terminated, fail, note
@@ -111,23 +109,9 @@ def _cancel(jobs: Jobs, job_id: str, receipt_path: str | None, *, on_fleet: bool
     if status is None:
         text = f"Job {job_id} may still be running. To see it: {job_command('status', job_id)}"
     else:
-        text = f"{_kept(status)} {_advice(status, on_fleet=on_fleet).text}"
+        text = f"{interrupted_text(status)} {_advice(status, on_fleet=on_fleet).text}"
     note(f"interrupted. {text}")
     raise SystemExit(EXIT_INTERRUPTED)
-
-
-def _kept(status: JobStatus) -> str:
-    """Return what a job that was cancelled leaves behind, in a sentence or two."""
-    if not status.action.writes:
-        return "Nothing was written."
-    words = WORDS[status.action]
-    kept = f"{words.unit.capitalize()}s that were {words.changed} are kept, none is half-written."
-    if not status.state.final or status.action is Action.PULL:
-        return kept
-    if not status.snapshots_published:
-        return f"{kept} No snapshot is {words.snapshot}."
-    total = counted(status.snapshots_total, "snapshot")
-    return f"{kept} {status.snapshots_published:,} of {total} are {words.snapshot}."
 
 
 def _advice(status: JobStatus, *, on_fleet: bool) -> Advice:

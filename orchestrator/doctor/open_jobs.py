@@ -39,7 +39,7 @@ def check_jobs(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
                 troubled += 1
                 yield found
     if len(open_jobs) > MOST_JOBS:
-        said = f"only {MOST_JOBS:,} of {len(open_jobs):,} open jobs were checked"
+        said = f"only {counted(MOST_JOBS, 'open job', of=len(open_jobs), verb='was')} checked"
         yield Finding(Level.NOTE, "jobs", said)
     queues = {PLAN_QUEUE, copy_queue("")}
     queues.update(copy_queue(status.queue) for status in ledger.statuses(open_jobs[:MOST_JOBS]))

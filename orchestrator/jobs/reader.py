@@ -16,6 +16,7 @@ from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_r
 from snapferry.orchestrator.reporting.failures import DeadLetter, dead_letters, without_places
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.access import AccessPolicy
+from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
 from snapferry.workers.ledger import SUPERSEDED, JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
 from snapferry.workers.limits import LimitStore, StoreLimits, store_id
@@ -123,7 +124,7 @@ class JobReader:
         with self._answering():
             found = [job_id for job_id in self._ledger.job_ids() if job_id.startswith(text)]
         if len(found) > 1 and text not in found:
-            raise JobRefused(f"{text} matches {len(found)} jobs; give more digits of the id")
+            raise JobRefused(f"{text} matches {counted(len(found), 'job')}; give more digits of the id")
         if not found or not text:
             raise UnknownJob(text)
         return text if text in found else found[0]

@@ -20,7 +20,7 @@ from snapferry.stores.pools.existence import addresses_of_a_piece
 from snapferry.stores.requests import HEAD
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
-from snapferry.stores.text.format import size
+from snapferry.stores.text.format import counted, size
 from snapferry.workers.copying.transfer.budget import cost_of
 from snapferry.workers.messages import Budget, JobSpec
 
@@ -284,7 +284,7 @@ def over_budget(budget: Budget, found: dict[str, Any]) -> str:
     objects, size_bytes = found["objects"]["to_copy"], found["bytes"]["to_copy"]
     over = []
     if budget.max_objects is not None and objects > budget.max_objects:
-        over.append(f"{objects:,} objects to copy, more than --max-objects {budget.max_objects:,}")
+        over.append(f"{counted(objects, 'object')} to copy, more than --max-objects {budget.max_objects:,}")
     if budget.max_bytes is not None and size_bytes > budget.max_bytes:
         over.append(f"{size(size_bytes)} to copy, more than --max-bytes {budget.max_bytes:,}")
     if budget.max_cost is not None and (found["cost"] or 0.0) > budget.max_cost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.text.format import counted
 from snapferry.workers.messages import Prune
 
 
@@ -24,9 +25,9 @@ def refusal(options: Prune, deletions: int, source_has: int) -> str:
         return ""
     if not source_has and not options.force:
         return (
-            f"the source lists no snapshot at all, so --delete would delete all {deletions} at the destination;"
-            " if that is meant, add --force-delete"
+            "the source lists no snapshot at all, so --delete would delete every manifest at the destination,"
+            f" {deletions:,} in all; if that is meant, add --force-delete"
         )
     if options.max_delete is not None and deletions > options.max_delete:
-        return f"--delete would delete {deletions} manifests, more than --max-delete {options.max_delete}"
+        return f"--delete would delete {counted(deletions, 'manifest')}, more than --max-delete {options.max_delete}"
     return ""

@@ -11,7 +11,8 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from snapferry.stores.text.format import size
+from snapferry.stores.text.format import counted, size
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus
 
 from .measures import percent, rate, share
@@ -78,7 +79,7 @@ class Bar:
             total=1.0 if status.objects_total else None,
             percent=percent(status),
             left=time_left_text(status),
-            counts=" · ".join(_counts(status, "{:,}/{:,}", "{}/{}")),
+            counts=" · ".join(_counts(status, "/")),
         )
 
 
@@ -96,7 +97,7 @@ def progress_text(status: JobStatus) -> str:
     """Return the progress of a job in one line."""
     if not status.objects_total:
         return _stage(status)
-    parts = [f"{percent(status)}%", *_counts(status, "{:,} of {:,}", "{} of {}")]
+    parts = [f"{percent(status)}%", *_counts(status, " of ")]
     parts += [left] if (left := time_left_text(status)) else []
     return f"{_stage(status)}: {', '.join(parts)}"
 
@@ -105,15 +106,16 @@ def _stage(status: JobStatus) -> str:
     return stall_text(status) or state_text(status)
 
 
-def _counts(status: JobStatus, of: str, of_bytes: str) -> list[str]:
-    """Return what is done of how much; snapshots only if there are several."""
+def _counts(status: JobStatus, of: str) -> list[str]:
+    """Return what is done of how much, with *of* between the two; snapshots only if there are several."""
     if not status.objects_total:
         return []
-    snapshots = f"{of.format(status.snapshots_settled, status.snapshots_total)} snapshots"
+    snapshots = f"{status.snapshots_settled:,}{of}{counted(status.snapshots_total, 'snapshot')}"
+    objects = counted(status.objects_total, WORDS[status.action].unit)
     speed = rate(status)
     return [
         *([snapshots] if status.snapshots_total > 1 else []),
-        f"{of.format(status.objects_settled, status.objects_total)} objects",
-        of_bytes.format(size(status.bytes_settled), size(status.bytes_total)),
+        f"{status.objects_settled:,}{of}{objects}",
+        f"{size(status.bytes_settled)}{of}{size(status.bytes_total)}",
         *([f"{size(speed)}/s"] if speed else []),
     ]

@@ -19,6 +19,7 @@ from snapferry.stores.pools.streaming import Transfer, object_missing, stage, ve
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.streams import Upload
+from snapferry.stores.text.format import counted
 
 # A larger object is kept in a temporary file.
 MEMORY_BYTES: Final = 32 * 1024 * 1024
@@ -64,7 +65,7 @@ def verified(store: StreamStore, address: Address, size_hint: int) -> Iterator[I
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if announced > max(MEMORY_BYTES, free):
             raise StoreFault(
-                store.label, address, _no_room(f"it has {announced:,} bytes, and {free:,} are free")
+                store.label, address, _no_room(f"it has {counted(announced, 'byte')}, and {free:,} are free")
             )
 
     spool: list[_Spool] = []

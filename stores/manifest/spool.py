@@ -11,6 +11,7 @@ from typing import IO, cast
 from snapferry.stores.errors import ManifestSyntaxError, ManifestTooLarge, StoreFault
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.bounds import LONGEST_LINE, bounds
+from snapferry.stores.text.format import counted
 
 from .canonical import Canonical, canonicalise
 
@@ -37,7 +38,7 @@ class Spool:
             raise ManifestTooLarge(
                 self._label,
                 self._snapshot,
-                f"the manifest is longer than {self._most:,} bytes; set SNAPFERRY_MAX_MANIFEST_BYTES to allow"
+                f"the manifest is longer than {counted(self._most, 'byte')}; set SNAPFERRY_MAX_MANIFEST_BYTES to allow"
                 " more, which take as much room in the temporary directory",
             )
         self._check_lines(chunk)

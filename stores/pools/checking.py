@@ -61,8 +61,8 @@ def _check_once(backend: Backend, key: Key, address: Address, size_hint: int, on
             raise StoreFault(
                 backend.label,
                 address,
-                f"has {announced:,} bytes where the manifest says {size_hint:,}, and was not read: no store takes an"
-                f" object of more than {LARGEST_BYTES:,}",
+                f"has {counted(announced, 'byte')} where the manifest says {size_hint:,}, and was not read:"
+                f" no store takes an object of more than {LARGEST_BYTES:,}",
             )
         reader = HashingReader(opened, on_bytes)
         if isinstance(opened, FillsBuffers):
@@ -71,7 +71,7 @@ def _check_once(backend: Backend, key: Key, address: Address, size_hint: int, on
             _read(opened, reader, max(CHUNK_BYTES, backend.capabilities.piece_bytes_of(size_hint)))
     if announced is not None and reader.length != announced:
         raise StoreUnavailable(
-            backend.label, address, f"has {reader.length:,} bytes where {announced:,} were announced"
+            backend.label, address, f"has {counted(reader.length, 'byte')} where {announced:,} were announced"
         )
     about = f"{CORRUPT} and has {counted(reader.length, 'byte')}"
     if size_hint and size_hint != reader.length:

@@ -21,6 +21,7 @@ from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.oversize import LARGEST_BYTES, far_beyond
 from snapferry.stores.stream_store import FileTarget, FileTree, StreamStore
 from snapferry.stores.streams import OpenReader, Upload
+from snapferry.stores.text.format import counted
 
 from .streaming import Transfer, stage
 
@@ -150,8 +151,8 @@ def _check_room(source: StreamStore, dest: FileTarget, file: TreeEntry, announce
         raise StoreFault(
             source.label,
             file.address,
-            f"has {announced:,} bytes where the manifest says {file.size:,}, and the tree has room for {room:,};"
-            " nothing was written",
+            f"has {counted(announced, 'byte')} where the manifest says {file.size:,}, and the tree has room for"
+            f" {room:,}; nothing was written",
         )
 
 

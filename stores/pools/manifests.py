@@ -30,6 +30,7 @@ from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import ListedManifest
+from snapferry.stores.text.format import counted
 
 from . import existence
 from .existence import MANIFEST_SPACE
@@ -78,8 +79,8 @@ class ManifestPool:
                 raise ManifestTooLarge(
                     self.backend.label,
                     snapshot_id,
-                    f"the manifest has {manifest.length:,} bytes, more than the {LARGEST_TEXT:,} that are read into"
-                    " memory; use read_manifest",
+                    f"the manifest has {counted(manifest.length, 'byte')}, more than the {LARGEST_TEXT:,} that are read"
+                    " into memory; use read_manifest",
                 )
             for _ in manifest.files():
                 pass

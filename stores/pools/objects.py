@@ -20,6 +20,7 @@ from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.oversize import LARGEST_BYTES, far_beyond
 from snapferry.stores.stream_store import ListedObject, Replaced, StreamStore, Survey
 from snapferry.stores.streams import OpenReader, Upload
+from snapferry.stores.text.format import counted
 
 from . import existence
 from .existence import OBJECT_SPACE
@@ -76,7 +77,7 @@ class ObjectPool:
         label = self.backend.label
         if digest(data) != address:
             raise IntegrityError(
-                label, address, f"the {len(data):,} bytes do not hash to this address; nothing was written"
+                label, address, f"{counted(len(data), 'byte')} with another hash; nothing was written"
             )
         with contained(label, address):
             self.backend.write(object_key(address), data)
@@ -170,8 +171,8 @@ class ObjectPool:
             raise StoreFault(
                 source.label,
                 address,
-                f"has {announced:,} bytes where the manifest says {size_hint:,}, and the destination has room for"
-                f" {room:,}; nothing was written",
+                f"has {counted(announced, 'byte')} where the manifest says {size_hint:,}, and the destination has room"
+                f" for {room:,}; nothing was written",
             )
 
     def commit(self, uploads: Sequence[Upload]) -> None:

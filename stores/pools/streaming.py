@@ -88,7 +88,7 @@ def _move(transfer: Transfer, reader: HashingReader, upload: Upload, announced: 
             return
         if announced is not None and reader.length > announced:
             raise StoreUnavailable(
-                transfer.label, transfer.subject, f"has more than the {announced} bytes that were announced"
+                transfer.label, transfer.subject, f"has more bytes than the {announced:,} that were announced"
             )
         want = piece
 

@@ -297,7 +297,7 @@ def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(tmp_path: Pat
     assert f"SourceEmpty: file://{tmp_path}/empty: lists no manifest at all" in refused.err
     assert "--allow-empty-source" in refused.err
     assert (careless.code, careless.err.count("\n")) == (1, 1)
-    assert "the source lists no snapshot at all, so --delete would delete all 1" in careless.err
+    assert "the source lists no snapshot at all, so --delete would delete every manifest" in careless.err
     assert kept == [snapshot]
     assert forced.code == 0
     assert forced.out.startswith("nothing to do: ")

@@ -12,13 +12,16 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
-from snapferry.workers.ledger import State
+from snapferry.workers.broker.connection import client
+from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.messages import Action, JobSpec, TreeOptions, encode_addresses
 from snapferry.workers.settings.environment import Settings
 from tests.golden.oracle import Oracle
 from tests.golden.trees import everything
+from tests.sample import make_store
 from tests.servers import S3Server
 
+from .forge import Forge
 from .processes import Fleet, snapferry
 
 PATIENCE_S = 240
@@ -115,6 +118,25 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     for each in (hostile, on_a_file, inside, around, unknown):
         assert len(each.err.strip().splitlines()) == 1, each.err
     assert sorted(os.listdir(tmp_path)) == ["file", "store"]
+
+
+def test_a_pull_is_queued_for_the_fleet_on_request(forge: Forge, redis_url: str, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "store", {"./f": b"1"})
+    pull = ["pull", "--from", str(tmp_path / "store"), "--id", snapshot, str(tmp_path / "dest"), "--detach"]
+
+    queued = forge.run([*pull, "--json", "--delete", "--broker", redis_url])
+    assert queued.code == 0, queued.err
+    spec = Ledger(client(redis_url), expires_s=60).spec(queued.document["job"])
+    assert (spec.action, spec.destination.url, spec.tree.delete, spec.snapshot_ids) == (
+        Action.PULL,
+        f"tree://{tmp_path}/dest",
+        True,
+        [snapshot],
+    )
+    for refused in (pull, [*pull, "--broker", redis_url, "--receipt", str(tmp_path / "receipt")]):
+        ended = forge.run(refused)
+        assert (ended.code, ended.out, len(ended.err.splitlines())) == (2, "", 1), ended.err
+    assert not (tmp_path / "dest").exists()
 
 
 @pytest.mark.slow

@@ -13,9 +13,11 @@ from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.reporting import documents
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.text import failures, outcome, status
+from snapferry.orchestrator.reporting.text.interrupted import interrupted_text
 from snapferry.stores.address import parse_address
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import FailedObject, State
+from snapferry.workers.messages import Action
 from snapferry.workers.outcome import Failure
 
 from .test_progress import STATUS
@@ -82,6 +84,46 @@ def test_a_job_that_is_done_is_one_line(changed: dict[str, Any], facts: list[str
     assert -1 not in at
     assert found.endswith(", in 5.5 s")
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("action", "changed", "said", "unsaid"),
+    [
+        (Action.COPY, {}, ["Copied objects are kept", "No snapshot was published."], []),
+        (
+            Action.COPY,
+            {"snapshots_total": 3, "snapshots_published": 1},
+            ["1 of 3 snapshots is published."],
+            [],
+        ),
+        (Action.COPY, {"state": State.COPYING}, ["Copied objects are kept"], ["snapshot"]),
+        (Action.PULL, {"state": State.COPYING}, ["are kept"], ["complete"]),
+        (Action.PUSH, {}, ["Pushed objects are kept", "No snapshot was published."], ["opied"]),
+        (Action.PULL, {}, ["Files that were written are kept", "is not complete"], ["opied", "snapshot"]),
+        (
+            Action.HEAL,
+            {},
+            ["Healed objects stay healed", "20 of 100 objects were looked at."],
+            ["opied", "snapshot"],
+        ),
+        (Action.HEAL, {"failed": 1}, ["21 of 100 objects were looked at, 1 object is wrong"], ["opied"]),
+        (
+            Action.VERIFY,
+            {"copied": 0},
+            ["Nothing was written.", "10 of 100 objects were"],
+            ["opied", "snapshot"],
+        ),
+        (Action.VERIFY, {"objects_total": 0}, ["No object was looked at."], ["opied", "snapshot"]),
+        *((action, {"dry_run": True}, ["Nothing was written."], ["kept"]) for action in Action),
+    ],
+)
+def test_what_an_interrupted_job_did_is_said_in_the_words_of_its_action(
+    action: Action, changed: dict[str, Any], said: list[str], unsaid: list[str]
+) -> None:
+    text = interrupted_text(replace(STATUS, **{"action": action, "state": State.CANCELLED, **changed}))
+
+    assert all(part in text for part in said), text
+    assert not any(part in text for part in unsaid), text
 
 
 def test_a_dry_run_names_requests_and_cost_as_far_as_they_are_known() -> None:

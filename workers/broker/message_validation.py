@@ -25,6 +25,7 @@ from typing import Any, Final
 import redis
 from redis.exceptions import RedisError
 
+from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.telemetry.logs import fields
@@ -150,7 +151,7 @@ _EMBEDDED: Final[Mapping[str, _Test]] = {
 def read_json(raw: bytes | str) -> Any:
     """Return the value of the JSON text *raw*. Raises ValueError if it is not JSON, too large or nested too deep."""
     if len(raw) > LONGEST_MESSAGE:
-        raise ValueError(f"it has {len(raw)} bytes")
+        raise ValueError(f"it has {counted(len(raw), 'byte')}")
     text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
     try:
         found = json.loads(text)

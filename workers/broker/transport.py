@@ -22,6 +22,8 @@ from kombu.transport import redis as untyped
 from kombu.utils import json as untyped_json
 from redis.exceptions import RedisError
 
+from snapferry.stores.text.format import counted
+
 from . import message_validation
 from .connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, OUTAGE, PatientRedis
 
@@ -201,7 +203,9 @@ def _crash_fault(counter: message_validation.CrashCounter, raw: bytes) -> str:
     except RedisError:
         # The next steps need Redis as well, and handle an outage.
         return ""
-    return f"it ended its worker {crashes} times" if crashes >= message_validation.MAX_CRASHES else ""
+    return (
+        f"it ended its worker {counted(crashes, 'time')}" if crashes >= message_validation.MAX_CRASHES else ""
+    )
 
 
 def _is_reply(raw: bytes) -> bool:

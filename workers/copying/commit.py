@@ -16,6 +16,7 @@ from snapferry.stores.address import Address, SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
 from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import shortened
 
 MAX_REASON_CHARS: Final = 300
@@ -71,7 +72,7 @@ def publish_snapshots(
     destination is asked once for the objects of all other snapshots. Raises `StoreError` if a store gives no answer at
     all; some snapshots may be published then. May be repeated, also at the same time.
     """
-    results = without_objects(source, snapshot_ids, failed, unable)
+    results = without_objects(source, snapshot_ids, failed, "", unable)
     complete = [snapshot_id for snapshot_id in snapshot_ids if snapshot_id not in results]
     for snapshot_id, published in destination.publish_all(source, complete).items():
         if published.error is not None:
@@ -82,12 +83,13 @@ def publish_snapshots(
 
 
 def without_objects(
-    store: StreamStore, snapshot_ids: Sequence[SnapshotId], failed: AddressSet | None, what: str
+    store: StreamStore, snapshot_ids: Sequence[SnapshotId], failed: AddressSet | None, verb: str, what: str
 ) -> dict[SnapshotId, SnapshotResult]:
     """
     Return the results of those snapshots of *store* that name one of the *failed* addresses.
 
-    *what* happened to these objects, in words. A snapshot whose manifest cannot be read fails as well.
+    *verb* ("is", or "") and *what* tell what happened to these objects. A snapshot whose manifest cannot be read fails
+    as well.
     """
     results: dict[SnapshotId, SnapshotResult] = {}
     if failed is None or not len(failed):
@@ -100,7 +102,7 @@ def without_objects(
             results[snapshot_id] = failed_by(error)
             continue
         if failed_count:
-            reason = f"{failed_count} of its objects {what}"
+            reason = f"{counted(failed_count, 'of its objects', 'of its objects', verb=verb)} {what}"
             results[snapshot_id] = SnapshotResult(SnapshotState.FAILED, failed=failed_count, reason=reason)
     return results
 

@@ -80,7 +80,7 @@ def log_failures(outcome: BatchOutcome, attempts: int) -> None:
         log.error(
             "%s failed%s, the first: %s",
             counted(count, "object"),
-            f" after {attempts} passes" if first.transient else "",
+            f" after {counted(attempts, 'pass', 'passes')}" if first.transient else "",
             first.detail,
             extra=fields(error=error, store=store, objects=count, object=first.address),
         )

@@ -16,7 +16,7 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
-from snapferry.stores.text.format import size
+from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import OLDEST_REDIS, fail_fast_client, shown
 from snapferry.workers.broker.message_validation import QUARANTINE
@@ -173,7 +173,7 @@ def _quarantine(client: redis.Redis) -> Iterator[Finding]:
     except (NoPermissionError, ResponseError):
         return
     if count:
-        said = f"{count} unreadable messages are set aside"
+        said = f"{counted(count, 'unreadable message', verb='is')} set aside"
         advice = f"list them: redis-cli LRANGE {QUARANTINE} 0 -1; delete them: redis-cli DEL {QUARANTINE}"
         yield Finding(Level.WARNING, "broker.quarantine", said, advice)
 

@@ -109,8 +109,9 @@ def _why_unpublished(drive: PlannedDrive, failed: int, unpublished: int) -> str:
     """Return why a job failed that has *failed* objects and *unpublished* snapshots, in words for its record."""
     total = len(drive.snapshots.ids)
     words = WORDS[drive.spec.action]
-    total_objects = f"{drive.plan.objects:,} {words.unit}s"
-    what = f"{failed:,} of {total_objects} could not be {words.changed}" if failed else ""
+    what = (
+        f"{counted(failed, words.unit, of=drive.plan.objects)} could not be {words.changed}" if failed else ""
+    )
     given_up = drive.ledger.field(drive.job_id, "given_up") if failed else ""
     what += f" ({given_up})" if given_up else ""
     if not what:
@@ -124,7 +125,7 @@ def _why_unpublished(drive: PlannedDrive, failed: int, unpublished: int) -> str:
     )
     why = " and ".join(part for part in (what, also) if part)
     published = total - unpublished
-    which = f"{unpublished} of {total} snapshots {'is' if unpublished == 1 else 'are'} not published"
-    which = which if published else f"none of {total} snapshots is published"
-    others = f". The other {'one is' if published == 1 else f'{published} are'}" if published else ""
+    which = f"{counted(unpublished, 'snapshot', of=total, verb='is')} not published"
+    which = which if published else f"none of {counted(total, 'snapshot')} is published"
+    others = f". The other {'one is' if published == 1 else f'{published:,} are'}" if published else ""
     return f"{which}{f': {why}' if why else ''}{others}."

@@ -70,14 +70,14 @@ def _what_is_left(drive: PlannedDrive, status: JobStatus) -> str:
     total, failed, damaged = len(drive.snapshots.ids), status.failed, status.snapshots_failed
     parts = []
     if failed:
-        parts.append(f"{failed:,} of {drive.plan.objects:,} objects could not be healed")
+        parts.append(f"{counted(failed, 'object', of=drive.plan.objects)} could not be healed")
     if status.copied:
-        parts.append(f"{counted(status.copied, 'object')} {'was' if status.copied == 1 else 'were'} healed")
+        parts.append(f"{counted(status.copied, 'object', verb='was')} healed")
     if unread := list(drive.snapshots.reasons.values()):
         count = len(drive.snapshots.of(UNREADABLE))
         parts.append(f"{counted(count, 'manifest')} could not be read anywhere ({unread[0]})")
     if not failed and not unread:
         groups: dict[int, dict[int, list[Any]]] = drive.ledger.groups(drive.job_id)
         parts += [next((row[-1] for rows in groups.values() for row in rows.values() if row[-1]), "")]
-    which = f"{damaged:,} of {counted(total, 'snapshot')} {'is' if damaged == 1 else 'are'} still damaged"
+    which = f"{counted(damaged, 'snapshot', of=total, verb='is')} still damaged"
     return f"{', '.join(parts)}; {which}. What is wrong was left as it is."

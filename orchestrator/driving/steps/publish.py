@@ -120,7 +120,8 @@ class Publisher:
                     absent.update(end.missing)
                     continue
                 reason = (
-                    f"{len(end.missing)} objects were copied and are absent again, the first is {end.missing[0]}:"
+                    f"{counted(len(end.missing), 'object', verb='was')} copied, and vanished again, the first is"
+                    f" {end.missing[0]}:"
                     " something deletes them at the destination, or the store does not keep what it confirms"
                 )
                 rows[index] = self._row(index, SnapshotState.FAILED, counts[index], len(end.missing), reason)

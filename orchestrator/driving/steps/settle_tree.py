@@ -63,7 +63,7 @@ def conclude_pull(drive: PlannedDrive) -> DriveOutcome | None:
         return end_job(ledger, job_id, State.DONE)
     if status.failed:
         given_up = ledger.field(job_id, "given_up")
-        reason = f"{status.failed:,} of {counted(drive.plan.objects, 'file')} could not be fetched"
+        reason = f"{counted(status.failed, 'file', of=drive.plan.objects)} could not be fetched"
         reason += f" ({given_up})" if given_up else ""
     else:
         groups = ledger.groups(job_id).values()

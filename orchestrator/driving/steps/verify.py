@@ -28,7 +28,7 @@ def end_verified(
 
     Reads the manifests if an object failed. A snapshot is verified only if this job has read all of its objects.
     """
-    results = without_objects(drive.catalogue, snapshot_ids, failed, "are missing, wrong or unreadable")
+    results = without_objects(drive.catalogue, snapshot_ids, failed, "is", "missing, wrong or unreadable")
     spec = drive.spec
     in_part = spec.verify.fast or spec.scope.limited or spec.retries or spec.resumes
     in_part = in_part or drive.ledger.field(drive.job_id, "bounded")
@@ -68,7 +68,7 @@ def _findings(drive: PlannedDrive, failed: int, hurt: int) -> str:
         by_class = sorted(drive.ledger.failed_by_class(drive.job_id).items())
         classes = ", ".join(f"{count:,} {name}" for name, count in by_class)
         parts.append(
-            f"{failed:,} of {drive.plan.objects:,} objects are missing, wrong or unreadable ({classes})"
+            f"{counted(failed, 'object', of=drive.plan.objects, verb='is')} missing, wrong or unreadable ({classes})"
         )
     if unread := list(drive.snapshots.reasons.values()):
         count = len(drive.snapshots.of(UNREADABLE))
@@ -76,5 +76,4 @@ def _findings(drive: PlannedDrive, failed: int, hurt: int) -> str:
     if not parts:
         groups = drive.ledger.groups(drive.job_id).values()
         parts += [next((row[-1] for rows in groups for row in rows.values() if row[-1]), "")]
-    which = f"{hurt:,} of {counted(total, 'snapshot')} {'is' if hurt == 1 else 'are'} damaged"
-    return f"{' and '.join(parts)}; {which}"
+    return f"{' and '.join(parts)}; {counted(hurt, 'snapshot', of=total, verb='is')} damaged"

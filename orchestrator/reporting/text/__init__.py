@@ -1,13 +1,14 @@
 """
 A job in words.
 
-    status    the state of a job, and rows of tables
-    outcome   how a job ended, and what a dry run found
-    drive     what a drive of a job did, for logs and task results
-    failures  failed objects
-    limits    limits of a job or a store
-    stores    what is in stores
-    format    times and URLs
+    status       the state of a job, and rows of tables
+    outcome      how a job ended, and what a dry run found
+    interrupted  what a job that was interrupted has done
+    drive        what a drive of a job did, for logs and task results
+    failures     failed objects
+    limits       limits of a job or a store
+    stores       what is in stores
+    format       times and URLs
 
 Text from stores, such as paths, may hold anything: every line passes `printable`, so that none can control a terminal.
 """

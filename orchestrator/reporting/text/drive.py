@@ -16,7 +16,7 @@ def describe_drive(outcome: DriveOutcome) -> str:
 
 def _parts(outcome: DriveOutcome) -> Iterator[str]:
     if outcome.to_copy is not None and outcome.planned is not None:
-        yield f"dry run: {outcome.to_copy:,} of {outcome.planned.objects:,} objects would be copied"
+        yield f"dry run: {counted(outcome.to_copy, 'object', of=outcome.planned.objects)} would be copied"
     elif outcome.planned is not None:
         yield _plan(outcome.planned)
     if outcome.requeued:

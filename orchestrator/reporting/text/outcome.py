@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus
 from snapferry.workers.messages import Action
 
@@ -27,7 +28,6 @@ def done_text(status: JobStatus) -> str:
 
 
 def _copied_text(status: JobStatus) -> str:
-    objects = counted(status.objects_total, "object")
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     also = f", {status.healed:,} healed" if status.healed else ""
     also += f"; {deleted_text(status)}" if status.deleted else ""
@@ -39,10 +39,11 @@ def _copied_text(status: JobStatus) -> str:
     if status.snapshots_trusted == status.snapshots_total:
         return f"nothing to do: {published}{also},{seconds}"
     if not status.copied:
-        return f"nothing to do: all {objects} already present; {published}{also},{seconds}"
+        found = _already(status.objects_total, "object", "present")
+        return f"nothing to do: {found}; {published}{also},{seconds}"
     return (
-        f"{published}: {objects}, {status.copied:,} copied ({size(status.bytes_copied)}),"
-        f" {status.present:,} already present{also},{seconds}"
+        f"{published}: {counted(status.objects_total, 'object')}, {status.copied:,} copied"
+        f" ({size(status.bytes_copied)}), {status.present:,} already present{also},{seconds}"
     )
 
 
@@ -61,7 +62,7 @@ def _healed_text(status: JobStatus) -> str:
         return f"nothing to do: the store has no snapshots,{seconds}"
     named = f"{counted(status.objects_total, 'object')} of {counted(status.snapshots_total, 'snapshot')}"
     if not status.copied:
-        return f"nothing to heal: all {named} intact{seconds}"
+        return f"nothing to heal: {named} intact{seconds}"
     healed = f"{status.copied:,} healed ({size(status.bytes_copied)}), {status.present:,} intact"
     return f"{named}: {healed}{seconds}"
 
@@ -70,20 +71,21 @@ def _pushed_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     files = f"{_published_text(status)}: {counted(status.objects_total, 'file')}"
     if not status.copied:
-        return f"{files}, all already present,{seconds}"
+        return f"{_published_text(status)}: {_already(status.objects_total, 'file', 'present')},{seconds}"
     pushed = f"{status.copied:,} pushed ({size(status.bytes_copied)})"
     return f"{files}, {pushed}, {status.present:,} already present,{seconds}"
 
 
 def _pulled_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
-    files = counted(status.objects_total, "file")
     removed = f"; {deleted_text(status)}" if status.deleted else ""
     if not status.copied:
-        return f"nothing to fetch: all {files} of snapshot {status.first_snapshot} already right{removed}{seconds}"
+        found = _already(status.objects_total, "file", "right")
+        return f"nothing to fetch of snapshot {status.first_snapshot}: {found}{removed}{seconds}"
     return (
-        f"snapshot {status.first_snapshot} is fetched: {files}, {status.copied:,} written"
-        f" ({size(status.bytes_copied)} read), {status.present:,} already right{removed}{seconds}"
+        f"snapshot {status.first_snapshot} is fetched: {counted(status.objects_total, 'file')},"
+        f" {status.copied:,} written ({size(status.bytes_copied)} read), {status.present:,} already right"
+        f"{removed}{seconds}"
     )
 
 
@@ -93,6 +95,12 @@ _DONE: Final = {
     Action.PUSH: _pushed_text,
     Action.PULL: _pulled_text,
 }
+
+
+def _already(total: int, unit: str, right: str) -> str:
+    """Return that all of *total* objects were *right* before the job."""
+    every = "all " if total > 1 else ""
+    return f"{every}{counted(total, unit)} already {right}"
 
 
 def deleted_text(status: JobStatus) -> str:
@@ -110,7 +118,7 @@ def bound_text(status: JobStatus) -> str:
         return ""
     left = max(0, status.objects_total - status.objects_settled)
     option = {"max_bytes": "--max-bytes", "max_seconds": "--max-time"}[status.bounded]
-    return f"stopped at {option}: {left:,} of {counted(status.objects_total, 'object')} not looked at"
+    return f"stopped at {option}: {counted(left, 'object', of=status.objects_total)} not looked at"
 
 
 def _published_text(status: JobStatus) -> str:
@@ -121,7 +129,7 @@ def _published_text(status: JobStatus) -> str:
         trusted = f" ({which}not checked: --trust-manifest)"
     if status.snapshots_total == 1:
         return f"snapshot {status.first_snapshot} is published{trusted}"
-    return f"{there:,} of {status.snapshots_total:,} snapshots are published{trusted}"
+    return f"{counted(there, 'snapshot', of=status.snapshots_total, verb='is')} published{trusted}"
 
 
 def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
@@ -133,10 +141,10 @@ def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
             f"would read {found}, and push those that the store does not have. Nothing was read or written."
         ]
     snapshots = estimate["snapshots"]
-    copied = f"{objects['to_copy']:,} of {objects['total']:,} objects"
+    unit = WORDS[status.action].unit
+    copied = counted(objects["to_copy"], unit, of=objects["total"])
     copied += f", {size(bytes_['to_copy'])} of {size(bytes_['total'])}"
     if status.action is Action.PULL:
-        copied = copied.replace(" objects", " files")
         return [f"would write {copied}; {objects['present']:,} already right. Nothing was written."]
     lines = [
         f"would copy {copied}; {objects['present']:,} already present. Nothing was written.",

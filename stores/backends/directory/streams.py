@@ -14,6 +14,7 @@ from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.liveness import identity
 from snapferry.stores.streams import Buffer, Reader, Upload
+from snapferry.stores.text.format import counted
 
 from .clone import clone
 from .paths.beneath import READ
@@ -73,7 +74,7 @@ class FileReader:
             raise StoreFault(
                 self._directory.label,
                 self._key,
-                f"is longer than the {self.length:,} bytes that it had when it was opened; a program writes to it,"
+                f"is longer than {counted(self.length, 'byte')}, its length when it was opened; a program writes to it,"
                 " or it has no end",
             )
 

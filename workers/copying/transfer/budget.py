@@ -21,7 +21,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from snapferry.stores.stream_store import StreamStore
-from snapferry.stores.text.format import size
+from snapferry.stores.text.format import counted, size
 from snapferry.workers.ledger import Ledger, Spent
 from snapferry.workers.messages import BatchMessage, Budget, Price
 
@@ -236,7 +236,8 @@ class ObjectMeter:
 def over_budget_reason(budget: Budget, spent: Spent) -> str:
     """Return why a job stops that has *spent* its budget."""
     if spent.over == OBJECTS:
-        why = f"{spent.objects:,} objects copied, and the next would exceed --max-objects {budget.max_objects:,}"
+        copied = counted(spent.objects, "object")
+        why = f"{copied} copied, and the next would exceed --max-objects {budget.max_objects:,}"
     elif spent.over == COST:
         limit = f"{budget.max_cost:g} {budget.currency}".rstrip()
         why = f"{spent.cost / MILLIONTHS:.4f} spent, which exceeds --max-cost {limit}"

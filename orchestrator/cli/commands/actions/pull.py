@@ -6,7 +6,12 @@ from typing import Final
 
 from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options, with_options
 from snapferry.orchestrator.cli.options.declare import argument, command, option
-from snapferry.orchestrator.cli.options.job import FLEET_OPTIONS, LIMIT_OPTIONS, verbose_option
+from snapferry.orchestrator.cli.options.job import (
+    FLEET_OPTIONS,
+    LIMIT_OPTIONS,
+    detach_option,
+    verbose_option,
+)
 
 STORE: Final = "Store"
 FILES: Final = "Files"
@@ -29,6 +34,11 @@ Examples:
 \b
   Restore to a shared file system by a fleet, whose workers mount it at the same path:
     snapferry pull --from s3://backup/store --id 8b1f... /mnt/data \\
+      --broker redis://queue:6379/0
+
+\b
+  Let the fleet do the work, and print the id of the job:
+    snapferry pull --from backup --id 8b1f... /mnt/data --detach \
       --broker redis://queue:6379/0
 
 \b
@@ -78,12 +88,14 @@ _OPTIONS: Final = (
     ),
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
+    detach_option,
     option(
         "--dryrun",
         "dry_run",
         is_flag=True,
         section=OUTPUT,
-        help="Compare PATH with the snapshot, and count the files that would be written, without writing any.",
+        help="Compare PATH with the snapshot, and count what would be written and, with --delete, removed, without"
+        " changing anything.",
     ),
     receipt_option,
     verbose_option,

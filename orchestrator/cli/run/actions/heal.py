@@ -15,6 +15,7 @@ from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import store_pair
 from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.text.format import counted
 from snapferry.workers.messages import (
     MOST_SOURCES,
     Action,
@@ -63,7 +64,7 @@ def _stores(settings: Settings, given: dict[str, Any]) -> tuple[StoreRef, list[S
     to_url, objects = store_url(settings, given.pop("store")), given.pop("objects")
     urls: Sequence[str] = [store_url(settings, name) for name in given.pop("sources")]
     if len(urls) > 1 + MOST_SOURCES:
-        usage(f"--from is given {len(urls)} times; at most {1 + MOST_SOURCES} are possible")
+        usage(f"--from is given {counted(len(urls), 'time')}; at most {1 + MOST_SOURCES} are possible")
     pools = [given.pop("from_objects"), *[None] * len(urls)]
     try:
         pairs = [store_pair(url, to_url, pool, objects) for url, pool in zip(urls, pools, strict=False)]

@@ -29,13 +29,14 @@ def pull(
     delete: bool,
     linked: bool,
     broker: str | None,
+    detach: bool,
     receipt_path: str | None,
     verbose: bool,
     show: Show,
     **given: Any,
 ) -> int:
     settings = read_settings(broker)
-    check_receipt_path(receipt_path, dry_run=given["dry_run"])
+    check_receipt_path(receipt_path, dry_run=given["dry_run"], detach=detach)
     if not path:
         usage("PATH is empty")
     absolute = os.path.join(Path.cwd(), path)
@@ -56,4 +57,4 @@ def pull(
         limits=Limits(**fields_of(Limits, given)),
         **fields_of(JobSpec, given),
     )
-    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose)
+    return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose, detach=detach)

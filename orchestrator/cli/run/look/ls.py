@@ -26,6 +26,7 @@ from snapferry.stores.inspection.reading import Unreadable, read_each
 from snapferry.stores.inspection.sizes import count
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.text.format import counted
 
 
 def list_snapshots(store: str, long_rows: bool, exact: bool, as_json: bool, no_progress: bool) -> int:
@@ -73,7 +74,7 @@ def _counted_rows(
     with activity(silent=silent) as report:
         read = read_each(store, (row.id for row in rows), _counts)
         for number, (row, (_, found)) in enumerate(zip(rows, read, strict=True), 1):
-            report(f"{number:,} of {len(rows):,} manifests read")
+            report(f"{counted(number, 'manifest', of=len(rows))} read")
             if isinstance(found, Unreadable):
                 yield replace(row, error=found.error)
             else:

@@ -16,6 +16,7 @@ from snapferry.stores.backends.s3.errors import code_of
 from snapferry.stores.backends.s3.objects.small import list_keys
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.errors import StoreError
+from snapferry.stores.text.format import counted
 
 from .permissions import Probe
 
@@ -117,7 +118,9 @@ def _lifecycle_finding(bucket: Bucket) -> Finding:
     ]
     if not days:
         return Finding(Level.WARNING, check, "no rule aborts incomplete multipart uploads", _LIFECYCLE)
-    return Finding(Level.OK, check, f"incomplete multipart uploads are aborted after {min(days)} days")
+    return Finding(
+        Level.OK, check, f"incomplete multipart uploads are aborted after {counted(min(days), 'day')}"
+    )
 
 
 def _prefix_of(rule: dict[str, Any]) -> str:

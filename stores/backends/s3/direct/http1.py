@@ -20,6 +20,7 @@ from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.http.interim import FinalResponse
 from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, TLSSocket, connect
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
+from snapferry.stores.text.format import counted
 
 from .response import (
     MAX_ANSWER_BYTES,
@@ -117,7 +118,7 @@ class ConnectionPool:
         """Return the answer that begins with *head*, to its end. Raises as `request` does, also if it is too long."""
         if head.length > MAX_ANSWER_BYTES:
             head.connection.close()
-            raise HTTPException(f"an answer of {head.length} bytes where a short one was expected")
+            raise HTTPException(f"an answer of {counted(head.length, 'byte')} where a short one was expected")
         body = Body(head, self.release)
         try:
             return Response(head.status, {"Content-Length": str(head.length)}, body.read(head.length))
@@ -193,7 +194,9 @@ class ConnectionPool:
                 connection.close()
                 return Response(answer.status, dict(answer.getheaders()), b"")
             if limit is None and (answer.length or 0) > MAX_PAGE_BYTES:
-                raise AnswerTooLong(f"the server announces {answer.length} bytes for a page of a listing")
+                raise AnswerTooLong(
+                    f"the server announces {counted(answer.length or 0, 'byte')} for a page of a listing"
+                )
             connection.allow(MAX_PAGE_BYTES if limit is None else limit + 8 * RECEIVE_BYTES)
             # Read without a size where possible: with a size, `read` does not notice a body that ends early.
             whole = limit is None or (answer.length is not None and answer.length <= limit)

@@ -11,13 +11,14 @@ from typing import Any
 
 from snapferry.stores.backends.s3.sizes import MAX_OBJECT_BYTES
 from snapferry.stores.runtime.oversize import far_beyond
+from snapferry.stores.text.format import counted
 
 from .errors import AnswerTooLong
 
 
 def announced_too_long(length: int) -> str:
     """Return the message for an object that is announced with *length* bytes."""
-    return f"the server announces an object of {length} bytes; no object has more than {MAX_OBJECT_BYTES}"
+    return f"the server announces an object of {counted(length, 'byte')}; no object has more than {MAX_OBJECT_BYTES}"
 
 
 class BoundedBody:

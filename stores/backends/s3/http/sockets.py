@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from snapferry.stores.errors import NotAllowed
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 from snapferry.stores.runtime.interruption import SLICE_S
+from snapferry.stores.text.format import counted
 
 from .errors import AnswerTooLong, CarriedError, TooSlow, checkpoint_through_boto
 from .resolver import resolve
@@ -179,7 +180,8 @@ class _Watched(_Base):
                 raise TooSlow(f"the server has not joined the parts within {JOIN_S:.0f} s")
         elif self._moved < MIN_WINDOW_BYTES:
             raise TooSlow(
-                f"too slow: {self._moved} bytes in {waited_s:.0f} s of waiting; the minimum is {MIN_WINDOW_BYTES}"
+                f"too slow: {counted(self._moved, 'byte')} in {waited_s:.0f} s of waiting; the minimum is"
+                f" {MIN_WINDOW_BYTES}"
             )
         else:
             self._waited_s, self._moved = 0.0, 0

@@ -100,7 +100,7 @@ def confirm_length(bucket: Bucket, key: str, length: int | None, size_hint: int)
         return
     second = size(bucket, key)
     if second != length:
-        detail = f"the answers to GET and HEAD contradict each other: {length} and {second} bytes"
+        detail = f"the answers to GET and HEAD give different lengths: {length:,} and {second:,}"
         raise StoreUnavailable(bucket.label, key, detail)
 
 
