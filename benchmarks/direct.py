@@ -32,7 +32,7 @@ class NoProgress:
     def begin(self, needed: list[Address]) -> None:
         """Note nothing."""
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         """Note nothing."""
 
 

@@ -1,5 +1,5 @@
 """
-The throughput of jobs, now and before.
+The throughput of jobs, now and before: bytes that are read and written. Objects that are found present have none.
 
 The ledger has counters, but not their past. They are read every few seconds and kept in memory: the last minutes as
 they were read, earlier samples ever more coarsely.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Self
 
+from snapferry.orchestrator.reporting.measures import objects_moved
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import JobStatus
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
@@ -38,7 +39,7 @@ REST_FACTOR: Final = 10
 
 @dataclass(frozen=True)
 class Sample:
-    """Objects and bytes of a job that were done at a moment, in seconds since the epoch."""
+    """Objects and bytes of a job that were moved by a moment, in seconds since the epoch."""
 
     at: float
     objects: int
@@ -47,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Objects and bytes per second, from *begin* to *end* in seconds since the epoch."""
+    """Objects and bytes moved per second, from *begin* to *end* in seconds since the epoch."""
 
     begin: float
     end: float
@@ -103,7 +104,7 @@ class ThroughputHistory:
                 self._jobs.move_to_end(job.job_id)
                 if samples and at <= samples[-1].at:
                     continue
-                samples.append(Sample(at, job.objects_settled, job.bytes_settled))
+                samples.append(Sample(at, objects_moved(job), job.bytes_moved))
                 if len(samples) > SAMPLES_KEPT:
                     samples[:] = samples[:-SAMPLES_FRESH:2] + samples[-SAMPLES_FRESH:]
             while len(self._jobs) > max(JOBS_KEPT, len(self._open)):

@@ -15,7 +15,7 @@ from snapferry.workers.reachability.store_problems import StoreProblem
 
 from .advice import Advice, advise
 from .failures import DeadLetter
-from .measures import rate, seconds_left, share
+from .measures import object_counts, percent, rate, seconds_left, share
 from .text.format import moment
 
 # Failed objects in the document of a job.
@@ -78,6 +78,8 @@ def status_document(
             "objects": status.objects_settled,
             "bytes": status.bytes_settled,
             "share": round(share(status), 6),
+            "percent": percent(status),
+            "states": {str(state): count for state, count in object_counts(status).items()},
             "bytes_per_second": round(rate(status)),
             "seconds_left": None if left is None else round(left, 3),
         },

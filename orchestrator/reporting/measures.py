@@ -1,11 +1,19 @@
-"""Share, rate and time left of a job, from its counters."""
+"""
+The figures of a job, from its counters: counts that add up, share, throughput and time left.
+
+Pages, commands and documents show these, and compute none of their own.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import Action
+
+_State = TypeVar("_State", bound=StrEnum)
 
 # The largest share of bytes that is shown while objects are left.
 ALMOST: Final = 0.99
@@ -14,14 +22,91 @@ ALMOST: Final = 0.99
 IDLE_S: Final = 10.0
 
 
+class ObjectState(StrEnum):
+    """
+    Where an object of a job is.
+
+    COPIED, PRESENT and FAILED are its outcomes. RUNNING objects are settled in a batch that has not ended; if the job
+    has ended, that batch was stopped. LEFT are all others.
+    """
+
+    COPIED = "copied"
+    PRESENT = "present"
+    FAILED = "failed"
+    RUNNING = "running"
+    LEFT = "left"
+
+
+class SnapshotEnd(StrEnum):
+    """Where a snapshot of a job is. GOOD: published by a copy; verified or fetched by other actions."""
+
+    GOOD = "good"
+    TRUSTED = "trusted"
+    FAILED = "failed"
+    LEFT = "left"
+
+
+class BatchState(StrEnum):
+    """Where a batch of a job's plan is. UNQUEUED: not queued yet."""
+
+    DONE = "done"
+    RUNNING = "running"
+    QUEUED = "queued"
+    UNQUEUED = "unqueued"
+
+
+def object_counts(status: JobStatus) -> dict[ObjectState, int]:
+    """Return how many objects are in each state. They add up to the total of the plan."""
+    ended = status.copied + status.present + status.failed
+    counts = {
+        ObjectState.COPIED: status.copied,
+        ObjectState.PRESENT: status.present,
+        ObjectState.FAILED: status.failed,
+        ObjectState.RUNNING: status.objects_settled - ended,
+    }
+    return _whole(counts, ObjectState.LEFT, status.objects_total)
+
+
+def snapshot_counts(status: JobStatus) -> dict[SnapshotEnd, int]:
+    """Return how many snapshots are in each state. They add up to the total of the job."""
+    counts = {
+        SnapshotEnd.GOOD: status.snapshots_published,
+        SnapshotEnd.TRUSTED: status.snapshots_trusted,
+        SnapshotEnd.FAILED: status.snapshots_failed,
+    }
+    return _whole(counts, SnapshotEnd.LEFT, status.snapshots_total)
+
+
+def batch_counts(status: JobStatus, running: int) -> dict[BatchState, int]:
+    """Return how many batches are in each state, *running* of them at a worker. They add up to the plan's total."""
+    running = 0 if status.state.final else running
+    counts = {
+        BatchState.DONE: status.batches_done,
+        BatchState.RUNNING: running,
+        BatchState.QUEUED: 0 if status.state.final else status.batches_handed - status.batches_done - running,
+    }
+    return _whole(counts, BatchState.UNQUEUED, status.batches_total)
+
+
+def _whole(counts: dict[_State, int], rest: _State, total: int) -> dict[_State, int]:
+    """Return *counts* with the *rest*, together *total*, whatever somebody wrote into the record."""
+    left = max(0, total)
+    whole = {}
+    for part, count in counts.items():
+        whole[part] = min(left, max(0, count))
+        left -= whole[part]
+    return whole | {rest: left}
+
+
 def share(status: JobStatus) -> float:
     """
-    Return the share of a job that is done, 0.0 to 1.0: of its bytes, or of its objects if they have no bytes.
+    Return the share of a job that is settled, 0.0 to 1.0: of its bytes, or of its objects if they have no bytes.
 
-    It is 1.0 only if every object is done.
+    It never decreases, and is 1.0 only if every object is settled. Failed objects are settled. A job that is done and
+    has no objects is whole.
     """
     if not status.objects_total:
-        return 0.0
+        return 1.0 if status.state is State.DONE else 0.0
     of_objects = status.objects_settled / status.objects_total
     if not status.bytes_total:
         return of_objects
@@ -31,24 +116,51 @@ def share(status: JobStatus) -> float:
 
 
 def percent(status: JobStatus) -> int:
-    """Return the share in percent, rounded down: 100 only if every object is done."""
+    """
+    Return how much of a job to show as done, in percent, rounded down.
+
+    It is the settled share of a job that has not failed, and 100 only if every object is settled and none failed. Of a
+    job that failed or was cancelled it is what is at the destination: the share of objects that ended well.
+    """
+    done = share(status)
+    if status.state in (State.FAILED, State.CANCELLED):
+        counts = object_counts(status)
+        well = counts[ObjectState.COPIED] + counts[ObjectState.PRESENT]
+        done = min(done, ALMOST, well / status.objects_total if status.objects_total else 0.0)
+    elif status.failed:
+        done = min(done, ALMOST)
     # A share such as 0.29 is slightly less than that in binary.
-    return int(100 * share(status) + 1e-9)
+    return int(100 * done + 1e-9)
+
+
+def objects_moved(status: JobStatus) -> int:
+    """Return how many objects were read and written; of a verify: read. Objects that were found present are not."""
+    return status.copied if status.action is not Action.VERIFY else status.present + status.failed
 
 
 def rate(status: JobStatus) -> float:
-    """Return the bytes done per second since the start of a job, 0.0 if that is not known."""
+    """
+    Return the bytes moved per second since the start of a job, 0.0 if that is not known.
+
+    Moved bytes were read and written (of a verify: read). Objects that were found present or failed have none.
+    """
     elapsed = _elapsed(status)
-    return status.bytes_settled / elapsed if elapsed > 0 else 0.0
+    return status.bytes_moved / elapsed if elapsed > 0 else 0.0
 
 
 def seconds_left(status: JobStatus) -> float | None:
-    """Return how long the rest takes at the rate so far, None if that is not known."""
+    """
+    Return how long the rest takes at the speed so far, None if that is not known or nothing runs.
+
+    Nothing runs in a job that is paused, is being cancelled, waits for a store, or has no worker.
+    """
     done = share(status)
     if status.state is not State.COPYING or status.paused or status.cancelling or not 0.0 < done < 1.0:
         return None
+    if status.waiting is not None or not status.workers:
+        return None
     if idle_s(status) > IDLE_S:
-        # The rate so far does not hold any more.
+        # The speed so far does not hold any more.
         return None
     return max(0.0, _elapsed(status)) * (1 - done) / done
 

@@ -103,7 +103,7 @@ class Quiet:
     def begin(self, needed: list[Address]) -> None:
         """Show nothing."""
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         """Show nothing."""
 
 

@@ -21,7 +21,7 @@ class Quiet:
     def begin(self, needed: list[Address]) -> None:
         pass
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         pass
 
 

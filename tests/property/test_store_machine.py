@@ -34,7 +34,7 @@ class Ignored:
     def begin(self, needed: list[Address]) -> None:
         return None
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         return None
 
 

@@ -26,6 +26,7 @@ class Sums:
     def __init__(self) -> None:
         self.objects = 0
         self.bytes = 0
+        self.moved = 0
         self.needed: list[list[Address]] = []
         self.monotonic = True
         self._lock = threading.Lock()
@@ -34,11 +35,12 @@ class Sums:
         assert self.objects == 0
         self.needed.append(needed)
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         with self._lock:
             self.objects += objects
             self.bytes += size_bytes
-            self.monotonic = self.monotonic and objects >= 0 and size_bytes >= 0
+            self.moved += moved
+            self.monotonic = self.monotonic and objects >= 0 and size_bytes >= 0 and moved >= 0
 
 
 @st.composite
@@ -89,6 +91,7 @@ def test_a_batch_copies_what_is_absent_and_a_second_run_copies_nothing(
     assert outcome.bytes_copied == sum(len(data) for a, data in objects.items() if a not in present)
     assert (again.copied, again.present, again.bytes_copied) == (0, len(objects), 0)
     assert (set(first.needed[0]), second.needed) == (objects.keys() - present, [[]])
+    assert (first.moved, second.moved) == (outcome.bytes_copied, 0)
     assert_exact(outcome, first, sizes)
     assert_exact(again, second, sizes)
     assert all(destination.get_object(address) == data for address, data in objects.items())

@@ -386,7 +386,7 @@ def test_the_workers_at_a_job_are_listed_with_their_batches(sources: Sources, le
         30,
     )
     assert [(worker.name, worker.batches) for worker in values["workers"]] == [("worker@host", 1)]
-    assert (values["running"], values["queued"]) == (1, 0)
+    assert (values["batches"]["running"], values["batches"]["queued"]) == (1, 0)
     assert (line.name, line.heartbeat, line.jobs) == ("worker@host", None, (("job", "/jobs/job"),))
     assert "no heartbeat yet" in page("workers.html", **workers_page(sources))
     ledger.release(batch, "me#1@worker@host")
@@ -439,8 +439,8 @@ def test_links_lead_to_flowers_pages(sources: Sources, ledger: Ledger) -> None:
 
 def status(job_id: str, settled: int) -> JobStatus:
     names = dict.fromkeys(JobStatus.__dataclass_fields__, 0)
-    given: dict[str, Any] = {"job_id": job_id, "state": State.COPYING, "objects_settled": settled}
-    return JobStatus(**{**names, **given, "bytes_settled": 100 * settled, "workers": ()})
+    given: dict[str, Any] = {"job_id": job_id, "state": State.COPYING, "copied": settled}
+    return JobStatus(**{**names, **given, "bytes_copied": 100 * settled, "workers": (), "running": ()})
 
 
 def test_the_speed_of_now_is_that_of_the_last_seconds() -> None:

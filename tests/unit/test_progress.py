@@ -60,9 +60,9 @@ def test_one_snapshot_is_not_counted_and_several_are() -> None:
     one = progress_text(running())
     several = progress_text(running(snapshots_total=1200, snapshots_published=7, snapshots_failed=1))
 
-    assert one == "copying: 25%, 20 of 100 objects, 250 B of 1.0 kB, 25 B/s, 30 s left"
+    assert one == "copying: 25%, 20 of 100 objects, 250 B of 1.0 kB, 10 B/s, 30 s left"
     assert several == (
-        "copying: 25%, 8 of 1,200 snapshots, 20 of 100 objects, 250 B of 1.0 kB, 25 B/s, 30 s left"
+        "copying: 25%, 8 of 1,200 snapshots, 20 of 100 objects, 250 B of 1.0 kB, 10 B/s, 30 s left"
     )
 
 

@@ -210,7 +210,7 @@ def test_the_document_of_a_job_that_runs_has_no_end() -> None:
 
     assert (found["state"], found["ended"], found["paused"]) == ("copying", None, False)
     assert found["progress"]["share"] == 0.25
-    assert found["progress"]["bytes_per_second"] == pytest.approx(25, abs=2)
+    assert found["progress"]["bytes_per_second"] == pytest.approx(10, abs=2)
     assert found["progress"]["seconds_left"] == pytest.approx(30, abs=1)
     assert found["seconds"] == pytest.approx(20, abs=1)
     assert "estimate" not in found

@@ -61,7 +61,7 @@ class Counted:
     def begin(self, needed: list[Address]) -> None:
         return None
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         assert objects >= 0 <= size_bytes
         with self._lock:
             self.calls += 1
@@ -322,8 +322,8 @@ def test_an_object_is_settled_only_when_it_is_visible(tmp_path: Path) -> None:
         class Looks(Counted):
             there = SnapshotStore(backend)
 
-            def advance(self, objects: int, size_bytes: int) -> None:
-                super().advance(objects, size_bytes)
+            def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
+                super().advance(objects, size_bytes, moved)
                 assert self.objects <= len(SIZES) - len(self.there.objects_needed(SIZES))
 
         looks = Looks()
@@ -397,8 +397,8 @@ def test_a_batch_is_cancelled_in_the_middle_of_a_large_object() -> None:
     source, destination = stores(source_backend({address: large}))
 
     class CancelsOnTheWay(Counted):
-        def advance(self, objects: int, size_bytes: int) -> None:
-            super().advance(objects, size_bytes)
+        def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
+            super().advance(objects, size_bytes, moved)
             if self.bytes > 2_000_000:
                 raise JobStopped
 

@@ -34,7 +34,7 @@ class Progress:
     def begin(self, needed: list[Address]) -> None:
         self.begun.append(needed)
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         self.objects += objects
         self.bytes += size_bytes
 
@@ -198,8 +198,8 @@ def test_a_batch_that_must_stop_stops() -> None:
         pass
 
     class Stopping(Progress):
-        def advance(self, objects: int, size_bytes: int) -> None:
-            super().advance(objects, size_bytes)
+        def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
+            super().advance(objects, size_bytes, moved)
             if self.objects > 3:
                 raise Stop
 

@@ -74,6 +74,7 @@ class BatchReport:
         self._lock = threading.Lock()
         self._objects = 0
         self._bytes = 0
+        self._bytes_moved = 0
         self._in_flight = 0
         self._due = time.monotonic() + REPORT_EVERY_S
         self._directive = Directive.CONTINUE
@@ -99,16 +100,17 @@ class BatchReport:
             raise WorkerStopping
         self._ledger.note_missing(self._batch, needed)
 
-    def advance(self, objects: int, size_bytes: int) -> None:
-        """Count objects and planned bytes as settled. Raises as `check` does."""
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
+        """Count objects and planned bytes as settled, and bytes as moved. Raises as `check` does."""
         with self._lock:
             self._objects += objects
             self._bytes += size_bytes
+            self._bytes_moved += moved
             now = time.monotonic()
             due = now >= self._due
             if due:
                 self._due = now + REPORT_EVERY_S
-            if objects or size_bytes:
+            if objects or size_bytes or moved:
                 self._moved_at = now
         if due:
             self._report()
@@ -146,8 +148,14 @@ class BatchReport:
     def _report(self) -> None:
         with self._lock:
             objects, size_bytes, in_flight = self._objects, self._bytes, self._in_flight
+            moved = self._bytes_moved
         directive = self._ledger.progress(
-            self._batch, self._holder, objects=objects, size_bytes=size_bytes, in_flight=in_flight
+            self._batch,
+            self._holder,
+            objects=objects,
+            size_bytes=size_bytes,
+            in_flight=in_flight,
+            moved=moved,
         )
         # A stop is final. A pause may end before the batch stopped for it.
         if self._directive is not Directive.STOP and directive is not self._directive:

@@ -167,8 +167,8 @@ def running_of(job_id: str, seconds: int, result: Sequence[Any]) -> Iterator[Run
 def _batch(job_id: str, name: str, holder: str, running: str, moves: str) -> RunningBatch:
     """Return the batch *name*, which *holder* runs, from its fields in ``:running`` and ``:moves``."""
     objects, size_bytes = _progress(running)
-    moved, _, rest = moves.partition(" ")
-    in_flight = rest.partition(" ")[0]
+    # Workers of earlier versions do not report the bytes that they move.
+    moved_at, in_flight, _, _, moved = [*moves.split(" "), *[""] * 5][:5]
     return RunningBatch(
         job_id,
         printable(name),
@@ -176,7 +176,8 @@ def _batch(job_id: str, name: str, holder: str, running: str, moves: str) -> Run
         objects,
         size_bytes,
         max(0, int(in_flight)) if _is_count(in_flight) else 0,
-        float(moved) if _is_moment(moved) else 0.0,
+        float(moved_at) if _is_moment(moved_at) else 0.0,
+        max(0, int(moved)) if _is_count(moved) else 0,
     )
 
 

@@ -80,7 +80,8 @@ class RunningBatch:
     A batch that *worker* runs. *name* is ``series:number``.
 
     *objects* and *size_bytes* of the batch's plan are settled, and *in_flight* objects are being copied. *moved_at* is
-    when the run last settled an object or moved a byte, 0.0 if the worker does not report it.
+    when the run last settled an object or moved a byte, 0.0 if the worker does not report it. It has *moved* so many
+    bytes, 0 if the worker does not report it.
     """
 
     job_id: str
@@ -90,6 +91,7 @@ class RunningBatch:
     size_bytes: int
     in_flight: int = 0
     moved_at: float = 0.0
+    moved: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,11 @@ class JobStatus:
     continues: str = ""
     continued_by: str = ""
     superseded: bool = False
+
+    @property
+    def bytes_moved(self) -> int:
+        """The bytes that were read and written, those of running batches included."""
+        return self.bytes_copied + sum(run.moved for run in self.running)
 
     @property
     def snapshots_there(self) -> int:

@@ -14,7 +14,13 @@ from snapferry.orchestrator.dashboard.lookup import Found, document
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.advice import advise
-from snapferry.orchestrator.reporting.measures import rate, seconds_left
+from snapferry.orchestrator.reporting.measures import (
+    batch_counts,
+    object_counts,
+    rate,
+    seconds_left,
+    snapshot_counts,
+)
 from snapferry.orchestrator.reporting.text.outcome import done_text, dry_run_lines
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
@@ -43,9 +49,6 @@ def job_page(
     """
     status = sources.jobs.status(job_id)
     running = sources.jobs.running(job_id)
-    queued = 0
-    if not status.state.final:
-        queued = max(0, status.batches_handed - status.batches_done - len(running))
     here = f"/jobs/{quote(job_id)}"
     kept = {
         "state": state if state in SNAPSHOT_STATES else "",
@@ -61,7 +64,9 @@ def job_page(
         "mean": rate(status),
         "age_s": ended - status.submitted_at,
         "duration_s": ended - status.started_at if status.started_at else 0.0,
-        "queued": queued,
+        "objects": _named(object_counts(status)),
+        "ends": _named(snapshot_counts(status)),
+        "batches": _named(batch_counts(status, len(running))),
         "advice": advise(status),
         "outcome": done_text(status) if status.state is State.DONE and not status.dry_run else "",
         "estimate": [line.strip() for line in dry_run_lines(status, estimate)]
@@ -69,12 +74,15 @@ def job_page(
         else [],
         "chart": chart(sources.throughput.past(job_id)),
         "workers": worker_lines((), running, sources.flower, most=WORKERS_SHOWN),
-        "running": len(running),
         "flower": f"{sources.flower}/task/{quote(job_id)}" if sources.flower else "",
         "snapshots": _snapshots(sources.jobs, status, here, kept, max(1, snapshots)),
         "failures": _failures(sources, status, here, kept, max(1, failures)),
         "refresh_s": CALM_S if status.state.final else LIVELY_S,
     }
+
+
+def _named(counts: Mapping[Any, int]) -> dict[str, int]:
+    return {str(name): count for name, count in counts.items()}
 
 
 def _snapshots(

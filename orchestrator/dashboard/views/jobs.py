@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from snapferry.orchestrator.dashboard.throughput_history import Throughput
-from snapferry.orchestrator.reporting.measures import percent
+from snapferry.orchestrator.reporting.measures import ObjectState, object_counts, objects_moved, percent
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
 from snapferry.workers.copying.words import WORDS, Words
@@ -38,13 +38,14 @@ TONES: Final = {
 @dataclass(frozen=True)
 class Progress:
     """
-    How much of a job is done. *percent* is 100 only if nothing is left.
+    How much of a job is done, see `measures.percent`. *failed*: the job failed, or was cancelled.
 
-    *parts* are pairs of outcome and percent of the objects, in the order in which they are drawn.
+    *parts* are pairs of an `ObjectState` and its percent of the objects, in the order in which they are drawn.
     """
 
     percent: int
     parts: tuple[tuple[str, float], ...]
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,24 +125,24 @@ def job_line(sources: Sources, status: JobStatus) -> JobLine:
 
 def progress(status: JobStatus) -> Progress | None:
     """Return how much of a job is done, None before it has a plan, and for a dry run."""
-    total = status.objects_total
-    if not total or status.dry_run:
+    if status.objects_total <= 0 or status.dry_run:
         return None
-    whole = status.objects_settled >= total and status.bytes_settled >= status.bytes_total
-    counts = {"copied": status.copied, "present": status.present, "failed": status.failed}
-    counts["moving"] = max(0, status.objects_settled - sum(counts.values()))
+    counts = object_counts(status)
     return Progress(
-        percent=100 if whole else min(99, percent(status)),
-        parts=tuple((name, 100 * count / total) for name, count in counts.items() if count > 0),
+        percent=percent(status),
+        parts=tuple(
+            (str(name), 100 * count / status.objects_total)
+            for name, count in counts.items()
+            if count and name is not ObjectState.LEFT
+        ),
+        failed=status.state in (State.FAILED, State.CANCELLED),
     )
 
 
 def _mean(status: JobStatus) -> Throughput | None:
-    """Return the mean throughput of a job that has ended, None if it did nothing."""
+    """Return the mean throughput of a job that has ended, None if it moved nothing."""
     ended = status.ended_at or time.time()
     seconds = ended - status.started_at if status.started_at else 0.0
-    if seconds <= 0 or not status.objects_settled:
+    if seconds <= 0 or not (status.bytes_moved or objects_moved(status)):
         return None
-    return Throughput(
-        status.started_at, ended, status.objects_settled / seconds, status.bytes_settled / seconds
-    )
+    return Throughput(status.started_at, ended, objects_moved(status) / seconds, status.bytes_moved / seconds)

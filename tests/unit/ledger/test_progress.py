@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+import redis
 
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES
 from snapferry.workers.ledger import (
@@ -10,6 +13,7 @@ from snapferry.workers.ledger import (
 )
 from snapferry.workers.outcome import BatchOutcome
 from tests.unit.ledger.support import (
+    JOB,
     THREE,
     TWO,
     batch,
@@ -28,6 +32,31 @@ def test_progress_inside_a_batch_counts_until_the_batch_is_accounted_for(ledger:
 
     deliver(ledger, TWO)
     assert settled(ledger.status("job")) == (2, 5)
+
+
+def test_bytes_that_a_running_batch_moves_count_until_the_batch_is_accounted_for(
+    ledger: Ledger, client: redis.Redis
+) -> None:
+    for batch_, holder in ((TWO, "a@one"), (THREE, "b@two")):
+        ledger.begin(batch_, holder)
+    ledger.progress(TWO, "a@one", objects=1, size_bytes=5, moved=2)
+    ledger.progress(THREE, "b@two", objects=0, size_bytes=0, moved=1)
+    ledger.progress(THREE, "b@two", objects=1, size_bytes=6, moved=4)
+    status = ledger.status("job")
+    assert {run.worker: run.moved for run in status.running} == {"one": 2, "two": 4}
+    assert (status.bytes_moved, status.bytes_copied) == (6, 0)
+
+    deliver(ledger, TWO, needed=[0])
+    ledger.release(TWO, "a@one")
+    status = ledger.status("job")
+    assert (status.bytes_moved, status.bytes_copied) == (2 + 4, 2)
+
+    # As a worker of an earlier version reports.
+    client.hset(f"{JOB}:moves", "plan:1", f"{time.time():.3f} 2 1 6")
+    status = ledger.status("job")
+    assert (status.bytes_moved, status.running[0].in_flight, status.running[0].moved) == (2, 2, 0)
+    ledger.progress(THREE, "b@two", objects=1, size_bytes=6, moved=5)
+    assert ledger.status("job").bytes_moved == 2 + 5
 
 
 def test_another_delivery_of_a_batch_does_not_take_progress_back_or_count_twice(ledger: Ledger) -> None:

@@ -184,7 +184,7 @@ class _Healer:
     def check(self, address: Address) -> None:
         """Read an object at the destination."""
         size = self._objects[address]
-        counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
+        counter = ByteCounter(self._progress, size, moves=False) if size > CHUNK_BYTES else None
         try:
             self._destination.check_object(address, size_hint=size, on_bytes=counter.add if counter else None)
         except tuple(WRONG) as error:
@@ -218,7 +218,7 @@ class _Healer:
         except OverBudget as over:
             self._repairs.failed(address)
             self._failures[address] = over_budget(address, over)
-        self._progress.advance(1, self._uncounted[address])
+        self._progress.advance(1, self._uncounted[address], self._lengths.get(address, 0))
 
     def _replace(self, source: _Source, address: Address) -> StoreError | None:
         """Replace a wrong object by that of *source*; return the error that kept it from being replaced."""

@@ -39,10 +39,11 @@ class Progress(Protocol):
     def begin(self, needed: list[Address]) -> None:
         """Record addresses to copy, before the first of them is copied. May be called again. Raises as `advance`."""
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         """
         Add *objects* to the objects that are settled, and *size_bytes* to the planned bytes that are settled.
 
+        *moved* bytes were read and written for them: none for objects that were present or failed.
         Raises a `BatchStopped` when the batch must stop.
         """
 

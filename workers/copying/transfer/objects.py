@@ -27,8 +27,8 @@ MANY_DENIED = 20
 
 _T = TypeVar("_T")
 
-# A staged object: its upload, its length, and how many of its planned bytes are not counted yet.
-_Staged = tuple[Upload, int, int]
+# A staged object: its upload, its length, and how many of its planned and of its moved bytes are not counted yet.
+_Staged = tuple[Upload, int, int, int]
 
 
 class DestinationRefuses(Exception):
@@ -68,6 +68,7 @@ class ObjectCopier:
         """Copy an object. Raises `DestinationRefuses`."""
         size = self._objects[address]
         counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
+        moved = 0
         try:
             length = metered(self._meter, self._destination.copy_object, self._source, address, size, counter)
         except OverBudget as over:
@@ -77,7 +78,8 @@ class ObjectCopier:
         else:
             self.results[address] = length
             self._note_success()
-        self._progress.advance(1, counter.left if counter else size)
+            moved = 0 if counter else length
+        self._progress.advance(1, counter.left if counter else size, moved)
 
     @contextmanager
     def group(self) -> Iterator[Callable[[Address], None]]:
@@ -94,7 +96,7 @@ class ObjectCopier:
             self._commit(staged)
             raise
         except BaseException:
-            for upload, _, _ in staged.values():
+            for upload, *_ in staged.values():
                 upload.abort()
             raise
         self._commit(staged)
@@ -113,7 +115,8 @@ class ObjectCopier:
             self._fail(address, as_failure(self._source, address, error))
             self._progress.advance(1, counter.left if counter else size)
         else:
-            staged[address] = upload, length, counter.left if counter else size
+            left, moved = (counter.left, 0) if counter else (size, length)
+            staged[address] = upload, length, left, moved
 
     def _commit(self, staged: dict[Address, _Staged]) -> None:
         """Make *staged* visible."""
@@ -122,20 +125,21 @@ class ObjectCopier:
         absent: set[Address] = set()
         reason: StoreError | None = None
         try:
-            self._destination.commit_staged([upload for upload, _, _ in staged.values()])
+            self._destination.commit_staged([upload for upload, *_ in staged.values()])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is these objects' failure
             # Some objects of the group may be visible all the same; only the destination knows which.
             reason = as_failure(self._source, min(staged), error)
             absent = set(staged) if len(staged) == 1 else set(self._destination.objects_needed(staged))
-        left = 0
-        for address, (_, length, size) in staged.items():
+        planned = moved = 0
+        for address, (_, length, left, uncounted) in staged.items():
             if address not in absent:
                 self.results[address] = length
-                left += size
+                planned += left
+                moved += uncounted
         # Visible objects are counted first, because a refusal of the others ends the batch.
         if len(absent) < len(staged):
             self._note_success()
-            self._progress.advance(len(staged) - len(absent), left)
+            self._progress.advance(len(staged) - len(absent), planned, moved)
         if reason is not None:
             for address in absent:
                 self._fail(address, reason)

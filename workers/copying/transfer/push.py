@@ -184,11 +184,11 @@ class _PlannedProgress:
     def begin(self, needed: list[Address]) -> None:
         self._progress.begin([self.files[address] for address in needed])
 
-    def advance(self, objects: int, size_bytes: int) -> None:
+    def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         objects, size_bytes = min(objects, self._objects), min(size_bytes, self._bytes)
         self._objects -= objects
         self._bytes -= size_bytes
-        self._progress.advance(objects, size_bytes)
+        self._progress.advance(objects, size_bytes, moved)
 
     def settle_rest(self) -> None:
         """Count what is left of the plan."""

@@ -163,7 +163,7 @@ class _Verifier:
             self._note_intact()
         with self._lock:
             self.read += counter.read if counter else read
-        self._progress.advance(1, counter.left if counter else size)
+        self._progress.advance(1, counter.left if counter else size, 0 if counter else read)
 
     def _note_intact(self) -> None:
         self._some_intact = True

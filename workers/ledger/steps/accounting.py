@@ -55,16 +55,24 @@ class AccountingLedger(LedgerBase):
         self._run(scripts.NOTE_MISSING, record, arguments)
 
     def progress(
-        self, batch: BatchMessage, holder: str, *, objects: int, size_bytes: int, in_flight: int = 0
+        self,
+        batch: BatchMessage,
+        holder: str,
+        *,
+        objects: int,
+        size_bytes: int,
+        in_flight: int = 0,
+        moved: int = 0,
     ) -> Directive:
         """
         Record how many *objects* and planned bytes of *batch* are settled, and renew the lease of *holder*.
 
-        *in_flight* objects are being copied at this moment. Return what the job wants of the batch.
+        *in_flight* objects are being copied at this moment, and this run has *moved* so many bytes. Return what the
+        job wants of the batch.
         """
         parts = job_keys(batch.job_id, "running", "leases", "holders", "moves")
         arguments: list[str | float] = [batch.number, batch_name(batch), objects, size_bytes]
-        arguments += [self._expires_s, holder, leases.LEASE_S, in_flight]
+        arguments += [self._expires_s, holder, leases.LEASE_S, in_flight, moved]
         record = [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts]
         return Directive(int(self._run(scripts.PROGRESS, record, arguments)))
 
