@@ -16,9 +16,9 @@ from typing import Any
 persistent = True
 state_save_interval = 300_000  # milliseconds
 
-# `args` describes a task; `uuid` links to its page. The longest column is the last one, because it is never wrapped;
-# its beginning is shown as the result too.
-tasks_columns = "name,args,state,result,uuid,received,runtime,worker,retries,exception"
+# `args` begins with the job, and `uuid` links to the page of the task. The first four columns fit into 1,600 pixels,
+# with half of the fifth.
+tasks_columns = "state,name,args,exception,uuid,result,received,runtime,worker,retries"
 
 # Workers without an event for a day are removed, with their metrics.
 purge_offline_workers = 86_400  # seconds

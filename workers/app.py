@@ -30,6 +30,7 @@ from .broker.connection import (
     shown,
     wait_for_broker,
 )
+from .broker.job_celery import JobCelery
 from .broker.open_ledger import open_ledger
 from .copying import tasks
 from .diagnosis import remote_control
@@ -72,7 +73,7 @@ def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
     transport.install()
     set_bounds(settings.bounds)
     apply_to_directories(settings)
-    app = Celery("snapferry", set_as_current=False)
+    app = JobCelery("snapferry", set_as_current=False)
     app.conf.update(_configuration(settings, settings.broker_url))
     app.Task.Request = "snapferry.workers.broker.task_request:JobRequest"
     tasks.register(app, settings, access)

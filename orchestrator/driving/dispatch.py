@@ -57,7 +57,7 @@ def queue_plan(app: Celery, spec: JobSpec) -> None:
     """
     Queue the planning of a job. Raises kombu's OperationalError.
 
-    The task's id is the job's id, and so the root id of all tasks of the job.
+    The task's id is the job's id, which `JobCelery` gives to all tasks of the job as their root id.
     """
     ids = spec.snapshot_ids
     description = describe_job(spec.job_id, ids[0] if ids else "", len(ids) or None, spec.action)
@@ -70,7 +70,7 @@ def queue_drive(app: Celery, job_id: str, why: str, *, in_s: float | None = None
     """Queue a drive of a job besides those that its chords queue. Raises kombu's OperationalError."""
     signature = app.signature("snapferry.look_after_job", args=(job_id,), immutable=True)
     signature.set(argsrepr=f"job {job_id[:8]} · {why}", kwargsrepr="").apply_async(
-        root_id=job_id, parent_id=job_id, countdown=in_s, headers=tracing.header(job_id)
+        countdown=in_s, headers=tracing.header(job_id)
     )
 
 

@@ -86,7 +86,7 @@ def test_a_job_with_bad_objects_is_told_with_its_paths_snapshots_and_workers(
         assert "Failed objects 4" in found.text
         assert "ObjectMissing" in found.text
         assert f"snapferry retry {job}" in found.text
-        assert f'href="http://127.0.0.1:5555/task/{job}"' in found.body
+        assert f'href="http://127.0.0.1:5555/tasks?state=FAILURE%20args%3A{job[:8]}"' in found.body
         assert all(snapshot in found.text for snapshot in ids)
         assert "published 1" in found.text
 

@@ -193,6 +193,21 @@ def test_on_this_machine_alone_it_needs_no_password_and_answers_no_program(
             pages.get("/api/tasks", "")
 
 
+def test_every_queue_of_the_fleet_is_listed_also_without_workers(redis_url: str, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    spec = JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot], queue="bulk")
+    with flower(redis_url, tmp_path) as pages:
+        Jobs(Settings(broker_url=redis_url)).submit(spec)
+
+        listed = {
+            queue["name"]: queue["messages"] for queue in pages.get("/api/queues/length")["active_queues"]
+        }
+        page = pages.get("/broker")
+
+    assert listed == {"snapferry.copy": 0, "snapferry.copy.bulk": 0, "snapferry.plan": 1}
+    assert all(queue in page for queue in listed)
+
+
 def test_oauth_asks_at_its_provider(redis_url: str, tmp_path: Path) -> None:
     with flower(redis_url, tmp_path, env=OAUTH, password="") as pages:
 

@@ -433,7 +433,8 @@ def test_links_lead_to_flowers_pages(sources: Sources, ledger: Ledger) -> None:
     copying(ledger)
     sources.roster.handle({"type": "worker-heartbeat", "hostname": "worker@ho/st?"})
 
-    assert 'href="http://flower/task/job"' in page("job.html", **job_page(sources, "job"))
+    shown = page("job.html", **job_page(sources, "job"))
+    assert 'href="http://flower/tasks?name=snapferry%20args%3Ajob"' in shown
     assert 'href="http://flower/worker/worker@ho%2Fst%3F"' in page("workers.html", **workers_page(sources))
 
 

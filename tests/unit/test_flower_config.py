@@ -11,6 +11,7 @@ from flower.views.tasks import TASK_COLUMNS
 
 from snapferry.orchestrator import flower_config
 from snapferry.orchestrator.flower_config import format_task
+from snapferry.orchestrator.flower_views import FAILED_SHOWN, lead_to_failed
 from snapferry.orchestrator.tasks import JobFailed
 from snapferry.workers.copying.settle import ObjectsFailed
 
@@ -66,3 +67,24 @@ def test_every_column_is_one_that_flower_has() -> None:
     """Flower leaves out what it does not know without a word."""
     assert set(flower_config.tasks_columns.split(",")) <= set(TASK_COLUMNS)
     assert "uuid" in flower_config.tasks_columns, "which leads to the page of a task"
+
+
+def test_the_first_task_of_a_job_leads_to_the_tasks_that_failed_the_latest_first() -> None:
+    tasks = [
+        SimpleNamespace(uuid=number, state="FAILURE" if number % 2 else "SUCCESS", timestamp=float(number))
+        for number in range(2 * FAILED_SHOWN + 4)
+    ]
+    first = SimpleNamespace(result="2 batches queued", children=())
+
+    lead_to_failed(first, tasks)
+
+    assert [child.uuid for child in first.children] == list(range(2 * FAILED_SHOWN + 3, 3, -2))
+    assert str(FAILED_SHOWN + 2) in first.result
+
+
+def test_the_first_task_of_a_job_without_failures_stays_as_it_is() -> None:
+    first = SimpleNamespace(result="2 batches queued", children=())
+
+    lead_to_failed(first, [SimpleNamespace(uuid=1, state="SUCCESS", timestamp=1.0)])
+
+    assert (first.result, first.children) == ("2 batches queued", ())

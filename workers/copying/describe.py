@@ -53,17 +53,21 @@ def describe_outcome(outcome: BatchOutcome, seconds: float, action: Action = Act
 
 
 def describe_failure(failure: Failure) -> str:
-    """Return the failure of an object in words: the object, the store, the reason and the kind of error."""
+    """Return the failure of an object in words: the kind of error, the reason, the object and the store."""
     where = f" at {failure.store}" if failure.store else ""
-    return f"object {short(failure.address)}…{where}: {failure.detail} ({failure.error})"
+    return f"{failure.error}: {failure.detail} · object {short(failure.address)}…{where}"
 
 
 def describe_failures(
     outcome: BatchOutcome, seconds: float, job_id: str, action: Action = Action.COPY
 ) -> str:
-    """Return the outcome of a batch with failed objects: the counts, one reason, and the command that shows all."""
+    """
+    Return the outcome of a batch with failed objects: one reason, the counts, and the command that shows all.
+
+    The reason comes first, because tables of tasks cut long texts.
+    """
     more = f", and {len(outcome.failures) - 1} more" if len(outcome.failures) > 1 else ""
     return (
-        f"{describe_outcome(outcome, seconds, action)}. {describe_failure(outcome.failures[0])}{more}."
+        f"{describe_failure(outcome.failures[0])}{more}. {describe_outcome(outcome, seconds, action)}."
         f" To list the paths of failed objects: snapferry failures {short(job_id)}"
     )

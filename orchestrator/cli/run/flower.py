@@ -15,7 +15,7 @@ from flower.command import apply_env_options
 from flower.utils.authentication import validate_auth_option
 from tornado.netutil import bind_sockets
 
-from snapferry.orchestrator import flower_config
+from snapferry.orchestrator import flower_config, flower_views
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.fleet_access import await_broker
@@ -75,6 +75,7 @@ def flower(
     # Flower rewrites its file each time, through a temporary one; both are for this user only.
     os.umask(0o077)
     logs.configure(settings)
+    flower_views.install(settings)
     try:
         app.start(["flower", *arguments])
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
@@ -24,6 +24,7 @@ from snapferry.orchestrator.reporting.measures import (
 from snapferry.orchestrator.reporting.text.outcome import done_text, dry_run_lines
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
+from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, State
 
 from .jobs import job_line
@@ -74,7 +75,7 @@ def job_page(
         else [],
         "chart": chart(sources.throughput.past(job_id)),
         "workers": worker_lines((), running, sources.flower, most=WORKERS_SHOWN),
-        "flower": f"{sources.flower}/task/{quote(job_id)}" if sources.flower else "",
+        "flower": _flower_link(sources.flower, status),
         "snapshots": _snapshots(sources.jobs, status, here, kept, max(1, snapshots)),
         "failures": _failures(sources, status, here, kept, max(1, failures)),
         "refresh_s": CALM_S if status.state.final else LIVELY_S,
@@ -83,6 +84,22 @@ def job_page(
 
 def _named(counts: Mapping[Any, int]) -> dict[str, int]:
     return {str(name): count for name, count in counts.items()}
+
+
+def _flower_link(flower: str, status: JobStatus) -> Link | None:
+    """
+    Return the link to the tasks of a job in Flower, of a failed job to those that failed; None without Flower.
+
+    Flower's page of tasks takes a part of a search from the address. The descriptions of all tasks of a job begin with
+    the first digits of its id.
+    """
+    if not flower:
+        return None
+    failed = status.state is State.FAILED
+    part = {"state": "FAILURE"} if failed else {"name": "snapferry"}
+    ((field, wanted),) = part.items()
+    query = urlencode({field: f"{wanted} args:{short(status.job_id)}"}, quote_via=quote)
+    return Link("Failed tasks in Flower" if failed else "Tasks in Flower", f"{flower}/tasks?{query}")
 
 
 def _snapshots(

@@ -1,0 +1,132 @@
+"""
+Pages of Flower that know about jobs.
+
+*Broker*: Flower lists the queues of the workers that it has inspected, which are those that ran when it started. Here
+the page lists all queues of the fleet, also those that no worker serves.
+*Task*: the page of a job's first task, whose id is the job's id, leads to the tasks of the job that failed.
+*Tasks*: the table cuts long exceptions, because Flower never wraps them.
+
+Flower has no setting for these, so its table of addresses is changed: `flower.urls.handlers`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from flower.api.tasks import GetQueueLengths
+from flower.urls import handlers
+from flower.views.broker import BrokerView
+from flower.views.tasks import TasksDataTable, TaskView
+from tornado import web
+from tornado.ioloop import IOLoop
+
+from snapferry.orchestrator.jobs import JobReader
+from snapferry.workers.broker.connection import BrokerUnavailable
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists, parking_queue
+from snapferry.workers.settings.environment import Settings
+
+log = logging.getLogger(__name__)
+
+# Failed tasks of a job to which the page of the job's first task links.
+FAILED_SHOWN: Final = 50
+# Characters of an exception in the table of tasks.
+EXCEPTION_SHOWN: Final = 60
+
+
+def install(settings: Settings) -> None:
+    """Let Flower use the views of this module. To be called before Flower starts. Raises `BrokerUnavailable`."""
+    jobs = JobReader(settings)
+    for shown in (BrokerView, GetQueueLengths):
+        _replace(shown, _with_queues(shown, lambda: fleet_queues(jobs)))
+    _replace(TaskView, JobTaskView)
+    _replace(TasksDataTable, TaskTable)
+
+
+def fleet_queues(jobs: JobReader) -> frozenset[str]:
+    """
+    Return the queues of plans and batches, those that open jobs name, and the parking queues that have messages.
+
+    Raises `BrokerUnavailable`.
+    """
+    open_jobs = jobs.open()
+    parking = [parking_queue(status.queue, status.job_id) for status in open_jobs]
+    with jobs.records() as broker, broker.pipeline(transaction=False) as pipe:
+        for queue in parking:
+            pipe.exists(*lists(queue))
+        filled = pipe.execute() if parking else []
+    used = {queue for queue, lists_filled in zip(parking, filled, strict=True) if lists_filled}
+    return frozenset({PLAN_QUEUE, COPY_QUEUE, *(copy_queue(status.queue) for status in open_jobs), *used})
+
+
+class JobTaskView(TaskView):
+    """The page of a task; that of a job's first task links to the tasks of the job that failed."""
+
+    def format_task(self, task: Any) -> Any:
+        """Return a copy of *task* as the page shows it."""
+        # Flower's copy of a task has lost its children.
+        shown = super().format_task(task)
+        if task.name == "snapferry.plan_job":
+            tasks = self.application.events.state.tasks
+            lead_to_failed(shown, [one for one in tasks.values() if one.root_id == task.uuid])
+        return shown
+
+
+def lead_to_failed(first: Any, tasks: list[Any]) -> None:
+    """Add links to those of *tasks* that failed to *first*, the first task of their job as its page shows it."""
+    failed = [one for one in tasks if one.state == "FAILURE"]
+    # Events are from the broker, so a time may be anything.
+    failed.sort(key=lambda one: one.timestamp if isinstance(one.timestamp, float) else 0.0, reverse=True)
+    if not failed:
+        return
+    first.children = failed[:FAILED_SHOWN]
+    listed = f"the last {FAILED_SHOWN} are" if len(failed) > FAILED_SHOWN else "all are"
+    said = f"Later {len(failed)} of the job's tasks failed; {listed} under Children, the latest first."
+    first.result = f"{first.result}\n\n{said}"
+
+
+class TaskTable(TasksDataTable):
+    """The rows of the table of tasks."""
+
+    def format_task(self, task: Any) -> Any:
+        """Return the id and a copy of *task*, which is a pair of these, as its row shows it."""
+        task_id, shown = super().format_task(task)
+        if shown.exception and len(shown.exception) > EXCEPTION_SHOWN:
+            shown.exception = shown.exception[: EXCEPTION_SHOWN - 1].rstrip() + "…"
+        return task_id, shown
+
+
+def _with_queues(shown: Any, queues: Callable[[], frozenset[str]]) -> Any:
+    """Return a view like *shown* that also lists *queues*."""
+
+    class WithQueues(shown):
+        of_fleet = frozenset({PLAN_QUEUE, COPY_QUEUE})
+
+        @web.authenticated
+        async def get(self) -> None:
+            try:
+                self.of_fleet = await IOLoop.current().run_in_executor(None, queues)
+            except BrokerUnavailable as error:
+                log.warning("cannot list the queues of open jobs: %s", error)
+            await super().get()
+
+        def get_active_queue_names(self) -> list[str]:
+            """Return the names of the queues to list, in order."""
+            return sorted({*super().get_active_queue_names(), *self.of_fleet})
+
+    return WithQueues
+
+
+def _replace(shown: Any, view: Any) -> None:
+    """Let *view* answer the addresses of *shown* in Flower's table, whose entries are rules or pairs."""
+    (at,) = (at for at, handler in enumerate(handlers) if _view(handler) is shown)
+    handler = handlers[at]
+    if isinstance(handler, tuple):
+        handlers[at] = (handler[0], view)
+    else:
+        handlers[at] = web.url(handler.regex.pattern, view, name=handler.name)
+
+
+def _view(handler: Any) -> Any:
+    return handler[1] if isinstance(handler, tuple) else handler.handler_class
