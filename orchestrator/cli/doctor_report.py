@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from snapferry.orchestrator.doctor import CheckResult
+from snapferry.orchestrator.reporting.terminal import console, has_colors
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
@@ -84,10 +84,13 @@ def print_results(results: Sequence[CheckResult]) -> None:
     if sys.stdout.isatty():
         _print_rich(found, total)
         return
+    colors = has_colors(sys.stdout)
     level_width = max(map(len, COLORS))
     width = max((len(about) for _, about, *_ in found), default=0)
     for level, about, said, advice in found:
-        click.echo(f"{level:<{level_width}}  {about:<{width}}  {said}")
+        shown = f"{level:<{level_width}}"
+        shown = click.style(shown, fg=COLORS[level]) if colors else shown
+        click.echo(f"{shown}  {about:<{width}}  {said}", color=colors)
         if advice:
             click.echo(f"{'':{level_width}}  {'':{width}}  -> {advice}")
     click.echo(total)
@@ -104,9 +107,9 @@ def _print_rich(found: Sequence[Row], total: str) -> None:
         if advice:
             text.append(f"\n→ {advice}", style="bold")
         table.add_row(Text(level, style=COLORS[level]), Text(about), text)
-    console = Console()
-    console.print(table)
-    console.print(Text(total))
+    out = console()
+    out.print(table)
+    out.print(Text(total))
 
 
 def _some(names: Sequence[str]) -> str:

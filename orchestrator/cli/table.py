@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from snapferry.orchestrator.reporting.terminal import console
 
 
 def print_table(
@@ -43,4 +44,4 @@ def _print_rich(
     for row in rows:
         # A plain string would be read as markup.
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console().print(table)

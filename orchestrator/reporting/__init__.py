@@ -7,6 +7,7 @@ What happened to a job, for people and for programs.
     advice         what to do next about a job
     text/          a job in words
     documents      a job as JSON; store_documents: what is in stores
-    progress       a job on the terminal while it runs
+    progress/      a job on the terminal while it runs
+    terminal       what a terminal can show
     fleet_metrics  metrics of the whole fleet
 """

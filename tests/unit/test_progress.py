@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from snapferry.orchestrator.reporting import measures
-from snapferry.orchestrator.reporting.progress import Bar, Lines, Silent, progress_text, view
+from snapferry.orchestrator.reporting.progress import Lines, Silent, progress_text, view
+from snapferry.orchestrator.reporting.progress.bar import Bar
 from snapferry.workers.ledger import JobStatus, RunningBatch, State
 
 STATUS = JobStatus(
@@ -191,21 +192,19 @@ def test_lines_come_now_and_then_and_not_at_the_end(
     assert said.err.count("\n") == 2
 
 
-def test_what_shows_a_job_depends_on_where_it_is_shown() -> None:
-    assert isinstance(view(quiet=True, color="always")[0], Silent)
-    assert isinstance(view(quiet=False, color="never")[0], Lines)
-    assert isinstance(view(quiet=False, color="always")[0], Bar)
+@pytest.mark.parametrize(
+    ("color", "term", "kind"),
+    [
+        ("never", "xterm", Lines),
+        ("auto", "xterm", Lines),
+        ("always", "xterm", Bar),
+        ("always", "dumb", Lines),
+    ],
+)
+def test_what_shows_a_job_depends_on_where_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch, color: str, term: str, kind: type
+) -> None:
+    monkeypatch.setenv("TERM", term)
 
-
-def test_the_bar_takes_every_state_of_a_job() -> None:
-    bar = Bar("never")
-    for status in (
-        running(state=State.QUEUED, objects_total=0),
-        running(),
-        running(state=State.DONE, objects_settled=100, bytes_settled=1000, ended_at=time.time()),
-    ):
-        bar.show(status)
-
-    task = bar.live.tasks[0]
-    assert (task.completed, task.total) == (1.0, 1.0)
-    assert task.fields["counts"].startswith("100/100 objects · 1.0 kB/1.0 kB · ")
+    assert isinstance(view(quiet=False, color=color)[0], kind)
+    assert isinstance(view(quiet=True, color=color)[0], Silent)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -255,6 +255,25 @@ def parse_broker_url(url: str) -> str:
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of a child process: *environ* without variables that change how Python works."""
     return {name: value for name, value in environ.items() if name not in _PYTHON_TUNING}
+
+
+class TerminalVariables(NamedTuple):
+    """Whether the terminal is *dumb*, and whether the user wants *colors* (None: if the terminal has them)."""
+
+    dumb: bool
+    colors: bool | None
+
+
+def terminal_variables(environ: Mapping[str, str] = os.environ) -> TerminalVariables:
+    """Return what ``TERM``, ``NO_COLOR``, ``CLICOLOR``, ``CLICOLOR_FORCE`` and ``FORCE_COLOR`` say."""
+    colors: bool | None = None
+    if any(environ.get(name, "0") not in ("", "0") for name in ("CLICOLOR_FORCE", "FORCE_COLOR")):
+        colors = True
+    elif environ.get("CLICOLOR") == "0":
+        colors = False
+    if environ.get("NO_COLOR"):
+        colors = False
+    return TerminalVariables(dumb=environ.get("TERM", "") in ("", "dumb", "unknown"), colors=colors)
 
 
 def traces_wanted(environ: Mapping[str, str] = os.environ) -> bool:

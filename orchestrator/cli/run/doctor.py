@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
-from rich.console import Console
 
 from snapferry.orchestrator.cli.doctor_report import document, print_results
 from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, interrupt_on_sigterm, usage
@@ -16,6 +15,7 @@ from snapferry.orchestrator.cli.inputs.snapshot_ids import opening, snapshot_of
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.doctor import examine, worst
 from snapferry.orchestrator.jobs import store_pair
+from snapferry.orchestrator.reporting.terminal import console, is_live
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import parse_url
 from snapferry.workers.diagnosis.store_check import Check, Side
@@ -85,6 +85,6 @@ def _side(url: str | None, objects: str | None, name: Any) -> Side | None:
 
 def _activity(as_json: bool) -> AbstractContextManager[Any]:
     """Return a context that shows on a terminal that the checks are running."""
-    if as_json or not sys.stderr.isatty():
+    if as_json or not is_live(sys.stderr):
         return nullcontext()
-    return Console(stderr=True).status("checking")
+    return console(stderr=True).status("checking")

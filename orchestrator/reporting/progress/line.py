@@ -1,0 +1,43 @@
+"""The progress of a job in one line, and the parts of that line."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from snapferry.orchestrator.reporting.measures import percent, rate
+from snapferry.orchestrator.reporting.text.status import stall_text, state_text, time_left_text
+from snapferry.stores.text.format import size
+from snapferry.workers.ledger import JobStatus
+
+Part = Literal["snapshots", "objects", "bytes", "rate", "left"]
+
+SPARED: Final[tuple[Part, ...]] = ("bytes", "rate", "snapshots", "objects", "left")
+"""The parts in the order in which a narrow terminal leaves them out."""
+
+
+def progress_text(status: JobStatus) -> str:
+    """Return the progress of a job in one line."""
+    stage = stall_text(status) or state_text(status)
+    if not status.objects_total:
+        return stage
+    return f"{stage}: {', '.join([f'{percent(status)}%', *parts(status, of=' of ').values()])}"
+
+
+def parts(status: JobStatus, *, of: str) -> dict[Part, str]:
+    """
+    Return the parts of a job's progress, each with a number; *of* stands between what is done and the total.
+
+    A part that says nothing is left out, such as snapshots if there is only one.
+    """
+    if not status.objects_total:
+        return {}
+    found: dict[Part, str] = {}
+    if status.snapshots_total > 1:
+        found["snapshots"] = f"{status.snapshots_settled:,}{of}{status.snapshots_total:,} snapshots"
+    found["objects"] = f"{status.objects_settled:,}{of}{status.objects_total:,} objects"
+    found["bytes"] = f"{size(status.bytes_settled)}{of}{size(status.bytes_total)}"
+    if speed := rate(status):
+        found["rate"] = f"{size(speed)}/s"
+    if left := time_left_text(status):
+        found["left"] = left
+    return found
