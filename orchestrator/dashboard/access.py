@@ -26,11 +26,23 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
+# What differs in a dashboard with forms. Without a referrer browsers name no origin of a form either; this way other
+# sites still get none.
+FORM_HEADERS: Final = {
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace("form-action 'none'", "form-action 'self'"),
+    "Referrer-Policy": "same-origin",
+}
+
 # Seconds before a wrong password is answered, and how many of one address may wait at once.
 WRONG_PASSWORD_DELAY_S: Final = 1.0
 WRONG_PASSWORDS_AT_ONCE: Final = 8
 
 LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def headers(*, forms: bool) -> dict[str, str]:
+    """Return the headers of every answer; *forms*: pages may have forms."""
+    return HEADERS | FORM_HEADERS if forms else dict(HEADERS)
 
 
 def is_loopback(address: str) -> bool:

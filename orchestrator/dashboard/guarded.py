@@ -9,13 +9,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError
 
 from snapferry.orchestrator.jobs import JobRefused
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import UnknownJob
 
 from . import access
+from .form_tokens import FormTokens
 from .pages import render
 from .views.sources import Sources
 
@@ -30,20 +31,29 @@ RETRY_S: Final = 5
 JOB: Final = r"([A-Za-z0-9-]{1,64})"
 
 
-class Guarded(RequestHandler):
-    """The base of every handler: headers, host name and login."""
+class Problem(HTTPError):
+    """An error whose page has a *title* and *advice*, and a link to the address *back* instead of the list of jobs."""
+
+    def __init__(self, status_code: int, title: str, advice: str, *, back: str = "") -> None:
+        super().__init__(status_code)
+        self.title, self.advice, self.back = title, advice, back
+
+
+class Guarded(FormTokens):
+    """The base of every handler: headers, host name and login. It answers *methods*."""
 
     needs_login: ClassVar[bool] = True
+    methods: ClassVar[tuple[str, ...]] = METHODS
 
     def set_default_headers(self) -> None:
         """Set the headers of every answer, including errors."""
         self.clear_header("Server")
-        for name, value in access.HEADERS.items():
+        for name, value in access.headers(forms=self.settings["control"]).items():
             self.set_header(name, value)
 
     async def prepare(self) -> None:
         """Refuse other methods, host names that are not allowed, and requests without the login."""
-        if self.request.method not in METHODS:
+        if self.request.method not in self.methods:
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
         hosts = self.settings["hosts"]
         if hosts is not None and access.host_of(self.request.headers.get("Host", "")) not in hosts:
@@ -70,40 +80,35 @@ class Guarded(RequestHandler):
         """Answer with a page about the error."""
         raised = kwargs.get("exc_info", (None, None, None))[1]
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header("Allow", ", ".join(METHODS))
+            self.set_header("Allow", ", ".join(self.methods))
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Basic realm="snapferry", charset="UTF-8"')
         if status_code == HTTPStatus.SERVICE_UNAVAILABLE:
             self.set_header("Retry-After", str(RETRY_S))
-        title, advice = _problem(status_code, raised)
-        refresh_s = RETRY_S if status_code == HTTPStatus.SERVICE_UNAVAILABLE else 0
+        problem = raised if isinstance(raised, Problem) else Problem(status_code, *_known(status_code))
+        # A page that a form led to must not be loaded again: there is nothing under its address.
+        retries = status_code == HTTPStatus.SERVICE_UNAVAILABLE and self.request.method in METHODS
         self.finish(
             render(
                 "problem.html",
                 static=self.static_url,
-                refresh_s=refresh_s,
-                title=title,
-                advice=advice,
+                refresh_s=RETRY_S if retries else 0,
+                title=problem.title,
+                advice=problem.advice,
+                back=problem.back,
+                control=self.settings["control"],
                 at=None,
             )
         )
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log unexpected errors with their traceback, and nothing else."""
-        if not isinstance(value, HTTPError | _BrokerDown):
+        if not isinstance(value, HTTPError):
             log.error("uncaught exception", exc_info=(typ, value, tb))
 
     def compute_etag(self) -> str | None:
         """Return None: a page shows when it was made, so no two are the same."""
         return None
-
-
-class _BrokerDown(HTTPError):
-    """The broker does not answer, for a *reason* that may be shown."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.broker_error = reason
 
 
 class Page(Guarded):
@@ -115,8 +120,14 @@ class Page(Guarded):
         """Return the values that the template shows."""
         raise NotImplementedError
 
+    # The token of the page's forms, "" for a page without any.
+    token = ""
+
     async def get(self, *path: str) -> None:
         """Answer with the page."""
+        if self.settings["control"]:
+            # Not in the thread: it sets a cookie.
+            self.token = self.form_token()
         self.finish(await self.in_thread(self._page, *path))
 
     async def in_thread(self, call: Callable[..., str], *arguments: str) -> str:
@@ -125,7 +136,11 @@ class Page(Guarded):
         try:
             return await loop.run_in_executor(self.settings["pool"], call, *arguments)
         except BrokerUnavailable as error:
-            raise _BrokerDown(str(error)) from error
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "Redis does not answer",
+                f"{error}. Jobs continue when it is back; this page retries by itself.",
+            ) from error
         except (UnknownJob, JobRefused) as error:
             raise HTTPError(HTTPStatus.NOT_FOUND) from error
 
@@ -140,16 +155,18 @@ class Page(Guarded):
 
     def _page(self, *path: str) -> str:
         values = self.values(self.settings["sources"], *path)
-        return render(self.template, static=self.static_url, at=time.time(), **values)
-
-
-def _problem(status_code: int, raised: object) -> tuple[str, str]:
-    """Return the title and the advice of the page about an error."""
-    if isinstance(raised, _BrokerDown):
-        return (
-            "Redis does not answer",
-            f"{raised.broker_error}. Jobs continue when it is back; this page retries by itself.",
+        return render(
+            self.template,
+            static=self.static_url,
+            at=time.time(),
+            control=self.settings["control"],
+            token=self.token,
+            **values,
         )
+
+
+def _known(status_code: int) -> tuple[str, str]:
+    """Return the title and the advice of the page about an error."""
     known = {
         HTTPStatus.UNAUTHORIZED: ("A login is required", "Reload the page, and enter user and password."),
         HTTPStatus.TOO_MANY_REQUESTS: (

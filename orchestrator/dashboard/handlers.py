@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
@@ -13,8 +14,12 @@ from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandle
 from snapferry.stores.text.printable import printable
 
 from . import access
+from .control.acts import Acts
+from .control.handlers import routes
+from .form_tokens import SETTINGS
 from .guarded import JOB, Guarded, Page
 from .pages import clip
+from .views.control import controls
 from .views.job import job_page
 from .views.jobs import jobs_page
 from .views.schedules import schedules_page
@@ -35,11 +40,14 @@ def make_application(
     hosts: frozenset[str] | None,
     login: tuple[str, str] | None,
     pool: ThreadPoolExecutor,
+    control: bool = False,
+    named_hosts: Collection[str] = (),
 ) -> Application:
     """
     Return the dashboard as a web application. *hosts* are the host names that requests may use; None: any.
 
-    Without a *login*, anyone who can reach the server can see the pages.
+    Without a *login*, anyone who can reach the server can see the pages. With *control* the pages can change jobs, and
+    *named_hosts* are the host names that the operator gave.
     """
     return Application(
         [
@@ -48,6 +56,7 @@ def make_application(
             (rf"/jobs/{JOB}", JobPage),
             (r"/workers", WorkersPage),
             (r"/schedules", SchedulesPage),
+            *routes(control=control),
             (r"/favicon.ico", NotFound),
         ],
         default_handler_class=NotFound,
@@ -60,6 +69,10 @@ def make_application(
         login=login,
         wrong_passwords=access.WrongPasswords(),
         pool=pool,
+        control=control,
+        acts=Acts(sources.jobs),
+        named_hosts=frozenset(name.lower() for name in named_hosts),
+        **SETTINGS,
     )
 
 
@@ -86,13 +99,16 @@ class JobPage(Page):
         await super().get(*path)
 
     def values(self, sources: Sources, *path: str) -> dict[str, Any]:
-        return job_page(
+        found = job_page(
             sources,
             path[0],
             state=self.get_query_argument("state", ""),
             snapshots=self.number("snapshots"),
             failures=self.number("failures"),
         )
+        if self.settings["control"]:
+            found["controls"] = controls(found["status"], did=self.get_query_argument("did", ""))
+        return found
 
 
 class WorkersPage(Page):

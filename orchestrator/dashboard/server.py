@@ -27,7 +27,7 @@ from .worker_roster import WorkerRoster
 # A page waits for Redis for at most twice as many seconds.
 ANSWER_S: Final = 3.0
 
-# Requests carry no data.
+# Requests carry no data but small forms.
 MOST_BODY_BYTES: Final = 64 * 1024
 MOST_HEADER_BYTES: Final = 16 * 1024
 
@@ -36,8 +36,25 @@ class InvalidOptions(Exception):
     """The dashboard cannot be served with these options; the message says why, in one line."""
 
 
-def check_options(address: str, login: tuple[str, str] | None, flower: str | None) -> None:
-    """Raise `InvalidOptions` if other machines could look without a login, or if *flower* is not an address."""
+def check_options(
+    address: str,
+    login: tuple[str, str] | None,
+    flower: str | None,
+    *,
+    control: bool = False,
+    hosts: tuple[str, ...] = (),
+) -> None:
+    """
+    Raise `InvalidOptions` if *flower* is not an address, or if other machines could look without a login.
+
+    With *control*, a host name of *hosts* means a proxy through which others come: they need a login as well.
+    """
+    beyond = [name for name in hosts if not access.is_loopback(name)]
+    if control and login is None and beyond:
+        raise InvalidOptions(
+            f"--control with --host {beyond[0]} requires a login, because others can reach it through a proxy. Set"
+            " SNAPFERRY_DASHBOARD_BASIC_AUTH to user:password."
+        )
     if login is None and not access.is_loopback(address):
         raise InvalidOptions(
             f"--address {address or '(all addresses)'} requires a login, because other machines can reach it. Set"
@@ -74,12 +91,13 @@ def serve(
     login: tuple[str, str] | None,
     hosts: tuple[str, ...] = (),
     flower: str | None = None,
+    control: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """
     Serve the dashboard of the fleet of *settings* at *sockets*, which were bound to *address*, until SIGTERM or Ctrl-C.
 
-    *ready* is called once the server answers. During an outage of the broker, the pages show an error.
+    With *control* the pages can change jobs. *ready* is called once the server answers. During an outage of the broker, the pages show an error.
     """
     jobs = Jobs(settings, check=False, answer_s=ANSWER_S)
     with (
@@ -90,7 +108,12 @@ def serve(
     ):
         sources = Sources(jobs, throughput, roster, lookup, (flower or "").rstrip("/"))
         application = make_application(
-            sources, hosts=access.allowed_hosts(address, hosts), login=login, pool=pool
+            sources,
+            hosts=access.allowed_hosts(address, hosts),
+            login=login,
+            pool=pool,
+            control=control,
+            named_hosts=hosts,
         )
         server = HTTPServer(
             application,

@@ -9,6 +9,10 @@ from typing import Final
 LARGEST_NUMBER: Final = 2**53 - 1
 LONGEST_NUMBER: Final = 40
 
+# Limits of requests per second and of objects in flight: above these they never take effect.
+MOST_REQUESTS: Final = 1_000_000
+MOST_IN_FLIGHT: Final = 65_536
+
 _PREFIXES: Final = "KMGTP"
 _parse_size = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kKMGTP])(i?))?B?", re.ASCII).fullmatch
 _parse_share = re.compile(r"1\s*/\s*(\d+)", re.ASCII).fullmatch

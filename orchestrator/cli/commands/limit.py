@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from snapferry.orchestrator.cli.options.common import LIMITS, broker_option, json_option
 from snapferry.orchestrator.cli.options.declare import argument, command, option
-from snapferry.orchestrator.cli.options.values import MOST_IN_FLIGHT, MOST_REQUESTS, OrWord, Rate, WholeNumber
+from snapferry.orchestrator.cli.options.values import OrWord, Rate, WholeNumber
+from snapferry.workers.settings.quantities import MOST_IN_FLIGHT, MOST_REQUESTS
 
 EXAMPLES = """
 Examples:

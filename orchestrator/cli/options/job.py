@@ -9,7 +9,7 @@ import click
 
 from .common import FLEET, LIMITS, OUTPUT, broker_option, patience_option
 from .declare import option
-from .values import MOST_REQUESTS, QueueName, Rate, WholeNumber
+from .values import QueueName, Rate, WholeNumber
 
 SNAPSHOTS: Final = "Snapshots"
 

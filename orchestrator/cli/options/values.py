@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from snapferry.workers.queues import NAME
 from snapferry.workers.settings.durations import seconds_of
 from snapferry.workers.settings.quantities import LARGEST_NUMBER, LONGEST_NUMBER, size_of
-
-# Limits above these never take effect.
-MOST_REQUESTS: Final = 1_000_000
-MOST_IN_FLIGHT: Final = 65_536
 
 
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only

@@ -13,14 +13,20 @@ from snapferry.workers.telemetry import logs
 
 
 def dashboard(
-    address: str, port: int, hosts: tuple[str, ...], flower: str | None, verbose: bool, broker: str | None
+    address: str,
+    port: int,
+    hosts: tuple[str, ...],
+    flower: str | None,
+    control: bool,
+    verbose: bool,
+    broker: str | None,
 ) -> None:
     settings = read_settings(broker)
     if settings.broker_url is None:
         usage(NO_BROKER)
     try:
         login = dashboard_login()
-        server.check_options(address, login, flower)
+        server.check_options(address, login, flower, control=control, hosts=hosts)
         sockets = server.bind(address, port)
     except (InvalidSettings, server.InvalidOptions) as error:
         usage(str(error))
@@ -36,5 +42,6 @@ def dashboard(
         login=login,
         hosts=hosts,
         flower=flower,
+        control=control,
         ready=lambda: note(f"dashboard at http://{shown}:{sockets[0].getsockname()[1]}/"),
     )
