@@ -29,7 +29,9 @@ HEADERS: Final = {
 # What differs in a dashboard with forms. Without a referrer browsers name no origin of a form either; this way other
 # sites still get none.
 FORM_HEADERS: Final = {
-    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace("form-action 'none'", "form-action 'self'"),
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace(
+        "form-action 'none'", "form-action 'self'"
+    ),
     "Referrer-Policy": "same-origin",
 }
 

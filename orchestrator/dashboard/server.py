@@ -97,7 +97,8 @@ def serve(
     """
     Serve the dashboard of the fleet of *settings* at *sockets*, which were bound to *address*, until SIGTERM or Ctrl-C.
 
-    With *control* the pages can change jobs. *ready* is called once the server answers. During an outage of the broker, the pages show an error.
+    With *control* the pages can change jobs. *ready* is called once the server answers. During an outage of the broker,
+    the pages show an error.
     """
     jobs = Jobs(settings, check=False, answer_s=ANSWER_S)
     with (

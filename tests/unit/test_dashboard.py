@@ -6,17 +6,20 @@ import base64
 import json
 import re
 import time
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
 import pytest
 
 from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.dashboard import handlers, lookup, server, worker_roster
+from snapferry.orchestrator.dashboard import lookup, server, worker_roster
 from snapferry.orchestrator.dashboard.access import allowed_hosts, host_of, is_loopback, knows_password
 from snapferry.orchestrator.dashboard.chart import HEIGHT, WIDTH, chart
+from snapferry.orchestrator.dashboard.guarded import Page
 from snapferry.orchestrator.dashboard.pages import LONGEST, clip, render, shown
 from snapferry.orchestrator.dashboard.throughput_history import (
     JOBS_KEPT,
@@ -243,28 +246,33 @@ def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place() -> N
         page("problem.html", title="x", refresh_s=0)
 
 
-def test_every_template_and_file_that_is_named_is_in_the_package() -> None:
-    package = files("snapferry.orchestrator.dashboard")
-    templates = {entry.name for entry in (package / "templates").iterdir()}
-    static_files = {entry.name for entry in (package / "static").iterdir()}
-    named = {
-        one.template
-        for one in (handlers.JobsPage, handlers.JobPage, handlers.WorkersPage, handlers.SchedulesPage)
-    }
-    sources = [(package / "templates" / name).read_text() for name in templates]
-    named |= {name for source in sources for name in re.findall(r'{% (?:extends|import) "([^"]+)"', source)}
+def texts(folder: str) -> dict[str, str]:
+    """Return the files of a folder of the dashboard and its subfolders: name -> text."""
+    root = Path(str(files("snapferry.orchestrator.dashboard"))) / folder
+    return {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
 
-    assert named | {"problem.html"} == templates
-    assert {name for source in sources for name in re.findall(r"static\('([^']+)'\)", source)} == static_files
+
+def pages_of(kind: type[Page]) -> Iterator[type[Page]]:
+    for one in kind.__subclasses__():
+        yield from (one, *pages_of(one))
+
+
+def test_every_template_and_file_that_is_named_is_in_the_package() -> None:
+    templates, static_files = texts("templates"), set(texts("static"))
+    named = {one.template for one in pages_of(Page) if hasattr(one, "template")}
+    for source in templates.values():
+        named |= set(re.findall(r'{% (?:extends|import|include) "([^"]+)"', source))
+
+    assert named | {"problem.html"} == set(templates)
+    assert {
+        name for source in templates.values() for name in re.findall(r"static\('([^']+)'\)", source)
+    } == static_files
 
 
 def test_no_template_marks_anything_as_safe_or_reaches_elsewhere() -> None:
-    package = files("snapferry.orchestrator.dashboard")
-    for entry in [*(package / "templates").iterdir(), *(package / "static").iterdir()]:
-        text = entry.read_text().replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"\|\s*safe|autoescape|Markup|https?://|@import|innerHTML|\bstyle=", text), (
-            entry.name
-        )
+    for name, found in (texts("templates") | texts("static")).items():
+        text = found.replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"\|\s*safe|autoescape|Markup|https?://|@import|innerHTML|\bstyle=", text), name
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from snapferry.orchestrator.cli.options.common import broker_option
 from snapferry.orchestrator.cli.options.declare import command, option
 from snapferry.orchestrator.cli.options.values import WholeNumber
 
-
 EXAMPLES: Final = """
 Examples:
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import click
 
+from snapferry.workers.settings.quantities import MOST_REQUESTS
+
 from .common import FLEET, LIMITS, OUTPUT, broker_option, patience_option
 from .declare import option
 from .values import QueueName, Rate, WholeNumber

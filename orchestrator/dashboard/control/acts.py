@@ -6,11 +6,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from snapferry.orchestrator.jobs import JobRefused, Jobs
-from snapferry.workers.ledger import JobStatus
+from snapferry.workers.ledger import JobStatus, UnknownJob
 from snapferry.workers.queues import Priority
 from snapferry.workers.settings.quantities import LARGEST_NUMBER, MOST_IN_FLIGHT, MOST_REQUESTS, size_of
 
@@ -21,7 +22,10 @@ SAME_CLICK_S: Final = 15.0
 
 # The fields of the form with limits, and the largest values of those that are plain numbers.
 LIMITS: Final = ("rate", "requests", "jobs")
-_MOST: Final = {"requests": ("requests per second", MOST_REQUESTS), "jobs": ("objects in flight", MOST_IN_FLIGHT)}
+_MOST: Final = {
+    "requests": ("requests per second", MOST_REQUESTS),
+    "jobs": ("objects in flight", MOST_IN_FLIGHT),
+}
 
 _is_number: Final = re.compile(r"[0-9]{1,12}").fullmatch
 
@@ -103,11 +107,19 @@ class Acts:
             self._begun = {old: found for old, found in self._begun.items() if now - found[0] < SAME_CLICK_S}
             if job_id in self._begun:
                 return Done("again", self._begun[job_id][1])
+            self._refuse_second(job_id)
             new = begin(job_id)
             if new is None:
                 raise JobRefused(f"job {job_id} is done: nothing is left to do")
             self._begun[job_id] = (time.monotonic(), new)
             return Done("", new)
+
+    def _refuse_second(self, job_id: str) -> None:
+        """Raise `JobRefused` if a job that has not ended continues this one."""
+        other = self._jobs.status(job_id).continued_by
+        with suppress(UnknownJob):
+            if other and not self._jobs.status(other).state.final:
+                raise JobRefused(f"job {other} already continues this job")
 
 
 def _open(status: JobStatus, detail: str = "") -> Done:
@@ -132,7 +144,9 @@ def _limit_of(name: str, text: str) -> int | None:
     if name == "rate":
         found = size_of(text.removesuffix("/s"))
         if found is None or not 1 <= found <= LARGEST_NUMBER:
-            raise WrongInput("bytes per second: must be a size such as 500k, 100M or 1.5Gi, or empty for no limit")
+            raise WrongInput(
+                "bytes per second: must be a size such as 500k, 100M or 1.5Gi, or empty for no limit"
+            )
         return found
     words, most = _MOST[name]
     if not _is_number(text) or not 1 <= int(text) <= most:

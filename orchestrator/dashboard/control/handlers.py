@@ -52,8 +52,6 @@ class Act(Guarded):
     async def prepare(self) -> None:
         """Refuse requests that no page of this dashboard sent, after the checks of host name and login."""
         await super().prepare()
-        if self.request.method != "POST":
-            return
         reason = foreign(self.request.headers, self.settings["named_hosts"])
         if not reason and not self.has_form_token():
             reason = "its form is out of date, or of another site. Open the page of the job again"

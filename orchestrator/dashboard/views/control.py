@@ -44,7 +44,7 @@ class Controls:
     said: str = ""
 
 
-def controls(status: JobStatus, *, did: str = "", continued_by: str = "") -> Controls:
+def controls(status: JobStatus, *, did: str = "") -> Controls:
     """Return what can be done with a job, after the act *did*: for an ended job, what `advise` returns."""
     said = DID.get(did, "")
     if not status.state.final:
@@ -52,7 +52,7 @@ def controls(status: JobStatus, *, did: str = "", continued_by: str = "") -> Con
             return Controls((), changeable=False, said=said)
         act = "continue" if status.paused else "pause"
         return Controls(((act, _TEXTS[act]),), changeable=True, said=said)
-    argv = advise(status, continued_by=continued_by).argv
+    argv = advise(status).argv
     act = argv[1] if len(argv) > 1 and argv[1] in ("retry", "resume") else ""
     return Controls(((act, _TEXTS[act]),) if act else (), changeable=False, said=said)
 
