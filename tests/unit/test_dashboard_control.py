@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -437,3 +438,11 @@ def test_no_page_has_a_form_without_a_token(visitor: Visitor) -> None:
         forms = re.findall(r"<form.*?</form>", page.body, re.DOTALL)
         assert forms
         assert all('method="post"' in form and f'name="{FIELD}"' in form for form in forms)
+
+
+def test_no_file_of_deployment_starts_a_dashboard_with_control() -> None:
+    root = Path(__file__).parents[2]
+    found = [path for path in (root / "deploy").rglob("*") if path.is_file()]
+    assert found
+    for path in [*found, root / "docker-compose.yml", root / "Dockerfile"]:
+        assert "--control" not in path.read_text(errors="replace"), path
