@@ -100,7 +100,7 @@ def visitor(sources: Sources, ledger: Ledger) -> Iterator[Visitor]:
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+def said() -> Iterator[list[dict[str, object]]]:
     """The lines of the audit log, by their fields."""
     lines: list[dict[str, object]] = []
 
