@@ -17,6 +17,7 @@ The errors of stores, as one tree.
     ├── AmbiguousId           the first digits of several snapshot ids
     ├── NameChanged           a name is not of the snapshot that its writer expected
     ├── IntegrityError        bytes that do not hash to what they are filed under
+    │   └── Unreadable        bytes that the disk of the store cannot read
     ├── ManifestSyntaxError   a manifest line that cannot be read
     ├── ManifestTooLarge      a manifest, a plan or a listing beyond a bound
     ├── ManifestIncomplete    a manifest whose objects are not all at the destination
@@ -25,6 +26,7 @@ The errors of stores, as one tree.
     │   ├── FileChanged       a file of a tree that changed while it was read
     │   └── NotAnObject       a link, a directory or a device in the place of an object or a manifest
     └── StoreUnavailable      no answer, or "later": the one transient class
+        └── KeyChanged        another program has written a key that was about to be replaced
 
 A retry depends on ``transient`` alone. Every error is made from ``(store, subject, detail)`` and can be made again from
 its ``args``, so it survives any broker or pickle. ``store`` is a label without credentials, ``subject`` the address,
@@ -134,6 +136,10 @@ class IntegrityError(StoreError):
     """Bytes do not hash to the address or id that they are filed under."""
 
 
+class Unreadable(IntegrityError):
+    """The store answers, but its disk cannot read the bytes under an address or id. A second try may succeed."""
+
+
 class ManifestSyntaxError(StoreError):
     """A manifest has a line that cannot be read; the detail begins with its number."""
 
@@ -174,3 +180,7 @@ class StoreUnavailable(StoreError):
     """The store did not answer, or asked for a later retry. Trying again may succeed."""
 
     transient = True
+
+
+class KeyChanged(StoreUnavailable):
+    """What is under a key is no longer what was there when it was found wrong. Nothing was replaced."""

@@ -7,11 +7,14 @@ wrappers, so a wrapper need not repeat features that it does not change.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from .address import Key
 from .backend import Backend
 from .rate_limiter import RateLimiter
 from .requests import Requests
+from .streams import Reader
 
 _F = TypeVar("_F")
 
@@ -79,16 +82,35 @@ class KeepsUnfinished(Protocol):
         """
 
 
+IsRight = Callable[[Reader], bool]
+"""Reads bytes to their end; returns whether they are those that belong under a key. Raises what the reader raises."""
+
+
+class Seen(NamedTuple):
+    """
+    What was under a key when it was to be quarantined.
+
+    *right*: its bytes are right, and nothing was done. *place*: the key under which it is kept, "" where nothing or no
+    byte was there, None where the caller must keep it by reading and writing. *version*: for `Upload.only_over`, None
+    where the store cannot tell versions of a key apart.
+    """
+
+    place: Key | None = None
+    version: str | None = None
+    right: bool = False
+
+
 @runtime_checkable
 class Quarantining(Protocol):
     """A store that can keep what is under a key elsewhere in the store, without sending it here and back."""
 
-    def quarantine(self, key: str) -> str | None:
+    def quarantine(self, key: str, is_right: IsRight) -> Seen:
         """
-        Keep what is under *key* under another key, durably, and return that key: "" where nothing or no byte is there.
+        Keep what is under *key* under another key, durably, unless *is_right* says that its bytes are right.
 
-        Returns None where the caller must read and write it instead; then nothing has changed. Afterwards *key* holds
-        what it held, or nothing if that was no file. Raises `StoreError`. May be called again.
+        What is kept is what *is_right* has read, twice, even if another program replaces it meanwhile. Afterwards *key*
+        holds what it held, or nothing where that could only be renamed. Raises `StoreError`, and `KeyChanged` where it
+        was replaced; then nothing that is right is in quarantine. May be called again.
         """
 
 

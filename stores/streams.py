@@ -69,6 +69,13 @@ class Upload(ABC):
         Optional before `commit`. Raises `StoreError`. After an error the upload can only be aborted.
         """
 
+    def only_over(self, version: str) -> None:  # noqa: B027 - most stores cannot tell versions apart
+        """
+        Let `commit` replace only *version* of what is under the key, as `features.Seen` has it; "" is nothing.
+
+        Then `commit` raises `KeyChanged` where something else is there. A store that cannot compare replaces it.
+        """
+
     @abstractmethod
     def commit(self) -> None:
         """

@@ -16,7 +16,7 @@ from .context import PlannedDrive
 log = logging.getLogger(__name__)
 
 # The errors that are a verdict about an object. After any other error, nothing is known about its bytes.
-_WRONG: Final = frozenset({"IntegrityError", "NotAnObject", "ObjectMissing"})
+_WRONG: Final = frozenset({"IntegrityError", "NotAnObject", "ObjectMissing", "Unreadable"})
 
 
 def settle_scrub(drive: PlannedDrive, status: JobStatus, stopped_at: str) -> None:

@@ -2,7 +2,7 @@
 Whether the bytes of an object are those of its address.
 
 *read twice*: an object is corrupt only if its bytes were wrong in two readings of all of them, because the connection
-may have altered them.
+may have altered them. The same holds for one that the disk of the store cannot read.
 *bounded*: memory does not grow with the object.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 
 from snapferry.stores.address import Address, Key
 from snapferry.stores.backend import Backend
-from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault, StoreUnavailable
+from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault, StoreUnavailable, Unreadable
 from snapferry.stores.hashing import CHUNK_BYTES, HashingReader, digest
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.oversize import LARGEST_BYTES
@@ -39,7 +39,7 @@ def check(backend: Backend, key: Key, address: Address, size_hint: int, on_bytes
     """
     try:
         with contained(backend.label, address):
-            data = backend.fetch(key, size_hint)
+            data = _fetch(backend, key, size_hint)
             # Longer bytes may have been cut off, and so be no reading: neither a good one nor a bad one.
             if data is not None and len(data) <= max(size_hint, 0) and digest(data) == address:
                 if on_bytes is not None and data:
@@ -52,6 +52,14 @@ def check(backend: Backend, key: Key, address: Address, size_hint: int, on_bytes
             return _check_once(backend, key, address, size_hint, on_bytes)
     except KeyMissing as error:
         raise object_missing(backend.label, address) from error
+
+
+def _fetch(backend: Backend, key: Key, size_hint: int) -> bytes | None:
+    try:
+        return backend.fetch(key, size_hint)
+    except Unreadable:
+        # Two readings of all of its bytes decide.
+        return None
 
 
 def _check_once(backend: Backend, key: Key, address: Address, size_hint: int, on_bytes: OnBytes) -> int:

@@ -30,11 +30,12 @@ from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import ListedManifest
+from snapferry.stores.streams import Upload
 from snapferry.stores.text.format import counted
 
 from . import existence
 from .existence import MANIFEST_SPACE
-from .quarantine import commit_over
+from .quarantine import holds_manifest, replace_wrong
 
 # The largest manifest that `ManifestPool.get` returns in one piece.
 LARGEST_TEXT = 256 * 1024 * 1024
@@ -92,16 +93,27 @@ class ManifestPool:
 
         With *over_wrong*, what is in its place is quarantined first; returns the key in quarantine, "" for none.
         """
-        key = manifest_key(manifest.id)
+        if over_wrong:
+            is_right = holds_manifest(self.backend.label, manifest.id)
+            key = manifest_key(manifest.id)
+            return (
+                replace_wrong(self.backend, key, manifest.id, lambda: self._staged(manifest), is_right) or ""
+            )
+        with self._staged(manifest) as upload:
+            upload.commit()
+        return ""
+
+    def _staged(self, manifest: Manifest) -> Upload:
         reader = manifest.open()
-        with self.backend.upload(key, manifest.length) as upload:
+        upload = self.backend.upload(manifest_key(manifest.id), manifest.length)
+        try:
             while chunk := reader.read(CHUNK_BYTES):
                 checkpoint()
                 upload.write(chunk)
-            if over_wrong:
-                return commit_over(self.backend, key, manifest.id, upload)
-            upload.commit()
-        return ""
+        except BaseException:
+            upload.abort()
+            raise
+        return upload
 
     def flush(self) -> None:
         self.backend.flush()

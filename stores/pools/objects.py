@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from snapferry.stores.address import OBJECTS, Address, Key, address_of, object_key, parse_address
 from snapferry.stores.backend import Backend
 from snapferry.stores.bulk.address_set import AddressSet
-from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault
+from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault, Unreadable
 from snapferry.stores.features import FiniteSpace, KeepsUnfinished, feature_of
 from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.runtime.containment import contain, contained
@@ -24,7 +24,7 @@ from snapferry.stores.text.format import counted
 
 from . import existence
 from .existence import OBJECT_SPACE
-from .quarantine import commit_over
+from .quarantine import holds_object, replace_wrong
 from .streaming import Transfer, object_missing, stage, verify
 
 OnBytes = Callable[[int], None] | None
@@ -87,6 +87,9 @@ class ObjectPool:
             data = self.backend.fetch(object_key(address), size_hint)
         except KeyMissing as error:
             raise object_missing(self.backend.label, address) from error
+        except Unreadable:
+            # Only two readings decide, and `open` is another one.
+            return None
         except Exception as error:
             contain(error, self.backend.label, address)
             raise
@@ -127,9 +130,15 @@ class ObjectPool:
             raise
 
     def replace(self, source: StreamStore, address: Address, size_hint: int, on_bytes: OnBytes) -> Replaced:
-        upload, length = self.stage(source, address, size_hint, on_bytes)
-        with upload:
-            return Replaced(length, commit_over(self.backend, object_key(address), address, upload))
+        length = 0
+
+        def staged() -> Upload:
+            nonlocal length
+            upload, length = self.stage(source, address, size_hint, on_bytes)
+            return upload
+
+        kept = replace_wrong(self.backend, object_key(address), address, staged, holds_object(address))
+        return Replaced(length, kept or "", was_right=kept is None)
 
     def _stage_bytes(self, key: Key, data: bytes) -> Upload:
         upload = self.backend.upload(key, len(data))

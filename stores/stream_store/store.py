@@ -218,8 +218,9 @@ class StreamStore(ABC):
         """
         As `copy_object`, in the place of whatever is filed here under *address*, wrong bytes or no file at all.
 
-        What is there is quarantined after the object was read and verified, and before it becomes visible. After an
-        error before that, nothing has changed. Raises also `AccessDenied` and `StoreFault` where the store keeps the
+        What is there is quarantined after the object was read and verified, and before it becomes visible. It is read
+        again just before: bytes that are right are neither quarantined nor replaced. After an error, nothing has
+        changed. Raises also `AccessDenied` and `StoreFault` where the store keeps the
         object from being quarantined or replaced. May be called again.
         """
 

@@ -59,10 +59,12 @@ class Replaced(NamedTuple):
     How one object was replaced.
 
     *length* is in bytes. *quarantined* is the key under which the store keeps what was there, "" if there was nothing.
+    *was_right*: another program had replaced it already, so its bytes were right, and nothing was done.
     """
 
     length: int
     quarantined: str
+    was_right: bool = False
 
 
 class FileTree(Protocol):

@@ -127,6 +127,9 @@ class _ThrottledUpload(Upload):
     def finish(self) -> None:
         self.inner.finish()
 
+    def only_over(self, version: str) -> None:
+        self.inner.only_over(version)
+
     def commit(self) -> None:
         self.inner.commit()
 

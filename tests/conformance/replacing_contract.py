@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from snapferry.stores.address import (
@@ -15,8 +17,10 @@ from snapferry.stores.address import (
 )
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.memory import MemoryBackend
-from snapferry.stores.errors import IntegrityError, ObjectMissing
+from snapferry.stores.errors import IntegrityError, KeyChanged, ObjectMissing
+from snapferry.stores.features import Quarantining, Seen, feature_of
 from snapferry.stores.hashing import digest
+from snapferry.stores.pools.quarantine import holds_object
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Replaced
 from tests.sample import manifest_of
@@ -94,6 +98,45 @@ class ReplacingContract:
         replaced = store.replace_object(source_of(b""), EMPTY_ADDRESS)
         assert store.check_object(EMPTY_ADDRESS) == 0
         assert read_whole(objects, replaced.quarantined) == b"not empty"
+
+    @pytest.mark.parametrize("length", [0, *LENGTHS])
+    def test_an_object_that_is_right_is_neither_replaced_nor_quarantined(
+        self, store: SnapshotStore, objects: Backend, length: int
+    ) -> None:
+        data = right(length) if length else b""
+        address = digest(data)
+        store.put_object(address, data)
+
+        replaced = store.replace_object(source_of(data), address, size_hint=length)
+
+        assert replaced == Replaced(length, "", was_right=True)
+        assert store.check_object(address) == length
+        assert list(objects.keys(f"{QUARANTINE}{object_key(address)}".rpartition("/")[0] + "/")) == []
+
+    def test_an_upload_replaces_only_the_version_that_was_seen_or_what_is_there(
+        self, store: SnapshotStore, objects: Backend
+    ) -> None:
+        """A store that can compare refuses another version. Any other store replaces it."""
+        address = digest(SMALL)
+        own = feature_of(objects, Quarantining)  # type: ignore[type-abstract]
+        seen = Seen() if own is None else own.quarantine(object_key(address), holds_object(address))
+        assert not seen.right
+        objects.write(object_key(address), b"another")
+        with objects.upload(object_key(address), len(SMALL)) as upload:
+            upload.write(SMALL)
+            if seen.version is not None:
+                upload.only_over(seen.version)
+            with suppress(KeyChanged):
+                upload.commit()
+        assert read_whole(objects, object_key(address)) in (SMALL, b"another")
+
+        seen = Seen() if own is None else own.quarantine(object_key(address), holds_object(address))
+        with objects.upload(object_key(address), len(SMALL)) as upload:
+            upload.write(SMALL)
+            if seen.version is not None:
+                upload.only_over(seen.version)
+            upload.commit()
+        assert store.get_object(address) == SMALL
 
     def test_nothing_is_replaced_or_quarantined_without_verified_bytes(
         self, store: SnapshotStore, objects: Backend

@@ -20,7 +20,7 @@ from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import StoreError, StoreNotFound
-from snapferry.stores.features import FiniteSpace, Mounted, Quarantining
+from snapferry.stores.features import FiniteSpace, IsRight, Mounted, Quarantining, Seen
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import diagnosis
@@ -124,14 +124,16 @@ class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted, Quarantining)
             raise directory.not_opened(error, key) from error
         try:
             data = os.pread(descriptor, max(size_hint, 0) + 1, 0)
-            if not data:
+            if data:
+                directory.last_read = key
+            else:
                 directory.length_of(key, descriptor)
             # Most of what is no regular file cannot be read at a position. From what can, a caller takes only bytes
             # that hash to the address; for others it calls `open`, which checks.
             return data
         except OSError as error:
             directory.length_of(key, descriptor)
-            raise directory.error(error, key) from error
+            raise directory.read_error(error, key) from error
         finally:
             os.close(descriptor)
 
@@ -183,8 +185,8 @@ class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted, Quarantining)
     def clock(self) -> tuple[float, float] | None:
         return None
 
-    def quarantine(self, key: str) -> str | None:
-        return quarantine(self.directory, key)
+    def quarantine(self, key: str, is_right: IsRight) -> Seen:
+        return quarantine(self.directory, key, is_right)
 
     def holds(self, space: str) -> bool:
         return os.path.isdir(os.path.join(self.directory.path, space))

@@ -25,6 +25,8 @@ from .paths.root import Root
 _IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.ENXIO, errno.ENODEV}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+UNREADABLE = {getattr(errno, name, errno.EIO) for name in ("EIO", "ENODATA", "EILSEQ", "EBADMSG", "EUCLEAN")}
+"""What Linux reports where a disk cannot read a block, or a file system finds its checksum wrong."""
 _UNAVAILABLE = {
     errno.EIO,
     errno.EINTR,

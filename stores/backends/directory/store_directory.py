@@ -21,9 +21,10 @@ from snapferry.stores.errors import (
     StoreError,
     StoreFault,
     StoreNotFound,
+    Unreadable,
 )
 
-from .errors import translated
+from .errors import UNREADABLE, translated
 from .paths.beneath import READ
 from .paths.root import Root
 from .paths.root_path import has_link, make_root
@@ -49,6 +50,8 @@ class StoreDirectory:
         self.rules = rules or directory_rules()
         self.opened: Root | None = None
         """The open root, after `root` was called."""
+        self.last_read = ""
+        """A key whose file was read without an error; "" if there is none yet."""
         self.buffers: list[memoryview] = []
         """Buffers of copies that ended: memory that was touched before costs half of what fresh memory does."""
         self._lock = threading.Lock()
@@ -162,7 +165,40 @@ class StoreDirectory:
         """Return the `StoreError` for *error*, where the file under *key* could not be opened to read."""
         if isinstance(error, FileNotFoundError):
             return KeyMissing(self.label, key, "nothing is filed here")
+        return self.read_error(error, key)
+
+    def read_error(self, error: OSError, key: str) -> StoreError:
+        """
+        Return the `StoreError` for *error*, where the file under *key* could not be read.
+
+        `Unreadable` if the disk could not read it although the store answers: a network file system reports the same
+        errors while its server is away.
+        """
+        if error.errno in UNREADABLE and self._answers(key):
+            return Unreadable(self.label, key, f"the disk cannot read its bytes: {error.strerror}")
         return self.error(error, key)
+
+    def _answers(self, but: str) -> bool:
+        """Return whether the file system answers, and can read a file that was read before, other than *but*."""
+        try:
+            root = self.root()
+            # A network file system asks its server.
+            os.statvfs(root.descriptor)
+            if self.last_read in ("", but):
+                return True
+            descriptor = root.open(self.last_read, READ)
+            try:
+                if hasattr(os, "posix_fadvise"):
+                    # From the disk, not from memory.
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.pread(descriptor, 1, 0)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            return True
+        except (OSError, StoreError):
+            return False
+        return True
 
     def not_a_file(self, key: str) -> NotAnObject:
         """Return the error for something under *key* that is not a regular file."""

@@ -19,6 +19,7 @@ from snapferry.stores.text.format import counted
 from .clone import clone
 from .paths.beneath import READ
 from .paths.root import TEMPORARY, sweep
+from .paths.versions import changed, locked, version_at
 from .store_directory import StoreDirectory
 from .sync import begin_writing
 
@@ -54,7 +55,7 @@ class FileReader:
                 parts.append(more)
                 size -= len(more)
         except OSError as error:
-            raise self._directory.error(error, self._key) from error
+            raise self._directory.read_error(error, self._key) from error
         return b"".join(parts) if len(parts) > 1 else chunk
 
     def read_into(self, buffer: memoryview) -> int:
@@ -63,7 +64,7 @@ class FileReader:
         try:
             length = os.readv(self._descriptor, [buffer])
         except OSError as error:
-            raise self._directory.error(error, self._key) from error
+            raise self._directory.read_error(error, self._key) from error
         self._came(length)
         return length
 
@@ -88,6 +89,8 @@ class FileReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.length and not self._left:
+            self._directory.last_read = self._key
         os.close(self._descriptor)
 
 
@@ -102,6 +105,7 @@ class FileUpload(Upload):
         # True once the descriptors of the folder and of the file are closed, or were never open.
         self._ended = self._closed = True
         self._written = self._begun = 0
+        self._over: str | None = None
         try:
             root = directory.opened or directory.root(create=True)
             self._folder, new = root.make(folder)
@@ -166,6 +170,9 @@ class FileUpload(Upload):
             except OSError as error:
                 raise self._directory.error(error, self._key) from error
 
+    def only_over(self, version: str) -> None:
+        self._over = version
+
     def commit(self) -> None:
         try:
             if self._closed:
@@ -196,7 +203,13 @@ class FileUpload(Upload):
         self._end()
 
     def _rename(self) -> None:
-        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        if self._over is None:
+            os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            return
+        with locked(self._folder):
+            if version_at(self._folder, self._name) != self._over:
+                raise changed(self._directory.label, self._key)
+            os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def abort(self) -> None:
         if not self._ended:

@@ -18,7 +18,15 @@ from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
-from snapferry.stores.features import Confirming, KeepsUnfinished, Priced, Quarantining, Throttled
+from snapferry.stores.features import (
+    Confirming,
+    IsRight,
+    KeepsUnfinished,
+    Priced,
+    Quarantining,
+    Seen,
+    Throttled,
+)
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 from snapferry.stores.rate_limiter import RateLimiter
@@ -144,8 +152,8 @@ class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfini
     def abort_unfinished(self, key: str, size_hint: int) -> None:
         abort_uploads(self.bucket, key, size_hint)
 
-    def quarantine(self, key: str) -> str | None:
-        return quarantine(self.bucket, key)
+    def quarantine(self, key: str, is_right: IsRight) -> Seen:
+        return quarantine(self.bucket, key, is_right)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         return list_keys(self.bucket, prefix, start_after)

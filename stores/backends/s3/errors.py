@@ -130,8 +130,8 @@ def credential_problem(error: boto.ClientError | boto.NoCredentialsError) -> Cre
     return CredentialProblem.POSSIBLE if possible else CredentialProblem.NONE
 
 
-def may_reject_checksums(error: StoreError) -> bool:
-    """Return whether *error* may come from a server that does not know the header of a checksum."""
+def may_reject_header(error: StoreError) -> bool:
+    """Return whether *error* may come from a server that does not know a header of the request."""
     cause = error.__cause__
     if not isinstance(cause, boto.ClientError):
         return False

@@ -44,6 +44,8 @@ class ServerFeatures:
         """A write with a checksum has succeeded, so a later refusal has another reason."""
         self.content_md5 = False
         self.ranges = True
+        self.conditions = True
+        """Send a condition with a write that replaces an object: only that version is to be replaced."""
         self.md5_bytes = 0
         """The bytes whose MD5 was computed while *confirmation* was unknown."""
         self.detect_again_at = 0.0

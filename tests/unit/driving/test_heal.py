@@ -16,11 +16,17 @@ from snapferry.stores.address import EMPTY_ADDRESS, Address, manifest_key, objec
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, StoreRef, encode_addresses
+from tests.bad_disk import BadDisk
 from tests.sample import assert_published_means_complete, tree
 
 from .fleet import Fleet, snapshots
 
 WRONG = b"wrong"
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> BadDisk:
+    return BadDisk(monkeypatch)
 
 
 @pytest.fixture
@@ -256,3 +262,21 @@ def test_a_batch_that_is_delivered_twice_heals_once(healing: Fleet) -> None:
     assert outcome.result is Result.DONE
     assert healing.status.copied == 3
     assert len(quarantine(healing.destination)) == 3
+
+
+def test_what_the_disk_cannot_read_is_replaced_and_kept(healing: Fleet, disk: BadDisk) -> None:
+    unreadable, beside, *_ = objects(healing)
+    snapshot = healing.spec.snapshot_ids[0]
+    bad = healing.destination / object_key(unreadable)
+    disk.spoil(bad, healing.destination / manifest_key(snapshot))
+    disk.spoil(healing.source / object_key(unreadable))
+    spoil(healing.destination, beside)
+    inode = bad.stat().st_ino
+
+    healing.copy_all()
+
+    assert (healing.status.state, healing.status.copied) == (State.DONE, 2)
+    repairs = {one.address: one for one in healing.ledger.repairs("job")}
+    assert {one.wrong for one in repairs.values()} == {"unreadable", "corrupt"}
+    assert (healing.destination / repairs[unreadable].quarantined).stat().st_ino == inode
+    assert_published_means_complete(open_store(str(healing.destination)))

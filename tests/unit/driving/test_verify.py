@@ -21,6 +21,7 @@ from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.copying.transfer import verify
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, Scope, VerifyOptions
+from tests.bad_disk import BadDisk
 from tests.integration.processes import until
 from tests.sample import fill, tree
 
@@ -88,6 +89,25 @@ def test_what_is_wrong_is_named_with_its_snapshots_and_paths(fleet: Fleet) -> No
     errors = {address: letter.known.failure.error for address, letter in letters.items() if letter.known}
     assert errors == {missing: "ObjectMissing", corrupt: "IntegrityError"}
     assert [row.missing for row in snapshot_rows(fleet.ledger, "job")] == [2, 1, 1]
+
+
+def test_an_object_that_the_disk_cannot_read_is_named_with_its_paths(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = snapshots(fleet, 2)
+    unreadable = min(set(objects_of(fleet, ids[0])) - set(objects_of(fleet, ids[1])))
+    BadDisk(monkeypatch).spoil(fleet.source / object_key(unreadable))
+    begin(fleet, *ids)
+
+    fleet.copy_all()
+
+    assert (fleet.status.state, fleet.status.failed, fleet.status.snapshots_failed) == (State.FAILED, 1, 1)
+    (letter,) = dead_letters(fleet.ledger, "job", TRUSTED)
+    assert letter.known is not None
+    assert (letter.address, letter.known.failure.error) == (unreadable, "Unreadable")
+    ((snapshot_id, paths),) = letter.places
+    assert snapshot_id == ids[0]
+    assert paths
 
 
 def test_only_snapshots_that_name_a_wrong_object_are_hurt(fleet: Fleet) -> None:

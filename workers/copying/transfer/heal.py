@@ -1,13 +1,13 @@
 """
 Compare the content of objects at a destination with their addresses, and repair the wrong ones.
 
-*intact is left alone*: an object is replaced only if it is missing, if two readings gave wrong bytes, or if something
-other than a file is in its place. A store that gives no answer has no wrong objects.
+*intact is left alone*: an object is replaced only if it is missing, if two readings gave wrong bytes, if the disk
+cannot read it, or if something other than a file is in its place. A store that gives no answer has no wrong objects.
 *any good source*: the sources are tried in order until one has the object intact. What one source has, lacks or refuses
 does not stop the others.
 *confirmed*: a repaired object is read again.
 
-A batch may be run twice, also at the same time: objects that are intact are not replaced.
+A batch may be run twice, also at the same time: objects that are intact are neither replaced nor quarantined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from snapferry.stores.address import Address
-from snapferry.stores.errors import IntegrityError, NotAnObject, ObjectMissing, StoreError
+from snapferry.stores.errors import IntegrityError, NotAnObject, ObjectMissing, StoreError, Unreadable
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.stream_store import Replaced, StreamStore
 from snapferry.stores.text.printable import shortened
@@ -34,7 +34,12 @@ from .objects import as_failure, metered, over_budget
 
 log = logging.getLogger(__name__)
 
-WRONG: Final = {ObjectMissing: "missing", IntegrityError: "corrupt", NotAnObject: "not a file"}
+WRONG: Final = {
+    ObjectMissing: "missing",
+    IntegrityError: "corrupt",
+    Unreadable: "unreadable",
+    NotAnObject: "not a file",
+}
 """The errors of a check that mean that an object is wrong, and what is wrong."""
 
 MAX_TROUBLE: Final = 3
@@ -234,6 +239,11 @@ class _Healer:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
             return as_failure(store, address, error)
+        if replaced.was_right:
+            self._repairs.failed(address)
+            log.info("object repaired by another program: %s", address)
+            self._succeeded()
+            return None
         self._lengths[address] = replaced.length
         self._repairs.repaired(address, WRONG[type(self.wrong[address])], store.label, replaced.quarantined)
         log.info("object repaired: %s, from %s", address, store.label)

@@ -29,6 +29,7 @@ from snapferry.stores.errors import AccessDenied, IntegrityError, StoreError, St
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.streams import Reader
 
+from .conditions import only_over
 from .detect import detect
 from .md5 import md5_of
 from .ranges import open_object
@@ -58,9 +59,11 @@ def piece_of(data: bytes | bytearray) -> Piece:
     return Piece(len(data), hashlib.sha256(data).hexdigest())
 
 
-def write(bucket: Bucket, key: str, data: bytes) -> None:
+def write(bucket: Bucket, key: str, data: bytes, over: str | None = None) -> None:
     """
     Write *data* under *key*, return when it is confirmed, and count the confirmation.
+
+    *over*: the ETag of what may be replaced, "" for nothing at all. Raises `KeyChanged` where something else is there.
 
     Raises `IntegrityError` where other bytes arrive again and again; they were deleted, or the error tells that they
     could not be. After any other error nothing wrong is visible, unless the store stopped answering in between.
@@ -71,8 +74,12 @@ def write(bucket: Bucket, key: str, data: bytes) -> None:
         with suppress(StoreError):
             delete(bucket, key)
 
+    conditions = [over]
+
     def send(content_md5: str) -> str:
-        return put(bucket, key, data, content_md5)
+        # What is sent again replaces what was sent before.
+        over = conditions.pop() if conditions else None
+        return only_over(bucket, key, over, lambda condition: put(bucket, key, data, content_md5, condition))
 
     try:
         found = send_confirmed(bucket, features, key, data, send, undo)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Final, NamedTuple
@@ -24,6 +25,7 @@ from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.stores.runtime.interruption import grace
 from snapferry.stores.streams import Upload
 
+from .conditions import only_over
 from .confirm import Piece, piece_of, read_back, send_confirmed, write
 from .md5 import md5_of
 from .small import content_md5_header, etag_of, sha256_base64
@@ -74,6 +76,7 @@ class S3Upload(Upload):
         self._in_flight: deque[tuple[int, Future[_Part]]] = deque()
         self._sent: list[_Part] = []
         self._checksums = False
+        self._over: str | None = None
 
     def write(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
@@ -93,16 +96,26 @@ class S3Upload(Upload):
                 self._whole, self._buffer = self._buffer, bytearray()
             self._part_bytes = next(self._sizes)
 
+    def only_over(self, version: str) -> None:
+        self._over = version
+
     def commit(self) -> None:
         bucket = self._bucket
         last = self._buffer if self._whole is None else self._whole
         self._buffer, self._whole = bytearray(), None
         if self._id is None:
-            write(bucket, self._key, bytes(last))
+            write(bucket, self._key, bytes(last), self._over)
             return
         self._send(last)
         while self._in_flight:
             self._wait_for_one()
+        etag = only_over(bucket, self._key, self._over, self._complete)
+        self._id = None
+        self._stop_sending()
+        bucket.confirmations.add(self._confirm(etag))
+
+    def _complete(self, condition: Mapping[str, str]) -> str:
+        bucket = self._bucket
         with bucket.errors(self._key):
             # The server sends 200 before it knows the result. boto3 finds an error in the body. A body that ends
             # early is found because it lacks the ETag.
@@ -111,11 +124,9 @@ class S3Upload(Upload):
                 Key=bucket.full_key(self._key),
                 UploadId=self._id,
                 MultipartUpload={"Parts": [part.listed for part in self._sent]},
+                **condition,
             )
-            etag = etag_of({"ETag": answer["ETag"]})
-        self._id = None
-        self._stop_sending()
-        bucket.confirmations.add(self._confirm(etag))
+            return etag_of({"ETag": answer["ETag"]})
 
     def _confirm(self, etag: str) -> Confirmation:
         """Return how the whole object is confirmed. Raises `IntegrityError`."""

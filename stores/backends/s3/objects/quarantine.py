@@ -1,45 +1,117 @@
-"""Quarantine in a bucket: the server copies the wrong object to another key."""
+"""
+Quarantine in a bucket: the server copies the wrong object to another key.
+
+*what was read is what is kept*: the copy is of the version that was read (CopySourceIfMatch). A server may ignore that
+condition, so the object is looked at once more after the copy; a copy of anything else is deleted.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+import time
+from contextlib import suppress
+from typing import Final, NamedTuple
 
-from snapferry.stores.address import quarantine_key
+from snapferry.stores.address import Key, quarantine_key
 from snapferry.stores.backends.s3.bucket import Bucket
-from snapferry.stores.errors import AccessDenied, KeyMissing, StoreFault
+from snapferry.stores.backends.s3.errors import status_of
+from snapferry.stores.errors import AccessDenied, KeyChanged, KeyMissing, StoreError, StoreFault
+from snapferry.stores.features import IsRight, Seen
 from snapferry.stores.hashing import digest
+
+from .copying import copy_object
+from .ranges import open_object
+from .small import delete
 
 logger = logging.getLogger(__name__)
 
-# Amazon copies up to 5 GB by one request (API reference, CopyObject), but it answers only when it has copied. The
-# request should not take longer than a read may be silent.
-MAX_COPY_BYTES: Final = 1024**3
+READINGS: Final = 2
+
+NOTHING: Final = Seen(Key(""), "")
 
 
-def quarantine(bucket: Bucket, key: str) -> str | None:
+class _Object(NamedTuple):
+    length: int
+    etag: str
+
+
+def quarantine(bucket: Bucket, key: str, is_right: IsRight) -> Seen:
     """As `Quarantining.quarantine`. Raises `StoreError`."""
+    found = _look(bucket, key)
+    if found is None:
+        return NOTHING
+    if _reads_right(bucket, key, found, is_right):
+        return Seen(right=True)
+    # A weak ETag matches no condition (RFC 9110, section 13.1.1).
+    version = found.etag if found.etag and not found.etag.startswith("W/") else None
+    if not found.length:
+        return Seen(Key(""), version)
+    if version is None:
+        return Seen()
+    try:
+        place, copied = _copy(bucket, key, found)
+    except (AccessDenied, StoreFault) as error:
+        if status_of(error) == 412:
+            raise changed(bucket, key) from error
+        # Some servers cannot copy. For Amazon, copying needs more permissions than reading and writing.
+        logger.info("the server does not copy an object to quarantine, this process does: %s", error)
+        return Seen(None, version)
+    try:
+        still = _look(bucket, key)
+    except BaseException:
+        _undo(bucket, place, copied=copied)
+        raise
+    if still != found:
+        _undo(bucket, place, copied=copied)
+        raise changed(bucket, key)
+    return Seen(place, version)
+
+
+def changed(bucket: Bucket, key: str) -> KeyChanged:
+    """Return the error for something else under *key* than what was found wrong there."""
+    return KeyChanged(bucket.label, key, "another program has replaced it meanwhile; nothing was replaced")
+
+
+def _look(bucket: Bucket, key: str) -> _Object | None:
     try:
         with bucket.errors(key, missing=KeyMissing):
             found = bucket.call("head_object", Key=bucket.full_key(key))
-            length, etag = int(found["ContentLength"]), str(found.get("ETag") or "")
+            return _Object(int(found["ContentLength"]), str(found.get("ETag") or ""))
     except KeyMissing:
-        return ""
-    if not length:
-        return ""
+        return None
+
+
+def _reads_right(bucket: Bucket, key: str, found: _Object, is_right: IsRight) -> bool:
+    for _ in range(READINGS):
+        try:
+            with open_object(bucket, key, found.length) as reader:
+                if is_right(reader):
+                    return True
+        except KeyMissing:
+            raise changed(bucket, key) from None
+    return False
+
+
+def _copy(bucket: Bucket, key: str, found: _Object) -> tuple[Key, bool]:
+    """Return where the object is kept, and whether it was not kept there before. Raises `StoreError`."""
     # Equal bytes have equal keys in quarantine, so a repeated call keeps them once. An ETag may hold any characters.
-    place = quarantine_key(key, digest(etag.encode())[:16])
-    if length > MAX_COPY_BYTES or not etag:
-        return None
-    try:
-        with bucket.errors(place):
-            bucket.call(
-                "copy_object",
-                Key=bucket.full_key(place),
-                CopySource={"Bucket": bucket.name, "Key": bucket.full_key(key)},
-            )
-    except (AccessDenied, StoreFault) as error:
-        # Some servers cannot copy. For Amazon, copying needs more permissions than reading and writing.
-        logger.info("the server does not copy an object to quarantine, this process does: %s", error)
-        return None
-    return place
+    mark = digest(found.etag.encode())[:16]
+    place = quarantine_key(key, mark)
+    there = _look(bucket, place)
+    if there == found:
+        return place, False
+    if there is not None:
+        place = quarantine_key(key, f"{mark}-{time.time_ns():x}")
+    copy_object(bucket, key, place, found.length, found.etag)
+    copied = _look(bucket, place)
+    if copied is None or copied.length != found.length:
+        # A server that does not know the header makes an empty object.
+        _undo(bucket, place, copied=True)
+        raise StoreFault(bucket.label, place, "the server did not copy all bytes")
+    return place, True
+
+
+def _undo(bucket: Bucket, place: Key, *, copied: bool) -> None:
+    if copied:
+        with suppress(StoreError):
+            delete(bucket, place)

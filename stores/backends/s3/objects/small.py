@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from snapferry.stores.backend import Listed
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
 from snapferry.stores.backends.s3.direct_path import ResponseBody
-from snapferry.stores.backends.s3.errors import TRANSLATED, may_reject_checksums
+from snapferry.stores.backends.s3.errors import TRANSLATED, may_reject_header
 from snapferry.stores.backends.s3.http.bounded_body import BoundedBody
 from snapferry.stores.backends.s3.listing import Listing, page_of
 from snapferry.stores.errors import KeyMissing, StoreError, StoreUnavailable
@@ -30,6 +30,8 @@ from snapferry.stores.runtime.oversize import far_beyond
 from snapferry.stores.streams import OpenReader
 
 logger = logging.getLogger(__name__)
+
+NO_CONDITION: Final[Mapping[str, str]] = {}
 
 
 def size(bucket: Bucket, key: str) -> int | None:
@@ -131,22 +133,29 @@ class _BodyReader:
             self._body.close()
 
 
-def put(bucket: Bucket, key: str, data: bytes, content_md5: str = "") -> str:
+def put(
+    bucket: Bucket,
+    key: str,
+    data: bytes,
+    content_md5: str = "",
+    condition: Mapping[str, str] = NO_CONDITION,
+) -> str:
     """
     Send *data*, and return the ETag of what was stored, without quotes and in lowercase.
 
+    *condition*: boto3's parameters for what may be replaced.
     *content_md5*: the MD5 of *data* in hex, to send as Content-MD5. The SHA-256 is sent as well, until a server
     rejects that header.
     """
     features = bucket.features
     checksum = features.checksums
     try:
-        etag = _put(bucket, key, data, content_md5, checksum=checksum)
+        etag = _put(bucket, key, data, content_md5, condition, checksum=checksum)
     except StoreError as error:
-        if not checksum or features.checksum_accepted or not may_reject_checksums(error):
+        if not checksum or features.checksum_accepted or not may_reject_header(error):
             raise
         try:
-            etag = _put(bucket, key, data, content_md5, checksum=False)
+            etag = _put(bucket, key, data, content_md5, condition, checksum=False)
         except StoreError:
             raise error from error.__cause__
         features.checksums = False
@@ -156,10 +165,12 @@ def put(bucket: Bucket, key: str, data: bytes, content_md5: str = "") -> str:
     return etag.strip('"').lower()
 
 
-def _put(bucket: Bucket, key: str, data: bytes, content_md5: str, *, checksum: bool) -> str:
+def _put(
+    bucket: Bucket, key: str, data: bytes, content_md5: str, condition: Mapping[str, str], *, checksum: bool
+) -> str:
     with bucket.errors(key):
-        if len(data) > EXPECT_BYTES or content_md5:
-            return etag_of(put_by_boto(bucket, key, data, content_md5, checksum=checksum))
+        if len(data) > EXPECT_BYTES or content_md5 or condition:
+            return etag_of(put_by_boto(bucket, key, data, content_md5, condition, checksum=checksum))
         return bucket.direct_or_boto(
             PUT,
             lambda path: path.put(key, data, checksum=checksum),
@@ -168,9 +179,17 @@ def _put(bucket: Bucket, key: str, data: bytes, content_md5: str, *, checksum: b
         )
 
 
-def put_by_boto(bucket: Bucket, key: str, data: bytes, content_md5: str = "", *, checksum: bool) -> Any:
+def put_by_boto(
+    bucket: Bucket,
+    key: str,
+    data: bytes,
+    content_md5: str = "",
+    condition: Mapping[str, str] = NO_CONDITION,
+    *,
+    checksum: bool,
+) -> Any:
     """Send *data* by boto3, and return its answer. Raises what boto3 raises."""
-    more = content_md5_header(content_md5)
+    more = {**content_md5_header(content_md5), **condition}
     if checksum:
         more["ChecksumSHA256"] = sha256_base64(data)
     return bucket.call("put_object", Key=bucket.full_key(key), Body=data, **more)
