@@ -55,9 +55,9 @@ class Jobs(JobReader):
             check_broker(settings.broker_url or "")
         super().__init__(settings, answer_s=answer_s, access=access, role=role)
 
-    def submit(self, spec: JobSpec) -> str:
+    def submit(self, spec: JobSpec, *, schedule: str = "") -> str:
         """
-        Queue a job; return its id, which is that of *spec*.
+        Queue a job; return its id, which is that of *spec*. *schedule* names the mirror or scrub that queues it.
 
         If *spec* does not set its batch settings or its patience, those of this process's settings apply. The default
         order of a job of everything is newest first. A job whose patience is set also waits for a store that has not
@@ -70,7 +70,7 @@ class Jobs(JobReader):
             filled["waits_at_start"] = True
         if spec.everything and "order" not in given:
             filled["order"] = Order.NEWEST
-        return self._queue(spec.model_copy(update=filled))
+        return self._queue(spec.model_copy(update=filled), schedule)
 
     def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
         """
@@ -194,7 +194,7 @@ class Jobs(JobReader):
             changed |= {"patience": patience, "waits_at_start": True}
         return spec.successor(limits=status.limits, **self._from_settings(_BATCHING), **changed)
 
-    def _queue(self, spec: JobSpec) -> str:
+    def _queue(self, spec: JobSpec, schedule: str = "") -> str:
         """
         Record and queue a job; return its id.
 
@@ -203,7 +203,7 @@ class Jobs(JobReader):
         """
         try:
             with self._answering():
-                self._ledger.create(spec, s3_requests=self._settings.s3_max_requests)
+                self._ledger.create(spec, s3_requests=self._settings.s3_max_requests, schedule=schedule)
                 queue_plan(self._app, spec)
         except BaseException as error:
             if self._withdrawn(spec, error):

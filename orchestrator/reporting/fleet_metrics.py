@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +28,7 @@ from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, Metric
 
+from .freshness_metrics import FRESHNESS_METRICS, ask_freshness, named_stores
 from .scrub_metrics import SCRUB_METRICS, ask_scrubs
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ ASKED: Final = {
         _gauge("retrying_batches", "Batches of open jobs that wait for a retry."),
         _gauge("expired_leases", "Batches of open jobs whose lease has expired: their worker died or is cut off."),
     )
-} | SCRUB_METRICS  # fmt: skip
+} | SCRUB_METRICS | FRESHNESS_METRICS  # fmt: skip
 
 
 @dataclass
@@ -116,6 +117,7 @@ class FleetCollector:
         # With short timeouts, unlike the client of the tasks.
         self._redis = fail_fast_client(settings.broker_url, ANSWER_S)
         self._ledger = Ledger(self._redis, expires_s=settings.job_expires)
+        self._stores = named_stores(settings)
         self._asking: threading.Thread | None = None
 
     def collect(self) -> Iterator[Family]:
@@ -123,7 +125,13 @@ class FleetCollector:
 
         figures = Figures()
         try:
-            ask_redis(self._redis, self._ledger, figures, deadline=time.monotonic() + ALL_ANSWERS_S)
+            ask_redis(
+                self._redis,
+                self._ledger,
+                figures,
+                deadline=time.monotonic() + ALL_ANSWERS_S,
+                stores=self._stores,
+            )
         except (RedisError, OSError, TimeoutError):
             figures = Figures()
             figures.set("broker_up", 0)
@@ -166,9 +174,16 @@ def roles_of(answers: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
     return {str(role): count for role, count in roles.items()}
 
 
-def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline: float) -> None:
+def ask_redis(
+    client: redis.Redis,
+    ledger: Ledger,
+    figures: Figures,
+    *,
+    deadline: float,
+    stores: Mapping[str, str] | None = None,
+) -> None:
     """
-    Add what Redis knows to *figures*.
+    Add what Redis knows to *figures*. *stores* is name -> id of the stores that are reported by name.
 
     Raises `RedisError` or OSError, and TimeoutError at *deadline* on the monotonic clock; *figures* are incomplete
     then.
@@ -199,9 +214,11 @@ def ask_redis(client: redis.Redis, ledger: Ledger, figures: Figures, *, deadline
         states[state] += state in _ENDED
     for known in (*State, SUPERSEDED):
         figures.set("jobs", states[known], known)
-    # A fleet without scrubs has these metrics, without values.
-    figures.of.update({name: {} for name in SCRUB_METRICS})
+    # A fleet without mirrors and scrubs has these metrics, without values.
+    figures.of.update({name: {} for name in (*SCRUB_METRICS, *FRESHNESS_METRICS)})
     ask_scrubs(client, now, in_time, figures.set)
+    in_time()
+    ask_freshness(client, stores or {}, figures.set)
     _add_up(figures, [(status, standing) for status, standing in open_jobs if not status.state.final], now)
 
 

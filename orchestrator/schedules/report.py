@@ -10,10 +10,11 @@ from snapferry.orchestrator.reporting.text.format import duration, moment
 from snapferry.orchestrator.reporting.text.status import state_text
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
+from snapferry.workers.ledger import Freshness
 
 from .status import MirrorStatus, ScheduleStatus
 
-MIRRORS_HEAD: Final = ("MIRROR", "EVERY", "LAST", "NEXT", "FROM → TO")
+MIRRORS_HEAD: Final = ("MIRROR", "EVERY", "LAST SUCCESS", "LAST RUN", "NEXT", "FROM → TO")
 
 
 def mirror_row(status: MirrorStatus) -> tuple[str, ...]:
@@ -22,6 +23,7 @@ def mirror_row(status: MirrorStatus) -> tuple[str, ...]:
     return (
         mirror.name,
         mirror.every,
+        success_text(status.success_at, status.freshness),
         printable(last_text(status)),
         next_text(status.next_at),
         printable(f"{mirror.from_} → {mirror.to}"),
@@ -36,6 +38,7 @@ def mirror_document(status: MirrorStatus) -> dict[str, Any]:
         "from": mirror.from_,
         "to": mirror.to,
         "every": mirror.every,
+        "in_file": True,
         "delete": mirror.delete,
         **runs_document(status),
     }
@@ -52,7 +55,42 @@ def runs_document(status: ScheduleStatus) -> dict[str, Any]:
         "skipped_last": moment(record.skipped_at) if record.skipped_at else None,
         "skipped_why": record.why,
         "next": moment(status.next_at) if status.next_at is not None else None,
+        **freshness_document(status.success_at, status.freshness),
     }
+
+
+def freshness_document(success_at: float, freshness: Freshness | None) -> dict[str, Any]:
+    """Return the last success of a mirror or scrub as a part of a JSON document."""
+    return {
+        "last_success": moment(success_at),
+        "last_success_age_seconds": round(max(0.0, time.time() - success_at), 3) if success_at else None,
+        "late": is_late(success_at, freshness),
+        "late_at": moment(freshness.late_at) if freshness is not None else None,
+    }
+
+
+def unlisted_document(kind: str, freshness: Freshness) -> dict[str, Any]:
+    """Return a mirror or scrub that is expected but not in the file as a JSON document."""
+    return {
+        kind: freshness.expected.name,
+        "every": freshness.expected.every,
+        "in_file": False,
+        **freshness_document(freshness.success_at, freshness),
+    }
+
+
+def is_late(success_at: float, freshness: Freshness | None) -> bool:
+    """Return whether a mirror or scrub is late that last succeeded at *success_at*."""
+    # A success that no orchestrator has settled yet ends the lateness.
+    return freshness is not None and freshness.late and success_at <= freshness.success_at
+
+
+def success_text(success_at: float, freshness: Freshness | None) -> str:
+    """Return in words when a mirror or scrub last succeeded, and whether it is late."""
+    text = f"{duration(time.time() - success_at)} ago" if success_at else "never"
+    if freshness is None or not is_late(success_at, freshness):
+        return text
+    return f"{text}, late for {duration(freshness.now - freshness.late_at)}"
 
 
 def last_text(status: ScheduleStatus) -> str:

@@ -15,6 +15,7 @@ from celery import Celery
 from snapferry.orchestrator.jobs import one_store, store_pair
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.workers.broker.connection import client
+from snapferry.workers.ledger import Expected
 from snapferry.workers.ledger.keys import SCHEDULE
 from snapferry.workers.ledger.schedules import entry_name
 from snapferry.workers.messages import Limits, MirrorMessage, Prune, ScrubMessage, VerifyOptions
@@ -77,6 +78,11 @@ def scrub_message(scrub: Scrub, config: Config, app: Celery) -> ScrubMessage:
     )
 
 
+def expected_of(config: Config) -> list[Expected]:
+    """Return what *config* expects to run."""
+    return [Expected(one.kind, one.name, one.every, one.late_after_s) for one in config.scheduled]
+
+
 def schedule_jobs(app: Celery, settings: Settings, config: Config) -> None:
     """Set Celery beat, run from *app*, to the schedule of *config*. Raises `InvalidSettings`."""
     assert settings.broker_url is not None  # make_fleet_app refuses settings without a broker
@@ -90,6 +96,7 @@ def schedule_jobs(app: Celery, settings: Settings, config: Config) -> None:
                 for one in config.scrub
             },
         },
+        snapferry_expected=expected_of(config),
         redbeat_redis_url=settings.broker_url,
         redbeat_redis_options={},
         redbeat_key_prefix=SCHEDULE,

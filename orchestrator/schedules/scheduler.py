@@ -26,7 +26,7 @@ from redbeat.schedulers import (
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import OUTAGE
-from snapferry.workers.ledger import ScrubLedger
+from snapferry.workers.ledger import FreshnessLedger, ScrubLedger
 from snapferry.workers.ledger.keys import SCHEDULE, SCRUB
 from snapferry.workers.messages import ScrubMessage
 from snapferry.workers.telemetry.logs import fields
@@ -58,6 +58,8 @@ class LockedScheduler(RedBeatScheduler):
             if entry.get("task") == RUN_SCRUB:
                 # From now on the age of what was never read is counted.
                 begin_cycle(scrubs, ScrubMessage.model_validate(entry["args"][0]))
+        # A mirror or scrub that is not in the file any more stays expected, until an operator forgets it.
+        FreshnessLedger(get_redis(self.app)).expect(self.app.conf.snapferry_expected, replace=True)
         get_redis(self.app).set(RUNNING_KEY, json.dumps(_summary(self.app.conf.beat_schedule)))
 
 

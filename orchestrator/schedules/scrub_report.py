@@ -8,10 +8,19 @@ from typing import Any, Final
 from snapferry.orchestrator.reporting.text.format import duration, moment
 from snapferry.stores.text.printable import printable
 
-from .report import last_text, next_text, runs_document
+from .report import last_text, next_text, runs_document, success_text
 from .status import ScrubStatus
 
-SCRUBS_HEAD: Final = ("SCRUB", "STORE", "SHARE", "LAST", "OLDEST UNVERIFIED", "FINDINGS", "NEXT")
+SCRUBS_HEAD: Final = (
+    "SCRUB",
+    "STORE",
+    "SHARE",
+    "LAST SUCCESS",
+    "LAST RUN",
+    "OLDEST UNVERIFIED",
+    "FINDINGS",
+    "NEXT",
+)
 
 
 def scrub_row(status: ScrubStatus) -> tuple[str, ...]:
@@ -21,6 +30,7 @@ def scrub_row(status: ScrubStatus) -> tuple[str, ...]:
         scrub.name,
         printable(scrub.store),
         f"{scrub.share} every {scrub.every}",
+        success_text(status.success_at, status.freshness),
         printable(last_text(status)),
         "-" if state is None else duration(time.time() - state.oldest_at),
         "-" if state is None else f"{state.findings:,}",
@@ -36,8 +46,8 @@ def scrub_document(status: ScrubStatus) -> dict[str, Any]:
         "store": scrub.store,
         "every": scrub.every,
         "share": scrub.share,
+        "in_file": True,
         **runs_document(status),
-        "last_success": None,
         "oldest_unverified": None,
         "oldest_unverified_seconds": None,
         "shares": {"total": scrub.shares, "verified": 0, "next": 0},
@@ -48,7 +58,6 @@ def scrub_document(status: ScrubStatus) -> dict[str, Any]:
     if state is None:
         return document
     return document | {
-        "last_success": moment(state.succeeded_at) if state.succeeded_at else None,
         "oldest_unverified": moment(state.oldest_at),
         "oldest_unverified_seconds": round(max(0.0, time.time() - state.oldest_at), 3),
         "shares": {"total": state.shares, "verified": state.verified, "next": state.share},

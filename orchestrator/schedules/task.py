@@ -75,7 +75,7 @@ def _run(settings: Settings, records: ScheduleLedger, name: str, spec: Callable[
             records.skipped(name, why)
             log.warning("%s %s skipped: %s", records.kind, name, why)
             return f"skipped: {why}"
-        job_id = jobs.submit(spec())
+        job_id = jobs.submit(spec(), schedule=f"{records.kind}:{name}")
         records.started(name, job_id)
         log.info("%s %s: job %s queued", records.kind, name, job_id)
         return f"job {job_id} queued"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,8 +111,15 @@ def test_a_mirror_is_run_again_and_again_and_takes_over_what_is_new_and_what_is_
     assert (before["last_job"], before["next"], before["skipped"]) == (None, None, 0)
     assert after["next"] > after["last_started"]
     assert after["last_status"]["job"] == after["last_job"]
-    assert "often   3s     done, job " in table.out
+    assert re.search(r"often   3s     \d+ s ago +\w+, job ", table.out), table.out
     assert json.loads(document.out)[0]["mirror"] == "often"
+    assert (before["last_success"], before["last_success_age_seconds"], before["late_at"]) == (
+        None,
+        None,
+        None,
+    )
+    assert after["last_success"] >= after["last_status"]["ended"]
+    assert after["last_success_age_seconds"] < PATIENCE_S
     assert named.out.split() == [second]
     assert open_store(f"file://{tmp_path}/b").names.read(newest).snapshot_id == second
 

@@ -34,11 +34,13 @@ are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list th
     bitmaps  bits of the bitmaps that Redis returns
     schedules  the last runs of mirrors and scrubs
     scrubs   how far scrubs are
+    freshness  when mirrors, scrubs and stores last succeeded, and what is late
 """
 
 from snapferry.workers.job_state import State
 
 from .bitmaps import bit, bits, set_bits
+from .freshness import Expected, Freshness, FreshnessLedger
 from .keys import PLAN
 from .ledger import Ledger
 from .schedules import ScheduleLedger, ScheduleRecord
@@ -76,7 +78,10 @@ __all__ = [
     "SUPERSEDED",
     "Begun",
     "Directive",
+    "Expected",
     "FailedObject",
+    "Freshness",
+    "FreshnessLedger",
     "JobStatus",
     "Ledger",
     "NewCycle",

@@ -17,6 +17,11 @@ PLAN: Final = "plan"
 INDEX: Final = RedisKey("snapferry:jobs")
 OPEN: Final = RedisKey("snapferry:open")
 
+# Jobs that have ended, by the time of their end, until an orchestrator has settled them. If none does, the oldest are
+# dropped.
+ENDED: Final = RedisKey("snapferry:ended")
+MOST_ENDED: Final = 50_000
+
 # What runs on a schedule, as a part of the keys of the records.
 MIRROR: Final[ScheduleKind] = "mirror"
 SCRUB: Final[ScheduleKind] = "scrub"
@@ -41,6 +46,9 @@ LIMIT_FIELDS: Final = {name: f"limit_{name}" for name in ("rate", "requests", "j
 
 # The field with the budget of a job, if it has one.
 BUDGET_FIELD: Final = "budget"
+
+# The field with the mirror or scrub that queued the job, as ``mirror:nightly``, if one did.
+SCHEDULE_FIELD: Final = "schedule"
 
 # The field with the requests per second at S3 stores that have no limit of their own.
 S3_REQUESTS_FIELD: Final = "s3_requests"

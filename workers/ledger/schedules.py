@@ -22,6 +22,9 @@ from .keys import MIRROR, SCHEDULE
 MOST_SCHEDULED: Final = 1000
 """Entries of the schedule that are listed."""
 
+LATEST: Final = 1e11
+"""No time in seconds since the epoch is later."""
+
 _is_name: Final = re.compile(r"[a-z0-9_-]{1,64}").fullmatch
 
 
@@ -55,6 +58,11 @@ class ScheduleLedger:
     def __init__(self, client: redis.Redis, kind: ScheduleKind) -> None:
         self._redis = client
         self.kind = kind
+
+    @property
+    def client(self) -> redis.Redis:
+        """The client, for other records on the same server."""
+        return self._redis
 
     def record(self, name: str) -> ScheduleRecord:
         """Return the record of a mirror or scrub, empty if it was never due."""
@@ -134,4 +142,4 @@ def number_of(found: str) -> float:
         number = float(found or 0)
     except ValueError:
         return 0.0
-    return number if 0 <= number < 1e11 else 0.0
+    return number if 0 <= number < LATEST else 0.0

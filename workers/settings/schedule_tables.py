@@ -75,6 +75,23 @@ def _cron(every: str, kind: str, app: Celery | None = None) -> crontab:
         raise ValueError(f"{every!r} is not a cron expression: {error}") from None
 
 
+def next_run(every: str, after: datetime) -> datetime:
+    """Return when a cron expression is next due *after* a time. Raises ValueError if it is none, or never due."""
+    times = _cron(every, "mirror")
+    try:
+        last, until_next, _ = times.remaining_delta(after)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{every!r} is never due: {error}") from None
+    due: datetime = last + until_next
+    return due
+
+
+def _checked_late_after(duration: str | None) -> str | None:
+    if duration is not None and interval_of(duration) is None:
+        raise ValueError(f'{duration!r} is not a duration, such as "90m", "26h", "8d"')
+    return duration
+
+
 def _size(value: object) -> object:
     """Return the bytes of a size that is given as text. Raises ValueError."""
     if not isinstance(value, str):
@@ -118,6 +135,8 @@ class Scheduled(Table):
     every: str
     jobs: int | None = Field(None, ge=1, le=1024)
     patience: _Duration | None = None
+    late_after: Annotated[str | None, AfterValidator(_checked_late_after)] = None
+    """Time since the last success after which it is late. None: when the second run since then is due."""
 
     @field_validator("every")
     @classmethod
@@ -138,6 +157,12 @@ class Scheduled(Table):
     def patience_s(self) -> float | None:
         """Seconds that the jobs wait for a store that is away. None: the default of jobs."""
         return None if self.patience is None else seconds_of(self.patience)
+
+    @property
+    def late_after_s(self) -> float | None:
+        """*late_after* in seconds."""
+        found = None if self.late_after is None else interval_of(self.late_after)
+        return None if found is None else float(found)
 
     @property
     def stores(self) -> tuple[str, ...]:

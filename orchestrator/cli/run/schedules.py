@@ -17,47 +17,90 @@ from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
 from snapferry.orchestrator.schedules import report, scrub_report
 from snapferry.orchestrator.schedules.schedule import schedule_jobs
-from snapferry.orchestrator.schedules.status import mirror_statuses, scrub_statuses
+from snapferry.orchestrator.schedules.status import forget as forget_expected
+from snapferry.orchestrator.schedules.status import mirror_statuses, scrub_statuses, unlisted
+from snapferry.orchestrator.schedules.watcher import Watcher
+from snapferry.stores.text.printable import printable
+from snapferry.workers.ledger import Freshness
 from snapferry.workers.messages import ScheduleKind
 from snapferry.workers.settings.config_file import Config, read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 from snapferry.workers.telemetry import logs
 
 
-def list_mirrors(config: str | None, as_json: bool, broker: str | None) -> int:
+def list_mirrors(config: str | None, forget: str | None, as_json: bool, broker: str | None) -> int:
     settings = read_settings(broker, config=config)
+    if forget is not None:
+        return _forget(settings, "mirror", forget)
     known = _read(settings, "mirror")
     with on_fleet(settings, advice="") as jobs:
         found = mirror_statuses(settings, jobs, known.mirror)
+        others = unlisted(settings, "mirror", [one.mirror.name for one in found])
     if as_json:
-        click.echo(json.dumps([report.mirror_document(one) for one in found], indent=2))
+        documents = [report.mirror_document(one) for one in found]
+        _print_documents("mirror", documents, others)
         return 0
     print_table(
         report.MIRRORS_HEAD,
         map(report.mirror_row, found),
         right=frozenset(),
-        fold=frozenset({"FROM → TO", "LAST"}),
+        fold=frozenset({"FROM → TO", "LAST SUCCESS", "LAST RUN"}),
     )
     _note_unscheduled([one.mirror.name for one in found if one.next_at is None], len(found))
+    _note_unlisted("mirror", others)
     return 0
 
 
-def list_scrubs(config: str | None, as_json: bool, broker: str | None) -> int:
+def list_scrubs(config: str | None, forget: str | None, as_json: bool, broker: str | None) -> int:
     settings = read_settings(broker, config=config)
+    if forget is not None:
+        return _forget(settings, "scrub", forget)
     known = _read(settings, "scrub")
     with on_fleet(settings, advice="") as jobs:
         found = scrub_statuses(settings, jobs, known.scrub)
+        others = unlisted(settings, "scrub", [one.scrub.name for one in found])
     if as_json:
-        click.echo(json.dumps([scrub_report.scrub_document(one) for one in found], indent=2))
+        documents = [scrub_report.scrub_document(one) for one in found]
+        _print_documents("scrub", documents, others)
         return 0
     print_table(
         scrub_report.SCRUBS_HEAD,
         map(scrub_report.scrub_row, found),
         right=frozenset({"FINDINGS"}),
-        fold=frozenset({"STORE", "LAST"}),
+        fold=frozenset({"STORE", "LAST SUCCESS", "LAST RUN"}),
     )
     _note_unscheduled([one.scrub.name for one in found if one.next_at is None], len(found))
+    _note_unlisted("scrub", others)
     return 0
+
+
+def _forget(settings: Settings, kind: ScheduleKind, name: str) -> int:
+    """Expect the mirror or scrub *name* no longer. A file that still has it would make it expected again."""
+    known = Config() if settings.config is None else _read(settings)
+    if any((one.kind, one.name) == (kind, name) for one in known.scheduled):
+        usage(
+            f"{settings.config} has the {kind} {name}: remove it there, and restart scheduler and orchestrators"
+        )
+    with on_fleet(settings, advice=""):
+        if not forget_expected(settings, kind, name):
+            usage(f"no {kind} is expected under the name {printable(name)[:64]}")
+    note(f"the {kind} {name} is no longer expected to run")
+    return 0
+
+
+def _print_documents(kind: ScheduleKind, documents: list[dict[str, Any]], others: list[Freshness]) -> None:
+    documents += [report.unlisted_document(kind, one) for one in others]
+    click.echo(json.dumps(documents, indent=2))
+
+
+def _note_unlisted(kind: ScheduleKind, others: list[Freshness]) -> None:
+    """Note on standard error which mirrors or scrubs are expected, but not in the file."""
+    for one in others:
+        name = one.expected.name
+        note(
+            f"the {kind} {name} is not in the file, and still expected to run (last success:"
+            f" {report.success_text(one.success_at, one)}). Put it back, or run: snapferry {kind}s --forget {name}"
+        )
 
 
 def _note_unscheduled(names: list[str], total: int) -> None:
@@ -86,21 +129,26 @@ def scheduler(config: str | None, broker: str | None, log_level: str) -> int:
         logs.configure(settings, level=log_level.upper())
 
     signals.setup_logging.connect(configure_logs)
+    # Lateness is noticed while no orchestrator runs.
+    watcher = Watcher(settings)
+    watcher.start()
     try:
         app.Beat(loglevel=log_level.upper(), quiet=True).run()
     except (RedisError, OperationalError) as error:
         restart(f"the scheduler lost its broker ({error})")
+    finally:
+        watcher.stop()
     return 0
 
 
 def _read(settings: Settings, *kinds: ScheduleKind) -> Config:
-    """Return the configuration file, which has at least one table of *kinds*; an error ends the command."""
+    """Return the configuration file, which has a table of one of *kinds* if any is given; an error ends the command."""
     if settings.config is None:
         usage("no snapferry.toml in this directory. Use --config FILE, or set SNAPFERRY_CONFIG.")
     try:
         found = read_config(settings.config)
     except InvalidSettings as error:
         usage(str(error))
-    if not any(one.kind in kinds for one in found.scheduled):
+    if kinds and not any(one.kind in kinds for one in found.scheduled):
         usage(f"{settings.config}: the file has no {' or '.join(f'[[{kind}]]' for kind in kinds)}")
     return found

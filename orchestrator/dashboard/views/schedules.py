@@ -11,9 +11,16 @@ from pydantic import ValidationError
 
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import state_text
-from snapferry.orchestrator.schedules.report import next_text
-from snapferry.orchestrator.schedules.status import last_job
-from snapferry.workers.ledger import ScheduleLedger, ScheduleRecord, ScrubLedger, ScrubState
+from snapferry.orchestrator.schedules.report import is_late, next_text
+from snapferry.orchestrator.schedules.status import last_job, success_at
+from snapferry.workers.ledger import (
+    Freshness,
+    FreshnessLedger,
+    ScheduleLedger,
+    ScheduleRecord,
+    ScrubLedger,
+    ScrubState,
+)
 from snapferry.workers.messages import MirrorMessage, ScrubMessage
 
 from .jobs import TONES
@@ -28,7 +35,11 @@ TOO_OLD_PERIODS: Final = 1.5
 
 @dataclass(frozen=True)
 class RunLine:
-    """The last run of a mirror or scrub and the next one; *job* is "" before the first run."""
+    """
+    The last run of a mirror or scrub and the next one; *job* is "" before the first run.
+
+    *success* is the age of the last success in words, *late* for how long it is late, "" if it is not.
+    """
 
     name: str
     job: str
@@ -39,6 +50,8 @@ class RunLine:
     skipped: int
     why: str
     next: str
+    success: str
+    late: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,16 @@ class ScrubLine:
     findings: int | None
 
 
+@dataclass(frozen=True)
+class MissingLine:
+    """A mirror or scrub that is expected to run, and not in the schedule. *late*: for how long, "" if it is not."""
+
+    kind: str
+    name: str
+    success: str
+    late: str
+
+
 def schedules_page(sources: Sources) -> dict[str, Any]:
     """Return the values of the list of mirrors and scrubs."""
     with sources.jobs.records() as client:
@@ -77,13 +100,14 @@ def schedules_page(sources: Sources) -> dict[str, Any]:
         states = {name: scrubs.state(name) for name, _ in found_scrubs[:MOST_LISTED]}
         mirror_runs = _records(mirrors, [name for name, _ in found_mirrors[:MOST_LISTED]])
         scrub_runs = _records(scrubs, list(states))
+        fresh = {one.expected.key: one for one in FreshnessLedger(client).freshness()}
     mirror_lines, scrub_lines = [], []
     for name, found in found_mirrors[:MOST_LISTED]:
         try:
             mirror = MirrorMessage.model_validate(found)
         except ValidationError:
             continue
-        run = _run(sources, name, *mirror_runs[name])
+        run = _run(sources, name, *mirror_runs[name], fresh.get(f"{mirrors.kind}:{name}"))
         stores = without_options(mirror.source.url), without_options(mirror.destination.url)
         mirror_lines.append(MirrorLine(run, *stores))
     for name, found in found_scrubs[:MOST_LISTED]:
@@ -91,9 +115,29 @@ def schedules_page(sources: Sources) -> dict[str, Any]:
             scrub = ScrubMessage.model_validate(found)
         except ValidationError:
             continue
-        scrub_lines.append(scrub_line(_run(sources, name, *scrub_runs[name]), scrub, states[name]))
+        run = _run(sources, name, *scrub_runs[name], fresh.get(f"{scrubs.kind}:{name}"))
+        scrub_lines.append(scrub_line(run, scrub, states[name]))
     more = max(0, len(found_mirrors) - MOST_LISTED) + max(0, len(found_scrubs) - MOST_LISTED)
-    return {"mirrors": mirror_lines, "scrubs": scrub_lines, "more": more, "refresh_s": CALM_S}
+    listed = {*(f"{mirrors.kind}:{name}" for name, _ in found_mirrors)}
+    listed |= {f"{scrubs.kind}:{name}" for name, _ in found_scrubs}
+    missing = [_missing_line(one) for key, one in fresh.items() if key not in listed]
+    return {
+        "mirrors": mirror_lines,
+        "scrubs": scrub_lines,
+        "missing": missing[:MOST_LISTED],
+        "more": more,
+        "refresh_s": CALM_S,
+    }
+
+
+def _missing_line(freshness: Freshness) -> MissingLine:
+    at = freshness.success_at
+    return MissingLine(
+        freshness.expected.kind,
+        freshness.expected.name,
+        f"{duration(time.time() - at)} ago" if at else "never",
+        duration(freshness.now - freshness.late_at) if freshness.late else "",
+    )
 
 
 def scrub_line(run: RunLine, scrub: ScrubMessage, state: ScrubState | None) -> ScrubLine:
@@ -115,8 +159,16 @@ def _records(ledger: ScheduleLedger, names: list[str]) -> dict[str, tuple[Schedu
     return {name: (ledger.record(name), ledger.next_at(name)) for name in names}
 
 
-def _run(sources: Sources, name: str, record: ScheduleRecord, next_at: float | None) -> RunLine:
+def _run(
+    sources: Sources,
+    name: str,
+    record: ScheduleRecord,
+    next_at: float | None,
+    freshness: Freshness | None,
+) -> RunLine:
     job = last_job(sources.jobs, record)
+    succeeded = success_at(freshness, job)
+    late = is_late(succeeded, freshness)
     return RunLine(
         name=name,
         job=record.job_id,
@@ -127,4 +179,6 @@ def _run(sources: Sources, name: str, record: ScheduleRecord, next_at: float | N
         skipped=record.skipped,
         why=record.why,
         next=next_text(next_at),
+        success=f"{duration(time.time() - succeeded)} ago" if succeeded else "never",
+        late=duration(freshness.now - freshness.late_at) if freshness is not None and late else "",
     )

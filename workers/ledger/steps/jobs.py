@@ -7,12 +7,15 @@ from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import (
     BUDGET_FIELD,
+    ENDED,
     INDEX,
     KEPT,
     LIMIT_FIELDS,
+    MOST_ENDED,
     OPEN,
     PLAN,
     S3_REQUESTS_FIELD,
+    SCHEDULE_FIELD,
     WORKING,
     done_key,
     job_key,
@@ -27,12 +30,13 @@ from snapferry.workers.queues import Priority
 class JobLedger(LedgerBase):
     """The records of jobs. Every method may be repeated with the same arguments."""
 
-    def create(self, spec: JobSpec, *, s3_requests: int | None = None) -> bool:
+    def create(self, spec: JobSpec, *, s3_requests: int | None = None, schedule: str = "") -> bool:
         """
         Create the record of a job, and return whether it is new. A record that exists stays as it is.
 
         *s3_requests* per second is the limit of the job at S3 stores that have none of their own; None: no limit.
-        The record of the job that a new one continues gets the new one's id.
+        The record of the job that a new one continues gets the new one's id. *schedule* names the mirror or scrub that
+        queues the job, as ``mirror:nightly``.
         """
         ids = spec.snapshot_ids
         fields: dict[str, str | float] = {
@@ -51,6 +55,7 @@ class JobLedger(LedgerBase):
             **{LIMIT_FIELDS[name]: value for name, value in spec.limits if value is not None},
             **({S3_REQUESTS_FIELD: s3_requests} if s3_requests is not None else {}),
             **({"continues": spec.continues} if spec.continues else {}),
+            **({SCHEDULE_FIELD: schedule} if schedule else {}),
         }
         arguments = [spec.job_id, self._expires_s, *_pairs(fields)]
         return bool(self._run(scripts.CREATE, _keys_of_new(spec.job_id, spec.continues), arguments))
@@ -89,8 +94,8 @@ class JobLedger(LedgerBase):
 
         A step that is delivered late does not move the job back: then nothing changes, and the step may continue.
         """
-        all_keys = [OPEN, job_key(job_id), done_key(job_id, PLAN), *job_keys(job_id, *KEPT, *WORKING)]
-        arguments = [job_id, self._expires_s, state.value, *_pairs(fields)]
+        all_keys = [OPEN, ENDED, job_key(job_id), done_key(job_id, PLAN), *job_keys(job_id, *KEPT, *WORKING)]
+        arguments = [job_id, self._expires_s, MOST_ENDED, state.value, *_pairs(fields)]
         return bool(self._run(scripts.ADVANCE, all_keys, arguments))
 
     def set_fields(self, job_id: str, **fields: str | float) -> bool:
