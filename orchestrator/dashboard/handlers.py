@@ -24,6 +24,7 @@ from .views.job import job_page
 from .views.jobs import jobs_page
 from .views.schedules import schedules_page
 from .views.sources import Sources
+from .views.traffic import traffic_page
 from .views.workers import workers_page
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def make_application(
             (r"/", JobsPage),
             (rf"/jobs/{JOB}", JobPage),
             (r"/workers", WorkersPage),
+            (r"/throughput", ThroughputPage),
             (r"/schedules", SchedulesPage),
             *routes(control=control),
             (r"/favicon.ico", NotFound),
@@ -118,6 +120,15 @@ class WorkersPage(Page):
 
     def values(self, sources: Sources, *path: str) -> dict[str, Any]:
         return workers_page(sources)
+
+
+class ThroughputPage(Page):
+    """The throughput of the fleet, of stores and of workers."""
+
+    template = "throughput.html"
+
+    def values(self, sources: Sources, *path: str) -> dict[str, Any]:
+        return traffic_page(sources, period=self.get_query_argument("period", ""))
 
 
 class SchedulesPage(Page):

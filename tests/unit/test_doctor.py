@@ -19,6 +19,7 @@ from snapferry.workers.diagnosis.store_check import Check, Side, SideFinding, fr
 from snapferry.workers.ledger import scripts
 from snapferry.workers.lua import LuaScript
 from snapferry.workers.settings.environment import Settings
+from snapferry.workers.telemetry.traffic import history as traffic
 
 NOW = 1_800_000_000.0
 OK, NOTE, WARNING, ERROR = Level
@@ -232,7 +233,8 @@ def test_old_servers_and_parts_of_a_cluster_are_told() -> None:
 def test_the_ledger_s_trial_does_all_that_its_steps_do() -> None:
     """A command that a new step uses must be tried as well."""
     tried = set(re.findall(r"try\('([A-Z]+)'", broker_check.TRY_WRITES.text))
-    steps = [script.text for script in vars(scripts).values() if isinstance(script, LuaScript)]
+    found = [*vars(scripts).values(), *vars(traffic).values()]
+    steps = [script.text for script in found if isinstance(script, LuaScript)]
     used = set(re.findall(r"redis\.call\('([A-Z]+)'", "".join(steps)))
 
     assert len(used) > 20

@@ -30,6 +30,7 @@ from snapferry.workers.reachability.batch import BatchReachability
 from snapferry.workers.reachability.outage import StoreWatch
 from snapferry.workers.reachability.sides import sides_of
 from snapferry.workers.reachability.store_problems import StoreProblems
+from snapferry.workers.telemetry.traffic.batch import BatchTraffic
 
 from .transfer import JobPaused, JobStopped, WorkerStopping
 from .transfer.interfaces import ConcurrencyLimit
@@ -85,6 +86,7 @@ class BatchReport:
         self.stores = StoreWatch(
             StoreProblems(ledger.client), worker, sides_of(batch), len(batch.sizes), access
         )
+        self._traffic = BatchTraffic(ledger.client, batch, worker)
         self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)
 
     def __enter__(self) -> Self:
@@ -92,7 +94,10 @@ class BatchReport:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._heartbeat.__exit__(*raised)
+        try:
+            self._traffic.report(self._bytes_moved)
+        finally:
+            self._heartbeat.__exit__(*raised)
 
     def begin(self, needed: list[Address]) -> None:
         """Record the addresses to copy. Raises `WorkerStopping`."""
@@ -173,6 +178,7 @@ class BatchReport:
                 self._reachability = None
             self._report()
             self._abandon_if_stuck()
+            self._traffic.report(self._bytes_moved)
         except RedisError as error:
             log.warning("cannot report on the batch: %s", error)
 
