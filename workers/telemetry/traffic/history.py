@@ -27,7 +27,7 @@ MINUTES: Final = 1440
 HOURS: Final = 31 * 24
 
 MOST_SERIES: Final = 256
-"""Series that are kept. With their rings they take at most 5 MB of Redis's memory."""
+"""Series that are kept. With their rings they take at most 6 MB of Redis's memory."""
 
 # A series that makes room for another one has not been added to for this long.
 IDLE_S: Final = 3600
