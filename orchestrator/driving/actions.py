@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from snapferry.orchestrator.planning.estimate import estimate_check, estimate_job
+from snapferry.orchestrator.planning.estimates.checking import estimate_heal, estimate_verify
+from snapferry.orchestrator.planning.estimates.copying import estimate_job
+from snapferry.orchestrator.planning.estimates.trees import estimate_pull, estimate_push
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import (
     Snapshots,
@@ -20,9 +22,8 @@ from snapferry.orchestrator.planning.prepare import (
     recall,
     recall_check,
 )
-from snapferry.orchestrator.planning.trees.pull_plan import estimate_pull, prepare_pull, recall_pull
+from snapferry.orchestrator.planning.trees.pull_plan import prepare_pull, recall_pull
 from snapferry.orchestrator.planning.trees.push_plan import (
-    estimate_push,
     freeze_push,
     prepare_push,
     recall_push,
@@ -37,7 +38,7 @@ from snapferry.workers.messages import Action, JobSpec
 from .context import PlannedDrive
 from .outcome import DriveOutcome
 from .steps.conclude import conclude
-from .steps.heal import conclude_heal, end_healed, estimate_heal, prepare_heal
+from .steps.heal import conclude_heal, end_healed, prepare_heal
 from .steps.publish_tree import publish_tree
 from .steps.settle_tree import conclude_pull, settle_tree
 from .steps.verify import conclude_verify, end_verified
@@ -76,6 +77,6 @@ STEPS: Final[dict[Action, Steps]] = {
     Action.HEAL: Steps(prepare_heal, freeze, recall, estimate_heal, end_healed, conclude_heal),
     Action.PULL: Steps(prepare_pull, freeze, recall_pull, estimate_pull, settle_tree, conclude_pull),
     Action.PUSH: Steps(prepare_push, freeze_push, recall_push, estimate_push, publish_tree, conclude),
-    Action.VERIFY: Steps(prepare_check, freeze, recall_check, estimate_check, end_verified, conclude_verify),
+    Action.VERIFY: Steps(prepare_check, freeze, recall_check, estimate_verify, end_verified, conclude_verify),
 }
 """Action -> its steps."""

@@ -48,10 +48,10 @@ class DriveOutcome:
     The result of one drive of a job.
 
     *reason*: why the job failed, as its record has it, or what it waits for. *state*: that of a job that had ended
-    before, None where it is not known. *planned*: the plan, if this drive made it. *to_copy*: of a dry run, how many
-    objects it would copy. *requeued*, *abandoned*, *queued*: batches. *published*, *unpublished*: snapshots that ended
-    well (published, in a copy; see *action*), and others. *healing*: groups whose absent objects are copied again.
-    *running*: batches that still run.
+    before, None where it is not known. *planned*: the plan, if this drive made it. *to_do*: of a dry run, how many
+    objects would be copied, files written, or objects or files read. *requeued*, *abandoned*, *queued*: batches.
+    *published*, *unpublished*: snapshots that ended well (published, in a copy; see *action*), and others. *healing*:
+    groups whose absent objects are copied again. *running*: batches that still run.
     """
 
     result: Result = Result.CONTINUES
@@ -59,7 +59,7 @@ class DriveOutcome:
     reason: str = ""
     state: State | None = None
     planned: PlanSize | None = None
-    to_copy: int | None = None
+    to_do: int | None = None
     requeued: int = 0
     abandoned: int = 0
     queued: int = 0

@@ -10,7 +10,7 @@ From the request for a job to its plan.
     gather_numpy  the same in tables, for large jobs
     trees/        plans of jobs with a tree of files
     plan_file     plans in files of this machine
-    estimate      what a job would copy and cost
+    estimates/    what a job would do and cost
     prices        the price table
     surplus       the manifests that a mirror deletes
 """

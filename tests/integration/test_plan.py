@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.opening import open_store
 from tests.sample import fill, random_files
 from tests.servers import S3Server
 
+from .forge import Forge
 from .processes import snapferry
 
 PRICES = """
@@ -108,3 +110,59 @@ def without_checks(received: Counter[str]) -> dict[str, int]:
     found = dict(received)
     found.pop("HeadBucket", None)
     return found
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_every_other_action_tells_what_it_then_sends(
+    forge: Forge, rclone_memory_s3: S3Server, tmp_path: Path
+) -> None:
+    """Verify and pull exactly; a push at most; a heal exactly at its source."""
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    for path, data in {**random_files(60, size=64), "./large": random.Random(5).randbytes(20 * MIB)}.items():
+        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / path).write_bytes(data)
+    (tmp_path / "tree" / "again").write_bytes(b"the same bytes")
+    (tmp_path / "tree" / "and again").write_bytes(b"the same bytes")
+    bucket, other = rclone_memory_s3.make_bucket(), rclone_memory_s3.make_bucket()
+    env = dict(rclone_memory_s3.environment)
+
+    with (
+        counting_proxy(rclone_memory_s3) as (proxy, sent),
+        counting_proxy(rclone_memory_s3) as (further, there),
+    ):
+
+        def run(*arguments: str) -> tuple[dict[str, Any], dict[str, int], dict[str, int]]:
+            """Run a command dry and then really; return the estimate, and what was sent to both stores."""
+            dry = forge.run([*arguments, "--json", "--dryrun"], env)
+            assert dry.code == 0, dry.err
+            sent.clear()
+            there.clear()
+            done = forge.run([*arguments, "--json"], env)
+            assert done.code == 0, done.err
+            found: dict[str, Any] = dry.document["estimate"]
+            return found, without_checks(sent), without_checks(there)
+
+        url, healthy = proxy.url(bucket, "store"), further.url(other, "store")
+        estimate, received, _ = run("push", str(tmp_path / "tree"), "--to", url)
+        foretold = Counter(estimate["requests"]["destination"])
+        assert not estimate["exact"]
+        assert received.keys() <= foretold.keys()
+        assert all(received[name] <= foretold[name] for name in received), (received, foretold)
+
+        estimate, received, _ = run("verify", url, "--all")
+        assert estimate["exact"]
+        assert received["GetObject"] == estimate["requests"]["source"]["GetObject"]
+
+        estimate, received, _ = run("pull", "--from", url, "--id", "latest", str(tmp_path / "pulled"))
+        assert estimate["exact"]
+        # Besides, each process that takes the job up anew reads the manifest once.
+        assert received["GetObject"] - estimate["requests"]["source"]["GetObject"] in (0, 1)
+
+        copied = forge.run(["sync", "--from", url, "--to", healthy, "--all"], env)
+        assert copied.code == 0, copied.err
+        backend = open_store(rclone_memory_s3.url(bucket, "store")).objects
+        for key in [listed.key for listed in backend.keys(".objects/")][:5]:
+            backend.delete(key)
+        estimate, _, received = run("heal", url, "--from", healthy, "--all")
+        assert estimate["objects"]["to_copy"] == 5
+        assert received["GetObject"] == estimate["requests"]["source"]["GetObject"]

@@ -123,7 +123,7 @@ def test_the_texts_of_a_job_are_right(status: JobStatus) -> None:
     st.builds(
         DriveOutcome,
         planned=st.none() | st.builds(PlanSize, COUNTS, COUNTS, COUNTS, COUNTS),
-        to_copy=st.none() | COUNTS,
+        to_do=st.none() | COUNTS,
         action=st.sampled_from(list(Action)),
         **dict.fromkeys(
             ("requeued", "abandoned", "queued", "published", "unpublished", "healing", "running"), COUNTS

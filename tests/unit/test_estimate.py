@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.planning.estimate import estimate_job
+from snapferry.orchestrator.planning.estimates.copying import estimate_job
 from snapferry.orchestrator.planning.planner import Planner
 from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
 from snapferry.stores.address import Address, SnapshotId

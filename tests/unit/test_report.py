@@ -13,6 +13,7 @@ from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.reporting import documents
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.text import failures, outcome, status
+from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.orchestrator.reporting.text.interrupted import interrupted_text
 from snapferry.stores.address import parse_address
 from snapferry.stores.text.printable import printable
@@ -127,7 +128,7 @@ def test_what_an_interrupted_job_did_is_said_in_the_words_of_its_action(
 
 
 def test_a_dry_run_names_requests_and_cost_as_far_as_they_are_known() -> None:
-    lines = outcome.dry_run_lines(replace(DONE, source="s3://x?region=1", destination="s3://y"), ESTIMATE)
+    lines = dry_run_lines(replace(DONE, source="s3://x?region=1", destination="s3://y"), ESTIMATE)
 
     assert lines == [
         "would copy 1,200 of 1,500 objects, 4.0 kB of 5.0 kB; 300 already present. Nothing was written.",
@@ -141,7 +142,7 @@ def test_a_dry_run_names_requests_and_cost_as_far_as_they_are_known() -> None:
 def test_a_dry_run_lists_twenty_deletions_and_says_when_they_would_be_refused() -> None:
     doomed = [f"{number:064x}" for number in range(25)]
 
-    lines = outcome.dry_run_lines(DONE, ESTIMATE | {"delete": doomed, "delete_refused": "too many"})
+    lines = dry_run_lines(DONE, ESTIMATE | {"delete": doomed, "delete_refused": "too many"})
 
     assert lines[5:7] == [
         "  deletions  would refuse to delete 25 manifests at the destination",

@@ -15,7 +15,7 @@ class Words:
 
     *snapshot*: a snapshot that ended well. *changed*, *right*: an object that the job changed, or found right as it
     was; *changed* is "" if it changes nothing. *change*: the verb for what it does to objects. *moved*: its bytes.
-    *unit*: an object of its plan.
+    *unit*: an object of its plan. *would*: what a dry run counts.
     """
 
     snapshot: str
@@ -24,13 +24,14 @@ class Words:
     right: str
     moved: str = ""
     unit: str = "object"
+    would: str = "read"
 
 
 WORDS: Final = {
-    Action.COPY: Words("published", "copy", "copied", "present"),
+    Action.COPY: Words("published", "copy", "copied", "present", would="copied"),
     Action.VERIFY: Words("verified", "verify", "", "intact", " read"),
     Action.HEAL: Words("verified", "heal", "healed", "intact"),
     Action.PUSH: Words("published", "push", "pushed", "present", unit="file"),
-    Action.PULL: Words("fetched", "pull", "fetched", "present", unit="file"),
+    Action.PULL: Words("fetched", "pull", "fetched", "present", unit="file", would="written"),
 }
 """Action -> its words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options
-from snapferry.orchestrator.cli.options.copy import copy_options, dry_run_option
+from snapferry.orchestrator.cli.options.copy import copy_dry_run_option, copy_options
 from snapferry.orchestrator.cli.options.declare import command, option
 from snapferry.orchestrator.cli.options.job import verbose_option
 
@@ -43,7 +43,7 @@ Exit codes:
 
 @command(run="copy:sync", interruptible=True, epilog=EXAMPLES)
 @copy_options
-@dry_run_option
+@copy_dry_run_option
 @receipt_option
 @verbose_option
 @show_options
@@ -75,7 +75,7 @@ def plan() -> None:
 
 @command(run="copy:submit")
 @copy_options
-@dry_run_option
+@copy_dry_run_option
 @option("-q", "--quiet", is_flag=True, section=OUTPUT, help="Print nothing but the job's id.")
 @option("--json", "as_json", is_flag=True, section=OUTPUT, help='Print {"job": ID}.')
 def submit() -> None:

@@ -7,9 +7,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .common import OUTPUT, with_options
+from .common import with_options
 from .declare import option
-from .job import FLEET_OPTIONS, LIMIT_OPTIONS, SNAPSHOTS, snapshot_options
+from .job import FLEET_OPTIONS, LIMIT_OPTIONS, SNAPSHOTS, dry_run_option, snapshot_options
 from .values import Amount, Size, WholeNumber
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -138,13 +138,7 @@ _OPTIONS: Final = (
 )
 
 
-dry_run_option = option(
-    "--dryrun",
-    "dry_run",
-    is_flag=True,
-    section=OUTPUT,
-    help="Show what would be copied and cost, without copying.",
-)
+copy_dry_run_option = dry_run_option("Show what would be copied and cost, without copying.")
 
 
 def copy_options(command: _Command) -> _Command:

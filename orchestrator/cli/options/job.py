@@ -117,6 +117,12 @@ detach_option = option(
     help="Queue the job for the fleet, print the id of the job, and end. Follow it with snapferry watch.",
 )
 
+
+def dry_run_option(text: str) -> Callable[[Any], Any]:
+    """Return the option of a command that only tells what it would do; *text* is its help."""
+    return option("--dryrun", "dry_run", is_flag=True, section=OUTPUT, help=text)
+
+
 verbose_option = option(
     "--verbose", is_flag=True, section=OUTPUT, help="Show the log of the embedded workers."
 )

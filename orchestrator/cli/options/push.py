@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from .common import OUTPUT, with_options
+from .common import with_options
 from .declare import option
-from .job import FLEET_OPTIONS, LIMIT_OPTIONS, detach_option
+from .job import FLEET_OPTIONS, LIMIT_OPTIONS, detach_option, dry_run_option
 from .values import WholeNumber
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -53,12 +53,8 @@ _OPTIONS: Final = (
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
     detach_option,
-    option(
-        "--dryrun",
-        "dry_run",
-        is_flag=True,
-        section=OUTPUT,
-        help="Count the files, without reading or writing any.",
+    dry_run_option(
+        "Count the files and bytes that would be read, and the requests at most, without reading or writing any file."
     ),
 )
 

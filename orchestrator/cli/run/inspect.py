@@ -22,8 +22,8 @@ from snapferry.orchestrator.planning.prepare import SourceChanged
 from snapferry.orchestrator.reporting import documents
 from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.orchestrator.reporting.text.failures import failures_head, letter_lines, manifest_line
-from snapferry.orchestrator.reporting.text.outcome import dry_run_lines
 from snapferry.orchestrator.reporting.text.status import (
     JOBS_HEAD,
     SNAPSHOTS_HEAD,

@@ -21,7 +21,8 @@ from snapferry.orchestrator.reporting.measures import (
     seconds_left,
     snapshot_counts,
 )
-from snapferry.orchestrator.reporting.text.outcome import done_text, dry_run_lines
+from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
+from snapferry.orchestrator.reporting.text.outcome import done_text
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.copying.describe import short

@@ -9,7 +9,6 @@ from typing import Any
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.ending import end_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
-from snapferry.orchestrator.planning.estimate import estimate_check
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import UNREADABLE, Snapshots, prepare
 from snapferry.stores.address import SnapshotId
@@ -26,13 +25,6 @@ def prepare_heal(
 ) -> tuple[Snapshots, Plan]:
     """As `prepare`, for the snapshots of the store that is healed. Manifests that it lacks come from the sources."""
     return prepare(ledger, spec, destination, destination)
-
-
-def estimate_heal(
-    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
-) -> dict[str, Any]:
-    """As `estimate_check`: what is wrong is known only after all was read."""
-    return estimate_check(spec, snapshots, plan, destination, destination)
 
 
 def end_healed(

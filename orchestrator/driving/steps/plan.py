@@ -15,6 +15,7 @@ from snapferry.orchestrator.planning.prepare import PLANNED
 from snapferry.stores.errors import StoreError
 from snapferry.workers.job_state import BUDGET
 from snapferry.workers.ledger import State
+from snapferry.workers.messages import Action
 from snapferry.workers.telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
             totals["present"] = counts["present"]
             size = plan_size(planned(drive, snapshots, plan))
             ended = end_job(ledger, job_id, State.DONE, fields=totals)
-            return replace(ended, planned=size, to_copy=counts["to_copy"])
+            done_to = "to_copy" if spec.action in (Action.COPY, Action.PULL) else "to_read"
+            return replace(ended, action=spec.action, planned=size, to_do=counts[done_to])
         if estimate["refused"]:
             reason = f"{estimate['refused']}. Nothing was written."
             return end_job(ledger, job_id, State.FAILED, error=reason, cause=BUDGET, fields=totals)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
-from typing import Any
 
-from snapferry.orchestrator.planning.estimate import over_budget
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import (
     OF_ONE,
@@ -27,11 +25,10 @@ from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
 from snapferry.stores.network.endpoint import is_below
 from snapferry.stores.pools.files import stage_file
 from snapferry.stores.runtime.bounds import bounds
-from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec, StoreRef
-from snapferry.workers.messages.files import file_of, line_of
+from snapferry.workers.messages.files import line_of
 
 from .file_planner import FilePlanner
 
@@ -84,33 +81,6 @@ def recall_pull(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Sna
             return snapshots, remember(spec, snapshots, _planned(spec, manifest))
     except OF_ONE as error:
         raise SourceChanged(f"the source changed while the job ran: {error}") from error
-
-
-def estimate_pull(
-    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
-) -> dict[str, Any]:
-    """Return what a pull would write. The files that are in the tree are read; nothing is changed."""
-    target = target_of(destination, look_only=True)
-    lacking = size_bytes = 0
-    for number in range(plan.batches):
-        checkpoint()
-        batch = plan.batch(number)
-        for line, size in zip(batch.lines, batch.sizes, strict=True):
-            if not target.is_right(file_of(line, size)):
-                lacking += 1
-                size_bytes += size
-    estimate: dict[str, Any] = {
-        "snapshots": {"total": 1, "planned": 1, "trusted": 0, "unreadable": 0},
-        "objects": {"total": plan.objects, "present": plan.objects - lacking, "to_copy": lacking},
-        "bytes": {"total": plan.size_bytes, "to_copy": size_bytes},
-        "batches": plan.batches,
-        "groups": 1,
-        "exact": True,
-        "requests": {"source": {}, "destination": {}},
-        "cost": None,
-        "currency": spec.budget.currency,
-    }
-    return estimate | {"refused": over_budget(spec.budget, estimate)}
 
 
 def _check_links(manifest: Manifest, source: StreamStore, target: TreeTarget) -> None:

@@ -7,9 +7,8 @@ listing, must find the same.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from snapferry.orchestrator.planning.estimate import over_budget
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import (
     PLANNED,
@@ -89,24 +88,6 @@ def walk_of(ledger: Ledger, spec: JobSpec) -> Address:
 def max_bytes(spec: JobSpec) -> int:
     """Return the most bytes of a batch of several files: a worker keeps them while it hashes and sends them."""
     return min(spec.batch_bytes, LARGEST_KEPT_BYTES)
-
-
-def estimate_push(
-    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
-) -> dict[str, Any]:
-    """Return what a push would read at most. No file is read, so it is not known what the destination has."""
-    estimate: dict[str, Any] = {
-        "snapshots": {"total": 1, "planned": 1, "trusted": 0, "unreadable": 0},
-        "objects": {"total": plan.objects, "present": 0, "to_copy": plan.objects},
-        "bytes": {"total": plan.size_bytes, "to_copy": plan.size_bytes},
-        "batches": plan.batches,
-        "groups": 1,
-        "exact": False,
-        "requests": {"source": {}, "destination": {}},
-        "cost": None,
-        "currency": spec.budget.currency,
-    }
-    return estimate | {"refused": over_budget(spec.budget, estimate)}
 
 
 def _walk(spec: JobSpec, source: StreamStore) -> TreeListing:

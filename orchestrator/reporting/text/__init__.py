@@ -2,7 +2,8 @@
 A job in words.
 
     status       the state of a job, and rows of tables
-    outcome      how a job ended, and what a dry run found
+    outcome      how a job ended
+    dry_run      what a job would do
     interrupted  what a job that was interrupted has done
     drive        what a drive of a job did, for logs and task results
     failures     failed objects

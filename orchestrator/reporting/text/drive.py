@@ -15,8 +15,9 @@ def describe_drive(outcome: DriveOutcome) -> str:
 
 
 def _parts(outcome: DriveOutcome) -> Iterator[str]:
-    if outcome.to_copy is not None and outcome.planned is not None:
-        yield f"dry run: {counted(outcome.to_copy, 'object', of=outcome.planned.objects)} would be copied"
+    if outcome.to_do is not None and outcome.planned is not None:
+        words = WORDS[outcome.action]
+        yield f"dry run: {counted(outcome.to_do, words.unit, of=outcome.planned.objects)} would be {words.would}"
     elif outcome.planned is not None:
         yield _plan(outcome.planned)
     if outcome.requeued:

@@ -1,4 +1,4 @@
-"""How a job ended, and what a dry run found."""
+"""How a job ended."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from snapferry.stores.text.format import counted, size
-from snapferry.stores.text.printable import printable
-from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus
 from snapferry.workers.messages import Action
 
-from .format import names_text, without_options
-
-# Ids of manifests to be deleted that are listed.
-IDS_SHOWN: Final = 20
+from .dry_run import dry_run_lines
+from .format import names_text
 
 
 def done_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
@@ -130,49 +126,3 @@ def _published_text(status: JobStatus) -> str:
     if status.snapshots_total == 1:
         return f"snapshot {status.first_snapshot} is published{trusted}"
     return f"{counted(there, 'snapshot', of=status.snapshots_total, verb='is')} published{trusted}"
-
-
-def dry_run_lines(status: JobStatus, estimate: Mapping[str, Any]) -> list[str]:
-    """Return the estimate of a dry run, as lines."""
-    objects, bytes_ = estimate["objects"], estimate["bytes"]
-    if status.action.makes_snapshot:
-        found = f"{counted(objects['total'], 'file')}, {size(bytes_['total'])}"
-        return [
-            f"would read {found}, and push those that the store does not have. Nothing was read or written."
-        ]
-    snapshots = estimate["snapshots"]
-    unit = WORDS[status.action].unit
-    copied = counted(objects["to_copy"], unit, of=objects["total"])
-    copied += f", {size(bytes_['to_copy'])} of {size(bytes_['total'])}"
-    if status.action is Action.PULL:
-        return [f"would write {copied}; {objects['present']:,} already right. Nothing was written."]
-    lines = [
-        f"would copy {copied}; {objects['present']:,} already present. Nothing was written.",
-        f"  snapshots  {snapshots['total']:,}"
-        + (f", {snapshots['trusted']:,} not checked (--trust-manifest)" if snapshots["trusted"] else "")
-        + (f", {snapshots['unreadable']:,} unreadable at the source" if snapshots["unreadable"] else ""),
-        f"  batches    {estimate['batches']:,}",
-    ]
-    about = "" if estimate.get("exact", True) else "about "
-    for side, store in (("source", status.source), ("destination", status.destination)):
-        if sent := {name: count for name, count in sorted(estimate["requests"][side].items()) if count}:
-            counts = ", ".join(f"{count:,} {name}" for name, count in sent.items())
-            lines.append(printable(f"  requests   {about}{counts} at {without_options(store)}"))
-    if estimate["cost"] is not None:
-        lines.append(printable(f"  cost       {about}{estimate['cost']:.4f} {estimate['currency']}"))
-    if "delete" in estimate:
-        lines += _delete_lines(estimate)
-    if estimate.get("refused"):
-        lines.append(printable(f"  refused    {estimate['refused']}"))
-    return lines
-
-
-def _delete_lines(estimate: Mapping[str, Any]) -> list[str]:
-    ids, refused = estimate["delete"], estimate["delete_refused"]
-    verb = "would refuse to delete" if refused else "would delete"
-    lines = [f"  deletions  {verb} {counted(len(ids), 'manifest')} at the destination"]
-    lines += [f"             {refused}"] if refused else []
-    lines += [f"    {snapshot_id}" for snapshot_id in ids[:IDS_SHOWN]]
-    if len(ids) > IDS_SHOWN:
-        lines.append(f"    and {len(ids) - IDS_SHOWN:,} more")
-    return lines

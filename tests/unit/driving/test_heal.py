@@ -11,6 +11,7 @@ from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.planning import prepare
 from snapferry.orchestrator.reporting.failures import dead_letters
 from snapferry.orchestrator.reporting.receipt import receipt
+from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.address import EMPTY_ADDRESS, Address, manifest_key, object_key
 from snapferry.stores.opening import open_store
@@ -19,7 +20,7 @@ from snapferry.workers.messages import Action, StoreRef, encode_addresses
 from tests.bad_disk import BadDisk
 from tests.sample import assert_published_means_complete, tree
 
-from .fleet import Fleet, snapshots
+from .fleet import Fleet, estimate_of, snapshots
 
 WRONG = b"wrong"
 
@@ -64,6 +65,25 @@ def sound(root: Path) -> dict[str, bytes]:
 
 def quarantine(root: Path) -> list[bytes]:
     return [data for path, data in tree(root).items() if path.startswith(".quarantine")]
+
+
+def test_a_dry_run_counts_what_is_missing_and_writes_nothing(healing: Fleet) -> None:
+    corrupt, gone, also_gone, *_ = objects(healing)
+    spoil(healing.destination, corrupt)
+    healing.remove(gone, also_gone)
+    before = tree(healing.destination)
+    healing.submit(*healing.spec.snapshot_ids, dry_run=True)
+
+    healing.drive()
+
+    estimate = estimate_of(healing)
+    assert estimate["objects"] == {"total": 33, "present": 31, "to_copy": 2, "to_read": 31}
+    assert estimate["bytes"]["to_read"] + estimate["bytes"]["to_copy"] == estimate["bytes"]["total"]
+    said = dry_run_lines(healing.status, estimate)[0]
+    assert said.startswith("would read 31 of 33 objects, ")
+    assert ", fetch 2 objects are missing" not in said
+    assert ", fetch 2 objects that are missing (" in said
+    assert tree(healing.destination) == before
 
 
 def test_a_store_is_healed_from_the_first_source_that_can(healing: Fleet) -> None:

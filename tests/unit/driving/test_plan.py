@@ -56,7 +56,7 @@ def test_a_manifest_that_cannot_be_used_stops_no_other(fleet: Fleet, damage: str
 def test_a_dry_run_counts_and_writes_nothing(fleet: Fleet) -> None:
     fleet.submit(fleet.snapshot, dry_run=True)
 
-    assert fleet.drive() == DriveOutcome(result=Result.DONE, planned=PlanSize(1, 21, 20 * 512, 5), to_copy=21)
+    assert fleet.drive() == DriveOutcome(result=Result.DONE, planned=PlanSize(1, 21, 20 * 512, 5), to_do=21)
 
     estimate = estimate_of(fleet)
     assert fleet.status.state is State.DONE

@@ -12,6 +12,7 @@ from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.planning import plan_file, prepare
 from snapferry.orchestrator.planning.trees.pull_plan import check_apart
 from snapferry.orchestrator.reporting.failures import dead_letters
+from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.stores.access import TRUSTED, AccessPolicy
 from snapferry.stores.address import SnapshotId, manifest_key, object_key
 from snapferry.stores.backends.tree.backend import TreeBackend
@@ -25,7 +26,7 @@ from snapferry.stores.urls import parse_url
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, StoreRef, TreeOptions
 
-from .fleet import Fleet
+from .fleet import Fleet, estimate_of
 
 MIB = 1024 * 1024
 
@@ -131,7 +132,7 @@ def test_what_is_right_is_not_written_again(pull: Fleet, tree: Path, dest: Path)
 
 def test_a_dry_run_counts_and_changes_nothing(pull: Fleet, dest: Path) -> None:
     pull.submit(pull.snapshot, dry_run=True)
-    assert pull.drive().to_copy == FILES
+    assert pull.drive().to_do == FILES
     assert not dest.exists()
 
     pull.submit(pull.snapshot, dry_run=False)
@@ -142,8 +143,61 @@ def test_a_dry_run_counts_and_changes_nothing(pull: Fleet, dest: Path) -> None:
     before = described(dest)
     pull.submit(pull.snapshot, dry_run=True, tree=TreeOptions(delete=True))
 
-    assert pull.drive().to_copy == 1
+    assert pull.drive().to_do == 1
     assert described(dest) == before
+    assert estimate_of(pull)["remove"] == {
+        "files": 1,
+        "directories": 0,
+        "in_the_way": 0,
+        "unlisted": 0,
+        "paths": ["./stranger"],
+    }
+
+
+def test_a_dry_run_counts_what_delete_would_remove(pull: Fleet, dest: Path) -> None:
+    pull.copy_all()
+    (dest / "sub").chmod(0o755)
+    (dest / "file 01").unlink()
+    (dest / "file 01" / "deep").mkdir(parents=True)
+    (dest / "file 01" / "deep" / "x").write_bytes(b"x")
+    (dest / "file 02").unlink()
+    (dest / "file 02").mkdir()
+    shutil.rmtree(dest / "sub" / "empty")
+    (dest / "sub" / "empty").write_bytes(b"in the way")
+    (dest / "sub" / "stranger").symlink_to("/etc/passwd")
+    (dest / "strangers" / "more" / "and more").mkdir(parents=True)
+    (dest / "strangers" / "a").write_bytes(b"a")
+    for number in range(30):
+        (dest / f"stray {number:02}").touch()
+    before = described(dest)
+
+    pull.submit(pull.snapshot, dry_run=True, tree=TreeOptions(delete=True))
+    pull.drive()
+
+    assert described(dest) == before
+    removed = estimate_of(pull)["remove"]
+    paths = removed.pop("paths")
+    assert removed == {"files": 32, "directories": 2, "in_the_way": 2, "unlisted": 0}
+    assert len(paths) == 20
+    assert {"./file 01/", "./sub/empty", "./sub/stranger"} < set(paths)
+    lines = dry_run_lines(pull.status, estimate_of(pull))
+    assert "  deletions  would remove 32 files and 2 directories, with all that is in them" in lines
+    assert lines[-1] == "    and 14 more"
+
+    pull.submit(pull.snapshot, dry_run=False, tree=TreeOptions(delete=True))
+    pull.copy_all()
+    assert pull.status.state is State.DONE
+    # What is in the way of a file or directory is removed by the worker that writes it.
+    assert pull.status.deleted == 34 - 2
+
+
+def test_a_dry_run_without_a_tree_removes_nothing(pull: Fleet, dest: Path) -> None:
+    pull.submit(pull.snapshot, dry_run=True, tree=TreeOptions(delete=True))
+    pull.drive()
+
+    removed = estimate_of(pull)["remove"]
+    assert (removed["files"], removed["directories"], removed["paths"]) == (0, 0, [])
+    assert not dest.exists()
 
 
 def test_an_exact_mirror_on_request(pull: Fleet, tree: Path, dest: Path) -> None:

@@ -14,6 +14,7 @@ from snapferry.orchestrator.planning import plan_file, prepare
 from snapferry.orchestrator.planning.prepare import SourceChanged
 from snapferry.orchestrator.planning.trees import listing_file
 from snapferry.orchestrator.reporting.failures import dead_letters
+from snapferry.orchestrator.reporting.text.drive import describe_drive
 from snapferry.stores.access import TRUSTED, AccessPolicy
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.backends.tree.backend import TreeBackend
@@ -26,7 +27,7 @@ from snapferry.workers.copying.transfer import push as pushing
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, JobSpec, StoreRef, TreeOptions
 
-from .fleet import Fleet
+from .fleet import Fleet, estimate_of
 
 MIB = 1024 * 1024
 
@@ -272,8 +273,13 @@ def test_a_tree_is_read_only_where_the_process_allows_it(push: Fleet, tree: Path
 def test_a_dry_run_counts_and_writes_nothing(push: Fleet) -> None:
     push.submit(dry_run=True)
     outcome = push.drive()
-    assert (outcome.result, outcome.to_copy) == (Result.DONE, 17)
+    assert (outcome.result, outcome.to_do) == (Result.DONE, 17)
     assert not push.destination.exists()
+    assert describe_drive(outcome) == "dry run: 17 of 17 files would be read; done"
+    estimate = estimate_of(push)
+    assert estimate["objects"] == {"total": 17, "present": 0, "to_copy": 17, "to_read": 17}
+    assert estimate["bytes"]["to_read"] == estimate["bytes"]["total"] > 0
+    assert estimate["exact"] is False
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,13 @@ from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
 from snapferry.orchestrator.planning.prepare import prepare_check
 from snapferry.orchestrator.reporting.failures import dead_letters
+from snapferry.orchestrator.reporting.text.drive import describe_drive
+from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.address import Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
+from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.copying.transfer import verify
 from snapferry.workers.ledger import State
@@ -25,7 +28,7 @@ from tests.bad_disk import BadDisk
 from tests.integration.processes import until
 from tests.sample import fill, tree
 
-from .fleet import Fleet, snapshots
+from .fleet import Fleet, estimate_of, snapshots
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,43 @@ def test_an_intact_store_is_verified_and_nothing_is_written(fleet: Fleet) -> Non
     assert states(fleet) == ["verified"] * 3
     assert tree(fleet.source) == before
     assert not fleet.destination.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "objects", "bytes_read", "exact", "words"),
+    [
+        ({}, {"to_ask": 0, "to_read": 33}, 11_452, True, "33 of 33 objects would be read"),
+        ({"fast": True}, {"to_ask": 33, "to_read": 0}, 0, False, "0 of 33 objects would be read"),
+        ({"max_bytes": 3000}, {"to_ask": 0, "to_read": 10}, None, False, "10 of 33 objects would be read"),
+    ],
+)
+def test_a_dry_run_tells_what_would_be_read_and_reads_no_object(
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    objects: dict[str, int],
+    bytes_read: int | None,
+    exact: bool,
+    words: str,
+) -> None:
+    ids = snapshots(fleet, 3)
+    begin(fleet, *ids, dry_run=True, verify=VerifyOptions(**options))
+    monkeypatch.setattr(SnapshotStore, "check_object", None)
+
+    ended = fleet.drive()
+
+    estimate = estimate_of(fleet)
+    assert estimate["objects"] == {"total": 33, "present": 0, "to_copy": 0, **objects}
+    assert bytes_read is None or estimate["bytes"]["to_read"] == bytes_read
+    assert (estimate["exact"], estimate["bounded"]) == (
+        exact,
+        "max_bytes" if "max_bytes" in options else None,
+    )
+    assert describe_drive(ended) == f"dry run: {words}; done"
+    said = dry_run_lines(fleet.status, estimate)[0]
+    assert "copy" not in said
+    assert said.startswith("would look" if "fast" in options else "would read")
+    assert (fleet.status.state, fleet.queued) == (State.DONE, [])
 
 
 def test_what_is_wrong_is_named_with_its_snapshots_and_paths(fleet: Fleet) -> None:

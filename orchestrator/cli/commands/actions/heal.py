@@ -10,6 +10,7 @@ from snapferry.orchestrator.cli.options.job import (
     FLEET_OPTIONS,
     LIMIT_OPTIONS,
     detach_option,
+    dry_run_option,
     snapshot_options,
     verbose_option,
 )
@@ -72,6 +73,9 @@ _OPTIONS: Final = (
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
     detach_option,
+    dry_run_option(
+        "Show what would be read, and which objects are missing, without reading any object, and write nothing."
+    ),
     receipt_option,
     verbose_option,
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options, with_options
+from snapferry.orchestrator.cli.options.common import receipt_option, show_options, with_options
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.job import (
     FLEET_OPTIONS,
     LIMIT_OPTIONS,
     detach_option,
+    dry_run_option,
     verbose_option,
 )
 
@@ -89,13 +90,9 @@ _OPTIONS: Final = (
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
     detach_option,
-    option(
-        "--dryrun",
-        "dry_run",
-        is_flag=True,
-        section=OUTPUT,
-        help="Compare PATH with the snapshot, and count what would be written and, with --delete, removed, without"
-        " changing anything.",
+    dry_run_option(
+        "Compare PATH with the snapshot, and count what would be written and, with --delete, removed, without changing"
+        " anything."
     ),
     receipt_option,
     verbose_option,

@@ -11,6 +11,7 @@ from snapferry.orchestrator.cli.options.job import (
     LIMIT_OPTIONS,
     SNAPSHOTS,
     detach_option,
+    dry_run_option,
     snapshot_options,
     verbose_option,
 )
@@ -87,6 +88,7 @@ _OPTIONS: Final = (
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
     detach_option,
+    dry_run_option("Show what would be read and cost, without reading any object."),
     receipt_option,
     verbose_option,
 )

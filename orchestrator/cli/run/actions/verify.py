@@ -25,7 +25,7 @@ def verify(
 ) -> int:
     settings = read_settings(broker)
     spec = _spec(settings, given)
-    check_receipt_path(receipt_path, detach=detach)
+    check_receipt_path(receipt_path, dry_run=spec.dry_run, detach=detach)
     return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose, detach=detach)
 
 

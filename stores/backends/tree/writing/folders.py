@@ -39,14 +39,17 @@ class TreeFolders:
     The directory *path*, an absolute path, and those below it. Safe to share between threads.
 
     Without *links*, no link on the way to it is followed. With *delete*, whatever is in the place of a directory or
-    file of the snapshot is removed. Methods raise `StoreError`.
+    file of the snapshot is removed. With *look_only*, `find` changes no permissions. Methods raise `StoreError`.
     """
 
-    def __init__(self, path: str, *, links: bool = True, delete: bool = False) -> None:
+    def __init__(
+        self, path: str, *, links: bool = True, delete: bool = False, look_only: bool = False
+    ) -> None:
         self.path = path
         self.label = f"tree://{path}"
         self.delete = delete
         self._links = links
+        self._look_only = look_only
         self._lock = Lock()
         self._root: Folder | None = None
         self._kept: OrderedDict[str, Folder] = OrderedDict()
@@ -101,7 +104,7 @@ class TreeFolders:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 return None
-            if error.errno == errno.EACCES and self._unlock(path):
+            if error.errno == errno.EACCES and not self._look_only and self._unlock(path):
                 return self.find(path)
             self.fail(error, path)
         return self._keep(path, descriptor) if descriptor >= 0 else None

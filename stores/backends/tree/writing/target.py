@@ -19,7 +19,7 @@ from blake3 import blake3
 from snapferry.stores.backends.directory.paths.beneath import LIST, LOOK, READ
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.sync import sync_file_system
-from snapferry.stores.errors import StoreError, StoreFault, StoreNotFound
+from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.manifest.tree_entries import LONGEST_PATH, TreeEntry, first_fold
 from snapferry.stores.runtime.interruption import checkpoint
@@ -29,6 +29,7 @@ from .folders import TreeFolders
 from .folding import folding_of
 from .modes import set_mode, unlock
 from .settling import settle, wrong_files
+from .surplus import Surplus, find_surplus
 from .upload import TreeUpload
 
 # Uploads that are committed by themselves; more share one sync of their file systems.
@@ -41,7 +42,7 @@ class TreeTarget:
 
     Without *links*, no link on the way to it is followed. *delete*: remove what the snapshot does not have, and what is
     in the place of its files and directories. *linked*: files share their blocks with the store, or fail. *look_only*:
-    `is_right` changes no permissions, and the root may be missing.
+    nothing is changed, not even permissions, and the root may be missing; what cannot be looked at is not right.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class TreeTarget:
         linked: bool = False,
         look_only: bool = False,
     ) -> None:
-        self.folders = TreeFolders(path, links=links, delete=delete)
+        self.folders = TreeFolders(path, links=links, delete=delete, look_only=look_only)
         self.label = self.folders.label
         self.linked = linked
         self._look_only = look_only
@@ -80,13 +81,16 @@ class TreeTarget:
 
         Its age and its length prove nothing.
         """
-        above, _, name = file.path.rpartition("/")
         try:
-            folder = self.folders.find(above)
-        except StoreNotFound:
+            return self._is_right(file)
+        except (AccessDenied, StoreNotFound):
             if not self._look_only:
                 raise
             return False
+
+    def _is_right(self, file: TreeEntry) -> bool:
+        above, _, name = file.path.rpartition("/")
+        folder = self.folders.find(above)
         if folder is None:
             return False
         try:
@@ -161,6 +165,10 @@ class TreeTarget:
         Returns how many files and directories were removed: none, unless the tree deletes. May be repeated.
         """
         return settle(self.folders, entries, self._fold())
+
+    def surplus(self, entries: Iterable[TreeEntry]) -> Surplus:
+        """Return what the tree has that is not among *entries*: what a tree that deletes removes. Changes nothing."""
+        return find_surplus(self.folders, entries)
 
     def flush(self) -> None:
         """Return when the names of all files that were committed survive a power cut."""

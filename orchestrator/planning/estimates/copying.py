@@ -1,5 +1,5 @@
 """
-Estimate what a job would do: ask the destination for every object, and count, without writing anything.
+Estimate what a copy would do: ask the destination for every object, and count, without writing anything.
 
 The requests are those of a run without retries and duplicate deliveries, driven by one orchestrator, at a destination
 that nothing else changes. There are two cases in which the number of requests is only approximate, and the estimate
@@ -14,19 +14,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from snapferry.orchestrator.planning.plan import Group, Plan
+from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.orchestrator.planning.surplus import refusal, surplus
 from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.pools.existence import addresses_of_a_piece
 from snapferry.stores.requests import HEAD
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
-from snapferry.stores.text.format import counted, size
-from snapferry.workers.copying.transfer.budget import cost_of
-from snapferry.workers.messages import Budget, JobSpec
+from snapferry.workers.messages import JobSpec
 
-from .plan import Group, Plan
-from .prepare import PLANNED, TRUSTED, UNREADABLE, Snapshots
-from .surplus import refusal, surplus
+from .figures import Traffic, estimate_of
 
 
 def estimate_job(
@@ -40,63 +39,21 @@ def estimate_job(
     found = _Estimator(snapshots, plan, source, destination)
     found.count_objects()
     found.count_requests()
-    estimate = {
-        "snapshots": {
-            "total": len(snapshots.ids),
-            "planned": len(snapshots.of(PLANNED)),
-            "trusted": len(snapshots.of(TRUSTED)),
-            "unreadable": len(snapshots.of(UNREADABLE)),
-        },
-        "objects": {"total": plan.objects, "present": plan.objects - found.to_copy, "to_copy": found.to_copy},
-        "bytes": {"total": plan.size_bytes, "to_copy": found.bytes_to_copy},
-        "batches": plan.batches,
-        "groups": len(plan.groups),
-        "exact": found.exact,
-        **_requests_and_cost(spec, snapshots, source, destination, found),
-    }
-    estimate["refused"] = over_budget(spec.budget, estimate)
+    read, written = _manifests(snapshots, source, destination)
+    estimate = estimate_of(
+        spec,
+        snapshots,
+        plan,
+        objects={"present": plan.objects - found.to_copy, "to_copy": found.to_copy},
+        size_bytes={"to_copy": found.bytes_to_copy},
+        exact=found.exact,
+        source=Traffic(found.read, read, found.bytes_to_copy),
+        destination=Traffic(found.asked + found.written, written),
+    )
     if spec.prune is not None:
         surplus_ids, source_has = surplus(source, destination)
         estimate["delete"] = surplus_ids
         estimate["delete_refused"] = refusal(spec.prune, len(surplus_ids), source_has)
-    return estimate
-
-
-def estimate_check(
-    spec: JobSpec, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
-) -> dict[str, Any]:
-    """Return the estimate of a job that only reads: what it would read, and what that costs. Asks nothing."""
-    accounting = source.accounting
-    objects_read: Counter[str] = Counter()
-    manifests_read: Counter[str] = Counter()
-    for number in range(plan.batches):
-        checkpoint()
-        for size_bytes in plan.batch(number).sizes:
-            objects_read += accounting.to_read_object(size_bytes)
-    for _ in snapshots.ids:
-        manifests_read += accounting.to_read_manifest()
-    budget, store = spec.budget, spec.source
-    cost = None
-    if budget.prices:
-        cost = cost_of(budget.prices, store.url, manifests_read, 0)
-        cost += cost_of(budget.prices, store.objects_url or store.url, objects_read, plan.size_bytes)
-    estimate = {
-        "snapshots": {
-            "total": len(snapshots.ids),
-            "planned": len(snapshots.of(PLANNED)),
-            "trusted": 0,
-            "unreadable": len(snapshots.of(UNREADABLE)),
-        },
-        "objects": {"total": plan.objects, "present": 0, "to_copy": 0, "to_read": plan.objects},
-        "bytes": {"total": plan.size_bytes, "to_copy": 0, "to_read": plan.size_bytes},
-        "batches": plan.batches,
-        "groups": len(plan.groups),
-        "exact": not spec.verify.fast,
-        "requests": {"source": dict(objects_read + manifests_read), "destination": {}},
-        "cost": None if cost is None else round(cost, 6),
-        "currency": budget.currency,
-    }
-    estimate["refused"] = over_budget(budget, estimate)
     return estimate
 
 
@@ -244,49 +201,17 @@ def _merged(one: list[Address], other: list[Address]) -> list[Address]:
     return sorted([*one, *other]) if one and other else one or other
 
 
-def _requests_and_cost(
-    spec: JobSpec,
-    snapshots: Snapshots,
-    source: StreamStore,
-    destination: StreamStore,
-    found: _Estimator,
-) -> dict[str, Any]:
+def _manifests(
+    snapshots: Snapshots, source: StreamStore, destination: StreamStore
+) -> tuple[Counter[str], Counter[str]]:
+    """Return the requests for the manifests, at the source and at the destination."""
     planned = [snapshots.ids[index] for index in snapshots.of(PLANNED)]
     there = destination.manifests_present(planned)
-    manifests_read: Counter[str] = Counter()
-    manifests_written: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    written: Counter[str] = Counter()
     for snapshot_id in planned:
         # A manifest is read for the plan, for the re-check of its objects, and to be written.
         for _ in range(2 if snapshot_id in there else 3):
-            manifests_read += source.accounting.to_read_manifest()
-        manifests_written += destination.accounting.to_publish(0, already=snapshot_id in there)
-    objects_read, objects_written = found.read, found.asked + found.written
-    budget = spec.budget
-    cost = None
-    if budget.prices:
-        sender, taker = spec.source, spec.destination
-        cost = cost_of(budget.prices, sender.url, manifests_read, 0)
-        cost += cost_of(budget.prices, sender.objects_url or sender.url, objects_read, found.bytes_to_copy)
-        cost += cost_of(budget.prices, taker.url, manifests_written, 0)
-        cost += cost_of(budget.prices, taker.objects_url or taker.url, objects_written, 0)
-    return {
-        "requests": {
-            "source": dict(objects_read + manifests_read),
-            "destination": dict(objects_written + manifests_written),
-        },
-        "cost": None if cost is None else round(cost, 6),
-        "currency": budget.currency,
-    }
-
-
-def over_budget(budget: Budget, found: dict[str, Any]) -> str:
-    """Return by what an estimate exceeds the budget, in words, "" if it does not."""
-    objects, size_bytes = found["objects"]["to_copy"], found["bytes"]["to_copy"]
-    over = []
-    if budget.max_objects is not None and objects > budget.max_objects:
-        over.append(f"{counted(objects, 'object')} to copy, more than --max-objects {budget.max_objects:,}")
-    if budget.max_bytes is not None and size_bytes > budget.max_bytes:
-        over.append(f"{size(size_bytes)} to copy, more than --max-bytes {budget.max_bytes:,}")
-    if budget.max_cost is not None and (found["cost"] or 0.0) > budget.max_cost:
-        over.append(f"{found['cost']:.4f} {budget.currency}, more than --max-cost {budget.max_cost:g}")
-    return f"over budget: {'; '.join(over)}" if over else ""
+            read += source.accounting.to_read_manifest()
+        written += destination.accounting.to_publish(0, already=snapshot_id in there)
+    return read, written
