@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 from snapferry.orchestrator.reporting.measures import percent, rate
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text, time_left_text
-from snapferry.stores.text.format import size
+from snapferry.stores.text.format import counted, size
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus
 
 Part = Literal["snapshots", "objects", "bytes", "rate", "left"]
@@ -33,8 +34,9 @@ def parts(status: JobStatus, *, of: str) -> dict[Part, str]:
         return {}
     found: dict[Part, str] = {}
     if status.snapshots_total > 1:
-        found["snapshots"] = f"{status.snapshots_settled:,}{of}{status.snapshots_total:,} snapshots"
-    found["objects"] = f"{status.objects_settled:,}{of}{status.objects_total:,} objects"
+        found["snapshots"] = f"{status.snapshots_settled:,}{of}{counted(status.snapshots_total, 'snapshot')}"
+    objects = counted(status.objects_total, WORDS[status.action].unit)
+    found["objects"] = f"{status.objects_settled:,}{of}{objects}"
     found["bytes"] = f"{size(status.bytes_settled)}{of}{size(status.bytes_total)}"
     if speed := rate(status):
         found["rate"] = f"{size(speed)}/s"
