@@ -80,7 +80,7 @@ def find_server() -> str:
 
 class EmbeddedFleet:
     """
-    A private server and *processes* worker processes, for a ``with`` block.
+    A private server and *processes* worker processes, for a ``with`` block; with 0, the server alone.
 
     It forks, so start it before this process has threads. *log_to_stderr* shows the workers' log. Otherwise the log is
     removed with the folder, and the message of `FleetDied` has its last lines.
@@ -251,7 +251,7 @@ def _keep(
         ended = ""
         while not (_accepts(f"{folder}/s") or ended or _readable(lifeline, 0.002)):
             ended = _ended(parts)
-        if _accepts(f"{folder}/s"):
+        if processes and _accepts(f"{folder}/s"):
             process = _start_worker(settings, processes, group, (lifeline, reports), log_to_stderr)
             parts[process] = "the embedded worker"
         while not ended and not _readable(lifeline, 0.2):

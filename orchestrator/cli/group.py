@@ -27,6 +27,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "sync": Lazy("copy", "sync", "Copy snapshots between two stores"),
         "plan": Lazy("copy", "plan", "Show what a sync would copy and cost, without copying"),
         "submit": Lazy("copy", "submit", "Queue a sync job and print its id"),
+        "run": Lazy("schedules", "run_once", "Run a mirror or scrub of snapferry.toml once"),
     },
     "Directories": {
         "push": Lazy("actions.push", "push", "Make a snapshot of a directory in a store, and print its id"),

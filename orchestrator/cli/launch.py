@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_processes
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.opening import prepare
 from snapferry.workers.lifecycle.process_setup import max_in_flight
-from snapferry.workers.messages import JobSpec
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
 from .exit_codes import RUN_AGAIN, fail, note
@@ -49,18 +52,28 @@ def run_job(
 def _embedded(
     spec: JobSpec, settings: Settings, show: Show, *, receipt_path: str | None, verbose: bool
 ) -> int:
-    # Libraries that are loaded before the fleet forks are shared by all its processes.
     stores = (spec.source, spec.destination, *spec.more_sources)
+    with embedded_fleet(settings, stores, spec.limits.jobs, verbose=verbose) as (fleet, jobs):
+        job_id = jobs.submit(fleet.divided(spec))
+        return run(jobs, job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False)
+
+
+@contextmanager
+def embedded_fleet(
+    settings: Settings, stores: Iterable[StoreRef], in_flight: int | None, *, verbose: bool
+) -> Iterator[tuple[EmbeddedFleet, Jobs]]:
+    """
+    Yield a fleet of this command's own for a job on *stores*, and its jobs; end the command if a part of it dies.
+
+    *in_flight* is the most objects in flight, None: as many as the stores sustain.
+    """
+    # Libraries that are loaded before the fleet forks are shared by all its processes.
     prepare({url.scheme for store in stores for url in (store.parsed, store.parsed_objects) if url})
-    processes = default_processes(spec.limits.jobs)
-    if (spec.limits.jobs or 0) > (most := processes * max_in_flight()):
-        note(
-            f"-j {spec.limits.jobs}: limited to {most}, because a process here may open few files (ulimit -n)"
-        )
+    processes = default_processes(in_flight)
+    if (in_flight or 0) > (most := processes * max_in_flight()):
+        note(f"-j {in_flight}: limited to {most}, because a process here may open few files (ulimit -n)")
     try:
         with EmbeddedFleet(settings, processes=processes, log_to_stderr=verbose) as fleet:
-            jobs = Jobs(fleet.settings, check=False, access=TRUSTED)
-            job_id = jobs.submit(fleet.divided(spec))
-            return run(jobs, job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False)
+            yield fleet, Jobs(fleet.settings, check=False, access=TRUSTED)
     except FleetDied as error:
         fail(f"{error}\nNothing is lost: no manifest was written before its objects. {RUN_AGAIN}")

@@ -12,7 +12,7 @@ from snapferry.workers.messages import JobSpec, Scope, ScrubMessage, ScrubPart
 log = logging.getLogger(__name__)
 
 NEW_CYCLE_TEXT: Final = {
-    NewCycle.NO_RECORD: "Redis has no record of earlier runs",
+    NewCycle.NO_RECORD: "there is no record of earlier runs",
     NewCycle.OTHER_STORE: "its store has changed",
     NewCycle.OTHER_SHARE: "its share has changed",
 }

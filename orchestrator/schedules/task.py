@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from celery import Celery, Task
 from pydantic import ValidationError
@@ -17,13 +17,10 @@ from snapferry.workers.messages import JobSpec, MirrorMessage, ScrubMessage
 from snapferry.workers.settings.environment import Settings
 
 from .cycle import next_job
+from .due import queue_due
 from .schedule import RUN_MIRROR, RUN_SCRUB
-from .status import last_job
 
 log = logging.getLogger(__name__)
-
-# While an orchestrator queues a job, another one leaves the mirror or scrub alone for this many seconds.
-_TAKEN_S: Final = 30
 
 
 def register(app: Celery, settings: Settings) -> None:
@@ -65,20 +62,8 @@ def run_scrub(settings: Settings, message: ScrubMessage) -> str:
 
 
 def _run(settings: Settings, records: ScheduleLedger, name: str, spec: Callable[[], JobSpec]) -> str:
-    with records.taken(name, _TAKEN_S) as mine:
-        if not mine:
-            return "another orchestrator queues the job"
-        jobs = Jobs(settings, check=False)
-        last = last_job(jobs, records.record(name))
-        if last is not None and not last.state.final:
-            why = f"job {last.job_id} has not ended ({last.state})"
-            records.skipped(name, why)
-            log.warning("%s %s skipped: %s", records.kind, name, why)
-            return f"skipped: {why}"
-        job_id = jobs.submit(spec(), schedule=f"{records.kind}:{name}")
-        records.started(name, job_id)
-        log.info("%s %s: job %s queued", records.kind, name, job_id)
-        return f"job {job_id} queued"
+    done = queue_due(Jobs(settings, check=False), records, name, spec)
+    return f"skipped: {done.skipped}" if done.skipped else f"job {done.job_id} queued"
 
 
 def _broker(settings: Settings) -> str:

@@ -35,6 +35,7 @@ from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server, free_port
 from tests.variables import READ
 
 from .processes import PATIENCE_S, REPOSITORY, Started, marked, started, until
+from .processes import environment as environment_of
 from .units import FOLDER, Unit, units
 
 PROGRAM = "/opt/snapferry/bin/snapferry"
@@ -66,16 +67,32 @@ class Machine:
 
     def unit(self, role: str, instance: str = "") -> Unit:
         """Return a unit with the places of this machine."""
+        return self.at(FOLDER / f"snapferry-{role}.service", instance)
+
+    def at(self, file: Path, instance: str) -> Unit:
+        """Return the unit in *file* with the places of this machine."""
         places = {
             "S": str(self.root / "lib"),
             "C": str(self.root / "cache"),
             "d": str(self.root / "credentials"),
         }
-        return Unit(FOLDER / f"snapferry-{role}.service", instance, places)
+        return Unit(file, instance, places)
 
-    @contextmanager
-    def running(self, unit: Unit, port: int = 0) -> Iterator[Started]:
-        """Start a unit as systemd would, ready when this is entered; *port* takes the place of its port."""
+    def once(self, unit: Unit) -> subprocess.CompletedProcess[str]:
+        """Run a unit that ends by itself, as systemd would."""
+        command, environment = self._prepared(unit)
+        return subprocess.run(
+            command,
+            env=environment_of(environment),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def _prepared(self, unit: Unit) -> tuple[list[str], dict[str, str]]:
+        """Make the places of a unit; return its command and its environment."""
         for kind in ("State", "Cache"):
             if unit.has(f"{kind}Directory"):
                 place = {"State": "lib", "Cache": "cache"}[kind]
@@ -96,11 +113,16 @@ class Machine:
         assert program == PROGRAM
         found = shutil.which("snapferry", path=Path(sys.executable).parent)
         assert found, "snapferry is not installed"
+        # A home that is not there: nothing may be looked for in it.
+        return [found, *words], environment | {"HOME": "/nonexistent"}
+
+    @contextmanager
+    def running(self, unit: Unit, port: int = 0) -> Iterator[Started]:
+        """Start a unit as systemd would, ready when this is entered; *port* takes the place of its port."""
+        (found, *words), environment = self._prepared(unit)
         if port:
             assert sum(word.startswith("--port=") for word in words) == 1
             words = [re.sub("^--port=.*", f"--port={port}", word) for word in words]
-        # A home that is not there: nothing may be looked for in it.
-        environment |= {"HOME": "/nonexistent"}
         with started(found, *words, env=environment, log=self.root / f"{unit.name}.log") as process:
             serves = self._serves(unit.name, process, port)
             until(lambda: serves() or process.process.poll() is not None, f"{unit.name} serves")
@@ -195,6 +217,48 @@ def test_the_units_of_a_machine_copy_a_snapshot_with_the_keys_that_systemd_hands
     assert arrived == tree(tmp_path / "a").keys()
 
 
+NIGHTLY = FOLDER / "one-machine"
+
+
+def test_the_unit_of_one_machine_runs_a_mirror_once_without_redis(machine: Machine, tmp_path: Path) -> None:
+    make_store(tmp_path / "a", random_files(20))
+    machine.write(
+        "snapferry.toml",
+        f'[[mirror]]\nname = "nightly"\nfrom = "file://{tmp_path}/a"\nto = "file://{tmp_path}/b"\nevery = "1d"\n',
+    )
+    ended = machine.once(machine.at(NIGHTLY / "snapferry@.service", "nightly"))
+
+    assert ended.returncode == 0, ended.stderr
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert sorted(path.name for path in (machine.root / "lib/snapferry/runs").iterdir()) == [
+        "mirror-nightly.json",
+        "mirror-nightly.lock",
+    ]
+    assert list((machine.root / "cache/snapferry/runs").iterdir()) == []
+    missing = machine.once(machine.at(NIGHTLY / "snapferry@.service", "weekly"))
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+def test_the_unit_of_one_machine_is_as_confined_as_those_of_the_fleet(machine: Machine) -> None:
+    own, fleet = machine.at(NIGHTLY / "snapferry@.service", "x"), machine.unit("worker@", "1")
+    sandbox = {
+        key
+        for section, key in fleet.settings()
+        if section == "Service"
+        and re.match("Protect|Private|Restrict|System|Lock|NoNew|Capab|Limit|UMask|IPAddress", key)
+    }
+
+    assert len(sandbox) > 15
+    assert {key: own.said(key) for key in sandbox} == {key: fleet.said(key) for key in sandbox}
+    assert own.one("Type") == "oneshot"
+    # A fleet on the same machine has a drop-in that restarts units: it must not apply to this one.
+    assert "-" not in own.file.name
+    timer = Unit(NIGHTLY / "snapferry@.timer", "x")
+    assert timer.one("Persistent", "Timer") == "true"
+    if servers.program("systemd-analyze"):
+        assert "03:30:00" in systemd_analyze("calendar", timer.one("OnCalendar", "Timer"))
+
+
 def test_every_unit_stops_later_than_the_grace_and_comes_back_unless_it_is_told_to_stop() -> None:
     example = (FOLDER / "snapferry.env.example").read_text()
     grace = float(dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))["SNAPFERRY_GRACE"])
@@ -261,9 +325,14 @@ def installed(tmp_path: Path) -> list[str]:
     folder.mkdir()
     (copy,) = [line for line in documented("daemon-reload") if line.startswith("cp ")]
     assert copy.endswith(" /etc/systemd/system/")
-    subprocess.run(
-        ["sh", "-c", copy.replace("/etc/systemd/system/", str(folder))], cwd=REPOSITORY, check=True
+    nightly = re.search(
+        "^    (cp .*one-machine.*)$", (REPOSITORY / "docs/nightly.md").read_text(), re.MULTILINE
     )
+    assert nightly
+    for command in (copy, nightly[1]):
+        subprocess.run(
+            ["sh", "-c", command.replace("/etc/systemd/system/", str(folder))], cwd=REPOSITORY, check=True
+        )
     version = re.match(r"systemd (\d+)", systemd_analyze("--version"))
     assert version
     for file in [*folder.glob("*.service"), *folder.glob("*.d/*.conf")]:
@@ -271,7 +340,7 @@ def installed(tmp_path: Path) -> list[str]:
         if int(version[1]) < 254:
             text = re.sub(r"^Restart(Steps|MaxDelaySec)=.*$", "", text, flags=re.MULTILINE)
         file.write_text(text)
-    return [str(folder / unit.name) for unit in units()]
+    return [str(folder / unit.name) for unit in units()] + [str(folder / "snapferry@nightly.timer")]
 
 
 def test_systemd_accepts_the_units(installed: list[str]) -> None:
@@ -282,5 +351,5 @@ def test_systemd_accepts_the_units(installed: list[str]) -> None:
 def test_systemd_finds_the_units_well_confined(installed: list[str]) -> None:
     """Exposure goes from 0 to 10; what listens to others and runs as it likes has more than 9."""
     for unit in installed:
-        template = unit.replace("@1.", "@.")
+        template = re.sub("@.*", "@.service", unit)
         systemd_analyze("security", "--offline=true", "--threshold=20", "--no-pager", template)

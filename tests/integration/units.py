@@ -50,6 +50,10 @@ class Unit:
             # An empty value takes back what was said before.
             lines[:] = [*lines, value] if value else []
 
+    def settings(self) -> list[tuple[str, str]]:
+        """Return the settings that the unit has: section and key."""
+        return list(self._lines)
+
     def sections(self) -> set[str]:
         return {section for section, _ in self._lines}
 

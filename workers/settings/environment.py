@@ -378,10 +378,15 @@ def flower_settings(environ: Mapping[str, str] = os.environ) -> FlowerSettings:
     missing = [f"FLOWER_{name}" for name in variables if not environ.get(f"FLOWER_{name}")]
     if missing and len(missing) < len(variables):
         raise InvalidSettings(f"OAuth for Flower also needs {', '.join(missing)}")
-    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     return FlowerSettings(
         users=users,
         oauth="" if missing else environ["FLOWER_AUTH"],
         provider="" if missing else environ["FLOWER_AUTH_PROVIDER"],
-        database=os.path.join(state, "snapferry", "flower.db"),
+        database=os.path.join(state_directory(environ), "flower.db"),
     )
+
+
+def state_directory(environ: Mapping[str, str] = os.environ) -> str:
+    """Return the directory in which this user's processes keep what outlives them; it may not exist."""
+    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "snapferry")

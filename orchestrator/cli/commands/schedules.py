@@ -2,19 +2,77 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from snapferry.orchestrator.cli.options.common import (
     broker_option,
     config_option,
     json_option,
     log_level_option,
+    receipt_option,
+    show_options,
 )
-from snapferry.orchestrator.cli.options.declare import command, option
+from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.job import detach_option, verbose_option
 
 _forget_option = option(
     "--forget",
     metavar="NAME",
     help="Expect NAME no longer, which was removed from snapferry.toml.",
 )
+
+RUN_EXAMPLES: Final = """
+Examples:
+
+\b
+  Run the mirror nightly once, on this machine alone:
+    snapferry run nightly
+
+\b
+  The same, every night at 3:30, as a line of a crontab:
+    30 3 * * *  snapferry run --config /etc/snapferry/snapferry.toml -q nightly
+
+\b
+  Run a scrub that has the same name as a mirror:
+    snapferry run scrub:nightly
+
+\b
+Exit codes:
+  0    done, or skipped because the last run has not ended
+  1    the job failed, or its receipt or state could not be written
+  2    bad usage or configuration
+  130  interrupted
+"""
+
+
+@command(run="scheduled:run_once", name="run", interruptible=True, epilog=RUN_EXAMPLES)
+@argument(
+    "name", metavar="NAME", text="Name of a mirror or scrub in snapferry.toml, or mirror:NAME, or scrub:NAME."
+)
+@config_option
+@broker_option
+@option(
+    "--state-dir",
+    metavar="DIR",
+    envvar="SNAPFERRY_STATE_DIR",
+    default_text="snapferry in the user's state directory",
+    help="Without a broker, directory that keeps what later runs must know, such as the position of a scrub.",
+)
+@detach_option
+@receipt_option
+@verbose_option
+@show_options
+def run_once() -> None:
+    """
+    Run a mirror or scrub of snapferry.toml once, now.
+
+    This is for cron and systemd timers. It needs no scheduler, and pays no
+    attention to the times in the file. A run is skipped while the last run of the
+    same mirror or scrub has not ended.
+
+    Without a broker, worker processes on this machine do the work, and end with
+    the command. With a broker, the fleet does the work.
+    """
 
 
 @command(run="schedules:list_mirrors", name="mirrors")

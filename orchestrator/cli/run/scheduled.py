@@ -1,0 +1,155 @@
+"""Run a mirror or scrub of snapferry.toml once: the body of run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import click
+import redis
+from celery import Celery
+
+from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, RUN_AGAIN, note, usage
+from snapferry.orchestrator.cli.fleet_access import on_fleet
+from snapferry.orchestrator.cli.follow import print_new_job, run
+from snapferry.orchestrator.cli.inputs.show import Show, with_show
+from snapferry.orchestrator.cli.launch import embedded_fleet
+from snapferry.orchestrator.cli.receipt_file import check_receipt_path
+from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.schedules.cycle import next_job
+from snapferry.orchestrator.schedules.due import queue_due
+from snapferry.orchestrator.schedules.schedule import message_of, scrub_message
+from snapferry.orchestrator.schedules.state_file import StateError, StateFile
+from snapferry.workers.broker.connection import client
+from snapferry.workers.ledger import ScheduleLedger, ScrubLedger
+from snapferry.workers.messages import JobSpec, MirrorMessage, ScrubMessage
+from snapferry.workers.settings.config_file import Config, read_config
+from snapferry.workers.settings.environment import InvalidSettings, Settings, state_directory
+from snapferry.workers.settings.schedule_tables import Mirror, Scrub
+
+Message = MirrorMessage | ScrubMessage
+
+
+@with_show
+def run_once(
+    name: str,
+    config: str | None,
+    broker: str | None,
+    state_dir: str | None,
+    receipt_path: str | None,
+    verbose: bool,
+    detach: bool,
+    show: Show,
+) -> int:
+    settings = read_settings(broker, config=config)
+    scheduled, message = _chosen(settings, name)
+    check_receipt_path(receipt_path, detach=detach)
+    if settings.broker_url is None and not detach:
+        return _embedded(
+            scheduled,
+            message,
+            settings,
+            show,
+            state_dir=state_dir or state_directory(),
+            receipt_path=receipt_path,
+            verbose=verbose,
+        )
+    with on_fleet(settings, advice=RUN_AGAIN) as jobs:
+        with jobs.records() as server:
+            records, spec = _records(server, message, settings)
+        done = queue_due(jobs, records, scheduled.name, spec)
+        if done.skipped:
+            return _skipped(scheduled, done.skipped, show)
+        if detach:
+            print_new_job(done.job_id, quiet=show.quiet, as_json=show.as_json)
+            return 0
+        return run(jobs, done.job_id, show, receipt_path=receipt_path, on_fleet=True)
+
+
+def _chosen(settings: Settings, name: str) -> tuple[Mirror | Scrub, Message]:
+    """Return the mirror or scrub of this *name*, or ``KIND:NAME``, with its message; an error ends the command."""
+    if settings.config is None:
+        usage("no snapferry.toml in this directory. Use --config FILE, or set SNAPFERRY_CONFIG.")
+    try:
+        config = read_config(settings.config)
+        found = [one for one in config.scheduled if name in (one.name, f"{one.kind}:{one.name}")]
+        if not found:
+            known = ", ".join(f"{one.kind} {one.name}" for one in config.scheduled) or "none"
+            usage(f"{settings.config}: no mirror or scrub is named {name!r}. The file has: {known}")
+        if len(found) > 1:
+            usage(f"{name} is a mirror and a scrub. Use mirror:{name} or scrub:{name}.")
+        return found[0], _message(found[0], config)
+    except InvalidSettings as error:
+        usage(str(error))
+
+
+def _message(scheduled: Mirror | Scrub, config: Config) -> Message:
+    if isinstance(scheduled, Mirror):
+        return message_of(scheduled, config)
+    # For a cron expression, whose times are in UTC.
+    app = Celery(set_as_current=False)
+    app.conf.update(timezone="UTC", enable_utc=True)
+    return scrub_message(scheduled, config, app)
+
+
+def _records(
+    server: redis.Redis, message: Message, settings: Settings
+) -> tuple[ScheduleLedger, Callable[[], JobSpec]]:
+    """Return the records of the mirror or scrub on *server*, and the function that makes its next request."""
+    if isinstance(message, MirrorMessage):
+        return ScheduleLedger(server, "mirror"), lambda: message.job_spec(patience=settings.patience)
+    scrubs = ScrubLedger(server)
+    return scrubs, lambda: next_job(scrubs, message, settings.patience)
+
+
+def _embedded(
+    scheduled: Mirror | Scrub,
+    message: Message,
+    settings: Settings,
+    show: Show,
+    *,
+    state_dir: str,
+    receipt_path: str | None,
+    verbose: bool,
+) -> int:
+    """Run the job by workers of this command; return the exit code. Its records are kept in *state_dir*."""
+    stores = (message.store,) if isinstance(message, ScrubMessage) else (message.source, message.destination)
+    state = StateFile(state_dir, scheduled.kind, scheduled.name)
+    try:
+        with state.locked() as mine:
+            if not mine:
+                return _skipped(scheduled, "another process on this machine runs it", show)
+            with embedded_fleet(settings, stores, scheduled.jobs, verbose=verbose) as (fleet, jobs):
+                server = client(fleet.settings.broker_url or "")
+                if lost := state.restore(server):
+                    note(lost)
+                records, spec = _records(server, message, settings)
+                done = queue_due(jobs, records, scheduled.name, lambda: fleet.divided(spec()))
+                try:
+                    code = run(
+                        jobs, done.job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False
+                    )
+                except SystemExit:
+                    # Interrupted: what was read until then may count.
+                    state.save(server)
+                    raise
+                return _saved(state, server, code)
+    except StateError as error:
+        usage(f"{error}. Use --state-dir DIR.")
+
+
+def _saved(state: StateFile, server: redis.Redis, code: int) -> int:
+    try:
+        state.save(server)
+    except StateError as error:
+        note(f"{error}. The next run does not know of this one.")
+        return EXIT_FAILED
+    return code
+
+
+def _skipped(scheduled: Mirror | Scrub, why: str, show: Show) -> int:
+    """Tell that no job was begun, which is no failure: the run that goes on has an exit code of its own."""
+    if show.as_json:
+        click.echo(json.dumps({scheduled.kind: scheduled.name, "skipped": why}))
+    note(f"{scheduled.kind} {scheduled.name} skipped: {why}")
+    return 0
