@@ -16,6 +16,7 @@ its own (`lookup`).
     guarded             what every handler shares
     views/              the values of each page; plain functions
     pages               templates to HTML
+    zones               the time zone in which pages show times
     chart               throughput as an SVG path
     throughput_history  how fast jobs progress, now and before
     worker_roster       which workers are alive

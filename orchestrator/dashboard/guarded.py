@@ -15,7 +15,7 @@ from snapferry.orchestrator.jobs import JobRefused
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import UnknownJob
 
-from . import access
+from . import access, zones
 from .form_tokens import FormTokens
 from .pages import render
 from .views.sources import Sources
@@ -115,6 +115,7 @@ class Page(Guarded):
     """A page of one view, which runs in a thread."""
 
     template: ClassVar[str]
+    zone = zones.DEFAULT
 
     def values(self, sources: Sources, *path: str) -> dict[str, Any]:
         """Return the values that the template shows."""
@@ -124,7 +125,13 @@ class Page(Guarded):
     token = ""
 
     async def get(self, *path: str) -> None:
-        """Answer with the page."""
+        """Answer with the page. A time zone in the address is kept in a cookie."""
+        chosen = self.get_query_argument(zones.PARAMETER, "")
+        if zones.is_zone(chosen):
+            self.zone = chosen
+            self.set_cookie(zones.PARAMETER, chosen, expires_days=400, samesite="Lax", httponly=True)
+        elif zones.is_zone(kept := self.get_cookie(zones.PARAMETER, "")):
+            self.zone = kept
         if self.settings["control"]:
             # Not in the thread: it sets a cookie.
             self.token = self.form_token()
@@ -161,6 +168,14 @@ class Page(Guarded):
             at=time.time(),
             control=self.settings["control"],
             token=self.token,
+            zone=self.zone,
+            zones=zones.choices(self.zone),
+            # What a form of the page keeps of its address.
+            parameters=[
+                (name, value)
+                for name in self.request.query_arguments
+                if name != zones.PARAMETER and (value := self.get_query_argument(name, ""))
+            ],
             **values,
         )
 

@@ -21,7 +21,7 @@ from .guarded import JOB, Guarded, Page
 from .pages import clip
 from .views.control import controls
 from .views.job import job_page
-from .views.jobs import jobs_page
+from .views.jobs import PARAMETERS, jobs_page
 from .views.schedules import schedules_page
 from .views.sources import Sources
 from .views.traffic import traffic_page
@@ -84,7 +84,8 @@ class JobsPage(Page):
     template = "jobs.html"
 
     def values(self, sources: Sources, *path: str) -> dict[str, Any]:
-        return jobs_page(sources, state=self.get_query_argument("state", ""), page=self.number("page"))
+        given = {name: self.get_query_argument(name, "") for name in PARAMETERS}
+        return jobs_page(sources, given, page=self.number("page"))
 
 
 class JobPage(Page):

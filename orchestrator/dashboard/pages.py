@@ -11,13 +11,16 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
+
+from .zones import DEFAULT, local
 
 # Longer texts lose their middle.
 LONGEST: Final = 400
@@ -43,6 +46,30 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
+@pass_context
+def _clock(context: Context, seconds: float) -> str:
+    """Return the time of day in the zone of the page."""
+    return local(seconds, context.get("zone", DEFAULT)).strftime("%H:%M:%S")
+
+
+@pass_context
+def _stamp(context: Context, seconds: float) -> str:
+    """Return the date and time in the zone of the page."""
+    return local(seconds, context.get("zone", DEFAULT)).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+@pass_context
+def _minute(context: Context, seconds: float) -> str:
+    """Return the date and time in the zone of the page, without seconds."""
+    return local(seconds, context.get("zone", DEFAULT)).strftime("%Y-%m-%d %H:%M")
+
+
+@pass_context
+def _abbreviation(context: Context, seconds: float) -> str:
+    """Return the name of the zone of the page at a time, such as CET."""
+    return local(seconds, context.get("zone", DEFAULT)).strftime("%Z")
+
+
 @cache
 def _environment() -> Environment:
     found = Environment(
@@ -59,6 +86,10 @@ def _environment() -> Environment:
         "short": short,
         "duration": duration,
         "count": lambda number: f"{number:,}",
+        "clock": _clock,
+        "stamp": _stamp,
+        "minute": _minute,
+        "abbreviation": _abbreviation,
         "iso": lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"),
     }
     found.globals |= {"counted": counted}

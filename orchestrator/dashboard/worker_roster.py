@@ -66,6 +66,7 @@ class WorkerRoster:
         self._lock = threading.Lock()
         self._found: dict[str, _Entry] = {}
         self._receiver: Any = None
+        self._since = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="worker-roster", daemon=True)
 
@@ -100,6 +101,11 @@ class WorkerRoster:
             entries = sorted(self._found.items())
         return [_state(name, entry, now - entry.at) for name, entry in entries]
 
+    @property
+    def settled(self) -> bool:
+        """Whether heartbeats have been received for so long that every node that runs has been heard of."""
+        return self._since > 0 and time.monotonic() - self._since > SILENT_S
+
     def _listen(self) -> None:
         while not self._ended.is_set():
             try:
@@ -108,9 +114,11 @@ class WorkerRoster:
                         connection, handlers={"*": self.handle}, routing_key="worker.#"
                     )
                     self._receiver.should_stop = self._ended.is_set()
+                    self._since = time.monotonic()
                     self._receiver.capture(wakeup=False)
             except Exception as error:  # noqa: BLE001 - the transport raises anything; the loop tries again
                 log.debug("no heartbeats: %s", error)
+            self._since = 0.0
             self._ended.wait(RETRY_S)
 
 

@@ -9,6 +9,7 @@ Jobs: submit them, follow them, control them. The Python API of snapferry.
 The process that submitted a job may end: the fleet completes the job.
 
     client      submit, resume, retry, cancel, pause, limit
+    index       all jobs, to be searched, filtered and sorted
     reader      status, lists, receipts and failures of jobs
     broker      the connection to the broker, and its errors
     store_pair  the stores of a job, from their URLs
@@ -16,7 +17,18 @@ The process that submitted a job may end: the fleet completes the job.
 
 from .broker import JobRefused
 from .client import Jobs
+from .index import JobQuery, Sort
 from .reader import POLL_S, JobReader, JobsPage
 from .store_pair import one_store, store_pair
 
-__all__ = ["POLL_S", "JobReader", "JobRefused", "Jobs", "JobsPage", "one_store", "store_pair"]
+__all__ = [
+    "POLL_S",
+    "JobQuery",
+    "JobReader",
+    "JobRefused",
+    "Jobs",
+    "JobsPage",
+    "Sort",
+    "one_store",
+    "store_pair",
+]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,16 +19,18 @@ from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.access import AccessPolicy
 from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
-from snapferry.workers.ledger import SUPERSEDED, JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
+from snapferry.workers.ledger import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
 from snapferry.workers.limits import LimitStore, StoreLimits, store_id
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import copy_queue
 from snapferry.workers.reachability.sides import sides_of
 from snapferry.workers.reachability.store_problems import StoreProblem, StoreProblems
-from snapferry.workers.reachability.worker_roster import WorkerRoster
+from snapferry.workers.reachability.worker_roster import RegisteredWorker, WorkerRoster
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import Settings
 
 from .broker import JobBroker, JobRefused
+from .index import JobIndex, JobQuery
 
 # Seconds between two readings of a job's status.
 POLL_S: Final = 0.05
@@ -39,14 +42,15 @@ OUTAGE_S: Final = 120.0
 @dataclass(frozen=True)
 class JobsPage:
     """
-    A page of the *total* jobs in the states that were asked for, and how many jobs are in each state.
+    A page of the *total* jobs that a query selects. *by_state* and *stores* are those of `Selection`.
 
     Failed jobs whose continuation is done are in the state `SUPERSEDED`.
     """
 
     jobs: list[JobStatus]
     total: int
-    by_state: dict[str, int]
+    by_state: Counter[str]
+    stores: Counter[str]
 
 
 class JobReader:
@@ -70,6 +74,7 @@ class JobReader:
         self._settings = settings
         self._broker = JobBroker(settings, answer_s=answer_s)
         self._ledger = self._broker.ledger
+        self._index = JobIndex(self._ledger)
         self._limits = LimitStore(self._ledger.client)
         self._answering = self._broker.answering
 
@@ -129,16 +134,28 @@ class JobReader:
             raise UnknownJob(text)
         return text if text in found else found[0]
 
-    def page(self, *, first: int, count: int, states: Collection[str] = ()) -> JobsPage:
-        """Return *count* jobs in one of *states* (empty: any), newest first, from number *first* on."""
-        known = (*State, SUPERSEDED)
-        wanted = set(states or known)
+    def page(self, query: JobQuery, *, first: int, count: int) -> JobsPage:
+        """Return *count* of the jobs that *query* selects, from number *first* on; beyond the last, the last page."""
         with self._answering():
-            job_ids = self._ledger.job_ids()
-            of = self._ledger.states(job_ids)
-            chosen = [job_id for job_id, state in zip(job_ids, of, strict=True) if state in wanted]
-            found = self._ledger.statuses(chosen[first : first + count])
-        return JobsPage(found, len(chosen), {state: of.count(state) for state in known})
+            found = self._index.select(query)
+            total = len(found.job_ids)
+            first = min(first, max(0, (total - 1) // count * count))
+            jobs = self._ledger.statuses(found.job_ids[first : first + count])
+        return JobsPage(jobs, total, found.by_state, found.stores)
+
+    def spec(self, job_id: str) -> JobSpec | None:
+        """Return what was asked of a job, None for a job of a version that this one cannot read."""
+        with self._answering():
+            try:
+                return self._ledger.spec(job_id)
+            except ValidationError:
+                return None
+
+    def schedule(self, job_id: str) -> str:
+        """Return the mirror or scrub that queued a job, as ``mirror:nightly``, "" for none."""
+        with self._answering():
+            found = self._ledger.entries([job_id])
+            return found[0].schedule if found else ""
 
     def open(self) -> Sequence[JobStatus]:
         """Return all jobs that have not ended."""
@@ -204,6 +221,11 @@ class JobReader:
             live = WorkerRoster(self._ledger.client).live(copy_queue(spec.queue))
             troubles = StoreProblems(self._ledger.client).of_sides(sides_of(spec)).values()
             return [trouble for found in troubles for trouble in found if trouble.worker in live]
+
+    def registered_workers(self) -> Sequence[RegisteredWorker]:
+        """Return the workers that announced themselves, by name."""
+        with self._answering():
+            return WorkerRoster(self._ledger.client).registered()
 
     def store_limits(self, job_id: str) -> dict[str, StoreLimits]:
         """Return the limits of a job's stores, for all jobs together: those of ``source`` and ``destination``."""

@@ -194,19 +194,19 @@ def test_text_from_elsewhere_is_made_visible_cut_and_escaped_on_every_page(
 
     pages = [
         page("schedules.html", **schedules_page(sources)),
-        page("jobs.html", **jobs_page(sources)),
+        page("jobs.html", **jobs_page(sources, {})),
         page("job.html", **job_page(sources, "job")),
         page("workers.html", **workers_page(sources)),
         page("problem.html", title=text, advice=text, refresh_s=0),
     ]
 
     plain = [
-        page("jobs.html", **jobs_page(sources) | {"lines": []}),
+        page("jobs.html", **jobs_page(sources, {}) | {"lines": []}),
         page("problem.html", title="", advice="x", refresh_s=0),
     ]
     allowed = {tag for one in plain for tag in Seen(one).tags} | {
         "table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "rect", "section", "h2", "ul", "li", "strong",
-        "br", "p", "code", "small", "dl", "dt", "dd", "span", "time",
+        "br", "p", "bdi", "div", "code", "small", "dl", "dt", "dd", "span", "time",
     }  # fmt: skip
     for one in pages:
         one.encode()
@@ -301,8 +301,8 @@ def test_jobs_are_turned_in_pages_and_chosen_by_state(sources: Sources, ledger: 
     for number in range(0, 120, 4):
         ledger.cancel(f"job-{number:03}")
 
-    first, third = jobs_page(sources), jobs_page(sources, page=3)
-    chosen = jobs_page(sources, state="cancelled")
+    first, third = jobs_page(sources, {}), jobs_page(sources, {}, page=3)
+    chosen = jobs_page(sources, {"state": "cancelled"})
 
     assert [line.status.job_id for line in first["lines"]][:2] == ["job-119", "job-118"]
     assert (first["pages"].newer, first["pages"].older) == ("", "/?page=2")
@@ -313,9 +313,9 @@ def test_jobs_are_turned_in_pages_and_chosen_by_state(sources: Sources, ledger: 
     assert chosen["pages"].total == 30
     assert [link.text for link in first["choices"]] == ["all 120", "open 90", "queued 90", "cancelled 30"]
     assert [link.text for link in chosen["choices"] if link.current] == ["cancelled 30"]
-    assert jobs_page(sources, state="open")["pages"].total == 90
-    assert jobs_page(sources, state="<nonsense>")["pages"].total == 120
-    assert jobs_page(sources, page=10**6)["pages"].total == 120
+    assert jobs_page(sources, {"state": "open"})["pages"].total == 90
+    assert jobs_page(sources, {"state": "<nonsense>"})["pages"].total == 120
+    assert jobs_page(sources, {}, page=10**6)["pages"].total == 120
     assert page("jobs.html", **third).count("<tr") == 21
 
 
@@ -366,7 +366,7 @@ def test_a_verify_is_shown_in_its_own_words_with_its_one_store(
     counts = {"objects_total": 10, "objects_settled": 4, "present": 4, "bytes_copied": 40, "published": 1}
     ledger.advance("job", state, kinds=".", bounded="max_bytes", snapshots_total=1, **counts)
 
-    listed = Seen(page("jobs.html", **jobs_page(sources))).text
+    listed = Seen(page("jobs.html", **jobs_page(sources, {}))).text
     shown = Seen(page("job.html", **job_page(sources, "job"))).text
     assert "verify" in listed
     assert "→" not in listed
@@ -385,7 +385,7 @@ def test_the_workers_at_a_job_are_listed_with_their_batches(sources: Sources, le
 
     (running,) = sources.jobs.running("job")
     values = job_page(sources, "job")
-    (line,) = workers_page(sources)["lines"]
+    (line,) = workers_page(sources)["workers"]
 
     assert (running.name, running.worker, running.objects, running.size_bytes) == (
         "plan:0",
@@ -393,9 +393,9 @@ def test_the_workers_at_a_job_are_listed_with_their_batches(sources: Sources, le
         3,
         30,
     )
-    assert [(worker.name, worker.batches) for worker in values["workers"]] == [("worker@host", 1)]
+    assert [(worker.node.name, worker.batches) for worker in values["workers"]] == [("worker@host", 1)]
     assert (values["batches"]["running"], values["batches"]["queued"]) == (1, 0)
-    assert (line.name, line.heartbeat, line.jobs) == ("worker@host", None, (("job", "/jobs/job"),))
+    assert (line.node.name, line.heartbeat, line.jobs) == ("worker@host", None, (("job", "/jobs/job"),))
     assert "no heartbeat yet" in page("workers.html", **workers_page(sources))
     ledger.release(batch, "me#1@worker@host")
     assert list(sources.jobs.running()) == []

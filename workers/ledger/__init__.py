@@ -31,6 +31,7 @@ are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list th
     keys     names of keys and fields
     state    the values that the ledger returns
     queries  a job's status, made from its record
+    entries  jobs as lists of thousands need them
     bitmaps  bits of the bitmaps that Redis returns
     schedules  the last runs of mirrors and scrubs
     scrubs   how far scrubs are
@@ -40,6 +41,7 @@ are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list th
 from snapferry.workers.job_state import State
 
 from .bitmaps import bit, bits, set_bits
+from .entries import JobEntry
 from .freshness import Expected, Freshness, FreshnessLedger
 from .keys import PLAN
 from .ledger import Ledger
@@ -82,6 +84,7 @@ __all__ = [
     "FailedObject",
     "Freshness",
     "FreshnessLedger",
+    "JobEntry",
     "JobStatus",
     "Ledger",
     "NewCycle",

@@ -50,5 +50,6 @@ BEGIN_SCRUB: Final = _load("scrub/begin")
 SETTLE_SCRUB: Final = _load("scrub/settle")
 
 # Read without a write.
+ENTRIES: Final = _load("query/entries")
 STATUSES: Final = _load("query/statuses")
 RUNNING: Final = _load("query/running")

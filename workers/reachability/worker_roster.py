@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import redis
+
+from snapferry.stores.text.printable import printable
 
 from . import clock
 
@@ -17,6 +20,18 @@ ROSTER_S: Final = 20.0
 _KEPT_S: Final = 7 * 86400
 
 _KEY: Final = "snapferry:workers"
+
+# Queues of a worker that are read.
+_MOST_QUEUES: Final = 100
+
+
+@dataclass(frozen=True)
+class RegisteredWorker:
+    """A worker that announced itself *silent_s* seconds ago, and the *queues* that it serves."""
+
+    name: str
+    queues: tuple[str, ...]
+    silent_s: float
 
 
 class WorkerRoster:
@@ -29,6 +44,25 @@ class WorkerRoster:
         """Record that *worker* is alive and serves *queues*."""
         record = {"at": clock.now(self._redis), "queues": list(queues)}
         self._redis.hset(_KEY, worker, json.dumps(record))
+
+    def registered(self) -> list[RegisteredWorker]:
+        """Return the workers that announced themselves within the last week, by name. Writes nothing."""
+        at = clock.now(self._redis)
+        found = []
+        for worker, text in sorted(self._redis.hgetall(_KEY).items()):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
+                record = json.loads(text)
+                silent_s, queues = (
+                    at - float(record["at"]),
+                    tuple(str(queue)[:256] for queue in record["queues"]),
+                )
+                if silent_s <= _KEPT_S:
+                    found.append(
+                        RegisteredWorker(
+                            printable(str(worker)[:255]), queues[:_MOST_QUEUES], max(0.0, silent_s)
+                        )
+                    )
+        return found
 
     def leave(self, worker: str) -> None:
         """Record that *worker* is gone. It may come back, for example after a restart."""

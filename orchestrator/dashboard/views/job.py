@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -21,17 +22,23 @@ from snapferry.orchestrator.reporting.measures import (
     seconds_left,
     snapshot_counts,
 )
+from snapferry.orchestrator.reporting.nodes import lacking
 from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
+from snapferry.orchestrator.reporting.text.format import duration
+from snapferry.orchestrator.reporting.text.limits import limit_text
+from snapferry.orchestrator.reporting.text.options import option_texts
 from snapferry.orchestrator.reporting.text.outcome import done_text
+from snapferry.orchestrator.reporting.text.status import state_text
+from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.copying.describe import short
-from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, State
+from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, State, UnknownJob
 
-from .jobs import job_line
+from .jobs import job_line, tone_of
 from .links import Link, href, pages
 from .sources import CALM_S, LIVELY_S, Sources
-from .workers import worker_lines
+from .workers import fleet_of, worker_lines
 
 SNAPSHOTS_SHOWN: Final = 50
 FAILURES_SHOWN: Final = 25
@@ -39,6 +46,21 @@ WORKERS_SHOWN: Final = 20
 
 _ENDS: Final = [state for state in SnapshotState if state is not SnapshotState.FAILED]
 SNAPSHOT_STATES: Final = ("pending", *_ENDS, "trusted", SnapshotState.FAILED)
+
+
+# Jobs before and after one of a chain that are shown.
+CHAIN_SHOWN: Final = 10
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A job of a chain; *here*: the page is about it."""
+
+    job_id: str
+    href: str
+    state: str
+    tone: str
+    here: bool
 
 
 def job_page(
@@ -51,6 +73,8 @@ def job_page(
     """
     status = sources.jobs.status(job_id)
     running = sources.jobs.running(job_id)
+    fleet = fleet_of(sources, {batch.worker for batch in running})
+    lines = worker_lines(fleet, (), running, sources.flower, most=WORKERS_SHOWN)
     here = f"/jobs/{quote(job_id)}"
     kept = {
         "state": state if state in SNAPSHOT_STATES else "",
@@ -69,18 +93,78 @@ def job_page(
         "objects": _named(object_counts(status)),
         "ends": _named(snapshot_counts(status)),
         "batches": _named(batch_counts(status, len(running))),
-        "advice": advise(status),
+        "advice": advise(status, lacking=lacking(status, fleet, heartbeats=sources.roster.settled)),
+        "chain": _chain(sources.jobs, status),
+        "settings": _settings(sources.jobs, status),
+        "times": _times(status),
         "outcome": done_text(status) if status.state is State.DONE and not status.dry_run else "",
         "estimate": [line.strip() for line in dry_run_lines(status, estimate)]
         if estimate and status.dry_run
         else [],
         "chart": chart(sources.throughput.past(job_id)),
-        "workers": worker_lines((), running, sources.flower, most=WORKERS_SHOWN),
+        "workers": [line for line in lines if line.batches],
         "flower": _flower_link(sources.flower, status),
         "snapshots": _snapshots(sources.jobs, status, here, kept, max(1, snapshots)),
         "failures": _failures(sources, status, here, kept, max(1, failures)),
         "refresh_s": CALM_S if status.state.final else LIVELY_S,
     }
+
+
+def _chain(jobs: Jobs, status: JobStatus) -> list[Continuation]:
+    """Return the jobs that this one continues and those that continue it, the first one first; none if it is alone."""
+    found = {status.job_id: status}
+
+    def follow(link: Callable[[JobStatus], str]) -> None:
+        at = status
+        for _ in range(CHAIN_SHOWN):
+            if not (further := link(at)) or further in found:
+                return
+            try:
+                at = found[further] = jobs.status(further)
+            except UnknownJob:
+                return
+
+    follow(lambda job: job.continues)
+    before = [found.pop(job_id) for job_id in list(found)[:0:-1]]
+    follow(lambda job: job.continued_by)
+    chain = [*before, *found.values()]
+    if len(chain) == 1:
+        return []
+    return [
+        Continuation(job.job_id, f"/jobs/{quote(job.job_id)}", state_text(job), tone_of(job), job is status)
+        for job in chain
+    ]
+
+
+def _settings(jobs: Jobs, status: JobStatus) -> list[tuple[str, str, str]]:
+    """Return what was asked of a job: name, value, and the address of a page about it or ""."""
+    spec, schedule = jobs.spec(status.job_id), jobs.schedule(status.job_id)
+    try:
+        limits = jobs.store_limits(status.job_id)
+    except InvalidStoreURL:
+        # Somebody wrote a URL into the record that no command accepts.
+        limits = {}
+    options = "of another version of snapferry" if spec is None else "  ".join(option_texts(spec)) or "none"
+    return [
+        ("Priority", status.priority, ""),
+        ("Queue", status.queue or "default", ""),
+        ("Limits of the job", limit_text(status.limits) or "none", ""),
+        *(
+            (f"Limits of the {side}, for all jobs", limit_text(of_store), "")
+            for side, of_store in limits.items()
+            if limit_text(of_store) and (side == "source" or status.action.writes)
+        ),
+        ("Options", options, ""),
+        *([("Queued by", schedule.replace(":", " "), href("/", {"q": schedule}))] if schedule else []),
+    ]
+
+
+def _times(status: JobStatus) -> list[tuple[str, float, str]]:
+    """Return when the states of a job began: name, seconds since the epoch, and how long ago that was."""
+    now = time.time()
+    times = {"Submitted": status.submitted_at, "Started": status.started_at}
+    times |= {"Ended": status.ended_at} if status.ended_at else {"Last progress": status.moved_at}
+    return [(name, at, f"{duration(now - at)} ago") for name, at in times.items() if at]
 
 
 def _named(counts: Mapping[Any, int]) -> dict[str, int]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
+from snapferry.orchestrator.dashboard.pages import LONGEST
 from snapferry.orchestrator.dashboard.throughput_history import Throughput
+from snapferry.orchestrator.jobs import JobQuery, Sort
 from snapferry.orchestrator.reporting.measures import ObjectState, object_counts, objects_moved, percent
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
@@ -15,13 +19,48 @@ from snapferry.workers.copying.words import WORDS, Words
 from snapferry.workers.ledger import SUPERSEDED, JobStatus, State
 from snapferry.workers.messages import Action
 
-from .links import Link, pages
+from .attention import attentions
+from .links import Link, href, pages
 from .sources import CALM_S, LIVELY_S, Sources
+from .workers import fleet_of
 
 JOBS_SHOWN: Final = 50
 
+# Stores that can be chosen from, and characters of a search that are used.
+STORES_SHOWN: Final = 200
+LONGEST_SEARCH: Final = 200
+
 STATES: Final = (*State, SUPERSEDED)
 OPEN: Final = tuple(state for state in State if not state.final)
+
+# The parameters that select jobs.
+PARAMETERS: Final = ("state", "q", "store", "sort", "dir")
+
+# The orders that can be chosen, with the one of the first choice: True for the smallest first.
+SORTS: Final = {
+    Sort.SUBMITTED: ("newest first", False),
+    Sort.AGE: ("last ended first", True),
+    Sort.FAILED: ("most failed objects first", False),
+    Sort.PROGRESS: ("least progress first", True),
+    Sort.THROUGHPUT: ("fastest first", False),
+    Sort.SNAPSHOTS: ("most snapshots first", False),
+    Sort.STATE: ("by state", True),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """
+    A column of the list. *sort* is "ascending" or "descending" if the list is sorted by it, else "".
+
+    *href* sorts by it, the other way round if the list is sorted by it already; "" if it cannot be sorted by.
+    """
+
+    text: str
+    href: str = ""
+    sort: str = ""
+    style: str = ""
+
 
 # The colour of a state; its name is always shown as well.
 TONES: Final = {
@@ -70,47 +109,121 @@ class JobLine:
     words: Words
 
 
-def jobs_page(sources: Sources, *, state: str = "", page: int = 1) -> dict[str, Any]:
-    """Return the values of the list of jobs: those in *state*, a `State`, "open" or `SUPERSEDED`, or all."""
-    chosen = OPEN if state == "open" else (state,) if state in STATES else ()
-    state = state if chosen else ""
+def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> dict[str, Any]:
+    """
+    Return the values of the list of jobs that the parameters *given* select.
+
+    They are ``state`` (a `State`, "open" or `SUPERSEDED`), ``q`` (words), ``store`` (a URL), ``sort`` (a `Sort`) and
+    ``dir`` ("up", "down"). What is not understood counts as not given.
+    """
+    query = _query(given)
+    kept = _parameters(query, given)
     page = max(1, page)
-    found = sources.jobs.page(first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN, states=chosen)
-    total = sum(found.by_state.values())
-    still_open = sum(found.by_state[one] for one in OPEN)
-    online = [worker for worker in sources.roster.workers() if worker.state == "online"]
-    choices = [Link(f"all {total:,}", "/", not state)]
-    choices.append(Link(f"open {still_open:,}", "/?state=open", state == "open"))
-    choices += [
-        Link(f"{one} {found.by_state[one]:,}", f"/?state={one}", state == one)
-        for one in STATES
-        if found.by_state[one] or state == one
-    ]
+    found = sources.jobs.page(query, first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN)
+    # The counts of all jobs, whatever is shown of them.
+    everything = found if not (query.text or query.store) else sources.jobs.page(JobQuery(), first=0, count=1)
+    still_open = sum(everything.by_state[one] for one in OPEN)
+    fleet = fleet_of(sources)
+    workers = [node for node in fleet if node.role == "worker" and node.online]
+    orchestrators = [node for node in fleet if node.role == "orchestrator" and node.online]
+    heard = {worker.name: worker.active for worker in sources.roster.workers()}
     return {
         "lines": [job_line(sources, status) for status in found.jobs],
-        "choices": choices,
-        "state": state,
-        "pages": pages(found.total, page, JOBS_SHOWN, "/", {"state": state}),
+        "choices": _choices(found.by_state, kept),
+        "columns": _columns(query, kept),
+        "stores": _stores(found.stores, query.store),
+        "sorts": [(str(sort), text, sort is query.sort) for sort, (text, _) in SORTS.items()],
+        "query": query,
+        "state": kept["state"],
+        "narrowed": bool(query.text or query.store),
+        "pages": pages(found.total, page, JOBS_SHOWN, "/", kept),
+        "attentions": attentions(sources, fleet),
         "open_jobs": still_open,
-        "failed": found.by_state[State.FAILED],
+        "failed": everything.by_state[State.FAILED],
+        "superseded": everything.by_state[SUPERSEDED],
         "throughput": sources.throughput.current_total(),
-        "online": len(online),
-        "active": sum(worker.active for worker in online),
-        "no_nodes": bool(still_open and not online),
+        "online": len(workers),
+        "orchestrators": len(orchestrators),
+        "heard": sources.roster.settled,
+        "active": sum(heard.get(node.name, 0) for node in workers),
         "refresh_s": LIVELY_S if still_open else CALM_S,
     }
 
 
+def _query(given: Mapping[str, str]) -> JobQuery:
+    state = given.get("state", "")
+    sort = Sort(given["sort"]) if given.get("sort") in set(Sort) else Sort.SUBMITTED
+    upwards = {"up": True, "down": False}.get(given.get("dir", ""), SORTS[sort][1])
+    return JobQuery(
+        states=OPEN if state == "open" else (state,) if state in STATES else (),
+        text=given.get("q", "")[:LONGEST_SEARCH].strip(),
+        store=given.get("store", ""),
+        sort=sort,
+        upwards=upwards,
+    )
+
+
+def _parameters(query: JobQuery, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters of a link that selects the same jobs."""
+    direction = ("up" if query.upwards else "down") if query.upwards != SORTS[query.sort][1] else ""
+    return {
+        "state": given.get("state", "") if query.states else "",
+        "q": query.text,
+        "store": query.store,
+        "sort": "" if query.sort is Sort.SUBMITTED else str(query.sort),
+        "dir": direction,
+    }
+
+
+def _choices(by_state: Counter[str], kept: Mapping[str, str]) -> list[Link]:
+    still_open, state = sum(by_state[one] for one in OPEN), kept["state"]
+    choices = [("", "all", sum(by_state.values())), ("open", "open", still_open)]
+    choices += [(one, one, by_state[one]) for one in STATES if by_state[one] or state == one]
+    return [
+        Link(f"{text} {count:,}", href("/", {**kept, "state": one}), state == one)
+        for one, text, count in choices
+    ]
+
+
+def _columns(query: JobQuery, kept: Mapping[str, str]) -> list[Column]:
+    def column(text: str, sort: Sort, style: str = "") -> Column:
+        current = sort is query.sort
+        upwards = not query.upwards if current else SORTS[sort][1]
+        other = replace(query, sort=sort, upwards=upwards)
+        now = ("ascending" if query.upwards else "descending") if current else ""
+        return Column(text, href("/", {**kept, **_order(other)}), now, style)
+
+    return [
+        column("Job", Sort.SUBMITTED),
+        column("State", Sort.STATE),
+        column("Progress", Sort.PROGRESS, "wide"),
+        column("Snapshots", Sort.SNAPSHOTS, "number"),
+        column("Failed objects", Sort.FAILED, "number"),
+        column("Throughput", Sort.THROUGHPUT, "number"),
+        column("Age", Sort.AGE),
+    ]
+
+
+def _order(query: JobQuery) -> dict[str, str]:
+    return {name: value for name, value in _parameters(query, {}).items() if name in ("sort", "dir")}
+
+
+def _stores(stores: Counter[str], chosen: str) -> list[tuple[str, int, bool]]:
+    """Return the stores to choose from: URL, number of jobs, and whether it is chosen."""
+    # A longer one could not be shown whole.
+    names = sorted(name for name, _ in stores.most_common(STORES_SHOWN) if len(name) <= LONGEST)
+    if chosen and chosen not in names:
+        names.append(chosen)
+    return [(name, stores[name], name == chosen) for name in names]
+
+
 def job_line(sources: Sources, status: JobStatus) -> JobLine:
     """Return a job for a list."""
-    tone = "off" if status.superseded else TONES[status.state]
-    if not status.state.final and (status.paused or status.cancelling):
-        tone = "hold"
     age = duration(time.time() - (status.ended_at or status.submitted_at))
     return JobLine(
         status=status,
         href=f"/jobs/{quote(status.job_id)}",
-        tone=tone,
+        tone=tone_of(status),
         state=state_text(status),
         progress=progress(status),
         throughput=_mean(status) if status.state.final else sources.throughput.current(status.job_id),
@@ -121,6 +234,15 @@ def job_line(sources: Sources, status: JobStatus) -> JobLine:
         destination=without_options(status.destination) if status.action.writes else "",
         words=WORDS[status.action],
     )
+
+
+def tone_of(status: JobStatus) -> str:
+    """Return the colour of the state of a job."""
+    if status.superseded:
+        return "off"
+    if not status.state.final and (status.paused or status.cancelling or status.waiting is not None):
+        return "hold"
+    return TONES[status.state]
 
 
 def progress(status: JobStatus) -> Progress | None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from snapferry.workers.job_state import State
-from snapferry.workers.ledger import queries, scripts
+from snapferry.workers.ledger import entries, queries, scripts
 from snapferry.workers.ledger.base import LedgerBase
+from snapferry.workers.ledger.entries import JobEntry
 from snapferry.workers.ledger.keys import INDEX, OPEN, job_key
 from snapferry.workers.ledger.state import JobStatus, RunningBatch, UnknownJob
 from snapferry.workers.lua import RedisKey
@@ -92,6 +93,14 @@ class JobListing(LedgerBase):
             SUPERSEDED if job_id in superseded else state
             for job_id, state in zip(job_ids, found, strict=True)
         ]
+
+    def entries(self, job_ids: Sequence[str]) -> list[JobEntry]:
+        """Return jobs as lists need them. Unknown jobs, and jobs without a readable state, are left out."""
+        found: list[JobEntry] = []
+        for page in _pages(job_ids, 1000):
+            text = self._run(scripts.ENTRIES, [job_key(job_id) for job_id in page], entries.FIELDS)
+            found += entries.entries_of(page, str(text))
+        return found
 
     def running(self, job_ids: Sequence[str]) -> list[RunningBatch]:
         """Return the batches of these jobs that workers run at this moment: those with a valid lease."""

@@ -1,0 +1,176 @@
+"""
+All jobs of a fleet, to be searched, filtered and sorted.
+
+Thousands of jobs are read in a few requests. A job that has ended changes no more, so it is read again only now and
+then: its record may expire, and a failed job may be continued.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from snapferry.stores.text.printable import printable
+from snapferry.workers.ledger import SUPERSEDED, JobEntry, Ledger, State
+from snapferry.workers.messages import Action
+
+# Seconds after which the entry of a job that failed, or that ended otherwise, is read again.
+FAILED_S: Final = 2.0
+ENDED_S: Final = 60.0
+
+# Continuations that are followed, so that a circle in a damaged Redis ends.
+_LONGEST_CHAIN: Final = 100
+
+
+class Sort(StrEnum):
+    """What a list of jobs is sorted by. AGE: since the end, or since the submission of an open job."""
+
+    SUBMITTED = "submitted"
+    STATE = "state"
+    PROGRESS = "progress"
+    SNAPSHOTS = "snapshots"
+    FAILED = "failed"
+    THROUGHPUT = "throughput"
+    AGE = "age"
+
+
+@dataclass(frozen=True)
+class JobQuery:
+    """
+    Which jobs are wanted, and in which order.
+
+    *states*: in one of these, a `State` or `SUPERSEDED`; empty: any. *text*: words of which each is in the job's id, in
+    the URL of one of its stores, or in the name of its mirror or scrub, or is its action. *store*: the URL of a store
+    without its options. *upwards*: the smallest first, and the oldest.
+    """
+
+    states: Collection[str] = ()
+    text: str = ""
+    store: str = ""
+    sort: Sort = Sort.SUBMITTED
+    upwards: bool = False
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    The ids of the jobs that a query selects, in its order.
+
+    *by_state* counts the jobs that are selected but for their state, *stores* those that are selected but for their
+    state and their store, by the URLs of their stores without options.
+    """
+
+    job_ids: list[str]
+    by_state: Counter[str]
+    stores: Counter[str] = field(default_factory=Counter)
+
+
+class JobIndex:
+    """The index of all jobs in *ledger*. Its methods may be called from any thread, and raise as the ledger does."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._entries: dict[str, JobEntry] = {}
+        self._due: dict[str, float] = {}
+
+    def select(self, query: JobQuery) -> Selection:
+        """Return the jobs that *query* selects."""
+        words = printable(query.text).casefold().split()
+        found = [
+            (entry, state, stores)
+            for entry, state in self._all()
+            for stores in [stores_of(entry)]
+            if all(_has(entry, stores, word) for word in words)
+        ]
+        of_store = [each for each in found if not query.store or query.store in each[2]]
+        chosen = [each for each in of_store if not query.states or each[1] in query.states]
+        # The sort is stable, also when it is reversed: equal ones stay in the order of their submission.
+        if query.sort is Sort.STATE:
+            chosen.sort(key=lambda each: each[1], reverse=not query.upwards)
+        elif query.sort is not Sort.SUBMITTED:
+            key = _KEYS[query.sort]
+            chosen.sort(key=lambda each: key(each[0]), reverse=not query.upwards)
+        elif query.upwards:
+            chosen.reverse()
+        return Selection(
+            [entry.job_id for entry, _, _ in chosen],
+            Counter(state for _, state, _ in of_store),
+            Counter(store for _, _, stores in found for store in stores),
+        )
+
+    def _all(self) -> list[tuple[JobEntry, str]]:
+        """Return all jobs with their states, `SUPERSEDED` included, the latest first."""
+        job_ids = self._ledger.job_ids()
+        now = time.monotonic()
+        with self._lock:
+            for gone in self._entries.keys() - set(job_ids):
+                del self._entries[gone]
+            wanted = [job_id for job_id in job_ids if self._due.get(job_id, 0.0) <= now]
+            self._due = {job_id: due for job_id in job_ids if (due := self._due.get(job_id, 0.0)) > now}
+        read = {entry.job_id: entry for entry in self._ledger.entries(wanted)}
+        with self._lock:
+            for number, job_id in enumerate(wanted):
+                entry = read.get(job_id)
+                if entry is None:
+                    self._entries.pop(job_id, None)
+                    continue
+                self._entries[job_id] = entry
+                if entry.state.final:
+                    # Jobs that were read together are not all due together.
+                    spread = 0.5 + number / (2 * len(wanted))
+                    self._due[job_id] = now + (FAILED_S if entry.state is State.FAILED else ENDED_S * spread)
+            known = dict(self._entries)
+        return [(entry, _state(entry, known)) for job_id in job_ids if (entry := known.get(job_id))]
+
+
+def stores_of(entry: JobEntry) -> set[str]:
+    """Return the URLs of the stores of a job, without options."""
+    return {url.partition("?")[0] for url in (entry.source, entry.destination) if url}
+
+
+def _has(entry: JobEntry, stores: Iterable[str], word: str) -> bool:
+    return (
+        word in entry.job_id.casefold()
+        or word in entry.schedule
+        or word == (entry.action or Action.COPY)
+        or any(word in store.casefold() for store in stores)
+    )
+
+
+def _state(entry: JobEntry, known: dict[str, JobEntry]) -> str:
+    if entry.state is State.FAILED:
+        further = known.get(entry.continued_by)
+        for _ in range(_LONGEST_CHAIN):
+            if further is None:
+                break
+            if further.state is State.DONE:
+                return SUPERSEDED
+            further = known.get(further.continued_by)
+    return str(entry.state)
+
+
+def _progress(entry: JobEntry) -> float:
+    well = entry.objects_settled if not entry.state.final else entry.copied + entry.present
+    return well / entry.objects_total if entry.objects_total > 0 else 0.0
+
+
+def _throughput(entry: JobEntry) -> float:
+    seconds = (entry.ended_at or time.time()) - entry.started_at if entry.started_at else 0.0
+    return entry.bytes_copied / seconds if seconds > 0 else 0.0
+
+
+# All but the state, which may be that of another job of the chain.
+_KEYS: Final[dict[Sort, Callable[[JobEntry], float]]] = {
+    Sort.PROGRESS: _progress,
+    Sort.SNAPSHOTS: lambda entry: entry.snapshots_total,
+    Sort.FAILED: lambda entry: entry.failed,
+    Sort.THROUGHPUT: _throughput,
+    # The oldest is the largest.
+    Sort.AGE: lambda entry: -(entry.ended_at or entry.submitted_at),
+}

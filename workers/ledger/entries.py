@@ -1,0 +1,99 @@
+"""Jobs as a list needs them: what they are sorted and searched by, of thousands of jobs at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from snapferry.stores.text.printable import printable
+from snapferry.workers.job_state import State
+from snapferry.workers.messages import is_job_id
+
+FIELDS: Final = (
+    "state", "source", "destination", "schedule", "action", "continued_by", "submitted_at", "started_at", "ended_at",
+    "objects_total", "objects_settled", "copied", "present", "failed", "bytes_copied", "snapshots_total",
+    "published", "trusted",
+)  # fmt: skip
+"""The fields of the record that make up an entry."""
+
+_TEXTS: Final = 6
+
+_LONGEST_TEXT: Final = 1024
+
+_is_number: Final = re.compile(r"-?\d{1,19}(\.\d{1,9})?").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class JobEntry:
+    """
+    A job in a list of all jobs, as `JobStatus` without what lists are not sorted or searched by.
+
+    *schedule* is the mirror or scrub that queued it, as ``mirror:nightly``, "" for none; *action* is "" for a copy.
+    Counters that somebody damaged are 0.
+    """
+
+    job_id: str
+    state: State
+    source: str
+    destination: str
+    schedule: str
+    action: str
+    continued_by: str
+    submitted_at: float
+    started_at: float
+    ended_at: float
+    objects_total: int
+    objects_settled: int
+    copied: int
+    present: int
+    failed: int
+    bytes_copied: int
+    snapshots_total: int
+    published: int
+    trusted: int
+
+
+def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
+    """Yield the entries of *job_ids* from the *text* of `ENTRIES`. Jobs without a readable state are left out."""
+    for job_id, values in zip(job_ids, json.loads(text), strict=True):
+        if values[0] not in _STATES:
+            continue
+        source, destination, schedule, action, continued_by = map(_text, values[1:_TEXTS])
+        submitted_at, started_at, ended_at = map(_number, values[_TEXTS : _TEXTS + 3])
+        counters = [int(_number(value)) for value in values[_TEXTS + 3 :]]
+        total, settled, copied, present, failed, copied_bytes, snapshots, published, trusted = counters
+        yield JobEntry(
+            job_id=job_id,
+            state=State(values[0]),
+            source=source,
+            destination=destination,
+            schedule=schedule,
+            action=action,
+            continued_by=continued_by if is_job_id(continued_by) else "",
+            submitted_at=submitted_at,
+            started_at=started_at,
+            ended_at=ended_at,
+            objects_total=total,
+            objects_settled=settled,
+            copied=copied,
+            present=present,
+            failed=failed,
+            bytes_copied=copied_bytes,
+            snapshots_total=snapshots,
+            published=published,
+            trusted=trusted,
+        )
+
+
+_STATES: Final = frozenset(State)
+
+
+def _text(value: Any) -> str:
+    return printable(str(value or "")[:_LONGEST_TEXT])
+
+
+def _number(value: Any) -> float:
+    return float(value) if value and _is_number(str(value)) else 0.0
