@@ -7,11 +7,12 @@ wrappers, so a wrapper need not repeat features that it does not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from .address import Key
-from .backend import Backend
+from .backend import Backend, Listed
+from .errors import StoreError
 from .rate_limiter import RateLimiter
 from .requests import Requests
 from .streams import Reader
@@ -111,6 +112,18 @@ class Quarantining(Protocol):
         What is kept is what *is_right* has read, twice, even if another program replaces it meanwhile. Afterwards *key*
         holds what it held, or nothing where that could only be renamed. Raises `StoreError`, and `KeyChanged` where it
         was replaced; then nothing that is right is in quarantine. May be called again.
+        """
+
+
+@runtime_checkable
+class ListsAround(Protocol):
+    """A store in which something else may be in the place of keys, so that `Backend.keys` raises."""
+
+    def keys_around(self, prefix: str, skip: Callable[[StoreError], None]) -> Iterator[Listed]:
+        """
+        As `Backend.keys`, and go on behind a part that cannot be listed, after *skip* was called with the error.
+
+        Whatever has the name of a key is listed, also what is no file. Raises transient errors.
         """
 
 

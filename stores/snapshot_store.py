@@ -20,7 +20,7 @@ from snapferry.stores.text.format import counted
 from .address import MANIFESTS, OBJECTS, Address, SnapshotId, object_key, parse_address, parse_snapshot_id
 from .backend import Backend
 from .bulk.address_set import AddressSet
-from .errors import ManifestIncomplete
+from .errors import ManifestIncomplete, StoreError
 from .features import Confirming, Mounted, feature_of
 from .manifest.parse import Manifest
 from .names.names import Names
@@ -239,8 +239,10 @@ class SnapshotStore(StreamStore):
         opened = {each: partial(source.read_manifest, each) for each in ids}
         return publish_each(self._objects, self._manifests, opened)
 
-    def list_manifests(self) -> dict[SnapshotId, ListedManifest]:
-        return self._manifests.list()
+    def list_manifests(
+        self, *, skip: Callable[[StoreError], None] | None = None
+    ) -> dict[SnapshotId, ListedManifest]:
+        return self._manifests.list(skip)
 
     def manifest_ids(self) -> Iterator[SnapshotId]:
         return self._manifests.ids()

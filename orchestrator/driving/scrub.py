@@ -33,7 +33,7 @@ def settle_scrub(drive: PlannedDrive, status: JobStatus, stopped_at: str) -> Non
     by_class = drive.ledger.failed_by_class(drive.job_id)
     found = sum(count for name, count in by_class.items() if name in _WRONG)
     unread = sum(by_class.values()) - found
-    manifests = len(drive.snapshots.of(UNREADABLE))
+    manifests = len(drive.snapshots.of(UNREADABLE)) + len(drive.snapshots.unlisted)
     end = RunEnd.UNREAD if unread else RunEnd.PART if stopped_at else RunEnd.READ
     run = ScrubRun(
         job_id=drive.job_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -29,6 +29,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.commit import MAX_REASON_CHARS
 from snapferry.workers.ledger import PLAN, Ledger, set_bits
@@ -72,18 +73,29 @@ class Snapshots:
 
     *kinds* has a letter for each: planned, trusted (its manifest is at the destination, and the job trusts that), or
     unreadable. *reasons*: index -> why it is unreadable. *errors*: the same as errors, in the process that met them.
+    *unlisted*: why parts of the store could not be listed, so that snapshots may be missing here.
     """
 
     ids: list[SnapshotId]
     kinds: str = ""
     reasons: dict[int, str] = field(default_factory=dict)
     errors: dict[int, StoreError] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
+
+    def note_unlisted(self, error: StoreError) -> None:
+        """Note a part of the store that could not be listed, for the first `REASONS_KEPT` of them."""
+        if len(self.unlisted) < REASONS_KEPT:
+            self.unlisted.append(shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS))
 
     def note(self, index: int, error: StoreError) -> None:
         """Note why a snapshot is unreadable, for the first `REASONS_KEPT` of them."""
         if len(self.reasons) < REASONS_KEPT:
             self.errors[index] = error
             self.reasons[index] = shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
+
+    def not_listed(self) -> str:
+        """Return in words which parts of the store could not be listed."""
+        return f"{counted(len(self.unlisted), 'part')} of the store could not be listed ({'; '.join(self.unlisted)})"
 
     def of(self, kind: str) -> list[int]:
         """Return the indexes of the snapshots of *kind*."""
@@ -101,11 +113,12 @@ def read_snapshots(ledger: Ledger, spec: JobSpec) -> Snapshots:
         ids,
         ledger.field(job_id, "kinds"),
         {int(index): reason for index, reason in reasons.items()},
+        unlisted=json.loads(ledger.field(job_id, "unlisted") or "[]"),
     )
 
 
 def prepare(
-    ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore
+    ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore, *, around: bool = False
 ) -> tuple[Snapshots, Plan]:
     """
     Choose and order the snapshots, read their manifests, and plan to copy their objects.
@@ -113,8 +126,10 @@ def prepare(
     A manifest that cannot be used makes its snapshot unreadable, and the others are planned. Raises `StoreError` where
     a store does not answer, and for the unusable manifest of a job's only snapshot; `SourceEmpty` where everything
     was requested and the source lists nothing. Nothing is recorded.
+
+    With *around*, parts of *source* that cannot be listed are noted, and the others are planned.
     """
-    snapshots = Snapshots(_chosen(spec, source))
+    snapshots = _chosen(spec, source, around=around)
     trusted = destination.manifests_present(snapshots.ids) if spec.trust_manifest else set()
     found = _plan(spec, source, snapshots, _planner(ledger, spec, source), trusted)
     if snapshots.kinds == UNREADABLE and (error := snapshots.errors.get(0)):
@@ -122,17 +137,18 @@ def prepare(
     return found
 
 
-def _chosen(spec: JobSpec, source: StreamStore) -> list[SnapshotId]:
-    """Return the ids of the job's snapshots, in its order. Raises `SourceEmpty`."""
-    ids = _ordered(spec, source)
-    if spec.everything and not ids and not spec.allow_empty_source:
+def _chosen(spec: JobSpec, source: StreamStore, *, around: bool) -> Snapshots:
+    """Return the job's snapshots, in its order. Raises `SourceEmpty`."""
+    found = Snapshots([])
+    found.ids = ids = _ordered(spec, source, found.note_unlisted if around else None)
+    if spec.everything and not ids and not spec.allow_empty_source and not found.unlisted:
         raise SourceEmpty(
             source.manifests_label,
             "",
             "lists no manifest at all, so nothing was done. Check the URL, and that its disk is mounted."
             " If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
         )
-    return ids
+    return found
 
 
 def _plan(
@@ -184,6 +200,7 @@ def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
     return fields | {
         "kinds": snapshots.kinds,
         "reasons": json.dumps(snapshots.reasons),
+        **({"unlisted": json.dumps(snapshots.unlisted)} if snapshots.unlisted else {}),
         "snapshots_total": len(snapshots.ids),
         "first_snapshot": snapshots.ids[0] if snapshots.ids else "",
         "trusted": snapshots.kinds.count(TRUSTED),
@@ -221,17 +238,18 @@ def prepare_check(
     """
     As `prepare`, for a job that looks at all objects of snapshots of *store*, in the order of their addresses.
 
-    Every manifest that cannot be used is a finding of the job. A snapshot that was withdrawn since it was listed is
-    left out.
+    Every manifest that cannot be used, and every part of the store that cannot be listed, is a finding of the job. A
+    snapshot that was withdrawn since it was listed is left out.
     """
-    snapshots = Snapshots(_chosen(spec, store))
+    snapshots = _chosen(spec, store, around=True)
     found = _plan(spec, store, snapshots, _check_planner(ledger, spec, store))
     gone = {index for index, error in snapshots.errors.items() if isinstance(error, KeyMissing)}
     if spec.everything and gone:
-        listed = set(store.list_manifest_ids())
+        listed = store.list_manifests(skip=lambda _: None)
         if withdrawn := {index for index in gone if snapshots.ids[index] not in listed}:
             kept = [id_ for index, id_ in enumerate(snapshots.ids) if index not in withdrawn]
-            return _plan(spec, store, Snapshots(kept), _check_planner(ledger, spec, store))
+            left = Snapshots(kept, unlisted=snapshots.unlisted)
+            return _plan(spec, store, left, _check_planner(ledger, spec, store))
     return found
 
 
@@ -315,11 +333,13 @@ def _only_left(ledger: Ledger, spec: JobSpec, store: StreamStore) -> AddressSet 
     return found
 
 
-def _ordered(spec: JobSpec, source: StreamStore) -> list[SnapshotId]:
-    """Return the ids of the job's snapshots, in the order of publishing."""
+def _ordered(
+    spec: JobSpec, source: StreamStore, skip: Callable[[StoreError], None] | None
+) -> list[SnapshotId]:
+    """Return the ids of the job's snapshots, in the order of publishing. *skip* as for `StreamStore.list_manifests`."""
     if not spec.everything and spec.order is Order.GIVEN:
         return spec.snapshot_ids
-    listed = source.list_manifests() if spec.everything or spec.order is Order.NEWEST else {}
+    listed = source.list_manifests(skip=skip) if spec.everything or spec.order is Order.NEWEST else {}
     ids = list(listed) if spec.everything else spec.snapshot_ids
     if spec.order is Order.NEWEST:
         # A snapshot that the source does not list has no time. It is found missing when it is read.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from snapferry.stores.address import (
     ADDRESS_LENGTH,
@@ -23,7 +23,9 @@ from snapferry.stores.errors import (
     KeyMissing,
     ManifestMissing,
     ManifestTooLarge,
+    StoreError,
 )
+from snapferry.stores.features import ListsAround, feature_of
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.runtime.bounds import bounds
@@ -118,10 +120,16 @@ class ManifestPool:
     def flush(self) -> None:
         self.backend.flush()
 
-    def list(self) -> dict[SnapshotId, ListedManifest]:
+    def list(self, skip: Callable[[StoreError], None] | None = None) -> dict[SnapshotId, ListedManifest]:
         found: dict[SnapshotId, ListedManifest] = {}
+        around = feature_of(self.backend, ListsAround) if skip is not None else None
         with contained(self.backend.label):
-            for key, length, modified in self.backend.keys(MANIFESTS):
+            keys = (
+                self.backend.keys(MANIFESTS)
+                if skip is None or around is None
+                else around.keys_around(MANIFESTS, skip)
+            )
+            for key, length, modified in keys:
                 address = address_of(key, MANIFESTS)
                 if address is None:
                     continue

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from snapferry.stores.address import Address, SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.errors import StoreError
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.names.names import Names
 from snapferry.stores.rate_limiter import RateLimiter
@@ -293,9 +294,14 @@ class StreamStore(ABC):
         """
 
     @abstractmethod
-    def list_manifests(self) -> dict[SnapshotId, ListedManifest]:
+    def list_manifests(
+        self, *, skip: Callable[[StoreError], None] | None = None
+    ) -> dict[SnapshotId, ListedManifest]:
         """
         Return the manifests that are filed here, by snapshot id, sorted.
+
+        With *skip*, a part that cannot be listed, because something else is in its place, does not end the listing:
+        *skip* is called with the error. Whatever has the name of a manifest is listed then, also what is no file.
 
         Raises `StoreNotFound`, and `ManifestTooLarge` where there are more than `bounds().manifests`.
         """

@@ -24,7 +24,7 @@ def prepare_heal(
     ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore
 ) -> tuple[Snapshots, Plan]:
     """As `prepare`, for the snapshots of the store that is healed. Manifests that it lacks come from the sources."""
-    return prepare(ledger, spec, destination, destination)
+    return prepare(ledger, spec, destination, destination, around=True)
 
 
 def end_healed(
@@ -52,8 +52,14 @@ def conclude_heal(drive: PlannedDrive) -> DriveOutcome | None:
     status = ledger.status(job_id)
     if status.state.final or status.snapshots_settled < status.snapshots_total:
         return None
-    if status.snapshots_failed:
-        return end_job(ledger, job_id, State.FAILED, error=_what_is_left(drive, status))
+    if status.snapshots_failed or drive.snapshots.unlisted:
+        return end_job(
+            ledger,
+            job_id,
+            State.FAILED,
+            error=_what_is_left(drive, status),
+            cause="" if status.snapshots_failed else drive.snapshots.unlisted[0].partition(":")[0],
+        )
     return end_job(ledger, job_id, State.DONE)
 
 
@@ -68,8 +74,12 @@ def _what_is_left(drive: PlannedDrive, status: JobStatus) -> str:
     if unread := list(drive.snapshots.reasons.values()):
         count = len(drive.snapshots.of(UNREADABLE))
         parts.append(f"{counted(count, 'manifest')} could not be read anywhere ({unread[0]})")
-    if not failed and not unread:
+    if drive.snapshots.unlisted:
+        parts.append(drive.snapshots.not_listed())
+    if not parts:
         groups: dict[int, dict[int, list[Any]]] = drive.ledger.groups(drive.job_id)
         parts += [next((row[-1] for rows in groups.values() for row in rows.values() if row[-1]), "")]
+    if not damaged:
+        return f"{', '.join(parts)}. Remove what is there, and heal again."
     which = f"{counted(damaged, 'snapshot', of=total, verb='is')} still damaged"
     return f"{', '.join(parts)}; {which}. What is wrong was left as it is."

@@ -46,10 +46,11 @@ def conclude_verify(drive: PlannedDrive) -> DriveOutcome | None:
         return None
     fields = {STOPPED_AT: stopped_at} if (stopped_at := _stopped_at(drive, status)) else {}
     settle_scrub(drive, status, stopped_at)
-    if not status.snapshots_failed:
+    if not status.snapshots_failed and not drive.snapshots.unlisted:
         return end_job(ledger, job_id, State.DONE, fields=fields)
     reason = _findings(drive, status.failed, status.snapshots_failed)
-    return end_job(ledger, job_id, State.FAILED, error=reason, fields=fields)
+    cause = "" if status.snapshots_failed else drive.snapshots.unlisted[0].partition(":")[0]
+    return end_job(ledger, job_id, State.FAILED, error=reason, cause=cause, fields=fields)
 
 
 def _stopped_at(drive: PlannedDrive, status: JobStatus) -> str:
@@ -73,7 +74,11 @@ def _findings(drive: PlannedDrive, failed: int, hurt: int) -> str:
     if unread := list(drive.snapshots.reasons.values()):
         count = len(drive.snapshots.of(UNREADABLE))
         parts.append(f"{counted(count, 'manifest')} could not be read ({unread[0]})")
+    if drive.snapshots.unlisted:
+        parts.append(drive.snapshots.not_listed())
     if not parts:
         groups = drive.ledger.groups(drive.job_id).values()
         parts += [next((row[-1] for rows in groups for row in rows.values() if row[-1]), "")]
+    if not hurt:
+        return " and ".join(parts)
     return f"{' and '.join(parts)}; {counted(hurt, 'snapshot', of=total, verb='is')} damaged"

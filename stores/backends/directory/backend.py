@@ -20,11 +20,11 @@ from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import StoreError, StoreNotFound
-from snapferry.stores.features import FiniteSpace, IsRight, Mounted, Quarantining, Seen
+from snapferry.stores.features import FiniteSpace, IsRight, ListsAround, Mounted, Quarantining, Seen
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import diagnosis
-from .listing import list_keys
+from .listing import Skip, list_around, list_keys
 from .paths.beneath import READ
 from .paths.rules import DirectoryRules
 from .quarantine import quarantine
@@ -40,7 +40,7 @@ FEW = 4
 FETCHED_BYTES = 64 * 1024
 
 
-class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted, Quarantining):
+class DirectoryBackend(Backend, Diagnosable, FiniteSpace, ListsAround, Mounted, Quarantining):
     """
     Bytes in files below the directory *root*, an absolute path.
 
@@ -163,6 +163,9 @@ class DirectoryBackend(Backend, Diagnosable, FiniteSpace, Mounted, Quarantining)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         yield from list_keys(self.directory.root(), self.label, prefix, start_after)
+
+    def keys_around(self, prefix: str, skip: Skip) -> Iterator[Listed]:
+        return list_around(self.directory.root(), self.label, prefix, skip)
 
     def delete(self, key: str) -> None:
         folder, _, name = key.rpartition("/")

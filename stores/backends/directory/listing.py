@@ -3,7 +3,7 @@ The keys below a directory, in order.
 
 Only directories that may hold keys are read; a foreign name beside the shards is skipped, whatever it is. A shard that
 cannot be read, or anything but a regular file in the place of a key, ends the listing with an error that names its
-path. A listing without it would report objects as absent.
+path. A listing without it would report objects as absent. `list_around` is for those who repair the store.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from snapferry.stores.address import MANIFESTS, OBJECTS
 from snapferry.stores.backend import Listed
-from snapferry.stores.errors import StoreFault
+from snapferry.stores.errors import StoreError, StoreFault
 from snapferry.stores.runtime.interruption import checkpoint
 
 from .errors import translated
 from .paths.beneath import LIST
 from .paths.root import Folder, Root
+
+Skip = Callable[[StoreError], None]
 
 SHARDS: Final = 3
 
@@ -44,29 +47,64 @@ def list_keys(root: Root, label: str, prefix: str, start_after: str) -> Iterator
         yield from _files(root, label, folder, start_after, bool, strict=False)
 
 
-def _shards(root: Root, label: str, folder: str, start_after: str, depth: int) -> Iterator[Listed]:
+def list_around(root: Root, label: str, prefix: str, skip: Skip) -> Iterator[Listed]:
+    """As `ListsAround.keys_around`, for the keys of objects or of manifests."""
+    return _shards(root, label, prefix.rstrip("/"), "", SHARDS, skip)
+
+
+def _shards(
+    root: Root, label: str, folder: str, start_after: str, depth: int, skip: Skip | None = None
+) -> Iterator[Listed]:
     if depth == 0:
-        yield from _files(root, label, folder, start_after, _is_rest, strict=True)
+        yield from _files(root, label, folder, start_after, _is_rest, strict=True, skip=skip)
         return
-    listed = _open(root, label, folder)
-    if listed is None:
-        return
-    names = _names(root, label, folder, listed, _is_shard)
-    del listed
+    names = []
+    with _skipping(skip):
+        listed = _open(root, label, folder)
+        if listed is None:
+            return
+        names = _names(root, label, folder, listed, _is_shard)
+        del listed
     for name in names:
         path = f"{folder}/{name}"
         if f"{path}/" > start_after or start_after.startswith(f"{path}/"):
-            yield from _shards(root, label, path, start_after, depth - 1)
+            yield from _shards(root, label, path, start_after, depth - 1, skip)
+
+
+@contextmanager
+def _skipping(skip: Skip | None) -> Iterator[None]:
+    """End the block where something cannot be listed, after *skip* was called, if there is one."""
+    try:
+        yield
+    except StoreError as error:
+        if skip is None or error.transient:
+            raise
+        skip(error)
 
 
 def _files(
-    root: Root, label: str, folder: str, start_after: str, wanted: Callable[[str], object], *, strict: bool
+    root: Root,
+    label: str,
+    folder: str,
+    start_after: str,
+    wanted: Callable[[str], object],
+    *,
+    strict: bool,
+    skip: Skip | None = None,
 ) -> Iterator[Listed]:
-    """Yield the files in *folder* whose names are *wanted*. With *strict*, all of these must be regular files."""
-    listed = _open(root, label, folder)
+    """
+    Yield the files in *folder* whose names are *wanted*.
+
+    With *strict*, all of these must be regular files; with *skip*, they are listed whatever they are.
+    """
+    listed, names = None, []
+    with _skipping(skip):
+        listed = _open(root, label, folder)
+        if listed is not None:
+            names = _names(root, label, folder, listed, wanted, most=None if strict else MOST_FLAT)
     if listed is None:
         return
-    for name in _names(root, label, folder, listed, wanted, most=None if strict else MOST_FLAT):
+    for name in names:
         path = f"{folder}/{name}"
         if path <= start_after:
             continue
@@ -77,7 +115,7 @@ def _files(
             continue
         except OSError as error:
             raise _cannot(root, label, path, error) from error
-        if stat.S_ISREG(status.st_mode):
+        if stat.S_ISREG(status.st_mode) or skip is not None:
             yield Listed(path, status.st_size, status.st_mtime)
         elif strict:
             raise StoreFault(label, path, root.in_the_way(path) or "changed while it was listed")

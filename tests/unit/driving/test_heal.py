@@ -13,7 +13,8 @@ from snapferry.orchestrator.reporting.failures import dead_letters
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.stores.access import TRUSTED
-from snapferry.stores.address import EMPTY_ADDRESS, Address, manifest_key, object_key
+from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId, manifest_key, object_key
+from snapferry.stores.errors import StoreFault
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, StoreRef, encode_addresses
@@ -300,3 +301,70 @@ def test_what_the_disk_cannot_read_is_replaced_and_kept(healing: Fleet, disk: Ba
     assert {one.wrong for one in repairs.values()} == {"unreadable", "corrupt"}
     assert (healing.destination / repairs[unreadable].quarantined).stat().st_ino == inode
     assert_published_means_complete(open_store(str(healing.destination)))
+
+
+def shard_of(root: Path, snapshot: SnapshotId) -> Path:
+    return (root / manifest_key(snapshot)).parent
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+def file(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.write_bytes(b"in the way")
+
+
+def test_a_link_in_the_place_of_a_manifest_is_healed_with_all_others(healing: Fleet) -> None:
+    """A listing that must be complete ends with an error there; a repair is there to repair it."""
+    ids = healing.spec.snapshot_ids
+    before, wrong = sound(healing.destination), objects(healing)[0]
+    healing.submit(action=Action.HEAL, everything=True)
+    path = healing.destination / manifest_key(ids[1])
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    spoil(healing.destination, wrong)
+
+    healing.copy_all()
+
+    assert (healing.status.state, healing.status.error) == (State.DONE, "")
+    assert {snapshot: dict(healing.rows())[snapshot] for snapshot in ids} == dict.fromkeys(ids, "verified")
+    assert sound(healing.destination) == before
+
+
+@pytest.mark.parametrize("strange", [link, file])
+def test_what_can_be_listed_is_healed_and_the_rest_is_named(
+    healing: Fleet, strange: Callable[[Path], None]
+) -> None:
+    first, *others = healing.spec.snapshot_ids
+    with open_store(str(healing.source)).read_manifest(others[0]) as manifest:
+        wrong = max(manifest.objects())
+    healing.submit(action=Action.HEAL, everything=True)
+    shard = shard_of(healing.destination, first)
+    strange(shard)
+    spoil(healing.destination, wrong)
+
+    healing.copy_all()
+
+    status = healing.status
+    assert (status.state, status.copied, status.snapshots_failed) == (State.FAILED, 1, 0)
+    assert str(shard) in status.error
+    assert status.cause == "StoreFault"
+    rows = dict(healing.rows())
+    assert {rows[snapshot] for snapshot in others} == {"verified"}
+    assert first not in rows
+    assert open_store(str(healing.destination)).check_object(wrong)
+    with pytest.raises(StoreFault):
+        open_store(str(healing.destination)).list_manifests()
+
+
+def test_a_store_of_which_nothing_can_be_listed_says_why(healing: Fleet) -> None:
+    healing.submit(action=Action.HEAL, everything=True)
+    link(healing.destination / ".manifests")
+
+    healing.copy_all()
+
+    assert healing.status.state is State.FAILED
+    assert f"{healing.destination}/.manifests is a symbolic link" in healing.status.error

@@ -184,10 +184,10 @@ def test_a_snapshot_that_is_withdrawn_meanwhile_is_left_out(
     begin(fleet, everything=True)
     store = open_store(str(fleet.source))
     listed = store.list_manifests()
-    (fleet.source / manifest_key(ids[1])).unlink()
-    monkeypatch.setattr(store, "list_manifests", lambda: listed)
     left = sorted(listed.keys() - {ids[1]})
-    monkeypatch.setattr(store, "list_manifest_ids", lambda: left)
+    lists = [listed, {snapshot_id: listed[snapshot_id] for snapshot_id in left}]
+    (fleet.source / manifest_key(ids[1])).unlink()
+    monkeypatch.setattr(store, "list_manifests", lambda **_: lists.pop(0))
 
     found, plan = prepare_check(fleet.ledger, fleet.spec, store, store)
 
@@ -351,3 +351,21 @@ def test_a_store_that_is_written_to_and_pruned_meanwhile_gives_no_false_alarm(fl
         over.set()
         writer.join()
     assert set(ids) <= set(store.list_manifest_ids())
+
+
+def test_what_cannot_be_listed_is_a_finding_and_the_rest_is_verified(fleet: Fleet) -> None:
+    first, second, third = snapshots(fleet, 3)
+    begin(fleet, everything=True)
+    (fleet.source / manifest_key(first)).unlink()
+    (fleet.source / manifest_key(first)).mkdir()
+    shard = (fleet.source / manifest_key(second)).parent
+    shard.rename(shard.with_name("moved"))
+    shard.symlink_to("moved")
+
+    fleet.copy_all()
+
+    status = fleet.status
+    assert (status.state, status.failed, status.snapshots_failed) == (State.FAILED, 0, 1)
+    assert str(shard) in status.error
+    rows = dict(fleet.rows())
+    assert (rows[first], rows[third], second in rows) == ("failed", "verified", False)
