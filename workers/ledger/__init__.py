@@ -64,6 +64,7 @@ from .steps.accounting import FAILURES_KEPT
 from .steps.driver import MAX_DRIVES
 from .steps.files import MOST_FILES
 from .steps.files import RECORD_BYTES as FILE_RECORD_BYTES
+from .steps.jobs import request_text
 from .steps.leases import GRACE_S, LEASE_S
 from .steps.listing import SUPERSEDED
 from .steps.repairs import REPAIRS_KEPT
@@ -104,5 +105,6 @@ __all__ = [
     "Waiting",
     "bit",
     "bits",
+    "request_text",
     "set_bits",
 ]

@@ -10,11 +10,12 @@ from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import Drive, PlannedDrive, planned
 from snapferry.orchestrator.driving.ending import end_job, fail_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
+from snapferry.orchestrator.driving.retry import request_of
 from snapferry.orchestrator.driving.store_outage import ANSWERED, may_wait_for
 from snapferry.orchestrator.planning.prepare import PLANNED
 from snapferry.stores.errors import StoreError
 from snapferry.workers.job_state import BUDGET
-from snapferry.workers.ledger import State
+from snapferry.workers.ledger import State, request_text
 from snapferry.workers.messages import Action
 from snapferry.workers.telemetry import logs
 
@@ -51,13 +52,17 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
         # A store that cannot be reached before the job began is more likely misspelt than down. Fail at once.
         return fail_job(ledger, job_id, f"{type(error).__name__}: {error}", cause=type(error).__name__)
     ledger.set_fields(job_id, **{ANSWERED: 1})
-    snapshots, plan = steps.prepare(ledger, spec, drive.source, drive.destination)
+    drive = replace(drive, spec=request_of(drive))
+    snapshots, plan = steps.prepare(ledger, drive.spec, drive.source, drive.destination)
     totals: dict[str, str | float] = {
         "objects_total": plan.objects,
         "bytes_total": plan.size_bytes,
         "batches_total": plan.batches,
-        **steps.freeze(spec, snapshots),
+        **steps.freeze(drive.spec, snapshots),
     }
+    if drive.spec is not spec:
+        totals["request"] = request_text(drive.spec)
+        spec = drive.spec
     if spec.dry_run or spec.budget.limited:
         estimate = steps.estimate(spec, snapshots, plan, drive.source, drive.destination)
         totals["estimate"] = json.dumps(estimate)

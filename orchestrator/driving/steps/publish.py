@@ -116,6 +116,19 @@ class Publisher:
                 trouble = end.transient
                 continue
             if end.missing:
+                # A retry plans the objects that failed before, and no others.
+                planned = self._drive.plan.positions(end.missing) if self._drive.spec.retries else end.missing
+                if lost := len(end.missing) - len(planned):
+                    reason = (
+                        f"{counted(lost, 'object', verb='was')} there when this retry was planned, and"
+                        f" {'is' if lost == 1 else 'are'} absent now: something deletes them at the destination."
+                        f" snapferry resume {self._job_id} copies all that are absent"
+                    )
+                    rows[index] = self._row(
+                        index, SnapshotState.FAILED, counts[index], len(end.missing), reason
+                    )
+                    tally[SnapshotState.FAILED] += 1
+                    continue
                 if turn < MAX_HEALS:
                     absent.update(end.missing)
                     continue

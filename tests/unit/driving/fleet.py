@@ -64,7 +64,7 @@ class Fleet:
 
     @property
     def status(self) -> JobStatus:
-        return self.ledger.status("job")
+        return self.ledger.status(self.spec.job_id)
 
     @property
     def snapshot(self) -> SnapshotId:
@@ -78,7 +78,7 @@ class Fleet:
 
     def drive(self) -> DriveOutcome:
         app: Any = None
-        return drive_job(app, self.ledger, "job", self.access)
+        return drive_job(app, self.ledger, self.spec.job_id, self.access)
 
     def copy(self, queued: QueuedBatches, *numbers: int, worker: str = "w") -> list[str]:
         """Run batches as a worker would; all of them if no *numbers* are given."""
@@ -123,7 +123,7 @@ class Fleet:
             client.zadd("snapferry:job:job:leases", {name: ends - seconds})
 
     def rows(self) -> list[tuple[str, str]]:
-        return [(row.id, row.state) for row in snapshot_rows(self.ledger, "job")]
+        return [(row.id, row.state) for row in snapshot_rows(self.ledger, self.spec.job_id)]
 
 
 def snapshots(fleet: Fleet, count: int, *, shared: int = 20, own: int = 4) -> list[SnapshotId]:

@@ -8,9 +8,11 @@ from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
 from snapferry.orchestrator.driving.steps.publish import MAX_HEALS
 from snapferry.orchestrator.driving.steps.requeue import STALL_S
-from snapferry.stores.address import manifest_key
+from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.hashing import digest
+from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import PLAN, State
+from snapferry.workers.messages import Order, encode_addresses
 from tests.sample import assert_published_means_complete, random_files
 
 from .fleet import Fleet, snapshots
@@ -225,3 +227,71 @@ def test_a_source_that_loses_a_manifest_while_the_job_runs_costs_that_snapshot(f
     assert fleet.status.state is State.FAILED
     assert "ManifestMissing" in list(snapshot_rows(fleet.ledger, "job"))[1].reason
     assert fleet.status.error.startswith("1 of 3 snapshots is not published: ManifestMissing: ")
+
+
+def _retry(fleet: Fleet) -> None:
+    """Put a retry of the job in its place."""
+    ids = [snapshot_id for snapshot_id, state in fleet.rows() if state == "failed"]
+    fleet.spec = fleet.spec.successor(
+        retries="job", snapshots=encode_addresses(ids), everything=False, order=Order.GIVEN
+    )
+    fleet.ledger.create(fleet.spec)
+    fleet.queued.clear()
+
+
+def _fail_one(fleet: Fleet) -> list[Address]:
+    """Run the job while an object is missing at the source; return those that were copied."""
+    own = objects_of(fleet, fleet.snapshot)
+    gone = own[3]
+    path = fleet.source / object_key(gone)
+    body = path.read_bytes()
+    path.unlink()
+    fleet.copy_all()
+    assert (fleet.status.state, fleet.status.failed) == (State.FAILED, 1)
+    path.write_bytes(body)
+    return [address for address in own if address not in (gone, EMPTY_ADDRESS)]
+
+
+def objects_of(fleet: Fleet, snapshot_id: SnapshotId) -> list[Address]:
+    with open_store(str(fleet.source)).read_manifest(snapshot_id) as manifest:
+        return sorted(manifest.objects())
+
+
+def test_a_retry_copies_the_failed_objects_alone(fleet: Fleet) -> None:
+    _fail_one(fleet)
+    _retry(fleet)
+
+    fleet.copy_all()
+
+    status = fleet.status
+    assert (status.state, status.objects_total, status.copied) == (State.DONE, 1, 1)
+    assert fleet.published() == [fleet.snapshot]
+
+
+def test_a_retry_also_copies_what_was_copied_and_lost_since(fleet: Fleet) -> None:
+    copied = _fail_one(fleet)
+    fleet.remove(*copied[:2])
+    _retry(fleet)
+
+    fleet.copy_all()
+
+    status = fleet.status
+    assert (status.state, status.copied) == (State.DONE, 3)
+    assert status.objects_total == len(objects_of(fleet, fleet.snapshot))
+    assert fleet.published() == [fleet.snapshot]
+    assert_published_means_complete(fleet.store)
+    assert fleet.ledger.spec(fleet.spec.job_id).continues == "job"
+
+
+def test_a_retry_that_loses_an_object_meanwhile_names_the_command_that_completes_it(fleet: Fleet) -> None:
+    copied = _fail_one(fleet)
+    _retry(fleet)
+    fleet.drive()
+    fleet.remove(copied[0])
+    while fleet.queued:
+        fleet.copy(fleet.queued.pop(0))
+    fleet.drive()
+
+    status = fleet.status
+    assert (status.state, status.failed) == (State.FAILED, 0)
+    assert f"snapferry resume {fleet.spec.job_id}" in status.error

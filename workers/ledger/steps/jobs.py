@@ -27,6 +27,11 @@ from snapferry.workers.messages import Action, JobSpec, VerifyOptions
 from snapferry.workers.queues import Priority
 
 
+def request_text(spec: JobSpec) -> str:
+    """Return *spec* as the field ``request`` of a job's record has it."""
+    return spec.model_dump_json(exclude=spec.new_defaults())
+
+
 class JobLedger(LedgerBase):
     """The records of jobs. Every method may be repeated with the same arguments."""
 
@@ -40,7 +45,7 @@ class JobLedger(LedgerBase):
         """
         ids = spec.snapshot_ids
         fields: dict[str, str | float] = {
-            "request": spec.model_dump_json(exclude=spec.new_defaults()),
+            "request": request_text(spec),
             "source": spec.source.url,
             "destination": spec.destination.url,
             "first_snapshot": ids[0] if ids else "",
