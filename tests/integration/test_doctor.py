@@ -321,3 +321,51 @@ def test_it_is_coloured_on_a_terminal_unless_that_is_not_wanted(tmp_path: Path) 
     assert "\x1b[36mnote" in colored
     assert "\x1b[32m" not in plain
     assert "→ make sure that no mount is missing" in plain
+
+
+def test_the_stores_of_mirrors_and_scrubs_are_checked_and_each_table_is_named(
+    tmp_path: Path, forge: Forge
+) -> None:
+    make_store(tmp_path / "live", random_files(2))
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "snapferry.toml").write_text(
+        f"""
+        [stores]
+        live = "{tmp_path}/live"
+        gone = "{tmp_path}/gone"
+
+        [[mirror]]
+        name = "nightly"
+        from = "live"
+        to = "{tmp_path}/backup"
+        every = "6h"
+
+        [[mirror]]
+        name = "round"
+        from = "live"
+        to = "{tmp_path}/live"
+        every = "6h"
+
+        [[scrub]]
+        name = "nightly"
+        store = "gone"
+        every = "1d"
+        share = "1/30"
+        """
+    )
+    env = {"SNAPFERRY_CONFIG": str(tmp_path / "snapferry.toml")}
+
+    ended = examined(forge, env=env)
+    of_a_copy = examined(forge, "--from", str(tmp_path / "live"), env=env)
+
+    assert ended.code == 1
+    by_level = {
+        level: {one["about"] for one in ended.document["checks"] if one["level"] == level}
+        for level in ("ok", "error")
+    }
+    assert by_level["ok"] >= {"mirror nightly: source", "mirror nightly: destination"}
+    assert by_level["error"] == {"mirror round", "scrub nightly: source"}
+    assert list((tmp_path / "backup").iterdir()) == []
+    assert {one["about"].partition(" ")[0] for one in of_a_copy.document["checks"]}.isdisjoint(
+        {"mirror", "scrub"}
+    )

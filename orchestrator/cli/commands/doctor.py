@@ -17,7 +17,7 @@ Examples:
     snapferry doctor --id 8b1f... --from file:///srv/store --to s3://backup/store
 
 \b
-  Check a fleet:
+  Check a fleet, and the stores of mirrors and scrubs:
     snapferry doctor --broker redis://queue:6379/0
 
 \b
@@ -60,6 +60,6 @@ def doctor() -> None:
     Check a fleet and stores for problems.
 
     Each result is ok, a note, a warning or an error, with advice. The checks
-    change nothing and leave nothing behind. Without --from and --to only the
-    fleet is checked.
+    change nothing and leave nothing behind. Without --from and --to, the fleet
+    is checked, and the stores of the mirrors and scrubs in snapferry.toml.
     """
