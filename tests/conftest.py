@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -36,7 +37,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what tests start: a shell lets what it runs in the background ignore it, and all below that."""
+    """
+    Run what tests start in the environment that most users have.
+
+    Ctrl-C reaches it: a shell lets what it runs in the background ignore it, and all below that.
+    """
+    for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+        # Most users set neither, and an output without a buffer hides errors.
+        os.environ.pop(name, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -31,7 +31,7 @@ import click
 
 from snapferry.workers.lifecycle.process_setup import set_up_process
 
-from .exit_codes import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, end_on_sigterm, fail, usage
+from .exit_codes import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, discard, end_on_sigterm, fail, usage
 from .group import cli
 
 
@@ -41,8 +41,11 @@ def main() -> None:
     _open_standard_streams()
     set_up_process()
     try:
+        code = cli.main(prog_name="snapferry", standalone_mode=False)
+        # The interpreter flushes it too, but ends with an exit code of its own where that fails.
+        sys.stdout.flush()
         # A command returns its exit code.
-        sys.exit(cli.main(prog_name="snapferry", standalone_mode=False))
+        sys.exit(code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         raise SystemExit(EXIT_USAGE) from None
@@ -57,6 +60,7 @@ def main() -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except OSError as error:
         # Errors of stores and brokers are translated long before: this is about the output.
+        discard(1)
         fail(f"cannot write the output: {error.strerror or error}")
 
 

@@ -31,7 +31,22 @@ RUN_AGAIN: Final = "Run the same command again to resume."
 def note(message: str) -> None:
     """Print *message* on standard error, beside the result."""
     lines = message.split("\n")
-    click.echo("\n".join(printable(line) for line in [f"snapferry: {lines[0]}", *lines[1:]]), err=True)
+    try:
+        click.echo("\n".join(printable(line) for line in [f"snapferry: {lines[0]}", *lines[1:]]), err=True)
+    except OSError:
+        # Nobody can be told. The exit code still tells how the command ended.
+        discard(2)
+
+
+def discard(stream: int) -> None:
+    """
+    Send what the standard stream number *stream* still buffers to /dev/null, after a write to it failed.
+
+    Otherwise the interpreter writes it once more at its end, and replaces the command's exit code.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream)
+    os.close(null)
 
 
 def usage(message: str) -> NoReturn:

@@ -62,6 +62,16 @@ def test_other_commands_complain_of_a_full_output_as_well(tmp_path: Path, comman
     )
 
 
+@pytest.mark.parametrize("streams", ["2> /dev/full", "> /dev/full 2> /dev/full"])
+def test_messages_that_cannot_be_written_change_no_exit_code(tmp_path: Path, streams: str) -> None:
+    make_store(tmp_path / "a", random_files(1))
+
+    assert [
+        shell(f"exec snapferry {command} {streams}").code
+        for command in ("ls", f"ls {tmp_path / 'missing'}", f"ls {tmp_path / 'a'} > /dev/full")
+    ] == [2, 1, 1]
+
+
 def test_an_output_that_does_not_have_every_character_ends_no_command(tmp_path: Path, redis_url: str) -> None:
     env = {"SNAPFERRY_BROKER_URL": redis_url, "PYTHONIOENCODING": "latin-1"}
     submit = ["submit", *sync(tmp_path / "\u1234", "5" * 64, "-q")[1:]]
