@@ -26,17 +26,17 @@ end
 local function add(key, length, seconds, bytes)
   local interval = math.floor(at / seconds)
   local latest = redis.call('BITFIELD', key, 'GET', 'i64', '#0')[1]
+  local expires = (length + 1) * seconds
   if interval <= latest - length or interval >= latest + length then
     -- A new ring, an old one, or one that something else wrote. It never grows: a string that grows takes twice its size.
-    redis.call('SET', key, string.rep('\0', 8 * (1 + length)))
-    latest = interval
+    redis.call('SET', key, string.rep('\0', 8 * (1 + length)), 'EX', expires)
     redis.call('BITFIELD', key, 'SET', 'i64', '#0', interval)
   elseif interval > latest then
     clear(key, length, latest + 1, interval - latest)
+    redis.call('EXPIRE', key, expires)
     redis.call('BITFIELD', key, 'SET', 'i64', '#0', interval)
   end
   redis.call('BITFIELD', key, 'OVERFLOW', 'SAT', 'INCRBY', 'i64', '#' .. (1 + interval % length), bytes)
-  redis.call('EXPIRE', key, (length + 1) * seconds)
 end
 
 local full = {}
