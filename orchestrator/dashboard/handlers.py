@@ -16,6 +16,8 @@ from snapferry.stores.text.printable import printable
 from . import access
 from .control.acts import Acts
 from .control.handlers import routes
+from .export.failures import FailureLists
+from .export.handlers import ROUTES as EXPORTS
 from .form_tokens import SETTINGS
 from .guarded import JOB, Guarded, Page
 from .pages import clip
@@ -41,6 +43,7 @@ def make_application(
     hosts: frozenset[str] | None,
     login: tuple[str, str] | None,
     pool: ThreadPoolExecutor,
+    failure_lists: FailureLists,
     control: bool = False,
     named_hosts: Collection[str] = (),
 ) -> Application:
@@ -58,6 +61,7 @@ def make_application(
             (r"/workers", WorkersPage),
             (r"/throughput", ThroughputPage),
             (r"/schedules", SchedulesPage),
+            *EXPORTS,
             *routes(control=control),
             (r"/favicon.ico", NotFound),
         ],
@@ -73,6 +77,7 @@ def make_application(
         pool=pool,
         control=control,
         acts=Acts(sources.jobs),
+        failure_lists=failure_lists,
         named_hosts=frozenset(name.lower() for name in named_hosts),
         **SETTINGS,
     )

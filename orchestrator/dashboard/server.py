@@ -18,6 +18,7 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.settings.environment import Settings
 
 from . import access
+from .export.failures import FailureLists
 from .handlers import THREADS, make_application
 from .lookup import Lookup
 from .throughput_history import ThroughputHistory
@@ -106,6 +107,8 @@ def serve(
         WorkerRoster(make_fleet_app(settings)) as roster,
         Lookup(settings) as lookup,
         ThreadPoolExecutor(THREADS, thread_name_prefix="page") as pool,
+        # Ended before the threads that wait for them.
+        FailureLists(settings) as failure_lists,
     ):
         sources = Sources(jobs, throughput, roster, lookup, (flower or "").rstrip("/"))
         application = make_application(
@@ -113,6 +116,7 @@ def serve(
             hosts=access.allowed_hosts(address, hosts),
             login=login,
             pool=pool,
+            failure_lists=failure_lists,
             control=control,
             named_hosts=hosts,
         )

@@ -19,6 +19,7 @@ from snapferry.orchestrator.dashboard.control import audit
 from snapferry.orchestrator.dashboard.control.acts import WrongInput, limits_of
 from snapferry.orchestrator.dashboard.control.handlers import ACTS
 from snapferry.orchestrator.dashboard.control.origin import foreign
+from snapferry.orchestrator.dashboard.export.failures import FailureLists
 from snapferry.orchestrator.dashboard.form_tokens import COOKIE, FIELD
 from snapferry.orchestrator.dashboard.handlers import make_application
 from snapferry.orchestrator.dashboard.throughput_history import ThroughputHistory
@@ -51,7 +52,11 @@ def ledger(sources: Sources) -> Ledger:
 @contextmanager
 def dashboard(sources: Sources, **options: Any) -> Iterator[Served]:
     given: dict[str, Any] = {"hosts": None, "login": None, "control": True} | options
-    with ThreadPoolExecutor(4) as pool, serving(make_application(sources, pool=pool, **given)) as served:
+    with (
+        ThreadPoolExecutor(4) as pool,
+        FailureLists(sources.jobs._settings) as lists,
+        serving(make_application(sources, pool=pool, failure_lists=lists, **given)) as served,
+    ):
         yield served
 
 
