@@ -10,6 +10,7 @@ its own (`lookup`).
 
     server              the sockets, and how the server ends
     control/            forms that change jobs
+    export/             lists as CSV and JSON
     access              access to the pages: host names, login, headers
     handlers            requests to views to pages
     form_tokens         tokens against forms of other sites

@@ -85,6 +85,7 @@ def _environment() -> Environment:
         "size": size,
         "short": short,
         "duration": duration,
+        "exact": lambda text: shown(text) == text,
         "count": lambda number: f"{number:,}",
         "clock": _clock,
         "stamp": _stamp,

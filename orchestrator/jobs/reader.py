@@ -35,6 +35,9 @@ from .index import JobIndex, JobQuery
 # Seconds between two readings of a job's status.
 POLL_S: Final = 0.05
 
+# Jobs that `JobReader.each` reads together.
+EACH_PAGE: Final = 100
+
 # How long `JobReader.wait` continues without an answer from the broker.
 OUTAGE_S: Final = 120.0
 
@@ -142,6 +145,15 @@ class JobReader:
             first = min(first, max(0, (total - 1) // count * count))
             jobs = self._ledger.statuses(found.job_ids[first : first + count])
         return JobsPage(jobs, total, found.by_state, found.stores)
+
+    def each(self, query: JobQuery) -> Iterator[JobStatus]:
+        """Yield all jobs that *query* selects, in its order, read a few at a time. Jobs that expire are left out."""
+        with self._answering():
+            job_ids = self._index.select(query).job_ids
+        for first in range(0, len(job_ids), EACH_PAGE):
+            with self._answering():
+                found = self._ledger.statuses(job_ids[first : first + EACH_PAGE])
+            yield from found
 
     def spec(self, job_id: str) -> JobSpec | None:
         """Return what was asked of a job, None for a job of a version that this one cannot read."""

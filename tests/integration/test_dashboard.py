@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
 import re
@@ -101,6 +103,14 @@ def test_a_job_with_bad_objects_is_told_with_its_paths_snapshots_and_workers(
         assert "./bell\\x07" in found.text
         assert "(20,002 characters)" in found.text
         assert all(address in found.text for address in bad)
+
+        exported = shown.page(f"/jobs/{job}/failures.jsonl")
+        printed = snapferry("failures", job, "--json", "--broker", redis_url)
+        assert exported.body == printed.out
+        assert {json.loads(line)["address"] for line in exported.body.splitlines()} == bad
+        rows = list(csv.DictReader(io.StringIO(shown.page(f"/jobs/{job}/failures.csv").body, newline="")))
+        assert {row["address"] for row in rows} == bad
+        assert "./left\\u202eright" in {row["path"] for row in rows}
 
         workers = until(
             lambda: page if (page := shown.page("/workers")).text.count("online") == 2 else None,

@@ -62,7 +62,7 @@ def test_a_job_is_controlled_from_a_phone_without_scripts(
         page.get_by_role("link", name="Cancel…").click()
         page.get_by_role("button", name="Cancel the job").click()
         assert ledger.status("job").cancelling
-        assert page.locator("form").count() == 0
+        assert page.locator("form[method=post]").count() == 0
 
         lines = [json.loads(line) for line in shown.process.logged().splitlines()[1:]]
     found = [(line["act"], line["user"], line["address"], line["result"]) for line in lines]
@@ -119,3 +119,23 @@ def test_a_page_of_another_site_cannot_send_the_form(chromium: Any, redis_url: s
         page.get_by_role("button", name="Pause", exact=True).click()
         until(lambda: ledger.status("job").paused, "a form of the dashboard itself is accepted")
         context.close()
+
+
+def test_the_next_command_is_copied_by_a_button_and_without_scripts_selected_by_a_click(
+    chromium: Any, redis_url: str, tmp_path: Path
+) -> None:
+    ledger = copying(redis_url, "job")
+    ledger.pause("job", paused=True)
+    with dashboard(tmp_path, redis_url) as shown:
+        with tab(chromium, shown, permissions=["clipboard-read", "clipboard-write"]) as page:
+            page.goto(f"{shown.url}/jobs/job")
+            page.get_by_role("button", name="Copy", exact=True).click()
+            until(lambda: page.locator("#copied").text_content() == "Copied", "it is copied")
+            command = page.locator(".command code").text_content()
+            assert command == page.evaluate("navigator.clipboard.readText()")
+        with tab(chromium, shown, java_script_enabled=False) as page:
+            page.goto(f"{shown.url}/jobs/job")
+            assert page.locator(".command code").text_content() == command
+            assert not page.get_by_role("button", name="Copy", exact=True).is_visible()
+            selected = "getComputedStyle(document.querySelector('.command code')).userSelect"
+            assert page.evaluate(selected) == "all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import io
 import json
 import threading
@@ -10,7 +11,6 @@ import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +33,22 @@ from tests.integration.dashboards import Answer
 from .served import Served, serving
 from .test_dashboard import NoHeartbeats, NotFoundYet, copying, request
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "'=1", "x;=1", "x; @y", "＝1", "\n+1", '"=1', ";-1"]
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    " =1",
+    "'=1",
+    "x;=1",
+    "x; @y",
+    "\uff1d1",
+    "\n+1",
+    '"=1',
+    ";-1",
+]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -42,11 +57,23 @@ def test_no_cell_is_a_formula(text: str) -> None:
 
     # Whether commas separate cells, or semicolons.
     for part in [found, *found.split(";")]:
-        assert part.lstrip(" \t\r\n\"")[:1] not in set("=+-@＝＋－＠"), found
+        assert part.lstrip(' \t\r\n"')[:1] not in set("=+-@\uff1d\uff0b\uff0d\uff20"), found
 
 
 def test_other_cells_stay_as_they_are() -> None:
-    for text in ["", "done", "s3://a/b", "a=b", "1-2", "2026-01-30T12:00:00", "./x", "é", "a'b", 'a"b', "a,b"]:
+    for text in [
+        "",
+        "done",
+        "s3://a/b",
+        "a=b",
+        "1-2",
+        "2026-01-30T12:00:00",
+        "./x",
+        "é",
+        "a'b",
+        'a"b',
+        "a,b",
+    ]:
         assert spreadsheet.cell(text) == text
     assert [spreadsheet.cell(value) for value in (None, True, False, 7, -7, 0.5)] == [
         "", "true", "false", "7", "-7", "0.5",
@@ -210,7 +237,7 @@ def test_a_list_that_ends_early_does_not_look_whole(
     opened = iter(given)
     monkeypatch.setattr(FailureLists, "open", lambda *_: next(opened))
     with dashboard(sources) as served:
-        with pytest.raises((ConnectionError, OSError, ValueError, exports.HTTPError, Exception), match=""):
+        with pytest.raises(http.client.IncompleteRead):
             served.ask("/jobs/job/failures.jsonl")
         refused = served.ask("/jobs/job/failures.jsonl")
         assert (refused.status, "the source went away" in refused.text) == (409, True)
@@ -218,24 +245,19 @@ def test_a_list_that_ends_early_does_not_look_whole(
     assert all(one.closed.wait(240) for one in given)
 
 
-def test_lists_are_made_in_processes_of_their_own_and_few_at_once(sources: Sources, ledger: Ledger, tmp_path: Path) -> None:
-    from tests.unit.test_dashboard_control import failed
-
-    failed(ledger)
+def test_lists_are_made_in_processes_of_their_own_and_few_at_once(sources: Sources) -> None:
     with FailureLists(sources.jobs._settings) as lists:
-        first, second = lists.open("failed"), lists.open("nobody")
+        first, second = lists.open("nobody"), lists.open("somebody")
         assert first
         assert second
-        assert lists.open("failed") is None
+        assert lists.open("nobody") is None
         assert AT_ONCE == 2
-        (document,) = first.documents()
-        # The source is not there any more: without places.
-        assert (document["error"], document["places"]) == ("ObjectMissing", None)
         with pytest.raises(failures.Incomplete, match="record has expired"):
-            list(second.documents())
+            list(first.documents())
         first.close()
         first.close()
-        third = lists.open("failed")
+        third = lists.open("nobody")
         assert third
-    with pytest.raises(failures.Incomplete):
-        list(third.documents())
+    for killed in (second, third):
+        with pytest.raises(failures.Incomplete):
+            list(killed.documents())

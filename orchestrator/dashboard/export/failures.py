@@ -96,7 +96,9 @@ class FailureList:
             try:
                 found = self._receiver.recv_bytes()
             except (EOFError, OSError) as error:
-                raise Incomplete("the process that reads the manifests ended") from error
+                raise Incomplete(
+                    "the process that reads the manifests ended; see the log of the dashboard"
+                ) from error
             if found == _END:
                 return
             document = json.loads(found)

@@ -60,7 +60,8 @@ class Export(Guarded):
                 raise
             # What was sent so far must not look like the whole file.
             log.warning("export incomplete: %s", error)
-            self.request.connection.stream.close()
+            connection: Any = self.request.connection
+            connection.stream.close()
         finally:
             await self._in_pool(self.stop)
 
@@ -122,7 +123,10 @@ class ExportFailures(Export):
             await self.send(write(found.documents()), f"snapferry-failures-{job_id[:8]}", kind)
         except Incomplete as error:
             raise Problem(
-                HTTPStatus.CONFLICT, "The failed objects cannot be listed", f"{error}.", back=f"/jobs/{job_id}"
+                HTTPStatus.CONFLICT,
+                "The failed objects cannot be listed",
+                f"{error}.",
+                back=f"/jobs/{job_id}",
             ) from error
 
     def head(self, job_id: str, kind: str) -> None:
@@ -151,4 +155,6 @@ def _pieces(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _broker_down(error: BrokerUnavailable) -> Problem:
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer", f"{error}. Try again when it is back.")
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer", f"{error}. Try again when it is back."
+    )

@@ -36,7 +36,7 @@ from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import FAILURES_KEPT, JobStatus, State, UnknownJob
 
 from .jobs import job_line, tone_of
-from .links import Link, href, pages
+from .links import Link, exports, href, pages
 from .sources import CALM_S, LIVELY_S, Sources
 from .workers import fleet_of, worker_lines
 
@@ -227,6 +227,7 @@ def _failures(
         "notes": [],
         "kept": FAILURES_KEPT,
         "pages": None,
+        "exports": exports(f"{here}/failures", ("csv", "jsonl"), {}),
     }
     if not status.failed:
         return empty

@@ -20,7 +20,7 @@ from snapferry.workers.ledger import SUPERSEDED, JobStatus, State
 from snapferry.workers.messages import Action
 
 from .attention import attentions
-from .links import Link, href, pages
+from .links import Link, exports, href, pages
 from .sources import CALM_S, LIVELY_S, Sources
 from .workers import fleet_of
 
@@ -116,7 +116,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     They are ``state`` (a `State`, "open" or `SUPERSEDED`), ``q`` (words), ``store`` (a URL), ``sort`` (a `Sort`) and
     ``dir`` ("up", "down"). What is not understood counts as not given.
     """
-    query = _query(given)
+    query = query_of(given)
     kept = _parameters(query, given)
     page = max(1, page)
     found = sources.jobs.page(query, first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN)
@@ -135,6 +135,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
         "sorts": [(str(sort), text, sort is query.sort) for sort, (text, _) in SORTS.items()],
         "query": query,
         "state": kept["state"],
+        "exports": exports("/export/jobs", ("csv", "json"), kept),
         "narrowed": bool(query.text or query.store),
         "pages": pages(found.total, page, JOBS_SHOWN, "/", kept),
         "attentions": attentions(sources, fleet),
@@ -150,7 +151,8 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     }
 
 
-def _query(given: Mapping[str, str]) -> JobQuery:
+def query_of(given: Mapping[str, str]) -> JobQuery:
+    """Return the jobs that the parameters *given* select; what is not understood counts as not given."""
     state = given.get("state", "")
     sort = Sort(given["sort"]) if given.get("sort") in set(Sort) else Sort.SUBMITTED
     upwards = {"up": True, "down": False}.get(given.get("dir", ""), SORTS[sort][1])

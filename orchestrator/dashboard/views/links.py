@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -48,6 +48,11 @@ def pages(
         newer=to(page - 1) if page > 1 else "",
         older=to(page + 1) if page * length < total else "",
     )
+
+
+def exports(base: str, kinds: Sequence[str], kept: Mapping[str, str]) -> list[Link]:
+    """Return links to files of some *kinds*: the address *base* with the kind, and with the parameters *kept*."""
+    return [Link(kind.removesuffix("l").upper(), href(f"{base}.{kind}", kept)) for kind in kinds]
 
 
 def href(here: str, parameters: Mapping[str, str], anchor: str = "") -> str:
