@@ -1,7 +1,9 @@
-# One image for all roles (`snapferry orchestrator`, `worker`, `scheduler`, `flower`, `dashboard`) and for the commands that use a
-# fleet. Health checks differ by role, so they are in docker-compose.yml. The file system may be read-only: roles write to TMPDIR
-# and /stores, and Flower to /var/lib/snapferry.
+# One image for all commands and roles: docker run snapferry sync …, docker run snapferry worker, … Health checks differ by role,
+# so they are in docker-compose.yml. The file system may be read-only: commands and roles write to TMPDIR and /stores, and Flower
+# and `snapferry run` to /var/lib/snapferry.
 
+# An exact version. To pin the bytes as well, build with the digest of your choice:
+# --build-arg PYTHON_IMAGE=python:3.12.12-slim-bookworm@sha256:… (docs/deploy.md, "Pin images").
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
 # The wheel.
@@ -28,14 +30,16 @@ RUN /opt/snapferry/bin/pip install --no-deps /dist/*.whl
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="snapferry" org.opencontainers.image.licenses="MIT"
-# /stores is for file:// stores, /var/lib/snapferry for Flower's history. A new volume inherits owner and mode.
+# /stores is for file:// stores, /var/lib/snapferry for Flower's history and the state of `snapferry run`. A new volume inherits
+# owner and mode.
 RUN groupadd --gid 10001 snapferry \
     && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin snapferry \
     && install -d -o snapferry -g snapferry /stores \
     && install -d -m 0700 -o snapferry -g snapferry /var/lib/snapferry
 COPY --from=environment /opt/snapferry /opt/snapferry
-ENV PATH=/opt/snapferry/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/snapferry/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SNAPFERRY_STATE_DIR=/var/lib/snapferry/runs
 USER 10001:10001
 WORKDIR /home/snapferry
-ENTRYPOINT []
-CMD ["snapferry", "--help"]
+# Arguments of `docker run snapferry` are those of the command. It is no shell's child, so it gets SIGTERM itself.
+ENTRYPOINT ["snapferry"]
+CMD ["--help"]

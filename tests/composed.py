@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -43,6 +44,14 @@ def interpolated(text: str, given: Mapping[str, str]) -> str:
     return VARIABLE.sub(value, text)
 
 
+def entry_point() -> list[str]:
+    """Return what a container of our image runs, before the arguments that it is given."""
+    lines = FILE.with_name("Dockerfile").read_text().splitlines()
+    (found,) = [line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT ")]
+    words: list[str] = json.loads(found)
+    return words
+
+
 class Service:
     """One service; *given* is the environment in which `docker compose` would be called."""
 
@@ -53,7 +62,8 @@ class Service:
 
     def command(self, inside: Mapping[str, str]) -> list[str]:
         """Return what it runs, as a command of this machine: what is *inside* of a container becomes what is here."""
-        return self._native([*self.settings.get("entrypoint", []), *self.settings["command"]], inside)
+        own = entry_point() if self.settings["image"] == "snapferry" else []
+        return self._native([*self.settings.get("entrypoint", own), *self.settings["command"]], inside)
 
     def check(self, inside: Mapping[str, str]) -> list[str]:
         """Return its health check, in the same way."""

@@ -80,7 +80,12 @@ def scrub_message(scrub: Scrub, config: Config, app: Celery) -> ScrubMessage:
 
 def expected_of(config: Config) -> list[Expected]:
     """Return what *config* expects to run."""
-    return [Expected(one.kind, one.name, one.every, one.late_after_s) for one in config.scheduled]
+    return [expected_one(one) for one in config.scheduled]
+
+
+def expected_one(one: Mirror | Scrub) -> Expected:
+    """Return what is expected of a mirror or scrub."""
+    return Expected(one.kind, one.name, one.every, one.late_after_s)
 
 
 def schedule_jobs(app: Celery, settings: Settings, config: Config) -> None:

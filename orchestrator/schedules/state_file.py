@@ -58,12 +58,12 @@ class StateFile:
         finally:
             os.close(lock)
 
-    def restore(self, client: redis.Redis) -> str:
+    def restore(self, client: redis.Redis, *, move: bool = True) -> str:
         """
         Write the state into a server that has none; return why the file could not be used, "" if it could.
 
-        A file that cannot be read as a state is moved aside, so that the next run is not the one that loses it. Without
-        a file nothing is written.
+        A file that is no state is renamed, so that the next run does not replace it; without *move* it stays. Without a
+        file nothing is written.
         """
         try:
             with self.path.open(encoding="utf-8") as file:
@@ -79,6 +79,8 @@ class StateFile:
             return ""
         except (InvalidState, ValueError, RecursionError) as error:
             why = str(error) if isinstance(error, InvalidState) else "it is not JSON"
+        if not move:
+            return f"{self.path} cannot be used: {why}"
         aside = self.path.with_suffix(f".{time.strftime('%Y%m%dT%H%M%S')}.unreadable")
         try:
             self.path.rename(aside)

@@ -46,7 +46,16 @@ def test_one_machine_mirrors_a_store_and_scrubs_it_share_by_share(
     path.write_bytes(b"other bytes")
     halves = [forge.run(arguments(config, "scrub:nightly", "--json")) for _ in range(2)]
     state = json.loads((tmp_path / "state/scrub-nightly.json").read_text())
+    places = ["--config", str(config), "--state-dir", str(tmp_path / "state"), "--json"]
+    (mirror,), (scrub,) = (forge.run([kind, *places]).document for kind in ("mirrors", "scrubs"))
 
+    assert (mirror["last_job"], mirror["late"]) == (mirrored.document["job"], False)
+    assert mirror["last_success"] == mirror["last_status"]["ended"] == mirrored.document["ended"]
+    assert (scrub["last_job"], scrub["shares"]["verified"], scrub["findings"]) == (
+        halves[1].document["job"],
+        2,
+        1,
+    )
     assert (mirrored.code, mirrored.document["state"]) == (0, "done"), mirrored.err
     assert json.loads(receipt.read_text())["job"] == mirrored.document["job"]
     assert sum(half.document["objects"]["total"] for half in halves) == 41

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from snapferry.orchestrator.cli.group import COMMANDS
 from snapferry.workers.settings.environment import Settings, dashboard_login
-from tests.composed import FILE, VARIABLE, Missing, Service, document, interpolated
+from tests.composed import FILE, VARIABLE, Missing, Service, document, entry_point, interpolated
 
 ROOT = FILE.parent
 SERVICES: dict[str, dict[str, Any]] = document()["services"]
@@ -134,11 +136,35 @@ def test_the_image_is_built_in_stages_and_is_of_the_user_that_owns_its_folders()
     ]
 
 
+def test_the_image_runs_the_command_with_the_arguments_that_it_is_given() -> None:
+    """As in `docker run snapferry sync …`: the words after the image are those after the command's name."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    (shown,) = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")]
+
+    assert (entry_point(), shown) == (["snapferry"], ["--help"])
+    for name in OWN - {"sample"}:
+        service = SERVICES[name]
+        assert "entrypoint" not in service
+        assert service["command"][0] in COMMANDS, name
+    for found in sorted((ROOT / "deploy/kubernetes").rglob("*.yaml")):
+        # There `command` takes the place of the entry point.
+        for words in re.findall(r"^ +(command|args):\s*(?:\[|\n +- )(\w+)", found.read_text(), re.MULTILINE):
+            assert words != ("args", "snapferry"), found
+
+
+def test_base_images_have_an_exact_version_and_may_be_given_with_a_digest() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", text, re.MULTILINE)
+
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base)
+    assert {line.split()[1] for line in text.splitlines() if line.startswith("FROM ")} == {"${PYTHON_IMAGE}"}
+
+
 @EACH
 def test_images_are_of_one_version_and_pages_are_for_this_machine_alone(name: str) -> None:
     service = SERVICES[name]
 
-    assert name in OWN or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+    assert name in OWN or re.search(r":v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?$", service["image"])
     assert ("build" in service) == (name in OWN)
     for port in service.get("ports", []):
         assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port)

@@ -26,7 +26,7 @@ from .schedules import LATEST, MOST_SCHEDULED, is_name, number_of
 _EXPECTED: Final = RedisKey("snapferry:expected")
 
 # When each mirror last succeeded, by its name.
-_MIRRORS: Final = RedisKey("snapferry:success:mirror")
+MIRROR_SUCCESSES: Final = RedisKey("snapferry:success:mirror")
 
 # When each store was last written by a job that ended well, by the store's id; the latest ones are kept.
 _STORES: Final = RedisKey("snapferry:success:store")
@@ -164,7 +164,7 @@ class FreshnessLedger:
             pipe.srem(_EXPECTED, f"{kind}:{name}")
             pipe.hdel(_record_key(kind, name), *_FIELDS)
             if kind == MIRROR:
-                pipe.zrem(_MIRRORS, name)
+                pipe.zrem(MIRROR_SUCCESSES, name)
             removed, *_ = pipe.execute()
         return bool(removed)
 
@@ -181,7 +181,7 @@ class FreshnessLedger:
             for kind, name in names:
                 pipe.hmget(_record_key(kind, name), _FIELDS)
                 if kind == MIRROR:
-                    pipe.zscore(_MIRRORS, name)
+                    pipe.zscore(MIRROR_SUCCESSES, name)
                 else:
                     # A scrub has succeeded when it has read what it had to, whatever it found.
                     pipe.hmget(RedisKey(f"{_record_key(SCRUB, name)}:state"), ["succeeded_at", "began_at"])
@@ -216,7 +216,7 @@ class FreshnessLedger:
                 pipe.zadd(UNTOLD, dict(untold))
                 pipe.zremrangebyrank(UNTOLD, 0, -1 - MOST_ENDED)
             if mirrors:
-                pipe.zadd(_MIRRORS, dict(mirrors), gt=True)
+                pipe.zadd(MIRROR_SUCCESSES, dict(mirrors), gt=True)
             if stores:
                 pipe.zadd(_STORES, dict(stores), gt=True)
                 pipe.zremrangebyrank(_STORES, 0, -1 - _MOST_STORES)

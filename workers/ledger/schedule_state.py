@@ -1,8 +1,8 @@
 """
 The records of a mirror or a scrub as a document, for a machine whose Redis server ends with each run.
 
-The document has all that later runs and lists need: the record of the runs, the state of a scrub, and the status of the
-last job. It has no request of a job, and no list of objects.
+The document has all that later runs and lists need: the record of the runs, the last success, the state of a scrub, and
+the status of the last job. It has no request of a job, and no list of objects.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from snapferry.workers.job_state import State
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import ScheduleKind, is_job_id
 
+from .freshness import MIRROR_SUCCESSES
 from .keys import SCRUB, job_key
 from .queries import FIELDS
 
@@ -47,6 +48,9 @@ def export_state(client: redis.Redis, kind: ScheduleKind, name: str) -> dict[str
         else:
             pairs: Any = client.zrange(key, 0, -1, withscores=True)
             found[part] = dict(pairs)
+    if kind != SCRUB:
+        success = client.zscore(MIRROR_SUCCESSES, name)
+        found["success"] = {} if success is None else {name: success}
     job_id = found["record"].get("job", "")
     if is_job_id(job_id):
         values = client.hmget(job_key(job_id), FIELDS)
@@ -67,7 +71,9 @@ def restore_state(client: redis.Redis, kind: ScheduleKind, name: str, document: 
         raise InvalidState(f"it is not a document of version {VERSION}")
     if (document.get("kind"), document.get("name")) != (kind, name):
         raise InvalidState(f"it is not that of {kind} {name}")
-    parts: dict[str, Any] = {part: _checked(document, part) for part in (*_keys(kind, name), "job")}
+    wanted = (*_keys(kind, name), "success", "job")
+    parts: dict[str, Any] = {part: _checked(document, part) for part in wanted}
+    success = _scores({name: parts["success"][name]} if name in parts["success"] else {}, "success")
     with client.pipeline(transaction=True) as pipe:
         for part, key in _keys(kind, name).items():
             if not parts[part]:
@@ -75,7 +81,9 @@ def restore_state(client: redis.Redis, kind: ScheduleKind, name: str, document: 
             if part in _HASHES:
                 pipe.hset(key, mapping=parts[part])
             else:
-                pipe.zadd(key, _scores(parts[part]))
+                pipe.zadd(key, _scores(parts[part], part))
+        if success and kind != SCRUB:
+            pipe.zadd(MIRROR_SUCCESSES, success)
         job_id = str(parts["record"].get("job", ""))
         if parts["job"] and is_job_id(job_id):
             known: Any = {field: value for field, value in parts["job"].items() if field in FIELDS}
@@ -105,11 +113,11 @@ def _checked(document: dict[Any, Any], part: str) -> dict[str, Any]:
     return found
 
 
-def _scores(found: dict[str, Any]) -> dict[str, float]:
+def _scores(found: dict[str, Any], part: str) -> dict[str, float]:
     try:
         scores = {name: float(value) for name, value in found.items()}
     except (ValueError, OverflowError):
         scores = {"": math.nan}
     if not all(math.isfinite(score) for score in scores.values()):
-        raise InvalidState("its part verified has a time that is not a number")
+        raise InvalidState(f"its part {part} has a time that is not a number")
     return scores

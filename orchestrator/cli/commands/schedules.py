@@ -15,6 +15,14 @@ from snapferry.orchestrator.cli.options.common import (
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.job import detach_option, verbose_option
 
+_state_option = option(
+    "--state-dir",
+    metavar="DIR",
+    envvar="SNAPFERRY_STATE_DIR",
+    default_text="snapferry in the user's state directory",
+    help="Without a broker, directory that keeps the records of runs, such as the position of a scrub.",
+)
+
 _forget_option = option(
     "--forget",
     metavar="NAME",
@@ -51,13 +59,7 @@ Exit codes:
 )
 @config_option
 @broker_option
-@option(
-    "--state-dir",
-    metavar="DIR",
-    envvar="SNAPFERRY_STATE_DIR",
-    default_text="snapferry in the user's state directory",
-    help="Without a broker, directory that keeps what later runs must know, such as the position of a scrub.",
-)
+@_state_option
 @detach_option
 @receipt_option
 @verbose_option
@@ -78,6 +80,7 @@ def run_once() -> None:
 @command(run="schedules:list_mirrors", name="mirrors")
 @config_option
 @_forget_option
+@_state_option
 @json_option
 @broker_option
 def list_mirrors() -> None:
@@ -93,6 +96,7 @@ def list_mirrors() -> None:
 @command(run="schedules:list_scrubs", name="scrubs")
 @config_option
 @_forget_option
+@_state_option
 @json_option
 @broker_option
 def list_scrubs() -> None:

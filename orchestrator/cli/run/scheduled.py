@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Final
 
 import click
 import redis
@@ -18,16 +19,20 @@ from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.schedules.cycle import next_job
 from snapferry.orchestrator.schedules.due import queue_due
-from snapferry.orchestrator.schedules.schedule import message_of, scrub_message
+from snapferry.orchestrator.schedules.schedule import expected_one, message_of, scrub_message
+from snapferry.orchestrator.schedules.settle import settle_ended
 from snapferry.orchestrator.schedules.state_file import StateError, StateFile
 from snapferry.workers.broker.connection import client
-from snapferry.workers.ledger import ScheduleLedger, ScrubLedger
+from snapferry.workers.ledger import FreshnessLedger, Ledger, ScheduleLedger, ScrubLedger
 from snapferry.workers.messages import JobSpec, MirrorMessage, ScrubMessage
 from snapferry.workers.settings.config_file import Config, read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings, state_directory
 from snapferry.workers.settings.schedule_tables import Mirror, Scrub
 
 Message = MirrorMessage | ScrubMessage
+
+# Seconds after which a server that ends with this command would forget a job.
+_EXPIRES_S: Final = 86400
 
 
 @with_show
@@ -57,6 +62,8 @@ def run_once(
     with on_fleet(settings, advice=RUN_AGAIN) as jobs:
         with jobs.records() as server:
             records, spec = _records(server, message, settings)
+            # Lateness is noticed although no scheduler has this mirror or scrub.
+            FreshnessLedger(server).expect([expected_one(scheduled)], replace=False)
         done = queue_due(jobs, records, scheduled.name, spec)
         if done.skipped:
             return _skipped(scheduled, done.skipped, show)
@@ -123,6 +130,7 @@ def _embedded(
                 server = client(fleet.settings.broker_url or "")
                 if lost := state.restore(server):
                     note(lost)
+                FreshnessLedger(server).expect([expected_one(scheduled)], replace=True)
                 records, spec = _records(server, message, settings)
                 done = queue_due(jobs, records, scheduled.name, lambda: fleet.divided(spec()))
                 try:
@@ -131,20 +139,22 @@ def _embedded(
                     )
                 except SystemExit:
                     # Interrupted: what was read until then may count.
-                    state.save(server)
+                    _save(state, server)
                     raise
-                return _saved(state, server, code)
+                return code if _save(state, server) else EXIT_FAILED
     except StateError as error:
         usage(f"{error}. Use --state-dir DIR.")
 
 
-def _saved(state: StateFile, server: redis.Redis, code: int) -> int:
+def _save(state: StateFile, server: redis.Redis) -> bool:
+    """Save the state of a run that has ended; return whether that worked."""
     try:
+        settle_ended(Ledger(server, expires_s=_EXPIRES_S), FreshnessLedger(server))
         state.save(server)
     except StateError as error:
         note(f"{error}. The next run does not know of this one.")
-        return EXIT_FAILED
-    return code
+        return False
+    return True
 
 
 def _skipped(scheduled: Mirror | Scrub, why: str, show: Show) -> int:

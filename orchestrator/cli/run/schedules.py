@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart, usage
 from snapferry.orchestrator.cli.fleet_access import await_broker, on_fleet
+from snapferry.orchestrator.cli.recorded_runs import recorded_runs
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
 from snapferry.orchestrator.schedules import report, scrub_report
@@ -24,18 +25,20 @@ from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import Freshness
 from snapferry.workers.messages import ScheduleKind
 from snapferry.workers.settings.config_file import Config, read_config
-from snapferry.workers.settings.environment import InvalidSettings, Settings
+from snapferry.workers.settings.environment import InvalidSettings, Settings, state_directory
 from snapferry.workers.telemetry import logs
 
 
-def list_mirrors(config: str | None, forget: str | None, as_json: bool, broker: str | None) -> int:
+def list_mirrors(
+    config: str | None, forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None
+) -> int:
     settings = read_settings(broker, config=config)
     if forget is not None:
         return _forget(settings, "mirror", forget)
     known = _read(settings, "mirror")
-    with on_fleet(settings, advice="") as jobs:
-        found = mirror_statuses(settings, jobs, known.mirror)
-        others = unlisted(settings, "mirror", [one.mirror.name for one in found])
+    with recorded_runs(settings, known, state_dir or state_directory()) as (recorded, jobs):
+        found = mirror_statuses(recorded, jobs, known.mirror)
+        others = unlisted(recorded, "mirror", [one.mirror.name for one in found])
     if as_json:
         documents = [report.mirror_document(one) for one in found]
         _print_documents("mirror", documents, others)
@@ -46,19 +49,22 @@ def list_mirrors(config: str | None, forget: str | None, as_json: bool, broker: 
         right=frozenset(),
         fold=frozenset({"FROM → TO", "LAST SUCCESS", "LAST RUN"}),
     )
-    _note_unscheduled([one.mirror.name for one in found if one.next_at is None], len(found))
+    if settings.broker_url is not None:
+        _note_unscheduled([one.mirror.name for one in found if one.next_at is None], len(found))
     _note_unlisted("mirror", others)
     return 0
 
 
-def list_scrubs(config: str | None, forget: str | None, as_json: bool, broker: str | None) -> int:
+def list_scrubs(
+    config: str | None, forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None
+) -> int:
     settings = read_settings(broker, config=config)
     if forget is not None:
         return _forget(settings, "scrub", forget)
     known = _read(settings, "scrub")
-    with on_fleet(settings, advice="") as jobs:
-        found = scrub_statuses(settings, jobs, known.scrub)
-        others = unlisted(settings, "scrub", [one.scrub.name for one in found])
+    with recorded_runs(settings, known, state_dir or state_directory()) as (recorded, jobs):
+        found = scrub_statuses(recorded, jobs, known.scrub)
+        others = unlisted(recorded, "scrub", [one.scrub.name for one in found])
     if as_json:
         documents = [scrub_report.scrub_document(one) for one in found]
         _print_documents("scrub", documents, others)
@@ -69,7 +75,8 @@ def list_scrubs(config: str | None, forget: str | None, as_json: bool, broker: s
         right=frozenset({"FINDINGS"}),
         fold=frozenset({"STORE", "LAST SUCCESS", "LAST RUN"}),
     )
-    _note_unscheduled([one.scrub.name for one in found if one.next_at is None], len(found))
+    if settings.broker_url is not None:
+        _note_unscheduled([one.scrub.name for one in found if one.next_at is None], len(found))
     _note_unlisted("scrub", others)
     return 0
 
