@@ -8,6 +8,7 @@ wrappers, so a wrapper need not repeat features that it does not change.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from .address import Key
@@ -124,6 +125,34 @@ class ListsAround(Protocol):
         As `Backend.keys`, and go on behind a part that cannot be listed, after *skip* was called with the error.
 
         Whatever has the name of a key is listed, also what is no file. Raises transient errors.
+        """
+
+
+@runtime_checkable
+class Locking(Protocol):
+    """A store whose writers can exclude each other."""
+
+    def lock(self, folder: str) -> AbstractContextManager[bool]:
+        """
+        Hold the lock of *folder*, the first part of some keys, inside a ``with`` block: one process at a time does.
+
+        The block is given False where the store cannot lock; then nothing is held. Writers that do not lock are not
+        kept out. Raises `StoreUnavailable` if another process does not release the lock, and other `StoreError`s.
+        """
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A store that may be able to write only if a key holds what the writer expects, in one step."""
+
+    def supports_conditions(self, space: str) -> bool:
+        """Return whether it can, for keys that begin with *space*. Writes a probe once. Raises `StoreUnavailable`."""
+
+    def write_if(self, key: str, data: bytes, expected: bytes | None) -> bool:
+        """
+        File *data* under *key* if it holds exactly *expected*, None: if it holds nothing; return whether it did.
+
+        Call it only where `supports_conditions`. Raises `StoreError`; then it may be filed.
         """
 
 

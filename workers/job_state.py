@@ -10,6 +10,8 @@ BUDGET: Final = "budget"
 """The job would copy or spend more than its budget allows."""
 DELETION: Final = "deletion"
 """Every snapshot is published, but what the source does not have was not deleted, or names were not copied."""
+TAG: Final = "tag"
+"""The snapshot of a push is published, but its name could not be given."""
 VERSION: Final = "version"
 """Another version of snapferry submitted the job, and no orchestrator of that version runs."""
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.words import WORDS
-from snapferry.workers.job_state import BUDGET, DELETION, VERSION
+from snapferry.workers.job_state import BUDGET, DELETION, TAG, VERSION
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.messages import Action
 
@@ -50,6 +50,7 @@ _OTHER_REMEDY: Final = "Fix the error"
 _NEW_REQUESTS: Final = {
     VERSION: "Submit the job again, or run an orchestrator of the version that submitted it.",
     DELETION: "All snapshots are published. Decide about the deletions and names that failed, and copy again.",
+    TAG: "The snapshot is published. Give it the name with snapferry tag.",
     BUDGET: "Submit the job again with a larger budget, or with fewer snapshots.",
 }
 

@@ -7,16 +7,19 @@ It passes the same conformance tests as every other backend, so the result of a 
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.errors import KeyMissing
+from snapferry.stores.features import Locking
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.streams import OpenReader, Upload
 
 
-class MemoryBackend(Backend):
+class MemoryBackend(Backend, Locking):
     """Bytes under keys in a dictionary. *name* is the store's name in messages."""
 
     capabilities = Capabilities(concurrency=1, pages_listings=False)
@@ -25,6 +28,7 @@ class MemoryBackend(Backend):
         self.label = f"memory://{name}"
         self._files: dict[str, bytes] = {}
         self._modified: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def check(self, *, for_writing: bool) -> None:
         return None
@@ -56,6 +60,11 @@ class MemoryBackend(Backend):
         for key, data in sorted(self._files.copy().items()):
             if key.startswith(prefix) and key > start_after:
                 yield Listed(key, len(data), self._modified.get(key, 0.0))
+
+    @contextmanager
+    def lock(self, folder: str) -> Iterator[bool]:
+        with self._lock:
+            yield True
 
     def delete(self, key: str) -> None:
         self._files.pop(key, None)

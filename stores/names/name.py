@@ -61,7 +61,12 @@ def parse_name(text: str) -> Name:
     if text == LATEST:
         raise InvalidName("", shown, "is reserved: it means the newest snapshot of a store")
     if _is_hex(text):
-        raise InvalidName("", shown, "cannot be a name: it could be the beginning of a snapshot id")
+        raise InvalidName(
+            "",
+            shown,
+            "cannot be a name: all of it are hex digits (0-9, a-f), so it could be the beginning of a snapshot id. Add"
+            f" another letter, '.', '_' or '-', such as v-{text[:16]}",
+        )
     return Name(text)
 
 

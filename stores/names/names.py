@@ -2,14 +2,16 @@
 The names of a store.
 
 *whole or not at all*: a name is one key of the backend, so its record is the previous one or the new one at any moment.
-Of writers at once the last one wins.
+*one after the other*: in a directory, writers of names exclude each other by a lock. In a bucket, a writer that expects
+something writes on that condition, if the server supports it. Otherwise the last one of several writers wins.
 *nothing is trusted*: what is filed under a name is read up to a bound and must have the form of a record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Final, NamedTuple
 
@@ -22,7 +24,9 @@ from snapferry.stores.errors import (
     NameMissing,
     StoreError,
     StoreFault,
+    StoreUnavailable,
 )
+from snapferry.stores.features import Conditional, Locking, feature_of
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.interruption import checkpoint
 
@@ -33,6 +37,22 @@ MOST_NAMES: Final = 10_000
 
 # Keys that a listing of names looks at; the others are foreign.
 _MOST_KEYS: Final = 10 * MOST_NAMES
+
+
+# Attempts to write on a condition: what the name is may change between the question and the write.
+_ATTEMPTS: Final = 5
+
+
+class Written(NamedTuple):
+    """
+    What a write of a name found.
+
+    *before* is the previous record, None if there was none that can be read. *atomic*: what the writer expected held at
+    the moment of the write. Otherwise it was checked just before, and a writer in between was not noticed.
+    """
+
+    before: NameRecord | None
+    atomic: bool
 
 
 class ListedName(NamedTuple):
@@ -145,12 +165,12 @@ class Names:
                 raise
             return error
 
-    def write(self, name: Name, record: NameRecord, *, if_was: str | None = None) -> NameRecord | None:
+    def write(self, name: Name, record: NameRecord, *, if_was: str | None = None) -> Written:
         """
-        Give *name* to the snapshot of *record*; return the previous record, None if there was none that can be read.
+        Give *name* to the snapshot of *record*; return the previous record, and whether *if_was* excluded others.
 
         The snapshot must be published here at this moment. With *if_was*, the name must be that of this snapshot, and
-        with "" nobody's: this is checked before the write, and a writer in between is not noticed. Raises
+        with "" nobody's. This is one step with the write if the store can do that (`Written.atomic`). Raises
         `ManifestMissing` and `NameChanged`; nothing was written then. After another error the name has its previous
         record or the new one. May be called again.
         """
@@ -160,27 +180,56 @@ class Names:
                 record.snapshot_id,
                 f"no such snapshot in this store; the name {name} was not written",
             )
-        before = self._expected(name, if_was)
-        if before != record:
-            with contained(self._backend.label, name):
-                self._backend.write(name_key(name), render_record(record))
-                self._backend.flush()
-            # The record of another writer is as good as this one: the last one wins.
-            self.read(name)
-        return before
+        conditional = feature_of(self._backend, Conditional)
+        if if_was is not None and conditional is not None and conditional.supports_conditions(NAMES):
+            return self._write_if(conditional, name, record, if_was)
+        with self._locked() as atomic:
+            before = self._expected(name, if_was)
+            if before != record:
+                with contained(self._backend.label, name):
+                    self._backend.write(name_key(name), render_record(record))
+                    self._backend.flush()
+        # The record of another writer is as good as this one: the last one wins.
+        self.read(name)
+        return Written(before, atomic)
 
-    def delete(self, name: Name, *, if_was: SnapshotId | None = None) -> None:
+    def _write_if(self, conditional: Conditional, name: Name, record: NameRecord, if_was: str) -> Written:
+        for _ in range(_ATTEMPTS):
+            before = self._expected(name, if_was)
+            if before == record:
+                return Written(before, atomic=True)
+            expected = None if before is None else render_record(before)
+            with contained(self._backend.label, name):
+                if conditional.write_if(name_key(name), render_record(record), expected):
+                    return Written(before, atomic=True)
+        raise StoreUnavailable(
+            self._backend.label, name, "other writers change this name all the time; it was not changed"
+        )
+
+    def delete(self, name: Name, *, if_was: SnapshotId | None = None) -> bool:
         """
         Take *name* away; the snapshot stays. Does nothing where there is no such name.
 
-        With *if_was*, raises `NameChanged` if the name is that of another snapshot or does not exist. May be called
-        again.
+        With *if_was*, raises `NameChanged` if the name is that of another snapshot or does not exist. Returns whether
+        that was one step with the deletion. May be called again.
         """
-        if if_was is not None:
-            self._expected(name, if_was)
-        with contained(self._backend.label, name):
-            self._backend.delete(name_key(name))
-            self._backend.flush()
+        with self._locked() as atomic:
+            if if_was is not None:
+                self._expected(name, if_was)
+            with contained(self._backend.label, name):
+                self._backend.delete(name_key(name))
+                self._backend.flush()
+        return atomic
+
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Keep other writers of names away inside the block, if the store can; yield whether it does."""
+        locking = feature_of(self._backend, Locking)
+        if locking is None:
+            yield False
+            return
+        with locking.lock(NAMES.removesuffix("/")) as has_it:
+            yield has_it
 
     def _expected(self, name: Name, if_was: str | None) -> NameRecord | None:
         """Return the record of *name*. Raises `NameChanged` unless it is that of *if_was*."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.dummy
 import time
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -18,11 +22,16 @@ from snapferry.stores.errors import (
 )
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
-from snapferry.stores.names.name import NAMES, NameRecord, parse_name
+from snapferry.stores.names.name import NAMES, Name, NameRecord, parse_name
+from snapferry.stores.names.names import Names
 from snapferry.stores.snapshot_store import SnapshotStore
 
 NIGHTLY, STABLE = parse_name("nightly"), parse_name("stable-1.0")
 ORIGIN = "0" * 64
+
+# Moves that two processes try at the same time, and seconds to wait for one of them.
+RACES = 5
+PATIENCE_S = 240
 
 
 def publish(store: SnapshotStore, text: bytes = b"some bytes") -> SnapshotId:
@@ -81,10 +90,10 @@ class NamesContract:
         with pytest.raises(NameMissing):
             store.names.read(NIGHTLY)
         assert store.names.listed() == {}
-        assert store.names.write(NIGHTLY, NameRecord(first)) is None
-        assert store.names.write(NIGHTLY, NameRecord(first)) == NameRecord(first)
+        assert store.names.write(NIGHTLY, NameRecord(first)).before is None
+        assert store.names.write(NIGHTLY, NameRecord(first)).before == NameRecord(first)
         assert store.names.read(NIGHTLY) == NameRecord(first)
-        assert store.names.write(NIGHTLY, NameRecord(second, ORIGIN)) == NameRecord(first)
+        assert store.names.write(NIGHTLY, NameRecord(second, ORIGIN)).before == NameRecord(first)
         assert store.names.read(NIGHTLY) == NameRecord(second, ORIGIN)
 
         store.names.write(STABLE, NameRecord(first))
@@ -151,6 +160,48 @@ class NamesContract:
         store.names.write(NIGHTLY, NameRecord(second), if_was=first)
         assert store.names.read(NIGHTLY) == NameRecord(second)
 
+    def test_of_two_processes_that_move_a_name_one_moves_it(
+        self, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each process checks the name before the other one writes it, unless the store keeps it from that."""
+        ids = [publish(store, b"%d" % number) for number in range(RACES + 1)]
+        if not store.names.write(NIGHTLY, NameRecord(ids[0]), if_was="").atomic:
+            pytest.skip("the store excludes nobody, and says so")
+        expected = Names._expected
+
+        def slowly(names: Names, name: Name, if_was: str | None) -> NameRecord | None:
+            found = expected(names, name, if_was)
+            time.sleep(0.02)
+            return found
+
+        monkeypatch.setattr(Names, "_expected", slowly)
+        # The memory of a process is a store of its threads alone.
+        in_memory = store.manifests_label.startswith("memory:")
+        context: Any = multiprocessing.dummy if in_memory else multiprocessing.get_context("fork")
+        results = context.Queue()
+        barrier = context.Barrier(2)
+
+        def move(origin: str) -> None:
+            won = []
+            for before, after in pairwise(ids):
+                barrier.wait(PATIENCE_S)
+                try:
+                    store.names.write(NIGHTLY, NameRecord(after, origin), if_was=before)
+                    won.append(after)
+                except NameChanged:
+                    pass
+                barrier.wait(PATIENCE_S)
+            results.put(won)
+
+        movers = [context.Process(target=move, args=(origin,)) for origin in (ORIGIN, "1" * 64)]
+        for mover in movers:
+            mover.start()
+        won = [results.get(timeout=PATIENCE_S) for _ in movers]
+        for mover in movers:
+            mover.join()
+        assert sorted(won[0] + won[1]) == sorted(ids[1:])
+        assert store.names.read(NIGHTLY).snapshot_id == ids[-1]
+
     @pytest.mark.parametrize(
         "content",
         [b"", b"a" * 64, b"a" * 64 + b"\n\n", b"../" * 21 + b"a\n", b"\x1b[2J" * 100_000],
@@ -171,7 +222,7 @@ class NamesContract:
         assert listed[STABLE].record == NameRecord(published)
         with pytest.raises(StoreFault):
             store.names.write(NIGHTLY, NameRecord(published), if_was=published)
-        assert store.names.write(NIGHTLY, NameRecord(published)) is None
+        assert store.names.write(NIGHTLY, NameRecord(published)).before is None
         assert store.names.read(NIGHTLY) == NameRecord(published)
 
     def test_foreign_keys_beside_the_names_are_ignored(

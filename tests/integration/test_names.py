@@ -75,6 +75,23 @@ def test_a_name_is_given_moved_listed_and_removed(
     assert set(listed(forge, store)) == {"nightly"}
 
 
+def test_a_push_names_its_snapshot(forge: Forge, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "f").write_bytes(b"1")
+    push = ["push", "-q", str(tmp_path / "tree"), "--to", store, "--tag"]
+
+    for wrong in ("cafe", "../x", "latest", ""):
+        refused = forge.run([*push, wrong])
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1), refused.err
+    assert not (tmp_path / "store").exists()
+    pushed = forge.run([*push, "nightly"])
+    assert pushed.code == 0, pushed.err
+    assert {name: one["snapshot"] for name, one in listed(forge, store).items()} == {
+        "nightly": pushed.out.strip()
+    }
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

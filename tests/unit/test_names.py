@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snapferry.stores.address import Address, SnapshotId, manifest_key
+from snapferry.stores.backends.directory import locking
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import (
@@ -83,6 +86,14 @@ def test_what_is_no_name_is_refused_on_one_printable_line(text: str) -> None:
         parse_name(text)
     assert str(caught.value).isprintable()
     assert not is_name(text)
+
+
+@pytest.mark.parametrize("text", ["cafe", "2026", "a" * 64])
+def test_a_name_of_hex_digits_is_refused_with_the_reason_and_a_name_that_would_do(text: str) -> None:
+    with pytest.raises(InvalidName) as caught:
+        parse_name(text)
+    assert "could be the beginning of a snapshot id" in caught.value.detail
+    assert is_name(caught.value.detail.rpartition("such as ")[2])
 
 
 @given(st.text(max_size=80))
@@ -211,7 +222,7 @@ def test_a_directory_full_of_foreign_files_is_not_listed_into_memory(
     store = SnapshotStore(DirectoryBackend(str(tmp_path)))
     published = publish(store)
     for number in range(4):
-        assert store.names.write(parse_name(f"n{number}"), NameRecord(published)) is None
+        assert store.names.write(parse_name(f"n{number}"), NameRecord(published)).before is None
 
     with pytest.raises(StoreFault):
         store.names.listed()
@@ -270,7 +281,44 @@ def test_of_processes_that_write_at_once_one_wins_and_no_record_is_torn(tmp_path
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert os.listdir(tmp_path / ".names") == [NIGHTLY]
+    assert sorted(os.listdir(tmp_path / ".names")) == [".lock", NIGHTLY]
+
+
+def test_a_directory_without_locks_says_that_nobody_was_kept_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SnapshotStore(DirectoryBackend(str(tmp_path)))
+    record = NameRecord(publish(store))
+
+    assert store.names.write(NIGHTLY, record, if_was="").atomic
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
+    assert store.names.write(NIGHTLY, record, if_was=record.snapshot_id) == (record, False)
+    assert not store.names.delete(NIGHTLY, if_was=record.snapshot_id)
+
+
+def test_a_lock_that_is_never_released_is_an_error_and_a_dead_writer_holds_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "PATIENCE_S", 0.05)
+    backend = DirectoryBackend(str(tmp_path))
+    store = SnapshotStore(backend)
+    record = NameRecord(publish(store))
+    taken, go_on = multiprocessing.Event(), multiprocessing.Event()
+
+    def hold() -> None:
+        with DirectoryBackend(str(tmp_path)).lock(".names"):
+            taken.set()
+            go_on.wait()
+
+    holder = multiprocessing.get_context("fork").Process(target=hold)
+    holder.start()
+    taken.wait()
+    with pytest.raises(StoreUnavailable):
+        store.names.write(NIGHTLY, record)
+    holder.kill()
+    holder.join()
+    store.names.write(NIGHTLY, record)
+    assert store.names.read(NIGHTLY) == record
 
 
 @pytest.mark.parametrize("shape", ["link to a file", "link to a folder", "folder", "pipe"])

@@ -48,7 +48,7 @@ _is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
 _NEW_FIELDS: Final = frozenset(
     {
         "action", "allow_empty_source", "checksum", "lines", "more_sources", "names", "patience", "scope", "scrub",
-        "tree", "verify", "waits_at_start",
+        "tag", "tree", "verify", "waits_at_start",
     }
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, Field, model_validator
 
 from snapferry.stores.address import SnapshotId
+from snapferry.stores.names.name import LONGEST, is_name
 
 from ..queues import NAME, Priority
 from ..settings.durations import LONGEST_PATIENCE_S
@@ -182,10 +183,14 @@ class JobSpec(CopyRequest, Message):
     scrub: ScrubPart | None = None
     """The part of a store that this job of a scrub reads; None for any other job."""
     tree: TreeOptions = TreeOptions()
+    tag: str = Field("", max_length=LONGEST)
+    """The name that a push gives to its snapshot, "" for none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         decode_addresses(self.snapshots)
+        if self.tag and not (self.action.makes_snapshot and is_name(self.tag)):
+            raise ValueError("tag is not a name, or the job makes no snapshot")
         return self
 
     @classmethod

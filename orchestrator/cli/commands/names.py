@@ -50,7 +50,8 @@ store_argument = argument("store", metavar="STORE", text="URL of the store, or i
 @option(
     "--if-was",
     metavar="ID",
-    help="Write the name only if it is that of the snapshot ID now; none: only if the name does not exist.",
+    help="Write the name only if it is that of the snapshot ID at that moment; none: only if the name does not exist."
+    " A message tells if the store cannot exclude other writers.",
 )
 @option("--delete", "deleted", metavar="NAME", help="Remove the name NAME; the same as snapferry untag.")
 @json_option

@@ -32,6 +32,12 @@ _OPTIONS: Final = (
         help="Store that receives the objects, if it is not the store itself.",
     ),
     option(
+        "--tag",
+        metavar="NAME",
+        section=STORE,
+        help="Name the snapshot NAME when it is published, as snapferry tag does; a name that exists moves.",
+    ),
+    option(
         "--exclude",
         multiple=True,
         metavar="PATTERN",

@@ -27,6 +27,11 @@ from snapferry.stores.urls import StoreURL
 NONE: Final = "none"
 """As the value of --if-was: the name must not exist."""
 
+NOT_ATOMIC: Final = (
+    "this store cannot change a name on a condition: --if-was was checked just before, and another writer in between"
+    " was not noticed"
+)
+
 HEAD: Final = ("NAME", "SNAPSHOT", "")
 
 
@@ -46,7 +51,9 @@ def tag(
     with _opened(store, Right.READ, Right.WRITE) as (_, opened):
         valid = parse_name(name)
         record = NameRecord(snapshot_of(opened, snapshot))
-        before = opened.names.write(valid, record, if_was=_condition(opened, if_was))
+        before, atomic = opened.names.write(valid, record, if_was=_condition(opened, if_was))
+    if if_was is not None and not atomic:
+        note(NOT_ATOMIC)
     if as_json:
         previous = before and before.snapshot_id
         click.echo(json.dumps({"name": valid, "snapshot": record.snapshot_id, "previous": previous}))
@@ -64,7 +71,9 @@ def untag(store: str, name: str, if_was: str | None, as_json: bool) -> int:
         if condition == "":
             usage(f"--if-was {NONE}: a name that does not exist cannot be removed")
         before = _snapshot_of_name(opened, valid)
-        opened.names.delete(valid, if_was=condition)
+        atomic = opened.names.delete(valid, if_was=condition)
+    if if_was is not None and not atomic:
+        note(NOT_ATOMIC)
     if as_json:
         click.echo(json.dumps({"name": valid, "snapshot": None, "previous": before}))
     else:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.ending import end_job, fail_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.planning.surplus import surplus
-from snapferry.stores.address import SnapshotId
+from snapferry.stores.address import SnapshotId, parse_snapshot_id
 from snapferry.stores.errors import StoreError
-from snapferry.stores.names.name import Name
+from snapferry.stores.names.name import Name, NameRecord, parse_name
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.words import WORDS
-from snapferry.workers.job_state import DELETION
+from snapferry.workers.job_state import DELETION, TAG
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Prune, decode_addresses, encode_addresses
 
@@ -38,6 +40,8 @@ def conclude(drive: PlannedDrive) -> DriveOutcome | None:
     problem = unnamed or _delete(drive)
     if problem:
         return fail_job(ledger, job_id, f"all snapshots are published; {problem}", cause=DELETION)
+    if drive.spec.tag and (problem := _tag(drive, status.first_snapshot)):
+        return fail_job(ledger, job_id, problem, cause=TAG)
     return end_job(ledger, job_id, State.DONE)
 
 
@@ -59,6 +63,21 @@ def _carry_names(drive: PlannedDrive) -> str:
         return ""
     name, reason = next(iter(carried.unreadable.items()))
     return f"{counted(len(carried.unreadable), 'name')} could not be read at the source, such as {name}: {reason}"
+
+
+def _tag(drive: PlannedDrive, snapshot: str) -> str:
+    """Give the snapshot of a push its name; return why that was not possible, "" if it was."""
+    name = parse_name(drive.spec.tag)
+    try:
+        drive.destination.names.write(name, NameRecord(SnapshotId(parse_snapshot_id(snapshot))))
+    except StoreError as error:
+        if error.transient:
+            raise
+        command = shlex.join(["snapferry", "tag", drive.spec.destination.url, snapshot, name])
+        said = f"snapshot {snapshot} is published, but could not be tagged as {name}: {error}"
+        return f"{said}. To tag it: {command}"
+    drive.ledger.set_fields(drive.job_id, names_carried=1)
+    return ""
 
 
 def _delete(drive: PlannedDrive) -> str:

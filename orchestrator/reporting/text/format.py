@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from snapferry.workers.ledger import JobStatus
+
 
 def moment(seconds: float) -> str | None:
     """Return a time in seconds since the epoch as ISO 8601 in UTC, None for 0: not yet."""
@@ -19,10 +21,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def names_text(carried: int, kept: int, removed: int) -> str:
+def names_text(status: JobStatus) -> str:
     """Return what a job did with the names of snapshots, "" for nothing."""
+    carried, kept, removed = status.names_carried, status.names_kept, status.names_removed
+    given = "given" if status.action.makes_snapshot else "carried along"
     counts = (
-        f"{carried:,} carried along" if carried else "",
+        f"{carried:,} {given}" if carried else "",
         f"{kept:,} kept as others gave them" if kept else "",
         f"{removed:,} removed" if removed else "",
     )

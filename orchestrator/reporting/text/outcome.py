@@ -27,7 +27,7 @@ def _copied_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     also = f", {status.healed:,} healed" if status.healed else ""
     also += f"; {deleted_text(status)}" if status.deleted else ""
-    if named := names_text(status.names_carried, status.names_kept, status.names_removed):
+    if named := names_text(status):
         also += f"; names: {named}"
     published = _published_text(status)
     if not status.snapshots_total:
@@ -65,9 +65,10 @@ def _healed_text(status: JobStatus) -> str:
 
 def _pushed_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
-    files = f"{_published_text(status)}: {counted(status.objects_total, 'file')}"
+    published = _published_text(status) + (" and tagged" if status.names_carried else "")
+    files = f"{published}: {counted(status.objects_total, 'file')}"
     if not status.copied:
-        return f"{_published_text(status)}: {_already(status.objects_total, 'file', 'present')},{seconds}"
+        return f"{published}: {_already(status.objects_total, 'file', 'present')},{seconds}"
     pushed = f"{status.copied:,} pushed ({size(status.bytes_copied)})"
     return f"{files}, {pushed}, {status.present:,} already present,{seconds}"
 

@@ -133,7 +133,7 @@ def status_lines(
         },
         "workers": ", ".join(status.workers),
         "deleted": deleted_text(status),
-        "names": names_text(status.names_carried, status.names_kept, status.names_removed),
+        "names": names_text(status),
         "continues": status.continues and f"job {status.continues}",
         "continued": status.continued_by and f"by job {status.continued_by}",
         "submitted": _when(status.submitted_at),

@@ -13,18 +13,19 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Self
 
 from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import StoreError, StoreNotFound
-from snapferry.stores.features import FiniteSpace, IsRight, ListsAround, Mounted, Quarantining, Seen
+from snapferry.stores.features import FiniteSpace, IsRight, ListsAround, Locking, Mounted, Quarantining, Seen
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import diagnosis
 from .listing import Skip, list_around, list_keys
+from .locking import locked
 from .paths.beneath import READ
 from .paths.rules import DirectoryRules
 from .quarantine import quarantine
@@ -40,7 +41,7 @@ FEW = 4
 FETCHED_BYTES = 64 * 1024
 
 
-class DirectoryBackend(Backend, Diagnosable, FiniteSpace, ListsAround, Mounted, Quarantining):
+class DirectoryBackend(Backend, Diagnosable, FiniteSpace, ListsAround, Locking, Mounted, Quarantining):
     """
     Bytes in files below the directory *root*, an absolute path.
 
@@ -190,6 +191,9 @@ class DirectoryBackend(Backend, Diagnosable, FiniteSpace, ListsAround, Mounted, 
 
     def quarantine(self, key: str, is_right: IsRight) -> Seen:
         return quarantine(self.directory, key, is_right)
+
+    def lock(self, folder: str) -> AbstractContextManager[bool]:
+        return locked(self.directory, folder)
 
     def holds(self, space: str) -> bool:
         return os.path.isdir(os.path.join(self.directory.path, space))

@@ -19,6 +19,7 @@ from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
 from snapferry.stores.features import (
+    Conditional,
     Confirming,
     IsRight,
     KeepsUnfinished,
@@ -42,6 +43,7 @@ from .objects.multipart import S3Upload
 from .objects.quarantine import quarantine
 from .objects.ranges import open_object
 from .objects.small import delete, list_keys, size
+from .objects.swap import supports_conditions, write_if
 from .options import settings_of
 from .sizes import (
     CONCURRENCY,
@@ -76,7 +78,9 @@ def open_s3(url: StoreURL, ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3B
     )
 
 
-class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfinished, Quarantining):
+class S3Backend(
+    Backend, Conditional, Diagnosable, Throttled, Priced, Confirming, KeepsUnfinished, Quarantining
+):
     """
     Bytes under the keys of *bucket*. Keys that are given and returned do not have its prefix.
 
@@ -154,6 +158,12 @@ class S3Backend(Backend, Diagnosable, Throttled, Priced, Confirming, KeepsUnfini
 
     def quarantine(self, key: str, is_right: IsRight) -> Seen:
         return quarantine(self.bucket, key, is_right)
+
+    def supports_conditions(self, space: str) -> bool:
+        return supports_conditions(self.bucket, space)
+
+    def write_if(self, key: str, data: bytes, expected: bytes | None) -> bool:
+        return write_if(self.bucket, key, data, expected)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         return list_keys(self.bucket, prefix, start_after)

@@ -46,6 +46,8 @@ class ServerFeatures:
         self.ranges = True
         self.conditions = True
         """Send a condition with a write that replaces an object: only that version is to be replaced."""
+        self.enforces_conditions: bool | None = None
+        """Whether a write takes place only on its condition; None until that was tried."""
         self.md5_bytes = 0
         """The bytes whose MD5 was computed while *confirmation* was unknown."""
         self.detect_again_at = 0.0

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from snapferry.orchestrator.driving.context import open_stores
 from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.planning import plan_file, prepare
 from snapferry.orchestrator.planning.prepare import SourceChanged
 from snapferry.orchestrator.planning.trees import listing_file
+from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.failures import dead_letters
 from snapferry.orchestrator.reporting.text.drive import describe_drive
+from snapferry.orchestrator.reporting.text.outcome import done_text
 from snapferry.stores.access import TRUSTED, AccessPolicy
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.backends.tree.backend import TreeBackend
@@ -22,6 +25,7 @@ from snapferry.stores.backends.tree.place import TreePlace
 from snapferry.stores.backends.tree.snapshot import read_tree
 from snapferry.stores.errors import InvalidStoreURL, NotAllowed
 from snapferry.stores.hashing import digest
+from snapferry.stores.names.name import NameRecord, parse_name
 from snapferry.stores.urls import parse_url
 from snapferry.workers.copying.transfer import push as pushing
 from snapferry.workers.ledger import State
@@ -30,6 +34,7 @@ from snapferry.workers.messages import Action, JobSpec, StoreRef, TreeOptions
 from .fleet import Fleet, estimate_of
 
 MIB = 1024 * 1024
+NIGHTLY = parse_name("nightly")
 
 
 @pytest.fixture
@@ -280,6 +285,52 @@ def test_a_dry_run_counts_and_writes_nothing(push: Fleet) -> None:
     assert estimate["objects"] == {"total": 17, "present": 0, "to_copy": 17, "to_read": 17}
     assert estimate["bytes"]["to_read"] == estimate["bytes"]["total"] > 0
     assert estimate["exact"] is False
+
+
+def test_the_snapshot_is_tagged_when_it_is_published(push: Fleet, tree: Path) -> None:
+    push.submit(tag="nightly")
+    push.drive()
+    assert push.ledger.spec("job").tag == "nightly"
+    assert not (push.destination / ".names").exists()
+    push.copy_all()
+
+    assert (push.status.state, push.status.names_carried) == (State.DONE, 1)
+    assert push.store.names.read(NIGHTLY) == NameRecord(id_of(tree))
+    assert "and tagged" in done_text(push.status)
+
+    (tree / "file 01").write_bytes(b"changed")
+    push.submit(tag="nightly", dry_run=True)
+    push.drive()
+    assert push.store.names.read(NIGHTLY) != NameRecord(id_of(tree))
+    push.submit(tag="nightly", dry_run=False)
+    push.copy_all()
+    assert push.store.names.read(NIGHTLY) == NameRecord(id_of(tree))
+
+
+def test_a_tag_that_cannot_be_written_fails_the_job_and_the_snapshot_is_published(
+    push: Fleet, tree: Path
+) -> None:
+    push.destination.mkdir()
+    (push.destination / ".names").write_bytes(b"in the way")
+    push.submit(tag="nightly")
+    push.copy_all()
+
+    status = push.status
+    assert (status.state, status.cause, push.published()) == (State.FAILED, "tag", [id_of(tree)])
+    assert status.error.startswith(
+        f"snapshot {id_of(tree)} is published, but could not be tagged as nightly: "
+    )
+    assert status.error.endswith(f": snapferry tag {push.destination} {id_of(tree)} nightly")
+    assert "published" in advise(status).sentence
+
+
+@pytest.mark.parametrize(
+    ("tag", "action"), [("cafe", Action.PUSH), ("../x", Action.PUSH), ("x", Action.COPY)]
+)
+def test_a_tag_that_is_no_name_or_of_no_snapshot_is_refused(tag: str, action: Action) -> None:
+    one, other = StoreRef(url="tree:///a"), StoreRef(url="file:///b")
+    with pytest.raises(ValidationError):
+        JobSpec(source=one, destination=other, everything=True, action=action, tag=tag)
 
 
 @pytest.mark.parametrize(

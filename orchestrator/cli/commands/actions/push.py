@@ -17,6 +17,10 @@ Examples:
     id=$(snapferry push -q ~/photos --to file:///srv/store)
 
 \b
+  Give the snapshot a name, or move the name to it:
+    snapferry push ~/photos --to s3://backup/store --tag photos
+
+\b
   Leave out directories and files by their paths:
     snapferry push . --to s3://backup/store \\
       --exclude '/\\.git$' --exclude '/node_modules$' --exclude '\\.tmp$'

@@ -16,7 +16,8 @@ from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import store_pair
 from snapferry.stores.backends.tree.exclude import excluder
-from snapferry.stores.errors import InvalidPattern, InvalidStoreURL
+from snapferry.stores.errors import InvalidName, InvalidPattern, InvalidStoreURL
+from snapferry.stores.names.name import parse_name
 from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions
 
 
@@ -25,6 +26,7 @@ def push(
     path: str,
     destination: str,
     to_objects: str | None,
+    tag: str | None,
     exclude: tuple[str, ...],
     no_follow: bool,
     walk_jobs: int,
@@ -44,11 +46,14 @@ def push(
     if settings.broker_url is None and not Path(absolute).is_dir():
         usage(f"{path}: {'is not a directory' if os.path.lexists(absolute) else 'no such directory'}")
     try:
+        name = "" if tag is None else parse_name(tag)
         excluder(exclude)
         source, target = store_pair(f"tree://{absolute}", store_url(settings, destination), None, to_objects)
         if target.parsed.kind.is_tree:
             usage(f"--to {destination}: is a directory tree, not a store")
         tree = TreeOptions(exclude=exclude, follow=not no_follow, walk_jobs=walk_jobs)
+    except InvalidName as error:
+        usage(f"--tag {error}")
     except (InvalidStoreURL, InvalidPattern) as error:
         usage(str(error))
     except ValidationError as error:
@@ -61,6 +66,7 @@ def push(
         everything=True,
         action=Action.PUSH,
         tree=tree,
+        tag=name,
         limits=limits,
         **fields,
     )
