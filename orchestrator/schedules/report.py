@@ -17,15 +17,15 @@ from .status import MirrorStatus, ScheduleStatus
 MIRRORS_HEAD: Final = ("MIRROR", "EVERY", "LAST SUCCESS", "LAST RUN", "NEXT", "FROM → TO")
 
 
-def mirror_row(status: MirrorStatus) -> tuple[str, ...]:
-    """Return a mirror as a row under `MIRRORS_HEAD`."""
+def mirror_row(status: MirrorStatus, *, scheduler: bool = True) -> tuple[str, ...]:
+    """Return a mirror as a row under `MIRRORS_HEAD`. Without a *scheduler*, the next run is not known."""
     mirror = status.mirror
     return (
         mirror.name,
         mirror.every,
         success_text(status.success_at, status.freshness),
         printable(last_text(status)),
-        next_text(status.next_at),
+        next_text(status.next_at) if scheduler else "-",
         printable(f"{mirror.from_} → {mirror.to}"),
     )
 

@@ -23,8 +23,8 @@ SCRUBS_HEAD: Final = (
 )
 
 
-def scrub_row(status: ScrubStatus) -> tuple[str, ...]:
-    """Return a scrub as a row under `SCRUBS_HEAD`."""
+def scrub_row(status: ScrubStatus, *, scheduler: bool = True) -> tuple[str, ...]:
+    """Return a scrub as a row under `SCRUBS_HEAD`. Without a *scheduler*, the next run is not known."""
     scrub, state = status.scrub, status.state
     return (
         scrub.name,
@@ -34,7 +34,7 @@ def scrub_row(status: ScrubStatus) -> tuple[str, ...]:
         printable(last_text(status)),
         "-" if state is None else duration(time.time() - state.oldest_at),
         "-" if state is None else f"{state.findings:,}",
-        next_text(status.next_at),
+        next_text(status.next_at) if scheduler else "-",
     )
 
 

@@ -45,7 +45,7 @@ def list_mirrors(
         return 0
     print_table(
         report.MIRRORS_HEAD,
-        map(report.mirror_row, found),
+        [report.mirror_row(one, scheduler=settings.broker_url is not None) for one in found],
         right=frozenset(),
         fold=frozenset({"FROM → TO", "LAST SUCCESS", "LAST RUN"}),
     )
@@ -71,7 +71,7 @@ def list_scrubs(
         return 0
     print_table(
         scrub_report.SCRUBS_HEAD,
-        map(scrub_report.scrub_row, found),
+        [scrub_report.scrub_row(one, scheduler=settings.broker_url is not None) for one in found],
         right=frozenset({"FINDINGS"}),
         fold=frozenset({"STORE", "LAST SUCCESS", "LAST RUN"}),
     )
