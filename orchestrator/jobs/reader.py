@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +21,7 @@ from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
 from snapferry.workers.ledger import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
 from snapferry.workers.limits import LimitStore, StoreLimits, store_id
-from snapferry.workers.messages import JobSpec
+from snapferry.workers.messages import JobSpec, is_job_id
 from snapferry.workers.queues import copy_queue
 from snapferry.workers.reachability.sides import sides_of
 from snapferry.workers.reachability.store_problems import StoreProblem, StoreProblems
@@ -91,6 +91,12 @@ class JobReader:
         """Return the job's status."""
         with self._answering():
             return self._ledger.status(job_id)
+
+    def statuses(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        """Return the statuses of jobs by their ids. Unknown jobs are left out."""
+        with self._answering():
+            wanted = [job_id for job_id in job_ids if is_job_id(job_id)]
+            return {status.job_id: status for status in self._ledger.statuses(wanted)}
 
     def wait(
         self,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 from snapferry.orchestrator.jobs import JobQuery
 from snapferry.orchestrator.reporting.advice import Advice, advise
-from snapferry.orchestrator.reporting.nodes import Node, lacking
+from snapferry.orchestrator.reporting.nodes import Node, Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.orchestrator.reporting.text.status import stall_text
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.describe import short
-from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.ledger import FreshnessLedger, JobStatus, State
 
 from .sources import Sources
 
@@ -27,70 +27,86 @@ JOBS_LOOKED_AT: Final = 50
 @dataclass(frozen=True)
 class Attention:
     """
-    Something that is wrong: a *title*, a *reason* from elsewhere, and what to do.
+    Something that is wrong: a *title* with a link *href* to more, a *reason* from elsewhere, and what to do.
 
-    *tone* is its colour. *href* is the page with more, *link* the text of the link to it.
+    *tone* is its colour: "bad" for what does not end by itself.
     """
 
     tone: str
     title: str
+    href: str
     reason: str
     advice: Advice
-    href: str
-    link: str
 
 
 def attentions(sources: Sources, fleet: Sequence[Node]) -> list[Attention]:
     """
-    Return what is wrong with the jobs of the fleet now, the most urgent first.
+    Return what is wrong with the jobs and schedules of the fleet now, the most urgent first.
 
     A failed job that another one continues is left out: if that one failed too, it is listed.
     """
     open_states = tuple(state for state in State if not state.final)
     open_jobs = sources.jobs.page(JobQuery(open_states), first=0, count=JOBS_LOOKED_AT).jobs
     failed = sources.jobs.page(JobQuery((State.FAILED,)), first=0, count=JOBS_LOOKED_AT).jobs
-    ended = [_of_failed(status) for status in failed if not status.continued_by]
-    return [*_of_open(open_jobs, fleet, heartbeats=sources.roster.settled), *ended][:MOST_SHOWN]
+    found = [
+        *_of_open(open_jobs, fleet, heartbeats=sources.roster.settled),
+        *(_of_failed(status) for status in failed if not status.continued_by),
+        *_of_schedules(sources),
+    ]
+    # The sort is stable.
+    return sorted(found, key=lambda one: one.tone != "bad")[:MOST_SHOWN]
 
 
 def _of_open(jobs: Iterable[JobStatus], fleet: Sequence[Node], *, heartbeats: bool) -> list[Attention]:
     """Return what keeps open jobs: each cause once, with the number of jobs that it keeps."""
-    causes: dict[str, list[tuple[JobStatus, Attention]]] = {}
+    causes: dict[str, list[tuple[JobStatus, Role | None]]] = {}
     for status in jobs:
         lacks = lacking(status, fleet, heartbeats=heartbeats)
-        advice = advise(status, lacking=lacks)
-        href, link = f"/jobs/{quote(status.job_id)}", f"Job {short(status.job_id)}"
         if status.cancelling or status.paused:
             continue
         if lacks is not None:
-            what = Attention("bad", f"No {lacks} is online", "", advice, href, "")
-            causes.setdefault(f"{lacks} {status.queue}", []).append((status, what))
-        elif status.waiting is not None:
-            since = duration(time.time() - status.waiting.since)
-            title = f"A store does not answer, for {since}"
-            what = Attention(
-                "hold", title, f"{status.waiting.store}: {status.waiting.reason}", advice, href, link
+            causes.setdefault(f"{lacks} {status.queue if lacks == 'worker' else ''}", []).append(
+                (status, lacks)
             )
-            causes.setdefault(f"store {status.waiting.store}", []).append((status, what))
-        elif stall := stall_text(status):
-            what = Attention("hold", f"{link} makes no progress", stall, advice, href, link)
-            causes.setdefault(f"job {status.job_id}", []).append((status, what))
-    return [_together(each) for each in causes.values()]
+        elif status.waiting is not None:
+            causes.setdefault(f"store {status.waiting.store}", []).append((status, None))
+        elif stall_text(status):
+            causes.setdefault(f"job {status.job_id}", []).append((status, None))
+    return [_of_cause([status for status, _ in cause], cause[0][1]) for cause in causes.values()]
 
 
-def _together(cause: Sequence[tuple[JobStatus, Attention]]) -> Attention:
-    status, what = cause[0]
-    jobs = f"{counted(len(cause), 'open job')} {'waits' if len(cause) == 1 else 'wait'}"
-    if len(cause) == 1 and what.link:
-        return what
-    href, link = (
-        (what.href, f"Job {short(status.job_id)}") if len(cause) == 1 else ("/?state=open", "Open jobs")
+def _of_cause(jobs: Sequence[JobStatus], lacks: Role | None) -> Attention:
+    status = jobs[0]
+    advice = advise(status, lacking=lacks)
+    href = f"/jobs/{quote(status.job_id)}" if len(jobs) == 1 else "/?state=open"
+    waits = f"{counted(len(jobs), 'open job')} {'waits' if len(jobs) == 1 else 'wait'}"
+    if lacks is not None:
+        return Attention("bad", f"No {lacks} is online: {waits}", href, "", advice)
+    if status.waiting is not None:
+        since = duration(time.time() - status.waiting.since)
+        reason = f"{status.waiting.store}: {status.waiting.reason}"
+        return Attention("hold", f"A store has not answered for {since}: {waits}", href, reason, advice)
+    return Attention(
+        "hold", f"Job {short(status.job_id)} makes no progress", href, stall_text(status), advice
     )
-    return Attention(what.tone, f"{what.title}: {jobs}", what.reason, what.advice, href, link)
 
 
 def _of_failed(status: JobStatus) -> Attention:
     ago = duration(time.time() - status.ended_at)
     title = f"Job {short(status.job_id)} failed {ago} ago"
-    href = f"/jobs/{quote(status.job_id)}"
-    return Attention("bad", title, status.error, advise(status), href, f"Job {short(status.job_id)}")
+    return Attention("bad", title, f"/jobs/{quote(status.job_id)}", status.error, advise(status))
+
+
+def _of_schedules(sources: Sources) -> Iterator[Attention]:
+    """Yield the mirrors and scrubs that have not succeeded in time."""
+    with sources.jobs.records() as client:
+        found = FreshnessLedger(client).freshness()
+    for one in found:
+        if one.late and not one.removed_at:
+            name = f"{one.expected.kind.capitalize()} {one.expected.name}"
+            success = (
+                f"Its last success was {duration(one.age_s)} ago." if one.age_s else "It never succeeded."
+            )
+            advice = Advice(f"{success} Find out why it did not run.", ("snapferry", "doctor"))
+            title = f"{name} has been late for {duration(one.now - one.late_at)}"
+            yield Attention("bad", title, "/schedules", "", advice)

@@ -200,7 +200,7 @@ def _columns(query: JobQuery, kept: Mapping[str, str]) -> list[Column]:
         column("State", Sort.STATE),
         column("Progress", Sort.PROGRESS, "wide"),
         column("Snapshots", Sort.SNAPSHOTS, "number"),
-        column("Failed objects", Sort.FAILED, "number"),
+        column("Failed", Sort.FAILED, "number"),
         column("Throughput", Sort.THROUGHPUT, "number"),
         column("Age", Sort.AGE),
     ]

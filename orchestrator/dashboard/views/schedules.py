@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -12,10 +13,11 @@ from pydantic import ValidationError
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import state_text
 from snapferry.orchestrator.schedules.report import is_late, next_text
-from snapferry.orchestrator.schedules.status import last_job, success_at
+from snapferry.orchestrator.schedules.status import success_at
 from snapferry.workers.ledger import (
     Freshness,
     FreshnessLedger,
+    JobStatus,
     ScheduleLedger,
     ScheduleRecord,
     ScrubLedger,
@@ -23,7 +25,8 @@ from snapferry.workers.ledger import (
 )
 from snapferry.workers.messages import MirrorMessage, ScrubMessage
 
-from .jobs import TONES
+from .jobs import tone_of
+from .links import href
 from .sources import CALM_S, Sources
 
 # Mirrors, and scrubs, that are listed.
@@ -38,7 +41,9 @@ class RunLine:
     """
     The last run of a mirror or scrub and the next one; *job* is "" before the first run.
 
-    *success* is the age of the last success in words, *late* for how long it is late, "" if it is not.
+    *next_at* and *started_at*, of the last run, are in seconds since the epoch, 0.0 if they are not known. *runs* is
+    the page with all of its jobs. *success* is the age of the last success in words, *late* for how long it is late, ""
+    if it is not.
     """
 
     name: str
@@ -50,6 +55,9 @@ class RunLine:
     skipped: int
     why: str
     next: str
+    next_at: float
+    started_at: float
+    runs: str
     success: str
     late: str
 
@@ -101,13 +109,17 @@ def schedules_page(sources: Sources) -> dict[str, Any]:
         mirror_runs = _records(mirrors, [name for name, _ in found_mirrors[:MOST_LISTED]])
         scrub_runs = _records(scrubs, list(states))
         fresh = {one.expected.key: one for one in FreshnessLedger(client).freshness()}
+    last_jobs = sources.jobs.statuses(
+        record.job_id for runs in (mirror_runs, scrub_runs) for record, _ in runs.values() if record.job_id
+    )
     mirror_lines, scrub_lines = [], []
     for name, found in found_mirrors[:MOST_LISTED]:
         try:
             mirror = MirrorMessage.model_validate(found)
         except ValidationError:
             continue
-        run = _run(sources, name, *mirror_runs[name], fresh.get(f"{mirrors.kind}:{name}"))
+        key = f"{mirrors.kind}:{name}"
+        run = _run(key, last_jobs, *mirror_runs[name], fresh.get(key))
         stores = without_options(mirror.source.url), without_options(mirror.destination.url)
         mirror_lines.append(MirrorLine(run, *stores))
     for name, found in found_scrubs[:MOST_LISTED]:
@@ -115,7 +127,8 @@ def schedules_page(sources: Sources) -> dict[str, Any]:
             scrub = ScrubMessage.model_validate(found)
         except ValidationError:
             continue
-        run = _run(sources, name, *scrub_runs[name], fresh.get(f"{scrubs.kind}:{name}"))
+        key = f"{scrubs.kind}:{name}"
+        run = _run(key, last_jobs, *scrub_runs[name], fresh.get(key))
         scrub_lines.append(scrub_line(run, scrub, states[name]))
     more = max(0, len(found_mirrors) - MOST_LISTED) + max(0, len(found_scrubs) - MOST_LISTED)
     listed = {*(f"{mirrors.kind}:{name}" for name, _ in found_mirrors)}
@@ -160,25 +173,28 @@ def _records(ledger: ScheduleLedger, names: list[str]) -> dict[str, tuple[Schedu
 
 
 def _run(
-    sources: Sources,
-    name: str,
+    key: str,
+    last_jobs: Mapping[str, JobStatus],
     record: ScheduleRecord,
     next_at: float | None,
     freshness: Freshness | None,
 ) -> RunLine:
-    job = last_job(sources.jobs, record)
+    job = last_jobs.get(record.job_id)
     succeeded = success_at(freshness, job)
     late = is_late(succeeded, freshness)
     return RunLine(
-        name=name,
+        name=key.partition(":")[2],
         job=record.job_id,
         href=f"/jobs/{quote(record.job_id)}" if job is not None else "",
         state=state_text(job) if job is not None else "record expired" if record.job_id else "never run",
-        tone=TONES[job.state] if job is not None else "idle",
+        tone=tone_of(job) if job is not None else "idle",
         age=f"{duration(time.time() - record.started_at)} ago" if record.started_at else "",
         skipped=record.skipped,
         why=record.why,
         next=next_text(next_at),
+        next_at=next_at or 0.0,
+        started_at=record.started_at,
+        runs=href("/", {"q": key}),
         success=f"{duration(time.time() - succeeded)} ago" if succeeded else "never",
         late=duration(freshness.now - freshness.late_at) if freshness is not None and late else "",
     )

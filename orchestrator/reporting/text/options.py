@@ -7,6 +7,7 @@ from typing import Final
 
 from snapferry.stores.text.format import counted, size
 from snapferry.workers.messages import JobSpec, Order
+from snapferry.workers.settings.environment import PATIENCE_S
 
 from .format import duration, without_options
 
@@ -37,7 +38,7 @@ def _options(spec: JobSpec) -> Iterator[str]:
     yield from _of_action(spec)
     if spec.concurrency is not None:
         yield f"--jobs {spec.concurrency}"
-    if spec.patience:
+    if spec.patience != PATIENCE_S:
         yield f"--patience {duration(spec.patience)}"
     if spec.dry_run:
         yield "--dry-run"

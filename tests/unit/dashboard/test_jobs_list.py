@@ -134,7 +134,7 @@ def test_every_link_keeps_what_was_chosen(sources: Sources) -> None:
     assert choices["open"] == kept | {"state": ["open"]}
     columns = {column.text: parse_qs(urlsplit(column.href).query) for column in found["columns"]}
     unsorted = {name: value for name, value in kept.items() if name not in ("sort", "dir")}
-    assert columns["Failed objects"] == unsorted | {"sort": ["failed"]}
+    assert columns["Failed"] == unsorted | {"sort": ["failed"]}
     assert columns["Job"] == unsorted
     assert [column.sort for column in found["columns"] if column.sort] == ["ascending"]
 
