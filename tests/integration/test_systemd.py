@@ -348,6 +348,22 @@ def test_systemd_accepts_the_units(installed: list[str]) -> None:
         assert systemd_analyze("verify", "--man=no", unit) == "", unit
 
 
+def test_systemd_accepts_the_documented_mail_about_a_failure(installed: list[str], tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/nightly.md").read_text()
+    blocks = re.findall(r"`/etc/systemd/system/([^`]+)`:\n\n((?:    .*\n|\n)+)", page)
+    folder = Path(installed[0]).parent
+    for name, block in blocks:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(re.sub("^    ", "", block, flags=re.MULTILINE))
+
+    assert [name for name, _ in blocks] == ["snapferry@.service.d/failure.conf", "mail-failure@.service"]
+    unit = folder / "snapferry@nightly.service"
+    assert (
+        systemd_analyze("verify", "--man=no", str(unit), str(folder / f"mail-failure@{unit.name}.service"))
+        == ""
+    )
+
+
 def test_systemd_finds_the_units_well_confined(installed: list[str]) -> None:
     """Exposure goes from 0 to 10; what listens to others and runs as it likes has more than 9."""
     for unit in installed:

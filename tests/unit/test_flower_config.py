@@ -11,9 +11,14 @@ from flower.views.tasks import TASK_COLUMNS
 
 from snapferry.orchestrator import flower_config
 from snapferry.orchestrator.flower_config import format_task
-from snapferry.orchestrator.flower_views import FAILED_SHOWN, lead_to_failed
+from snapferry.orchestrator.flower_views import FAILED_SHOWN, fleet_queues, lead_to_failed
+from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.tasks import JobFailed
+from snapferry.workers.broker.connection import client
 from snapferry.workers.copying.settle import ObjectsFailed
+from snapferry.workers.messages import JobSpec, StoreRef
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, lists, parking_queue
+from snapferry.workers.settings.environment import Settings
 
 WORDS = (
     '49 copied, it\'s "told" as 1 FAILED · object 95ff19ab… at file:///a: not what it was (IntegrityError)'
@@ -88,3 +93,15 @@ def test_the_first_task_of_a_job_without_failures_stays_as_it_is() -> None:
     lead_to_failed(first, [SimpleNamespace(uuid=1, state="SUCCESS", timestamp=1.0)])
 
     assert (first.result, first.children) == ("2 batches queued", ())
+
+
+def test_the_queues_of_the_fleet_are_those_of_open_jobs_and_those_where_batches_wait(redis_url: str) -> None:
+    jobs, ref = Jobs(Settings(broker_url=redis_url)), StoreRef(url="file:///a")
+    assert fleet_queues(jobs) == {PLAN_QUEUE, COPY_QUEUE}
+    specs = [
+        JobSpec(source=ref, destination=ref, everything=True, queue=name) for name in ("", "tape", "tape")
+    ]
+    parked = [parking_queue(spec.queue, jobs.submit(spec)) for spec in specs]
+    client(redis_url).rpush(lists(parked[1])[3], "a batch")
+
+    assert fleet_queues(jobs) == {PLAN_QUEUE, COPY_QUEUE, f"{COPY_QUEUE}.tape", parked[1]}
