@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Final, Protocol
 
 from snapferry.stores.address import ADDRESS_LENGTH, SnapshotId, parse_snapshot_id
@@ -18,7 +19,7 @@ FEWEST_DIGITS: Final = 4
 CANDIDATES: Final = 5
 """Ids or names that an error lists."""
 
-# Digits of a shortened id, where they tell ids apart.
+# Digits of a short id, where they tell ids apart.
 _SHORT: Final = 12
 
 # Ids near one that does not exist begin with as many digits as it.
@@ -84,12 +85,14 @@ def find_snapshot(store: Searchable, text: str) -> SnapshotId:
     return _beginning(store, text)
 
 
-def shortened(ids: Iterable[SnapshotId]) -> list[str]:
-    """Return the beginnings of *ids* that tell them apart, of equal length and at least 12 digits."""
+def short_ids(ids: Iterable[SnapshotId], digits: int = _SHORT) -> dict[SnapshotId, str]:
+    """Return the shortest beginning of each of *ids* that no other one has, at least *digits* long; sorted."""
     ordered = sorted(set(ids))
-    lengths = range(_SHORT, ADDRESS_LENGTH + 1)
-    enough = next(length for length in lengths if len({each[:length] for each in ordered}) == len(ordered))
-    return [each[:enough] for each in ordered]
+    needed = dict.fromkeys(ordered, digits)
+    for one, other in pairwise(ordered):
+        apart = 1 + next(at for at, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+        needed[one], needed[other] = max(needed[one], apart), max(needed[other], apart)
+    return {each: each[:length] for each, length in needed.items()}
 
 
 def _newest(store: Searchable) -> SnapshotId:
@@ -117,14 +120,19 @@ def _beginning(store: Searchable, digits: str) -> SnapshotId:
         return found[0]
     if found:
         count = f"more than {CANDIDATES}" if len(found) > CANDIDATES else str(len(found))
-        detail = f"{count} snapshot ids begin with it: {_listed(shortened(found))}; use more digits"
+        detail = f"{count} snapshot ids begin with it: {_listed(short_ids(found).values())}; use more digits"
         raise AmbiguousId(store.manifests_label, digits, detail)
     near = store.find_snapshots(digits[:_NEAR_DIGITS], CANDIDATES + 1)
-    listed = f"; ids that begin with {digits[:_NEAR_DIGITS]} are {_listed(shortened(near))}" if near else ""
+    listed = (
+        f"; ids that begin with {digits[:_NEAR_DIGITS]} are {_listed(short_ids(near).values())}"
+        if near
+        else ""
+    )
     raise ManifestMissing(
         store.manifests_label, digits, f"no snapshot id in this store begins with it{listed}"
     )
 
 
-def _listed(found: list[str]) -> str:
+def _listed(texts: Iterable[str]) -> str:
+    found = list(texts)
     return ", ".join(found[:CANDIDATES]) + (", ..." if len(found) > CANDIDATES else "")

@@ -28,7 +28,7 @@ from snapferry.stores.errors import (
     StoreUnavailable,
 )
 from snapferry.stores.names import names
-from snapferry.stores.names.lookup import CANDIDATES, find_snapshot, full_id, shortened
+from snapferry.stores.names.lookup import CANDIDATES, find_snapshot, full_id, short_ids
 from snapferry.stores.names.name import (
     NAMES,
     NameRecord,
@@ -255,11 +255,17 @@ def test_a_store_that_does_not_answer_is_no_store_without_names() -> None:
     assert isinstance(store.names.listed()[NIGHTLY].error, AccessDenied)
 
 
-def test_shortened_ids_tell_each_other_apart() -> None:
-    one, other = SnapshotId(Address("a" * 64)), SnapshotId(Address("a" * 40 + "b" * 24))
+def test_short_ids_tell_each_other_apart() -> None:
+    def ids(*starts: str) -> list[SnapshotId]:
+        return [SnapshotId(Address(start.ljust(64, "0"))) for start in starts]
 
-    assert shortened([one, one]) == ["a" * 12]
-    assert shortened([other, one]) == ["a" * 41, "a" * 40 + "b"]
+    assert list(short_ids(ids("a", "a")).values()) == ["a".ljust(12, "0")]
+    assert list(short_ids(ids("a", "b"), 8).values()) == ["a0000000", "b0000000"]
+    near = short_ids(ids("123456789abd", "1234567890", "123456789abc"), 8)
+    assert list(near.values()) == ["1234567890", "123456789abc", "123456789abd"]
+    last = ids("0" * 63 + "1", "0" * 63 + "2")
+    assert list(short_ids(last).values()) == last
+    assert short_ids([]) == {}
 
 
 def _write(root: str, ids: list[SnapshotId], number: int) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 from snapferry.stores.address import SnapshotId
@@ -63,16 +62,6 @@ def bytes_text(size_bytes: int, *, exact: bool) -> str:
 def date_text(seconds: float) -> str:
     """Return a time in seconds since the epoch as a date in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def short_ids(ids: Sequence[SnapshotId]) -> dict[SnapshotId, str]:
-    """Return the shortest beginning of each of *ids* that no other one has, at least `SHORTEST_ID` digits."""
-    ordered = sorted(ids)
-    needed = dict.fromkeys(ordered, SHORTEST_ID)
-    for one, other in pairwise(ordered):
-        digits = 1 + next((at for at, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), 63)
-        needed[one], needed[other] = max(needed[one], digits), max(needed[other], digits)
-    return {each: each[:digits] for each, digits in needed.items()}
 
 
 def row_texts(row: SnapshotRow, short: str, *, exact: bool) -> tuple[str, ...]:

@@ -8,24 +8,10 @@ import pytest
 
 from snapferry.orchestrator.cli.output.lines import print_document, print_lines, print_list
 from snapferry.orchestrator.cli.run.look.diff import _reference
-from snapferry.orchestrator.reporting.text.stores import orphans_text, short_ids, tree_lines
-from snapferry.stores.address import Address, SnapshotId
+from snapferry.orchestrator.reporting.text.stores import orphans_text, tree_lines
 from snapferry.stores.inspection.orphans import find_orphans
 
 from .support import file, folder, put, store_of
-
-
-def ids(*starts: str) -> list[SnapshotId]:
-    return [SnapshotId(Address(start.ljust(64, "0"))) for start in starts]
-
-
-def test_short_ids_tell_snapshots_apart() -> None:
-    assert list(short_ids(ids("a", "b")).values()) == ["a0000000", "b0000000"]
-    near = short_ids(ids("123456789abc", "123456789abd", "1234567890"))
-    assert sorted(near.values()) == ["1234567890", "123456789abc", "123456789abd"]
-    last = ids("0" * 63 + "1", "0" * 63 + "2")
-    assert list(short_ids(last).values()) == last
-    assert short_ids([]) == {}
 
 
 def test_a_tree_is_indented_below_its_first_entry() -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
@@ -19,7 +19,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.process_setup import limited_by_open_files
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .interfaces import ConcurrencyLimit, Destination, OutageDetector, Progress
+from .interfaces import BatchOptions, Destination, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 
 
@@ -28,18 +28,10 @@ def copy_batch(
     destination: Destination,
     objects: Mapping[Address, int],
     progress: Progress,
-    *,
-    concurrency: int | None = None,
-    abort_unfinished: bool = False,
-    limit: ConcurrencyLimit | None = None,
-    outages: OutageDetector | None = None,
+    **options: Unpack[BatchOptions],
 ) -> BatchOutcome:
     """
     Copy those of *objects* (address -> advisory size in bytes) that *destination* lacks; return the outcome of each.
-
-    At most *concurrency* objects are in flight at once, by default as many as the stores can handle; *limit* may
-    allow fewer. With *abort_unfinished*, first remove what the uploads of an earlier run, whose worker died, left
-    invisible at the destination.
 
     An object that fails, with whatever exception, does not stop the others. If the destination is full, does not
     exist, or refuses every object, the rest of the batch fails for that reason without further requests. When this
@@ -48,17 +40,18 @@ def copy_batch(
     Raises `StoreError` if the destination does not answer which objects it has, `BatchStopped`, and what *outages*
     raises. Some objects may have been copied then. May be repeated.
     """
+    limit, outages = options.get("limit"), options.get("outages")
     outcome = BatchOutcome()
     needed = _needed(destination, objects, outcome.failures)
     outcome.present = len(objects) - len(needed) - len(outcome.failures)
     outcome.needed_bytes = sum(objects[address] for address in needed)
-    if abort_unfinished:
+    if options.get("abort_unfinished"):
         destination.abort_unfinished(objects)
     progress.begin(needed)
     progress.advance(len(objects) - len(needed), sum(objects.values()) - outcome.needed_bytes)
 
     flights = limited_by_open_files(
-        min(concurrency or max(source.concurrency, destination.concurrency), len(needed))
+        min(options.get("concurrency") or max(source.concurrency, destination.concurrency), len(needed))
     )
     if limit is not None:
         limit.expect(flights)

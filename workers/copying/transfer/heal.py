@@ -16,7 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import IntegrityError, NotAnObject, ObjectMissing, StoreError, Unreadable
@@ -29,7 +29,7 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 from .batch import copy_batch, run_concurrently
 from .budget import OverBudget, current_meter
 from .counting import ByteCounter
-from .interfaces import ConcurrencyLimit, OutageDetector, Progress, Repairs
+from .interfaces import BatchOptions, OutageDetector, Progress, Repairs
 from .objects import as_failure, metered, over_budget
 
 log = logging.getLogger(__name__)
@@ -70,30 +70,24 @@ class Healing:
         objects: Mapping[Address, int],
         progress: Progress,
         /,
-        *,
-        concurrency: int | None = None,
-        abort_unfinished: bool = False,
-        limit: ConcurrencyLimit | None = None,
-        outages: OutageDetector | None = None,
+        **options: Unpack[BatchOptions],
     ) -> BatchOutcome:
         """As `BatchFunction`: *present* objects are intact, *copied* ones took the place of wrong ones."""
         copied = BatchOutcome()
         there: Mapping[Address, int] = objects
         if self.compares and (missing := _missing(destination, objects)):
-            copied = copy_batch(
-                source, destination, missing, progress, concurrency=concurrency,
-                abort_unfinished=abort_unfinished, limit=limit, outages=outages,
-            )  # fmt: skip
+            copied = copy_batch(source, destination, missing, progress, **options)
             there = {address: size for address, size in objects.items() if address not in missing}
-        elif abort_unfinished:
+        elif options.get("abort_unfinished"):
             destination.abort_unfinished(objects)
         flights = limited_by_open_files(
-            min(concurrency or max(source.concurrency, destination.concurrency), len(there))
+            min(options.get("concurrency") or max(source.concurrency, destination.concurrency), len(there))
         )
+        limit = options.get("limit")
         if limit is not None:
             limit.expect(flights)
         sources = [_Source(lambda: source), *map(_Source, self.further)]
-        healer = _Healer(sources, destination, there, progress, self.repairs, outages)
+        healer = _Healer(sources, destination, there, progress, self.repairs, options.get("outages"))
         run_concurrently(healer.check, list(there), flights, limit)
         wrong = healer.wrong
         self.repairs.found({address: WRONG[type(error)] for address, error in wrong.items()})

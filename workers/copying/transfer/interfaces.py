@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
@@ -130,13 +130,27 @@ class OutageDetector(Protocol):
         """
 
 
+class BatchOptions(TypedDict, total=False):
+    """
+    How a batch is run, whatever its action. All are optional.
+
+    At most *concurrency* objects are in flight at once, by default as many as the stores can handle; *limit* may allow
+    fewer. *abort_unfinished*: an earlier run of the batch, whose worker died, may have left invisible uploads behind;
+    remove them first. *outages* receives how each object ended, and may end the batch.
+    """
+
+    concurrency: int | None
+    abort_unfinished: bool
+    limit: ConcurrencyLimit | None
+    outages: OutageDetector | None
+
+
 class BatchFunction(Protocol):
     """
     Runs a batch of objects (address -> advisory size in bytes), as `copy_batch` does for `Action.COPY`.
 
-    Each object ends in exactly one outcome: changed (``copied``), right as it was (``present``), or failed. At most
-    *concurrency* objects are in flight at once, fewer if *limit* allows fewer. *abort_unfinished*: an earlier run of
-    the batch may have left something behind. May be called with any part of the batch, again, and at the same time.
+    Each object ends in exactly one outcome: changed (``copied``), right as it was (``present``), or failed. May be
+    called with any part of the batch, again, and at the same time.
 
     Raises `StoreError` if a store gives no answer for the whole batch, `BatchStopped`, and what *outages* raises.
     """
@@ -148,9 +162,5 @@ class BatchFunction(Protocol):
         objects: Mapping[Address, int],
         progress: Progress,
         /,
-        *,
-        concurrency: int | None = None,
-        abort_unfinished: bool = False,
-        limit: ConcurrencyLimit | None = None,
-        outages: OutageDetector | None = None,
+        **options: Unpack[BatchOptions],
     ) -> BatchOutcome: ...

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
-from typing import Final
+from typing import Final, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.manifest.tree_entries import TreeEntry
@@ -22,7 +22,7 @@ from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, BatchOutcome
 
 from .batch import copy_batch
-from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+from .interfaces import BatchOptions, Progress
 
 # Files that become visible together, after one sync.
 FILES_TOGETHER: Final = 512
@@ -45,25 +45,13 @@ class Pulling:
         destination: StreamStore,
         objects: Mapping[Address, int],
         progress: Progress,
-        *,
-        concurrency: int | None = None,
-        abort_unfinished: bool = False,
-        limit: ConcurrencyLimit | None = None,
-        outages: OutageDetector | None = None,
+        /,
+        **options: Unpack[BatchOptions],
     ) -> BatchOutcome:
         """As `copy_batch`, for files. A file counts as present if its bytes were right; they were read."""
         tree = _FilesOfBatch(self.target_of(destination), self.files)
         try:
-            outcome = copy_batch(
-                source,
-                tree,
-                objects,
-                progress,
-                concurrency=concurrency,
-                abort_unfinished=abort_unfinished,
-                limit=limit,
-                outages=outages,
-            )
+            outcome = copy_batch(source, tree, objects, progress, **options)
         finally:
             tree.abort_rest()
         outcome.failures = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.backend import Backend
@@ -20,7 +21,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .batch import copy_batch
-from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+from .interfaces import BatchOptions, OutageDetector, Progress
 
 FileDigests = Mapping[Address, tuple[Address, int]]
 """The digest of a path -> the address and the length in bytes of the file."""
@@ -47,11 +48,8 @@ class Pushing:
         destination: StreamStore,
         objects: Mapping[Address, int],
         progress: Progress,
-        *,
-        concurrency: int | None = None,
-        abort_unfinished: bool = False,
-        limit: ConcurrencyLimit | None = None,
-        outages: OutageDetector | None = None,
+        /,
+        **options: Unpack[BatchOptions],
     ) -> BatchOutcome:
         """
         As `copy_batch`, for files. A file counts as copied if its bytes were written, as present otherwise.
@@ -62,20 +60,11 @@ class Pushing:
         work = _Work(tree, self.paths, objects, _PlannedProgress(progress, objects))
 
         def copy(files: StreamStore, found: Mapping[Address, int]) -> BatchOutcome:
-            return copy_batch(
-                files,
-                destination,
-                found,
-                work.progress,
-                concurrency=concurrency,
-                abort_unfinished=abort_unfinished,
-                limit=limit,
-                outages=outages,
-            )
+            return copy_batch(files, destination, found, work.progress, **options)
 
         pending = list(objects)
         for pause in (*PAUSES_S, None):
-            pending = work.push(pending, copy, outages, again=pause is not None)
+            pending = work.push(pending, copy, options.get("outages"), again=pause is not None)
             if not pending or pause is None:
                 break
             wait(pause)

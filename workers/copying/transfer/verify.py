@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, Unpack
 
 from snapferry.stores.address import EMPTY_ADDRESS, Address
 from snapferry.stores.errors import ObjectMissing, StoreError
@@ -25,7 +25,7 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .batch import run_concurrently
 from .counting import ByteCounter
-from .interfaces import ConcurrencyLimit, OutageDetector, Progress
+from .interfaces import BatchOptions, OutageDetector, Progress
 from .objects import REFUSALS
 
 SECOND_LOOK_S: Final = 1.0
@@ -39,11 +39,8 @@ def verify_batch(
     progress: Progress,
     /,
     *,
-    concurrency: int | None = None,
-    abort_unfinished: bool = False,
-    limit: ConcurrencyLimit | None = None,
-    outages: OutageDetector | None = None,
     fast: bool = False,
+    **options: Unpack[BatchOptions],
 ) -> BatchOutcome:
     """
     Look at *objects* (address -> advisory size in bytes) of *source*; return the outcome of each.
@@ -53,9 +50,10 @@ def verify_batch(
     were read. The *destination* is the same store and is not used. Otherwise as `BatchFunction`.
     """
     progress.begin([])
-    verifier = _Verifier(source, objects, progress, outages)
+    limit = options.get("limit")
+    verifier = _Verifier(source, objects, progress, options.get("outages"))
     to_read = list(verifier.odd_ones() if fast else objects)
-    flights = limited_by_open_files(min(concurrency or source.concurrency, len(to_read)))
+    flights = limited_by_open_files(min(options.get("concurrency") or source.concurrency, len(to_read)))
     if limit is not None:
         limit.expect(flights)
     run_concurrently(verifier.look, to_read, flights, limit)

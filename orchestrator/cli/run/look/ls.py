@@ -16,15 +16,16 @@ from snapferry.orchestrator.cli.table import print_table
 from snapferry.orchestrator.reporting.store_documents import row_document
 from snapferry.orchestrator.reporting.text.stores import (
     ROWS_HEAD,
+    SHORTEST_ID,
     RowCounts,
     SnapshotRow,
     row_texts,
-    short_ids,
 )
 from snapferry.stores.access import shown
 from snapferry.stores.inspection.reading import Unreadable, read_each
 from snapferry.stores.inspection.sizes import count
 from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.names.lookup import short_ids
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.text.format import counted
 
@@ -87,7 +88,7 @@ def _counts(manifest: Manifest) -> RowCounts:
 
 
 def _print_rows(rows: list[SnapshotRow], *, exact: bool) -> None:
-    short = short_ids([row.id for row in rows])
+    short = short_ids([row.id for row in rows], SHORTEST_ID)
     named = any(row.names for row in rows)
     print_table(
         ROWS_HEAD if named else ROWS_HEAD[:-1],
