@@ -12,14 +12,17 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from itertools import count
+from typing import Any, Final
 
 from snapferry.orchestrator.planning.prepare import TRUSTED, UNREADABLE, read_snapshots
 from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.ledger import Ledger
 
-# The most bytes of rows that are unpacked. No job has as many.
-LARGEST_ROWS: Final = 256 * 1024 * 1024
+# The most rows in one field of the record, and the most bytes that are unpacked of it. A reason has at most 1,000
+# characters.
+ROWS_IN_A_FIELD: Final = 10_000
+LARGEST_ROWS: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -50,22 +53,39 @@ class SnapshotRow:
 
 
 def final_fields(ledger: Ledger, job_id: str) -> dict[str, str | float]:
-    """Return the fields of a job's record that keep its rows after its end."""
+    """Return the fields of a job's record that keep its rows after its end: ``rows``, ``rows1`` and so on."""
     rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
-    if not rows:
-        return {}
+    ordered = sorted(rows.items())
+    return {
+        _field(number): _packed(dict(ordered[at : at + ROWS_IN_A_FIELD]))
+        for number, at in enumerate(range(0, len(ordered), ROWS_IN_A_FIELD))
+    }
+
+
+def _field(number: int) -> str:
+    return f"rows{number or ''}"
+
+
+def _packed(rows: dict[int, list[Any]]) -> str:
     text = json.dumps(rows, separators=(",", ":")).encode()
-    return {"rows": base64.b64encode(zlib.compress(text, 9)).decode()}
+    return base64.b64encode(zlib.compress(text, 9)).decode()
+
+
+def _kept_rows(ledger: Ledger, job_id: str) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the rows of a job that has ended, by the index of the snapshot."""
+    for number in count():
+        kept = ledger.field(job_id, _field(number))
+        if not kept:
+            return
+        found = json.loads(zlib.decompressobj().decompress(base64.b64decode(kept), LARGEST_ROWS))
+        yield from ((int(index), row) for index, row in found.items())
 
 
 def snapshot_rows(ledger: Ledger, job_id: str) -> Iterator[SnapshotRow]:
     """Yield a row for each snapshot of a job, in the job's order. Raises `snapferry.workers.ledger.UnknownJob`."""
     snapshots = read_snapshots(ledger, ledger.spec(job_id))
     rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
-    if kept := ledger.field(job_id, "rows"):
-        unpacked = zlib.decompressobj()
-        found = json.loads(unpacked.decompress(base64.b64decode(kept), LARGEST_ROWS))
-        rows = {int(index): row for index, row in found.items()}
+    rows.update(_kept_rows(ledger, job_id))
     kinds = snapshots.kinds.ljust(len(snapshots.ids))
     for index, (snapshot_id, kind) in enumerate(zip(snapshots.ids, kinds, strict=True)):
         if kind == TRUSTED:

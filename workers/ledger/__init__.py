@@ -19,9 +19,9 @@ batch is leased, and to which worker), ``:held`` (set: batches that wait until t
 for batches that are copied one object at a time, which object is copied now, and over which objects workers died),
 ``:moves`` (hash: when a run last moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's
 objects), ``:failures`` (list, bounded), ``:repairs`` (hash, bounded: wrong objects, and what took their place),
-``:classes`` (hash: failures counted by class), ``:groups`` (hash: how snapshots ended), ``:spent`` (hash: what
-unaccounted batches have spent), ``:files`` (string: what pushed files hash to), ``:heals``, ``:driver``. Most of them
-are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
+``:classes`` (hash: failures counted by class), ``:groups`` (hash: how snapshots ended, up to 1,000 of them in a value),
+``:spent`` (hash: what unaccounted batches have spent), ``:files`` (string: what pushed files hash to), ``:heals``,
+``:driver``. Most of them are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 
     ledger   all steps together
     steps/   the steps, by topic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from snapferry.workers.messages import (
 from tests.sample import make_store, random_files
 
 from .fleet import Fleet, QueuedBatches
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_directory(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plans are kept there by the id of their job, which all of these tests share, also with other runs of them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 
 from snapferry.orchestrator.driving.outcome import DriveOutcome, PlanSize, Result
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
+from snapferry.orchestrator.planning import plan_file
 from snapferry.stores.address import SnapshotId, manifest_key
 from snapferry.stores.errors import SourceEmpty
 from snapferry.stores.hashing import digest
@@ -207,3 +209,12 @@ def test_a_destination_that_cannot_be_made_fails_the_job_before_anything_is_queu
     assert fleet.status.state is State.FAILED
     assert fleet.status.error.startswith("StoreNotFound: ")
     assert fleet.queued == []
+
+
+def test_plans_of_tests_are_in_a_folder_of_their_own(fleet: Fleet, tmp_path: Path) -> None:
+    """Two runs of these tests at the same time have jobs of the same id."""
+    folder = plan_file._folder()
+    assert folder is not None
+    assert tmp_path.parent in folder.parents
+    fleet.drive()
+    assert list(folder.glob("job-*.plan"))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import redis
 
+from snapferry.orchestrator.driving import snapshot_rows
+from snapferry.orchestrator.driving.snapshot_rows import _kept_rows, final_fields
 from snapferry.workers.ledger import (
     PLAN,
     Ledger,
     State,
 )
+from snapferry.workers.ledger.keys import job_key
 from tests.unit.ledger.support import (
     FINAL,
     INDEX,
@@ -53,6 +56,39 @@ def test_the_rows_of_a_group_are_kept_as_they_were_settled_last(ledger: Ledger) 
         0: {0: ["published", 3, 1.5, ""], 1: ["failed", 2, 0.0, "für 概要"]},
         12: {2: ["failed", 1, 0.0, "no"], 10: ["published", 1, 0.0, ""]},
     }
+
+
+def test_no_value_in_redis_grows_with_the_snapshots_of_a_group(ledger: Ledger, client: redis.Redis) -> None:
+    """A verify has all of its snapshots in one group."""
+    rows = {
+        index: ["verified", 1000, 10**9, 0, 1000, 0, 0, 1764190000.123, "x" * 50] for index in range(5500)
+    }
+    ledger.record_group("job", 3, {index: rows[index] for index in range(2500)})
+    ledger.record_group("job", 3, rows)
+    ledger.record_group("job", 4, {9999: rows[1]})
+
+    assert ledger.groups("job") == {3: rows, 4: {9999: rows[1]}}
+    key = job_key("job", "groups")
+    assert client.hlen(key) == 7
+    assert max(map(len, client.hvals(key))) < 200_000
+
+    ledger.advance("job", State.DONE, **final_fields(ledger, "job"))
+    ledger.remove_working_keys("job")
+    assert dict(_kept_rows(ledger, "job")) == rows | {9999: rows[1]}
+
+
+def test_rows_of_a_large_job_are_kept_in_several_fields(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {index: ["failed", 1, 1, 0, 0, 0, 1, 1.5, f"reason {index}"] for index in range(25)}
+    ledger.record_group("job", 0, rows)
+    monkeypatch.setattr(snapshot_rows, "ROWS_IN_A_FIELD", 10)
+
+    fields = final_fields(ledger, "job")
+    ledger.advance("job", State.FAILED, **fields)
+
+    assert list(fields) == ["rows", "rows1", "rows2"]
+    assert dict(_kept_rows(ledger, "job")) == rows
 
 
 def test_what_a_job_needs_no_longer_is_removed_at_its_end_and_what_is_wanted_afterwards_is_kept(

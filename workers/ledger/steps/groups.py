@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import WORKING, done_key, job_key, job_keys
+
+ROWS_IN_A_VALUE: Final = 1000
+"""The most rows in one value in Redis. A group may have all snapshots of its job."""
+
+# The field of a group's first rows is its number. Further rows of it are in fields that are so much higher each.
+_STRIDE: Final = 2**32
+
+# Values that are sent or asked for together.
+_VALUES_AT_ONCE: Final = 100
 
 
 class GroupLedger(LedgerBase):
@@ -18,17 +27,28 @@ class GroupLedger(LedgerBase):
         self._redis.expire(job_key(job_id, "heals"), self._expires_s)
 
     def record_group(self, job_id: str, group: int, rows: dict[int, list[Any]]) -> None:
-        """Record how snapshots of *group* ended: index of the snapshot -> row."""
-        self._redis.hset(job_key(job_id, "groups"), str(group), json.dumps(rows, separators=(",", ":")))
-        self._redis.expire(job_key(job_id, "groups"), self._expires_s)
+        """
+        Record how snapshots of *group* ended: index of the snapshot -> row. All rows of the group that are recorded.
+
+        After an error some rows may be recorded.
+        """
+        key, ordered = job_key(job_id, "groups"), sorted(rows.items())
+        chunks = [ordered[at : at + ROWS_IN_A_VALUE] for at in range(0, len(ordered), ROWS_IN_A_VALUE)]
+        for first in range(0, len(chunks), _VALUES_AT_ONCE):
+            values: Any = {
+                str(group + number * _STRIDE): json.dumps(dict(chunk), separators=(",", ":"))
+                for number, chunk in enumerate(chunks[first : first + _VALUES_AT_ONCE], first)
+            }
+            self._redis.hset(key, mapping=values)
+        self._redis.expire(key, self._expires_s)
 
     def groups(self, job_id: str) -> dict[int, dict[int, list[Any]]]:
         """Return the snapshots that have ended: group -> index of the snapshot -> row."""
-        found = self._redis.hgetall(job_key(job_id, "groups"))
-        return {
-            int(group): {int(index): row for index, row in json.loads(rows).items()}
-            for group, rows in found.items()
-        }
+        found: dict[int, dict[int, list[Any]]] = {}
+        for field, rows in self._redis.hscan_iter(job_key(job_id, "groups"), count=_VALUES_AT_ONCE):
+            group = found.setdefault(int(field) % _STRIDE, {})
+            group.update((int(index), row) for index, row in json.loads(rows).items())
+        return found
 
     def remove_working_keys(self, job_id: str) -> None:
         """Remove the keys that only an unfinished job needs."""
