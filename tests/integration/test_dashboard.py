@@ -24,6 +24,7 @@ from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import FAILURES_KEPT, Ledger, State
 from snapferry.workers.messages import JobSpec, StoreRef, encode_addresses
 from snapferry.workers.settings.environment import Settings
+from snapferry.workers.telemetry.traffic.history import TrafficHistory
 from tests.sample import random_files
 from tests.servers import free_port
 
@@ -103,6 +104,22 @@ def test_a_job_with_bad_objects_is_told_with_its_paths_snapshots_and_workers(
         assert "./bell\\x07" in found.text
         assert "(20,002 characters)" in found.text
         assert all(address in found.text for address in bad)
+
+        with jobs.records() as client:
+            history = TrafficHistory(client)
+            moved = {one: month.total for one, (_, month) in history.past(history.series()).items()}
+        assert {
+            (one.kind.value, one.name.partition("@")[0]): total for one, total in moved.items()
+        } == dict.fromkeys(
+            [
+                ("fleet", ""),
+                ("worker", "worker"),
+                ("read", f"file://{tmp_path}/a"),
+                ("written", f"file://{tmp_path}/b"),
+            ],
+            ended.bytes_copied,
+        )
+        assert f"file://{tmp_path}/b" in shown.page("/throughput").text
 
         exported = shown.page(f"/jobs/{job}/failures.jsonl")
         printed = snapferry("failures", job, "--json", "--broker", redis_url)
