@@ -25,6 +25,7 @@ from snapferry.orchestrator.dashboard.handlers import make_application
 from snapferry.orchestrator.dashboard.throughput_history import ThroughputHistory
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.messages import Limits
 from snapferry.workers.outcome import BatchOutcome, Failure
@@ -356,6 +357,30 @@ def test_a_host_name_that_is_not_allowed_changes_nothing(sources: Sources, ledge
         evil = {"Host": "evil.example", "Origin": "http://evil.example"}
         assert visitor.send("/jobs/job/pause", {}, evil).status == 421
     assert not ledger.status("job").paused
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "forwarded", "X-Real-IP", "Via"])
+def test_without_a_password_nothing_that_a_proxy_sends_changes_a_job(
+    visitor: Visitor, ledger: Ledger, header: str
+) -> None:
+    assert visitor.send("/jobs/job/pause", {}, {header: "192.0.2.1"}).status == 403
+    assert not ledger.status("job").paused
+
+
+def test_an_act_without_an_answer_of_redis_is_not_known(
+    visitor: Visitor, sources: Sources, said: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(job_id: str) -> None:
+        raise BrokerUnavailable("the broker at redis://h does not answer")
+
+    monkeypatch.setattr(sources.jobs, "pause", away)
+    answer = visitor.send("/jobs/job/pause")
+    assert answer.status == 503
+    assert (
+        "The broker at redis://h does not answer. Look at the job whether the change was made." in answer.text
+    )
+    assert 'data-refresh="0"' in answer.body
+    assert [line["result"] for line in said] == ["not known: the broker at redis://h does not answer"]
 
 
 def test_each_request_is_one_line_of_the_log(visitor: Visitor, said: list[dict[str, object]]) -> None:

@@ -18,7 +18,7 @@ from snapferry.workers.ledger import UnknownJob
 
 from . import audit
 from .acts import Acts, Done, Form, WrongInput
-from .origin import foreign
+from .origin import came_through_proxy, foreign
 
 ACTS: Final = ("pause", "continue", "cancel", "retry", "resume", "priority", "limit")
 
@@ -53,6 +53,8 @@ class Act(Guarded):
         """Refuse requests that no page of this dashboard sent, after the checks of host name and login."""
         await super().prepare()
         reason = foreign(self.request.headers, self.settings["named_hosts"])
+        if self.settings["login"] is None and came_through_proxy(self.request.headers):
+            reason = "it came through a proxy, and this dashboard has no password"
         if not reason and not self.has_form_token():
             reason = "its form is out of date, or of another site. Open the page of the job again"
         if reason:

@@ -11,6 +11,8 @@ from snapferry.orchestrator.dashboard.access import host_of
 ELSEWHERE: Final = "it comes from a page of another site"
 UNKNOWN: Final = "the browser does not tell which page sent it"
 
+PROXY_HEADERS: Final = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip")
+
 
 def foreign(headers: Mapping[str, str], named: Collection[str]) -> str:
     """
@@ -36,3 +38,8 @@ def foreign(headers: Mapping[str, str], named: Collection[str]) -> str:
         # The browser has compared the ports. A proxy may leave them out of the Host header.
         return "" if name == host_of(host) or name in named else ELSEWHERE
     return "" if parts.netloc == host or parts.netloc in named else ELSEWHERE
+
+
+def came_through_proxy(headers: Mapping[str, str]) -> bool:
+    """Return whether a proxy says that it sent the request for somebody else."""
+    return any(name in headers for name in PROXY_HEADERS)
