@@ -82,14 +82,14 @@ class EmbeddedFleet:
     """
     A private server and *processes* worker processes, for a ``with`` block; with 0, the server alone.
 
-    It forks, so start it before this process has threads. *log_to_stderr* shows the workers' log. Otherwise the log is
-    removed with the folder, and the message of `FleetDied` has its last lines.
+    It forks, so start it before this process has threads. *log_level* shows the workers' log from this level on. With
+    None, the log is removed with the folder, and the message of `FleetDied` has its last lines.
     """
 
-    def __init__(self, settings: Settings, *, processes: int, log_to_stderr: bool = False) -> None:
+    def __init__(self, settings: Settings, *, processes: int, log_level: str | None = None) -> None:
         self._folder = _private_folder()
         self._processes = processes
-        self._log_to_stderr = log_to_stderr
+        self._log_level = log_level
         # A person reads the log, or its end in a message, whatever it is written to.
         form = "text" if settings.log_format == "auto" else settings.log_format
         self.settings = settings.model_copy(
@@ -123,7 +123,7 @@ class EmbeddedFleet:
                 server,
                 self.settings,
                 self._processes,
-                self._log_to_stderr,
+                self._log_level,
                 lifeline_read,
                 reports_write,
             )
@@ -226,7 +226,7 @@ def _keep(
     server: str,
     settings: Settings,
     processes: int,
-    log_to_stderr: bool,
+    log_level: str | None,
     lifeline: int,
     reports: int,
 ) -> None:
@@ -239,7 +239,7 @@ def _keep(
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # Temporary files of the parts are removed with the folder.
         tempfile.tempdir = folder
-        _redirect(folder, log_to_stderr)
+        _redirect(folder, to_stderr=log_level is not None)
         try:
             group = _start_server(server, folder)
         except OSError as error:
@@ -252,7 +252,7 @@ def _keep(
         while not (_accepts(f"{folder}/s") or ended or _readable(lifeline, 0.002)):
             ended = _ended(parts)
         if processes and _accepts(f"{folder}/s"):
-            process = _start_worker(settings, processes, group, (lifeline, reports), log_to_stderr)
+            process = _start_worker(settings, processes, group, (lifeline, reports), log_level)
             parts[process] = "the embedded worker"
         while not ended and not _readable(lifeline, 0.2):
             ended = _ended(parts)
@@ -282,13 +282,13 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _redirect(folder: str, log_to_stderr: bool) -> None:
+def _redirect(folder: str, *, to_stderr: bool) -> None:
     """Close the owner's terminal and pipes, so that their readers see the end when the owner ends."""
     nothing = os.open(os.devnull, os.O_RDWR)
     log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
-    if not log_to_stderr:
+    if not to_stderr:
         os.dup2(log, 2)
 
 
@@ -320,7 +320,7 @@ def _start_server(server: str, folder: str) -> int:
 
 
 def _start_worker(
-    settings: Settings, processes: int, group: int, keepers_own: tuple[int, ...], log_to_stderr: bool
+    settings: Settings, processes: int, group: int, keepers_own: tuple[int, ...], log_level: str | None
 ) -> int:
     process = os.fork()
     if process:
@@ -344,7 +344,7 @@ def _start_worker(
             queues=[COPY_QUEUE, PLAN_QUEUE],
             concurrency=processes,
             pool="prefork",
-            loglevel="INFO" if log_to_stderr else "WARNING",
+            loglevel=(log_level or "warning").upper(),
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,

@@ -15,6 +15,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     output/       lines and JSON lists of any length; what a long read has done so far
     exit_codes    how a command ends
     command_line  the command line as it was typed
+    chosen        the options that every command has
     lazy          imports a declaration or a body when it is used
 
 Declarations import no library but click. So help pages, the completion of commands and options, and errors that click

@@ -35,8 +35,11 @@ def on_fleet(settings: Settings, *, advice: str) -> Iterator[Jobs]:
         usage(NO_BROKER)
     try:
         jobs = Jobs(settings)
-    except BrokerUnavailable as error:
+    except BrokerUnfit as error:
+        # A server that answers, but is not configured for this.
         usage(str(error))
+    except BrokerUnavailable as error:
+        fail(str(error))
     try:
         yield jobs
     except (BrokerUnavailable, UnreadableJob) as error:

@@ -13,6 +13,7 @@ from snapferry.workers.lifecycle.process_setup import max_in_flight
 from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
+from .chosen import chosen
 from .exit_codes import RUN_AGAIN, fail, note
 from .fleet_access import on_fleet
 from .follow import print_new_job, run
@@ -73,7 +74,8 @@ def embedded_fleet(
     if (in_flight or 0) > (most := processes * max_in_flight()):
         note(f"-j {in_flight}: limited to {most}, because a process here may open few files (ulimit -n)")
     try:
-        with EmbeddedFleet(settings, processes=processes, log_to_stderr=verbose) as fleet:
+        level = chosen().get("log_level", "info" if verbose else None)
+        with EmbeddedFleet(settings, processes=processes, log_level=level) as fleet:
             yield fleet, Jobs(fleet.settings, check=False, access=TRUSTED)
     except FleetDied as error:
         fail(f"{error}\nNothing is lost: no manifest was written before its objects. {RUN_AGAIN}")

@@ -7,14 +7,27 @@ from typing import Any
 from snapferry.workers.settings.directory_rules import apply_to_directories
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 
+from .chosen import chosen
 from .exit_codes import usage
 
 
 def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:
-    """Return the settings of the environment; options of the command line override it."""
+    """
+    Return the settings of the environment; options of the command line override it.
+
+    With --log-level, this also shows the log of this process.
+    """
+    given = chosen()
     try:
-        settings = Settings.from_environment(broker_url=broker, prices=prices, **overrides)
+        settings = Settings.from_environment(broker_url=broker, prices=prices, **{**given, **overrides})
     except InvalidSettings as error:
         usage(str(error))
     apply_to_directories(settings)
+    if "log_level" in given:
+        # Celery's logging is slow to load.
+        from snapferry.workers.telemetry import logs
+
+        # A person reads it, whatever it is written to.
+        text = {"log_format": "text"} if settings.log_format == "auto" else {}
+        logs.configure(settings.model_copy(update=text))
     return settings

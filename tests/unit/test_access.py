@@ -461,9 +461,9 @@ def test_profiles_that_the_environment_names_are_allowed(monkeypatch: pytest.Mon
         (
             '[access]\nread = ["gs://x"]',
             {},
-            "access.read (SNAPFERRY_ACCESS_READ): gs://x: is not a store URL",
+            "access.read: gs://x: is not a store URL",
         ),
-        ('[access]\nreed = ["s3://x"]', {}, "access.reed: Extra inputs"),
+        ('[access]\nreed = ["s3://x"]', {}, "access.reed: unknown key; did you mean 'read'?"),
         ('[access]\nread = "s3://x"', {}, "access.read: "),
         ("", {"SNAPFERRY_ACCESS_WRITE": "relative/path"}, "SNAPFERRY_ACCESS_WRITE"),
         ("", {"SNAPFERRY_ACCESS_ENDPOINTS": "s3.example"}, "'s3.example': it is not http(s)://"),

@@ -85,10 +85,10 @@ MIRROR = '[[mirror]]\nname = "m"\nfrom = "/a"\nto = "/b"\nevery = "1h"\n'
     ("text", "said"),
     [
         ("[stores", "is not TOML"),
-        ("x = 1", "x: Extra inputs are not permitted"),
+        ("x = 1", "x: unknown key"),
         ('[stores]\na = "s3://KEY:SECRETKEY@b/c"', "stores.a: "),
         ('[stores]\n"a/b" = "/x"', "stores.a/b"),
-        (MIRROR.replace('"/a"', '"live"'), "mirror 'm': no store is named 'live'"),
+        (MIRROR.replace('"/a"', '"live"'), "mirror.1.from: no store is named 'live'"),
         (MIRROR.replace('"/a"', '"x://a"'), "is not a store URL"),
         (MIRROR.replace('"1h"', '"often"'), "mirror.1.every: 'often' is neither an interval"),
         (MIRROR.replace('"1h"', '"1s"'), "mirror.1.every: the shortest interval is 10s"),
@@ -107,7 +107,7 @@ def test_a_fault_is_named_by_file_and_place_in_one_line(tmp_path: Path, text: st
         read(tmp_path, text)
 
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path}/snapferry.toml: ")
+    assert message.startswith((f"{tmp_path}/snapferry.toml: ", f"{tmp_path}/snapferry.toml, line "))
     assert said in message
     assert "\n" not in message
     assert "SECRETKEY" not in message
@@ -221,7 +221,7 @@ def test_the_time_between_two_runs_of_a_scrub(tmp_path: Path, every: str, second
         (SCRUB.replace('"1/30"', '"1/10001"'), 'from "1/1" to "1/10000"'),
         (SCRUB.replace('"1d"', '"1s"'), "scrub.1.every: the shortest interval is 10s"),
         (SCRUB.replace('"1d"', '"0 3 1 * 1"'), "Use two scrubs"),
-        (SCRUB.replace('"/a"', '"live"'), "scrub 's': no store is named 'live'"),
+        (SCRUB.replace('"/a"', '"live"'), "scrub.1.store: no store is named 'live'"),
         (SCRUB + 'max-bytes = "much"', "scrub.1.max-bytes: 'much' is not a size"),
         (SCRUB + "max-bytes = 0", "scrub.1.max-bytes: "),
         (SCRUB + 'max-time = "1y"', "scrub.1.max-time: '1y' is not a duration"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.cli.doctor_report import document, print_results, rows
+from snapferry.orchestrator.cli.output.doctor_report import document, print_results, rows
 from snapferry.orchestrator.doctor import CheckResult, worst
 from snapferry.orchestrator.doctor.fleet import Answer, check_fleet
 from snapferry.orchestrator.doctor.store_checks import compare_nodes

@@ -30,18 +30,21 @@ The file must not hold secrets: everyone who can read the queue can read its URL
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from collections.abc import Callable
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from snapferry.stores.errors import InvalidStoreURL
-from snapferry.stores.urls import parse_url
+from snapferry.stores.text.similar import suggestion
+from snapferry.stores.urls import parse_place, parse_url
 from snapferry.workers.messages import MIRROR_NAME
 
 from .environment import InvalidSettings
 from .schedule_tables import Mirror, Scrub, Table
 from .store_table import url_of_store
-from .toml_file import InvalidToml, read_toml
+from .toml_faults import Fault, first_fault
+from .toml_file import InvalidToml, parse_toml, read_text
 
 
 def _checked_url(url: str) -> str:
@@ -77,18 +80,30 @@ class Config(Table):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         seen = set()
-        for one in self.scheduled:
-            if (one.kind, one.name) in seen:
-                raise ValueError(f"more than one {one.kind} is named {one.name!r}")
-            seen.add((one.kind, one.name))
-            for store in one.stores:
-                if "/" not in store and store not in self.stores:
-                    raise ValueError(f"{one.kind} {one.name!r}: no store is named {store!r}")
-                _checked_url(self.url(store))
-        for entry in (*(self.access.read or ()), *(self.access.write or ()), *(self.access.delete or ())):
-            if "/" not in entry and entry not in self.stores:
-                raise ValueError(f"access: no store is named {entry!r}")
+        for tables in (self.mirror, self.scrub):
+            for index, one in enumerate(tables):
+                if (one.kind, one.name) in seen:
+                    raise Fault(f"more than one {one.kind} is named {one.name!r}", (one.kind, index, "name"))
+                seen.add((one.kind, one.name))
+                for key, store in zip(one.store_keys, one.stores, strict=True):
+                    self._check_store(store, (one.kind, index, key))
+        for key in ("read", "write", "delete"):
+            for entry in getattr(self.access, key) or ():
+                self._check_store(entry, ("access", key), parse=parse_place)
         return self
+
+    def _check_store(
+        self, store: str, place: tuple[str | int, ...], *, parse: Callable[[str], object] = parse_url
+    ) -> None:
+        """Raise `Fault` unless *store* is a URL for *parse*, or the name of a store."""
+        if "/" not in store:
+            if store not in self.stores:
+                raise Fault(f"no store is named {store!r}{suggestion(store, self.stores)}", place)
+            return
+        try:
+            parse(store)
+        except InvalidStoreURL as error:
+            raise Fault(str(error), place) from None
 
     @property
     def scheduled(self) -> tuple[Mirror | Scrub, ...]:
@@ -101,20 +116,18 @@ class Config(Table):
 
 
 def read_config(path: str) -> Config:
-    """Return the configuration in the file at *path*. Raises `InvalidSettings`, which names the file and the key."""
+    """
+    Return the configuration in the file at *path*.
+
+    Raises `InvalidSettings`, which names the file, the line, the key, and what was probably meant, in one line.
+    """
     try:
-        found = read_toml(path)
+        text = read_text(path)
+        found = parse_toml(text)
     except InvalidToml as error:
         raise InvalidSettings(f"{path}: {error}") from None
     try:
         return Config.model_validate(found)
     except ValidationError as error:
-        raise InvalidSettings(f"{path}: {_first(error)}") from None
-
-
-def _first(error: ValidationError) -> str:
-    first: Any = error.errors()[0]
-    # Messages count tables from 1.
-    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+        line, fault = first_fault(error, Config, text)
+        raise InvalidSettings(f"{path}{f', line {line}' if line else ''}: {fault}") from None

@@ -130,6 +130,8 @@ class Scheduled(Table):
     """What mirrors and scrubs have in common: a name, when they run, and how they share the fleet."""
 
     kind: ClassVar[ScheduleKind]
+    store_keys: ClassVar[tuple[str, ...]]
+    """The keys of *stores*."""
 
     name: str = Field(pattern=MIRROR_NAME)
     every: str
@@ -181,6 +183,7 @@ class Mirror(Scheduled, CopyOptions):
     """A scheduled copy of everything in a store. *from_* and *to* are URLs or names of stores."""
 
     kind: ClassVar[ScheduleKind] = "mirror"
+    store_keys: ClassVar[tuple[str, ...]] = ("from", "to")
 
     from_: str
     to: str
@@ -207,6 +210,7 @@ class Scrub(Scheduled):
     """
 
     kind: ClassVar[ScheduleKind] = "scrub"
+    store_keys: ClassVar[tuple[str, ...]] = ("store",)
 
     store: str
     share: Annotated[str, AfterValidator(_checked_share)]

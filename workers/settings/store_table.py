@@ -10,6 +10,7 @@ An S3 store with settings of its own in `snapferry.toml`, as a table instead of 
 from __future__ import annotations
 
 from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.text.similar import suggestion
 from snapferry.stores.urls import parse_url
 
 
@@ -31,8 +32,10 @@ def url_of_store(found: object) -> object:
             raise ValueError("only S3 stores have settings besides url")
         for name in settings:
             if name not in place.kind.parameters:
-                known = ", ".join(parameter.replace("_", "-") for parameter in place.kind.parameters)
-                raise ValueError(f"there is no setting {name.replace('_', '-')!r}; known: url, {known}")
+                known = [parameter.replace("_", "-") for parameter in place.kind.parameters]
+                key = name.replace("_", "-")
+                meant = suggestion(key, ["url", *known]) or f"; known: {', '.join(['url', *known])}"
+                raise ValueError(f"there is no setting {key!r}{meant}")
         twice = [name for name in settings if place.option(name) is not None]
         if twice:
             raise ValueError(f"{twice[0].replace('_', '-')} is set in the url as well")

@@ -23,12 +23,23 @@ class InvalidToml(Exception):
 
 def read_toml(path: str) -> dict[str, Any]:
     """Return the content of the file at *path*. Raises `InvalidToml`, also if others could have written the file."""
+    return parse_toml(read_text(path))
+
+
+def read_text(path: str) -> str:
+    """Return the text of the file at *path*. Raises `InvalidToml`, also if others could have written the file."""
     try:
-        return tomllib.loads(_read(path).decode("utf-8"))
+        return _read(path).decode("utf-8")
     except OSError as error:
         raise InvalidToml(error.strerror or str(error)) from None
     except UnicodeDecodeError:
         raise InvalidToml("is not TOML: it is not in UTF-8") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the content of the TOML file *text*. Raises `InvalidToml`, which names the line."""
+    try:
+        return tomllib.loads(text)
     except RecursionError:
         raise InvalidToml("is not TOML: it is nested too deeply") from None
     except ValueError as error:

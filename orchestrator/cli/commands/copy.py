@@ -14,7 +14,7 @@ Examples:
 
 \b
   Copy a snapshot from a directory to a bucket, on this machine alone:
-    snapferry sync --id 8b1f... --from file:///srv/store --to s3://backup/store
+    snapferry sync /srv/store s3://backup/store --id 8b1f...
 
 \b
   Copy the snapshot that has the name nightly, and give it this name there:

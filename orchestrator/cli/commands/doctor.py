@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from snapferry.orchestrator.cli.options.common import broker_option, json_option
-from snapferry.orchestrator.cli.options.declare import command, option
+from snapferry.orchestrator.cli.options.declare import argument, command, option
 
 STORES: Final = "Stores"
 
@@ -30,17 +30,31 @@ Exit codes:
 
 
 @command(run="doctor:doctor", epilog=EXAMPLES)
-@option("--from", "source", metavar="URL", section=STORES, help="Check that this source is readable.")
-@option("--to", "destination", metavar="URL", section=STORES, help="Check that this destination is writable.")
+@argument("first", metavar="[FROM]", required=False, text="Source store, instead of --from.")
+@argument("second", metavar="[TO]", required=False, text="Destination store, instead of --to.")
+@option(
+    "--from",
+    "source",
+    metavar="STORE",
+    section=STORES,
+    help="Check that this source is readable: a URL, or a name from snapferry.toml.",
+)
+@option(
+    "--to",
+    "destination",
+    metavar="STORE",
+    section=STORES,
+    help="Check that this destination is writable: a URL, or a name from snapferry.toml.",
+)
 @option(
     "--from-objects",
-    metavar="URL",
+    metavar="STORE",
     section=STORES,
     help="Store that holds the source's objects, if it is not the source itself.",
 )
 @option(
     "--to-objects",
-    metavar="URL",
+    metavar="STORE",
     section=STORES,
     help="Store that receives the objects, if it is not the destination itself.",
 )
@@ -60,6 +74,6 @@ def doctor() -> None:
     Check a fleet and stores for problems.
 
     Each result is ok, a note, a warning or an error, with advice. The checks
-    change nothing and leave nothing behind. Without --from and --to, the fleet
-    is checked, and the stores of the mirrors and scrubs in snapferry.toml.
+    change nothing and leave nothing behind. Without a store, the fleet is
+    checked, and the stores of the mirrors and scrubs in snapferry.toml.
     """

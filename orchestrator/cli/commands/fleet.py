@@ -7,8 +7,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from snapferry.orchestrator.cli.options.common import FLEET, LOGS, broker_option, log_level_option
-from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.common import FLEET, broker_option, log_level_option
+from snapferry.orchestrator.cli.options.declare import LOGS, argument, command, option
 from snapferry.orchestrator.cli.options.values import QueueName, WholeNumber
 
 PROCESS: Final = "Process"

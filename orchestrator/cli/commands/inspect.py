@@ -82,6 +82,7 @@ def failures() -> None:
 
 @command(run="inspect:receipt")
 @job_argument
+@option("--json", "as_json", is_flag=True, help="Accepted for scripts: a receipt is always JSON.")
 def receipt() -> None:
     """
     Print the receipt of a job as JSON.

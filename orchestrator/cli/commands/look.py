@@ -16,7 +16,7 @@ _id_argument = argument(
 )
 _objects_option = option(
     "--objects",
-    metavar="URL",
+    metavar="STORE",
     section=STORES,
     help="Store that holds the objects, if it is not STORE itself.",
 )
@@ -140,12 +140,15 @@ Exit codes:
 
 
 @command(run="look.diff:diff", interruptible=True, epilog=DIFF_EXAMPLES)
-@argument("before", metavar="A", text="A snapshot as STORE@ID, or a store.")
+@argument("before", metavar="A", required=False, text="A snapshot as STORE@ID, or a store.")
 @argument(
     "after",
     metavar="B",
+    required=False,
     text="What to compare with: a snapshot as STORE@ID, or @ID in the same store; or a store.",
 )
+@option("--from", "source", metavar="A", help="A, as an option.")
+@option("--to", "destination", metavar="B", help="B, as an option.")
 @option("--exit-code", is_flag=True, help="Exit with code 1 if A and B differ.")
 @option(
     "--directories",

@@ -6,7 +6,6 @@ from typing import Final
 
 from snapferry.orchestrator.cli.options.common import (
     broker_option,
-    config_option,
     json_option,
     log_level_option,
     receipt_option,
@@ -57,7 +56,6 @@ Exit codes:
 @argument(
     "name", metavar="NAME", text="Name of a mirror or scrub in snapferry.toml, or mirror:NAME, or scrub:NAME."
 )
-@config_option
 @broker_option
 @_state_option
 @detach_option
@@ -78,7 +76,6 @@ def run_once() -> None:
 
 
 @command(run="schedules:list_mirrors", name="mirrors")
-@config_option
 @_forget_option
 @_state_option
 @json_option
@@ -94,7 +91,6 @@ def list_mirrors() -> None:
 
 
 @command(run="schedules:list_scrubs", name="scrubs")
-@config_option
 @_forget_option
 @_state_option
 @json_option
@@ -110,7 +106,6 @@ def list_scrubs() -> None:
 
 
 @command(run="schedules:scheduler")
-@config_option
 @broker_option
 @log_level_option
 def scheduler() -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as version_of
-
 import click
 from click.shell_completion import get_completion_class
 
+from snapferry.orchestrator.cli.options.common import json_option
 from snapferry.orchestrator.cli.options.declare import argument, command
 
 
-@command()
+@command(run="shell:version")
+@json_option
 def version() -> None:
     """Print the version."""
-    click.echo(f"snapferry {version_of('snapferry')}")
 
 
 @command()

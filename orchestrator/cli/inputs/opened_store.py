@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
+from snapferry.orchestrator.cli.chosen import chosen
 from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, EXIT_USAGE, note, usage
 from snapferry.stores.access import TRUSTED, Right
 from snapferry.stores.errors import (
@@ -65,7 +66,8 @@ def reading(code: int = EXIT_FAILED) -> Iterator[None]:
     The exit code is `EXIT_USAGE` for a snapshot or path that does not exist, *code* for other errors of stores.
     """
     # Warnings, such as of a second reading, would stand beside the one line that says how it ended.
-    logging.getLogger("snapferry.stores").setLevel(logging.ERROR)
+    if "log_level" not in chosen():
+        logging.getLogger("snapferry.stores").setLevel(logging.ERROR)
     try:
         yield
     except PathMissing as error:

@@ -7,14 +7,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .declare import argument, option
+from .declare import LEVELS, LOGS, argument, option
 from .values import Duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FLEET: Final = "Fleet"
 LIMITS: Final = "Limits"
-LOGS: Final = "Logs and metrics"
 OUTPUT: Final = "Output"
 
 # `status` lists the snapshots of a job that has at most this many.
@@ -32,20 +31,12 @@ _job_argument = argument(
     "job", metavar="JOB", text="Id of the job, or its first digits if no other job has them."
 )
 
-config_option = option(
-    "--config",
-    metavar="FILE",
-    envvar="SNAPFERRY_CONFIG",
-    default_text="snapferry.toml in this directory",
-    help="File that names stores and mirrors.",
-)
-
 json_option = option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print the result as JSON.")
 
 log_level_option = option(
     "--log-level",
     alias="--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    type=click.Choice(LEVELS, case_sensitive=False),
     envvar="SNAPFERRY_LOG_LEVEL",
     default="info",
     metavar="LEVEL",

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from .common import with_options
-from .declare import option
+from .declare import argument, option
 from .job import FLEET_OPTIONS, LIMIT_OPTIONS, SNAPSHOTS, dry_run_option, snapshot_options
 from .values import Amount, Size, WholeNumber
 
@@ -19,10 +19,11 @@ DELETION: Final = "Deletion"
 BUDGET: Final = "Budget"
 
 _OPTIONS: Final = (
+    argument("first", metavar="[FROM]", required=False, text="Source store, instead of --from."),
+    argument("second", metavar="[TO]", required=False, text="Destination store, instead of --to."),
     option(
         "--from",
         "source",
-        required=True,
         metavar="STORE",
         envvar="SNAPDIR_STORE",
         section=STORES,
@@ -31,20 +32,19 @@ _OPTIONS: Final = (
     option(
         "--to",
         "destination",
-        required=True,
         metavar="STORE",
         section=STORES,
         help="Destination store: a URL, or a name from snapferry.toml.",
     ),
     option(
         "--from-objects",
-        metavar="URL",
+        metavar="STORE",
         section=STORES,
         help="Store that holds the source's objects, if it is not the source itself.",
     ),
     option(
         "--to-objects",
-        metavar="URL",
+        metavar="STORE",
         section=STORES,
         help="Store that receives the objects, if it is not the destination itself.",
     ),

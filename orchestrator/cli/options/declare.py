@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
 import click
 
+from snapferry.orchestrator.cli.chosen import remember
 from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm
 from snapferry.orchestrator.cli.lazy import load
 
@@ -20,6 +22,9 @@ OTHER: Final = "Options"
 
 # A page of fewer options has no sections.
 MANY: Final = 10
+
+LOGS: Final = "Logs and metrics"
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 class Option(click.Option):
@@ -82,6 +87,9 @@ class Command(click.Command):
     *run* is the function in the package `run` that runs the command, such as ``copy:sync``. It is imported when the
     command runs, so help pages, completion and errors about options import none of its libraries. SIGTERM interrupts
     an *interruptible* command as Ctrl-C does, from before this import.
+
+    Every command has --config, --log-level and --version. Unless a command declares them itself, its function does not
+    get their values; `snapferry.orchestrator.cli.chosen` has them.
     """
 
     def __init__(
@@ -92,8 +100,12 @@ class Command(click.Command):
             attributes["callback"] = self._run
         super().__init__(*arguments, **attributes)
         self.run, self._interruptible = run, interruptible
+        declared = {parameter.name for parameter in self.params}
+        self._added = {name: add for name, add in _EVERYWHERE.items() if name not in declared}
+        self.params += [add() for add in self._added.values()]
 
     def _run(self, **given: Any) -> Any:
+        remember({name: given.pop(name) for name in self._added if name in given})
         if self._interruptible:
             interrupt_on_sigterm()
         return load(f"run.{self.run}")(**given)
@@ -112,6 +124,50 @@ class Command(click.Command):
         for title in sorted(sections, key=lambda title: (title != ARGUMENTS, title == OTHER)):
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), text) for name, text in sections[title]])
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"snapferry {version('snapferry')}")
+        ctx.exit()
+
+
+def _config() -> Option:
+    return Option(
+        ["--config"],
+        metavar="FILE",
+        envvar="SNAPFERRY_CONFIG",
+        default_text="snapferry.toml in this directory",
+        help="File that names stores, mirrors and scrubs.",
+    )
+
+
+def _log_level() -> Option:
+    return Option(
+        ["--log-level"],
+        alias="--loglevel",
+        type=click.Choice(LEVELS, case_sensitive=False),
+        metavar="LEVEL",
+        help="Show the log of this command from LEVEL on: debug, info, warning, error or critical.",
+    )
+
+
+def _version() -> Option:
+    return Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Print the version and exit.",
+    )
+
+
+_EVERYWHERE: Final[Mapping[str, Callable[[], Option]]] = {
+    "config": _config,
+    "log_level": _log_level,
+    "version": _version,
+}
 
 
 def option(*names: str, **attributes: Any) -> Callable[[_Function], _Function]:

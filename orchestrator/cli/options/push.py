@@ -19,7 +19,6 @@ _OPTIONS: Final = (
     option(
         "--to",
         "destination",
-        required=True,
         metavar="STORE",
         envvar="SNAPDIR_STORE",
         section=STORE,
@@ -27,7 +26,7 @@ _OPTIONS: Final = (
     ),
     option(
         "--to-objects",
-        metavar="URL",
+        metavar="STORE",
         section=STORE,
         help="Store that receives the objects, if it is not the store itself.",
     ),

@@ -7,7 +7,7 @@ import json
 import click
 
 from snapferry.orchestrator.cli.command_line import with_fleet
-from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm, note, usage
+from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm, note
 from snapferry.orchestrator.cli.follow import CANCEL_TIMEOUT_S, print_new_job
 from snapferry.orchestrator.cli.follow import watch as watch_job
 from snapferry.orchestrator.cli.inputs.job import with_job
@@ -15,6 +15,7 @@ from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.documents import status_document
+from snapferry.orchestrator.reporting.text.status import ended_text
 from snapferry.stores.text.format import counted
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.queues import Priority
@@ -24,7 +25,7 @@ from snapferry.workers.queues import Priority
 def cancel(jobs: Jobs, job_id: str, as_json: bool) -> int:
     before = jobs.status(job_id)
     if before.state.final:
-        return _print(before, _already_ended(before), as_json=as_json)
+        return _print(before, ended_text(before), as_json=as_json)
     jobs.cancel(job_id)
     status = jobs.wait(job_id, timeout_s=CANCEL_TIMEOUT_S)
     if status.state is State.CANCELLED:
@@ -41,7 +42,7 @@ def pause(jobs: Jobs, job_id: str, as_json: bool) -> int:
     status = jobs.pause(job_id)
     message = f"job {job_id}: {_next(status)}"
     if status.state.final:
-        message = _already_ended(status)
+        message = ended_text(status)
     return _print(status, message, as_json=as_json)
 
 
@@ -51,22 +52,27 @@ def continue_job(jobs: Jobs, job_id: str, as_json: bool) -> int:
     status = jobs.unpause(job_id)
     message = f"job {job_id} continues" if paused else f"job {job_id} was not paused: it is {status.state}"
     if status.state.final:
-        message = _already_ended(status)
+        message = ended_text(status)
     return _print(status, message, as_json=as_json)
 
 
 @with_job
 def priority(jobs: Jobs, job_id: str, level: str, as_json: bool) -> int:
     status, moved = jobs.prioritise(job_id, Priority(level))
-    if status.state.final:
-        usage(_already_ended(status))
     queued = f"; {counted(moved, 'queued batch', 'queued batches')} moved" if moved else ""
-    return _print(status, f"job {job_id}: priority {level}{queued}", as_json=as_json)
+    message = f"job {job_id}: priority {level}{queued}"
+    if status.state.final:
+        message = ended_text(status)
+    return _print(status, message, as_json=as_json)
 
 
 @with_job
 @with_show
 def retry(jobs: Jobs, job_id: str, patience: float | None, watch: bool, show: Show) -> int:
+    status = jobs.status(job_id)
+    if status.state is State.DONE:
+        message = f"job {job_id} is done: nothing failed in it. {_next(status)}".rstrip()
+        return _print(status, message, as_json=show.as_json)
     return _new_job(jobs, jobs.retry(job_id, patience=patience), show, watch=watch)
 
 
@@ -92,10 +98,6 @@ def _new_job(jobs: Jobs, job_id: str, show: Show, *, watch: bool) -> int:
 
 def _next(status: JobStatus) -> str:
     return with_fleet(advise(status)).text
-
-
-def _already_ended(status: JobStatus) -> str:
-    return f"job {status.job_id} has already ended: it is {status.state}"
 
 
 def _print(status: JobStatus, message: str, *, as_json: bool) -> int:

@@ -135,7 +135,7 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
 
 
 @with_job
-def receipt(jobs: Jobs, job_id: str) -> int:
+def receipt(jobs: Jobs, job_id: str, as_json: bool) -> int:
     document = jobs.receipt(job_id)
     click.echo(json.dumps(document, indent=2))
     if not document["final"]:

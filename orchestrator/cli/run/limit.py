@@ -16,6 +16,7 @@ from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.documents import limit_document
 from snapferry.orchestrator.reporting.text.limits import limit_text
+from snapferry.orchestrator.reporting.text.status import ended_text
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.text.printable import printable
 from snapferry.stores.urls import parse_url
@@ -55,10 +56,10 @@ def limit(
 
 def _limit_job(jobs: Jobs, job_id: str, changes: Changes, as_json: bool) -> int:
     status = jobs.limit(job_id, changes) if changes else jobs.status(job_id)
-    if changes and status.state.final:
-        usage(f"job {job_id} has already ended: it is {status.state}")
     if as_json:
         _print({"job": job_id, "limits": limit_document(status.limits)})
+    elif changes and status.state.final:
+        click.echo(ended_text(status))
     else:
         click.echo(f"job {job_id}: {limit_text(status.limits) or 'no limits'}")
     return 0

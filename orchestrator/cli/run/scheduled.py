@@ -38,7 +38,6 @@ _EXPIRES_S: Final = 86400
 @with_show
 def run_once(
     name: str,
-    config: str | None,
     broker: str | None,
     state_dir: str | None,
     receipt_path: str | None,
@@ -46,7 +45,7 @@ def run_once(
     detach: bool,
     show: Show,
 ) -> int:
-    settings = read_settings(broker, config=config)
+    settings = read_settings(broker)
     scheduled, message = _chosen(settings, name)
     check_receipt_path(receipt_path, detach=detach)
     if settings.broker_url is None and not detach:

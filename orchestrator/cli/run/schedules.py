@@ -29,10 +29,8 @@ from snapferry.workers.settings.environment import InvalidSettings, Settings, st
 from snapferry.workers.telemetry import logs
 
 
-def list_mirrors(
-    config: str | None, forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None
-) -> int:
-    settings = read_settings(broker, config=config)
+def list_mirrors(forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None) -> int:
+    settings = read_settings(broker)
     if forget is not None:
         return _forget(settings, "mirror", forget)
     known = _read(settings, "mirror")
@@ -55,10 +53,8 @@ def list_mirrors(
     return 0
 
 
-def list_scrubs(
-    config: str | None, forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None
-) -> int:
-    settings = read_settings(broker, config=config)
+def list_scrubs(forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None) -> int:
+    settings = read_settings(broker)
     if forget is not None:
         return _forget(settings, "scrub", forget)
     known = _read(settings, "scrub")
@@ -121,9 +117,9 @@ def _note_unscheduled(names: list[str], total: int) -> None:
         )
 
 
-def scheduler(config: str | None, broker: str | None, log_level: str) -> int:
+def scheduler(broker: str | None, log_level: str) -> int:
     end_on_sigterm()
-    settings = read_settings(broker, config=config)
+    settings = read_settings(broker)
     known = _read(settings, "mirror", "scrub")
     try:
         app = make_fleet_app(settings)

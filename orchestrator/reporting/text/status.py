@@ -45,6 +45,11 @@ def state_text(status: JobStatus) -> str:
     return ", ".join(parts)
 
 
+def ended_text(status: JobStatus) -> str:
+    """Return that a job has ended, for a command that cannot change it any more."""
+    return f"job {status.job_id} has already ended: it is {state_text(status)}"
+
+
 def stall_text(status: JobStatus) -> str:
     """Return why a job may make no progress, "" if it does, or is paused or being cancelled."""
     if status.paused or status.cancelling:

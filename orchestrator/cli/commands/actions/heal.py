@@ -59,13 +59,13 @@ _OPTIONS: Final = (
     ),
     option(
         "--objects",
-        metavar="URL",
+        metavar="STORE",
         section=STORES,
         help="Store that holds the objects of STORE, if it is not STORE itself.",
     ),
     option(
         "--from-objects",
-        metavar="URL",
+        metavar="STORE",
         section=STORES,
         help="Store that holds the objects of the first --from, if it is not that store itself.",
     ),

@@ -22,7 +22,7 @@ Examples:
 
 \b
   Restore a snapshot into a directory:
-    snapferry pull --from s3://backup/store --id 8b1f... ~/restored
+    snapferry pull s3://backup/store --id 8b1f... ~/restored
 
 \b
   Make a directory an exact mirror of the newest snapshot:
@@ -54,7 +54,6 @@ _OPTIONS: Final = (
     option(
         "--from",
         "source",
-        required=True,
         metavar="STORE",
         envvar="SNAPDIR_STORE",
         section=STORE,
@@ -62,7 +61,7 @@ _OPTIONS: Final = (
     ),
     option(
         "--from-objects",
-        metavar="URL",
+        metavar="STORE",
         section=STORE,
         help="Store that holds the objects, if it is not the store itself.",
     ),
@@ -100,7 +99,10 @@ _OPTIONS: Final = (
 
 
 @command(run="actions.pull:pull", interruptible=True, epilog=EXAMPLES)
-@argument("path", metavar="PATH", text="Directory to restore to. It is made if it does not exist.")
+@argument("first", metavar="[FROM]", required=False, text="Store that has the snapshot, instead of --from.")
+@argument(
+    "second", metavar="PATH", required=False, text="Directory to restore to. It is made if it does not exist."
+)
 @with_options(_OPTIONS)
 @show_options
 def pull() -> None:

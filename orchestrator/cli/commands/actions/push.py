@@ -14,7 +14,7 @@ Examples:
 
 \b
   Make a snapshot of a directory in a store, and keep its id:
-    id=$(snapferry push -q ~/photos --to file:///srv/store)
+    id=$(snapferry push -q ~/photos file:///srv/store)
 
 \b
   Give the snapshot a name, or move the name to it:
@@ -41,6 +41,7 @@ Exit codes:
 
 @command(run="actions.push:push", interruptible=True, epilog=EXAMPLES)
 @argument("path", metavar="PATH", text="Directory of which to make a snapshot.")
+@argument("place", metavar="[TO]", required=False, text="Store that receives the snapshot, instead of --to.")
 @push_options
 @receipt_option
 @verbose_option

@@ -48,7 +48,7 @@ Exit codes:
 """
 
 _OPTIONS: Final = (
-    option("--objects", metavar="URL", help="Store that holds the objects, if it is not STORE itself."),
+    option("--objects", metavar="STORE", help="Store that holds the objects, if it is not STORE itself."),
     *snapshot_options("verify", "the store"),
     option(
         "--allow-empty-source",

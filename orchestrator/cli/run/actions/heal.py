@@ -9,7 +9,7 @@ from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.inputs.job_spec import fields_of
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.inputs.snapshot_ids import chosen_ids
-from snapferry.orchestrator.cli.inputs.store_names import store_url
+from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
@@ -61,11 +61,11 @@ def _spec(settings: Settings, given: dict[str, Any]) -> JobSpec:
 
 def _stores(settings: Settings, given: dict[str, Any]) -> tuple[StoreRef, list[StoreRef]]:
     """Return the store to heal, and the sources in their order."""
-    to_url, objects = store_url(settings, given.pop("store")), given.pop("objects")
+    to_url, objects = store_url(settings, given.pop("store")), objects_url(settings, given.pop("objects"))
     urls: Sequence[str] = [store_url(settings, name) for name in given.pop("sources")]
     if len(urls) > 1 + MOST_SOURCES:
         usage(f"--from is given {counted(len(urls), 'time')}; at most {1 + MOST_SOURCES} are possible")
-    pools = [given.pop("from_objects"), *[None] * len(urls)]
+    pools = [objects_url(settings, given.pop("from_objects")), *[None] * len(urls)]
     try:
         pairs = [store_pair(url, to_url, pool, objects) for url, pool in zip(urls, pools, strict=False)]
     except InvalidStoreURL as error:

@@ -9,7 +9,7 @@ from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.inputs.job_spec import fields_of
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.inputs.snapshot_ids import chosen_ids
-from snapferry.orchestrator.cli.inputs.store_names import store_url
+from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
@@ -32,7 +32,8 @@ def verify(
 def _spec(settings: Settings, given: dict[str, Any]) -> JobSpec:
     """Return the request that the options in *given* describe. Options that contradict each other end the command."""
     try:
-        store = one_store(store_url(settings, given.pop("store")), given.pop("objects"))
+        pool = objects_url(settings, given.pop("objects"))
+        store = one_store(store_url(settings, given.pop("store")), pool)
     except InvalidStoreURL as error:
         usage(str(error))
     snapshot_ids = chosen_ids(

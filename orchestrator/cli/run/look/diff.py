@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, EXIT_USAGE, usage
 from snapferry.orchestrator.cli.inputs.opened_store import opened, reading
+from snapferry.orchestrator.cli.inputs.store_names import two_places
 from snapferry.orchestrator.cli.output.activity import activity
 from snapferry.orchestrator.cli.output.lines import print_lines, print_list
 from snapferry.orchestrator.cli.settings import read_settings
@@ -36,8 +37,10 @@ class _Reference(NamedTuple):
 
 
 def diff(
-    before: str,
-    after: str,
+    before: str | None,
+    after: str | None,
+    source: str | None,
+    destination: str | None,
     exit_code: bool,
     directories: bool,
     objects: bool,
@@ -45,7 +48,7 @@ def diff(
     no_progress: bool,
 ) -> int:
     settings = read_settings(None)
-    one, other = _references(before, after)
+    one, other = _references(*two_places(before, after, source, destination))
     if one.snapshot and objects:
         usage("--objects compares stores, without @ID")
     if not one.snapshot and directories:

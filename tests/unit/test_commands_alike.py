@@ -1,0 +1,275 @@
+"""What all commands have in common: options, names of stores, exit codes, and what they do with an ended job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+import pytest
+import redis
+
+from snapferry.orchestrator.cli.group import COMMANDS, cli
+from snapferry.workers.ledger import Ledger, State
+from tests.unit.ledger.support import request
+
+ABSENT: Final = "a" * 64
+
+# A valid command line of each command. STORE and OTHER are stores, JOB is a job, FREE is a directory.
+LINES: Final = {
+    "sync": "STORE OTHER --all",
+    "plan": "STORE OTHER --all",
+    "submit": "STORE OTHER --all",
+    "push": "FREE STORE",
+    "pull": f"STORE FREE --id {ABSENT}",
+    "ls": "STORE",
+    "size": "STORE",
+    "diff": "STORE OTHER",
+    "show": f"STORE {ABSENT}",
+    "cat": f"STORE {ABSENT} path",
+    "orphans": "STORE",
+    "tag": "STORE",
+    "untag": "STORE name",
+    "verify": "STORE --all",
+    "heal": "STORE --from OTHER --all",
+    "cancel": "JOB",
+    "pause": "JOB",
+    "continue": "JOB",
+    "resume": "JOB",
+    "retry": "JOB",
+    "priority": "JOB high",
+    "limit": "JOB --max-requests 7",
+    "jobs": "",
+    "status": "JOB",
+    "watch": "JOB",
+    "failures": "JOB",
+    "receipt": "JOB",
+    "mirrors": "",
+    "scrubs": "",
+    "doctor": "STORE OTHER",
+    "worker": "",
+    "orchestrator": "",
+    "scheduler": "",
+    "dashboard": "",
+    "flower": "",
+    "completion": "bash",
+    "version": "",
+}
+
+# They run until they are stopped.
+ROLES: Final = {"worker", "orchestrator", "scheduler", "dashboard", "flower"}
+# Their result is not a document.
+NOT_JSON: Final = ROLES | {"cat", "completion"}
+# They work on jobs of a fleet alone.
+ON_A_FLEET: Final = [*sorted(name for name, line in LINES.items() if "JOB" in line.split()), "jobs", "submit"]
+WITH_STORES: Final = sorted(name for name, line in LINES.items() if "STORE" in line)
+# What they do to a job that has ended changes nothing.
+CONTROL: Final = ["cancel", "pause", "continue", "priority", "limit"]
+
+EVERY = pytest.mark.parametrize("name", LINES)
+
+
+def command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs a command line in this process: exit code, output, errors."""
+    for name in ("SNAPFERRY_BROKER_URL", "SNAPFERRY_CONFIG", "SNAPDIR_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    for store in ("one", "other"):
+        (tmp_path / store / ".manifests").mkdir(parents=True)
+    (tmp_path / "snapferry.toml").write_text(
+        f'[stores]\none = "{tmp_path}/one"\nother = "{tmp_path}/other"\n'
+        '[[mirror]]\nname = "m"\nfrom = "one"\nto = "other"\nevery = "1d"\n'
+        '[[scrub]]\nname = "s"\nstore = "one"\nevery = "1d"\nshare = "1/2"\n'
+    )
+
+    def running(*arguments: str) -> tuple[int, str, str]:
+        code: int | str | None = 0
+        try:
+            code = cli.main(list(arguments), prog_name="snapferry", standalone_mode=False)
+        except SystemExit as ended:
+            code = ended.code
+        except click.ClickException as error:
+            code, _ = 2, click.echo(error.format_message(), err=True)
+        said = capsys.readouterr()
+        assert isinstance(code or 0, int)
+        return int(code or 0), said.out, said.err
+
+    return running
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[tuple[str, Ledger]]:
+    """A Redis server with one job, which was submitted."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        ledger = Ledger(client, expires_s=3600)
+        ledger.create(request())
+        yield redis_url, ledger
+
+
+def line(name: str, **places: str) -> list[str]:
+    return [name, *(places.get(word, word) for word in LINES[name].split())]
+
+
+def test_the_table_has_every_command() -> None:
+    assert sorted(LINES) == sorted(COMMANDS)
+
+
+@EVERY
+def test_every_command_has_the_options_of_all(name: str) -> None:
+    options = {option for parameter in command(name).params for option in parameter.opts}
+
+    assert {"--config", "--log-level", "--loglevel", "--version"} <= options
+    assert ("--json" in options) == (name not in NOT_JSON)
+    assert not (name in ON_A_FLEET and "--broker" not in options)
+
+
+@EVERY
+def test_every_option_that_takes_a_store_takes_its_name(name: str) -> None:
+    for parameter in command(name).params:
+        if parameter.metavar == "URL":
+            assert parameter.opts[0] in ("--broker", "--flower"), f"{parameter.opts} takes names as well"
+
+
+@EVERY
+def test_every_command_prints_the_version(name: str, run: Run) -> None:
+    assert run(name, "--version") == run("--version")
+
+
+@EVERY
+def test_every_command_refuses_what_it_does_not_know_as_bad_usage(name: str, run: Run) -> None:
+    code, out, err = run(name, "--log-level", "loud")
+
+    assert (code, out) == (2, "")
+    assert "loud" in err
+
+
+@pytest.mark.parametrize("name", ON_A_FLEET)
+def test_an_unreachable_broker_is_a_failure_and_none_at_all_is_bad_usage(name: str, run: Run) -> None:
+    arguments = line(name, JOB="1234", STORE="one", OTHER="other")
+
+    code, out, err = run(*arguments, "--broker", "redis://127.0.0.1:1/0")
+    assert (code, out) == (1, "")
+    assert err.startswith("snapferry: the broker at redis://127.0.0.1:1/0 ")
+    assert err.count("\n") == 1
+
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "no broker is configured" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [(name, place) for name, words in LINES.items() for place in ("STORE", "OTHER") if place in words],
+)
+def test_a_misspelt_store_is_bad_usage_with_a_suggestion(name: str, place: str, run: Run) -> None:
+    places = {"STORE": "one", "OTHER": "other", "FREE": "free"} | {place: "ohter"}
+    Path("free").mkdir()
+
+    code, out, err = run(*line(name, **places))
+
+    assert (code, out) == (2, "")
+    assert "'ohter'" in err
+    assert "did you mean 'other'?" in err
+
+
+@pytest.mark.parametrize("name", WITH_STORES)
+def test_a_fault_in_the_configuration_is_named_with_its_line(name: str, run: Run) -> None:
+    with Path("snapferry.toml").open("a") as file:
+        file.write("[acces]\n")
+    Path("free").mkdir()
+
+    code, out, err = run(*line(name, STORE="one", OTHER="other", FREE="free"))
+
+    assert (code, out) == (2, "")
+    assert "snapferry.toml, line 14: acces: unknown key; did you mean 'access'?" in err
+
+
+def test_the_file_of_the_option_is_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.toml").write_text(f'[stores]\nfar = "{tmp_path}/one"\n')
+
+    assert run("ls", "far")[0] == 2
+    assert run("ls", "far", "--config", "elsewhere.toml")[0] == 0
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELLED])
+@pytest.mark.parametrize("name", CONTROL)
+def test_a_job_that_has_ended_stays_as_it_is_and_says_so(
+    name: str, state: State, run: Run, broker: tuple[str, Ledger]
+) -> None:
+    url, ledger = broker
+    ledger.advance("job", state)
+    before = ledger.status("job")
+
+    code, out, _ = run(*line(name, JOB="job"), "--broker", url)
+
+    assert (code, out) == (0, f"job job has already ended: it is {state}\n")
+    assert ledger.status("job") == before
+    assert run(*line(name, JOB="job"), "--json", "--broker", url)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["retry", "resume"])
+def test_nothing_is_left_to_do_of_a_job_that_is_done(name: str, run: Run, broker: tuple[str, Ledger]) -> None:
+    url, ledger = broker
+    ledger.advance("job", State.DONE)
+
+    code, out, _ = run(name, "job", "--broker", url)
+    assert code == 0
+    assert out.startswith("job job is done: ")
+    assert json.loads(run(name, "job", "--json", "--broker", url)[1])["state"] == "done"
+    assert ledger.job_ids() == ["job"]
+
+
+@pytest.mark.parametrize("name", [name for name in ON_A_FLEET if "JOB" in LINES[name]])
+def test_a_job_that_does_not_exist_is_bad_usage(name: str, run: Run, broker: tuple[str, Ledger]) -> None:
+    code, out, err = run(*line(name, JOB="nope"), "--broker", broker[0])
+
+    assert (code, out) == (2, "")
+    assert err.startswith("snapferry: job nope not found at ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["diff", "one", "other"], 0),
+        (["diff", "--from", "one", "--to", "other"], 0),
+        (["diff", "--from", "one", "other"], 0),
+        (["diff", "one", "--to", "other"], 0),
+        (["diff", "one"], 2),
+        (["diff", "one", "other", "--to", "other"], 2),
+        (["diff", "one", "other", "other"], 2),
+        (["sync", "one", "--all"], 2),
+        (["sync", "--all"], 2),
+        (["sync", "one", "other", "--from", "one", "--all"], 2),
+        (["push", "free"], 2),
+        (["push", "free", "one", "--to", "one"], 2),
+        (["pull", "free", "--id", ABSENT], 2),
+        (["pull", "--id", ABSENT], 2),
+    ],
+)
+def test_two_stores_are_arguments_or_options_and_each_is_given_once(
+    arguments: list[str], code: int, run: Run
+) -> None:
+    assert run(*arguments)[0] == code
+
+
+def test_an_argument_is_stronger_than_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("free").mkdir()
+    monkeypatch.setenv("SNAPDIR_STORE", "nowhere")
+
+    assert "'nowhere'" in run("push", "free")[2]
+    assert "'nowhere'" not in run("push", "free", "other", "--exclude", "(")[2]
+    # The environment has the source, so a single argument is the destination.
+    assert "'nowhere'" in run("sync", "other", "--all")[2]
