@@ -109,7 +109,7 @@ def _cancel(jobs: Jobs, job_id: str, receipt_path: str | None, *, on_fleet: bool
     if status is None:
         text = f"Job {job_id} may still be running. To see it: {job_command('status', job_id)}"
     else:
-        text = f"{interrupted_text(status)} {_advice(status, on_fleet=on_fleet).text}"
+        text = f"{interrupted_text(status)} {_text(_advice(status, on_fleet=on_fleet), on_fleet=on_fleet)}"
     note(f"interrupted. {text}")
     raise SystemExit(EXIT_INTERRUPTED)
 
@@ -117,6 +117,11 @@ def _cancel(jobs: Jobs, job_id: str, receipt_path: str | None, *, on_fleet: bool
 def _advice(status: JobStatus, *, on_fleet: bool) -> Advice:
     """Return what to do next about a job that this command followed."""
     return with_fleet(advise(status)) if on_fleet else advise(status, again=typed())
+
+
+def _text(advice: Advice, *, on_fleet: bool) -> str:
+    """Return *advice* for a person, who sees the command that they typed."""
+    return advice.text if on_fleet else advice.sentence
 
 
 def _report_end(
@@ -143,9 +148,12 @@ def _report_end(
             click.echo(line, err=True)
         for row in unreadable[:MANIFESTS_SHOWN]:
             click.echo(f"  {manifest_line(row)}", err=True)
-        note(f"{status.state}: {status.error}" if status.error else f"job {status.job_id} was {status.state}")
+        reason = (
+            f"{status.state}: {status.error}" if status.error else f"job {status.job_id} was {status.state}"
+        )
+        note(reason if on_fleet else f"{reason.removesuffix('.')}. {advice.sentence}")
         code = EXIT_FAILED
-    if advice and not (status.state is State.DONE and (show.quiet or show.as_json)):
+    if advice and on_fleet and not (status.state is State.DONE and (show.quiet or show.as_json)):
         note(advice.text)
     # After the summary, which is printed even if the receipt cannot be written.
     if receipt_path is not None and not (receipt and write_receipt(receipt_path, receipt)):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from snapferry.stores import requests
+from snapferry.stores.text.similar import suggestion
 from snapferry.workers.messages import Price
 from snapferry.workers.settings.toml_file import InvalidToml, read_toml
 
@@ -79,7 +80,8 @@ class _Table:
             self._wrong(f"{where}requests must be a table, [price.requests]")
         for name in sent:
             if name not in OPERATIONS:
-                self._wrong(f"{where}unknown request {name!r}; known: {', '.join(sorted(OPERATIONS))}")
+                known = f"known: {', '.join(sorted(OPERATIONS))}"
+                self._wrong(f"{where}unknown request {name!r}{suggestion(name, OPERATIONS)}; {known}")
         return Price(
             store=store,
             egress=self._amount(found.get("egress", 0), f"{where}egress"),
@@ -98,7 +100,9 @@ class _Table:
     def _only(self, found: Mapping[str, Any], known: Iterable[str], where: str) -> None:
         for name in found:
             if name not in known:
-                self._wrong(f"{where}unknown key {name!r}; known: {', '.join(known)}")
+                self._wrong(
+                    f"{where}unknown key {name!r}{suggestion(name, known)}; known: {', '.join(known)}"
+                )
 
     def _wrong(self, what: str) -> NoReturn:
         raise InvalidPrices(f"price table {self._path}: {what}")

@@ -151,7 +151,11 @@ def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
     cancelled = status.state is State.CANCELLED
     remedy = "The job was cancelled" if cancelled else _remedy(status)
     if again is not None:
-        sentence = "Run the same command again to resume." if cancelled else f"{remedy}, then run it again."
+        sentence = (
+            "Run the same command again to resume."
+            if cancelled
+            else f"{remedy}, then run the same command again."
+        )
         return Advice(sentence, tuple(again))
     if status.dry_run:
         # No command continues a dry run.

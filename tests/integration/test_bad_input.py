@@ -195,7 +195,7 @@ def test_commands_about_jobs_need_a_broker_that_answers(tmp_path: Path) -> None:
         assert (ended.code, ended.out) == (2, "")
         assert ended.err == "snapferry: no broker is configured. Set SNAPFERRY_BROKER_URL, or use --broker.\n"
     for ended in with_none:
-        assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+        assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1), ended
         assert "the broker at redis://127.0.0.1:1/0 cannot be used" in ended.err
 
 
@@ -300,7 +300,7 @@ def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(tmp_path: Pat
     assert "the source lists no snapshot at all, so --delete would delete every manifest" in careless.err
     assert kept == [snapshot]
     assert forced.code == 0
-    assert forced.out.startswith("nothing to do: ")
+    assert forced.out.startswith("nothing to copy: ")
     assert "; 1 manifest deleted, in " in forced.out
     assert snapferry("ls", str(tmp_path / "a")).out == ""
 

@@ -440,4 +440,4 @@ def test_limits_are_shown_and_changed_one_by_one(redis_url: str, tmp_path: Path,
     # Those that held last.
     assert jobs.status(again).limits == Limits(requests=12)
     ended = forge.run(["limit", job, "--jobs", "1"], {"SNAPFERRY_BROKER_URL": redis_url})
-    assert (ended.code, ended.err) == (2, f"snapferry: job {job} has already ended: it is cancelled\n")
+    assert (ended.code, ended.out) == (0, f"job {job} has already ended: it is cancelled\n")

@@ -101,7 +101,8 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         except SystemExit as ended:
             code = ended.code
         except click.ClickException as error:
-            code, _ = 2, click.echo(error.format_message(), err=True)
+            code = 2
+            click.echo(error.format_message(), err=True)
         said = capsys.readouterr()
         assert isinstance(code or 0, int)
         return int(code or 0), said.out, said.err

@@ -21,9 +21,10 @@ def fresh(redis_url: str) -> FreshnessLedger:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> str:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path = tmp_path / "snapferry.toml"
     path.write_text(NIGHTLY + BACKUP)
+    monkeypatch.setenv("SNAPFERRY_CONFIG", str(path))
     return str(path)
 
 
@@ -48,9 +49,9 @@ def test_a_mirror_shows_its_last_success_and_that_it_is_late(
     fresh.expect([Expected("mirror", "nightly", "1h"), Expected("scrub", "backup", "1d")], replace=True)
     succeeded(fresh, "nightly", ago)
 
-    assert list_mirrors(config, None, as_json=False, broker=redis_url) == 0
+    assert list_mirrors(None, as_json=False, broker=redis_url) == 0
     table = capsys.readouterr()
-    assert list_mirrors(config, None, as_json=True, broker=redis_url) == 0
+    assert list_mirrors(None, as_json=True, broker=redis_url) == 0
     (document,) = json.loads(capsys.readouterr().out)
 
     assert shown in table.out
@@ -73,19 +74,19 @@ def test_what_is_removed_from_the_file_is_named_until_it_is_forgotten(
     )
     succeeded(fresh, "old", 3 * 3600 + 130)
 
-    list_mirrors(config, None, as_json=False, broker=redis_url)
+    list_mirrors(None, as_json=False, broker=redis_url)
     noted = capsys.readouterr().err
-    list_mirrors(config, None, as_json=True, broker=redis_url)
+    list_mirrors(None, as_json=True, broker=redis_url)
     documents = json.loads(capsys.readouterr().out)
     with pytest.raises(SystemExit) as refused:
-        list_mirrors(config, "nightly", as_json=False, broker=redis_url)
+        list_mirrors("nightly", as_json=False, broker=redis_url)
     why_not = capsys.readouterr().err
     with pytest.raises(SystemExit) as unknown:
-        list_scrubs(config, "other\x1b[1m", as_json=False, broker=redis_url)
+        list_scrubs("other\x1b[1m", as_json=False, broker=redis_url)
     capsys.readouterr()
-    assert list_mirrors(config, "old", as_json=False, broker=redis_url) == 0
+    assert list_mirrors("old", as_json=False, broker=redis_url) == 0
     capsys.readouterr()
-    list_mirrors(config, None, as_json=False, broker=redis_url)
+    list_mirrors(None, as_json=False, broker=redis_url)
     after = capsys.readouterr().err
 
     assert "3 h ago, late for 1 h" in noted

@@ -62,10 +62,14 @@ def letter(number: int, *, error: str = "ObjectMissing", detail: str = "it is no
         ({}, ["snapshot 5e5e", "100 objects", "60 copied (600 B)", "40 already present"]),
         ({"healed": 2, "deleted": 1}, ["60 copied", "2 healed", "1 manifest deleted"]),
         ({"snapshots_total": 3, "snapshots_published": 3}, ["3 of 3 snapshots", "100 objects"]),
-        ({"copied": 0, "present": 100}, ["nothing to do", "all 100 objects", "snapshot 5e5e"]),
+        ({"copied": 0, "present": 100}, ["nothing to copy", "all 100 objects", "snapshot 5e5e"]),
         (
             {"snapshots_published": 0, "snapshots_trusted": 1, "objects_total": 0, "copied": 0},
-            ["nothing to do", "snapshot 5e5e", "--trust-manifest"],
+            ["nothing to copy", "snapshot 5e5e", "--trust-manifest"],
+        ),
+        (
+            {"objects_total": 0, "objects_settled": 0, "copied": 0, "present": 0},
+            ["snapshot 5e5e is published", "no objects"],
         ),
         (
             {"snapshots_total": 5, "snapshots_published": 3, "snapshots_trusted": 2},
@@ -73,7 +77,7 @@ def letter(number: int, *, error: str = "ObjectMissing", detail: str = "it is no
         ),
         (
             {"snapshots_total": 0, "snapshots_published": 0, "objects_total": 0, "copied": 0},
-            ["nothing to do", "no snapshots"],
+            ["nothing to copy", "no snapshots"],
         ),
     ],
 )

@@ -71,7 +71,7 @@ def priority(jobs: Jobs, job_id: str, level: str, as_json: bool) -> int:
 def retry(jobs: Jobs, job_id: str, patience: float | None, watch: bool, show: Show) -> int:
     status = jobs.status(job_id)
     if status.state is State.DONE:
-        message = f"job {job_id} is done: nothing failed in it. {_next(status)}".rstrip()
+        message = "; ".join(filter(None, [f"job {job_id} is done: nothing failed in it", _next(status)]))
         return _print(status, message, as_json=show.as_json)
     return _new_job(jobs, jobs.retry(job_id, patience=patience), show, watch=watch)
 

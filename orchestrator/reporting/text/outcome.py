@@ -31,12 +31,14 @@ def _copied_text(status: JobStatus) -> str:
         also += f"; names: {named}"
     published = _published_text(status)
     if not status.snapshots_total:
-        return f"nothing to do: the source has no snapshots{also},{seconds}"
+        return f"nothing to copy: the source has no snapshots{also},{seconds}"
     if status.snapshots_trusted == status.snapshots_total:
-        return f"nothing to do: {published}{also},{seconds}"
+        return f"nothing to copy: {published}{also},{seconds}"
+    if not status.objects_total:
+        return f"{published}: no objects to copy{also},{seconds}"
     if not status.copied:
         found = _already(status.objects_total, "object", "present")
-        return f"nothing to do: {found}; {published}{also},{seconds}"
+        return f"nothing to copy: {found}; {published}{also},{seconds}"
     return (
         f"{published}: {counted(status.objects_total, 'object')}, {status.copied:,} copied"
         f" ({size(status.bytes_copied)}), {status.present:,} already present{also},{seconds}"
