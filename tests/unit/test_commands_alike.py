@@ -47,6 +47,7 @@ LINES: Final = {
     "failures": "JOB",
     "receipt": "JOB",
     "mirrors": "",
+    "run": "mirror:m --state-dir FREE",
     "scrubs": "",
     "doctor": "STORE OTHER",
     "worker": "",
