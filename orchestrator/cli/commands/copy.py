@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from snapferry.orchestrator.cli.options import places
 from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options
 from snapferry.orchestrator.cli.options.copy import copy_dry_run_option, copy_options
 from snapferry.orchestrator.cli.options.declare import command, option
@@ -41,7 +42,7 @@ Exit codes:
 """
 
 
-@command(run="copy:sync", interruptible=True, epilog=EXAMPLES)
+@command(run="copy:sync", places=places.of_copy, interruptible=True, epilog=EXAMPLES)
 @copy_options
 @copy_dry_run_option
 @receipt_option
@@ -60,7 +61,7 @@ def sync() -> None:
     """
 
 
-@command(run="copy:plan", interruptible=True)
+@command(run="copy:plan", places=places.of_copy, interruptible=True)
 @copy_options
 @verbose_option
 @show_options
@@ -73,7 +74,7 @@ def plan() -> None:
     """
 
 
-@command(run="copy:submit")
+@command(run="copy:submit", places=places.of_copy)
 @copy_options
 @copy_dry_run_option
 @option("-q", "--quiet", is_flag=True, section=OUTPUT, help="Print nothing but the job's id.")

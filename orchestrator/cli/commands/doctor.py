@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from snapferry.orchestrator.cli.options import places
 from snapferry.orchestrator.cli.options.common import broker_option, json_option
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 
@@ -29,7 +30,7 @@ Exit codes:
 """
 
 
-@command(run="doctor:doctor", epilog=EXAMPLES)
+@command(run="doctor:doctor", places=places.of_doctor, epilog=EXAMPLES)
 @argument("first", metavar="[FROM]", required=False, text="Source store, instead of --from.")
 @argument("second", metavar="[TO]", required=False, text="Destination store, instead of --to.")
 @option(

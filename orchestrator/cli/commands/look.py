@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from snapferry.orchestrator.cli.options import places
 from snapferry.orchestrator.cli.options.common import OUTPUT, json_option
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.values import Duration, WholeNumber
@@ -139,10 +140,10 @@ Exit codes:
 """
 
 
-@command(run="look.diff:diff", interruptible=True, epilog=DIFF_EXAMPLES)
-@argument("before", metavar="A", required=False, text="A snapshot as STORE@ID, or a store.")
+@command(run="look.diff:diff", places=places.of_copy, interruptible=True, epilog=DIFF_EXAMPLES)
+@argument("first", metavar="A", required=False, text="A snapshot as STORE@ID, or a store.")
 @argument(
-    "after",
+    "second",
     metavar="B",
     required=False,
     text="What to compare with: a snapshot as STORE@ID, or @ID in the same store; or a store.",

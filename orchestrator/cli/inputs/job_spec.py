@@ -18,7 +18,7 @@ from snapferry.workers.messages import Budget, JobSpec, Limits, Prune, StoreRef,
 from snapferry.workers.settings.environment import Settings
 
 from .snapshot_ids import chosen_ids
-from .store_names import objects_url, store_url, two_places
+from .store_names import objects_url, store_url
 
 
 def with_job_spec(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,13 +75,10 @@ def fields_of(kind: type[BaseModel], given: MutableMapping[str, Any]) -> dict[st
 
 
 def _stores(settings: Settings, given: MutableMapping[str, Any]) -> tuple[StoreRef, StoreRef]:
-    source, destination = two_places(
-        given.pop("first"), given.pop("second"), given.pop("source"), given.pop("destination")
-    )
     try:
         return store_pair(
-            store_url(settings, source),
-            store_url(settings, destination),
+            store_url(settings, given.pop("source")),
+            store_url(settings, given.pop("destination")),
             objects_url(settings, given.pop("from_objects")),
             objects_url(settings, given.pop("to_objects")),
         )

@@ -6,4 +6,5 @@ The options of commands, as help pages, completion and errors need them. They im
     common   options of several commands
     job      options of every command that begins a job
     copy     options of sync, plan and submit
+    places   stores that are arguments or options
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
@@ -88,24 +88,32 @@ class Command(click.Command):
     command runs, so help pages, completion and errors about options import none of its libraries. SIGTERM interrupts
     an *interruptible* command as Ctrl-C does, from before this import.
 
+    *places* changes the values of the options before the command runs: see `places`.
+
     Every command has --config, --log-level and --version. Unless a command declares them itself, its function does not
     get their values; `snapferry.orchestrator.cli.chosen` has them.
     """
 
     def __init__(
-        self, *arguments: Any, run: str = "", interruptible: bool = False, **attributes: Any
+        self,
+        *arguments: Any,
+        run: str = "",
+        interruptible: bool = False,
+        places: Callable[[MutableMapping[str, Any]], None] = lambda _: None,
+        **attributes: Any,
     ) -> None:
         attributes["context_settings"] = SETTINGS | attributes.get("context_settings", {})
         if run:
             attributes["callback"] = self._run
         super().__init__(*arguments, **attributes)
-        self.run, self._interruptible = run, interruptible
+        self.run, self._interruptible, self._places = run, interruptible, places
         declared = {parameter.name for parameter in self.params}
         self._added = {name: add for name, add in _EVERYWHERE.items() if name not in declared}
         self.params += [add() for add in self._added.values()]
 
     def _run(self, **given: Any) -> Any:
         remember({name: given.pop(name) for name in self._added if name in given})
+        self._places(given)
         if self._interruptible:
             interrupt_on_sigterm()
         return load(f"run.{self.run}")(**given)

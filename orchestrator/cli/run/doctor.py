@@ -11,7 +11,7 @@ import click
 
 from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, interrupt_on_sigterm, usage
 from snapferry.orchestrator.cli.inputs.snapshot_ids import opening, snapshot_of
-from snapferry.orchestrator.cli.inputs.store_names import objects_url, one_place, two_places
+from snapferry.orchestrator.cli.inputs.store_names import objects_url
 from snapferry.orchestrator.cli.output.doctor_report import document, print_results
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.doctor import examine, worst
@@ -25,8 +25,6 @@ from snapferry.workers.settings.environment import InvalidSettings, store_option
 
 
 def doctor(
-    first: str | None,
-    second: str | None,
     source: str | None,
     destination: str | None,
     from_objects: str | None,
@@ -37,8 +35,6 @@ def doctor(
 ) -> int:
     interrupt_on_sigterm()
     settings = read_settings(broker)
-    if first is not None:
-        source, destination = _places(first, second, source, destination)
     stores = [objects_url(settings, one) for one in (source, destination, from_objects, to_objects)]
     check = _check(*stores, snapshot_ids=snapshot_ids)
     try:
@@ -73,15 +69,6 @@ def _check(
         return Check(one, other, _ids(one, snapshot_ids))
     except InvalidStoreURL as error:
         usage(str(error))
-
-
-def _places(
-    first: str, second: str | None, source: str | None, destination: str | None
-) -> tuple[str | None, str | None]:
-    """Return the stores to check, of which the arguments may name the source, or both."""
-    if second is None:
-        return one_place("--from", first, source), destination
-    return two_places(first, second, source, destination)
 
 
 def _ids(source: Side | None, texts: tuple[str, ...]) -> tuple[str, ...]:

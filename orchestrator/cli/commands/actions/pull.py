@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from snapferry.orchestrator.cli.options import places
 from snapferry.orchestrator.cli.options.common import receipt_option, show_options, with_options
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.job import (
@@ -98,7 +99,7 @@ _OPTIONS: Final = (
 )
 
 
-@command(run="actions.pull:pull", interruptible=True, epilog=EXAMPLES)
+@command(run="actions.pull:pull", places=places.of_pull, interruptible=True, epilog=EXAMPLES)
 @argument("first", metavar="[FROM]", required=False, text="Store that has the snapshot, instead of --from.")
 @argument(
     "second", metavar="PATH", required=False, text="Directory to restore to. It is made if it does not exist."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from snapferry.orchestrator.cli.options import places
 from snapferry.orchestrator.cli.options.common import receipt_option, show_options
 from snapferry.orchestrator.cli.options.declare import argument, command
 from snapferry.orchestrator.cli.options.job import verbose_option
@@ -39,7 +40,7 @@ Exit codes:
 """
 
 
-@command(run="actions.push:push", interruptible=True, epilog=EXAMPLES)
+@command(run="actions.push:push", places=places.of_push, interruptible=True, epilog=EXAMPLES)
 @argument("path", metavar="PATH", text="Directory of which to make a snapshot.")
 @argument("place", metavar="[TO]", required=False, text="Store that receives the snapshot, instead of --to.")
 @push_options

@@ -10,7 +10,7 @@ from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.inputs.job_spec import fields_of
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.inputs.snapshot_ids import chosen_ids
-from snapferry.orchestrator.cli.inputs.store_names import objects_url, one_place, store_url
+from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
@@ -22,9 +22,8 @@ from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions, enc
 
 @with_show
 def pull(
-    first: str | None,
-    second: str | None,
-    source: str | None,
+    path: str,
+    source: str,
     from_objects: str | None,
     snapshot_id: str,
     delete: bool,
@@ -38,18 +37,14 @@ def pull(
 ) -> int:
     settings = read_settings(broker)
     check_receipt_path(receipt_path, dry_run=given["dry_run"], detach=detach)
-    place, path = (first, second) if second is not None else (None, first)
-    if path is None:
-        usage("no directory is given. Use: snapferry pull FROM PATH --id ID")
     if not path:
         usage("PATH is empty")
-    place = one_place("--from", place, source)
     absolute = os.path.join(Path.cwd(), path)
     if settings.broker_url is None and os.path.lexists(absolute) and not Path(absolute).is_dir():
         usage(f"{path}: is not a directory")
     try:
         pool = objects_url(settings, from_objects)
-        store, tree = store_pair(store_url(settings, place), f"tree://{absolute}", pool)
+        store, tree = store_pair(store_url(settings, source), f"tree://{absolute}", pool)
         check_apart(store, tree)
     except InvalidStoreURL as error:
         usage(str(error))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
-from snapferry.orchestrator.cli.inputs.store_names import objects_url, one_place, store_url
+from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
@@ -24,8 +24,7 @@ from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions
 @with_show
 def push(
     path: str,
-    place: str | None,
-    destination: str | None,
+    destination: str,
     to_objects: str | None,
     tag: str | None,
     exclude: tuple[str, ...],
@@ -39,7 +38,6 @@ def push(
     **given: Any,
 ) -> int:
     settings = read_settings(broker)
-    to = one_place("--to", place, destination)
     check_receipt_path(receipt_path, dry_run=given["dry_run"], detach=detach)
     if not path:
         usage("PATH is empty")
@@ -51,10 +49,10 @@ def push(
         name = "" if tag is None else parse_name(tag)
         excluder(exclude)
         source, target = store_pair(
-            f"tree://{absolute}", store_url(settings, to), None, objects_url(settings, to_objects)
+            f"tree://{absolute}", store_url(settings, destination), None, objects_url(settings, to_objects)
         )
         if target.parsed.kind.is_tree:
-            usage(f"--to {to}: is a directory tree, not a store")
+            usage(f"--to {destination}: is a directory tree, not a store")
         tree = TreeOptions(exclude=exclude, follow=not no_follow, walk_jobs=walk_jobs)
     except InvalidName as error:
         usage(f"--tag {error}")

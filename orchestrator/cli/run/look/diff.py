@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, EXIT_USAGE, usage
 from snapferry.orchestrator.cli.inputs.opened_store import opened, reading
-from snapferry.orchestrator.cli.inputs.store_names import two_places
 from snapferry.orchestrator.cli.output.activity import activity
 from snapferry.orchestrator.cli.output.lines import print_lines, print_list
 from snapferry.orchestrator.cli.settings import read_settings
@@ -37,10 +36,8 @@ class _Reference(NamedTuple):
 
 
 def diff(
-    before: str | None,
-    after: str | None,
-    source: str | None,
-    destination: str | None,
+    source: str,
+    destination: str,
     exit_code: bool,
     directories: bool,
     objects: bool,
@@ -48,7 +45,7 @@ def diff(
     no_progress: bool,
 ) -> int:
     settings = read_settings(None)
-    one, other = _references(*two_places(before, after, source, destination))
+    one, other = _references(source, destination)
     if one.snapshot and objects:
         usage("--objects compares stores, without @ID")
     if not one.snapshot and directories:
