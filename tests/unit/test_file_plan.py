@@ -54,6 +54,36 @@ def assert_holds(plan: Plan, files: dict[bytes, tuple[bytes, int]]) -> None:
     assert plan.snapshots[0].objects == len(files)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([9, MAX_BYTES, MAX_BYTES + 1])), max_size=60),
+)
+def test_files_that_repeat_a_large_one_share_its_batch(runs: list[tuple[int, int]]) -> None:
+    """Each run is a file and as many repetitions, in which a link may be listed with a short length."""
+    planner = FilePlanner(max_objects=10, max_bytes=MAX_BYTES)
+    files, together = [], []
+    for number, (repetitions, size) in enumerate(runs):
+        paths = [b"./%d-%d" % (number, one) for one in range(repetitions + 1)]
+        for one, path in enumerate(paths):
+            planner.add(path, path, size if one < 2 else 9, repeats=one > 0)
+        files += paths
+        together += [set(paths)] if size > MAX_BYTES else []
+    plan = planner.finish()
+
+    batches = [plan.batch(number).lines for number in range(plan.batches)]
+    assert sorted(line for lines in batches for line in lines) == sorted(files)
+    assert sorted(map(sorted, together)) == sorted(sorted(lines) for lines in batches[: len(together)])
+    assert all(sum(plan.batch(n).sizes) <= MAX_BYTES for n in range(len(together), plan.batches))
+
+
+def test_many_repetitions_of_a_large_file_make_several_batches() -> None:
+    planner = FilePlanner(max_objects=10, max_bytes=MAX_BYTES)
+    for number in range(25):
+        planner.add(b"./%d" % number, b"line", 2 * MAX_BYTES, repeats=number > 0)
+    plan = planner.finish()
+
+    assert [len(plan.batch(number).sizes) for number in range(plan.batches)] == [10, 10, 5]
+
+
 @given(lines_of_files, st.data())
 def test_every_file_is_in_one_batch_with_its_line(lines: dict[bytes, bytes], data: st.DataObject) -> None:
     files = {path: (line.replace(b"\n", b" "), data.draw(sizes)) for path, line in lines.items()}

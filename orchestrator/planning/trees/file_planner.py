@@ -8,6 +8,7 @@ same. So the plan has the digest of its path instead, and its line beside it.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import Final
 
 from blake3 import blake3
@@ -54,33 +55,47 @@ class FilePlanner:
         self._max_objects = max_objects
         self._max_bytes = max_bytes
         self._large, self._small = _Files(), _Files()
+        self._last_is_large = False
+        # Positions of large files that have the bytes of the one before.
+        self._repeats = array("Q")
 
     @property
     def files(self) -> int:
         """The number of files that were added so far."""
         return len(self._large.sizes) + len(self._small.sizes)
 
-    def add(self, path: bytes, line: bytes, size: int) -> None:
+    def add(self, path: bytes, line: bytes, size: int, *, repeats: bool = False) -> None:
         """
         Add the file at *path* of about *size* bytes. Add each path once.
 
-        *line* is what a worker needs to know of it, in one line without its end.
+        *line* is what a worker needs to know of it, in one line without its end. *repeats*: it has the bytes of the
+        file that was added before it. If that one is too large for any batch, both are in one batch, so that the bytes
+        are read once.
         """
-        (self._large if size > self._max_bytes else self._small).add(path, line, size)
+        if repeats and self._last_is_large:
+            self._repeats.append(len(self._large.sizes))
+        else:
+            self._last_is_large = size > self._max_bytes
+        (self._large if self._last_is_large else self._small).add(path, line, size)
 
     def finish(self) -> Plan:
         """
         Return the plan, to be called once, as the last method.
 
-        Files too large for any batch come first, each alone, because they take longest; the others follow in the order
-        in which they were added.
+        Files too large for any batch come first, each alone or with those that repeat it, because they take longest;
+        the others follow in the order in which they were added.
         """
+        large, small = len(self._large.sizes), self._small.sizes
+        ranges = list(self._large_ranges())
+        ranges += [
+            (large + first, large + end) for first, end in cut(small, self._max_objects, self._max_bytes)
+        ]
         files = self._large
         files.extend(self._small)
         if not len(files.sizes):
             return _of_nothing()
         firsts = array("Q")
-        for first, end in cut(files.sizes, self._max_objects, self._max_bytes):
+        for first, end in ranges:
             firsts.extend(_cut_lines(files.ends, first, end))
         objects = len(files.sizes)
         plan = Plan(
@@ -94,6 +109,16 @@ class FilePlanner:
         )
         bound_sum(plan)
         return plan
+
+    def _large_ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield the begin and end of each batch of large files."""
+        repeats, first, large = set(self._repeats), 0, len(self._large.sizes)
+        for at in range(1, large):
+            if at not in repeats or at - first == self._max_objects:
+                yield first, at
+                first = at
+        if large:
+            yield first, large
 
 
 def _of_nothing() -> Plan:

@@ -92,8 +92,11 @@ def _check_links(manifest: Manifest, source: StreamStore, target: TreeTarget) ->
 
 def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
     planner = FilePlanner(max_objects=spec.batch_objects, max_bytes=spec.batch_bytes)
+    last = None
     for file in _by_object(manifest):
-        planner.add(f"./{file.path}".encode(), line_of(file), min(file.size, LARGEST_PLANNED_BYTES))
+        size = min(file.size, LARGEST_PLANNED_BYTES)
+        planner.add(f"./{file.path}".encode(), line_of(file), size, repeats=file.address == last)
+        last = file.address
         if planner.files > bounds().objects:
             raise ManifestTooLarge(
                 manifest.label,
@@ -106,9 +109,10 @@ def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
 
 def _by_object(manifest: Manifest) -> Iterator[TreeEntry]:
     """
-    Yield the files of *manifest* in its order, but all files of one object after the first of them.
+    Yield the files of *manifest* in its order, but all files of one object at the place of the first of them.
 
-    Then they are in one batch, and the object is read once.
+    Then they are in one batch, and the object is read once. The longest comes first: a followed link is listed with its
+    own length.
     """
     first: dict[bytes, int] = {}
     order = array("Q")
@@ -119,7 +123,7 @@ def _by_object(manifest: Manifest) -> Iterator[TreeEntry]:
         return
     first.clear()
     files = list(_files(manifest))
-    for number in sorted(range(len(order)), key=order.__getitem__):
+    for number in sorted(range(len(order)), key=lambda number: (order[number], -files[number].size)):
         yield files[number]
 
 

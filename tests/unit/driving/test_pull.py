@@ -22,6 +22,8 @@ from snapferry.stores.errors import InvalidStoreURL, ManifestSyntaxError, NotAll
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.opening import open_store
+from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.streams import OpenReader
 from snapferry.stores.urls import parse_url
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, StoreRef, TreeOptions
@@ -111,6 +113,25 @@ def test_an_object_is_read_once_for_the_files_of_a_batch(pull: Fleet) -> None:
 
     assert pull.status.copied == FILES
     assert pull.status.bytes_copied == 1400 + 3 * MIB + len("private")
+
+
+def test_a_file_larger_than_a_batch_is_read_once_for_all_its_places(
+    pull: Fleet, tree: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_object = SnapshotStore.open_object
+
+    def opening(store: SnapshotStore, address: str, *, size_hint: int = 0) -> OpenReader:
+        opened.append(address)
+        return open_object(store, address, size_hint=size_hint)
+
+    monkeypatch.setattr(SnapshotStore, "open_object", opening)
+    pull.copy_all()
+
+    large = digest((tree / "sub" / "large").read_bytes())
+    assert opened.count(large) == 1
+    assert described(dest) == described(tree)
+    assert (pull.status.copied, pull.status.bytes_settled) == (FILES, pull.status.bytes_total)
 
 
 def test_what_is_right_is_not_written_again(pull: Fleet, tree: Path, dest: Path) -> None:
