@@ -1,4 +1,4 @@
-"""The objects within the scope of a job: in a range of addresses, and in one share of the address space."""
+"""The objects within the scope of a job: in a range of addresses, and in one sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .gather import Objects
 if TYPE_CHECKING:
     from snapferry.stores.bulk.tables import ObjectTable
 
-# Digits of an address that decide in which share it is.
+# Digits of an address that decide in which sample it is.
 _DIGITS: Final = 16
 
 
@@ -22,12 +22,12 @@ def within(scope: Scope, objects: Objects | ObjectTable) -> Objects | ObjectTabl
     if not scope.limited:
         return objects
     first, last = scope.first.ljust(ADDRESS_LENGTH, "0"), scope.last.ljust(ADDRESS_LENGTH, "f")
-    of, share = scope.of, scope.share
+    samples, sample = scope.samples, scope.sample
     if not isinstance(objects, Mapping):
-        return objects.between(bytes.fromhex(first), bytes.fromhex(last)).share(share, of)
+        return objects.between(bytes.fromhex(first), bytes.fromhex(last)).sample(sample, samples)
     both = all if first <= last else any
     return {
         address: size
         for address, size in objects.items()
-        if both((first <= address, address <= last)) and int(address[:_DIGITS], 16) % of == share
+        if both((first <= address, address <= last)) and int(address[:_DIGITS], 16) % samples == sample
     }

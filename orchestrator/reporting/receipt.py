@@ -109,8 +109,8 @@ def _scope(spec: JobSpec) -> dict[str, Any]:
     return {
         "first": scope.first or None,
         "last": scope.last or None,
-        "share": scope.share if scope.of > 1 else None,
-        "shares": scope.of if scope.of > 1 else None,
+        "sample": scope.sample if scope.samples > 1 else None,
+        "samples": scope.samples if scope.samples > 1 else None,
     }
 
 

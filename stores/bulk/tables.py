@@ -55,10 +55,10 @@ class ObjectTable(NamedTuple):
         above, below = self.digests >= first, self.digests <= last
         return self.chosen(above & below if first <= last else above | below)
 
-    def share(self, share: int, of: int) -> ObjectTable:
-        """Return the objects in one of *of* equal shares, from 0, of the address space."""
+    def sample(self, sample: int, samples: int) -> ObjectTable:
+        """Return the objects in one of so many *samples*, from 0, by the remainder of their addresses."""
         heads = np.ascontiguousarray(self.digests.view(np.uint8).reshape(-1, DIGEST_BYTES)[:, :8])
-        return self.chosen(heads.view(_BIG_ENDIAN).ravel() % np.uint64(of) == np.uint64(share))
+        return self.chosen(heads.view(_BIG_ENDIAN).ravel() % np.uint64(samples) == np.uint64(sample))
 
     @property
     def size_bytes(self) -> int:

@@ -23,9 +23,9 @@ _addresses = st.text("0123456789abcdef", min_size=6, max_size=6).map(
     st.integers(1, 5).flatmap(lambda of: st.tuples(st.just(of), st.integers(0, of - 1))),
 )
 def test_a_table_and_a_mapping_have_the_same_objects_in_scope(
-    objects: dict[Address, int], first: str, last: str, share: tuple[int, int]
+    objects: dict[Address, int], first: str, last: str, sample: tuple[int, int]
 ) -> None:
-    scope = Scope(first=first, last=last, of=share[0], share=share[1])
+    scope = Scope(first=first, last=last, samples=sample[0], sample=sample[1])
     builder = ObjectTableBuilder(100)
     builder.add(records_of(list(objects), objects.values()))
 
@@ -39,9 +39,9 @@ def test_a_table_and_a_mapping_have_the_same_objects_in_scope(
 
 
 @given(st.dictionaries(_addresses, st.integers(0, 9), max_size=30), st.integers(1, 5), _starts)
-def test_shares_and_ranges_divide_the_objects(objects: dict[Address, int], of: int, border: str) -> None:
-    shares = [within(Scope(of=of, share=share), objects) for share in range(of)]
-    assert sorted(address for share in shares for address in share) == sorted(objects)
+def test_samples_and_ranges_divide_the_objects(objects: dict[Address, int], of: int, border: str) -> None:
+    samples = [within(Scope(samples=of, sample=sample), objects) for sample in range(of)]
+    assert sorted(address for sample in samples for address in sample) == sorted(objects)
 
     below = within(Scope(last=border), objects)
     rest = {address for address in objects if address not in below}

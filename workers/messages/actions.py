@@ -72,25 +72,26 @@ class Scope(Part):
 
     *first* and *last* are addresses or the beginnings of addresses: the objects from the first address that begins
     with *first* to the last one that begins with *last*; "" is no bound. If *first* is above *last*, the range goes
-    on from the end of the address space to its begin. *of* divides the address space evenly into so many shares, and
-    *share* is the one of them, from 0, that the job looks at. Every object is in exactly one share.
+    on from the end of the address space to its begin. *samples* divides the objects evenly into so many samples, by the
+    remainder of their addresses, and *sample* is the one of them, from 0, that the job looks at. Every object is in
+    exactly one sample. (The shares of a scrub are ranges of addresses, see `ScrubPart`.)
     """
 
     first: _AddressStart = ""
     last: _AddressStart = ""
-    of: int = Field(default=1, ge=1, le=LARGEST)
-    share: int = Field(default=0, ge=0, lt=LARGEST)
+    samples: int = Field(default=1, ge=1, le=LARGEST)
+    sample: int = Field(default=0, ge=0, lt=LARGEST)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.share >= self.of:
-            raise ValueError("there is no such share")
+        if self.sample >= self.samples:
+            raise ValueError("there is no such sample")
         return self
 
     @property
     def limited(self) -> bool:
         """Whether there are objects that the job does not look at."""
-        return bool(self.first or self.last or self.of > 1)
+        return bool(self.first or self.last or self.samples > 1)
 
 
 class VerifyOptions(Part):

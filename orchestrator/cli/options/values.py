@@ -99,10 +99,10 @@ class Duration(_Value):
             self.fail(f"{error}.", param, ctx)
 
 
-class Share(_Value):
-    """A share such as 1/30, returned as the number of shares."""
+class Sample(_Value):
+    """A sample such as 1/30, returned as the number of samples."""
 
-    name = "share"
+    name = "sample"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
@@ -110,7 +110,7 @@ class Share(_Value):
         numerator, slash, of = value.replace(" ", "").partition("/")
         known = numerator == "1" and slash and len(of) <= LONGEST_NUMBER and re.fullmatch("[0-9]+", of)
         if not known or not 1 <= int(of) <= LARGEST_NUMBER:
-            self.refuse(value, "a share such as 1/30", param, ctx)
+            self.refuse(value, "a sample such as 1/30", param, ctx)
         return int(of)
 
 

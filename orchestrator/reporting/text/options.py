@@ -60,8 +60,8 @@ def _bounds(spec: JobSpec) -> Iterator[str]:
 def _of_action(spec: JobSpec) -> Iterator[str]:
     if spec.verify.fast:
         yield "--fast"
-    if spec.scope.of > 1:
-        yield f"--sample 1/{spec.scope.of}"
+    if spec.scope.samples > 1:
+        yield f"--sample 1/{spec.scope.samples}"
     if spec.scrub is not None:
         yield f"share {spec.scrub.share + 1:,} of {spec.scrub.shares:,} of scrub {spec.scrub.name}"
     for url in (store.url for store in spec.more_sources[:_LISTED]):

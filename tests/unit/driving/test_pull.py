@@ -14,7 +14,7 @@ from snapferry.orchestrator.planning.trees.pull_plan import check_apart
 from snapferry.orchestrator.reporting.failures import dead_letters
 from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.stores.access import TRUSTED, AccessPolicy
-from snapferry.stores.address import SnapshotId, manifest_key, object_key
+from snapferry.stores.address import Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.backends.tree.backend import TreeBackend
 from snapferry.stores.backends.tree.place import TreePlace
 from snapferry.stores.backends.tree.snapshot import read_tree
@@ -121,7 +121,7 @@ def test_a_file_larger_than_a_batch_is_read_once_for_all_its_places(
     opened: list[str] = []
     open_object = SnapshotStore.open_object
 
-    def opening(store: SnapshotStore, address: str, *, size_hint: int = 0) -> OpenReader:
+    def opening(store: SnapshotStore, address: Address, *, size_hint: int = 0) -> OpenReader:
         opened.append(address)
         return open_object(store, address, size_hint=size_hint)
 

@@ -196,11 +196,11 @@ def test_a_snapshot_that_is_withdrawn_meanwhile_is_left_out(
 
 
 @pytest.mark.parametrize("of", [2, 5])
-def test_the_shares_of_a_store_are_looked_at_once_each(fleet: Fleet, of: int) -> None:
+def test_the_samples_of_a_store_are_looked_at_once_each(fleet: Fleet, of: int) -> None:
     ids = snapshots(fleet, 2)
     seen = []
-    for share in range(of):
-        begin(fleet, *ids, scope=Scope(of=of, share=share))
+    for sample in range(of):
+        begin(fleet, *ids, scope=Scope(samples=of, sample=sample))
         fleet.copy_all()
         assert fleet.status.state is State.DONE
         assert states(fleet) == ["checked"] * 2

@@ -15,7 +15,7 @@ from snapferry.orchestrator.cli.options.job import (
     snapshot_options,
     verbose_option,
 )
-from snapferry.orchestrator.cli.options.values import Duration, Share, Size
+from snapferry.orchestrator.cli.options.values import Duration, Sample, Size
 
 EXTENT: Final = "Extent"
 
@@ -66,7 +66,7 @@ _OPTIONS: Final = (
     ),
     option(
         "--sample",
-        type=Share(),
+        type=Sample(),
         metavar="1/N",
         section=EXTENT,
         help="Look only at one object in N, chosen by address; each run chooses other ones.",

@@ -50,8 +50,8 @@ def _spec(settings: Settings, given: dict[str, Any]) -> JobSpec:
         destination=store,
         snapshots=encode_addresses(snapshot_ids or ()),
         everything=snapshot_ids is None,
-        # The share is a part of the request, so that a retry looks at the same objects.
-        scope=Scope(of=of, share=random.randrange(of)) if of is not None else Scope(),
+        # The sample is a part of the request, so that a retry looks at the same objects.
+        scope=Scope(samples=of, sample=random.randrange(of)) if of is not None else Scope(),
         verify=VerifyOptions(
             fast=given.pop("fast"),
             max_bytes=given.pop("max_bytes"),
