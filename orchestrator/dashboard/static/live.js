@@ -117,6 +117,15 @@
     }
   }
 
+  // The browser's own time zone can be chosen as well.
+  const zones = document.getElementById("zone");
+  if (zones) {
+    const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (own && ![...zones.options].some((option) => option.value === own)) {
+      zones.add(new Option(own, own));
+    }
+  }
+
   function showHeld() {
     hold.textContent = held ? "Resume updates" : "Pause updates";
     document.body.classList.toggle("held", held);

@@ -20,7 +20,7 @@ from snapferry.workers.ledger import FreshnessLedger, JobStatus, State
 from .sources import Sources
 
 # Things that are shown, and open jobs that are looked at.
-MOST_SHOWN: Final = 5
+MOST_SHOWN: Final = 6
 JOBS_LOOKED_AT: Final = 50
 
 
@@ -53,8 +53,8 @@ def attentions(sources: Sources, fleet: Sequence[Node]) -> list[Attention]:
         *(_of_failed(status) for status in failed if not status.continued_by),
         *_of_schedules(sources),
     ]
-    # The sort is stable.
-    return sorted(found, key=lambda one: one.tone != "bad")[:MOST_SHOWN]
+    # The sort is stable. A store that is away explains more than a job that makes no progress.
+    return sorted(found, key=lambda one: (one.tone != "bad", not one.advice))[:MOST_SHOWN]
 
 
 def _of_open(jobs: Iterable[JobStatus], fleet: Sequence[Node], *, heartbeats: bool) -> list[Attention]:
