@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final
 
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.planning.trees import listing_file
@@ -23,7 +25,8 @@ from snapferry.workers.messages import encode_addresses
 # The most files that are pushed again at once because their objects are absent.
 MOST_AGAIN = 100_000
 
-_EMPTY = bytes(FILE_RECORD_BYTES)
+_unpacked: Final = Struct(f">{DIGEST_BYTES}sQ").iter_unpack
+_EMPTY: Final = bytes(DIGEST_BYTES)
 
 
 def publish_tree(
@@ -47,7 +50,8 @@ def _publish(drive: PlannedDrive, failed: AddressSet) -> SnapshotResult:
         checkpoint()
         records += piece
     records += bytes(max(0, FILE_RECORD_BYTES * plan.objects - len(records)))
-    unknown = [position for position in range(plan.objects) if _record(records, position) == _EMPTY]
+    del records[FILE_RECORD_BYTES * plan.objects :]
+    unknown = [position for position, record in enumerate(_unpacked(records)) if record == (_EMPTY, 0)]
     if unknown:
         # Redis lost them. The files are read again; their objects are present.
         return SnapshotResult(missing=tuple(map(plan.address, unknown[:MOST_AGAIN])))
@@ -66,40 +70,27 @@ def _publish(drive: PlannedDrive, failed: AddressSet) -> SnapshotResult:
 
 
 def _manifest(drive: PlannedDrive, listing: TreeListing, records: bytearray) -> Manifest:
+    largest = max_bytes(drive.spec)
+    large = sum(int(length) > largest for columns in listing.columns() for length in columns.files().lengths)
+    # `FilePlanner` puts the large files first; both kinds have the order of the listing.
+    cut = FILE_RECORD_BYTES * large
+    of_large, of_small = _unpacked(memoryview(records)[:cut]), _unpacked(memoryview(records)[cut:])
     digests, lengths = bytearray(), array("Q")
-    for position in _positions(listing, max_bytes(drive.spec)):
-        record = _record(records, position)
-        digests += record[:DIGEST_BYTES]
-        lengths.append(int.from_bytes(record[DIGEST_BYTES:], "big"))
+    for columns in listing.columns():
+        some = [next(of_large if int(length) > largest else of_small) for length in columns.files().lengths]
+        digests += b"".join(digest for digest, _ in some)
+        lengths.extend(length for _, length in some)
     return build_manifest(listing.text, digests, lengths)
-
-
-def _positions(listing: TreeListing, largest: int) -> Iterator[int]:
-    """Yield the position in the plan of each file of *listing*: `FilePlanner` puts those above *largest* first."""
-    large = 0
-    small = sum(found.length > largest for found in listing.files())
-    for found in listing.files():
-        if found.length > largest:
-            yield large
-            large += 1
-        else:
-            yield small
-            small += 1
 
 
 def _files_of(drive: PlannedDrive, objects: Sequence[str], records: bytearray) -> tuple[Address, ...]:
     """Return the digests of the paths of files whose *objects* are absent: one file for each object."""
     wanted = {digests_of([address]) for address in objects}
     found = []
-    for position in range(drive.plan.objects):
-        digest = _record(records, position)[:DIGEST_BYTES]
+    for position, (digest, _) in enumerate(_unpacked(records)):
         if digest in wanted:
             wanted.discard(digest)
             found.append(drive.plan.address(position))
             if len(found) == MOST_AGAIN:
                 break
     return tuple(found)
-
-
-def _record(records: bytearray, position: int) -> bytes:
-    return bytes(records[FILE_RECORD_BYTES * position : FILE_RECORD_BYTES * (position + 1)])

@@ -105,9 +105,11 @@ def _walk(spec: JobSpec, source: StreamStore) -> TreeListing:
 def _planned(spec: JobSpec, listing: TreeListing, label: str) -> tuple[Snapshots, Plan]:
     snapshots = Snapshots([SnapshotId(listing.digest())], PLANNED)
     planner = FilePlanner(max_objects=spec.batch_objects, max_bytes=max_bytes(spec))
-    for found in listing.files():
-        path = found.path.encode()
-        planner.add(path, path, found.length)
+    for columns in listing.columns():
+        files = columns.files()
+        for name, length in zip(files.paths, map(int, files.lengths), strict=True):
+            path = name.encode()
+            planner.add(path, path, length)
         if planner.files > MOST_FILES:
             raise ManifestTooLarge(
                 label, "", f"has more than {MOST_FILES:,} files, the most of one job; push parts of it"

@@ -10,11 +10,12 @@ A tree of ten million files takes about a gigabyte of disk.
 from __future__ import annotations
 
 import mmap
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Final
+from itertools import compress, islice
+from typing import Final, NamedTuple
 
 from blake3 import blake3
 
@@ -30,6 +31,28 @@ IN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 
 _LINES_AT_ONCE: Final = 1000
 
+# Bytes of text that are read at once: columns of some hundred lines stay in the processor's cache.
+_PIECE_BYTES: Final = 64 * 1024
+
+_lines = re.compile(r"(.) (\d++) (\d++) (\d++) (.*+)\n").findall
+
+
+class Columns(NamedTuple):
+    """The lines of a piece of a listing, one tuple a column; MODE in octal digits, SIZE and LENGTH in decimal ones."""
+
+    kinds: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+    lengths: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+    def files(self) -> Columns:
+        """Return the columns of the files, links to files included."""
+        if DIRECTORY not in self.kinds:
+            return self
+        are_files = [kind != DIRECTORY for kind in self.kinds]
+        return Columns(*(tuple(compress(column, are_files)) for column in self))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class TreeListing:
@@ -42,6 +65,10 @@ class TreeListing:
         """Yield what was found, in order."""
         return read_lines(self.text)
 
+    def columns(self) -> Iterator[Columns]:
+        """Yield what was found, in order, some hundred lines at a time."""
+        return read_columns(self.text)
+
     def digest(self) -> Address:
         """Return the digest of the text: two walks that found the same have the same."""
         return Address(blake3(self.text).hexdigest())
@@ -51,19 +78,24 @@ class TreeListing:
         return (found for found in self if found.kind != DIRECTORY)
 
 
-def read_lines(text: memoryview) -> Iterator[Found]:
-    """Yield what the lines of *text* say."""
+def read_columns(text: memoryview) -> Iterator[Columns]:
+    """Yield the lines of *text*, some hundred at a time: several times as fast as one by one."""
     at, end = 0, len(text)
     rest = b""
     while at < end:
         checkpoint()
-        piece = rest + bytes(text[at : at + 64 * 1024])
-        at += 64 * 1024
-        whole, _, rest = piece.rpartition(b"\n")
-        if whole:
-            for line in whole.decode().split("\n"):
-                kind, mode, size, length, path = line.split(" ", 4)
-                yield Found(kind, int(mode, 8), int(size), int(length), path)
+        piece = rest + bytes(text[at : at + _PIECE_BYTES])
+        at += _PIECE_BYTES
+        whole, newline, rest = piece.rpartition(b"\n")
+        if newline:
+            yield Columns(*zip(*_lines((whole + newline).decode()), strict=True))
+
+
+def read_lines(text: memoryview) -> Iterator[Found]:
+    """Yield what the lines of *text* say."""
+    for columns in read_columns(text):
+        for kind, mode, size, length, path in zip(*columns, strict=True):
+            yield Found(kind, int(mode, 8), int(size), int(length), path)
 
 
 def list_tree(walk: Walk, label: str) -> TreeListing:
@@ -81,8 +113,7 @@ def list_tree(walk: Walk, label: str) -> TreeListing:
             while some := list(islice(entries, _LINES_AT_ONCE)):
                 checkpoint()
                 lines = [
-                    f"{found.kind} {found.mode:o} {found.size} {found.length} {found.path}\n"
-                    for found in some
+                    f"{kind} {mode:o} {size} {length} {path}\n" for kind, mode, size, length, path in some
                 ]
                 at += file.write("".join(lines).encode())
                 files += sum(found.kind != DIRECTORY for found in some)

@@ -22,11 +22,10 @@ from snapferry.stores.errors import StoreFault
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.runtime.interruption import checkpoint
 
-from .listing import read_lines
+from .listing import read_columns
 from .walk import DIRECTORY, LINK
 
 _IN_MEMORY_BYTES: Final = 16 * 1024 * 1024
-_LINES_AT_ONCE: Final = 1000
 _LARGEST_SIZE: Final = 2**64 - 1
 
 
@@ -89,18 +88,22 @@ def _directories(
             stack[-1].size += size
 
     file = 0
-    for found in read_lines(text):
-        while stack and not found.path.startswith(stack[-1].path):
-            close()
-        if found.kind == DIRECTORY:
-            stack.append(_Open(len(sizes), found.path))
-            checksums += bytes(DIGEST_BYTES)
-            sizes.append(0)
-            continue
-        above = stack[-1]
-        above.checksums.add(bytes(digests[DIGEST_BYTES * file : DIGEST_BYTES * (file + 1)]))
-        above.size += found.size if found.kind == LINK else lengths[file]
-        file += 1
+    for columns in read_columns(text):
+        files = len(columns.kinds) - columns.kinds.count(DIRECTORY)
+        of_files = zip(*_rows(digests, lengths, file, files), strict=True)
+        file += files
+        for kind, size, path in zip(columns.kinds, columns.sizes, columns.paths, strict=True):
+            while stack and not path.startswith(stack[-1].path):
+                close()
+            if kind == DIRECTORY:
+                stack.append(_Open(len(sizes), path))
+                checksums += bytes(DIGEST_BYTES)
+                sizes.append(0)
+                continue
+            checksum, length = next(of_files)
+            above = stack[-1]
+            above.checksums.add(checksum)
+            above.size += int(size) if kind == LINK else length
     while stack:
         close()
     return checksums, sizes
@@ -114,20 +117,27 @@ def _lines(
     sizes: array[int],
 ) -> Iterator[bytes]:
     """Yield the lines of the manifest, many at a time."""
-    lines: list[str] = []
     file = folder = 0
-    for found in read_lines(text):
-        if found.kind == DIRECTORY:
-            kind, size = "D", sizes[folder]
-            checksum = checksums[DIGEST_BYTES * folder : DIGEST_BYTES * (folder + 1)].hex()
-            folder += 1
-        else:
-            kind, size = "F", found.size if found.kind == LINK else lengths[file]
-            checksum = bytes(digests[DIGEST_BYTES * file : DIGEST_BYTES * (file + 1)]).hex()
-            file += 1
-        lines.append(f"{kind} {found.mode:o} {checksum} {size} {found.path}\n")
-        if len(lines) == _LINES_AT_ONCE:
-            checkpoint()
-            yield "".join(lines).encode()
-            lines.clear()
-    yield "".join(lines).encode()
+    for columns in read_columns(text):
+        checkpoint()
+        kinds = columns.kinds
+        folders = kinds.count(DIRECTORY)
+        files = len(kinds) - folders
+        of_files = zip(*_rows(digests, lengths, file, files), strict=True)
+        of_folders = zip(*_rows(checksums, sizes, folder, folders), strict=True)
+        file, folder = file + files, folder + folders
+        lines: list[str] = []
+        for kind, mode, size, path in zip(kinds, columns.modes, columns.sizes, columns.paths, strict=True):
+            checksum, length = next(of_folders if kind == DIRECTORY else of_files)
+            shown = "D" if kind == DIRECTORY else "F"
+            lines.append(f"{shown} {mode} {checksum.hex()} {size if kind == LINK else length} {path}\n")
+        yield "".join(lines).encode()
+
+
+def _rows(
+    digests: bytes | bytearray | memoryview, lengths: Sequence[int], first: int, count: int
+) -> tuple[list[bytes], Sequence[int]]:
+    """Return the checksums and the lengths of *count* files or directories, from number *first* on."""
+    some = bytes(digests[DIGEST_BYTES * first : DIGEST_BYTES * (first + count)])
+    checksums = [some[at : at + DIGEST_BYTES] for at in range(0, len(some), DIGEST_BYTES)]
+    return checksums, lengths[first : first + count]
