@@ -35,6 +35,9 @@ from .job_app import make_job_app
 
 START_TIMEOUT_S = 10.0
 
+# Seconds between two looks whether the server accepts connections, which nothing else tells.
+_LOOK_S = 0.002
+
 # The kernel's limit for the path of a unix socket is 107 bytes.
 _LONGEST_SOCKET_PATH = 100
 
@@ -176,7 +179,7 @@ class EmbeddedFleet:
                 raise FleetDied(
                     f"the embedded server did not start in {START_TIMEOUT_S:.0f} s" + self._end_of_log()
                 )
-            time.sleep(0.005)
+            time.sleep(_LOOK_S)
 
     def _end_of_log(self) -> str:
         with suppress(OSError):
@@ -249,10 +252,8 @@ def _keep(
         os.write(reports, f"{group}\n".encode())
         parts[group] = "the embedded server"
         ended = ""
-        while not (_accepts(f"{folder}/s") or ended or _readable(lifeline, 0.002)):
-            ended = _ended(parts)
-        if processes and _accepts(f"{folder}/s"):
-            process = _start_worker(settings, processes, group, (lifeline, reports), log_level)
+        if processes:
+            process = _start_worker(folder, settings, processes, group, (lifeline, reports), log_level)
             parts[process] = "the embedded worker"
         while not ended and not _readable(lifeline, 0.2):
             ended = _ended(parts)
@@ -320,8 +321,14 @@ def _start_server(server: str, folder: str) -> int:
 
 
 def _start_worker(
-    settings: Settings, processes: int, group: int, keepers_own: tuple[int, ...], log_level: str | None
+    folder: str,
+    settings: Settings,
+    processes: int,
+    group: int,
+    keepers_own: tuple[int, ...],
+    log_level: str | None,
 ) -> int:
+    """Start the worker, which gets ready while the server starts. If the server ends instead, the keeper kills it."""
     process = os.fork()
     if process:
         # The child does the same. Only both together make sure that a kill of the group never misses it.
@@ -340,6 +347,9 @@ def _start_worker(
         app.conf.update(
             worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False
         )
+        app.finalize()
+        while not _accepts(f"{folder}/s"):
+            time.sleep(_LOOK_S)
         worker = app.Worker(
             queues=[COPY_QUEUE, PLAN_QUEUE],
             concurrency=processes,

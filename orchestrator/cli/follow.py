@@ -35,6 +35,9 @@ MANIFESTS_SHOWN: Final = 20
 # Seconds that an interrupted sync waits for running copies to stop.
 CANCEL_TIMEOUT_S: Final = 10.0
 
+# Seconds between two readings of the status of a job of an embedded fleet, which often ends within a second.
+EMBEDDED_POLL_S: Final = 0.02
+
 # Seconds between two readings of a job's status by `watch`, which may run far from the broker.
 WATCH_POLL_S: Final = 0.5
 
@@ -62,7 +65,7 @@ def run(
     here; the message names it.
     """
     try:
-        status = _follow(jobs, job_id, show, check=check, poll_s=POLL_S)
+        status = _follow(jobs, job_id, show, check=check, poll_s=POLL_S if on_fleet else EMBEDDED_POLL_S)
     except BrokerUnavailable as error:
         if not on_fleet:
             raise

@@ -22,6 +22,8 @@ PIECE_BYTES = 64 * 1024
 # The digits of all checksums are checked together afterwards.
 _plain_lines = re.compile(r"^([FD]) [^ \n]++ (.{64}) ([0-9]++) (.++)\n", re.MULTILINE).findall
 
+_permissions = re.compile(r"^[FD] ([^ \n]++) ", re.MULTILINE).findall
+
 _HEX_DIGITS = b"0123456789abcdef"
 
 # A SIZE with up to this many digits fits 64 bits.
@@ -49,6 +51,11 @@ class Columns(NamedTuple):
         if max(map(len, self.digits), default=0) < len(str(largest)):
             return sizes
         return (min(largest, size) for size in sizes)
+
+
+def permissions_of(piece: bytes) -> list[str]:
+    """Return the PERMISSIONS of each line of *piece*, which was checked."""
+    return _permissions(piece.decode())
 
 
 def read_plainly(piece: bytes, last: str) -> Columns | None:

@@ -34,7 +34,7 @@ from snapferry.stores.streams import Reader
 
 from .canonical import canonical, path_of
 from .entry import Entry
-from .lines import PIECE_BYTES, Columns, read_plainly
+from .lines import PIECE_BYTES, Columns, permissions_of, read_plainly
 from .spool import Spool
 from .syntax import Place, read_fields
 
@@ -183,6 +183,15 @@ class Manifest:
         """Return whether `table` should be used, because `objects` would take much memory."""
         return self.length > LARGE_BYTES
 
+    def lines(self) -> Iterator[tuple[Columns, Sequence[str]]]:
+        """
+        Yield all lines, checked, some hundreds at a time, in order, and their PERMISSIONS.
+
+        Raises like `entries`, though not always after all that comes before the fault.
+        """
+        for piece, columns in self._pieces():
+            yield columns, permissions_of(piece)
+
     def table(self) -> ObjectTable:
         """Return the same as `objects`, sorted by address, in 40 bytes each. Raises like `entries`."""
         from snapferry.stores.bulk.tables import RECORD_BYTES, ObjectTableBuilder, TooManyObjects, records_of
@@ -282,7 +291,11 @@ class Manifest:
         return [*parts, (begin, self.length, before)]
 
     def _columns(self, part: _Part | None = None) -> Iterator[Columns]:
-        """Yield a part of the manifest, or all of it, checked, piece by piece. Uses its own reading position."""
+        """Yield a part of the manifest, or all of it, checked, piece by piece."""
+        return (columns for _, columns in self._pieces(part))
+
+    def _pieces(self, part: _Part | None = None) -> Iterator[tuple[bytes, Columns]]:
+        """As `_columns`, with the text of each piece. Uses its own reading position."""
         self._check_not_empty()
         position, end, last = part or (0, self.length, "")
         number = 1
@@ -290,7 +303,7 @@ class Manifest:
             checkpoint()
             piece = self._piece_at(position, end)
             columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
-            yield columns
+            yield piece, columns
             number += piece.count(b"\n")
             position += len(piece)
             last = columns.paths[-1] if columns.paths else last

@@ -8,7 +8,7 @@ meaning: no path is listed twice, and nothing is listed below a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from snapferry.stores.address import Address
@@ -24,8 +24,8 @@ LONGEST_PATH: Final = 4095
 
 _is_mode = re.compile(r"[0-7]{1,4}").fullmatch
 
-# What may have a part that is no name. Directories are among them, for their slash at the end.
-_is_suspect = re.compile(r"/[./]|/$").search
+# A part that is no name, in paths of files each after a line end.
+_has_no_name = re.compile(r"/\.{0,2}(?:[/\n]|\Z)").search
 
 
 class TreeEntry(NamedTuple):
@@ -57,39 +57,53 @@ def tree_entries(manifest: Manifest) -> Iterator[TreeEntry]:
     # The paths of files that are the beginning of the current path. Because paths are sorted, no other file can
     # be above the current one.
     files: list[str] = []
-    last = ""
-    for number, entry in enumerate(manifest.entries(), 1):
-        path = entry.path
-        try:
-            _check_path(path, is_folder=entry.type == "D")
-            if path == last:
-                raise _Refused("is listed twice")
-            while files and not path.startswith(files[-1]):
-                files.pop()
-            for above in files:
-                if path[len(above)] == "/":
-                    raise _Refused(f"is below {above!r}, which is a file")
-            if not _is_mode(entry.permissions):
-                raise _Refused(
-                    f"has the permissions {entry.permissions!r}, which are not octal digits up to 7777"
-                )
-        except _Refused as refused:
-            raise ManifestSyntaxError(
-                manifest.label,
-                manifest.id,
-                f"no tree can be made of line {number} of the manifest: {_shown(path)} {refused}",
-            ) from None
-        last = path
-        is_folder = entry.type == "D"
-        if not is_folder:
-            files.append(path)
-        yield TreeEntry(
-            is_folder,
-            int(entry.permissions, 8),
-            Address(entry.checksum),
-            entry.size,
-            path[2:].removesuffix("/"),
-        )
+    last, number, path = "", 0, ""
+    try:
+        for columns, permissions in manifest.lines():
+            are_plain = _are_plain(columns.files().paths)
+            modes = {mode: int(mode, 8) if _is_mode(mode) else None for mode in set(permissions)}
+            kinds, checksums, sizes, paths = columns
+            rows = zip(kinds, permissions, checksums, sizes, paths, strict=True)
+            for number, (kind, permission, checksum, size, path) in enumerate(rows, number + 1):  # noqa: B007, B020 - the error has it
+                is_folder = kind == "D"
+                if is_folder or not are_plain:
+                    _check_path(path, is_folder=is_folder)
+                if path == last:
+                    raise _Refused("is listed twice")
+                while files and not path.startswith(files[-1]):
+                    files.pop()
+                for above in files:
+                    if path[len(above)] == "/":
+                        raise _Refused(f"is below {above!r}, which is a file")
+                mode = modes[permission]
+                if mode is None:
+                    raise _Refused(
+                        f"has the permissions {permission!r}, which are not octal digits up to 7777"
+                    )
+                last = path
+                if is_folder:
+                    yield TreeEntry(True, mode, checksum, int(size), path[2:-1])
+                else:
+                    files.append(path)
+                    yield TreeEntry(False, mode, checksum, int(size), path[2:])
+    except _Refused as refused:
+        raise ManifestSyntaxError(
+            manifest.label,
+            manifest.id,
+            f"no tree can be made of line {number} of the manifest: {_shown(path)} {refused}",
+        ) from None
+
+
+def _are_plain(paths: Sequence[str]) -> bool:
+    """Return whether `_check_path` need not look at any of *paths*, those of files: nearly always."""
+    text = "\n".join(("", *paths))
+    return (
+        text.isascii()
+        and "\0" not in text
+        and text.count("\n./") == len(paths)
+        and max(map(len, paths), default=0) <= LONGEST_NAME
+        and not _has_no_name(text)
+    )
 
 
 def _check_path(path: str, *, is_folder: bool) -> None:
@@ -102,9 +116,6 @@ def _check_path(path: str, *, is_folder: bool) -> None:
     if len(path.encode()) > LONGEST_PATH:
         raise _Refused(f"has more than {LONGEST_PATH:,} bytes")
     if path == "./" and is_folder:
-        return
-    if len(path) <= LONGEST_NAME and path.isascii() and not _is_suspect(path):
-        # Nearly every path: no name is too long, and none is a dot or empty.
         return
     for part in path[2:].removesuffix("/" if is_folder else "").split("/"):
         if part in ("", ".", ".."):

@@ -30,12 +30,6 @@ class _Files:
         self.ends = array("Q")
         self.text = bytearray()
 
-    def add(self, path: bytes, line: bytes, size: int) -> None:
-        self.digests += blake3(path).digest()
-        self.sizes.append(size)
-        self.text += line
-        self.ends.append(len(self.text))
-
     def extend(self, others: _Files) -> None:
         before = len(self.text)
         self.digests += others.digests
@@ -76,7 +70,11 @@ class FilePlanner:
             self._repeats.append(len(self._large.sizes))
         else:
             self._last_is_large = size > self._max_bytes
-        (self._large if self._last_is_large else self._small).add(path, line, size)
+        of = self._large if self._last_is_large else self._small
+        of.digests += blake3(path).digest()
+        of.sizes.append(size)
+        of.text += line
+        of.ends.append(len(of.text))
 
     def finish(self) -> Plan:
         """

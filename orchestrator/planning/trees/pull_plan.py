@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
+from itertools import count, islice
+from typing import Final
 
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.prepare import (
@@ -16,6 +18,7 @@ from snapferry.orchestrator.planning.prepare import (
     recalled,
     remember,
 )
+from snapferry.stores.address import Address
 from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.backends.tree.writing.temporary import temporary_name
@@ -25,12 +28,15 @@ from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
 from snapferry.stores.network.endpoint import is_below
 from snapferry.stores.pools.files import stage_file
 from snapferry.stores.runtime.bounds import bounds
+from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.messages.files import line_of
 
 from .file_planner import FilePlanner
+
+_FILES_AT_ONCE: Final = 1000
 
 
 def check_apart(source: StoreRef, tree: StoreRef) -> None:
@@ -92,16 +98,19 @@ def _check_links(manifest: Manifest, source: StreamStore, target: TreeTarget) ->
 
 def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
     planner = FilePlanner(max_objects=spec.batch_objects, max_bytes=spec.batch_bytes)
-    last = None
-    for file in _by_object(manifest):
-        size = min(file.size, LARGEST_PLANNED_BYTES)
-        planner.add(f"./{file.path}".encode(), line_of(file), size, repeats=file.address == last)
-        last = file.address
-        if planner.files > bounds().objects:
+    most, last = bounds().objects, None
+    files = _by_object(manifest)
+    while some := list(islice(files, _FILES_AT_ONCE)):
+        checkpoint()
+        for file in some:
+            size = min(file.size, LARGEST_PLANNED_BYTES)
+            planner.add(f"./{file.path}".encode(), line_of(file), size, repeats=file.address == last)
+            last = file.address
+        if planner.files > most:
             raise ManifestTooLarge(
                 manifest.label,
                 manifest.id,
-                f"the manifest names more than {bounds().objects:,} files; set SNAPFERRY_MAX_PLAN_OBJECTS to"
+                f"the manifest names more than {most:,} files; set SNAPFERRY_MAX_PLAN_OBJECTS to"
                 " allow more, at 400 bytes of memory each",
             )
     return planner.finish()
@@ -114,10 +123,10 @@ def _by_object(manifest: Manifest) -> Iterator[TreeEntry]:
     Then they are in one batch, and the object is read once. The longest comes first: a followed link is listed with its
     own length.
     """
-    first: dict[bytes, int] = {}
+    first: dict[Address, int] = {}
     order = array("Q")
-    for number, file in enumerate(_files(manifest)):
-        order.append(first.setdefault(bytes.fromhex(file.address), number))
+    for columns in manifest.files():
+        order.extend(map(first.setdefault, columns.checksums, count(len(order))))
     if len(first) == len(order):
         yield from _files(manifest)
         return

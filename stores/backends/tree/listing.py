@@ -51,7 +51,7 @@ class Columns(NamedTuple):
         if DIRECTORY not in self.kinds:
             return self
         are_files = [kind != DIRECTORY for kind in self.kinds]
-        return Columns(*(tuple(compress(column, are_files)) for column in self))  # type: ignore[arg-type]
+        return Columns(*(tuple(compress(column, are_files)) for column in self))
 
 
 @dataclass(frozen=True)

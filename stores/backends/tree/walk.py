@@ -188,9 +188,6 @@ class Walk:
         except FileNotFoundError:
             return None  # removed meanwhile
         mode, size = status.st_mode, status.st_size
-        if stat.S_ISREG(mode) and "\n" not in path:
-            # Most entries.
-            return Found(FILE, stat.S_IMODE(mode), size, size, f"./{path}")
         kind, length = FILE, size
         if stat.S_ISLNK(mode):
             if not self._follow:

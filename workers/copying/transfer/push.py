@@ -129,9 +129,8 @@ class _Work:
         first = {address: by_object[address][0] for address in sorted(by_object)}
         kept = {address: data for address, file in first.items() if (data := reads[file].data) is not None}
         self.progress.files = first
-        store = SnapshotStore(
-            FileObjects(self.tree, {address: self.paths[file] for address, file in first.items()}, kept)
-        )
+        paths = {address: self.paths[file] for address, file in first.items()}
+        store = _FilesRead(FileObjects(self.tree, paths, kept), kept)
         found = copy(store, {address: reads[file].length for address, file in first.items()})
         failed = {failure.address: failure for failure in found.failures}
         self.outcome.copied += found.copied
@@ -159,6 +158,18 @@ class _Work:
         self.outcome.failures.append(
             Failure(file, error, failure.store, f"{path}: {detail}", failure.transient)
         )
+
+
+class _FilesRead(SnapshotStore):
+    """The files of a batch as a store. The bytes that are *kept* were hashed when they were read, and are not again."""
+
+    def __init__(self, files: FileObjects, kept: Mapping[Address, bytes]) -> None:
+        super().__init__(files)
+        self._kept = kept
+
+    def fetch_object(self, address: Address, size_hint: int) -> bytes | None:
+        data = self._kept.get(address)
+        return super().fetch_object(address, size_hint) if data is None else data
 
 
 class _PlannedProgress:

@@ -62,6 +62,8 @@ class Root:
         # The last first-level shard with a slash, and the directory above it without one: writers come in the order of
         # their keys.
         self._shard = self._space = ("", self._folder)
+        # Whether the last shard was new.
+        self._made_shard = True
         # A directory in each further file system that was written to, by its device.
         self._devices: dict[int, Folder] = {}
 
@@ -136,9 +138,13 @@ class Root:
         above = self._space
         if above[0] != space:
             above = self._space = space, Folder(self._make_below(self.descriptor, "", space)[0])
-        descriptor, new = self._make_below(above[1].descriptor, f"{space}/", name)
+        # Shards that many batches write to, as those of a push, nearly always exist after a while.
+        descriptor = -1 if self._made_shard else _opened(above[1].descriptor, name)
+        self._made_shard = descriptor < 0
+        if descriptor < 0:
+            descriptor, self._made_shard = self._make_below(above[1].descriptor, f"{space}/", name)
         made = self._shard = path, Folder(descriptor)
-        if not new:
+        if not self._made_shard:
             # A new directory is in the same file system as the one above it.
             self._note_device(made[1])
         return made
@@ -239,6 +245,14 @@ class Root:
                     f"{where} is {kind(mode)}, not {'a directory' if is_folder else 'a regular file'}{advice}"
                 )
         return ""
+
+
+def _opened(above: int, name: str) -> int:
+    """Return the directory *name* of *above*, opened; -1 where there is none, or something else."""
+    try:
+        return open_if_there(above, name, FOLDER)
+    except OSError:
+        return -1
 
 
 def sweep(folder: int) -> None:

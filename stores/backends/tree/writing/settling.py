@@ -89,14 +89,23 @@ class _Settling:
         self._fold = fold
         self._removed = 0
         self._parts: list[str] = []
+        # The same as a path.
+        self._above = ""
         self._levels = [self._entered("")]
 
     def see(self, entry: TreeEntry) -> None:
         if not entry.path:
             self._levels[0].mode = entry.mode
             return
+        above, _, name = entry.path.rpartition("/")
+        if not entry.is_folder and above == self._above:
+            # Most entries: a further file of one directory.
+            self._note_file(name)
+            return
         parts = entry.path.split("/")
-        name = "" if entry.is_folder else parts.pop()
+        if not entry.is_folder:
+            parts.pop()
+        self._above = "/".join(parts)
         depth = 0
         while depth < min(len(parts), len(self._parts)) and parts[depth] == self._parts[depth]:
             depth += 1
@@ -108,8 +117,14 @@ class _Settling:
         if entry.is_folder:
             self._levels[-1].mode = entry.mode
         else:
-            self._levels[-1].extra.pop(self._fold(name), None)
-            self._levels[-1].abandoned.discard(name)
+            self._note_file(name)
+
+    def _note_file(self, name: str) -> None:
+        level = self._levels[-1]
+        if level.extra:
+            level.extra.pop(self._fold(name), None)
+        if level.abandoned:
+            level.abandoned.discard(name)
 
     def end(self) -> int:
         self._leave_to(0)
