@@ -12,12 +12,13 @@ from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.workers.settings.environment import Settings
 
 from .job_app import make_job_app
-from .schedules import task, watcher
+from .notify.attach import attach_watcher
+from .schedules import task
 
 
 def make_fleet_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
     """Return the app of the whole fleet; otherwise as `job_app.make_job_app`."""
     app = make_job_app(settings, access)
     task.register(app, settings)
-    watcher.attach(app, watcher.Watcher(settings))
+    attach_watcher(app, settings)
     return app

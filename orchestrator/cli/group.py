@@ -72,6 +72,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "scheduler": Lazy(
             "schedules", "scheduler", "Run the scheduler, which queues mirrors and scrubs when due"
         ),
+        "notify": Lazy("schedules", "notify", "Show who is notified of failures, and send a test"),
         "dashboard": Lazy("dashboard", "dashboard", "Serve the dashboard, read-only web pages about jobs"),
         "flower": Lazy("flower", "flower", "Serve Flower, web pages about every task"),
     },

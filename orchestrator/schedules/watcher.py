@@ -44,7 +44,7 @@ class Watcher:
     """
     A thread that settles ended jobs, and records what is expected to run, every `ROUND_S` seconds.
 
-    *further* is called with the ledger after that, in each round. No error ends the thread.
+    *further* is called with the ledger after that, in each round: it may send notifications. No error ends the thread.
     """
 
     def __init__(self, settings: Settings, further: Round | None = None) -> None:

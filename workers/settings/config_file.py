@@ -21,6 +21,9 @@ The configuration file, `snapferry.toml`: names of stores, mirrors and scrubs, a
     every = "1d"
     share = "1/30"
 
+    [notify]                     # see `snapferry.workers.settings.notify_table`
+    urls-file = "/etc/snapferry/notify.urls"
+
     [access]                     # see `snapferry.workers.settings.access`
     read = ["live"]
     write = ["backup"]
@@ -41,6 +44,7 @@ from snapferry.stores.urls import parse_place, parse_url
 from snapferry.workers.messages import MIRROR_NAME
 
 from .environment import InvalidSettings
+from .notify_table import Notify
 from .schedule_tables import Mirror, Scrub, Table
 from .store_table import url_of_store
 from .toml_faults import Fault, first_fault
@@ -76,6 +80,7 @@ class Config(Table):
     mirror: tuple[Mirror, ...] = ()
     scrub: tuple[Scrub, ...] = ()
     access: Access = Access()
+    notify: Notify = Notify()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

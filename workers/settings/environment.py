@@ -31,7 +31,7 @@ CONFIG_HERE: Final = "snapferry.toml"
 """The default file of stores and mirrors, in the working directory."""
 
 # Parts of the names of variables that hold secrets.
-_SECRET_NAMES: Final = ("SECRET", "PASSWORD", "TOKEN", "BASIC_AUTH")
+_SECRET_NAMES: Final = ("SECRET", "PASSWORD", "TOKEN", "BASIC_AUTH", "NOTIFY_URLS")
 
 # Variables that change how Python works. Child processes run without them.
 _PYTHON_TUNING: Final = frozenset(
@@ -291,7 +291,12 @@ def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list
     """Return the secrets that this process knows: the broker's password, and values of the environment."""
     found = [value for name, value in environ.items() if any(part in name for part in _SECRET_NAMES)]
     password = urlsplit(settings.broker_url).password if settings.broker_url else None
-    return [secret for secret in (password, unquote(password or ""), *found) if secret]
+    return [secret for secret in (password, unquote(password or ""), *found, *notify_urls(environ)) if secret]
+
+
+def notify_urls(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the addresses of Apprise in ``SNAPFERRY_NOTIFY_URLS``, which are secret."""
+    return tuple(environ.get(f"{_PREFIX}NOTIFY_URLS", "").split())
 
 
 def store_options(side: Side, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:

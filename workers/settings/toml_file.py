@@ -46,6 +46,18 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise InvalidToml(f"is not TOML: {str(error)[:200]}") from None
 
 
+def read_secret(path: str) -> bytes:
+    """
+    Return the content of a file that only its owner may read. Raises `InvalidToml` and OSError.
+
+    On a read-only file system, such as a mounted secret, the mode of the file is not checked.
+    """
+    found = os.stat(path)
+    if found.st_mode & (stat.S_IROTH | stat.S_IXOTH) and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise InvalidToml("is not used, because everybody can read it; change its mode to 0600")
+    return _read(path)
+
+
 def _read(path: str) -> bytes:
     # Without O_NONBLOCK, opening a FIFO would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

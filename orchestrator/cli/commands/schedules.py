@@ -1,4 +1,4 @@
-"""The commands about what runs on a schedule: mirrors, scrubs and scheduler."""
+"""The commands about what runs on a schedule, and who is told how it goes: mirrors, scrubs, scheduler and notify."""
 
 from __future__ import annotations
 
@@ -115,4 +115,25 @@ def scheduler() -> None:
     The scheduler is Celery beat with its schedule in Redis. Several may run with
     the same file: one is active, and another takes over if it dies. A scheduler
     with a different file warns, and waits until the active one ends.
+    """
+
+
+@command(run="notify:notify")
+@option("--test", is_flag=True, help="Send a test message to each receiver now.")
+@config_option
+@json_option
+@broker_option
+def notify() -> None:
+    """
+    Show who is notified of failures, lateness and recovery, and what waits to be sent.
+
+    Receivers are the addresses of Apprise in the file that urls-file in [notify]
+    of snapferry.toml names, and in SNAPFERRY_NOTIFY_URLS. An address is shown by
+    its number and its kind, because it is secret. Orchestrators and the scheduler
+    send the notifications.
+
+    \b
+    Examples:
+      snapferry notify
+      snapferry notify --test
     """

@@ -16,11 +16,11 @@ from snapferry.orchestrator.cli.fleet_access import await_broker, on_fleet
 from snapferry.orchestrator.cli.recorded_runs import recorded_runs
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
+from snapferry.orchestrator.notify.attach import watcher_of
 from snapferry.orchestrator.schedules import report, scrub_report
 from snapferry.orchestrator.schedules.schedule import schedule_jobs
 from snapferry.orchestrator.schedules.status import forget as forget_expected
 from snapferry.orchestrator.schedules.status import mirror_statuses, scrub_statuses, unlisted
-from snapferry.orchestrator.schedules.watcher import Watcher
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import Freshness
 from snapferry.workers.messages import ScheduleKind
@@ -133,7 +133,7 @@ def scheduler(broker: str | None, log_level: str) -> int:
 
     signals.setup_logging.connect(configure_logs)
     # Lateness is noticed while no orchestrator runs.
-    watcher = Watcher(settings)
+    watcher = watcher_of(settings)
     watcher.start()
     try:
         app.Beat(loglevel=log_level.upper(), quiet=True).run()

@@ -1,0 +1,1 @@
+"""Notifications: what is told, in which words, and how it is sent."""
