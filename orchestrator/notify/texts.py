@@ -74,7 +74,7 @@ def _id_of(events: Sequence[Event]) -> str:
 
 def _title(by_kind: Mapping[EventKind, Sequence[Event]], table: Notify) -> str:
     events = [event for found in by_kind.values() for event in found]
-    name = f"snapferry {table.fleet}".strip()
+    name = table.fleet
     if len(events) == 1:
         (event,) = events
         end = {

@@ -147,8 +147,8 @@ def test_a_failed_job_and_its_recovery_reach_web_and_mail_and_a_listener_that_ha
     assert command[0] == "snapferry"
     assert (second.state, second.continues) == (State.DONE, first)
     assert [told["title"] for told in web.got] == [
-        f"snapferry test: job {first[:8]} failed",
-        f"snapferry test: job {first[:8]} has recovered",
+        f"test: job {first[:8]} failed",
+        f"test: job {first[:8]} has recovered",
     ]
     assert web.got[0]["type"] == "failure"
     assert "could not be copied" in web.got[0]["message"]
@@ -180,7 +180,7 @@ def test_a_test_message_goes_to_each_receiver_and_the_command_says_who_did_not_g
     *fine, refused = partly.out.splitlines()
     assert fine == ["receiver 1 json: sent", "receiver 2 mailto: sent"]
     assert refused.startswith("receiver 3 json: not sent: ")
-    assert web.got[0]["title"] == mail.got[0][1]["Subject"] == "snapferry test: test message"
+    assert web.got[0]["title"] == mail.got[0][1]["Subject"] == "test: test message"
     assert (open_to_all.code, len(web.got), len(mail.got)) == (2, 1, 1)
     assert "everybody can read it" in open_to_all.err
     for ended in (partly, open_to_all):

@@ -5,7 +5,7 @@ The table `[notify]` of `snapferry.toml`: who is told of failures, lateness and 
     urls-file = "/etc/snapferry/notify.urls"    # addresses of Apprise, one a line; secret
     events = ["failed", "late", "recovered"]
     repeat = "1d"                               # tell a problem of a mirror or scrub that persists again
-    fleet = "production"                        # in each title
+    fleet = "production"                        # begins each title
 
 The variable ``SNAPFERRY_NOTIFY_URLS``, separated by spaces, adds addresses. Addresses come from nowhere else.
 """
@@ -58,7 +58,7 @@ class Notify(Table):
     What is told, and when.
 
     Events are gathered for *wait* before a message, and *interval* passes between two messages, so that many events are
-    one message. *jobs*: all jobs, or only those of mirrors and scrubs. *fleet* is a word in each title.
+    one message. *jobs*: all jobs, or only those of mirrors and scrubs. *fleet* begins each title.
     """
 
     urls_file: Annotated[str | None, AfterValidator(_checked_path)] = None
@@ -67,7 +67,7 @@ class Notify(Table):
     repeat: Annotated[str, AfterValidator(_checked_repeat)] = "1d"
     wait: _Duration = "30s"
     interval: _Duration = "5m"
-    fleet: str = Field("", pattern=r"^[A-Za-z0-9 ._-]{0,64}$")
+    fleet: str = Field("snapferry", pattern=r"^[A-Za-z0-9 ._-]{1,64}$")
 
     @property
     def repeat_s(self) -> float:

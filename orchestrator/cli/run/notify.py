@@ -56,7 +56,7 @@ def _test(table: Notify, urls: tuple[str, ...], *, as_json: bool) -> int:
         usage(NOT_INSTALLED)
     text = Text(
         id=secrets.token_hex(6),
-        title=f"snapferry {table.fleet}".strip() + ": test message",
+        title=f"{table.fleet}: test message",
         body=plain(
             f"This is a test of the notifications, sent by a user on {socket.gethostname()}. All is well."
         ),

@@ -73,7 +73,7 @@ def test_lateness_is_told_with_its_cause_and_the_next_command(
 ) -> None:
     found = text(late(**changed), schedule=schedule, fleet="production")
 
-    assert found.title == "snapferry production: mirror nightly is late"
+    assert found.title == "production: mirror nightly is late"
     assert found.kind == "warning"
     assert "Last success: 1970-01-11 12:46 UTC, 1 d ago." in found.body
     assert commands(found) == [command.split()]
