@@ -5,6 +5,7 @@ Notifications: webhooks, mails and chats about failures, lateness and recovery.
     notifier   each round: what is to be told, and to whom it is sent
     facts      what Redis knows of ended jobs, mirrors and scrubs
     decide     from facts to events: what is told, and what is over
+    records    messages that wait and problems that were told, in Redis
     texts      events as plain text
     plain      foreign text without markup
     send       send one message to one address, in bounded time

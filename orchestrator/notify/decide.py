@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from snapferry.orchestrator.notify.records import MOST_PROBLEMS, Problem
 from snapferry.workers.ledger import Freshness, JobStatus, State
 from snapferry.workers.ledger.keys import SCRUB
-from snapferry.workers.ledger.notifications import MOST_PROBLEMS, Problem
 from snapferry.workers.settings.notify_table import EventKind, Notify
 
 # Seconds after which a failed job is not remembered any more: nobody continues it.

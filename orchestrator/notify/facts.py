@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from snapferry.orchestrator.notify.records import NotificationLedger, Problem
 from snapferry.workers.ledger import FreshnessLedger, JobStatus, Ledger, ScheduleLedger, ScrubLedger
 from snapferry.workers.ledger.keys import MIRROR, SCRUB
-from snapferry.workers.ledger.notifications import NotificationLedger, Problem
 
 from .decide import Event, Facts
 from .texts import Schedule

@@ -18,8 +18,7 @@ from typing import Final
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from snapferry.workers.ledger import FreshnessLedger, Ledger
-from snapferry.workers.ledger.notifications import (
+from snapferry.orchestrator.notify.records import (
     MOST_MESSAGES,
     Delivery,
     NotificationLedger,
@@ -27,6 +26,7 @@ from snapferry.workers.ledger.notifications import (
     PendingMessage,
     release,
 )
+from snapferry.workers.ledger import FreshnessLedger, Ledger
 from snapferry.workers.settings.environment import InvalidSettings
 from snapferry.workers.settings.notify_table import Notify, label_of, receivers
 from snapferry.workers.telemetry.logs import fields

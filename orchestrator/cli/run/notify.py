@@ -14,13 +14,13 @@ from snapferry.orchestrator.cli.fleet_access import on_fleet
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.notify.notifier import NOT_INSTALLED
 from snapferry.orchestrator.notify.plain import plain
+from snapferry.orchestrator.notify.records import NotificationLedger, PendingMessage, Problem
 from snapferry.orchestrator.notify.send import is_installed, send
 from snapferry.orchestrator.notify.texts import Text
 from snapferry.orchestrator.reporting.text.format import duration, moment
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import client
-from snapferry.workers.ledger.notifications import NotificationLedger, PendingMessage, Problem
 from snapferry.workers.settings.config_file import Config, read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 from snapferry.workers.settings.notify_table import Notify, label_of, receivers

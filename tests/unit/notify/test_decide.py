@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from snapferry.orchestrator.notify.decide import REMEMBERED_S, Decision, Facts, decide
+from snapferry.orchestrator.notify.records import Problem
 from snapferry.workers.ledger import Expected, Freshness, JobStatus, State
-from snapferry.workers.ledger.notifications import Problem
 from snapferry.workers.settings.notify_table import EventKind, Notify
 
 DAY = 86400.0
@@ -42,7 +42,8 @@ def fresh(
 
 def facts(*ended: JobStatus, of: str = "", now: float = 2000.0, **more: Any) -> Facts:
     schedules = {status.job_id: of for status in ended} if of else {}
-    return Facts(**({"now": now, "ended": ended, "schedules": schedules, "fresh": fresh()} | more))
+    known: dict[str, Any] = {"now": now, "ended": ended, "schedules": schedules, "fresh": fresh()}
+    return Facts(**(known | more))
 
 
 def told(decision: Decision) -> Told:
@@ -149,7 +150,7 @@ def test_jobs_that_were_not_told_do_not_recover_and_cancelled_ones_are_no_failur
 
 def test_a_scrub_recovers_when_it_knows_of_no_wrong_object_any_more() -> None:
     known = {BACKUP: Problem(failed=500, told=600, job="a")}
-    found = {"fresh": fresh(BACKUP), "of": BACKUP}
+    found: dict[str, Any] = {"fresh": fresh(BACKUP), "of": BACKUP}
     other_share = decide(facts(job("b", State.DONE), findings={"backup": 2}, **found), known, Notify())
     healed = decide(facts(job("c", State.DONE), findings={"backup": 0}, **found), known, Notify())
 

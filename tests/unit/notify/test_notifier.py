@@ -10,16 +10,16 @@ import pytest
 import redis
 
 from snapferry.orchestrator.notify.notifier import PAUSES_S, Notifier
-from snapferry.orchestrator.notify.send import Sent
-from snapferry.orchestrator.notify.texts import Text
-from snapferry.orchestrator.schedules.settle import settle_ended
-from snapferry.workers.ledger import Expected, FreshnessLedger, Ledger, State
-from snapferry.workers.ledger.notifications import (
+from snapferry.orchestrator.notify.records import (
     MOST_MESSAGES,
     NotificationLedger,
     NotLocked,
     PendingMessage,
 )
+from snapferry.orchestrator.notify.send import Sent
+from snapferry.orchestrator.notify.texts import Text, compose
+from snapferry.orchestrator.schedules.settle import settle_ended
+from snapferry.workers.ledger import Expected, FreshnessLedger, Ledger, State
 from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.settings.notify_table import Notify
 
@@ -265,14 +265,12 @@ def test_a_lock_that_is_lost_while_it_decides_stops_the_decision(
     ledger: Ledger, client: redis.Redis, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end(ledger, "first")
-    from snapferry.orchestrator.notify import notifier as module
 
     def slowly(*arguments: Any) -> Any:
         client.set("snapferry:notify:lock", "another process")
         return compose(*arguments)
 
-    compose = module.compose
-    monkeypatch.setattr(module, "compose", slowly)
+    monkeypatch.setattr("snapferry.orchestrator.notify.notifier.compose", slowly)
     notifier(receivers).round(ledger)
 
     assert receivers.got == []

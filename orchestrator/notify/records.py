@@ -5,8 +5,8 @@ Notifications that wait, and problems that were told, in Redis.
 receiver has it, or was given up.
 *one sender*: that step is taken only while the sender holds the lock. A sender that lost it decides nothing.
 *at least once*: a sender that dies after a receiver got a message sends it again, with the same id.
-*bounded*: while `MOST_MESSAGES` wait, no further one is made, and events are gathered. At most `MOST_PROBLEMS` problems of
-jobs are remembered.
+*bounded*: while `MOST_MESSAGES` wait, no further one is made, and events are gathered. At most `MOST_PROBLEMS` problems
+of jobs are remembered.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ import redis
 from redis.exceptions import LockError, WatchError
 from redis.lock import Lock
 
+from snapferry.workers.ledger.freshness import UNTOLD
+from snapferry.workers.ledger.schedules import number_of
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
-
-from .freshness import UNTOLD
-from .schedules import number_of
 
 MOST_MESSAGES: Final = 100
 MOST_PROBLEMS: Final = 10_000
@@ -88,7 +87,8 @@ class NotificationLedger:
 
     def lock(self) -> Lock:
         """Return the lock of the one process that sends."""
-        return self._redis.lock(_LOCK, timeout=LOCK_S, thread_local=False)
+        lock: Lock = self._redis.lock(_LOCK, timeout=LOCK_S, thread_local=False)
+        return lock
 
     def untold(self, most: int) -> list[str]:
         """Return the ids of the *most* oldest jobs that have ended and count as not told."""
