@@ -120,7 +120,6 @@ def scheduler() -> None:
 
 @command(run="notify:notify")
 @option("--test", is_flag=True, help="Send a test message to each receiver now.")
-@config_option
 @json_option
 @broker_option
 def notify() -> None:

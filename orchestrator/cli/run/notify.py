@@ -26,8 +26,8 @@ from snapferry.workers.settings.environment import InvalidSettings, Settings
 from snapferry.workers.settings.notify_table import Notify, label_of, receivers
 
 
-def notify(test: bool, config: str | None, as_json: bool, broker: str | None) -> int:
-    settings = read_settings(broker, config=config)
+def notify(test: bool, as_json: bool, broker: str | None) -> int:
+    settings = read_settings(broker)
     try:
         table = (read_config(settings.config) if settings.config else Config()).notify
         urls = receivers(table)

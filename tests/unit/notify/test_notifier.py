@@ -123,9 +123,9 @@ def test_ten_thousand_failed_jobs_are_one_message(
 ) -> None:
     with client.pipeline(transaction=False) as pipe:
         for number in range(10_000):
-            record = {"state": "failed", "ended_at": str(1000 + number), "cause": "AccessDenied"}
+            record: dict[Any, Any] = {"state": "failed", "ended_at": 1000 + number, "cause": "AccessDenied"}
             record |= {"source": "file:///a", "destination": "file:///b"}
-            pipe.hset(f"snapferry:job:j{number}", mapping=dict(record))
+            pipe.hset(f"snapferry:job:j{number}", mapping=record)
             pipe.zadd("snapferry:ended", {f"j{number}": 1000 + number})
         pipe.execute()
     settle_ended(ledger, FreshnessLedger(client))
