@@ -49,6 +49,7 @@ LINES: Final = {
     "mirrors": "",
     "run": "mirror:m --state-dir FREE",
     "scrubs": "",
+    "notify": "",
     "doctor": "STORE OTHER",
     "worker": "",
     "orchestrator": "",
