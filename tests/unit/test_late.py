@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from snapferry.orchestrator.cli.run.schedules import list_mirrors, list_scrubs
+from snapferry.orchestrator.cli.run.scheduling.lists import list_mirrors, list_scrubs
 from snapferry.workers.ledger import Expected, FreshnessLedger
 
 NIGHTLY = '[[mirror]]\nname = "nightly"\nfrom = "/a"\nto = "/b"\nevery = "1h"\n'

@@ -52,7 +52,7 @@ Exit codes:
 """
 
 
-@command(run="scheduled:run_once", name="run", interruptible=True, epilog=RUN_EXAMPLES)
+@command(run="scheduling.once:run_once", name="run", interruptible=True, epilog=RUN_EXAMPLES)
 @argument(
     "name", metavar="NAME", text="Name of a mirror or scrub in snapferry.toml, or mirror:NAME, or scrub:NAME."
 )
@@ -75,7 +75,7 @@ def run_once() -> None:
     """
 
 
-@command(run="schedules:list_mirrors", name="mirrors")
+@command(run="scheduling.lists:list_mirrors", name="mirrors")
 @_forget_option
 @_state_option
 @json_option
@@ -90,7 +90,7 @@ def list_mirrors() -> None:
     """
 
 
-@command(run="schedules:list_scrubs", name="scrubs")
+@command(run="scheduling.lists:list_scrubs", name="scrubs")
 @_forget_option
 @_state_option
 @json_option
@@ -105,7 +105,7 @@ def list_scrubs() -> None:
     """
 
 
-@command(run="schedules:scheduler")
+@command(run="scheduling.lists:scheduler")
 @broker_option
 @log_level_option
 def scheduler() -> None:
@@ -118,7 +118,7 @@ def scheduler() -> None:
     """
 
 
-@command(run="notify:notify")
+@command(run="scheduling.notify:notify")
 @option("--test", is_flag=True, help="Send a test message to each receiver now.")
 @json_option
 @broker_option

@@ -1,0 +1,1 @@
+"""Bodies of the commands about what runs on a schedule, and who is told how it goes."""
