@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from tests.servers import S3Server
 from .forge import Forge
 
 
-def listed(forge: Forge, store: str) -> dict[str, dict[str, Any]]:
-    ended = forge.run(["tag", store, "--json"])
+def listed(
+    forge: Forge, store: str, environment: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    ended = forge.run(["tag", store, "--json"], environment)
     assert ended.code == 0, ended.err
     return {each["name"]: each for each in json.loads(ended.out)}
 
@@ -90,6 +93,31 @@ def test_a_push_names_its_snapshot(forge: Forge, tmp_path: Path) -> None:
     assert {name: one["snapshot"] for name, one in listed(forge, store).items()} == {
         "nightly": pushed.out.strip()
     }
+
+
+@pytest.mark.slow
+def test_a_server_that_ignores_conditions_is_named_and_another_one_is_not(
+    forge: Forge, tmp_path: Path, snapshots: list[SnapshotId], rclone_s3: S3Server, moto_s3: S3Server
+) -> None:
+    first = snapshots[0]
+    for server, atomic in ((rclone_s3, False), (moto_s3, True)):
+        url, environment = server.url(server.make_bucket(), "store"), server.environment
+        copied = forge.run(["sync", "-q", "--from", str(tmp_path / "a"), "--to", url, "--all"], environment)
+        assert copied.code == 0, copied.err
+
+        plain = forge.run(["tag", url, first, "plain"], environment)
+        given = forge.run(["tag", url, first, "nightly", "--if-was", "none"], environment)
+        refused = forge.run(["tag", url, first, "nightly", "--if-was", "none"], environment)
+        removed = forge.run(["untag", url, "nightly", "--if-was", first], environment)
+
+        assert (plain.code, given.code, refused.code, removed.code) == (0, 0, 1, 0), given.err
+        assert plain.err == ""
+        assert given.err.count("\n") == (0 if atomic else 1)
+        # A deletion on a condition is in no server's reach.
+        assert removed.err.count("\n") == 1
+        assert set(listed(forge, url, environment)) == {"plain"}
+        backend = open_store(url).manifests
+        assert [one.key for one in backend.keys(NAMES)] == [f"{NAMES}plain"], "no probe is left"
 
 
 @pytest.mark.parametrize(

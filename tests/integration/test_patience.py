@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,14 +13,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs import Jobs, one_store, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.ledger.keys import PARKED
-from snapferry.workers.messages import JobSpec, Limits
+from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions, encode_addresses
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files, tree
 
 from .processes import PATIENCE_S, Fleet, program, snapferry, started, until
+from .raw_store import write_raw, write_snapshots
 from .stopping_server import StoppingServer, stopping_server
 
 OBJECTS = 400
@@ -51,7 +55,11 @@ def counts(status: JobStatus) -> tuple[int, int, int]:
 
 
 def some_copied(jobs: Jobs, job_id: str) -> None:
-    until(lambda: jobs.status(job_id).objects_settled >= 20, "something is copied")
+    status = until(
+        lambda: (one := jobs.status(job_id)).objects_settled >= 20 or (one.state.final and one),
+        "something is copied",
+    )
+    assert status is True, status
 
 
 def waits(jobs: Jobs, job_id: str) -> None:
@@ -316,3 +324,90 @@ def test_long_outages_and_stores_that_come_and_go_cost_no_object(
     assert status.state is State.DONE, status
     assert (status.copied + status.present, status.failed) == (count + 1, 0)
     assert files(server) == set(tree(tmp_path / "a"))
+
+
+def away_in_the_middle(jobs: Jobs, job_id: str, server: StoppingServer, redis_url: str) -> JobStatus:
+    """Let the server go away when some objects are settled, and come back; return the status at the end."""
+    some_copied(jobs, job_id)
+    server.kill()
+    waits(jobs, job_id)
+    pending = jobs.status(job_id)
+    assert not pending.state.final
+    assert pending.waiting is not None
+    assert str(server.port) in pending.waiting.store
+    before = pending.objects_settled
+    # Longer than the first attempts of every layer.
+    time.sleep(15)
+    still = jobs.status(job_id)
+    assert (still.waiting is not None, still.failed) == (True, pending.failed)
+    assert still.objects_settled >= before
+    server.start()
+    status = jobs.wait(job_id, timeout_s=PATIENCE_S)
+    until(lambda: nothing_is_parked(redis_url), "the parking queue is gone")
+    return status
+
+
+@pytest.mark.slow
+def test_a_verify_waits_for_its_server_and_finds_exactly_what_is_wrong(
+    jobs: Jobs, fleet: Fleet, server: StoppingServer, redis_url: str
+) -> None:
+    files = random_files(OBJECTS, size=5000)
+    (snapshot,) = write_snapshots(server.bucket, [files])
+    addresses = sorted({digest(data) for data in files.values() if data})
+    corrupt, missing = addresses[3::60], addresses[10::90]
+    for address in corrupt:
+        write_raw(server.bucket, object_key(address), b"wrong bytes")
+    for address in missing:
+        (server.bucket / object_key(address)).unlink()
+    store = one_store(server.url)
+    request = JobSpec.of(store, store, [snapshot], action=Action.VERIFY, limits=Limits(rate=300_000))
+
+    with fleet.orchestrator(), fleet.worker("one"), fleet.worker("two"):
+        status = away_in_the_middle(jobs, jobs.submit(request), server, redis_url)
+        impatient = jobs.submit(request.successor(patience=1))
+        some_copied(jobs, impatient)
+        server.kill()
+        given_up = jobs.wait(impatient, timeout_s=PATIENCE_S)
+        letters = {letter.address: letter for letter in jobs.failures(status.job_id, places=False)}
+
+    assert status.state is State.FAILED
+    wrong = dict.fromkeys(corrupt, "IntegrityError") | dict.fromkeys(missing, "ObjectMissing")
+    found = {address: one.known.failure.error for address, one in letters.items() if one.known is not None}
+    assert found == wrong
+    assert (status.present, status.failed) == (status.objects_total - len(wrong), len(wrong))
+    # Without patience the rest is a finding of its own, and never intact or missing.
+    assert given_up.state is State.FAILED
+    assert given_up.present + given_up.failed == given_up.objects_total
+    classes = jobs.failed_by_class(impatient)
+    assert classes["StoreUnavailable"] == given_up.failed - sum(
+        classes.get(kind, 0) for kind in ("IntegrityError", "ObjectMissing")
+    )
+    assert classes.get("ObjectMissing", 0) <= len(missing)
+
+
+@pytest.mark.slow
+def test_a_pull_waits_for_its_server_and_the_tree_is_exact(
+    jobs: Jobs, fleet: Fleet, server: StoppingServer, tmp_path: Path, redis_url: str
+) -> None:
+    files = random_files(OBJECTS, size=5000) | {"./large": random.Random(3).randbytes(9_000_000)}
+    (snapshot,) = write_snapshots(server.bucket, [files])
+    dest = tmp_path / "dest"
+    source, destination = store_pair(server.url, f"tree://{dest}")
+    request = JobSpec(
+        action=Action.PULL,
+        source=source,
+        destination=destination,
+        snapshots=encode_addresses([snapshot]),
+        tree=TreeOptions(delete=True),
+        limits=Limits(rate=1_000_000),
+    )
+    access = {"SNAPFERRY_ACCESS_READ": "s3://bucket", "SNAPFERRY_ACCESS_WRITE": f"tree://{dest}"}
+    allowed = Fleet(fleet.url, fleet.folder, {**fleet.env, **access})
+
+    with allowed.orchestrator(), allowed.worker("one"), allowed.worker("two"):
+        status = away_in_the_middle(jobs, jobs.submit(request), server, redis_url)
+
+    assert (status.state, status.error) == (State.DONE, "")
+    assert (status.copied + status.present, status.failed) == (len(files), 0)
+    there = {f"./{path.relative_to(dest)}": path.read_bytes() for path in dest.rglob("*") if path.is_file()}
+    assert there == files
