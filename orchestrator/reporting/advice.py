@@ -49,9 +49,9 @@ _OTHER_REMEDY: Final = "Fix the error"
 # What to do where the same request would fail again.
 _NEW_REQUESTS: Final = {
     VERSION: "Submit the job again, or run an orchestrator of the version that submitted it.",
-    DELETION: "All snapshots are published. Decide about the deletions and names that failed, and copy again.",
+    DELETION: "All snapshots are published. Check why deletions or names failed, then copy again.",
     TAG: "The snapshot is published. Give it the name with snapferry tag.",
-    BUDGET: "Submit the job again with a larger budget, or with fewer snapshots.",
+    BUDGET: "Start the job again with a larger budget, or with fewer snapshots.",
 }
 
 

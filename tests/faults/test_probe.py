@@ -482,15 +482,18 @@ def test_a_prober_that_is_told_to_end_takes_its_probe_away_and_one_whose_starter
         return len(rclone_memory_s3.client.list_objects_v2(Bucket=bucket).get("Contents", ()))
 
     command = [sys.executable, "-m", "snapferry", "doctor", "--to"]
-    with in_front_of(rclone_memory_s3, holding) as proxy:
-        with subprocess.Popen([*command, url(proxy.endpoint, bucket)], stdout=subprocess.DEVNULL) as process:
-            assert reached.wait(PATIENCE_S)
-            written = there()
-            process.send_signal(how)
-            if how is signal.SIGKILL:
-                process.wait(PATIENCE_S)
-            go_on.set()
+    with (
+        in_front_of(rclone_memory_s3, holding) as proxy,
+        subprocess.Popen([*command, url(proxy.endpoint, bucket)], stdout=subprocess.DEVNULL) as process,
+    ):
+        assert reached.wait(PATIENCE_S)
+        written = there()
+        process.send_signal(how)
+        if how is signal.SIGKILL:
             process.wait(PATIENCE_S)
+        go_on.set()
+        process.wait(PATIENCE_S)
+        # The prober may outlive the doctor, and still needs the store.
         until(lambda: not there(), "the probe is gone")
 
     assert written == 1

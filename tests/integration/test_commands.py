@@ -271,7 +271,7 @@ def test_a_mirror_deletes_what_the_source_does_not_have_and_says_how_much(
     done = fleet.run("sync", *stores(tmp_path), "--all", "--delete")
 
     assert few.code == 1
-    assert "nothing was deleted: --delete would delete 1 manifests, more than --max-delete 0" in few.err
+    assert "nothing was deleted: --delete would delete 1 manifest, more than --max-delete 0" in few.err
     assert done.code == 0
     assert "1 manifest deleted" in done.out
     assert snapferry("ls", str(tmp_path / "b")).out.split() == [snapshot]
