@@ -127,6 +127,8 @@ def serve(
             idle_connection_timeout=60,
             body_timeout=10,
         )
+        # The first list of jobs reads all of them; nobody should wait for that.
+        pool.submit(jobs.listing)
         asyncio.run(_run(server, sockets, ready))
 
 

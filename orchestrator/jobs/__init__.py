@@ -17,7 +17,7 @@ The process that submitted a job may end: the fleet completes the job.
 
 from .broker import JobRefused
 from .client import Jobs
-from .index import JobQuery, Sort
+from .index import JobQuery, Listing, Sort
 from .reader import POLL_S, JobReader, JobsPage
 from .store_pair import one_store, store_pair
 
@@ -28,6 +28,7 @@ __all__ = [
     "JobRefused",
     "Jobs",
     "JobsPage",
+    "Listing",
     "Sort",
     "one_store",
     "store_pair",

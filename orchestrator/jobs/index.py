@@ -20,7 +20,7 @@ from snapferry.workers.ledger import SUPERSEDED, JobEntry, Ledger, State
 from snapferry.workers.messages import Action
 
 # Seconds after which the entry of a job that failed, or that ended otherwise, is read again.
-FAILED_S: Final = 2.0
+FAILED_S: Final = 10.0
 ENDED_S: Final = 60.0
 
 # Continuations that are followed, so that a circle in a damaged Redis ends.
@@ -70,25 +70,19 @@ class Selection:
     stores: Counter[str] = field(default_factory=Counter)
 
 
-class JobIndex:
-    """The index of all jobs in *ledger*. Its methods may be called from any thread, and raise as the ledger does."""
+@dataclass(frozen=True)
+class Listing:
+    """All jobs at one moment, the latest first: each with its state, `SUPERSEDED` included, and its stores."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._lock = threading.Lock()
-        self._entries: dict[str, JobEntry] = {}
-        self._due: dict[str, float] = {}
+    jobs: list[tuple[JobEntry, str, frozenset[str]]]
 
     def select(self, query: JobQuery) -> Selection:
         """Return the jobs that *query* selects."""
         words = printable(query.text).casefold().split()
-        found = [
-            (entry, state, stores)
-            for entry, state in self._all()
-            for stores in [stores_of(entry)]
-            if all(_has(entry, stores, word) for word in words)
-        ]
-        of_store = [each for each in found if not query.store or query.store in each[2]]
+        found = self.jobs
+        if words:
+            found = [each for each in found if all(_has(each[0], each[2], word) for word in words)]
+        of_store = [each for each in found if query.store in each[2]] if query.store else found
         chosen = [each for each in of_store if not query.states or each[1] in query.states]
         # The sort is stable, also when it is reversed: equal ones stay in the order of their submission.
         if query.sort is Sort.STATE:
@@ -104,34 +98,55 @@ class JobIndex:
             Counter(store for _, _, stores in found for store in stores),
         )
 
-    def _all(self) -> list[tuple[JobEntry, str]]:
-        """Return all jobs with their states, `SUPERSEDED` included, the latest first."""
+
+class JobIndex:
+    """The index of all jobs in *ledger*. Its methods may be called from any thread, and raise as the ledger does."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._entries: dict[str, JobEntry] = {}
+        self._stores: dict[str, frozenset[str]] = {}
+        self._due: dict[str, float] = {}
+
+    def listing(self) -> Listing:
+        """Return all jobs as they are now."""
         job_ids = self._ledger.job_ids()
         now = time.monotonic()
         with self._lock:
             for gone in self._entries.keys() - set(job_ids):
-                del self._entries[gone]
+                self._drop(gone)
             wanted = [job_id for job_id in job_ids if self._due.get(job_id, 0.0) <= now]
-            self._due = {job_id: due for job_id in job_ids if (due := self._due.get(job_id, 0.0)) > now}
         read = {entry.job_id: entry for entry in self._ledger.entries(wanted)}
         with self._lock:
             for number, job_id in enumerate(wanted):
                 entry = read.get(job_id)
                 if entry is None:
-                    self._entries.pop(job_id, None)
+                    self._drop(job_id)
                     continue
                 self._entries[job_id] = entry
+                self._stores[job_id] = stores_of(entry)
                 if entry.state.final:
                     # Jobs that were read together are not all due together.
                     spread = 0.5 + number / (2 * len(wanted))
                     self._due[job_id] = now + (FAILED_S if entry.state is State.FAILED else ENDED_S * spread)
-            known = dict(self._entries)
-        return [(entry, _state(entry, known)) for job_id in job_ids if (entry := known.get(job_id))]
+            entries, stores = dict(self._entries), dict(self._stores)
+        return Listing(
+            [
+                (entry, _state(entry, entries), stores[job_id])
+                for job_id in job_ids
+                if (entry := entries.get(job_id))
+            ]
+        )
+
+    def _drop(self, job_id: str) -> None:
+        for kept in (self._entries, self._stores, self._due):
+            kept.pop(job_id, None)
 
 
-def stores_of(entry: JobEntry) -> set[str]:
+def stores_of(entry: JobEntry) -> frozenset[str]:
     """Return the URLs of the stores of a job, without options."""
-    return {url.partition("?")[0] for url in (entry.source, entry.destination) if url}
+    return frozenset(url.partition("?")[0] for url in (entry.source, entry.destination) if url)
 
 
 def _has(entry: JobEntry, stores: Iterable[str], word: str) -> bool:

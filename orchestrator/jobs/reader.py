@@ -30,7 +30,7 @@ from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import Settings
 
 from .broker import JobBroker, JobRefused
-from .index import JobIndex, JobQuery
+from .index import JobIndex, JobQuery, Listing
 
 # Seconds between two readings of a job's status.
 POLL_S: Final = 0.05
@@ -143,10 +143,19 @@ class JobReader:
             raise UnknownJob(text)
         return text if text in found else found[0]
 
-    def page(self, query: JobQuery, *, first: int, count: int) -> JobsPage:
-        """Return *count* of the jobs that *query* selects, from number *first* on; beyond the last, the last page."""
+    def listing(self) -> Listing:
+        """Return all jobs as they are now, for several calls of `page`."""
         with self._answering():
-            found = self._index.select(query)
+            return self._index.listing()
+
+    def page(self, query: JobQuery, *, first: int, count: int, listing: Listing | None = None) -> JobsPage:
+        """
+        Return *count* of the jobs that *query* selects, from number *first* on; beyond the last, the last page.
+
+        They are those of *listing*, by default of a new one.
+        """
+        with self._answering():
+            found = (listing or self._index.listing()).select(query)
             total = len(found.job_ids)
             first = min(first, max(0, (total - 1) // count * count))
             jobs = self._ledger.statuses(found.job_ids[first : first + count])
@@ -155,7 +164,7 @@ class JobReader:
     def each(self, query: JobQuery) -> Iterator[JobStatus]:
         """Yield all jobs that *query* selects, in its order, read a few at a time. Jobs that expire are left out."""
         with self._answering():
-            job_ids = self._index.select(query).job_ids
+            job_ids = self._index.listing().select(query).job_ids
         for first in range(0, len(job_ids), EACH_PAGE):
             with self._answering():
                 found = self._ledger.statuses(job_ids[first : first + EACH_PAGE])

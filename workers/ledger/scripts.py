@@ -50,6 +50,7 @@ BEGIN_SCRUB: Final = _load("scrub/begin")
 SETTLE_SCRUB: Final = _load("scrub/settle")
 
 # Read without a write.
+JOB_IDS: Final = _load("query/job_ids")
 ENTRIES: Final = _load("query/entries")
 STATUSES: Final = _load("query/statuses")
 RUNNING: Final = _load("query/running")

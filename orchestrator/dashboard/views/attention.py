@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from snapferry.orchestrator.jobs import JobQuery
+from snapferry.orchestrator.jobs import JobQuery, Listing
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.nodes import Node, Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration
@@ -39,15 +39,15 @@ class Attention:
     advice: Advice
 
 
-def attentions(sources: Sources, fleet: Sequence[Node]) -> list[Attention]:
+def attentions(sources: Sources, fleet: Sequence[Node], listing: Listing) -> list[Attention]:
     """
-    Return what is wrong with the jobs and schedules of the fleet now, the most urgent first.
+    Return what is wrong with the jobs of *listing* and the schedules of the fleet now, the most urgent first.
 
     A failed job that another one continues is left out: if that one failed too, it is listed.
     """
     open_states = tuple(state for state in State if not state.final)
-    open_jobs = sources.jobs.page(JobQuery(open_states), first=0, count=JOBS_LOOKED_AT).jobs
-    failed = sources.jobs.page(JobQuery((State.FAILED,)), first=0, count=JOBS_LOOKED_AT).jobs
+    open_jobs = sources.jobs.page(JobQuery(open_states), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
+    failed = sources.jobs.page(JobQuery((State.FAILED,)), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
     found = [
         *_of_open(open_jobs, fleet, heartbeats=sources.roster.settled),
         *(_of_failed(status) for status in failed if not status.continued_by),

@@ -119,10 +119,11 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     query = query_of(given)
     kept = _parameters(query, given)
     page = max(1, page)
-    found = sources.jobs.page(query, first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN)
+    listing = sources.jobs.listing()
+    found = sources.jobs.page(query, first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN, listing=listing)
     # The counts of all jobs, whatever is shown of them.
-    everything = found if not (query.text or query.store) else sources.jobs.page(JobQuery(), first=0, count=1)
-    still_open = sum(everything.by_state[one] for one in OPEN)
+    everything = listing.select(JobQuery()).by_state if query.text or query.store else found.by_state
+    still_open = sum(everything[one] for one in OPEN)
     fleet = fleet_of(sources)
     workers = [node for node in fleet if node.role == "worker" and node.online]
     orchestrators = [node for node in fleet if node.role == "orchestrator" and node.online]
@@ -138,10 +139,10 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
         "exports": exports("/export/jobs", ("csv", "json"), kept),
         "narrowed": bool(query.text or query.store),
         "pages": pages(found.total, page, JOBS_SHOWN, "/", kept),
-        "attentions": attentions(sources, fleet),
+        "attentions": attentions(sources, fleet, listing),
         "open_jobs": still_open,
-        "failed": everything.by_state[State.FAILED],
-        "superseded": everything.by_state[SUPERSEDED],
+        "failed": everything[State.FAILED],
+        "superseded": everything[SUPERSEDED],
         "throughput": sources.throughput.current_total(),
         "online": len(workers),
         "orchestrators": len(orchestrators),

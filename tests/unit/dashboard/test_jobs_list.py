@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import redis
 
 from snapferry.orchestrator.dashboard.views.jobs import JOBS_SHOWN, jobs_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
@@ -150,6 +151,32 @@ def test_pages_of_many_jobs_follow_each_other(sources: Sources, ledger: Ledger) 
     assert ids[2] == ids[3] == ids[1]
     assert pages[0]["pages"].older == "/?q=x&page=2"
     assert (pages[0]["pages"].total, pages[3]["pages"].last) == (100, 100)
+
+
+def test_the_requests_of_a_page_do_not_grow_with_the_jobs(
+    sources: Sources, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [0]
+    real = redis.Connection.send_packed_command
+
+    def send(connection: redis.Connection, *arguments: Any, **options: Any) -> None:
+        asked[0] += 1
+        real(connection, *arguments, **options)
+
+    monkeypatch.setattr(redis.Connection, "send_packed_command", send)
+
+    def requests() -> int:
+        # The first page loads scripts, and reads all jobs.
+        jobs_page(sources, {})
+        asked[0] = 0
+        jobs_page(sources, {"q": "file", "sort": "failed"})
+        return asked[0]
+
+    few = requests()
+    for number in range(1200):
+        add(ledger, f"x{number:04}", "done", "file:///a", "/b", submitted=100 + number)
+
+    assert 0 < requests() <= few + 2
 
 
 def test_what_ended_is_read_again_now_and_then(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -113,7 +114,7 @@ class JobListing(LedgerBase):
 
     def job_ids(self) -> list[str]:
         """Return the ids of all jobs, the latest first."""
-        return list(filter(is_job_id, map(str, self._redis.zrevrange(INDEX, 0, -1))))
+        return list(filter(is_job_id, json.loads(str(self._run(scripts.JOB_IDS, [INDEX], [])))))
 
     def open_jobs(self) -> list[str]:
         """Return the ids of all jobs that have not ended."""
