@@ -8,6 +8,7 @@ Notifications: webhooks, mails and chats about failures, lateness and recovery.
     records    messages that wait and problems that were told, in Redis
     texts      events as plain text
     plain      foreign text without markup
+    kept       what is known of one mirror or scrub, between runs on one machine
     send       send one message to one address, in bounded time
     deliver    the program that does so, with Apprise
 """

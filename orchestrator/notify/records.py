@@ -33,8 +33,8 @@ MOST_PROBLEMS: Final = 10_000
 LOCK_S: Final = 90
 
 _LOCK: Final = RedisKey("snapferry:notify:lock")
-_OUTBOX: Final = RedisKey("snapferry:notify:outbox")
-_PROBLEMS: Final = RedisKey("snapferry:notify:problems")
+OUTBOX: Final = RedisKey("snapferry:notify:outbox")
+PROBLEMS: Final = RedisKey("snapferry:notify:problems")
 _TOLD_AT: Final = RedisKey("snapferry:notify:told_at")
 
 # The longest record of a message or a problem that is read.
@@ -97,7 +97,7 @@ class NotificationLedger:
     def problems(self) -> dict[str, Problem]:
         """Return what was told and is not over: "mirror:nightly" or "job:ID" -> the problem."""
         found = {}
-        for subject, text in self._redis.hgetall(_PROBLEMS).items():
+        for subject, text in self._redis.hgetall(PROBLEMS).items():
             # A damaged record costs that one.
             with suppress(ValueError, TypeError, KeyError, AttributeError):
                 record = _record(text)
@@ -116,7 +116,7 @@ class NotificationLedger:
     def waiting(self) -> list[PendingMessage]:
         """Return the messages that wait, the oldest first."""
         found = []
-        for message_id, text in self._redis.hgetall(_OUTBOX).items():
+        for message_id, text in self._redis.hgetall(OUTBOX).items():
             with suppress(ValueError, TypeError, KeyError, AttributeError):
                 record = _record(text)
                 left = {
@@ -148,15 +148,15 @@ class NotificationLedger:
                 raise NotLocked
             pipe.multi()
             if message is not None:
-                pipe.hset(_OUTBOX, message.id, _text(message))
+                pipe.hset(OUTBOX, message.id, _text(message))
                 pipe.set(_TOLD_AT, message.made_at)
             for page in _pages(list(told), 1000):
                 pipe.zrem(UNTOLD, *page)
             for subject, problem in problems.items():
                 if problem is None:
-                    pipe.hdel(_PROBLEMS, subject)
+                    pipe.hdel(PROBLEMS, subject)
                 else:
-                    pipe.hset(_PROBLEMS, subject, json.dumps(asdict(problem)))
+                    pipe.hset(PROBLEMS, subject, json.dumps(asdict(problem)))
             try:
                 pipe.execute()
             except WatchError:
@@ -165,9 +165,9 @@ class NotificationLedger:
     def delivered(self, message: PendingMessage) -> None:
         """Record to whom a message is *left* to be sent; remove it if there is nobody."""
         if message.left:
-            self._redis.hset(_OUTBOX, message.id, _text(message))
+            self._redis.hset(OUTBOX, message.id, _text(message))
         else:
-            self._redis.hdel(_OUTBOX, message.id)
+            self._redis.hdel(OUTBOX, message.id)
 
 
 def release(lock: Lock) -> None:

@@ -30,11 +30,16 @@ class StateError(Exception):
 
 
 class StateFile:
-    """The state of one mirror or scrub in a *folder*, which is created if it is missing. Raises `StateError`."""
+    """
+    The state of one mirror or scrub in a *folder*, which is created if it is missing. Raises `StateError`.
+
+    *further* is what others keep in the file, as JSON: `restore` reads it, `save` writes it.
+    """
 
     def __init__(self, folder: str, kind: ScheduleKind, name: str) -> None:
-        self._folder, self._kind, self._name = Path(folder).absolute(), kind, name
+        self._folder, self.kind, self.name = Path(folder).absolute(), kind, name
         self.path = self._folder / f"{kind}-{name}.json"
+        self.further: object = None
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
@@ -75,7 +80,9 @@ class StateFile:
         try:
             if len(text) > _LONGEST:
                 raise InvalidState("it is too long")
-            restore_state(client, self._kind, self._name, json.loads(text))
+            document = json.loads(text)
+            restore_state(client, self.kind, self.name, document)
+            self.further = document.get("further")
             return ""
         except (InvalidState, ValueError, RecursionError) as error:
             why = str(error) if isinstance(error, InvalidState) else "it is not JSON"
@@ -90,7 +97,7 @@ class StateFile:
 
     def save(self, client: redis.Redis) -> None:
         """Replace the file by the state that the server has. After an error the file is as it was."""
-        document = export_state(client, self._kind, self._name)
+        document = export_state(client, self.kind, self.name) | {"further": self.further}
         beside = self.path.with_suffix(".tmp")
         try:
             # Only the process that has the lock writes here.
@@ -115,4 +122,4 @@ class StateFile:
 
     def _error(self, verb: str, error: OSError | UnicodeDecodeError) -> StateError:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not text"
-        return StateError(f"cannot {verb} the state of {self._kind} {self._name} in {self._folder}: {reason}")
+        return StateError(f"cannot {verb} the state of {self.kind} {self.name} in {self._folder}: {reason}")

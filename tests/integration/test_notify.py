@@ -41,6 +41,7 @@ class Web:
     def __init__(self, status: int = 204) -> None:
         self.got: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.status = status
         web = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,7 +49,7 @@ class Web:
                 length = int(self.headers["Content-Length"])
                 web.got.append(json.loads(self.rfile.read(length)))
                 web.paths.append(self.path)
-                self.send_response(status)
+                self.send_response(web.status)
                 self.send_header("Location", f"http://127.0.0.1:{web.port}/elsewhere")
                 self.end_headers()
 
@@ -214,3 +215,36 @@ def test_a_receiver_that_hangs_refuses_or_redirects_is_a_failure_in_bounded_time
     assert message["Bcc"] is None
     html = message.get_body(("html",))
     assert html is None or "<script>" not in html.get_content()
+
+
+def test_a_run_on_one_machine_tells_what_failed_and_that_it_is_over(web: Web, tmp_path: Path) -> None:
+    """Without Redis: what the receiver did not take is sent by the next run."""
+    files = random_files(5)
+    make_store(tmp_path / "a", files)
+    path = tmp_path / "a" / object_key(digest(files["./dir 0/file-00000"]))
+    content = path.read_bytes()
+    config = tmp_path / "snapferry.toml"
+    config.write_text(
+        f'[[mirror]]\nname = "nightly"\nfrom = "file://{tmp_path}/a"\nto = "file://{tmp_path}/b"\nevery = "1d"\n'
+    )
+    env = {"SNAPFERRY_CONFIG": str(config), "SNAPFERRY_NOTIFY_URLS": f"json://127.0.0.1:{web.port}/{TOKEN}"}
+    state = tmp_path / "state"
+
+    def run() -> list[str]:
+        web.got.clear()
+        ended = snapferry("run", "nightly", "-q", "--state-dir", str(state), env=env)
+        assert TOKEN not in ended.out + ended.err + (state / "mirror-nightly.json").read_text()
+        assert ended.code == (0 if path.exists() else 1), ended.err
+        return [str(one["title"]) for one in web.got]
+
+    path.unlink()
+    web.status = 500
+    failed = run()
+    web.status = 204
+    path.write_bytes(content)
+    over, quiet = run(), run()
+
+    assert len(failed) == 1
+    assert len(over) == 2
+    assert over[0] == failed[0]
+    assert quiet == []

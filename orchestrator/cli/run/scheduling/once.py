@@ -17,6 +17,8 @@ from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.launch import embedded_fleet
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.notify.kept import export_notifications, restore_notifications
+from snapferry.orchestrator.notify.notifier import notifier_of
 from snapferry.orchestrator.schedules.cycle import next_job
 from snapferry.orchestrator.schedules.due import queue_due
 from snapferry.orchestrator.schedules.schedule import expected_one, message_of, scrub_message
@@ -27,6 +29,7 @@ from snapferry.workers.ledger import FreshnessLedger, Ledger, ScheduleLedger, Sc
 from snapferry.workers.messages import JobSpec, MirrorMessage, ScrubMessage
 from snapferry.workers.settings.config_file import Config, read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings, state_directory
+from snapferry.workers.settings.notify_table import Notify
 from snapferry.workers.settings.schedule_tables import Mirror, Scrub
 
 Message = MirrorMessage | ScrubMessage
@@ -46,7 +49,7 @@ def run_once(
     show: Show,
 ) -> int:
     settings = read_settings(broker)
-    scheduled, message = _chosen(settings, name)
+    scheduled, message, notify = _chosen(settings, name)
     check_receipt_path(receipt_path, detach=detach)
     if settings.broker_url is None and not detach:
         return _embedded(
@@ -54,6 +57,7 @@ def run_once(
             message,
             settings,
             show,
+            notify=notify,
             state_dir=state_dir or state_directory(),
             receipt_path=receipt_path,
             verbose=verbose,
@@ -72,8 +76,12 @@ def run_once(
         return run(jobs, done.job_id, show, receipt_path=receipt_path, on_fleet=True)
 
 
-def _chosen(settings: Settings, name: str) -> tuple[Mirror | Scrub, Message]:
-    """Return the mirror or scrub of this *name*, or ``KIND:NAME``, with its message; an error ends the command."""
+def _chosen(settings: Settings, name: str) -> tuple[Mirror | Scrub, Message, Notify]:
+    """
+    Return the mirror or scrub of this *name*, or ``KIND:NAME``, with its message, and who is notified.
+
+    An error ends the command.
+    """
     if settings.config is None:
         usage("no snapferry.toml in this directory. Use --config FILE, or set SNAPFERRY_CONFIG.")
     try:
@@ -84,7 +92,7 @@ def _chosen(settings: Settings, name: str) -> tuple[Mirror | Scrub, Message]:
             usage(f"{settings.config}: no mirror or scrub is named {name!r}. The file has: {known}")
         if len(found) > 1:
             usage(f"{name} is a mirror and a scrub. Use mirror:{name} or scrub:{name}.")
-        return found[0], _message(found[0], config)
+        return found[0], _message(found[0], config), config.notify
     except InvalidSettings as error:
         usage(str(error))
 
@@ -114,6 +122,7 @@ def _embedded(
     settings: Settings,
     show: Show,
     *,
+    notify: Notify,
     state_dir: str,
     receipt_path: str | None,
     verbose: bool,
@@ -129,6 +138,7 @@ def _embedded(
                 server = client(fleet.settings.broker_url or "")
                 if lost := state.restore(server):
                     note(lost)
+                restore_notifications(server, expected_one(scheduled).key, state.further)
                 FreshnessLedger(server).expect([expected_one(scheduled)], replace=True)
                 records, spec = _records(server, message, settings)
                 done = queue_due(jobs, records, scheduled.name, lambda: fleet.divided(spec()))
@@ -138,17 +148,35 @@ def _embedded(
                     )
                 except SystemExit:
                     # Interrupted: what was read until then may count.
-                    _save(state, server)
+                    _save(state, server, notify)
                     raise
-                return code if _save(state, server) else EXIT_FAILED
+                return code if _save(state, server, notify) else EXIT_FAILED
     except StateError as error:
         usage(f"{error}. Use --state-dir DIR.")
 
 
-def _save(state: StateFile, server: redis.Redis) -> bool:
-    """Save the state of a run that has ended; return whether that worked."""
+def _save(state: StateFile, server: redis.Redis, notify: Notify) -> bool:
+    """
+    Save the state of a run that has ended, and notify; return whether the state was saved.
+
+    What cannot be sent now is kept with the state, and sent at the end of the next run.
+    """
+    ledger = Ledger(server, expires_s=_EXPIRES_S)
+    settle_ended(ledger, FreshnessLedger(server))
+    # Sending takes time, in which this process may be killed.
+    if not _write(state, server):
+        return False
+    # Nothing comes after this run, so nothing is waited for.
+    notifier = notifier_of(notify.model_copy(update={"wait": "0s", "interval": "0s"}))
+    if notifier is None:
+        return True
+    notifier.round(ledger)
+    return _write(state, server)
+
+
+def _write(state: StateFile, server: redis.Redis) -> bool:
     try:
-        settle_ended(Ledger(server, expires_s=_EXPIRES_S), FreshnessLedger(server))
+        state.further = export_notifications(server, f"{state.kind}:{state.name}")
         state.save(server)
     except StateError as error:
         note(f"{error}. The next run does not know of this one.")
