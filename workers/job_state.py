@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+SUPERSEDED: Final = "superseded"
+"""What lists of jobs show, instead of ``failed``, for a job that failed and whose continuation is done."""
+
 # Causes of failed jobs. Any other cause is the class of an error of a store, or "".
 BUDGET: Final = "budget"
 """The job would copy or spend more than its budget allows."""

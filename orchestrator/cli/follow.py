@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -16,6 +17,8 @@ from snapferry.orchestrator.planning.prepare import SourceChanged
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON, end_document
 from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.orchestrator.reporting.measures import idle_s
+from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.orchestrator.reporting.progress import view
 from snapferry.orchestrator.reporting.text.failures import failure_lines, manifest_line, places_lines
 from snapferry.orchestrator.reporting.text.interrupted import interrupted_text
@@ -37,6 +40,9 @@ CANCEL_TIMEOUT_S: Final = 10.0
 
 # Seconds between two readings of the status of a job of an embedded fleet, which often ends within a second.
 EMBEDDED_POLL_S: Final = 0.02
+
+# Seconds between two looks at which workers run.
+LACKS_S: Final = 3.0
 
 # Seconds between two readings of a job's status by `watch`, which may run far from the broker.
 WATCH_POLL_S: Final = 0.5
@@ -95,8 +101,20 @@ def _follow(
 ) -> JobStatus:
     """Show a job until it ends; return its final status."""
     shown, context = view(quiet=show.silent, color=show.color)
+    asked_at = 0.0
+    lacks: Role | None = None
+
+    def look(status: JobStatus) -> None:
+        nonlocal asked_at, lacks
+        if time.monotonic() - asked_at > LACKS_S:
+            asked_at = time.monotonic()
+            with suppress(BrokerUnavailable):
+                # At the beginning of a job its workers may not have announced themselves yet.
+                lacks = jobs.lacks(status) if idle_s(status) > LACKS_S else None
+        shown.show(status, lacks)
+
     with context:
-        return jobs.wait(job_id, shown.show, check=check, poll_s=poll_s)
+        return jobs.wait(job_id, shown.show if show.silent else look, check=check, poll_s=poll_s)
 
 
 def _cancel(jobs: Jobs, job_id: str, receipt_path: str | None, *, on_fleet: bool) -> JobStatus:

@@ -15,11 +15,18 @@ from pydantic import ValidationError
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_rows
 from snapferry.orchestrator.reporting.failures import DeadLetter, dead_letters, without_places
+from snapferry.orchestrator.reporting.nodes import Role, lacking, nodes
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.access import AccessPolicy
 from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
-from snapferry.workers.ledger import JobStatus, RunningBatch, State, UnknownJob, UnreadableJob
+from snapferry.workers.ledger import (
+    SUPERSEDED,
+    JobStatus,
+    RunningBatch,
+    UnknownJob,
+    UnreadableJob,
+)
 from snapferry.workers.limits import LimitStore, StoreLimits, store_id
 from snapferry.workers.messages import JobSpec, is_job_id
 from snapferry.workers.queues import copy_queue
@@ -254,6 +261,10 @@ class JobReader:
         with self._answering():
             return WorkerRoster(self._ledger.client).registered()
 
+    def lacks(self, status: JobStatus) -> Role | None:
+        """Return "worker" if no worker runs that could take the next step of a job, None if there may be one."""
+        return lacking(status, nodes(self.registered_workers(), {}), heartbeats=False)
+
     def store_limits(self, job_id: str) -> dict[str, StoreLimits]:
         """Return the limits of a job's stores, for all jobs together: those of ``source`` and ``destination``."""
         with self._answering():
@@ -268,8 +279,8 @@ class JobReader:
             return self._limits.all_store_limits(self._settings.s3_max_requests)
 
     # Last, because within the class its name hides the built-in type.
-    def list(self, *, limit: int, state: State | None = None) -> list[JobStatus]:
-        """Return the newest jobs, of one *state* or of all, at most *limit*."""
+    def list(self, *, limit: int, state: str | None = None) -> list[JobStatus]:
+        """Return the newest jobs, at most *limit*: in one *state*, a `State` or `SUPERSEDED`, or in any."""
         found: list[JobStatus] = []
         with self._answering():
             for job_id in self._ledger.job_ids():
@@ -283,6 +294,6 @@ class JobReader:
                 except UnknownJob:
                     self._ledger.forget(job_id)
                     continue
-                if state is None or status.state is state:
+                if state in (None, SUPERSEDED if status.superseded else status.state):
                     found.append(status)
         return found

@@ -10,16 +10,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
+from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.words import WORDS
 from snapferry.workers.job_state import BUDGET, DELETION, TAG, VERSION
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.messages import Action
-
-Role = Literal["worker", "orchestrator"]
 
 # What to do about the cause of a failure, by its name in the record of the job.
 _REMEDIES: Final = {
@@ -119,10 +118,8 @@ def _of_open_job(status: JobStatus, lacking: Role | None) -> Advice:
         )
     if lacking is not None:
         queue = ("--queue", status.queue) if lacking == "worker" and status.queue else ()
-        serving = f" that serves the queue {status.queue}" if queue else ""
-        return Advice(
-            f"Start {_ARTICLES[lacking]}{serving}: none is running.", ("snapferry", lacking, *queue)
-        )
+        what = f"No worker serves the queue {status.queue}" if queue else f"No {lacking} is running"
+        return Advice(f"{what}. Start one.", ("snapferry", lacking, *queue))
     if status.paused:
         return Advice("The job is paused. Continue it.", ("snapferry", "continue", job))
     if status.waiting is not None:
@@ -131,9 +128,6 @@ def _of_open_job(status: JobStatus, lacking: Role | None) -> Advice:
         sentence = f"Make {status.waiting.store} reachable; the job then goes on by itself. Check the stores."
         return Advice(printable(sentence), ("snapferry", "doctor", *sides))
     return Advice()
-
-
-_ARTICLES: Final[dict[Role, str]] = {"worker": "a worker", "orchestrator": "an orchestrator"}
 
 
 def _of_done_job(status: JobStatus, again: Sequence[str] | None) -> Advice:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.reporting import documents
@@ -250,7 +252,7 @@ def test_status_leaves_out_what_there_is_not() -> None:
     lines = status.status_lines(running, {})
 
     assert [line.split()[0] for line in lines] == [
-        "job", "state", "from", "to", "snapshots", "objects", "bytes", "batches", "workers", "submitted",
+        "job", "state", "from", "to", "done", "snapshots", "objects", "bytes", "batches", "workers", "submitted",
     ]  # fmt: skip
     assert "state       copying, paused" in lines
     assert lines[-1].endswith("(1 min ago)")
@@ -281,3 +283,57 @@ def test_a_job_without_a_plan_in_a_list_has_no_share() -> None:
     queued = replace(STATUS, state=State.QUEUED, objects_total=0, submitted_at=time.time())
 
     assert status.job_row(queued)[3:6] == ("-", "1.0 kB", "for 0 s")
+
+
+@given(
+    st.sampled_from(State),
+    st.sampled_from(Action),
+    *[st.integers(0, 30)] * 5,
+    st.integers(0, 2),
+    st.integers(0, 2),
+)
+def test_the_counts_of_each_aspect_add_up_to_its_total(
+    state: State,
+    action: Action,
+    copied: int,
+    present: int,
+    failed: int,
+    running: int,
+    left: int,
+    published: int,
+    trusted: int,
+) -> None:
+    total = copied + present + failed + running + left
+    job = replace(
+        STATUS,
+        state=state,
+        action=action,
+        objects_total=total,
+        objects_settled=total - left,
+        copied=0 if action is Action.VERIFY else copied,
+        present=present + (copied if action is Action.VERIFY else 0),
+        failed=failed,
+        snapshots_total=5,
+        snapshots_published=published,
+        snapshots_trusted=trusted,
+        batches_done=1,
+    )
+
+    for aspect in ("snapshots", "objects", "files", "batches"):
+        for line in status.status_lines(job, {}):
+            if line.startswith(aspect):
+                whole, _, parts = line.removeprefix(aspect).partition(":")
+                counts = [int(part.split()[0].replace(",", "")) for part in parts.split(", ")]
+                assert sum(counts) == int(whole.replace(",", "")), line
+
+
+def test_without_a_worker_nothing_can_run_and_no_time_is_left() -> None:
+    now = time.time()
+    idle = replace(
+        STATUS, submitted_at=now - 9, started_at=now - 9, moved_at=now - 1, workers=(), queue="tape"
+    )
+
+    lines = "\n".join(status.status_lines(idle, {}, lacks="worker"))
+
+    assert "nothing can run: no worker that serves --queue tape is running" in lines
+    assert "left" not in lines.partition("snapshots")[0]

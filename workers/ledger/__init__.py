@@ -38,7 +38,7 @@ objects), ``:failures`` (list, bounded), ``:repairs`` (hash, bounded: wrong obje
     freshness  when mirrors, scrubs and stores last succeeded, and what is late
 """
 
-from snapferry.workers.job_state import State
+from snapferry.workers.job_state import SUPERSEDED, State
 
 from .bitmaps import bit, bits, set_bits
 from .entries import JobEntry
@@ -66,7 +66,6 @@ from .steps.files import MOST_FILES
 from .steps.files import RECORD_BYTES as FILE_RECORD_BYTES
 from .steps.jobs import request_text
 from .steps.leases import GRACE_S, LEASE_S
-from .steps.listing import SUPERSEDED
 from .steps.repairs import REPAIRS_KEPT
 
 __all__ = [

@@ -16,16 +16,16 @@ from snapferry.orchestrator.cli.options.common import (
 )
 from snapferry.orchestrator.cli.options.declare import command, option
 from snapferry.orchestrator.cli.options.values import WholeNumber
-from snapferry.workers.job_state import State
+from snapferry.workers.job_state import SUPERSEDED, State
 
 
 @command(run="inspect:list_jobs", name="jobs")
 @option("--limit", type=WholeNumber(1), default=50, metavar="N", help="List at most N jobs.")
 @option(
     "--state",
-    type=click.Choice([str(state) for state in State]),
+    type=click.Choice([*map(str, State), SUPERSEDED]),
     metavar="STATE",
-    help=f"List only jobs in this state: {', '.join(State)}.",
+    help=f"List only jobs in this state: {', '.join(State)}, or superseded: failed, and a later job did the rest.",
 )
 @json_option
 @broker_option

@@ -32,7 +32,6 @@ from snapferry.orchestrator.reporting.text.status import (
     status_lines,
 )
 from snapferry.stores.errors import StoreError
-from snapferry.workers.ledger import State
 from snapferry.workers.settings.environment import InvalidSettings
 
 # A job of at most this many snapshots is shown with all of them.
@@ -41,7 +40,7 @@ from snapferry.workers.settings.environment import InvalidSettings
 def list_jobs(limit: int, state: str | None, as_json: bool, broker: str | None) -> int:
     settings = read_settings(broker)
     with on_fleet(settings, advice="") as jobs:
-        found = jobs.list(limit=limit, state=State(state) if state else None)
+        found = jobs.list(limit=limit, state=state)
     if as_json:
         click.echo(json.dumps([documents.status_document(status) for status in found], indent=2))
     elif found:
@@ -61,8 +60,11 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
     found, estimate = jobs.status(job_id), jobs.estimate(job_id)
     store_limits = jobs.store_limits(job_id)
     unreached = [] if found.state.final else jobs.unreached(job_id)
+    lacks = jobs.lacks(found)
+    advice = with_fleet(advise(found, lacking=lacks))
     if as_json:
-        document = documents.status_document(found, estimate)
+        document = documents.status_document(found, estimate, advice=advice)
+        document["lacks"] = lacks
         document["unreached"] = [documents.trouble_document(trouble) for trouble in unreached]
         document["store_limits"] = {
             side: documents.limit_document(limits) for side, limits in store_limits.items()
@@ -71,10 +73,8 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
             document["per_snapshot"] = [documents.snapshot_document(row) for row in jobs.snapshots(job_id)]
         click.echo(json.dumps(document, indent=2))
         return 0
-    for line in status_lines(found, jobs.failed_by_class(job_id), store_limits, unreached):
+    for line in status_lines(found, jobs.failed_by_class(job_id), store_limits, unreached, lacks):
         click.echo(line)
-    if advice := with_fleet(advise(found)):
-        click.echo(f"{'next':<11} {advice.text}")
     if found.dry_run and estimate:
         for line in dry_run_lines(found, estimate):
             click.echo(line)
@@ -88,6 +88,8 @@ def status(jobs: Jobs, job_id: str, snapshots: bool, as_json: bool) -> int:
                 right=frozenset(SNAPSHOTS_HEAD[2:-1]),
                 fold=frozenset({"SNAPSHOT", "REASON"}),
             )
+    if advice:
+        click.echo(f"\n{advice.text}")
     return 0
 
 
@@ -131,6 +133,8 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
             click.echo(json.dumps(documents.unreadable_document(row)))
         else:
             click.echo(manifest_line(row))
+    if not as_json and found.state.final and (advice := with_fleet(advise(found))):
+        note(advice.text)
     return 0
 
 

@@ -18,6 +18,7 @@ from rich.segment import ControlType, Segment
 from rich.text import Text
 
 from snapferry.orchestrator.reporting.measures import percent, share
+from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.orchestrator.reporting.terminal import console
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
 from snapferry.workers.ledger import JobStatus
@@ -41,9 +42,9 @@ class Bar:
         self._shown = _JobBar()
         self.live: Any = Live(self._shown, console=console(color, stderr=True), refresh_per_second=8)
 
-    def show(self, status: JobStatus) -> None:
-        """Show *status* at the next refresh."""
-        self._shown.status = status
+    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
+        """Show *status* at the next refresh. *lacks* as for `stall_text`."""
+        self._shown.status, self._shown.lacks = status, lacks
 
 
 class _JobBar:
@@ -51,6 +52,7 @@ class _JobBar:
 
     def __init__(self) -> None:
         self.status: JobStatus | None = None
+        self.lacks: Role | None = None
         # The widths of the lines that are on the terminal.
         self._drawn: list[int] = []
 
@@ -68,7 +70,7 @@ class _JobBar:
         if status is None:
             return [_text("starting", room, console)]
         lines = [_bar_line(status, room, console, options)]
-        if hint := stall_text(status):
+        if hint := stall_text(status, self.lacks):
             wrapped = Text(hint, style="yellow").wrap(console, max(1, room - 2))
             if len(wrapped) > HINT_LINES:
                 wrapped[HINT_LINES - 1].append(" …")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from snapferry.orchestrator.reporting.measures import percent, rate
+from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text, time_left_text
 from snapferry.stores.text.format import counted, size
 from snapferry.workers.copying.words import WORDS
@@ -16,9 +17,9 @@ SPARED: Final[tuple[Part, ...]] = ("bytes", "rate", "snapshots", "objects", "lef
 """The parts in the order in which a narrow terminal leaves them out."""
 
 
-def progress_text(status: JobStatus) -> str:
-    """Return the progress of a job in one line."""
-    stage = stall_text(status) or state_text(status)
+def progress_text(status: JobStatus, lacks: Role | None = None) -> str:
+    """Return the progress of a job in one line. *lacks* as for `stall_text`."""
+    stage = stall_text(status, lacks) or state_text(status)
     if not status.objects_total:
         return stage
     return f"{stage}: {', '.join([f'{percent(status)}%', *parts(status, of=' of ').values()])}"

@@ -7,6 +7,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
+from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.orchestrator.reporting.terminal import is_dumb, is_live
 from snapferry.workers.ledger import JobStatus
 
@@ -19,14 +20,14 @@ LINE_EVERY_S: Final = 5.0
 class View(Protocol):
     """Shows each status of a job, in order."""
 
-    def show(self, status: JobStatus) -> None:
-        """Show *status*."""
+    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
+        """Show *status*. *lacks* is the role of which no process runs that could take the next step."""
 
 
 class Silent:
     """Shows nothing."""
 
-    def show(self, status: JobStatus) -> None:
+    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
         """Show nothing."""
 
 
@@ -36,12 +37,12 @@ class Lines:
     def __init__(self) -> None:
         self._due = time.monotonic() + LINE_EVERY_S
 
-    def show(self, status: JobStatus) -> None:
+    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
         """Print a line if one is due."""
         now = time.monotonic()
         if now >= self._due and not status.state.final:
             self._due = now + LINE_EVERY_S
-            print(f"snapferry: {progress_text(status)}", file=sys.stderr, flush=True)
+            print(f"snapferry: {progress_text(status, lacks)}", file=sys.stderr, flush=True)
 
 
 def view(*, quiet: bool, color: str) -> tuple[View, AbstractContextManager[Any]]:

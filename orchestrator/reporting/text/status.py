@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
-from snapferry.orchestrator.reporting.measures import IDLE_S, idle_s, percent, rate, seconds_left
+from snapferry.orchestrator.reporting.measures import (
+    IDLE_S,
+    BatchState,
+    ObjectState,
+    SnapshotEnd,
+    batch_counts,
+    idle_s,
+    object_counts,
+    percent,
+    rate,
+    seconds_left,
+    snapshot_counts,
+)
+from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
@@ -50,12 +63,25 @@ def ended_text(status: JobStatus) -> str:
     return f"job {status.job_id} has already ended: it is {state_text(status)}"
 
 
-def stall_text(status: JobStatus) -> str:
-    """Return why a job may make no progress, "" if it does, or is paused or being cancelled."""
+def stall_text(status: JobStatus, lacks: Role | None = None) -> str:
+    """
+    Return why a job may make no progress, "" if it does, or is paused or being cancelled.
+
+    *lacks* is the role of which no process runs that could take the next step, None if that is not known.
+    """
     if status.paused or status.cancelling:
         return ""
-    if status.waiting is not None:
-        return waiting_text(status.waiting)
+    if lacks is not None:
+        text = lack_text(status, lacks)
+    elif status.waiting is not None:
+        text = waiting_text(status.waiting)
+    else:
+        text = _quiet_text(status)
+    return text
+
+
+def _quiet_text(status: JobStatus) -> str:
+    """Return why a job may make no progress that waits for no store, "" if it does."""
     if idle_s(status) <= IDLE_S:
         return _stuck_batches(status, BATCH_IDLE_S)
     if status.state is State.QUEUED:
@@ -65,6 +91,12 @@ def stall_text(status: JobStatus) -> str:
         serving = f" that serves --queue {status.queue}" if status.queue else ""
         return f"waiting for a worker{serving} (is one running, and free?)"
     return stuck
+
+
+def lack_text(status: JobStatus, lacks: Role) -> str:
+    """Return that nothing of a job can run, because no process of the role *lacks* runs."""
+    serving = f" that serves --queue {status.queue}" if lacks == "worker" and status.queue else ""
+    return f"nothing can run: no {lacks}{serving} is running"
 
 
 def waiting_text(waiting: Waiting) -> str:
@@ -101,33 +133,27 @@ def status_lines(
     by_class: Mapping[str, int],
     store_limits: Mapping[str, Limits] | None = None,
     unreached: Sequence[StoreProblem] = (),
+    lacks: Role | None = None,
 ) -> list[str]:
     """
     Return everything that is known about a job, one line for each aspect.
 
     *by_class*: failed objects by class of error; *store_limits*: those of ``source`` and ``destination``;
-    *unreached*: which workers cannot reach which of its stores.
+    *unreached*: which workers cannot reach which of its stores. *lacks* as for `stall_text`.
     """
     words = WORDS[status.action]
-    trusted = f", {status.snapshots_trusted:,} trusted" if status.snapshots_trusted else ""
-    changed = f"{status.copied:,} {words.changed}, " if words.changed else ""
-    healed = f", {status.healed:,} healed" if status.healed else ""
-    classes = f" ({classes_text(by_class)})" if by_class else ""
     speed = f"{size(rate(status))}/s" if rate(status) else ""
     fields = {
         "job": status.job_id,
         "state": state_text(status),
         "action": str(status.action) if status.action is not Action.COPY else "",
         **stores_of(status),
-        "snapshots": f"{status.snapshots_published:,} of {status.snapshots_total:,} {words.snapshot}{trusted},"
-        f" {status.snapshots_failed:,} failed",
-        "objects": f"{status.objects_settled:,} of {status.objects_total:,} done: {changed}"
-        f"{status.present:,} {words.right}, {status.failed:,} failed{classes}{healed}",
-        "bytes": f"{size(status.bytes_settled)} of {size(status.bytes_total)} done ({percent(status)}%),"
-        f" {size(status.bytes_copied)}{words.moved or ' copied'}",
+        "done": ", ".join(part for part in (f"{percent(status)}%", speed, time_left_text(status)) if part),
+        "snapshots": _snapshots_text(status),
+        f"{words.unit}s": _objects_text(status, by_class),
+        "bytes": f"{size(status.bytes_total)}: {size(status.bytes_copied)}{words.moved or ' copied'}",
         "bound": bound_text(status),
-        "rate": ", ".join(part for part in (speed, time_left_text(status)) if part),
-        "batches": f"{status.batches_done:,} of {status.batches_total:,} done, {status.batches_handed:,} queued so far",
+        "batches": _batches_text(status),
         "priority": status.priority if status.priority != Priority.NORMAL else "",
         "queue": status.queue,
         "limits": limit_text(status.limits),
@@ -149,9 +175,53 @@ def status_lines(
     lines = [printable(f"{name:<11} {value}") for name, value in fields.items() if value]
     if not status.state.final:
         lines += [trouble_text(one) for one in unreached]
-    if stall := stall_text(status):
+    if stall := stall_text(status, lacks):
         lines.append(stall)
     return lines
+
+
+def _objects_text(status: JobStatus, by_class: Mapping[str, int]) -> str:
+    """Return how many objects are in each state. The counts add up to the total, which comes first."""
+    words = WORDS[status.action]
+    counts = object_counts(status)
+    classes = f" ({classes_text(by_class)})" if by_class else ""
+    parts = (
+        f"{counts[ObjectState.COPIED]:,} {words.changed}" if words.changed else "",
+        f"{counts[ObjectState.PRESENT]:,} {words.right}",
+        f"{counts[ObjectState.FAILED]:,} failed{classes}",
+        _unless_zero(counts[ObjectState.RUNNING], "stopped" if status.state.final else "in running batches"),
+        _unless_zero(counts[ObjectState.LEFT], "not tried" if status.state.final else "left"),
+    )
+    again = f"; {status.healed:,} copied again, because the destination lost them" if status.healed else ""
+    return f"{status.objects_total:,}: {', '.join(filter(None, parts))}{again}"
+
+
+def _snapshots_text(status: JobStatus) -> str:
+    """Return how many snapshots are in each state. The counts add up to the total, which comes first."""
+    counts = snapshot_counts(status)
+    parts = (
+        f"{counts[SnapshotEnd.GOOD]:,} {WORDS[status.action].snapshot}",
+        _unless_zero(counts[SnapshotEnd.TRUSTED], "trusted"),
+        f"{counts[SnapshotEnd.FAILED]:,} failed",
+        _unless_zero(counts[SnapshotEnd.LEFT], "not ended" if status.state.final else "left"),
+    )
+    return f"{status.snapshots_total:,}: {', '.join(filter(None, parts))}"
+
+
+def _batches_text(status: JobStatus) -> str:
+    """Return how many batches are in each state. The counts add up to the total, which comes first."""
+    counts = batch_counts(status, len(status.running))
+    parts = (
+        f"{counts[BatchState.DONE]:,} done",
+        _unless_zero(counts[BatchState.RUNNING], "running"),
+        _unless_zero(counts[BatchState.QUEUED], "queued"),
+        _unless_zero(counts[BatchState.UNQUEUED], "not run" if status.state.final else "not queued yet"),
+    )
+    return f"{status.batches_total:,}: {', '.join(filter(None, parts))}"
+
+
+def _unless_zero(count: int, text: str) -> str:
+    return f"{count:,} {text}" if count else ""
 
 
 def stores_of(status: JobStatus) -> dict[str, str]:
@@ -178,7 +248,7 @@ def job_row(status: JobStatus) -> tuple[str, ...]:
         short(status.job_id),
         state_text(status),
         f"{status.snapshots_there:,}/{status.snapshots_total:,}",
-        f"{100 * status.objects_settled // status.objects_total}%" if status.objects_total else "-",
+        f"{percent(status)}%" if status.objects_total else "-",
         size(status.bytes_total),
         ended or f"for {duration(time.time() - status.submitted_at)}",
         printable(route_text(status)),

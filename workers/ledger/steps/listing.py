@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from snapferry.workers.job_state import State
+from snapferry.workers.job_state import SUPERSEDED, State
 from snapferry.workers.ledger import entries, queries, scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.entries import JobEntry
@@ -16,9 +16,6 @@ from snapferry.workers.ledger.keys import INDEX, OPEN, job_key
 from snapferry.workers.ledger.state import JobStatus, RunningBatch, UnknownJob
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
-
-SUPERSEDED: Final = "superseded"
-"""What `JobListing.states` returns for a job that failed, and whose continuation is done."""
 
 # Continuations that are followed from a job, so that a circle in a damaged Redis ends.
 LONGEST_CHAIN: Final = 100
