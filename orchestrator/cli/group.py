@@ -31,7 +31,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
     },
     "Directories": {
         "push": Lazy("actions.push", "push", "Make a snapshot of a directory in a store, and print its id"),
-        "pull": Lazy("actions.pull", "pull", "Make a directory tree of a snapshot"),
+        "pull": Lazy("actions.pull", "pull", "Restore a snapshot into a directory"),
     },
     "Stores": {
         "ls": Lazy("look", "list_snapshots", "List the snapshots in a store"),
@@ -45,14 +45,14 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
     },
     "Data at rest": {
         "verify": Lazy("actions.verify", "verify", "Read the objects of a store again, and find damage"),
-        "heal": Lazy("actions.heal", "heal", "Replace wrong objects of a store by those of other stores"),
+        "heal": Lazy("actions.heal", "heal", "Repair a store with objects of other stores"),
     },
     "Jobs": {
         "cancel": Lazy("control", "cancel", "Stop a job"),
         "pause": Lazy("control", "pause", "Pause a job"),
         "continue": Lazy("control", "continue_job", "Resume a paused job"),
         "resume": Lazy("control", "resume", "Continue a cancelled or failed job as a new job"),
-        "retry": Lazy("control", "retry", "Do the failed objects of a job again"),
+        "retry": Lazy("control", "retry", "Try the failed objects of a job again"),
         "priority": Lazy("control", "priority", "Change the priority of a job"),
         "limit": Lazy("limit", "limit", "Limit the throughput of a job or a store"),
     },

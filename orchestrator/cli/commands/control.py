@@ -75,10 +75,10 @@ def priority() -> None:
 @show_options
 def retry() -> None:
     """
-    Do the failed objects of a job again.
+    Try the failed objects of a job again.
 
-    A copy publishes snapshots that become complete; a verify looks whether the
-    objects were repaired. The retry is a new job, whose id is printed.
+    A copy publishes the snapshots that become complete. A verify checks whether
+    the objects were repaired. The retry is a new job, whose id is printed.
     """
 
 

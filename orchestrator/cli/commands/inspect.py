@@ -42,7 +42,12 @@ def list_jobs() -> None:
 )
 @json_option
 def status() -> None:
-    """Show the state of a job."""
+    """
+    Show the state of a job.
+
+    The counts in a line add up to the total at its beginning. If something is to
+    be done, the last line says what, and by which command.
+    """
 
 
 WATCH_EXIT_CODES: Final = """
@@ -63,7 +68,7 @@ def watch() -> None:
     """
     Follow a job until it ends.
 
-    Ctrl-C stops the watching; the job continues.
+    Ctrl-C ends the command; the job continues.
     """
 
 
@@ -76,7 +81,7 @@ def failures() -> None:
     List the failed objects of a job.
 
     Each object is listed with the reason, and with the snapshots and paths that
-    need it.
+    need it. To try the objects again, use snapferry retry.
     """
 
 

@@ -108,7 +108,7 @@ _OPTIONS: Final = (
 @show_options
 def pull() -> None:
     """
-    Make a directory tree of a snapshot.
+    Restore a snapshot into a directory.
 
     Files that are right already are read and left alone; others are replaced one
     by one, each in a single step. Permissions and empty directories are restored.
