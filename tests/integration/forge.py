@@ -17,7 +17,8 @@ import snapferry.orchestrator.embedded, snapferry.orchestrator.jobs
 import snapferry.orchestrator.planning.prices, snapferry.orchestrator.reporting.progress
 from snapferry.orchestrator.cli import main
 from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, look, names, schedules
-from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, names, scheduled, schedules
+from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, names
+from snapferry.orchestrator.cli.run.scheduling import lists, once
 from snapferry.orchestrator.cli.run.look import cat, diff, ls, orphans, show, size
 from snapferry.orchestrator.cli.commands.actions import verify
 from snapferry.orchestrator.cli.run.actions import verify
