@@ -40,6 +40,7 @@ _DAMAGE: Final = frozenset(
         "IntegrityError",
         "ManifestSyntaxError",
         "NotAnObject",
+        "Unreadable",
     }
 )
 
@@ -166,6 +167,10 @@ def _remedy(status: JobStatus) -> str:
     if status.cause == BUDGET:
         return "Check the budget"
     if status.cause in _DAMAGE:
+        if status.action is Action.PUSH:
+            return "Correct the files that the error names"
+        if status.action is Action.PULL and status.cause == "NotAnObject":
+            return "Remove what is in the way in the tree"
         store = "store" if status.action is Action.VERIFY else "source"
         return f"Repair the {store} from another copy (snapferry heal)"
     return _REMEDIES.get(status.cause, _OTHER_REMEDY)

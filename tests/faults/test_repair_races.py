@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from snapferry.stores.address import QUARANTINE, object_key
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths import versions
 from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.objects import multipart
 from snapferry.stores.errors import StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -260,6 +263,42 @@ def test_a_conditional_write_replaces_only_the_version_that_was_wrong(moto_s3: S
     assert not replaced.was_right
     assert contents(backend, ".objects/") == {KEY: DATA}
     assert sorted(contents(backend, QUARANTINE).values()) == [b"another wrong version", WRONG]
+
+
+@pytest.mark.parametrize("knows", ["bare", "none", "header"])
+@pytest.mark.parametrize("length", [len(DATA), 6 * 1024 * 1024])
+def test_a_server_with_odd_conditions_lets_an_object_be_replaced(
+    moto_s3: S3Server, monkeypatch: pytest.MonkeyPatch, knows: str, length: int
+) -> None:
+    """Ceph compares the ETag with its quotes; others may refuse every condition, or the header."""
+    data = DATA.ljust(length, b".")
+    backend = open_backend(parse_url(moto_s3.url(moto_s3.make_bucket(), "p")))
+    assert isinstance(backend, S3Backend)
+    monkeypatch.setattr(multipart, "part_sizes", lambda _: itertools.repeat(5 * 1024 * 1024))
+    right = SnapshotStore(MemoryBackend("source"))
+    right.put_object(digest(data), data)
+    key = object_key(digest(data))
+    backend.write(key, WRONG)
+    call, sent = Bucket.call, []
+
+    def odd(self: Bucket, operation: str, **parameters: Any) -> Any:
+        if operation in {"put_object", "complete_multipart_upload"} and "IfMatch" in parameters:
+            sent.append(parameters["IfMatch"])
+            if knows != "bare" or parameters["IfMatch"].startswith('"'):
+                status, code = (501, "NotImplemented") if knows == "header" else (412, "PreconditionFailed")
+                answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+                raise ClientError(answer, operation)
+        return call(self, operation, **parameters)
+
+    monkeypatch.setattr(Bucket, "call", odd)
+    for _ in range(2):
+        replaced = SnapshotStore(backend).replace_object(right, digest(data))
+        assert SnapshotStore(backend).check_object(digest(data)) == length
+        assert contents(backend, QUARANTINE)[replaced.quarantined] == WRONG
+        backend.write(key, WRONG)
+
+    assert backend.bucket.features.conditions is (knows == "bare")
+    assert len(sent) == {"bare": 3, "none": 2, "header": 2}[knows]
 
 
 class _Interposing(Around):

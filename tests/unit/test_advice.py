@@ -148,3 +148,20 @@ def test_the_document_of_a_job_has_the_advice() -> None:
     assert failed["advice"]["command"] == "snapferry retry 1234"
     assert status_document(DONE)["advice"] is None
     assert status_document(DONE)["cause"] is None
+
+
+@pytest.mark.parametrize(
+    ("action", "cause", "heals"),
+    [
+        (Action.COPY, "IntegrityError", True),
+        (Action.VERIFY, "Unreadable", True),
+        (Action.PULL, "ObjectMissing", True),
+        (Action.PULL, "NotAnObject", False),
+        (Action.PUSH, "ManifestSyntaxError", False),
+        (Action.PUSH, "NotAnObject", False),
+    ],
+)
+def test_only_a_store_is_healed_and_not_a_tree(action: Action, cause: str, heals: bool) -> None:
+    found = advise(replace(FAILED, **TRIED, action=action, cause=cause))
+
+    assert ("snapferry heal" in found.sentence) is heals

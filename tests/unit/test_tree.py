@@ -65,6 +65,23 @@ def test_a_newline_in_a_name_is_refused_with_the_name_unless_it_is_excluded(tmp_
         assert [entry.path for entry in manifest.entries()] == ["./", "./good"]
 
 
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("other", [lambda path: path.symlink_to("nowhere"), lambda path: path.touch()])
+def test_a_directory_that_is_replaced_after_the_walk_is_a_change(
+    tmp_path: Path, follow: bool, other: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read again, like any file that changes, and is not described as a loop of links."""
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    (tmp_path / "tree" / "a" / "file").touch()
+    backend = backend_of(tmp_path / "tree", follow=follow)
+    (tmp_path / "tree" / "a").rename(tmp_path / "tree" / "b")
+    other(tmp_path / "tree" / "a")
+
+    with pytest.raises((FileChanged, KeyMissing)) as caught:
+        backend.open("a/file")
+    assert "meanwhile" in caught.value.detail
+
+
 def test_a_root_that_is_not_there_or_no_directory_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("not there", "file", "file/below"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,6 +224,29 @@ def test_a_file_gives_way_to_a_directory_only_on_request(tmp_path: Path) -> None
 
     fetch(store_of(b"x"), [file("./a/b")], TreeTarget(str(tree), delete=True))
     assert names(tree) == {"a", "a/b"}
+
+
+@pytest.mark.parametrize("entries", [[file("./a")], [file("./b")]], ids=["in the way", "surplus"])
+def test_a_mount_in_the_way_is_named_and_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: list[Entry]
+) -> None:
+    (tree := tmp_path / "tree").mkdir()
+    (tree / "a").mkdir()
+    remove = os.rmdir
+
+    def mounted(name: str, **options: Any) -> None:
+        if name == "a":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        remove(name, **options)
+
+    monkeypatch.setattr(os, "rmdir", mounted)
+    with pytest.raises(StoreFault, match="a file system is mounted here") as caught:
+        fetch(store_of(b"x"), entries, TreeTarget(str(tree), delete=True))
+
+    assert not caught.value.transient
+    assert caught.value.subject == "./a"
+    assert (tree / "a").is_dir()
+    assert not any(map(temporary.is_temporary, os.listdir(tree)))
 
 
 def test_nothing_is_deleted_before_everything_is_there(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class ServerFeatures:
         """A write with a checksum has succeeded, so a later refusal has another reason."""
         self.content_md5 = False
         self.ranges = True
+        self.quoted = True
+        """The server takes the ETag of such a condition in quotes, as RFC 9110 has it. Ceph wants it bare."""
         self.conditions = True
         """Send a condition with a write that replaces an object: only that version is to be replaced."""
         self.enforces_conditions: bool | None = None

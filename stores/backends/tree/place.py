@@ -21,7 +21,14 @@ from snapferry.stores.backends.directory.paths.beneath import FOLDER, LIST, READ
 from snapferry.stores.backends.directory.paths.links import BY_A_LINK
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.paths.root_path import open_root
-from snapferry.stores.errors import KeyMissing, NotAllowed, NotAnObject, StoreError, StoreNotFound
+from snapferry.stores.errors import (
+    FileChanged,
+    KeyMissing,
+    NotAllowed,
+    NotAnObject,
+    StoreError,
+    StoreNotFound,
+)
 
 # A link that leads nowhere: its target does not exist, or it leads back to itself.
 _NOWHERE: Final = (errno.ENOENT, errno.ELOOP)
@@ -94,6 +101,10 @@ class TreePlace:
         """Return *error*, which is about *path*, as a `StoreError`."""
         if error.errno == errno.ENOENT:
             return KeyMissing(self.label, path, "no such file or directory; it was removed meanwhile")
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            # The walk found something else here.
+            said = "it, or a directory above it, was replaced by a link or a file meanwhile"
+            return FileChanged(self.label, path, said)
         return translated(error, self.label, path)
 
     def root(self) -> int:

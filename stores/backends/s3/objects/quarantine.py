@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from snapferry.stores.address import Key, quarantine_key
 from snapferry.stores.backends.s3.bucket import Bucket
@@ -21,7 +21,7 @@ from snapferry.stores.hashing import digest
 
 from .copying import copy_object
 from .ranges import open_object
-from .small import delete
+from .small import Status, delete, status
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +30,9 @@ READINGS: Final = 2
 NOTHING: Final = Seen(Key(""), "")
 
 
-class _Object(NamedTuple):
-    length: int
-    etag: str
-
-
 def quarantine(bucket: Bucket, key: str, is_right: IsRight) -> Seen:
     """As `Quarantining.quarantine`. Raises `StoreError`."""
-    found = _look(bucket, key)
+    found = status(bucket, key)
     if found is None:
         return NOTHING
     if _reads_right(bucket, key, found, is_right):
@@ -57,7 +52,7 @@ def quarantine(bucket: Bucket, key: str, is_right: IsRight) -> Seen:
         logger.info("the server does not copy an object to quarantine, this process does: %s", error)
         return Seen(None, version)
     try:
-        still = _look(bucket, key)
+        still = status(bucket, key)
     except BaseException:
         _undo(bucket, place, copied=copied)
         raise
@@ -72,16 +67,7 @@ def changed(bucket: Bucket, key: str) -> KeyChanged:
     return KeyChanged(bucket.label, key, "another program has replaced it meanwhile; nothing was replaced")
 
 
-def _look(bucket: Bucket, key: str) -> _Object | None:
-    try:
-        with bucket.errors(key, missing=KeyMissing):
-            found = bucket.call("head_object", Key=bucket.full_key(key))
-            return _Object(int(found["ContentLength"]), str(found.get("ETag") or ""))
-    except KeyMissing:
-        return None
-
-
-def _reads_right(bucket: Bucket, key: str, found: _Object, is_right: IsRight) -> bool:
+def _reads_right(bucket: Bucket, key: str, found: Status, is_right: IsRight) -> bool:
     for _ in range(READINGS):
         try:
             with open_object(bucket, key, found.length) as reader:
@@ -92,18 +78,18 @@ def _reads_right(bucket: Bucket, key: str, found: _Object, is_right: IsRight) ->
     return False
 
 
-def _copy(bucket: Bucket, key: str, found: _Object) -> tuple[Key, bool]:
+def _copy(bucket: Bucket, key: str, found: Status) -> tuple[Key, bool]:
     """Return where the object is kept, and whether it was not kept there before. Raises `StoreError`."""
     # Equal bytes have equal keys in quarantine, so a repeated call keeps them once. An ETag may hold any characters.
     mark = digest(found.etag.encode())[:16]
     place = quarantine_key(key, mark)
-    there = _look(bucket, place)
+    there = status(bucket, place)
     if there == found:
         return place, False
     if there is not None:
         place = quarantine_key(key, f"{mark}-{time.time_ns():x}")
     copy_object(bucket, key, place, found.length, found.etag)
-    copied = _look(bucket, place)
+    copied = status(bucket, place)
     if copied is None or copied.length != found.length:
         # A server that does not know the header makes an empty object.
         _undo(bucket, place, copied=True)

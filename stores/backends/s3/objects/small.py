@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from snapferry.stores.backend import Listed
 from snapferry.stores.backends.s3.bucket import Bucket
@@ -48,6 +48,23 @@ def size(bucket: Bucket, key: str) -> int | None:
     if found is None:
         bucket.ensure_exists()
     return found
+
+
+class Status(NamedTuple):
+    """An object as a HEAD shows it: its length in bytes, and its ETag as the server sends it, "" if there is none."""
+
+    length: int
+    etag: str
+
+
+def status(bucket: Bucket, key: str) -> Status | None:
+    """Return the status of the object under *key*, None if there is none."""
+    try:
+        with bucket.errors(key, missing=KeyMissing):
+            found = bucket.call("head_object", Key=bucket.full_key(key))
+            return Status(_announced_length(found), str(found.get("ETag") or ""))
+    except KeyMissing:
+        return None
 
 
 def _announced_length(answer: Any) -> int:

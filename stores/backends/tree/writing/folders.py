@@ -155,6 +155,10 @@ class TreeFolders:
 
     def error(self, error: OSError, path: str) -> StoreError:
         """Return *error*, which is about *path*, as a `StoreError`."""
+        if error.errno == errno.EBUSY:
+            # Waiting does not help.
+            said = "a file system is mounted here, or below; unmount it, or give another PATH"
+            return StoreFault(self.label, f"./{path}", said)
         found = translated(error, self.label, path)
         return type(found)(self.label, f"./{path}", found.detail)
 
@@ -173,7 +177,7 @@ class TreeFolders:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT):
                     raise
                 self._clear_for_folder(at, name, where)
-        raise OSError(errno.EBUSY, "another process replaces this directory again and again", where)
+        raise OSError(errno.EAGAIN, "another process replaces this directory again and again", where)
 
     def _clear_for_folder(self, at: int, name: str, where: str) -> None:
         with suppress(FileNotFoundError, IsADirectoryError):
