@@ -64,7 +64,7 @@ def parse_name(text: str) -> Name:
         raise InvalidName(
             "",
             shown,
-            "cannot be a name: all of it are hex digits (0-9, a-f), so it could be the beginning of a snapshot id. Add"
+            "cannot be a name: it has hex digits (0-9, a-f) alone, so it could be the beginning of a snapshot id. Add"
             f" another letter, '.', '_' or '-', such as v-{text[:16]}",
         )
     return Name(text)

@@ -120,7 +120,7 @@ def test_a_job_that_is_done_is_one_line(changed: dict[str, Any], facts: list[str
             ["Nothing was written.", "10 of 100 objects were"],
             ["opied", "snapshot"],
         ),
-        (Action.VERIFY, {"objects_total": 0}, ["No object was looked at."], ["opied", "snapshot"]),
+        (Action.VERIFY, {"copied": 0, "present": 0}, ["Nothing was written."], ["looked at", "snapshot"]),
         *((action, {"dry_run": True}, ["Nothing was written."], ["kept"]) for action in Action),
     ],
 )

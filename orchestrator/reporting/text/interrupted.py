@@ -56,11 +56,12 @@ def _verified(status: JobStatus) -> str:
 
 
 def _looked_at(status: JobStatus) -> str:
-    """Return how much of the store is known."""
+    """Return how much of the store is known, "" for nothing."""
     seen = status.present + status.copied + status.failed
-    looked = f"At least {counted(seen, 'object', of=status.objects_total, verb='was')} looked at"
+    if not seen:
+        return ""
     wrong = f", {counted(status.failed, 'object', verb='is')} wrong or unreadable" if status.failed else ""
-    return f"{looked}{wrong}." if status.objects_total else "No object was looked at."
+    return f"At least {counted(seen, 'object', of=status.objects_total, verb='was')} looked at{wrong}."
 
 
 _TEXTS: Final[dict[Action, Callable[[JobStatus], str]]] = {
