@@ -18,7 +18,14 @@ from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
 from snapferry.stores.backends.directory.streams import BEGUN_BYTES, FileUpload
 from snapferry.stores.backends.directory.sync import begin_writing
-from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound, StoreUnavailable
+from snapferry.stores.errors import (
+    AccessDenied,
+    StoreError,
+    StoreFault,
+    StoreNotFound,
+    StoreUnavailable,
+    Unreadable,
+)
 from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.opening import open_store
 from snapferry.stores.runtime.liveness import identity
@@ -158,7 +165,7 @@ def test_an_object_is_copied_whole_though_the_system_gives_less_at_once(
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
-        (errno.EIO, StoreUnavailable),
+        (errno.EIO, Unreadable),
         (errno.ESTALE, StoreUnavailable),
         (errno.EACCES, AccessDenied),
         (errno.EISDIR, StoreFault),

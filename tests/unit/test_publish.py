@@ -68,7 +68,7 @@ def test_a_manifest_whose_objects_are_not_all_there_is_not_written(lost: Address
     remembers.delete(object_key(lost))
     remembers.calls.clear()
 
-    with pytest.raises(ManifestIncomplete, match="1 of its objects are not in this store") as raised:
+    with pytest.raises(ManifestIncomplete, match="1 of its objects is not in this store") as raised:
         store.put_manifest(ID, TEXT)
 
     assert raised.value.missing == (lost,)

@@ -34,7 +34,7 @@ _LINES_AT_ONCE: Final = 1000
 # Bytes of text that are read at once: columns of some hundred lines stay in the processor's cache.
 _PIECE_BYTES: Final = 64 * 1024
 
-_lines = re.compile(r"(.) (\d++) (\d++) (\d++) (.*+)\n").findall
+_lines = re.compile(r"^(.) (\d++) (\d++) (\d++) (.*+)\n", re.MULTILINE).findall
 
 
 class Columns(NamedTuple):
