@@ -40,6 +40,8 @@ class Export(Guarded):
 
     # Ends what makes the pieces, from any thread.
     stop: Callable[[], None] = staticmethod(lambda: None)
+    # The browser has closed the connection.
+    left = False
 
     async def send(self, lines: Iterator[str], name: str, kind: str) -> None:
         """Send *lines* as the file *name*, of a *kind* of `TYPES`."""
@@ -53,15 +55,14 @@ class Export(Guarded):
                 await self.flush()
                 piece = await self._next(pieces)
             await self.finish()
-        except StreamClosedError:
-            log.debug("export not wanted any more")
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if not self._headers_written:
                 raise
-            # What was sent so far must not look like the whole file.
-            log.warning("export incomplete: %s", error)
+            # What was sent so far must not look like the whole file, whether the list broke off or the server ends.
             connection: Any = self.request.connection
             connection.stream.close()
+            wanted = not (self.left or isinstance(error, StreamClosedError | asyncio.CancelledError))
+            log.log(logging.WARNING if wanted else logging.DEBUG, "export incomplete: %s", error)
         finally:
             await self._in_pool(self.stop)
 
@@ -74,6 +75,7 @@ class Export(Guarded):
     def on_connection_close(self) -> None:
         """Stop: nobody waits for the file any more."""
         super().on_connection_close()
+        self.left = True
         self.settings["pool"].submit(self.stop)
 
 
