@@ -93,7 +93,8 @@ def lacking(status: JobStatus, fleet: Sequence[Node], *, heartbeats: bool) -> Ro
     if status.state.final or status.cancelling:
         return None
     orchestrators = [node for node in fleet if node.role == "orchestrator" and node.online]
-    if status.state is not State.COPYING:
+    # When all queued batches are done, an orchestrator queues the next ones, or publishes.
+    if status.state is not State.COPYING or status.batches_done >= status.batches_handed > 0:
         return "orchestrator" if heartbeats and not orchestrators else None
     queue = copy_queue(status.queue)
     if not status.workers and not any(node.online and queue in node.queues for node in fleet):

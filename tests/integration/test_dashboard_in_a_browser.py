@@ -30,6 +30,7 @@ from .raw_store import write_snapshots
 from .test_dashboard import request
 
 PHONE = {"width": 390, "height": 844}
+WIDTHS = (400, 1000, 1600)
 DESK = {"width": 1280, "height": 860}
 
 ODD = [
@@ -72,6 +73,16 @@ def picture(page: Any, name: str, *, full: bool = False) -> None:
     """Take a picture for the documentation, if that is asked for."""
     if folder := os.environ.get("SNAPFERRY_SCREENSHOTS"):
         page.screenshot(path=str(Path(folder) / f"dashboard-{name}.png"), full_page=full)
+
+
+def cut_off(page: Any) -> list[str]:
+    """Return what does not fit into the window, or into the part of the page that it is in."""
+    found: list[str] = page.evaluate(
+        """() => [document.documentElement, ...document.querySelectorAll(".card, .callout, .figure, main, header")]
+            .filter((one) => one.scrollWidth > one.clientWidth + 1)
+            .map((one) => `${one.tagName} ${one.className} ${one.scrollWidth} > ${one.clientWidth}`)"""
+    )
+    return found
 
 
 def number(page: Any, selector: str) -> int:
@@ -140,6 +151,23 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
             page.wait_for_selector(".badge:text-is('online') >> nth=1", timeout=PATIENCE_S * 1000)
             picture(page, "workers")
 
+        retried = jobs.retry(failed)
+        assert jobs.wait(retried, timeout_s=PATIENCE_S).state is State.FAILED
+        for path in ("/", f"/jobs/{failed}", "/workers", "/schedules", "/throughput"):
+            for width in WIDTHS:
+                with tab(chromium, shown, viewport={"width": width, "height": 900}) as page:
+                    page.goto(shown.url + path)
+                    assert cut_off(page) == [], (path, width)
+        with tab(chromium, shown, viewport={"width": WIDTHS[-1], "height": 900}) as page:
+            page.goto(shown.url)
+            # Even these long paths take no more than two lines.
+            heights = page.evaluate("[...document.querySelectorAll('.route')].map((one) => one.offsetHeight)")
+            assert max(heights) < 50
+            # What is wrong comes first, with the command that goes on.
+            first = page.locator(".attention .callout").first
+            assert retried[:8] in first.text_content()
+            assert f"snapferry retry {retried}" in first.text_content()
+
         paths = ("/", f"/jobs/{failed}", f"/jobs/{moving}", "/workers", "/schedules", "/nowhere")
         for path, name in zip(paths, ("jobs", "failed", "", "workers", "", ""), strict=True):
             for scheme in ("light", "dark"):
@@ -152,7 +180,7 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
                     page.wrong[:] = [said for said in page.wrong if "404" not in said]
         with tab(chromium, shown, color_scheme="dark") as page:
             page.goto(shown.url)
-            assert page.locator("tbody tr").count() == 4
+            assert page.locator("tbody tr").count() == 5
             picture(page, "jobs-dark")
         with tab(chromium, shown) as page:
             page.goto(shown.url)

@@ -62,6 +62,9 @@ GONE = Node("w@b", "worker", Presence.SILENT, 90.0, COPY)
         ({"state": State.QUEUED}, [WORKER], "orchestrator"),
         ({"state": State.COMMITTING}, [WORKER], "orchestrator"),
         ({"state": State.QUEUED}, [ORCHESTRATOR], None),
+        # All batches that were queued are done.
+        ({"batches_done": 3, "workers": ()}, [WORKER], "orchestrator"),
+        ({"batches_done": 3, "workers": ()}, [ORCHESTRATOR], None),
         ({"state": State.FAILED}, [], None),
         ({"cancelling": True, "workers": ()}, [], None),
     ],

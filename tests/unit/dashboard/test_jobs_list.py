@@ -140,6 +140,14 @@ def test_every_link_keeps_what_was_chosen(sources: Sources) -> None:
     assert [column.sort for column in found["columns"] if column.sort] == ["ascending"]
 
 
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize(
+    ("state", "jobs"), [(None, "edcba"), ("failed", "b"), ("superseded", "d"), ("done", "ea"), ("queued", "")]
+)
+def test_the_command_line_lists_the_same_jobs(sources: Sources, state: str | None, jobs: str) -> None:
+    assert "".join(status.job_id for status in sources.jobs.list(limit=9, state=state)) == jobs
+
+
 def test_pages_of_many_jobs_follow_each_other(sources: Sources, ledger: Ledger) -> None:
     for number in range(2 * JOBS_SHOWN):
         add(ledger, f"x{number:03}", "done", "/a", "/b", submitted=100 + number)
