@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from snapferry.orchestrator.cli.group import COMMANDS
-from snapferry.workers.settings.environment import Settings, dashboard_login
+from snapferry.workers.settings.environment import Settings, dashboard_login, notify_urls
 from tests.composed import FILE, VARIABLE, Missing, Service, document, entry_point, interpolated
 
 ROOT = FILE.parent
@@ -253,7 +253,8 @@ def test_the_page_on_deployment_names_every_profile_and_every_variable() -> None
 def test_every_variable_of_snapferry_is_one_that_it_reads() -> None:
     known = {f"SNAPFERRY_{field.upper()}" for field in Settings.model_fields}
     assert dashboard_login({"SNAPFERRY_DASHBOARD_BASIC_AUTH": "a:b"}) == ("a", "b")
-    known.add("SNAPFERRY_DASHBOARD_BASIC_AUTH")
+    assert notify_urls({"SNAPFERRY_NOTIFY_URLS": "json://a json://b"}) == ("json://a", "json://b")
+    known |= {"SNAPFERRY_DASHBOARD_BASIC_AUTH", "SNAPFERRY_NOTIFY_URLS"}
     stated = {variable for service in SERVICES.values() for variable in service.get("environment", {})}
     stated |= {match["name"] for match in VARIABLE.finditer(FILE.read_text()) if match["name"]} - OF_COMPOSE
 
