@@ -30,7 +30,7 @@ _KINDS: Final = {EventKind.FAILED: "failure", EventKind.LATE: "warning", EventKi
 _LONGEST_COMMAND: Final = 500
 
 # Seconds after the due time of a run at which its scheduler does not work.
-_OVERDUE_S: Final = 120.0
+_OVERDUE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -154,12 +154,12 @@ def _late_text(event: Event, schedule: Schedule, now: float) -> str:
             ]
         )
     if job is None:
-        return "\n".join([*lines, *_next_lines(Advice("See when it ran and runs.", tuple(listing.split())))])
+        return "\n".join([*lines, *_next_lines(Advice("See its runs.", tuple(listing.split())))])
     lines.append(f"Its last job is {state_text(job)}: {job.job_id}, {_route(job)}")
     if job.error and job.state is State.FAILED:
         lines.append(f"Why: {plain(job.error)}")
     if job.state.final:
-        advice = advise(job) or Advice("See when it ran and runs.", tuple(listing.split()))
+        advice = advise(job) or Advice("See its runs.", tuple(listing.split()))
     else:
         advice = advise(job) or Advice("See what the job waits for.", ("snapferry", "status", job.job_id))
     return "\n".join([*lines, *_next_lines(advice)])

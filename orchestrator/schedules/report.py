@@ -16,6 +16,9 @@ from .status import MirrorStatus, ScheduleStatus
 
 MIRRORS_HEAD: Final = ("MIRROR", "EVERY", "LAST SUCCESS", "LAST RUN", "NEXT", "FROM → TO")
 
+OVERDUE_S: Final = 60.0
+"""Seconds after the due time of a run at which its scheduler does not work."""
+
 
 def mirror_row(status: MirrorStatus, *, scheduler: bool = True) -> tuple[str, ...]:
     """Return a mirror as a row under `MIRRORS_HEAD`. Without a *scheduler*, the next run is not known."""
@@ -111,4 +114,6 @@ def next_text(at: float | None) -> str:
     if at is None:
         return "not scheduled"
     left = at - time.time()
+    if left < -OVERDUE_S:
+        return f"overdue for {duration(-left)}"
     return "now" if left <= 0 else f"in {duration(left)}"

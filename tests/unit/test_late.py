@@ -99,3 +99,16 @@ def test_what_is_removed_from_the_file_is_named_until_it_is_forgotten(
     assert "has the mirror nightly" in why_not
     assert "old" not in after
     assert {one.expected.key for one in fresh.freshness()} == {"mirror:nightly", "scrub:old"}
+
+
+def test_a_schedule_that_no_scheduler_works_on_is_overdue(
+    fresh: FreshnessLedger, config: str, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beat leaves its schedule in Redis when it dies."""
+    for due, shown, noted in ((60, "in ", False), (-30, "now ", False), (-7300, "overdue for 2 h", True)):
+        fresh._redis.zadd("snapferry:beat::schedule", {"snapferry:beat:nightly": fresh.now() + due})
+        list_mirrors(None, as_json=False, broker=redis_url)
+        said = capsys.readouterr()
+
+        assert shown in said.out
+        assert ("no scheduler is running" in said.err) is noted

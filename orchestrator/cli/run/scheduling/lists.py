@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -48,7 +50,7 @@ def list_mirrors(forget: str | None, as_json: bool, broker: str | None, state_di
         fold=frozenset({"FROM → TO", "LAST SUCCESS", "LAST RUN"}),
     )
     if settings.broker_url is not None:
-        _note_unscheduled([one.mirror.name for one in found if one.next_at is None], len(found))
+        _note_unscheduled({one.mirror.name: one.next_at for one in found})
     _note_unlisted("mirror", others)
     return 0
 
@@ -72,7 +74,7 @@ def list_scrubs(forget: str | None, as_json: bool, broker: str | None, state_dir
         fold=frozenset({"STORE", "LAST SUCCESS", "LAST RUN"}),
     )
     if settings.broker_url is not None:
-        _note_unscheduled([one.scrub.name for one in found if one.next_at is None], len(found))
+        _note_unscheduled({one.scrub.name: one.next_at for one in found})
     _note_unlisted("scrub", others)
     return 0
 
@@ -106,9 +108,11 @@ def _note_unlisted(kind: ScheduleKind, others: list[Freshness]) -> None:
         )
 
 
-def _note_unscheduled(names: list[str], total: int) -> None:
-    """Note on standard error which of *total* mirrors or scrubs are not in the schedule, by their *names*."""
-    if names and len(names) == total:
+def _note_unscheduled(due: Mapping[str, float | None]) -> None:
+    """Note on standard error which mirrors or scrubs are not in the schedule; *due* is when each runs next, by name."""
+    names = [name for name, at in due.items() if at is None]
+    overdue = [at for at in due.values() if at is not None and at < time.time() - report.OVERDUE_S]
+    if overdue or (names and len(names) == len(due)):
         note("no scheduler is running. Start one: snapferry scheduler")
     elif names:
         note(
