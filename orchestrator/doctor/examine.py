@@ -25,6 +25,7 @@ from snapferry.workers.settings.environment import Settings
 from .fleet import Answer, check_fleet, fleet_facts, known_nodes
 from .open_jobs import check_jobs
 from .result import CheckResult
+from .schedules import check_schedules
 from .store_checks import check_stores, compare_nodes
 from .tables import LONGEST_S, about, checks_of_tables, not_checked
 
@@ -103,6 +104,7 @@ def _fleet(settings: Settings, url: str, checks: Sequence[tuple[str, Check | Fin
             answers = fleet_facts(app, len(known))
             results += check_fleet(answers, known, settings)
             results += [CheckResult("jobs", finding) for finding in check_jobs(client, settings)]
+            results += [CheckResult("schedules", finding) for finding in check_schedules(client, settings)]
             nodes = [answer for answer in answers if answer.facts]
             results += _each(checks, lambda one: _everywhere(app, client, nodes, one))
     except (RedisError, OperationalError, OSError) as error:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from snapferry.orchestrator.cli.output.doctor_report import document, print_results, rows
 from snapferry.orchestrator.doctor import CheckResult, worst
 from snapferry.orchestrator.doctor.fleet import Answer, check_fleet
+from snapferry.orchestrator.doctor.schedules import check_schedules
 from snapferry.orchestrator.doctor.store_checks import compare_nodes
+from snapferry.orchestrator.notify.records import Delivery, NotificationLedger, PendingMessage
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.workers.diagnosis import broker_check, remote_control
 from snapferry.workers.diagnosis.store_check import Check, Side, SideFinding, from_document, to_document
-from snapferry.workers.ledger import scripts
+from snapferry.workers.ledger import Expected, FreshnessLedger, scripts
 from snapferry.workers.lua import LuaScript
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.traffic import history as traffic
@@ -308,3 +312,37 @@ def test_the_worst_line_decides() -> None:
     assert worst([]) is OK
     assert worst(LINES) is ERROR
     assert worst(LINES[:2]) is NOTE
+
+
+def test_what_is_late_and_what_was_not_told_are_warnings(redis_url: str, tmp_path: Path) -> None:
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    freshness, records = FreshnessLedger(client), NotificationLedger(client)
+    secret = tmp_path / "urls"
+    secret.touch(mode=0o600)
+    secret.write_text("json://127.0.0.1:1/hook-token")
+    config = tmp_path / "snapferry.toml"
+    config.write_text(f'[notify]\nurls-file = "{secret}"\n')
+    settings = Settings(broker_url=redis_url, config=str(config))
+
+    def levels() -> list[tuple[str, Level]]:
+        found = list(check_schedules(client, settings))
+        assert not any("hook-token" in finding.said + finding.advice for finding in found)
+        return [(finding.check, finding.level) for finding in found]
+
+    nothing = levels()
+    freshness.expect([Expected("mirror", "a", "1h"), Expected("scrub", "b", "1h")], replace=True)
+    fine = levels()
+    client.hset("snapferry:mirror:a", "since", freshness.now() - 9000)
+    message = PendingMessage("id", "title", "body", "failure", 5.0, {"1 json": Delivery(3, 9e9)})
+    records.delivered(message)
+    secret.chmod(0o644)
+    wrong = levels()
+
+    assert nothing == [("notify", Level.OK)]
+    assert fine == [("schedules", Level.OK), ("notify", Level.OK)]
+    assert wrong == [
+        ("schedules.late", Level.WARNING),
+        ("schedules", Level.OK),
+        ("notify", Level.WARNING),
+        ("notify.waiting", Level.WARNING),
+    ]
