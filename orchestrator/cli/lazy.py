@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
 
-# redis-py imports it where it is installed, for metrics that nothing here turns on: a tenth of a command's start.
-_NOT_USED: Final = "opentelemetry.sdk.metrics"
+# Libraries import these where they are installed: redis-py for metrics that nothing here turns on, billiard for one
+# system call, which it makes without cffi as well. Both take a tenth of a command's start.
+_NOT_NEEDED: Final = ("opentelemetry.sdk.metrics", "cffi")
 
 
 def load(path: str) -> Any:
@@ -23,17 +24,17 @@ def load(path: str) -> Any:
 
 @contextmanager
 def _quick_imports() -> Iterator[None]:
-    """Collect no garbage, of which imports make little, and leave out a library that is not used."""
+    """Collect no garbage, of which imports make little, and leave out libraries that are not needed."""
     collected = gc.isenabled()
-    left_out = _NOT_USED not in sys.modules
-    if left_out:
+    left_out = [name for name in _NOT_NEEDED if name not in sys.modules]
+    for name in left_out:
         # Importing it raises ImportError.
-        sys.modules[_NOT_USED] = None  # type: ignore[assignment]
+        sys.modules[name] = None  # type: ignore[assignment]
     gc.disable()
     try:
         yield
     finally:
         if collected:
             gc.enable()
-        if left_out:
-            del sys.modules[_NOT_USED]
+        for name in left_out:
+            del sys.modules[name]
