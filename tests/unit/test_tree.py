@@ -229,6 +229,32 @@ def test_loops_of_links_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [found.path for found in Walk(TreePlace(str(tmp_path)), follow=False)] == ["./"]
 
 
+class SlowPlace(TreePlace):
+    """A tree whose directories take *delay_s* to open. *threads* are those that opened one."""
+
+    def __init__(self, path: Path, delay_s: float) -> None:
+        super().__init__(str(path))
+        self._delay_s = delay_s
+        self.threads: set[str] = set()
+
+    def open_folder(self, path: str, *, follow: bool) -> int:
+        self.threads.add(threading.current_thread().name)
+        time.sleep(self._delay_s)
+        return super().open_folder(path, follow=follow)
+
+
+def test_a_slow_tree_is_listed_by_several_threads_and_in_order(tmp_path: Path) -> None:
+    for name in ("a", "a/b", "a/c", *(f"d{number}" for number in range(30))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    place = SlowPlace(tmp_path, 0.01)
+
+    found = list(Walk(place, jobs=4))
+
+    assert found == list(Walk(TreePlace(str(tmp_path))))
+    assert len(place.threads) > 2
+
+
 def test_a_listing_has_what_was_found_and_tells_two_trees_apart(tmp_path: Path) -> None:
     names = ["a", "é", "x" * 255, "sub"]
     for name in names[:3]:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -35,6 +37,9 @@ MOST_IN_LOOPS: Final = 1_000_000
 
 # Directories of one directory that are listed ahead for each thread.
 AHEAD: Final = 4
+
+# The least wait for a file system after which directories are listed ahead.
+_WAITED_S: Final = 0.005
 
 
 class Found(NamedTuple):
@@ -223,7 +228,12 @@ class Walk:
 
 
 class _Ahead:
-    """Lists up to *width* directories of each directory ahead in the threads of *pool*; without one, none."""
+    """
+    Lists up to *width* directories after each directory ahead in the threads of *pool*; without one, none.
+
+    It begins with that when listing has waited for the file system: where it has not, threads only contend for the
+    interpreter.
+    """
 
     def __init__(
         self, listing: Callable[[str], _Listed], pool: ThreadPoolExecutor | None, width: int
@@ -231,25 +241,36 @@ class _Ahead:
         self._listing = listing
         self._pool = pool
         self._begun: dict[str, Future[_Listed]] = {}
-        # path of a directory -> one that is begun when that one is taken
+        # path of a directory -> the one after it in the same directory
         self._next: dict[str, str] = {}
         self._width = width
+        self._waits = False
+        self._waited = self._worked = 0.0
 
     def prepare(self, paths: list[str]) -> None:
-        """Begin to list the first of *paths*, and the others as these are taken."""
-        if self._pool is None:
-            return
-        for path in paths[: self._width]:
-            self._begin(path)
-        self._next.update(zip(paths, paths[self._width :], strict=False))
+        """Note that the directories *paths* will be asked for in this order."""
+        if self._pool is not None:
+            self._next.update(pairwise(paths))
 
     def result(self, path: str) -> _Listed:
         """Return the directory *path*."""
-        if (following := self._next.pop(path, None)) is not None:
-            self._begin(following)
+        if self._pool is not None and self._waits:
+            following = path
+            for _ in range(self._width):
+                if (found := self._next.get(following)) is None:
+                    break
+                following = found
+                if following not in self._begun:
+                    self._begun[following] = self._pool.submit(self._listing, following)
+        self._next.pop(path, None)
         begun = self._begun.pop(path, None)
-        return self._listing(path) if begun is None else begun.result()
+        return self._timed(path) if begun is None else begun.result()
 
-    def _begin(self, path: str) -> None:
-        assert self._pool is not None
-        self._begun[path] = self._pool.submit(self._listing, path)
+    def _timed(self, path: str) -> _Listed:
+        began, worked = time.monotonic(), time.thread_time()
+        listed = self._listing(path)
+        worked = time.thread_time() - worked
+        self._worked += worked
+        self._waited += time.monotonic() - began - worked
+        self._waits = self._waited > max(_WAITED_S, 2 * self._worked)
+        return listed
