@@ -10,8 +10,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
+from snapferry.orchestrator.reporting.measures import IDLE_S, idle_s
 from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
@@ -124,10 +126,14 @@ def _of_open_job(status: JobStatus, lacking: Role | None) -> Advice:
     if status.paused:
         return Advice("The job is paused. Continue it.", ("snapferry", "continue", job))
     if status.waiting is not None:
-        destination = ("--to", status.destination) if status.action.writes else ()
-        sides = ("--from", status.source, *destination)
+        sides = {"source": ("--from", status.source), "destination": ("--to", status.destination)}
+        # The doctor checks stores, not directory trees. A job that only reads has one store.
+        sides.pop(status.action.tree_side if status.action.writes else "destination", None)
         sentence = f"Make {status.waiting.store} reachable; the job then goes on by itself. Check the stores."
-        return Advice(printable(sentence), ("snapferry", "doctor", *sides))
+        return Advice(printable(sentence), ("snapferry", "doctor", *chain(*sides.values())))
+    if status.state is State.QUEUED and idle_s(status) > IDLE_S:
+        sentence = "No orchestrator has taken the job yet. Start one, if none is running."
+        return Advice(sentence, ("snapferry", "orchestrator"))
     return Advice()
 
 

@@ -61,6 +61,15 @@ AGAIN = ("snapferry", "sync", "--from", "/a b", "--to", "/c")
             {"state": State.COPYING, "waiting": Waiting("a", "away", 1.0), "action": Action.VERIFY},
             "snapferry doctor --from file:///a",
         ),
+        (
+            {"state": State.COPYING, "waiting": Waiting("a", "away", 1.0), "action": Action.PUSH},
+            "snapferry doctor --to file:///b",
+        ),
+        (
+            {"state": State.COPYING, "waiting": Waiting("a", "away", 1.0), "action": Action.PULL},
+            "snapferry doctor --from file:///a",
+        ),
+        ({"state": State.QUEUED}, "snapferry orchestrator"),
     ],
 )
 def test_the_command_follows_from_how_far_the_job_came(changed: dict[str, Any], command: str) -> None:

@@ -276,3 +276,12 @@ def test_an_argument_is_stronger_than_the_environment(run: Run, monkeypatch: pyt
     assert "'nowhere'" not in run("push", "free", "other", "--exclude", "(")[2]
     # The environment has the source, so a single argument is the destination.
     assert "'nowhere'" in run("sync", "other", "--all")[2]
+
+
+def test_a_directory_without_its_path_is_named_with_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "my store").mkdir()
+
+    code, out, err = run("ls", "my store")
+
+    assert (code, out) == (2, "")
+    assert f"write '{tmp_path}/my store'" in err
