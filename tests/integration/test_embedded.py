@@ -211,7 +211,7 @@ def test_on_a_terminal_a_bar_shows_the_progress_and_never_passes_100_percent(tmp
 
     assert process.wait(PATIENCE_S) == 0
     text = shown.decode(errors="replace")
-    shares = [int(word) for word in _before(text, " %")]
+    shares = [int(word) for word in _before(text, "%")]
     assert shares, text
     assert max(shares) == shares[-1] == 100
     assert shares == sorted(shares)
