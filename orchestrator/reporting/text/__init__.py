@@ -8,6 +8,7 @@ A job in words.
     drive        what a drive of a job did, for logs and task results
     failures     failed objects
     limits       limits of a job or a store
+    options      options of a job, as on the command line
     stores       what is in stores
     format       times and URLs
 
