@@ -49,6 +49,11 @@ class MirrorStatus(ScheduleStatus):
 
     mirror: Mirror
 
+    @property
+    def name(self) -> str:
+        """The name of the mirror."""
+        return self.mirror.name
+
 
 @dataclass(frozen=True)
 class ScrubStatus(ScheduleStatus):
@@ -56,6 +61,11 @@ class ScrubStatus(ScheduleStatus):
 
     scrub: Scrub
     state: ScrubState | None
+
+    @property
+    def name(self) -> str:
+        """The name of the scrub."""
+        return self.scrub.name
 
 
 def mirror_statuses(settings: Settings, jobs: JobReader, mirrors: Iterable[Mirror]) -> list[MirrorStatus]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -28,6 +29,8 @@ from snapferry.workers.messages import MirrorMessage, ScrubMessage
 from .jobs import tone_of
 from .links import href
 from .sources import CALM_S, Sources
+
+_Message = TypeVar("_Message", MirrorMessage, ScrubMessage)
 
 # Mirrors, and scrubs, that are listed.
 MOST_LISTED: Final = 200
@@ -103,36 +106,26 @@ class MissingLine:
 def schedules_page(sources: Sources) -> dict[str, Any]:
     """Return the values of the list of mirrors and scrubs."""
     with sources.jobs.records() as client:
-        mirrors, scrubs = ScheduleLedger(client, "mirror"), ScrubLedger(client)
-        found_mirrors, found_scrubs = mirrors.scheduled(), scrubs.scheduled()
-        states = {name: scrubs.state(name) for name, _ in found_scrubs[:MOST_LISTED]}
-        mirror_runs = _records(mirrors, [name for name, _ in found_mirrors[:MOST_LISTED]])
-        scrub_runs = _records(scrubs, list(states))
+        scrubs = ScrubLedger(client)
+        mirror_runs = _runs_of(ScheduleLedger(client, "mirror"))
+        scrub_runs = _runs_of(scrubs)
+        states = {run.name: scrubs.state(run.name) for run in scrub_runs[:MOST_LISTED]}
         fresh = {one.expected.key: one for one in FreshnessLedger(client).freshness()}
-    last_jobs = sources.jobs.statuses(
-        record.job_id for runs in (mirror_runs, scrub_runs) for record, _ in runs.values() if record.job_id
-    )
-    mirror_lines, scrub_lines = [], []
-    for name, found in found_mirrors[:MOST_LISTED]:
-        try:
-            mirror = MirrorMessage.model_validate(found)
-        except ValidationError:
-            continue
-        key = f"{mirrors.kind}:{name}"
-        run = _run(key, last_jobs, *mirror_runs[name], fresh.get(key))
-        stores = without_options(mirror.source.url), without_options(mirror.destination.url)
-        mirror_lines.append(MirrorLine(run, *stores))
-    for name, found in found_scrubs[:MOST_LISTED]:
-        try:
-            scrub = ScrubMessage.model_validate(found)
-        except ValidationError:
-            continue
-        key = f"{scrubs.kind}:{name}"
-        run = _run(key, last_jobs, *scrub_runs[name], fresh.get(key))
-        scrub_lines.append(scrub_line(run, scrub, states[name]))
-    more = max(0, len(found_mirrors) - MOST_LISTED) + max(0, len(found_scrubs) - MOST_LISTED)
-    listed = {*(f"{mirrors.kind}:{name}" for name, _ in found_mirrors)}
-    listed |= {f"{scrubs.kind}:{name}" for name, _ in found_scrubs}
+    runs = [*mirror_runs[:MOST_LISTED], *scrub_runs[:MOST_LISTED]]
+    last_jobs = sources.jobs.statuses(run.record.job_id for run in runs if run.record.job_id)
+
+    def line(run: _Scheduled) -> RunLine:
+        return _run(run.key, last_jobs, run.record, run.next_at, fresh.get(run.key))
+
+    mirror_lines = [
+        MirrorLine(line(run), without_options(mirror.source.url), without_options(mirror.destination.url))
+        for run, mirror in _messages(mirror_runs, MirrorMessage)
+    ]
+    scrub_lines = [
+        scrub_line(line(run), scrub, states[run.name]) for run, scrub in _messages(scrub_runs, ScrubMessage)
+    ]
+    more = max(0, len(mirror_runs) - MOST_LISTED) + max(0, len(scrub_runs) - MOST_LISTED)
+    listed = {run.key for run in (*mirror_runs, *scrub_runs)}
     missing = [_missing_line(one) for key, one in fresh.items() if key not in listed]
     return {
         "mirrors": mirror_lines,
@@ -168,8 +161,38 @@ def scrub_line(run: RunLine, scrub: ScrubMessage, state: ScrubState | None) -> S
     )
 
 
-def _records(ledger: ScheduleLedger, names: list[str]) -> dict[str, tuple[ScheduleRecord, float | None]]:
-    return {name: (ledger.record(name), ledger.next_at(name)) for name in names}
+class _Scheduled(NamedTuple):
+    """A mirror or scrub in the schedule: its key and name, the *message* of its runs, their record, the next one."""
+
+    key: str
+    name: str
+    message: Any
+    record: ScheduleRecord
+    next_at: float | None
+
+
+def _runs_of(ledger: ScheduleLedger) -> list[_Scheduled]:
+    """Return the mirrors or scrubs in the schedule; of those that are not listed, only which they are."""
+    return [
+        _Scheduled(
+            f"{ledger.kind}:{name}",
+            name,
+            message,
+            *(
+                (ledger.record(name), ledger.next_at(name))
+                if number < MOST_LISTED
+                else (ScheduleRecord(), None)
+            ),
+        )
+        for number, (name, message) in enumerate(ledger.scheduled())
+    ]
+
+
+def _messages(runs: Sequence[_Scheduled], kind: type[_Message]) -> Iterator[tuple[_Scheduled, _Message]]:
+    """Yield the mirrors or scrubs that are listed, without those that this version cannot read."""
+    for run in runs[:MOST_LISTED]:
+        with suppress(ValidationError):
+            yield run, kind.model_validate(run.message)
 
 
 def _run(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
 import click
 from celery import signals
@@ -18,11 +19,18 @@ from snapferry.orchestrator.cli.fleet_access import await_broker, on_fleet
 from snapferry.orchestrator.cli.recorded_runs import recorded_runs
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
+from snapferry.orchestrator.jobs import JobReader
 from snapferry.orchestrator.notify.attach import watcher_of
 from snapferry.orchestrator.schedules import report, scrub_report
 from snapferry.orchestrator.schedules.schedule import schedule_jobs
+from snapferry.orchestrator.schedules.status import (
+    MirrorStatus,
+    ScrubStatus,
+    mirror_statuses,
+    scrub_statuses,
+    unlisted,
+)
 from snapferry.orchestrator.schedules.status import forget as forget_expected
-from snapferry.orchestrator.schedules.status import mirror_statuses, scrub_statuses, unlisted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import Freshness
 from snapferry.workers.messages import ScheduleKind
@@ -30,52 +38,69 @@ from snapferry.workers.settings.config_file import Config, read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings, state_directory
 from snapferry.workers.telemetry import logs
 
+_Status = TypeVar("_Status", MirrorStatus, ScrubStatus)
+
+
+@dataclass(frozen=True)
+class _Table(Generic[_Status]):
+    """How mirrors or scrubs are listed. *right*: columns of numbers; *fold*: columns of long text."""
+
+    kind: ScheduleKind
+    statuses: Callable[[Settings, JobReader, Config], list[_Status]]
+    head: tuple[str, ...]
+    row: Callable[[_Status, bool], tuple[str, ...]]
+    document: Callable[[_Status], dict[str, Any]]
+    right: frozenset[str]
+    fold: frozenset[str]
+
+
+_MIRRORS: Final = _Table(
+    "mirror",
+    lambda settings, jobs, known: mirror_statuses(settings, jobs, known.mirror),
+    report.MIRRORS_HEAD,
+    lambda status, scheduler: report.mirror_row(status, scheduler=scheduler),
+    report.mirror_document,
+    frozenset(),
+    frozenset({"FROM → TO", "LAST SUCCESS", "LAST RUN"}),
+)
+_SCRUBS: Final = _Table(
+    "scrub",
+    lambda settings, jobs, known: scrub_statuses(settings, jobs, known.scrub),
+    scrub_report.SCRUBS_HEAD,
+    lambda status, scheduler: scrub_report.scrub_row(status, scheduler=scheduler),
+    scrub_report.scrub_document,
+    frozenset({"FINDINGS"}),
+    frozenset({"STORE", "LAST SUCCESS", "LAST RUN"}),
+)
+
 
 def list_mirrors(forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None) -> int:
-    settings = read_settings(broker)
-    if forget is not None:
-        return _forget(settings, "mirror", forget)
-    known = _read(settings, "mirror")
-    with recorded_runs(settings, known, state_dir or state_directory()) as (recorded, jobs):
-        found = mirror_statuses(recorded, jobs, known.mirror)
-        others = unlisted(recorded, "mirror", [one.mirror.name for one in found])
-    if as_json:
-        documents = [report.mirror_document(one) for one in found]
-        _print_documents("mirror", documents, others)
-        return 0
-    print_table(
-        report.MIRRORS_HEAD,
-        [report.mirror_row(one, scheduler=settings.broker_url is not None) for one in found],
-        right=frozenset(),
-        fold=frozenset({"FROM → TO", "LAST SUCCESS", "LAST RUN"}),
-    )
-    if settings.broker_url is not None:
-        _note_unscheduled({one.mirror.name: one.next_at for one in found})
-    _note_unlisted("mirror", others)
-    return 0
+    return _list(_MIRRORS, forget, broker, state_dir, as_json=as_json)
 
 
 def list_scrubs(forget: str | None, as_json: bool, broker: str | None, state_dir: str | None = None) -> int:
+    return _list(_SCRUBS, forget, broker, state_dir, as_json=as_json)
+
+
+def _list(
+    table: _Table[_Status], forget: str | None, broker: str | None, state_dir: str | None, *, as_json: bool
+) -> int:
     settings = read_settings(broker)
     if forget is not None:
-        return _forget(settings, "scrub", forget)
-    known = _read(settings, "scrub")
+        return _forget(settings, table.kind, forget)
+    known = _read(settings, table.kind)
     with recorded_runs(settings, known, state_dir or state_directory()) as (recorded, jobs):
-        found = scrub_statuses(recorded, jobs, known.scrub)
-        others = unlisted(recorded, "scrub", [one.scrub.name for one in found])
+        found = table.statuses(recorded, jobs, known)
+        others = unlisted(recorded, table.kind, [one.name for one in found])
     if as_json:
-        documents = [scrub_report.scrub_document(one) for one in found]
-        _print_documents("scrub", documents, others)
+        _print_documents(table.kind, [table.document(one) for one in found], others)
         return 0
-    print_table(
-        scrub_report.SCRUBS_HEAD,
-        [scrub_report.scrub_row(one, scheduler=settings.broker_url is not None) for one in found],
-        right=frozenset({"FINDINGS"}),
-        fold=frozenset({"STORE", "LAST SUCCESS", "LAST RUN"}),
-    )
-    if settings.broker_url is not None:
-        _note_unscheduled({one.scrub.name: one.next_at for one in found})
-    _note_unlisted("scrub", others)
+    has_scheduler = settings.broker_url is not None
+    rows = [table.row(one, has_scheduler) for one in found]
+    print_table(table.head, rows, right=table.right, fold=table.fold)
+    if has_scheduler:
+        _note_unscheduled({one.name: one.next_at for one in found})
+    _note_unlisted(table.kind, others)
     return 0
 
 
