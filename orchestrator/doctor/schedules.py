@@ -62,7 +62,10 @@ def _check_waiting(client: redis.Redis) -> Iterator[Finding]:
     for message in NotificationLedger(client).waiting():
         tries = max((one.tries for one in message.left.values()), default=0)
         if tries > _MOST_TRIES:
-            said = f"a notification of {moment(message.made_at)} was sent {tries} times to {', '.join(message.left)}"
+            times = counted(tries, "time")
+            said = (
+                f"a notification of {moment(message.made_at)} was sent {times} to {', '.join(message.left)}"
+            )
             yield Finding(
                 Level.WARNING, "notify.waiting", f"{said} in vain", "snapferry notify --test shows why"
             )
