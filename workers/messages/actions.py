@@ -145,8 +145,8 @@ class TreeOptions(Part):
     The options of `Action.PUSH` and `Action.PULL`, whose source or destination is a directory tree.
 
     *exclude*: patterns of paths that are left out. *follow*: a symbolic link counts as what it points to. *walk_jobs*:
-    directories that are listed at once. *delete*: remove what the tree has and the snapshot does not. *linked*: each
-    file shares its blocks with a local store, by a clone, or fails.
+    the most directories that are listed at once. *delete*: remove what the tree has and the snapshot does not.
+    *linked*: each file shares its blocks with a local store, by a clone, or fails.
     """
 
     exclude: Annotated[tuple[_Pattern, ...], Field(max_length=MOST_PATTERNS)] = ()
