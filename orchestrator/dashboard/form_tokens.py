@@ -52,7 +52,7 @@ class FormTokens(RequestHandler):
         return True
 
     def get_cookie(self, name: str, default: Any = None) -> Any:
-        """Return a cookie of the request; a token that is none counts as missing."""
+        """Return a cookie of the request; a malformed token counts as missing."""
         found = super().get_cookie(name, default)
         return default if name == COOKIE and found is not None and not _is_token(found) else found
 
