@@ -115,6 +115,8 @@ def environment(found: Manifest, secrets: dict[str, dict[str, str]]) -> dict[str
             given[entry["name"]] = entry["value"]
         else:
             key = entry["valueFrom"]["secretKeyRef"]
+            if key.get("optional") and key["name"] not in secrets:
+                continue
             given[entry["name"]] = secrets[key["name"]][key["key"]]
     return given
 

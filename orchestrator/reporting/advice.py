@@ -48,6 +48,8 @@ _DAMAGE: Final = frozenset(
 
 _OTHER_REMEDY: Final = "Fix the error"
 
+_RUN_AGAIN: Final = "Run the same command again to resume."
+
 # What to do where the same request would fail again.
 _NEW_REQUESTS: Final = {
     VERSION: "Submit the job again, or run an orchestrator of the version that submitted it.",
@@ -100,6 +102,8 @@ def advise(
 
     A ``retry`` or ``resume`` that is advised is one that `snapferry.orchestrator.jobs.Jobs` accepts.
     """
+    if status.cancelling and again is not None and not status.state.final:
+        return Advice(_RUN_AGAIN, tuple(again))
     if not status.state.final:
         return _of_open_job(status, lacking)
     if status.superseded:
@@ -152,11 +156,7 @@ def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
     cancelled = status.state is State.CANCELLED
     remedy = "The job was cancelled" if cancelled else _remedy(status)
     if again is not None:
-        sentence = (
-            "Run the same command again to resume."
-            if cancelled
-            else f"{remedy}, then run the same command again."
-        )
+        sentence = _RUN_AGAIN if cancelled else f"{remedy}, then run the same command again."
         return Advice(sentence, tuple(again))
     if status.dry_run:
         # No command continues a dry run.

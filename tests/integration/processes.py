@@ -41,7 +41,10 @@ def until(condition: Callable[[], Any], what: str, *, timeout_s: float = PATIENC
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without anything that steers snapferry, plus *extra* and a mark."""
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SNAPFERRY_", "SNAPDIR_"))
+        name: value
+        for name, value in os.environ.items()
+        # Processes that share the tests have a fixed number of columns.
+        if not name.startswith(("SNAPFERRY_", "SNAPDIR_")) and name not in ("COLUMNS", "LINES")
     }
     return kept | {"PYTHONPATH": str(REPOSITORY), MARK: uuid.uuid4().hex} | dict(extra or {})
 

