@@ -19,8 +19,8 @@ from snapferry.workers.settings.environment import Settings
 
 from .result import CheckResult, by_value, some
 
-# A worker answers within milliseconds, unless it runs tasks in its own process (pool "solo").
-ANSWER_S: Final = 2.0
+# A worker answers within milliseconds, unless its machine is busy or it runs tasks in its own process (pool "solo").
+ANSWER_S: Final = 5.0
 
 
 class Answer(NamedTuple):

@@ -35,6 +35,13 @@ GRACE_S = 1.0
 # With these, whoever waits for a lease to run out waits longer than any test.
 LONG_LEASES = "from snapferry.workers.ledger.steps import leases\nleases.LEASE_S = 3600\n"
 
+# A busy machine needs longer than a worker may take; what hangs has tests of its own.
+UNHURRIED = """\
+from snapferry.workers.lifecycle import shutdown
+shutdown.KILL_AFTER_S = 200.0
+shutdown.FORCE_S = 210.0
+"""
+
 # It comes in one answer, piece by piece, and goes in parts.
 BIG = 3 * MIN_PART_BYTES + 1
 
@@ -93,7 +100,7 @@ def test_a_worker_gives_its_batch_back_and_another_one_ends_it_at_once(
         client: Any = stack.enter_context(redis.Redis.from_url(redis_url, decode_responses=True))
         stack.enter_context(fleet.orchestrator())
         one = stack.enter_context(
-            fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES)
+            fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES + UNHURRIED)
         )
         job = jobs.submit(
             JobSpec.of(*store_pair(f"s3://bucket?endpoint_url={bucket.endpoint}", destination), [snapshot])
@@ -203,7 +210,7 @@ def test_a_batch_that_hangs_is_killed_in_time_and_handed_out_within_seconds(
         bucket = stack.enter_context(slow_bucket(tmp_path / "a", big, pause_s=300))
         stack.enter_context(fleet.orchestrator())
         one = stack.enter_context(
-            fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES)
+            fleet.worker("one", "--grace", str(GRACE_S), "--", "--pool", pool, before=LONG_LEASES + UNHURRIED)
         )
         job = jobs.submit(
             JobSpec.of(
