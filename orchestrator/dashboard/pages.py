@@ -7,6 +7,7 @@ manifest or a store cannot be markup, change the direction of the text around it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
@@ -46,28 +47,14 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
-@pass_context
-def _clock(context: Context, seconds: float) -> str:
-    """Return the time of day in the zone of the page."""
-    return local(seconds, context.get("zone", DEFAULT)).strftime("%H:%M:%S")
+def _time_as(form: str) -> Callable[[Context, float], str]:
+    """Return a filter: seconds since the epoch -> the time in the zone of the page, in a *form* of `strftime`."""
 
+    @pass_context
+    def text(context: Context, seconds: float) -> str:
+        return local(seconds, context.get("zone", DEFAULT)).strftime(form)
 
-@pass_context
-def _stamp(context: Context, seconds: float) -> str:
-    """Return the date and time in the zone of the page."""
-    return local(seconds, context.get("zone", DEFAULT)).strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
-@pass_context
-def _minute(context: Context, seconds: float) -> str:
-    """Return the date and time in the zone of the page, without seconds."""
-    return local(seconds, context.get("zone", DEFAULT)).strftime("%Y-%m-%d %H:%M")
-
-
-@pass_context
-def _abbreviation(context: Context, seconds: float) -> str:
-    """Return the name of the zone of the page at a time, such as CET."""
-    return local(seconds, context.get("zone", DEFAULT)).strftime("%Z")
+    return text
 
 
 @cache
@@ -87,10 +74,10 @@ def _environment() -> Environment:
         "duration": duration,
         "exact": lambda text: shown(text) == text,
         "count": lambda number: f"{number:,}",
-        "clock": _clock,
-        "stamp": _stamp,
-        "minute": _minute,
-        "abbreviation": _abbreviation,
+        "clock": _time_as("%H:%M:%S"),
+        "stamp": _time_as("%Y-%m-%d %H:%M:%S %Z"),
+        "minute": _time_as("%Y-%m-%d %H:%M"),
+        "abbreviation": _time_as("%Z"),
         "iso": lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"),
     }
     found.globals |= {"counted": counted}

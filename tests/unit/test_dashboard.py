@@ -20,7 +20,7 @@ from snapferry.orchestrator.dashboard import lookup, server, worker_roster
 from snapferry.orchestrator.dashboard.access import allowed_hosts, host_of, is_loopback, knows_password
 from snapferry.orchestrator.dashboard.chart import HEIGHT, WIDTH, chart
 from snapferry.orchestrator.dashboard.guarded import Page
-from snapferry.orchestrator.dashboard.pages import LONGEST, clip, render, shown
+from snapferry.orchestrator.dashboard.pages import LONGEST, clip, shown
 from snapferry.orchestrator.dashboard.throughput_history import (
     JOBS_KEPT,
     SAMPLES_KEPT,
@@ -32,7 +32,6 @@ from snapferry.orchestrator.dashboard.views.jobs import jobs_page, progress
 from snapferry.orchestrator.dashboard.views.schedules import schedules_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.dashboard.views.workers import workers_page
-from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
@@ -58,6 +57,8 @@ from snapferry.workers.messages import (
 )
 from snapferry.workers.outcome import BatchOutcome, Failure
 from snapferry.workers.settings.environment import InvalidSettings, Settings, dashboard_login
+
+from .dashboard.support import page, sources_of
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -96,38 +97,9 @@ class Seen(HTMLParser):
         self.text += data
 
 
-def static(name: str) -> str:
-    return f"/static/{name}"
-
-
-def page(template: str, **values: Any) -> str:
-    return render(template, static=static, at=time.time(), **values)
-
-
-class NoHeartbeats(worker_roster.WorkerRoster):
-    """A roster without heartbeats, as no thread listens."""
-
-
-class NotFoundYet(lookup.Lookup):
-    """A look-up that has found what it is given, without a process."""
-
-    found = lookup.Found([])
-
-    def find(self, job_id: str, *, failed: int, first: int, count: int) -> lookup.Found:
-        return self.found
-
-
 @pytest.fixture
 def sources(redis_url: str) -> Sources:
-    settings = Settings(broker_url=redis_url)
-    jobs = Jobs(settings)
-    return Sources(
-        jobs,
-        ThroughputHistory(jobs.open),
-        NoHeartbeats(make_fleet_app(settings)),
-        NotFoundYet(settings),
-        "http://flower",
-    )
+    return sources_of(redis_url, flower_url="http://flower")
 
 
 @pytest.fixture

@@ -5,44 +5,35 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.dashboard import access, server
 from snapferry.orchestrator.dashboard.control import audit
 from snapferry.orchestrator.dashboard.control.acts import WrongInput, limits_of
 from snapferry.orchestrator.dashboard.control.handlers import ACTS
 from snapferry.orchestrator.dashboard.control.origin import foreign
-from snapferry.orchestrator.dashboard.export.failures import FailureLists
 from snapferry.orchestrator.dashboard.form_tokens import COOKIE, FIELD
-from snapferry.orchestrator.dashboard.handlers import make_application
-from snapferry.orchestrator.dashboard.throughput_history import ThroughputHistory
 from snapferry.orchestrator.dashboard.views.sources import Sources
-from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.messages import Limits
 from snapferry.workers.outcome import BatchOutcome, Failure
-from snapferry.workers.settings.environment import Settings
 from tests.integration.dashboards import Answer, basic
 
-from .served import Served, serving
-from .test_dashboard import NoHeartbeats, NotFoundYet, copying, request
+from .dashboard import support
+from .dashboard.support import sources_of
+from .served import Served
+from .test_dashboard import copying, request
 
 
 @pytest.fixture
 def sources(redis_url: str) -> Sources:
-    settings = Settings(broker_url=redis_url)
-    jobs = Jobs(settings)
-    return Sources(
-        jobs, ThroughputHistory(jobs.open), NoHeartbeats(make_fleet_app(settings)), NotFoundYet(settings)
-    )
+    return sources_of(redis_url)
 
 
 @pytest.fixture
@@ -50,15 +41,8 @@ def ledger(sources: Sources) -> Ledger:
     return sources.jobs._ledger
 
 
-@contextmanager
-def dashboard(sources: Sources, **options: Any) -> Iterator[Served]:
-    given: dict[str, Any] = {"hosts": None, "login": None, "control": True} | options
-    with (
-        ThreadPoolExecutor(4) as pool,
-        FailureLists(sources.jobs._settings) as lists,
-        serving(make_application(sources, pool=pool, failure_lists=lists, **given)) as served,
-    ):
-        yield served
+def dashboard(sources: Sources, **options: Any) -> AbstractContextManager[Served]:
+    return support.dashboard(sources, **{"control": True} | options)
 
 
 @dataclass

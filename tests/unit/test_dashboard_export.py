@@ -9,29 +9,22 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.dashboard.export import failures, rows, spreadsheet
 from snapferry.orchestrator.dashboard.export import handlers as exports
 from snapferry.orchestrator.dashboard.export.failures import AT_ONCE, FailureLists
-from snapferry.orchestrator.dashboard.handlers import make_application
-from snapferry.orchestrator.dashboard.throughput_history import ThroughputHistory
 from snapferry.orchestrator.dashboard.views.sources import Sources
-from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.workers.ledger import Ledger, State
-from snapferry.workers.settings.environment import Settings
 from tests.integration.dashboards import Answer
 
-from .served import Served, serving
-from .test_dashboard import NoHeartbeats, NotFoundYet, copying, request
+from .dashboard.support import dashboard, sources_of
+from .test_dashboard import copying, request
 
 FORMULAS = [
     "=1+1",
@@ -92,27 +85,12 @@ def test_any_text_stays_in_its_cell(table: list[list[str]]) -> None:
 
 @pytest.fixture
 def sources(redis_url: str) -> Sources:
-    settings = Settings(broker_url=redis_url)
-    jobs = Jobs(settings)
-    return Sources(
-        jobs, ThroughputHistory(jobs.open), NoHeartbeats(make_fleet_app(settings)), NotFoundYet(settings)
-    )
+    return sources_of(redis_url)
 
 
 @pytest.fixture
 def ledger(sources: Sources) -> Ledger:
     return sources.jobs._ledger
-
-
-@contextmanager
-def dashboard(sources: Sources, **options: Any) -> Iterator[Served]:
-    given: dict[str, Any] = {"hosts": None, "login": None} | options
-    with (
-        ThreadPoolExecutor(4) as pool,
-        FailureLists(sources.jobs._settings) as lists,
-        serving(make_application(sources, pool=pool, failure_lists=lists, **given)) as served,
-    ):
-        yield served
 
 
 def table(answer: Answer) -> list[dict[str, str]]:

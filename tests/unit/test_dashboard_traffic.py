@@ -7,8 +7,6 @@ import time
 
 import pytest
 
-from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.dashboard.throughput_history import ThroughputHistory
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.dashboard.views.traffic import (
     STORES_SHOWN,
@@ -16,22 +14,17 @@ from snapferry.orchestrator.dashboard.views.traffic import (
     Flow,
     traffic_page,
 )
-from snapferry.orchestrator.jobs import Jobs
-from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.traffic.history import Kind, Series, TrafficHistory
 
-from .test_dashboard import HOSTILE, UNFIT, NoHeartbeats, NotFoundYet, Seen, page
+from .dashboard.support import page, sources_of
+from .test_dashboard import HOSTILE, UNFIT, Seen
 
 NOW = time.time() // 3600 * 3600 + 1800
 
 
 @pytest.fixture
 def sources(redis_url: str) -> Sources:
-    settings = Settings(broker_url=redis_url)
-    jobs = Jobs(settings)
-    return Sources(
-        jobs, ThroughputHistory(jobs.open), NoHeartbeats(make_fleet_app(settings)), NotFoundYet(settings)
-    )
+    return sources_of(redis_url)
 
 
 @pytest.fixture

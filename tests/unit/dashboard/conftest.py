@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from snapferry.orchestrator.app import make_fleet_app
-from snapferry.orchestrator.dashboard.throughput_history import ThroughputHistory
 from snapferry.orchestrator.dashboard.views.sources import Sources
-from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.settings.environment import Settings
 
-from .support import NoHeartbeats, NotFoundYet
+from .support import sources_of
 
 
 @pytest.fixture
 def sources(redis_url: str) -> Sources:
-    settings = Settings(broker_url=redis_url)
-    jobs = Jobs(settings)
-    history = ThroughputHistory(jobs.open)
-    return Sources(jobs, history, NoHeartbeats(make_fleet_app(settings)), NotFoundYet(settings), "")
+    return sources_of(redis_url)
 
 
 @pytest.fixture

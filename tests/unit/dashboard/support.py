@@ -1,13 +1,24 @@
-"""Pages as a person reads them: tiles, tables and lists by their names."""
+"""What the pages are made from, a server of them, and pages as a person reads them: tiles, tables and lists by name."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from typing import Any
 
+from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.dashboard import lookup, worker_roster
+from snapferry.orchestrator.dashboard.export.failures import FailureLists
+from snapferry.orchestrator.dashboard.handlers import make_application
 from snapferry.orchestrator.dashboard.pages import render
+from snapferry.orchestrator.dashboard.throughput_history import ThroughputHistory
+from snapferry.orchestrator.dashboard.views.sources import Sources
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.settings.environment import Settings
+from tests.unit.served import Served, serving
 
 
 class NoHeartbeats(worker_roster.WorkerRoster):
@@ -21,10 +32,32 @@ class NoHeartbeats(worker_roster.WorkerRoster):
 
 
 class NotFoundYet(lookup.Lookup):
-    """A look-up that has found nothing, without a process."""
+    """A look-up that has found what it is given, without a process."""
+
+    found = lookup.Found([])
 
     def find(self, job_id: str, *, failed: int, first: int, count: int) -> lookup.Found:
-        return lookup.Found([])
+        return self.found
+
+
+def sources_of(redis_url: str, *, flower_url: str = "") -> Sources:
+    """Return what the pages are made from, without the threads of a server."""
+    settings = Settings(broker_url=redis_url)
+    jobs = Jobs(settings)
+    history = ThroughputHistory(jobs.open)
+    return Sources(jobs, history, NoHeartbeats(make_fleet_app(settings)), NotFoundYet(settings), flower_url)
+
+
+@contextmanager
+def dashboard(sources: Sources, **options: Any) -> Iterator[Served]:
+    """Serve the pages of *sources* for the block; *options* are those of `make_application`."""
+    given: dict[str, Any] = {"hosts": None, "login": None} | options
+    with (
+        ThreadPoolExecutor(4) as pool,
+        FailureLists(sources.jobs._settings) as lists,
+        serving(make_application(sources, pool=pool, failure_lists=lists, **given)) as served,
+    ):
+        yield served
 
 
 def page(template: str, **values: Any) -> str:
