@@ -63,9 +63,6 @@ def _check_waiting(client: redis.Redis) -> Iterator[Finding]:
         tries = max((one.tries for one in message.left.values()), default=0)
         if tries > _MOST_TRIES:
             times = counted(tries, "time")
-            said = (
-                f"a notification of {moment(message.made_at)} was sent {times} to {', '.join(message.left)}"
-            )
-            yield Finding(
-                Level.WARNING, "notify.waiting", f"{said} in vain", "snapferry notify --test shows why"
-            )
+            receivers = ", ".join(message.left)
+            said = f"sending a notification of {moment(message.made_at)} to {receivers} failed {times}"
+            yield Finding(Level.WARNING, "notify.waiting", said, "snapferry notify --test shows why")

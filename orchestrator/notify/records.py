@@ -57,7 +57,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Delivery:
-    """How often a message was sent to a receiver in vain, and when it is sent next, in seconds since the epoch."""
+    """How often sending a message to a receiver failed, and when it is sent next, in seconds since the epoch."""
 
     tries: int = 0
     next_at: float = 0.0
