@@ -8,11 +8,14 @@ Deciding and showing: what turns a request into work, and work into an account.
     celery         that app, as ``celery -A snapferry.orchestrator`` finds it
     embedded       a private fleet on this machine, gone when its owner ends
     flower_config  Flower's settings
+    flower_views   pages of Flower that find the tasks of a job
+    periodic       work that is done every few seconds while a worker runs
     planning/      which objects and snapshots, and in which batches
     driving/       the steps of a job
     reporting/     how a job stands and how it ended
     schedules/     jobs that are repeated on a schedule: mirrors and scrubs
+    notify/        who is told of failures, recovery and lateness
     doctor/        what is wrong with a fleet, and with the stores of a copy
-    dashboard/     read-only pages
+    dashboard/     pages about jobs; forms that change jobs where the operator allows them
     cli/           arguments, exit codes, printing; no decisions
 """

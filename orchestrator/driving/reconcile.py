@@ -10,15 +10,12 @@ one. The drive decides what to do.
 from __future__ import annotations
 
 import logging
-import threading
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from celery import Celery, signals
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from celery import Celery
 
-from snapferry.workers.broker.connection import client
+from snapferry.orchestrator.periodic import Periodic
 from snapferry.workers.ledger import Ledger, Standing, State, UnknownJob, UnreadableJob
 from snapferry.workers.queues import PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
@@ -118,48 +115,19 @@ def reconcile(app: Celery, ledger: Ledger) -> list[tuple[str, DriveReason]]:
     return queued
 
 
-class Reconciler:
-    """A thread that reconciles all jobs every `ROUND_S` seconds, unless another orchestrator just did."""
-
-    def __init__(self, app: Celery, settings: Settings) -> None:
-        self._app = app
-        self._settings = settings
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Start the thread. May be called again."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after its current round."""
-        self._ended.set()
-
-    def _run(self) -> None:
-        assert self._settings.broker_url is not None  # make_app refuses settings without a broker
-        ledger = Ledger(client(self._settings.broker_url, retries=0), expires_s=self._settings.job_expires)
-        while not self._ended.wait(ROUND_S):
-            try:
-                if ledger.claim_mark("reconciler", max(1, ROUND_S - 1)):
-                    reconcile(self._app, ledger)
-            except (RedisError, OperationalError) as error:
-                log.warning("cannot reconcile jobs: the broker is down: %s", error)
-            except Exception:
-                log.exception("uncaught exception while reconciling jobs; trying again in %d s", ROUND_S)
-
-
 def attach(app: Celery, settings: Settings) -> None:
-    """Reconcile jobs for as long as a worker of *app* runs."""
-    reconciler = Reconciler(app, settings)
+    """Reconcile jobs for as long as a worker of *app* runs, in each round unless another orchestrator just did."""
 
-    def ready(sender: Any = None, **_: Any) -> None:
-        if sender.app is app:
-            reconciler.start()
+    def work(ledger: Ledger) -> None:
+        if ledger.claim_mark("reconciler", max(1, ROUND_S - 1)):
+            reconcile(app, ledger)
 
-    def shutdown(sender: Any = None, **_: Any) -> None:
-        reconciler.stop()
-
-    signals.worker_ready.connect(ready, weak=False)
-    signals.worker_shutting_down.connect(shutdown, weak=False)
+    Periodic(
+        "reconciler",
+        settings,
+        work,
+        every_s=ROUND_S,
+        log=log,
+        broker_down="cannot reconcile jobs: the broker is down",
+        uncaught="uncaught exception while reconciling jobs",
+    ).attach(app)

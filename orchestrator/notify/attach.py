@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from celery import Celery
 
-from snapferry.orchestrator.schedules.watcher import Watcher, attach, configuration
+from snapferry.orchestrator.periodic import Periodic
+from snapferry.orchestrator.schedules.watcher import Watcher, configuration
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.settings.environment import Settings
 
@@ -28,11 +29,11 @@ class Rounds:
             self._notifier.round(ledger)
 
 
-def watcher_of(settings: Settings) -> Watcher:
-    """Return the watcher of a process with these *settings*. Connects to nothing."""
-    return Watcher(settings, Rounds(settings))
+def watcher_of(settings: Settings) -> Periodic:
+    """Return the thread of the watcher of a process with these *settings*. Connects to nothing."""
+    return Watcher(settings, Rounds(settings)).thread()
 
 
 def attach_watcher(app: Celery, settings: Settings) -> None:
     """Let a watcher run for as long as a worker of *app* runs."""
-    attach(app, watcher_of(settings))
+    watcher_of(settings).attach(app)

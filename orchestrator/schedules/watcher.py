@@ -8,16 +8,14 @@ so that lateness is noticed although nothing runs, and although Redis has lost i
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-from celery import Celery, signals
-from redis.exceptions import LockError, RedisError
+from redis.exceptions import LockError
 
-from snapferry.workers.broker.connection import client
+from snapferry.orchestrator.periodic import Periodic
 from snapferry.workers.ledger import FreshnessLedger, Ledger
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.settings.config_file import Config, read_config
@@ -42,9 +40,9 @@ Round = Callable[[Ledger], None]
 
 class Watcher:
     """
-    A thread that settles ended jobs, and records what is expected to run, every `ROUND_S` seconds.
+    Settles ended jobs, and records what is expected to run, in each round.
 
-    *further* is called with the ledger after that, in each round: it may send notifications. No error ends the thread.
+    *further* is called with the ledger after that: it may send notifications.
     """
 
     def __init__(self, settings: Settings, further: Round | None = None) -> None:
@@ -52,31 +50,18 @@ class Watcher:
         self._further = further
         self._config = configuration(settings)
         self._expected_at = 0.0
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start the thread. May be called again."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after its current round."""
-        self._ended.set()
-
-    def _run(self) -> None:
-        assert self._settings.broker_url is not None  # the app refuses settings without a broker
-        ledger = Ledger(client(self._settings.broker_url, retries=0), expires_s=self._settings.job_expires)
-        while not self._ended.wait(ROUND_S):
-            try:
-                self.round(ledger)
-            except RedisError as error:
-                log.warning("cannot look after schedules: the broker is down: %s", error)
-            except Exception:
-                log.exception(
-                    "uncaught exception while looking after schedules; trying again in %d s", ROUND_S
-                )
+    def thread(self) -> Periodic:
+        """Return a thread that does a round every `ROUND_S` seconds. It is not started."""
+        return Periodic(
+            "watcher",
+            self._settings,
+            self.round,
+            every_s=ROUND_S,
+            log=log,
+            broker_down="cannot look after schedules: the broker is down",
+            uncaught="uncaught exception while looking after schedules",
+        )
 
     def round(self, ledger: Ledger) -> None:
         """Do what is to be done now. Raises `RedisError`; may be called again."""
@@ -103,17 +88,3 @@ def configuration(settings: Settings) -> Config:
         return read_config(settings.config) if settings.config else Config()
     except InvalidSettings:
         return Config()
-
-
-def attach(app: Celery, watcher: Watcher) -> None:
-    """Let *watcher* run for as long as a worker of *app* runs."""
-
-    def ready(sender: Any = None, **_: Any) -> None:
-        if sender.app is app:
-            watcher.start()
-
-    def shutdown(sender: Any = None, **_: Any) -> None:
-        watcher.stop()
-
-    signals.worker_ready.connect(ready, weak=False)
-    signals.worker_shutting_down.connect(shutdown, weak=False)
