@@ -151,11 +151,11 @@ def test_progress_throughput_and_workers_move_while_a_job_runs(redis_url: str, t
     with dashboard(tmp_path, redis_url) as shown:
 
         def moved() -> str:
-            steps[0] += 10
+            steps[0] += 100
             ledger.set_fields("moving", objects_settled=steps[0], bytes_settled=1000 * steps[0])
             ledger.set_fields("moving", copied=steps[0], bytes_copied=1000 * steps[0])
             page = shown.page("/jobs/moving")
-            speed = re.search(r"Throughput [0-9.]+ [kM]B/s", page.text)
+            speed = re.search(r"Throughput [0-9.]+ [kM]?B/s", page.text)
             return page.body if speed and '<path class="line"' in page.body else ""
 
         steps = [0]
