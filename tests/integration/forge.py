@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.json_documents import check_output
+
 from .processes import REPOSITORY, Finished, environment
 
 FORGE = """
@@ -59,7 +61,9 @@ class Forge:
             # The answer to a command that was given up would be taken for that of the next one.
             self._process.kill()
             raise
-        return Finished(code, self._out.read_text(), self._err.read_text(), "")
+        out = self._out.read_text()
+        check_output(["snapferry", *arguments], code, out)
+        return Finished(code, out, self._err.read_text(), "")
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.json_documents import check_output
+
 MARK = "SNAPFERRY_TEST_MARK"
 REPOSITORY = Path(__file__).parents[2]
 
@@ -92,6 +94,7 @@ def finished(
         text=True,
         timeout=timeout_s,
     )
+    check_output(command, ended.returncode, ended.stdout)
     return Finished(ended.returncode, ended.stdout, ended.stderr, own[MARK])
 
 
