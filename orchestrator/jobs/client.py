@@ -55,6 +55,11 @@ class Jobs(JobReader):
             check_broker(settings.broker_url or "")
         super().__init__(settings, answer_s=answer_s, access=access, role=role)
 
+    def close(self) -> None:
+        """Close the connections to the broker. May be called again; a later call of another method opens them again."""
+        self._ledger.client.close()
+        self._app.close()
+
     def submit(self, spec: JobSpec, *, schedule: str = "") -> str:
         """
         Queue a job; return its id, which is that of *spec*. *schedule* names the mirror or scrub that queues it.

@@ -116,11 +116,26 @@ class JobReader:
         """
         Wait until the job has ended; return its final status, calling *watch* with each status on the way.
 
-        *check* is called before each reading and may raise. Waits up to `OUTAGE_S` seconds for a broker that does
-        not answer, then raises `BrokerUnavailable`; the job itself continues. After *timeout_s* seconds returns the
-        current status, final or not.
+        *check* is called before each reading and may raise. After *timeout_s* seconds returns the current status, final
+        or not. Otherwise as `follow`.
         """
-        began = last_seen = time.monotonic()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for status in self.follow(job_id, check=check, poll_s=poll_s):
+            watch(status)
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        return status
+
+    def follow(
+        self, job_id: str, *, check: Callable[[], None] = lambda: None, poll_s: float = POLL_S
+    ) -> Iterator[JobStatus]:
+        """
+        Yield the status of a job, at least one and every *poll_s* seconds, until the job has ended.
+
+        *check* is called before each reading and may raise. Waits up to `OUTAGE_S` seconds for a broker that does
+        not answer, then raises `BrokerUnavailable`; the job itself continues, and may be followed again.
+        """
+        last_seen = time.monotonic()
         while True:
             check()
             try:
@@ -134,9 +149,9 @@ class JobReader:
                     ) from error
                 continue
             last_seen = time.monotonic()
-            watch(status)
-            if status.state.final or (timeout_s is not None and last_seen - began > timeout_s):
-                return status
+            yield status
+            if status.state.final:
+                return
             time.sleep(poll_s)
 
     def find(self, text: str) -> str:

@@ -1,0 +1,182 @@
+"""What each action asks of a job, from texts that name stores, snapshots and directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, TypedDict, Unpack
+
+from snapferry.orchestrator.jobs import one_store, store_pair
+from snapferry.orchestrator.jobs.named_store import named_url
+from snapferry.orchestrator.planning.trees.pull_plan import check_apart
+from snapferry.stores.access import AccessPolicy, Right
+from snapferry.stores.address import SnapshotId
+from snapferry.stores.backends.tree.exclude import excluder
+from snapferry.stores.names.lookup import find_snapshot, full_id
+from snapferry.stores.names.name import parse_name
+from snapferry.stores.opening import open_store
+from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.messages import (
+    Action,
+    Budget,
+    JobSpec,
+    Limits,
+    Order,
+    Prune,
+    StoreRef,
+    TreeOptions,
+    VerifyOptions,
+)
+from snapferry.workers.queues import Priority
+from snapferry.workers.settings.environment import Settings
+
+Place = str | os.PathLike[str]
+"""A store: a URL, an absolute path, or a name in `snapferry.toml`."""
+
+Ids = str | Iterable[str] | None
+"""Snapshots: one or several ids, first digits of ids, or names such as ``nightly@``; None for all of the store."""
+
+
+class JobOptions(TypedDict, total=False):
+    """
+    Options of every job.
+
+    *patience* is in seconds. A *dry_run* changes nothing; `Job.estimate` has what the job would do. *job_id* is a UUID,
+    by default a new one: submitting the same request with the same id again returns the same job.
+    """
+
+    job_id: str
+    limits: Limits
+    patience: float
+    priority: Priority
+    queue: str
+    dry_run: bool
+
+
+class SyncOptions(JobOptions, total=False):
+    """Options of a copy: see ``snapferry sync --help``. *prune* is ``--delete``."""
+
+    prune: Prune
+    checksum: bool
+    trust_manifest: bool
+    names: bool
+    allow_empty_source: bool
+    order: Order
+    budget: Budget
+
+
+class Requests:
+    """
+    Makes the requests for the jobs of a process with these *settings*.
+
+    *access* is what the process may open to look up ids that are not given in full. All methods raise
+    `InvalidStoreURL`, other `StoreError` if a snapshot cannot be found, `InvalidSettings`, and ValueError for options
+    that are out of range or exclude each other. They submit nothing.
+    """
+
+    def __init__(self, settings: Settings, access: AccessPolicy) -> None:
+        self._settings = settings
+        self._access = access
+
+    def sync(
+        self,
+        source: Place,
+        destination: Place,
+        snapshots: Ids,
+        from_objects: Place | None,
+        to_objects: Place | None,
+        **options: Unpack[SyncOptions],
+    ) -> JobSpec:
+        """Return the request to copy *snapshots*."""
+        pools = self._url(from_objects), self._url(to_objects)
+        pair = store_pair(self._named(source), self._named(destination), *pools)
+        return JobSpec.of(*pair, self._ids(pair[0], snapshots), **options)
+
+    def push(
+        self,
+        path: Place,
+        destination: Place,
+        tag: str,
+        exclude: Iterable[str],
+        *,
+        follow: bool,
+        **options: Unpack[JobOptions],
+    ) -> JobSpec:
+        """Return the request to make a snapshot of the directory *path*."""
+        patterns = tuple(exclude)
+        excluder(patterns)
+        pair = store_pair(f"tree://{os.path.abspath(path)}", self._named(destination))
+        return self._everything(
+            Action.PUSH,
+            pair,
+            tag=parse_name(tag) if tag else "",
+            tree=TreeOptions(exclude=patterns, follow=follow),
+            **options,
+        )
+
+    def pull(
+        self,
+        source: Place,
+        snapshot: str,
+        path: Place,
+        *,
+        delete: bool,
+        linked: bool,
+        **options: Unpack[JobOptions],
+    ) -> JobSpec:
+        """Return the request to write the files of *snapshot* into the directory *path*."""
+        store, tree = store_pair(self._named(source), f"tree://{os.path.abspath(path)}")
+        check_apart(store, tree)
+        ids = self._ids(store, snapshot)
+        return JobSpec.of(
+            store, tree, ids, action=Action.PULL, tree=TreeOptions(delete=delete, linked=linked), **options
+        )
+
+    def verify(
+        self, store: Place, snapshots: Ids, verify: VerifyOptions, **options: Unpack[JobOptions]
+    ) -> JobSpec:
+        """Return the request to read the objects of *snapshots* again."""
+        found = one_store(self._named(store))
+        return JobSpec.of(
+            found, found, self._ids(found, snapshots), action=Action.VERIFY, verify=verify, **options
+        )
+
+    def heal(
+        self, store: Place, sources: Iterable[Place], snapshots: Ids, **options: Unpack[JobOptions]
+    ) -> JobSpec:
+        """Return the request to replace wrong objects of *store* by those of *sources*. ValueError without sources."""
+        url = self._named(store)
+        pairs = [store_pair(self._named(source), url) for source in sources]
+        if not pairs:
+            raise ValueError("heal needs at least one source")
+        (first, healed), more = pairs[0], tuple(source for source, _ in pairs[1:])
+        return JobSpec.of(
+            first, healed, self._ids(healed, snapshots), action=Action.HEAL, more_sources=more, **options
+        )
+
+    @staticmethod
+    def _everything(action: Action, pair: tuple[StoreRef, StoreRef], **fields: Any) -> JobSpec:
+        return JobSpec.of(*pair, None, action=action, **fields)
+
+    def _named(self, place: Place) -> str:
+        return named_url(self._settings, os.fspath(place))
+
+    def _url(self, place: Place | None) -> str | None:
+        return None if place is None else self._named(place)
+
+    def _ids(self, store: StoreRef, snapshots: Ids) -> list[SnapshotId] | None:
+        if snapshots is None:
+            return None
+        texts = [snapshots] if isinstance(snapshots, str) else snapshots
+        return list(self._found(store, texts))
+
+    def _found(self, store: StoreRef, texts: Iterable[str]) -> Iterator[SnapshotId]:
+        @cache
+        def opened() -> StreamStore:
+            return open_store(
+                store.parsed, store.parsed_objects, Right.READ, access=self._access, create=False
+            )
+
+        for text in texts:
+            yield full_id(text) or find_snapshot(opened(), text)

@@ -1,0 +1,177 @@
+"""The Python API: a program submits jobs to a fleet, follows and controls them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from snapferry import Client, JobFailed
+from snapferry.orchestrator.client import (
+    InvalidSettings,
+    InvalidStoreURL,
+    JobRefused,
+    Limits,
+    Prune,
+    Settings,
+    State,
+    StoreError,
+    UnknownJob,
+)
+from snapferry.stores.address import Address, object_key
+from snapferry.stores.hashing import digest
+from tests.json_documents import check
+from tests.sample import make_store, random_files, tree
+
+from .processes import PATIENCE_S, Fleet
+
+FILES = random_files(20)
+PAGE = Path(__file__).parents[2] / "docs/python.md"
+
+
+def test_a_program_pushes_copies_verifies_heals_and_pulls_by_a_few_lines(
+    redis_url: str, tmp_path: Path
+) -> None:
+    for path, data in FILES.items():
+        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / path).write_bytes(data)
+    config = tmp_path / "snapferry.toml"
+    config.write_text(
+        f'[stores]\nlive = "file://{tmp_path}/live"\nbackup = "file://{tmp_path}/backup"\n[access]\n'
+        f'read = ["file://{tmp_path}", "tree://{tmp_path}/tree"]\n'
+        f'write = ["file://{tmp_path}", "tree://{tmp_path}/restored"]\n'
+    )
+    fleet = Fleet(redis_url, tmp_path, {"SNAPFERRY_CONFIG": str(config)})
+    settings = Settings(broker_url=redis_url, config=str(config))
+    with fleet.orchestrator(), fleet.worker(), Client(settings=settings) as client:
+        pushed = client.push(tmp_path / "tree", "live", tag="first", exclude=["empty"])
+        snapshot = pushed.result(timeout_s=PATIENCE_S).first_snapshot
+        copied = client.sync("live", f"file://{tmp_path}/backup", "first@", limits=Limits(jobs=4))
+        events = list(copied.events())
+        lost = tmp_path / "backup" / object_key(Address(digest(FILES["./dir 1/file-00001"])))
+        os.remove(lost)
+        verified = client.verify("backup")
+        with pytest.raises(JobFailed) as found:
+            verified.result(timeout_s=PATIENCE_S)
+        failures = list(verified.failures())
+        healed = client.heal("backup", ["live"], [snapshot[:8]]).result(timeout_s=PATIENCE_S)
+        restored = client.pull("backup", snapshot, tmp_path / "restored").result(timeout_s=PATIENCE_S)
+        estimated = client.sync("live", "backup", prune=Prune(max_delete=0), dry_run=True)
+        estimated.result(timeout_s=PATIENCE_S)
+        jobs = client.jobs(limit=3)
+        check("job", copied.document())
+        check("job", estimated.document())
+        check("receipt", copied.receipt())
+        assert [row.id for row in copied.snapshots()] == [snapshot]
+        assert client.job(copied.id[:13]).id == copied.id
+        assert (copied.status().limits.jobs, copied.cancel().state) == (4, State.DONE)
+        with pytest.raises(JobRefused):
+            copied.retry()
+        assert copied.resume() is None
+        again = verified.retry()
+        assert again.result(timeout_s=PATIENCE_S).continues == verified.id
+
+    assert events[-1].state is State.DONE
+    assert [event.copied for event in events] == sorted(event.copied for event in events)
+    assert len({repr(event) for event in events}) == len(events)
+    assert found.value.status.state is State.FAILED
+    assert found.value.job is verified
+    assert [[path for _, path in failure.places] for failure in failures] == [["./dir 1/file-00001"]]
+    assert (healed.state, healed.copied) == (State.DONE, 1)
+    assert restored.state is State.DONE
+    assert estimated.estimate()["objects"]["to_copy"] == 0
+    assert jobs[0].id == estimated.id
+    assert tree(tmp_path / "restored") == {
+        path[2:]: data for path, data in FILES.items() if path != "./empty"
+    }
+
+
+def test_the_examples_of_the_page_run(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(tmp_path / "live", FILES)
+    config = tmp_path / "snapferry.toml"
+    config.write_text(f'[stores]\nlive = "file://{tmp_path}/live"\nbackup = "file://{tmp_path}/backup"\n')
+    monkeypatch.setenv("SNAPFERRY_CONFIG", str(config))
+    monkeypatch.setenv("SNAPFERRY_BROKER_URL", redis_url)
+    allowed = {"SNAPFERRY_ACCESS_DELETE": f"file://{tmp_path}/backup"}
+    blocks = re.findall(r"(?:^(?:    .*)?\n)+", PAGE.read_text(), re.MULTILINE)
+    examples = [dedent(block) for block in blocks if "import" in block]
+    with Fleet(redis_url, tmp_path, allowed).orchestrator(), Fleet(redis_url, tmp_path).worker():
+        first, *others = examples
+        exec(
+            first.replace("redis://broker/0", redis_url)
+            .replace("file:///srv/store", str(tmp_path / "live"))
+            .replace("s3://backup/store", str(tmp_path / "backup")),
+            {},
+        )
+        assert capsys.readouterr().out == f"{len(FILES)} objects copied\n"
+        for example in others:
+            names: dict[str, Any] = {}
+            exec(example, names)
+            if "copy_nightly" in names:
+                assert [names["copy_nightly"]("monday"), names["copy_nightly"]("monday")] == [0, 0]
+            elif "job" in names:
+                names["job"].wait(timeout_s=PATIENCE_S)
+        ended = Client(redis_url).jobs()
+
+    assert len(examples) == 5
+    # Each example is a job, and two calls for the same run are one.
+    assert [job.status().state for job in ended] == [State.DONE] * 5
+
+
+def test_a_job_is_paused_continued_and_cancelled(redis_url: str, tmp_path: Path) -> None:
+    make_store(tmp_path / "a", FILES)
+    with Client(redis_url) as client:
+        job = client.sync(tmp_path / "a", tmp_path / "b")
+        assert job.status().state is State.QUEUED
+        assert job.pause().paused
+        assert not job.unpause().paused
+        assert job.limit(rate=1000).limits == Limits(rate=1000)
+        with pytest.raises(TimeoutError):
+            job.result(timeout_s=0.1)
+        job.cancel()
+        fleet = Fleet(redis_url, tmp_path)
+        with fleet.orchestrator(), pytest.raises(JobFailed) as ended:
+            job.result(timeout_s=PATIENCE_S)
+        assert ended.value.status.state is State.CANCELLED
+        client.close()
+
+
+def test_bad_input_raises_and_queues_nothing(redis_url: str, tmp_path: Path) -> None:
+    make_store(tmp_path / "a", FILES)
+    a, b = tmp_path / "a", tmp_path / "b"
+    with Client(redis_url) as client:
+        for wrong in (
+            lambda: client.sync("nowhere", b),
+            lambda: client.sync(a, a),
+            lambda: client.sync("ftp://host/x", b),
+            lambda: client.pull(a, "latest", a / "below"),
+        ):
+            with pytest.raises(InvalidStoreURL):
+                wrong()
+        for lost in (lambda: client.sync(a, b, "none@"), lambda: client.sync(a, b, ["abcd"])):
+            with pytest.raises(StoreError):
+                lost()
+        for bad in (
+            lambda: client.sync(a, b, patience=-1),
+            lambda: client.sync(a, b, checksum=True, trust_manifest=True),
+            lambda: client.sync(a, b, unknown=1),  # type: ignore[call-arg]
+            lambda: client.heal(a, []),
+            lambda: client.verify(a, max_bytes=-1),
+        ):
+            with pytest.raises(ValueError):  # noqa: PT011 - each has another message
+                bad()
+        with pytest.raises(UnknownJob):
+            client.job("abcd")
+        assert client.jobs() == []
+
+
+def test_a_client_without_a_broker_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SNAPFERRY_BROKER_URL", raising=False)
+    with pytest.raises(InvalidSettings, match="SNAPFERRY_BROKER_URL"):
+        Client()
