@@ -36,10 +36,10 @@ fuzz: venv-fuzz ## fuzz parsers of manifests, URLs, HTTP answers, messages and l
 	python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
 # CHAOS_SEED selects the faults; the default is the current time.
-CHAOS_MINUTES = 20
+CHAOS_MINUTES = 30
 CHAOS_SEED =
 
-chaos: venv ## inject random faults into a fleet, and check that nothing is lost (20 minutes)
+chaos: venv ## inject random faults into a fleet, and check that nothing is lost (30 minutes)
 	python -m tests.chaos --minutes $(CHAOS_MINUTES) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(ARGS)
 
 lint: venv ## check style, types, imports and security

@@ -75,8 +75,8 @@ def sharing(nodeid: str) -> str:
     """
     Return the name of what is costly to have in several processes and is used by a test and others, or its own id.
 
-    That is moto, which takes seconds to start and hundreds of MB, the fleet of
-    the tests of commands, and each tree of which snapdir makes a snapshot.
+    That is moto, which takes seconds to start and hundreds of MB, the fleets of
+    the tests of commands and of the chaos run, and each tree of which snapdir makes a snapshot.
     Where a test is not recognised, it starts what it needs a second time.
     """
     file, _, name = nodeid.partition("::")
@@ -84,6 +84,8 @@ def sharing(nodeid: str) -> str:
         return "moto"
     if file.endswith("/test_commands.py"):
         return "commands"
+    if file.endswith("integration/test_chaos.py"):
+        return "chaos"
     if file.startswith("tests/golden/") and (tree := name.partition("[")[2].removesuffix("]")) in TREES:
         return tree
     return nodeid

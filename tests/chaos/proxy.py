@@ -10,12 +10,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
-KINDS = (
-    "503", "429", "truncated", "flipped", "flipped-up", "cut-before", "cut-after", "slow", "stalled", "refused",
-)  # fmt: skip
+REFUSED: Final = "refused"
+
+# What may be done to a request: name -> what it is called in the table of faults.
+KINDS: Final = {
+    "500": "500 Internal Error",
+    "503": "503 Slow Down",
+    "429": "429 Too Many Requests",
+    "cut-before": "cut before the request",
+    "cut-in": "cut in the request",
+    "cut-after": "cut after the request",
+    "truncated": "answer truncated",
+    "flipped": "bits of answers flipped",
+    "flipped-up": "bits of requests flipped",
+    "slow": "slow",
+    "stalled": "stalled",
+}
+
+# Seconds that a stalled request is kept, and that a slow one takes longer.
+_STALLED_S = 20.0
+_SLOW_S = 0.5
 
 # Headers that this proxy writes itself.
 _OWN = {"transfer-encoding", "connection", "date", "server", "content-length"}
@@ -23,17 +40,37 @@ _OWN = {"transfer-encoding", "connection", "date", "server", "content-length"}
 
 @dataclass
 class Trouble:
-    """What the proxy does to a *share* of the requests; "" for nothing."""
+    """What the proxy does to shares of the requests. Several kinds may be made at a time."""
 
-    kind: str = ""
-    share: float = 0.0
     chance: random.Random = field(default_factory=random.Random)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    made: list[tuple[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def making(self, kind: str, share: float) -> Iterator[None]:
+        """Do *kind* to a *share* of the requests until the end of the block."""
+        entry = (kind, share)
+        with self.lock:
+            self.made.append(entry)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.made.remove(entry)
 
     def now(self) -> str:
-        """Return what is to be done to the next request."""
+        """Return what is to be done to the next request, "" for nothing."""
         with self.lock:
-            return self.kind if self.kind and self.chance.random() < self.share else ""
+            if not self.made:
+                return ""
+            kind, share = self.chance.choice(self.made)
+            return kind if self.chance.random() < share else ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether connections are refused."""
+        with self.lock:
+            return any(kind == REFUSED for kind, _ in self.made)
 
 
 def _flip(data: bytes) -> bytes:
@@ -51,12 +88,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         kind = self.trouble.now()
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if kind in ("503", "429"):
+        if kind == REFUSED:
+            self.close_connection = True
+            return
+        length = int(self.headers.get("Content-Length", 0))
+        if kind == "cut-in":
+            self._begin(self.rfile.read(length // 2), length)
+            self.close_connection = True
+            return
+        body = self.rfile.read(length)
+        if kind.isdigit():
             self._answer(int(kind), {}, b"<Error><Code>SlowDown</Code><Message>later</Message></Error>")
             return
         if kind == "stalled":
-            self.ended.wait(20)
+            self.ended.wait(_STALLED_S)
         if kind in ("stalled", "cut-before"):
             self.close_connection = True
             return
@@ -65,17 +110,33 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if kind == "slow":
-            time.sleep(0.5)
+            time.sleep(_SLOW_S)
         self._hand_on(kind, *found)
+
+    def _headers(self) -> dict[str, str]:
+        return {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+
+    def _begin(self, part: bytes, length: int) -> None:
+        """Send the server a request of *length* bytes, but only a *part* of its body."""
+        connection = http.client.HTTPConnection(self.target, timeout=60)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self._headers().items():
+                connection.putheader(name, value)
+            if length:
+                connection.endheaders(part)
+        except OSError:
+            pass
+        finally:
+            connection.close()
 
     def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes] | None:
         connection = http.client.HTTPConnection(self.target, timeout=60)
         try:
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-            connection.request(self.command, self.path, body or None, headers)
+            connection.request(self.command, self.path, body or None, self._headers())
             answer = connection.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()
@@ -105,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on  # noqa: N815 - http.server's names
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager
@@ -120,10 +181,10 @@ def troubled(endpoint: str, trouble: Trouble) -> Iterator[str]:
         request_queue_size = 256
 
         def verify_request(self, request: object, client_address: object) -> bool:
-            return trouble.kind != "refused"
+            return not trouble.refused
 
         def handle_error(self, *_: object) -> None:
-            """A client that hangs up is part of the game."""
+            """Ignore clients that hang up."""
 
     with Server(("127.0.0.1", 0), type("Handler", (_Handler,), shared)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -1,4 +1,4 @@
-"""What the faults are done to: Redis, orchestrators, workers, a bucket behind a proxy, directories, and jobs."""
+"""What the faults are done to: Redis, hosts with orchestrators and workers, stores, and jobs."""
 
 from __future__ import annotations
 
@@ -7,211 +7,354 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, NamedTuple
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.stores.address import parse_snapshot_id
-from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.opening import open_store
-from snapferry.workers.messages import JobSpec
+from snapferry.workers.ledger import State
+from snapferry.workers.messages import Action, JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.integration.own_redis import OwnRedis, own_redis
 from tests.integration.processes import Fleet, Started
-from tests.sample import fill, random_files
+from tests.sample import fill
 from tests.servers import S3Server, rclone_s3_server
 
 from .proxy import Trouble, troubled
 
-SETTINGS = {"SNAPFERRY_BATCH_OBJECTS": "40", "SNAPFERRY_VISIBILITY_TIMEOUT": "60", "SNAPFERRY_GRACE": "3"}
+VISIBILITY_S: Final = 30
+BATCH_OBJECTS: Final = 20
+SETTINGS: Final = {
+    "SNAPFERRY_BATCH_OBJECTS": str(BATCH_OBJECTS),
+    "SNAPFERRY_VISIBILITY_TIMEOUT": str(VISIBILITY_S),
+    "SNAPFERRY_GRACE": "3",
+}
 
-# What every process runs first: it resolves names, and tells the time, as two files say.
-BEFORE = """
+DISK_BYTES: Final = 256 * 1024**2
+DISK_INODES: Final = 100_000
+
+# An object that is sent to a bucket in parts.
+LARGE_BYTES: Final = 9 * 1024**2
+
+# What every process runs first: it resolves names, and tells the time, as files say.
+BEFORE: Final = """
 import socket, time
 from pathlib import Path
-folder, resolve, now = Path({folder!r}), socket.getaddrinfo, time.time
+folder, resolve, now, since = Path({folder!r}), socket.getaddrinfo, time.time, time.monotonic
+clock, shift = str(folder / "clock-{name}"), [0.0, -1.0]
 def resolved(host, *arguments, **options):
     if host in ("localhost", b"localhost") and (folder / "no-names").exists():
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     return resolve(host, *arguments, **options)
 def shifted():
-    try:
-        with open(folder / "clock") as file:
-            return now() + float(file.read() or 0)
-    except OSError:
-        return now()
+    if since() - shift[1] > 0.1:
+        try:
+            with open(clock) as file:
+                shift[0] = float(file.read() or 0)
+        except OSError:
+            shift[0] = 0.0
+        shift[1] = since()
+    return now() + shift[0]
 socket.getaddrinfo, time.time = resolved, shifted
 """
 
 
+class Violation(NamedTuple):
+    """A clause of the oracle that does not hold, and what was found."""
+
+    clause: str
+    found: str
+
+
 @dataclass
 class Role:
-    """A process of the fleet that is started again when it ends, as systemd does."""
+    """A process of the fleet, on a *host*, that is started again when it ends. *past* are its ended processes."""
 
     kind: str
     name: str
+    host: str
+    arguments: tuple[str, ...] = ()
     stack: ExitStack = field(default_factory=ExitStack)
     running: Started | None = None
-    stopped: bool = False
+    past: list[Started] = field(default_factory=list)
+
+    def family(self) -> list[int]:
+        """Return the ids of all processes of the role."""
+        return self.running.family() if self.running else []
 
 
 @dataclass
 class World:
-    """All of it. *settled* are the jobs that have ended; *snapshots* the ids in the sources."""
+    """
+    All of it.
+
+    *epoch* counts how often Redis may have forgotten what it had acknowledged. *may_fail* and *may_forget*: a fault of
+    the round may make jobs fail, or Redis forget some. *contents*: snapshot -> path -> bytes. *damaged*: root of a
+    destination -> addresses of objects that faults have damaged there.
+    """
 
     folder: Path
-    chance: random.Random
     redis: OwnRedis
     fleet: Fleet
     jobs: Jobs
     server: S3Server
     trouble: Trouble
-    bucket_folder: Path
+    bucket: str
+    proxy: str
     roles: list[Role]
-    stores: dict[str, str]
+    generation: int = 0
     snapshots: list[str] = field(default_factory=list)
+    pushed: str = ""
     submitted: list[str] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
+    damaged: dict[Path, set[str]] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
     disk: Path | None = None
+    epoch: int = 0
+    may_fail: bool = False
+    may_forget: bool = False
+    contents: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    false_progress: list[str] = field(default_factory=list)
+    redis_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def violate(self, clause: str, found: str) -> None:
+        """Record a violation, once."""
+        violation = Violation(clause, found)
+        if violation not in self.violations:
+            self.violations.append(violation)
+            print(f"VIOLATION {clause}: {found}", flush=True)
+
+    # Places.
+
+    @property
+    def bucket_folder(self) -> Path:
+        """Where the S3 server keeps the bucket."""
+        return self.folder / "s3" / self.bucket
+
+    @property
+    def tree(self) -> Path:
+        """The directory that is pushed."""
+        return self.folder / "tree"
+
+    @property
+    def _round(self) -> str:
+        return f"round{self.generation}"
+
+    @property
+    def pulled(self) -> Path:
+        """Where snapshots are pulled to in this round."""
+        return self.folder / "pulled" / self._round
+
+    @property
+    def sources(self) -> list[Path]:
+        """Where the files of the sources are."""
+        return [self.folder / "source", self.bucket_folder / "source"]
+
+    @property
+    def _local(self) -> Path:
+        """Where the files of the disk are, whatever is mounted."""
+        return (self.disk or self.folder / "mount") / self._round
+
+    @property
+    def destinations(self) -> list[Path]:
+        """Where the files of the round's destinations are."""
+        return [self._local / "copies", self.bucket_folder / self._round / "copies"]
+
+    @property
+    def mirrors(self) -> list[Path]:
+        """Where the files of the round's mirrors are."""
+        return [self._local / "mirror", self.bucket_folder / self._round / "mirror"]
+
+    def _s3(self, prefix: str) -> str:
+        return f"s3://{self.bucket}/{prefix}?endpoint_url={self.proxy}"
+
+    @property
+    def source_urls(self) -> list[str]:
+        """The sources: a directory and a bucket with the same snapshots."""
+        return [str(self.folder / "source"), self._s3("source")]
+
+    @property
+    def destination_urls(self) -> list[str]:
+        """The destinations of the round."""
+        return [str(self.folder / "mount" / self._round / "copies"), self._s3(f"{self._round}/copies")]
+
+    @property
+    def mirror_urls(self) -> list[str]:
+        """The mirrors of the round."""
+        return [str(self.folder / "mount" / self._round / "mirror"), self._s3(f"{self._round}/mirror")]
+
+    # Processes.
 
     def start(self, role: Role) -> None:
         """Start a role, and wait until it is ready or has ended."""
-        start = self.fleet.orchestrator if role.kind == "orchestrator" else self.fleet.worker
-        arguments = ("--hostname", f"{role.name}@%h") if role.kind == "orchestrator" else (role.name,)
-        before = BEFORE.format(folder=str(self.folder))
-        role.running = role.stack.enter_context(start(*arguments, before=before))
+        before = BEFORE.format(folder=str(self.folder), name=role.name)
+        if role.running is not None:
+            role.past.append(role.running)
+        if role.kind == "orchestrator":
+            started = self.fleet.orchestrator("--hostname", f"{role.name}@%h", *role.arguments, before=before)
+        else:
+            started = self.fleet.worker(role.name, *role.arguments, before=before)
+        role.running = role.stack.enter_context(started)
+
+    # The disk.
 
     def mount_disk(self) -> None:
         """Give the destination in a directory a small disk of its own, where this process may mount one."""
-        disk, destination = self.folder / "disk", self.folder / "destination"
-        disk.mkdir()
-        destination.mkdir()
-        size = ["-t", "tmpfs", "-o", "size=64m", "tmpfs"]
-        if subprocess.run(["mount", *size, disk], check=False, capture_output=True).returncode == 0:
+        disk, place, empty = (self.folder / name for name in ("disk", "mount", "empty"))
+        for folder in (disk, place, empty):
+            folder.mkdir()
+        options = f"size={DISK_BYTES},nr_inodes={DISK_INODES}"
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=False, capture_output=True
+        )
+        if made.returncode == 0:
             self.disk = disk
+            # Below the mount nothing can be written, as administrators arrange it.
+            subprocess.run(["mount", "--bind", empty, place], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
             self.mount()
 
     def mount(self) -> None:
-        """Mount the destination's disk."""
-        subprocess.run(["mount", "--bind", self.folder / "disk", self.folder / "destination"], check=True)
+        """Mount the disk at its place."""
+        subprocess.run(["mount", "--bind", self.folder / "disk", self.folder / "mount"], check=True)
 
     def unmount(self) -> None:
         """Unmount it, whoever has files open there."""
-        subprocess.run(["umount", "-l", self.folder / "destination"], check=True)
+        subprocess.run(["umount", "-l", self.folder / "mount"], check=True)
 
     def unmount_disk(self) -> None:
         """Unmount all."""
         if self.disk:
-            for place in (self.folder / "destination", self.disk):
+            for place in (self.folder / "mount", self.folder / "mount", self.disk):
                 subprocess.run(["umount", "-l", place], check=False, capture_output=True)
 
-    @property
-    def destinations(self) -> tuple[Path, Path]:
-        """Where the destinations' files are, whatever is mounted."""
-        return self.disk or self.folder / "destination", self.bucket_folder / "destination"
+    # Rounds.
 
-    def submit(self) -> str:
-        """Queue a copy of some snapshots from the source to a destination."""
-        source, destination = self.chance.choice(
-            [("dir", "s3"), ("dir", "dir2"), ("s3src", "dir2"), ("s3src", "s3")]
-        )
-        ids = self.chance.sample(self.snapshots, self.chance.randint(1, len(self.snapshots)))
-        job = self.jobs.submit(JobSpec.of(*store_pair(self.stores[source], self.stores[destination]), ids))
-        self.submitted.append(job)
-        return job
+    def begin_round(self, number: int) -> None:
+        """Give the round destinations of its own: empty ones, and mirrors with a snapshot that is to be deleted."""
+        self.generation = number
+        self.submitted.clear()
+        self.cancelled.clear()
+        self.may_fail = self.may_forget = False
+        self.damaged = {root: set() for root in [*self.destinations, *self.mirrors]}
+        for root in self.destinations:
+            root.mkdir(parents=True)
+        self.pulled.mkdir(parents=True)
+        for root in self.mirrors:
+            fill(open_store(str(root)), {"./old": b"of a snapshot that the source no longer has"})
+
+    def end_round(self) -> None:
+        """Remove what the round has written."""
+        for folder in (self._local, self.bucket_folder / self._round, self.pulled):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Let Redis forget what it has acknowledged."""
+        self.epoch += 1
+        try:
+            yield
+        finally:
+            self.epoch += 1
+
+    @contextmanager
+    def damaging(self, root: Path, path: Path) -> Iterator[None]:
+        """Damage the object at *path*: until the end of the round it may be missing there."""
+        address = "".join(path.relative_to(root / ".objects").parts)
+        self.damaged[root].add(address)
+        yield
+
+    def role(self, name: str) -> Role:
+        """Return the role with this *name*."""
+        return next(role for role in self.roles if role.name == name)
+
+
+def _files(number: int, seed: int) -> dict[str, bytes]:
+    """Return the files of a snapshot: some that all have, and some of its own."""
+    files = {}
+    for owner, count in (("all", 50), (str(number), 50)):
+        chance = random.Random(f"{seed} {owner}")
+        for index in range(count):
+            files[f"./{owner} {index % 5}/file-{index:03}"] = chance.randbytes(chance.randint(1, 9000))
+    return files | {"./empty": b""}
 
 
 @contextmanager
-def world(folder: Path, seed: int, *, snapshots: int = 4, objects: int = 250) -> Iterator[World]:
-    """Make it, and end it."""
+def world(folder: Path, seed: int, *, snapshots: int = 3, roles: list[Role] | None = None) -> Iterator[World]:
+    """Make it, and end it. *seed* decides how many orchestrators and workers there are."""
     chance = random.Random(seed)
     with ExitStack() as stack:
-        redis = stack.enter_context(own_redis(folder / "redis", "--port", "{port}", "--appendonly", "yes"))
+        # Redis confirms only what the system has: a killed one then forgets nothing.
+        redis = stack.enter_context(
+            own_redis(folder / "redis", "--port", "{port}", "--appendonly", "yes", "--appendfsync", "always")
+        )
         (folder / "s3").mkdir()
         server = stack.enter_context(rclone_s3_server(folder / "s3"))
         trouble = Trouble(chance=random.Random(seed + 1))
         proxy = stack.enter_context(troubled(server.endpoint, trouble)).replace("127.0.0.1", "localhost")
-        bucket = server.make_bucket()
-        settings = Settings(broker_url=redis.url, batch_objects=40, visibility_timeout=60)
-        fleet = Fleet(
-            redis.url, folder, {**server.environment, **SETTINGS, "SNAPFERRY_ACCESS_ENDPOINTS": proxy}
+        temporary = folder / "temporary"
+        temporary.mkdir()
+        settings = Settings(
+            broker_url=redis.url, batch_objects=BATCH_OBJECTS, visibility_timeout=VISIBILITY_S
         )
-        roles = [Role("orchestrator", f"o{n}") for n in (1, 2)] + [Role("worker", f"w{n}") for n in (1, 2, 3)]
-        stores = {
-            "dir": str(folder / "source"),
-            "dir2": str(folder / "destination"),
-            "s3src": f"s3://{bucket}/source?endpoint_url={proxy}",
-            "s3": f"s3://{bucket}/destination?endpoint_url={proxy}",
-        }
+        places = f"file://{folder} tree://{folder} s3://"
+        access = {f"SNAPFERRY_ACCESS_{right}": places for right in ("READ", "WRITE", "DELETE")}
+        environment = {**server.environment, **SETTINGS, **access, "SNAPFERRY_ACCESS_ENDPOINTS": proxy}
+        fleet = Fleet(redis.url, folder, {**environment, "TMPDIR": str(temporary)})
         made = World(
-            folder, chance, redis, fleet, Jobs(settings, check=False), server, trouble, folder / "s3" / bucket,
-            roles, stores,
-        )  # fmt: skip
-        shared = random_files(objects // 2, seed=seed)
-        for number in range(snapshots):
-            files = shared | {
-                f"./{number}{k[1:]}": v
-                for k, v in random_files(objects // 2, seed=seed * 100 + number + 1).items()
-            }
-            files["./large"] = random.Random(seed + number).randbytes(3_000_000)
-            made.snapshots.append(fill(open_store(stores["dir"]), files))
-        shutil.copytree(folder / "source", made.bucket_folder / "source")
+            folder,
+            redis,
+            fleet,
+            Jobs(settings, check=False, answer_s=5),
+            server,
+            trouble,
+            server.make_bucket(),
+            proxy,
+            roles or _roles(chance),
+        )
         made.mount_disk()
         stack.callback(made.unmount_disk)
-        for role in roles:
+        for number in range(snapshots):
+            files = _files(number, seed)
+            if not number:
+                files["./large"] = random.Random(seed).randbytes(LARGE_BYTES)
+            made.snapshots.append(fill(open_store(made.source_urls[0]), files))
+            made.contents[made.snapshots[-1]] = files
+        for path, data in _files(snapshots, seed).items():
+            place = made.tree / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        for role in made.roles:
             stack.push(role.stack)
-            made.start(role)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(made.start, made.roles))
+        _push(made)
+        made.contents[made.pushed] = _files(snapshots, seed)
+        shutil.copytree(made.sources[0], made.sources[1])
         yield made
 
 
-def check_destination(made: World, folder: Path, bad: set[str]) -> int:
-    """Check manifest-last and verified at the destination *folder*; return how many snapshots are published."""
-    published = list((folder / ".manifests").rglob("?" * 55)) if (folder / ".manifests").is_dir() else []
-    for path in published:
-        try:
-            text = path.read_bytes()
-        except OSError:
-            continue
-        snapshot = "".join(path.relative_to(folder / ".manifests").parts)
-        if digest(text) != snapshot:
-            made.violations.append(f"{folder}: manifest {snapshot[:12]} is torn")
-            continue
-        with Manifest.from_bytes(parse_snapshot_id(snapshot), text) as manifest:
-            for address in manifest.objects():
-                place = folder / f".objects/{address[:3]}/{address[3:6]}/{address[6:9]}/{address[9:]}"
-                try:
-                    whole = digest(place.read_bytes()) == address
-                except OSError:
-                    whole = False
-                if not whole and address not in bad:
-                    made.violations.append(f"{folder}: {snapshot[:12]} is published without {address[:12]}")
-                    return len(published)
-    return len(published)
+def _roles(chance: random.Random) -> list[Role]:
+    """Return 1 or 2 orchestrators and 2 or 3 workers, on two hosts."""
+    roles = [Role("orchestrator", f"o{n}", f"host{n}") for n in range(1, chance.randint(1, 2) + 1)]
+    pools: tuple[tuple[str, ...], ...] = ((), ("--pool", "threads"))
+    for number in range(1, chance.randint(2, 3) + 1):
+        # The first worker always has child processes, which faults are done to.
+        arguments = chance.choice(pools) if number > 1 else ()
+        roles.append(Role("worker", f"w{number}", f"host{(number + 1) % 2 + 1}", arguments))
+    return roles
 
 
-class Watch:
-    """Checks the destinations all the time, from a thread of its own."""
-
-    def __init__(self, made: World) -> None:
-        self._made = made
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.rounds = 0
-
-    def _run(self) -> None:
-        while not self._ended.wait(1.0):
-            for folder in self._made.destinations:
-                check_destination(self._made, folder, set())
-            self.rounds += 1
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
+def _push(made: World) -> None:
+    """Push the tree into the first source, so that all sources have its snapshot, too."""
+    source, destination = store_pair(f"tree://{made.tree}", made.source_urls[0])
+    job = made.jobs.submit(
+        JobSpec(source=source, destination=destination, everything=True, action=Action.PUSH)
+    )
+    status = made.jobs.wait(job, timeout_s=120)
+    assert status.state is State.DONE, status
+    made.pushed = made.jobs.snapshots(job)[0].id
+    made.snapshots.append(made.pushed)

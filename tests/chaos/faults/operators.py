@@ -1,0 +1,90 @@
+"""What operators do to jobs, at the wrong moment."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from snapferry.orchestrator.jobs import JobRefused
+from snapferry.workers.broker.connection import BrokerUnavailable
+from snapferry.workers.ledger import UnknownJob
+from snapferry.workers.queues import Priority
+from tests.chaos.world import World
+
+from .registry import NotPossible, fault
+
+# A paused job that Redis' absence keeps from being continued is continued within this time.
+_CONTINUE_S = 120.0
+
+
+def _asked(world: World, chance: random.Random, what: Callable[[str], object]) -> str:
+    """Ask *what* of a job; return the beginning of its id."""
+    if not world.submitted:
+        raise NotPossible("there is no job")
+    job = chance.choice(world.submitted)
+    try:
+        what(job)
+    except (BrokerUnavailable, JobRefused, UnknownJob) as error:
+        raise NotPossible(f"{type(error).__name__}: {error}") from None
+    return job[:8]
+
+
+@fault("job cancelled")
+def cancelled(world: World, chance: random.Random) -> Iterator[str]:
+    def cancel(job: str) -> None:
+        world.cancelled.add(job)
+        world.jobs.cancel(job)
+
+    yield _asked(world, chance, cancel)
+
+
+@fault("job paused and continued", (2.0, 20.0))
+def paused(world: World, chance: random.Random) -> Iterator[str]:
+    asked: list[str] = []
+
+    def pause(job: str) -> None:
+        # Also one whose request was not answered may be paused.
+        asked.append(job)
+        world.jobs.pause(job)
+
+    try:
+        yield _asked(world, chance, pause)
+    finally:
+        deadline = time.monotonic() + _CONTINUE_S
+        while asked:
+            try:
+                world.jobs.unpause(asked[0])
+                break
+            except UnknownJob:
+                break
+            except BrokerUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+
+@fault("job resumed")
+def resumed(world: World, chance: random.Random) -> Iterator[str]:
+    def resume(job: str) -> None:
+        if (new := world.jobs.resume(job)) is not None:
+            world.submitted.append(new)
+
+    yield _asked(world, chance, resume)
+
+
+@fault("job retried")
+def retried(world: World, chance: random.Random) -> Iterator[str]:
+    yield _asked(world, chance, lambda job: world.submitted.append(world.jobs.retry(job)))
+
+
+@fault("job's priority changed")
+def prioritised(world: World, chance: random.Random) -> Iterator[str]:
+    priority = chance.choice(list(Priority))
+    yield _asked(world, chance, lambda job: world.jobs.prioritise(job, priority))
+
+
+@fault("job limited", (2.0, 10.0))
+def limited(world: World, chance: random.Random) -> Iterator[str]:
+    jobs, rate = chance.randint(1, 9), chance.choice([None, 50_000, 10_000_000])
+    yield _asked(world, chance, lambda job: world.jobs.limit(job, {"jobs": jobs, "rate": rate}))
