@@ -13,7 +13,7 @@ from .schedule import PlannedJob
 from .world import World
 
 # A job that sets its patience also waits for a store that has not answered it yet.
-_PATIENT: Final = {"patience": 900.0, "waits_at_start": True}
+_PATIENT: Final[dict[str, Any]] = {"patience": 900.0, "waits_at_start": True}
 
 Maker = Callable[[World, random.Random, dict[str, Any]], JobSpec]
 
@@ -73,7 +73,7 @@ MAKERS: Final[dict[str, Maker]] = {
 
 def request_of(world: World, job: PlannedJob) -> JobSpec:
     """Return the request for a planned job."""
-    fields = {"limits": Limits(rate=job.rate), **_PATIENT}
+    fields: dict[str, Any] = {"limits": Limits(rate=job.rate), **_PATIENT}
     return MAKERS[job.action](world, random.Random(job.seed), fields)
 
 
