@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
+from unittest.mock import patch
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.opening import open_store
@@ -283,7 +285,14 @@ def _files(number: int, seed: int) -> dict[str, bytes]:
 
 
 @contextmanager
-def world(folder: Path, seed: int, *, snapshots: int = 3, roles: list[Role] | None = None) -> Iterator[World]:
+def world(
+    folder: Path,
+    seed: int,
+    *,
+    snapshots: int = 3,
+    large_bytes: int = LARGE_BYTES,
+    roles: list[Role] | None = None,
+) -> Iterator[World]:
     """Make it, and end it. *seed* decides how many orchestrators and workers there are."""
     chance = random.Random(seed)
     with ExitStack() as stack:
@@ -292,7 +301,9 @@ def world(folder: Path, seed: int, *, snapshots: int = 3, roles: list[Role] | No
             own_redis(folder / "redis", "--port", "{port}", "--appendonly", "yes", "--appendfsync", "always")
         )
         (folder / "s3").mkdir()
-        server = stack.enter_context(rclone_s3_server(folder / "s3"))
+        # The faults change files behind the back of the S3 server, which remembers directories for 5 minutes.
+        with patch.dict(os.environ, {"RCLONE_DIR_CACHE_TIME": "1s"}):
+            server = stack.enter_context(rclone_s3_server(folder / "s3"))
         trouble = Trouble(chance=random.Random(seed + 1))
         proxy = stack.enter_context(troubled(server.endpoint, trouble)).replace("127.0.0.1", "localhost")
         temporary = folder / "temporary"
@@ -320,7 +331,7 @@ def world(folder: Path, seed: int, *, snapshots: int = 3, roles: list[Role] | No
         for number in range(snapshots):
             files = _files(number, seed)
             if not number:
-                files["./large"] = random.Random(seed).randbytes(LARGE_BYTES)
+                files["./large"] = random.Random(seed).randbytes(large_bytes)
             made.snapshots.append(fill(open_store(made.source_urls[0]), files))
             made.contents[made.snapshots[-1]] = files
         for path, data in _files(snapshots, seed).items():

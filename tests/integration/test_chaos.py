@@ -1,4 +1,4 @@
-"""A short run of random faults with fixed seeds, and each clause of the oracle broken on purpose."""
+"""A short run of random faults with a fixed seed, and each clause of the oracle broken on purpose."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.chaos.schedule import PlannedJob, rounds
 from tests.chaos.world import Role, World, world
 from tests.integration.processes import started
 
-SEEDS = (1, 2)
+SEED = 2
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, module_environment: None) -> 
         Role("worker", "w1", "host1"),
         Role("worker", "w2", "host2"),
     ]
-    with world(tmp_path_factory.mktemp("chaos"), 1, snapshots=2, roles=roles) as made:
+    with world(tmp_path_factory.mktemp("chaos"), 1, snapshots=2, large_bytes=50_000, roles=roles) as made:
         yield made
 
 
@@ -51,8 +52,7 @@ def module_environment() -> Iterator[None]:
 def test_nothing_is_violated_by_random_faults(made: World) -> None:
     watched = Jobs(Settings(broker_url=made.redis.url), check=False)
     with kept_running(made):
-        for number, seed in enumerate(SEEDS):
-            planned = replace(next(rounds(seed, short=True)), number=number)
+        for planned in islice(rounds(SEED, short=True), 2):
             result = run_round(made, planned, watched)
 
             assert made.violations == []
@@ -63,7 +63,7 @@ def test_nothing_is_violated_by_random_faults(made: World) -> None:
 @pytest.fixture(scope="module")
 def ended(made: World) -> World:
     """A world in which a copy and a pull are done, and every role has ended."""
-    made.begin_round(len(SEEDS))
+    made.begin_round(2)
     for action in ("copy", "pull"):
         spec = request_of(made, PlannedJob(action, None, 1))
         made.submitted.append(made.jobs.submit(spec))

@@ -46,7 +46,7 @@ def _waiting(client: redis.Redis) -> dict[str, list[str]]:
     return found
 
 
-@fault("messages lost")
+@fault("messages lost", slow=True)
 def lost(world: World, chance: random.Random) -> Iterator[str]:
     with _client(world) as client:
         gone = client.delete(*lists(COPY_QUEUE), *lists(PLAN_QUEUE))
@@ -73,7 +73,7 @@ def malformed(world: World, chance: random.Random) -> Iterator[str]:
     yield queue
 
 
-@fault("messages revoked")
+@fault("messages revoked", slow=True)
 def revoked(world: World, chance: random.Random) -> Iterator[str]:
     """Revoke what is in the queues, as Flower's button does."""
     terminate = chance.random() < 0.5

@@ -25,7 +25,7 @@ def _troubled(kind: str) -> Act:
 
 
 for _kind, _what in KINDS.items():
-    fault(f"S3: {_what}", (2.0, 12.0))(_troubled(_kind))
+    fault(f"S3: {_what}", (2.0, 12.0), slow=_kind == "stalled")(_troubled(_kind))
 
 
 @fault("S3: down", (15.0, 40.0), slow=True)
