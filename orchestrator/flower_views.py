@@ -12,7 +12,7 @@ Flower has no setting for these, so its table of addresses is changed: `flower.u
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from flower.api.tasks import GetQueueLengths
@@ -39,7 +39,7 @@ def install(settings: Settings) -> None:
     """Let Flower use the views of this module. To be called before Flower starts. Raises `BrokerUnavailable`."""
     jobs = JobReader(settings)
     for shown in (BrokerView, GetQueueLengths):
-        _replace(shown, _with_queues(shown, lambda: fleet_queues(jobs)))
+        _replace(shown, _with_queues(shown, lambda: fleet_queues(jobs), QueueLengths(jobs)))
     _replace(TaskView, JobTaskView)
     _replace(TasksDataTable, TaskTable)
 
@@ -97,8 +97,29 @@ class TaskTable(TasksDataTable):
         return task_id, shown
 
 
-def _with_queues(shown: Any, queues: Callable[[], frozenset[str]]) -> Any:
-    """Return a view like *shown* that also lists *queues*."""
+class QueueLengths:
+    """What Flower asks for the lengths of queues. Its own client knows less of TLS and of sentinels than the fleet."""
+
+    def __init__(self, jobs: JobReader) -> None:
+        self._jobs = jobs
+
+    async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Return name and number of messages of each queue. Raises `BrokerUnavailable`."""
+        return await IOLoop.current().run_in_executor(None, self._lengths, list(names))
+
+    def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
+        if not names:
+            return []
+        with self._jobs.records() as broker, broker.pipeline(transaction=False) as pipe:
+            for name in names:
+                for key in lists(name):
+                    pipe.llen(key)
+            found = iter(pipe.execute())
+        return [{"name": name, "messages": sum(int(next(found)) for _ in lists(name))} for name in names]
+
+
+def _with_queues(shown: Any, queues: Callable[[], frozenset[str]], lengths: QueueLengths) -> Any:
+    """Return a view like *shown* that also lists *queues*, with their *lengths*."""
 
     class WithQueues(shown):
         of_fleet = frozenset({PLAN_QUEUE, COPY_QUEUE})
@@ -110,6 +131,10 @@ def _with_queues(shown: Any, queues: Callable[[], frozenset[str]]) -> Any:
             except BrokerUnavailable as error:
                 log.warning("cannot list the queues of open jobs: %s", error)
             await super().get()
+
+        def get_broker(self) -> QueueLengths:
+            """Return what lists the lengths of queues."""
+            return lengths
 
         def get_active_queue_names(self) -> list[str]:
             """Return the names of the queues to list, in order."""

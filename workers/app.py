@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import celery
 from celery import Celery, signals
@@ -23,13 +23,7 @@ from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.runtime.bounds import set_bounds
 
 from .broker import transport, upgrade
-from .broker.connection import (
-    ANSWER_TIMEOUT_S,
-    CONNECT_TIMEOUT_S,
-    BrokerUnavailable,
-    shown,
-    wait_for_broker,
-)
+from .broker.connection import BrokerUnavailable, wait_for_broker
 from .broker.job_celery import JobCelery
 from .broker.open_ledger import open_ledger
 from .copying import tasks
@@ -38,6 +32,7 @@ from .lifecycle import process_setup, rate_limited_tasks, shutdown
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .reachability import parking_thread
 from .settings.access import access_policy
+from .settings.broker_url import BrokerURL, parse, shown
 from .settings.directory_rules import apply_to_directories
 from .settings.environment import InvalidSettings, Settings
 from .telemetry import logs
@@ -99,9 +94,11 @@ def app_from_environment(make: Callable[[Settings, AccessPolicy], Celery], role:
 
 
 def _configuration(settings: Settings, url: str) -> dict[str, Any]:
+    broker = parse(url)
     return {
-        "broker_url": _celery_url(url),
-        "result_backend": f"{_BACKEND}+{_celery_url(url).removeprefix('redis+')}",
+        # The transport and the result backend connect by the `BrokerURL` in the options. Celery shows these.
+        "broker_url": _shown_url(broker),
+        "result_backend": f"{_BACKEND}+redis://{urlsplit(_shown_url(broker)).netloc or 'socket'}/{broker.database}",
         # A killed worker must not lose its batch: acknowledge after the work, and requeue the batch when a child
         # process of the worker dies.
         "task_acks_late": True,
@@ -122,14 +119,12 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
             "unacked_restore_throttle": 1,
             "priority_steps": list(STEPS),
             **transport.OPTIONS,
+            transport.BROKER: broker,
         },
         # Several Celery applications may share a database; none may shut down the workers of another.
         **transport.NAMES,
         # With Celery's own consumer, a malformed message ends the process.
         "worker_consumer": "snapferry.workers.broker.consumer:GuardedConsumer",
-        "redis_socket_timeout": ANSWER_TIMEOUT_S,
-        "redis_socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "redis_backend_health_check_interval": 25,
         # A chord whose keys expire while one of its parts runs or is queued never calls back.
         "result_expires": 7 * 86400,
         "result_chord_expires": 30 * 86400,
@@ -168,13 +163,12 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
     }
 
 
-def _celery_url(url: str) -> str:
-    """Return *url* in Celery's form: a unix socket is ``redis+socket://path?virtual_host=N``."""
-    if not url.startswith("unix://"):
-        return url
-    parts = urlsplit(url)
-    database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{quote(unquote(parts.path))}?virtual_host={database}"
+def _shown_url(broker: BrokerURL) -> str:
+    """Return a URL for Celery's log lines, in its own form, without secrets. Of several sentinels it has the first."""
+    if broker.scheme == "unix":
+        return f"redis+socket://{quote(broker.path)}?virtual_host={broker.database}"
+    host, port = broker.hosts[0]
+    return f"{broker.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{broker.database}"
 
 
 def _add_sent_at(headers: dict[str, Any] | None = None, **_: Any) -> None:

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from snapferry.orchestrator.reporting.advice import Advice
-from snapferry.workers.broker.connection import shown
+from snapferry.workers.settings.broker_url import shown
 
 
 def typed() -> tuple[str, ...]:

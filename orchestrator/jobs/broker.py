@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from snapferry.workers.broker.connection import BrokerUnavailable, client, refusal, shown
+from snapferry.workers.broker.connection import BrokerUnavailable, client, refusal
 from snapferry.workers.ledger import Ledger
+from snapferry.workers.settings.broker_url import shown
 from snapferry.workers.settings.environment import Settings
 
 _LONGEST_REASON = 400

@@ -19,6 +19,7 @@ from snapferry.workers.ledger import Expected
 from snapferry.workers.ledger.keys import SCHEDULE
 from snapferry.workers.ledger.schedules import entry_name
 from snapferry.workers.messages import Limits, MirrorMessage, Prune, ScrubMessage, VerifyOptions
+from snapferry.workers.settings.broker_url import shown
 from snapferry.workers.settings.config_file import Config
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 from snapferry.workers.settings.schedule_tables import Mirror, Scrub
@@ -102,7 +103,7 @@ def schedule_jobs(app: Celery, settings: Settings, config: Config) -> None:
             },
         },
         snapferry_expected=expected_of(config),
-        redbeat_redis_url=settings.broker_url,
+        redbeat_redis_url=shown(settings.broker_url),
         redbeat_redis_options={},
         redbeat_key_prefix=SCHEDULE,
         redbeat_lock_timeout=TAKE_OVER_S,

@@ -555,7 +555,7 @@ def test_a_publish_on_a_connection_that_went_silent_is_given_up_and_made_again(t
     """A link that is half open: the other side is gone, and no packet says so."""
     with own_redis(tmp_path / "redis", "--port", "{port}") as server:
         proxy = SilentProxy(int(server.url.rpartition(":")[2].partition("/")[0]))
-        sooner = "import snapferry.workers.broker.connection as c\nc.ANSWER_TIMEOUT_S = 3.0\n"
+        sooner = "import snapferry.workers.broker.connecting.pool as c\nc.ANSWER_TIMEOUT_S = 3.0\n"
         publish = f"""
 {sooner}
 import sys

@@ -7,11 +7,11 @@ import traceback
 from pathlib import Path
 
 import pytest
-import redis
 from pydantic import ValidationError
 
 from snapferry.workers.app import make_app
-from snapferry.workers.broker.connection import shown
+from snapferry.workers.broker.connection import client
+from snapferry.workers.settings.broker_url import shown
 from snapferry.workers.settings.environment import (
     InvalidSettings,
     Settings,
@@ -168,13 +168,12 @@ def test_a_broker_by_tls_is_understood_by_redis_and_by_celery(checks: str) -> No
     settings = Settings.from_environment({}, broker_url=f"rediss://host?ssl_cert_reqs={checks}")
     assert settings.broker_url is not None
 
-    pool = redis.ConnectionPool.from_url(settings.broker_url)
-    connection = pool.connection_class(**pool.connection_kwargs)
     app = make_app(settings)
+    ours, backend = client(settings.broker_url), app.backend.client
 
     verified = ssl.CERT_NONE if checks == "none" else ssl.CERT_REQUIRED
-    assert connection.cert_reqs == verified
-    assert app.backend.connparams["ssl_cert_reqs"] == verified
+    for pool in (ours.connection_pool, backend.connection_pool):
+        assert pool.connection_class(**pool.connection_kwargs).cert_reqs == verified
     app.close()
 
 
@@ -190,7 +189,9 @@ def test_a_broker_by_tls_is_understood_by_redis_and_by_celery(checks: str) -> No
     ],
 )
 def test_another_broker_is_refused_and_no_password_repeated(url: str) -> None:
-    with pytest.raises(InvalidSettings, match="must begin with redis://, rediss:// or unix://") as raised:
+    with pytest.raises(
+        InvalidSettings, match=r"must begin with redis://, rediss://, .* or unix://"
+    ) as raised:
         Settings.from_environment({"SNAPFERRY_BROKER_URL": url})
 
     assert "hunter2" not in str(raised.value)

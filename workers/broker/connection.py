@@ -1,5 +1,6 @@
 """
-Redis clients, what counts as an outage of Redis, and which Redis servers are refused.
+Redis clients, what counts as an outage of Redis, and which Redis servers are refused. Their connections are from
+`snapferry.workers.broker.connecting`.
 
 One client per process, because a handshake costs more than ten commands.
 
@@ -34,15 +35,15 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from snapferry.workers.settings.broker_url import parse, shown
+
+from .connecting.pool import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, connection_pool
+from .connecting.retry import TimedRetry
+from .connecting.sentinels import PrimaryNotFound, SentinelRefuses
+
 log = logging.getLogger(__name__)
 
 OUTAGE = (ConnectionError, TimeoutError, BusyLoadingError)
-
-PATIENT_RETRIES = 25
-
-CONNECT_TIMEOUT_S: Final = 5.0
-ANSWER_TIMEOUT_S: Final = 30.0
-"""A connection without an answer for this long is lost. BRPOP answers within a second."""
 
 OLDEST_REDIS: Final = (6, 2)
 """The oldest Redis version that has every command kombu uses."""
@@ -69,6 +70,12 @@ _MEANINGS: Final = {
     "LOADING": "Redis is loading its data",
     "BUSY": "Redis is busy with a script",
 }
+
+
+CLUSTER: Final = (
+    "it is part of a Redis Cluster, which spreads keys over servers; snapferry and Celery change several keys in one"
+    " step. Use a single primary, with replicas and Sentinel, or a managed Redis without cluster mode"
+)
 
 
 class BrokerUnavailable(Exception):
@@ -148,81 +155,79 @@ class PatientRedis(redis.Redis):
         return PatientPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
-def shown(url: str) -> str:
-    """Return the URL of the broker without user, password and parameters."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].split('?', 1)[0]}"
-
-
-def client(url: str, *, retries: int = PATIENT_RETRIES, answer_s: float = ANSWER_TIMEOUT_S) -> redis.Redis:
+def client(url: str, *, retries: int | None = None, answer_s: float = ANSWER_TIMEOUT_S) -> redis.Redis:
     """
-    Return this process's client for *url*. By default it waits through an outage of two minutes.
+    Return this process's client for *url*. By default it waits through an outage of `PATIENCE_S`, two minutes.
 
-    A command without a reply within *answer_s* seconds is repeated. A forked process gets its own client.
+    A command without a reply within *answer_s* seconds is repeated, at most *retries* times if given. A forked process
+    gets its own client.
     """
     return _client(url, retries, answer_s, os.getpid())
 
 
 @lru_cache(maxsize=8)
-def _client(url: str, retries: int, answer_s: float, process: int) -> redis.Redis:
-    return PatientRedis.from_url(
-        url,
-        decode_responses=True,
-        socket_connect_timeout=min(CONNECT_TIMEOUT_S, answer_s),
-        socket_timeout=answer_s,
-        health_check_interval=25,
-        retry=Retry(ExponentialBackoff(cap=5, base=0.1), retries),
-        retry_on_error=list(OUTAGE),
-    )
+def _client(url: str, retries: int | None, answer_s: float, process: int) -> redis.Redis:
+    retry = TimedRetry() if retries is None else Retry(ExponentialBackoff(cap=5, base=0.1), retries)
+    return _made(url, answer_s, retry, retry_on_error=list(OUTAGE))
 
 
 def fail_fast_client(url: str, timeout_s: float) -> redis.Redis:
     """Return a client that does not repeat commands, for a ``with`` block; it raises after *timeout_s* seconds."""
-    return PatientRedis.from_url(
-        url,
+    return _made(url, timeout_s, Retry(NoBackoff(), 0))
+
+
+def _made(url: str, answer_s: float, retry: Retry, **options: Any) -> redis.Redis:
+    pool = connection_pool(
+        parse(url),
         decode_responses=True,
-        socket_connect_timeout=timeout_s,
-        socket_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=min(CONNECT_TIMEOUT_S, answer_s),
+        socket_timeout=answer_s,
+        retry=retry,
+        **options,
     )
+    return PatientRedis.from_pool(pool)
 
 
 def check_broker(url: str) -> None:
     """
     Make sure, within 10 seconds, that Redis answers at *url* and would lose no task.
 
-    Raises `BrokerUnavailable` if it does not answer, and `BrokerUnfit` if it refuses the credentials, is too old, or
-    may evict keys. With any eviction policy except noeviction, a full Redis silently deletes queues. If the user is
-    not allowed to call INFO, version and policy are not checked.
+    Raises `BrokerUnavailable` if it does not answer, and `BrokerUnfit` if it refuses the credentials, is too old, is
+    part of a cluster, or may evict keys. With any eviction policy except noeviction, a full Redis
+    silently deletes queues. If the user is not allowed to call INFO, version and policy are not checked.
     """
+    place = f"the broker at {shown(url)}"
     try:
         with fail_fast_client(url, timeout_s=4) as c:
-            # Without INFO, this finds a database that does not exist.
-            c.exists("snapferry:jobs")
+            # Without INFO, this finds a database that does not exist, and a cluster: the keys are in two of its slots.
+            c.exists("snapferry:jobs", "snapferry:names")
             info = _server_info(c)
     except (RedisError, OSError, ValueError) as error:
         kind = BrokerUnfit if _is_final(error) else BrokerUnavailable
-        raise kind(f"the broker at {shown(url)} cannot be used: {_reason(error)}") from error
+        raise kind(f"{place} cannot be used: {_reason(error)}") from error
+    if info.get("cluster_enabled"):
+        raise BrokerUnfit(f"{place} cannot be used: {CLUSTER}")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise BrokerUnfit(
-            f"the broker at {shown(url)} has maxmemory-policy {policy}: a full Redis would drop queued work"
+            f"{place} has maxmemory-policy {policy}: a full Redis would drop queued work"
             " silently. Set it to noeviction (CONFIG SET maxmemory-policy noeviction)."
         )
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST_REDIS:
         raise BrokerUnfit(
-            f"the broker at {shown(url)} is Redis {version}, which lacks commands that the queue needs."
+            f"{place} is Redis {version}, which lacks commands that the queue needs."
             " Use Redis 6.2 or later, or Valkey."
         )
 
 
 def _server_info(client: redis.Redis) -> dict[str, Any]:
     try:
-        return {**client.info("memory"), **client.info("server")}
+        sections = [client.info(name) for name in ("memory", "server", "cluster")]
     except NoPermissionError:
         return {}
+    return {name: value for section in sections for name, value in section.items()}
 
 
 def wait_for_broker(
@@ -252,6 +257,8 @@ def wait_for_broker(
 def _is_final(error: BaseException | None) -> bool:
     """Return whether connecting again would raise the same *error*."""
     while error is not None:
+        if isinstance(error, PrimaryNotFound):
+            return bool(error.causes) and all(map(_is_final, error.causes))
         if refusal(error) if isinstance(error, Exception) else False:
             return False
         if isinstance(error, AuthenticationError | ssl.SSLCertVerificationError | ResponseError):
@@ -265,10 +272,12 @@ def _is_final(error: BaseException | None) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, AuthenticationError) and not isinstance(error, SentinelRefuses):
         # The server's own text depends on its version, and names commands that the user did not type.
         return (
             "it requires a password, or refuses the user or password of the URL; check SNAPFERRY_BROKER_URL"
         )
     text = str(error).rstrip(".")
-    return text[:200] if text else type(error).__name__
+    if text.startswith(("MOVED ", "CROSSSLOT ")) or "CROSSSLOT" in text:
+        return CLUSTER
+    return text[:600] if text else type(error).__name__

@@ -13,7 +13,9 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend
 
+from .connecting.pool import connection_pool
 from .connection import OUTAGE, PatientRedis
+from .transport import BROKER
 
 # Well below the visibility timeout. After that, another worker runs the part again anyway.
 PATIENCE_S = 900.0
@@ -22,8 +24,9 @@ PATIENCE_S = 900.0
 class PatientRedisBackend(RedisBackend):
     """As `RedisBackend`, but it waits for Redis to count a finished part of a chord."""
 
-    def _get_client(self) -> Any:
-        return PatientRedis
+    def _create_client(self, **_: Any) -> Any:
+        # Celery's own parameters are from a URL that holds no password.
+        return PatientRedis.from_pool(connection_pool(self.app.conf.broker_transport_options[BROKER]))
 
     def on_chord_part_return(
         self, request: Any, state: Any, result: Any, propagate: Any = None, **kwargs: Any

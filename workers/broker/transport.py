@@ -23,9 +23,11 @@ from kombu.utils import json as untyped_json
 from redis.exceptions import RedisError
 
 from snapferry.stores.text.format import counted
+from snapferry.workers.settings.broker_url import BrokerURL
 
 from . import message_validation
-from .connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, OUTAGE, PatientRedis
+from .connecting.pool import HEALTH_S, connection_pool
+from .connection import OUTAGE, PatientRedis
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +44,13 @@ OPTIONS: Final[dict[str, Any]] = {
     "unacked_mutex_key": f"{UNACKED}_mutex",
     # Kombu takes the text after the first dot as the name of the exchange.
     "fanout_prefix": "/snapferry-{db}.",
-    # Without timeouts, a publish on a half-open connection waits forever.
-    "socket_timeout": ANSWER_TIMEOUT_S,
-    "socket_connect_timeout": CONNECT_TIMEOUT_S,
-    "socket_keepalive": True,
-    "health_check_interval": 25,
+    # Kombu looks as often for connections that only listen and whose other side is gone.
+    "health_check_interval": HEALTH_S,
 }
 """Options of the transport, for ``broker_transport_options``."""
+
+BROKER: Final = "snapferry_broker"
+"""The option with the `BrokerURL`. The URL that Celery knows holds no password, and is only shown."""
 
 NAMES: Final[dict[str, str]] = {
     "control_exchange": "snapferry",
@@ -64,8 +66,8 @@ _WRITABLE: Final = "snapferry:mark:writable"
 
 
 def install() -> None:
-    """Use this transport for every ``redis://`` connection of kombu in this process. May be repeated."""
-    for name in ("redis", "rediss"):
+    """Use this transport for every connection of kombu to Redis in this process. May be repeated."""
+    for name in ("redis", "rediss", "sentinel", "sentinels"):
         kombu.transport.TRANSPORT_ALIASES[name] = "snapferry.workers.broker.transport:Transport"
 
 
@@ -128,6 +130,34 @@ class Channel(_kombu.Channel):
     """As kombu's, with the changes that the module describes."""
 
     QoS = QoS
+
+    # Kombu sets it from the options of the transport.
+    snapferry_broker: BrokerURL
+    keyprefix_fanout: str
+    from_transport_options = (*_kombu.Channel.from_transport_options, BROKER)
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        broker = self.snapferry_broker
+        self.keyprefix_fanout = self.keyprefix_fanout.format(db=broker.database)
+        return connection_pool(
+            broker,
+            changed=self._polled if asynchronous else None,
+            max_connections=self.max_connections,
+            client_name=self.client_name,
+        )
+
+    def _polled(self, kind: type[Any]) -> type[Any]:
+        """Return *kind* for a connection that an event loop waits for."""
+        channel = self
+
+        class Polled(kind):
+            def disconnect(self, *arguments: Any, **options: Any) -> None:
+                super().disconnect(*arguments, **options)
+                # Kombu does the same. A channel that is not registered yet has nothing to forget.
+                if channel._registered:
+                    channel._on_connection_disconnect(self)
+
+        return Polled
 
     def _get_client(self) -> Any:
         super()._get_client()

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -18,9 +17,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
-from snapferry.workers.broker.connection import OLDEST_REDIS, fail_fast_client, shown
+from snapferry.workers.broker.connection import OLDEST_REDIS, fail_fast_client
 from snapferry.workers.broker.message_validation import QUARANTINE
 from snapferry.workers.lua import LuaScript
+from snapferry.workers.settings.broker_url import TLS, BrokerURL, parse, shown
+
+from .broker_replication import check_replicas, check_role, check_sentinels, check_sync
 
 TRY_WRITES: Final = LuaScript.load(__package__, "try_writes")
 
@@ -53,11 +55,13 @@ def check_redis(url: str) -> Iterator[Finding]:
 
     If Redis does not answer, the first finding is an error, and only findings about the URL follow.
     """
+    broker = parse(url)
     try:
         with open_broker(url) as client:
             yield _answers(client, url)
-            yield from _safety(url)
-            yield from _asked(client)
+            yield from _safety(broker)
+            yield from check_sentinels(broker)
+            yield from _asked(client, broker)
     except (RedisError, OSError, ValueError) as error:
         said = f"{shown(url)} does not answer: {str(error).rstrip('.')[:200] or type(error).__name__}"
         advice = (
@@ -66,7 +70,8 @@ def check_redis(url: str) -> Iterator[Finding]:
             else "check that it runs, and that host, port and TLS of the URL are right"
         )
         yield Finding(Level.ERROR, "broker.answers", said, advice)
-        yield from _safety(url)
+        yield from _safety(broker)
+        yield from check_sentinels(broker)
 
 
 def _answers(client: redis.Redis, url: str) -> Finding:
@@ -88,24 +93,38 @@ def _answers(client: redis.Redis, url: str) -> Finding:
     return Finding(Level.OK, "broker.answers", said)
 
 
-def _safety(url: str) -> Iterator[Finding]:
-    parts = urlsplit(url)
+def _safety(broker: BrokerURL) -> Iterator[Finding]:
     check = "broker.secure"
-    if parts.scheme == "rediss":
-        if parse_qs(parts.query).get("ssl_cert_reqs") == ["none"]:
-            said = "the connection is encrypted, but the server's certificate is not verified"
-            yield Finding(Level.WARNING, check, said, "remove ssl_cert_reqs=none from the broker's URL")
-        else:
-            yield Finding(Level.OK, check, "the connection is encrypted")
+    if broker.tls:
+        yield _verified(broker, broker.tls)
         return
-    if parts.scheme == "unix" or _is_loopback(parts.hostname or ""):
+    if broker.scheme == "unix" or all(_is_loopback(host) for host, _ in broker.hosts):
         yield Finding(Level.OK, check, "the connection stays on this machine")
         return
-    said = "jobs" if parts.password is None else "jobs and the password"
+    has_password = broker.password is not None or broker.rotates
+    said = "jobs and the password" if has_password else "jobs"
     said += " cross the network unencrypted"
-    if parts.password is None:
+    if not has_password:
         said += ", and no password is required"
-    yield Finding(Level.WARNING, check, said, "use rediss://, or a private network")
+    secure = "sentinels" if broker.master_name else "rediss"
+    yield Finding(Level.WARNING, check, said, f"use {secure}://, or a private network")
+
+
+def _verified(broker: BrokerURL, tls: TLS) -> Finding:
+    """Return whether the servers of *broker* must prove who they are."""
+    check = "broker.secure"
+    if tls.cert_reqs == "none":
+        said = "the connection is encrypted, but the server's certificate is not verified"
+        return Finding(Level.WARNING, check, said, "remove ssl_cert_reqs=none from the broker's URL")
+    if not tls.check_hostname:
+        said = "the connection is encrypted, but any certificate of the authority is accepted"
+        return Finding(Level.WARNING, check, said, "remove ssl_check_hostname=false from the broker's URL")
+    if broker.master_name and broker.sentinel_tls is None and not broker.allowed_hosts:
+        said = "Redis is encrypted, but what a sentinel names is not, and any host with a certificate is accepted"
+        return Finding(
+            Level.WARNING, check, said, "add allowed_hosts to the broker's URL, or TLS to the sentinels"
+        )
+    return Finding(Level.OK, check, "the connection is encrypted")
 
 
 def _is_loopback(host: str) -> bool:
@@ -121,7 +140,7 @@ def _is_loopback(host: str) -> bool:
     return False
 
 
-def _asked(client: redis.Redis) -> Iterator[Finding]:
+def _asked(client: redis.Redis, broker: BrokerURL) -> Iterator[Finding]:
     before = time.time()
     seconds, micros = client.time()
     at = seconds + micros / 1e6
@@ -138,7 +157,9 @@ def _asked(client: redis.Redis) -> Iterator[Finding]:
         yield _policy(info)
         yield _memory(info)
         yield from _persistence(info)
-        yield from _role(info)
+        yield check_role(info, client)
+        yield from check_replicas(info, expected=bool(broker.master_name))
+    yield from check_sync(client)
     yield _takes_writes(client)
     yield from _neighbours(client)
     yield from _quarantine(client)
@@ -243,18 +264,6 @@ def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(Level.WARNING, check, said, "CONFIG SET appendonly yes, and the same in redis.conf")
     else:
         yield Finding(Level.OK, check, "appendonly is on, and the last writes to disk went well")
-
-
-def _role(info: Mapping[str, Any]) -> Iterator[Finding]:
-    check = "broker.role"
-    if info.get("role") == "slave":
-        said = f"it is a replica of {info.get('master_host')}:{info.get('master_port')}"
-        yield Finding(Level.ERROR, check, said, "name the primary in SNAPFERRY_BROKER_URL")
-    elif int(info.get("cluster_enabled", 0)):
-        said = "it is part of a cluster, where a script cannot use keys of several nodes"
-        yield Finding(Level.ERROR, check, said, "use a single Redis, with or without replicas")
-    else:
-        yield Finding(Level.OK, check, "it is a primary, and not part of a cluster")
 
 
 def _takes_writes(client: redis.Redis) -> Finding:

@@ -7,15 +7,14 @@ All other code takes arguments. An entry point calls `Settings.from_environment`
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, MutableMapping
 from typing import Annotated, Final, Literal, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from snapferry.stores.runtime.bounds import Bounds
 
+from .broker_url import InvalidBrokerURL, parse
 from .durations import LONGEST_PATIENCE_S
 
 Side = Literal["from", "to"]
@@ -41,11 +40,6 @@ _PYTHON_TUNING: Final = frozenset(
         "PROFILEIMPORTTIME", "TRACEMALLOC", "BREAKPOINT", "OPTIMIZE",
     )
 )  # fmt: skip
-
-_TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
-_is_database: Final = re.compile(r"[0-9]{1,9}").fullmatch
 
 
 class InvalidSettings(Exception):
@@ -88,7 +82,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     broker_url: str | None = None
-    """URL of the Redis server for queues, ledger and chords: ``redis://``, ``rediss://`` or ``unix://``."""
+    """URL of the Redis server for queues, ledger and chords, or of its sentinels (`broker_url`)."""
 
     batch_objects: int = Field(2500, ge=1, le=10_000)
     """Objects per task, at most. Jobs of fewer than 160,000 objects use smaller batches, down to 1,000 objects."""
@@ -205,51 +199,11 @@ class Settings(BaseModel):
 
 
 def parse_broker_url(url: str) -> str:
-    """
-    Return the broker *url* in the one spelling that Celery and redis-py both understand.
-
-    ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with
-    ``ssl_*`` parameters (``ssl_cert_reqs=required`` by default), or
-    ``unix:///path[?db=N]``. Raises `InvalidSettings`, which repeats no password.
-    """
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in ("redis", "rediss", "unix"):
-        # What has no scheme, or an odd one, may be a password: repeat nothing but letters before a ://.
-        found = f", this one begins with {scheme}://" if separator and scheme.isalpha() else ""
-        raise InvalidSettings(f"the broker URL must begin with redis://, rediss:// or unix://{found}")
-    parts, options = urlsplit(""), dict[str, str]()
+    """Return the broker *url* in its one spelling (`broker_url`). Raises `InvalidSettings` without a password in it."""
     try:
-        parts = urlsplit(url)
-        # An @ after the host: a password with a slash in it was cut in two there.
-        usable = parts.port != 0 and not parts.fragment and (scheme == "unix" or "@" not in parts.path)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InvalidSettings(
-            "the broker URL cannot be read; percent-encode special characters in its password (/ ? # @ :)"
-        )
-    known = {"redis": (), "rediss": _TLS_OPTIONS, "unix": ("db",)}[scheme]
-    if not set(options) <= set(known):
-        allowed = ", ".join(known) or "none"
-        raise InvalidSettings(
-            f"the broker URL has an unknown parameter; parameters of {scheme}:// URLs: {allowed}"
-        )
-    if scheme == "unix" and (parts.netloc or not parts.path):
-        raise InvalidSettings(
-            "a unix:// broker URL must be unix:///path/of/socket, without user, password or host"
-        )
-    database = options.get("db", "0") if scheme == "unix" else parts.path.strip("/") or "0"
-    if not _is_database(database):
-        raise InvalidSettings(
-            "the database in the broker URL must be a number, as in redis://host:6379/0 or unix:///path?db=0"
-        )
-    if scheme != "rediss":
-        return url
-    checks = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
-    if checks not in ("required", "optional", "none"):
-        raise InvalidSettings("ssl_cert_reqs in the broker URL must be required, optional or none")
-    return urlunsplit(parts._replace(query=urlencode(options | {"ssl_cert_reqs": checks})))
+        return parse(url).text
+    except InvalidBrokerURL as error:
+        raise InvalidSettings(str(error)) from None
 
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -288,10 +242,10 @@ def share_metrics_folder(path: str, environ: MutableMapping[str, str] = os.envir
 
 
 def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the secrets that this process knows: the broker's password, and values of the environment."""
+    """Return the secrets that this process knows: the broker's passwords, and values of the environment."""
     found = [value for name, value in environ.items() if any(part in name for part in _SECRET_NAMES)]
-    password = urlsplit(settings.broker_url).password if settings.broker_url else None
-    return [secret for secret in (password, unquote(password or ""), *found, *notify_urls(environ)) if secret]
+    broker = parse(settings.broker_url).secrets if settings.broker_url else ()
+    return [secret for secret in (*broker, *found, *notify_urls(environ)) if secret]
 
 
 def notify_urls(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from snapferry.orchestrator.cli.exit_codes import usage
 from snapferry.orchestrator.cli.fleet_access import on_fleet
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import JobRefused
-from snapferry.workers.broker.connection import shown
 from snapferry.workers.ledger import UnknownJob, UnreadableJob
+from snapferry.workers.settings.broker_url import shown
 
 
 def with_job(run: Callable[..., Any]) -> Callable[..., Any]:
