@@ -19,9 +19,11 @@ from snapferry.orchestrator.doctor.store_checks import compare_nodes
 from snapferry.orchestrator.notify.records import Delivery, NotificationLedger, PendingMessage
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.workers.diagnosis import broker_check, remote_control
+from snapferry.workers.diagnosis.broker_replication import check_replicas, check_role
 from snapferry.workers.diagnosis.store_check import Check, Side, SideFinding, from_document, to_document
 from snapferry.workers.ledger import Expected, FreshnessLedger, scripts
 from snapferry.workers.lua import LuaScript
+from snapferry.workers.settings.broker_url import parse
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.traffic import history as traffic
 
@@ -196,10 +198,17 @@ def test_machines_that_see_other_snapshots_are_told() -> None:
         ("rediss://192.0.2.1:6379/0?ssl_cert_reqs=none", WARNING),
         ("redis://:pw@192.0.2.1:6379/0", WARNING),
         ("redis://192.0.2.1:6379/0", WARNING),
+        ("rediss://192.0.2.1?ssl_check_hostname=false", WARNING),
+        ("redis://192.0.2.1?credentials_file=/pw", WARNING),
+        ("sentinel://127.0.0.1;localhost?master_name=m", OK),
+        ("sentinel://127.0.0.1;192.0.2.1?master_name=m&sentinel_password=pw", WARNING),
+        ("sentinels://192.0.2.1?master_name=m", OK),
+        ("sentinels://192.0.2.1?master_name=m&sentinel_ssl=false", WARNING),
+        ("sentinels://192.0.2.1?master_name=m&sentinel_ssl=false&allowed_hosts=192.0.2.0/24", OK),
     ],
 )
 def test_a_connection_in_the_clear_over_a_network_is_a_warning(url: str, level: Level) -> None:
-    (found,) = broker_check._safety(url)
+    (found,) = broker_check._safety(parse(url))
 
     assert found.level is level
     assert "pw" not in found.said + found.advice
@@ -230,8 +239,26 @@ def test_old_servers_and_parts_of_a_cluster_are_told() -> None:
     assert broker_check._version({"redis_version": "6.0.16"}).level is WARNING
     assert broker_check._version({"redis_version": "7.0.15"}).level is OK
     assert broker_check._version({"redis_version": "7.2.4", "valkey_version": "9.1.2"}).said == "Valkey 9.1.2"
-    (cluster,) = broker_check._role({"role": "master", "cluster_enabled": 1})
-    assert cluster.level is ERROR
+    client = redis.Redis()
+    assert check_role({"role": "master", "cluster_enabled": 1}, client).level is ERROR
+    assert check_role({"role": "slave"}, client).level is ERROR
+    assert check_role({"role": "master"}, client).level is OK
+
+
+@pytest.mark.parametrize(
+    ("info", "expected", "levels"),
+    [
+        ({}, False, []),
+        ({}, True, [WARNING]),
+        ({"connected_slaves": 1}, True, [NOTE]),
+        ({"connected_slaves": 2}, False, [WARNING]),
+        ({"connected_slaves": 2, "min_slaves_good_slaves": 2}, True, [OK]),
+    ],
+)
+def test_what_a_failover_would_lose_is_told(
+    info: dict[str, int], expected: bool, levels: list[Level]
+) -> None:
+    assert [found.level for found in check_replicas(info, expected=expected)] == levels
 
 
 def test_the_ledger_s_trial_does_all_that_its_steps_do() -> None:

@@ -57,7 +57,8 @@ def test_a_call_is_repeated_for_two_minutes_and_at_least_three_times(
 
 def test_layers_within_a_call_try_once(clock: Clock) -> None:
     tries: list[int] = []
-    inner, failures = TimedRetry(), []
+    inner = TimedRetry()
+    failures: list[Exception] = []
     do = failing(clock, 0, tries)
 
     def nested() -> None:
