@@ -7,7 +7,7 @@ wrappers, so a wrapper need not repeat features that it does not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -16,7 +16,7 @@ from .backend import Backend, Listed
 from .errors import StoreError
 from .rate_limiter import RateLimiter
 from .requests import Requests
-from .streams import Reader
+from .streams import Reader, Upload
 
 _F = TypeVar("_F")
 
@@ -170,3 +170,31 @@ class Mounted(Protocol):
 
     def holds(self, space: str) -> bool:
         """Return whether there is a directory for keys that begin with *space*. Never raises."""
+
+
+@runtime_checkable
+class FetchesMany(Protocol):
+    """
+    A backend that reads many short keys in one call, in less CPU time than by a `Backend.fetch` for each.
+
+    Ask the outermost backend alone, not `feature_of`: a wrapper changes what a single call does, so it must see each.
+    """
+
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
+        """
+        Return for each of *keys* what `Backend.fetch` returns, and None where that would raise.
+
+        `Backend.fetch` or `Backend.open` then gives the error of that key.
+        """
+
+
+@runtime_checkable
+class UploadsMany(Protocol):
+    """A backend that begins many short uploads in one call. Ask the outermost backend alone, as for `FetchesMany`."""
+
+    def upload_many(self, keys: Sequence[str], data: Sequence[bytes]) -> list[Upload]:
+        """
+        Begin an upload for each of *keys*, write its *data*, and finish it.
+
+        Fewer uploads than keys are returned where one failed: `Backend.upload` for the next key then gives the error.
+        """

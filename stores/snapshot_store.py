@@ -30,6 +30,7 @@ from .pools.checking import check
 from .pools.manifests import ManifestPool
 from .pools.objects import ObjectPool
 from .pools.publishing import publish_each
+from .pools.together import fetch_many, stage_many
 from .rate_limiter import RateLimiter
 from .requests import RequestAccounting
 from .runtime.containment import contained
@@ -156,6 +157,9 @@ class SnapshotStore(StreamStore):
     def fetch_object(self, address: Address, size_hint: int) -> bytes | None:
         return self._objects.fetch(address, size_hint)
 
+    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
+        return fetch_many(self.objects, addresses, size_hints)
+
     def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:
         return self._objects.open(address, size_hint)
 
@@ -186,6 +190,11 @@ class SnapshotStore(StreamStore):
         on_bytes: Callable[[int], None] | None = None,
     ) -> tuple[Upload, int]:
         return self._objects.stage(source, address, size_hint, on_bytes)
+
+    def stage_objects(
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int]
+    ) -> dict[Address, tuple[Upload, int]]:
+        return stage_many(source, self.objects, addresses, size_hints)
 
     def replace_object(
         self,

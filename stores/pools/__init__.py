@@ -3,6 +3,7 @@ How a store is made of backends: one holds the objects, one the manifests. They 
 
     objects     verified objects on a backend
     manifests   verified manifests on a backend
+    together    many short objects at once
     streaming   one object from a reader to an upload, verified
     checking    whether an object is intact
     existence   which of many objects or manifests a backend holds, in few requests

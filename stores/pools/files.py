@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -11,6 +11,7 @@ from snapferry.stores.errors import (
     KeyMissing,
     ManifestSyntaxError,
     ObjectMissing,
+    StoreError,
     StoreFault,
     StoreUnavailable,
 )
@@ -120,14 +121,37 @@ def stage_file(
     if on_bytes is not None and data:
         on_bytes(len(data))
     with contained(dest.label, f"./{file.path}"):
-        upload = dest.upload(file)
+        return _upload(dest, file, data), len(data)
+
+
+def stage_files(
+    source: StreamStore, dest: FileTarget, files: Sequence[TreeEntry]
+) -> Iterator[tuple[TreeEntry, Upload, int]]:
+    """
+    Yield those of the short *files* that are best fetched together, with their uploads, as `stage_file` returns them.
+
+    A file that is left out must be staged by itself, which also gives its error.
+    """
+    fetched = source.fetch_objects([file.address for file in files], [file.size for file in files])
+    for file, data in zip(files, fetched, strict=True):
+        if data is None:
+            continue
         try:
-            upload.write(data)
-            upload.finish()
-        except BaseException:
-            upload.abort()
-            raise
-    return upload, len(data)
+            upload = _upload(dest, file, data)
+        except StoreError:
+            return
+        yield file, upload, len(data)
+
+
+def _upload(dest: FileTarget, file: TreeEntry, data: bytes) -> Upload:
+    upload = dest.upload(file)
+    try:
+        upload.write(data)
+        upload.finish()
+    except BaseException:
+        upload.abort()
+        raise
+    return upload
 
 
 def commit_files(dest: FileTarget, uploads: Sequence[Upload]) -> None:

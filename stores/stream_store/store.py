@@ -149,6 +149,15 @@ class StreamStore(ABC):
         of `open_object` tells. Raises `ObjectMissing`.
         """
 
+    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
+        """
+        Return those of the short objects *addresses*, verified, that are best fetched together; None for the others.
+
+        None tells nothing about an object: ask for it by itself. At most `MOST_TOGETHER` objects of at most
+        `SHORT_BYTES` each (`stores.pools.together`) are worth it.
+        """
+        return [None] * len(addresses)
+
     @abstractmethod
     def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:
         """
@@ -206,6 +215,16 @@ class StreamStore(ABC):
         Returns its upload and its length in bytes. The upload must be committed, by itself or by `commit_staged`, or
         aborted.
         """
+
+    def stage_objects(
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int]
+    ) -> dict[Address, tuple[Upload, int]]:
+        """
+        As `stage_object` for many short objects, see `fetch_objects`: address -> its upload and its length in bytes.
+
+        An object that is left out must be staged by itself, which also gives its error.
+        """
+        return {}
 
     @abstractmethod
     def replace_object(

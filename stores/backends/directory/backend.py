@@ -20,13 +20,24 @@ from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import StoreError, StoreNotFound
-from snapferry.stores.features import FiniteSpace, IsRight, ListsAround, Locking, Mounted, Quarantining, Seen
+from snapferry.stores.features import (
+    FetchesMany,
+    FiniteSpace,
+    IsRight,
+    ListsAround,
+    Locking,
+    Mounted,
+    Quarantining,
+    Seen,
+    UploadsMany,
+)
+from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import diagnosis
 from .listing import Skip, list_around, list_keys
 from .locking import locked
-from .paths.beneath import READ
+from .paths.beneath import READ, read_beneath
 from .paths.rules import DirectoryRules
 from .quarantine import quarantine
 from .sizes import ABSENT, lengths
@@ -41,7 +52,21 @@ FEW = 4
 FETCHED_BYTES = 64 * 1024
 
 
-class DirectoryBackend(Backend, Diagnosable, FiniteSpace, ListsAround, Locking, Mounted, Quarantining):
+# Short files that are read or written between two checkpoints.
+_FILES_AT_ONCE = 8
+
+
+class DirectoryBackend(
+    Backend,
+    Diagnosable,
+    FetchesMany,
+    FiniteSpace,
+    ListsAround,
+    Locking,
+    Mounted,
+    Quarantining,
+    UploadsMany,
+):
     """
     Bytes in files below the directory *root*, an absolute path.
 
@@ -138,6 +163,19 @@ class DirectoryBackend(Backend, Diagnosable, FiniteSpace, ListsAround, Locking, 
         finally:
             os.close(descriptor)
 
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
+        directory = self.directory
+        root = (directory.opened or directory.root()).descriptor
+        found: list[bytes | None] = []
+        for key, size_hint in zip(keys, size_hints, strict=True):
+            if len(found) % _FILES_AT_ONCE == 0:
+                checkpoint()
+            # As in `fetch`, what cannot be read at a position is no regular file; what gives no bytes may be one.
+            found.append(read_beneath(root, key, size_hint + 1) or None)
+        if found and found[-1]:
+            directory.last_read = keys[-1]
+        return found
+
     def write(self, key: str, data: bytes) -> None:
         with self.upload(key, len(data)) as upload:
             upload.write(data)
@@ -145,6 +183,22 @@ class DirectoryBackend(Backend, Diagnosable, FiniteSpace, ListsAround, Locking, 
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return FileUpload(self.directory, key)
+
+    def upload_many(self, keys: Sequence[str], data: Sequence[bytes]) -> list[Upload]:
+        uploads: list[Upload] = []
+        try:
+            for key, each in zip(keys, data, strict=True):
+                if len(uploads) % _FILES_AT_ONCE == 0:
+                    checkpoint()
+                uploads.append(FileUpload.of(self.directory, key, each))
+        except StoreError:
+            # `upload` for this key gives the error.
+            return uploads
+        except BaseException:
+            for upload in uploads:
+                upload.abort()
+            raise
+        return uploads
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         if len(uploads) < FEW:

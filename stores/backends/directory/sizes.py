@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import chain, islice
 from typing import Final
 
 from snapferry.stores.bulk.forked import Forked, worth
@@ -65,15 +66,21 @@ def _answers(root: Root, keys: Sequence[str]) -> Iterator[bytes]:
 def _ask(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
     """Yield the lengths of *keys*, some of them at a time."""
     found = array("q")
-    shard, folder = "", None
-    for key in keys:
+    shard, folder, at = "", None, -1
+    for key, following in zip(keys, chain(islice(keys, 1, None), ("",)), strict=False):
         if not shard or not key.startswith(shard):
             shard = key[: key.find("/", key.find("/") + 1) + 1]
-            folder = _folder(root, shard, key)
+            if shard and following.startswith(shard):
+                # The descriptor is open for as long as there is a reference to the folder.
+                folder = _folder(root, shard, key)
+                at = -1 if folder is None else folder.descriptor
+            else:
+                # Opening and closing a directory for one question costs two system calls more than it saves.
+                shard, at = "", root.descriptor
         length = ABSENT
-        if folder is not None:
+        if at >= 0:
             try:
-                status = status_beneath(folder.descriptor, key[len(shard) :])
+                status = status_beneath(at, key[len(shard) :])
             except OSError as error:
                 status = root.status_by_a_link(key, error)
             if status is not None:
@@ -88,6 +95,6 @@ def _ask(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
 
 def _folder(root: Root, shard: str, key: str) -> Folder | None:
     try:
-        return root.folder_if_there(shard[:-1] if shard else ".")
+        return root.folder_if_there(shard[:-1])
     except OSError as error:
         raise OSError(error.errno, error.strerror, key) from error

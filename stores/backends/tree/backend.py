@@ -6,16 +6,24 @@ A tree holds no objects and no manifests: its files are read by path, and become
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from snapferry.stores.backend import Capabilities
+from snapferry.stores.features import FetchesMany
+from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import OpenReader
 
 from .only_reads import OnlyReads
 from .place import TreePlace
-from .reader import TreeReader
+from .reader import TreeReader, read_still
 from .writing.folders import TreeFolders
 
+# Short files that are read between two checkpoints.
+_FILES_AT_ONCE: Final = 8
 
-class TreeBackend(OnlyReads):
+
+class TreeBackend(OnlyReads, FetchesMany):
     """
     The files of *place*. A key is a path as a manifest has it, which begins with ``./``.
 
@@ -45,3 +53,13 @@ class TreeBackend(OnlyReads):
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
         path = key.removeprefix("./")
         return TreeReader(self.place, path, *self.place.open_file(path, follow=self.follow))
+
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
+        """As `FetchesMany`: a file that is a link, or that changes while it is read, is left to `open`."""
+        root = self.place.root()
+        found: list[bytes | None] = []
+        for key, size_hint in zip(keys, size_hints, strict=True):
+            if len(found) % _FILES_AT_ONCE == 0:
+                checkpoint()
+            found.append(read_still(root, key.removeprefix("./"), size_hint))
+        return found

@@ -8,9 +8,11 @@ times of the last change of its bytes and of its status.
 from __future__ import annotations
 
 import os
+import stat
 from types import TracebackType
 from typing import Self
 
+from snapferry.stores.backends.directory.paths.beneath import READ, open_if_there
 from snapferry.stores.errors import FileChanged
 from snapferry.stores.runtime.interruption import checkpoint
 
@@ -59,6 +61,32 @@ class TreeReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
+
+
+def read_still(root: int, path: str, most_bytes: int) -> bytes | None:
+    """
+    Return the bytes of the regular file *path* below the open directory *root*.
+
+    None where a `TreeReader` must decide: the file cannot be opened without following a link, has more than
+    *most_bytes*, or did not hold still.
+    """
+    try:
+        descriptor = open_if_there(root, path, READ)
+    except OSError:
+        return None
+    if descriptor < 0:
+        return None
+    try:
+        begun = os.fstat(descriptor)
+        if not stat.S_ISREG(begun.st_mode) or begun.st_size > most_bytes:
+            return None
+        data = os.pread(descriptor, begun.st_size + 1, 0)
+        is_still = len(data) == begun.st_size and _identity(os.fstat(descriptor)) == _identity(begun)
+        return data if is_still else None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from blake3 import blake3
 from snapferry.stores.address import Address
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import FileChanged
+from snapferry.stores.features import FetchesMany
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.interruption import checkpoint
 
@@ -62,6 +64,24 @@ def read_file(tree: Backend, path: str, *, keep: bool = True) -> FileRead:
         except FileChanged:
             wait(pause)
     return _read_once(tree, path, keep=keep)
+
+
+def read_files(tree: Backend, paths: Sequence[str], sizes: Sequence[int]) -> list[FileRead | None]:
+    """
+    Read the short files *paths* of *tree*, as `read_file` does, in less time; *sizes* are about their lengths in bytes.
+
+    None for each that must be read by itself, which also gives its error.
+    """
+    # The outermost backend alone: a limit wants to see each file.
+    if not isinstance(tree, FetchesMany):
+        return [None] * len(paths)
+    found: list[FileRead | None] = []
+    for data in tree.fetch_many(paths, sizes):
+        if data is None or not _take(len(data)):
+            found.append(None)
+        else:
+            found.append(FileRead(Address(blake3(data).hexdigest()), len(data), data))
+    return found
 
 
 def wait(seconds: float) -> None:

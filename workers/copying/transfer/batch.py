@@ -8,13 +8,14 @@ object twice files the same bytes under the same address.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from typing import Any, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
+from snapferry.stores.pools.together import MOST_TOGETHER, SHORT_BYTES
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.process_setup import limited_by_open_files
 from snapferry.workers.outcome import BatchOutcome, Failure
@@ -60,8 +61,11 @@ def copy_batch(
     try:
         if group_size > 1:
             for first in range(0, len(needed), group_size):
-                with copier.group() as stage:
-                    run_concurrently(stage, needed[first : first + group_size], flights, limit)
+                group = needed[first : first + group_size]
+                with copier.group() as staging:
+                    if flights <= 1:
+                        group = run_together(staging.stage_short, group, objects, limit)
+                    run_concurrently(staging.stage, group, flights, limit)
         else:
             run_concurrently(copier.copy, needed, flights, limit)
     except DestinationRefuses as refusal:
@@ -109,6 +113,27 @@ def _needed(
     if len(failures) == len(objects):
         raise refusal
     return needed
+
+
+def run_together(
+    copy: Callable[[Sequence[Address]], list[Address]],
+    addresses: list[Address],
+    sizes: Mapping[Address, int],
+    limit: AbstractContextManager[Any] | None = None,
+) -> list[Address]:
+    """
+    Call *copy* for the short objects among *addresses*, some at a time, each call inside a ``with`` block of *limit*.
+
+    Returns the objects that *copy* returns, and the longer ones. *sizes* are in bytes. Such a call handles one object
+    after the other, so one is in flight.
+    """
+    within = limit if limit is not None else nullcontext()
+    short = [address for address in addresses if sizes[address] <= SHORT_BYTES]
+    left = [] if len(short) == len(addresses) else [each for each in addresses if sizes[each] > SHORT_BYTES]
+    for first in range(0, len(short), MOST_TOGETHER):
+        with within:
+            left += copy(short[first : first + MOST_TOGETHER])
+    return left
 
 
 def run_concurrently(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
@@ -29,6 +30,18 @@ _T = TypeVar("_T")
 
 # A staged object: its upload, its length, and how many of its planned and of its moved bytes are not counted yet.
 _Staged = tuple[Upload, int, int, int]
+
+
+class Group(NamedTuple):
+    """
+    How to stage objects that become visible together.
+
+    *stage* stages an object. *stage_short* stages many short ones and returns those that must be staged one by one. It
+    is for one thread.
+    """
+
+    stage: Callable[[Address], None]
+    stage_short: Callable[[Sequence[Address]], list[Address]]
 
 
 class DestinationRefuses(Exception):
@@ -82,16 +95,16 @@ class ObjectCopier:
         self._progress.advance(1, counter.left if counter else size, moved)
 
     @contextmanager
-    def group(self) -> Iterator[Callable[[Address], None]]:
+    def group(self) -> Iterator[Group]:
         """
         Commit together, at the end of the block, the objects that were staged in it.
 
-        The block receives the function that stages an object. Where the block raises, the staged objects are
-        dropped, unless the destination refuses the rest or the job is paused.
+        Where the block raises, the staged objects are dropped, unless the destination refuses the rest or the job is
+        paused.
         """
         staged: dict[Address, _Staged] = {}
         try:
-            yield lambda address: self._stage(address, staged)
+            yield Group(partial(self._stage, staged), partial(self._stage_short, staged))
         except (DestinationRefuses, JobPaused):
             self._commit(staged)
             raise
@@ -101,7 +114,19 @@ class ObjectCopier:
             raise
         self._commit(staged)
 
-    def _stage(self, address: Address, staged: dict[Address, _Staged]) -> None:
+    def _stage_short(self, staged: dict[Address, _Staged], addresses: Sequence[Address]) -> list[Address]:
+        """Stage those of *addresses* that both stores handle together; return the others."""
+        if self._meter is not None:
+            return list(addresses)
+        sizes = [self._objects[address] for address in addresses]
+        found = self._destination.stage_objects(self._source, addresses, sizes)
+        for address, (upload, length) in found.items():
+            staged[address] = upload, length, self._objects[address], length
+        if len(found) == len(addresses):
+            return []
+        return [address for address in addresses if address not in found]
+
+    def _stage(self, staged: dict[Address, _Staged], address: Address) -> None:
         size = self._objects[address]
         counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
         try:

@@ -15,7 +15,7 @@ from typing import Final, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.manifest.tree_entries import TreeEntry
-from snapferry.stores.pools.files import commit_files, stage_file
+from snapferry.stores.pools.files import commit_files, stage_file, stage_files
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.stream_store import FileTarget, StreamStore
 from snapferry.stores.streams import Upload
@@ -128,6 +128,28 @@ class _FilesOfBatch:
                 upload.abort()
                 raise
             return upload, length
+
+    def stage_objects(
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int]
+    ) -> dict[Address, tuple[Upload, int]]:
+        staged: dict[Address, tuple[Upload, int]] = {}
+        if self._target.linked:
+            return staged
+        # Files with the same bytes are staged by themselves, so that their object is read once.
+        alone = {
+            self._files[address]: address
+            for address in addresses
+            if len(self._together.get(self._files[address].address, ())) < 2
+        }
+        try:
+            with contained(self.label):
+                for file, upload, length in stage_files(source, self._target, list(alone)):
+                    staged[alone[file]] = upload, length
+        except BaseException:
+            for upload, _ in staged.values():
+                upload.abort()
+            raise
+        return staged
 
     def copy_object(
         self,

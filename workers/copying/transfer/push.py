@@ -7,15 +7,16 @@ ledger, once it is durable at the destination. A batch may be pushed twice, also
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.tree.objects import FileObjects, tree_of
-from snapferry.stores.backends.tree.reading import PAUSES_S, FileRead, read_file, wait
+from snapferry.stores.backends.tree.reading import PAUSES_S, FileRead, read_file, read_files, wait
 from snapferry.stores.errors import FileChanged, IntegrityError, StoreError, StoreNotFound
+from snapferry.stores.pools.together import MOST_TOGETHER, SHORT_BYTES
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.outcome import BatchOutcome, Failure
@@ -95,12 +96,25 @@ class _Work:
         """Read *files* and *copy* them; with *again*, return those that changed meanwhile instead of failing them."""
         reads: dict[Address, FileRead] = {}
         try:
-            for file in files:
+            for file in self._read_short(files, reads):
                 self._read(file, reads, outages)
             return self._copy(reads, copy, again=again)
         finally:
             for read in reads.values():
                 read.forget()
+
+    def _read_short(self, files: Sequence[Address], reads: dict[Address, FileRead]) -> list[Address]:
+        """Read the short ones among *files*; return those that must be read one by one."""
+        short = [file for file in files if self.sizes[file] <= SHORT_BYTES]
+        for first in range(0, len(short), MOST_TOGETHER):
+            some = short[first : first + MOST_TOGETHER]
+            sizes = [self.sizes[file] for file in some]
+            try:
+                found = read_files(self.tree, [self.paths[file] for file in some], sizes)
+            except StoreError:
+                break
+            reads.update((file, read) for file, read in zip(some, found, strict=True) if read is not None)
+        return [file for file in files if file not in reads]
 
     def _read(self, file: Address, reads: dict[Address, FileRead], outages: OutageDetector | None) -> None:
         try:
@@ -170,6 +184,9 @@ class _FilesRead(SnapshotStore):
     def fetch_object(self, address: Address, size_hint: int) -> bytes | None:
         data = self._kept.get(address)
         return super().fetch_object(address, size_hint) if data is None else data
+
+    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
+        return list(map(self._kept.get, addresses))
 
 
 class _PlannedProgress:

@@ -48,6 +48,7 @@ _MACHINES: Final = ("x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x", "
 # The structure open_how: flags, mode and resolve, 64 bits each.
 _hows: Final = {flags: struct.pack("=QQQ", flags, 0, _RESOLVE) for flags in (READ, LOOK, FOLDER, LIST)}
 _LOOK_HOW: Final = _hows[LOOK]
+_READ_HOW: Final = _hows[READ]
 _HOW_BYTES: Final = 24
 
 
@@ -131,6 +132,29 @@ def status_beneath(directory: int, path: str) -> os.stat_result | None:
             return None
     try:
         return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_beneath(directory: int, path: str, most_bytes: int) -> bytes | None:
+    """
+    Return the first *most_bytes* of the file *path*, relative and below the open *directory*, or fewer.
+
+    None where `open_beneath` or pread(2) fails. What is no regular file cannot be read so, but for some devices.
+    """
+    if _openat2 is None:
+        try:
+            descriptor = _open_each_part(directory, path, READ)
+        except OSError:
+            return None
+    else:
+        descriptor = _openat2(_OPENAT2, directory, path.encode(), _READ_HOW, _HOW_BYTES)
+        if descriptor < 0:
+            return None
+    try:
+        return os.pread(descriptor, most_bytes, 0)
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
 

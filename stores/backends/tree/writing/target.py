@@ -16,7 +16,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from snapferry.stores.backends.directory.paths.beneath import LIST, LOOK, READ
+from snapferry.stores.backends.directory.paths.beneath import LIST, LOOK, READ, status_beneath
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.sync import sync_file_system
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound
@@ -94,7 +94,9 @@ class TreeTarget:
         if folder is None:
             return False
         try:
-            found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+            found = status_beneath(folder.descriptor, name)
+            if found is None:
+                return False
             # The size of a link is that of its text, and tells nothing of its target's.
             of_a_link = file.size <= LONGEST_PATH
             if not stat.S_ISREG(found.st_mode) or not (of_a_link or found.st_size == file.size):
