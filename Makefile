@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz chaos lint circles house format lock bench bench-quick build clean runtime venv venv-bench
+.PHONY: help demo fleet test test-slow fuzz chaos lint circles house format reference lock bench bench-quick build clean runtime venv venv-bench
 
 # Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -56,6 +56,9 @@ circles: venv ## list circles of imports, including those under TYPE_CHECKING an
 
 house: venv ## check the sizes of files and folders
 	@python .ci/house.py
+
+reference: venv ## write docs/commands.md from the help of the commands
+	@python .ci/reference.py
 
 format: venv ## format the code
 	ruff check --fix

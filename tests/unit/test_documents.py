@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +118,18 @@ def test_every_shown_command_has_the_options_that_are_given_to_it(page: Path) ->
         assert command is not None, name
         known = {option for param in command.params for option in param.opts}
         assert set(options) <= known | {"--help", "-h"}, (name, options)
+
+
+def test_the_page_of_commands_is_current() -> None:
+    made = subprocess.run(
+        [sys.executable, ".ci/reference.py", "--check"],
+        cwd=ROOT,
+        env={**os.environ, "SNAPFERRY_BROKER_URL": "redis://elsewhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (made.returncode, made.stderr) == (0, "")
 
 
 # Parts of the repository whose files documents name.

@@ -1,0 +1,58 @@
+"""Write docs/commands.md from the help of all commands; with --check, exit 1 if the page is not current."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from snapferry.orchestrator.cli.group import SECTIONS, cli
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/commands.md"
+
+# Columns of a help text: with its margin of four, the lines fit the page.
+WIDTH = 100
+
+HEAD = """\
+# Commands
+
+All commands with all of their options, as `snapferry COMMAND --help` shows them. `make reference` writes this page.
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    return "\n".join([HEAD, *_contents(), *_sections()])
+
+
+def _contents() -> Iterator[str]:
+    yield "| section | commands |"
+    yield "|---|---|"
+    for section, commands in SECTIONS.items():
+        yield f"| {section} | {', '.join(f'[{name}](#snapferry-{name})' for name in commands)} |"
+    yield ""
+
+
+def _sections() -> Iterator[str]:
+    root = click.Context(cli, info_name="snapferry", terminal_width=WIDTH, max_content_width=WIDTH)
+    for section, commands in SECTIONS.items():
+        yield f"## {section}\n"
+        for name in commands:
+            command = cli.get_command(root, name)
+            assert command is not None
+            context = click.Context(
+                command, info_name=name, parent=root, terminal_width=WIDTH, max_content_width=WIDTH
+            )
+            yield f"### snapferry {name}\n"
+            yield from (f"    {line}".rstrip() for line in command.get_help(context).splitlines())
+            yield ""
+
+
+if __name__ == "__main__":
+    made = page()
+    if "--check" not in sys.argv:
+        PAGE.write_text(made)
+    elif made != PAGE.read_text():
+        sys.exit("docs/commands.md is not current: run make reference")
