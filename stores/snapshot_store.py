@@ -39,6 +39,7 @@ from .stream_store import (
     FileTree,
     ListedManifest,
     ListedObject,
+    Memory,
     Published,
     Replaced,
     StreamStore,
@@ -60,7 +61,7 @@ class SnapshotStore(StreamStore):
     A store whose objects are on the backend *objects* and whose manifests are on *manifests*, which may be the same.
 
     Safe to share between threads. Nothing is remembered between calls: every answer about existence comes from the
-    backend itself.
+    backend itself, except in `objects_needed_of_many`.
     """
 
     def __init__(self, objects: Backend, manifests: Backend | None = None) -> None:
@@ -138,6 +139,11 @@ class SnapshotStore(StreamStore):
 
     def survey(self, addresses: Iterable[str]) -> Survey:
         return self._objects.survey(addresses)
+
+    def objects_needed_of_many(
+        self, addresses: Iterable[Address], memory: Memory, *, again: bool = False
+    ) -> list[Address]:
+        return self._objects.needed_of_many(addresses, memory, again=again)
 
     def lengths(self, addresses: Iterable[Address]) -> dict[Address, int | None]:
         return self._objects.lengths(addresses)

@@ -7,6 +7,7 @@ How a store is made of backends: one holds the objects, one the manifests. They 
     streaming   one object from a reader to an upload, verified
     checking    whether an object is intact
     existence   which of many objects or manifests a backend holds, in few requests
+    listing_memory  the same, for questions in no order that come in many calls
     quarantine  verified bytes in the place of wrong ones, which are kept
     publishing  manifests after their objects, one or many
     files       snapshots from and to trees of files

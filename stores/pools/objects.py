@@ -18,7 +18,7 @@ from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.runtime.containment import contain, contained
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.oversize import LARGEST_BYTES, far_beyond
-from snapferry.stores.stream_store import ListedObject, Replaced, StreamStore, Survey
+from snapferry.stores.stream_store import ListedObject, Memory, Replaced, StreamStore, Survey
 from snapferry.stores.streams import OpenReader, Upload
 from snapferry.stores.text.format import counted
 
@@ -44,6 +44,13 @@ class ObjectPool:
         wanted = [parse_address(address) for address in addresses]
         with contained(self.backend.label):
             return existence.survey(self.backend, OBJECT_SPACE, wanted)
+
+    def needed_of_many(self, addresses: Iterable[Address], memory: Memory, *, again: bool) -> list[Address]:
+        wanted = list(addresses)
+        if not self.backend.capabilities.pages_listings:
+            return self.survey(wanted).needed
+        with contained(self.backend.label):
+            return memory.needed(self.backend, wanted, again=again)
 
     def lengths(self, addresses: Iterable[Address]) -> dict[Address, int | None]:
         with contained(self.backend.label):

@@ -19,13 +19,23 @@ before they were verified.
 from __future__ import annotations
 
 from .store import StreamStore
-from .values import FileTarget, FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
+from .values import (
+    FileTarget,
+    FileTree,
+    ListedManifest,
+    ListedObject,
+    Memory,
+    Published,
+    Replaced,
+    Survey,
+)
 
 __all__ = [
     "FileTarget",
     "FileTree",
     "ListedManifest",
     "ListedObject",
+    "Memory",
     "Published",
     "Replaced",
     "StreamStore",

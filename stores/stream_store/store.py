@@ -14,7 +14,7 @@ from snapferry.stores.rate_limiter import RateLimiter
 from snapferry.stores.requests import RequestAccounting
 from snapferry.stores.streams import OpenReader, Upload
 
-from .values import FileTarget, FileTree, ListedManifest, ListedObject, Published, Replaced, Survey
+from .values import FileTarget, FileTree, ListedManifest, ListedObject, Memory, Published, Replaced, Survey
 
 
 class StreamStore(ABC):
@@ -99,6 +99,12 @@ class StreamStore(ABC):
         Raises `InvalidAddress` for a text that is no address, before the first question is asked.
         """
         return self.survey(addresses).needed
+
+    def objects_needed_of_many(
+        self, addresses: Iterable[Address], memory: Memory, *, again: bool = False
+    ) -> list[Address]:
+        """As `objects_needed`, for one part of many addresses; *memory* and *again* as in `Memory.needed`."""
+        return self.objects_needed(addresses)
 
     @abstractmethod
     def survey(self, addresses: Iterable[str]) -> Survey:

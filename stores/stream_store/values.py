@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from snapferry.stores.address import Address
+from snapferry.stores.backend import Backend
 from snapferry.stores.errors import StoreError
 from snapferry.stores.manifest.tree_entries import TreeEntry
 from snapferry.stores.streams import OpenReader, Upload
@@ -37,6 +38,20 @@ class Survey(NamedTuple):
 
     needed: list[Address]
     keys_between: int | None
+
+
+class Memory(Protocol):
+    """Answers which objects a store lacks from what it learnt before, and asks for the rest. Answers may be old."""
+
+    def needed(self, backend: Backend, wanted: Sequence[Address], *, again: bool = False) -> list[Address]:
+        """
+        Return those of *wanted* that *backend* lacks, in their order. Raises what *backend* raises.
+
+        With *again*, somebody may have written them since, so *backend* is asked for those that were absent.
+        """
+
+    def add(self, addresses: Iterable[Address]) -> None:
+        """Record that the objects at *addresses* are there."""
 
 
 class Published(NamedTuple):

@@ -31,6 +31,7 @@ from snapferry.stores.errors import (
 )
 from snapferry.stores.hashing import CHUNK_BYTES, digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
+from snapferry.stores.pools.listing_memory import ListingMemory
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Published
 from tests.conformance.files_contract import FilesContract
@@ -476,6 +477,10 @@ class StoreContract(FilesContract, NamesContract, ReplacingContract):
         assert store.objects_needed(asked) == [address for address in asked if address not in present]
         assert store.objects_needed(iter(sorted(present))) == []
         assert store.objects_needed([]) == []
+        memory = ListingMemory()
+        for part in (asked[:7], asked[7:], asked):
+            absent = [address for address in part if address not in present]
+            assert store.objects_needed_of_many(part, memory) == absent
 
     @pytest.mark.parametrize("count", [1, 2, 40])
     def test_the_lengths_of_objects_are_told_and_none_for_absent_ones(

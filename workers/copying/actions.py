@@ -14,7 +14,7 @@ from typing import Final
 
 from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.stream_store import StreamStore
-from snapferry.workers.ledger import Ledger
+from snapferry.workers.ledger import PLAN, Ledger
 from snapferry.workers.messages import Action, BatchMessage, StoreRef
 from snapferry.workers.messages.files import file_of
 
@@ -22,6 +22,7 @@ from .repairs import LedgerRepairs
 from .transfer import copy_batch
 from .transfer.heal import Healing
 from .transfer.interfaces import BatchFunction
+from .transfer.listing_memories import listing_memory
 from .transfer.pull import Pulling
 from .transfer.push import Pushing
 from .transfer.verify import verify_batch
@@ -55,7 +56,12 @@ def _healing(context: BatchContext) -> BatchFunction:
 def _pushing(context: BatchContext) -> BatchFunction:
     batch = context.batch
     paths = {file: line.decode() for file, line in batch.lines_by_address().items()}
-    return Pushing(paths, batch.tree.follow, partial(context.ledger.note_files, batch)).run
+    report = partial(context.ledger.note_files, batch)
+    memory = None
+    if batch.series == PLAN:
+        # Objects of another series were absent in the commit's check although a batch accounted for them.
+        memory = listing_memory(batch.job_id, batch.destination.url, batch.destination.objects_url)
+    return Pushing(paths, batch.tree.follow, report, memory).run
 
 
 def _pulling(context: BatchContext) -> BatchFunction:

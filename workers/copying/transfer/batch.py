@@ -8,7 +8,7 @@ object twice files the same bytes under the same address.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from typing import Any, Unpack
@@ -23,16 +23,22 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 from .interfaces import BatchOptions, Destination, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 
+Ask = Callable[[Iterable[Address]], list[Address]]
+
 
 def copy_batch(
     source: StreamStore,
     destination: Destination,
     objects: Mapping[Address, int],
     progress: Progress,
+    *,
+    ask: Ask | None = None,
     **options: Unpack[BatchOptions],
 ) -> BatchOutcome:
     """
     Copy those of *objects* (address -> advisory size in bytes) that *destination* lacks; return the outcome of each.
+
+    *ask* returns which it lacks, by default its `objects_needed`.
 
     An object that fails, with whatever exception, does not stop the others. If the destination is full, does not
     exist, or refuses every object, the rest of the batch fails for that reason without further requests. When this
@@ -43,7 +49,7 @@ def copy_batch(
     """
     limit, outages = options.get("limit"), options.get("outages")
     outcome = BatchOutcome()
-    needed = _needed(destination, objects, outcome.failures)
+    needed = _needed(destination, objects, outcome.failures, ask or destination.objects_needed)
     outcome.present = len(objects) - len(needed) - len(outcome.failures)
     outcome.needed_bytes = sum(objects[address] for address in needed)
     if options.get("abort_unfinished"):
@@ -85,7 +91,7 @@ def copy_batch(
 
 
 def _needed(
-    destination: Destination, objects: Mapping[Address, int], failures: list[Failure]
+    destination: Destination, objects: Mapping[Address, int], failures: list[Failure], ask: Ask
 ) -> list[Address]:
     """
     Return the addresses that *destination* lacks. Add those for which it gives no answer to *failures*.
@@ -93,7 +99,7 @@ def _needed(
     Raises `StoreError` if it gives no answer for any address.
     """
     try:
-        return destination.objects_needed(objects)
+        return ask(objects)
     except StoreError as error:
         if error.transient or isinstance(error, REFUSALS):
             raise

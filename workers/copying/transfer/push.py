@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Unpack
 
 from snapferry.stores.address import Address
@@ -18,7 +19,7 @@ from snapferry.stores.backends.tree.reading import PAUSES_S, FileRead, read_file
 from snapferry.stores.errors import FileChanged, IntegrityError, StoreError, StoreNotFound
 from snapferry.stores.pools.together import MOST_TOGETHER, SHORT_BYTES
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.stream_store import Memory, StreamStore
 from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .batch import copy_batch
@@ -36,12 +37,14 @@ class Pushing:
     """
     Pushes the files at *paths*: the digest of a path -> the path.
 
-    With *follow*, links are followed. *report* is given what the files hash to, when they are durable.
+    With *follow*, links are followed. *report* is given what the files hash to, when they are durable. *memory* answers
+    for other batches of the job too, because each spreads over all addresses; None: the destination is asked afresh.
     """
 
     paths: Mapping[Address, str]
     follow: bool
     report: Callable[[FileDigests], None]
+    memory: Memory | None = None
 
     def run(
         self,
@@ -59,9 +62,20 @@ class Pushing:
         """
         tree = tree_of(source, follow=self.follow)
         work = _Work(tree, self.paths, objects, _PlannedProgress(progress, objects))
+        memory = self.memory
+        # An earlier run of this batch may have written objects that the memory calls absent.
+        again = bool(options.get("abort_unfinished"))
+        ask = (
+            None
+            if memory is None
+            else partial(destination.objects_needed_of_many, memory=memory, again=again)
+        )
 
         def copy(files: StreamStore, found: Mapping[Address, int]) -> BatchOutcome:
-            return copy_batch(files, destination, found, work.progress, **options)
+            outcome = copy_batch(files, destination, found, work.progress, ask=ask, **options)
+            if memory is not None:
+                memory.add(found.keys() - {failure.address for failure in outcome.failures})
+            return outcome
 
         pending = list(objects)
         for pause in (*PAUSES_S, None):
