@@ -10,6 +10,7 @@ Deciding and showing: what turns a request into work, and work into an account.
     flower_config  Flower's settings
     flower_views   pages of Flower that find the tasks of a job
     periodic       work that is done every few seconds while a worker runs
+    presence       an orchestrator announces itself in Redis
     planning/      which objects and snapshots, and in which batches
     driving/       the steps of a job
     reporting/     how a job stands and how it ended

@@ -8,7 +8,7 @@ from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.workers.app import make_app
 from snapferry.workers.settings.environment import Settings
 
-from . import tasks
+from . import presence, tasks
 from .driving import reconcile
 
 
@@ -16,9 +16,10 @@ def make_job_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
     """
     Return an app whose tasks open the stores that *access* allows. Connects to nothing. Raises `InvalidSettings`.
 
-    A worker of it reconciles jobs while it runs.
+    A worker of it reconciles jobs while it runs, and announces itself if it serves the queue of orchestrators.
     """
     app = make_app(settings, access)
     tasks.register(app, settings, access)
     reconcile.attach(app, settings)
+    presence.attach(app, settings)
     return app

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, find_server
+from snapferry.orchestrator.jobs.known_nodes import announced, known_nodes
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.text.format import size
@@ -22,7 +23,7 @@ from snapferry.workers.diagnosis.broker_check import check_redis, open_broker
 from snapferry.workers.diagnosis.store_check import Check, CheckProcess, SideFinding
 from snapferry.workers.settings.environment import Settings
 
-from .fleet import Answer, check_fleet, fleet_facts, known_nodes
+from .fleet import Answer, check_fleet, fleet_facts
 from .open_jobs import check_jobs
 from .result import CheckResult
 from .schedules import check_schedules
@@ -102,7 +103,7 @@ def _fleet(settings: Settings, url: str, checks: Sequence[tuple[str, Check | Fin
         with open_broker(url) as client:
             known = known_nodes(client)
             answers = fleet_facts(app, len(known))
-            results += check_fleet(answers, known, settings)
+            results += check_fleet(answers, known, settings, announced(client))
             results += [CheckResult("jobs", finding) for finding in check_jobs(client, settings)]
             results += [CheckResult("schedules", finding) for finding in check_schedules(client, settings)]
             nodes = [answer for answer in answers if answer.facts]

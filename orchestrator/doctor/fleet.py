@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import redis
 from celery import Celery
 
+from snapferry.orchestrator.reporting.nodes import Announced
+from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.stores.text.format import counted
-from snapferry.workers.broker.transport import MAILBOXES
 from snapferry.workers.diagnosis.remote_control import FACTS, fleet_wide, versions
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
@@ -32,13 +32,6 @@ class Answer(NamedTuple):
     answered: float
 
 
-def known_nodes(client: redis.Redis) -> set[str]:
-    """Return the nodes that have a mailbox in the broker: those that run, and those that were killed."""
-    ending = ".snapferry.pidbox"
-    queues = (str(binding).rpartition("\x16")[2] for binding in client.smembers(MAILBOXES))
-    return {queue.removesuffix(ending) for queue in queues if queue.endswith(ending)}
-
-
 def fleet_facts(app: Celery, expected: int) -> list[Answer]:
     """Ask all nodes for their facts; return when *expected* have answered, or none has for `ANSWER_S`."""
     answers: list[Answer] = []
@@ -52,9 +45,18 @@ def fleet_facts(app: Celery, expected: int) -> list[Answer]:
     return sorted(answers)
 
 
-def check_fleet(answers: Sequence[Answer], known: Iterable[str], settings: Settings) -> list[CheckResult]:
-    """Return results about the nodes' *answers*; *known* nodes have a mailbox, *settings* are this command's."""
-    findings = [*_roles(answers), *_names(answers, known)]
+def check_fleet(
+    answers: Sequence[Answer],
+    known: Iterable[str],
+    settings: Settings,
+    announced: Announced = Announced(),  # noqa: B008 - it cannot be changed
+) -> list[CheckResult]:
+    """
+    Return results about the nodes' *answers*.
+
+    *known* nodes have a mailbox, *settings* are this command's, and *announced* nodes said that they run.
+    """
+    findings = [*_roles(answers, announced), *_names(answers, known)]
     # A node of an old version gives no facts.
     answered = [answer for answer in answers if answer.facts]
     if answered:
@@ -65,7 +67,11 @@ def check_fleet(answers: Sequence[Answer], known: Iterable[str], settings: Setti
     return [CheckResult("fleet", finding) for finding in findings]
 
 
-def _roles(answers: Sequence[Answer]) -> Iterator[Finding]:
+def _roles(answers: Sequence[Answer], announced: Announced) -> Iterator[Finding]:
+    last = {
+        "worker": {worker.name: worker.silent_s for worker in announced.workers},
+        "orchestrator": announced.orchestrators,
+    }
     for queue, role, work in (
         (COPY_QUEUE, "worker", "copied"),
         (PLAN_QUEUE, "orchestrator", "planned or published"),
@@ -76,8 +82,16 @@ def _roles(answers: Sequence[Answer]) -> Iterator[Finding]:
             said = f"{counted(len(serving), role)} on {queue}: {some(serving)}"
             yield Finding(Level.OK, check, said)
         else:
-            said = f"no {role} serves {queue}: nothing is {work}"
+            said = f"no {role} serves {queue}: nothing is {work}{_last_seen(last[role])}"
             yield Finding(Level.ERROR, check, said, f"start one: snapferry {role}")
+
+
+def _last_seen(silent_s: Mapping[str, float]) -> str:
+    """Return which node of a role was there last, "" if none was in the last week."""
+    if not silent_s:
+        return ""
+    name = min(silent_s, key=lambda name: silent_s[name])
+    return f". The last one was {name}, {duration(silent_s[name])} ago"
 
 
 def _names(answers: Sequence[Answer], known: Iterable[str]) -> Iterator[Finding]:

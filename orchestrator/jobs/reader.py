@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow, snapshot_rows
 from snapferry.orchestrator.reporting.failures import DeadLetter, dead_letters, without_places
-from snapferry.orchestrator.reporting.nodes import Role, lacking, nodes
+from snapferry.orchestrator.reporting.nodes import Announced, Fleet, Role, lacking, nodes
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.access import AccessPolicy
 from snapferry.stores.text.format import counted
@@ -31,12 +31,13 @@ from snapferry.workers.messages import JobSpec, is_job_id
 from snapferry.workers.queues import copy_queue
 from snapferry.workers.reachability.sides import sides_of
 from snapferry.workers.reachability.store_problems import StoreProblem, StoreProblems
-from snapferry.workers.reachability.worker_roster import RegisteredWorker, WorkerRoster
+from snapferry.workers.reachability.worker_roster import WorkerRoster
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import Settings
 
 from .broker import JobBroker, JobRefused
 from .index import JobIndex, JobQuery, Listing
+from .known_nodes import announced
 
 # Seconds between two readings of a job's status.
 POLL_S: Final = 0.05
@@ -270,14 +271,15 @@ class JobReader:
             troubles = StoreProblems(self._ledger.client).of_sides(sides_of(spec)).values()
             return [trouble for found in troubles for trouble in found if trouble.worker in live]
 
-    def registered_workers(self) -> Sequence[RegisteredWorker]:
-        """Return the workers that announced themselves, by name."""
+    def announced(self) -> Announced:
+        """Return the workers and orchestrators that announced themselves."""
         with self._answering():
-            return WorkerRoster(self._ledger.client).registered()
+            return announced(self._ledger.client)
 
     def lacks(self, status: JobStatus) -> Role | None:
-        """Return "worker" if no worker runs that could take the next step of a job, None if there may be one."""
-        return lacking(status, nodes(self.registered_workers(), {}), heartbeats=False)
+        """Return the role of which no process runs that could take the next step of a job, None if there may be one."""
+        found = self.announced()
+        return lacking(status, Fleet(nodes(found, {}), found.complete))
 
     def store_limits(self, job_id: str) -> dict[str, StoreLimits]:
         """Return the limits of a job's stores, for all jobs together: those of ``source`` and ``destination``."""

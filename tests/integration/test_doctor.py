@@ -76,6 +76,7 @@ def content(url: str) -> dict[str, Any]:
     with redis.Redis.from_url(url) as client:
         found = {key: client.dump(key) for key in client.scan_iter()}
     own = (b"_kombu.binding_deadlines", b"snapferry:mark:", b"snapferry:workers", b"snapferry:watcher")
+    own += (b"snapferry:orchestrators",)
     return {key: value for key, value in found.items() if not key.startswith(own)}
 
 

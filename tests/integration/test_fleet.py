@@ -100,6 +100,30 @@ def test_plain_celery_commands_do_as_well(redis_url: str, tmp_path: Path) -> Non
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
+def test_it_is_known_at_once_that_the_last_orchestrator_ended(
+    fleet: Fleet, jobs: Jobs, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    spec = JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
+    never = jobs.lacks(jobs.status(jobs.submit(spec)))
+    with fleet.orchestrator("--hostname", "planner@%h") as orchestrator:
+        until(
+            lambda: any(name.startswith("planner@") for name in jobs.announced().orchestrators), "announced"
+        )
+        there = jobs.announced()
+        jobs.wait(spec.job_id, timeout_s=0)
+        orchestrator.process.terminate()
+        orchestrator.process.wait(PATIENCE_S)
+    later = jobs.submit(spec.model_copy(update={"job_id": str(uuid.uuid4())}))
+
+    assert never == "orchestrator"
+    assert there.complete
+    assert jobs.lacks(jobs.status(later)) == "orchestrator"
+    ended = snapferry("status", later, "--broker", fleet.url)
+    assert "no orchestrator is running" in ended.out
+    assert "snapferry orchestrator" in ended.out.splitlines()[-1]
+
+
 def test_a_submitted_job_needs_its_submitter_no_longer(fleet: Fleet, jobs: Jobs, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(100))
     job_id = jobs.submit(JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot]))

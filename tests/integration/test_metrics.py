@@ -17,7 +17,7 @@ from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
-from snapferry.workers.telemetry.metrics.catalogue import BUILD_INFO, COUNTED
+from snapferry.workers.telemetry.metrics.catalogue import BUILD_INFO, COUNTED, ORCHESTRATORS
 from tests.opening import open_store
 from tests.sample import fill, make_store, random_files
 from tests.scrape import Scrape, promtool, scrape
@@ -30,7 +30,9 @@ from .processes import PATIENCE_S, Fleet, children_of, snapferry, until
 def exported_by(role: str) -> dict[str, str]:
     """Return name -> type of what a member of the fleet exports."""
     return {
-        metric.name: metric.kind for metric in (*COUNTED, *ASKED.values(), BUILD_INFO) if role in metric.roles
+        metric.name: metric.kind
+        for metric in (*COUNTED, *ASKED.values(), BUILD_INFO, ORCHESTRATORS)
+        if role in metric.roles
     }
 
 

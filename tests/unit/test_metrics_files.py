@@ -11,7 +11,13 @@ import pytest
 import yaml
 
 from snapferry.orchestrator.reporting.fleet_metrics import ASKED
-from snapferry.workers.telemetry.metrics.catalogue import BUILD_INFO, COUNTED, DELIVERY_ENDS, Metric
+from snapferry.workers.telemetry.metrics.catalogue import (
+    BUILD_INFO,
+    COUNTED,
+    DELIVERY_ENDS,
+    ORCHESTRATORS,
+    Metric,
+)
 from tests.scrape import promtool
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +25,9 @@ ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 ALERTS_TEST = ROOT / "deploy/prometheus/alerts_test.yml"
 DASHBOARD = ROOT / "deploy/grafana/snapferry.json"
 
-EXPORTED: dict[str, Metric] = {metric.name: metric for metric in (*COUNTED, *ASKED.values(), BUILD_INFO)}
+EXPORTED: dict[str, Metric] = {
+    metric.name: metric for metric in (*COUNTED, *ASKED.values(), BUILD_INFO, ORCHESTRATORS)
+}
 
 
 def names_in(expression: str) -> set[str]:

@@ -83,10 +83,14 @@ def _metrics(app: Any, settings: Settings, role: Role) -> Iterator[None]:
     # Counting costs time and memory, so the library is loaded only if metrics are wanted.
     from snapferry.orchestrator.reporting.fleet_metrics import FleetCollector
     from snapferry.workers.telemetry.metrics.exporter import CannotServe, serving
+    from snapferry.workers.telemetry.metrics.orchestrators import OrchestratorCount
 
     address, port = settings.metrics_address, settings.metrics_port
     tasks = sorted(name for name in app.tasks if name.startswith("snapferry."))
-    collectors = [FleetCollector(app, settings)] if role == "orchestrator" else []
+    assert settings.broker_url is not None  # the app refuses settings without a broker
+    collectors: list[Any] = [OrchestratorCount(settings.broker_url)]
+    if role == "orchestrator":
+        collectors.append(FleetCollector(app, settings))
     try:
         with serving(role, address, port, tasks=tasks, collectors=collectors):
             note(f"metrics at http://{address}:{port}/metrics")

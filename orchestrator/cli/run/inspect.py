@@ -41,6 +41,7 @@ def list_jobs(limit: int, state: str | None, as_json: bool, broker: str | None) 
     settings = read_settings(broker)
     with on_fleet(settings, advice="") as jobs:
         found = jobs.list(limit=limit, state=state)
+        lacks = next(filter(None, map(jobs.lacks, found)), None)
     if as_json:
         click.echo(json.dumps([documents.status_document(status) for status in found], indent=2))
     elif found:
@@ -52,6 +53,8 @@ def list_jobs(limit: int, state: str | None, as_json: bool, broker: str | None) 
         )
     else:
         click.echo(f"no job is {state}" if state else "no jobs")
+    if lacks:
+        note(f"no {lacks} is running, so jobs wait. Start one: snapferry {lacks}")
     return 0
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from snapferry.orchestrator.jobs import JobQuery, Listing
 from snapferry.orchestrator.reporting.advice import Advice, advise
-from snapferry.orchestrator.reporting.nodes import Node, Role, lacking
+from snapferry.orchestrator.reporting.nodes import Fleet, Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.orchestrator.reporting.text.status import stall_text
 from snapferry.stores.text.format import counted
@@ -39,7 +39,19 @@ class Attention:
     advice: Advice
 
 
-def attentions(sources: Sources, fleet: Sequence[Node], listing: Listing) -> list[Attention]:
+_NO_ORCHESTRATOR: Final = Attention(
+    "bad",
+    "No orchestrator is online",
+    "/workers",
+    "",
+    Advice(
+        "Jobs neither begin nor end, and mirrors and scrubs do not run. Start one.",
+        ("snapferry", "orchestrator"),
+    ),
+)
+
+
+def attentions(sources: Sources, fleet: Fleet, listing: Listing) -> list[Attention]:
     """
     Return what is wrong with the jobs of *listing* and the schedules of the fleet now, the most urgent first.
 
@@ -49,7 +61,7 @@ def attentions(sources: Sources, fleet: Sequence[Node], listing: Listing) -> lis
     open_jobs = sources.jobs.page(JobQuery(open_states), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
     failed = sources.jobs.page(JobQuery((State.FAILED,)), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
     found = [
-        *_of_open(open_jobs, fleet, heartbeats=sources.roster.settled),
+        *_of_open(open_jobs, fleet),
         *(_of_failed(status) for status in failed if not status.continued_by),
         *_of_schedules(sources),
     ]
@@ -57,11 +69,11 @@ def attentions(sources: Sources, fleet: Sequence[Node], listing: Listing) -> lis
     return sorted(found, key=lambda one: (one.tone != "bad", not one.advice))[:MOST_SHOWN]
 
 
-def _of_open(jobs: Iterable[JobStatus], fleet: Sequence[Node], *, heartbeats: bool) -> list[Attention]:
+def _of_open(jobs: Iterable[JobStatus], fleet: Fleet) -> list[Attention]:
     """Return what keeps open jobs: each cause once, with the number of jobs that it keeps."""
     causes: dict[str, list[tuple[JobStatus, Role | None]]] = {}
     for status in jobs:
-        lacks = lacking(status, fleet, heartbeats=heartbeats)
+        lacks = lacking(status, fleet)
         if status.cancelling or status.paused:
             continue
         if lacks is not None:
@@ -72,7 +84,10 @@ def _of_open(jobs: Iterable[JobStatus], fleet: Sequence[Node], *, heartbeats: bo
             causes.setdefault(f"store {status.waiting.store}", []).append((status, None))
         elif stall_text(status):
             causes.setdefault(f"job {status.job_id}", []).append((status, None))
-    return [_of_cause([status for status, _ in cause], cause[0][1]) for cause in causes.values()]
+    found = [_of_cause([status for status, _ in cause], cause[0][1]) for cause in causes.values()]
+    if fleet.headless and not any(key.startswith("orchestrator ") for key in causes):
+        found.append(_NO_ORCHESTRATOR)
+    return found
 
 
 def _of_cause(jobs: Sequence[JobStatus], lacks: Role | None) -> Attention:

@@ -74,7 +74,7 @@ def job_page(
     status = sources.jobs.status(job_id)
     running = sources.jobs.running(job_id)
     fleet = fleet_of(sources, {batch.worker for batch in running})
-    lines = worker_lines(fleet, (), running, sources.flower, most=WORKERS_SHOWN)
+    lines = worker_lines(fleet.nodes, (), running, sources.flower, most=WORKERS_SHOWN)
     here = f"/jobs/{quote(job_id)}"
     kept = {
         "state": state if state in SNAPSHOT_STATES else "",
@@ -93,7 +93,7 @@ def job_page(
         "objects": _named(object_counts(status)),
         "ends": _named(snapshot_counts(status)),
         "batches": _named(batch_counts(status, len(running))),
-        "advice": advise(status, lacking=lacking(status, fleet, heartbeats=sources.roster.settled)),
+        "advice": advise(status, lacking=lacking(status, fleet)),
         "chain": _chain(sources.jobs, status),
         "settings": _settings(sources.jobs, status),
         "times": _times(status),

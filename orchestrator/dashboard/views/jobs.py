@@ -125,8 +125,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     everything = listing.select(JobQuery()).by_state if query.text or query.store else found.by_state
     still_open = sum(everything[one] for one in OPEN)
     fleet = fleet_of(sources)
-    workers = [node for node in fleet if node.role == "worker" and node.online]
-    orchestrators = [node for node in fleet if node.role == "orchestrator" and node.online]
+    workers = fleet.online("worker")
     heard = {worker.name: worker.active for worker in sources.roster.workers()}
     return {
         "lines": [job_line(sources, status) for status in found.jobs],
@@ -145,8 +144,8 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
         "superseded": everything[SUPERSEDED],
         "throughput": sources.throughput.current_total(),
         "online": len(workers),
-        "orchestrators": len(orchestrators),
-        "heard": sources.roster.settled,
+        "orchestrators": len(fleet.online("orchestrator")),
+        "headless": fleet.headless,
         "active": sum(heard.get(node.name, 0) for node in workers),
         "refresh_s": LIVELY_S if still_open else CALM_S,
     }

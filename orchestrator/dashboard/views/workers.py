@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from snapferry.orchestrator.dashboard.worker_roster import WorkerState
-from snapferry.orchestrator.reporting.nodes import Node, Presence, nodes
+from snapferry.orchestrator.reporting.nodes import Fleet, Node, Presence, nodes
 from snapferry.workers.ledger import RunningBatch
 from snapferry.workers.queues import COPY_QUEUE, is_parking_queue
 
@@ -49,19 +49,21 @@ def workers_page(sources: Sources) -> dict[str, Any]:
     """Return the values of the lists of workers and orchestrators."""
     running = sources.jobs.running()
     fleet = fleet_of(sources, {batch.worker for batch in running})
-    lines = worker_lines(fleet, sources.roster.workers(), running, sources.flower)
+    lines = worker_lines(fleet.nodes, sources.roster.workers(), running, sources.flower)
     return {
         "workers": [line for line in lines if line.node.role == "worker"],
         "orchestrators": [line for line in lines if line.node.role == "orchestrator"],
-        "heard": sources.roster.settled,
+        "complete": fleet.complete,
         "refresh_s": LIVELY_S,
     }
 
 
-def fleet_of(sources: Sources, at_work: Collection[str] = ()) -> list[Node]:
-    """Return the nodes of the fleet, with those *at_work*."""
+def fleet_of(sources: Sources, at_work: Collection[str] = ()) -> Fleet:
+    """Return the fleet, with the workers *at_work*."""
     heard = {each.name: (Presence(each.state), each.silent_s) for each in sources.roster.workers()}
-    return nodes(sources.jobs.registered_workers(), heard, at_work)
+    announced = sources.jobs.announced()
+    # Heartbeats tell of orchestrators of any version, once they have been received for a while.
+    return Fleet(nodes(announced, heard, at_work), announced.complete or sources.roster.settled)
 
 
 def worker_lines(

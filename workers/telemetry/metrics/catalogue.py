@@ -144,3 +144,10 @@ BUILD_INFO: Final = Metric(
     (WORKER, ORCHESTRATOR),
     ("version", "celery", "python", "role"),
 )
+
+ORCHESTRATORS: Final = Metric(
+    "snapferry_orchestrators",
+    "gauge",
+    "Orchestrators that announced themselves in Redis within 20 seconds. Missing while Redis does not answer.",
+    (WORKER, ORCHESTRATOR),
+)
