@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import Final
 
 SUPERSEDED: Final = "superseded"
-"""What lists of jobs show, instead of ``failed``, for a job that failed and whose continuation is done."""
+"""What lists show, instead of ``failed``, for a job whose continuation, or a later run of whose mirror, is done."""
+DISMISSED: Final = "dismissed"
+"""What lists show, instead of ``failed``, for a job of which an operator decided that nobody will repair it."""
 
 # Causes of failed jobs. Any other cause is the class of an error of a store, or "".
 BUDGET: Final = "budget"

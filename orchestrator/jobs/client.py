@@ -150,6 +150,28 @@ class Jobs(JobReader):
                 self._drive_now(job_id, "continue")
             return self._ledger.status(job_id)
 
+    def dismiss(self, job_id: str, *, by: str, why: str = "") -> JobStatus:
+        """
+        Note that nobody will repair a job that failed; return its status. It no longer counts as failed.
+
+        *by* whom and *why* are kept in the record. Nothing else changes: the job may still be retried. Raises
+        `JobRefused` for a job that did not fail. May be called again.
+        """
+        return self._dismiss(job_id, dismissed=True, by=by, why=why)
+
+    def undismiss(self, job_id: str) -> JobStatus:
+        """Take a dismissal back; return the job's status. May be called again, and for a job that was not dismissed."""
+        return self._dismiss(job_id, dismissed=False)
+
+    def _dismiss(self, job_id: str, *, dismissed: bool, by: str = "", why: str = "") -> JobStatus:
+        with self._answering():
+            state = self._ledger.dismiss(job_id, dismissed=dismissed, by=by, why=why)
+            if state is not State.FAILED:
+                raise JobRefused(
+                    f"job {job_id} has not failed: it is {state}. Only failed jobs are dismissed"
+                )
+            return self._ledger.status(job_id)
+
     def prioritise(self, job_id: str, priority: Priority) -> tuple[JobStatus, int]:
         """
         Set the priority of the job's batches; return the job's status, and how many waiting batches moved.

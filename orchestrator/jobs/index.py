@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from snapferry.stores.text.printable import printable
-from snapferry.workers.ledger import SUPERSEDED, JobEntry, Ledger, State
+from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobEntry, Ledger, State
 from snapferry.workers.messages import Action
 
 # Seconds after which the entry of a job that failed, or that ended otherwise, is read again.
@@ -44,9 +44,9 @@ class JobQuery:
     """
     Which jobs are wanted, and in which order.
 
-    *states*: in one of these, a `State` or `SUPERSEDED`; empty: any. *text*: words of which each is in the job's id, in
-    the URL of one of its stores, or in the name of its mirror or scrub, or is its action. *store*: the URL of a store
-    without its options. *upwards*: the smallest first, and the oldest.
+    *states*: in one of these, a `State`, `SUPERSEDED` or `DISMISSED`; empty: any. *text*: words of which each is in the
+    job's id, in the URL of one of its stores, or in the name of its mirror or scrub, or is its action. *store*: the URL
+    of a store without its options. *upwards*: the smallest first, and the oldest.
     """
 
     states: Collection[str] = ()
@@ -72,7 +72,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Listing:
-    """All jobs at one moment, the latest first: each with its state, `SUPERSEDED` included, and its stores."""
+    """All jobs at one moment, the latest first: each with its state as lists show it, and its stores."""
 
     jobs: list[tuple[JobEntry, str, frozenset[str]]]
 
@@ -112,6 +112,7 @@ class JobIndex:
     def listing(self) -> Listing:
         """Return all jobs as they are now."""
         job_ids = self._ledger.job_ids()
+        done = self._ledger.mirror_successes()
         now = time.monotonic()
         with self._lock:
             for gone in self._entries.keys() - set(job_ids):
@@ -133,7 +134,7 @@ class JobIndex:
             entries, stores = dict(self._entries), dict(self._stores)
         return Listing(
             [
-                (entry, _state(entry, entries), stores[job_id])
+                (entry, _state(entry, entries, done), stores[job_id])
                 for job_id in job_ids
                 if (entry := entries.get(job_id))
             ]
@@ -158,16 +159,21 @@ def _has(entry: JobEntry, stores: Iterable[str], word: str) -> bool:
     )
 
 
-def _state(entry: JobEntry, known: dict[str, JobEntry]) -> str:
-    if entry.state is State.FAILED:
-        further = known.get(entry.continued_by)
-        for _ in range(_LONGEST_CHAIN):
-            if further is None:
-                break
-            if further.state is State.DONE:
-                return SUPERSEDED
-            further = known.get(further.continued_by)
-    return str(entry.state)
+def _state(entry: JobEntry, known: Mapping[str, JobEntry], done: Mapping[str, float]) -> str:
+    """Return the state of a job as lists show it. *done*: when mirrors last succeeded, by name."""
+    if entry.state is not State.FAILED:
+        return str(entry.state)
+    if done.get(entry.mirror, 0.0) > entry.ended_at > 0:
+        return SUPERSEDED
+    last = entry
+    for _ in range(_LONGEST_CHAIN):
+        further = known.get(last.continued_by)
+        if further is None:
+            break
+        if further.state is State.DONE:
+            return SUPERSEDED
+        last = further
+    return DISMISSED if entry.dismissed or (last.dismissed and not last.continued_by) else str(entry.state)
 
 
 def _progress(entry: JobEntry) -> float:

@@ -54,7 +54,7 @@ class JobsPage:
     """
     A page of the *total* jobs that a query selects. *by_state* and *stores* are those of `Selection`.
 
-    Failed jobs whose continuation is done are in the state `SUPERSEDED`.
+    Failed jobs that are over are in the state `SUPERSEDED` or `DISMISSED`.
     """
 
     jobs: list[JobStatus]
@@ -296,7 +296,7 @@ class JobReader:
 
     # Last, because within the class its name hides the built-in type.
     def list(self, *, limit: int, state: str | None = None) -> list[JobStatus]:
-        """Return the newest jobs, at most *limit*: in one *state*, a `State` or `SUPERSEDED`, or in any."""
+        """Return the newest jobs, at most *limit*: in one *state* of `JobQuery.states`, or in any."""
         if state is not None:
             # Not one request for each of thousands of jobs.
             return self.page(JobQuery((state,)), first=0, count=limit).jobs

@@ -98,13 +98,13 @@ def _ends(facts: Facts, known: Mapping[str, Problem]) -> tuple[dict[str, JobStat
     for status in facts.ended:
         schedule = facts.schedules.get(status.job_id, "")
         if schedule in facts.fresh:
-            if status.state is State.FAILED and not status.superseded:
+            if status.unresolved:
                 failed[schedule] = status
                 well.pop(schedule, None)
             elif status.state is State.DONE and not _has_findings(facts, schedule):
                 well[schedule] = status
                 failed.pop(schedule, None)
-        elif status.state is State.FAILED and not status.superseded:
+        elif status.unresolved:
             failed[f"{_JOB}{status.job_id}"] = status
         elif status.state is State.DONE:
             well |= {subject: status for subject in _ancestors(facts, status) if subject in known}

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import redis
 
-from .records import OUTBOX, PROBLEMS
+from snapferry.workers.ledger.keys import PROBLEMS
+
+from .records import OUTBOX
 
 # More than a run can leave behind.
 _MOST: Final = 1000

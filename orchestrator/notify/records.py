@@ -21,7 +21,7 @@ import redis
 from redis.exceptions import LockError, WatchError
 from redis.lock import Lock
 
-from snapferry.workers.ledger.freshness import UNTOLD
+from snapferry.workers.ledger.keys import PROBLEMS, UNTOLD
 from snapferry.workers.ledger.schedules import number_of
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
@@ -34,7 +34,6 @@ LOCK_S: Final = 90
 
 _LOCK: Final = RedisKey("snapferry:notify:lock")
 OUTBOX: Final = RedisKey("snapferry:notify:outbox")
-PROBLEMS: Final = RedisKey("snapferry:notify:problems")
 _TOLD_AT: Final = RedisKey("snapferry:notify:told_at")
 
 # The longest record of a message or a problem that is read.

@@ -106,7 +106,7 @@ def advise(
         return Advice(_RUN_AGAIN, tuple(again))
     if not status.state.final:
         return _of_open_job(status, lacking)
-    if status.superseded:
+    if status.superseded or status.dismissed is not None:
         return Advice()
     if status.continued_by:
         other = status.continued_by

@@ -41,6 +41,13 @@ def status_document(
         "action": str(status.action),
         "state": str(status.state),
         "superseded": status.superseded,
+        "dismissed": None
+        if status.dismissed is None
+        else {
+            "at": moment(status.dismissed.at),
+            "by": status.dismissed.by,
+            "why": status.dismissed.why,
+        },
         "continues": status.continues or None,
         "continued_by": status.continued_by or None,
         "bounded": status.bounded or None,

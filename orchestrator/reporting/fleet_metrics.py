@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from snapferry.workers.app import SENT_AT
 from snapferry.workers.broker.connection import fail_fast_client
 from snapferry.workers.broker.transport import UNACKED
-from snapferry.workers.ledger import SUPERSEDED, JobStatus, Ledger, Standing, State, UnknownJob
+from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, Ledger, Standing, State, UnknownJob
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, Metric
@@ -42,7 +42,7 @@ WORKERS_S: Final = 1.0
 # Ended jobs are counted among this many of the latest jobs.
 LATEST_JOBS: Final = 1000
 
-_ENDED: Final = frozenset({*(state.value for state in State if state.final), SUPERSEDED})
+_ENDED: Final = frozenset({*(state.value for state in State if state.final), SUPERSEDED, DISMISSED})
 _SNAPSHOT_STATES: Final = ("pending", "published", "trusted", "failed")
 
 
@@ -74,7 +74,7 @@ ASKED: Final = {
         _gauge(
             "jobs",
             f"Jobs by state: all open ones, and those among the latest {LATEST_JOBS:,} that have ended."
-            " A failed job whose continuation is done is superseded, not failed.",
+            " A failed job is superseded when a later job did its work, and dismissed when an operator said so.",
             "state",
         ),
         _gauge("paused_jobs", "Open jobs that are paused."),
@@ -212,7 +212,7 @@ def ask_redis(
     in_time()
     for state in ledger.states(ledger.job_ids()[:LATEST_JOBS]):
         states[state] += state in _ENDED
-    for known in (*State, SUPERSEDED):
+    for known in (*State, SUPERSEDED, DISMISSED):
         figures.set("jobs", states[known], known)
     # A fleet without mirrors and scrubs has these metrics, without values.
     figures.of.update({name: {} for name in (*SCRUB_METRICS, *FRESHNESS_METRICS)})

@@ -39,6 +39,7 @@ LINES: Final = {
     "continue": "JOB",
     "resume": "JOB",
     "retry": "JOB",
+    "dismiss": "JOB",
     "priority": "JOB high",
     "limit": "JOB --max-requests 7",
     "jobs": "",

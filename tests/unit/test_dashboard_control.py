@@ -18,6 +18,7 @@ from snapferry.orchestrator.dashboard.control.acts import WrongInput, limits_of
 from snapferry.orchestrator.dashboard.control.handlers import ACTS
 from snapferry.orchestrator.dashboard.control.origin import foreign
 from snapferry.orchestrator.dashboard.form_tokens import COOKIE, FIELD
+from snapferry.orchestrator.dashboard.views.control import said_of
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import Ledger, State
@@ -29,6 +30,7 @@ from .dashboard import support
 from .dashboard.support import sources_of
 from .served import Served
 from .test_dashboard import copying, request
+from .test_progress import running
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_each_act_does_what_its_command_does_and_leads_to_the_job(visitor: Visit
     assert (answer.status, answer.headers["location"]) == (303, "/jobs/job?did=pause")
     assert ledger.status("job").paused
     page = visitor.open("/jobs/job?did=pause")
-    assert "Request sent: pause." in page.text
+    assert "The job is paused." in page.text
     assert 'action="/jobs/job/continue"' in page.body
     assert 'action="/jobs/job/pause"' not in page.body
 
@@ -151,6 +153,61 @@ def failed(ledger: Ledger) -> None:
     failure = Failure(addresses[0], "ObjectMissing", "/a", "gone", transient=False)
     ledger.account(batch, BatchOutcome(copied=len(addresses) - 1, failures=[failure]))
     ledger.advance("failed", State.FAILED, error="1 object failed", snapshots_total=1)
+
+
+def test_a_failed_job_is_dismissed_with_a_reason_and_that_is_taken_back(
+    visitor: Visitor, ledger: Ledger, said: list[dict[str, object]]
+) -> None:
+    failed(ledger)
+    assert 'href="/jobs/failed/confirm-dismiss"' in visitor.open("/jobs/failed").body
+    form = visitor.open("/jobs/failed/confirm-dismiss")
+    assert 'action="/jobs/failed/dismiss"' in form.body
+    assert 'data-refresh="0"' in form.body
+
+    answer = visitor.send("/jobs/failed/dismiss", {"reason": "  gone <for> good "})
+    assert (answer.status, answer.headers["location"]) == (303, "/jobs/failed?did=dismiss")
+    found = ledger.status("failed").dismissed
+    assert found is not None
+    assert (found.why, found.by) == ("gone <for> good", "the dashboard")
+    page = visitor.open("/jobs/failed?did=dismiss")
+    assert "The job does not count as failed any more." in page.text
+    assert "gone &lt;for&gt; good" in page.body
+    assert re.findall(r'action="/jobs/failed/(\w+)"', page.body) == ["undismiss"]
+    assert 'name="reason"' not in visitor.open("/jobs/failed/confirm-dismiss").body
+    assert "1 dismissed" in visitor.open("/").text
+
+    assert visitor.send("/jobs/failed/undismiss").status == 303
+    assert ledger.status("failed").dismissed is None
+    assert visitor.send("/jobs/job/dismiss").status == 409
+    assert visitor.send("/jobs/failed/dismiss", {"reason": "x" * 501}).status == 400
+    assert [(one["act"], one["detail"], str(one["result"]).partition(":")[0]) for one in said] == [
+        ("dismiss", "gone <for> good", "accepted"),
+        ("undismiss", "", "accepted"),
+        ("dismiss", "", "refused"),
+        ("dismiss", "", "refused"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("did", "changed", "says"),
+    [
+        ("pause", {"state": State.COPYING, "paused": True}, "is paused"),
+        ("pause", {"state": State.DONE}, "it is done"),
+        ("continue", {"state": State.COPYING}, "The job continues."),
+        ("cancel", {"state": State.COPYING, "cancelling": True}, "is being cancelled"),
+        ("cancel", {"state": State.CANCELLED, "cancelling": True}, "is cancelled"),
+        ("priority", {"priority": "high"}, "The priority is high now."),
+        ("limit", {"limits": Limits(jobs=4)}, "4 objects"),
+        ("limit", {}, "none"),
+        ("retry", {"continues": "0123456789"}, "failed objects of job 01234567"),
+        ("<script>", {}, ""),
+    ],
+)
+def test_after_an_act_the_page_says_what_it_came_to(did: str, changed: dict[str, Any], says: str) -> None:
+    said = said_of(did, running(**changed))
+
+    assert says in said
+    assert bool(said) == bool(says)
 
 
 def test_a_failed_job_is_retried_once_however_often_the_button_is_pressed(
@@ -301,7 +358,7 @@ def test_without_control_there_are_no_forms_and_no_addresses(sources: Sources, l
         for path in ("/", "/jobs/job", "/jobs/job?did=pause", "/jobs/failed"):
             page = visitor.open(path)
             assert page.status == 200
-            assert not re.search(r'method="post"|Request sent|/confirm-cancel|/change', page.body)
+            assert not re.search(r'method="post"|/confirm-cancel|/change', page.body)
             assert "form-action 'self'" in page.headers["content-security-policy"]
             assert "set-cookie" not in page.headers
             assert page.headers["referrer-policy"] == "no-referrer"

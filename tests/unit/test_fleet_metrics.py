@@ -78,7 +78,7 @@ def test_a_fleet_without_jobs_has_zeros_and_no_gaps(client: redis.Redis, ledger:
     memory = {name: values.pop(()) for name, values in found.items() if name.startswith("broker_memory")}
     assert 0 < memory["broker_memory_bytes"] < memory["broker_memory_limit_bytes"]
     assert {value for values in found.values() for value in values.values()} == {0}
-    assert set(found["jobs"]) == {*((state.value,) for state in State), ("superseded",)}
+    assert set(found["jobs"]) == {*((state.value,) for state in State), ("superseded",), ("dismissed",)}
     assert set(found["queue_messages"]) == {(COPY_QUEUE,), (PLAN_QUEUE,)}
 
 
@@ -91,6 +91,8 @@ def test_jobs_count_by_state_and_what_is_open_adds_up(client: redis.Redis, ledge
     job(ledger, "failed", State.FAILED)
     job(ledger, "superseded", State.FAILED)
     client.hset("snapferry:job:superseded", "continued_by", "done")
+    job(ledger, "dismissed", State.FAILED)
+    ledger.dismiss("dismissed", dismissed=True)
     runs = batch("copying", 0)
     ledger.begin(runs, "me@here")
     ledger.progress(runs, "me@here", objects=1, size_bytes=100)
@@ -101,7 +103,7 @@ def test_jobs_count_by_state_and_what_is_open_adds_up(client: redis.Redis, ledge
     found = ask(client, ledger)
 
     assert {state: count for (state,), count in found["jobs"].items() if count} == {
-        "queued": 1, "copying": 2, "done": 1, "failed": 1, "superseded": 1,
+        "queued": 1, "copying": 2, "done": 1, "failed": 1, "superseded": 1, "dismissed": 1,
     }  # fmt: skip
     assert found["paused_jobs"] == {(): 1}
     assert found["open_snapshots"] == {("pending",): 5, ("published",): 1, ("trusted",): 0, ("failed",): 0}

@@ -38,18 +38,20 @@ objects), ``:failures`` (list, bounded), ``:repairs`` (hash, bounded: wrong obje
     freshness  when mirrors, scrubs and stores last succeeded, and what is late
 """
 
-from snapferry.workers.job_state import SUPERSEDED, State
+from snapferry.workers.job_state import DISMISSED, SUPERSEDED, State
 
 from .bitmaps import bit, bits, set_bits
 from .entries import JobEntry
 from .freshness import Expected, Freshness, FreshnessLedger
 from .keys import PLAN
 from .ledger import Ledger
+from .queries import LONGEST_NOTE
 from .schedules import ScheduleLedger, ScheduleRecord
 from .scrubs import NewCycle, RunEnd, ScrubLedger, ScrubRun, ScrubState
 from .state import (
     Begun,
     Directive,
+    Dismissal,
     FailedObject,
     JobStatus,
     Repair,
@@ -69,10 +71,12 @@ from .steps.leases import GRACE_S, LEASE_S
 from .steps.repairs import REPAIRS_KEPT
 
 __all__ = [
+    "DISMISSED",
     "FAILURES_KEPT",
     "FILE_RECORD_BYTES",
     "GRACE_S",
     "LEASE_S",
+    "LONGEST_NOTE",
     "MAX_DRIVES",
     "MOST_FILES",
     "PLAN",
@@ -80,6 +84,7 @@ __all__ = [
     "SUPERSEDED",
     "Begun",
     "Directive",
+    "Dismissal",
     "Expected",
     "FailedObject",
     "Freshness",

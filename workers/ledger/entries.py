@@ -12,14 +12,17 @@ from snapferry.stores.text.printable import printable
 from snapferry.workers.job_state import State
 from snapferry.workers.messages import is_job_id
 
+from .queries import mirror_of
+
 FIELDS: Final = (
-    "state", "source", "destination", "schedule", "action", "continued_by", "submitted_at", "started_at", "ended_at",
+    "state", "source", "destination", "schedule", "action", "continued_by", "chain_schedule",
+    "dismissed_at", "submitted_at", "started_at", "ended_at",
     "objects_total", "objects_settled", "copied", "present", "failed", "bytes_copied", "snapshots_total",
     "published", "trusted",
 )  # fmt: skip
 """The fields of the record that make up an entry."""
 
-_TEXTS: Final = 6
+_TEXTS: Final = 8
 
 _LONGEST_TEXT: Final = 1024
 
@@ -32,7 +35,7 @@ class JobEntry:
     A job in a list of all jobs, as `JobStatus` without what lists are not sorted or searched by.
 
     *schedule* is the mirror or scrub that queued it, as ``mirror:nightly``, "" for none; *action* is "" for a copy.
-    Counters that somebody damaged are 0.
+    *dismissed*: by itself, not as a part of its chain. Counters that somebody damaged are 0.
     """
 
     job_id: str
@@ -42,6 +45,8 @@ class JobEntry:
     schedule: str
     action: str
     continued_by: str
+    mirror: str
+    dismissed: bool
     submitted_at: float
     started_at: float
     ended_at: float
@@ -61,7 +66,9 @@ def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
     for job_id, values in zip(job_ids, json.loads(text), strict=True):
         if values[0] not in _STATES:
             continue
-        source, destination, schedule, action, continued_by = map(_text, values[1:_TEXTS])
+        source, destination, schedule, action, continued_by, chain, dismissed_at = map(
+            _text, values[1:_TEXTS]
+        )
         submitted_at, started_at, ended_at = map(_number, values[_TEXTS : _TEXTS + 3])
         counters = [int(_number(value)) for value in values[_TEXTS + 3 :]]
         total, settled, copied, present, failed, copied_bytes, snapshots, published, trusted = counters
@@ -73,6 +80,8 @@ def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
             schedule=schedule,
             action=action,
             continued_by=continued_by if is_job_id(continued_by) else "",
+            mirror=mirror_of(schedule or chain),
+            dismissed=bool(dismissed_at),
             submitted_at=submitted_at,
             started_at=started_at,
             ended_at=ended_at,

@@ -19,21 +19,15 @@ from snapferry.workers.messages import ScheduleKind
 from snapferry.workers.settings.durations import interval_of
 from snapferry.workers.settings.schedule_tables import next_run
 
-from .keys import ENDED, MIRROR, MOST_ENDED, SCHEDULE_FIELD, SCRUB, job_key
+from .keys import ENDED, MIRROR, MIRROR_SUCCESSES, MOST_ENDED, SCHEDULE_FIELD, SCRUB, UNTOLD, job_key
 from .schedules import LATEST, MOST_SCHEDULED, is_name, number_of
 
 # The names of what is expected to run, as "mirror:nightly".
 _EXPECTED: Final = RedisKey("snapferry:expected")
 
-# When each mirror last succeeded, by its name.
-MIRROR_SUCCESSES: Final = RedisKey("snapferry:success:mirror")
-
 # When each store was last written by a job that ended well, by the store's id; the latest ones are kept.
 _STORES: Final = RedisKey("snapferry:success:store")
 _MOST_STORES: Final = 10_000
-
-# Jobs that have ended and are not notified yet, by the time of their end.
-UNTOLD: Final = RedisKey("snapferry:untold")
 
 # Seconds after which the end of a job is not worth a notification any more: no process sends any.
 FORGOTTEN_S: Final = 86400

@@ -22,6 +22,14 @@ OPEN: Final = RedisKey("snapferry:open")
 ENDED: Final = RedisKey("snapferry:ended")
 MOST_ENDED: Final = 50_000
 
+# Jobs that have ended and are not notified yet, by the time of their end; and what was notified and is not over, as
+# "mirror:nightly" or "job:ID".
+UNTOLD: Final = RedisKey("snapferry:untold")
+PROBLEMS: Final = RedisKey("snapferry:notify:problems")
+
+# When each mirror last succeeded, by its name.
+MIRROR_SUCCESSES: Final = RedisKey("snapferry:success:mirror")
+
 # What runs on a schedule, as a part of the keys of the records.
 MIRROR: Final[ScheduleKind] = "mirror"
 SCRUB: Final[ScheduleKind] = "scrub"
@@ -49,6 +57,9 @@ BUDGET_FIELD: Final = "budget"
 
 # The field with the mirror or scrub that queued the job, as ``mirror:nightly``, if one did.
 SCHEDULE_FIELD: Final = "schedule"
+
+# The same of a job that continues others: what queued the first of them.
+CHAIN_SCHEDULE_FIELD: Final = "chain_schedule"
 
 # The field with the requests per second at S3 stores that have no limit of their own.
 S3_REQUESTS_FIELD: Final = "s3_requests"

@@ -20,8 +20,12 @@ from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import Action, Limits, is_job_id
 from snapferry.workers.queues import NAME, Priority
 
-from .keys import LIMIT_FIELDS, PLAN, job_keys
-from .state import JobStatus, RunningBatch, UnknownJob, UnreadableJob, waiting_of
+from .keys import LIMIT_FIELDS, MIRROR, PLAN, job_keys
+from .schedules import is_name
+from .state import Dismissal, JobStatus, RunningBatch, UnknownJob, UnreadableJob, waiting_of
+
+DISMISSAL_FIELDS: Final = ("dismissed_at", "dismissed_by", "dismissed_why")
+"""The fields of the record that make up a dismissal."""
 
 FIELDS: Final = (
     "state", "paused", "cancel", "dry_run", "priority", "queue", "source", "destination", "first_snapshot", "error",
@@ -29,13 +33,14 @@ FIELDS: Final = (
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
-    "continues", "continued_by", "cause",
+    "continues", "continued_by", "cause", "schedule", "chain_schedule", *DISMISSAL_FIELDS,
     *LIMIT_FIELDS.values(),
 )  # fmt: skip
 """The fields of the record that make up a status."""
 
 # Counters are 64 bits in Redis.
 _is_count: Final = re.compile(r"-?\d{1,19}").fullmatch
+_is_time: Final = re.compile(r"\d{1,10}(\.\d{1,17})?").fullmatch
 _is_moment: Final = re.compile(r"\d{1,10}\.\d{1,6}").fullmatch
 BOUNDS: Final = ("max_bytes", "max_seconds")
 """The bounds that a job may reach, by the names of their options in `VerifyOptions`."""
@@ -43,6 +48,9 @@ BOUNDS: Final = ("max_bytes", "max_seconds")
 _is_queue: Final = re.compile(NAME).fullmatch
 
 _LONGEST_TEXT: Final = 16 * 1024
+
+LONGEST_NOTE: Final = 500
+"""Characters of who dismissed a job, and why, that are kept."""
 
 
 def keys_of_statuses(job_ids: Sequence[str]) -> list[RedisKey]:
@@ -143,6 +151,8 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         bounded=record["bounded"] if record["bounded"] in BOUNDS else "",
         continues=other_job("continues"),
         continued_by=other_job("continued_by"),
+        mirror=mirror_of(record["schedule"] or record["chain_schedule"]),
+        dismissed=dismissal_of(*(record[name] for name in DISMISSAL_FIELDS)),
         limits=Limits(**{name: limit(field) for name, field in LIMIT_FIELDS.items()}),
         running=()
         if State(record["state"]).final
@@ -152,6 +162,20 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
             if holders.get(name)
         ),
     )
+
+
+def mirror_of(schedule: str | None) -> str:
+    """Return the name in a field such as ``mirror:nightly``, "" for a scrub, none, and what somebody damaged."""
+    kind, _, name = (schedule or "").partition(":")
+    return name if kind == MIRROR and is_name(name) else ""
+
+
+def dismissal_of(at: str | None, by: str | None, why: str | None) -> Dismissal | None:
+    """Return the dismissal of a job from its fields, None if it was not dismissed."""
+    if not at:
+        return None
+    found = float(at) if _is_time(at) else 0.0
+    return Dismissal(found, printable((by or "")[:LONGEST_NOTE]), printable((why or "")[:LONGEST_NOTE]))
 
 
 def running_of(job_id: str, seconds: int, result: Sequence[Any]) -> Iterator[RunningBatch]:

@@ -16,8 +16,7 @@ from snapferry.workers.job_state import State
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import ScheduleKind, is_job_id
 
-from .freshness import MIRROR_SUCCESSES
-from .keys import SCRUB, job_key
+from .keys import MIRROR_SUCCESSES, SCRUB, job_key
 from .queries import FIELDS
 
 VERSION: Final = 1

@@ -18,6 +18,7 @@ ADVANCE: Final = _load("job/advance")
 SET_FIELDS: Final = _load("job/set_fields")
 CANCEL: Final = _load("job/cancel")
 PAUSE: Final = _load("job/pause")
+DISMISS: Final = _load("job/dismiss")
 NOTE_REPAIRS: Final = _load("job/note_repairs")
 NOTE_FILES: Final = _load("job/note_files")
 

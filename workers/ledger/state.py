@@ -40,6 +40,14 @@ def state_of(job_id: str, found: str) -> State:
     return State(found)
 
 
+class Dismissal(NamedTuple):
+    """A decision that nobody will repair a failed job: when, in seconds since the epoch, *by* whom, and *why*."""
+
+    at: float
+    by: str
+    why: str
+
+
 class Repair(NamedTuple):
     """
     An object of a destination that was found *wrong* (missing, corrupt, not a file), and what took its place.
@@ -107,8 +115,10 @@ class JobStatus:
     batches. *moved_at* is when the job last changed. *limits* are the job's own limits. *waiting* is the store that the
     job waits for. *bounded* is the bound at which the job began no further batch, ``max_bytes`` or ``max_seconds``, ""
     if it reached none. *continues* is the job that this one continues by a resume or a retry, *continued_by* the newest
-    job that continues this one, "" for none. *superseded*: this job failed, and a job that continues it, directly or
-    through others, is done. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
+    job that continues this one, "" for none. *mirror* is the mirror that queued this job, or the first one of its
+    chain, "" for none. *superseded*: this job failed, and a job that continues it, directly or through others, or a
+    later run of its mirror is done. *dismissed*: this job failed, and an operator decided that nobody will repair it,
+    or the last job of its chain. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
     """
 
     job_id: str
@@ -155,7 +165,14 @@ class JobStatus:
     running: tuple[RunningBatch, ...] = ()
     continues: str = ""
     continued_by: str = ""
+    mirror: str = ""
     superseded: bool = False
+    dismissed: Dismissal | None = None
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether the job failed, and neither a later job did its work nor an operator dismissed it."""
+        return self.state is State.FAILED and not self.superseded and self.dismissed is None
 
     @property
     def bytes_moved(self) -> int:

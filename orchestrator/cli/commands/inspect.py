@@ -16,16 +16,17 @@ from snapferry.orchestrator.cli.options.common import (
 )
 from snapferry.orchestrator.cli.options.declare import command, option
 from snapferry.orchestrator.cli.options.values import WholeNumber
-from snapferry.workers.job_state import SUPERSEDED, State
+from snapferry.workers.job_state import DISMISSED, SUPERSEDED, State
 
 
 @command(run="inspect:list_jobs", name="jobs")
 @option("--limit", type=WholeNumber(1), default=50, metavar="N", help="List at most N jobs.")
 @option(
     "--state",
-    type=click.Choice([*map(str, State), SUPERSEDED]),
+    type=click.Choice([*map(str, State), SUPERSEDED, DISMISSED]),
     metavar="STATE",
-    help=f"List only jobs in this state: {', '.join(State)}, or superseded: failed, and a later job did the rest.",
+    help=f"List only jobs in this state: {', '.join(State)}, superseded (failed, and a later job did its work), or"
+    " dismissed (failed, and an operator dismissed it).",
 )
 @json_option
 @broker_option

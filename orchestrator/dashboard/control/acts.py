@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from snapferry.orchestrator.jobs import JobRefused, Jobs
-from snapferry.workers.ledger import JobStatus, UnknownJob
+from snapferry.workers.ledger import LONGEST_NOTE, JobStatus, UnknownJob
 from snapferry.workers.queues import Priority
 from snapferry.workers.settings.quantities import LARGEST_NUMBER, MOST_IN_FLIGHT, MOST_REQUESTS, size_of
 
@@ -61,10 +61,13 @@ class Acts:
             "resume": self._resume,
             "priority": self._priority,
             "limit": self._limit,
+            "undismiss": self._undismiss,
         }
 
-    def run(self, act: str, job_id: str, form: Form) -> Done:
-        """Do the *act* of this name with a job, as its *form* says."""
+    def run(self, act: str, job_id: str, form: Form, *, user: str = "") -> Done:
+        """Do the *act* of this name with a job, as its *form* says, for the *user* of the dashboard."""
+        if act == "dismiss":
+            return self._dismiss(job_id, form, user=user)
         return self._acts[act](job_id, form)
 
     def _pause(self, job_id: str, form: Form) -> Done:
@@ -99,6 +102,17 @@ class Acts:
             raise WrongInput("no limit is given")
         detail = ", ".join(f"{name} {'none' if value is None else value}" for name, value in changes.items())
         return _open(self._jobs.limit(job_id, changes), detail)
+
+    def _dismiss(self, job_id: str, form: Form, *, user: str) -> Done:
+        why = form.get("reason", "").strip()
+        if len(why) > LONGEST_NOTE:
+            raise WrongInput(f"reason: must have at most {LONGEST_NOTE} characters")
+        self._jobs.dismiss(job_id, by=f"{user} on the dashboard" if user else "the dashboard", why=why)
+        return Done(why)
+
+    def _undismiss(self, job_id: str, form: Form) -> Done:
+        self._jobs.undismiss(job_id)
+        return Done()
 
     def _once(self, job_id: str, begin: Callable[[str], str | None]) -> Done:
         """Begin the job that continues another one, once for clicks that follow each other at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from . import audit
 from .acts import Acts, Done, Form, WrongInput
 from .origin import came_through_proxy, foreign
 
-ACTS: Final = ("pause", "continue", "cancel", "retry", "resume", "priority", "limit")
+ACTS: Final = ("pause", "continue", "cancel", "retry", "resume", "priority", "limit", "dismiss", "undismiss")
 
 ACCEPTED: Final = "accepted"
 
@@ -66,7 +67,8 @@ class Act(Guarded):
         form: Form = {name: self.get_body_argument(name) for name in self.request.body_arguments}
         loop = asyncio.get_running_loop()
         try:
-            done = await loop.run_in_executor(self.settings["pool"], acts.run, act, job_id, form)
+            run = partial(acts.run, act, job_id, form, user=self._user())
+            done = await loop.run_in_executor(self.settings["pool"], run)
         except WrongInput as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except UnknownJob:
@@ -92,17 +94,20 @@ class Act(Guarded):
             self._audit(ACCEPTED, done)
             self.redirect(f"{_page_of(done.new_job or job_id)}?did={act}", status=HTTPStatus.SEE_OTHER)
 
+    def _user(self) -> str:
+        login: tuple[str, str] | None = self.settings["login"]
+        return login[0] if login else ""
+
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         self._audit(f"refused: {reason}")
         raise Refused(status, reason, self.path_args[0])
 
     def _audit(self, result: str, done: Done | None = None) -> None:
-        login: tuple[str, str] | None = self.settings["login"]
         job_id, act = self.path_args
         done = done or Done()
         audit.record(
             self.request,
-            user=login[0] if login else "",
+            user=self._user(),
             act=act,
             job=job_id,
             detail=done.detail,
@@ -130,13 +135,20 @@ class ConfirmCancel(FormPage):
     template = "control/cancel.html"
 
 
+class Dismiss(FormPage):
+    """Asks why a failed job is to be dismissed."""
+
+    template = "control/dismiss.html"
+
+
 def routes(*, control: bool) -> list[tuple[str, type[Guarded]]]:
     """Return the addresses of forms and acts, which do not exist without *control*."""
     if not control:
-        return [(rf"/jobs/{JOB}/(?:change|confirm-cancel|{'|'.join(ACTS)})", ControlOff)]
+        return [(rf"/jobs/{JOB}/(?:change|confirm-cancel|confirm-dismiss|{'|'.join(ACTS)})", ControlOff)]
     return [
         (rf"/jobs/{JOB}/change", Change),
         (rf"/jobs/{JOB}/confirm-cancel", ConfirmCancel),
+        (rf"/jobs/{JOB}/confirm-dismiss", Dismiss),
         (rf"/jobs/{JOB}/({'|'.join(ACTS)})", Act),
     ]
 

@@ -62,7 +62,7 @@ def attentions(sources: Sources, fleet: Fleet, listing: Listing) -> list[Attenti
     failed = sources.jobs.page(JobQuery((State.FAILED,)), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
     found = [
         *_of_open(open_jobs, fleet),
-        *(_of_failed(status) for status in failed if not status.continued_by),
+        *(_of_failed(status) for status in failed if status.unresolved and not status.continued_by),
         *_of_schedules(sources),
     ]
     # The sort is stable. A store that is away explains more than a job that makes no progress.

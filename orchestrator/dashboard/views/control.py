@@ -6,27 +6,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from snapferry.orchestrator.reporting.advice import advise
-from snapferry.workers.ledger import JobStatus
+from snapferry.orchestrator.reporting.text.limits import limit_text
+from snapferry.orchestrator.reporting.text.status import state_text
+from snapferry.stores.text.format import counted
+from snapferry.workers.copying.describe import short
+from snapferry.workers.ledger import LONGEST_NOTE, JobStatus, State
 from snapferry.workers.queues import Priority
 
 from .sources import Sources
-
-# What the page of a job says after a form led to it.
-DID: Final = {
-    "pause": "Request sent: pause. The job stops within 30 seconds.",
-    "continue": "Request sent: continue.",
-    "cancel": "Request sent: cancel. Running batches stop within 30 seconds.",
-    "retry": "Request sent: retry. This is the new job.",
-    "resume": "Request sent: resume. This is the new job.",
-    "priority": "Request sent: change the priority.",
-    "limit": "Request sent: change the limits.",
-}
 
 _TEXTS: Final = {
     "pause": "Pause",
     "continue": "Continue",
     "retry": "Retry failed objects",
     "resume": "Resume",
+    "undismiss": "Count as failed again",
 }
 
 
@@ -36,17 +30,53 @@ class Controls:
     What can be done with a job.
 
     *acts* are pairs of act and text, each a form of one button. *changeable*: limits, priority and cancel as well.
-    *said* confirms the last request.
+    *dismissible*: the job counts as failed. *said* confirms the last request.
     """
 
     acts: tuple[tuple[str, str], ...]
     changeable: bool
     said: str = ""
+    dismissible: bool = False
+
+
+def said_of(did: str, status: JobStatus) -> str:
+    """Return what the act *did* has come to, by the status of the job that its form led to; "" for no such act."""
+    if did in ("pause", "continue", "cancel"):
+        return _stops(did, status)
+    if did in ("retry", "resume"):
+        before = f"job {short(status.continues)}" if status.continues else "the other job"
+        does = "tries the failed objects" if did == "retry" else "does the rest"
+        return f"This is the new job. It {does} of {before}."
+    return {
+        "priority": f"The priority is {status.priority} now.",
+        "limit": f"Limits of the job now: {limit_text(status.limits) or 'none'}.",
+        "dismiss": "The job does not count as failed any more."
+        if status.dismissed
+        else "The job counts as failed again.",
+        "undismiss": "The job counts as failed again."
+        if status.unresolved
+        else "The job does not count as failed.",
+    }.get(did, "")
+
+
+def _stops(did: str, status: JobStatus) -> str:
+    if status.state is State.CANCELLED:
+        return "The job is cancelled. Objects that were copied and snapshots that were published stay."
+    if status.state.final:
+        return f"The job has ended: it is {state_text(status)}."
+    if status.cancelling:
+        return "The job is being cancelled. Running batches stop within 30 seconds."
+    if status.paused:
+        running = (
+            f" {counted(len(status.running), 'batch', 'batches')} still running." if status.running else ""
+        )
+        return f"The job is paused. Objects in flight have 15 seconds to finish.{running}"
+    return "The job continues." if did == "continue" else f"The job is {state_text(status)}."
 
 
 def controls(status: JobStatus, *, did: str = "") -> Controls:
     """Return what can be done with a job, after the act *did*: for an ended job, what `advise` returns."""
-    said = DID.get(did, "")
+    said = said_of(did, status)
     if not status.state.final:
         if status.cancelling:
             return Controls((), changeable=False, said=said)
@@ -54,7 +84,10 @@ def controls(status: JobStatus, *, did: str = "") -> Controls:
         return Controls(((act, _TEXTS[act]),), changeable=True, said=said)
     argv = advise(status).argv
     act = argv[1] if len(argv) > 1 and argv[1] in ("retry", "resume") else ""
-    return Controls(((act, _TEXTS[act]),) if act else (), changeable=False, said=said)
+    if status.dismissed is not None and not status.superseded:
+        act = "undismiss"
+    acts = ((act, _TEXTS[act]),) if act else ()
+    return Controls(acts, changeable=False, said=said, dismissible=status.unresolved)
 
 
 def change_page(sources: Sources, job_id: str) -> dict[str, Any]:
@@ -66,6 +99,8 @@ def change_page(sources: Sources, job_id: str) -> dict[str, Any]:
         "limits": limits,
         "priorities": [level.value for level in Priority],
         "open": not status.state.final and not status.cancelling,
+        "unresolved": status.unresolved,
+        "longest": LONGEST_NOTE,
         # What is being typed must not be replaced.
         "refresh_s": 0,
     }

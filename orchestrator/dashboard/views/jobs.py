@@ -16,7 +16,7 @@ from snapferry.orchestrator.reporting.measures import ObjectState, object_counts
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
 from snapferry.workers.copying.words import WORDS, Words
-from snapferry.workers.ledger import SUPERSEDED, JobStatus, State
+from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, State
 from snapferry.workers.messages import Action
 
 from .attention import attentions
@@ -30,7 +30,7 @@ JOBS_SHOWN: Final = 50
 STORES_SHOWN: Final = 200
 LONGEST_SEARCH: Final = 200
 
-STATES: Final = (*State, SUPERSEDED)
+STATES: Final = (*State, SUPERSEDED, DISMISSED)
 OPEN: Final = tuple(state for state in State if not state.final)
 
 # The parameters that select jobs.
@@ -113,8 +113,8 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     """
     Return the values of the list of jobs that the parameters *given* select.
 
-    They are ``state`` (a `State`, "open" or `SUPERSEDED`), ``q`` (words), ``store`` (a URL), ``sort`` (a `Sort`) and
-    ``dir`` ("up", "down"). What is not understood counts as not given.
+    They are ``state`` (a `State`, "open", `SUPERSEDED` or `DISMISSED`), ``q`` (words), ``store`` (a URL), ``sort`` (a
+    `Sort`) and ``dir`` ("up", "down"). What is not understood counts as not given.
     """
     query = query_of(given)
     kept = _parameters(query, given)
@@ -142,6 +142,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
         "open_jobs": still_open,
         "failed": everything[State.FAILED],
         "superseded": everything[SUPERSEDED],
+        "dismissed": everything[DISMISSED],
         "throughput": sources.throughput.current_total(),
         "online": len(workers),
         "orchestrators": len(fleet.online("orchestrator")),
@@ -240,7 +241,7 @@ def job_line(sources: Sources, status: JobStatus) -> JobLine:
 
 def tone_of(status: JobStatus) -> str:
     """Return the colour of the state of a job."""
-    if status.superseded:
+    if status.superseded or status.dismissed is not None:
         return "off"
     if not status.state.final and (status.paused or status.cancelling or status.waiting is not None):
         return "hold"

@@ -25,7 +25,7 @@ from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 from snapferry.workers.copying.words import WORDS
-from snapferry.workers.ledger import SUPERSEDED, JobStatus, State, Waiting
+from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, State, Waiting
 from snapferry.workers.messages import Action, Limits
 from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.store_problems import StoreProblem
@@ -48,14 +48,25 @@ def state_text(status: JobStatus) -> str:
     """
     Return the state of a job, and whether it is paused, being cancelled, or a dry run.
 
-    A failed job whose continuation is done is superseded.
+    A failed job is superseded if a later job did its work, and may be dismissed.
     """
     parts = [SUPERSEDED if status.superseded else str(status.state)]
+    if status.dismissed is not None and not status.superseded:
+        parts.append(DISMISSED)
     if not status.state.final:
         parts += ["paused"] if status.paused else []
         parts += ["cancelling"] if status.cancelling else []
     parts += ["dry run"] if status.dry_run else []
     return ", ".join(parts)
+
+
+def dismissal_text(status: JobStatus) -> str:
+    """Return when, by whom and why a job was dismissed, "" if it was not."""
+    found = status.dismissed
+    if found is None:
+        return ""
+    by = f" by {found.by}" if found.by else ""
+    return f"{_when(found.at)}{by}{f': {found.why}' if found.why else ''}".strip()
 
 
 def ended_text(status: JobStatus) -> str:
@@ -167,6 +178,7 @@ def status_lines(
         "names": names_text(status),
         "continues": status.continues and f"job {status.continues}",
         "continued": status.continued_by and f"by job {status.continued_by}",
+        "dismissed": dismissal_text(status),
         "submitted": _when(status.submitted_at),
         "started": _when(status.started_at),
         "ended": _when(status.ended_at),

@@ -207,6 +207,18 @@ def superseded(ledger: Ledger) -> None:
     end(ledger, "resume-done", published=2)
 
 
+def dismissed(ledger: Ledger) -> None:
+    retried_in_vain(ledger)
+    ledger.dismiss("retry-failed", dismissed=True, by="ann@desk", why="the source is gone")
+
+
+def later_run_done(ledger: Ledger) -> None:
+    planned(ledger)
+    ledger.client.hset("snapferry:job:job", "schedule", "mirror:nightly")
+    end(ledger, "job", State.FAILED, error="gone", unpublished=2)
+    ledger.client.zadd("snapferry:success:mirror", {"nightly": time.time() + 1})
+
+
 def healed(ledger: Ledger) -> None:
     planned(ledger)
     for number in range(BATCHES):
@@ -259,7 +271,8 @@ STATES: Final[dict[str, Build]] = {
     build.__name__: build
     for build in (
         no_workers, running, running_present, all_failed, one_failed, unpublished, all_present, copied, paused,
-        waiting, cancelling, cancelled, cancelled_at_once, queued, retried, retried_in_vain, superseded, healed,
+        waiting, cancelling, cancelled, cancelled_at_once, queued, retried, retried_in_vain, superseded, dismissed,
+        later_run_done, healed,
         empty_snapshot, dry_run, planning, committing, bounded_verify,
     )
 }  # fmt: skip

@@ -92,9 +92,19 @@ def amount(text: str) -> float:
 
 
 def is_superseded(record: Record, records: Mapping[str, Record]) -> bool:
+    if record.state == "failed" and record.fields.get("schedule"):
+        # The state that has one is that of a mirror with a later success.
+        return True
     if record.state != "failed" or not (further := records.get(record.fields.get("continued_by", ""))):
         return False
     return further.state == "done" or is_superseded(further, records)
+
+
+def is_dismissed(record: Record, records: Mapping[str, Record]) -> bool:
+    if record.state != "failed":
+        return False
+    further = records.get(record.fields.get("continued_by", ""))
+    return "dismissed_at" in record.fields or (further is not None and is_dismissed(further, records))
 
 
 def test_the_page_of_a_job_shows_what_the_ledger_has(sources: Sources, records: list[Record]) -> None:
@@ -167,11 +177,15 @@ def test_the_list_shows_what_the_ledger_has(
     shown = Shown(page("jobs.html", **jobs_page(sources, {})))
     by_id = {record.job_id: record for record in records}
     over = {record.job_id for record in records if is_superseded(record, by_id)}
+    given_up = {record.job_id for record in records if is_dismissed(record, by_id)}
 
     figures = shown.figures
     assert counted(figures["Open jobs"]) == sum(record.state not in FINAL for record in records)
-    assert counted(figures["Failed jobs"]) == sum(record.state == "failed" for record in records) - len(over)
-    assert figures["Failed jobs"].partition(" ")[2] == (f"{len(over)} superseded" if over else "")
+    assert counted(figures["Failed jobs"]) == sum(record.state == "failed" for record in records) - len(
+        over | given_up
+    )
+    others = [f"{len(over)} superseded" if over else "", f"{len(given_up)} dismissed" if given_up else ""]
+    assert figures["Failed jobs"].partition(" ")[2] == ", ".join(filter(None, others))
     assert counted(figures["Workers online"]) == ledger.client.hlen("snapferry:workers")
     assert counted(figures["Orchestrators online"]) == 1
     assert figures["Throughput"] == DASH
@@ -181,6 +195,7 @@ def test_the_list_shows_what_the_ledger_has(
         assert row["Snapshots"] == f"{record['published'] + record['trusted']} / {record['snapshots_total']}"
         assert row["Failed objects"] == str(record["failed"])
         expected = "superseded" if record.job_id in over else record.state
+        assert ("dismissed" in row["State"]) == (record.job_id in given_up)
         assert row["State"].split()[0].rstrip(",") == expected
         assert ("paused" in row["State"]) == (state == "paused")
         if record["objects_total"] and record.fields.get("dry_run") != "1":

@@ -14,13 +14,16 @@ from snapferry.workers.ledger.keys import (
     MOST_ENDED,
     OPEN,
     PLAN,
+    PROBLEMS,
     S3_REQUESTS_FIELD,
     SCHEDULE_FIELD,
+    UNTOLD,
     WORKING,
     done_key,
     job_key,
     job_keys,
 )
+from snapferry.workers.ledger.queries import LONGEST_NOTE
 from snapferry.workers.ledger.state import Directive, UnknownJob, UnreadableJob, state_of
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import Action, JobSpec, VerifyOptions
@@ -118,6 +121,15 @@ class JobLedger(LedgerBase):
     def pause(self, job_id: str, *, paused: bool) -> State:
         """Pause or resume the job, and return its state. No batches of a paused job are queued. Raises `UnknownJob`."""
         return state_of(job_id, self._run(scripts.PAUSE, [job_key(job_id)], [int(paused)]))
+
+    def dismiss(self, job_id: str, *, dismissed: bool, by: str = "", why: str = "") -> State:
+        """
+        Dismiss a job that failed, or take that back; return its state: nothing changes if it is another one.
+
+        *by* whom and *why* are kept, up to 500 characters of each. Raises `UnknownJob`.
+        """
+        arguments: list[str | float] = [job_id, int(dismissed), by[:LONGEST_NOTE], why[:LONGEST_NOTE]]
+        return state_of(job_id, self._run(scripts.DISMISS, [job_key(job_id), UNTOLD, PROBLEMS], arguments))
 
     def directive(self, job_id: str) -> Directive:
         """Return what the job wants: to continue, to stop, or to be held until it is resumed."""

@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from snapferry.workers.job_state import SUPERSEDED, State
+from snapferry.workers.job_state import DISMISSED, SUPERSEDED, State
 from snapferry.workers.ledger import entries, queries, scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.entries import JobEntry
-from snapferry.workers.ledger.keys import INDEX, OPEN, job_key
-from snapferry.workers.ledger.state import JobStatus, RunningBatch, UnknownJob
+from snapferry.workers.ledger.keys import INDEX, MIRROR_SUCCESSES, OPEN, job_key
+from snapferry.workers.ledger.schedules import MOST_SCHEDULED, number_of
+from snapferry.workers.ledger.state import Dismissal, JobStatus, RunningBatch, UnknownJob
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
 
@@ -40,57 +41,64 @@ class JobListing(LedgerBase):
         return self._with_ends(found)
 
     def _with_ends(self, statuses: list[JobStatus]) -> list[JobStatus]:
-        """Return *statuses*, with `superseded` set for failed jobs whose continuation is done."""
-        continued = {
-            status.job_id: status.continued_by
-            for status in statuses
-            if status.state is State.FAILED and status.continued_by
-        }
-        superseded = self.superseded(continued)
-        return [replace(each, superseded=True) if each.job_id in superseded else each for each in statuses]
+        """Return *statuses*, with `superseded` and `dismissed` set for failed jobs by what came after them."""
+        failed = [status for status in statuses if status.state is State.FAILED]
+        ends = self.ends({status.job_id: status.continued_by for status in failed if status.continued_by})
+        done = self.mirror_successes() if any(status.mirror for status in failed) else {}
+        changed: dict[str, JobStatus] = {}
+        for status in failed:
+            end = ends.get(status.job_id)
+            if end == SUPERSEDED or done.get(status.mirror, 0.0) > status.ended_at > 0:
+                changed[status.job_id] = replace(status, superseded=True)
+            elif isinstance(end, Dismissal):
+                changed[status.job_id] = replace(status, dismissed=status.dismissed or end)
+        return [changed.get(status.job_id, status) for status in statuses]
 
-    def superseded(self, continued: Mapping[str, str]) -> set[str]:
+    def ends(self, continued: Mapping[str, str]) -> dict[str, str | Dismissal]:
         """
-        Return those jobs of *continued* (failed job -> the job that continues it) whose continuation is done.
+        Return how the chains of *continued* ended: failed job -> the job that continues it.
 
-        A continuation that was itself continued counts by the last job of the chain.
+        `SUPERSEDED` if a job of the chain is done, the dismissal of its last job if that was dismissed. The others are
+        left out.
         """
-        superseded: set[str] = set()
+        ended: dict[str, str | Dismissal] = {}
         ahead = dict(continued)
         for _ in range(LONGEST_CHAIN):
             if not ahead:
                 break
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in ahead.values():
-                    pipe.hmget(job_key(job_id), ["state", "continued_by"])
+                    pipe.hmget(job_key(job_id), ["state", "continued_by", *queries.DISMISSAL_FIELDS])
                 answers = pipe.execute(raise_on_error=False)
             before, ahead = ahead, {}
             for first, answer in zip(before, answers, strict=True):
                 # An error is one of a record that is damaged.
-                state, further = answer if isinstance(answer, list) else (None, None)
+                state, further, *dismissal = answer if isinstance(answer, list) else (None,) * 5
                 if state == State.DONE:
-                    superseded.add(first)
+                    ended[first] = SUPERSEDED
                 elif further and is_job_id(further):
                     ahead[first] = further
-        return superseded
+                elif found := queries.dismissal_of(*dismissal):
+                    ended[first] = found
+        return ended
+
+    def mirror_successes(self) -> dict[str, float]:
+        """Return when each mirror last succeeded, in seconds since the epoch, by its name."""
+        pairs: Any = self._redis.zrevrange(MIRROR_SUCCESSES, 0, MOST_SCHEDULED - 1, withscores=True)
+        return {str(name): number_of(str(at)) for name, at in pairs}
 
     def states(self, job_ids: Sequence[str]) -> list[str]:
-        """Return the state of each job, `SUPERSEDED` for a superseded one, "" for an unknown job."""
+        """Return the state of each job, `SUPERSEDED` or `DISMISSED` where that applies, "" for an unknown job."""
         found: list[str] = []
-        continued: dict[str, str] = {}
+        failed: list[str] = []
         for page in _pages(job_ids, 1000):
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in page:
-                    pipe.hmget(job_key(job_id), ["state", "continued_by"])
-                for job_id, (state, further) in zip(page, pipe.execute(), strict=True):
-                    found.append(str(state or ""))
-                    if state == State.FAILED and further and is_job_id(further):
-                        continued[job_id] = further
-        superseded = self.superseded(continued)
-        return [
-            SUPERSEDED if job_id in superseded else state
-            for job_id, state in zip(job_ids, found, strict=True)
-        ]
+                    pipe.hget(job_key(job_id), "state")
+                found += [str(state or "") for state in pipe.execute()]
+        failed = [job_id for job_id, state in zip(job_ids, found, strict=True) if state == State.FAILED]
+        after = {status.job_id: list_state(status) for status in self.statuses(failed)}
+        return [after.get(job_id, state) for job_id, state in zip(job_ids, found, strict=True)]
 
     def entries(self, job_ids: Sequence[str]) -> list[JobEntry]:
         """Return jobs as lists need them. Unknown jobs, and jobs without a readable state, are left out."""
@@ -126,6 +134,13 @@ class JobListing(LedgerBase):
     def claim_mark(self, name: str, seconds: int) -> bool:
         """Claim a mark for this many *seconds*, in which no other process can claim it. Return whether it was free."""
         return bool(self._redis.set(RedisKey(f"snapferry:mark:{name}"), "1", nx=True, ex=seconds))
+
+
+def list_state(status: JobStatus) -> str:
+    """Return the state of a job as lists show it: `SUPERSEDED` or `DISMISSED` where that applies."""
+    if status.superseded:
+        return SUPERSEDED
+    return DISMISSED if status.dismissed is not None else str(status.state)
 
 
 def _pages(job_ids: Sequence[str], length: int) -> Iterator[Sequence[str]]:

@@ -1,6 +1,7 @@
 -- Create the record of a job, unless it exists.
 --
--- A job that continues another one is linked from that one's record, in place of an earlier continuation.
+-- A job that continues another one is linked from that one's record, in place of an earlier continuation. It also notes the
+-- mirror or scrub that queued the first job of the chain.
 --
 -- KEYS: job, index of all jobs, set of open jobs, the job that it continues (left out for none)
 -- ARGV: job id, seconds until the record expires, then field-value pairs
@@ -19,5 +20,7 @@ if KEYS[4] and redis.call('EXISTS', KEYS[4]) == 1 then
   local before = redis.call('HGET', KEYS[4], 'continued_by')
   if before then redis.call('HSET', KEYS[1], 'continued_before', before) end
   redis.call('HSET', KEYS[4], 'continued_by', ARGV[1])
+  local schedule = redis.call('HGET', KEYS[4], 'schedule') or redis.call('HGET', KEYS[4], 'chain_schedule')
+  if schedule then redis.call('HSET', KEYS[1], 'chain_schedule', schedule) end
 end
 return 1
