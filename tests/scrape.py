@@ -61,7 +61,7 @@ def promtool(*arguments: str, stdin: str = "") -> str:
         # CI accepts no skipped test, so there it is never missing.
         pytest.skip("there is no promtool; on Debian and Ubuntu: .ci/promtool .venv/bin")
     ended = subprocess.run(
-        [program, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [program, *arguments], input=stdin, capture_output=True, text=True, timeout=240, check=False
     )
     said = ended.stdout + ended.stderr
     assert ended.returncode == 0, said
