@@ -72,11 +72,16 @@ def server(tmp_path: Path) -> Iterator[OwnRedis]:
 
 
 def content(url: str) -> dict[str, Any]:
-    """Return all that a Redis holds, but for what a fleet writes by itself (deadlines, marks, the roster, a lock)."""
+    """Return all that a Redis holds, but for what a fleet writes by itself (deadlines, marks, rosters, a lock)."""
     with redis.Redis.from_url(url) as client:
         found = {key: client.dump(key) for key in client.scan_iter()}
-    own = (b"_kombu.binding_deadlines", b"snapferry:mark:", b"snapferry:workers", b"snapferry:watcher")
-    own += (b"snapferry:orchestrators",)
+    own = (
+        b"_kombu.binding_deadlines",
+        b"snapferry:mark:",
+        b"snapferry:workers",
+        b"snapferry:watcher",
+        b"snapferry:orchestrators",
+    )
     return {key: value for key, value in found.items() if not key.startswith(own)}
 
 

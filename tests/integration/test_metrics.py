@@ -144,6 +144,7 @@ def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
     assert worker.value("snapferry_tasks_total", state="failure") == 0
     assert orchestrator.value("snapferry_tasks_total", state="failure") == 0
     assert orchestrator.value("snapferry_workers", role="worker") == 1
+    assert worker.value("snapferry_orchestrators") == orchestrator.value("snapferry_orchestrators") == 1
     for name in ("backlog_objects", "backlog_bytes", "queue_messages", "running_batches", "open_snapshots"):
         assert orchestrator.value(f"snapferry_{name}") == 0
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from snapferry.orchestrator.schedules.settle import settle_ended
 from snapferry.orchestrator.schedules.watcher import Watcher
 from snapferry.workers.ledger import Expected, Freshness, FreshnessLedger, Ledger, State
-from snapferry.workers.ledger.freshness import UNTOLD, late_at
-from snapferry.workers.ledger.keys import ENDED
+from snapferry.workers.ledger.freshness import late_at
+from snapferry.workers.ledger.keys import ENDED, UNTOLD
 from snapferry.workers.messages import Action, JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
