@@ -19,6 +19,7 @@ _BY_COMMAND: Final = {
     **dict.fromkeys(["cancel", "continue", "pause", "plan", "priority", "status", "sync", "watch"], ("job",)),
     **dict.fromkeys(["heal", "pull", "push", "resume", "retry", "verify"], ("job", "submitted")),
     "diff": ("differences",),
+    "dismiss": ("job", "dismissed"),
     "doctor": ("checks",),
     "failures": ("failure",),
     "jobs": ("jobs",),

@@ -53,7 +53,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "continue": Lazy("control", "continue_job", "Resume a paused job"),
         "resume": Lazy("control", "resume", "Continue a cancelled or failed job as a new job"),
         "retry": Lazy("control", "retry", "Try the failed objects of a job again"),
-        "dismiss": Lazy("dismiss", "dismiss", "Count a failed job as failed no more: nobody will repair it"),
+        "dismiss": Lazy("control", "dismiss", "Count a failed job as failed no more: nobody will repair it"),
         "priority": Lazy("control", "priority", "Change the priority of a job"),
         "limit": Lazy("limit", "limit", "Limit the throughput of a job or a store"),
     },
