@@ -10,7 +10,6 @@ is killed, the owner does the same.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import select
@@ -32,6 +31,7 @@ from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 
 from .job_app import make_job_app
+from .quick_imports import quick_imports
 
 START_TIMEOUT_S = 10.0
 
@@ -116,7 +116,7 @@ class EmbeddedFleet:
         self._reports, reports_write = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        _share_imports()
+        share_imports()
         self._keeper = os.fork()
         if self._keeper == 0:
             os.close(self._lifeline)
@@ -194,15 +194,15 @@ def default_processes(in_flight: int | None) -> int:
     return max(1, min(cores, 16, in_flight or cores))
 
 
-def _share_imports() -> None:
+def share_imports() -> None:
     """
     Import what the workers need, once for all processes that are forked from here.
 
     The collector is frozen, so that it neither scans all of these objects before each fork nor copies their pages.
     """
-    for module in _WORKER_MODULES:
-        importlib.import_module(module)
-    gc.freeze()
+    with quick_imports():
+        for module in _WORKER_MODULES:
+            importlib.import_module(module)
 
 
 def _private_folder() -> str:

@@ -226,9 +226,10 @@ def _attach_logging(app: Celery, settings: Settings, url: str, access: AccessPol
 
 def _freeze_memory(**_: Any) -> None:
     # Otherwise the garbage collector of a forked process visits, and so copies, the memory it shares with this one.
-    if not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
+    # Once is enough. To ask whether there is frozen memory, Python visits all of it.
+    signals.worker_before_create_process.disconnect(_freeze_memory)
+    gc.collect()
+    gc.freeze()
 
 
 def _attach_shutdown(app: Celery, settings: Settings) -> None:

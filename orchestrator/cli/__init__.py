@@ -24,6 +24,7 @@ finds in the command line cost no import of Celery. A body's module imports all 
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -63,6 +64,9 @@ def main() -> None:
         # Errors of stores and brokers are translated long before: this is about the output.
         discard(1)
         fail(f"cannot write the output: {error.strerror or error}")
+    finally:
+        # The interpreter collects garbage as it ends, and would visit all that was imported.
+        gc.freeze()
 
 
 def _open_standard_streams() -> None:

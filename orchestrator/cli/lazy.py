@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from importlib import import_module
-from typing import Any, Final
-
-# Libraries import these where they are installed: redis-py for metrics that nothing here turns on, billiard for one
-# system call, which it makes without cffi as well. Both take a tenth of a command's start.
-_NOT_NEEDED: Final = ("opentelemetry.sdk.metrics", "cffi")
+from typing import Any
 
 
-def load(path: str) -> Any:
-    """Return the object at *path*, such as ``run.copy:sync``; import its module, which is relative to this package."""
+def load(path: str, *, quickly: bool = False) -> Any:
+    """
+    Return the object at *path*, such as ``run.copy:sync``; import its module, which is relative to this package.
+
+    *quickly* imports libraries by `snapferry.orchestrator.quick_imports`.
+    """
     module, _, name = path.partition(":")
-    with _quick_imports():
+    with _quick_imports() if quickly else nullcontext():
         imported = import_module(f"{__package__}.{module}")
     return getattr(imported, name)
 
 
-@contextmanager
-def _quick_imports() -> Iterator[None]:
-    """Collect no garbage, of which imports make little, and leave out libraries that are not needed."""
-    collected = gc.isenabled()
-    left_out = [name for name in _NOT_NEEDED if name not in sys.modules]
-    for name in left_out:
-        # Importing it raises ImportError.
-        sys.modules[name] = None  # type: ignore[assignment]
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
-        for name in left_out:
-            del sys.modules[name]
+def installed_version() -> str:
+    """Return the version of snapferry that is installed."""
+    version: str = import_module("importlib.metadata").version("snapferry")
+    return version
+
+
+def _quick_imports() -> Any:
+    return import_module("snapferry.orchestrator.quick_imports").quick_imports()

@@ -28,6 +28,9 @@ class PatientRedisBackend(RedisBackend):
         # Celery's own parameters are from a URL that holds no password.
         return PatientRedis.from_pool(connection_pool(self.app.conf.broker_transport_options[BROKER]))
 
+    def _add_driver_info(self) -> None:
+        """Leave the parameters of Celery's own connections alone, which are not used."""
+
     def on_chord_part_return(
         self, request: Any, state: Any, result: Any, propagate: Any = None, **kwargs: Any
     ) -> Any:

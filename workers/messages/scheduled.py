@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from snapferry.workers.queues import NAME, Priority
 
@@ -18,6 +18,9 @@ class MirrorMessage(CopyRequest, Message):
 
     The scheduler reads the mirror's settings when it starts, so a change of them needs a restart of the scheduler.
     """
+
+    # Built at the first use, which most processes do not have.
+    model_config = ConfigDict(defer_build=True)
 
     name: str = Field(pattern=MIRROR_NAME)
     patience: float | None = Field(None, ge=0, le=LONGEST_PATIENCE_S)
@@ -37,6 +40,8 @@ class ScrubMessage(Message):
 
     *shares* is how many runs read the whole *store*. *interval* is the time between two runs in seconds.
     """
+
+    model_config = ConfigDict(defer_build=True)
 
     name: str = Field(pattern=MIRROR_NAME)
     store: StoreRef

@@ -307,7 +307,8 @@ class FlowerSettings(BaseModel):
     name of Flower's login handler. *database* is a path.
     """
 
-    model_config = ConfigDict(frozen=True)
+    # Built at the first use, which most processes do not have.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     users: tuple[str, ...] = Field((), repr=False)
     oauth: str = ""

@@ -121,8 +121,12 @@ _Duration = Annotated[str, AfterValidator(_checked_patience)]
 class Table(BaseModel):
     """A table of the file: it cannot change, and refuses keys that it does not know."""
 
+    # Built at the first use: most commands read no such file.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=lambda name: name.strip("_").replace("_", "-")
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.strip("_").replace("_", "-"),
+        defer_build=True,
     )
 
 

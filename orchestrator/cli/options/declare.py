@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
 import click
 
 from snapferry.orchestrator.cli.chosen import remember
 from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm
-from snapferry.orchestrator.cli.lazy import load
+from snapferry.orchestrator.cli.lazy import installed_version, load
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -116,7 +115,7 @@ class Command(click.Command):
         self._places(given)
         if self._interruptible:
             interrupt_on_sigterm()
-        return load(f"run.{self.run}")(**given)
+        return load(f"run.{self.run}", quickly=True)(**given)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write arguments and options into *formatter*."""
@@ -136,7 +135,7 @@ class Command(click.Command):
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"snapferry {version('snapferry')}")
+        click.echo(f"snapferry {installed_version()}")
         ctx.exit()
 
 

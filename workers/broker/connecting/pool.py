@@ -59,6 +59,8 @@ def connection_pool(
         "health_check_interval": HEALTH_S,
         # A server may otherwise send its clients to another address.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        # Otherwise redis-py reads its version from disk for each connection, and sends two commands that tell it.
+        "driver_info": None,
         **{name: value for name, value in options.items() if value is not None},
         "db": broker.database,
         **_authentication(broker, ""),

@@ -1,0 +1,146 @@
+"""What a command without a broker imports, and how often it searches the installed packages."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from importlib import import_module, metadata
+from typing import Any
+
+import pytest
+from celery import signals
+
+from snapferry.orchestrator.quick_imports import NOT_NEEDED, quick_imports
+from snapferry.workers.app import make_app
+from snapferry.workers.broker.connection import client, fail_fast_client
+from snapferry.workers.settings.environment import Settings
+
+# Run in a fresh interpreter: the imports of a sync and of its embedded fleet.
+SYNC = """
+import gc, importlib.metadata, json, sys
+
+searches, real = [], importlib.metadata.distributions
+importlib.metadata.distributions = lambda **chosen: searches.append(chosen) or real(**chosen)
+before = importlib.metadata.entry_points
+
+from snapferry.orchestrator.cli.lazy import load
+load("commands.copy:sync"), load("run.copy:sync", quickly=True)
+from snapferry.orchestrator.embedded import share_imports
+share_imports()
+
+from celery.app.backends import by_name
+by_name("redis", extension_namespace="celery.result_backends")
+print(json.dumps({
+    "modules": sorted(sys.modules),
+    "searches": len(searches),
+    "collects": gc.isenabled(),
+    "frozen": gc.get_freeze_count(),
+    "restored": importlib.metadata.entry_points is before,
+}))
+"""
+
+# Libraries of other commands, of S3, and of formats and exporters that nothing turns on.
+NEEDLESS = {
+    "apprise", "boto3", "botocore", "cffi", "flower", "jinja2", "numpy", "opentelemetry.metrics", "prometheus_client",
+    "re2", "rich", "tornado", "urllib3", "yaml",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, Any]:
+    ended = subprocess.run(
+        [sys.executable, "-c", SYNC], capture_output=True, text=True, timeout=240, check=True
+    )
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_a_sync_between_directories_imports_no_library_that_it_does_not_need(
+    imported: dict[str, Any],
+) -> None:
+    assert not NEEDLESS & set(imported["modules"])
+    assert {"celery.apps.worker", "kombu.transport.redis", "redis"} <= set(imported["modules"])
+
+
+def test_the_installed_packages_are_searched_once_for_plug_ins_of_all_libraries(
+    imported: dict[str, Any],
+) -> None:
+    assert imported["searches"] == 1
+    assert imported["restored"]
+
+
+def test_what_was_imported_is_out_of_the_garbage_collector_s_way(imported: dict[str, Any]) -> None:
+    assert imported["collects"]
+    # Thousands of functions, classes and dicts for each library.
+    assert imported["frozen"] > 50_000
+
+
+def test_a_library_that_was_left_out_can_be_imported_afterwards() -> None:
+    for name in NOT_NEEDED:
+        sys.modules.pop(name, None)
+
+    with quick_imports():
+        for name in NOT_NEEDED:
+            with pytest.raises(ImportError):
+                import_module(name)
+
+    assert import_module("yaml").safe_load("a: 1") == {"a": 1}
+
+
+def test_a_library_that_is_imported_already_stays_imported() -> None:
+    yaml = import_module("yaml")
+
+    with quick_imports():
+        assert import_module("yaml") is yaml
+    assert sys.modules["yaml"] is yaml
+
+
+def test_entry_points_are_those_that_are_installed() -> None:
+    with quick_imports():
+        for group in ("console_scripts", "pytest11", "no such group"):
+            found = sorted(metadata.entry_points(group=group))
+            assert found == sorted(_searched(group))
+
+
+def _searched(group: str) -> list[metadata.EntryPoint]:
+    """Return the entry points of *group* by reading every package."""
+    names: dict[str, metadata.Distribution] = {}
+    for package in metadata.distributions():
+        names.setdefault(package.metadata["Name"], package)
+    return [point for package in names.values() for point in package.entry_points if point.group == group]
+
+
+def test_an_error_in_the_block_leaves_everything_as_it_was() -> None:
+    before, collects = metadata.entry_points, gc.isenabled()
+
+    with pytest.raises(KeyError), quick_imports():
+        raise KeyError
+
+    assert metadata.entry_points is before
+    assert gc.isenabled() is collects
+    assert not any(name in sys.modules and sys.modules[name] is None for name in NOT_NEEDED)
+
+
+def test_no_connection_looks_for_the_version_of_its_library() -> None:
+    url = "redis://127.0.0.1:1/0"
+    app = make_app(Settings(broker_url=url))
+
+    with client(url) as one, fail_fast_client(url, 1) as other:
+        for found in (one, other):
+            assert found.connection_pool.connection_kwargs["driver_info"] is None
+    assert app.backend.client.connection_pool.connection_kwargs["driver_info"] is None
+    assert "driver_info" not in app.backend.connparams
+
+
+def test_memory_is_frozen_once_however_many_processes_are_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
+    frozen: list[str] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append("frozen"))
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: pytest.fail("visits all frozen objects"))
+
+    for _ in range(3):
+        signals.worker_before_create_process.send(sender=None)
+
+    assert frozen == ["frozen"]
