@@ -34,7 +34,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.streams import OpenReader
 from snapferry.workers.app import make_app
 from snapferry.workers.copying import actions, batch_report, copy_run
-from snapferry.workers.copying.delivery import MAX_STARTS, Skipped, run_batch
+from snapferry.workers.copying.delivery import MAX_LOST, MAX_STARTS, Skipped, run_batch
 from snapferry.workers.copying.requeue import MAX_RETRIES, STEP_ASIDE_S, UNREADABLE_S
 from snapferry.workers.copying.settle import ObjectsFailed
 from snapferry.workers.copying.transfer import copy_batch
@@ -688,6 +688,22 @@ def test_a_batch_that_takes_its_workers_down_is_given_up(
     assert list(set_bits(ledger.bitmap("job", "failed"))) == [0, 1, 2, 3, 4]
     assert ledger.standing("job").leased == 0
     assert tree(tmp_path / "destination") == {}
+
+
+@pytest.mark.parametrize("lost", [MAX_LOST, MAX_LOST + 1])
+def test_a_batch_whose_machines_are_always_lost_is_given_up_late(
+    batch: BatchMessage, ledger: Ledger, lost: int
+) -> None:
+    ledger.client.hset("snapferry:job:job:begun", "plan:0#lost", lost)
+
+    run(batch, ledger)
+
+    if lost <= MAX_LOST:
+        assert counts(ledger.status("job")) == (5, 0, 0)
+        return
+    assert counts(ledger.status("job")) == (0, 0, 5)
+    assert "machines were lost" in ledger.failures("job")[0].failure.detail
+    assert ledger.standing("job").leased == 0
 
 
 @pytest.mark.parametrize("died", [0, 1, 2])

@@ -117,7 +117,7 @@ class CopyRun:
                             objects,
                             report,
                             concurrency=batch.concurrency,
-                            abort_unfinished=begun.times > 1,
+                            abort_unfinished=begun.interrupted,
                             limit=limit,
                             outages=stores,
                         )

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 MAX_STARTS: Final = 10
 """A batch that was started this often without a known end kills its workers, and fails."""
 
+MAX_LOST: Final = 30
+"""A batch fails after so many machines were lost that ran it, if none of its objects was settled meanwhile."""
+
 # A worker that takes a batch from a parking queue and cannot copy it either parks it for this long.
 PARK_AGAIN_S = 2.0
 
@@ -96,11 +99,10 @@ def _lease_and_run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, ac
         log.info("batch deferred for %d s: another worker runs it", STEP_ASIDE_S)
         raise requeue(task, "another worker runs this batch", in_s=STEP_ASIDE_S)
     attempts = task.request.retries + 1
-    if begun.times > MAX_STARTS:
-        outcome = BatchOutcome(
-            failures=[Failure.of(address, _never_ended()) for address in batch.objects()],
-        )
-        return fail_batch(batch, ledger, holder, outcome, attempts=MAX_STARTS, worker=worker, end="given_up")
+    if begun.times > MAX_STARTS or (begun.lost or 0) > MAX_LOST:
+        reason, tries = (_never_ended(), MAX_STARTS) if begun.times > MAX_STARTS else (_always_lost(), MAX_LOST)
+        outcome = BatchOutcome(failures=[Failure.of(address, reason) for address in batch.objects()])
+        return fail_batch(batch, ledger, holder, outcome, attempts=tries, worker=worker, end="given_up")
     reachability = BatchReachability(ledger, batch, worker)
     blocking = reachability.blocked_by
     if blocking is None:
@@ -222,4 +224,13 @@ def _never_ended() -> StoreError:
         "",
         f"its batch was started {MAX_STARTS} times and never ended; did its workers run out of memory,"
         " or was it terminated each time?",
+    )
+
+
+def _always_lost() -> StoreError:
+    return StoreFault(
+        "",
+        "",
+        f"{MAX_LOST} machines were lost while they ran its batch, and none copied an object of it; let machines live"
+        " longer than its largest object takes, or stop their workers by SIGTERM in time",
     )

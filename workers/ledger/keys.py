@@ -40,6 +40,12 @@ SCHEDULE: Final = "snapferry:beat:"
 # The jobs with a parking queue: job id -> what a worker must know before it takes batches from the queue.
 PARKED: Final = RedisKey("snapferry:parked")
 
+# The workers by their names: when each last announced itself, and which queues it serves.
+WORKERS: Final = RedisKey("snapferry:workers")
+
+# A worker that has not announced itself for this many seconds is gone.
+ROSTER_S: Final = 20.0
+
 # The parking queues of jobs that have ended: name of the queue -> when it was found empty.
 UNPARKED: Final = RedisKey("snapferry:unparked")
 

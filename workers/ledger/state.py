@@ -208,7 +208,8 @@ class Begun:
     cancelled or has ended. *bounded*: the job has reached its bound, so no further batch begins. *paused*: the batch is
     held until the job is resumed. *holder*: the other run that has the
     lease, or "". *times*: how often the batch was begun without an end, this time included. *deaths*: position -> how
-    many workers died while they copied only that object.
+    many workers died while they copied only that object. *lost*: how many machines were lost that ran the batch since
+    it last got on, None if there were never any; these starts are not in *times*.
     """
 
     foreign: bool = False
@@ -219,6 +220,12 @@ class Begun:
     holder: str = ""
     times: int = 0
     deaths: dict[int, int] = field(default_factory=dict)
+    lost: int | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an earlier run may have left unfinished uploads behind."""
+        return self.times > 1 or self.lost is not None
 
 
 class Spent(NamedTuple):

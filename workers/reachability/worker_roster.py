@@ -11,15 +11,11 @@ from typing import Final
 import redis
 
 from snapferry.stores.text.printable import printable
+from snapferry.workers.ledger.keys import ROSTER_S, WORKERS
 
 from . import clock
 
-ROSTER_S: Final = 20.0
-"""A worker that has not announced itself for this long is gone."""
-
 _KEPT_S: Final = 7 * 86400
-
-_KEY: Final = "snapferry:workers"
 
 # Queues of a worker that are read.
 _MOST_QUEUES: Final = 100
@@ -43,13 +39,13 @@ class WorkerRoster:
     def announce(self, worker: str, queues: Sequence[str]) -> None:
         """Record that *worker* is alive and serves *queues*."""
         record = {"at": clock.now(self._redis), "queues": list(queues)}
-        self._redis.hset(_KEY, worker, json.dumps(record))
+        self._redis.hset(WORKERS, worker, json.dumps(record))
 
     def registered(self) -> list[RegisteredWorker]:
         """Return the workers that announced themselves within the last week, by name. Writes nothing."""
         at = clock.now(self._redis)
         found = []
-        for worker, text in sorted(self._redis.hgetall(_KEY).items()):
+        for worker, text in sorted(self._redis.hgetall(WORKERS).items()):
             with suppress(ValueError, KeyError, TypeError, RecursionError):
                 record = json.loads(text)
                 silent_s, queues = (
@@ -66,12 +62,12 @@ class WorkerRoster:
 
     def leave(self, worker: str) -> None:
         """Record that *worker* is gone. It may come back, for example after a restart."""
-        before = self._redis.hget(_KEY, worker)
+        before = self._redis.hget(WORKERS, worker)
         with suppress(ValueError, KeyError, TypeError):
             record = json.loads(before or "null")
             # A last announcement that is too old: workers of other versions understand it too.
             gone = {"at": clock.now(self._redis) - ROSTER_S - 1, "queues": record["queues"]}
-            self._redis.hset(_KEY, worker, json.dumps(gone))
+            self._redis.hset(WORKERS, worker, json.dumps(gone))
 
     def live(self, queue: str) -> list[str]:
         """Return the workers that are alive and serve *queue*."""
@@ -82,12 +78,12 @@ class WorkerRoster:
         at = clock.now(self._redis)
         live: list[str] = []
         gone: list[str] = []
-        for worker, text in self._redis.hgetall(_KEY).items():
+        for worker, text in self._redis.hgetall(WORKERS).items():
             with suppress(ValueError, KeyError, TypeError):
                 record = json.loads(text)
                 age_s = at - record["at"]
                 if age_s > _KEPT_S:
-                    self._redis.hdel(_KEY, worker)
+                    self._redis.hdel(WORKERS, worker)
                 elif queue in record["queues"]:
                     (live if age_s <= ROSTER_S else gone).append(str(worker))
         return sorted(live), sorted(gone)

@@ -14,7 +14,7 @@ from typing import Final
 from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.dispatch import queue_batches
 from snapferry.orchestrator.driving.outcome import DriveOutcome
-from snapferry.workers.copying.delivery import MAX_STARTS
+from snapferry.workers.copying.delivery import MAX_LOST, MAX_STARTS
 from snapferry.workers.ledger import PLAN, Standing
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import copy_queue, parking_queue
@@ -94,11 +94,17 @@ def _abandon_deadly(drive: PlannedDrive, names: list[str]) -> set[str]:
 
     Such a batch kills even the worker that would abandon it.
     """
-    times = drive.ledger.begun(drive.job_id, names)
-    deadly = {name for name, count in zip(names, times, strict=True) if count > MAX_STARTS + 1}
-    reason = f"its batch was begun more than {MAX_STARTS} times and never ended"
-    numbers = sorted(int(name.partition(":")[2]) for name in deadly)
-    fail_batches(drive.ledger, drive.spec, drive.plan, numbers, reason)
+    deadly: set[str] = set()
+    for counts, most, what in (
+        (drive.ledger.begun, MAX_STARTS, "begun"),
+        (drive.ledger.lost, MAX_LOST, "begun on machines that were lost"),
+    ):
+        times = counts(drive.job_id, names)
+        found = {name for name, count in zip(names, times, strict=True) if count > most + 1}
+        numbers = sorted(int(name.partition(":")[2]) for name in found - deadly)
+        reason = f"its batch was {what} more than {most} times and never ended"
+        fail_batches(drive.ledger, drive.spec, drive.plan, numbers, reason)
+        deadly |= found
     return deadly
 
 

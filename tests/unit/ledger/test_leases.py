@@ -168,7 +168,7 @@ def test_a_job_that_wants_no_more_work_has_nothing_to_wait_for(ledger: Ledger, h
     assert ledger.standing("job").leased == 0
 
 
-def test_a_worker_that_was_ended_holds_no_lease_and_its_batch_counts_as_begun_and_not_heard_of(
+def test_a_worker_that_was_ended_holds_no_lease_and_its_start_says_nothing_about_the_batch(
     ledger: Ledger,
 ) -> None:
     ledger.begin(TWO, "here-1-a#0@one@host")
@@ -178,7 +178,10 @@ def test_a_worker_that_was_ended_holds_no_lease_and_its_batch_counts_as_begun_an
 
     ledger.revoke_lease("job", "plan:0", "one@host")
     assert ledger.standing("job").expired == ("plan:0",)
-    assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"
+    ledger.revoke_lease("job", "plan:0", "one@host")
+    begun = ledger.begin(TWO, "another")
+    assert (begun.times, begun.lost) == (1, 1)
+    assert begun.interrupted, "what it left at the destination is looked for"
     ledger.revoke_lease("job", "plan:0", "one@host")
     assert ledger.standing("job").running == 1
     ledger.revoke_lease("job", "plan:7", "one@host")
@@ -194,4 +197,4 @@ def test_a_worker_that_is_being_killed_cannot_renew_a_lease_that_is_over(ledger:
 
     assert ledger.standing("job").expired == ("plan:0",)
     ledger.release(TWO, "here-1-a#0@one@host")
-    assert ledger.begin(TWO, "another").times == 2, "what it left at the destination is looked for"
+    assert ledger.begin(TWO, "another").interrupted, "what it left at the destination is looked for"

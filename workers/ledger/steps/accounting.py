@@ -70,7 +70,7 @@ class AccountingLedger(LedgerBase):
         *in_flight* objects are being copied at this moment, and this run has *moved* so many bytes. Return what the
         job wants of the batch.
         """
-        parts = job_keys(batch.job_id, "running", "leases", "holders", "moves")
+        parts = job_keys(batch.job_id, "running", "leases", "holders", "moves", "begun")
         arguments: list[str | float] = [batch.number, batch_name(batch), objects, size_bytes]
         arguments += [self._expires_s, holder, leases.LEASE_S, in_flight, moved]
         record = [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
-from snapferry.workers.ledger.keys import batch_name, done_key, job_key, job_keys
+from snapferry.workers.ledger.keys import ROSTER_S, WORKERS, batch_name, done_key, job_key, job_keys
 from snapferry.workers.ledger.state import Begun
 from snapferry.workers.messages import BatchMessage
 
@@ -36,10 +36,9 @@ class LeaseLedger(LedgerBase):
         """
         parts = job_keys(batch.job_id, "begun", "leases", "holders", "held", "alone", "moves", "running")
         arguments: list[str | float] = [batch.number, batch_name(batch), self._expires_s]
-        arguments += [holder, instead_of, LEASE_S, batch.highest_position, sum(batch.sizes)]
-        result, other, times, deaths = self._run(
-            scripts.BEGIN, [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts], arguments
-        )
+        arguments += [holder, instead_of, LEASE_S, batch.highest_position, sum(batch.sizes), ROSTER_S]
+        record = [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts, WORKERS]
+        result, other, times, deaths, lost = self._run(scripts.BEGIN, record, arguments)
         return Begun(
             accounted=result == "accounted",
             stopped=result == "stopped",
@@ -49,6 +48,7 @@ class LeaseLedger(LedgerBase):
             holder=str(other),
             times=int(times),
             deaths={int(position): int(count) for position, count in json.loads(deaths or "{}").items()},
+            lost=int(lost) if lost else None,
         )
 
     def release(
@@ -95,15 +95,25 @@ class LeaseLedger(LedgerBase):
         )
 
     def begun(self, job_id: str, names: Sequence[str]) -> list[int]:
-        """Return for each named batch how often it was begun and did not end."""
-        if not names:
-            return []
-        found: Any = self._redis.hmget(job_key(job_id, "begun"), list(names))
+        """Return for each named batch how often it was begun and did not end. Starts on lost machines do not count."""
+        return self._counts(job_id, names)
+
+    def lost(self, job_id: str, names: Sequence[str]) -> list[int]:
+        """Return for each named batch how many machines were lost that ran it, since it last got on."""
+        return self._counts(job_id, [f"{name}#lost" for name in names])
+
+    def _counts(self, job_id: str, fields: Sequence[str]) -> list[int]:
+        found: Any = self._redis.hmget(job_key(job_id, "begun"), list(fields)) if fields else []
         return [int(times or 0) for times in found]
 
     def revoke_lease(self, job_id: str, name: str, worker: str) -> None:
-        """End the lease of a batch that *worker* ran when it was killed, so that the batch can be begun again."""
-        self._run(scripts.REVOKE_LEASE, job_keys(job_id, "leases", "holders"), [name, worker])
+        """
+        End the lease of a batch that *worker* ran when its shutdown killed it, so that the batch can be begun again.
+
+        The start does not count towards the deaths of the batch.
+        """
+        parts = job_keys(job_id, "leases", "holders", "begun", "alone")
+        self._run(scripts.REVOKE_LEASE, parts, [name, worker])
 
     def note_retry(self, job_id: str, name: str, seconds: float) -> None:
         """
@@ -121,4 +131,5 @@ class LeaseLedger(LedgerBase):
     def note_requeued(self, job_id: str, names: list[str]) -> None:
         """Note that batches are in the queue again: their leases end, except for batches that run already."""
         if names:
-            self._run(scripts.NOTE_REQUEUED, job_keys(job_id, "", "leases", "holders", "held"), [*names])
+            parts = job_keys(job_id, "", "leases", "holders", "held", "begun", "alone")
+            self._run(scripts.NOTE_REQUEUED, [*parts, WORKERS], [ROSTER_S, *names])

@@ -11,7 +11,7 @@
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state or final(state) then return 0 end
 redis.call('HDEL', KEYS[3], ARGV[2])
-redis.call('HDEL', KEYS[9], ARGV[2])
+redis.call('HDEL', KEYS[9], ARGV[2], ARGV[2] .. '#lost')
 redis.call('HDEL', KEYS[10], ARGV[2])
 redis.call('HDEL', KEYS[11], ARGV[2])
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return 0 end

@@ -1,6 +1,6 @@
 -- Record the progress of a run of a batch and renew its lease.
 --
--- KEYS: job, done, running, leases, holders, moves
+-- KEYS: job, done, running, leases, holders, moves, begun
 -- ARGV: number, name, objects, bytes, seconds until the keys expire, holder, seconds of the lease, objects in flight,
 --       bytes moved
 -- Returns: 0 to continue, 1 to stop (the job wants no more work), 2 to hold the batch (the job is paused)
@@ -23,6 +23,11 @@ if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
   end
   local after = string.format('%.0f %.0f', objects, size)
   if after ~= before then redis.call('HSET', KEYS[1], 'moved_at', at) end
+  -- The batch gets on, however often its machine is lost. What lost runs left behind still has to be removed.
+  local had = before and tonumber(string.match(before, '%d+')) or 0
+  if objects > had and redis.call('HEXISTS', KEYS[7], ARGV[2] .. '#lost') == 1 then
+    redis.call('HSET', KEYS[7], ARGV[2] .. '#lost', 0)
+  end
   redis.call('HSET', KEYS[3], ARGV[2], after)
   if holds then
     -- The value: "time of the last movement, objects in flight, objects, bytes, bytes moved", of this run alone.
@@ -31,7 +36,7 @@ if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
     if not moved or last ~= run then moved = string.format('%.3f', at) end
     redis.call('HSET', KEYS[6], ARGV[2], moved .. ' ' .. ARGV[8] .. ' ' .. run)
   end
-  for i = 1, 6 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+  for i = 1, 7 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 end
 if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return 2 end
 return 0
