@@ -58,7 +58,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
         "limit": Lazy("limit", "limit", "Limit the throughput of a job or a store"),
     },
     "Inspect": {
-        "jobs": Lazy("inspect", "list_jobs", "List jobs, newest first"),
+        "jobs": Lazy("inspect", "list_jobs", "List jobs; export, import and recover their records"),
         "status": Lazy("inspect", "status", "Show the state of a job"),
         "watch": Lazy("inspect", "watch", "Follow a job until it ends"),
         "failures": Lazy("inspect", "failures", "List the failed objects of a job"),

@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any, Final
 
@@ -47,6 +47,11 @@ class SnapshotRow:
     reason: str = ""
 
     @property
+    def values(self) -> list[Any]:
+        """The row as the ledger keeps it: without the id."""
+        return [getattr(self, field.name) for field in fields(self) if field.name != "id"]
+
+    @property
     def unreadable(self) -> bool:
         """Whether its manifest could not be read, so that it was not planned."""
         return self.state == SnapshotState.FAILED and not self.ended_at
@@ -54,7 +59,11 @@ class SnapshotRow:
 
 def final_fields(ledger: Ledger, job_id: str) -> dict[str, str | float]:
     """Return the fields of a job's record that keep its rows after its end: ``rows``, ``rows1`` and so on."""
-    rows = {index: row for group in ledger.groups(job_id).values() for index, row in group.items()}
+    return rows_of({index: row for group in ledger.groups(job_id).values() for index, row in group.items()})
+
+
+def rows_of(rows: Mapping[int, list[Any]]) -> dict[str, str | float]:
+    """Return the fields of `final_fields` for these *rows*: index of the snapshot -> values of its row."""
     ordered = sorted(rows.items())
     return {
         _field(number): _packed(dict(ordered[at : at + ROWS_IN_A_FIELD]))

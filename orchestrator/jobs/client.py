@@ -60,9 +60,10 @@ class Jobs(JobReader):
         self._ledger.client.close()
         self._app.close()
 
-    def submit(self, spec: JobSpec, *, schedule: str = "") -> str:
+    def submit(self, spec: JobSpec, *, schedule: str = "", paused: bool = False) -> str:
         """
-        Queue a job; return its id, which is that of *spec*. *schedule* names the mirror or scrub that queues it.
+        Queue a job; return its id, which is that of *spec*. *schedule* names the mirror or scrub that queues it. A
+        *paused* job waits until `unpause`.
 
         If *spec* does not set its batch settings or its patience, those of this process's settings apply. The default
         order of a job of everything is newest first. A job whose patience is set also waits for a store that has not
@@ -75,7 +76,7 @@ class Jobs(JobReader):
             filled["waits_at_start"] = True
         if spec.everything and "order" not in given:
             filled["order"] = Order.NEWEST
-        return self._queue(spec.model_copy(update=filled), schedule)
+        return self._queue(spec.model_copy(update=filled), schedule, paused=paused)
 
     def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
         """
@@ -221,7 +222,7 @@ class Jobs(JobReader):
             changed |= {"patience": patience, "waits_at_start": True}
         return spec.successor(limits=status.limits, **self._from_settings(_BATCHING), **changed)
 
-    def _queue(self, spec: JobSpec, schedule: str = "") -> str:
+    def _queue(self, spec: JobSpec, schedule: str = "", *, paused: bool = False) -> str:
         """
         Record and queue a job; return its id.
 
@@ -231,6 +232,8 @@ class Jobs(JobReader):
         try:
             with self._answering():
                 self._ledger.create(spec, s3_requests=self._settings.s3_max_requests, schedule=schedule)
+                if paused:
+                    self._ledger.pause(spec.job_id, paused=True)
                 queue_plan(self._app, spec)
         except BaseException as error:
             if self._withdrawn(spec, error):

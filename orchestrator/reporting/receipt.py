@@ -56,6 +56,7 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "action": str(spec.action),
         "state": str(status.state),
         "final": status.state.final,
+        **({"imported": True} if ledger.field(job_id, "imported") else {}),
         "error": status.error,
         "resumes": spec.resumes or spec.retries or None,
         "source": _store(spec.source),

@@ -40,7 +40,7 @@ def paced_bucket(root: Path, object_s: float) -> Iterator[PacedBucket]:
             key = self.path.split("?")[0].removeprefix("/bucket").strip("/")
             path = root / key
             data = path.read_bytes() if path.is_file() else b""
-            self.send_response(200 if path.is_file() else 404)
+            self.send_response(200 if path.exists() else 404)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command == "HEAD":

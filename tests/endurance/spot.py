@@ -21,7 +21,7 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.workers.ledger import State
@@ -88,7 +88,7 @@ class Machines:
         lives = [random.Random(chance.random()) for _ in range(MACHINES)]
         self._threads = [threading.Thread(target=self._keep, args=(life,), daemon=True) for life in lives]
 
-    def __enter__(self) -> Machines:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -123,7 +123,7 @@ def run(folder: Path, work: Work, ending: str, seed: int) -> Result:
     snapshot = make_store(folder / "source", random_files(work.count, size=work.size, seed=seed))
     total = work.count * work.size
     with ExitStack() as stack:
-        redis = stack.enter_context(own_redis(folder / "redis"))
+        redis = stack.enter_context(own_redis(folder / "redis", "--port", "{port}"))
         bucket = stack.enter_context(paced_bucket(folder / "source", work.object_s))
         environment = {
             "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true",
@@ -158,7 +158,9 @@ def main() -> int:
     given = options.parse_args()
     works = WORKS if given.work is None else WORKS[given.work : given.work + 1]
     print(f"seed {given.seed}", flush=True)
-    print("| work | machines are taken away | result | time | machines | starts / batches | bytes sent again |")
+    print(
+        "| work | machines are taken away | result | time | machines | starts / batches | bytes sent again |"
+    )
     print("|---|---|---|---:|---:|---:|---:|", flush=True)
     failed = False
     for work in works:

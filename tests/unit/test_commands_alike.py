@@ -43,6 +43,9 @@ LINES: Final = {
     "priority": "JOB high",
     "limit": "JOB --max-requests 7",
     "jobs": "",
+    "jobs export": "FILE",
+    "jobs import": "EXPORT",
+    "jobs recover": "EXPORT",
     "status": "JOB",
     "watch": "JOB",
     "failures": "JOB",
@@ -66,7 +69,10 @@ ROLES: Final = {"worker", "orchestrator", "scheduler", "dashboard", "flower"}
 # Their result is not a document.
 NOT_JSON: Final = ROLES | {"cat", "completion"}
 # They work on jobs of a fleet alone.
-ON_A_FLEET: Final = [*sorted(name for name, line in LINES.items() if "JOB" in line.split()), "jobs", "submit"]
+ON_A_FLEET: Final = [
+    *sorted(name for name, line in LINES.items() if "JOB" in line.split() or name.startswith("jobs")),
+    "submit",
+]
 WITH_STORES: Final = sorted(name for name, line in LINES.items() if "STORE" in line)
 # What they do to a job that has ended changes nothing.
 CONTROL: Final = ["cancel", "pause", "continue", "priority", "limit"]
@@ -75,7 +81,10 @@ EVERY = pytest.mark.parametrize("name", LINES)
 
 
 def command(name: str) -> click.Command:
-    found = cli.get_command(click.Context(cli), name)
+    found: click.Command | None = cli
+    for word in name.split():
+        assert isinstance(found, click.Group)
+        found = found.get_command(click.Context(found), word)
     assert found is not None
     return found
 
@@ -89,6 +98,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     for name in ("SNAPFERRY_BROKER_URL", "SNAPFERRY_CONFIG", "SNAPDIR_STORE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "EXPORT").write_text('{"schema": "snapferry.jobs/1", "exported_at": 1}')
     for store in ("one", "other"):
         (tmp_path / store / ".manifests").mkdir(parents=True)
     (tmp_path / "snapferry.toml").write_text(
@@ -124,11 +134,17 @@ def broker(redis_url: str) -> Iterator[tuple[str, Ledger]]:
 
 
 def line(name: str, **places: str) -> list[str]:
-    return [name, *(places.get(word, word) for word in LINES[name].split())]
+    return [*name.split(), *(places.get(word, word) for word in LINES[name].split())]
 
 
 def test_the_table_has_every_command() -> None:
-    assert sorted(LINES) == sorted(COMMANDS)
+    further = [
+        f"{name} {word}"
+        for name in COMMANDS
+        if isinstance(found := command(name), click.Group)
+        for word in found.commands
+    ]
+    assert sorted(LINES) == sorted([*COMMANDS, *further])
 
 
 @EVERY
@@ -149,12 +165,12 @@ def test_every_option_that_takes_a_store_takes_its_name(name: str) -> None:
 
 @EVERY
 def test_every_command_prints_the_version(name: str, run: Run) -> None:
-    assert run(name, "--version") == run("--version")
+    assert run(*name.split(), "--version") == run("--version")
 
 
 @EVERY
 def test_every_command_refuses_what_it_does_not_know_as_bad_usage(name: str, run: Run) -> None:
-    code, out, err = run(name, "--log-level", "loud")
+    code, out, err = run(*name.split(), "--log-level", "loud")
 
     assert (code, out) == (2, "")
     assert "loud" in err

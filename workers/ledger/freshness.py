@@ -23,7 +23,7 @@ from .keys import ENDED, MIRROR, MIRROR_SUCCESSES, MOST_ENDED, SCHEDULE_FIELD, S
 from .schedules import LATEST, MOST_SCHEDULED, is_name, number_of
 
 # The names of what is expected to run, as "mirror:nightly".
-_EXPECTED: Final = RedisKey("snapferry:expected")
+EXPECTED: Final = RedisKey("snapferry:expected")
 
 # When each store was last written by a job that ended well, by the store's id; the latest ones are kept.
 _STORES: Final = RedisKey("snapferry:success:store")
@@ -133,13 +133,13 @@ class FreshnessLedger:
         """
         now = self.now()
         found = {one.key: one for one in all_expected}
-        known = {str(key) for key in self._redis.smembers(_EXPECTED)}
+        known = {str(key) for key in self._redis.smembers(EXPECTED)}
         with self._redis.pipeline(transaction=True) as pipe:
             for key, one in found.items():
                 if key in known and not replace:
                     continue
                 record = _record_key(one.kind, one.name)
-                pipe.sadd(_EXPECTED, key)
+                pipe.sadd(EXPECTED, key)
                 pipe.hset(record, "every", one.every)
                 if one.late_after is None:
                     pipe.hdel(record, "late_after")
@@ -155,7 +155,7 @@ class FreshnessLedger:
     def forget(self, kind: ScheduleKind, name: str) -> bool:
         """Expect a mirror or scrub no longer; return whether it was expected. The records of its runs stay."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.srem(_EXPECTED, f"{kind}:{name}")
+            pipe.srem(EXPECTED, f"{kind}:{name}")
             pipe.hdel(_record_key(kind, name), *_FIELDS)
             if kind == MIRROR:
                 pipe.zrem(MIRROR_SUCCESSES, name)
@@ -168,7 +168,7 @@ class FreshnessLedger:
 
         A damaged record is left out.
         """
-        keys = sorted(str(key) for key in self._redis.smembers(_EXPECTED))[:MOST_SCHEDULED]
+        keys = sorted(str(key) for key in self._redis.smembers(EXPECTED))[:MOST_SCHEDULED]
         names = [parsed for key in keys if (parsed := _parsed(key)) is not None]
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()

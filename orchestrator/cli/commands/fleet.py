@@ -129,6 +129,14 @@ def worker() -> None:
     section=PROCESS,
     help="Jobs to plan or publish at once.",
 )
+@option(
+    "--export-jobs",
+    type=click.Path(dir_okay=False),
+    envvar="SNAPFERRY_EXPORT_JOBS",
+    metavar="FILE",
+    section=PROCESS,
+    help="Keep an export of the open jobs and the schedules in FILE, for snapferry jobs recover.",
+)
 @_role_options
 @_celery_options
 def orchestrator() -> None:

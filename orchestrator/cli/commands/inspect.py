@@ -1,8 +1,9 @@
-"""The commands that show jobs: jobs, status, watch, failures and receipt."""
+"""The commands that show jobs: jobs with its further commands, status, watch, failures and receipt."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -14,12 +15,27 @@ from snapferry.orchestrator.cli.options.common import (
     receipt_option,
     show_options,
 )
-from snapferry.orchestrator.cli.options.declare import command, option
+from snapferry.orchestrator.cli.options.declare import Command, argument, command, group, option
 from snapferry.orchestrator.cli.options.values import WholeNumber
 from snapferry.workers.job_state import DISMISSED, SUPERSEDED, State
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-@command(run="inspect:list_jobs", name="jobs")
+
+JOBS_EXAMPLES: Final = """
+Examples:
+
+\b
+  Keep what Redis alone has, every night:
+    snapferry jobs export /backup/jobs.json
+
+\b
+  Redis is lost for good, and a new one runs:
+    snapferry jobs recover /backup/jobs.json
+"""
+
+
+@group(run="inspect:list_jobs", name="jobs", epilog=JOBS_EXAMPLES)
 @option("--limit", type=WholeNumber(1), default=50, metavar="N", help="List at most N jobs.")
 @option(
     "--state",
@@ -31,7 +47,57 @@ from snapferry.workers.job_state import DISMISSED, SUPERSEDED, State
 @json_option
 @broker_option
 def list_jobs() -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; export, import and recover them."""
+
+
+def _file(text: str) -> Callable[[_Function], _Function]:
+    return argument("path", metavar="FILE", type=click.Path(dir_okay=False), text=text)
+
+
+@list_jobs.command("export", cls=Command, run="recover:export_jobs", interruptible=True)
+@_file("File to write; - is standard output.")
+@option("--open", "open_only", is_flag=True, help="Leave out jobs that have ended.")
+@json_option
+@broker_option
+def export_jobs() -> None:
+    """
+    Write the records of all jobs and schedules to a file.
+
+    The file is JSON, and is replaced as a whole. It has the request of each job,
+    its result, the last success of each mirror and the position of each scrub.
+    """
+
+
+@list_jobs.command("import", cls=Command, run="recover:import_jobs", interruptible=True)
+@_file("File of snapferry jobs export.")
+@json_option
+@broker_option
+def import_jobs() -> None:
+    """
+    Record the ended jobs and the schedules of an export.
+
+    Records that exist stay as they are. Nothing begins to run: jobs that had not
+    ended when they were exported are counted, and left out.
+    """
+
+
+@list_jobs.command("recover", cls=Command, run="recover:recover_jobs", interruptible=True)
+@_file("File of snapferry jobs export, or of snapferry orchestrator --export-jobs.")
+@option(
+    "--deleting",
+    is_flag=True,
+    help="Also submit jobs that delete or overwrite: sync --delete, pull.",
+)
+@json_option
+@broker_option
+def recover_jobs() -> None:
+    """
+    Submit the jobs of an export that had not ended, after Redis was lost.
+
+    They keep their ids. What they had copied is found at the destination and not
+    copied again. The ended jobs and the schedules are imported as well. A job that
+    a mirror or scrub had queued is left to its next run.
+    """
 
 
 @command(run="inspect:status")

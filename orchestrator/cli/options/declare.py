@@ -133,6 +133,31 @@ class Command(click.Command):
                 formatter.write_dl([(name.ljust(width), text) for name, text in sections[title]])
 
 
+class Group(Command, click.Group):
+    """A command that runs by itself, and has further commands. They come last on its help page."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(
+            *arguments, invoke_without_command=True, subcommand_metavar="[COMMAND]", **attributes
+        )
+
+    def _run(self, **given: Any) -> Any:
+        ctx = click.get_current_context()
+        if ctx.invoked_subcommand is None:
+            return super()._run(**given)
+        odd = [
+            name for name in given if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        ]
+        if odd:
+            raise click.UsageError(f"the options of {ctx.invoked_subcommand} must come after it")
+        return None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write options and commands into *formatter*."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         click.echo(f"snapferry {installed_version()}")
@@ -194,3 +219,8 @@ def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
     With *run* among them, the function gives the command its name, its options and its help, and is never called.
     """
     return click.command(cls=Command, **attributes)
+
+
+def group(**attributes: Any) -> Callable[[Callable[..., Any]], Group]:
+    """Return a decorator that makes a function a `Group`; *attributes* as for `command`."""
+    return click.group(cls=Group, **attributes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from celery import signals
@@ -11,6 +12,7 @@ from celery import signals
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.cli.exit_codes import end_on_sigterm, note, restart, usage
 from snapferry.orchestrator.cli.settings import read_settings
+from snapferry.orchestrator.recovery import keeper
 from snapferry.stores.access import AccessPolicy
 from snapferry.stores.opening import prepare
 from snapferry.workers.app import make_app
@@ -36,9 +38,21 @@ def worker(
 
 
 def orchestrator(
-    broker: str | None, concurrency: int, celery_options: tuple[str, ...], **settings: Any
+    broker: str | None,
+    concurrency: int,
+    export_jobs: str | None,
+    celery_options: tuple[str, ...],
+    **settings: Any,
 ) -> None:
-    _run_role(make_fleet_app, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
+    def make(known: Settings, access: AccessPolicy) -> Any:
+        app = make_fleet_app(known, access)
+        if export_jobs is not None:
+            keeper.attach(app, known, export_jobs)
+        return app
+
+    if export_jobs is not None and not Path(export_jobs).absolute().parent.is_dir():
+        usage(f"--export-jobs {export_jobs}: its directory does not exist")
+    _run_role(make, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
 
 
 def _run_role(

@@ -35,9 +35,7 @@ GONE = ROSTER_S + 5
 
 
 @pytest.mark.parametrize("requeued", [True, False], ids=["queued again", "delivered again"])
-def test_a_start_on_a_machine_that_was_lost_does_not_count_as_a_death(
-    ledger: Ledger, requeued: bool
-) -> None:
+def test_a_start_on_a_machine_that_was_lost_does_not_count_as_a_death(ledger: Ledger, requeued: bool) -> None:
     for number in range(12):
         run_on(ledger, number, GONE, requeued=requeued)
 

@@ -46,27 +46,31 @@ class JobLedger(LedgerBase):
         The record of the job that a new one continues gets the new one's id. *schedule* names the mirror or scrub that
         queues the job, as ``mirror:nightly``.
         """
-        ids = spec.snapshot_ids
-        fields: dict[str, str | float] = {
-            "request": request_text(spec),
-            "source": spec.source.url,
-            "destination": spec.destination.url,
-            "first_snapshot": ids[0] if ids else "",
-            "snapshots_total": len(ids),
-            "dry_run": int(spec.dry_run),
-            "priority": spec.priority.value,
-            "queue": spec.queue,
-            "patience": spec.patience,
-            **({} if spec.action is Action.COPY else {"action": spec.action.value}),
-            **_bounds(spec.verify),
-            **({BUDGET_FIELD: spec.budget.model_dump_json()} if spec.budget.limited else {}),
-            **{LIMIT_FIELDS[name]: value for name, value in spec.limits if value is not None},
-            **({S3_REQUESTS_FIELD: s3_requests} if s3_requests is not None else {}),
-            **({"continues": spec.continues} if spec.continues else {}),
-            **({SCHEDULE_FIELD: schedule} if schedule else {}),
-        }
+        fields = _fields_of(spec, schedule)
+        if s3_requests is not None:
+            fields[S3_REQUESTS_FIELD] = s3_requests
         arguments = [spec.job_id, self._expires_s, *_pairs(fields)]
         return bool(self._run(scripts.CREATE, _keys_of_new(spec.job_id, spec.continues), arguments))
+
+    def import_ended(
+        self,
+        spec: JobSpec,
+        state: State,
+        fields: dict[str, str | float],
+        *,
+        submitted_at: float,
+        schedule: str = "",
+    ) -> bool:
+        """
+        Create the record of a job that ended elsewhere in a final *state*, and return whether it is new.
+
+        A record that exists stays as it is. What *spec* determines, *fields* cannot change. Nothing drives the job.
+        """
+        if not state.final:
+            raise ValueError(f"{state} is not final")
+        own = _fields_of(spec, schedule) | {"state": state.value, "submitted_at": submitted_at}
+        arguments = [spec.job_id, self._expires_s, submitted_at, *_pairs(fields | own)]
+        return bool(self._run(scripts.IMPORT, [job_key(spec.job_id), INDEX], arguments))
 
     def withdraw(self, job_id: str, *, continues: str = "") -> bool:
         """
@@ -148,6 +152,27 @@ class JobLedger(LedgerBase):
 
 def _keys_of_new(job_id: str, continues: str) -> list[RedisKey]:
     return [job_key(job_id), INDEX, OPEN, *([job_key(continues)] if continues else [])]
+
+
+def _fields_of(spec: JobSpec, schedule: str) -> dict[str, str | float]:
+    """Return the fields of a job's record that follow from its request."""
+    ids = spec.snapshot_ids
+    return {
+        "request": request_text(spec),
+        "source": spec.source.url,
+        "destination": spec.destination.url,
+        "dry_run": int(spec.dry_run),
+        "priority": spec.priority.value,
+        "queue": spec.queue,
+        "patience": spec.patience,
+        **({} if spec.everything else {"first_snapshot": ids[0] if ids else "", "snapshots_total": len(ids)}),
+        **({} if spec.action is Action.COPY else {"action": spec.action.value}),
+        **_bounds(spec.verify),
+        **({BUDGET_FIELD: spec.budget.model_dump_json()} if spec.budget.limited else {}),
+        **{LIMIT_FIELDS[name]: value for name, value in spec.limits if value is not None},
+        **({"continues": spec.continues} if spec.continues else {}),
+        **({SCHEDULE_FIELD: schedule} if schedule else {}),
+    }
 
 
 def _bounds(options: VerifyOptions) -> dict[str, int]:
