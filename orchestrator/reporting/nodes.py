@@ -13,9 +13,10 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.ledger.keys import ROSTER_S
 from snapferry.workers.lifecycle.orchestrator_roster import SILENT_S
 from snapferry.workers.queues import copy_queue
-from snapferry.workers.reachability.worker_roster import ROSTER_S, RegisteredWorker
+from snapferry.workers.reachability.worker_roster import RegisteredWorker
 
 Role = Literal["worker", "orchestrator"]
 
