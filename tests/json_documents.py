@@ -22,7 +22,7 @@ _BY_COMMAND: Final = {
     "dismiss": ("job", "dismissed"),
     "doctor": ("checks",),
     "failures": ("failure",),
-    "jobs": ("jobs",),
+    "jobs": ("jobs", "exported", "restored"),
     "limit": ("job-limits", "store-limits"),
     "ls": ("snapshots",),
     "mirrors": ("mirrors",),

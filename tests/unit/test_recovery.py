@@ -472,7 +472,7 @@ def test_a_redis_that_loses_its_data_again_and_again_does_not_fill_the_disk(
     file = tmp_path / "jobs.json"
     for number in range(5):
         ledger.create(spec(f"job{number}"))
-        monkeypatch.setattr(keeper.time, "strftime", lambda *_, number=number: str(number))
+        monkeypatch.setattr(time, "strftime", lambda *_, number=number: str(number))
         ExportKeeper(str(file)).round(ledger)
         ledger.client.flushall()
 

@@ -100,10 +100,9 @@ def _lease_and_run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, ac
         raise requeue(task, "another worker runs this batch", in_s=STEP_ASIDE_S)
     attempts = task.request.retries + 1
     if begun.times > MAX_STARTS or (begun.lost or 0) > MAX_LOST:
-        reason, tries = (
-            (_never_ended(), MAX_STARTS) if begun.times > MAX_STARTS else (_always_lost(), MAX_LOST)
-        )
-        outcome = BatchOutcome(failures=[Failure.of(address, reason) for address in batch.objects()])
+        deadly = begun.times > MAX_STARTS
+        error, tries = (_never_ended(), MAX_STARTS) if deadly else (_always_lost(), MAX_LOST)
+        outcome = BatchOutcome(failures=[Failure.of(address, error) for address in batch.objects()])
         return fail_batch(batch, ledger, holder, outcome, attempts=tries, worker=worker, end="given_up")
     reachability = BatchReachability(ledger, batch, worker)
     blocking = reachability.blocked_by
