@@ -40,14 +40,23 @@ def _sections() -> Iterator[str]:
     for section, commands in SECTIONS.items():
         yield f"## {section}\n"
         for name in commands:
-            command = cli.get_command(root, name)
-            assert command is not None
-            context = click.Context(
-                command, info_name=name, parent=root, terminal_width=WIDTH, max_content_width=WIDTH
-            )
-            yield f"### snapferry {name}\n"
-            yield from (f"    {line}".rstrip() for line in command.get_help(context).splitlines())
-            yield ""
+            yield from _command(root, name)
+
+
+def _command(parent: click.Context, name: str) -> Iterator[str]:
+    """Yield the section of a command of *parent*, and those of its further commands."""
+    assert isinstance(parent.command, click.Group)
+    command = parent.command.get_command(parent, name)
+    assert command is not None
+    context = click.Context(
+        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
+    )
+    yield f"### {context.command_path.replace(' [OPTIONS]', '')}\n"
+    yield from (f"    {line}".rstrip() for line in command.get_help(context).splitlines())
+    yield ""
+    if isinstance(command, click.Group):
+        for further in command.list_commands(context):
+            yield from _command(context, further)
 
 
 if __name__ == "__main__":
