@@ -10,8 +10,8 @@ import redis
 from pydantic import ValidationError
 
 from snapferry.workers.ledger import FreshnessLedger
-from snapferry.workers.ledger.freshness import EXPECTED, MIRROR_SUCCESSES
-from snapferry.workers.ledger.keys import MIRROR, SCRUB
+from snapferry.workers.ledger.freshness import EXPECTED
+from snapferry.workers.ledger.keys import MIRROR, MIRROR_SUCCESSES, SCRUB
 from snapferry.workers.lua import RedisKey
 
 from .document import ExportedSchedule, ExportedScrub
