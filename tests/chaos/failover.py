@@ -28,8 +28,12 @@ def fail_over(server: OwnRedis, folder: Path) -> None:
     replica.start()
     client = redis.Redis.from_url(replica.url, decode_responses=True, socket_timeout=30)
     try:
+        with redis.Redis.from_url(server.url, socket_timeout=30) as master:
+            # By default a master waits 5 s for more replicas.
+            master.config_set("repl-diskless-sync-delay", 0)
         client.replicaof("127.0.0.1", port)
         until(lambda: client.info("replication")["master_link_status"] == "up", "the replica is in step")
+        until(lambda: _on_disk(client), "the replica's append-only file is complete")
     except BaseException:
         client.close()
         replica.kill()
@@ -39,3 +43,9 @@ def fail_over(server: OwnRedis, folder: Path) -> None:
     client.config_set("port", port)
     client.close()
     server.process, server.command = replica.process, command
+
+
+def _on_disk(client: redis.Redis) -> bool:
+    """Return whether a replica has written what it got from its master: until then a kill loses it."""
+    found = client.info("persistence")
+    return not (found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"] or found["loading"])

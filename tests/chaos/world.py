@@ -94,8 +94,8 @@ class World:
     All of it.
 
     *epoch* counts how often Redis may have forgotten what it had acknowledged. *may_fail* and *may_forget*: a fault of
-    the round may make jobs fail, or Redis forget some. *contents*: snapshot -> path -> bytes. *damaged*: root of a
-    destination -> addresses of objects that faults have damaged there.
+    the round may make jobs fail, or Redis forget some. *contents*: snapshot -> path -> bytes. *content*: root of a
+    source -> path -> length. *damaged*: root of a destination -> addresses of objects that faults have damaged there.
     """
 
     folder: Path
@@ -119,6 +119,7 @@ class World:
     may_fail: bool = False
     may_forget: bool = False
     contents: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    content: dict[Path, dict[str, int]] = field(default_factory=dict)
     false_progress: list[str] = field(default_factory=list)
     redis_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -274,6 +275,12 @@ class World:
         return next(role for role in self.roles if role.name == name)
 
 
+def content_of(root: Path) -> dict[str, int]:
+    """Return the files below *root*: path -> length."""
+    found = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {str(path.relative_to(root)): path.lstat().st_size for path in found}
+
+
 def _files(number: int, seed: int) -> dict[str, bytes]:
     """Return the files of a snapshot: some that all have, and some of its own."""
     files = {}
@@ -345,6 +352,7 @@ def world(
         _push(made)
         made.contents[made.pushed] = _files(snapshots, seed)
         shutil.copytree(made.sources[0], made.sources[1])
+        made.content = {root: content_of(root) for root in [*made.sources, made.tree]}
         yield made
 
 

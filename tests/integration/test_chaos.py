@@ -200,6 +200,10 @@ BREAKS: dict[str, list[Callable[[World], Any]]] = {
         lambda made: _moved(_published(made)),
         lambda made: _moved(next(path for path in made.pulled.rglob("file-*") if path.is_file())),
     ],
+    "sources are as before": [
+        lambda made: _moved(next(path for path in made.sources[0].rglob("?" * 55))),
+        lambda made: _moved(next(path for path in made.tree.rglob("file-*"))),
+    ],
     "progress is true": [_backwards],
     "no process is left over": [_process],
     "no temporary file is left over": [_temporary_file],

@@ -9,7 +9,7 @@ from pathlib import Path
 from snapferry.stores.address import parse_snapshot_id
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.parse import Manifest
-from tests.chaos.world import World
+from tests.chaos.world import World, content_of
 
 from .clauses import clause
 
@@ -68,3 +68,13 @@ def whole(world: World) -> Iterator[str]:
         if manifests(root).keys() != {*world.snapshots}:
             yield f"{root}: the mirror has not exactly the snapshots of its source"
         yield from unpublished(root, set())
+
+
+@clause("sources are as before")
+def sources(world: World) -> Iterator[str]:
+    """Check that no job has written to a source, or removed anything there."""
+    for root, before in world.content.items():
+        found = content_of(root)
+        for path in sorted(found.keys() | before.keys()):
+            if found.get(path) != before.get(path):
+                yield f"{root}: {path} has {found.get(path)} bytes instead of {before.get(path)}"
