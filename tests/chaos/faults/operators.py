@@ -19,15 +19,18 @@ _CONTINUE_S = 120.0
 
 
 def _asked(world: World, chance: random.Random, what: Callable[[str], object]) -> str:
-    """Ask *what* of a job; return the beginning of its id."""
-    if not world.submitted:
-        raise NotPossible("there is no job")
-    job = chance.choice(world.submitted)
-    try:
-        what(job)
-    except (BrokerUnavailable, JobRefused, UnknownJob) as error:
-        raise NotPossible(f"{type(error).__name__}: {error}") from None
-    return job[:8]
+    """Ask *what* of jobs in any order, until one does not refuse it; return the beginning of its id."""
+    why = "there is no job"
+    for job in chance.sample(world.submitted, len(world.submitted)):
+        try:
+            what(job)
+        except (JobRefused, UnknownJob) as error:
+            why = f"{type(error).__name__}: {error}"
+        except BrokerUnavailable as error:
+            raise NotPossible(str(error)) from None
+        else:
+            return job[:8]
+    raise NotPossible(why)
 
 
 @fault("job cancelled")
@@ -54,10 +57,10 @@ def paused(world: World, chance: random.Random) -> Iterator[str]:
         deadline = time.monotonic() + _CONTINUE_S
         while asked:
             try:
-                world.jobs.unpause(asked[0])
-                break
+                world.jobs.unpause(asked[-1])
+                asked.pop()
             except UnknownJob:
-                break
+                asked.pop()
             except BrokerUnavailable:
                 if time.monotonic() > deadline:
                     raise
