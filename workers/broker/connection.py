@@ -27,7 +27,9 @@ from redis.client import Pipeline
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ConnectionError,
+    MovedError,
     NoPermissionError,
     RedisError,
     ResponseError,
@@ -199,9 +201,10 @@ def check_broker(url: str) -> None:
     place = f"the broker at {shown(url)}"
     try:
         with fail_fast_client(url, timeout_s=4) as c:
-            # Without INFO, this finds a database that does not exist, and a cluster: the keys are in two of its slots.
-            c.exists("snapferry:jobs", "snapferry:names")
             info = _server_info(c)
+            if not info.get("cluster_enabled"):
+                # Without INFO, this finds a missing database, and a cluster: the keys are in two of its slots.
+                c.exists("snapferry:jobs", "snapferry:names")
     except (RedisError, OSError, ValueError) as error:
         kind = BrokerUnfit if _is_final(error) else BrokerUnavailable
         raise kind(f"{place} cannot be used: {_reason(error)}") from error
@@ -277,7 +280,7 @@ def _reason(error: Exception) -> str:
         return (
             "it requires a password, or refuses the user or password of the URL; check SNAPFERRY_BROKER_URL"
         )
-    text = str(error).rstrip(".")
-    if text.startswith(("MOVED ", "CROSSSLOT ")) or "CROSSSLOT" in text:
+    if isinstance(error, ClusterCrossSlotError | MovedError):
         return CLUSTER
+    text = str(error).rstrip(".")
     return text[:600] if text else type(error).__name__
