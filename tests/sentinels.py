@@ -62,11 +62,13 @@ class SentinelSet:
     certificates: Path | None = None
     passwords: bool = False
     parameters: dict[str, str] = field(default_factory=dict)
+    user: str = ""
+    password: str = PASSWORD
 
     @property
     def url(self) -> str:
         """The broker's URL."""
-        secret = f":{quote(PASSWORD, safe='')}@" if self.passwords else ""
+        secret = f"{self.user}:{quote(self.password, safe='')}@" if self.passwords else ""
         hosts = ";".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
         options = {"master_name": NAME} | self.parameters
         if self.passwords:
@@ -78,13 +80,14 @@ class SentinelSet:
 
     def client(self, server: Server) -> redis.Redis:
         """Return a client for one of the servers or sentinels."""
-        secret = (SENTINEL_PASSWORD if server.sentinel else PASSWORD) if self.passwords else None
+        secret = (SENTINEL_PASSWORD if server.sentinel else self.password) if self.passwords else None
         tls: dict[str, Any] = {}
         if self.certificates:
             tls = {"ssl": True, "ssl_ca_certs": str(self.certificates / "ca.pem")}
         return redis.Redis(
             host="127.0.0.1",
             port=server.port,
+            username=None if server.sentinel else self.user or None,
             password=secret,
             decode_responses=True,
             socket_timeout=5,
