@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -238,18 +237,3 @@ def sentinel_set(
     finally:
         for one in (*found.sentinels, *found.servers):
             one.kill()
-
-
-def is_open(process: int, port: int) -> bool:
-    """Return whether *process* has a TCP connection to *port* of this machine."""
-    inodes = set()
-    with suppress(OSError):
-        for entry in Path(f"/proc/{process}/fd").iterdir():
-            with suppress(OSError):
-                inodes.add(os.readlink(entry))
-    with suppress(OSError):
-        for line in Path(f"/proc/{process}/net/tcp").read_text().splitlines()[1:]:
-            columns = line.split()
-            if int(columns[2].rpartition(":")[2], 16) == port and f"socket:[{columns[9]}]" in inodes:
-                return True
-    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError
@@ -154,6 +155,19 @@ def test_sentinels_that_refuse_the_password_are_final_and_others_are_waited_for(
         with pytest.raises(BrokerUnavailable) as waited:
             check_broker(f"sentinel://127.0.0.1:{port};127.0.0.1:{free_port()}?master_name=m")
     assert not isinstance(waited.value, BrokerUnfit)
+
+
+def test_a_client_that_is_closed_has_no_connection_to_sentinels_left() -> None:
+    with serving(sentinel(TRUE)) as one, serving(sentinel(TRUE)) as other:
+        url = f"sentinel://127.0.0.1:{one};127.0.0.1:{other}?master_name=m"
+        pool: Any = connection_pool(parse(url))
+        assert pool.get_master_address() == ("10.0.0.1", 6379)
+        made = [c for s in pool.sentinel_manager.sentinels for c in s.connection_pool._available_connections]
+        assert [one.is_connected for one in made] == [True, True]
+        pool.disconnect(inuse_connections=False)
+        assert [one.is_connected for one in made] == [True, True]
+        pool.disconnect()
+        assert [one.is_connected for one in made] == [False, False]
 
 
 def test_a_password_is_sent_to_no_host_that_is_excluded() -> None:

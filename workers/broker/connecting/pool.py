@@ -44,6 +44,16 @@ class _SentinelTLS(SentinelManagedConnection, SSLConnection):
     """To the primary that sentinels name, with TLS. The certificate must be for the address or name that they give."""
 
 
+class _SentinelPool(SentinelConnectionPool):
+    """As redis-py's, but its connections to sentinels are closed with it."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections; without *inuse_connections*, the idle ones to Redis alone."""
+        super().disconnect(inuse_connections=inuse_connections)
+        if inuse_connections:
+            self.sentinel_manager.close()
+
+
 def connection_pool(
     broker: BrokerURL, *, changed: Callable[[type[Any]], type[Any]] | None = None, **options: Any
 ) -> ConnectionPool:
@@ -80,7 +90,7 @@ def connection_pool(
         kind = _rotating_class(kind)
     options["connection_class"] = changed(kind) if changed else kind
     if broker.master_name:
-        managed: Any = SentinelConnectionPool
+        managed: Any = _SentinelPool
         sentinels = VotingSentinels(sentinel_clients(broker), broker.allowed_hosts)
         pool: ConnectionPool = managed(broker.master_name, sentinels, **options)
         return pool
