@@ -92,7 +92,8 @@ def test_each_client_of_the_fleet_has_the_same_place_and_waits_no_longer(url: st
 
 
 def test_a_cluster_is_refused_with_the_reason(tmp_path: Path) -> None:
-    cluster = ("--port", "{port}", "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+    # By default its second port is the first and 10,000, where something else may listen.
+    cluster = ["--port", "{port}", "--cluster-port", str(servers.free_port()), "--cluster-enabled", "yes"]
     with server(tmp_path, *cluster) as port, redis.Redis(port=port) as admin:
         with pytest.raises(BrokerUnfit, match="part of a Redis Cluster"):
             check_broker(f"redis://127.0.0.1:{port}/0")
