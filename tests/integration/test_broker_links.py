@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -82,7 +83,7 @@ def test_a_password_changes_in_the_middle_of_a_job(tmp_path: Path, source: str, 
             done = len(refusals(admin))
             step()
             if first == "redis" and step is change_redis:
-                until(lambda done=done: len(refusals(admin)) > done, "the old password is refused")
+                until(partial(refused_since, admin, done), "the old password is refused")
         end = jobs.wait(job_id, timeout_s=PATIENCE_S)
         status = snapferry("status", job_id, env={"SNAPFERRY_BROKER_URL": url})
         logs = "".join(role.logged() for role in roles) + status.out + status.err
@@ -92,6 +93,14 @@ def test_a_password_changes_in_the_middle_of_a_job(tmp_path: Path, source: str, 
     assert users == {"snapferry"}
     assert whole(tmp_path)
     assert "hunter2" not in logs
+
+
+def refused_since(admin: redis.Redis, count: int) -> bool:
+    return len(refusals(admin)) > count
+
+
+def has_done(jobs: Jobs, job_id: str, batches: int) -> bool:
+    return jobs.status(job_id).batches_done >= batches
 
 
 def refusals(admin: redis.Redis) -> list[Any]:
@@ -108,7 +117,7 @@ def test_a_fleet_whose_links_all_go_silent_goes_on_by_new_ones(tmp_path: Path) -
         stack.enter_context(fleet.worker(before=SOONER + SLOW))
         jobs, job_id, snapshot = submitted(server.url, tmp_path)
         for share in (5, 20, 35):
-            until(lambda share=share: jobs.status(job_id).batches_done >= share, "some of it is done")
+            until(partial(has_done, jobs, job_id, share), "some of it is done")
             proxy.silence()
         end = jobs.wait(job_id, timeout_s=PATIENCE_S)
 

@@ -184,4 +184,5 @@ def test_a_managed_redis_by_tls_with_a_user_who_may_not_ask_much(tmp_path: Path)
 
 
 def test_nothing_is_connected_to_when_a_pool_is_made() -> None:
-    assert connection_pool(parse("sentinels://nowhere.invalid?master_name=m"))
+    pool = connection_pool(parse("sentinels://nowhere.invalid?master_name=m"))
+    assert pool.connection_kwargs["socket_timeout"] == ANSWER_TIMEOUT_S
