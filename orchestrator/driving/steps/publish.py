@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
@@ -98,7 +98,15 @@ class Publisher:
             ends = self._publish(group, rows, turn)
             unpublished += ends[SnapshotState.FAILED]
             published += ends.total() - ends[SnapshotState.FAILED]
+        if not published + unpublished and groups and self._all_ended(groups):
+            # A process that died after it recorded the last group has not counted it, and nobody else would.
+            self._count_snapshots()
         return Published(published, unpublished, healing)
+
+    def _all_ended(self, groups: Mapping[int, dict[int, list[Any]]]) -> bool:
+        return all(
+            len(groups.get(group.number, {})) == len(group.snapshots) for group in self._drive.plan.groups
+        )
 
     def _publish(self, group: Group, rows: dict[int, list[Any]], turn: int) -> Counter[str]:
         """Publish the rest of *group*; record the snapshots that ended, and have the others healed."""

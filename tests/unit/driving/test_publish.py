@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
-from snapferry.orchestrator.driving.steps.publish import MAX_HEALS
+from snapferry.orchestrator.driving.steps.publish import MAX_HEALS, Publisher
 from snapferry.orchestrator.driving.steps.requeue import STALL_S
 from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.hashing import digest
@@ -295,3 +297,26 @@ def test_a_retry_that_loses_an_object_meanwhile_names_the_command_that_completes
     status = fleet.status
     assert (status.state, status.failed) == (State.FAILED, 0)
     assert f"snapferry resume {fleet.spec.job_id}" in status.error
+
+
+def test_a_job_ends_although_a_process_died_before_it_counted_the_last_snapshot(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """The process was killed at this point."""
+
+    def killed(_: Publisher) -> None:
+        raise Killed
+
+    fleet.drive()
+    for queued in list(fleet.queued):
+        fleet.copy(queued)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Publisher, "_count_snapshots", killed)
+        fleet.drive()
+    assert [state for _, state in fleet.rows()] == ["published"]
+    assert fleet.status.snapshots_settled == 0
+
+    fleet.drive()
+
+    assert (fleet.status.state, fleet.status.snapshots_published) == (State.DONE, 1)
