@@ -137,6 +137,8 @@ def _drive_once(
 def _stopped(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> DriveOutcome | None:
     """Handle a job that must not continue; return the outcome, None for a job that continues."""
     if standing.state.final:
+        # The process that ended it may have died before it removed them.
+        ledger.remove_working_keys(job_id)
         return DriveOutcome(result=Result.ALREADY_ENDED, state=standing.state)
     if standing.cancelling:
         return _cancel(app, ledger, job_id, standing)

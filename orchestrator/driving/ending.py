@@ -67,12 +67,13 @@ def end_job(
         cause = cause or _cause(ledger, job_id)
     texts = {name: text for name, text in {"error": error, "cause": cause}.items() if text}
     kept = {**(fields or {}), **texts, **final_fields(ledger, job_id)}
+    # Before the end, after which nobody may come any more who removes the plan. It can be computed again.
+    forget(job_id)
     if not ledger.advance(job_id, state, **kept):
         return DriveOutcome(result=Result.ALREADY_ENDED)
     counters.job_ended(state)
     _log_end(ledger, job_id)
     ledger.remove_working_keys(job_id)
-    forget(job_id)
     tracing.job_ended(ledger, job_id)
     return DriveOutcome(result=_RESULTS[state], reason=error)
 
