@@ -12,6 +12,7 @@ import json
 import logging
 import socket
 import time
+import uuid
 from hashlib import sha256
 from typing import Any, Final
 
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 RUNNING_KEY: Final = f"{SCHEDULE}:running"
 """The key of the running schedule: digest, entries and host of the scheduler that holds the lock, as JSON."""
 
+# The space of the ids of messages.
+_MESSAGES: Final = uuid.UUID("0d1f4f0f-4f0c-5a55-a0b4-2f2f4c8c3c11")
+
 # Seconds between two log lines while another scheduler works.
 _LOG_EVERY_S: Final = 300.0
 
@@ -52,6 +56,10 @@ class LockedScheduler(RedBeatScheduler):
     def take_over(self, lock: Any) -> None:
         """Write this scheduler's own schedule to Redis. The *lock* is held."""
         self.lock = lock
+        conf = self.app.redbeat_conf
+        if conf.schedule:
+            # Before the entries themselves: an entry that no name leads to would run for ever.
+            get_redis(self.app).sadd(conf.statics_key, *conf.schedule)
         super().setup_schedule()
         scrubs = ScrubLedger(get_redis(self.app))
         for entry in self.app.conf.beat_schedule.values():
@@ -61,6 +69,22 @@ class LockedScheduler(RedBeatScheduler):
         # A mirror or scrub that is not in the file any more stays expected, until an operator forgets it.
         FreshnessLedger(get_redis(self.app)).expect(self.app.conf.snapferry_expected, replace=True)
         get_redis(self.app).set(RUNNING_KEY, json.dumps(_summary(self.app.conf.beat_schedule)))
+
+    def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **options: Any) -> Any:
+        """
+        Queue the message that *entry* is due, and record that after it.
+
+        Celery records it before, so a scheduler that dies in between would lose a run. This one queues the message a
+        second time, with the same id, from which the id of the job follows (`due`).
+        """
+        if entry.last_run_at is not None:
+            task_id = uuid.uuid5(_MESSAGES, f"{entry.name} {entry.last_run_at.isoformat()}")
+            # Of this object alone: an entry is read from Redis each time.
+            entry.options = {**entry.options, "task_id": str(task_id)}
+        sent = super().apply_async(entry, producer, advance=False, **options)
+        if advance:
+            self.reserve(entry)
+        return sent
 
 
 def _summary(schedule: dict[str, Any]) -> dict[str, Any]:

@@ -94,16 +94,24 @@ class ScheduleLedger:
                     lock.release()
 
     def started(self, name: str, job_id: str) -> None:
-        """Record that a job was queued."""
+        """Record that a job is queued now."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(self._key(name), mapping={"job": job_id, "started_at": time.time(), "skipped": 0})
-            pipe.hdel(self._key(name), "why")
+            pipe.hdel(self._key(name), "why", "skipped_for")
             pipe.execute()
 
-    def skipped(self, name: str, why: str) -> None:
-        """Record that a run was due and skipped. Not to be repeated: it counts."""
+    def skipped(self, name: str, why: str, *, message_id: str = "") -> None:
+        """
+        Record and count that a run was due and skipped. A second call with the same *message_id* changes nothing.
+
+        The mirror or scrub must be locked (`taken`).
+        """
+        if message_id and self._redis.hget(self._key(name), "skipped_for") == message_id:
+            return
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(self._key(name), mapping={"skipped_at": time.time(), "why": why})
+            pipe.hset(
+                self._key(name), mapping={"skipped_at": time.time(), "why": why, "skipped_for": message_id}
+            )
             pipe.hincrby(self._key(name), "skipped")
             pipe.execute()
 
