@@ -6,7 +6,7 @@ import os
 import random
 import resource
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -107,27 +107,31 @@ def no_names(world: World, chance: random.Random) -> Iterator[str]:
         flag.unlink(missing_ok=True)
 
 
+def _shifted(world: World, roles: Sequence[Role], seconds: int) -> Iterator[str]:
+    """Shift the clocks of *roles*."""
+    flags = [world.folder / f"clock-{role.name}" for role in roles]
+    for flag in flags:
+        flag.write_text(str(seconds))
+    try:
+        yield f"{' '.join(role.name for role in roles)} by {seconds} s"
+    finally:
+        for flag in flags:
+            flag.unlink(missing_ok=True)
+
+
 @fault("clock skewed", (5.0, 40.0))
 def clock_skewed(world: World, chance: random.Random) -> Iterator[str]:
     """Put the clocks of one role ten minutes before or after those of the others."""
-    seconds, role = chance.choice([-600, 600]), chance.choice(world.roles)
-    flag = world.folder / f"clock-{role.name}"
-    flag.write_text(str(seconds))
-    try:
-        yield f"{role.name} by {seconds} s"
-    finally:
-        flag.unlink(missing_ok=True)
+    yield from _shifted(world, [chance.choice(world.roles)], chance.choice([-600, 600]))
 
 
 @fault("all clocks jump", (2.0, 15.0))
 def clocks_jump(world: World, chance: random.Random) -> Iterator[str]:
-    """Let the clocks of all processes jump by hours, and jump back."""
-    seconds = chance.choice([-7200, -40, 40, 7200])
-    flags = [world.folder / f"clock-{role.name}" for role in world.roles]
-    for flag in flags:
-        flag.write_text(str(seconds))
-    try:
-        yield f"{seconds} s"
-    finally:
-        for flag in flags:
-            flag.unlink(missing_ok=True)
+    """Let the clocks of all processes jump, and jump back."""
+    yield from _shifted(world, world.roles, chance.choice([-600, -40, 40, 600]))
+
+
+@fault("clock hours off", (2.0, 15.0), fails=True)
+def clock_hours_off(world: World, chance: random.Random) -> Iterator[str]:
+    """Put the clocks of one role so far off that S3 refuses its requests: objects of running batches fail."""
+    yield from _shifted(world, [chance.choice(world.roles)], chance.choice([-7200, 7200]))
