@@ -8,6 +8,8 @@ was published in part, a chord whose keys are gone, a queue that is gone.
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import redis
 from snapferry.orchestrator.driving.reconcile import QUEUED_S, ROUND_S
 from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.opening import open_store
+from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import LEASE_S, JobStatus, State
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import COPY_QUEUE, lists
@@ -27,7 +30,7 @@ from tests.sample import assert_published_means_complete, make_store, random_fil
 from tests.servers import S3Server
 
 from .own_redis import own_redis
-from .processes import PATIENCE_S, Fleet, until
+from .processes import PATIENCE_S, Fleet, finished, until
 from .slow_bucket import slow_bucket
 
 SOONER = """
@@ -314,6 +317,30 @@ def test_batches_that_waited_for_their_retry_when_redis_died_run_all_the_same(tm
             status = jobs.wait(job_id, timeout_s=300)
 
     assert_done(status, tmp_path)
+
+
+DIES_WHILE_IT_PUTS_BACK = """
+import os, signal, sys
+from kombu.transport.redis import QoS
+from snapferry.workers.app import make_app
+from snapferry.workers.settings.environment import Settings
+QoS.restore_by_tag = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+app = make_app(Settings(broker_url=sys.argv[1]))
+with app.connection_for_read() as connection:
+    connection.default_channel.qos.restore_visible(interval=1)
+"""
+
+
+def test_a_process_that_dies_while_it_puts_messages_back_stops_that_for_seconds(redis_url: str) -> None:
+    """Its lock stays: until it expires, what other dead workers had taken waits, too."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(f"{UNACKED}_mutex")
+        client.zadd(f"{UNACKED}_index", {"a tag": 1})
+        died = finished([sys.executable, "-c", DIES_WHILE_IT_PUTS_BACK, redis_url])
+
+        assert died.code == -signal.SIGKILL, died.err
+        assert 0 < client.ttl(f"{UNACKED}_mutex") <= 20
+        client.delete(f"{UNACKED}_mutex", f"{UNACKED}_index")
 
 
 @pytest.mark.slow

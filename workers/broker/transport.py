@@ -42,6 +42,10 @@ OPTIONS: Final[dict[str, Any]] = {
     "unacked_key": UNACKED,
     "unacked_index_key": f"{UNACKED}_index",
     "unacked_mutex_key": f"{UNACKED}_mutex",
+    # The lock of the process that puts back what dead workers have taken. If that process dies or loses Redis, the lock
+    # stays until it expires, and nothing is put back: by default for 5 minutes. Two processes at the same time do no
+    # harm, because each message is put back in a transaction.
+    "unacked_mutex_expire": 20,
     # Kombu takes the text after the first dot as the name of the exchange.
     "fanout_prefix": "/snapferry-{db}.",
     # Kombu looks as often for connections that only listen and whose other side is gone.
