@@ -17,7 +17,7 @@ from snapferry.workers.ledger import UnknownJob
 
 from . import access, zones
 from .form_tokens import FormTokens
-from .pages import render
+from .pages import render, sentence
 from .views.sources import Sources
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,8 @@ class Page(Guarded):
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "Redis does not answer",
-                f"{error}. Jobs continue when it is back; this page retries by itself.",
+                f"{sentence(str(error))} Start Redis. Workers and orchestrators wait for it, and jobs continue when it"
+                " is back. This page retries by itself.",
             ) from error
         except (UnknownJob, JobRefused) as error:
             raise HTTPError(HTTPStatus.NOT_FOUND) from error

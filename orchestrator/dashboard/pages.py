@@ -82,3 +82,8 @@ def _environment() -> Environment:
     }
     found.globals |= {"counted": counted}
     return found
+
+
+def sentence(text: str) -> str:
+    """Return the text of an error as a sentence."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

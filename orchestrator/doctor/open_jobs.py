@@ -57,8 +57,9 @@ def _check_job(ledger: Ledger, job_id: str) -> Finding | None:
             f"job {job_id} is paused",
             f"to resume it: snapferry continue {job_id}",
         )
-    if standing.waiting:
-        waiting = ledger.status(job_id).waiting
+    # A step of an orchestrator may wait for a store, too.
+    waiting = ledger.status(job_id).waiting
+    if standing.waiting or waiting is not None:
         said = f"job {job_id} is {waiting_text(waiting) if waiting else 'waiting for a store'}"
         advice = f"make the store reachable; snapferry status {job_id} lists the workers that cannot reach it"
         return Finding(Level.WARNING, "jobs.waiting", said, advice)

@@ -12,7 +12,7 @@ from typing import Final
 
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.text.format import duration, without_options
-from snapferry.orchestrator.reporting.text.status import state_text
+from snapferry.orchestrator.reporting.text.status import kept_text, reason_text, state_text
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import JobStatus, State
@@ -120,7 +120,9 @@ def _failure_text(event: Event) -> str:
     verb = f"has failed since {_at(event.since)}" if event.again else f"failed at {_at(status.ended_at)}"
     lines = [f"{name} {verb}.", f"Job: {status.job_id}, {_route(status)}"]
     if status.error:
-        lines.append(f"Why: {plain(status.error)}")
+        lines.append(f"Why: {plain(reason_text(status))}")
+    if kept := kept_text(status):
+        lines.append(plain(kept))
     return "\n".join([*lines, *_next_lines(advise(status))])
 
 

@@ -29,7 +29,7 @@ _REMEDIES: Final = {
     "StoreNotFound": "Create the directory or bucket, or mount its disk",
     "SourceEmpty": "Check that the source is the right store, and that its disk is mounted",
     "StoreFull": "Free space in the destination, or raise its quota",
-    "StoreUnavailable": "Wait until the store answers again",
+    "StoreUnavailable": "Find out why the store did not answer, or wait until it does",
     "FileChanged": "Wait until no program writes to the files",
 }
 

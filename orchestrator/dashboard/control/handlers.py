@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from snapferry.orchestrator.dashboard.guarded import JOB, Guarded, Page, Problem
+from snapferry.orchestrator.dashboard.pages import sentence
 from snapferry.orchestrator.dashboard.views.control import change_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.jobs import JobRefused
@@ -30,7 +31,7 @@ class Refused(Problem):
     """An act that was not done, for a *reason* of one line."""
 
     def __init__(self, status: HTTPStatus, reason: str, job_id: str = "") -> None:
-        super().__init__(status, "Nothing was changed", _sentence(reason), back=_page_of(job_id))
+        super().__init__(status, "Nothing was changed", sentence(reason), back=_page_of(job_id))
         self.audited = reason
 
 
@@ -84,7 +85,7 @@ class Act(Guarded):
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "Redis does not answer",
-                f"{_sentence(str(error))} Look at the job whether the change was made.",
+                f"{sentence(str(error))} Look at the job whether the change was made.",
                 back=_page_of(job_id),
             ) from error
         except Exception:
@@ -155,7 +156,3 @@ def routes(*, control: bool) -> list[tuple[str, type[Guarded]]]:
 
 def _page_of(job_id: str) -> str:
     return f"/jobs/{quote(job_id)}" if job_id else "/"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 from snapferry.orchestrator.jobs import JobQuery, Listing
 from snapferry.orchestrator.reporting.advice import Advice, advise
-from snapferry.orchestrator.reporting.nodes import Fleet, Role, lacking
+from snapferry.orchestrator.reporting.nodes import Fleet, Presence, Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration
-from snapferry.orchestrator.reporting.text.status import stall_text
+from snapferry.orchestrator.reporting.text.status import reason_text, stall_text
 from snapferry.stores.text.format import counted
+from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import FreshnessLedger, JobStatus, State
 
@@ -21,6 +22,7 @@ from .sources import Sources
 
 # Things that are shown, and open jobs that are looked at.
 MOST_SHOWN: Final = 6
+LONGEST_NAME: Final = 80
 JOBS_LOOKED_AT: Final = 50
 
 
@@ -38,6 +40,8 @@ class Attention:
     reason: str
     advice: Advice
 
+
+_ROLES: Final[tuple[Role, ...]] = ("orchestrator", "worker")
 
 _NO_ORCHESTRATOR: Final = Attention(
     "bad",
@@ -62,6 +66,7 @@ def attentions(sources: Sources, fleet: Fleet, listing: Listing) -> list[Attenti
     failed = sources.jobs.page(JobQuery((State.FAILED,)), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
     found = [
         *_of_open(open_jobs, fleet),
+        *_of_silent(fleet),
         *(_of_failed(status) for status in failed if status.unresolved and not status.continued_by),
         *_of_schedules(sources),
     ]
@@ -90,6 +95,26 @@ def _of_open(jobs: Iterable[JobStatus], fleet: Fleet) -> list[Attention]:
     return found
 
 
+def _of_silent(fleet: Fleet) -> Iterator[Attention]:
+    """Yield the roles of which nodes fell silent without leaving."""
+    for role in _ROLES:
+        silent = [node for node in fleet.nodes if node.role == role and node.presence is Presence.SILENT]
+        others = fleet.online(role)
+        # Without any orchestrator there is a title of its own.
+        if not silent or (role == "orchestrator" and not others):
+            continue
+        one = len(silent) == 1
+        name = f"{role.capitalize()} {shortened(silent[0].name, LONGEST_NAME)}"
+        title = f"{name} has" if one else f"{counted(len(silent), role)} have"
+        title += f" been silent for {duration(min(node.silent_s or 0.0 for node in silent))}"
+        work = "batches" if role == "worker" else "jobs"
+        then = f"Other {role}s take over the {work} within a minute" if others else f"The {work} wait"
+        dead = "The process or its machine is probably dead" if one else "They are probably dead"
+        again = "Start it again" if one else "Start them again"
+        advice = Advice(f"{dead}. {then}; nothing is lost. {again}.", ("snapferry", role))
+        yield Attention("hold", title, "/workers", "", advice)
+
+
 def _of_cause(jobs: Sequence[JobStatus], lacks: Role | None) -> Attention:
     status = jobs[0]
     advice = advise(status, lacking=lacks)
@@ -109,7 +134,7 @@ def _of_cause(jobs: Sequence[JobStatus], lacks: Role | None) -> Attention:
 def _of_failed(status: JobStatus) -> Attention:
     ago = duration(time.time() - status.ended_at)
     title = f"Job {short(status.job_id)} failed {ago} ago"
-    return Attention("bad", title, f"/jobs/{quote(status.job_id)}", status.error, advise(status))
+    return Attention("bad", title, f"/jobs/{quote(status.job_id)}", reason_text(status), advise(status))
 
 
 def _of_schedules(sources: Sources) -> Iterator[Attention]:

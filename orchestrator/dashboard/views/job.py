@@ -28,7 +28,7 @@ from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.orchestrator.reporting.text.limits import limit_text
 from snapferry.orchestrator.reporting.text.options import option_texts
 from snapferry.orchestrator.reporting.text.outcome import done_text
-from snapferry.orchestrator.reporting.text.status import state_text
+from snapferry.orchestrator.reporting.text.status import kept_text, state_text
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
@@ -74,6 +74,7 @@ def job_page(
     status = sources.jobs.status(job_id)
     running = sources.jobs.running(job_id)
     fleet = fleet_of(sources, {batch.worker for batch in running})
+    lacks = lacking(status, fleet)
     lines = worker_lines(fleet.nodes, (), running, sources.flower, most=WORKERS_SHOWN)
     here = f"/jobs/{quote(job_id)}"
     kept = {
@@ -84,7 +85,7 @@ def job_page(
     estimate = sources.jobs.estimate(job_id)
     ended = status.ended_at or time.time()
     return {
-        "line": job_line(sources, status),
+        "line": job_line(sources, status, lacks),
         "status": status,
         "left": seconds_left(status),
         "mean": rate(status),
@@ -93,10 +94,11 @@ def job_page(
         "objects": _named(object_counts(status)),
         "ends": _named(snapshot_counts(status)),
         "batches": _named(batch_counts(status, len(running))),
-        "advice": advise(status, lacking=lacking(status, fleet)),
+        "advice": advise(status, lacking=lacks),
         "chain": _chain(sources.jobs, status),
         "settings": _settings(sources.jobs, status),
         "times": _times(status),
+        "kept": kept_text(status),
         "outcome": done_text(status) if status.state is State.DONE and not status.dry_run else "",
         "estimate": [line.strip() for line in dry_run_lines(status, estimate)]
         if estimate and status.dry_run

@@ -13,6 +13,7 @@ from snapferry.orchestrator.dashboard.pages import LONGEST
 from snapferry.orchestrator.dashboard.throughput_history import Throughput
 from snapferry.orchestrator.jobs import JobQuery, Sort
 from snapferry.orchestrator.reporting.measures import ObjectState, object_counts, objects_moved, percent
+from snapferry.orchestrator.reporting.nodes import Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
 from snapferry.workers.copying.words import WORDS, Words
@@ -128,7 +129,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     workers = fleet.online("worker")
     heard = {worker.name: worker.active for worker in sources.roster.workers()}
     return {
-        "lines": [job_line(sources, status) for status in found.jobs],
+        "lines": [job_line(sources, status, lacking(status, fleet)) for status in found.jobs],
         "choices": _choices(found.by_state, kept),
         "columns": _columns(query, kept),
         "stores": _stores(found.stores, query.store),
@@ -220,8 +221,8 @@ def _stores(stores: Counter[str], chosen: str) -> list[tuple[str, int, bool]]:
     return [(name, stores[name], name == chosen) for name in names]
 
 
-def job_line(sources: Sources, status: JobStatus) -> JobLine:
-    """Return a job for a list."""
+def job_line(sources: Sources, status: JobStatus, lacks: Role | None = None) -> JobLine:
+    """Return a job for a list. *lacks* is the role of which no process runs that could take its next step."""
     age = duration(time.time() - (status.ended_at or status.submitted_at))
     return JobLine(
         status=status,
@@ -231,7 +232,7 @@ def job_line(sources: Sources, status: JobStatus) -> JobLine:
         progress=progress(status),
         throughput=_mean(status) if status.state.final else sources.throughput.current(status.job_id),
         age=f"{age} ago" if status.ended_at else f"for {age}",
-        stall=stall_text(status),
+        stall=stall_text(status, lacks),
         action="" if status.action is Action.COPY else str(status.action),
         source=without_options(status.source),
         destination=without_options(status.destination) if status.action.writes else "",

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import state_text
-from snapferry.orchestrator.schedules.report import is_late, next_text
+from snapferry.orchestrator.schedules.report import OVERDUE_S, is_late, next_text
 from snapferry.orchestrator.schedules.status import success_at
 from snapferry.workers.ledger import (
     Freshness,
@@ -29,6 +29,7 @@ from snapferry.workers.messages import MirrorMessage, ScrubMessage
 from .jobs import tone_of
 from .links import href
 from .sources import CALM_S, Sources
+from .workers import fleet_of
 
 _Message = TypeVar("_Message", MirrorMessage, ScrubMessage)
 
@@ -132,6 +133,8 @@ def schedules_page(sources: Sources) -> dict[str, Any]:
         "scrubs": scrub_lines,
         "missing": missing[:MOST_LISTED],
         "more": more,
+        "overdue": any(0 < at < time.time() - OVERDUE_S for run in runs if (at := run.next_at or 0.0)),
+        "headless": fleet_of(sources).headless,
         "refresh_s": CALM_S,
     }
 

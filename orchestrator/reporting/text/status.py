@@ -25,6 +25,7 @@ from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 from snapferry.workers.copying.words import WORDS
+from snapferry.workers.job_state import BUDGET
 from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, State, Waiting
 from snapferry.workers.messages import Action, Limits
 from snapferry.workers.queues import Priority
@@ -67,6 +68,24 @@ def dismissal_text(status: JobStatus) -> str:
         return ""
     by = f" by {found.by}" if found.by else ""
     return f"{_when(found.at)}{by}{f': {found.why}' if found.why else ''}".strip()
+
+
+def reason_text(status: JobStatus) -> str:
+    """Return why a job failed, with the error of most of its failed objects, "" if it did not fail."""
+    if not status.failed or status.cause in ("", BUDGET) or status.cause in status.error:
+        return status.error
+    return f"{status.error} The error{' of most of them' if status.failed > 1 else ''}: {status.cause}."
+
+
+def kept_text(status: JobStatus) -> str:
+    """Return what of a failed copy or push is at the destination, "" for other jobs, and if nothing is."""
+    kept = status.copied + status.present
+    if status.state is not State.FAILED or status.dry_run or status.action not in (Action.COPY, Action.PUSH):
+        return ""
+    if not kept:
+        return "Snapshots that the destination had before are unchanged."
+    objects = counted(kept, WORDS[status.action].unit, of=status.objects_total, verb="is")
+    return f"{objects} at the destination and will not be copied again. Snapshots that it had before are unchanged."
 
 
 def ended_text(status: JobStatus) -> str:
@@ -162,7 +181,7 @@ def status_lines(
         "done": ", ".join(part for part in (f"{percent(status)}%", speed, time_left_text(status)) if part),
         "snapshots": _snapshots_text(status),
         f"{words.unit}s": _objects_text(status, by_class),
-        "bytes": f"{size(status.bytes_total)}: {size(status.bytes_copied)}{words.moved or ' copied'}",
+        "bytes": f"{size(status.bytes_total)}: {size(status.bytes_moved)}{words.moved or ' copied'}",
         "bound": bound_text(status),
         "batches": _batches_text(status),
         "priority": status.priority if status.priority != Priority.NORMAL else "",
