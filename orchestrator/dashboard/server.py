@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from socket import socket
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,6 +32,11 @@ from .worker_roster import WorkerRoster
 
 # A page waits for Redis for at most twice as many seconds.
 ANSWER_S: Final = 3.0
+
+# Seconds after SIGTERM for requests that run.
+END_S: Final = 2.0
+
+_PAGE: Final = "snapferry-page"
 
 # Requests carry no data but small forms.
 MOST_BODY_BYTES: Final = 64 * 1024
@@ -99,14 +109,15 @@ def serve(
     Serve the dashboard of the fleet of *settings* at *sockets*, which were bound to *address*, until SIGTERM or Ctrl-C.
 
     With *control* the pages can change jobs. *ready* is called once the server answers. During an outage of the broker,
-    the pages show an error.
+    the pages show an error. A thread that waits for a broker which does not answer keeps the dashboard from ending for
+    `END_S` seconds; then the process ends without it.
     """
     jobs = Jobs(settings, check=False, answer_s=ANSWER_S)
     with (
         ThroughputHistory(jobs.open) as throughput,
         WorkerRoster(make_fleet_app(settings)) as roster,
         Lookup(settings) as lookup,
-        ThreadPoolExecutor(THREADS, thread_name_prefix="page") as pool,
+        _ending(ThreadPoolExecutor(THREADS, thread_name_prefix=_PAGE)) as pool,
         # Ended before the threads that wait for them.
         FailureLists(settings) as failure_lists,
     ):
@@ -130,6 +141,30 @@ def serve(
         # The first list of jobs reads all of them; nobody should wait for that.
         pool.submit(jobs.listing)
         asyncio.run(_run(server, sockets, ready))
+    _end_without_threads()
+
+
+@contextmanager
+def _ending(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """Yield *pool*; at the end drop what waits in it, and wait `END_S` seconds for what runs."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + END_S
+        for thread in _page_threads():
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+def _end_without_threads() -> None:
+    """End the process if threads of requests still run: Python would wait for them, and only reads are lost."""
+    if _page_threads():
+        logging.shutdown()
+        os._exit(0)
+
+
+def _page_threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.startswith(f"{_PAGE}_")]
 
 
 async def _run(server: HTTPServer, sockets: list[socket], ready: Callable[[], None]) -> None:

@@ -79,7 +79,7 @@ class WorkerRoster:
         if self._receiver is not None:
             self._receiver.should_stop = True
         # A broker that does not answer may keep the thread for longer.
-        self._thread.join(5)
+        self._thread.join(1)
 
     def handle(self, event: dict[str, Any]) -> None:
         """Take an event of a worker; any other event is ignored."""

@@ -7,9 +7,7 @@ from typing import Any, Final
 
 import redis
 
-from snapferry.workers.ledger.keys import PROBLEMS
-
-from .records import OUTBOX
+from snapferry.workers.ledger.keys import OUTBOX, PROBLEMS
 
 # More than a run can leave behind.
 _MOST: Final = 1000

@@ -113,32 +113,32 @@ class Notifier:
                     continue
                 # Sending takes less time than the lock lasts.
                 lock.reacquire()
-                after = self._send_one(message, label, delivery, FreshnessLedger(ledger.client).now)
+                after, result = self._send_one(message, label, delivery, FreshnessLedger(ledger.client).now)
                 left = {name: one for name, one in message.left.items() if name != label}
                 message = replace(message, left=left | ({} if after is None else {label: after}))
-                records.delivered(message)
+                records.delivered(message, result)
 
     def _send_one(
         self, message: PendingMessage, label: str, delivery: Delivery, now: Callable[[], float]
-    ) -> Delivery | None:
-        """Send a message to one receiver; return when it is sent again, None if it is not."""
+    ) -> tuple[Delivery | None, str]:
+        """Send a message to one receiver; return when it is sent again, None if it is not, and the result to count."""
         about = fields(notification=message.id, receiver=label, tries=delivery.tries + 1)
         url = self._urls.get(label)
         if url is None:
             log.warning(
                 "notification dropped: its receiver is not in the configuration any more", extra=about
             )
-            return None
+            return None, ""
         sent = self._send(url, Text(message.id, message.title, message.body, message.kind))
         if sent.ok:
             log.info("notification sent", extra=about)
-            return None
+            return None, "sent"
         if delivery.tries >= len(PAUSES_S):
             log.error("notification given up: %s", sent.reason, extra=about)
-            return None
+            return None, "given_up"
         pause = PAUSES_S[delivery.tries]
         log.warning("notification not sent, trying again in %d s: %s", pause, sent.reason, extra=about)
-        return Delivery(delivery.tries + 1, now() + pause)
+        return Delivery(delivery.tries + 1, now() + pause), "failed"
 
 
 def notifier_of(table: Notify) -> Notifier | None:

@@ -21,7 +21,7 @@ import redis
 from redis.exceptions import LockError, WatchError
 from redis.lock import Lock
 
-from snapferry.workers.ledger.keys import PROBLEMS, UNTOLD
+from snapferry.workers.ledger.keys import DELIVERIES, OUTBOX, PROBLEMS, UNTOLD
 from snapferry.workers.ledger.schedules import number_of
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
@@ -33,7 +33,6 @@ MOST_PROBLEMS: Final = 10_000
 LOCK_S: Final = 90
 
 _LOCK: Final = RedisKey("snapferry:notify:lock")
-OUTBOX: Final = RedisKey("snapferry:notify:outbox")
 _TOLD_AT: Final = RedisKey("snapferry:notify:told_at")
 
 # The longest record of a message or a problem that is read.
@@ -161,12 +160,20 @@ class NotificationLedger:
             except WatchError:
                 raise NotLocked from None
 
-    def delivered(self, message: PendingMessage) -> None:
-        """Record to whom a message is *left* to be sent; remove it if there is nobody."""
-        if message.left:
-            self._redis.hset(OUTBOX, message.id, _text(message))
-        else:
-            self._redis.hdel(OUTBOX, message.id)
+    def delivered(self, message: PendingMessage, result: str = "") -> None:
+        """
+        Record to whom a message is *left* to be sent; remove it if there is nobody.
+
+        The *result* of the try, "sent", "failed" or "given_up", is counted in the same step; "" counts nothing.
+        """
+        with self._redis.pipeline(transaction=True) as pipe:
+            if message.left:
+                pipe.hset(OUTBOX, message.id, _text(message))
+            else:
+                pipe.hdel(OUTBOX, message.id)
+            if result:
+                pipe.hincrby(DELIVERIES, result, 1)
+            pipe.execute()
 
 
 def release(lock: Lock) -> None:

@@ -29,6 +29,7 @@ from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, Metric
 
 from .freshness_metrics import FRESHNESS_METRICS, ask_freshness, named_stores
+from .notify_metrics import NOTIFY_METRICS, ask_notifications
 from .scrub_metrics import SCRUB_METRICS, ask_scrubs
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ ASKED: Final = {
         _gauge("retrying_batches", "Batches of open jobs that wait for a retry."),
         _gauge("expired_leases", "Batches of open jobs whose lease has expired: their worker died or is cut off."),
     )
-} | SCRUB_METRICS | FRESHNESS_METRICS  # fmt: skip
+} | SCRUB_METRICS | FRESHNESS_METRICS | NOTIFY_METRICS  # fmt: skip
 
 
 @dataclass
@@ -219,6 +220,7 @@ def ask_redis(
     ask_scrubs(client, now, in_time, figures.set)
     in_time()
     ask_freshness(client, stores or {}, figures.set)
+    ask_notifications(client, now, figures.set)
     _add_up(figures, [(status, standing) for status, standing in open_jobs if not status.state.final], now)
 
 

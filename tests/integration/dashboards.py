@@ -66,13 +66,22 @@ class Dashboard:
 
 @contextmanager
 def dashboard(
-    folder: Path, broker: str, *arguments: str, env: Mapping[str, str] | None = None, reach: str = ""
+    folder: Path,
+    broker: str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    reach: str = "",
+    before: str = "",
 ) -> Iterator[Dashboard]:
-    """Run a dashboard, ready when this is entered; *reach* is the host to ask at, if not its address."""
+    """
+    Run a dashboard, ready when this is entered; *reach* is the host to ask at, if not its address.
+
+    *before* is Python that its process runs first.
+    """
     log = folder / f"dashboard-{uuid.uuid4().hex[:6]}.log"
     temporary = folder / f"tmp-{uuid.uuid4().hex[:6]}"
     temporary.mkdir()
-    command = [*program(), "dashboard", "--port", "0", *arguments]
+    command = [*program(before), "dashboard", "--port", "0", *arguments]
     own = {"SNAPFERRY_BROKER_URL": broker, "TMPDIR": str(temporary), **(env or {})}
     with started(*command, env=own, log=log) as running:
 

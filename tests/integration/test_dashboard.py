@@ -364,6 +364,17 @@ def test_it_ends_when_told_to_and_leaves_nothing_behind(redis_url: str, tmp_path
         assert "Traceback" not in shown.process.logged()
 
 
+def test_it_ends_although_a_request_never_does(redis_url: str, tmp_path: Path) -> None:
+    never = "import threading\nfrom snapferry.orchestrator.jobs import Jobs\n"
+    never += "Jobs.listing = lambda self: threading.Event().wait()"
+    with dashboard(tmp_path, redis_url, before=never) as shown:
+        # The list is read as soon as it starts.
+        shown.process.process.send_signal(signal.SIGTERM)
+        assert shown.process.process.wait(PATIENCE_S) == 0
+        assert not list(tmp_path.glob("tmp-*/snapferry-dashboard-*"))
+        assert "Traceback" not in shown.process.logged()
+
+
 def test_a_source_that_cannot_be_read_here_costs_the_paths_alone(redis_url: str, tmp_path: Path) -> None:
     job, _ = many_failures(redis_url, tmp_path / "a", snapshots=2, failed=30)
     (tmp_path / "a").rename(tmp_path / "elsewhere")

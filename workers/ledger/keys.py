@@ -27,6 +27,10 @@ MOST_ENDED: Final = 50_000
 UNTOLD: Final = RedisKey("snapferry:untold")
 PROBLEMS: Final = RedisKey("snapferry:notify:problems")
 
+# Notifications that wait to be sent, by their ids, and how often sending one to a receiver came to which result.
+OUTBOX: Final = RedisKey("snapferry:notify:outbox")
+DELIVERIES: Final = RedisKey("snapferry:notify:deliveries")
+
 # When each mirror last succeeded, by its name.
 MIRROR_SUCCESSES: Final = RedisKey("snapferry:success:mirror")
 

@@ -23,8 +23,12 @@ class Heartbeat:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self.end()
+
+    def end(self, timeout_s: float | None = None) -> None:
+        """End the thread after its current beat; wait for that, at most *timeout_s* seconds if given."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while not self._ended.wait(self._seconds):

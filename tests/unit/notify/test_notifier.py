@@ -18,6 +18,7 @@ from snapferry.orchestrator.notify.records import (
 )
 from snapferry.orchestrator.notify.send import Sent
 from snapferry.orchestrator.notify.texts import Text, compose
+from snapferry.orchestrator.reporting.notify_metrics import ask_notifications
 from snapferry.orchestrator.schedules.settle import settle_ended
 from snapferry.workers.ledger import Expected, FreshnessLedger, Ledger, State
 from snapferry.workers.messages import JobSpec, StoreRef
@@ -362,3 +363,40 @@ def test_what_a_hostile_redis_holds_costs_that_one_record(
 
     assert receivers.titles == ["snapferry: job first failed"]
     assert NotificationLedger(client).untold(9) == []
+
+
+def test_each_try_is_counted_by_its_result_and_what_waits_by_its_age(
+    ledger: Ledger, receivers: Receivers, client: redis.Redis
+) -> None:
+    def measured() -> dict[str, float]:
+        found: dict[str, float] = {}
+        now = FreshnessLedger(client).now()
+        ask_notifications(
+            client, now, lambda name, value, *label: found.update({" ".join((name, *label)): value})
+        )
+        return found
+
+    idle = measured()
+    one = notifier(receivers)
+    receivers.answers = [Sent(False, "busy")] * (1 + len(PAUSES_S))
+    end(ledger, "first")
+    one.round(ledger)
+    refused = measured()
+    for _ in PAUSES_S:
+        due(ledger)
+        one.round(ledger)
+    given_up = measured()
+    end(ledger, "other")
+    one.round(ledger)
+    client.hset("snapferry:notify:outbox", mapping={"damaged": "{", "old": '{"made_at": 1.5e9}', "odd": "[]"})
+    sent = measured()
+
+    names = ["notifications_total sent", "notifications_total failed", "notifications_total given_up"]
+    assert set(idle.values()) == {0}
+    assert [refused[name] for name in names] == [0, 1, 0]
+    assert refused["notifications_waiting"] == 1
+    assert [given_up[name] for name in names] == [0, len(PAUSES_S), 1]
+    assert given_up["notification_oldest_waiting_seconds"] == given_up["notifications_waiting"] == 0
+    assert [sent[name] for name in names] == [1, len(PAUSES_S), 1]
+    assert sent["notifications_waiting"] == 3
+    assert sent["notification_oldest_waiting_seconds"] > 1e8
