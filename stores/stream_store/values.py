@@ -107,6 +107,9 @@ class FileTarget(Protocol):
     def is_right(self, file: TreeEntry, /) -> bool:
         """Return whether *file* is there with its bytes, which are read. Then set its permissions where they differ."""
 
+    def are_right(self, files: Iterable[TreeEntry], /) -> Iterator[bool]:
+        """Yield `is_right` of each of *files*."""
+
     def upload(self, file: TreeEntry, /) -> Upload:
         """Begin to write *file*, and make the directories above it."""
 

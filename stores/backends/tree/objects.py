@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from snapferry.stores.address import Address, object_key
+from snapferry.stores.address import OBJECTS, Address, address_of
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import KeyMissing, StoreFault
 from snapferry.stores.features import feature_of
@@ -45,19 +45,22 @@ class FileObjects(OnlyReads):
         self.label = tree.label
         self.capabilities = tree.capabilities
         self._tree = tree
-        self._paths: dict[str, str] = {object_key(address): path for address, path in paths.items()}
-        self._kept: dict[str, bytes] = {object_key(address): data for address, data in kept.items()}
+        self._paths = paths
+        self._kept = kept
 
     def check(self, *, for_writing: bool) -> None:
         self._tree.check(for_writing=for_writing)
 
     def fetch(self, key: str, size_hint: int) -> bytes | None:
-        return self._kept.get(key)
+        address = address_of(key, OBJECTS)
+        return None if address is None else self._kept.get(address)
 
     def open(self, key: str, *, size_hint: int = 0) -> OpenReader:
-        if (data := self._kept.get(key)) is not None:
+        if (data := self.fetch(key, size_hint)) is not None:
             return _KeptReader(data)
-        if (path := self._paths.get(key)) is None:
+        address = address_of(key, OBJECTS)
+        path = None if address is None else self._paths.get(address)
+        if path is None:
             raise KeyMissing(self.label, key, "is not among the files of this batch")
         return self._tree.open(path, size_hint=size_hint)
 

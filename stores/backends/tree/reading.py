@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from blake3 import blake3
 
@@ -37,8 +36,7 @@ _lock = threading.Lock()
 _kept_bytes = 0
 
 
-@dataclass(frozen=True)
-class FileRead:
+class FileRead(NamedTuple):
     """A file that was read: its address, its length in bytes, and its bytes, None where they were not kept."""
 
     address: Address
@@ -75,13 +73,18 @@ def read_files(tree: Backend, paths: Sequence[str], sizes: Sequence[int]) -> lis
     # The outermost backend alone: a limit wants to see each file.
     if not isinstance(tree, FetchesMany):
         return [None] * len(paths)
-    found: list[FileRead | None] = []
-    for data in tree.fetch_many(paths, sizes):
-        if data is None or not _take(len(data)):
-            found.append(None)
-        else:
-            found.append(FileRead(Address(blake3(data).hexdigest()), len(data), data))
-    return found
+    fetched = tree.fetch_many(paths, sizes)
+    if not _take(sum(len(data) for data in fetched if data is not None)):
+        return [None] * len(paths)
+    return [
+        None if data is None else FileRead(Address(blake3(data).hexdigest()), len(data), data)
+        for data in fetched
+    ]
+
+
+def forget_all(reads: Iterable[FileRead]) -> None:
+    """Make room for the bytes of other files, as `FileRead.forget` of each of *reads* does. To be called once."""
+    _release(sum(read.length for read in reads if read.data is not None))
 
 
 def wait(seconds: float) -> None:

@@ -86,10 +86,10 @@ class _FilesOfBatch:
         self._staged: dict[Address, Upload] = {}
 
     def objects_needed(self, addresses: Iterable[str]) -> list[Address]:
+        files = list(map(Address, addresses))
         with contained(self.label):
-            needed = [
-                file for file in map(Address, addresses) if not self._target.is_right(self._files[file])
-            ]
+            are_right = list(self._target.are_right(map(self._files.__getitem__, files)))
+        needed = [file for file, is_right in zip(files, are_right, strict=True) if not is_right]
         if not self._together:
             for file in needed:
                 self._together.setdefault(self._files[file].address, []).append(file)

@@ -15,7 +15,7 @@ from typing import Unpack
 from snapferry.stores.address import Address
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.tree.objects import FileObjects, tree_of
-from snapferry.stores.backends.tree.reading import PAUSES_S, FileRead, read_file, read_files, wait
+from snapferry.stores.backends.tree.reading import PAUSES_S, FileRead, forget_all, read_file, read_files, wait
 from snapferry.stores.errors import FileChanged, IntegrityError, StoreError, StoreNotFound
 from snapferry.stores.pools.together import MOST_TOGETHER, SHORT_BYTES
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -114,11 +114,10 @@ class _Work:
                 self._read(file, reads, outages)
             return self._copy(reads, copy, again=again)
         finally:
-            for read in reads.values():
-                read.forget()
+            forget_all(reads.values())
 
     def _read_short(self, files: Sequence[Address], reads: dict[Address, FileRead]) -> list[Address]:
-        """Read the short ones among *files*; return those that must be read one by one."""
+        """Read the short ones among *files* into *reads*; return those that must be read one by one."""
         short = [file for file in files if self.sizes[file] <= SHORT_BYTES]
         for first in range(0, len(short), MOST_TOGETHER):
             some = short[first : first + MOST_TOGETHER]
@@ -127,7 +126,7 @@ class _Work:
                 found = read_files(self.tree, [self.paths[file] for file in some], sizes)
             except StoreError:
                 break
-            reads.update((file, read) for file, read in zip(some, found, strict=True) if read is not None)
+            reads |= {file: read for file, read in zip(some, found, strict=True) if read is not None}
         return [file for file in files if file not in reads]
 
     def _read(self, file: Address, reads: dict[Address, FileRead], outages: OutageDetector | None) -> None:
@@ -169,7 +168,9 @@ class _Work:
         for address, files in by_object.items():
             failure = failed.get(address)
             if failure is None:
-                self.pushed.update((file, (address, reads[file].length)) for file in files)
+                pushed = address, reads[files[0]].length
+                for file in files:
+                    self.pushed[file] = pushed
             elif again and failure.store == self.tree.label and failure.error in _CHANGED:
                 changed += files
             else:

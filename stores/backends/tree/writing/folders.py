@@ -109,6 +109,10 @@ class TreeFolders:
             self.fail(error, path)
         return self._keep(path, descriptor) if descriptor >= 0 else None
 
+    def kept(self, path: str) -> Folder | None:
+        """Return the directory *path* if it is open already."""
+        return self._kept.get(path)
+
     def folder(self, path: str) -> Folder:
         """Return the directory *path*. It and those above it are made where they are missing."""
         found = self.find(path)

@@ -88,6 +88,17 @@ class TreeTarget:
                 raise
             return False
 
+    def are_right(self, files: Iterable[TreeEntry]) -> Iterator[bool]:
+        """Yield `is_right` of each of *files*. Neighbours in a directory that is missing cost one question."""
+        absent: str | None = None
+        for file in files:
+            above = file.path.rpartition("/")[0]
+            is_right = above != absent and self.is_right(file)
+            if not is_right and above != absent and self.folders.kept(above) is None:
+                # Nothing is there, or what is there is no directory.
+                absent = above
+            yield is_right
+
     def _is_right(self, file: TreeEntry) -> bool:
         above, _, name = file.path.rpartition("/")
         folder = self.folders.find(above)
