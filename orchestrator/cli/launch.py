@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_processes
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.opening import prepare
 from snapferry.workers.lifecycle.process_setup import max_in_flight
-from snapferry.workers.messages import JobSpec, StoreRef
+from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
 from .chosen import chosen
@@ -18,6 +19,9 @@ from .exit_codes import RUN_AGAIN, fail, note
 from .fleet_access import on_fleet
 from .follow import print_new_job, run
 from .inputs.show import Show
+
+BATCHES_OF_A_PROCESS: Final = 5
+"""Enough that no process waits long for the last batch of another."""
 
 
 def queue_job(spec: JobSpec, settings: Settings, *, quiet: bool, as_json: bool) -> int:
@@ -55,8 +59,21 @@ def _embedded(
 ) -> int:
     stores = (spec.source, spec.destination, *spec.more_sources)
     with embedded_fleet(settings, stores, spec.limits.jobs, verbose=verbose) as (fleet, jobs):
-        job_id = jobs.submit(fleet.divided(spec))
+        job_id = jobs.submit(_batched(fleet.divided(spec), stores))
         return run(jobs, job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False)
+
+
+def _batched(spec: JobSpec, stores: Iterable[StoreRef]) -> JobSpec:
+    """
+    Return *spec* with as few batches as the processes of an embedded fleet can share, if *stores* are directories.
+
+    There an object takes some microseconds, and a batch some milliseconds besides.
+    """
+    urls = [url for store in stores for url in (store.parsed, store.parsed_objects) if url]
+    if not all(url.kind.is_local for url in urls):
+        return spec
+    batches = min(GROUP_BATCHES, BATCHES_OF_A_PROCESS * default_processes(spec.limits.jobs))
+    return spec.model_copy(update={"group_batches": batches})
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from itertools import pairwise
 from typing import Final, Self
 
 from snapferry.stores.address import DIGEST_BYTES, Address, addresses_in, digests_of
+from snapferry.workers.messages import GROUP_BATCHES
 
 from .gather import GroupObjects, Objects
 
-# A group is cut into about this many batches, as long as each has at least `FEW_OBJECTS` objects.
-BATCHES: Final = 64
+# A group is cut into about `JobSpec.group_batches` batches, as long as each has at least so many objects.
 FEW_OBJECTS: Final = 1000
 
 
@@ -70,9 +70,16 @@ def pack_batches(objects: Objects, *, max_objects: int, max_bytes: int) -> Itera
         yield Batch.of(number, dict(zip(ordered[first:end], sizes[first:end], strict=True)), (first,))
 
 
-def cut(sizes: Sequence[int], max_objects: int, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield the begin and end of each batch in *sizes*. A size larger than *max_bytes* is a batch of its own."""
-    max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // BATCHES))
+def cut(
+    sizes: Sequence[int], max_objects: int, max_bytes: int, batches: int = GROUP_BATCHES
+) -> Iterator[tuple[int, int]]:
+    """
+    Yield the begin and end of each batch in *sizes*. A size larger than *max_bytes* is a batch of its own.
+
+    Batches have fewer than *max_objects* objects where there would be fewer than *batches* of them, but not less than
+    `FEW_OBJECTS`.
+    """
+    max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // batches))
     if len(sizes) and max(sizes) * max_objects <= max_bytes:
         # The usual case: no batch reaches the limit of bytes.
         for first in range(0, len(sizes), max_objects):

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.workers.messages import GROUP_BATCHES
 
 from .batches import cut, largest_first
 from .gather import Gatherer, Objects
@@ -42,9 +43,16 @@ class Planner:
     """
 
     def __init__(
-        self, *, max_objects: int, max_bytes: int, only: AddressSet | None = None, by_address: bool = False
+        self,
+        *,
+        max_objects: int,
+        max_bytes: int,
+        batches: int = GROUP_BATCHES,
+        only: AddressSet | None = None,
+        by_address: bool = False,
     ) -> None:
         self._max_objects = max_objects
+        self._batches = batches
         self._max_bytes = max_bytes
         self._by_address = by_address
         self._gatherer: Gatherer = SetGatherer(only)
@@ -90,7 +98,7 @@ class Planner:
         objects = self._gatherer.close()
         if not self._by_address:
             objects = largest_first(objects, self._max_bytes)
-        cuts = cut(objects.sizes, self._max_objects, self._max_bytes)
+        cuts = cut(objects.sizes, self._max_objects, self._max_bytes, self._batches)
         plan.firsts.extend(first_position + first for first, _ in cuts)
         self._digests += objects.digests
         plan.sizes.frombytes(objects.sizes.cast("B"))

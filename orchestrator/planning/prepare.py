@@ -286,7 +286,10 @@ def _objects(spec: JobSpec, source: StreamStore, snapshot_id: str) -> Objects | 
 
 def _planner(ledger: Ledger, spec: JobSpec, source: StreamStore) -> Planner:
     return Planner(
-        max_objects=spec.batch_objects, max_bytes=spec.batch_bytes, only=_only(ledger, spec, source)
+        max_objects=spec.batch_objects,
+        max_bytes=spec.batch_bytes,
+        batches=spec.group_batches,
+        only=_only(ledger, spec, source),
     )
 
 
@@ -311,6 +314,7 @@ def _check_planner(ledger: Ledger, spec: JobSpec, store: StreamStore) -> Planner
     return Planner(
         max_objects=spec.batch_objects,
         max_bytes=max_bytes,
+        batches=spec.group_batches,
         only=_only_left(ledger, spec, store),
         by_address=True,
     )

@@ -40,6 +40,7 @@ from .addresses import (
     encode_snapshot_ids,
 )
 from .base import (
+    GROUP_BATCHES,
     JOB_ID,
     MIRROR_NAME,
     MOST_OBJECTS,
@@ -56,6 +57,7 @@ from .lines import encode_lines
 from .scheduled import MirrorMessage, ScrubMessage
 
 __all__ = [
+    "GROUP_BATCHES",
     "JOB_ID",
     "MIRROR_NAME",
     "MOST_OBJECTS",

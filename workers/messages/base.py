@@ -27,6 +27,10 @@ ScheduleKind = Literal["mirror", "scrub"]
 MOST_SNAPSHOTS: Final = 1_000_000
 """Snapshots of one job."""
 MOST_OBJECTS: Final = 10_000
+
+GROUP_BATCHES: Final = 64
+"""About so many batches a group of many objects is cut into, by default."""
+
 """Objects of one batch."""
 
 ENCODED_ADDRESS: Final = 43
@@ -47,8 +51,8 @@ _is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
 # defaults.
 _NEW_FIELDS: Final = frozenset(
     {
-        "action", "allow_empty_source", "checksum", "lines", "more_sources", "names", "patience", "scope", "scrub",
-        "tag", "tree", "verify", "waits_at_start",
+        "action", "allow_empty_source", "checksum", "group_batches", "lines", "more_sources", "names", "patience",
+        "scope", "scrub", "tag", "tree", "verify", "waits_at_start",
     }
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ from .actions import MOST_SOURCES, Action, Scope, ScrubPart, TreeOptions, Verify
 from .addresses import decode_addresses, decode_snapshot_ids, encode_snapshot_ids
 from .base import (
     ENCODED_ADDRESS,
+    GROUP_BATCHES,
     LARGEST,
     LONGEST_URL,
     MOST_OBJECTS,
@@ -171,6 +172,8 @@ class JobSpec(CopyRequest, Message):
     batch_bytes: int = Field(64 * 1024**2, ge=1, le=LARGEST)
     window_batches: int = Field(256, ge=1, le=100_000)
     """Batches that are queued at once."""
+    group_batches: int = Field(GROUP_BATCHES, ge=1, le=100_000)
+    """A group of many objects is cut into about so many batches. A fleet of few processes needs few."""
     patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
     """Seconds to wait for a store that does not answer. A record without this field gets the default."""
     waits_at_start: bool = False

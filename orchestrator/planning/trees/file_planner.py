@@ -16,6 +16,7 @@ from blake3 import blake3
 from snapferry.orchestrator.planning.batches import cut
 from snapferry.orchestrator.planning.plan import Group, Lines, Plan, SnapshotPlan, empty_plan
 from snapferry.orchestrator.planning.planner import bound_sum
+from snapferry.workers.messages import GROUP_BATCHES
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """The most bytes of lines in a batch of several files."""
@@ -45,8 +46,9 @@ class FilePlanner:
     It takes about 70 bytes and the line of each file.
     """
 
-    def __init__(self, *, max_objects: int, max_bytes: int) -> None:
+    def __init__(self, *, max_objects: int, max_bytes: int, batches: int = GROUP_BATCHES) -> None:
         self._max_objects = max_objects
+        self._batches = batches
         self._max_bytes = max_bytes
         self._large, self._small = _Files(), _Files()
         self._last_is_large = False
@@ -86,7 +88,8 @@ class FilePlanner:
         large, small = len(self._large.sizes), self._small.sizes
         ranges = list(self._large_ranges())
         ranges += [
-            (large + first, large + end) for first, end in cut(small, self._max_objects, self._max_bytes)
+            (large + first, large + end)
+            for first, end in cut(small, self._max_objects, self._max_bytes, self._batches)
         ]
         files = self._large
         files.extend(self._small)

@@ -97,7 +97,9 @@ def _check_links(manifest: Manifest, source: StreamStore, target: TreeTarget) ->
 
 
 def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
-    planner = FilePlanner(max_objects=spec.batch_objects, max_bytes=spec.batch_bytes)
+    planner = FilePlanner(
+        max_objects=spec.batch_objects, max_bytes=spec.batch_bytes, batches=spec.group_batches
+    )
     most, last = bounds().objects, None
     files = _by_object(manifest)
     while some := list(islice(files, _FILES_AT_ONCE)):

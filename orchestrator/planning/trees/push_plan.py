@@ -104,7 +104,9 @@ def _walk(spec: JobSpec, source: StreamStore) -> TreeListing:
 
 def _planned(spec: JobSpec, listing: TreeListing, label: str) -> tuple[Snapshots, Plan]:
     snapshots = Snapshots([SnapshotId(listing.digest())], PLANNED)
-    planner = FilePlanner(max_objects=spec.batch_objects, max_bytes=max_bytes(spec))
+    planner = FilePlanner(
+        max_objects=spec.batch_objects, max_bytes=max_bytes(spec), batches=spec.group_batches
+    )
     for columns in listing.columns():
         files = columns.files()
         for name, length in zip(files.paths, map(int, files.lengths), strict=True):
