@@ -514,7 +514,7 @@ def test_a_job_that_nobody_takes_says_so(idle: Crew, tmp_path: Path) -> None:
 
     words = idle.ask("status", job).out
 
-    assert "waiting for an orchestrator" in words
+    assert "no orchestrator is running" in words
     assert f"{ABSENT}  pending" in words
 
 

@@ -9,6 +9,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from snapferry.orchestrator.dashboard.export.failures import AT_ONCE, FailureLis
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.ledger.state import Dismissal
 from tests.integration.dashboards import Answer
 
 from .dashboard.support import dashboard, sources_of
@@ -131,7 +133,8 @@ def test_jobs_are_exported_as_they_are_listed(sources: Sources, ledger: Ledger) 
 
 def test_the_columns_of_jobs_are_fields_of_their_documents(sources: Sources, ledger: Ledger) -> None:
     ledger.create(request("one"))
-    document = status_document(sources.jobs.status("one"))
+    dismissed = Dismissal(at=1.0, by="me", why="it is late")
+    document = status_document(replace(sources.jobs.status("one"), dismissed=dismissed))
     for name in rows.JOB_COLUMNS:
         value: Any = document
         for part in name.split("."):

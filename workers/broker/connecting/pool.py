@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -67,6 +68,7 @@ def connection_pool(
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_timeout": ANSWER_TIMEOUT_S,
         "health_check_interval": HEALTH_S,
+        "redis_connect_func": _greet,
         # A server may otherwise send its clients to another address.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         # Otherwise redis-py reads its version from disk for each connection, and sends two commands that tell it.
@@ -95,6 +97,17 @@ def connection_pool(
         pool: ConnectionPool = managed(broker.master_name, sentinels, **options)
         return pool
     return ConnectionPool(**options)
+
+
+def _greet(connection: Any) -> None:
+    """
+    Do what redis-py does at the begin of a connection, and regard the connection as tried.
+
+    Otherwise redis-py sends a PING before the first command. A server that cannot write to its disk refuses PING,
+    although it answers questions.
+    """
+    connection.on_connect_check_health(check_health=False)
+    connection.next_health_check = time.monotonic() + connection.health_check_interval
 
 
 def sentinel_clients(broker: BrokerURL) -> list[tuple[str, Redis]]:
