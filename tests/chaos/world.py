@@ -21,7 +21,7 @@ from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.integration.own_redis import OwnRedis, own_redis
-from tests.integration.processes import Fleet, Started
+from tests.integration.processes import PATIENCE_S, Fleet, Started
 from tests.sample import fill
 from tests.servers import S3Server, rclone_s3_server
 
@@ -94,7 +94,8 @@ class World:
     All of it.
 
     *epoch* counts how often Redis may have forgotten what it had acknowledged. *may_fail* and *may_forget*: a fault of
-    the round may make jobs fail, or Redis forget some. *contents*: snapshot -> path -> bytes. *content*: root of a
+    the round may make jobs fail, or Redis forget some. *slack_s*: seconds by which the bounds of the oracle are longer,
+    for a test that must not fail on a busy machine. *contents*: snapshot -> path -> bytes. *content*: root of a
     source -> path -> length. *damaged*: root of a destination -> addresses of objects that faults have damaged there.
     """
 
@@ -118,6 +119,7 @@ class World:
     epoch: int = 0
     may_fail: bool = False
     may_forget: bool = False
+    slack_s: float = 0.0
     contents: dict[str, dict[str, bytes]] = field(default_factory=dict)
     content: dict[Path, dict[str, int]] = field(default_factory=dict)
     false_progress: list[str] = field(default_factory=list)
@@ -373,7 +375,7 @@ def _push(made: World) -> None:
     job = made.jobs.submit(
         JobSpec(source=source, destination=destination, everything=True, action=Action.PUSH)
     )
-    status = made.jobs.wait(job, timeout_s=120)
+    status = made.jobs.wait(job, timeout_s=PATIENCE_S)
     assert status.state is State.DONE, status
     made.pushed = made.jobs.snapshots(job)[0].id
     made.snapshots.append(made.pushed)

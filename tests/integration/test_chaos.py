@@ -25,7 +25,7 @@ from tests.chaos.oracle.published import manifests, object_path
 from tests.chaos.rounds import kept_running, mend, run_round
 from tests.chaos.schedule import PlannedJob, rounds
 from tests.chaos.world import Role, World, world
-from tests.integration.processes import started
+from tests.integration.processes import PATIENCE_S, started
 
 SEED = 2
 
@@ -38,6 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, module_environment: None) -> 
         Role("worker", "w2", "host2"),
     ]
     with world(tmp_path_factory.mktemp("chaos"), 1, snapshots=2, large_bytes=50_000, roles=roles) as made:
+        made.slack_s = PATIENCE_S
         yield made
 
 

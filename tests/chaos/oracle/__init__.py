@@ -35,7 +35,9 @@ __all__ = [
 
 def found_by(clause: Clause, world: World, *, within_s: float | None = None) -> list[str]:
     """Return what violates a clause, once it had its time to become true."""
-    deadline = time.monotonic() + (clause.within_s if within_s is None else within_s)
+    if within_s is None:
+        within_s = clause.within_s and clause.within_s + world.slack_s
+    deadline = time.monotonic() + within_s
     while True:
         found = list(clause.check(world))
         if not found or time.monotonic() > deadline:

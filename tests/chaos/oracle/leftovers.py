@@ -69,9 +69,10 @@ def messages(world: World) -> Iterator[str]:
             if client.type(name) == "list" and (count := client.llen(name)):
                 yield f"{count} in {name!r}"
         # Celery delivers it again after the visibility timeout: until then a killed worker's messages wait.
-        latest = time.time() - VISIBILITY_S - _REDELIVERED_S
+        after_s = VISIBILITY_S + _REDELIVERED_S + world.slack_s
+        latest = time.time() - after_s
         if count := client.zcount(f"{UNACKED}_index", "-inf", latest):
-            yield f"{count} unacknowledged for {VISIBILITY_S + _REDELIVERED_S:.0f} s"
+            yield f"{count} unacknowledged for {after_s:.0f} s"
         for key in (OPEN, PARKED):
             if client.exists(key):
                 yield key
