@@ -47,9 +47,16 @@ Send = Callable[[str, Text], Sent]
 
 
 class Notifier:
-    """Tells the *urls* what *table* wants told. Make it once in a process."""
+    """
+    Tells the *urls* what *table* wants told. Make it once in a process.
 
-    def __init__(self, table: Notify, urls: Sequence[str], *, send: Send = send) -> None:
+    *again* is the command that a message advises on a machine without a fleet, see `compose`.
+    """
+
+    def __init__(
+        self, table: Notify, urls: Sequence[str], *, send: Send = send, again: Sequence[str] | None = None
+    ) -> None:
+        self._again = again
         self._table = table
         self._urls = {label_of(number, url): url for number, url in enumerate(urls, 1)}
         self._send = send
@@ -88,7 +95,8 @@ class Notifier:
             self._pending_since = time.monotonic()
             if self._gathers():
                 return
-        text = compose(decision.events, schedules_of(ledger, decision.events), self._table, facts.now)
+        schedules = schedules_of(ledger, decision.events)
+        text = compose(decision.events, schedules, self._table, facts.now, self._again)
         message = PendingMessage(
             text.id, text.title, text.body, text.kind, facts.now, dict.fromkeys(self._urls, Delivery())
         )
@@ -141,8 +149,12 @@ class Notifier:
         return Delivery(delivery.tries + 1, now() + pause), "failed"
 
 
-def notifier_of(table: Notify) -> Notifier | None:
-    """Return what tells the receivers of *table*, None if it has none that can be told; the log then says why."""
+def notifier_of(table: Notify, *, again: Sequence[str] | None = None) -> Notifier | None:
+    """
+    Return what tells the receivers of *table*, None if it has none that can be told; the log then says why.
+
+    *again* as for `Notifier`.
+    """
     urls: tuple[str, ...] = ()
     problem = ""
     try:
@@ -157,4 +169,4 @@ def notifier_of(table: Notify) -> Notifier | None:
     if not urls:
         return None
     log.info("notifications are sent", extra=fields(receivers=[label_of(*one) for one in enumerate(urls, 1)]))
-    return Notifier(table, urls)
+    return Notifier(table, urls, again=again)

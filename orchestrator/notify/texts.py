@@ -51,14 +51,24 @@ class Schedule:
     next_at: float | None = None
 
 
-def compose(events: Sequence[Event], schedules: Mapping[str, Schedule], table: Notify, now: float) -> Text:
-    """Return one message about all *events*. *schedules* has the mirrors and scrubs that are late."""
+def compose(
+    events: Sequence[Event],
+    schedules: Mapping[str, Schedule],
+    table: Notify,
+    now: float,
+    again: Sequence[str] | None = None,
+) -> Text:
+    """
+    Return one message about all *events*. *schedules* has the mirrors and scrubs that are late.
+
+    *again* is the command that runs the mirror or scrub again, on a machine without a fleet; None on a fleet.
+    """
     by_kind = {kind: [event for event in events if event.kind is kind] for kind in EventKind}
     parts = []
     for kind, found in by_kind.items():
         # Those of mirrors and scrubs come first: nobody else watches them.
         found.sort(key=lambda event: (event.subject.startswith("job:"), event.since))
-        parts += [_event_text(event, schedules, now) for event in found[:LISTED]]
+        parts += [_event_text(event, schedules, now, again) for event in found[:LISTED]]
         if len(found) > LISTED:
             parts.append(_rest_text(kind, found[LISTED:]))
     message_id = _id_of(events)
@@ -100,11 +110,13 @@ def _name(event: Event) -> str:
     return f"{kind} {short(name) if kind == 'job' else name}"
 
 
-def _event_text(event: Event, schedules: Mapping[str, Schedule], now: float) -> str:
+def _event_text(
+    event: Event, schedules: Mapping[str, Schedule], now: float, again: Sequence[str] | None
+) -> str:
     if event.kind is EventKind.FAILED:
-        return _failure_text(event)
+        return _failure_text(event, again)
     if event.kind is EventKind.LATE:
-        return _late_text(event, schedules.get(event.subject, Schedule()), now)
+        return _late_text(event, schedules.get(event.subject, Schedule()), now, again)
     lines = [f"{_capital(_name(event))} has recovered."]
     if event.job is not None:
         lines.append(f"Job {event.job.job_id} was done at {_at(event.job.ended_at)}.")
@@ -112,7 +124,7 @@ def _event_text(event: Event, schedules: Mapping[str, Schedule], now: float) -> 
     return "\n".join(lines)
 
 
-def _failure_text(event: Event) -> str:
+def _failure_text(event: Event, again: Sequence[str] | None) -> str:
     status = event.job
     name = _capital(_name(event))
     if status is None:
@@ -123,10 +135,10 @@ def _failure_text(event: Event) -> str:
         lines.append(f"Why: {plain(reason_text(status))}")
     if kept := kept_text(status):
         lines.append(plain(kept))
-    return "\n".join([*lines, *_next_lines(advise(status))])
+    return "\n".join([*lines, *_next_lines(advise(status, again=again))])
 
 
-def _late_text(event: Event, schedule: Schedule, now: float) -> str:
+def _late_text(event: Event, schedule: Schedule, now: float, again: Sequence[str] | None) -> str:
     freshness = event.freshness
     assert freshness is not None  # a mirror or scrub is late
     kind, name = freshness.expected.kind, freshness.expected.name
@@ -137,6 +149,12 @@ def _late_text(event: Event, schedule: Schedule, now: float) -> str:
     )
     lines = [f"{_capital(_name(event))} has been late since {_at(event.since)}.", success]
     job, listing = schedule.job, f"snapferry {kind}s"
+    if again is not None:
+        # Cron or systemd starts the runs, and this is told at the end of one.
+        if job is not None and job.error and job.state is State.FAILED:
+            lines.append(f"Why: {plain(reason_text(job))}")
+        run_again = Advice("Find out why the runs fail or do not start, then run it.", tuple(again))
+        return "\n".join([*lines, *_next_lines(run_again)])
     if freshness.removed_at:
         lines.append(f"It was removed from the schedule at {_at(freshness.removed_at)}.")
         put_back = Advice(

@@ -27,7 +27,7 @@ _REMEDIES: Final = {
     "AccessDenied": "Give the workers and orchestrators access to the store",
     "NotAllowed": "Allow the store under [access] in snapferry.toml of the workers and orchestrators, and restart them",
     "StoreNotFound": "Create the directory or bucket, or mount its disk",
-    "SourceEmpty": "Check that the source is the right store, and that its disk is mounted",
+    "SourceEmpty": "Check the source",
     "StoreFull": "Free space in the destination, or raise its quota",
     "StoreUnavailable": "Find out why the store did not answer, or wait until it does",
     "FileChanged": "Wait until no program writes to the files",

@@ -21,14 +21,14 @@ OVERDUE_S: Final = 60.0
 
 
 def mirror_row(status: MirrorStatus, *, scheduler: bool = True) -> tuple[str, ...]:
-    """Return a mirror as a row under `MIRRORS_HEAD`. Without a *scheduler*, the next run is not known."""
+    """Return a mirror as a row under `MIRRORS_HEAD`. Without a *scheduler*, cron or systemd starts the runs."""
     mirror = status.mirror
     return (
         mirror.name,
         mirror.every,
         success_text(status.success_at, status.freshness),
         printable(last_text(status)),
-        next_text(status.next_at) if scheduler else "-",
+        next_text(status.next_at) if scheduler else timer_text(status),
         printable(f"{mirror.from_} → {mirror.to}"),
     )
 
@@ -107,6 +107,17 @@ def last_text(status: ScheduleStatus) -> str:
     if record.skipped:
         text += f"; then skipped {record.skipped} time{'s' if record.skipped > 1 else ''}: {record.why}"
     return text
+
+
+def timer_text(status: ScheduleStatus) -> str:
+    """Return what is known of the next run that cron or systemd starts: when it is late."""
+    freshness = status.freshness
+    if freshness is None or not freshness.late_at:
+        return "by cron or systemd"
+    left = freshness.late_at - freshness.now
+    if is_late(status.success_at, freshness) or left <= 0:
+        return "by cron or systemd, late"
+    return f"by cron or systemd, late in {duration(left)}"
 
 
 def next_text(at: float | None) -> str:

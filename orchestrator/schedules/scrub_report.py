@@ -8,7 +8,7 @@ from typing import Any, Final
 from snapferry.orchestrator.reporting.text.format import duration, moment
 from snapferry.stores.text.printable import printable
 
-from .report import last_text, next_text, runs_document, success_text
+from .report import last_text, next_text, runs_document, success_text, timer_text
 from .status import ScrubStatus
 
 SCRUBS_HEAD: Final = (
@@ -24,7 +24,7 @@ SCRUBS_HEAD: Final = (
 
 
 def scrub_row(status: ScrubStatus, *, scheduler: bool = True) -> tuple[str, ...]:
-    """Return a scrub as a row under `SCRUBS_HEAD`. Without a *scheduler*, the next run is not known."""
+    """Return a scrub as a row under `SCRUBS_HEAD`. Without a *scheduler*, cron or systemd starts the runs."""
     scrub, state = status.scrub, status.state
     return (
         scrub.name,
@@ -34,7 +34,7 @@ def scrub_row(status: ScrubStatus, *, scheduler: bool = True) -> tuple[str, ...]
         printable(last_text(status)),
         "-" if state is None else duration(time.time() - state.oldest_at),
         "-" if state is None else f"{state.findings:,}",
-        next_text(status.next_at) if scheduler else "-",
+        next_text(status.next_at) if scheduler else timer_text(status),
     )
 
 

@@ -9,7 +9,9 @@ import pytest
 import redis
 
 from snapferry.orchestrator.cli.run.scheduling.lists import list_mirrors, list_scrubs
-from snapferry.workers.ledger import Expected, FreshnessLedger
+from snapferry.orchestrator.schedules.report import timer_text
+from snapferry.orchestrator.schedules.status import ScheduleStatus
+from snapferry.workers.ledger import Expected, Freshness, FreshnessLedger, ScheduleRecord
 
 NIGHTLY = '[[mirror]]\nname = "nightly"\nfrom = "/a"\nto = "/b"\nevery = "1h"\n'
 BACKUP = '[[scrub]]\nname = "backup"\nstore = "/b"\nevery = "1d"\nshare = "1/2"\n'
@@ -112,3 +114,20 @@ def test_a_schedule_that_no_scheduler_works_on_is_overdue(
 
         assert shown in said.out
         assert ("no scheduler is running" in said.err) is noted
+
+
+@pytest.mark.parametrize(
+    ("late_in", "shown"),
+    [
+        (90_000.0, "by cron or systemd, late in 1 d"),
+        (-5.0, "by cron or systemd, late"),
+        (None, "by cron or systemd"),
+    ],
+)
+def test_without_a_scheduler_the_next_run_is_what_is_known_of_it(late_in: float | None, shown: str) -> None:
+    now = 1_000_000.0
+    late_at = 0.0 if late_in is None else now + late_in
+    freshness = Freshness(Expected("mirror", "nightly", "1d"), now - 9, 0.0, late_at, 0.0, now)
+
+    assert timer_text(ScheduleStatus(ScheduleRecord(), None, None, freshness)).startswith(shown)
+    assert timer_text(ScheduleStatus(ScheduleRecord(), None, None, None)) == "by cron or systemd"

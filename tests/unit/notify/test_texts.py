@@ -173,3 +173,22 @@ def test_plain_text_is_short_printable_and_without_markup(foreign: str, most: in
     assert not MARKUP & set(found)
     assert "http://" not in found
     assert "https://" not in found
+
+
+AGAIN = ("snapferry", "run", "--config", "/etc/a b/snapferry.toml", "mirror:nightly")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        failed(NIGHTLY, cause="StoreNotFound"),
+        failed(NIGHTLY, failed=2, objects_total=9, batches_total=1, batches_done=1, cause="ObjectMissing"),
+        late(),
+    ],
+)
+def test_on_one_machine_the_advice_is_the_run_and_nothing_that_needs_a_fleet(event: Event) -> None:
+    for schedule in (Schedule(), Schedule(job("7f3a1b2c-0", at=NOW - 60), None)):
+        found = compose([event], {NIGHTLY: schedule}, Notify(), NOW, AGAIN)
+
+        assert commands(found) == [list(AGAIN)]
+        assert not any(word in found.body for word in ("resume", "snapferry retry", "scheduler", "schedule."))

@@ -72,6 +72,10 @@ def _test(table: Notify, urls: tuple[str, ...], *, as_json: bool) -> int:
     return 0 if all(one.ok for one in sent.values()) else EXIT_FAILED
 
 
+_WITHOUT_BROKER = (
+    "without a broker, snapferry run sends at the end of each run, and keeps what could not be sent in its state"
+    " directory. For what waits on a fleet, set SNAPFERRY_BROKER_URL."
+)
 _NOBODY = (
     "nobody is notified: name a file with addresses of Apprise as urls-file under [notify] in snapferry.toml,"
     " or set SNAPFERRY_NOTIFY_URLS (docs/notify.md)"
@@ -138,7 +142,7 @@ def _print(table: Notify, document: dict[str, Any]) -> None:
     )
     click.echo(f"told: {', '.join(document['events']) or 'nothing'}, of {of}; what persists is told {repeat}")
     if document["waiting"] is None:
-        note("without a broker, what waits to be sent is not known. Set SNAPFERRY_BROKER_URL.")
+        note(_WITHOUT_BROKER)
         return
     for one in document["problems"]:
         what = " and ".join(word for word in ("failed", "late") if one[word])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import click
@@ -141,6 +142,7 @@ def _embedded(
                 restore_notifications(server, expected_one(scheduled).key, state.further)
                 FreshnessLedger(server).expect([expected_one(scheduled)], replace=True)
                 records, spec = _records(server, message, settings)
+                again = _again(settings, scheduled, state_dir)
                 done = queue_due(jobs, records, scheduled.name, lambda: fleet.divided(spec()))
                 try:
                     code = run(
@@ -148,16 +150,25 @@ def _embedded(
                     )
                 except SystemExit:
                     # Interrupted: what was read until then may count.
-                    _save(state, server, notify)
+                    _save(state, server, notify, again)
                     raise
-                return code if _save(state, server, notify) else EXIT_FAILED
+                return code if _save(state, server, notify, again) else EXIT_FAILED
     except StateError as error:
         usage(f"{error}. Use --state-dir DIR.")
 
 
-def _save(state: StateFile, server: redis.Redis, notify: Notify) -> bool:
+def _again(settings: Settings, scheduled: Mirror | Scrub, state_dir: str) -> tuple[str, ...]:
+    """Return the command that runs a mirror or scrub of this machine again, from any directory."""
+    config = os.path.abspath(settings.config or "")
+    name = f"{scheduled.kind}:{scheduled.name}"
+    return ("snapferry", "run", "--config", config, "--state-dir", os.path.abspath(state_dir), name)
+
+
+def _save(state: StateFile, server: redis.Redis, notify: Notify, again: Sequence[str]) -> bool:
     """
     Save the state of a run that has ended, and notify; return whether the state was saved.
+
+    A message about a failure advises the command *again*.
 
     What cannot be sent now is kept with the state, and sent at the end of the next run.
     """
@@ -167,7 +178,7 @@ def _save(state: StateFile, server: redis.Redis, notify: Notify) -> bool:
     if not _write(state, server):
         return False
     # Nothing comes after this run, so nothing is waited for.
-    notifier = notifier_of(notify.model_copy(update={"wait": "0s", "interval": "0s"}))
+    notifier = notifier_of(notify.model_copy(update={"wait": "0s", "interval": "0s"}), again=again)
     if notifier is None:
         return True
     notifier.round(ledger)
