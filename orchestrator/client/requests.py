@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 
 from snapferry.orchestrator.jobs import one_store, store_pair
 from snapferry.orchestrator.jobs.named_store import named_url
-from snapferry.orchestrator.planning.trees.pull_plan import check_apart
+from snapferry.orchestrator.planning.trees.apart import check_apart, check_pushable
 from snapferry.stores.access import AccessPolicy, Right
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.backends.tree.exclude import excluder
@@ -107,6 +107,7 @@ class Requests:
         patterns = tuple(exclude)
         excluder(patterns)
         pair = store_pair(f"tree://{os.path.abspath(path)}", self._named(destination))
+        check_pushable(*pair)
         return self._everything(
             Action.PUSH,
             pair,

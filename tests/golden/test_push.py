@@ -89,6 +89,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
         [str(tmp_path / "not there"), "--to", there],
         [str(tmp_path / "file"), "--to", there],
         ["", "--to", there],
+        [str(tmp_path), "--to", f"file://{tmp_path}"],
         [str(tmp_path / "tree"), "--to", "gs://bucket"],
         [str(tmp_path / "tree"), "--to", f"tree://{tmp_path}/other"],
         [str(tmp_path / "tree"), "--to", there, "--exclude", "("],

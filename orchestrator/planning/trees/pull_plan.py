@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Iterator
 from itertools import count, islice
@@ -25,34 +24,18 @@ from snapferry.stores.backends.tree.writing.temporary import temporary_name
 from snapferry.stores.errors import InvalidStoreURL, ManifestTooLarge
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest
 from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
-from snapferry.stores.network.endpoint import is_below
 from snapferry.stores.pools.files import stage_file
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.messages import JobSpec, StoreRef
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.messages.files import line_of
 
+from .apart import check_apart
 from .file_planner import FilePlanner
 
 _FILES_AT_ONCE: Final = 1000
-
-
-def check_apart(source: StoreRef, tree: StoreRef) -> None:
-    """
-    Make sure that neither of a store and a tree on this machine is in the other.
-
-    A pull would write into the store, or delete it. Raises `InvalidStoreURL`.
-    """
-    place = os.path.realpath(tree.parsed.location)
-    for store in (source.parsed, source.parsed_objects):
-        if store is not None and store.kind.is_local:
-            path = os.path.realpath(store.location)
-            if is_below(path, place) or is_below(place, path):
-                raise InvalidStoreURL(
-                    "", tree.url, f"and the store {store} are not apart: one is in the other"
-                )
 
 
 def prepare_pull(

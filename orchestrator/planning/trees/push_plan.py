@@ -32,6 +32,7 @@ from snapferry.workers.ledger import MOST_FILES, Ledger
 from snapferry.workers.messages import JobSpec
 
 from . import listing_file
+from .apart import check_pushable, stores_in
 from .file_planner import FilePlanner
 
 # The field of a job's record with the digest of its walk.
@@ -47,6 +48,7 @@ def prepare_push(
     The job has one snapshot. Its id is not known before its files are read, so until then it is the digest of the walk.
     Raises `StoreError`. Nothing is recorded.
     """
+    check_pushable(spec.source, spec.destination)
     listing = _walk(spec, source)
     listing_file.save(spec.job_id, listing)
     return _planned(spec, listing, source.label)
@@ -97,6 +99,7 @@ def _walk(spec: JobSpec, source: StreamStore) -> TreeListing:
         tree.place,
         follow=spec.tree.follow,
         excluded=excluder(spec.tree.exclude),
+        without=stores_in(spec.destination),
         jobs=spec.tree.walk_jobs,
     )
     return list_tree(walk, tree.label)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from snapferry.stores.backends.directory.errors import translated
@@ -32,6 +32,18 @@ from snapferry.stores.errors import (
 
 # A link that leads nowhere: its target does not exist, or it leads back to itself.
 _NOWHERE: Final = (errno.ENOENT, errno.ELOOP)
+
+Identity = tuple[int, int]
+"""The device and the inode of a directory."""
+
+
+def identity_of(path: str) -> Identity | None:
+    """Return the identity of the directory *path*, links followed; None where there is none, or it cannot be seen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
 
 
 class TreePlace:
@@ -96,6 +108,15 @@ class TreePlace:
             if error.errno in _NOWHERE:
                 return None
             raise self.error(error, path) from error
+
+    def leads_into(self, path: str, folders: Collection[Identity]) -> bool:
+        """Return whether the link *path* leads to one of *folders*, or to something below one."""
+        at = os.path.realpath(self.absolute(path))
+        while at != os.path.dirname(at):
+            if identity_of(at) in folders:
+                return True
+            at = os.path.dirname(at)
+        return False
 
     def error(self, error: OSError, path: str) -> StoreError:
         """Return *error*, which is about *path*, as a `StoreError`."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 from snapferry.stores.errors import ManifestSyntaxError, ManifestTooLarge
 from snapferry.stores.runtime.interruption import checkpoint
 
-from .place import TreePlace
+from .place import Identity, TreePlace
 
 FILE: Final = "F"
 DIRECTORY: Final = "D"
@@ -81,7 +81,8 @@ class Walk:
     """
     A walk through the tree at *place*. Iterate over it once.
 
-    *excluded* tells of an absolute path whether it is left out. *jobs* directories are listed at once. *left_out* is
+    *excluded* tells of an absolute path whether it is left out. The directories *without* and all that is in them are
+    left out as well, by whatever path or link they are reached. *jobs* directories are listed at once. *left_out* is
     complete at the end.
     """
 
@@ -91,12 +92,14 @@ class Walk:
         *,
         follow: bool = True,
         excluded: Callable[[str], bool] | None = None,
+        without: Collection[Identity] = (),
         jobs: int = 1,
     ) -> None:
         self.left_out = LeftOut()
         self._place = place
         self._follow = follow
         self._excluded = excluded
+        self._without = without
         self._jobs = jobs
         self._in_loops = 0
 
@@ -203,11 +206,14 @@ class Walk:
                 return None
             kind, length = LINK, target.st_size
             status = target
-        if stat.S_ISDIR(status.st_mode):
-            kind, size, length = DIRECTORY, 0, 0
-        elif not stat.S_ISREG(status.st_mode):
-            left_out.special += 1
+        is_folder = stat.S_ISDIR(status.st_mode)
+        leave_out = bool(self._without) and self._is_without(path, status, is_link=kind == LINK)
+        if leave_out or not (is_folder or stat.S_ISREG(status.st_mode)):
+            left_out.excluded += leave_out
+            left_out.special += not leave_out
             return None
+        if is_folder:
+            kind, size, length = DIRECTORY, 0, 0
         if "\n" in entry.name:
             raise ManifestSyntaxError(
                 self._place.label,
@@ -217,6 +223,12 @@ class Walk:
         return Found(
             kind, stat.S_IMODE(mode), size, length, f"./{path}/" if kind == DIRECTORY else f"./{path}"
         )
+
+    def _is_without(self, path: str, status: os.stat_result, *, is_link: bool) -> bool:
+        if stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) in self._without:
+            return True
+        # A link may lead below such a directory.
+        return is_link and self._place.leads_into(path, self._without)
 
     def _check_utf8(self, path: str) -> None:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.planning import plan_file, prepare
-from snapferry.orchestrator.planning.trees.pull_plan import check_apart
+from snapferry.orchestrator.planning.trees.apart import check_apart
 from snapferry.orchestrator.reporting.failures import dead_letters
 from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
 from snapferry.stores.access import TRUSTED, AccessPolicy

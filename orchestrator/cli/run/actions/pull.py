@@ -15,7 +15,7 @@ from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import store_pair
-from snapferry.orchestrator.planning.trees.pull_plan import check_apart
+from snapferry.orchestrator.planning.trees.apart import check_apart
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions, encode_addresses
 

@@ -15,6 +15,7 @@ from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import store_pair
+from snapferry.orchestrator.planning.trees.apart import check_pushable
 from snapferry.stores.backends.tree.exclude import excluder
 from snapferry.stores.errors import InvalidName, InvalidPattern, InvalidStoreURL
 from snapferry.stores.names.name import parse_name
@@ -53,6 +54,7 @@ def push(
         )
         if target.parsed.kind.is_tree:
             usage(f"--to {destination}: is a directory tree, not a store")
+        check_pushable(source, target)
         tree = TreeOptions(exclude=exclude, follow=not no_follow, walk_jobs=walk_jobs)
     except InvalidName as error:
         usage(f"--tag {error}")
