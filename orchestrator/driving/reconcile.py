@@ -33,6 +33,11 @@ QUEUED_S: Final = 20
 # Seconds between two renewals of the expiry of an open job's record.
 KEEP_S: Final = 600
 
+# Seconds between two removals of jobs from the list of all jobs whose records have expired, and the most jobs that are
+# looked at.
+EXPIRED_S: Final = 60
+MOST_EXPIRED: Final = 1000
+
 # Seconds between two drives of a job that waits for a store.
 WAITING_S: Final = 300.0
 
@@ -121,6 +126,8 @@ def attach(app: Celery, settings: Settings) -> None:
     def work(ledger: Ledger) -> None:
         if ledger.claim_mark("reconciler", max(1, ROUND_S - 1)):
             reconcile(app, ledger)
+        if ledger.claim_mark("expired", EXPIRED_S):
+            ledger.forget_expired(MOST_EXPIRED)
 
     Periodic(
         "reconciler",

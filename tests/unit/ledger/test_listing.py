@@ -189,3 +189,17 @@ def test_a_mark_is_taken_once_until_its_time_is_up(ledger: Ledger, client: redis
     client.delete(key)
 
     assert ledger.claim_mark("look:job", 20)
+
+
+def test_jobs_whose_records_have_expired_leave_the_list_of_all_jobs(ledger: Ledger) -> None:
+    for number in range(6):
+        ledger.create(request(f"job{number}"))
+    for number in (0, 1, 3, 5):
+        ledger.client.delete(f"snapferry:job:job{number}")
+
+    assert ledger.forget_expired(5) == 3, "the five oldest are looked at"
+    assert ledger.forget_expired(10) == 1
+    assert ledger.forget_expired(10) == 0
+
+    assert sorted(ledger.job_ids()) == ["job", "job2", "job4"]
+    assert ledger.open_jobs() == ["job", "job2", "job4"]

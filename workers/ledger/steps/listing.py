@@ -23,7 +23,7 @@ LONGEST_CHAIN: Final = 100
 
 
 class JobListing(LedgerBase):
-    """What is read of jobs, without a write but for `forget` and `claim_mark`. Every method may be repeated."""
+    """What is read of jobs, without a write but for `forget`, `forget_expired` and `claim_mark`. Every method may be repeated."""
 
     def status(self, job_id: str) -> JobStatus:
         """Return the status of the job, of one moment. Raises `UnknownJob`."""
@@ -127,9 +127,16 @@ class JobListing(LedgerBase):
 
     def forget(self, job_id: str) -> None:
         """Remove a job from the lists of jobs if its record has expired."""
-        if not self._redis.exists(job_key(job_id)):
-            self._redis.srem(OPEN, job_id)
-            self._redis.zrem(INDEX, job_id)
+        self._forget([job_id])
+
+    def forget_expired(self, most: int) -> int:
+        """Look at the *most* oldest jobs, and remove those whose records have expired; return how many were removed."""
+        oldest = [str(job_id) for job_id in self._redis.zrange(INDEX, 0, most - 1)]
+        return self._forget(oldest) if oldest else 0
+
+    def _forget(self, job_ids: Sequence[str]) -> int:
+        keys = [INDEX, OPEN, *(job_key(job_id) for job_id in job_ids)]
+        return int(self._run(scripts.FORGET, keys, [*job_ids]))
 
     def claim_mark(self, name: str, seconds: int) -> bool:
         """Claim a mark for this many *seconds*, in which no other process can claim it. Return whether it was free."""
