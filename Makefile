@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz chaos lint circles house format reference lock bench bench-quick build clean runtime venv venv-bench
+.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick build clean runtime venv venv-bench
 
 # Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -41,6 +41,14 @@ CHAOS_SEED =
 
 chaos: venv ## inject random faults into a fleet, and check that nothing is lost (30 minutes)
 	python -m tests.chaos --minutes $(CHAOS_MINUTES) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(ARGS)
+
+SOAK_MINUTES = 120
+
+soak: venv ## run 10,000 small jobs, and check that nothing grows (2 hours; SOAK_MINUTES=20: jobs in proportion)
+	python -m tests.endurance.soak --minutes $(SOAK_MINUTES) $(ARGS)
+
+spot: venv ## measure what a fleet does again whose machines are taken away (20 minutes)
+	python -m tests.endurance.spot $(ARGS)
 
 lint: venv ## check style, types, imports and security
 	ruff check

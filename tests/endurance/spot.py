@@ -37,13 +37,17 @@ from .paced_bucket import paced_bucket
 MACHINES: Final = 4
 LIFE_S: Final = 30.0
 NOTICE_S: Final = 12.0
-# So that a worker has ended before its notice is over.
-GRACE_S: Final = 9.0
+# What the notice leaves, with the seconds of a shutdown scaled as everything.
+GRACE_S: Final = 11.0
 
 # Each worker is a machine of its own: no other one can tell that its processes are dead.
 BEFORE: Final = """
 import snapferry.stores.runtime.liveness as liveness
 liveness._machine = lambda: {machine!r}
+from snapferry.workers.lifecycle import shutdown
+shutdown.REQUEUE_S, shutdown.KILL_AFTER_S, shutdown.FORCE_S = 1.0, 0.5, 0.8
+from snapferry.workers.copying import batch_report
+batch_report.SPEED_KNOWN_S = 0.3
 """
 
 
@@ -59,7 +63,7 @@ class Work:
 
 
 WORKS: Final = (
-    Work("40 objects of 3 minutes, each a batch", 40, 100_000, 18.0, 1),
+    Work("40 objects of 3 minutes, each a batch", 40, 4_000_000, 18.0, 1),
     Work("20,000 small objects, batches of 2 minutes", 20_000, 2_000, 0.6, 640),
 )
 ENDINGS: Final = ("never", "with notice", "without notice")

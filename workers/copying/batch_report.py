@@ -47,6 +47,11 @@ SILENT_S: float = 15.0
 # Time for objects in flight to finish after a pause was noticed.
 PAUSE_GRACE_S: float = 15.0
 
+# A worker that shuts down requeues a batch of a single object early, if by its speed the object needs this many times as
+# long as there is. The speed is known after so many seconds.
+HOPELESS: float = 1.3
+SPEED_KNOWN_S: float = 3.0
+
 # A batch that still runs this long after it should have stopped is stuck.
 STUCK_S: float = 12.0
 
@@ -80,7 +85,7 @@ class BatchReport:
         self._due = time.monotonic() + REPORT_EVERY_S
         self._directive = Directive.CONTINUE
         self._directed_at = 0.0
-        self._moved_at = time.monotonic()
+        self._began = self._moved_at = time.monotonic()
         self._reachability: BatchReachability | None = reachability
         worker = holder.partition("@")[2]
         self.stores = StoreWatch(
@@ -133,9 +138,23 @@ class BatchReport:
                 raise JobStopped
             if time.monotonic() - self._directed_at > PAUSE_GRACE_S:
                 raise JobPaused
-        if shutdown.must_requeue():
+        if shutdown.must_requeue() or self._is_hopeless():
             raise WorkerStopping
         self.stores.raise_if_unreachable()
+
+    def _is_hopeless(self) -> bool:
+        """
+        Return whether this worker shuts down before the single object of the batch can be copied.
+
+        Each byte that is copied until then is copied once more. Of several objects, those that are copied stay.
+        """
+        if len(self._batch.sizes) != 1 or (left_s := shutdown.requeues_in_s()) is None:
+            return False
+        elapsed_s = time.monotonic() - self._began
+        if elapsed_s < SPEED_KNOWN_S or self._bytes <= 0:
+            return False
+        needs_s = (self._batch.sizes[0] - self._bytes) * elapsed_s / self._bytes
+        return needs_s > HOPELESS * left_s
 
     def begin_object(self) -> None:
         """Count an object as in flight. Raises as `check` does, but `JobPaused` without a grace period."""

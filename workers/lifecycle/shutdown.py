@@ -2,6 +2,8 @@
 Shutdown: a worker that is told to stop takes no new task, and requeues in time what it cannot finish.
 
 *grace*: running tasks have this many seconds. If all of them end sooner, the worker ends sooner.
+*hopeless batches*: a batch of a single large object that, by its speed so far, will not end in time is requeued at
+once.
 *requeueing*: in the last third of the grace, at most `REQUEUE_S`, a running batch stops at its next piece and removes
 its unfinished uploads; another worker starts it at once. A step of an orchestrator is interrupted wherever it is,
 which is safe, and another orchestrator repeats it.
@@ -20,6 +22,7 @@ import math
 import mmap
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -43,8 +46,11 @@ FORCE_S: Final = 2.7
 # Processes ignore this signal by default, and neither Celery nor billiard uses it.
 _WAKE: Final = signal.SIGURG
 
-# The shared bytes: "requeue what runs", and "the worker shuts down".
+# The shared bytes: "requeue what runs", and "the worker shuts down". Behind them: when it will requeue what runs, by
+# the monotonic clock, which all processes of a machine share; 0.0 while that is not known.
 _REQUEUE, _SHUTS_DOWN = 0, 1
+_DEADLINE: Final = struct.Struct("=d")
+_DEADLINE_AT: Final = 8
 
 # A SIGTERM for the whole process group may reach a process of the pool before its parent.
 _GROUP_SIGNAL_S: Final = 1.0
@@ -62,6 +68,14 @@ class Interrupted(BaseException):
 def must_requeue() -> bool:
     """Return whether the tasks that run in this process must be requeued now."""
     return _shared is not None and _shared[_REQUEUE] == 1
+
+
+def requeues_in_s() -> float | None:
+    """Return in how many seconds the tasks that run in this process will be requeued, None if it does not shut down."""
+    if _shared is None or _shared[_SHUTS_DOWN] == 0:
+        return None
+    (deadline,) = _DEADLINE.unpack_from(_shared, _DEADLINE_AT)
+    return max(0.0, deadline - time.monotonic()) if deadline else None
 
 
 def defer_sigterm() -> None:
@@ -171,7 +185,7 @@ class _ShutdownStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         global _shared, _main_process
         super().__init__(worker, **options)
-        _shared, _main_process = mmap.mmap(-1, 2), os.getpid()
+        _shared, _main_process = mmap.mmap(-1, _DEADLINE_AT + _DEADLINE.size), os.getpid()
         self._worker = worker
         self._signals = 0
         # When tasks are told to requeue, the grace ends, stuck tasks are killed, and the process ends.
@@ -198,6 +212,7 @@ class _ShutdownStep(bootsteps.StartStopStep):
         self._grace_ends_at = min(self._grace_ends_at, ends_at)
         requeue_s = min(REQUEUE_S, (self._grace_ends_at - now) / 3)
         self._requeue_at = min(self._requeue_at, self._grace_ends_at - requeue_s)
+        _DEADLINE.pack_into(_shared, _DEADLINE_AT, self._requeue_at)
         self._kill_at = now if self._signals > 2 else self._grace_ends_at + KILL_AFTER_S
         self._force_at = self._grace_ends_at + FORCE_S
         if self._signals == 1:

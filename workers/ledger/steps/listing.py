@@ -23,7 +23,7 @@ LONGEST_CHAIN: Final = 100
 
 
 class JobListing(LedgerBase):
-    """What is read of jobs, without a write but for `forget`, `forget_expired` and `claim_mark`. Every method may be repeated."""
+    """What is read of jobs; only `forget`, `forget_expired` and `claim_mark` write. Every method may be repeated."""
 
     def status(self, job_id: str) -> JobStatus:
         """Return the status of the job, of one moment. Raises `UnknownJob`."""
