@@ -47,8 +47,8 @@ SILENT_S: float = 15.0
 # Time for objects in flight to finish after a pause was noticed.
 PAUSE_GRACE_S: float = 15.0
 
-# A worker that shuts down requeues a batch of a single object early, if by its speed the object needs this many times as
-# long as there is. The speed is known after so many seconds.
+# A worker that shuts down requeues a batch of a single object early, if the object needs this many times
+# as long as there is left. The speed is known after so many seconds.
 HOPELESS: float = 1.3
 SPEED_KNOWN_S: float = 3.0
 
