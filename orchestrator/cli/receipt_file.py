@@ -67,3 +67,10 @@ def _write(target: Path, document: Mapping[str, Any]) -> None:
         with suppress(OSError):
             beside.unlink()
         raise
+    # The name must survive a loss of power, too. Not every file system can sync a directory.
+    with suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -60,6 +60,10 @@ def publish_each(
     if to_write:
         objects.flush()
         _write_all(pool, manifests, to_write, done)
+    elif any(published == Published() for published in done.values()):
+        # A process that wrote them may have died before it flushed, and a foreign one may never do so.
+        objects.flush()
+        pool.flush()
     return {snapshot_id: done[snapshot_id] for snapshot_id in manifests}
 
 

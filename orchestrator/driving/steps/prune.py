@@ -31,4 +31,6 @@ def prune(
     for snapshot_id in surplus_ids:
         checkpoint()
         destination.delete_manifest(snapshot_id)
+    # What the receipt calls deleted must not be there again after a loss of power.
+    destination.flush()
     return ""
