@@ -28,8 +28,8 @@ ROWS = {row.name: row for row in ACTIONS}
 
 
 @pytest.fixture
-def world(tmp_path: Path, redis_url: str) -> World:
-    return World(tmp_path / "world", redis_url)
+def world(memory: Path, redis_url: str) -> World:
+    return World(memory / "world", redis_url)
 
 
 @pytest.fixture
