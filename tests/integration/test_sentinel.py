@@ -220,8 +220,8 @@ def test_the_documented_configuration_fails_over_and_all_roles_follow(tmp_path: 
         after = snapferry("doctor", "--json", env=env)
         logs = "".join(path.read_text(errors="replace") for path in tmp_path.glob("*.log"))
 
-    checks = {one["check"]: one for one in before.document["checks"] if one["where"] == "broker"}
-    lost = {one["check"]: one for one in after.document["checks"] if one["where"] == "broker"}
+    checks = {one["check"]: one for one in before.document["checks"] if one["about"] == "broker"}
+    lost = {one["check"]: one for one in after.document["checks"] if one["about"] == "broker"}
     assert {name: one["level"] for name, one in checks.items() if one["level"] != "ok"} == {}
     assert checks["broker.sentinels"]["level"] == "ok"
     assert "min" not in checks["broker.replicas"]["advice"]
