@@ -175,7 +175,8 @@ def _client(url: str, retries: int | None, answer_s: float, process: int) -> red
 
 def fail_fast_client(url: str, timeout_s: float) -> redis.Redis:
     """Return a client that does not repeat commands, for a ``with`` block; it raises after *timeout_s* seconds."""
-    return _made(url, timeout_s, Retry(NoBackoff(), 0))
+    # A PING before each command would be refused by a server that cannot write to its disk.
+    return _made(url, timeout_s, Retry(NoBackoff(), 0), health_check_interval=0)
 
 
 def _made(url: str, answer_s: float, retry: Retry, **options: Any) -> redis.Redis:

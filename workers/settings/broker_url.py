@@ -110,6 +110,10 @@ class BrokerURL:
         """The URL without user, password and parameters."""
         return shown(self.text)
 
+    def __json__(self) -> str:
+        """Return what kombu writes of it: the answer to ``inspect stats`` has the options of the transport."""
+        return self.shown
+
 
 def shown(url: str) -> str:
     """Return *url*, which need not be valid, without user, password and parameters."""

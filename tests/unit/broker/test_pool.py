@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery.utils.serialization import jsonify
+from kombu.utils.json import dumps
 
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.workers.broker.connecting.pool import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, connection_pool
@@ -88,6 +90,12 @@ def test_each_client_of_the_fleet_has_the_same_place_and_waits_no_longer(url: st
     for shown in (repr(app.conf.broker_transport_options), app.conf.broker_url, app.conf.result_backend):
         assert "hunter" not in shown
     assert "hunter" not in app.connection_for_write().as_uri(include_password=True)
+    # Workers answer `inspect stats` and `inspect conf` with these; Flower asks for both.
+    answers = dumps(app.connection_for_write().info()) + dumps(
+        jsonify(dict(app.conf), unknown_type_filter=repr)
+    )
+    assert broker.shown in answers
+    assert "hunter" not in answers
     app.close()
 
 
