@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Self
 
-from snapferry.orchestrator.reporting.measures import objects_moved
+from snapferry.orchestrator.reporting.measures import bytes_worked, objects_moved
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import JobStatus
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
@@ -105,7 +105,7 @@ class ThroughputHistory:
                 self._jobs.move_to_end(job.job_id)
                 if samples and at <= samples[-1].at:
                     continue
-                samples.append(Sample(at, objects_moved(job), job.bytes_moved))
+                samples.append(Sample(at, objects_moved(job), bytes_worked(job)))
                 if len(samples) > SAMPLES_KEPT:
                     samples[:] = samples[:-SAMPLES_FRESH:2] + samples[-SAMPLES_FRESH:]
             while len(self._jobs) > max(JOBS_KEPT, len(self._open)):

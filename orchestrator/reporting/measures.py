@@ -134,18 +134,29 @@ def percent(status: JobStatus) -> int:
 
 
 def objects_moved(status: JobStatus) -> int:
-    """Return how many objects were read and written; of a verify: read. Objects that were found present are not."""
+    """Return how many objects were read and written; of a verify or heal: read. Present objects of others do not count."""
+    if status.action is Action.HEAL:
+        return status.copied + status.present + status.failed
     return status.copied if status.action is not Action.VERIFY else status.present + status.failed
+
+
+def bytes_worked(status: JobStatus) -> int:
+    """
+    Return the bytes that were read and written; of a heal, also those that were read to check objects.
+
+    A heal reads each object at its destination: those bytes are by the sizes in the manifests.
+    """
+    return status.bytes_moved + (max(0, status.bytes_settled) if status.action is Action.HEAL else 0)
 
 
 def rate(status: JobStatus) -> float:
     """
     Return the bytes moved per second since the start of a job, 0.0 if that is not known.
 
-    Moved bytes were read and written (of a verify: read). Objects that were found present or failed have none.
+    Moved bytes are those of `bytes_worked`. Objects of a copy that were found present or failed have none.
     """
     elapsed = _elapsed(status)
-    return status.bytes_moved / elapsed if elapsed > 0 else 0.0
+    return bytes_worked(status) / elapsed if elapsed > 0 else 0.0
 
 
 def seconds_left(status: JobStatus) -> float | None:

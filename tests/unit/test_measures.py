@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from snapferry.orchestrator.reporting import measures
 from snapferry.orchestrator.reporting.measures import BatchState, ObjectState, SnapshotEnd
 from snapferry.workers.ledger import JobStatus, RunningBatch, State, Waiting
+from snapferry.workers.messages import Action
 from tests.unit.test_progress import STATUS, running
 
 COUNT = st.integers(-5, 2**70) | st.integers(0, 20)
@@ -126,3 +127,12 @@ def test_bytes_that_were_present_are_not_moved() -> None:
 def test_no_time_is_left_where_nothing_can_run(changed: dict[str, Any]) -> None:
     assert measures.seconds_left(running()) is not None
     assert measures.seconds_left(running(**changed)) is None
+
+
+def test_the_throughput_of_a_heal_counts_what_it_reads_to_check() -> None:
+    status = replace(running(), bytes_copied=7, bytes_settled=100, copied=1, present=9, failed=2, running=())
+    heal = replace(status, action=Action.HEAL)
+
+    assert (measures.bytes_worked(status), measures.objects_moved(status)) == (7, 1)
+    assert (measures.bytes_worked(heal), measures.objects_moved(heal)) == (107, 12)
+    assert measures.rate(heal) > measures.rate(status) > 0

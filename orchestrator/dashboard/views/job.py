@@ -28,7 +28,7 @@ from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.orchestrator.reporting.text.limits import limit_text
 from snapferry.orchestrator.reporting.text.options import option_texts
 from snapferry.orchestrator.reporting.text.outcome import done_text
-from snapferry.orchestrator.reporting.text.status import kept_text, state_text
+from snapferry.orchestrator.reporting.text.status import kept_text, over_text, state_text
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
@@ -99,6 +99,7 @@ def job_page(
         "settings": _settings(sources.jobs, status),
         "times": _times(status),
         "kept": kept_text(status),
+        "over": over_text(status),
         "outcome": done_text(status) if status.state is State.DONE and not status.dry_run else "",
         "estimate": [line.strip() for line in dry_run_lines(status, estimate)]
         if estimate and status.dry_run

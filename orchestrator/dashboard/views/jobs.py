@@ -12,7 +12,13 @@ from urllib.parse import quote
 from snapferry.orchestrator.dashboard.pages import LONGEST
 from snapferry.orchestrator.dashboard.throughput_history import Throughput
 from snapferry.orchestrator.jobs import JobQuery, Sort
-from snapferry.orchestrator.reporting.measures import ObjectState, object_counts, objects_moved, percent
+from snapferry.orchestrator.reporting.measures import (
+    ObjectState,
+    bytes_worked,
+    object_counts,
+    objects_moved,
+    percent,
+)
 from snapferry.orchestrator.reporting.nodes import Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
@@ -269,6 +275,8 @@ def _mean(status: JobStatus) -> Throughput | None:
     """Return the mean throughput of a job that has ended, None if it moved nothing."""
     ended = status.ended_at or time.time()
     seconds = ended - status.started_at if status.started_at else 0.0
-    if seconds <= 0 or not (status.bytes_moved or objects_moved(status)):
+    if seconds <= 0 or not (bytes_worked(status) or objects_moved(status)):
         return None
-    return Throughput(status.started_at, ended, objects_moved(status) / seconds, status.bytes_moved / seconds)
+    return Throughput(
+        status.started_at, ended, objects_moved(status) / seconds, bytes_worked(status) / seconds
+    )

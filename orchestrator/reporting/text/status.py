@@ -77,10 +77,20 @@ def reason_text(status: JobStatus) -> str:
     return f"{status.error} The error{' of most of them' if status.failed > 1 else ''}: {status.cause}."
 
 
+def over_text(status: JobStatus) -> str:
+    """Return what made a failed job good, "" if nothing did."""
+    if not status.superseded:
+        return ""
+    later = f" or a later run of mirror {status.mirror}" if status.mirror else ""
+    if status.continued_by:
+        return f"A job that continues this one{later} is done: nothing is left to do."
+    return f"{later.removeprefix(' or ').capitalize()} is done: nothing is left to do."
+
+
 def kept_text(status: JobStatus) -> str:
     """Return what of a failed copy or push is at the destination, "" for other jobs, and if nothing is."""
     kept = status.copied + status.present
-    if status.state is not State.FAILED or status.dry_run or status.action not in (Action.COPY, Action.PUSH):
+    if not status.unresolved or status.dry_run or status.action not in (Action.COPY, Action.PUSH):
         return ""
     if not kept:
         return "Snapshots that the destination had before are unchanged."
@@ -202,6 +212,7 @@ def status_lines(
         "started": _when(status.started_at),
         "ended": _when(status.ended_at),
         "reason": status.error,
+        "over": over_text(status),
     }
     lines = [printable(f"{name:<11} {value}") for name, value in fields.items() if value]
     if not status.state.final:

@@ -83,3 +83,13 @@ def test_a_failure_names_its_error_and_what_is_kept() -> None:
     assert kept_text(failed).startswith("6 of 9 objects are at the destination")
     assert "unchanged" in kept_text(replace(failed, copied=0, present=0))
     assert kept_text(replace(failed, state=State.DONE)) == ""
+
+
+def test_what_made_a_failed_job_good_is_said(sources: Sources, ledger: Ledger) -> None:
+    STATES["later_run_done"](ledger)
+    found = job_page(sources, "job")
+
+    assert found["over"] == "A later run of mirror nightly is done: nothing is left to do."
+    assert found["kept"] == ""
+    assert not found["advice"]
+    assert found["over"] in page("job.html", **found)
