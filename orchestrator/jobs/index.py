@@ -105,12 +105,18 @@ class JobIndex:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
+        # Held while jobs are read: a second thread does not read the same ones, but what is due afterwards.
+        self._reading = threading.Lock()
         self._entries: dict[str, JobEntry] = {}
         self._stores: dict[str, frozenset[str]] = {}
         self._due: dict[str, float] = {}
 
     def listing(self) -> Listing:
         """Return all jobs as they are now."""
+        with self._reading:
+            return self._listing()
+
+    def _listing(self) -> Listing:
         job_ids = self._ledger.job_ids()
         done = self._ledger.mirror_successes()
         now = time.monotonic()

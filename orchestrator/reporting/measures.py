@@ -134,7 +134,7 @@ def percent(status: JobStatus) -> int:
 
 
 def objects_moved(status: JobStatus) -> int:
-    """Return how many objects were read and written; of a verify or heal: read. Present objects of others do not count."""
+    """Return how many objects were read and written; of a verify or heal: read. Others do not count."""
     if status.action is Action.HEAL:
         return status.copied + status.present + status.failed
     return status.copied if status.action is not Action.VERIFY else status.present + status.failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -249,3 +250,27 @@ def test_a_key_of_another_type_is_no_job(sources: Sources, ledger: Ledger) -> No
     ledger.client.set("snapferry:job:b", "text")
 
     assert listed(sources) == "edca"
+
+
+@pytest.mark.usefixtures("ledger")
+def test_jobs_that_have_ended_are_read_once_however_many_pages_are_asked_for_at_once(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    entries = Ledger.entries
+    waits = threading.Event()
+
+    def slowly(self: Ledger, job_ids: Sequence[str]) -> list[JobEntry]:
+        read.extend(job_ids)
+        waits.wait(0.2)
+        return entries(self, job_ids)
+
+    monkeypatch.setattr(Ledger, "entries", slowly)
+    pages = [threading.Thread(target=sources.jobs.listing) for _ in range(3)]
+    for each in pages:
+        each.start()
+    for each in pages:
+        each.join()
+
+    # "c" has not ended.
+    assert sorted(one for one in read if one != "c") == ["a", "b", "d", "e"]
