@@ -38,8 +38,8 @@ MANIFESTS_SHOWN: Final = 20
 # Seconds that an interrupted sync waits for running copies to stop.
 CANCEL_TIMEOUT_S: Final = 10.0
 
-# Seconds between two readings of the status of a job of an embedded fleet, which often ends within a second.
-EMBEDDED_POLL_S: Final = 0.02
+# Seconds between two readings of the status of a job of an embedded fleet, which tells when the job goes on.
+EMBEDDED_POLL_S: Final = 0.1
 
 # Seconds between two looks at which workers run.
 LACKS_S: Final = 3.0
@@ -61,17 +61,21 @@ def run(
     show: Show,
     *,
     check: Callable[[], None] = lambda: None,
+    pause: Callable[[float], object] = time.sleep,
     receipt_path: str | None = None,
     on_fleet: bool,
 ) -> int:
     """
     Follow a job that this command submitted; return the exit code. Ctrl-C cancels the job.
 
+    *check* and *pause* are those of `snapferry.orchestrator.jobs.Jobs.follow`.
+
     SIGTERM cancels a job that is not *on_fleet*. A job on a fleet continues after SIGTERM, and if the broker is lost
     here; the message names it.
     """
     try:
-        status = _follow(jobs, job_id, show, check=check, poll_s=POLL_S if on_fleet else EMBEDDED_POLL_S)
+        poll_s = POLL_S if on_fleet else EMBEDDED_POLL_S
+        status = _follow(jobs, job_id, show, poll_s=poll_s, check=check, pause=pause)
     except BrokerUnavailable as error:
         if not on_fleet:
             raise
@@ -97,7 +101,13 @@ def watch(jobs: Jobs, job_id: str, show: Show, *, receipt_path: str | None = Non
 
 
 def _follow(
-    jobs: Jobs, job_id: str, show: Show, *, poll_s: float, check: Callable[[], None] = lambda: None
+    jobs: Jobs,
+    job_id: str,
+    show: Show,
+    *,
+    poll_s: float,
+    check: Callable[[], None] = lambda: None,
+    pause: Callable[[float], object] = time.sleep,
 ) -> JobStatus:
     """Show a job until it ends; return its final status."""
     shown, context = view(quiet=show.silent, color=show.color)
@@ -114,7 +124,8 @@ def _follow(
         shown.show(status, lacks)
 
     with context:
-        return jobs.wait(job_id, shown.show if show.silent else look, check=check, poll_s=poll_s)
+        watch = shown.show if show.silent else look
+        return jobs.wait(job_id, watch, check=check, poll_s=poll_s, pause=pause)
 
 
 def _cancel(jobs: Jobs, job_id: str, receipt_path: str | None, *, on_fleet: bool) -> JobStatus:

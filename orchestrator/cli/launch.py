@@ -60,7 +60,15 @@ def _embedded(
     stores = (spec.source, spec.destination, *spec.more_sources)
     with embedded_fleet(settings, stores, spec.limits.jobs, verbose=verbose) as (fleet, jobs):
         job_id = jobs.submit(_batched(fleet.divided(spec), stores))
-        return run(jobs, job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False)
+        return run(
+            jobs,
+            job_id,
+            show,
+            check=fleet.check,
+            pause=fleet.wait_for_step,
+            receipt_path=receipt_path,
+            on_fleet=False,
+        )
 
 
 def _batched(spec: JobSpec, stores: Iterable[StoreRef]) -> JobSpec:

@@ -113,27 +113,34 @@ class JobReader:
         check: Callable[[], None] = lambda: None,
         timeout_s: float | None = None,
         poll_s: float = POLL_S,
+        pause: Callable[[float], object] = time.sleep,
     ) -> JobStatus:
         """
         Wait until the job has ended; return its final status, calling *watch* with each status on the way.
 
-        *check* is called before each reading and may raise. After *timeout_s* seconds returns the current status, final
+        After *timeout_s* seconds returns the current status, final
         or not. Otherwise as `follow`.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for status in self.follow(job_id, check=check, poll_s=poll_s):
+        for status in self.follow(job_id, check=check, poll_s=poll_s, pause=pause):
             watch(status)
             if deadline is not None and time.monotonic() > deadline:
                 break
         return status
 
     def follow(
-        self, job_id: str, *, check: Callable[[], None] = lambda: None, poll_s: float = POLL_S
+        self,
+        job_id: str,
+        *,
+        check: Callable[[], None] = lambda: None,
+        poll_s: float = POLL_S,
+        pause: Callable[[float], object] = time.sleep,
     ) -> Iterator[JobStatus]:
         """
         Yield the status of a job, at least one and every *poll_s* seconds, until the job has ended.
 
-        *check* is called before each reading and may raise. Waits up to `OUTAGE_S` seconds for a broker that does
+        *check* is called before each reading and may raise. *pause* is given *poll_s* between two readings. It may
+        return earlier, if it knows that the job went on. Waits up to `OUTAGE_S` seconds for a broker that does
         not answer, then raises `BrokerUnavailable`; the job itself continues, and may be followed again.
         """
         last_seen = time.monotonic()
@@ -153,7 +160,7 @@ class JobReader:
             yield status
             if status.state.final:
                 return
-            time.sleep(poll_s)
+            pause(poll_s)
 
     def find(self, text: str) -> str:
         """Return the id of the one job that begins with *text*. Raises `UnknownJob`, and `JobRefused` if several do."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.orchestrator.embedded import _ended
+from snapferry.orchestrator.keeper import ended_part
 from snapferry.stores.opening import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 
@@ -272,6 +272,52 @@ def test_a_killed_worker_child_costs_its_batch_again_and_nothing_else(
     assert kept == large.tree
 
 
+# A sync that reads the status of its job when the fleet tells of a step, and otherwise once a month.
+WAITS_FOR_STEPS = """
+import sys
+from snapferry.orchestrator.cli import follow, main
+from snapferry.workers.ledger import Ledger
+
+readings, real = [], Ledger.status
+
+def status(*arguments):
+    readings.append(arguments)
+    return real(*arguments)
+
+Ledger.status, follow.EMBEDDED_POLL_S = status, 30 * 86400
+try:
+    main()
+finally:
+    print("readings", len(readings))
+"""
+
+
+def test_a_fleet_tells_when_its_job_went_on_and_the_command_reads_the_status_then(tmp_path: Path) -> None:
+    (snapshot,) = write_snapshots(tmp_path / "a", [random_files(10)])
+    command = [sys.executable, "-c", WAITS_FOR_STEPS, *sync(tmp_path / "a", tmp_path / "b", snapshot)]
+
+    ended = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+
+    # One at the beginning, one when the job is planned, one when it has ended.
+    assert int(ended.stdout.rpartition("readings ")[2]) <= 3
+    assert tree(tmp_path / "b") == tree(tmp_path / "a")
+
+
+def test_a_fleet_that_ends_wakes_a_command_that_waits_for_a_step(
+    large: LargeStore, tmp_path: Path, temporary: Path
+) -> None:
+    command = [sys.executable, "-c", WAITS_FOR_STEPS, *sync(large.root, tmp_path / "b", large.id)]
+    with started(*command, env={"TMPDIR": str(temporary)}) as running:
+        wait_until_copying(tmp_path / "b")
+        server = next(process for process in running.family() if "unixsocket:" in command_of(process))
+        os.kill(server, signal.SIGKILL)
+
+        assert running.process.wait(PATIENCE_S) == 1
+        assert_gone(running, temporary)
+
+
 # The worker of this fleet gets no time to join the group that the keeper kills.
 ENDS_WHILE_A_WORKER_STARTS = """
 import os, sys, time
@@ -380,6 +426,6 @@ def test_a_part_that_somebody_else_has_waited_for_has_ended_too() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     with subprocess.Popen(["sleep", "60"]) as runs:
-        assert _ended({runs.pid: "one that runs"}) == ""
-        assert _ended({runs.pid: "one that runs", process.pid: "one that ended"}) == "one that ended"
+        assert ended_part({runs.pid: "one that runs"}) == ""
+        assert ended_part({runs.pid: "one that runs", process.pid: "one that ended"}) == "one that ended"
         runs.kill()

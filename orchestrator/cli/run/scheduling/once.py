@@ -146,7 +146,13 @@ def _embedded(
                 done = queue_due(jobs, records, scheduled.name, lambda: fleet.divided(spec()))
                 try:
                     code = run(
-                        jobs, done.job_id, show, check=fleet.check, receipt_path=receipt_path, on_fleet=False
+                        jobs,
+                        done.job_id,
+                        show,
+                        check=fleet.check,
+                        pause=fleet.wait_for_step,
+                        receipt_path=receipt_path,
+                        on_fleet=False,
                     )
                 except SystemExit:
                     # Interrupted: what was read until then may count.
