@@ -58,6 +58,8 @@ SMALLEST_BATCH_BYTES: Final = 1024 * 1024
 
 # The most objects, in all, of the plans that a process keeps in memory. The last plan is kept whatever its size.
 REMEMBERED_OBJECTS = 1_000_000
+# The most plans that a process keeps. Each is a mapped file, and another process may have ended its job.
+REMEMBERED_PLANS: Final = 32
 
 _remembered: OrderedDict[tuple[str, str], Plan] = OrderedDict()
 
@@ -383,6 +385,8 @@ def remember(spec: JobSpec, snapshots: Snapshots, plan: Plan) -> Plan:
 def _keep(key: tuple[str, str], plan: Plan) -> Plan:
     _remembered[key] = plan
     _remembered.move_to_end(key)
-    while len(_remembered) > 1 and sum(p.objects for p in _remembered.values()) > REMEMBERED_OBJECTS:
+    while len(_remembered) > REMEMBERED_PLANS or (
+        len(_remembered) > 1 and sum(p.objects for p in _remembered.values()) > REMEMBERED_OBJECTS
+    ):
         _remembered.popitem(last=False)
     return plan

@@ -106,9 +106,13 @@ def entries_below(folder: Path) -> int:
     return sum(len(folders) + len(files) for _, folders, files in os.walk(folder))
 
 
-def keys_besides_jobs(client: redis.Redis) -> int:
-    """Return the keys in Redis that are not of a job, and the members of the lists of jobs that have no record."""
+def lasting_keys(client: redis.Redis) -> int:
+    """Return the keys in Redis that do not expire, and the members of the list of jobs that have no record."""
     found = [str(key) for key in client.scan_iter(count=5000)]
     jobs = {key.split(":")[2] for key in found if key.startswith("snapferry:job:")}
+    with client.pipeline(transaction=False) as pipe:
+        for key in found:
+            pipe.ttl(key)
+        lasting = sum(left == -1 for left in pipe.execute())
     listed: Any = client.zrange("snapferry:jobs", 0, -1)
-    return sum(not key.startswith("snapferry:job:") for key in found) + len({*map(str, listed)} - jobs)
+    return lasting + len({*map(str, listed)} - jobs)

@@ -3,8 +3,8 @@ Thousands of small jobs: `python -m tests.endurance.soak --minutes M`, or `make 
 
 An orchestrator, two workers, a scheduler with a mirror and a scrub, and a dashboard whose pages are read all the time.
 Copies, verifies, heals and pushes of small snapshots, some of which fail or are cancelled, follow each other: 10,000 in
-two hours. The memory, the file descriptors and the threads of each role, the memory of Redis, its keys besides those of
-jobs, and the files in the temporary directories are sampled.
+two hours. The memory, the file descriptors and the threads of each role, the memory of Redis, its keys that do not
+expire, and the files in the temporary directories are sampled.
 
 A record of a job lives for five minutes after its end instead of 30 days, so that a steady state is reached.
 """
@@ -44,7 +44,7 @@ from .samples import (
     Verdict,
     entries_below,
     judge,
-    keys_besides_jobs,
+    lasting_keys,
     memory_mb,
     open_files,
     threads,
@@ -172,7 +172,7 @@ class Soak:
             self._add(f"{role} threads", at, threads(family))
         info: Any = self._client.info("memory")
         self._add("Redis memory", at, info["used_memory"] / 1024**2)
-        self._add("Redis keys", at, keys_besides_jobs(self._client))
+        self._add("Redis keys", at, lasting_keys(self._client))
         self._add("files temporary", at, entries_below(self._folder / "tmp"))
 
     def _add(self, name: str, at: float, value: float) -> None:

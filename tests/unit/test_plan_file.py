@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 
-from snapferry.orchestrator.planning import plan_file
+from snapferry.orchestrator.planning import plan_file, prepare
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.planner import Planner
 from snapferry.stores.hashing import digest
+from snapferry.workers.messages import JobSpec, StoreRef
 
 KEY = digest(b"key")
 
@@ -111,3 +113,18 @@ def test_files_that_nobody_used_for_a_day_are_swept(plan: Plan, folder: Path) ->
     plan_file.save("job", KEY, plan)
 
     assert [path.name.partition("-")[0] for path in files(folder)] == ["alive", "job"]
+
+
+def test_a_process_keeps_few_plans_of_small_jobs_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may end a job, so nothing forgets its plan here."""
+    monkeypatch.setattr(prepare, "_remembered", OrderedDict())
+    here = StoreRef(url="/a")
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(prepare.REMEMBERED_PLANS + 40):
+        planner = Planner(max_objects=10, max_bytes=100)
+        planner.add(0, {digest(b"%d" % number): 1})
+        spec = JobSpec(job_id=f"job{number}", source=here, destination=here)
+        prepare.remember(spec, prepare.Snapshots([]), planner.finish())
+
+    assert len(prepare._remembered) == prepare.REMEMBERED_PLANS
+    assert len(os.listdir("/proc/self/fd")) - before <= prepare.REMEMBERED_PLANS
