@@ -113,6 +113,6 @@ def lasting_keys(client: redis.Redis) -> int:
     with client.pipeline(transaction=False) as pipe:
         for key in found:
             pipe.ttl(key)
-        lasting = sum(left == -1 for left in pipe.execute())
+        lasting: int = sum(left == -1 for left in pipe.execute())
     listed: Any = client.zrange("snapferry:jobs", 0, -1)
     return lasting + len({*map(str, listed)} - jobs)
