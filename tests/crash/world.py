@@ -40,6 +40,7 @@ _KEPT: Final = re.compile(
 # Keys that may be left after a death, because they expire by themselves.
 _EXPIRE: Final = re.compile(
     r"(celery|chord|snapferry:mark:|snapferry:traffic|snapferry\.unacked_mutex|unacked).*|.*:tokens?.*"
+    r"|snapferry:(watcher|notify:lock|mirror:\w+:taken|scrub:\w+:taken)"
 ).fullmatch
 
 
