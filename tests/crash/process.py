@@ -21,6 +21,7 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.schedules.watcher import Watcher
 from snapferry.stores.access import TRUSTED
 from snapferry.workers.ledger import Ledger, UnknownJob
+from snapferry.workers.ledger.keys import ENDED
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 
@@ -58,12 +59,12 @@ class Process:
             self.jobs.submit(spec)
 
     def complete(self) -> None:
-        """Run until no job is open and no message waits."""
+        """Run until no job is open, no message waits, and every job that ended is settled."""
         for _ in range(MOST_ROUNDS):
             self.roles.drain()
             self.watcher.round(self.ledger)
             self.after()
-            if not self.ledger.open_jobs() and not self.roles.waits:
+            if not (self.ledger.open_jobs() or self.roles.waits or self.client.exists(ENDED)):
                 return
             with self.fuse.off():
                 pass_time(self.client)

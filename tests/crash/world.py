@@ -32,14 +32,14 @@ NAMES_SPACE: Final = ".names/"
 # Keys that stay although nothing runs: the record of jobs, schedules and successes. The job's own parts are those that
 # docs/upgrade.md calls kept.
 _KEPT: Final = re.compile(
-    r"snapferry:(jobs|untold|expected|success:\w+|mirror:\w+|scrub:\w+(:\w+)?|notify:(problems|told_at)|reach:\w+:known"
+    r"snapferry:(jobs|untold|expected|success:\w+|mirror:\w+|scrub:\w+(:\w+)?|notify:(problems|told_at|deliveries)|reach:\w+:known"
     r"|job:JOB(:(failures|failed|classes|repairs|running|done:.*))?|traffic:.*|beat:.*|limits?:.*|crashes.*)"
     r"|_kombu\.binding(_permanent)?\..*"
 ).fullmatch
 
 # Keys that may be left after a death, because they expire by themselves.
 _EXPIRE: Final = re.compile(
-    r"(celery|chord|snapferry:mark:|snapferry:traffic|snapferry\.unacked_mutex|unacked).*|.*:tokens?.*"
+    r"(celery|chord|snapferry:mark:|snapferry:pace:|snapferry:traffic|snapferry\.unacked_mutex|unacked).*|.*:tokens?.*"
     r"|snapferry:(watcher|notify:lock|mirror:\w+:taken|scrub:\w+:taken)"
 ).fullmatch
 
