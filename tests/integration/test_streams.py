@@ -87,7 +87,7 @@ def test_an_output_that_does_not_have_every_character_ends_no_command(tmp_path: 
 
     listed = snapferry("jobs", env=env)
 
-    assert (listed.code, listed.err) == (0, "")
+    assert listed.code == 0, listed.err
     assert job[:8] in listed.out
     assert "\\u2192" in listed.out
 
