@@ -69,6 +69,20 @@ class Upload(ABC):
         Optional before `commit`. Raises `StoreError`. After an error the upload can only be aborted.
         """
 
+    def filled(self, data: bytes) -> Self:
+        """
+        Write all of *data* and `finish`; return the upload itself.
+
+        Raises `StoreError`. After any exception the upload was aborted.
+        """
+        try:
+            self.write(data)
+            self.finish()
+        except BaseException:
+            self.abort()
+            raise
+        return self
+
     def only_over(self, version: str) -> None:  # noqa: B027 - most stores cannot tell versions apart
         """
         Let `commit` replace only *version* of what is under the key, as `features.Seen` has it; "" is nothing.

@@ -121,7 +121,7 @@ def stage_file(
     if on_bytes is not None and data:
         on_bytes(len(data))
     with contained(dest.label, f"./{file.path}"):
-        return _upload(dest, file, data), len(data)
+        return dest.upload(file).filled(data), len(data)
 
 
 def stage_files(
@@ -137,21 +137,10 @@ def stage_files(
         if data is None:
             continue
         try:
-            upload = _upload(dest, file, data)
+            upload = dest.upload(file).filled(data)
         except StoreError:
             return
         yield file, upload, len(data)
-
-
-def _upload(dest: FileTarget, file: TreeEntry, data: bytes) -> Upload:
-    upload = dest.upload(file)
-    try:
-        upload.write(data)
-        upload.finish()
-    except BaseException:
-        upload.abort()
-        raise
-    return upload
 
 
 def commit_files(dest: FileTarget, uploads: Sequence[Upload]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from snapferry.stores.address import OBJECTS, Address, Key, address_of, object_key, parse_address
+from snapferry.stores.address import OBJECTS, Address, address_of, object_key, parse_address
 from snapferry.stores.backend import Backend
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault, Unreadable
@@ -131,7 +131,7 @@ class ObjectPool:
         if on_bytes is not None and data:
             on_bytes(len(data))
         try:
-            return self._stage_bytes(object_key(address), data), len(data)
+            return self.backend.upload(object_key(address), len(data)).filled(data), len(data)
         except Exception as error:
             contain(error, self.backend.label, address)
             raise
@@ -146,16 +146,6 @@ class ObjectPool:
 
         kept = replace_wrong(self.backend, object_key(address), address, staged, holds_object(address))
         return Replaced(length, kept or "", was_right=kept is None)
-
-    def _stage_bytes(self, key: Key, data: bytes) -> Upload:
-        upload = self.backend.upload(key, len(data))
-        try:
-            upload.write(data)
-            upload.finish()
-        except BaseException:
-            upload.abort()
-            raise
-        return upload
 
     def _stage_stream(
         self, source: StreamStore, address: Address, size_hint: int, on_bytes: OnBytes

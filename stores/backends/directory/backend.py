@@ -190,7 +190,7 @@ class DirectoryBackend(
             for key, each in zip(keys, data, strict=True):
                 if len(uploads) % _FILES_AT_ONCE == 0:
                     checkpoint()
-                uploads.append(FileUpload.of(self.directory, key, each))
+                uploads.append(FileUpload(self.directory, key).filled(each))
         except StoreError:
             # `upload` for this key gives the error.
             return uploads

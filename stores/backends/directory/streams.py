@@ -118,18 +118,6 @@ class FileUpload(Upload):
             self._end()
             raise directory.error(error, key) from error
 
-    @classmethod
-    def of(cls, directory: StoreDirectory, key: str, data: bytes) -> Self:
-        """Return an upload that is finished, with *data*."""
-        upload = cls(directory, key)
-        try:
-            upload.write(data)
-            upload.finish()
-        except BaseException:
-            upload.abort()
-            raise
-        return upload
-
     def write(self, chunk: Buffer) -> None:
         length = len(chunk)
         try:
