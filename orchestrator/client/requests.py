@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
-from snapferry.orchestrator.jobs import one_store, store_pair
+from snapferry.orchestrator.jobs import check_differ, check_is_store, one_store, store_pair, tree_url
 from snapferry.orchestrator.jobs.named_store import named_url
 from snapferry.orchestrator.planning.trees.apart import check_apart, check_pushable
 from snapferry.stores.access import AccessPolicy, Right
@@ -106,11 +106,13 @@ class Requests:
         """Return the request to make a snapshot of the directory *path*."""
         patterns = tuple(exclude)
         excluder(patterns)
-        pair = store_pair(f"tree://{os.path.abspath(path)}", self._named(destination))
+        pair = store_pair(tree_url(os.fspath(path)), self._named(destination))
+        check_is_store(pair[1], os.fspath(destination))
         check_pushable(*pair)
-        return self._everything(
-            Action.PUSH,
-            pair,
+        return JobSpec.of(
+            *pair,
+            None,
+            action=Action.PUSH,
             tag=parse_name(tag) if tag else "",
             tree=TreeOptions(exclude=patterns, follow=follow),
             **options,
@@ -127,7 +129,7 @@ class Requests:
         **options: Unpack[JobOptions],
     ) -> JobSpec:
         """Return the request to write the files of *snapshot* into the directory *path*."""
-        store, tree = store_pair(self._named(source), f"tree://{os.path.abspath(path)}")
+        store, tree = store_pair(self._named(source), tree_url(os.fspath(path)))
         check_apart(store, tree)
         ids = self._ids(store, snapshot)
         return JobSpec.of(
@@ -148,17 +150,15 @@ class Requests:
     ) -> JobSpec:
         """Return the request to replace wrong objects of *store* by those of *sources*. ValueError without sources."""
         url = self._named(store)
-        pairs = [store_pair(self._named(source), url) for source in sources]
-        if not pairs:
+        urls = [self._named(source) for source in sources]
+        if not urls:
             raise ValueError("heal needs at least one source")
-        (first, healed), more = pairs[0], tuple(source for source, _ in pairs[1:])
-        return JobSpec.of(
-            first, healed, self._ids(healed, snapshots), action=Action.HEAL, more_sources=more, **options
-        )
-
-    @staticmethod
-    def _everything(action: Action, pair: tuple[StoreRef, StoreRef], **fields: Any) -> JobSpec:
-        return JobSpec.of(*pair, None, action=action, **fields)
+        pairs = [store_pair(source, url) for source in urls]
+        first, *more = (source for source, _ in pairs)
+        check_differ([first, *more], [source.partition("?")[0] for source in urls])
+        healed = pairs[0][1]
+        ids = self._ids(healed, snapshots)
+        return JobSpec.of(first, healed, ids, action=Action.HEAL, more_sources=tuple(more), **options)
 
     def _named(self, place: Place) -> str:
         return named_url(self._settings, os.fspath(place))

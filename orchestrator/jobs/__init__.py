@@ -14,7 +14,7 @@ from .broker import JobRefused
 from .client import Jobs
 from .index import JobQuery, Listing, Sort
 from .reader import POLL_S, JobReader, JobsPage
-from .store_pair import one_store, store_pair
+from .store_pair import check_differ, check_is_store, one_store, store_pair, tree_url
 
 __all__ = [
     "POLL_S",
@@ -25,6 +25,9 @@ __all__ = [
     "JobsPage",
     "Listing",
     "Sort",
+    "check_differ",
+    "check_is_store",
     "one_store",
     "store_pair",
+    "tree_url",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import StoreURL, parse_url
 from snapferry.workers.messages import StoreRef
@@ -33,6 +36,30 @@ def one_store(url: str, objects: str | None = None) -> StoreRef:
     """
     options = store_options("from")
     return _reference(parse_url(url).with_defaults(**options), objects, options)
+
+
+def tree_url(path: str) -> str:
+    """
+    Return the URL of the directory *path*. Raises `InvalidStoreURL` for an empty path.
+
+    No link and no ``..`` is resolved here: as in snapdir, patterns are searched in the path that was given.
+    """
+    if not path:
+        raise InvalidStoreURL("", "", "PATH is empty")
+    return f"tree://{os.path.join(os.getcwd(), path)}"
+
+
+def check_is_store(store: StoreRef, shown: str) -> None:
+    """Make sure that *store*, *shown* in the message, is no directory tree. Raises `InvalidStoreURL`."""
+    if store.parsed.kind.is_tree:
+        raise InvalidStoreURL("", shown, "is a directory tree, not a store")
+
+
+def check_differ(sources: Sequence[StoreRef], shown: Sequence[str]) -> None:
+    """Make sure that no two *sources* are the same; *shown* names each. Raises `InvalidStoreURL`."""
+    for number, source in enumerate(sources):
+        if any(source.parsed.same_place(other.parsed) for other in sources[:number]):
+            raise InvalidStoreURL("", "", f"{shown[number]} is given twice")
 
 
 def _reference(url: StoreURL, objects: str | None, options: dict[str, str | None]) -> StoreRef:

@@ -151,6 +151,10 @@ def test_bad_input_raises_and_queues_nothing(redis_url: str, tmp_path: Path) -> 
             lambda: client.sync(a, a),
             lambda: client.sync("ftp://host/x", b),
             lambda: client.pull(a, "latest", a / "below"),
+            lambda: client.push("", b),
+            lambda: client.push(a, f"tree://{b}"),
+            lambda: client.push(a, a),
+            lambda: client.heal(b, [a, f"file://{a}"]),
         ):
             with pytest.raises(InvalidStoreURL):
                 wrong()
@@ -169,6 +173,14 @@ def test_bad_input_raises_and_queues_nothing(redis_url: str, tmp_path: Path) -> 
         with pytest.raises(UnknownJob):
             client.job("abcd")
         assert client.jobs() == []
+
+
+def test_a_path_means_what_the_kernel_makes_of_it(redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere/inner")
+    with Client(redis_url) as client:
+        pushed = client.push(f"{tmp_path}/link/..", tmp_path / "b")
+        assert pushed.status().source.partition("?")[0] == f"tree://{tmp_path}/link/.."
 
 
 def test_a_client_without_a_broker_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

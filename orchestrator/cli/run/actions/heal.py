@@ -13,7 +13,7 @@ from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
-from snapferry.orchestrator.jobs import store_pair
+from snapferry.orchestrator.jobs import check_differ, store_pair
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.text.format import counted
 from snapferry.workers.messages import (
@@ -68,10 +68,8 @@ def _stores(settings: Settings, given: dict[str, Any]) -> tuple[StoreRef, list[S
     pools = [objects_url(settings, given.pop("from_objects")), *[None] * len(urls)]
     try:
         pairs = [store_pair(url, to_url, pool, objects) for url, pool in zip(urls, pools, strict=False)]
+        sources = [source for source, _ in pairs]
+        check_differ(sources, [f"--from: {url.partition('?')[0]}" for url in urls])
     except InvalidStoreURL as error:
         usage(str(error))
-    sources = [source for source, _ in pairs]
-    for number, source in enumerate(sources):
-        if any(source.parsed.same_place(other.parsed) for other in sources[:number]):
-            usage(f"--from: {urls[number].partition('?')[0]} is given twice")
     return pairs[0][1], sources

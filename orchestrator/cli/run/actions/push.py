@@ -14,7 +14,7 @@ from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
-from snapferry.orchestrator.jobs import store_pair
+from snapferry.orchestrator.jobs import check_is_store, store_pair, tree_url
 from snapferry.orchestrator.planning.trees.apart import check_pushable
 from snapferry.stores.backends.tree.exclude import excluder
 from snapferry.stores.errors import InvalidName, InvalidPattern, InvalidStoreURL
@@ -40,20 +40,16 @@ def push(
 ) -> int:
     settings = read_settings(broker)
     check_receipt_path(receipt_path, dry_run=given["dry_run"], detach=detach)
-    if not path:
-        usage("PATH is empty")
-    # As snapdir, without resolving links: the path is what patterns are searched in.
-    absolute = os.path.join(Path.cwd(), path)
-    if settings.broker_url is None and not Path(absolute).is_dir():
-        usage(f"{path}: {'is not a directory' if os.path.lexists(absolute) else 'no such directory'}")
     try:
+        tree_at = tree_url(path)
+        if settings.broker_url is None and not Path(path).is_dir():
+            usage(f"{path}: {'is not a directory' if os.path.lexists(path) else 'no such directory'}")
         name = "" if tag is None else parse_name(tag)
         excluder(exclude)
         source, target = store_pair(
-            f"tree://{absolute}", store_url(settings, destination), None, objects_url(settings, to_objects)
+            tree_at, store_url(settings, destination), None, objects_url(settings, to_objects)
         )
-        if target.parsed.kind.is_tree:
-            usage(f"--to {destination}: is a directory tree, not a store")
+        check_is_store(target, f"--to {destination}")
         check_pushable(source, target)
         tree = TreeOptions(exclude=exclude, follow=not no_follow, walk_jobs=walk_jobs)
     except InvalidName as error:
