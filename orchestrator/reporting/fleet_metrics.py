@@ -26,7 +26,7 @@ from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, Ledger, Standing, State, UnknownJob
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
 from snapferry.workers.settings.environment import Settings
-from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, Metric
+from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, by_name, of_the_fleet
 
 from .freshness_metrics import FRESHNESS_METRICS, ask_freshness, named_stores
 from .notify_metrics import NOTIFY_METRICS, ask_notifications
@@ -47,56 +47,49 @@ _ENDED: Final = frozenset({*(state.value for state in State if state.final), SUP
 _SNAPSHOT_STATES: Final = ("pending", "published", "trusted", "failed")
 
 
-def _gauge(name: str, help_: str, *labels: str) -> Metric:
-    return Metric(f"snapferry_{name}", "gauge", help_, (ORCHESTRATOR,), labels)
-
-
-ASKED: Final = {
-    metric.name.removeprefix("snapferry_"): metric
-    for metric in (
-        _gauge(
-            "broker_up",
-            "1 if Redis answered this scrape in time; 0 if not, and then no other metric of the fleet is exported.",
-        ),
-        _gauge("broker_memory_bytes", "Memory that Redis uses, in bytes."),
-        _gauge(
-            "broker_memory_limit_bytes",
-            "Memory that Redis may use, in bytes: its maxmemory, or the memory of its machine if that is not set.",
-        ),
-        _gauge("workers", "Workers and orchestrators that answered within a second, by role.", "role"),
-        _gauge("queue_messages", "Tasks in a queue that no worker has taken.", "queue"),
-        _gauge(
-            "queue_oldest_message_age_seconds",
-            "Seconds that the next task of a queue has waited, by the clock of the machine that queued it; 0 for an"
-            " empty queue.",
-            "queue",
-        ),
-        _gauge("unacked_messages", "Tasks that workers have taken and not finished: they run, or wait for a retry."),
-        _gauge(
-            "jobs",
-            f"Jobs by state: all open ones, and those among the latest {LATEST_JOBS:,} that have ended."
-            " A failed job is superseded when a later job did its work, and dismissed when an operator said so.",
-            "state",
-        ),
-        _gauge("paused_jobs", "Open jobs that are paused."),
-        _gauge("waiting_jobs", "Open jobs that wait for an unreachable store."),
-        _gauge(
-            "open_snapshots",
-            "Snapshots of open jobs by state. Their sum is what is planned; pending is the lag.",
-            "state",
-        ),
-        _gauge("oldest_open_job_age_seconds", "Seconds since the oldest open job was submitted; 0 if none is open."),
-        _gauge(
-            "longest_idle_job_seconds",
-            "Seconds without progress of the open job that has been idle the longest, without paused jobs.",
-        ),
-        _gauge("backlog_objects", "Objects that open jobs have planned and not finished."),
-        _gauge("backlog_bytes", "Bytes that open jobs have planned and not finished, by their advisory sizes."),
-        _gauge("running_batches", "Batches of open jobs that workers run under a lease."),
-        _gauge("retrying_batches", "Batches of open jobs that wait for a retry."),
-        _gauge("expired_leases", "Batches of open jobs whose lease has expired: their worker died or is cut off."),
-    )
-} | SCRUB_METRICS | FRESHNESS_METRICS | NOTIFY_METRICS  # fmt: skip
+ASKED: Final = by_name(
+    of_the_fleet(
+        "broker_up",
+        "1 if Redis answered this scrape in time; 0 if not, and then no other metric of the fleet is exported.",
+    ),
+    of_the_fleet("broker_memory_bytes", "Memory that Redis uses, in bytes."),
+    of_the_fleet(
+        "broker_memory_limit_bytes",
+        "Memory that Redis may use, in bytes: its maxmemory, or the memory of its machine if that is not set.",
+    ),
+    of_the_fleet("workers", "Workers and orchestrators that answered within a second, by role.", "role"),
+    of_the_fleet("queue_messages", "Tasks in a queue that no worker has taken.", "queue"),
+    of_the_fleet(
+        "queue_oldest_message_age_seconds",
+        "Seconds that the next task of a queue has waited, by the clock of the machine that queued it; 0 for an"
+        " empty queue.",
+        "queue",
+    ),
+    of_the_fleet("unacked_messages", "Tasks that workers have taken and not finished: they run, or wait for a retry."),
+    of_the_fleet(
+        "jobs",
+        f"Jobs by state: all open ones, and those among the latest {LATEST_JOBS:,} that have ended."
+        " A failed job is superseded when a later job did its work, and dismissed when an operator said so.",
+        "state",
+    ),
+    of_the_fleet("paused_jobs", "Open jobs that are paused."),
+    of_the_fleet("waiting_jobs", "Open jobs that wait for an unreachable store."),
+    of_the_fleet(
+        "open_snapshots",
+        "Snapshots of open jobs by state. Their sum is what is planned; pending is the lag.",
+        "state",
+    ),
+    of_the_fleet("oldest_open_job_age_seconds", "Seconds since the oldest open job was submitted; 0 if none is open."),
+    of_the_fleet(
+        "longest_idle_job_seconds",
+        "Seconds without progress of the open job that has been idle the longest, without paused jobs.",
+    ),
+    of_the_fleet("backlog_objects", "Objects that open jobs have planned and not finished."),
+    of_the_fleet("backlog_bytes", "Bytes that open jobs have planned and not finished, by their advisory sizes."),
+    of_the_fleet("running_batches", "Batches of open jobs that workers run under a lease."),
+    of_the_fleet("retrying_batches", "Batches of open jobs that wait for a retry."),
+    of_the_fleet("expired_leases", "Batches of open jobs whose lease has expired: their worker died or is cut off."),
+) | SCRUB_METRICS | FRESHNESS_METRICS | NOTIFY_METRICS  # fmt: skip
 
 
 @dataclass

@@ -12,46 +12,38 @@ from snapferry.workers.ledger import FreshnessLedger
 from snapferry.workers.limits import store_id
 from snapferry.workers.settings.config_file import read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings
-from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, Metric
+from snapferry.workers.telemetry.metrics.catalogue import by_name, of_the_fleet
 
-
-def _metric(name: str, label: str, help_: str) -> Metric:
-    return Metric(f"snapferry_{name}", "gauge", help_, (ORCHESTRATOR,), (label,))
-
-
-FRESHNESS_METRICS: Final = {
-    metric.name.removeprefix("snapferry_"): metric
-    for metric in (
-        _metric(
-            "mirror_last_success_timestamp_seconds",
-            "mirror",
-            "When a job of a mirror, or a retry of it, was last done, in seconds since the epoch; missing if none was.",
-        ),
-        _metric(
-            "mirror_late_timestamp_seconds",
-            "mirror",
-            "When a mirror is late unless a job of it is done before, in seconds since the epoch. A mirror that was"
-            " removed from the schedule has it until it is forgotten.",
-        ),
-        _metric(
-            "scrub_last_success_timestamp_seconds",
-            "scrub",
-            "When a run of a scrub last ended and had read what it had to, whatever it found, in seconds since the"
-            " epoch; missing if none has.",
-        ),
-        _metric(
-            "scrub_late_timestamp_seconds",
-            "scrub",
-            "When a scrub is late unless a run succeeds before, in seconds since the epoch; otherwise as for mirrors.",
-        ),
-        _metric(
-            "store_last_success_timestamp_seconds",
-            "store",
-            "When a job that wrote to a store of the configuration was last done, in seconds since the epoch; missing"
-            " if none was.",
-        ),
-    )
-}
+FRESHNESS_METRICS: Final = by_name(
+    of_the_fleet(
+        "mirror_last_success_timestamp_seconds",
+        "When a job of a mirror, or a retry of it, was last done, in seconds since the epoch; missing if none was.",
+        "mirror",
+    ),
+    of_the_fleet(
+        "mirror_late_timestamp_seconds",
+        "When a mirror is late unless a job of it is done before, in seconds since the epoch. A mirror that was"
+        " removed from the schedule has it until it is forgotten.",
+        "mirror",
+    ),
+    of_the_fleet(
+        "scrub_last_success_timestamp_seconds",
+        "When a run of a scrub last ended and had read what it had to, whatever it found, in seconds since the"
+        " epoch; missing if none has.",
+        "scrub",
+    ),
+    of_the_fleet(
+        "scrub_late_timestamp_seconds",
+        "When a scrub is late unless a run succeeds before, in seconds since the epoch; otherwise as for mirrors.",
+        "scrub",
+    ),
+    of_the_fleet(
+        "store_last_success_timestamp_seconds",
+        "When a job that wrote to a store of the configuration was last done, in seconds since the epoch; missing"
+        " if none was.",
+        "store",
+    ),
+)
 
 
 def named_stores(settings: Settings) -> dict[str, str]:

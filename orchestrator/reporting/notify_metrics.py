@@ -11,38 +11,30 @@ import redis
 
 from snapferry.workers.ledger.keys import DELIVERIES, OUTBOX
 from snapferry.workers.ledger.schedules import number_of
-from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, Metric
+from snapferry.workers.telemetry.metrics.catalogue import by_name, of_the_fleet
 
 RESULTS: Final = ("sent", "failed", "given_up")
 
 # The longest record of a message that is read.
 _LONGEST: Final = 64 * 1024
 
-NOTIFY_METRICS: Final = {
-    metric.name.removeprefix("snapferry_"): metric
-    for metric in (
-        Metric(
-            "snapferry_notifications_total",
-            "counter",
-            "Tries to send a notification to a receiver, by result: sent, failed (it is tried again), given_up."
-            " Counted in Redis, by whichever process sends.",
-            (ORCHESTRATOR,),
-            ("result",),
-        ),
-        Metric(
-            "snapferry_notifications_waiting",
-            "gauge",
-            "Notifications that a receiver does not have yet.",
-            (ORCHESTRATOR,),
-        ),
-        Metric(
-            "snapferry_notification_oldest_waiting_seconds",
-            "gauge",
-            "Seconds since the oldest notification was made that a receiver does not have yet; 0 if none waits.",
-            (ORCHESTRATOR,),
-        ),
-    )
-}
+NOTIFY_METRICS: Final = by_name(
+    of_the_fleet(
+        "notifications_total",
+        "Tries to send a notification to a receiver, by result: sent, failed (it is tried again), given_up."
+        " Counted in Redis, by whichever process sends.",
+        "result",
+        kind="counter",
+    ),
+    of_the_fleet(
+        "notifications_waiting",
+        "Notifications that a receiver does not have yet.",
+    ),
+    of_the_fleet(
+        "notification_oldest_waiting_seconds",
+        "Seconds since the oldest notification was made that a receiver does not have yet; 0 if none waits.",
+    ),
+)
 
 
 def ask_notifications(client: redis.Redis, now: float, add: Callable[..., None]) -> None:

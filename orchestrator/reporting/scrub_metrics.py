@@ -10,44 +10,43 @@ from pydantic import ValidationError
 
 from snapferry.workers.ledger import ScrubLedger
 from snapferry.workers.messages import ScrubMessage
-from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, Kind, Metric
+from snapferry.workers.telemetry.metrics.catalogue import by_name, of_the_fleet
 
-
-def _metric(name: str, help_: str, kind: Kind = "gauge") -> Metric:
-    return Metric(f"snapferry_{name}", kind, help_, (ORCHESTRATOR,), ("scrub",))
-
-
-SCRUB_METRICS: Final = {
-    metric.name.removeprefix("snapferry_"): metric
-    for metric in (
-        _metric(
-            "scrub_oldest_unverified_seconds",
-            "Seconds since the share of a store was read whose reading is the longest ago; since the scrub was first"
-            " scheduled, while a share has never been read.",
-        ),
-        _metric("scrub_period_seconds", "Seconds in which the runs of a scrub should read the whole store."),
-        _metric(
-            "scrub_interval_seconds",
-            "Seconds between two runs of a scrub; for a cron expression, their mean.",
-        ),
-        _metric(
-            "scrub_last_success_age_seconds",
-            "Seconds since a run of a scrub last ended and had read what it had to, whatever it found; since the scrub"
-            " was first scheduled, if none has.",
-        ),
-        _metric(
-            "scrub_findings",
-            "Wrong and missing objects by the last reading of each share, and manifests that the last run could not"
-            " use.",
-        ),
-        _metric(
-            "scrub_findings_total",
-            "Wrong and missing objects and unusable manifests that runs of a scrub found. What two runs find counts"
-            " twice.",
-            "counter",
-        ),
-    )
-}
+SCRUB_METRICS: Final = by_name(
+    of_the_fleet(
+        "scrub_oldest_unverified_seconds",
+        "Seconds since the share of a store was read whose reading is the longest ago; since the scrub was first"
+        " scheduled, while a share has never been read.",
+        "scrub",
+    ),
+    of_the_fleet(
+        "scrub_period_seconds", "Seconds in which the runs of a scrub should read the whole store.", "scrub"
+    ),
+    of_the_fleet(
+        "scrub_interval_seconds",
+        "Seconds between two runs of a scrub; for a cron expression, their mean.",
+        "scrub",
+    ),
+    of_the_fleet(
+        "scrub_last_success_age_seconds",
+        "Seconds since a run of a scrub last ended and had read what it had to, whatever it found; since the scrub"
+        " was first scheduled, if none has.",
+        "scrub",
+    ),
+    of_the_fleet(
+        "scrub_findings",
+        "Wrong and missing objects by the last reading of each share, and manifests that the last run could not"
+        " use.",
+        "scrub",
+    ),
+    of_the_fleet(
+        "scrub_findings_total",
+        "Wrong and missing objects and unusable manifests that runs of a scrub found. What two runs find counts"
+        " twice.",
+        "scrub",
+        kind="counter",
+    ),
+)
 
 
 def ask_scrubs(

@@ -20,6 +20,8 @@ DELIVERY_ENDS: Final = (
     "repeated", "stopped", "held", "stepped_aside", "given_up", "parked", "unreached", "retried", "ended",
 )  # fmt: skip
 
+_PREFIX: Final = "snapferry_"
+
 TASK_STATES: Final = ("success", "retry", "expected_failure", "failure")
 
 
@@ -40,6 +42,16 @@ class Metric:
     labels: tuple[str, ...] = ()
     zeros: tuple[tuple[str, ...], ...] = ()
     buckets: tuple[float, ...] = ()
+
+
+def of_the_fleet(name: str, help_: str, *labels: str, kind: Kind = "gauge") -> Metric:
+    """Return a metric of the whole fleet, which orchestrators export; *name* is without its prefix."""
+    return Metric(_PREFIX + name, kind, help_, (ORCHESTRATOR,), labels)
+
+
+def by_name(*metrics: Metric) -> dict[str, Metric]:
+    """Return *metrics* by their names without the prefix."""
+    return {metric.name.removeprefix(_PREFIX): metric for metric in metrics}
 
 
 _BATCH_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
