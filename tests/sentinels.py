@@ -77,6 +77,18 @@ class SentinelSet:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return f"sentinel{'s' if self.certificates else ''}://{secret}{hosts}/0?{query}"
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run all servers and sentinels in the block. They are in sync when it begins."""
+        try:
+            for one in (*self.servers, *self.sentinels):
+                one.start()
+            until(self.in_sync, "the replicas and sentinels know one another")
+            yield
+        finally:
+            for one in (*self.sentinels, *self.servers):
+                one.kill()
+
     def client(self, server: Server) -> redis.Redis:
         """Return a client for one of the servers or sentinels."""
         secret = (SENTINEL_PASSWORD if server.sentinel else self.password) if self.passwords else None
@@ -229,11 +241,5 @@ def sentinel_set(
             options |= {"requirepass": SENTINEL_PASSWORD, "sentinel sentinel-pass": SENTINEL_PASSWORD}
         watching.append(server(f"sentinel-{n}", True, options))
     found = SentinelSet([primary, *others], watching, certificates, passwords)
-    try:
-        for one in (*found.servers, *found.sentinels):
-            one.start()
-        until(found.in_sync, "the replicas and sentinels know one another")
+    with found.running():
         yield found
-    finally:
-        for one in (*found.sentinels, *found.servers):
-            one.kill()

@@ -73,6 +73,18 @@ def program(before: str = "") -> list[str]:
     return [sys.executable, "-c", f"{before}\nfrom snapferry.orchestrator.cli import main\nmain()"]
 
 
+def slow_batches(seconds: float) -> str:
+    """Return Python for `program` that makes each batch of a worker take at least *seconds*."""
+    return f"""
+import time, snapferry.workers.copying.tasks as t
+run = t.run_batch
+def slowly(*a):
+    time.sleep({seconds})
+    return run(*a)
+t.run_batch = slowly
+"""
+
+
 def snapferry(
     *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = PATIENCE_S
 ) -> Finished:

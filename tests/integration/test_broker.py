@@ -31,17 +31,10 @@ from tests import servers
 from tests.sample import make_store, random_files, tree
 
 from .own_redis import OwnRedis, own_redis
-from .processes import PATIENCE_S, Fleet, Started, finished, program, snapferry, started, until
+from .processes import PATIENCE_S, Fleet, Started, finished, program, slow_batches, snapferry, started, until
 from .test_poison import changed
 
-SLOW = """
-import time, snapferry.workers.copying.tasks as t
-run = t.run_batch
-def slowly(*a):
-    time.sleep(0.3)
-    return run(*a)
-t.run_batch = slowly
-"""
+SLOW = slow_batches(0.3)
 
 
 def logged(process: Started, text: str) -> bool:

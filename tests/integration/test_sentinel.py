@@ -28,16 +28,9 @@ from tests.sentinels import (
 
 from .dashboards import dashboard
 from .flowers import Flower, flower
-from .processes import PATIENCE_S, Fleet, program, snapferry, started, until
+from .processes import PATIENCE_S, Fleet, program, slow_batches, snapferry, started, until
 
-SLOW = """
-import time, snapferry.workers.copying.tasks as t
-run = t.run_batch
-def slowly(*a):
-    time.sleep(0.5)
-    return run(*a)
-t.run_batch = slowly
-"""
+SLOW = slow_batches(0.5)
 
 
 def whole(tmp_path: Path) -> bool:
@@ -182,14 +175,8 @@ def deployed(folder: Path) -> Iterator[SentinelSet]:
             written("users.acl", own / "users.acl", port)
         made[is_sentinel].append(Server(own, port, {}, is_sentinel))
     found = SentinelSet(made[0], made[1], certificates, passwords=True, user="snapferry", password="hunter2")
-    try:
-        for one in (*found.servers, *found.sentinels):
-            one.start()
-        until(found.in_sync, "the replicas and sentinels know one another")
+    with found.running():
         yield found
-    finally:
-        for one in (*found.sentinels, *found.servers):
-            one.kill()
 
 
 @pytest.mark.slow
