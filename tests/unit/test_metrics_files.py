@@ -107,7 +107,7 @@ def test_every_alert_has_a_test_words_and_a_severity() -> None:
     for rule in alert_rules():
         assert rule["alert"] in tests
         assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert rule["annotations"].keys() == {"summary", "description"}
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
 
 
 def test_every_panel_has_a_place_of_its_own_a_description_and_a_legend() -> None:
