@@ -33,6 +33,13 @@ _REMEDIES: Final = {
     "FileChanged": "Wait until no program writes to the files",
 }
 
+# The same for a command that does its job itself: its user sees no workers.
+_REMEDIES_OF_A_COMMAND: Final = {
+    **_REMEDIES,
+    "AccessDenied": "Give your user or keys access to the store",
+    "NotAllowed": "Allow the store under [access] in snapferry.toml",
+}
+
 # Causes that lie in the bytes of a store.
 _DAMAGE: Final = frozenset(
     {
@@ -154,7 +161,7 @@ def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
     if status.cause in _NEW_REQUESTS and not (status.cause == BUDGET and status.batches_handed):
         return Advice(_NEW_REQUESTS[status.cause])
     cancelled = status.state is State.CANCELLED
-    remedy = "The job was cancelled" if cancelled else _remedy(status)
+    remedy = "The job was cancelled" if cancelled else _remedy(status, alone=again is not None)
     if again is not None:
         sentence = _RUN_AGAIN if cancelled else f"{remedy}, then run the same command again."
         return Advice(sentence, tuple(again))
@@ -169,7 +176,7 @@ def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
     return Advice(f"{remedy}, then resume the job.", _job("resume", status))
 
 
-def _remedy(status: JobStatus) -> str:
+def _remedy(status: JobStatus, *, alone: bool) -> str:
     if status.cause == BUDGET:
         return "Check the budget"
     if status.cause in _DAMAGE:
@@ -179,7 +186,8 @@ def _remedy(status: JobStatus) -> str:
             return "Remove what is in the way in the tree"
         store = "store" if status.action is Action.VERIFY else "source"
         return f"Repair the {store} from another copy (snapferry heal)"
-    return _REMEDIES.get(status.cause, _OTHER_REMEDY)
+    remedies = _REMEDIES_OF_A_COMMAND if alone else _REMEDIES
+    return remedies.get(status.cause, _OTHER_REMEDY)
 
 
 def _verb(status: JobStatus) -> str:

@@ -106,6 +106,13 @@ def test_a_job_whose_record_ends_with_its_command_is_run_again(changed: dict[str
     assert "1234" not in found.text
 
 
+@pytest.mark.parametrize("cause", list(advice._REMEDIES))
+def test_the_user_of_one_machine_is_told_of_no_fleet(cause: str) -> None:
+    words = advise(replace(FAILED, cause=cause), again=AGAIN).sentence.split()
+
+    assert not {"worker", "workers", "orchestrator", "orchestrators"} & set(words)
+
+
 CAUSES = st.sampled_from(["", "Unheard", BUDGET, DELETION, VERSION, *advice._REMEDIES, *advice._DAMAGE])
 STATUSES = st.builds(
     lambda **changed: replace(FAILED, **changed),

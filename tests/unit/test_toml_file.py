@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.workers.settings.toml_file import MAX_BYTES, InvalidToml, read_toml
+from snapferry.workers.settings.toml_file import MAX_BYTES, InvalidToml, read_secret, read_toml
 
 STRANGER = 54321
 
@@ -39,6 +39,15 @@ def test_a_file_that_everybody_can_write_is_not_used(file: Path, mode: int) -> N
     file.chmod(mode)
 
     assert "can be written by everybody" in refused(file)
+
+
+def test_the_mode_that_is_advised_keeps_a_secret(file: Path) -> None:
+    file.chmod(0o646)
+    assert "0644" in refused(file)
+
+    file.chmod(0o662)
+    with pytest.raises(InvalidToml, match="its mode to 0600"):
+        read_secret(str(file))
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o757, 0o773])

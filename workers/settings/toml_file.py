@@ -55,10 +55,10 @@ def read_secret(path: str) -> bytes:
     found = os.stat(path)
     if found.st_mode & (stat.S_IROTH | stat.S_IXOTH) and not os.statvfs(path).f_flag & os.ST_RDONLY:
         raise InvalidToml("is not used, because everybody can read it; change its mode to 0600")
-    return _read(path)
+    return _read(path, mode="0600")
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, mode: str = "0644") -> bytes:
     # Without O_NONBLOCK, opening a FIFO would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -71,7 +71,7 @@ def _read(path: str) -> bytes:
             why = _foreign(found, descriptor)
             if why:
                 raise InvalidToml(
-                    f"is not used, because it {why}; change its owner to you or root, and its mode to 0644"
+                    f"is not used, because it {why}; change its owner to you or root, and its mode to {mode}"
                 )
         _check_folders(path)
         data = bytearray()
