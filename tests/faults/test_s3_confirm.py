@@ -15,9 +15,11 @@ from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.diagnosis.permissions import Probe
 from snapferry.stores.backends.s3.objects import confirm
 from snapferry.stores.backends.s3.objects.small import put_by_boto
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
+from snapferry.stores.diagnosis.findings import Level
 from snapferry.stores.errors import IntegrityError, StoreError, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -480,6 +482,69 @@ class TestChecksums:
         with_checksum = [r for r in stub.requests if "x-amz-checksum-sha256" in r.headers]
         assert len(with_checksum) == 1
         assert len(stub.requests) == 11
+
+    @pytest.mark.parametrize("code", ["InvalidArgument", "NotImplemented", "SignatureDoesNotMatch"])
+    def test_an_upload_is_begun_without_them_where_the_server_rejects_them(
+        self, stub: Stub, code: str
+    ) -> None:
+        def answer(request: Request) -> Answer:
+            if any("checksum" in name.lower() for name in request.headers):
+                return error(400, code)
+            if request.operation == "POST uploads":
+                return Answer(200, b"<R><UploadId>u</UploadId></R>")
+            if request.operation == "POST uploadId":
+                return Answer(200, b"<R><ETag>e</ETag></R>")
+            return Answer(200, headers={"ETag": hashlib.md5(request.body, usedforsecurity=False).hexdigest()})
+
+        stub.answer = answer
+        data = noise(MIN_PART_BYTES + 9)
+        backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
+        for _ in range(2):
+            with backend.upload(KEY, len(data)) as upload:
+                upload.write(data)
+                upload.commit()
+        backend.write(KEY, DATA)
+
+        with_checksum = [r for r in stub.requests if any("checksum" in name.lower() for name in r.headers)]
+        assert {request.operation for request in with_checksum} == {"POST uploads", "PUT"}
+        assert backend.confirmed == {"etag": 3}
+
+    def test_an_accepted_upload_does_not_stop_an_object_from_being_sent_without_them(
+        self, stub: Stub
+    ) -> None:
+        def answer(request: Request) -> Answer:
+            if request.operation == "POST uploads":
+                return Answer(200, b"<R><UploadId>u</UploadId></R>")
+            if request.operation == "POST uploadId":
+                return Answer(200, b"<R><ETag>e</ETag></R>")
+            if "x-amz-checksum-sha256" in request.headers:
+                return error(400, "InvalidArgument")
+            return Answer(200, headers={"ETag": hashlib.md5(request.body, usedforsecurity=False).hexdigest()})
+
+        stub.answer = answer
+        data = noise(MIN_PART_BYTES + 9)
+        backend = S3Backend(Bucket("bucket", "prefix", endpoint=stub.endpoint))
+        with backend.upload(KEY, len(data)) as upload:
+            upload.write(data)
+            upload.commit()
+        backend.write(KEY, DATA)
+
+        assert backend.confirmed == {"etag": 2}
+
+    def test_the_doctor_writes_its_probe_without_them_where_the_server_rejects_them(self, stub: Stub) -> None:
+        server = Server()
+        server.refused_header = "x-amz-checksum-sha256"
+        # Its answer to the beginning of an upload has no id: that is a finding, and nothing else.
+        stub.answer = lambda request: Answer(200, b"<R/>") if request.method == "POST" else server(request)
+        bucket = Bucket("bucket", "prefix", endpoint=stub.endpoint)
+
+        probe = Probe(bucket, ".objects/", keeps_versions=False, conditions=False)
+        found = list(probe.run(write_object=True))
+
+        errors = [one.check for one in found if one.level is Level.ERROR]
+        assert "s3.multipart" in errors
+        assert "store.write" not in errors
+        assert not bucket.features.checksums
 
     def test_parts_and_their_completion_carry_them_where_the_server_knows_them(self, stub: Stub) -> None:
         def answer(request: Request) -> Answer:

@@ -17,7 +17,7 @@ from snapferry.stores.backends.s3.errors import code_of, status_of
 from snapferry.stores.backends.s3.features import Confirmation
 from snapferry.stores.backends.s3.objects.detect import detect
 from snapferry.stores.backends.s3.objects.ranges import open_object
-from snapferry.stores.backends.s3.objects.small import delete, list_keys, sha256_base64, size
+from snapferry.stores.backends.s3.objects.small import delete, list_keys, sha256_base64, size, with_checksum
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.diagnosis.round_trip import DATA, FOLDER, is_stale, new_probe, refused
 from snapferry.stores.errors import AccessDenied, StoreError, StoreUnavailable
@@ -109,7 +109,8 @@ class Probe:
             return
 
     def _upload_part(self) -> None:
-        self._upload = str(self._call("create_multipart_upload")["UploadId"])
+        with self._bucket.errors(self._key):
+            self._upload = str(self._call("create_multipart_upload")["UploadId"])
         self._call("upload_part", UploadId=self._upload, PartNumber=1, Body=DATA)
         self._abort()
 
@@ -158,7 +159,7 @@ class Probe:
     def _object(self) -> Iterator[Finding]:
         what = self._what
         try:
-            self._note(self._call("put_object", Body=DATA, **self._checksum()))
+            self._note(with_checksum(self._bucket, self._bucket.features, self._put))
         except StoreError as error:
             yield refused("store.write", f"{what} cannot be written", error)
             return
@@ -213,8 +214,9 @@ class Probe:
 
     # What depends on the server alone.
 
-    def _checksum(self) -> dict[str, str]:
-        return {"ChecksumSHA256": sha256_base64(DATA)} if self._bucket.features.checksums else {}
+    def _put(self, checksum: bool) -> Any:
+        more = {"ChecksumSHA256": sha256_base64(DATA)} if checksum else {}
+        return self._call("put_object", Body=DATA, **more)
 
     def _start_after(self) -> Finding:
         """Check that a listing can begin after a key: the probe must not be listed after itself."""

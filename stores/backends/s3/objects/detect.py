@@ -96,7 +96,7 @@ def _detect_for_parts(
     """Return the same for the parts of an upload."""
     upload = {"Key": bucket.full_key(probe)}
     with bucket.errors(probe):
-        algorithm = {"ChecksumAlgorithm": "SHA256"} if bucket.features.checksums else {}
+        algorithm = {"ChecksumAlgorithm": "SHA256"} if features.checksums else {}
         created = bucket.call("create_multipart_upload", **upload, **algorithm)
         upload["UploadId"] = created["UploadId"]
     checksum = {"ChecksumSHA256": sha256_base64(DATA)} if created.get("ChecksumAlgorithm") == "SHA256" else {}

@@ -28,7 +28,7 @@ from snapferry.stores.streams import Upload
 from .conditions import only_over
 from .confirm import Piece, piece_of, read_back, send_confirmed, write
 from .md5 import md5_of
-from .small import content_md5_header, etag_of, sha256_base64
+from .small import content_md5_header, etag_of, sha256_base64, with_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -169,12 +169,16 @@ class S3Upload(Upload):
 
     def _create(self) -> str:
         bucket = self._bucket
-        more = {"ChecksumAlgorithm": "SHA256"} if bucket.features.checksums else {}
-        with bucket.errors(self._key):
-            created = bucket.call("create_multipart_upload", Key=bucket.full_key(self._key), **more)
-            self._id = upload = _short(created["UploadId"], "id of an upload")
-        # A server that does not support checksums does not repeat this.
-        self._checksums = created.get("ChecksumAlgorithm") == "SHA256"
+
+        def create(checksum: bool) -> str:
+            more = {"ChecksumAlgorithm": "SHA256"} if checksum else {}
+            with bucket.errors(self._key):
+                created = bucket.call("create_multipart_upload", Key=bucket.full_key(self._key), **more)
+                # A server that does not support checksums does not repeat this, or rejects it.
+                self._checksums = created.get("ChecksumAlgorithm") == "SHA256"
+                return _short(created["UploadId"], "id of an upload")
+
+        self._id = upload = with_checksum(bucket, bucket.features.parts, create)
         return upload
 
     def _has_room(self, size_bytes: int) -> bool:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import io
 import logging
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from snapferry.stores.backend import Listed
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
 from snapferry.stores.backends.s3.direct_path import ResponseBody
 from snapferry.stores.backends.s3.errors import TRANSLATED, may_reject_header
+from snapferry.stores.backends.s3.features import ServerFeatures
 from snapferry.stores.backends.s3.http.bounded_body import BoundedBody
 from snapferry.stores.backends.s3.listing import Listing, page_of
 from snapferry.stores.errors import KeyMissing, StoreError, StoreUnavailable
@@ -28,6 +29,8 @@ from snapferry.stores.rate_limiter import PREPAID_BYTES, RateLimitedReader, sett
 from snapferry.stores.requests import GET, HEAD, LIST, PUT
 from snapferry.stores.runtime.oversize import far_beyond
 from snapferry.stores.streams import OpenReader
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -164,22 +167,36 @@ def put(
     *content_md5*: the MD5 of *data* in hex, to send as Content-MD5. The SHA-256 is sent as well, until a server
     rejects that header.
     """
-    features = bucket.features
+    etag = with_checksum(
+        bucket,
+        bucket.features,
+        lambda checksum: _put(bucket, key, data, content_md5, condition, checksum=checksum),
+    )
+    return etag.strip('"').lower()
+
+
+def with_checksum(bucket: Bucket, features: ServerFeatures, send: Callable[[bool], _T]) -> _T:
+    """
+    Return what *send* returns, which creates an object or an upload, with a checksum header if it is called with True.
+
+    *features*: those of objects or of parts. Where the server rejects the header, *send* is called again without it,
+    and so is every later one with these features. Raises what *send* raises.
+    """
     checksum = features.checksums
     try:
-        etag = _put(bucket, key, data, content_md5, condition, checksum=checksum)
+        sent = send(checksum)
     except StoreError as error:
         if not checksum or features.checksum_accepted or not may_reject_header(error):
             raise
         try:
-            etag = _put(bucket, key, data, content_md5, condition, checksum=False)
+            sent = send(False)
         except StoreError:
             raise error from error.__cause__
         features.checksums = False
         logger.info("%s: the server rejects checksums of writes", bucket.label)
     else:
         features.checksum_accepted = True
-    return etag.strip('"').lower()
+    return sent
 
 
 def _put(
