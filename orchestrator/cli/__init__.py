@@ -5,6 +5,7 @@ The command line: arguments, exit codes, printing. It decides nothing.
     commands/     their declarations: names, options, help
     options/      their options, and how values are read
     run/          their bodies
+    completion/   what TAB offers in bash, zsh and fish
     inputs/       what a body makes of its options
     settings      the settings of a command
     fleet_access  the fleet of a command's broker

@@ -9,6 +9,7 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
+from .completion import shells as _shells  # noqa: F401 - click finds the shells that it registers
 from .lazy import load
 from .options.declare import SETTINGS
 

@@ -46,14 +46,26 @@ store_argument = argument("store", metavar="STORE", text="URL of the store, or i
     required=False,
     text="Snapshot to name: its id, the first digits of its id, NAME@ or latest.",
 )
-@argument("name", metavar="[NAME]", required=False, text="Name: lowercase letters, digits, '.', '_' and '-'.")
+@argument(
+    "name",
+    metavar="[NAME]",
+    required=False,
+    completes="name",
+    text="Name: lowercase letters, digits, '.', '_' and '-'.",
+)
 @option(
     "--if-was",
     metavar="ID",
     help="Write the name only if it is that of the snapshot ID at that moment; none: only if the name does not exist."
     " A message tells if the store cannot exclude other writers.",
 )
-@option("--delete", "deleted", metavar="NAME", help="Remove the name NAME; the same as snapferry untag.")
+@option(
+    "--delete",
+    "deleted",
+    metavar="NAME",
+    completes="name",
+    help="Remove the name NAME; the same as snapferry untag.",
+)
 @json_option
 def tag() -> None:
     """
@@ -66,7 +78,7 @@ def tag() -> None:
 
 @command(run="names:untag", epilog=UNTAG_EXAMPLES)
 @store_argument
-@argument("name", metavar="NAME", text="Name to remove.")
+@argument("name", metavar="NAME", completes="name", text="Name to remove.")
 @option("--if-was", metavar="ID", help="Remove the name only if it is that of the snapshot ID now.")
 @json_option
 def untag() -> None:

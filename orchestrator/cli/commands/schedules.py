@@ -54,7 +54,10 @@ Exit codes:
 
 @command(run="scheduling.once:run_once", name="run", interruptible=True, epilog=RUN_EXAMPLES)
 @argument(
-    "name", metavar="NAME", text="Name of a mirror or scrub in snapferry.toml, or mirror:NAME, or scrub:NAME."
+    "name",
+    metavar="NAME",
+    completes="scheduled",
+    text="Name of a mirror or scrub in snapferry.toml, or mirror:NAME, or scrub:NAME.",
 )
 @broker_option
 @_state_option

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from snapferry.orchestrator.cli.chosen import remember
 from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm
@@ -22,11 +23,29 @@ OTHER: Final = "Options"
 # A page of fewer options has no sections.
 MANY: Final = 10
 
+# Characters of a command's line in a list of commands.
+MOST_SUMMARY: Final = 100
+
 LOGS: Final = "Logs and metrics"
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
-class Option(click.Option):
+class _Completed(click.Parameter):
+    """
+    A parameter whose values TAB completes.
+
+    *completes* is the kind of the values (`completion.parameters`), by default that of the metavar.
+    """
+
+    completes = ""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the values that begin with *incomplete*."""
+        found = super().shell_complete(ctx, incomplete)
+        return found or load("completion.parameters:values_of")(self, ctx, incomplete)
+
+
+class Option(_Completed, click.Option):
     """
     An option of a *section* of the help page.
 
@@ -42,10 +61,11 @@ class Option(click.Option):
         section: str = OTHER,
         default_text: str = "",
         alias: str = "",
+        completes: str = "",
         **attributes: Any,
     ) -> None:
         super().__init__([*declarations, alias] if alias else declarations, *arguments, **attributes)
-        self.section, self._alias = section, alias
+        self.section, self.alias, self.completes = section, alias, completes
         default = attributes.get("default")
         default_text = default_text or ("" if default in (None, "") else str(default))
         facts = (
@@ -61,18 +81,18 @@ class Option(click.Option):
         found = super().get_help_record(ctx)
         if found is None:
             return None
-        names = found[0].replace(f", {self._alias}", "") if self._alias else found[0]
+        names = found[0].replace(f", {self.alias}", "") if self.alias else found[0]
         return names, f"{self.help or ''}  [{self._facts}]" if self._facts else self.help or ""
 
 
-class Argument(click.Argument):
+class Argument(_Completed, click.Argument):
     """An argument that the help page explains by its *text*."""
 
     section = ARGUMENTS
 
-    def __init__(self, *arguments: Any, text: str, **attributes: Any) -> None:
+    def __init__(self, *arguments: Any, text: str, completes: str = "", **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
-        self._text = text
+        self._text, self.completes = text, completes
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         """Return the name of the argument, and its text."""
@@ -116,6 +136,22 @@ class Command(click.Command):
         if self._interruptible:
             interrupt_on_sigterm()
         return load(f"run.{self.run}", quickly=True)(**given)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse *args*; of a command line that is completed, without a last option whose value is to come."""
+        if ctx.resilient_parsing and args:
+            waits = [each for each in self.params if isinstance(each, click.Option) and not each.is_flag]
+            args = args[:-1] if any(args[-1] in each.opts for each in waits) else args
+        return super().parse_args(ctx, args)
+
+    def get_short_help_str(self, limit: int = MOST_SUMMARY) -> str:
+        """Return the first sentence of the help."""
+        return super().get_short_help_str(limit)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the options that begin with *incomplete*, without aliases."""
+        aliases = {getattr(parameter, "alias", "") for parameter in self.params}
+        return [item for item in super().shell_complete(ctx, incomplete) if item.value not in aliases]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write arguments and options into *formatter*."""

@@ -33,6 +33,7 @@ _OPTIONS: Final = (
     option(
         "--tag",
         metavar="NAME",
+        completes="name",
         section=STORE,
         help="Name the snapshot NAME when it is published, as snapferry tag does; a name that exists moves.",
     ),

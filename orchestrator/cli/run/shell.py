@@ -6,7 +6,8 @@ import json
 from importlib.metadata import version as version_of
 
 import click
-from click.shell_completion import get_completion_class
+
+from snapferry.orchestrator.cli.completion.shells import script
 
 
 def version(as_json: bool) -> int:
@@ -16,8 +17,4 @@ def version(as_json: bool) -> int:
 
 
 def completion(shell: str) -> None:
-    """Print the completion script of *shell*."""
-    found = get_completion_class(shell)
-    assert found is not None  # click.Choice accepts no other shell
-    program = click.get_current_context().find_root().command
-    click.echo(found(program, {}, "snapferry", "_SNAPFERRY_COMPLETE").source())
+    click.echo(script(shell), nl=False)

@@ -102,7 +102,11 @@ _OPTIONS: Final = (
 @command(run="actions.pull:pull", places=places.of_pull, interruptible=True, epilog=EXAMPLES)
 @argument("first", metavar="[FROM]", required=False, text="Store that has the snapshot, instead of --from.")
 @argument(
-    "second", metavar="PATH", required=False, text="Directory to restore to. It is made if it does not exist."
+    "second",
+    metavar="PATH",
+    required=False,
+    completes="directory",
+    text="Directory to restore to. It is made if it does not exist.",
 )
 @with_options(_OPTIONS)
 @show_options

@@ -41,7 +41,7 @@ Exit codes:
 
 
 @command(run="actions.push:push", places=places.of_push, interruptible=True, epilog=EXAMPLES)
-@argument("path", metavar="PATH", text="Directory of which to make a snapshot.")
+@argument("path", metavar="PATH", completes="directory", text="Directory of which to make a snapshot.")
 @argument("place", metavar="[TO]", required=False, text="Store that receives the snapshot, instead of --to.")
 @push_options
 @receipt_option

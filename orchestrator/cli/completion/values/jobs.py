@@ -1,0 +1,74 @@
+"""The jobs of a fleet, by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from snapferry.workers.broker.connection import fail_fast_client
+from snapferry.workers.job_state import DISMISSED, State
+from snapferry.workers.ledger import JobStatus, Ledger
+from snapferry.workers.ledger.steps.listing import list_state
+from snapferry.workers.messages import Action
+
+from .settings import settings_of
+
+MOST_JOBS: Final = 100
+"""Jobs that are offered: the newest."""
+
+# Jobs whose states are asked for, the newest first.
+_MOST_ASKED: Final = 10_000
+
+# Seconds in which Redis answers each request.
+_ANSWER_S: Final = 1.0
+
+_OPEN: Final = frozenset(str(state) for state in State if not state.final)
+_OVER: Final = frozenset({str(State.FAILED), str(State.CANCELLED)})
+_FAILED: Final = frozenset({str(State.FAILED)})
+
+# The states in which a command has something to do, by its name. A command that is not here takes any job.
+WANTED: Final[Mapping[str, frozenset[str]]] = {
+    "cancel": _OPEN,
+    "pause": _OPEN,
+    "continue": _OPEN,
+    "priority": _OPEN,
+    "limit": _OPEN,
+    "watch": _OPEN,
+    "resume": _OVER,
+    "retry": _FAILED,
+    "dismiss": _FAILED,
+}
+
+_SUITS: Final[Mapping[str, Callable[[JobStatus], bool]]] = {
+    "pause": lambda status: not status.paused,
+    "continue": lambda status: status.paused,
+}
+
+
+def jobs(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
+    """Yield the newest jobs that the command can do something with, each with its state and stores."""
+    settings = settings_of(ctx)
+    if settings.broker_url is None:
+        return
+    command = ctx.command.name or ""
+    wanted = frozenset({DISMISSED}) if ctx.params.get("undo") else WANTED.get(command)
+    suits = _SUITS.get(command, lambda _: True)
+    with fail_fast_client(settings.broker_url, _ANSWER_S) as client:
+        ledger = Ledger(client, expires_s=settings.job_expires)
+        job_ids = [job_id for job_id in ledger.job_ids() if job_id.startswith(incomplete)]
+        if wanted is not None:
+            job_ids = job_ids[:_MOST_ASKED]
+            states = ledger.states(job_ids)
+            job_ids = [job_id for job_id, state in zip(job_ids, states, strict=True) if state in wanted]
+        for status in filter(suits, ledger.statuses(job_ids[:MOST_JOBS])):
+            yield CompletionItem(status.job_id, help=_help(status))
+
+
+def _help(status: JobStatus) -> str:
+    state = "paused" if status.paused and not status.state.final else list_state(status)
+    action = "" if status.action is Action.COPY else f" {status.action}"
+    stores = [url.partition("?")[0] for url in (status.source, status.destination) if url]
+    return f"{state}{action} {' to '.join(dict.fromkeys(stores))}"
