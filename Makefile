@@ -87,8 +87,9 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal
 	--generate-hashes --no-emit-index-url --no-emit-find-links
 
 lock: venv ## write exact versions and hashes to .ci/constraints*.txt
-	$(LOCK) $(UPGRADE) pyproject.toml --group build --group test --group lint -o .ci/constraints.txt
-	$(LOCK) pyproject.toml --extra notify -c .ci/constraints.txt -o .ci/constraints-runtime.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --extra all --group build --group test --group lint --group release \
+		-o .ci/constraints.txt
+	$(LOCK) pyproject.toml --extra all -c .ci/constraints.txt -o .ci/constraints-runtime.txt
 	$(LOCK) --group build -c .ci/constraints.txt -o .ci/constraints-build.txt
 	$(LOCK) --group fuzz -c .ci/constraints.txt -o .ci/constraints-fuzz.txt
 	$(LOCK) --group bench -c .ci/constraints.txt -o .ci/constraints-bench.txt

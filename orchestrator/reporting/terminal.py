@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
+from snapferry.workers.extras import is_installed
 from snapferry.workers.settings.environment import terminal_variables
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ def is_dumb() -> bool:
 def is_live(stream: TextIO) -> bool:
     """Return whether *stream* is a terminal on which text can be drawn over."""
     return stream.isatty() and not is_dumb()
+
+
+def has_rich() -> bool:
+    """Return whether Rich is installed, which draws bars and wraps tables. Without it, output is plain as in a file."""
+    return is_installed("rich")
 
 
 def has_colors(stream: TextIO, color: str = "auto") -> bool:

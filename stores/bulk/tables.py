@@ -19,8 +19,14 @@ from typing import Final, NamedTuple
 # spins for a while.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - it is given, not read
 
-import numpy as np
-import numpy.typing as npt
+try:
+    import numpy as np
+    import numpy.typing as npt
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "numpy is not installed, and more than 50,000 objects need it; run: pip install 'snapferry[local]'",
+        name=error.name,
+    ) from None
 
 from snapferry.stores.address import DIGEST_BYTES, Address, addresses_in, digests_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def test_each_thing_worth_knowing_is_one_line_that_says_whose_it_is_and_no_secre
 
     for role, name in ((worker, "one@"), (orchestrator, "orchestrator@")):
         assert all(line["worker"].startswith(name) for line in found[name])
-        assert only(found[name], f"{name}", version="0.1.0")["broker"].startswith("redis://127.0.0.1:")
+        assert only(found[name], f"{name}", version=metadata.version("snapferry"))["broker"].startswith(
+            "redis://127.0.0.1:"
+        )
         assert only(found[name], "shutdown on SIGTERM")
         assert only(found[name], "shutdown complete")
         for secret in (PASSWORD, SECRET, PASSWORD.replace("+", "%2B")):

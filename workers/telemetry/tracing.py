@@ -18,16 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import signals
 
 from snapferry.stores.runtime.liveness import identity
+from snapferry.workers.extras import explained
 
 if TYPE_CHECKING:
     from snapferry.workers.ledger import Ledger
 
 # W3C trace context: version 00, sampled.
 _HEADER: Final = "traceparent"
-
-
-class NotInstalled(Exception):
-    """A collector is named, but the packages for it are not installed. The message tells what to do, in one line."""
 
 
 def header(job_id: str) -> dict[str, str]:
@@ -43,18 +40,15 @@ def attach(role: str) -> None:
     """
     Trace the tasks that forked children of this process run. Call this once.
 
-    Raises `NotInstalled`; then nothing is traced.
+    Raises `NotInstalled` if their packages are missing; then nothing is traced.
     """
     try:
         # Imported once, before the children are forked.
         import opentelemetry.exporter.otlp.proto.http.trace_exporter
         import opentelemetry.instrumentation.celery
         import opentelemetry.sdk.trace.export  # noqa: F401 - all three
-    except ImportError as error:
-        raise NotInstalled(
-            f"no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed;"
-            " pip install 'snapferry[otel]'"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise explained(error, "no traces: OTEL_EXPORTER_OTLP_ENDPOINT") or error from None
     signals.worker_process_init.connect(lambda **_: _begin(role), weak=False)
     signals.worker_process_shutdown.connect(_end, weak=False)
 

@@ -22,7 +22,7 @@ Examples:
 """
 
 
-@command(run="dashboard:dashboard", epilog=EXAMPLES)
+@command(run="dashboard:dashboard", extra="dashboard", epilog=EXAMPLES)
 @option("--address", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
 @option(
     "--port", type=WholeNumber(0, 65535, shown=False), default=5556, metavar="PORT", help="Port to listen on."

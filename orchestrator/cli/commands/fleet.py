@@ -118,7 +118,7 @@ def worker() -> None:
     """
 
 
-@command(run="fleet:orchestrator", context_settings=_SETTINGS)
+@command(run="fleet:orchestrator", extra="orchestrator", context_settings=_SETTINGS)
 @broker_option
 @option(
     "-c",

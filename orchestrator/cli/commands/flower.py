@@ -22,7 +22,7 @@ Examples:
 """
 
 
-@command(run="flower:flower", epilog=EXAMPLES)
+@command(run="flower:flower", extra="flower", epilog=EXAMPLES)
 @option("--address", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
 @option(
     "--port", type=WholeNumber(1, 65535, shown=False), default=5555, metavar="PORT", help="Port to listen on."

@@ -108,7 +108,7 @@ def list_scrubs() -> None:
     """
 
 
-@command(run="scheduling.lists:scheduler")
+@command(run="scheduling.lists:scheduler", extra="scheduler")
 @broker_option
 @log_level_option
 def scheduler() -> None:

@@ -9,8 +9,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from snapferry.orchestrator.cli.chosen import remember
-from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm
+from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm, usage
 from snapferry.orchestrator.cli.lazy import installed_version, load
+from snapferry.workers.extras import NotInstalled, explained, require
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -109,6 +110,9 @@ class Command(click.Command):
 
     *places* changes the values of the options before the command runs: see `places`.
 
+    *extra* is the extra of the distribution that the command needs. If a package of it is missing, or another one that
+    an extra installs, the command ends with one line that names the extra, and exit code 2.
+
     Every command has --config, --log-level and --version. Unless a command declares them itself, its function does not
     get their values; `snapferry.orchestrator.cli.chosen` has them.
     """
@@ -119,13 +123,14 @@ class Command(click.Command):
         run: str = "",
         interruptible: bool = False,
         places: Callable[[MutableMapping[str, Any]], None] = lambda _: None,
+        extra: str = "",
         **attributes: Any,
     ) -> None:
         attributes["context_settings"] = SETTINGS | attributes.get("context_settings", {})
         if run:
             attributes["callback"] = self._run
         super().__init__(*arguments, **attributes)
-        self.run, self._interruptible, self._places = run, interruptible, places
+        self.run, self._interruptible, self._places, self._extra = run, interruptible, places, extra
         declared = {parameter.name for parameter in self.params}
         self._added = {name: add for name, add in _EVERYWHERE.items() if name not in declared}
         self.params += [add() for add in self._added.values()]
@@ -135,7 +140,18 @@ class Command(click.Command):
         self._places(given)
         if self._interruptible:
             interrupt_on_sigterm()
-        return load(f"run.{self.run}", quickly=True)(**given)
+        needs = f"snapferry {self.name}"
+        try:
+            if self._extra:
+                require(self._extra, needs)
+            return load(f"run.{self.run}", quickly=True)(**given)
+        except NotInstalled as error:
+            usage(str(error))
+        except ModuleNotFoundError as error:
+            missing = explained(error, needs)
+            if missing is None:
+                raise
+            usage(str(missing))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse *args*; of a command line that is completed, without a last option whose value is to come."""

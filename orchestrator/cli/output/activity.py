@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from snapferry.orchestrator.cli.exit_codes import note
-from snapferry.orchestrator.reporting.terminal import console, is_live
+from snapferry.orchestrator.reporting.terminal import console, has_rich, is_live
 
 # Seconds between two lines without a terminal, and between two changes of the status line.
 LINE_EVERY_S: Final = 5.0
@@ -24,7 +24,7 @@ def activity(*, silent: bool) -> Iterator[Report]:
     """Show what is reported inside the block, nothing if *silent*. Standard output must wait until the block ends."""
     if silent:
         yield lambda _: None
-    elif is_live(sys.stderr):
+    elif is_live(sys.stderr) and has_rich():
         with console(stderr=True).status("reading") as status:
             yield _every(CHANGE_EVERY_S, status.update)
     else:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from snapferry.orchestrator.doctor import CheckResult
-from snapferry.orchestrator.reporting.terminal import console, has_colors
+from snapferry.orchestrator.reporting.terminal import console, has_colors, has_rich
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
@@ -81,7 +79,7 @@ def print_results(results: Sequence[CheckResult]) -> None:
     found = rows(results)
     counts = Counter(level for level, *_ in found)
     total = f"{_number(counts['error'], 'error')}, {_number(counts['warning'], 'warning')}"
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and has_rich():
         _print_rich(found, total)
         return
     colors = has_colors(sys.stdout)
@@ -97,6 +95,9 @@ def print_results(results: Sequence[CheckResult]) -> None:
 
 
 def _print_rich(found: Sequence[Row], total: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", max_width=32)

@@ -16,7 +16,7 @@ from snapferry.orchestrator.cli.output.doctor_report import document, print_resu
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.doctor import examine, worst
 from snapferry.orchestrator.jobs import store_pair
-from snapferry.orchestrator.reporting.terminal import console, is_live
+from snapferry.orchestrator.reporting.terminal import console, has_rich, is_live
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import parse_url
 from snapferry.workers.diagnosis.store_check import Check, Side
@@ -88,6 +88,6 @@ def _side(url: str | None, objects: str | None, name: Any) -> Side | None:
 
 def _activity(as_json: bool) -> AbstractContextManager[Any]:
     """Return a context that shows on a terminal that the checks are running."""
-    if as_json or not is_live(sys.stderr):
+    if as_json or not (is_live(sys.stderr) and has_rich()):
         return nullcontext()
     return console(stderr=True).status("checking")

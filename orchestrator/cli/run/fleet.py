@@ -16,6 +16,7 @@ from snapferry.orchestrator.recovery import keeper
 from snapferry.stores.access import AccessPolicy
 from snapferry.stores.opening import prepare
 from snapferry.workers.app import make_app
+from snapferry.workers.extras import NotInstalled
 from snapferry.workers.lifecycle.shutdown import requested
 from snapferry.workers.queues import PLAN_QUEUE, copy_queue
 from snapferry.workers.settings.access import access_policy
@@ -118,7 +119,7 @@ def _trace(role: Role) -> None:
     if not traces_wanted():
         return
     # An optional dependency, and slow to load.
-    from snapferry.workers.telemetry.tracing import NotInstalled, attach
+    from snapferry.workers.telemetry.tracing import attach
 
     try:
         attach(role)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
 from snapferry.orchestrator.reporting.nodes import Role
-from snapferry.orchestrator.reporting.terminal import is_dumb, is_live
+from snapferry.orchestrator.reporting.terminal import has_rich, is_dumb, is_live
 from snapferry.workers.ledger import JobStatus
 
 from .line import progress_text
@@ -49,7 +49,7 @@ def view(*, quiet: bool, color: str) -> tuple[View, AbstractContextManager[Any]]
     """Return the view for this terminal, and a context in which to use it."""
     if quiet:
         return Silent(), nullcontext()
-    if is_live(sys.stderr) or (color == "always" and not is_dumb()):
+    if (is_live(sys.stderr) or (color == "always" and not is_dumb())) and has_rich():
         # Rich is not loaded where no bar is drawn.
         from .bar import Bar
 
