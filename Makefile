@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 # Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# With it, each process that a test starts compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
 # PYTHON=/path/to/python3 selects the interpreter for .venv.
 export PYTHON
 # ARGS are passed to the command: make test ARGS="-k manifest -x"

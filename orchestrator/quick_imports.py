@@ -16,8 +16,9 @@ from importlib import metadata
 from typing import Any, Final
 
 # Libraries import these where they are installed: redis-py for metrics, and kombu for a format of messages, which
-# nothing here turns on; billiard for one system call, which it makes without cffi as well.
-NOT_NEEDED: Final = ("cffi", "opentelemetry.metrics", "yaml")
+# nothing here turns on; billiard for one system call, which it makes without cffi as well; Celery to colour answers of
+# commands that nobody gives.
+NOT_NEEDED: Final = ("cffi", "opentelemetry.metrics", "pygments", "yaml")
 
 
 @contextmanager
