@@ -3,6 +3,9 @@ What an orchestrator does about a store that does not answer: wait within the jo
 
 A step that failed is queued again, so no process waits. A check asks the store. If the store answers, the
 problem concerns one manifest or one listing, and the step is retried a few times. If not, only time decides.
+
+A store that answered the job before and now refuses this orchestrator may refuse it alone: its clock may be wrong. So
+another orchestrator may take the step, for a minute.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from snapferry.stores.access import STRICT, AccessPolicy
-from snapferry.stores.errors import InvalidStoreURL, NotAllowed, StoreError, StoreNotFound
+from snapferry.stores.errors import AccessDenied, InvalidStoreURL, NotAllowed, StoreError, StoreNotFound
 from snapferry.stores.urls import is_local
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import JobSpec
+from snapferry.workers.reachability.giving_up import RETURN_S
 from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from snapferry.workers.reachability.sides import StoreSide, sides_of
 from snapferry.workers.reachability.store_check import check, missing_store, open_side
@@ -69,9 +73,11 @@ def wait_for(ledger: Ledger, job_id: str, error: StoreError, access: AccessPolic
         if side is not None
         else None
     )
-    if found is None or not _is_outage(found):
+    if found is None or not (_is_outage(found) or _is_refusal(found)):
         return Wait()
     _, waited_s = ParkedJobs(ledger.client).begin_waiting(job_id, STEP_WAITS, found.store, found.detail)
+    if _is_refusal(found) and waited_s >= min(RETURN_S, spec.patience):
+        return Wait()
     if waited_s >= spec.patience:
         return Wait(over=f"{type(found).__name__}: {found}; waited for {waited_s:.0f} s")
     pause_s = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, waited_s / 4))
@@ -82,9 +88,10 @@ def may_wait_for(ledger: Ledger, spec: JobSpec, error: StoreError) -> bool:
     """
     Return whether a job may wait for the store of *error*.
 
-    It may not if its stores have never answered, unless it was told to: they are more likely misspelt than down.
+    It may not if its stores have never answered, unless it was told to: they are more likely misspelt than down. It
+    never waits for a store that has refused it from the beginning.
     """
-    if not _is_outage(error):
+    if not (_is_outage(error) or _is_refusal(error)):
         return False
     answered = ledger.field(spec.job_id, ANSWERED) != ""
     return answered or (spec.waits_at_start and error.transient)
@@ -143,6 +150,11 @@ class StepWatch:
 def _is_outage(error: StoreError) -> bool:
     """Return whether *error* can be that of a store that is down or, for a directory, of a mount that is gone."""
     return error.transient or (isinstance(error, StoreNotFound) and is_local(error.store))
+
+
+def _is_refusal(error: StoreError) -> bool:
+    """Return whether *error* is a store's refusal, which may end without a change of this process's configuration."""
+    return isinstance(error, AccessDenied) and not isinstance(error, NotAllowed)
 
 
 def _side_of(spec: JobSpec, error: StoreError, access: AccessPolicy) -> StoreSide | None:

@@ -25,6 +25,7 @@ from tests.integration.processes import PATIENCE_S, Fleet, Started
 from tests.sample import fill
 from tests.servers import S3Server, rclone_s3_server
 
+from .clock import SKEWED_CLOCK
 from .proxy import Trouble, troubled
 
 VISIBILITY_S: Final = 30
@@ -41,26 +42,16 @@ DISK_INODES: Final = 100_000
 # An object that is sent to a bucket in parts.
 LARGE_BYTES: Final = 9 * 1024**2
 
-# What every process runs first: it resolves names, and tells the time, as files say.
+# What every process runs first: it resolves names as a file says.
 BEFORE: Final = """
-import socket, time
+import socket
 from pathlib import Path
-folder, resolve, now, since = Path({folder!r}), socket.getaddrinfo, time.time, time.monotonic
-clock, shift = str(folder / "clock-{name}"), [0.0, -1.0]
+folder, resolve = Path({folder!r}), socket.getaddrinfo
 def resolved(host, *arguments, **options):
     if host in ("localhost", b"localhost") and (folder / "no-names").exists():
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     return resolve(host, *arguments, **options)
-def shifted():
-    if since() - shift[1] > 0.1:
-        try:
-            with open(clock) as file:
-                shift[0] = float(file.read() or 0)
-        except OSError:
-            shift[0] = 0.0
-        shift[1] = since()
-    return now() + shift[0]
-socket.getaddrinfo, time.time = resolved, shifted
+socket.getaddrinfo = resolved
 """
 
 
@@ -195,7 +186,8 @@ class World:
 
     def start(self, role: Role) -> None:
         """Start a role, and wait until it is ready or has ended."""
-        before = BEFORE.format(folder=str(self.folder), name=role.name)
+        clock = SKEWED_CLOCK.format(file=str(self.folder / f"clock-{role.name}"))
+        before = BEFORE.format(folder=str(self.folder)) + clock
         if role.running is not None:
             role.past.append(role.running)
         if role.kind == "orchestrator":

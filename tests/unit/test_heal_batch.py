@@ -267,10 +267,10 @@ class _Outages:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def succeeded(self) -> None:
+    def succeeded(self, address: Address, *holders: str) -> None:
         return None
 
-    def failed(self, error: StoreError, *, some_copied: bool) -> None:
+    def failed(self, error: StoreError) -> None:
         self.told.append(error.store)
         raise StoreUnavailable("", "", "stop")
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
 from snapferry.stores.access import TRUSTED
+from snapferry.stores.address import Address, object_key
 from snapferry.stores.errors import (
     AccessDenied,
+    IntegrityError,
     ObjectMissing,
     StoreError,
+    StoreFault,
     StoreFull,
     StoreNotFound,
     StoreUnavailable,
 )
+from snapferry.stores.hashing import digest
 from snapferry.workers.messages import StoreRef
+from snapferry.workers.outcome import Failure
 from snapferry.workers.reachability import store_check
-from snapferry.workers.reachability.giving_up import give_up_reason
+from snapferry.workers.reachability.giving_up import RETURN_S, give_up_reason
 from snapferry.workers.reachability.outage import MANY_DENIED, MANY_FAILED, StoreWatch, Unreachable
 from snapferry.workers.reachability.sides import StoreSide
 from snapferry.workers.reachability.store_check import check
@@ -33,6 +38,9 @@ from snapferry.workers.reachability.store_problems import (
 )
 from tests.opening import open_store
 from tests.servers import free_port
+
+BYTES = b"bytes"
+ADDRESS = digest(BYTES)
 
 
 @pytest.fixture
@@ -62,6 +70,15 @@ def unavailable(side: StoreSide) -> StoreError:
     return StoreUnavailable(f"file://{side.ref.url}", "address", "no answer")
 
 
+def succeed(trouble: StoreWatch, sides: tuple[StoreSide, StoreSide]) -> None:
+    """Let an object be copied."""
+    for side in sides:
+        path = Path(side.ref.url) / object_key(ADDRESS)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(BYTES)
+    trouble.succeeded(ADDRESS, *(f"file://{side.ref.url}" for side in sides))
+
+
 def test_an_object_in_trouble_at_a_store_that_answers_stops_nothing(
     problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
 ) -> None:
@@ -69,13 +86,13 @@ def test_an_object_in_trouble_at_a_store_that_answers_stops_nothing(
     label = f"file://{sides[0].ref.url}"
 
     for _ in range(MANY_FAILED - 1):
-        trouble.failed(unavailable(sides[0]), some_copied=False)
-    trouble.succeeded()
+        trouble.failed(unavailable(sides[0]))
+    succeed(trouble, sides)
     for _ in range(MANY_FAILED - 1):
-        trouble.failed(unavailable(sides[0]), some_copied=True)
-    trouble.failed(StoreFull(label, "", "full"), some_copied=False)
-    trouble.failed(AccessDenied(label, "", "denied"), some_copied=False)
-    trouble.failed(StoreUnavailable("file:///of/nobody", "", "no answer"), some_copied=False)
+        trouble.failed(unavailable(sides[0]))
+    trouble.failed(StoreFull(label, "", "full"))
+    trouble.failed(AccessDenied(label, "", "denied"))
+    trouble.failed(StoreUnavailable("file:///of/nobody", "", "no answer"))
     trouble.raise_if_unreachable()
 
 
@@ -84,10 +101,10 @@ def test_a_store_that_answers_its_check_and_nothing_else_is_away(
 ) -> None:
     trouble = trouble_of(problems, sides)
     for _ in range(MANY_FAILED - 1):
-        trouble.failed(unavailable(sides[1]), some_copied=True)
+        trouble.failed(unavailable(sides[1]))
 
     with pytest.raises(Unreachable) as raised:
-        trouble.failed(unavailable(sides[1]), some_copied=True)
+        trouble.failed(unavailable(sides[1]))
     assert (raised.value.side, raised.value.kind) == (sides[1], Kind.AWAY)
     with pytest.raises(Unreachable):
         trouble.raise_if_unreachable()
@@ -104,7 +121,7 @@ def test_a_directory_that_is_gone_is_away_for_those_who_have_reached_it(
     shutil.rmtree(sides[side].ref.url)
 
     with pytest.raises(Unreachable) as raised:
-        trouble.failed(unavailable(sides[side]), some_copied=True)
+        trouble.failed(unavailable(sides[side]))
     assert (raised.value.side, raised.value.kind) == (sides[side], kind)
     assert isinstance(raised.value.reason, StoreNotFound)
 
@@ -115,15 +132,15 @@ def test_a_source_directory_without_a_store_is_no_store_that_lacks_its_objects(
     missing = ObjectMissing(f"file://{sides[0].ref.url}", "", "the object is not in this store")
     (Path(sides[0].ref.url) / ".objects").rmdir()
     trouble = trouble_of(problems, sides, objects=2)
-    trouble.failed(missing, some_copied=False)
+    trouble.failed(missing)
     with pytest.raises(Unreachable) as raised:
-        trouble.failed(missing, some_copied=False)
+        trouble.failed(missing)
     assert "is it mounted here?" in raised.value.reason.detail
 
     (Path(sides[0].ref.url) / ".objects").mkdir()
     held = trouble_of(problems, sides, objects=2)
     for _ in range(2):
-        held.failed(missing, some_copied=False)
+        held.failed(missing)
     held.raise_if_unreachable()
 
 
@@ -135,17 +152,14 @@ def test_refusals_of_everything_are_checked_and_those_of_some_objects_are_not(
     shutil.rmtree(sides[1].ref.url)
 
     for _ in range(MANY_DENIED - 1):
-        trouble.failed(denied, some_copied=False)
+        trouble.failed(denied)
     with pytest.raises(Unreachable) as raised:
-        trouble.failed(denied, some_copied=False)
+        trouble.failed(denied)
     assert raised.value.kind is Kind.REFUSED
     few = trouble_of(problems, sides, objects=2)
-    few.failed(denied, some_copied=False)
+    few.failed(denied)
     with pytest.raises(Unreachable):
-        few.failed(denied, some_copied=False)
-    copied = trouble_of(problems, sides)
-    for _ in range(2 * MANY_DENIED):
-        copied.failed(denied, some_copied=True)
+        few.failed(denied)
 
 
 def test_what_refuses_connections_names_nobody_or_answers_nothing_is_unavailable(
@@ -162,6 +176,100 @@ def test_what_refuses_connections_names_nobody_or_answers_nothing_is_unavailable
             assert isinstance(check(side, TRUSTED), StoreUnavailable), endpoint
 
 
+def _emptied(root: Path) -> None:
+    """Leave what is left of a mount point."""
+    shutil.rmtree(root)
+    root.mkdir()
+
+
+LOST: dict[str, Callable[[Path], None]] = {"removed": shutil.rmtree, "not mounted": _emptied}
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["source", "destination"])
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("error", [AccessDenied, ObjectMissing, StoreFault], ids=lambda kind: kind.__name__)
+def test_a_store_that_is_lost_after_some_objects_fails_no_object(
+    problems: StoreProblems,
+    sides: tuple[StoreSide, StoreSide],
+    side: int,
+    lost: str,
+    error: type[StoreError],
+) -> None:
+    root = Path(sides[side].ref.url)
+    failure = error(f"file://{root}", "", "failed")
+    trouble = trouble_of(problems, sides)
+    succeed(trouble, sides)
+    LOST[lost](root)
+    # Too few to be checked at once.
+    trouble.failed(failure)
+
+    with pytest.raises(Unreachable) as raised:
+        trouble.confirm([Failure.of(Address("a" * 64), failure)])
+    assert (raised.value.side, raised.value.kind, raised.value.reached) == (sides[side], Kind.AWAY, True)
+    many = trouble_of(problems, sides)
+    many.succeeded(ADDRESS, f"file://{root}")
+    with pytest.raises(Unreachable):
+        for _ in range(MANY_DENIED):
+            many.failed(failure)
+
+
+def test_failures_of_objects_are_confirmed_by_a_store_that_answers(
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = f"file://{sides[0].ref.url}"
+    trouble = trouble_of(problems, sides)
+    succeed(trouble, sides)
+    denied, gone = AccessDenied(label, "", "denied"), ObjectMissing(label, "", "missing")
+    for failure in (denied, gone):
+        trouble.failed(failure)
+    trouble.confirm([Failure.of(ADDRESS, failure) for failure in (denied, gone)])
+    trouble.raise_if_unreachable()
+
+    # What can only be the object's own fault is not worth a request.
+    shutil.rmtree(sides[0].ref.url)
+    own = trouble_of(problems, sides)
+    wrong = IntegrityError(label, "", "wrong bytes")
+    own.failed(wrong)
+    own.confirm([Failure.of(ADDRESS, wrong)])
+
+
+def test_a_check_that_began_before_an_object_failed_confirms_nothing(
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    trouble = trouble_of(problems, sides)
+    succeed(trouble, sides)
+    trouble.failed(unavailable(sides[0]))
+    shutil.rmtree(sides[0].ref.url)
+    # The result of the check is still fresh.
+    trouble.failed(unavailable(sides[0]))
+    trouble.raise_if_unreachable()
+
+    with pytest.raises(Unreachable):
+        trouble.confirm([])
+
+
+def test_a_destination_that_takes_no_object_any_more_refuses_this_worker(
+    problems: StoreProblems, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    """A right may be withdrawn that no check asks for."""
+    denied = AccessDenied(f"file://{sides[1].ref.url}", "", "denied")
+    trouble = trouble_of(problems, sides)
+    succeed(trouble, sides)
+    for _ in range(MANY_DENIED - 1):
+        trouble.failed(denied)
+    succeed(trouble, sides)
+    for _ in range(MANY_DENIED - 1):
+        trouble.failed(denied)
+    with pytest.raises(Unreachable) as raised:
+        trouble.failed(denied)
+    assert raised.value.kind is Kind.REFUSED
+
+    # Objects of a source may have permissions of their own.
+    source = trouble_of(problems, sides)
+    for _ in range(2 * MANY_DENIED):
+        source.failed(AccessDenied(f"file://{sides[0].ref.url}", "", "denied"))
+
+
 def one(worker: str, kind: Kind, *, at: float = 100.0) -> StoreProblem:
     return StoreProblem(worker, "s3://b", kind.value, "StoreUnavailable", "no answer", since=at, at=at)
 
@@ -175,6 +283,13 @@ def test_a_job_is_given_up_when_all_are_refused_or_its_patience_is_over() -> Non
     assert over == "waited for 60 s: StoreUnavailable at s3://b: no answer (a, b)"
     hopeless = give_up_reason(["b"], {"b": [refused, away]}, 100, 0, 60)
     assert hopeless.startswith("no live worker can reach both stores: ")
+
+
+def test_a_worker_that_had_reached_the_store_has_a_minute_to_reach_it_again() -> None:
+    problem = one("b", Kind.REFUSED)
+    assert give_up_reason(["b"], {"b": [problem]}, 100, 0, 3600)
+    assert not give_up_reason(["b"], {"b": [problem]}, 100, RETURN_S - 1, 3600, reached=True)
+    assert give_up_reason(["b"], {"b": [problem]}, 100, RETURN_S, 3600, reached=True)
 
 
 def test_nothing_is_given_up_for_what_was_found_before_the_job_waited() -> None:

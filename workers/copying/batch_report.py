@@ -28,7 +28,9 @@ from snapferry.workers.lifecycle.heartbeat import Heartbeat
 from snapferry.workers.messages import BatchMessage
 from snapferry.workers.reachability.batch import BatchReachability
 from snapferry.workers.reachability.outage import StoreWatch
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from snapferry.workers.reachability.sides import sides_of
+from snapferry.workers.reachability.store_check import missing_store
 from snapferry.workers.reachability.store_problems import StoreProblems
 from snapferry.workers.telemetry.traffic.batch import BatchTraffic
 
@@ -89,7 +91,12 @@ class BatchReport:
         self._reachability: BatchReachability | None = reachability
         worker = holder.partition("@")[2]
         self.stores = StoreWatch(
-            StoreProblems(ledger.client), worker, sides_of(batch), len(batch.sizes), access
+            StoreProblems(ledger.client),
+            worker,
+            sides_of(batch),
+            len(batch.sizes),
+            access,
+            lambda side: missing_store(ParkedJobs(ledger.client), batch.job_id, side, access),
         )
         self._traffic = BatchTraffic(ledger.client, batch, worker)
         self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)

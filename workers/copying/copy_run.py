@@ -69,6 +69,7 @@ class CopyRun:
             interruptible(report.check),
         ):
             outcome = self._copy(report)
+            report.stores.confirm(outcome.failures)
         self.ledger.note_confirmed(self.batch.job_id, outcome.confirmed)
         return outcome, time.monotonic() - started
 

@@ -45,6 +45,8 @@ class BatchReachability:
 
     def record(self, unreachable: Unreachable) -> None:
         """Record that the worker cannot reach a store."""
+        if unreachable.reached:
+            self._problems.record_reached(unreachable.side, self._worker)
         tries = max((problem.tries for problem in self._known.problems), default=0)
         pause_s = pause_before_check(unreachable.kind, tries)
         self._problems.record_failure(

@@ -126,7 +126,13 @@ class Parking:
                 for problem in problems
                 if problem.kind == Kind.REFUSED
             }
-            since = self._wait(job, blocked, state.patience_s, {*gone} - refused - workers)
+            reached = any(
+                self._problems.reached_before(side, problem.worker)
+                for side in job.sides
+                for problem in found[side.name]
+                if problem.worker in workers and problem.kind == Kind.REFUSED and problem.may_change
+            )
+            since = self._wait(job, blocked, state.patience_s, {*gone} - refused - workers, reached=reached)
         elif state.waits and not any(found.values()):
             self._jobs.stop_waiting(job.job_id, "waits")
         for side, problem in own:
@@ -134,18 +140,26 @@ class Parking:
         return not own or bool(state.given_up)
 
     def _wait(
-        self, job: ParkedJob, blocked: dict[str, list[StoreProblem]], patience_s: float, others: set[str]
+        self,
+        job: ParkedJob,
+        blocked: dict[str, list[StoreProblem]],
+        patience_s: float,
+        others: set[str],
+        *,
+        reached: bool,
     ) -> float:
         """
         Record that no worker reaches the stores of *job*; give the job up in the end. Returns since when it waits.
 
-        *others* may come back and reach them.
+        *others* may come back and reach them. *reached*: a worker had reached the store that refuses it now.
         """
         problems = [problem for found in blocked.values() for problem in found]
         # A store that is away explains more than a worker on which it is not mounted.
         worst = min(problems, key=lambda problem: (problem.kind != Kind.AWAY, problem.since))
         since, waited_s = self._jobs.begin_waiting(job.job_id, "waits", worst.store, worst.detail)
-        reason = give_up_reason(sorted(blocked), blocked, since, waited_s, patience_s, others)
+        reason = give_up_reason(
+            sorted(blocked), blocked, since, waited_s, patience_s, others, reached=reached
+        )
         if reason and self._jobs.give_up(job.job_id, reason):
             log.error("job given up: %s", reason, extra=fields(job=job.job_id))
         return since

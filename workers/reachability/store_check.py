@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from snapferry.stores.access import AccessPolicy, Right
-from snapferry.stores.errors import StoreError, StoreNotFound, StoreUnavailable
+from snapferry.stores.address import Address
+from snapferry.stores.errors import AccessDenied, NotAllowed, StoreError, StoreNotFound, StoreUnavailable
 from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.urls import is_local
@@ -29,16 +31,18 @@ def open_side(side: StoreSide, access: AccessPolicy) -> StreamStore:
     return open_store(side.ref.parsed, side.ref.parsed_objects, right, access=access, create=False)
 
 
-def check(side: StoreSide, access: AccessPolicy) -> StoreError | None:
-    """Return the error that keeps this process from a store, None if there is none. Takes at most `CHECK_S` seconds."""
+def check(side: StoreSide, access: AccessPolicy, known: Sequence[Address] = ()) -> StoreError | None:
+    """
+    Return the error that keeps this process from a store, None if there is none. Takes at most `CHECK_S` seconds.
+
+    *known* are objects that the store has held a moment ago. One of them must still be there. They also tell a store
+    that refuses this process from one whose permissions do not include what a check asks for.
+    """
     answers: list[StoreError | None] = []
 
     def ask() -> None:
         try:
-            store = open_side(side, access)
-            store.check(for_writing=side.writing)
-            if not side.writing:
-                _check_mounted(store)
+            _ask(open_side(side, access), side, known)
         except StoreError as error:
             answers.append(error)
         else:
@@ -53,6 +57,33 @@ def check(side: StoreSide, access: AccessPolicy) -> StoreError | None:
         shown = side.ref.url.partition("?")[0]
         return StoreUnavailable(shown, "", f"did not answer within {CHECK_S:.0f} s")
     return answers[0]
+
+
+def _ask(store: StreamStore, side: StoreSide, known: Sequence[Address]) -> None:
+    """Check *store*, and look for objects that it is known to hold. Raises `StoreError`."""
+    refusal: AccessDenied | None = None
+    try:
+        store.check(for_writing=side.writing)
+        if not side.writing:
+            _check_mounted(store)
+    except AccessDenied as error:
+        # The check of a bucket asks for a listing, which a copy may do without.
+        if not known or isinstance(error, NotAllowed) or is_local(side.ref.url):
+            raise
+        refusal = error
+    try:
+        held = not known or any(map(store.has_object, known))
+    except StoreError as error:
+        if refusal is not None and not error.transient:
+            raise refusal from None
+        # Reading may not be permitted where objects are only written.
+        if isinstance(error, AccessDenied) and side.writing:
+            return
+        raise
+    if not held:
+        raise refusal or StoreNotFound(
+            store.label, "", "objects that were here a moment ago are gone; is the store mounted here?"
+        )
 
 
 def missing_store(jobs: ParkedJobs, job_id: str, side: StoreSide, access: AccessPolicy) -> StoreError | None:
@@ -70,11 +101,18 @@ def missing_store(jobs: ParkedJobs, job_id: str, side: StoreSide, access: Access
     return None
 
 
-def kind_of(problems: StoreProblems, side: StoreSide, worker: str, error: StoreError) -> Kind:
-    """Return whether *error*, the result of a check, means that the store is away or that it refused the worker."""
+def kind_of(
+    problems: StoreProblems, side: StoreSide, worker: str, error: StoreError, *, reached: bool = False
+) -> Kind:
+    """
+    Return whether *error*, the result of a check, means that the store is away or that it refused the worker.
+
+    *reached*: the worker has just used objects of the store.
+    """
     if error.transient:
         return Kind.AWAY
-    if isinstance(error, StoreNotFound) and is_local(side.ref.url) and problems.reached_before(side, worker):
+    is_gone = isinstance(error, StoreNotFound) and is_local(side.ref.url)
+    if is_gone and (reached or problems.reached_before(side, worker)):
         # The file system is not mounted. A missing bucket is an answer of the store, a missing directory is not.
         return Kind.AWAY
     return Kind.REFUSED

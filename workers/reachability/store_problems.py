@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
-from snapferry.stores.errors import StoreError
+from snapferry.stores.errors import NotAllowed, StoreError
 from snapferry.workers.ledger.keys import job_key
 
 from . import clock
@@ -62,6 +62,11 @@ class StoreProblem:
     tries: int = 0
     next: float = 0.0
     trial: bool = False
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the problem may end without a restart of the worker, unlike one with its own configuration."""
+        return self.error != NotAllowed.__name__
 
 
 class BatchProblems(NamedTuple):
@@ -138,6 +143,13 @@ class StoreProblems:
         """Record that *worker* copied from or to a store: it has no problem with the store, and has reached it."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hdel(_problem_key(side), worker)
+            pipe.hset(_reached_key(side), worker, "1")
+            pipe.expire(_reached_key(side), _KEPT_S)
+            pipe.execute()
+
+    def record_reached(self, side: StoreSide, worker: str) -> None:
+        """Record that *worker* has reached a store, whatever problem it has with the store now."""
+        with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(_reached_key(side), worker, "1")
             pipe.expire(_reached_key(side), _KEPT_S)
             pipe.execute()

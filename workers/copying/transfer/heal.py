@@ -196,7 +196,7 @@ class _Healer:
             self._tell([failure])
             self._failures[address] = Failure.of(address, failure)
         else:
-            self._succeeded()
+            self._succeeded(address, self._destination.label)
         self._progress.advance(1, counter.left if counter else size)
 
     def repair(self, address: Address) -> None:
@@ -236,12 +236,12 @@ class _Healer:
         if replaced.was_right:
             self._repairs.failed(address)
             log.info("object repaired by another program: %s", address)
-            self._succeeded()
+            self._succeeded(address, destination.label)
             return None
         self._lengths[address] = replaced.length
         self._repairs.repaired(address, WRONG[type(self.wrong[address])], store.label, replaced.quarantined)
         log.info("object repaired: %s, from %s", address, store.label)
-        self._succeeded()
+        self._succeeded(address, store.label, destination.label)
         return None
 
     def _fail(self, address: Address, errors: Sequence[StoreError]) -> None:
@@ -260,11 +260,11 @@ class _Healer:
     def _tell(self, errors: Sequence[StoreError]) -> None:
         if self._outages is not None:
             for error in errors:
-                self._outages.failed(error, some_copied=len(self._lengths) > 0)
+                self._outages.failed(error)
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, address: Address, *holders: str) -> None:
         if self._outages is not None:
-            self._outages.succeeded()
+            self._outages.succeeded(address, *holders)
 
     def outcome(self) -> BatchOutcome:
         """Return how the objects ended, after all were checked, and the wrong ones repaired."""

@@ -123,15 +123,11 @@ class ConcurrencyLimit(AbstractContextManager[Any], Protocol):
 class OutageDetector(Protocol):
     """Receives each success and each failure, from several threads, and ends the batch when a store is away."""
 
-    def succeeded(self) -> None:
-        """Record that objects were copied."""
+    def succeeded(self, address: Address, *holders: str) -> None:
+        """Record that the object at *address* was copied or found intact; *holders*: labels of stores that hold it."""
 
-    def failed(self, error: StoreError, *, some_copied: bool) -> None:
-        """
-        Record that an object failed with *error*; *some_copied*: others of the batch were copied.
-
-        Raises to end the batch without an outcome.
-        """
+    def failed(self, error: StoreError) -> None:
+        """Record that an object failed with *error*. Raises to end the batch without an outcome."""
 
 
 class BatchOptions(TypedDict, total=False):

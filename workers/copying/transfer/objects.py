@@ -90,7 +90,7 @@ class ObjectCopier:
             self._fail(address, as_failure(self._source, address, error))
         else:
             self.results[address] = length
-            self._note_success()
+            self._note_success(address)
             moved = 0 if counter else length
         self._progress.advance(1, counter.left if counter else size, moved)
 
@@ -163,21 +163,21 @@ class ObjectCopier:
                 moved += uncounted
         # Visible objects are counted first, because a refusal of the others ends the batch.
         if len(absent) < len(staged):
-            self._note_success()
+            self._note_success(next(address for address in staged if address not in absent))
             self._progress.advance(len(staged) - len(absent), planned, moved)
         if reason is not None:
             for address in absent:
                 self._fail(address, reason)
                 self._progress.advance(1, staged[address][2])
 
-    def _note_success(self) -> None:
+    def _note_success(self, address: Address) -> None:
         self._some_copied = True
         if self._outages is not None:
-            self._outages.succeeded()
+            self._outages.succeeded(address, self._source.label, self._destination.label)
 
     def _fail(self, address: Address, error: StoreError) -> None:
         if self._outages is not None:
-            self._outages.failed(error, some_copied=self._some_copied)
+            self._outages.failed(error)
         if error.store == self._destination.label:
             self._denied += isinstance(error, AccessDenied)
             only_denied = self._denied >= MANY_DENIED and not self._some_copied

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Final, Unpack
 
 from snapferry.stores.address import Address
+from snapferry.stores.errors import StoreError
 from snapferry.stores.manifest.tree_entries import TreeEntry
 from snapferry.stores.pools.files import commit_files, stage_file, stage_files
 from snapferry.stores.runtime.containment import contained
@@ -22,7 +23,7 @@ from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, BatchOutcome
 
 from .batch import copy_batch
-from .interfaces import BatchOptions, Progress
+from .interfaces import BatchOptions, OutageDetector, Progress
 
 # Files that become visible together, after one sync.
 FILES_TOGETHER: Final = 512
@@ -50,6 +51,9 @@ class Pulling:
     ) -> BatchOutcome:
         """As `copy_batch`, for files. A file counts as present if its bytes were right; they were read."""
         tree = _FilesOfBatch(self.target_of(destination), self.files)
+        outages = options.get("outages")
+        if outages is not None:
+            options["outages"] = _ObjectsOfFiles(outages, self.files)
         try:
             outcome = copy_batch(source, tree, objects, progress, **options)
         finally:
@@ -61,6 +65,20 @@ class Pulling:
             for failure in outcome.failures
         ]
         return outcome
+
+
+@dataclass(frozen=True)
+class _ObjectsOfFiles:
+    """Tells *outages* the objects of the files that were pulled: those are what the source holds."""
+
+    outages: OutageDetector
+    files: Mapping[Address, TreeEntry]
+
+    def succeeded(self, address: Address, *holders: str) -> None:
+        self.outages.succeeded(self.files[address].address, *holders)
+
+    def failed(self, error: StoreError) -> None:
+        self.outages.failed(error)
 
 
 class _FilesOfBatch:

@@ -137,7 +137,7 @@ class _Work:
             raise
         except StoreError as error:
             if outages is not None:
-                outages.failed(error, some_copied=bool(reads or self.pushed))
+                outages.failed(error)
             self._fail(file, Failure.of(file, error))
 
     def _copy(

@@ -89,7 +89,6 @@ class _Verifier:
         self.read = 0
         self._lock = threading.Lock()
         self._missed_at = 0.0
-        self._some_intact = False
         self._store = store
         self._objects = objects
         self._progress = progress
@@ -105,7 +104,7 @@ class _Verifier:
         for address, length in self._lengths().items():
             size = self._objects[address]
             if length == size and (size > 0 or address == EMPTY_ADDRESS):
-                self._note_intact()
+                self._note_intact(address)
                 self._progress.advance(1, size)
             else:
                 odd.append(address)
@@ -134,16 +133,18 @@ class _Verifier:
         sizes = [self._objects[address] for address in addresses]
         found = self._store.fetch_objects(addresses, sizes)
         left: list[Address] = []
+        intact: Address | None = None
         planned = read = 0
         for address, size, data in zip(addresses, sizes, found, strict=True):
             # Longer bytes may have been cut off.
             if data is None or len(data) > size:
                 left.append(address)
             else:
+                intact = address
                 planned += size
                 read += len(data)
-        if len(left) < len(addresses):
-            self._note_intact()
+        if intact is not None:
+            self._note_intact(intact)
             with self._lock:
                 self.read += read
             self._progress.advance(len(addresses) - len(left), planned, read)
@@ -180,15 +181,14 @@ class _Verifier:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
             self._fail(address, self._as_failure(address, error))
         else:
-            self._note_intact()
+            self._note_intact(address)
         with self._lock:
             self.read += counter.read if counter else read
         self._progress.advance(1, counter.left if counter else size, 0 if counter else read)
 
-    def _note_intact(self) -> None:
-        self._some_intact = True
+    def _note_intact(self, address: Address) -> None:
         if self._outages is not None:
-            self._outages.succeeded()
+            self._outages.succeeded(address, self._store.label)
 
     def _as_failure(self, address: Address, error: Exception) -> StoreError:
         """Return *error* as the failure of an object. Raises it again where the owner of this work raised it."""
@@ -200,5 +200,5 @@ class _Verifier:
 
     def _fail(self, address: Address, error: StoreError) -> None:
         if self._outages is not None:
-            self._outages.failed(error, some_copied=self._some_intact)
+            self._outages.failed(error)
         self.failures[address] = Failure.of(address, error)
