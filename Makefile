@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick build clean runtime venv venv-bench
+.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick docs build clean runtime venv venv-fuzz venv-bench venv-docs
 
 # Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -28,7 +28,7 @@ fleet: runtime ## run a fleet with Flower, the dashboard and a sample store, unt
 test: venv ## run the tests
 	python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
-test-slow: venv ## run the tests that take minutes
+test-slow: venv venv-docs ## run the tests that take minutes
 	python -m pytest -m slow --timeout=1800 $(ARGS)
 
 # Seconds for all fuzz targets together.
@@ -67,7 +67,7 @@ circles: venv ## list circles of imports, including those under TYPE_CHECKING an
 house: venv ## check the sizes of files and folders
 	@python .ci/house.py
 
-reference: venv ## write docs/commands.md from the help of the commands
+reference: venv ## write docs/commands.md and docs/api.md from the code
 	@python .ci/reference.py
 
 format: venv ## format the code
@@ -79,6 +79,9 @@ bench-quick: venv-bench ## run the benchmarks with little data (minutes)
 
 bench: venv-bench ## run all benchmarks, and update docs/benchmarks.md (hours)
 	python -m benchmarks --write $(ARGS)
+
+docs: venv-docs ## build the site of the documentation into build/site; a broken link is an error
+	@python .ci/site/build.py && echo "open build/site/index.html"
 
 build: venv ## build the wheel and the source archive into dist/
 	python -m hatchling build
@@ -95,6 +98,7 @@ lock: venv ## write exact versions and hashes to .ci/constraints*.txt
 	$(LOCK) --group build -c .ci/constraints.txt -o .ci/constraints-build.txt
 	$(LOCK) --group fuzz -c .ci/constraints.txt -o .ci/constraints-fuzz.txt
 	$(LOCK) --group bench -c .ci/constraints.txt -o .ci/constraints-bench.txt
+	$(LOCK) --group docs -c .ci/constraints.txt -o .ci/constraints-docs.txt
 
 clean: ## remove .venv and all build products
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
@@ -111,3 +115,6 @@ venv-fuzz:
 
 venv-bench:
 	@.ci/setup bench
+
+venv-docs:
+	@.ci/setup docs

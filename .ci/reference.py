@@ -1,4 +1,8 @@
-"""Write docs/commands.md from the help of all commands; with --check, exit 1 if the page is not current."""
+"""
+Write docs/commands.md from the help of all commands, and docs/api.md from the docstrings of the Python API.
+
+With --check, exit 1 if one of the pages is not current.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import reference_api
 
 from snapferry.orchestrator.cli.group import SECTIONS, cli
 
-PAGE = Path(__file__).resolve().parents[1] / "docs/commands.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 # Columns of a help text: with its margin of four, the lines fit the page.
 WIDTH = 100
@@ -59,9 +64,14 @@ def _command(parent: click.Context, name: str) -> Iterator[str]:
             yield from _command(context, further)
 
 
+def main() -> None:
+    """Write the pages, or check them."""
+    for name, made in (("commands.md", page()), ("api.md", reference_api.page())):
+        if "--check" not in sys.argv:
+            (DOCS / name).write_text(made)
+        elif not (DOCS / name).exists() or made != (DOCS / name).read_text():
+            sys.exit(f"docs/{name} is not current: run make reference")
+
+
 if __name__ == "__main__":
-    made = page()
-    if "--check" not in sys.argv:
-        PAGE.write_text(made)
-    elif made != PAGE.read_text():
-        sys.exit("docs/commands.md is not current: run make reference")
+    main()
