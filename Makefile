@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick docs build clean runtime venv venv-fuzz venv-bench venv-docs
+.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick bench-compare docs build clean runtime venv venv-fuzz venv-bench venv-docs
 
 # Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -79,6 +79,9 @@ bench-quick: venv-bench ## run the benchmarks with little data (minutes)
 
 bench: venv-bench ## run all benchmarks, and update docs/benchmarks.md (hours)
 	python -m benchmarks --write $(ARGS)
+
+bench-compare: venv-bench ## measure this tree beside an older one: make bench-compare REV=v1.0.0
+	python -m benchmarks.against $(REV) $(ARGS)
 
 docs: venv-docs ## build the site of the documentation into build/site; a broken link is an error
 	@python .ci/site/build.py && echo "open build/site/index.html"

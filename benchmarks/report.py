@@ -196,7 +196,7 @@ def table(results: Sequence[Result]) -> str:
             result.work,
             _amount(median(result.ours), result.unit),
             _lines(f"{peer} {_amount(median(found), result.unit)}" for peer, found in result.peers.items()),
-            _lines(f"{peer} {_spread(result.ratios(peer))}" for peer in result.peers),
+            _lines(f"{peer} {spread(result.ratios(peer))}" for peer in result.peers),
             result.goal.words(result.unit) if result.goal else "-",
             {True: "yes", False: "**no**", None: "-"}[result.met],
             "-" if above is None else f"{above:.2f} x",
@@ -214,7 +214,8 @@ def _amount(value: float, unit: str) -> str:
     return f"{_number(value)} {unit}".rstrip()
 
 
-def _spread(ratios: Sequence[float]) -> str:
+def spread(ratios: Sequence[float]) -> str:
+    """Return the median of *ratios*, with the smallest and the largest."""
     spread = f" [{min(ratios):.2f}-{max(ratios):.2f}]" if len(ratios) > 1 else ""
     return f"{median(ratios):.2f} x{spread}"
 

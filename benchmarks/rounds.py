@@ -49,26 +49,29 @@ def measure_rounds(
     check: Callable[[], None] = lambda: None,
     ran: Callable[[str], None] = lambda _: None,
     memory: bool = False,
+    by_turns: bool = False,
 ) -> list[Round]:
     """
     Run *number* rounds of all *sides*; *clean* makes place before each, *check* looks at the results of the first.
 
-    *ran* is called right after each run with the side that it was. What the
-    last round made is left behind. Raises `CommandFailed`, and what *check* raises.
+    *ran* is called right after each run with the side that it was. *by_turns*:
+    every second round runs the sides in the opposite order. What the last round
+    made is left behind. Raises `CommandFailed`, and what *check* raises.
     """
     rounds = []
     for at in range(number):
         clean()
         runs: dict[str, Run] = {}
         shares: dict[str, float] = {}
-        for side, command in sides.items():
+        order = list(sides.items())
+        for side, command in reversed(order) if by_turns and at % 2 else order:
             busy, started = busy_seconds(), time.monotonic()
             found = runs[side] = run(command, memory=memory)
             busy, elapsed = busy_seconds() - busy, time.monotonic() - started
             shares[side] = max(0.0, (busy - found.cpu_seconds) / elapsed / cores())
             say(f"  round {at + 1} of {number}: {side} {_words(found)}")
             ran(side)
-        rounds.append(Round(runs, shares[OURS]))
+        rounds.append(Round({side: runs[side] for side in sides}, shares[OURS]))
         if at == 0:
             check()
     return rounds
