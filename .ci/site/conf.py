@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -30,6 +31,9 @@ html_static_path = [str(HERE / "static")]
 html_css_files = ["site.css"]
 exclude_patterns = ["raw"]
 html_copy_source = False
+# A summary of a result would be fetched from its page, which a browser refuses for pages on a disk.
+html_show_search_summary = False
+html_search_scorer = str(HERE / "scorer.js")
 html_use_index = False
 html_theme_options = {"navigation_with_keys": False}
 
@@ -38,6 +42,10 @@ _COMMAND = re.compile(
     r"(?:snapferry|pip|python3?|docker|kubectl|systemctl|export|install|redis-server|make|cp|umask|cd|mkdir|curl|git|"
     r"celery|until|kill|printf|cat|(?:object|job|bucket|id|password)=|\.ci/)"
 )
+
+
+# The text of inline code in a page.
+_NAME = re.compile(r'(?<=<span class="pre">)[^<]+')
 
 
 def language_of(code: str) -> str | None:
@@ -65,6 +73,17 @@ def colour_blocks(app: Sphinx, tree: nodes.document) -> None:
             block["language"] = found
 
 
+def allow_breaks(
+    app: Sphinx, name: str, template: str, context: dict[str, Any], tree: nodes.document
+) -> None:
+    """Let long names break after `_` and `/`, where a line or a cell is too short. In the page, not in its index."""
+    if "body" in context:
+        context["body"] = _NAME.sub(
+            lambda name: re.sub(r"([_/])(?=\w)", r"\1<wbr>", name[0]), context["body"]
+        )
+
+
 def setup(app: Sphinx) -> None:
     """Register what this file adds to Sphinx."""
     app.connect("doctree-read", colour_blocks)
+    app.connect("html-page-context", allow_breaks)
