@@ -67,8 +67,9 @@ circles: venv ## list circles of imports, including those under TYPE_CHECKING an
 house: venv ## check the sizes of files and folders
 	@python .ci/house.py
 
-reference: venv ## write docs/commands.md and docs/api.md from the code
+reference: venv ## write docs/commands.md, docs/man and docs/api.md from the code
 	@python .ci/reference.py
+	@python .ci/manual.py
 
 format: venv ## format the code
 	ruff check --fix

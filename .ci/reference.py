@@ -19,6 +19,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 # Columns of a help text: with its margin of four, the lines fit the page.
 WIDTH = 100
+SIZE = {"terminal_width": WIDTH, "max_content_width": WIDTH}
 
 HEAD = """\
 # Commands
@@ -41,7 +42,7 @@ def _contents() -> Iterator[str]:
 
 
 def _sections() -> Iterator[str]:
-    root = click.Context(cli, info_name="snapferry", terminal_width=WIDTH, max_content_width=WIDTH)
+    root = click.Context(cli, info_name="snapferry", **cli.context_settings | SIZE)
     for section, commands in SECTIONS.items():
         yield f"## {section}\n"
         for name in commands:
@@ -53,9 +54,7 @@ def _command(parent: click.Context, name: str) -> Iterator[str]:
     assert isinstance(parent.command, click.Group)
     command = parent.command.get_command(parent, name)
     assert command is not None
-    context = click.Context(
-        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
-    )
+    context = click.Context(command, info_name=name, parent=parent, **SIZE)
     yield f"### {context.command_path.replace(' [OPTIONS]', '')}\n"
     yield from (f"    {line}".rstrip() for line in command.get_help(context).splitlines())
     yield ""
