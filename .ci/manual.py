@@ -20,6 +20,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs/man"
 # Marks a paragraph whose lines are kept, as click does.
 KEPT = "\b"
 
+# What begins the examples of an epilog.
+HEADS = ("Examples:", "Example:")
+
 # What has a meaning in roff, or would be shown as a typographic character.
 ESCAPES = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
 
@@ -92,7 +95,9 @@ def _main(root: click.Context) -> Iterator[str]:
         _italic("snapferry.toml"),
         "Names of stores, mirrors and scrubs; read from the working directory, unless --config names another file.",
     )
-    yield from _see([f"snapferry-{name}" for name in ("sync", "push", "pull", "verify", "jobs", "completion")])
+    yield from _see(
+        [f"snapferry-{name}" for name in ("sync", "push", "pull", "verify", "jobs", "completion")]
+    )
 
 
 def _lines(context: click.Context) -> Iterator[str]:
@@ -177,20 +182,18 @@ def _epilog(text: str) -> Iterator[str]:
             yield ".SH EXIT STATUS"
             yield from _codes(rest)
             continue
-        if first in ("Examples:", "Example:"):
-            if not rest:
-                continue
-            block = Block("\n".join(rest), kept=True)
+        if first in HEADS and not rest:
+            continue
         yield ".PP" if examples else ".SH EXAMPLES"
         examples += 1
-        yield from _example(block)
+        yield from _example(rest if first in HEADS else [first, *rest])
 
 
-def _example(block: Block) -> Iterator[str]:
+def _example(lines: list[str]) -> Iterator[str]:
     """Yield an example: what it is for, and below that the commands, which are indented more."""
-    margin = min(len(line) - len(line.lstrip()) for line in block.text.splitlines())
+    margin = min(len(line) - len(line.lstrip()) for line in lines)
     commands: list[str] = []
-    for line in [*block.text.splitlines(), ""]:
+    for line in [*lines, ""]:
         deeper = len(line) - len(line.lstrip()) > margin
         if deeper or line.strip().startswith("snapferry "):
             commands.append(line.strip() if not commands else line[margin + 2 :] if deeper else line.strip())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import reference_api
@@ -19,7 +20,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 # Columns of a help text: with its margin of four, the lines fit the page.
 WIDTH = 100
-SIZE = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+SIZE: dict[str, Any] = {"terminal_width": WIDTH, "max_content_width": WIDTH}
 
 HEAD = """\
 # Commands

@@ -86,7 +86,16 @@ def tracked():
     return sorted(file for file in files if file.is_file() and "__pycache__" not in file.parts)
 
 
-def test_the_wheel_holds_one_package_and_its_metadata_only(wheel, project):
+# What the wheel installs outside of the package: its file in the repository -> where it goes.
+SHARED = {
+    **{f"docs/man/{path.name}": f"man/man1/{path.name}" for path in (ROOT / "docs/man").iterdir()},
+    "orchestrator/cli/completion/scripts/snapferry.bash": "bash-completion/completions/snapferry",
+    "orchestrator/cli/completion/scripts/_snapferry": "zsh/site-functions/_snapferry",
+    "orchestrator/cli/completion/scripts/snapferry.fish": "fish/vendor_completions.d/snapferry.fish",
+}
+
+
+def test_the_wheel_holds_one_package_its_metadata_manual_pages_and_completion_scripts(wheel, project):
     folders = [ROOT / "snapferry", *(ROOT / "snapferry" / part for part in PARTS)]
     sources = {
         file.relative_to(ROOT).as_posix()
@@ -97,7 +106,12 @@ def test_the_wheel_holds_one_package_and_its_metadata_only(wheel, project):
     metadata = f"snapferry-{project['version']}.dist-info"
     names = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
     assert {"snapferry/py.typed", "snapferry/worker.py", "snapferry/stores/errors.py"} <= sources
-    assert set(wheel.namelist()) == sources | {f"{metadata}/{name}" for name in names}
+    shared = {
+        f"snapferry-{project['version']}.data/data/share/{place}": file for file, place in SHARED.items()
+    }
+    assert set(wheel.namelist()) == sources | {f"{metadata}/{name}" for name in names} | shared.keys()
+    for place, file in shared.items():
+        assert wheel.read(place) == (ROOT / file).read_bytes()
 
 
 def test_the_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
