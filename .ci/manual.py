@@ -26,13 +26,6 @@ HEADS = ("Examples:", "Example:")
 # What has a meaning in roff, or would be shown as a typographic character.
 ESCAPES = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
 
-EXIT_CODES = """
-0    done
-1    the job failed, or what was asked for could not be done
-2    bad usage or configuration; nothing was begun
-130  interrupted by Ctrl-C or SIGTERM
-"""
-
 VARIABLES = {
     "SNAPFERRY_BROKER_URL": "Redis server of the fleet, as for --broker.",
     "SNAPFERRY_CONFIG": "File that names stores, mirrors and scrubs, as for --config.",
@@ -85,8 +78,7 @@ def _main(root: click.Context) -> Iterator[str]:
         yield f".SS {_text(title)}"
         for name, lazy in commands.items():
             yield from _entry(_reference(f"snapferry-{name}"), lazy.summary)
-    yield ".SH EXIT STATUS"
-    yield from _codes(EXIT_CODES.strip().splitlines())
+    yield from _epilog(root.command.epilog or "")
     yield ".SH ENVIRONMENT"
     for name, text in VARIABLES.items():
         yield from _entry(_bold(name), text)

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from .completion import shells as _shells  # noqa: F401 - click finds the shells that it registers
 from .lazy import load
-from .options.declare import SETTINGS
+from .options.declare import SETTINGS, examples
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
     "Jobs": {
         "cancel": Lazy("control", "cancel", "Stop a job"),
         "pause": Lazy("control", "pause", "Pause a job"),
-        "continue": Lazy("control", "continue_job", "Resume a paused job"),
-        "resume": Lazy("control", "resume", "Continue a cancelled or failed job as a new job"),
+        "continue": Lazy("control", "continue_job", "Continue a paused job"),
+        "resume": Lazy("control", "resume", "Resume a cancelled or failed job as a new job"),
         "retry": Lazy("control", "retry", "Try the failed objects of a job again"),
-        "dismiss": Lazy("control", "dismiss", "Count a failed job as failed no more: nobody will repair it"),
+        "dismiss": Lazy("control", "dismiss", "Dismiss a failed job that nobody will repair"),
         "priority": Lazy("control", "priority", "Change the priority of a job"),
         "limit": Lazy("limit", "limit", "Limit the throughput of a job or a store"),
     },
@@ -75,7 +75,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
             "schedules", "scheduler", "Run the scheduler, which queues mirrors and scrubs when due"
         ),
         "notify": Lazy("schedules", "notify", "Show who is notified of failures, and send a test"),
-        "dashboard": Lazy("dashboard", "dashboard", "Serve the dashboard, read-only web pages about jobs"),
+        "dashboard": Lazy("dashboard", "dashboard", "Serve the dashboard, web pages about jobs"),
         "flower": Lazy("flower", "flower", "Serve Flower, web pages about every task"),
     },
     "Shell": {
@@ -119,17 +119,36 @@ class LazyGroup(click.Group):
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-@click.group(cls=LazyGroup, context_settings=SETTINGS)
+EXAMPLES: Final = examples(
+    ("Make a snapshot of a directory in a store", "snapferry push ~/photos /srv/store --tag photos"),
+    (
+        "Copy all snapshots and their names to a bucket",
+        "snapferry sync /srv/store s3://backup/store --all --names",
+    ),
+    ("Check that a copy is intact", "snapferry verify s3://backup/store --all"),
+    ("Restore a snapshot", "snapferry pull s3://backup/store --id photos@ ~/restored"),
+    codes={
+        0: "done",
+        1: "the job failed, or what was asked for could not be done",
+        2: "bad usage or configuration; nothing was begun",
+        130: "interrupted",
+    },
+)
+
+
+@click.group(cls=LazyGroup, context_settings=SETTINGS, epilog=EXAMPLES)
 @click.version_option(
     package_name="snapferry", message="snapferry %(version)s", help="Print the version and exit."
 )
 def cli() -> None:
     """
-    Copy snapshots between content-addressed stores.
+    Copy snapshots between content-addressed stores, and make, restore, verify
+    and repair them.
 
     A snapshot is a manifest and the objects that it names by their BLAKE3 digests.
     A store is a directory or an S3 bucket in the format of snapdir. A manifest is
     written last, after the destination has confirmed each of its objects.
 
-    Every command has a help page: snapferry COMMAND --help
+    A command works on this machine alone, or on a fleet of workers that share a
+    Redis server. Every command has a help page: snapferry COMMAND --help
     """

@@ -49,6 +49,11 @@ def test_a_page_has_every_option_and_example_of_its_command(name: str) -> None:
         assert example in plain
 
 
+@pytest.mark.parametrize("name", sorted(LINES.keys() - {"version"}))
+def test_every_command_has_an_example_that_calls_it(name: str) -> None:
+    assert re.search(rf"^ +(\S+ )?.*\bsnapferry {name}\b", command(name).epilog or "", re.MULTILINE)
+
+
 def test_the_pages_have_no_faults() -> None:
     if shutil.which("mandoc") is None:
         # CI accepts no skipped test, so there it is never missing.

@@ -12,12 +12,12 @@ from snapferry.orchestrator.cli.options.common import (
     patience_option,
     show_options,
 )
-from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.declare import argument, command, examples, option
 
 watch_option = option("--watch", is_flag=True, section=OUTPUT, help="Follow the new job until it ends.")
 
 
-@command(run="control:cancel")
+@command(run="control:cancel", epilog=examples(("Stop a job", "snapferry cancel 8b1f")))
 @job_argument
 @json_option
 def cancel() -> None:
@@ -29,7 +29,12 @@ def cancel() -> None:
     """
 
 
-@command(run="control:pause")
+PAUSE_EXAMPLES = examples(
+    ("Pause a job, and let it continue later", "snapferry pause 8b1f\nsnapferry continue 8b1f")
+)
+
+
+@command(run="control:pause", epilog=PAUSE_EXAMPLES)
 @job_argument
 @json_option
 def pause() -> None:
@@ -37,22 +42,29 @@ def pause() -> None:
     Pause a job.
 
     The job stops within 30 seconds: objects in flight have 15 seconds to finish.
-    Objects that were copied stay. To resume the job, use snapferry continue.
+    Objects that were copied stay. To continue it, use snapferry continue.
     """
 
 
-@command(run="control:continue_job", name="continue")
+@command(
+    run="control:continue_job",
+    name="continue",
+    epilog=examples(("Continue a paused job", "snapferry continue 8b1f")),
+)
 @job_argument
 @json_option
 def continue_job() -> None:
     """
-    Resume a paused job.
+    Continue a paused job.
 
-    To continue a job that was cancelled or failed, use snapferry resume.
+    For a job that was cancelled or failed, use snapferry resume.
     """
 
 
-@command(run="control:priority")
+PRIORITY_EXAMPLES = examples(("Let a job go before all others", "snapferry priority 8b1f high"))
+
+
+@command(run="control:priority", epilog=PRIORITY_EXAMPLES)
 @job_argument
 @argument(
     "level",
@@ -69,7 +81,12 @@ def priority() -> None:
     """
 
 
-@command(run="control:retry")
+RETRY_EXAMPLES = examples(
+    ("See which objects failed, and try them again", "snapferry failures 8b1f\nsnapferry retry 8b1f --watch"),
+)
+
+
+@command(run="control:retry", epilog=RETRY_EXAMPLES)
 @job_argument
 @patience_option
 @watch_option
@@ -83,17 +100,23 @@ def retry() -> None:
     """
 
 
-@command(run="control:resume")
+RESUME_EXAMPLES = examples(
+    ("Resume a job that was cancelled, and follow it", "snapferry resume 8b1f --watch"),
+)
+
+
+@command(run="control:resume", epilog=RESUME_EXAMPLES)
 @job_argument
 @patience_option
 @watch_option
 @show_options
 def resume() -> None:
     """
-    Continue a cancelled, failed or bounded job as a new job.
+    Resume a cancelled or failed job as a new job.
 
-    The id of the new job is printed. To resume a paused job, use snapferry
-    continue.
+    What the job copied stays copied. A verify that reached --max-bytes or
+    --max-time is resumed where it stopped. The id of the new job is printed. For
+    a paused job, use snapferry continue.
     """
 
 
@@ -128,7 +151,7 @@ Examples:
 @broker_option
 def dismiss() -> None:
     """
-    Count a failed job as failed no more: nobody will repair it.
+    Dismiss a failed job that nobody will repair.
 
     A failed job counts as failed, and its alert stays, until a retry or resume
     of it is done, a later run of its mirror is done, or it is dismissed. The job

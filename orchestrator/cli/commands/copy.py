@@ -7,7 +7,7 @@ from typing import Final
 from snapferry.orchestrator.cli.options import places
 from snapferry.orchestrator.cli.options.common import OUTPUT, receipt_option, show_options
 from snapferry.orchestrator.cli.options.copy import copy_dry_run_option, copy_options
-from snapferry.orchestrator.cli.options.declare import command, option
+from snapferry.orchestrator.cli.options.declare import command, examples, option
 from snapferry.orchestrator.cli.options.job import verbose_option
 
 EXAMPLES: Final = """
@@ -61,7 +61,16 @@ def sync() -> None:
     """
 
 
-@command(run="copy:plan", places=places.of_copy, interruptible=True)
+PLAN_EXAMPLES: Final = examples(
+    ("Show how much a copy of all snapshots would copy", "snapferry plan /srv/store s3://backup/store --all"),
+    (
+        "Show what it would cost, by a table of prices",
+        "snapferry plan /srv/store s3://backup/store --all --prices prices.toml",
+    ),
+)
+
+
+@command(run="copy:plan", places=places.of_copy, interruptible=True, epilog=PLAN_EXAMPLES)
 @copy_options
 @verbose_option
 @show_options
@@ -74,7 +83,16 @@ def plan() -> None:
     """
 
 
-@command(run="copy:submit", places=places.of_copy)
+SUBMIT: Final = "job=$(snapferry submit -q s3://live/store s3://backup/store --all)"
+SUBMIT_EXAMPLES: Final = examples(
+    (
+        "Queue a copy of all snapshots, and follow it",
+        f"export SNAPFERRY_BROKER_URL=redis://queue:6379/0\n{SUBMIT}\nsnapferry watch $job",
+    ),
+)
+
+
+@command(run="copy:submit", places=places.of_copy, epilog=SUBMIT_EXAMPLES)
 @copy_options
 @copy_dry_run_option
 @option("-q", "--quiet", is_flag=True, section=OUTPUT, help="Print nothing but the job's id.")

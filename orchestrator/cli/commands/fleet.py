@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from snapferry.orchestrator.cli.options.common import FLEET, broker_option, log_level_option
-from snapferry.orchestrator.cli.options.declare import LOGS, argument, command, option
+from snapferry.orchestrator.cli.options.declare import LOGS, argument, command, examples, option
 from snapferry.orchestrator.cli.options.values import QueueName, WholeNumber
 
 PROCESS: Final = "Process"
@@ -118,7 +118,18 @@ def worker() -> None:
     """
 
 
-@command(run="fleet:orchestrator", extra="orchestrator", context_settings=_SETTINGS)
+ORCHESTRATOR_EXAMPLES: Final = examples(
+    ("Run an orchestrator", "snapferry orchestrator --broker redis://queue:6379/0"),
+    (
+        "Keep an export of the open jobs, in case Redis is lost",
+        "snapferry orchestrator --broker redis://queue:6379/0 \\\n  --export-jobs /var/lib/snapferry/jobs.json",
+    ),
+)
+
+
+@command(
+    run="fleet:orchestrator", extra="orchestrator", context_settings=_SETTINGS, epilog=ORCHESTRATOR_EXAMPLES
+)
 @broker_option
 @option(
     "-c",

@@ -15,7 +15,7 @@ from snapferry.orchestrator.cli.options.common import (
     receipt_option,
     show_options,
 )
-from snapferry.orchestrator.cli.options.declare import Command, argument, command, group, option
+from snapferry.orchestrator.cli.options.declare import Command, argument, command, examples, group, option
 from snapferry.orchestrator.cli.options.values import WholeNumber
 from snapferry.workers.job_state import DISMISSED, SUPERSEDED, State
 
@@ -24,6 +24,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 JOBS_EXAMPLES: Final = """
 Examples:
+
+\b
+  List the jobs that failed and that nobody has repaired:
+    snapferry jobs --state failed
 
 \b
   Keep what Redis alone has, every night:
@@ -47,14 +51,20 @@ Examples:
 @json_option
 @broker_option
 def list_jobs() -> None:
-    """List jobs, newest first; export, import and recover them."""
+    """List jobs, newest first; export, import and recover their records."""
 
 
 def _file(text: str) -> Callable[[_Function], _Function]:
     return argument("path", metavar="FILE", type=click.Path(dir_okay=False), text=text)
 
 
-@list_jobs.command("export", cls=Command, run="recover:export_jobs", interruptible=True)
+@list_jobs.command(
+    "export",
+    cls=Command,
+    run="recover:export_jobs",
+    interruptible=True,
+    epilog=examples(("Keep what Redis alone has", "snapferry jobs export /backup/jobs.json")),
+)
 @_file("File to write; - is standard output.")
 @option("--open", "open_only", is_flag=True, help="Leave out jobs that have ended.")
 @json_option
@@ -68,7 +78,13 @@ def export_jobs() -> None:
     """
 
 
-@list_jobs.command("import", cls=Command, run="recover:import_jobs", interruptible=True)
+@list_jobs.command(
+    "import",
+    cls=Command,
+    run="recover:import_jobs",
+    interruptible=True,
+    epilog=examples(("Bring the history of jobs to a new Redis", "snapferry jobs import /backup/jobs.json")),
+)
 @_file("File of snapferry jobs export.")
 @json_option
 @broker_option
@@ -81,7 +97,13 @@ def import_jobs() -> None:
     """
 
 
-@list_jobs.command("recover", cls=Command, run="recover:recover_jobs", interruptible=True)
+@list_jobs.command(
+    "recover",
+    cls=Command,
+    run="recover:recover_jobs",
+    interruptible=True,
+    epilog=examples(("Go on with a new Redis", "snapferry jobs recover /backup/jobs.json")),
+)
 @_file("File of snapferry jobs export, or of snapferry orchestrator --export-jobs.")
 @option(
     "--deleting",
@@ -100,7 +122,13 @@ def recover_jobs() -> None:
     """
 
 
-@command(run="inspect:status")
+STATUS_EXAMPLES: Final = examples(
+    ("Show a job by the first digits of its id", "snapferry status 8b1f"),
+    ("Read the state of a job in a script", "snapferry status 8b1f --json | jq -r .state"),
+)
+
+
+@command(run="inspect:status", epilog=STATUS_EXAMPLES)
 @job_argument
 @option(
     "--snapshots",
@@ -117,17 +145,18 @@ def status() -> None:
     """
 
 
-WATCH_EXIT_CODES: Final = """
-\b
-Exit codes:
-  0    the job is done
-  1    the job failed or was cancelled
-  2    bad usage or configuration
-  130  interrupted
-"""
+WATCH_EXAMPLES: Final = examples(
+    ("Follow a job, and keep its receipt", "snapferry watch 8b1f --receipt receipt.json"),
+    codes={
+        0: "the job is done",
+        1: "the job failed or was cancelled",
+        2: "bad usage or configuration",
+        130: "interrupted",
+    },
+)
 
 
-@command(run="inspect:watch", epilog=WATCH_EXIT_CODES)
+@command(run="inspect:watch", epilog=WATCH_EXAMPLES)
 @job_argument
 @receipt_option
 @show_options
@@ -139,7 +168,13 @@ def watch() -> None:
     """
 
 
-@command(run="inspect:failures")
+FAILURES_EXAMPLES: Final = examples(
+    ("List the first failed objects of a job", "snapferry failures 8b1f --limit 20"),
+    ("List the paths that need them", "snapferry failures 8b1f --json | jq -r '.places[]?.path'"),
+)
+
+
+@command(run="inspect:failures", epilog=FAILURES_EXAMPLES)
 @job_argument
 @option("--limit", type=WholeNumber(1), metavar="N", help="List at most N objects.")
 @option("--json", "as_json", is_flag=True, help="Print one JSON document per object, each on its own line.")
@@ -152,7 +187,10 @@ def failures() -> None:
     """
 
 
-@command(run="inspect:receipt")
+RECEIPT_EXAMPLES: Final = examples(("Keep the receipt of a job", "snapferry receipt 8b1f > receipt.json"))
+
+
+@command(run="inspect:receipt", epilog=RECEIPT_EXAMPLES)
 @job_argument
 @option("--json", "as_json", is_flag=True, help="Accepted for scripts: a receipt is always JSON.")
 def receipt() -> None:

@@ -11,7 +11,7 @@ from snapferry.orchestrator.cli.options.common import (
     receipt_option,
     show_options,
 )
-from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.declare import argument, command, examples, option
 from snapferry.orchestrator.cli.options.job import detach_option, verbose_option
 
 _state_option = option(
@@ -25,7 +25,7 @@ _state_option = option(
 _forget_option = option(
     "--forget",
     metavar="NAME",
-    help="Expect NAME no longer, which was removed from snapferry.toml.",
+    help="Stop expecting runs of NAME, which was removed from snapferry.toml.",
 )
 
 RUN_EXAMPLES: Final = """
@@ -78,7 +78,13 @@ def run_once() -> None:
     """
 
 
-@command(run="scheduling.lists:list_mirrors", name="mirrors")
+MIRRORS_EXAMPLES: Final = examples(
+    ("Show which mirrors are late", "snapferry mirrors"),
+    ("Stop the alert about a mirror that was removed", "snapferry mirrors --forget nightly"),
+)
+
+
+@command(run="scheduling.lists:list_mirrors", name="mirrors", epilog=MIRRORS_EXAMPLES)
 @_forget_option
 @_state_option
 @json_option
@@ -93,7 +99,10 @@ def list_mirrors() -> None:
     """
 
 
-@command(run="scheduling.lists:list_scrubs", name="scrubs")
+SCRUBS_EXAMPLES: Final = examples(("Show how much of each store was verified", "snapferry scrubs"))
+
+
+@command(run="scheduling.lists:list_scrubs", name="scrubs", epilog=SCRUBS_EXAMPLES)
 @_forget_option
 @_state_option
 @json_option
@@ -108,7 +117,15 @@ def list_scrubs() -> None:
     """
 
 
-@command(run="scheduling.lists:scheduler", extra="scheduler")
+SCHEDULER_EXAMPLES: Final = examples(
+    (
+        "Run the mirrors and scrubs of a file",
+        "snapferry scheduler --broker redis://queue:6379/0 \\\n  --config /etc/snapferry/snapferry.toml",
+    ),
+)
+
+
+@command(run="scheduling.lists:scheduler", extra="scheduler", epilog=SCHEDULER_EXAMPLES)
 @broker_option
 @log_level_option
 def scheduler() -> None:
@@ -121,7 +138,13 @@ def scheduler() -> None:
     """
 
 
-@command(run="scheduling.notify:notify")
+NOTIFY_EXAMPLES: Final = examples(
+    ("Show the receivers", "snapferry notify"),
+    ("Send each of them a test message", "snapferry notify --test"),
+)
+
+
+@command(run="scheduling.notify:notify", epilog=NOTIFY_EXAMPLES)
 @option("--test", is_flag=True, help="Send a test message to each receiver now.")
 @json_option
 @broker_option
@@ -133,9 +156,4 @@ def notify() -> None:
     of snapferry.toml names, and in SNAPFERRY_NOTIFY_URLS. An address is shown by
     its number and its kind, because it is secret. Orchestrators and the scheduler
     send the notifications.
-
-    \b
-    Examples:
-      snapferry notify
-      snapferry notify --test
     """

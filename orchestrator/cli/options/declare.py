@@ -254,6 +254,19 @@ _EVERYWHERE: Final[Mapping[str, Callable[[], Option]]] = {
 }
 
 
+def examples(*given: tuple[str, str], codes: Mapping[int, str] | None = None) -> str:
+    """Return the end of a help page: for each example what it is for and its command lines, then the exit codes."""
+    blocks = ["Examples:"]
+    for text, lines in given:
+        indented = [f"    {line}" for line in lines.splitlines()]
+        blocks.append("\n".join(["\b", f"  {text}:", *indented]))
+    if codes:
+        blocks.append(
+            "\n".join(["\b", "Exit codes:", *(f"  {code:<4} {means}" for code, means in codes.items())])
+        )
+    return "\n\n".join(blocks)
+
+
 def option(*names: str, **attributes: Any) -> Callable[[_Function], _Function]:
     """Return a decorator that gives a command an `Option`; *attributes* are those of `Option` and `click.option`."""
     return click.option(*names, cls=Option, **attributes)

@@ -42,8 +42,8 @@ _OPTIONS: Final = (
         multiple=True,
         metavar="PATTERN",
         section=FILES,
-        help="Leave out what has PATTERN, a regular expression, anywhere in its absolute path, and what is below it."
-        " May be repeated.",
+        help="Leave out files and directories whose absolute path matches PATTERN, a regular expression, anywhere, and"
+        " all that is below them. May be repeated.",
     ),
     option(
         "--no-follow", is_flag=True, section=FILES, help="Leave out symbolic links instead of following them."

@@ -40,7 +40,7 @@ Examples:
 
 \b
   Let the fleet do the work, and print the id of the job:
-    snapferry pull --from backup --id 8b1f... /mnt/data --detach \
+    snapferry pull --from backup --id 8b1f... /mnt/data --detach \\
       --broker redis://queue:6379/0
 
 \b

@@ -41,7 +41,7 @@ Exit codes:
 
 
 @command(run="actions.push:push", places=places.of_push, interruptible=True, epilog=EXAMPLES)
-@argument("path", metavar="PATH", completes="directory", text="Directory of which to make a snapshot.")
+@argument("path", metavar="PATH", completes="directory", text="Directory to make a snapshot of.")
 @argument("place", metavar="[TO]", required=False, text="Store that receives the snapshot, instead of --to.")
 @push_options
 @receipt_option
@@ -51,7 +51,7 @@ def push() -> None:
     """
     Make a snapshot of a directory in a store, and print its id.
 
-    The id is the last line of the output; with -q it is the only one.
+    The id is the last line of the output; with -q it is the only line.
 
     Each file is read, hashed, and sent if the store does not have it. The snapshot
     is published when all of its files are in the store. Running the same command

@@ -17,6 +17,7 @@ from snapferry.orchestrator.cli.options.job import (
 )
 from snapferry.orchestrator.cli.options.values import Duration, Sample, Size
 
+STORES: Final = "Stores"
 EXTENT: Final = "Extent"
 
 EXAMPLES: Final = """
@@ -48,7 +49,12 @@ Exit codes:
 """
 
 _OPTIONS: Final = (
-    option("--objects", metavar="STORE", help="Store that holds the objects, if it is not STORE itself."),
+    option(
+        "--objects",
+        metavar="STORE",
+        section=STORES,
+        help="Store that holds the objects, if it is not STORE itself.",
+    ),
     *snapshot_options("verify", "the store"),
     option(
         "--allow-empty-source",
@@ -100,12 +106,12 @@ _OPTIONS: Final = (
 @show_options
 def verify() -> None:
     """
-    Read the objects of a store again, and compare them with their addresses.
+    Read the objects of a store again, and find damage.
 
-    Each object is read once, however many snapshots share it. Missing, truncated
-    and corrupt objects and manifests are found, and listed with the snapshots and
-    paths that need them. Nothing is written to the store. On a fleet, snapferry
-    failures lists all of them.
+    Each object is read once, however many snapshots share it, and compared with
+    its address. Missing, truncated and corrupt objects and manifests are found,
+    and listed with the snapshots and paths that need them. Nothing is written to
+    the store. On a fleet, snapferry failures lists all of them.
 
     Without a broker, worker processes on this machine do the work, and end with
     the command. With a broker, the fleet does the work.

@@ -27,7 +27,7 @@ _snapferry() {
             COMPREPLY+=("$text")
         done
     else
-        COMPREPLY=("${values[@]}")
+        COMPREPLY=(${values[@]+"${values[@]}"})
     fi
 }
 
