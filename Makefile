@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick bench-compare docs build clean runtime venv venv-fuzz venv-bench venv-docs
+.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick bench-compare docs build release sbom version clean runtime venv venv-fuzz venv-bench venv-docs
 
 # Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -60,6 +60,8 @@ lint: venv ## check style, types, imports and security
 	lint-imports --no-logo
 	python .ci/circles.py
 	python .ci/house.py
+	hadolint Dockerfile
+	zizmor --offline --quiet --persona pedantic .github/workflows
 
 circles: venv ## list circles of imports, including those under TYPE_CHECKING and in functions
 	@python .ci/circles.py $(ARGS)
@@ -89,6 +91,19 @@ docs: venv-docs ## build the site of the documentation into build/site; a broken
 
 build: venv ## build the wheel and the source archive into dist/
 	python -m hatchling build
+
+release: venv ## make and check the files of a release in dist/, which must be empty
+	@.ci/release dist
+
+sbom: venv ## write a bill of materials (CycloneDX) of all that is installed, dist/snapferry-VERSION.cdx.json
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && mkdir -p dist && python -m hatchling build -t wheel -d "$$work" && \
+		.ci/sbom "$$work"/*.whl "dist/snapferry-$$(python .ci/version.py).cdx.json" && ls dist/*.cdx.json
+
+# VERSION=1.0.0
+VERSION =
+
+version: venv ## write VERSION into all files and the changelog; make version VERSION=1.0.0
+	@python .ci/version.py set "$(VERSION)"
 
 # UPGRADE=--upgrade takes the newest versions that pyproject.toml allows. The default changes only what it must.
 UPGRADE =

@@ -132,7 +132,10 @@ def test_the_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
     )
     (path,) = (tmp_path / "wheel").iterdir()
     with zipfile.ZipFile(path) as again:
-        assert set(again.namelist()) == set(wheel.namelist())
+        # To the byte.
+        assert {file.filename: file.CRC for file in again.infolist()} == {
+            file.filename: file.CRC for file in wheel.infolist()
+        }
 
 
 @pytest.mark.parametrize("name", ["snapferry.worker", "snapferry.orchestrator"])
