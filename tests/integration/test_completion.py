@@ -143,7 +143,6 @@ def program(name: str) -> str:
 
 WORDS: Final = {
     "snapferry stat": "snapferry status",
-    "snapferry sync --trust": "snapferry sync --trust-manifest",
     "snapferry sync --from=on": "snapferry sync --from=one",
     "snapferry sync --from=o": "snapferry sync --from=o",
     "snapferry run mirror:n": "snapferry run mirror:nightly",
@@ -160,7 +159,6 @@ WORDS: Final = {
 
 # Left out in zsh, to save time.
 AS_IN_BASH: Final = {
-    "snapferry sync --trust",
     "snapferry sync --from=o",
     "snapferry watch ",
     "snapferry resume f",
@@ -225,7 +223,6 @@ def test_a_shell_waits_no_longer_than_the_time_for_a_redis_that_hangs(
     try:
         with shell(["bash", "--noprofile", "--rcfile", "bashrc", "-i"], tmp_path, hasty) as terminal:
             assert terminal.complete("snapferry status c", tabs=2) == "snapferry status c"
-            assert terminal.complete("snapferry stat") in ("snapferry status", "snapferry stat")
             assert not re.search(ERRORS, terminal.said)
     finally:
         os.kill(server, signal.SIGCONT)

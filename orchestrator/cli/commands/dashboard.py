@@ -8,6 +8,8 @@ from snapferry.orchestrator.cli.options.common import broker_option
 from snapferry.orchestrator.cli.options.declare import command, option
 from snapferry.orchestrator.cli.options.values import WholeNumber
 
+PAGES: Final = "Pages"
+
 EXAMPLES: Final = """
 Examples:
 
@@ -23,24 +25,31 @@ Examples:
 
 
 @command(run="dashboard:dashboard", extra="dashboard", epilog=EXAMPLES)
-@option("--address", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
+@option("--address", default="127.0.0.1", metavar="ADDRESS", section=PAGES, help="Address to listen on.")
 @option(
-    "--port", type=WholeNumber(0, 65535, shown=False), default=5556, metavar="PORT", help="Port to listen on."
+    "--port",
+    type=WholeNumber(0, 65535, shown=False),
+    default=5556,
+    metavar="PORT",
+    section=PAGES,
+    help="Port to listen on.",
 )
 @option(
     "--host",
     "hosts",
     multiple=True,
     metavar="NAME",
+    section=PAGES,
     help="Host name that browsers may use, besides the names of this machine; needed behind a proxy. May be repeated.",
 )
-@option("--flower", metavar="URL", help="Address of Flower, to link to its pages.")
+@option("--flower", metavar="URL", section=PAGES, help="Address of Flower, to link to its pages.")
 @option(
     "--control",
     is_flag=True,
+    section=PAGES,
     help="Allow changes in the pages: pause, continue, cancel, retry, priority and limits of jobs.",
 )
-@option("--verbose", is_flag=True, help="Log every request.")
+@option("--verbose", is_flag=True, section=PAGES, help="Log every request.")
 @broker_option
 def dashboard() -> None:
     """

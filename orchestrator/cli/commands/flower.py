@@ -8,6 +8,8 @@ from snapferry.orchestrator.cli.options.common import broker_option
 from snapferry.orchestrator.cli.options.declare import command, option
 from snapferry.orchestrator.cli.options.values import WholeNumber
 
+PAGES: Final = "Pages"
+
 EXAMPLES: Final = """
 Examples:
 
@@ -23,15 +25,27 @@ Examples:
 
 
 @command(run="flower:flower", extra="flower", epilog=EXAMPLES)
-@option("--address", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
+@option("--address", default="127.0.0.1", metavar="ADDRESS", section=PAGES, help="Address to listen on.")
 @option(
-    "--port", type=WholeNumber(1, 65535, shown=False), default=5555, metavar="PORT", help="Port to listen on."
+    "--port",
+    type=WholeNumber(1, 65535, shown=False),
+    default=5555,
+    metavar="PORT",
+    section=PAGES,
+    help="Port to listen on.",
 )
-@option("--url-prefix", default="", metavar="PATH", help="Serve the pages under /PATH, for a proxy.")
+@option(
+    "--url-prefix",
+    default="",
+    metavar="PATH",
+    section=PAGES,
+    help="Serve the pages under /PATH, for a proxy.",
+)
 @option(
     "--db",
     metavar="FILE",
     default_text="snapferry/flower.db in the user's state directory",
+    section=PAGES,
     help="File that keeps the remembered tasks across restarts.",
 )
 @option(
@@ -39,11 +53,13 @@ Examples:
     type=WholeNumber(100, 1_000_000),
     default=20_000,
     metavar="N",
+    section=PAGES,
     help="Remember the last N tasks, at about 8 KB of memory each.",
 )
 @option(
     "--control",
     is_flag=True,
+    section=PAGES,
     help="Allow actions in the pages: revoke tasks, change limits, shut down workers.",
 )
 @broker_option

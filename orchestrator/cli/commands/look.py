@@ -10,6 +10,7 @@ from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.values import Duration, WholeNumber
 
 STORES: Final = "Stores"
+COMPARISON: Final = "Comparison"
 
 _store_argument = argument("store", metavar="STORE", text="URL of the store, or its name in snapferry.toml.")
 _id_argument = argument(
@@ -148,15 +149,21 @@ Exit codes:
     required=False,
     text="What to compare with: a snapshot as STORE@ID, or @ID in the same store; or a store.",
 )
-@option("--from", "source", metavar="A", help="A, as an option.")
-@option("--to", "destination", metavar="B", help="B, as an option.")
-@option("--exit-code", is_flag=True, help="Exit with code 1 if A and B differ.")
+@option("--from", "source", metavar="A", section=COMPARISON, help="The same as the argument A.")
+@option("--to", "destination", metavar="B", section=COMPARISON, help="The same as the argument B.")
+@option("--exit-code", is_flag=True, section=COMPARISON, help="Exit with code 1 if A and B differ.")
 @option(
     "--directories",
     is_flag=True,
+    section=COMPARISON,
     help="Of snapshots, also list directories that were added, deleted, or have other permissions.",
 )
-@option("--objects", is_flag=True, help="Of stores, compare the objects instead of the snapshots.")
+@option(
+    "--objects",
+    is_flag=True,
+    section=COMPARISON,
+    help="Of stores, compare the objects instead of the snapshots.",
+)
 @json_option
 @_progress_option
 def diff() -> None:
@@ -271,6 +278,7 @@ Examples:
     "--older-than",
     type=Duration(),
     metavar="DURATION",
+    section=STORES,
     help="Leave out objects that were written later, such as 12h or 7d ago.",
 )
 @option("--count", is_flag=True, section=OUTPUT, help="Print the counts only.")

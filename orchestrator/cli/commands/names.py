@@ -14,9 +14,11 @@ Examples:
   Name a snapshot, and copy it by its name:
     snapferry tag s3://backup/store 8b1f92 nightly
     snapferry sync --id nightly@ --from s3://backup/store --to /srv/store
+
 \b
   Move the name to the newest snapshot, if it still is that of 8b1f92:
     snapferry tag s3://backup/store latest nightly --if-was 8b1f92
+
 \b
   List the names, and remove one:
     snapferry tag s3://backup/store
@@ -56,8 +58,8 @@ store_argument = argument("store", metavar="STORE", text="URL of the store, or i
 @option(
     "--if-was",
     metavar="ID",
-    help="Write the name only if it is that of the snapshot ID at that moment; none: only if the name does not exist."
-    " A message tells if the store cannot exclude other writers.",
+    help="Write the name only if the snapshot ID has it at that moment; with none, only if the name does not exist."
+    " A message says so if the store cannot keep other writers away.",
 )
 @option(
     "--delete",
@@ -79,7 +81,7 @@ def tag() -> None:
 @command(run="names:untag", epilog=UNTAG_EXAMPLES)
 @store_argument
 @argument("name", metavar="NAME", completes="name", text="Name to remove.")
-@option("--if-was", metavar="ID", help="Remove the name only if it is that of the snapshot ID now.")
+@option("--if-was", metavar="ID", help="Remove the name only if the snapshot ID has it now.")
 @json_option
 def untag() -> None:
     """Remove a name from a store. The snapshot stays."""

@@ -161,8 +161,8 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def get_short_help_str(self, limit: int = MOST_SUMMARY) -> str:
-        """Return the first sentence of the help."""
-        return super().get_short_help_str(limit)
+        """Return the first sentence of the help, which a list of commands wraps and does not cut."""
+        return super().get_short_help_str(max(limit, MOST_SUMMARY))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the options that begin with *incomplete*, without aliases."""

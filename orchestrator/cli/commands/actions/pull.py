@@ -85,7 +85,7 @@ _OPTIONS: Final = (
         is_flag=True,
         section=FILES,
         help="Let each file share its blocks with the store (a clone), or fail. The store must be a directory on the"
-        " same file system, and that must be able to clone, as Btrfs and XFS are.",
+        " same file system, which must be able to clone, as Btrfs and XFS are.",
     ),
     *LIMIT_OPTIONS,
     *FLEET_OPTIONS,
