@@ -12,14 +12,16 @@ from . import presence, tasks
 from .driving import reconcile
 
 
-def make_job_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
+def make_job_app(settings: Settings, access: AccessPolicy = STRICT, *, serves: bool = True) -> Celery:
     """
     Return an app whose tasks open the stores that *access* allows. Connects to nothing. Raises `InvalidSettings`.
 
-    A worker of it reconciles jobs while it runs, and announces itself if it serves the queue of orchestrators.
+    A worker of it reconciles jobs while it runs, and announces itself if it serves the queue of orchestrators. An app
+    that does not *serve* only queues tasks: see `make_app`.
     """
-    app = make_app(settings, access)
+    app = make_app(settings, access, serves=serves)
     tasks.register(app, settings, access)
-    reconcile.attach(app, settings)
-    presence.attach(app, settings)
+    if serves:
+        reconcile.attach(app, settings)
+        presence.attach(app, settings)
     return app

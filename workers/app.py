@@ -47,12 +47,13 @@ OLDEST_CELERY: Final = (5, 7)
 _BACKEND: Final = "snapferry.workers.broker.result_backend:PatientRedisBackend"
 
 
-def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
+def make_app(settings: Settings, access: AccessPolicy = STRICT, *, serves: bool = True) -> Celery:
     """
     Return a Celery app with the worker's tasks, which open the stores that *access* allows. Connects to nothing.
 
-    Raises `InvalidSettings` without a broker, and with a Celery before 5.7, which can call a chord back before all of
-    its parts have finished.
+    An app that does not *serve* only queues tasks. It may be made any number of times, and in a process in which
+    another Celery application runs. Raises `InvalidSettings` without a broker, and with a Celery before 5.7, which can
+    call a chord back before all of its parts have finished.
     """
     installed = tuple(int(part) for part in celery.__version__.split(".")[:2])
     if installed < OLDEST_CELERY:
@@ -72,16 +73,23 @@ def make_app(settings: Settings, access: AccessPolicy = STRICT) -> Celery:
     app.conf.update(_configuration(settings, settings.broker_url))
     app.Task.Request = "snapferry.workers.broker.task_request:JobRequest"
     tasks.register(app, settings, access)
+    signals.before_task_publish.connect(_add_sent_at, dispatch_uid=SENT_AT)
+    if serves:
+        _serve(app, settings, access)
+    return app
+
+
+def _serve(app: Celery, settings: Settings, access: AccessPolicy) -> None:
+    """Let workers of *app* run the tasks. Signals of Celery are those of the process, and keep their receivers."""
+    assert settings.broker_url is not None
     rate_limited_tasks.attach(app, settings)
     parking_thread.attach(app, settings, access)
     remote_control.register(app, settings, access)
-    signals.before_task_publish.connect(_add_sent_at, dispatch_uid=SENT_AT)
     _attach_logging(app, settings, settings.broker_url, access)
     _attach_broker_wait(app, settings.broker_url)
     upgrade.attach(app, settings)
     _attach_shutdown(app, settings)
     signals.worker_before_create_process.connect(_freeze_memory, weak=False)
-    return app
 
 
 def app_from_environment(make: Callable[[Settings, AccessPolicy], Celery], role: str) -> Celery:
@@ -171,8 +179,9 @@ def _shown_url(broker: BrokerURL) -> str:
     return f"{broker.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{broker.database}"
 
 
-def _add_sent_at(headers: dict[str, Any] | None = None, **_: Any) -> None:
-    if headers is not None:
+def _add_sent_at(sender: object = None, headers: dict[str, Any] | None = None, **_: Any) -> None:
+    # Another Celery application of this process has other names.
+    if headers is not None and str(sender).startswith("snapferry."):
         headers[SENT_AT] = time.time()
 
 

@@ -24,7 +24,7 @@ from snapferry.workers.queues import Priority
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 
 from .client import Client
-from .job import Job, JobFailed
+from .job import Job, JobFailed, status_line
 from .requests import JobOptions, SyncOptions
 
 __all__ = [
@@ -47,4 +47,5 @@ __all__ = [
     "StoreError",
     "SyncOptions",
     "UnknownJob",
+    "status_line",
 ]

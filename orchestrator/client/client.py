@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Final, Self, Unpack
 
 from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.ledger import State, UnknownJob
 from snapferry.workers.messages import JobSpec, VerifyOptions
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 
 from .job import Job
 from .requests import Ids, JobOptions, Place, Requests, SyncOptions
+
+# A cancelled job ends within half of this time, if an orchestrator runs.
+_CANCEL_S: Final = 60
 
 
 class Client:
@@ -149,6 +153,24 @@ class Client:
     def jobs(self, *, limit: int = 100, state: str | None = None) -> list[Job]:
         """Return the newest jobs, at most *limit*, in one *state* or in any."""
         return [Job(self._jobs, status.job_id) for status in self._jobs.list(limit=limit, state=state)]
+
+    def take_up(self, job_id: str) -> Job | None:
+        """
+        Return the job that does the work of the job *job_id* now, None if there is no such job.
+
+        That is the job itself, or the newest job that continues it. If that one failed or was cancelled, this resumes
+        it, and returns the new job. So a task that runs again calls this with the id that it gave to its job, and
+        submits that job only if it is told None. May be called again. A dry run is never resumed.
+        """
+        try:
+            job = self.job(job_id).latest()
+        except UnknownJob:
+            return None
+        status = job.status()
+        if status.cancelling:
+            status = job.wait(timeout_s=_CANCEL_S)
+        ended_badly = status.state.final and status.state is not State.DONE
+        return (job.resume() or job) if ended_badly and not status.dry_run else job
 
     def _queued(self, spec: JobSpec) -> Job:
         return Job(self._jobs, self._jobs.submit(spec))

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.jobs import POLL_S, Jobs
 from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.orchestrator.reporting.progress.line import progress_text
+from snapferry.orchestrator.reporting.text.outcome import done_text
 from snapferry.workers.ledger import JobStatus, State
 
 
+def status_line(status: JobStatus) -> str:
+    """Return how a job stands in one line, for a log: its progress, in the end its result or its error."""
+    match status.state:
+        case State.DONE:
+            return (
+                "done: nothing changed, it was a dry run" if status.dry_run else f"done: {done_text(status)}"
+            )
+        case State.FAILED:
+            return f"failed: {status.error}"
+        case _:
+            return progress_text(status)
+
+
 class JobFailed(Exception):
-    """A job ended as failed or cancelled. *job* is the job, *status* its final status."""
+    """
+    A job ended as failed or cancelled. *job* is the job, *status* its final status.
+
+    May be sent to another process, as Celery and Prefect do; what arrives there has no *job*.
+    """
+
+    job: Job
 
     def __init__(self, job: Job, status: JobStatus) -> None:
         super().__init__(
@@ -21,6 +42,15 @@ class JobFailed(Exception):
         )
         self.job = job
         self.status = status
+
+    def __reduce__(self) -> tuple[Callable[..., JobFailed], tuple[object, ...]]:
+        return _received, (str(self), self.status)
+
+
+def _received(text: str, status: JobStatus) -> JobFailed:
+    found = JobFailed.__new__(JobFailed, text)
+    found.status = status
+    return found
 
 
 class Job:
@@ -107,6 +137,13 @@ class Job:
     def limit(self, **changed: int | None) -> JobStatus:
         """Change limits: *rate* in bytes per second, *requests* per second, *jobs* in flight; None for no limit."""
         return self._jobs.limit(self.id, changed)
+
+    def latest(self) -> Job:
+        """Return the newest job that continues this one by a retry or resume, directly or through others, or this one."""
+        status = self.status()
+        while status.continued_by:
+            status = self._jobs.status(status.continued_by)
+        return self if status.job_id == self.id else Job(self._jobs, status.job_id)
 
     def retry(self, *, patience: float | None = None) -> Job:
         """

@@ -50,7 +50,7 @@ class Jobs(JobReader):
         access: AccessPolicy | None = None,
         role: str = "this command",
     ) -> None:
-        self._app: Celery = make_job_app(settings)
+        self._app: Celery = make_job_app(settings, serves=False)
         if check:
             check_broker(settings.broker_url or "")
         super().__init__(settings, answer_s=answer_s, access=access, role=role)

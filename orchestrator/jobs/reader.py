@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -164,6 +164,10 @@ class JobReader:
 
     def find(self, text: str) -> str:
         """Return the id of the one job that begins with *text*. Raises `UnknownJob`, and `JobRefused` if several do."""
+        if is_job_id(text):
+            # A whole id needs no list of all jobs.
+            with suppress(UnknownJob):
+                return self.status(text).job_id
         with self._answering():
             found = [job_id for job_id in self._ledger.job_ids() if job_id.startswith(text)]
         if len(found) > 1 and text not in found:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import re
+import uuid
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import celery
 import pytest
+import redis
+from celery import Celery, signals
 
 from snapferry import Client, JobFailed
 from snapferry.orchestrator.client import (
@@ -21,6 +27,7 @@ from snapferry.orchestrator.client import (
     State,
     StoreError,
     UnknownJob,
+    status_line,
 )
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.hashing import digest
@@ -139,7 +146,79 @@ def test_a_job_is_paused_continued_and_cancelled(redis_url: str, tmp_path: Path)
         with fleet.orchestrator(), pytest.raises(JobFailed) as ended:
             job.result(timeout_s=PATIENCE_S)
         assert ended.value.status.state is State.CANCELLED
+        received = pickle.loads(pickle.dumps(ended.value))
+        assert (type(received), str(received), received.status) == (
+            JobFailed,
+            str(ended.value),
+            ended.value.status,
+        )
         client.close()
+
+
+def test_a_task_that_runs_again_takes_its_job_up(redis_url: str, tmp_path: Path) -> None:
+    make_store(tmp_path / "a", FILES)
+    job_id = str(uuid.uuid4())
+    with Client(redis_url) as client:
+        assert client.take_up(job_id) is None
+        job = client.sync(tmp_path / "a", tmp_path / "b", job_id=job_id)
+        assert [found.id for found in (client.take_up(job_id), client.job(job_id)) if found] == [job_id] * 2
+        job.cancel()
+        fleet = Fleet(redis_url, tmp_path)
+        with fleet.orchestrator():
+            again = client.take_up(job_id)
+            assert again is not None
+            assert again.id != job_id
+            assert again.status().continues == job_id
+            third = client.take_up(job_id)
+            assert third is not None
+            assert third.id == again.id
+            with fleet.worker():
+                assert again.result(timeout_s=PATIENCE_S).copied == len(FILES)
+        ended = client.take_up(job_id)
+        assert ended is not None
+        assert ended.id == again.id
+        assert status_line(ended.status()).startswith("done: ")
+        assert status_line(job.status()) == "cancelled"
+        assert len(client.jobs()) == 2
+        failed = client.sync(tmp_path / "none", tmp_path / "c", dry_run=True)
+        with fleet.orchestrator():
+            failed.wait(timeout_s=PATIENCE_S)
+        same = client.take_up(failed.id)
+        assert same is not None
+        assert same.id == failed.id
+
+
+def test_clients_leave_another_celery_application_of_the_process_alone(
+    redis_url: str, tmp_path: Path
+) -> None:
+    make_store(tmp_path / "a", FILES)
+    host = Celery("host", broker=f"{redis_url.removesuffix('/0')}/1", set_as_current=False)
+    host.conf.task_default_queue = "host"
+    before = receivers()
+    for _ in range(3):
+        with Client(redis_url) as client:
+            client.sync(tmp_path / "a", tmp_path / "b")
+            host.send_task("host.add", (1, 2))
+            # Kombu keeps connections: another one is new.
+            with host.connection_for_write() as connection:
+                assert type(connection.default_channel).__module__ == "kombu.transport.redis"
+    added = {name: count - before[name] for name, count in receivers().items() if count != before[name]}
+    with redis.Redis.from_url(f"{redis_url.removesuffix('/0')}/1") as own:
+        messages = [json.loads(text) for text in own.lrange("host", 0, -1)]
+
+    assert set(added) <= {"before_task_publish"}
+    assert added.get("before_task_publish", 0) <= 1
+    assert len(messages) == 3
+    assert not any(name.startswith("snapferry") for message in messages for name in message["headers"])
+    assert celery.current_app.main != "snapferry"
+
+
+def receivers() -> dict[str, int]:
+    return {
+        name: len(found.receivers or ())
+        for name, found in vars(signals).items()
+        if hasattr(found, "receivers")
+    }
 
 
 def test_bad_input_raises_and_queues_nothing(redis_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """
-The class of the Celery app: every task of a job has the job's id as its root id and as its parent id.
+The class of the Celery app.
+
+It connects through `transport`. Every task of a job has the job's id as its root id and as its parent id.
 
 Celery passes both ids on from a task to the tasks that it queues, except to a chord's errback, and the batches of a
 later window would have a commit as their parent. Here they follow from the arguments of a task, whoever queues it. So
@@ -14,6 +16,8 @@ from celery import Celery
 
 from snapferry.workers.messages import is_job_id
 
+from .transport import own_url
+
 # Tasks whose first argument is the id of a job, or a message that has it.
 _TASKS_OF_JOBS: Final = frozenset(
     f"snapferry.{name}" for name in ("plan_job", "copy_batch", "commit_snapshots", "look_after_job")
@@ -22,6 +26,10 @@ _TASKS_OF_JOBS: Final = frozenset(
 
 class JobCelery(Celery):
     """A Celery app that sets the root id and the parent id of the tasks of jobs."""
+
+    def _connection(self, url: str, *rest: Any, **options: Any) -> Any:
+        # All connections of an app are made here.
+        return super()._connection(own_url(url), *rest, **options)
 
     def send_task(self, name: str, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Queue a task, as `celery.Celery.send_task` does. All other ways to queue a task end here."""

@@ -17,7 +17,8 @@ import threading
 from functools import partial
 from typing import Any, Final
 
-import kombu.transport
+from kombu.connection import resolve_aliases
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as untyped
 from kombu.utils import json as untyped_json
 from redis.exceptions import RedisError
@@ -69,10 +70,23 @@ MAILBOXES: Final = "_kombu.binding.snapferry.pidbox"
 _WRITABLE: Final = "snapferry:mark:writable"
 
 
+_SCHEMES: Final = ("redis", "rediss", "sentinel", "sentinels")
+
+# Kombu finds a transport by the scheme of a URL, in a table of the whole process. Another Celery application of this
+# process needs kombu's own Redis transport, so this one has schemes of its own.
+_OWN: Final = "snapferry-"
+
+
 def install() -> None:
-    """Use this transport for every connection of kombu to Redis in this process. May be repeated."""
-    for name in ("redis", "rediss", "sentinel", "sentinels"):
-        kombu.transport.TRANSPORT_ALIASES[name] = "snapferry.workers.broker.transport:Transport"
+    """Let kombu find this transport by the URLs of `own_url`, and show them without the prefix. May be repeated."""
+    for scheme in _SCHEMES:
+        TRANSPORT_ALIASES[_OWN + scheme] = f"{__name__}:Transport"
+        resolve_aliases[_OWN + scheme] = scheme
+
+
+def own_url(url: str) -> str:
+    """Return the URL by which kombu connects to *url* through this transport."""
+    return url if url.startswith(_OWN) else _OWN + url
 
 
 class _UnrecordedMessages:
