@@ -2,7 +2,8 @@
 What KEDA makes of a ScaledObject: which fields it knows, and the number that it scales by.
 
 Both after its version 2.20: the CustomResourceDefinition ``scaledobjects.keda.sh``, as far as it is used here, and its
-redis scaler, which asks for the length of a list, or of a hash, and takes what is not there for empty.
+redis scaler, which asks for the length of a list, or of a hash, and takes what is not there for empty. The scaler
+redis-sentinel asks the same, of the master that the sentinels name.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ SCALED_OBJECT = _fields(
         "minItems": 1,
         "items": _fields(
             ["type", "metadata"],
-            type={"enum": ["redis"]},
+            type={"enum": ["redis", "redis-sentinel"]},
             name=_TEXT,
             # Every value is text: a number without quotes is refused.
             metadata=_fields(
@@ -79,8 +80,18 @@ TRIGGER_AUTHENTICATION = _fields(
         "minItems": 1,
         "items": _fields(
             ["parameter", "name", "key"],
-            # What the redis scaler takes from there, of what is used.
-            parameter={"enum": ["address", "username", "password", "tls"]},
+            # What the scalers redis and redis-sentinel take from there, of what is used.
+            parameter={
+                "enum": [
+                    "address",
+                    "addresses",
+                    "username",
+                    "password",
+                    "sentinelMaster",
+                    "sentinelPassword",
+                    "tls",
+                ]
+            },
             name=_TEXT,
             key=_TEXT,
         ),

@@ -55,6 +55,16 @@ def with_keda() -> list[Manifest]:
     return render_instead(changed)
 
 
+@cache
+def with_sentinel() -> list[Manifest]:
+    """Return the example with KEDA and sentinels. Not to be changed."""
+    text = (FOLDER / "example/kustomization.yaml").read_text()
+    keda = "  - ../components/keda\n"
+    changed = text.replace(f"  # {keda.strip()}\n", f"{keda}{keda.replace('keda', 'keda-sentinel')}")
+    assert changed != text
+    return render_instead(changed)
+
+
 def render_instead(text: str) -> list[Manifest]:
     """Return what the example would send if *text* were its kustomization.yaml."""
     with tempfile.TemporaryDirectory() as parent:

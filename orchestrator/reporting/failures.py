@@ -40,6 +40,11 @@ class DeadLetter:
     places: list[tuple[str, str]] = field(default_factory=list)
     places_total: int = 0
 
+    @property
+    def error(self) -> str:
+        """The class of the error and what it says, "" if the error was not kept."""
+        return f"{self.known.failure.error}: {self.known.failure.detail}" if self.known else ""
+
 
 def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> Iterator[DeadLetter]:
     """

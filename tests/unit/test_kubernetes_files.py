@@ -29,6 +29,7 @@ from tests.manifests import (
     render_instead,
     variables,
     with_keda,
+    with_sentinel,
 )
 from tests.variables import READ
 
@@ -68,6 +69,22 @@ def test_the_manifests_of_keda_have_its_fields() -> None:
     for manifest in found:
         assert manifest["apiVersion"] == "keda.sh/v1alpha1"
         jsonschema.validate(manifest["spec"], KEDA[manifest["kind"]])
+
+
+def test_with_sentinels_keda_counts_the_same_on_the_master() -> None:
+    found = [manifest for manifest in with_sentinel() if manifest["kind"] in KEDA]
+    (scaled_object,) = [manifest["spec"] for manifest in found if manifest["kind"] == "ScaledObject"]
+    (authentication,) = [
+        manifest["spec"] for manifest in found if manifest["kind"] == "TriggerAuthentication"
+    ]
+
+    for manifest in found:
+        jsonschema.validate(manifest["spec"], KEDA[manifest["kind"]])
+    assert {trigger["type"] for trigger in scaled_object["triggers"]} == {"redis-sentinel"}
+    assert scaled_object == scaled() | {
+        "triggers": [trigger | {"type": "redis-sentinel"} for trigger in scaled()["triggers"]]
+    }
+    assert {"addresses", "sentinelMaster"} <= {ref["parameter"] for ref in authentication["secretTargetRef"]}
 
 
 def test_how_keda_scales_down_fits_the_schema_of_the_autoscaler() -> None:
