@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo fleet test test-slow fuzz chaos soak spot lint circles house format reference lock bench bench-quick bench-compare docs build release sbom version clean runtime venv venv-fuzz venv-bench venv-docs
+.PHONY: help demo fleet test test-slow test-examples fuzz chaos soak spot lint circles house format reference lock bench bench-quick bench-compare docs build release sbom version clean runtime venv venv-fuzz venv-bench venv-docs
 
 # Tests start `snapferry`, `celery` and `rclone` by name: find those of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -30,6 +30,12 @@ test: venv ## run the tests
 
 test-slow: venv venv-docs ## run the tests that take minutes
 	python -m pytest -m slow --timeout=1800 $(ARGS)
+
+test-examples: venv ## run the tests of the examples that need Airflow and Prefect, which are installed apart
+	.ci/setup airflow --venv .venv-airflow
+	.ci/setup prefect --venv .venv-prefect
+	python -m pytest -m "slow or not slow" --timeout=1800 tests/integration/test_examples.py \
+		tests/integration/test_airflow.py tests/integration/test_prefect.py $(ARGS)
 
 # Seconds for all fuzz targets together.
 FUZZ_SECONDS = 600
@@ -116,6 +122,8 @@ lock: venv ## write exact versions and hashes to .ci/constraints*.txt
 	$(LOCK) pyproject.toml --extra all -c .ci/constraints.txt -o .ci/constraints-runtime.txt
 	$(LOCK) --group build -c .ci/constraints.txt -o .ci/constraints-build.txt
 	$(LOCK) --group fuzz -c .ci/constraints.txt -o .ci/constraints-fuzz.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --group build --group airflow -o .ci/constraints-airflow.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --group build --group prefect -o .ci/constraints-prefect.txt
 	$(LOCK) --group bench -c .ci/constraints.txt -o .ci/constraints-bench.txt
 	$(LOCK) --group docs -c .ci/constraints.txt -o .ci/constraints-docs.txt
 

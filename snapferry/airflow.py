@@ -148,9 +148,9 @@ class SnapferryOperator(BaseOperator):
 
         given = {name: getattr(self, name) for name in self.arguments}
         job_id = self._id(context, given)
-        if job := client.take_up(job_id):
-            self.log.info("job %s taken up", job.id)
-            return job
+        if found := client.take_up(job_id):
+            self.log.info("job %s taken up", found.id)
+            return found
         try:
             job: Job = getattr(client, self.action)(**given, **(self.options or {}), job_id=job_id)
         except (InvalidStoreURL, TypeError, ValueError) as error:

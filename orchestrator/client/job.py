@@ -139,7 +139,7 @@ class Job:
         return self._jobs.limit(self.id, changed)
 
     def latest(self) -> Job:
-        """Return the newest job that continues this one by a retry or resume, directly or through others, or this one."""
+        """Return the newest job that continues this one, directly or through others; this one if none does."""
         status = self.status()
         while status.continued_by:
             status = self._jobs.status(status.continued_by)
