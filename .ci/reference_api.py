@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, is_typeddict
 
@@ -49,6 +49,8 @@ PARTS: dict[str, list[type]] = {
     ],
 }
 
+FUNCTIONS: dict[str, list[Callable[..., Any]]] = {"Results": [client.status_line]}
+
 # Settings are on a page of their own.
 WITHOUT_FIELDS = {client.Settings: "[Configure](configure.md#settings) has all settings."}
 WIDTH = 100
@@ -66,7 +68,7 @@ class _Text:
 
 def page() -> str:
     """Return the page."""
-    listed = {found.__name__ for part in PARTS.values() for found in part}
+    listed = {found.__name__ for parts in (PARTS, FUNCTIONS) for part in parts.values() for found in part}
     missing = set(client.__all__) - listed
     assert not missing, f"not in PARTS of .ci/reference_api.py: {missing}"
     return "\n".join([HEAD, *_parts()]).rstrip() + "\n"
@@ -77,6 +79,10 @@ def _parts() -> Iterator[str]:
         yield f"## {part}\n"
         for found in classes:
             yield from _class(found)
+        for function in FUNCTIONS.get(part, ()):
+            yield f"### {function.__name__}\n"
+            yield from _signature(function.__name__, function, bound=False)
+            yield _text(function)
 
 
 def _class(found: type) -> Iterator[str]:
@@ -150,13 +156,13 @@ def _methods(found: type) -> Iterator[str]:
             yield _text(member)
 
 
-def _signature(name: str, function: Any) -> Iterator[str]:
+def _signature(name: str, function: Any, *, bound: bool = True) -> Iterator[str]:
     signature = inspect.signature(function)
     shown = [
         parameter.replace(annotation=_Text(parameter.annotation))
         if parameter.annotation is not inspect.Parameter.empty
         else parameter
-        for parameter in list(signature.parameters.values())[1:]
+        for parameter in list(signature.parameters.values())[bound:]
     ]
     result = signature.return_annotation
     end = "" if result in (inspect.Signature.empty, "None") else f" -> {result}"

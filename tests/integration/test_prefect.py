@@ -40,6 +40,8 @@ def env(redis_url: str, tmp_path: Path, python: str) -> dict[str, str]:
         "SNAPFERRY_BROKER_URL": redis_url,
         "SNAPFERRY_CONFIG": str(config),
         "PREFECT_HOME": str(tmp_path / "prefect"),
+        # A busy machine needs longer than its 20 s.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PATH": f"{Path(python).parent}:{os.environ['PATH']}",
         "PYTHONPATH": "",

@@ -41,7 +41,7 @@ def verify(store: str, snapshot: str) -> dict:
         return followed(client.take_up(own_id) or client.verify(store, snapshot, job_id=own_id))
 
 
-def cancel_jobs(_flow: object, flow_run: object, _state: object) -> None:
+def cancel_jobs(flow: object, flow_run: object, state: object) -> None:
     """Cancel the jobs of a flow run that is cancelled, or whose process died for good."""
     with Client() as client:
         for step in ("copy", "verify"):
