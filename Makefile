@@ -93,7 +93,7 @@ bench-compare: venv-bench ## measure this tree beside an older one: make bench-c
 	python -m benchmarks.against $(REV) $(ARGS)
 
 docs: venv-docs ## build the site of the documentation into build/site; a broken link is an error
-	@python .ci/site/build.py && echo "open build/site/index.html"
+	@.venv-docs/bin/python .ci/site/build.py && echo "open build/site/index.html"
 
 build: venv ## build the wheel and the source archive into dist/
 	python -m hatchling build
@@ -125,10 +125,10 @@ lock: venv ## write exact versions and hashes to .ci/constraints*.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --group build --group airflow -o .ci/constraints-airflow.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --group build --group prefect -o .ci/constraints-prefect.txt
 	$(LOCK) --group bench -c .ci/constraints.txt -o .ci/constraints-bench.txt
-	$(LOCK) --group docs -c .ci/constraints.txt -o .ci/constraints-docs.txt
+	$(LOCK) --group docs -o .ci/constraints-docs.txt
 
-clean: ## remove .venv and all build products
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+clean: ## remove .venv, .venv-docs and all build products
+	rm -rf .venv .venv-docs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 runtime:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,9 +22,10 @@ pytestmark = pytest.mark.slow
 
 def build(root: Path, output: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of the repository at *root*."""
-    if find_spec("sphinx") is None:
+    python = ROOT / ".venv-docs/bin/python"
+    if not python.exists():
         missing("there is no Sphinx: .ci/setup docs")
-    command = [sys.executable, str(root / ".ci/site/build.py"), str(output)]
+    command = [str(python), str(root / ".ci/site/build.py"), str(output)]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
 
 
