@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .address import SnapshotId, parse_snapshot_id
-from .errors import IntegrityError, ManifestMissing, NotAnObject, StoreError
+from .errors import AccessDenied, IntegrityError, ManifestMissing, NotAnObject, StoreError
 from .manifest.parse import Manifest
 from .snapshot_store import SnapshotStore
 from .stream_store import StreamStore
@@ -42,6 +42,8 @@ class WithFallback(SnapshotStore):
             try:
                 return other().read_manifest(snapshot_id)
             except StoreError as error:
-                lacking.append(f"{error.store} ({type(error).__name__})")
+                # A refusal has a reason that somebody can do something about.
+                why = f": {error.detail}" if isinstance(error, AccessDenied) else ""
+                lacking.append(f"{error.store} ({type(error).__name__}{why})")
         detail = f"{wrong.detail}; no other store has it: {', '.join(lacking)}"
         raise type(wrong)(wrong.store, wrong.subject, detail) from wrong

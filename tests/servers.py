@@ -137,7 +137,8 @@ def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> str:
 
 
 @contextmanager
-def _s3_server(command: list[str], port: int, directory: Path | None = None) -> Iterator[S3Server]:
+def s3_server(command: list[str], port: int, directory: Path | None = None) -> Iterator[S3Server]:
+    """Run *command*, an S3 server at *port* of loopback; *directory* is where it keeps its buckets as folders."""
     endpoint = f"http://127.0.0.1:{port}"
     config = Config(
         s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, max_pool_connections=40
@@ -168,7 +169,7 @@ def rclone_s3_server(directory: Path | None, port: int = 0) -> Iterator[S3Server
     command = [rclone, "serve", "s3", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
     command += ["--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off"]
     command += [str(directory) if directory else ":memory:"]
-    with _s3_server(command, port, directory) as server:
+    with s3_server(command, port, directory) as server:
         yield server
 
 
@@ -176,9 +177,7 @@ def rclone_s3_server(directory: Path | None, port: int = 0) -> Iterator[S3Server
 def moto_s3_server() -> Iterator[S3Server]:
     """Run the S3 part of moto's server, an implementation that shares no code with rclone's."""
     port = free_port()
-    with _s3_server(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port
-    ) as server:
+    with s3_server([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port) as server:
         yield server
 
 

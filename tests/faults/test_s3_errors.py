@@ -821,16 +821,41 @@ def test_a_certificate_that_is_not_trusted_is_not_worth_another_try() -> None:
 def test_a_manifest_that_the_store_does_not_let_go_is_an_error_that_names_it(
     backend: S3Backend, stub: Stub
 ) -> None:
-    stub.answer = lambda _: error(403, "AccessDenied", "s3:DeleteObject is not allowed.")
+    stub.answer = lambda _: error(403, "AccessDenied", "Access Denied")
 
     with pytest.raises(AccessDenied) as caught:
         SnapshotStore(backend).delete_manifest(digest(b"a manifest"))
 
     assert str(caught.value) == (
         f"{backend.label}: {digest(b'a manifest')}: the manifest may not be deleted, and stays:"
-        " DeleteObject returned 403 AccessDenied: s3:DeleteObject is not allowed."
+        " DeleteObject returned 403 AccessDenied: Access Denied; the request needs the permission s3:DeleteObject,"
+        " or s3:DeleteObjectVersion for a version"
     )
     assert stub.operations() == ["DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "told"),
+    [
+        ("AccessDenied", "Access Denied", "needs the permission s3:ListBucket"),
+        ("AccessDenied", "", "needs the permission s3:ListBucket"),
+        ("", "", "the credentials may be wrong, or lack s3:ListBucket"),
+        ("AccessDenied", "User: arn:… is not authorized to perform: kms:Decrypt on resource: arn:…", ""),
+        ("InvalidAccessKeyId", "no such key", ""),
+        ("SignatureDoesNotMatch", "", ""),
+    ],
+)
+def test_a_refusal_names_the_permission_that_is_missing_unless_the_server_does(
+    backend: S3Backend, stub: Stub, code: str, message: str, told: str
+) -> None:
+    stub.answer = lambda _: error(403, code, message)
+
+    found = raised_by_listing(backend)
+
+    assert type(found) is AccessDenied
+    assert ("s3:ListBucket" in found.detail) == bool(told)
+    assert told in found.detail
+    assert message in found.detail
 
 
 def test_a_listing_that_does_not_say_when_a_key_was_written_is_cut_short(

@@ -10,6 +10,7 @@ from snapferry.stores.address import SnapshotId, manifest_key
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import (
+    AccessDenied,
     IntegrityError,
     InvalidStoreURL,
     ManifestMissing,
@@ -69,11 +70,18 @@ def test_where_no_store_has_it_the_error_is_that_of_this_store_and_names_the_oth
     def refuse() -> StreamStore:
         raise InvalidStoreURL("nowhere://", "", "no such scheme")
 
-    others = [refuse, *opening(MemoryBackend("empty"))]
+    def deny() -> StreamStore:
+        raise AccessDenied("closed://", "", "it needs a permission")
+
+    others = [refuse, deny, *opening(MemoryBackend("empty"))]
     with pytest.raises(IntegrityError) as caught:
         WithFallback(SnapshotStore(here), others).read_manifest(snapshot)
     assert (caught.value.store, caught.value.subject) == ("memory://here", snapshot)
-    assert "nowhere:// (InvalidStoreURL), memory://empty (ManifestMissing)" in caught.value.detail
+    told = (
+        "nowhere:// (InvalidStoreURL), closed:// (AccessDenied: it needs a permission),"
+        " memory://empty (ManifestMissing)"
+    )
+    assert told in caught.value.detail
 
     here.delete(manifest_key(snapshot))
     with pytest.raises(ManifestMissing):

@@ -76,9 +76,10 @@ def _what_is_left(drive: PlannedDrive, status: JobStatus) -> str:
         parts.append(f"{counted(count, 'manifest')} could not be read anywhere ({unread[0]})")
     if drive.snapshots.unlisted:
         parts.append(drive.snapshots.not_listed())
-    if not parts:
+    if not (failed or unread or drive.snapshots.unlisted):
         groups: dict[int, dict[int, list[Any]]] = drive.ledger.groups(drive.job_id)
-        parts += [next((row[-1] for rows in groups.values() for row in rows.values() if row[-1]), "")]
+        reason = next((row[-1] for rows in groups.values() for row in rows.values() if row[-1]), "")
+        parts += [reason] if reason or not parts else []
     if not damaged:
         return f"{', '.join(parts)}. Remove what is there, and heal again."
     which = f"{counted(damaged, 'snapshot', of=total, verb='is')} still damaged"

@@ -91,10 +91,29 @@ _HINTS: Final[Mapping[str, str]] = {
     "PermanentRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
     "400": "no reason was given; the credentials may have expired, or the region may be wrong",
-    "403": "no reason was given; the credentials may be wrong or lack the permission",
     "ExpiredToken": "the session has expired; log in again",
     "RequestTimeTooSkewed": "this machine's clock is wrong",
 }
+
+# The permissions that a request needs (Amazon's user guide, "Required permissions for Amazon S3 API operations"). Other
+# requests need the one of their own name.
+_PERMISSIONS: Final[Mapping[str, str]] = {
+    "HeadBucket": "s3:ListBucket",
+    "ListObjectsV2": "s3:ListBucket",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "HeadObject": "s3:GetObject, or s3:ListBucket if there is no such object",
+    "DeleteObject": "s3:DeleteObject, or s3:DeleteObjectVersion for a version",
+    "CopyObject": "s3:GetObject and s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "UploadPartCopy": "s3:GetObject and s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+    "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
+}
+# Amazon's message names the action that is missing, which may be one of another service, or the rule that forbids it.
+_NAMES_AN_ACTION: Final = "is not authorized to perform"
 
 # Codes for credentials that were valid before.
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
@@ -209,9 +228,21 @@ def _read_answer(error: boto.ClientError) -> tuple[ErrorClass, str]:
     if code != str(status):
         detail += f" {code}"
     message = one_line(answer.get("Error", {}).get("Message", ""))
-    return kind, "; ".join(
-        part for part in (f"{detail}: {message}" if message else detail, _HINTS.get(code)) if part
-    )
+    hint = _HINTS.get(code) or _lacking(error.operation_name, code, message)
+    return kind, "; ".join(part for part in (f"{detail}: {message}" if message else detail, hint) if part)
+
+
+def permission_of(operation: str) -> str:
+    """Return the permission that *operation* of boto3 needs, as in PutObject; in words if it may be another one."""
+    return _PERMISSIONS.get(operation, f"s3:{operation}")
+
+
+def _lacking(operation: str, code: str, message: str) -> str:
+    """Return which permission an answer with *code* may be about, "" if it is about none or *message* tells."""
+    needed = permission_of(operation)
+    if code == "AccessDenied" and _NAMES_AN_ACTION not in message:
+        return f"the request needs the permission {needed}"
+    return f"no reason was given; the credentials may be wrong, or lack {needed}" if code == "403" else ""
 
 
 def one_line(error: object) -> str:
