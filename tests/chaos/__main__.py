@@ -13,33 +13,50 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.workers.settings.environment import Settings
 
 from .faults import FAULTS
-from .report import document, summary, write
+from .report import Document, document, summary, write
 from .rounds import Result, kept_running, run_round
 from .schedule import rounds
-from .world import World, world
+from .world import Violation, world
+
+Found = Callable[[list[Result], list[Violation]], None]
 
 
-def run(folder: Path, seed: int, minutes: float, kinds: list[str] | None) -> tuple[World, list[Result]]:
-    """Run rounds for so many minutes; return the world as it was left, and the results."""
+def run(folder: Path, seed: int, minutes: float, kinds: list[str] | None, note: Found) -> list[Violation]:
+    """Run rounds for so many *minutes*; return all violations. *note* is called after each round."""
     results: list[Result] = []
-    with world(folder, seed) as made, kept_running(made):
-        watched = Jobs(Settings(broker_url=made.redis.url), check=False, answer_s=3)
-        until = time.monotonic() + minutes * 60
-        print(f"{' '.join(role.name for role in made.roles)}", flush=True)
-        for planned in rounds(seed, kinds=kinds):
-            if time.monotonic() > until:
-                break
-            print(f"round {planned.number}, {(until - time.monotonic()) / 60:.1f} minutes left", flush=True)
-            results.append(run_round(made, planned, watched))
-            last = results[-1]
-            print(f"  {dict(last.jobs)}, all ended {last.settled_s:.1f} s after the last fault", flush=True)
-    return made, results
+    violations: list[Violation] = []
+    until = time.monotonic() + minutes * 60
+    # Rounds with and without sentinels need another Redis, and so another fleet.
+    for part, (sentinels, planned_rounds) in enumerate(
+        groupby(rounds(seed, kinds=kinds), key=lambda planned: planned.sentinels)
+    ):
+        if time.monotonic() > until:
+            break
+        (folder / f"{part}").mkdir()
+        with world(folder / f"{part}", seed, sentinels=sentinels) as made, kept_running(made):
+            watched = Jobs(made.settings, check=False, answer_s=3)
+            names = " ".join(role.name for role in made.roles)
+            print(f"{names}, Redis {'with sentinels' if sentinels else 'alone'}", flush=True)
+            for planned in planned_rounds:
+                left_s = until - time.monotonic()
+                if left_s < 0:
+                    break
+                print(f"round {planned.number}, {left_s / 60:.1f} minutes left", flush=True)
+                results.append(run_round(made, planned, watched))
+                last = results[-1]
+                print(
+                    f"  {dict(last.jobs)}, all ended {last.settled_s:.1f} s after the last fault", flush=True
+                )
+                note(results, [*violations, *made.violations])
+            violations += made.violations
+    return violations
 
 
 def main() -> int:
@@ -62,12 +79,17 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="snapferry-chaos-"))
     print(f"seed {given.seed}, logs in {folder}", flush=True)
     began_at = time.monotonic()
-    made, results = run(folder, given.seed, given.minutes, kinds)
-    found = document(given.seed, (time.monotonic() - began_at) / 60, results, made.violations)
-    print(summary(found))
-    if given.json:
-        write(given.json, found)
-    return 1 if made.violations else 0
+    documents: list[Document] = []
+
+    def note(results: list[Result], violations: list[Violation]) -> None:
+        # After each round, so that a run that is ended early has results.
+        documents[:] = [document(given.seed, (time.monotonic() - began_at) / 60, results, violations)]
+        if given.json:
+            write(given.json, documents[0])
+
+    violations = run(folder, given.seed, given.minutes, kinds, note)
+    print("\n".join(map(summary, documents)))
+    return 1 if violations else 0
 
 
 if __name__ == "__main__":

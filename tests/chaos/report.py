@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,12 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 
 Document = dict[str, Any]
+
+# What a run of 30 minutes must reach: faults, kinds, and the seconds from the end of a fault until jobs move again.
+FAULTS_OF_A_RUN: Final = 200
+KINDS_OF_A_RUN: Final = 25
+MEDIAN_S: Final = 15
+LONGEST_S: Final = 90
 
 
 def document(
@@ -110,10 +117,30 @@ def table(documents: Sequence[Document]) -> str:
     return "\n".join(lines)
 
 
+def judgement(found: Document) -> list[str]:
+    """Return the figures of a run beside what a run of 30 minutes must reach, one in a line."""
+    done = [fault for fault in found["faults"] if fault["possible"]]
+    recovered = [fault["recovered_s"] for fault in done if fault["recovered_s"] is not None] or [0.0]
+    minutes = found["minutes"] or 1.0
+    rows = (
+        ("faults in 30 minutes", 30 * len(done) / minutes, ">=", FAULTS_OF_A_RUN),
+        ("kinds of faults", len({fault["kind"] for fault in done}), ">=", KINDS_OF_A_RUN),
+        ("jobs move again, median", median(recovered), "<=", MEDIAN_S),
+        ("jobs move again, longest", max(recovered), "<=", LONGEST_S),
+        ("violations", len(found["violations"]), "<=", 0),
+    )
+    compared = {">=": operator.ge, "<=": operator.le}
+    words = {True: "held  ", False: "BROKEN"}
+    return [
+        f"{words[compared[sign](value, bound)]} {name}: {value:.0f} {sign} {bound}"
+        for name, value, sign, bound in rows
+    ]
+
+
 def summary(found: Document) -> str:
-    """Return the table of one run, and its violations."""
-    lines = [table([found]), *(f"VIOLATION {one['clause']}: {one['found']}" for one in found["violations"])]
-    return "\n".join(lines)
+    """Return the table of one run, what it must reach, and its violations."""
+    violations = (f"VIOLATION {one['clause']}: {one['found']}" for one in found["violations"])
+    return "\n".join([table([found]), "", *judgement(found), *violations])
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import State, UnknownJob
 from snapferry.workers.messages import JobSpec
 
-from .faults import FAULTS, NotPossible
+from .faults import FAULTS, NeverPossible, NotPossible
 from .jobs import mending, request_of
 from .oracle import accounts, ask
 from .recovery import recovered_s
@@ -28,6 +28,10 @@ from .world import Role, World
 SETTLED_S: Final = 240.0
 
 LOST: Final = "lost with Redis"
+
+# A fault that has nothing to act on, or whose Redis is away by another fault, is tried again within this time.
+CHANCE_S: Final = 8.0
+_AGAIN_S: Final = 0.3
 
 
 @dataclass
@@ -75,25 +79,35 @@ def kept_running(world: World) -> Iterator[None]:
 
 
 def _do(world: World, done: Done, began_at: float, stopped: threading.Event) -> None:
-    """Do a fault at its time, for as long as it lasts."""
+    """Do a fault at its time, or within `CHANCE_S` after it, for as long as it lasts."""
     planned, fault = done.planned, FAULTS[done.planned.kind]
     stopped.wait(max(0.0, began_at + planned.at_s - time.monotonic()))
     world.may_fail |= fault.fails
     world.may_forget |= fault.forgets
+    latest = time.monotonic() + CHANCE_S
+    while not _tried(world, done, stopped) and time.monotonic() < latest and not stopped.wait(_AGAIN_S):
+        pass
+    done.ended_at = time.monotonic()
+    outcome = f"{done.ended_at - done.began_at:.1f} s" if done.possible else "not possible"
+    print(f"  {planned.at_s:5.1f}  {planned.kind}: {done.what or 'done'} ({outcome})", flush=True)
+
+
+def _tried(world: World, done: Done, stopped: threading.Event) -> bool:
+    """Do a fault for as long as it lasts; return False if it was not possible now, and may be a little later."""
+    planned = done.planned
     done.began_at = time.monotonic()
     try:
-        with fault.act(world, random.Random(planned.seed)) as done.what:
+        with FAULTS[planned.kind].act(world, random.Random(planned.seed)) as done.what:
             done.possible = True
             stopped.wait(planned.lasts_s)
     except Exception as error:
         if done.possible:
             world.violate("the fault could be undone", f"{planned.kind}: {type(error).__name__}: {error}")
-        else:
-            # Redis is away by another fault, or there is nothing to act on.
-            done.what = str(error) if isinstance(error, NotPossible) else f"{type(error).__name__}: {error}"
-    done.ended_at = time.monotonic()
-    outcome = f"{done.ended_at - done.began_at:.1f} s" if done.possible else "not possible"
-    print(f"  {planned.at_s:5.1f}  {planned.kind}: {done.what or 'done'} ({outcome})", flush=True)
+            return True
+        # Redis is away by another fault, or there is nothing to act on.
+        done.what = str(error) if isinstance(error, NotPossible) else f"{type(error).__name__}: {error}"
+        return isinstance(error, NeverPossible)
+    return True
 
 
 def _submit(world: World, spec: JobSpec) -> bool:

@@ -17,14 +17,20 @@ from .faults import FAULTS, Fault
 # Seconds of a round within which faults begin, and the fewest and most faults of a round.
 WINDOW_S: Final = 14.0
 SHORT_WINDOW_S: Final = 3.0
-FAULTS_EACH: Final = (5, 10)
+FAULTS_EACH: Final = (6, 12)
 
 # Seconds that the first jobs have before the first fault.
 FIRST_S: Final = 0.8
 
 # Faults that last longer than this. A round has at most one of them, and more of the others while it lasts.
 LONG_S: Final = 40.0
-EVERY_S: Final = 5.0
+EVERY_S: Final = 4.0
+
+# Of so many rounds one after the other, so many at the end are rounds in which sentinels watch Redis. Each of those has
+# a failover.
+CYCLE: Final = 8
+WITH_SENTINELS: Final = 3
+FAILOVER: Final = "Redis failed over by sentinels"
 
 # A short run ends each fault after so long, and leaves out those that take long to recover from.
 SHORTENED_S: Final = 1.5
@@ -55,12 +61,17 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Round:
-    """A round: its *faults* by time, and its *jobs* in the order in which they are submitted, *at_once* together."""
+    """
+    A round: its *faults* by time, and its *jobs* in the order in which they are submitted, *at_once* together.
+
+    *sentinels* watch its Redis.
+    """
 
     number: int
     at_once: int
     jobs: tuple[PlannedJob, ...]
     faults: tuple[PlannedFault, ...]
+    sentinels: bool = False
 
 
 class _Deck:
@@ -71,14 +82,25 @@ class _Deck:
         self._chance = chance
         self._left: list[Fault] = []
 
-    def deal(self, *, without_long: bool) -> Fault:
-        """Take a fault from the deck, none that lasts long if there is another."""
-        short = [found for found in self.faults if found.lasts_s[1] <= LONG_S] if without_long else []
+    def fits(self, *, sentinels: bool) -> bool:
+        """Return whether the deck has a fault for a round with or without *sentinels*."""
+        return any(fits(found, sentinels) for found in self.faults)
+
+    def deal(self, *, without_long: bool, sentinels: bool) -> Fault:
+        """Take a fault for a round with or without *sentinels*, none that lasts long if there is another."""
+        fitting = [found for found in self.faults if fits(found, sentinels)]
+        if without_long and (short := [found for found in fitting if found.lasts_s[1] <= LONG_S]):
+            fitting = short
         while True:
             for index, found in enumerate(self._left):
-                if not short or found.lasts_s[1] <= LONG_S:
+                if found in fitting:
                     return self._left.pop(index)
             self._left += self._chance.sample(self.faults, len(self.faults))
+
+
+def fits(fault: Fault, sentinels: bool) -> bool:
+    """Return whether a fault can be done in a round with or without *sentinels*."""
+    return fault.sentinels in (None, sentinels)
 
 
 def rounds(seed: int, *, short: bool = False, kinds: Sequence[str] | None = None) -> Iterator[Round]:
@@ -89,12 +111,21 @@ def rounds(seed: int, *, short: bool = False, kinds: Sequence[str] | None = None
     others = _Deck(chance, [found for found in chosen if found.fails])
     number = 0
     while True:
+        sentinels = not short and number % CYCLE >= CYCLE - WITH_SENTINELS
+        if not any(fits(found, sentinels) for found in chosen):
+            sentinels = not sentinels
         # In every second round no job may fail, so that one which fails without a cause shows.
-        decks = [deck for deck in (patient, others if number % 2 else patient) if deck.faults]
+        decks = [
+            deck for deck in (patient, others if number % 2 else patient) if deck.fits(sentinels=sentinels)
+        ]
         faults: list[PlannedFault] = []
         long, window, count = False, SHORT_WINDOW_S if short else WINDOW_S, chance.randint(*FAULTS_EACH)
         while len(faults) < count:
-            found = chance.choice(decks or [others]).deal(without_long=long)
+            found = (
+                FAULTS[FAILOVER]
+                if sentinels and not faults and FAULTS[FAILOVER] in chosen
+                else chance.choice(decks or [others]).deal(without_long=long, sentinels=sentinels)
+            )
             lasts_s = min(chance.uniform(*found.lasts_s), SHORTENED_S if short else float("inf"))
             if found.lasts_s[1] > LONG_S:
                 long = True
@@ -107,6 +138,7 @@ def rounds(seed: int, *, short: bool = False, kinds: Sequence[str] | None = None
             chance.randint(2, 4),
             tuple(_jobs(chance)),
             tuple(sorted(timed, key=lambda fault: (fault.at_s, fault.kind))),
+            sentinels,
         )
         number += 1
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,12 +19,12 @@ from snapferry.orchestrator.jobs import Jobs, store_pair
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Action, JobSpec
-from snapferry.workers.settings.environment import Settings
-from tests.integration.own_redis import OwnRedis, own_redis
+from snapferry.workers.settings.environment import Settings, parse_broker_url
 from tests.integration.processes import PATIENCE_S, Fleet, Started
 from tests.sample import fill
 from tests.servers import S3Server, rclone_s3_server
 
+from .broker import SentinelBroker, SingleBroker, broker
 from .clock import SKEWED_CLOCK
 from .proxy import Trouble, troubled
 
@@ -74,6 +74,11 @@ class Role:
     running: Started | None = None
     past: list[Started] = field(default_factory=list)
 
+    @property
+    def threads(self) -> bool:
+        """Whether its pool is one of threads."""
+        return "threads" in self.arguments
+
     def family(self) -> list[int]:
         """Return the ids of all processes of the role."""
         return self.running.family() if self.running else []
@@ -91,8 +96,9 @@ class World:
     """
 
     folder: Path
-    redis: OwnRedis
+    redis: SingleBroker | SentinelBroker
     fleet: Fleet
+    settings: Settings
     jobs: Jobs
     server: S3Server
     trouble: Trouble
@@ -251,11 +257,16 @@ class World:
     @contextmanager
     def forgetting(self) -> Iterator[None]:
         """Let Redis forget what it has acknowledged."""
+        self.may_forget = True
         self.epoch += 1
         try:
             yield
         finally:
             self.epoch += 1
+
+    def interrupting(self) -> AbstractContextManager[None]:
+        """Let Redis be away, which where sentinels watch it lets it forget what it has acknowledged."""
+        return self.forgetting() if self.redis.forgets else nullcontext()
 
     @contextmanager
     def damaging(self, root: Path, path: Path) -> Iterator[None]:
@@ -293,14 +304,12 @@ def world(
     snapshots: int = 3,
     large_bytes: int = LARGE_BYTES,
     roles: list[Role] | None = None,
+    sentinels: bool = False,
 ) -> Iterator[World]:
-    """Make it, and end it. *seed* decides how many orchestrators and workers there are."""
+    """Make it, and end it. *seed* decides how many orchestrators and workers there are; *sentinels* watch Redis."""
     chance = random.Random(seed)
     with ExitStack() as stack:
-        # Redis confirms only what the system has: a killed one then forgets nothing.
-        redis = stack.enter_context(
-            own_redis(folder / "redis", "--port", "{port}", "--appendonly", "yes", "--appendfsync", "always")
-        )
+        redis = stack.enter_context(broker(folder / "redis", sentinels=sentinels))
         (folder / "s3").mkdir()
         # The faults change files behind the back of the S3 server, which remembers directories for 5 minutes.
         with patch.dict(os.environ, {"RCLONE_DIR_CACHE_TIME": "1s"}):
@@ -310,7 +319,9 @@ def world(
         temporary = folder / "temporary"
         temporary.mkdir()
         settings = Settings(
-            broker_url=redis.url, batch_objects=BATCH_OBJECTS, visibility_timeout=VISIBILITY_S
+            broker_url=parse_broker_url(redis.url),
+            batch_objects=BATCH_OBJECTS,
+            visibility_timeout=VISIBILITY_S,
         )
         places = f"file://{folder} tree://{folder} s3://"
         access = {f"SNAPFERRY_ACCESS_{right}": places for right in ("READ", "WRITE", "DELETE")}
@@ -320,6 +331,7 @@ def world(
             folder,
             redis,
             fleet,
+            settings,
             Jobs(settings, check=False, answer_s=5),
             server,
             trouble,

@@ -17,7 +17,6 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.ledger import State
 from snapferry.workers.ledger.keys import job_key
 from snapferry.workers.queues import COPY_QUEUE
-from snapferry.workers.settings.environment import Settings
 from tests.chaos.jobs import request_of
 from tests.chaos.oracle import CLAUSES, found_by
 from tests.chaos.oracle.progress import Progress
@@ -51,7 +50,7 @@ def module_environment() -> Iterator[None]:
 
 
 def test_nothing_is_violated_by_random_faults(made: World) -> None:
-    watched = Jobs(Settings(broker_url=made.redis.url), check=False)
+    watched = Jobs(made.settings, check=False)
     with kept_running(made):
         for planned in islice(rounds(SEED, short=True), 2):
             result = run_round(made, planned, watched)
@@ -78,7 +77,7 @@ def ended(made: World) -> World:
 
 
 def _redis(made: World) -> redis.Redis:
-    return redis.Redis.from_url(made.redis.url, decode_responses=True)
+    return made.redis.client()
 
 
 def _published(made: World) -> Path:

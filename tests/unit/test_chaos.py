@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import JobStatus, State
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, NeverPossible, NotPossible
 from tests.chaos.oracle.leftovers import is_temporary
 from tests.chaos.oracle.progress import Progress
 from tests.chaos.oracle.published import manifests, object_path, unpublished
 from tests.chaos.proxy import Trouble
 from tests.chaos.recovery import Moves, recovered_s
-from tests.chaos.report import BEGIN, END, PAGE, table
-from tests.chaos.schedule import ACTIONS, LONG_S, SHORTENED_S, rounds
+from tests.chaos.report import BEGIN, END, FAULTS_OF_A_RUN, PAGE, judgement, table
+from tests.chaos.rounds import Done, _do
+from tests.chaos.schedule import (
+    ACTIONS,
+    CYCLE,
+    FAILOVER,
+    LONG_S,
+    SHORTENED_S,
+    WITH_SENTINELS,
+    PlannedFault,
+    rounds,
+)
 from tests.sample import fill, random_files
 
 _FIELDS: dict[str, Any] = {
@@ -44,12 +58,24 @@ def test_a_seed_gives_the_same_jobs_and_faults_every_time(short: bool) -> None:
 
 
 def test_a_run_of_half_an_hour_has_every_kind_of_fault() -> None:
-    # Rounds take about a minute.
+    # Rounds take a minute and a half. A tenth of the faults has nothing to act on.
     for seed in range(5):
-        faults = [fault for planned in islice(rounds(seed), 30) for fault in planned.faults]
+        faults = [fault for planned in islice(rounds(seed), 20) for fault in planned.faults]
 
         assert {fault.kind for fault in faults} >= FAULTS.keys() - {"S3: down for minutes"}
-        assert len(faults) >= 200
+        assert len(faults) >= 1.3 * FAULTS_OF_A_RUN
+
+
+def test_a_share_of_the_rounds_has_sentinels_and_faults_of_their_kind_alone() -> None:
+    for seed in range(5):
+        planned = list(islice(rounds(seed), 3 * CYCLE))
+        assert sum(one.sentinels for one in planned) == 3 * WITH_SENTINELS
+        for one in planned:
+            kinds = {fault.kind for fault in one.faults}
+            assert (FAILOVER in kinds) == one.sentinels
+            assert all(FAULTS[kind].sentinels in (None, one.sentinels) for kind in kinds)
+    for kind in ("sentinel killed and started", "Redis failed over"):
+        assert {one.sentinels for one in islice(rounds(1, kinds=[kind]), 2 * CYCLE)} == {kind.startswith("s")}
 
 
 def test_rounds_are_of_all_actions_and_every_second_one_costs_only_time() -> None:
@@ -205,6 +231,47 @@ def test_the_table_names_what_was_not_tried() -> None:
     assert "mount away" in not_tried
     assert "disk full" not in not_tried
     assert len(not_tried) == len(", ".join(FAULTS).split(", ")) - 1
+
+
+def test_a_fault_that_is_not_possible_is_tried_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.chaos.rounds._AGAIN_S", 0.01)
+    tries: list[str] = []
+
+    def done_by(act: Callable[..., Iterator[str]]) -> Done:
+        tries.clear()
+        fault = replace(FAULTS["messages lost"], act=contextmanager(act))
+        monkeypatch.setitem(FAULTS, fault.kind, fault)
+        world: Any = SimpleNamespace(may_fail=False, may_forget=False)
+        done = Done(PlannedFault(fault.kind, 0.0, 0.0, 1))
+        _do(world, done, 0.0, threading.Event())
+        return done
+
+    def at_last(world: object, chance: random.Random) -> Iterator[str]:
+        tries.append(str(chance.random()))
+        if len(tries) < 3:
+            raise NotPossible("nothing waits")
+        yield "found"
+
+    def never(world: object, chance: random.Random) -> Iterator[str]:
+        tries.append("")
+        raise NeverPossible("no mount")
+        yield ""
+
+    done = done_by(at_last)
+    assert (done.possible, done.what, len(tries), len(set(tries))) == (True, "found", 3, 1)
+    done = done_by(never)
+    assert (done.possible, done.what, len(tries)) == (False, "no mount", 1)
+
+
+@pytest.mark.parametrize(("recovered_s", "kinds", "broken"), [(2.0, 25, 0), (91.0, 25, 2), (2.0, 24, 1)])
+def test_a_run_is_judged_by_what_a_run_of_half_an_hour_must_reach(
+    recovered_s: float, kinds: int, broken: int
+) -> None:
+    fault = {"round": 0, "lasted_s": 1.0, "jobs": {}, "possible": True, "recovered_s": recovered_s}
+    chosen = [*FAULTS][:kinds]
+    found = {"minutes": 15.0, "violations": [], "faults": [{**fault, "kind": kind} for kind in chosen * 5]}
+
+    assert sum(line.startswith("BROKEN") for line in judgement(found)) == broken
 
 
 def test_the_page_has_a_place_for_the_table() -> None:

@@ -11,11 +11,12 @@ The faults, one file for each family.
 """
 
 from . import machine, messages, objects, operators, processes, redis, s3
-from .registry import FAULTS, Fault, NotPossible
+from .registry import FAULTS, Fault, NeverPossible, NotPossible
 
 __all__ = [
     "FAULTS",
     "Fault",
+    "NeverPossible",
     "NotPossible",
     "machine",
     "messages",

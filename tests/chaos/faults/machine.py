@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tests.chaos.world import DISK_BYTES, DISK_INODES, Role, World
 
-from .registry import NotPossible, fault
+from .registry import NeverPossible, NotPossible, fault
 
 
 def _remounted(world: World, option: Callable[[os.statvfs_result], str], undone: str) -> Iterator[str]:
     if world.disk is None:
-        raise NotPossible("this process may not mount a disk")
+        raise NeverPossible("this process may not mount a disk")
     chosen = option(os.statvfs(world.disk))
     subprocess.run(["mount", "-o", f"remount,{chosen}", world.disk], check=True)
     try:
@@ -48,7 +48,7 @@ def inodes_gone(world: World, chance: random.Random) -> Iterator[str]:
 def mount_away(world: World, chance: random.Random) -> Iterator[str]:
     """Unmount the destination in a directory, as a network mount goes away."""
     if world.disk is None:
-        raise NotPossible("this process may not mount a disk")
+        raise NeverPossible("this process may not mount a disk")
     world.unmount()
     try:
         yield ""
@@ -131,7 +131,19 @@ def clocks_jump(world: World, chance: random.Random) -> Iterator[str]:
     yield from _shifted(world, world.roles, chance.choice([-600, -40, 40, 600]))
 
 
-@fault("clock hours off", (2.0, 15.0), fails=True)
+@fault("clock of a worker hours off", (2.0, 15.0))
 def clock_hours_off(world: World, chance: random.Random) -> Iterator[str]:
-    """Put the clocks of one role so far off that S3 refuses its requests: objects of running batches fail."""
-    yield from _shifted(world, [chance.choice(world.roles)], chance.choice([-7200, 7200]))
+    """
+    Put the clocks of one worker so far off that S3 refuses its requests: others take its batches.
+
+    If there is no other at this moment, the job waits for a minute.
+    """
+    workers = [role for role in world.roles if role.kind == "worker"]
+    yield from _shifted(world, [chance.choice(workers)], chance.choice([-7200, 7200]))
+
+
+@fault("clock of an orchestrator hours off", (2.0, 15.0), fails=True)
+def orchestrators_clock_hours_off(world: World, chance: random.Random) -> Iterator[str]:
+    """Do the same to an orchestrator: a job that begins meanwhile fails, as with wrong credentials."""
+    orchestrators = [role for role in world.roles if role.kind == "orchestrator"]
+    yield from _shifted(world, [chance.choice(orchestrators)], chance.choice([-7200, 7200]))

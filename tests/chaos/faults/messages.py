@@ -34,7 +34,7 @@ MALFORMED = (
 
 
 def _client(world: World) -> redis.Redis:
-    return redis.Redis.from_url(world.redis.url, decode_responses=True, socket_timeout=5)
+    return world.redis.client()
 
 
 def _waiting(client: redis.Redis) -> dict[str, list[str]]:

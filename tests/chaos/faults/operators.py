@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from snapferry.orchestrator.jobs import JobRefused
+from snapferry.orchestrator.jobs import JobRefused, store_pair
+from snapferry.stores.address import object_key
+from snapferry.stores.hashing import digest
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import UnknownJob
+from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import Priority
 from tests.chaos.world import World
 
@@ -16,6 +20,9 @@ from .registry import NotPossible, fault
 
 # A paused job that Redis' absence keeps from being continued is continued within this time.
 _CONTINUE_S = 120.0
+
+# A job that lacks an object fails within this time, unless other faults keep it from that.
+_FAILS_S = 20.0
 
 
 def _asked(world: World, chance: random.Random, what: Callable[[str], object]) -> str:
@@ -76,9 +83,45 @@ def resumed(world: World, chance: random.Random) -> Iterator[str]:
     yield _asked(world, chance, resume)
 
 
-@fault("job retried")
+@fault("job retried", fails=True)
 def retried(world: World, chance: random.Random) -> Iterator[str]:
-    yield _asked(world, chance, lambda job: world.submitted.append(world.jobs.retry(job)))
+    """Retry a job in which objects failed. There is none at most moments, so make one."""
+
+    def retry(job: str) -> None:
+        world.submitted.append(world.jobs.retry(job))
+
+    try:
+        found = _asked(world, chance, retry)
+    except NotPossible:
+        _fail_a_job(world, chance)
+        found = _asked(world, chance, retry)
+    yield found
+
+
+def _fail_a_job(world: World, chance: random.Random) -> None:
+    """Run a copy that lacks an object of its source, until it has failed."""
+    snapshot = chance.choice(world.snapshots)
+    address = digest(chance.choice(sorted(data for data in world.contents[snapshot].values() if data)))
+    path = world.sources[0] / object_key(address)
+    place = Path(world.destination_urls[0]).with_name(f"retried-{chance.getrandbits(32):08x}")
+    spec = JobSpec.of(*store_pair(world.source_urls[0], str(place)), [snapshot])
+    try:
+        data = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        if data is None or digest(data) != address:
+            raise NotPossible("another fault has damaged the object")
+        path.unlink()
+    except OSError as error:
+        raise NotPossible(f"another fault has damaged the object: {error}") from None
+    try:
+        world.submitted.append(spec.job_id)
+        world.jobs.submit(spec)
+        status = world.jobs.wait(spec.job_id, timeout_s=_FAILS_S)
+    except (BrokerUnavailable, UnknownJob, TimeoutError) as error:
+        raise NotPossible(f"{type(error).__name__}: {error}") from None
+    finally:
+        path.write_bytes(data)
+    if not status.state.final:
+        raise NotPossible("the job has not failed in time")
 
 
 @fault("job's priority changed")

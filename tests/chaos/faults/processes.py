@@ -33,6 +33,11 @@ def _signal(processes: Iterable[int], number: signal.Signals) -> None:
             os.kill(process, number)
 
 
+def _with_children(world: World, chance: random.Random) -> Role:
+    """Return a worker that has child processes. The first one always has."""
+    return chance.choice([role for role in world.roles if role.kind == "worker" and not role.threads])
+
+
 def _child(role: Role, chance: random.Random) -> int:
     children = children_of(_main(role))
     if not children:
@@ -42,7 +47,7 @@ def _child(role: Role, chance: random.Random) -> int:
 
 @fault("pool child killed")
 def child_killed(world: World, chance: random.Random) -> Iterator[str]:
-    role = _role(world, chance, "worker")
+    role = _with_children(world, chance)
     _signal([_child(role, chance)], signal.SIGKILL)
     yield role.name
 
@@ -118,7 +123,7 @@ def host_stopped(world: World, chance: random.Random) -> Iterator[str]:
 
 @fault("pool child stopped and continued", PAUSED_S, slow=True)
 def child_stopped(world: World, chance: random.Random) -> Iterator[str]:
-    role = _role(world, chance, "worker")
+    role = _with_children(world, chance)
     yield from _stopped([_child(role, chance)], role.name)
 
 

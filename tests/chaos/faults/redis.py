@@ -1,52 +1,41 @@
-"""Redis is killed, frozen, cut off, read-only, full, flushed, failed over. One of these happens at a time."""
+"""
+Redis is killed, frozen, cut off, read-only, full, flushed, failed over. One of these happens at a time.
+
+In rounds with sentinels a primary that is killed or frozen for more than a second is failed over, too.
+"""
 
 from __future__ import annotations
 
 import random
-import signal
 import time
 from collections.abc import Iterator
 
 import redis
 
-from tests.chaos.failover import fail_over
+from tests.chaos.broker import SentinelBroker, SingleBroker
 from tests.chaos.world import World
 
-from .registry import NotPossible, fault
+from .registry import NeverPossible, NotPossible, fault
 
 # Every connection is cut this often, so that new ones are cut while they recover.
 _CUTS = 4
 
 
-def _client(world: World) -> redis.Redis:
-    return redis.Redis.from_url(world.redis.url, decode_responses=True, socket_timeout=5)
-
-
 @fault("Redis killed and started", (0.1, 12.0))
 def killed(world: World, chance: random.Random) -> Iterator[str]:
-    with world.redis_lock:
-        world.redis.kill()
-        try:
-            yield ""
-        finally:
-            world.redis.start()
+    with world.redis_lock, world.interrupting(), world.redis.killed():
+        yield ""
 
 
 @fault("Redis frozen", (2.0, 30.0))
 def frozen(world: World, chance: random.Random) -> Iterator[str]:
-    with world.redis_lock:
-        process = world.redis.process
-        assert process is not None
-        process.send_signal(signal.SIGSTOP)
-        try:
-            yield ""
-        finally:
-            process.send_signal(signal.SIGCONT)
+    with world.redis_lock, world.interrupting(), world.redis.frozen():
+        yield ""
 
 
 @fault("Redis' clients cut")
 def cut(world: World, chance: random.Random) -> Iterator[str]:
-    with world.redis_lock, _client(world) as client:
+    with world.redis_lock, world.redis.client() as client:
         for _ in range(_CUTS):
             client.client_kill_filter(_type="normal", skipme=True)
             client.client_kill_filter(_type="pubsub", skipme=True)
@@ -57,7 +46,7 @@ def cut(world: World, chance: random.Random) -> Iterator[str]:
 @fault("Redis read-only", (2.0, 12.0))
 def read_only(world: World, chance: random.Random) -> Iterator[str]:
     """Make it a replica of nobody, as it is for a moment in a failover."""
-    with world.redis_lock, _client(world) as client:
+    with world.redis_lock, world.redis.client() as client:
         client.replicaof("127.0.0.1", 1)
         try:
             yield ""
@@ -67,7 +56,7 @@ def read_only(world: World, chance: random.Random) -> Iterator[str]:
 
 @fault("Redis full", (2.0, 12.0))
 def full(world: World, chance: random.Random) -> Iterator[str]:
-    with world.redis_lock, _client(world) as client:
+    with world.redis_lock, world.redis.client() as client:
         client.config_set("maxmemory", "1mb")
         try:
             yield ""
@@ -78,7 +67,7 @@ def full(world: World, chance: random.Random) -> Iterator[str]:
 @fault("Redis holds writes back", (2.0, 10.0))
 def writes_held(world: World, chance: random.Random) -> Iterator[str]:
     """Reads are answered, writes are not."""
-    with world.redis_lock, _client(world) as client:
+    with world.redis_lock, world.redis.client() as client:
         client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
         try:
             yield ""
@@ -89,17 +78,46 @@ def writes_held(world: World, chance: random.Random) -> Iterator[str]:
 @fault("Redis flushed", forgets=True)
 def flushed(world: World, chance: random.Random) -> Iterator[str]:
     """Let Redis forget everything: the jobs are gone, the fleet is not."""
-    with world.redis_lock, world.forgetting(), _client(world) as client:
+    with world.redis_lock, world.forgetting(), world.redis.client() as client:
         client.flushall()
     yield ""
 
 
-@fault("Redis failed over", forgets=True)
+@fault("Redis failed over", forgets=True, sentinels=False)
 def failed_over(world: World, chance: random.Random) -> Iterator[str]:
     """Kill it while it writes; a replica that may lack the last writes takes over its address."""
+    if not isinstance(world.redis, SingleBroker):
+        raise NeverPossible("sentinels do this")
     with world.redis_lock, world.forgetting():
         try:
-            fail_over(world.redis, world.folder)
+            world.redis.fail_over()
         except (redis.RedisError, AssertionError) as error:
             raise NotPossible(f"no replica could be made: {error}") from error
     yield ""
+
+
+def _with_sentinels(world: World) -> SentinelBroker:
+    if not isinstance(world.redis, SentinelBroker):
+        raise NeverPossible("no sentinel watches Redis")
+    return world.redis
+
+
+@fault("Redis failed over by sentinels", (0.0, 6.0), forgets=True, sentinels=True)
+def failed_over_by_sentinels(world: World, chance: random.Random) -> Iterator[str]:
+    """Kill the primary while it writes; the sentinels name the replica, and the dead one comes back as a replica."""
+    with world.redis_lock, world.forgetting(), _with_sentinels(world).failed_over():
+        yield ""
+
+
+@fault("Redis replica killed and started", (1.0, 10.0), sentinels=True)
+def replica_killed(world: World, chance: random.Random) -> Iterator[str]:
+    with world.redis_lock, _with_sentinels(world).replica_killed():
+        yield ""
+
+
+@fault("sentinel killed and started", (1.0, 10.0), sentinels=True)
+def sentinel_killed(world: World, chance: random.Random) -> Iterator[str]:
+    """Kill one of three: the other two still vote."""
+    number = chance.randrange(3)
+    with world.redis_lock, _with_sentinels(world).sentinel_killed(number):
+        yield f"sentinel {number}"

@@ -14,7 +14,11 @@ Act = Callable[[World, random.Random], Iterator[str]]
 
 
 class NotPossible(Exception):
-    """A fault has nothing to act on at this moment, or this machine does not permit it."""
+    """A fault has nothing to act on at this moment. It is tried again for a while."""
+
+
+class NeverPossible(NotPossible):
+    """A fault is not permitted by this machine, or not possible with the fleet of this run."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Fault:
     A kind of fault: *act* does it, lasts for *lasts_s* seconds (shortest, longest), and undoes it.
 
     *fails*: jobs may fail by it, with a reason. *forgets*: Redis may lose records of jobs by it. *slow*: work
-    continues only after a lease has expired, or the fault lasts long; a short run leaves it out.
+    continues only after a lease has expired, or the fault lasts long; a short run leaves it out. *sentinels*: it is for
+    rounds with sentinels alone (True), or without (False).
     """
 
     kind: str
@@ -33,6 +38,7 @@ class Fault:
     fails: bool = False
     forgets: bool = False
     slow: bool = False
+    sentinels: bool | None = None
 
 
 FAULTS: Final[dict[str, Fault]] = {}
@@ -45,6 +51,7 @@ def fault(
     fails: bool = False,
     forgets: bool = False,
     slow: bool = False,
+    sentinels: bool | None = None,
 ) -> Callable[[Act], Act]:
     """
     Register a fault: a generator that does it, yields what it was done to, and undoes it.
@@ -55,7 +62,7 @@ def fault(
     def register(act: Act) -> Act:
         assert kind not in FAULTS, kind
         family = act.__module__.rpartition(".")[2]
-        FAULTS[kind] = Fault(kind, family, contextmanager(act), lasts_s, fails, forgets, slow)
+        FAULTS[kind] = Fault(kind, family, contextmanager(act), lasts_s, fails, forgets, slow, sentinels)
         return act
 
     return register

@@ -50,7 +50,7 @@ def uploads(world: World) -> Iterator[str]:
 
 
 def _client(world: World) -> redis.Redis:
-    return redis.Redis.from_url(world.redis.url, decode_responses=True, socket_timeout=10)
+    return world.redis.client(timeout_s=10)
 
 
 @clause("no lease is left over", _BOUND_S)
