@@ -89,7 +89,8 @@ def _serve(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     _attach_broker_wait(app, settings.broker_url)
     upgrade.attach(app, settings)
     _attach_shutdown(app, settings)
-    signals.worker_before_create_process.connect(_freeze_memory, weak=False)
+    for begins in _WORK_BEGINS:
+        begins.connect(_freeze_memory, weak=False)
 
 
 def app_from_environment(make: Callable[[Settings, AccessPolicy], Celery], role: str) -> Celery:
@@ -233,10 +234,17 @@ def _attach_logging(app: Celery, settings: Settings, url: str, access: AccessPol
     signals.celeryd_after_setup.connect(started, weak=False)
 
 
+# Before the first child is forked; a pool of threads has none.
+_WORK_BEGINS: Final = (signals.worker_before_create_process, signals.worker_ready)
+
+
 def _freeze_memory(**_: Any) -> None:
-    # Otherwise the garbage collector of a forked process visits, and so copies, the memory it shares with this one.
+    # Otherwise the garbage collector of a forked process visits, and so copies, the memory it shares with this one. And
+    # a pool of threads, which lives long, would keep garbage for many minutes: Python collects the garbage that has
+    # become old only when it is a quarter of all objects that are not frozen.
     # Once is enough. To ask whether there is frozen memory, Python visits all of it.
-    signals.worker_before_create_process.disconnect(_freeze_memory)
+    for begins in _WORK_BEGINS:
+        begins.disconnect(_freeze_memory)
     gc.collect()
     gc.freeze()
 

@@ -54,7 +54,9 @@ JOBS_A_MINUTE: Final = 10_000 / 120
 SAMPLE_S: Final = 10.0
 EXPIRES_S: Final = 300
 SETTLED_S: Final = 120.0
-"""Seconds after the last submission in which all jobs must have ended."""
+"""Jobs that have not ended hang if none has ended for so long after the last submission."""
+MOST_OPEN: Final = 40
+"""Jobs at a time. A machine that is too busy runs fewer jobs in all, and has a steady state as well."""
 SNAPSHOTS: Final = 20
 OBJECTS: Final = 5
 DESTINATIONS: Final = 30
@@ -92,20 +94,23 @@ class Soak:
     def run(self, minutes: float) -> None:
         """Submit jobs evenly for so many *minutes*, and sample; then wait until all have ended."""
         began = time.monotonic()
-        count = round(minutes * JOBS_A_MINUTE)
-        sampled, number = -SAMPLE_S, 0
+        sampled, number, last_end, ended = -SAMPLE_S, 0, 0.0, 0
         while True:
             now = time.monotonic() - began
-            while number < count and number < now / 60 * JOBS_A_MINUTE and len(self._open) < 200:
+            over = now >= minutes * 60
+            while not over and number < now / 60 * JOBS_A_MINUTE and len(self._open) < MOST_OPEN:
                 self._submit(number)
                 number += 1
             self._settle()
-            if now - sampled >= SAMPLE_S:
+            if over and self.ends.total() == ended and now > last_end + SETTLED_S:
+                return
+            if self.ends.total() > ended or not over:
+                last_end, ended = now, self.ends.total()
+            if not over and now - sampled >= SAMPLE_S:
                 sampled = now
                 self.sample(now)
                 self._read_pages()
-            if number >= count and (not self._open or now > minutes * 60 + SETTLED_S):
-                self.sample(time.monotonic() - began)
+            if over and not self._open:
                 return
             time.sleep(0.2)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import signals
+from celery.utils.dispatch import Signal
 
 from snapferry.orchestrator.quick_imports import NOT_NEEDED, quick_imports
 from snapferry.workers.app import make_app
@@ -134,13 +135,20 @@ def test_no_connection_looks_for_the_version_of_its_library() -> None:
     assert "driver_info" not in app.backend.connparams
 
 
-def test_memory_is_frozen_once_however_many_processes_are_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+class _OtherWorker:
+    app = None
+
+
+@pytest.mark.parametrize("begins", [signals.worker_before_create_process, signals.worker_ready])
+def test_memory_is_frozen_once_whatever_the_pool_and_however_many_processes_are_forked(
+    monkeypatch: pytest.MonkeyPatch, begins: Signal
+) -> None:
     make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
     frozen: list[str] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append("frozen"))
     monkeypatch.setattr(gc, "get_freeze_count", lambda: pytest.fail("visits all frozen objects"))
 
     for _ in range(3):
-        signals.worker_before_create_process.send(sender=None)
+        begins.send(sender=_OtherWorker())
 
     assert frozen == ["frozen"]
