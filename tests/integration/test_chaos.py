@@ -24,7 +24,7 @@ from tests.chaos.oracle.published import manifests, object_path
 from tests.chaos.rounds import kept_running, mend, run_round
 from tests.chaos.schedule import PlannedJob, rounds
 from tests.chaos.world import Role, World, world
-from tests.integration.processes import PATIENCE_S, started
+from tests.integration.processes import PATIENCE_S, started, until
 
 SEED = 2
 
@@ -134,6 +134,8 @@ def _open_job(made: World) -> Iterator[None]:
 @contextmanager
 def _process(made: World) -> Iterator[None]:
     with started(sys.executable, "-c", "import time; time.sleep(600)") as left:
+        # Its environment can be read a moment after it was started.
+        until(left.family, "the process is found")
         role = made.roles[0]
         role.past.append(left)
         try:
