@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import logging
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -41,6 +43,7 @@ from snapferry.workers.copying.transfer import copy_batch
 from snapferry.workers.copying.transfer.sequential import MAX_DEATHS, SEQUENTIAL_AFTER
 from snapferry.workers.ledger import GRACE_S, LEASE_S, PLAN, JobStatus, Ledger, State, set_bits
 from snapferry.workers.ledger.state import Directive
+from snapferry.workers.limits.throttle import Throttle
 from snapferry.workers.messages import VERSION, Action, BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.outcome import BatchOutcome
 from snapferry.workers.reachability.parked_jobs import ParkedJobs
@@ -103,6 +106,24 @@ def run(batch: BatchMessage, ledger: Ledger, retries: int = 0) -> str:
 
 def counts(status: JobStatus) -> tuple[int, int, int]:
     return status.copied, status.present, status.failed
+
+
+def test_nothing_of_a_batch_waits_for_the_garbage_collector(batch: BatchMessage, ledger: Ledger) -> None:
+    """It comes late in a worker with threads: it would keep open directories, and megabytes."""
+    kinds = (batch_report.BatchReport, copy_run.CopyRun, SnapshotStore, DirectoryBackend, Throttle)
+
+    def living() -> dict[str, int]:
+        found = [type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds)]
+        return dict(Counter(found))
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = living()
+        run(batch, ledger)
+        assert living() == before
+    finally:
+        gc.enable()
 
 
 def lease_of(ledger: Ledger, name: str = "plan:0") -> float:

@@ -29,7 +29,14 @@ class Heartbeat:
         """End the thread after its current beat; wait for that, at most *timeout_s* seconds if given."""
         self._ended.set()
         self._thread.join(timeout_s)
+        # It usually belongs to the owner of this heartbeat. Such a cycle would live until Python collects old garbage,
+        # and with it all that the owner has, such as open directories.
+        self._beat = _nothing
 
     def _run(self) -> None:
         while not self._ended.wait(self._seconds):
             self._beat()
+
+
+def _nothing() -> None:
+    """Beat no more."""

@@ -36,6 +36,10 @@ class Semaphore:
         """Note how many objects could be in flight. Called once, before the first object enters."""
         self._expected(flights)
 
+    def forget_owner(self) -> None:
+        """Let go of *expected*: no object enters any more, and its owner may own this semaphore."""
+        self._expected = _ignored
+
     def set_limit(self, limit: int | None) -> None:
         """Let at most *limit* objects in from now on; None: any number."""
         with self._changed:
@@ -63,3 +67,7 @@ class Semaphore:
 
     def _may_enter(self) -> bool:
         return self._limit is None or len(self._entered) < self._limit
+
+
+def _ignored(flights: int) -> None:
+    """Ignore how many objects could be in flight."""

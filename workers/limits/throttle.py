@@ -89,6 +89,7 @@ class Throttle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._refreshing.__exit__()
+        self.semaphore.forget_owner()
         try:
             if self._shares:
                 self._share(0)
