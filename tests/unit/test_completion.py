@@ -338,6 +338,12 @@ def test_the_newest_jobs_are_offered(fleet: Ledger, monkeypatch: pytest.MonkeyPa
 
     assert values("snapferry status ") == ["done-1", "cancelled-1"]
 
+    # A shell would insert what the newest have in common.
+    for number in range(3):
+        fleet.create(request(f"cancelled-1{number}"))
+    assert values("snapferry status c") == []
+    assert values("snapferry status cancelled-1") == ["cancelled-12", "cancelled-11"]
+
 
 def test_hostile_records_offer_nothing_that_controls_a_terminal(fleet: Ledger) -> None:
     client = fleet.client

@@ -63,7 +63,12 @@ def jobs(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
             job_ids = job_ids[:_MOST_ASKED]
             states = ledger.states(job_ids)
             job_ids = [job_id for job_id, state in zip(job_ids, states, strict=True) if state in wanted]
-        for status in filter(suits, ledger.statuses(job_ids[:MOST_JOBS])):
+        newest = job_ids[:MOST_JOBS]
+        further = {job_id[: len(incomplete) + 1] for job_id in newest}
+        if len(newest) < len(job_ids) and len(further) == 1:
+            # The shell would insert what the newest have in common, and older jobs may not have.
+            return
+        for status in filter(suits, ledger.statuses(newest)):
             yield CompletionItem(status.job_id, help=_help(status))
 
 

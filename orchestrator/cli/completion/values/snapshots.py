@@ -77,8 +77,11 @@ def _snapshots(store: SnapshotStore, text: str) -> Iterator[CompletionItem]:
         yield CompletionItem(LATEST, help="the newest snapshot")
     ids = _ids(store, text)
     short = short_ids(ids)
+    names_of: dict[str, list[Name]] = {}
+    for name, snapshot_id in known.items():
+        names_of.setdefault(snapshot_id, []).append(name)
     for snapshot_id in ids:
-        named = [name for name, other in known.items() if other == snapshot_id]
+        named = names_of.get(snapshot_id, [])
         value = short[snapshot_id] if len(text) <= len(short[snapshot_id]) else snapshot_id
         yield CompletionItem(value, help=", ".join(named) or "snapshot")
 
