@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,10 @@ __all__ = [
 
 # Progress is logged at most so often, in seconds.
 _LOG_EVERY_S: Final = 30.0
+
+# Airflow's worker reports that a task has been deferred up to its heartbeat interval of 5 s late. Airflow takes a task
+# that has been resumed before that report for one that died, so a trigger fires no earlier than this after its start.
+_EARLIEST_S: Final = 10.0
 
 # The triggerer's thread must not wait for the broker, and other triggers share its default threads.
 _THREADS: Final = ThreadPoolExecutor(4, thread_name_prefix="snapferry")
@@ -303,6 +308,7 @@ class JobTrigger(BaseTrigger):
         """Fire once, when the job has ended."""
         from .orchestrator.client import BrokerUnavailable
 
+        earliest = time.monotonic() + _EARLIEST_S
         broker = await self._broker()
         progress = _Progress()
         while True:
@@ -314,6 +320,7 @@ class JobTrigger(BaseTrigger):
                 if line := progress.line(status):
                     self.log.info("%s", line)
                 if document is not None:
+                    await asyncio.sleep(max(0.0, earliest - time.monotonic()))
                     yield TriggerEvent(document)
                     return
             await asyncio.sleep(self.poll_s)
@@ -355,8 +362,6 @@ class _Progress:
 
     def line(self, status: JobStatus) -> str:
         """Return a line, "" if it is too early for one."""
-        import time
-
         from .orchestrator.client import status_line
 
         now = time.monotonic()

@@ -30,6 +30,7 @@ class Airflow:
 
     url: str
     process: Started
+    program: Path
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call its API; return the answer's document, None if the answer is that there is none."""
@@ -147,7 +148,7 @@ def airflow(folder: Path, dags: Path, env: Mapping[str, str]) -> Iterator[Airflo
     }
     url = f"http://127.0.0.1:{port}"
     with started(str(program), "standalone", env=own, log=folder / "airflow.log") as process:
-        found = Airflow(url, process)
+        found = Airflow(url, process, program)
 
         def healthy() -> bool:
             assert process.process.poll() is None, process.logged()[-3000:]

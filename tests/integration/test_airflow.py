@@ -19,7 +19,7 @@ from tests.sample import make_store, random_files, tree
 from tests.servers import redis_server
 
 from .airflows import Airflow, Run, airflow
-from .processes import PATIENCE_S, REPOSITORY, Fleet, until
+from .processes import PATIENCE_S, REPOSITORY, Fleet, finished, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -60,6 +60,19 @@ def trees():
     push >> heal >> pull
 
 variants(), waiting(), impatient(), trees()
+"""
+
+
+CONNECTIONS = """
+from airflow.sdk import Connection
+from snapferry.airflow import broker_url
+for connection in (
+    Connection(conn_id="a", conn_type="redis", host="queue", password="p@s/s", schema="2"),
+    Connection(conn_id="b", conn_type="rediss", host="queue", port=6380, login="me", password="s"),
+    Connection(conn_id="c", conn_type="redis", host="queue", extra='{"ssl": true, "db": 3}'),
+    Connection(conn_id="d", conn_type="generic", extra='{"broker": "sentinel://a,b/0?master_name=main"}'),
+):
+    print(broker_url(connection))
 """
 
 
@@ -205,6 +218,17 @@ def test_attempts_that_time_out_take_up_the_same_job(world: World) -> None:
     assert [found.id for found in world.jobs_to(destination)] == [job.id]
     assert f"job {job.id} taken up" in run.log("kept")
     assert tree(source) == tree(destination)
+
+
+def test_a_connection_names_the_broker(world: World) -> None:
+    python = world.airflow.program.with_name("python")
+    printed = finished([str(python), "-c", CONNECTIONS], {"AIRFLOW_HOME": str(world.folder / "home")})
+    assert printed.out.split() == [
+        "redis://:p%40s%2Fs@queue:6379/2",
+        "rediss://me:s@queue:6380/0",
+        "rediss://queue:6379/3",
+        "sentinel://a,b/0?master_name=main",
+    ], printed.err
 
 
 def test_push_heal_and_pull(world: World) -> None:

@@ -111,7 +111,7 @@ def test_the_checks_run_on_the_oldest_and_the_newest_supported_python() -> None:
 def test_the_weekly_targets_are_in_the_makefile() -> None:
     targets = {entry["target"] for entry in JOBS["weekly"]["strategy"]["matrix"]["include"]}
 
-    assert targets == {"test-slow", "fuzz", "chaos"}
+    assert targets == {"test-slow", "test-examples", "fuzz", "chaos"}
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert [entry["cron"].split()[2:] for entry in TRIGGERS["schedule"]] == [["*", "*", "0"]]
 
