@@ -21,14 +21,19 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from airflow.sdk import BaseHook, BaseOperator
-from airflow.sdk.exceptions import (
-    AirflowException,
-    AirflowFailException,
-    TaskDeferralError,
-    TaskDeferralTimeout,
-)
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+try:
+    from airflow.sdk import BaseHook, BaseOperator
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        TaskDeferralError,
+        TaskDeferralTimeout,
+    )
+    from airflow.triggers.base import BaseTrigger, TriggerEvent
+except ImportError as error:
+    raise ImportError(
+        f"snapferry.airflow needs Airflow 3.3 or later in the same environment: {error}"
+    ) from error
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
