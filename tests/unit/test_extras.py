@@ -231,3 +231,18 @@ def test_without_rich_a_terminal_shows_the_same_in_plain_lines(
     assert found.out.splitlines()[1] == f"{'a' * 200}     1"
     assert "it answers" in found.out
     assert not is_installed("rich")
+
+
+def test_pages_install_what_their_commands_need() -> None:
+    """The bare name installs a worker only, and most pages go on with other commands."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    bare = [
+        f"{page.name}: {line.strip()}"
+        for page in pages
+        for line in page.read_text().splitlines()
+        if re.search(r"pip install (-\S+ )*(\.|snapferry)($|[`\s])", line)
+        and "worker" not in line
+        and "--no-deps" not in line
+    ]
+
+    assert bare == []
