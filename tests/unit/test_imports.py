@@ -125,7 +125,9 @@ def test_importing_everything_connects_to_nothing_and_reads_no_variable() -> Non
     names = [module.name for module in walk_packages(snapferry.__path__, "snapferry.")]
     assert set(MODULES) <= {"snapferry", *names}
 
-    ended = run(EVERYTHING.format(names=[name for name in names if not name.endswith(".__main__")]))
+    # Where Airflow is missing, its module says so and cannot be imported.
+    left_out = ("snapferry.airflow", "snapferry.__main__")
+    ended = run(EVERYTHING.format(names=[name for name in names if name not in left_out]))
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
