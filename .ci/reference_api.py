@@ -22,7 +22,14 @@ HEAD = """\
 All classes of the Python API. [Use snapferry from Python](python.md) shows how to use them. `make reference` writes
 this page from the code.
 
-`from snapferry import Client, Job, JobFailed`; everything else is in `snapferry.orchestrator.client`.
+`from snapferry import Client, Job, JobFailed`; the options, results and errors are in `snapferry.orchestrator.client`.
+
+| type | is |
+|---|---|
+| `Place` | a store: a URL, an absolute path, or a name in `snapferry.toml`; `path` is a directory |
+| `Ids` | snapshots: one or several ids, first digits of ids, or names such as `nightly@`; None for all of the store |
+| `Unpack[…]` | keyword arguments, as the class of that name lists them |
+| `JobSpec` | the request that the other methods build, for programs that need to keep or send it |
 """
 
 PARTS: dict[str, list[type]] = {
