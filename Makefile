@@ -28,8 +28,8 @@ fleet: runtime ## run a fleet with Flower, the dashboard and a sample store, unt
 test: venv ## run the tests
 	python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
-test-slow: venv venv-docs ## run the tests that take minutes
-	python -m pytest -m slow --timeout=1800 $(ARGS)
+test-slow: venv venv-docs ## run the tests that take minutes, and all examples of property tests
+	python -m pytest -m "slow or hypothesis" --hypothesis-profile=all --timeout=1800 $(ARGS)
 
 test-examples: venv ## run the tests of the examples that need Airflow and Prefect, which are installed apart
 	.ci/setup airflow --venv .venv-airflow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -18,22 +19,38 @@ from tests.ceph import ceph_s3_server
 from tests.golden.trees import TREES
 from tests.servers import S3Server
 
+TESTS = Path(__file__).parent
+
 # The contracts hold assertions, but are not test modules themselves.
 pytest.register_assert_rewrite("tests.conformance.contract")
 
-# A busy machine must not fail a test, so no example has a deadline.
-hypothesis.settings.register_profile("snapferry", deadline=None)
-hypothesis.settings.load_profile("snapferry")
+# A busy machine must not fail a test, so no example has a deadline. `make test` tries half of the examples,
+# `make test-slow` all of them.
+hypothesis.settings.register_profile("all", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("half", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("half")
 
-# Folders whose tests wait for processes and servers. In a run by several processes they come first, and what
-# takes milliseconds fills the end.
-WAITING = ("integration", "faults", "golden")
+# Folders whose tests wait for processes and servers, the longest first. In a run by several processes they come first.
+WAITING = ("integration", "golden", "faults", "crash", "plugin_sqlite")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests (``-n``), begin with the longest."""
+    """Where several processes share the tests (``-n``), begin with the longest, and end with those of milliseconds."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.parent.name not in WAITING)
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[bool, int]:
+    folder = item.path.relative_to(TESTS).parts[0]
+    waiting = WAITING.index(folder) if folder in WAITING else len(WAITING)
+    return sharing(item.nodeid) != "moto", waiting + (folder == "unit")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep thousands of tests out of the garbage collector's way, here and in each process that a test forks."""
+    if session.items:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_configure() -> None:
@@ -61,13 +78,28 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``--dist loadscope``, hand out each test by itself, and what `sharing` names in one piece."""
+    """
+    With ``--dist loadscope``, hand out in one piece what `sharing` names.
+
+    One process begins at the end, with the tests that compute: it uses the time in which the others wait.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Sharing(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return sharing(nodeid)
 
+        def _assign_work_unit(self, node: Any) -> None:
+            if node is self.nodes[-1]:
+                self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            super()._assign_work_unit(node)
+            # All of a process's tests are counted whenever one has ended.
+            given = self.assigned_work[node]
+            for name in [name for name, tests in given.items() if all(tests.values())]:
+                del given[name]
+
+    # In the order of the tests, not by their number.
+    config.option.loadscopereorder = False
     return Sharing(config, log) if config.option.dist == "loadscope" else None
 
 
@@ -76,8 +108,8 @@ def sharing(nodeid: str) -> str:
     Return the name of what is costly to have in several processes and is used by a test and others, or its own id.
 
     That is moto, which takes seconds to start and hundreds of MB, the fleets of
-    the tests of commands and of the chaos run, and each tree of which snapdir makes a snapshot.
-    Where a test is not recognised, it starts what it needs a second time.
+    the tests of commands and of the chaos run, each tree of which snapdir makes a snapshot, a browser, and what the
+    tests of a file of unit tests share. Where a test is not recognised, it starts what it needs a second time.
     """
     file, _, name = nodeid.partition("::")
     if "moto" in nodeid.lower():
@@ -86,6 +118,8 @@ def sharing(nodeid: str) -> str:
         return "commands"
     if file.endswith("integration/test_chaos.py"):
         return "chaos"
+    if file.startswith("tests/unit/") or file.endswith("_in_a_browser.py"):
+        return file
     if file.startswith("tests/golden/") and (tree := name.partition("[")[2].removesuffix("]")) in TREES:
         return tree
     return nodeid

@@ -31,6 +31,7 @@ class TestStoreOnMoto(StoreContract):
     kind = "moto"
 
 
+@pytest.mark.slow
 class TestStoreSplitBetweenTwoServers(SplitStoreContract):
     kind = "moto"
     manifests_kind = "rclone"

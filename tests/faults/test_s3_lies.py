@@ -49,6 +49,7 @@ from tests.faults.hostile_server import (
 )
 from tests.faults.scripted_server import Piece, scripted
 from tests.faults.stub_s3 import Answer, Request, serving
+from tests.property.strategies import examples
 from tests.sample import manifest_of
 
 MIB = 1024 * 1024
@@ -675,7 +676,7 @@ class Lying:
     backend: S3Backend
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=mutated())
 def test_nothing_but_a_store_error_comes_out_whatever_an_answer_is(lying: Lying, answer: bytes) -> None:
     lying.answer = answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -183,13 +182,12 @@ def test_a_limit_of_cost_needs_a_price_for_each_bucket(tmp_path: Path) -> None:
     assert ended.err == f"snapferry: --max-cost: price table {tmp_path}/prices has no price for s3://two\n"
 
 
-def test_commands_about_jobs_need_a_broker_that_answers(tmp_path: Path) -> None:
+def test_commands_about_jobs_need_a_broker_that_answers(forge: Forge, tmp_path: Path) -> None:
     submit = ["submit", "--from", "/a", "--to", str(tmp_path / "b"), "--all"]
     commands = [submit, ["jobs"], *([command, "1234"] for command in ("status", "cancel", "retry"))]
     nowhere = {"SNAPFERRY_BROKER_URL": "redis://127.0.0.1:1/0"}
-    with ThreadPoolExecutor(2) as pool:
-        without = list(pool.map(lambda command: snapferry(*command), commands))
-        with_none = list(pool.map(lambda command: snapferry(*command, env=nowhere), commands))
+    without = [forge.run(command) for command in commands]
+    with_none = [forge.run(command, nowhere) for command in commands]
 
     for ended in without:
         assert (ended.code, ended.out) == (2, "")

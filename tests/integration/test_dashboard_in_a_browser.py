@@ -153,9 +153,10 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
 
         retried = jobs.retry(failed)
         assert jobs.wait(retried, timeout_s=PATIENCE_S).state is State.FAILED
-        for path in ("/", f"/jobs/{failed}", "/workers", "/schedules", "/throughput"):
-            for width in WIDTHS:
-                with tab(chromium, shown, viewport={"width": width, "height": 900}) as page:
+        with tab(chromium, shown) as page:
+            for path in ("/", f"/jobs/{failed}", "/workers", "/schedules", "/throughput"):
+                for width in WIDTHS:
+                    page.set_viewport_size({"width": width, "height": 900})
                     page.goto(shown.url + path)
                     assert cut_off(page) == [], (path, width)
         with tab(chromium, shown, viewport={"width": WIDTHS[-1], "height": 900}) as page:
@@ -169,15 +170,15 @@ def test_a_job_can_be_followed_in_a_browser(chromium: Any, redis_url: str, tmp_p
             assert f"snapferry retry {retried}" in first.text_content()
 
         paths = ("/", f"/jobs/{failed}", f"/jobs/{moving}", "/workers", "/schedules", "/nowhere")
-        for path, name in zip(paths, ("jobs", "failed", "", "workers", "", ""), strict=True):
-            for scheme in ("light", "dark"):
-                with tab(chromium, shown, viewport=PHONE, color_scheme=scheme) as page:
+        for scheme in ("light", "dark"):
+            with tab(chromium, shown, viewport=PHONE, color_scheme=scheme) as page:
+                for path, name in zip(paths, ("jobs", "failed", "", "workers", "", ""), strict=True):
                     page.goto(shown.url + path)
                     width = page.evaluate("document.documentElement.scrollWidth")
                     assert width <= PHONE["width"], (path, width)
                     if name:
                         picture(page, f"{name}-phone-{scheme}")
-                    page.wrong[:] = [said for said in page.wrong if "404" not in said]
+                page.wrong[:] = [said for said in page.wrong if "404" not in said]
         with tab(chromium, shown, color_scheme="dark") as page:
             page.goto(shown.url)
             assert page.locator("tbody tr").count() == 5

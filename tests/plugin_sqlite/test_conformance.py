@@ -47,6 +47,7 @@ class TestStoreOnSqlite(Places, StoreContract):
     pass
 
 
+@pytest.mark.slow
 class TestManifestsInMemory(Places, SplitStoreContract):
     manifests_kind = "memory"
 

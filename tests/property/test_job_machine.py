@@ -511,6 +511,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
+@pytest.mark.hypothesis
 def test_the_record_of_a_job_is_right_whatever_happens_when_and_how_often(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from snapferry.workers.limits.limit_store import (
     store_id,
 )
 from snapferry.workers.messages import JobSpec, StoreRef
+from tests.property.strategies import examples
 
 STORE = "s3://bucket/store"
 BEGAN = 1_700_000_000.0
@@ -89,7 +90,7 @@ def test_takers_together_get_the_limit_and_no_more(limit_store: LimitStore, take
     assert rate * 10 * 0.97 - 1 <= got <= rate * (10 + BURST_S + QUANTUM_S) + 1
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rate=st.integers(1, 10**8),
     asks=st.lists(
@@ -353,7 +354,7 @@ def test_jobs_share_what_a_store_may_have_in_flight_evenly(limit_store: LimitSto
     assert sum(asked.values()) == 8
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     most=st.integers(1, 20),
     steps=st.lists(
