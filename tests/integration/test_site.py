@@ -107,7 +107,7 @@ def test_a_broken_link_a_missing_heading_and_a_page_without_a_place_are_errors(t
     for name in (".ci", "docs"):
         shutil.copytree(ROOT / name, root / name)
     for path in ROOT.iterdir():
-        if not (root / path.name).exists() and not path.name.startswith("."):
+        if not (root / path.name).exists() and path.name != ".git":
             (root / path.name).symlink_to(path)
     wrong = {"broken": "[x](no-such-page.md)", "heading": "[x](run.md#no-such-heading)", "orphan": "Text."}
     for name, text in wrong.items():
