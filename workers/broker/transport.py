@@ -85,8 +85,10 @@ def install() -> None:
 
 
 def own_url(url: str) -> str:
-    """Return the URL by which kombu connects to *url* through this transport."""
-    return url if url.startswith(_OWN) else _OWN + url
+    """Return the URL by which kombu connects to *url* through this transport; *url* itself if it is not of Redis."""
+    # A socket has the scheme redis+socket.
+    scheme = url.partition(":")[0].partition("+")[0]
+    return _OWN + url if scheme in _SCHEMES else url
 
 
 class _UnrecordedMessages:

@@ -65,9 +65,11 @@ def reading(code: int = EXIT_FAILED) -> Iterator[None]:
 
     The exit code is `EXIT_USAGE` for a snapshot or path that does not exist, *code* for other errors of stores.
     """
+    log = logging.getLogger("snapferry.stores")
+    level = log.level
     # Warnings, such as of a second reading, would stand beside the one line that says how it ended.
     if "log_level" not in chosen():
-        logging.getLogger("snapferry.stores").setLevel(logging.ERROR)
+        log.setLevel(logging.ERROR)
     try:
         yield
     except PathMissing as error:
@@ -81,3 +83,5 @@ def reading(code: int = EXIT_FAILED) -> Iterator[None]:
     except StoreError as error:
         note(f"{type(error).__name__}: {error}")
         raise SystemExit(code) from None
+    finally:
+        log.setLevel(level)
