@@ -41,8 +41,10 @@ def stub(shared_stub: Stub) -> Stub:
 
 
 @pytest.fixture
-def backend(stub: Stub, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Backend:
-    """A backend on the stub, whose client asks only once."""
+def backend(
+    stub: Stub, s3_environment: dict[str, str], fresh_s3_clients: None, monkeypatch: pytest.MonkeyPatch
+) -> S3Backend:
+    """A backend on the stub, whose client asks only once and knows nothing of the server yet."""
     monkeypatch.setattr(clients, "ATTEMPTS", 1)
     return S3Backend(Bucket("bucket", endpoint=stub.endpoint, region="huge-1"))
 
