@@ -6,7 +6,6 @@ Importing this module connects to nothing and reads nothing. `snapferry.worker` 
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from .broker.job_celery import JobCelery
 from .broker.open_ledger import open_ledger
 from .copying import tasks
 from .diagnosis import remote_control
-from .lifecycle import process_setup, rate_limited_tasks, shutdown
+from .lifecycle import garbage, process_setup, rate_limited_tasks, shutdown
 from .queues import COPY_QUEUE, PLAN_QUEUE, STEPS
 from .reachability import parking_thread
 from .settings.access import access_policy
@@ -89,8 +88,7 @@ def _serve(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     _attach_broker_wait(app, settings.broker_url)
     upgrade.attach(app, settings)
     _attach_shutdown(app, settings)
-    for begins in _WORK_BEGINS:
-        begins.connect(_freeze_memory, weak=False)
+    garbage.attach()
 
 
 def app_from_environment(make: Callable[[Settings, AccessPolicy], Celery], role: str) -> Celery:
@@ -232,21 +230,6 @@ def _attach_logging(app: Celery, settings: Settings, url: str, access: AccessPol
 
     signals.celeryd_init.connect(begin, weak=False)
     signals.celeryd_after_setup.connect(started, weak=False)
-
-
-# Before the first child is forked; a pool of threads has none.
-_WORK_BEGINS: Final = (signals.worker_before_create_process, signals.worker_ready)
-
-
-def _freeze_memory(**_: Any) -> None:
-    # Otherwise the garbage collector of a forked process visits, and so copies, the memory it shares with this one. And
-    # a pool of threads, which lives long, would keep garbage for many minutes: Python collects the garbage that has
-    # become old only when it is a quarter of all objects that are not frozen.
-    # Once is enough. To ask whether there is frozen memory, Python visits all of it.
-    for begins in _WORK_BEGINS:
-        begins.disconnect(_freeze_memory)
-    gc.collect()
-    gc.freeze()
 
 
 def _attach_shutdown(app: Celery, settings: Settings) -> None:

@@ -6,6 +6,7 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 from importlib import import_module, metadata
 from typing import Any
 
@@ -16,7 +17,9 @@ from celery.utils.dispatch import Signal
 from snapferry.orchestrator.quick_imports import NOT_NEEDED, quick_imports
 from snapferry.workers.app import make_app
 from snapferry.workers.broker.connection import client, fail_fast_client
+from snapferry.workers.lifecycle import garbage
 from snapferry.workers.settings.environment import Settings
+from tests.integration.processes import PATIENCE_S
 
 # Run in a fresh interpreter: the imports of a sync and of its embedded fleet.
 SYNC = """
@@ -133,6 +136,20 @@ def test_no_connection_looks_for_the_version_of_its_library() -> None:
             assert found.connection_pool.connection_kwargs["driver_info"] is None
     assert app.backend.client.connection_pool.connection_kwargs["driver_info"] is None
     assert "driver_info" not in app.backend.connparams
+
+
+def test_a_worker_collects_garbage_that_python_leaves_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "COLLECT_S", 0.01)
+    collected = threading.Event()
+    monkeypatch.setattr(gc, "collect", lambda *_: collected.set())
+    garbage.attach()
+
+    signals.worker_ready.send(sender=_OtherWorker())
+    threads = threading.active_count()
+    signals.worker_ready.send(sender=_OtherWorker())
+
+    assert collected.wait(PATIENCE_S)
+    assert threading.active_count() <= threads
 
 
 class _OtherWorker:
