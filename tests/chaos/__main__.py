@@ -37,8 +37,6 @@ def run(folder: Path, seed: int, minutes: float, kinds: list[str] | None, note: 
     for part, (sentinels, planned_rounds) in enumerate(
         groupby(rounds(seed, kinds=kinds), key=lambda planned: planned.sentinels)
     ):
-        if time.monotonic() > until:
-            break
         (folder / f"{part}").mkdir()
         with world(folder / f"{part}", seed, sentinels=sentinels) as made, kept_running(made):
             # The time until the first fleet is ready does not count.
@@ -58,6 +56,9 @@ def run(folder: Path, seed: int, minutes: float, kinds: list[str] | None, note: 
                 )
                 note(results, [*violations, *made.violations])
             violations += made.violations
+        # Before the next part is looked for: with faults of some kinds, all rounds are alike.
+        if time.monotonic() > until:
+            break
     return violations
 
 

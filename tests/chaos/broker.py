@@ -75,36 +75,37 @@ class SentinelBroker:
 
     @contextmanager
     def killed(self) -> Iterator[None]:
-        with self._restarted(self.running.primary()):
+        """Kill the primary, and start it again in the end."""
+        with self._restarted(self._primary()):
             yield
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        with _frozen(self.running.primary().process):
+        """Stop the primary, and continue it in the end."""
+        with _frozen(self._primary().process):
             yield
-        self._settle()
 
     @contextmanager
     def failed_over(self) -> Iterator[None]:
         """Kill the primary while it writes, until the sentinels have named another, and for a while after that."""
-        old = self.running.primary()
+        old = self._primary()
         self.running.failover()
         try:
             yield
         finally:
             old.start()
-            self._settle()
 
     @contextmanager
     def replica_killed(self) -> Iterator[None]:
         """Kill the replica, and start it again in the end."""
-        primary = self.running.primary()
+        primary = self._primary()
         with self._restarted(next(one for one in self.running.servers if one is not primary)):
             yield
 
     @contextmanager
     def sentinel_killed(self, number: int) -> Iterator[None]:
         """Kill one of the sentinels, and start it again in the end."""
+        self._primary()
         with self._restarted(self.running.sentinels[number % len(self.running.sentinels)]):
             yield
 
@@ -115,12 +116,12 @@ class SentinelBroker:
             yield
         finally:
             server.start()
-            self._settle()
 
-    def _settle(self) -> None:
-        """Wait until the next failover is possible."""
+    def _primary(self) -> Server:
+        """Return the primary, when a failover is possible again: a server that comes back needs a while for that."""
         self.running.primary()
         until(self.running.in_sync, "the replica follows the primary")
+        return self.running.primary()
 
 
 @contextmanager

@@ -98,7 +98,8 @@ def _tried(world: World, done: Done, stopped: threading.Event) -> bool:
     done.began_at = time.monotonic()
     try:
         with FAULTS[planned.kind].act(world, random.Random(planned.seed)) as done.what:
-            done.possible = True
+            # Not before: it may have waited for another fault of Redis to end.
+            done.possible, done.began_at = True, time.monotonic()
             stopped.wait(planned.lasts_s)
     except Exception as error:
         if done.possible:
