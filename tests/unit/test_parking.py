@@ -13,7 +13,7 @@ from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.ledger.keys import UNPARKED
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_addresses
 from snapferry.workers.queues import COPY_QUEUE, Priority, lists, parking_queue, step
-from snapferry.workers.reachability import clock
+from snapferry.workers.reachability import clock, store_problems
 from snapferry.workers.reachability.giving_up import RETURN_S
 from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from snapferry.workers.reachability.parking import Parking
@@ -25,8 +25,12 @@ QUEUE = parking_queue("", "job")
 
 
 @pytest.fixture
-def ledger(redis_url: str) -> Iterator[Ledger]:
+def ledger(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """A ledger whose clock stands still, on a machine of any speed. No check of a store is due by itself."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        now = clock.now(client)
+        monkeypatch.setattr(clock, "now", lambda _: now)
+        monkeypatch.setattr(store_problems, "_AWAY_PAUSES", (3600.0, 3600.0))
         yield Ledger(client, expires_s=3600)
 
 
