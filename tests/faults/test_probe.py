@@ -293,7 +293,9 @@ file.DirectoryBackend.upload = die
 
 
 def killed(fault: str, store: str) -> None:
-    ended = subprocess.run([sys.executable, "-c", KILLED.format(fault=fault), store], timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED.format(fault=fault), store], timeout=240, check=False
+    )
     assert ended.returncode == 9
 
 

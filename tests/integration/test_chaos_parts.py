@@ -55,7 +55,7 @@ def echo() -> Iterator[tuple[str, list[bytes]]]:
 
 def ask(endpoint: str) -> tuple[int, bytes] | None:
     """Send the body; return status and body of the answer, None if there was no whole answer."""
-    connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=240)
     try:
         connection.request("GET", "/bucket/key", BODY)
         answer = connection.getresponse()

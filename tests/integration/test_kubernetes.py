@@ -66,7 +66,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Secrets:
         cwd=folder,
         env=environment,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     assert {oct(file.stat().st_mode & 0o777) for file in folder.glob("*.env")} == {"0o600"}
     return {

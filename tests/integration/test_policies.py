@@ -48,7 +48,7 @@ def users() -> Iterator[tuple[S3Server, dict[str, dict[str, str]]]]:
         enforce = urllib.request.Request(
             f"{server.endpoint}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"}, method="POST"
         )
-        urllib.request.urlopen(enforce, timeout=60).close()
+        urllib.request.urlopen(enforce, timeout=240).close()
         yield server, found
 
 

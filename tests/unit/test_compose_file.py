@@ -65,7 +65,7 @@ def schema(path: Path) -> subprocess.CompletedProcess[str]:
     nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "all")}
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
     return subprocess.run(
-        command, env=os.environ | nowhere, capture_output=True, text=True, timeout=60, check=False
+        command, env=os.environ | nowhere, capture_output=True, text=True, timeout=240, check=False
     )
 
 

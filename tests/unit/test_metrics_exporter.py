@@ -86,7 +86,7 @@ def test_what_a_process_counted_outlives_it_and_its_files_do_not(tmp_path: Path)
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -140,7 +140,7 @@ def test_a_process_without_room_for_its_metrics_works_on_and_says_so(tmp_path: P
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -158,7 +158,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, "SNAPFERRY_BROKER_URL": "redis://127.0.0.1:1/0", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -65,7 +65,7 @@ def project():
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=240)
     (path,) = folder.iterdir()
     with zipfile.ZipFile(path) as archive:
         yield archive
@@ -76,7 +76,7 @@ def tracked():
     """The files of the repository: what git tracks, and what it would, were it added."""
     if shutil.which("git"):
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=60)
+        listed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=240)
         if listed.returncode == 0:
             names = listed.stdout.decode().split("\0")
             return sorted({path for name in names if name and (path := ROOT / name).is_file()})
@@ -117,7 +117,7 @@ def test_the_wheel_holds_one_package_its_metadata_manual_pages_and_completion_sc
 def test_the_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
     build = [sys.executable, "-m", "hatchling", "build"]
     subprocess.run(
-        [*build, "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True, timeout=60
+        [*build, "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True, timeout=240
     )
     (archive,) = tmp_path.iterdir()
     with tarfile.open(archive) as packed:
@@ -128,7 +128,7 @@ def test_the_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
         cwd=root,
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=240,
     )
     (path,) = (tmp_path / "wheel").iterdir()
     with zipfile.ZipFile(path) as again:
@@ -148,7 +148,7 @@ def test_celery_finds_the_documented_apps_from_any_directory(name, tmp_path):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert (found.stdout, found.stderr) == ("snapferry\n", "")
 
@@ -180,7 +180,7 @@ def test_the_installed_version_is_the_one_of_the_project(project):
 @pytest.mark.parametrize("argument", ["version", "--version"])
 def test_the_command_prints_the_version_of_the_project(project, argument):
     command = [sys.executable, "-m", "snapferry", argument]
-    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=240).stdout
     assert said == f"snapferry {project['version']}\n"
 
 

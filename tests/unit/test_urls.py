@@ -252,7 +252,7 @@ def run_prepared(code: str, tmp_path: Path, **environment: str) -> list[str]:
         env=clean | {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     return done.stdout.splitlines()

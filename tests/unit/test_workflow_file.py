@@ -34,7 +34,7 @@ def schema(path: Path) -> subprocess.CompletedProcess[str]:
         str(path),
     ]
     return subprocess.run(
-        command, env=os.environ | nowhere, capture_output=True, text=True, timeout=60, check=False
+        command, env=os.environ | nowhere, capture_output=True, text=True, timeout=240, check=False
     )
 
 
