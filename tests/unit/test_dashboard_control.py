@@ -189,6 +189,33 @@ def test_a_failed_job_is_dismissed_with_a_reason_and_that_is_taken_back(
 
 
 @pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ("change", "priority"),
+        ("change", "rate"),
+        ("confirm-cancel", "confirmed"),
+        ("confirm-dismiss", "reason"),
+    ],
+)
+def test_a_form_that_does_not_apply_to_the_job_is_not_shown_but_the_job_and_the_way_back(
+    visitor: Visitor, ledger: Ledger, form: str, field: str
+) -> None:
+    failed(ledger)
+    applies = {"failed": form == "confirm-dismiss", "job": form != "confirm-dismiss"}
+    for job_id, shown in applies.items():
+        page = visitor.open(f"/jobs/{job_id}/{form}")
+
+        (title,) = re.findall(r"<h1>(.*?)</h1>", page.body)
+        assert f"<title>{title} ·" in page.body
+        assert job_id in title
+        assert f'<code class="whole">{job_id}</code>' in page.body
+        assert (f'name="{field}"' in page.body) == shown
+        assert ('method="post"' in page.body) == shown
+        assert f'<a href="/jobs/{job_id}">Back to the job</a>' in page.body or "Back, do not" in page.body
+        assert 'data-refresh="0"' in page.body
+
+
+@pytest.mark.parametrize(
     ("did", "changed", "says"),
     [
         ("pause", {"state": State.COPYING, "paused": True}, "is paused"),

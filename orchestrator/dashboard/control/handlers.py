@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from snapferry.orchestrator.dashboard.guarded import JOB, Guarded, Page, Problem
 from snapferry.orchestrator.dashboard.pages import sentence
-from snapferry.orchestrator.dashboard.views.control import change_page
+from snapferry.orchestrator.dashboard.views.control import change_page, dismiss_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.jobs import JobRefused
 from snapferry.workers.broker.connection import BrokerUnavailable
@@ -118,7 +118,7 @@ class Act(Guarded):
 
 
 class FormPage(Page):
-    """A page with forms about a job."""
+    """A page with forms that change an open job."""
 
     def values(self, sources: Sources, *path: str) -> dict[str, Any]:
         return change_page(sources, path[0])
@@ -136,10 +136,13 @@ class ConfirmCancel(FormPage):
     template = "control/cancel.html"
 
 
-class Dismiss(FormPage):
+class Dismiss(Page):
     """Asks why a failed job is to be dismissed."""
 
     template = "control/dismiss.html"
+
+    def values(self, sources: Sources, *path: str) -> dict[str, Any]:
+        return dismiss_page(sources, path[0])
 
 
 def routes(*, control: bool) -> list[tuple[str, type[Guarded]]]:

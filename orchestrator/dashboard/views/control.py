@@ -91,16 +91,29 @@ def controls(status: JobStatus, *, did: str = "") -> Controls:
 
 
 def change_page(sources: Sources, job_id: str) -> dict[str, Any]:
-    """Return the values of the pages with forms about a job. Raises `UnknownJob`."""
+    """
+    Return the values of the pages that change an open job. Raises `UnknownJob`.
+
+    ``applies`` is False if the job cannot be changed any more; its forms are not shown then.
+    """
     status = sources.jobs.status(job_id)
     limits = {name: "" if value is None else str(value) for name, value in status.limits}
-    return {
-        "status": status,
+    return _form_page(status, applies=not status.state.final and not status.cancelling) | {
         "limits": limits,
         "priorities": [level.value for level in Priority],
-        "open": not status.state.final and not status.cancelling,
-        "unresolved": status.unresolved,
-        "longest": LONGEST_NOTE,
-        # What is being typed must not be replaced.
-        "refresh_s": 0,
     }
+
+
+def dismiss_page(sources: Sources, job_id: str) -> dict[str, Any]:
+    """
+    Return the values of the page that dismisses a failed job. Raises `UnknownJob`.
+
+    ``applies`` is False if the job does not count as failed; its form is not shown then.
+    """
+    status = sources.jobs.status(job_id)
+    return _form_page(status, applies=status.unresolved) | {"longest": LONGEST_NOTE}
+
+
+def _form_page(status: JobStatus, *, applies: bool) -> dict[str, Any]:
+    # What is being typed must not be replaced by a page that is loaded again.
+    return {"status": status, "applies": applies, "refresh_s": 0}
