@@ -328,7 +328,7 @@ def test_while_redis_is_away_the_pages_say_so_and_come_back_with_it(tmp_path: Pa
         with dashboard(tmp_path, broker) as shown:
             assert "queued" in shown.page("/").text
             server.kill()
-            for path in ("/", "/jobs/job", "/workers"):
+            for path in ("/", "/jobs/job", "/workers", "/throughput", "/schedules"):
                 answer = shown.ask(path)
                 assert answer.status == 503, path
                 assert "Redis does not answer" in answer.text

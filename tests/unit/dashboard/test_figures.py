@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from snapferry.orchestrator.dashboard.views.job import job_page
 from snapferry.orchestrator.dashboard.views.jobs import jobs_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.dashboard.views.workers import workers_page
+from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.stores.text.format import size
 from snapferry.workers.ledger import Ledger, State
 
@@ -168,6 +170,61 @@ def test_throughput_is_what_was_moved_and_time_left_is_of_jobs_that_run(
             assert amount(shown.partition(f"{DASH} ")[2]) == pytest.approx(mean, rel=0.1), shown
             runs = record.holders and state not in ("paused", "cancelling") and record["batches_done"]
             assert (figures["Time left"].split()[0] != DASH) == bool(runs), figures["Time left"]
+
+
+def test_bytes_moved_duration_and_failures_are_those_of_the_ledger(
+    sources: Sources, records: list[Record]
+) -> None:
+    for record in records:
+        shown = Shown(page("job.html", **job_page(sources, record.job_id)))
+        figures = shown.figures
+        # A verify reads; every other action of these states copies.
+        assert figures["Read" if "action" in record.fields else "Copied"] == size(record.moved)
+        began, ended = (float(record.fields.get(name, 0)) for name in ("started_at", "ended_at"))
+        if record.state in FINAL:
+            assert figures["Duration"].startswith(duration(ended - began if began else 0.0))
+        else:
+            assert "Duration" not in figures
+        assert figures.get("Healed", "0").partition(" ")[0] == str(record["healed"])
+        classes = [int(line.partition(" ")[0]) for line in shown.lists.get("classes", [])]
+        assert sum(classes) == record["failed"]
+        assert (f"Failed objects {record['failed']}" in shown.text) == bool(record["failed"])
+        assert f"Snapshots {record['snapshots_total']}" in shown.text
+
+
+def test_states_sizes_and_throughput_of_the_list_are_those_of_the_ledger(
+    sources: Sources, records: list[Record]
+) -> None:
+    by_id = {record.job_id: record for record in records}
+    states = Counter(
+        "superseded"
+        if is_superseded(record, by_id)
+        else "dismissed"
+        if is_dismissed(record, by_id)
+        else record.state
+        for record in records
+    )
+    still_open = sum(
+        count for name, count in states.items() if name not in {*FINAL, "superseded", "dismissed"}
+    )
+    found = jobs_page(sources, {})
+    shown = Shown(page("jobs.html", **found))
+
+    counts = {
+        name: counted(count) for name, _, count in (link.text.rpartition(" ") for link in found["choices"])
+    }
+    assert counts == {"all": len(records), "open": still_open} | states
+    for name, count in counts.items():
+        given = {} if name == "all" else {"state": name}
+        assert len(Shown(page("jobs.html", **jobs_page(sources, given))).lines) == count, name
+    for record in records:
+        row = shown.lines[record.job_id[:8]]
+        if record["objects_total"] and record.fields.get("dry_run") != "1":
+            assert row["Progress"].partition(" objects, ")[2].startswith(size(record["bytes_total"]))
+        began, ended = (float(record.fields.get(name, 0)) for name in ("started_at", "ended_at"))
+        mean = record.moved / (ended - began) if record.state in FINAL and began else 0.0
+        assert amount(row["Throughput"]) == pytest.approx(mean, rel=0.1)
+        assert (row["Throughput"] == DASH) == (mean == 0.0)
 
 
 def test_the_list_shows_what_the_ledger_has(
