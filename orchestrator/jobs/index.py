@@ -76,6 +76,14 @@ class Listing:
 
     jobs: list[tuple[JobEntry, str, frozenset[str]]]
 
+    def by_state(self) -> Counter[str]:
+        """Return the number of jobs in each state."""
+        return Counter(state for _, state, _ in self.jobs)
+
+    def of_states(self, *states: str) -> list[JobEntry]:
+        """Return the jobs in one of *states*, the latest first."""
+        return [entry for entry, state, _ in self.jobs if state in states]
+
     def select(self, query: JobQuery) -> Selection:
         """Return the jobs that *query* selects."""
         words = printable(query.text).casefold().split()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from snapferry.orchestrator.jobs import JobQuery, Listing
+from snapferry.orchestrator.jobs import Listing
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.nodes import Fleet, Presence, Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration
@@ -24,6 +24,11 @@ from .sources import Sources
 MOST_SHOWN: Final = 6
 LONGEST_NAME: Final = 80
 JOBS_LOOKED_AT: Final = 50
+
+# Failed jobs that are looked at: more than are shown, because some may have been continued meanwhile.
+FAILED_LOOKED_AT: Final = 4 * MOST_SHOWN
+
+_OPEN: Final = tuple(state for state in State if not state.final)
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,23 @@ _NO_ORCHESTRATOR: Final = Attention(
 )
 
 
-def attentions(sources: Sources, fleet: Fleet, listing: Listing) -> list[Attention]:
+def attentions(
+    sources: Sources, fleet: Fleet, listing: Listing, read: Iterable[JobStatus] = ()
+) -> list[Attention]:
     """
     Return what is wrong with the jobs of *listing* and the schedules of the fleet now, the most urgent first.
 
-    A failed job that another one continues is left out: if that one failed too, it is listed.
+    A failed job that another one continues is left out: if that one failed too, it is listed. The jobs in *read* are
+    not read again.
     """
-    open_states = tuple(state for state in State if not state.final)
-    open_jobs = sources.jobs.page(JobQuery(open_states), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
-    failed = sources.jobs.page(JobQuery((State.FAILED,)), first=0, count=JOBS_LOOKED_AT, listing=listing).jobs
+    open_ids = [entry.job_id for entry in listing.of_states(*_OPEN)][:JOBS_LOOKED_AT]
+    failed_ids = [entry.job_id for entry in listing.of_states(State.FAILED) if not entry.continued_by]
+    failed_ids = failed_ids[:FAILED_LOOKED_AT]
+    known = {status.job_id: status for status in read}
+    wanted = [job_id for job_id in (*open_ids, *failed_ids) if job_id not in known]
+    known |= sources.jobs.statuses(wanted)
+    open_jobs = [known[job_id] for job_id in open_ids if job_id in known]
+    failed = [known[job_id] for job_id in failed_ids if job_id in known]
     found = [
         *_of_open(open_jobs, fleet),
         *_of_silent(fleet),

@@ -129,7 +129,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     listing = sources.jobs.listing()
     found = sources.jobs.page(query, first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN, listing=listing)
     # The counts of all jobs, whatever is shown of them.
-    everything = listing.select(JobQuery()).by_state if query.text or query.store else found.by_state
+    everything = listing.by_state() if query.text or query.store else found.by_state
     still_open = sum(everything[one] for one in OPEN)
     fleet = fleet_of(sources)
     workers = fleet.online("worker")
@@ -145,7 +145,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
         "exports": exports("/export/jobs", ("csv", "json"), kept),
         "narrowed": bool(query.text or query.store),
         "pages": pages(found.total, page, JOBS_SHOWN, "/", kept),
-        "attentions": attentions(sources, fleet, listing),
+        "attentions": attentions(sources, fleet, listing, found.jobs),
         "open_jobs": still_open,
         "failed": everything[State.FAILED],
         "superseded": everything[SUPERSEDED],

@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import redis
 
+from snapferry.orchestrator.dashboard.views.attention import FAILED_LOOKED_AT
 from snapferry.orchestrator.dashboard.views.jobs import JOBS_SHOWN, jobs_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.jobs import JobQuery, Sort, index
-from snapferry.workers.ledger import SUPERSEDED, JobEntry, Ledger, State
+from snapferry.workers.ledger import SUPERSEDED, JobEntry, JobStatus, Ledger, State
 
 from .support import Shown, page
 
@@ -186,6 +187,32 @@ def test_the_requests_of_a_page_do_not_grow_with_the_jobs(
         add(ledger, f"x{number:04}", "done", "file:///a", "/b", submitted=100 + number)
 
     assert 0 < requests() <= few + 2
+
+
+def test_no_job_is_read_twice_for_a_page_and_of_failed_ones_only_those_to_tell(
+    sources: Sources, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3 * FAILED_LOOKED_AT):
+        add(ledger, f"f{number:03}", "failed", "/a", "/b", submitted=9 + number, continued_by="gone")
+    for number in range(2 * FAILED_LOOKED_AT):
+        add(ledger, f"g{number:03}", "failed", "/a", "/b", submitted=999 + number)
+    read: list[str] = []
+    real = ledger.statuses
+
+    def statuses(job_ids: Sequence[str]) -> list[JobStatus]:
+        read.extend(job_ids)
+        return real(job_ids)
+
+    monkeypatch.setattr(ledger, "statuses", statuses)
+    found = jobs_page(sources, {})
+
+    assert len(read) == len(set(read)) <= JOBS_SHOWN + FAILED_LOOKED_AT
+    # However many later jobs failed and are continued, those that nobody repairs are told.
+    told = [one.href for one in found["attentions"] if one.href.startswith("/jobs/")]
+    told = [href for href in told if href != "/jobs/c"]
+    assert told[0] == "/jobs/b"
+    assert told[1:] == [f"/jobs/g{number:03}" for number in range(len(told) - 1)]
+    assert len(told) > 2
 
 
 def test_what_ended_is_read_again_now_and_then(
