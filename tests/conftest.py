@@ -17,6 +17,7 @@ import redis
 from tests import servers
 from tests.ceph import ceph_s3_server
 from tests.golden.trees import TREES
+from tests.integration.forge import Forge, forging
 from tests.servers import S3Server
 
 TESTS = Path(__file__).parent
@@ -29,6 +30,11 @@ pytest.register_assert_rewrite("tests.conformance.contract")
 hypothesis.settings.register_profile("all", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("half", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("half")
+
+# Files whose tests share a fleet, or what else takes seconds to start.
+SHARING = {
+    f"tests/integration/test_{name}.py" for name in ("chaos", "commands", "compose", "kubernetes", "traces")
+}
 
 # Folders whose tests wait for processes and servers, the longest first. In a run by several processes they come first.
 WAITING = ("integration", "golden", "faults", "crash", "plugin_sqlite")
@@ -107,18 +113,14 @@ def sharing(nodeid: str) -> str:
     """
     Return the name of what is costly to have in several processes and is used by a test and others, or its own id.
 
-    That is moto, which takes seconds to start and hundreds of MB, the fleets of
-    the tests of commands and of the chaos run, each tree of which snapdir makes a snapshot, a browser, and what the
-    tests of a file of unit tests share. Where a test is not recognised, it starts what it needs a second time.
+    That is moto, which takes seconds to start and hundreds of MB, what the tests of a file of `SHARING` start, each
+    tree of which snapdir makes a snapshot, a browser, and what the tests of a file of unit tests share. Where a test is
+    not recognised, it starts what it needs a second time.
     """
     file, _, name = nodeid.partition("::")
     if "moto" in nodeid.lower():
         return "moto"
-    if file.endswith("/test_commands.py"):
-        return "commands"
-    if file.endswith("integration/test_chaos.py"):
-        return "chaos"
-    if file.startswith("tests/unit/") or file.endswith("_in_a_browser.py"):
+    if file.startswith("tests/unit/") or file.endswith("_in_a_browser.py") or file in SHARING:
         return file
     if file.startswith("tests/golden/") and (tree := name.partition("[")[2].removesuffix("]")) in TREES:
         return tree
@@ -181,6 +183,13 @@ def ceph_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def ceph_s3(ceph_server: S3Server, s3_environment: dict[str, str]) -> S3Server:
     """Ceph's S3 server, for slow tests."""
     return ceph_server
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """Runs command lines that need no environment but their own, without the time that the importing takes."""
+    with forging(tmp_path_factory.mktemp("forge")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Small stores for tests, written by the stores package itself (the golden tests use the real snapdir)."""
+"""Small stores for tests (the golden tests use the real snapdir)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
-from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
 
 
@@ -27,7 +26,7 @@ def manifest_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def fill(store: SnapshotStore, files: Mapping[str, bytes]) -> SnapshotId:
-    """Write a snapshot of *files* into *store*; return its id."""
+    """Let *store* write a snapshot of *files*; return its id."""
     for data in set(files.values()):
         store.put_object(digest(data), data)
     text = manifest_of(files)
@@ -37,8 +36,12 @@ def fill(store: SnapshotStore, files: Mapping[str, bytes]) -> SnapshotId:
 
 
 def make_store(root: Path, files: Mapping[str, bytes]) -> SnapshotId:
-    """Write a snapshot of *files* into a new store at *root*; return its id."""
-    return fill(open_store(str(root)), files)
+    """Write a snapshot of *files* into the store at *root*, which need not be there; return its id."""
+    # Past the product, which takes care for power cuts.
+    from tests.integration.raw_store import write_snapshots
+
+    (found,) = write_snapshots(root, [files])
+    return found
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from botocore import exceptions as boto
 
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3 import backend as s3
+from snapferry.stores.backends.s3 import bucket as s3_bucket
 from snapferry.stores.backends.s3 import errors
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
@@ -90,6 +91,8 @@ def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: dict) -
     monkeypatch.setattr(s3_clients, "_clients", shared_clients)
     # They would remember how much all tests together have sent.
     monkeypatch.setattr(confirm, "DETECT_AFTER_BYTES", 2**40)
+    # No other credentials will come.
+    monkeypatch.setattr(s3_bucket, "RENEWAL_WAIT_S", dict.fromkeys(s3_bucket.RENEWAL_WAIT_S, 0.0))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from snapferry.stores.urls import parse_url
 from tests.golden.conftest import Place, Snapshot
 from tests.golden.files import contents, manifests_in
 from tests.golden.oracle import Oracle, Refused
-from tests.integration.processes import snapferry
+from tests.integration.forge import Forge
 from tests.opening import open_backend
 
 
@@ -29,6 +29,7 @@ from tests.opening import open_backend
     ],
 )
 def test_what_the_command_copied_snapdir_verifies_and_pulls(
+    forge: Forge,
     here: str,
     there: str,
     place: Callable[[str, str], Place],
@@ -43,8 +44,8 @@ def test_what_the_command_copied_snapdir_verifies_and_pulls(
         objects = len(manifest.objects())
 
     command = ["sync", "--from", source.ours, "--to", destination.ours, "--id", snapshot, "--json"]
-    first = snapferry(*command, env=environment)
-    again = snapferry(*command, env=environment)
+    first = forge.run(command, env=environment)
+    again = forge.run(command, env=environment)
 
     assert first.code == 0, first.err
     assert first.document["state"] == "done"
@@ -60,12 +61,20 @@ def test_what_the_command_copied_snapdir_verifies_and_pulls(
 
 
 def test_the_command_and_snapdir_sync_write_the_same_files_with_the_same_modes(
-    everything_snapshot: Snapshot, oracle: Oracle, tmp_path: Path
+    forge: Forge, everything_snapshot: Snapshot, oracle: Oracle, tmp_path: Path
 ) -> None:
     oracle.sync(everything_snapshot.id, everything_snapshot.url, f"file://{tmp_path}/theirs")
 
-    ended = snapferry(
-        "sync", "--from", everything_snapshot.url, "--to", f"{tmp_path}/ours", "--id", everything_snapshot.id
+    ended = forge.run(
+        [
+            "sync",
+            "--from",
+            everything_snapshot.url,
+            "--to",
+            f"{tmp_path}/ours",
+            "--id",
+            everything_snapshot.id,
+        ]
     )
 
     assert ended.code == 0, ended.err
@@ -73,7 +82,7 @@ def test_the_command_and_snapdir_sync_write_the_same_files_with_the_same_modes(
 
 
 def test_snapdir_does_not_see_the_snapshot_when_the_command_failed(
-    everything_snapshot: Snapshot, oracle: Oracle, tmp_path: Path
+    forge: Forge, everything_snapshot: Snapshot, oracle: Oracle, tmp_path: Path
 ) -> None:
     """All but the one corrupt object are at the destination then, and another run takes it from there."""
     oracle.sync(everything_snapshot.id, everything_snapshot.url, f"file://{tmp_path}/source")
@@ -90,7 +99,7 @@ def test_snapdir_does_not_see_the_snapshot_when_the_command_failed(
         everything_snapshot.id,
     ]
 
-    failed = snapferry(*command, "--json")
+    failed = forge.run([*command, "--json"])
 
     assert failed.code == 1
     assert failed.document["state"] == "failed"
@@ -101,12 +110,13 @@ def test_snapdir_does_not_see_the_snapshot_when_the_command_failed(
         oracle.verify(everything_snapshot.id, f"file://{tmp_path}/ours")
 
     victim.write_bytes(right)
-    healed = snapferry(*command, "--json")
+    healed = forge.run([*command, "--json"])
     assert healed.document["objects"]["copied"] == 1
     assert oracle.verify(everything_snapshot.id, f"file://{tmp_path}/ours")
 
 
 def test_snapdir_takes_a_bucket_that_was_healed_for_its_own(
+    forge: Forge,
     place: Callable[[str, str], Place],
     environment: dict[str, str],
     everything_snapshot: Snapshot,
@@ -123,8 +133,8 @@ def test_snapdir_takes_a_bucket_that_was_healed_for_its_own(
     backend.delete(gone)
     backend.write(manifest_key(SnapshotId(parse_address(snapshot))), b"wrong")
 
-    healed = snapferry(
-        "heal", bucket.ours, "--from", everything_snapshot.url, "--id", snapshot, env=environment
+    healed = forge.run(
+        ["heal", bucket.ours, "--from", everything_snapshot.url, "--id", snapshot], env=environment
     )
 
     assert healed.code == 0, healed.err
@@ -136,15 +146,15 @@ def test_snapdir_takes_a_bucket_that_was_healed_for_its_own(
 
 
 def test_the_command_names_the_line_of_a_manifest_that_it_cannot_read(
-    everything_snapshot: Snapshot, tmp_path: Path
+    forge: Forge, everything_snapshot: Snapshot, tmp_path: Path
 ) -> None:
     text = b"D 755 " + everything_snapshot.id.encode() + b" 0 ./\nF 644 x\n"
     path = tmp_path / "source" / manifest_key(SnapshotId(digest(text)))
     path.parent.mkdir(parents=True)
     path.write_bytes(text)
 
-    ended = snapferry(
-        "sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text)
+    ended = forge.run(
+        ["sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text)]
     )
 
     assert ended.code == 1
@@ -154,7 +164,7 @@ def test_the_command_names_the_line_of_a_manifest_that_it_cannot_read(
 
 
 def test_sizes_that_lie_do_not_keep_a_snapshot_from_being_copied_and_counted(
-    oracle: Oracle, tmp_path: Path
+    forge: Forge, oracle: Oracle, tmp_path: Path
 ) -> None:
     """SIZE is advisory, and snapdir takes any 64 bits for it."""
     contents_ = [b"a", b"b", b""]
@@ -168,8 +178,8 @@ def test_sizes_that_lie_do_not_keep_a_snapshot_from_being_copied_and_counted(
     )
     source.put_manifest(digest(text), text)
 
-    ended = snapferry(
-        "sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text), "--json"
+    ended = forge.run(
+        ["sync", "--from", f"{tmp_path}/source", "--to", f"{tmp_path}/ours", "--id", digest(text), "--json"]
     )
 
     assert ended.code == 0, ended.err

@@ -17,7 +17,7 @@ from snapferry.stores.manifest.parse import Manifest
 from tests.golden.conftest import Snapshot
 from tests.golden.oracle import Oracle
 from tests.golden.trees import TREES
-from tests.integration.processes import snapferry
+from tests.integration.forge import Forge
 from tests.opening import open_store
 from tests.property.strategies import entry_lists
 
@@ -39,14 +39,14 @@ def test_the_size_of_a_snapshot_is_snapdirs(snapshot: Snapshot, session_oracle: 
 
 
 def test_the_size_of_a_store_is_snapdirs(
-    everything_snapshot: Snapshot, session_oracle: Oracle, tmp_path: Path
+    forge: Forge, everything_snapshot: Snapshot, session_oracle: Oracle, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     shutil.copytree(everything_snapshot.store, store)
     # Where manifests list an object with different sizes, snapdir takes that of the manifest it happens to read first.
     for name in ("nested", "modes", "duplicates"):
         session_oracle.push(everything_snapshot.tree / name, f"file://{store}")
-    ours = snapferry("size", "--json", str(store)).document
+    ours = forge.run(["size", "--json", str(store)]).document
 
     theirs = session_oracle.size(f"file://{store}")
     assert {name: ours[name] for name in theirs} == theirs
@@ -96,12 +96,14 @@ def test_what_differs_is_what_snapdir_says(
     assert bool(found) == (one != other)
 
 
-def test_the_command_prints_what_snapdir_prints(trees: dict[str, Snapshot], session_oracle: Oracle) -> None:
+def test_the_command_prints_what_snapdir_prints(
+    forge: Forge, trees: dict[str, Snapshot], session_oracle: Oracle
+) -> None:
     one, other = trees["before"], trees["after"]
     theirs = session_oracle.diff(one.url, other.url)
     places = [f"{one.url}@{one.id}", f"{other.url}@{other.id}"]
-    lines = snapferry("diff", *places).out.splitlines()
-    documents = snapferry("diff", "--json", *places).document
+    lines = forge.run(["diff", *places]).out.splitlines()
+    documents = forge.run(["diff", "--json", *places]).document
 
     plain = [f"{status}\t{path}" for status, path in theirs if path.isprintable()]
     assert [line for line in lines if "\\" not in line] == [line for line in plain if "\\" not in line]

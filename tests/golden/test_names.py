@@ -11,7 +11,7 @@ from snapferry.stores.names.name import NameRecord, parse_name
 from tests.golden.conftest import Place, Snapshot
 from tests.golden.files import contents
 from tests.golden.oracle import Oracle
-from tests.integration.processes import snapferry
+from tests.integration.forge import Forge
 from tests.opening import open_store
 
 NIGHTLY = parse_name("nightly")
@@ -19,6 +19,7 @@ NIGHTLY = parse_name("nightly")
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
 def test_snapdir_works_on_a_store_with_names_as_on_one_without(
+    forge: Forge,
     kind: str,
     place: Callable[[str, str], Place],
     environment: dict[str, str],
@@ -31,7 +32,7 @@ def test_snapdir_works_on_a_store_with_names_as_on_one_without(
     oracle.push(everything_snapshot.tree, plain.theirs)
     before = oracle.size(named.theirs), oracle.diff(named.theirs, plain.theirs)
 
-    tagged = snapferry("tag", named.ours, snapshot[:8], NIGHTLY, env=environment)
+    tagged = forge.run(["tag", named.ours, snapshot[:8], NIGHTLY], env=environment)
     assert tagged.code == 0, tagged.err
 
     fresh = Oracle(tmp_path / "fresh cache", environment)

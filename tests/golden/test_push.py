@@ -13,6 +13,7 @@ from tests.golden.files import contents
 from tests.golden.odd_trees import ODD_TREES
 from tests.golden.oracle import Oracle
 from tests.golden.trees import everything
+from tests.integration.forge import Forge
 from tests.integration.processes import Fleet, snapferry, until
 from tests.servers import S3Server
 
@@ -38,11 +39,13 @@ def bytes_in(store: Path) -> dict[str, bytes | None]:
     return {path: data for path, (_, data) in contents(store).items()}
 
 
-def test_the_command_makes_the_store_that_snapdir_makes(tree: Path, oracle: Oracle, tmp_path: Path) -> None:
+def test_the_command_makes_the_store_that_snapdir_makes(
+    forge: Forge, tree: Path, oracle: Oracle, tmp_path: Path
+) -> None:
     expected = oracle.push(tree, f"file://{tmp_path}/theirs")
 
-    ended = snapferry("push", str(tree), "--to", f"file://{tmp_path}/ours")
-    again = snapferry("push", "-q", str(tree), "--to", f"file://{tmp_path}/ours")
+    ended = forge.run(["push", str(tree), "--to", f"file://{tmp_path}/ours"])
+    again = forge.run(["push", "-q", str(tree), "--to", f"file://{tmp_path}/ours"])
 
     assert ended.code == again.code == 0, ended.err + again.err
     assert ended.out.splitlines()[-1] == expected
@@ -50,15 +53,28 @@ def test_the_command_makes_the_store_that_snapdir_makes(tree: Path, oracle: Orac
     assert bytes_in(tmp_path / "ours") == bytes_in(tmp_path / "theirs")
 
 
-def test_options_and_the_document(tree: Path, session_oracle: Oracle, tmp_path: Path) -> None:
+def test_options_and_the_document(forge: Forge, tree: Path, session_oracle: Oracle, tmp_path: Path) -> None:
     patterns = [r"/modes$", r"\.txt$", "é"]
     arguments = [part for pattern in patterns for part in ("--exclude", pattern)]
     [theirs] = session_oracle.manifests([(tree, True, patterns)])
 
-    ended = snapferry(
-        "push", str(tree), "--to", f"file://{tmp_path}/ours", "--no-follow", *arguments, "--json",
-        "--walk-jobs", "1", "-j", "2", "--receipt", str(tmp_path / "receipt"),
-    )  # fmt: skip
+    ended = forge.run(
+        [
+            "push",
+            str(tree),
+            "--to",
+            f"file://{tmp_path}/ours",
+            "--no-follow",
+            *arguments,
+            "--json",
+            "--walk-jobs",
+            "1",
+            "-j",
+            "2",
+            "--receipt",
+            str(tmp_path / "receipt"),
+        ]
+    )
 
     assert ended.code == 0, ended.err
     snapshot = ended.document["snapshot"]
@@ -67,13 +83,15 @@ def test_options_and_the_document(tree: Path, session_oracle: Oracle, tmp_path: 
 
 
 def test_a_bucket_receives_what_snapdir_verifies_and_pulls(
-    tree: Path, rclone_s3: S3Server, tmp_path: Path
+    forge: Forge, tree: Path, rclone_s3: S3Server, tmp_path: Path
 ) -> None:
     environment = {**rclone_s3.environment, "SNAPDIR_S3_STORE_ENDPOINT_URL": rclone_s3.endpoint}
     oracle = Oracle(tmp_path / "cache", environment)
     bucket = rclone_s3.make_bucket()
 
-    ended = snapferry("push", "-q", str(tree), "--to", rclone_s3.url(bucket, "some/prefix"), env=environment)
+    ended = forge.run(
+        ["push", "-q", str(tree), "--to", rclone_s3.url(bucket, "some/prefix")], env=environment
+    )
 
     assert ended.code == 0, ended.err
     snapshot = ended.out.strip()
@@ -81,7 +99,7 @@ def test_a_bucket_receives_what_snapdir_verifies_and_pulls(
     assert oracle.verify(snapshot, f"s3://{bucket}/some/prefix")
 
 
-def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_bad_input_is_refused_in_one_line(forge: Forge, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "tree").mkdir()
     there = f"file://{tmp_path}/store"
@@ -96,17 +114,17 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
         [str(tmp_path / "tree"), "--to", there, "--exclude", "(?=a)"],
         [str(tmp_path / "tree"), "--to", there, "--walk-jobs", "0"],
     ):
-        ended = snapferry("push", *arguments)
+        ended = forge.run(["push", *arguments])
         assert (ended.code, ended.out) == (2, "")
         assert "Traceback" not in ended.err
     assert not (tmp_path / "store").exists()
 
 
-def test_a_file_that_cannot_be_in_a_manifest_fails_the_push(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_in_a_manifest_fails_the_push(forge: Forge, tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "two\nlines").touch()
 
-    ended = snapferry("push", str(tmp_path / "tree"), "--to", f"file://{tmp_path}/store")
+    ended = forge.run(["push", str(tmp_path / "tree"), "--to", f"file://{tmp_path}/store"])
 
     assert (ended.code, ended.out) == (1, "")
     assert "two\\nlines" in ended.err

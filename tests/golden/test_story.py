@@ -12,7 +12,8 @@ from snapferry.stores.manifest.parse import parse
 from tests.golden.conftest import Place, Snapshot
 from tests.golden.files import contents
 from tests.golden.oracle import Oracle, Refused
-from tests.integration.processes import Finished, snapferry
+from tests.integration.forge import Forge
+from tests.integration.processes import Finished
 
 WAYS = pytest.mark.parametrize(
     ("here", "there"),
@@ -26,11 +27,11 @@ BROKEN = 5
 
 
 @pytest.fixture
-def ours(environment: dict[str, str]) -> Callable[..., Finished]:
+def ours(forge: Forge, environment: dict[str, str]) -> Callable[..., Finished]:
     """Run a snapferry command; it must end with *code*."""
 
     def run(*arguments: str | Path, code: int = 0) -> Finished:
-        ended = snapferry(*map(str, arguments), env=environment)
+        ended = forge.run([*map(str, arguments)], env=environment)
         assert ended.code == code, ended.out + ended.err
         return ended
 

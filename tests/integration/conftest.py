@@ -9,15 +9,6 @@ import pytest
 
 from tests.servers import program
 
-from .forge import Forge, forging
-
-
-@pytest.fixture(scope="session")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    """Runs command lines that need no environment but their own, without the time that the importing takes."""
-    with forging(tmp_path_factory.mktemp("forge")) as found:
-        yield found
-
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:

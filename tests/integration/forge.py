@@ -15,15 +15,17 @@ from .processes import REPOSITORY, Finished, environment
 
 FORGE = """
 import json, os, sys
-import snapferry.orchestrator.embedded, snapferry.orchestrator.jobs
+import snapferry.orchestrator.jobs
 import snapferry.orchestrator.planning.prices, snapferry.orchestrator.reporting.progress
 from snapferry.orchestrator.cli import main
 from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, look, names, schedules
 from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, names
-from snapferry.orchestrator.cli.run.scheduling import lists, once
+from snapferry.orchestrator.cli.run.scheduling import lists, notify, once
 from snapferry.orchestrator.cli.run.look import cat, diff, ls, orphans, show, size
-from snapferry.orchestrator.cli.commands.actions import verify
-from snapferry.orchestrator.cli.run.actions import verify
+from snapferry.orchestrator.cli.commands.actions import heal, pull, push, verify
+from snapferry.orchestrator.cli.run.actions import heal, pull, push, verify
+from snapferry.orchestrator.embedded import share_imports
+share_imports()
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
@@ -69,9 +71,11 @@ class Forge:
 @contextmanager
 def forging(folder: Path) -> Iterator[Forge]:
     """Run a forge that keeps what commands print in *folder*."""
+    # Whatever the first test that needs it has set for itself.
+    own = {name: value for name, value in environment().items() if not name.startswith("AWS_")}
     with subprocess.Popen(
         [sys.executable, "-c", FORGE],
-        env=environment(),
+        env=own,
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

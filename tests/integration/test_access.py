@@ -23,6 +23,7 @@ from tests.opening import open_store as open_trusted
 from tests.sample import fill, make_store, random_files
 from tests.servers import S3_ENVIRONMENT, S3Server
 
+from .forge import Forge
 from .processes import PATIENCE_S, Fleet, finished, snapferry
 
 # What a worker has: credentials, and no word of any endpoint.
@@ -58,7 +59,7 @@ def ended(jobs: Jobs, source: StoreRef, destination: StoreRef, **options: Any) -
 
 
 def test_a_submitter_gets_no_signed_request_to_any_host_of_theirs_and_no_deletion(
-    redis_url: str, tmp_path: Path
+    forge: Forge, redis_url: str, tmp_path: Path
 ) -> None:
     make_store(tmp_path / "a", random_files(3))
     here, there = StoreRef(url=f"file://{tmp_path}/a"), StoreRef(url=f"file://{tmp_path}/b")
@@ -91,7 +92,7 @@ def test_a_submitter_gets_no_signed_request_to_any_host_of_theirs_and_no_deletio
         odd = [
             ended(jobs, StoreRef(url=url), there) for url in ("s3://b/../x", "s3://b/x\n", "/" + "x" * 5000)
         ]
-        found = snapferry("doctor", "--json", "--broker", redis_url)
+        found = forge.run(["doctor", "--json", "--broker", redis_url])
         plain = ended(jobs, here, there, snapshot_ids=None)
         logged = orchestrator.logged()
 
@@ -113,7 +114,7 @@ def test_a_submitter_gets_no_signed_request_to_any_host_of_theirs_and_no_deletio
 
 
 def test_a_fleet_with_an_allow_list_opens_what_is_in_it_and_nothing_beside(
-    redis_url: str, tmp_path: Path
+    forge: Forge, redis_url: str, tmp_path: Path
 ) -> None:
     for name in ("in/a", "in-secret", "out"):
         make_store(tmp_path / name, random_files(3))
@@ -140,7 +141,7 @@ def test_a_fleet_with_an_allow_list_opens_what_is_in_it_and_nothing_beside(
             run(inside, f"{tmp_path}/in/b"),
             run(inside, f"{tmp_path}/elsewhere"),
         ]
-        found = snapferry("doctor", "--json", "--broker", redis_url)
+        found = forge.run(["doctor", "--json", "--broker", redis_url])
         logged = orchestrator.logged()
 
     assert [status.state for status in fine] == [State.DONE] * 3, fine
@@ -189,17 +190,19 @@ def test_a_worker_refuses_for_itself_what_an_orchestrator_allows(
 
 
 def test_the_user_of_a_command_is_trusted_with_its_own_command_line(
-    tmp_path: Path, rclone_memory_s3: S3Server
+    forge: Forge, tmp_path: Path, rclone_memory_s3: S3Server
 ) -> None:
     source = rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "store")
     make_store(tmp_path / "a", random_files(3))
     old = make_store(tmp_path / "b", {"./old": b"old"})
     there = f"file://{tmp_path}/b"
 
-    filled = snapferry("sync", "--from", f"{tmp_path}/a", "--to", source, "--all", "-q", env=CREDENTIALS)
-    mirrored = snapferry("sync", "--from", source, "--to", there, "--all", "--delete", "-q", env=CREDENTIALS)
-    listed = snapferry("ls", source, env=CREDENTIALS)
-    refused = snapferry("ls", "s3://b?endpoint_url=http://169.254.169.254", env=CREDENTIALS)
+    filled = forge.run(["sync", "--from", f"{tmp_path}/a", "--to", source, "--all", "-q"], env=CREDENTIALS)
+    mirrored = forge.run(
+        ["sync", "--from", source, "--to", there, "--all", "--delete", "-q"], env=CREDENTIALS
+    )
+    listed = forge.run(["ls", source], env=CREDENTIALS)
+    refused = forge.run(["ls", "s3://b?endpoint_url=http://169.254.169.254"], env=CREDENTIALS)
 
     assert (filled.code, mirrored.code, listed.code) == (0, 0, 0), (filled.err, mirrored.err)
     assert open_store(there).list_manifest_ids() == listed.out.split() != [old]

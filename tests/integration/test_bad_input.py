@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from tests.sample import fill, make_store, random_files
 from tests.servers import S3Server
 
 from .forge import Forge
-from .processes import Finished, snapferry
+from .processes import Finished
 
 ABSENT = "5" * 64
 
@@ -25,9 +25,11 @@ def snapshot(tmp_path: Path) -> str:
     return make_store(tmp_path / "a", random_files(20))
 
 
-def run(tmp_path: Path, snapshot: str, **changed: str) -> tuple[int, str]:
+def run(
+    forge: Forge, tmp_path: Path, snapshot: str, env: Mapping[str, str] | None = None, **changed: str
+) -> tuple[int, str]:
     """Run a sync that is right but for *changed*; check the form of its complaint and that nothing was written."""
-    ended = snapferry(*sync(tmp_path, snapshot, **changed))
+    ended = forge.run(sync(tmp_path, snapshot, **changed), env)
     assert_complains(tmp_path, ended)
     return ended.code, ended.err
 
@@ -84,20 +86,22 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_begun(
     assert not (tmp_path / "b").exists()
 
 
-def test_a_bad_setting_names_its_variable(tmp_path: Path, snapshot: str) -> None:
-    ended = snapferry(
-        "sync", "--from", "/a", "--to", "/b", "--id", snapshot, env={"SNAPFERRY_BATCH_OBJECTS": "many"}
+def test_a_bad_setting_names_its_variable(forge: Forge, tmp_path: Path, snapshot: str) -> None:
+    ended = forge.run(
+        ["sync", "--from", "/a", "--to", "/b", "--id", snapshot], env={"SNAPFERRY_BATCH_OBJECTS": "many"}
     )
 
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "SNAPFERRY_BATCH_OBJECTS" in ended.err
 
 
-def test_one_store_on_both_sides_is_refused_also_through_a_link(tmp_path: Path, snapshot: str) -> None:
+def test_one_store_on_both_sides_is_refused_also_through_a_link(
+    forge: Forge, tmp_path: Path, snapshot: str
+) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "a")
 
     for to in (tmp_path / "a", tmp_path / "link", f"file://localhost{tmp_path}/a/"):
-        code, err = run(tmp_path, snapshot, to=str(to))
+        code, err = run(forge, tmp_path, snapshot, to=str(to))
         assert (code, err.count("\n")) == (2, 1)
         assert "is both source and destination" in err
 
@@ -172,11 +176,11 @@ def test_options_that_cannot_be_meant_are_refused(
     assert not (tmp_path / "b").exists()
 
 
-def test_a_limit_of_cost_needs_a_price_for_each_bucket(tmp_path: Path) -> None:
+def test_a_limit_of_cost_needs_a_price_for_each_bucket(forge: Forge, tmp_path: Path) -> None:
     (tmp_path / "prices").write_text('currency = "USD"\n[[price]]\nstore = "s3://one"\n')
     options = ["--from", "s3://one/x", "--to", "s3://two?region=eu-1", "--all", "--max-cost", "5"]
 
-    ended = snapferry("sync", *options, env={"SNAPFERRY_PRICES": str(tmp_path / "prices")})
+    ended = forge.run(["sync", *options], env={"SNAPFERRY_PRICES": str(tmp_path / "prices")})
 
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == f"snapferry: --max-cost: price table {tmp_path}/prices has no price for s3://two\n"
@@ -243,11 +247,16 @@ def directory_for_an_object(source: Path, _: str) -> None:
     ],
 )
 def test_what_fails_on_the_way_is_one_reason_and_exit_code_1(
-    tmp_path: Path, snapshot: str, damage: Callable[[Path, str], None], changed: dict[str, str], said: str
+    forge: Forge,
+    tmp_path: Path,
+    snapshot: str,
+    damage: Callable[[Path, str], None],
+    changed: dict[str, str],
+    said: str,
 ) -> None:
     damage(tmp_path / "a", snapshot)
 
-    code, err = run(tmp_path, snapshot, **changed)
+    code, err = run(forge, tmp_path, snapshot, **changed)
 
     assert code == 1
     assert said in err
@@ -256,13 +265,13 @@ def test_what_fails_on_the_way_is_one_reason_and_exit_code_1(
     assert err.count("snapferry: ") == 1, err
 
 
-def test_a_manifest_that_does_not_parse_names_its_line(tmp_path: Path) -> None:
+def test_a_manifest_that_does_not_parse_names_its_line(forge: Forge, tmp_path: Path) -> None:
     text = f"D 755 {digest(b'')} 0 ./\nF 644 {digest(b'')} 0 ./a\nb\n".encode()
     path = tmp_path / "a" / manifest_key(SnapshotId(digest(text)))
     path.parent.mkdir(parents=True)
     path.write_bytes(text)
 
-    code, err = run(tmp_path, digest(text))
+    code, err = run(forge, tmp_path, digest(text))
 
     assert (code, err.count("\n")) == (1, 1)
     assert "ManifestSyntaxError" in err
@@ -270,26 +279,30 @@ def test_a_manifest_that_does_not_parse_names_its_line(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_a_manifest_that_cannot_be_read_stops_no_other_snapshot(tmp_path: Path, snapshot: str) -> None:
+def test_a_manifest_that_cannot_be_read_stops_no_other_snapshot(
+    forge: Forge, tmp_path: Path, snapshot: str
+) -> None:
     other = make_store(tmp_path / "a", {"./other": b"other"})
     (tmp_path / "a" / manifest_key(parse_snapshot_id(snapshot))).write_bytes(b"no manifest\n")
 
-    ended = snapferry("sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--all")
+    ended = forge.run(["sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--all"])
 
     assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 2), ended
     assert ended.err.split()[0] == snapshot
     assert "failed: 1 of 2 snapshots is not published: 1 manifest could not be read" in ended.err
-    assert snapferry("ls", str(tmp_path / "b")).out.split() == [other]
+    assert forge.run(["ls", str(tmp_path / "b")]).out.split() == [other]
 
 
-def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(tmp_path: Path, snapshot: str) -> None:
+def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(
+    forge: Forge, tmp_path: Path, snapshot: str
+) -> None:
     (tmp_path / "empty" / ".manifests").mkdir(parents=True)
     options = ["--from", str(tmp_path / "empty"), "--to", str(tmp_path / "a"), "--all", "--delete"]
 
-    refused = snapferry("sync", *options)
-    careless = snapferry("sync", *options, "--allow-empty-source")
-    kept = snapferry("ls", str(tmp_path / "a")).out.split()
-    forced = snapferry("sync", *options, "--force-delete")
+    refused = forge.run(["sync", *options])
+    careless = forge.run(["sync", *options, "--allow-empty-source"])
+    kept = forge.run(["ls", str(tmp_path / "a")]).out.split()
+    forced = forge.run(["sync", *options, "--force-delete"])
 
     assert refused.code == 1
     assert f"SourceEmpty: file://{tmp_path}/empty: lists no manifest at all" in refused.err
@@ -300,25 +313,25 @@ def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(tmp_path: Pat
     assert forced.code == 0
     assert forced.out.startswith("nothing to copy: ")
     assert "; 1 manifest deleted, in " in forced.out
-    assert snapferry("ls", str(tmp_path / "a")).out == ""
+    assert forge.run(["ls", str(tmp_path / "a")]).out == ""
 
 
-def test_an_unknown_bucket_is_named(tmp_path: Path, snapshot: str, rclone_s3: S3Server) -> None:
+def test_an_unknown_bucket_is_named(forge: Forge, tmp_path: Path, snapshot: str, rclone_s3: S3Server) -> None:
     absent = rclone_s3.url("no-such-bucket")
 
     for changed in ({"from": absent}, {"to": absent}):
-        code, err = run(tmp_path, snapshot, **changed)
+        code, err = run(forge, tmp_path, snapshot, rclone_s3.environment, **changed)
         assert (code, err.count("\n")) == (1, 1)
         assert "StoreNotFound: s3://no-such-bucket" in err
 
 
 def test_refused_credentials_are_said_to_be_so(
-    tmp_path: Path, snapshot: str, rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    forge: Forge, tmp_path: Path, snapshot: str, rclone_s3: S3Server
 ) -> None:
     bucket = rclone_s3.make_bucket()
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-and-secret")
+    env = {**rclone_s3.environment, "AWS_SECRET_ACCESS_KEY": "wrong-and-secret"}
 
-    code, err = run(tmp_path, snapshot, to=rclone_s3.url(bucket))
+    code, err = run(forge, tmp_path, snapshot, env, to=rclone_s3.url(bucket))
 
     assert (code, err.count("\n")) == (1, 1)
     assert "AccessDenied" in err
@@ -326,13 +339,13 @@ def test_refused_credentials_are_said_to_be_so(
 
 
 def test_no_credentials_at_all_are_said_to_be_so(
-    tmp_path: Path, snapshot: str, rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    forge: Forge, tmp_path: Path, snapshot: str, rclone_s3: S3Server
 ) -> None:
     bucket = rclone_s3.make_bucket()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    env = {name: value for name, value in rclone_s3.environment.items() if name not in keys}
 
-    code, err = run(tmp_path, snapshot, to=rclone_s3.url(bucket))
+    code, err = run(forge, tmp_path, snapshot, env, to=rclone_s3.url(bucket))
 
     assert (code, err.count("\n")) == (1, 1)
     assert "AccessDenied" in err
@@ -340,14 +353,14 @@ def test_no_credentials_at_all_are_said_to_be_so(
 
 
 def test_an_endpoint_that_refuses_or_stays_silent_is_given_up_without_another_try(
-    tmp_path: Path, snapshot: str, s3_environment: dict[str, str]
+    forge: Forge, tmp_path: Path, snapshot: str, s3_environment: dict[str, str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         for listener in (silent, closed):
             url = f"s3://bucket?endpoint_url=http://127.0.0.1:{listener.getsockname()[1]}"
             options = ["--from", str(tmp_path / "a"), "--id", snapshot, "--to", url]
-            ended = snapferry("sync", *options)
+            ended = forge.run(["sync", *options], s3_environment)
 
             assert ended.code == 1
             assert "StoreUnavailable" in ended.err.splitlines()[-1]
@@ -358,7 +371,7 @@ def test_an_endpoint_that_refuses_or_stays_silent_is_given_up_without_another_tr
 
 
 def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(
-    tmp_path: Path, rclone_s3: S3Server
+    forge: Forge, tmp_path: Path, rclone_s3: S3Server
 ) -> None:
     from tests.opening import open_store
 
@@ -367,7 +380,9 @@ def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(
     make_store(tmp_path / "b", {"./other": b"other"})
     open_store(url).objects.write(object_key(digest(b"bad")), b"evil")
 
-    ended = snapferry("sync", "--from", url, "--to", str(tmp_path / "b"), "--id", snapshot)
+    ended = forge.run(
+        ["sync", "--from", url, "--to", str(tmp_path / "b"), "--id", snapshot], rclone_s3.environment
+    )
 
     assert ended.code == 1
     assert f"1 x IntegrityError at {url.split('?')[0]}" in ended.err

@@ -49,15 +49,17 @@ def module_environment() -> Iterator[None]:
         yield
 
 
-def test_nothing_is_violated_by_random_faults(made: World) -> None:
+# In the second round jobs may fail.
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_nothing_is_violated_by_random_faults(made: World, number: int) -> None:
     watched = Jobs(made.settings, check=False)
     with kept_running(made):
-        for planned in islice(rounds(SEED, short=True), 2):
-            result = run_round(made, planned, watched)
+        planned = next(islice(rounds(SEED, short=True), number, None))
+        result = run_round(made, planned, watched)
 
-            assert made.violations == []
-            assert any(done.possible for done in result.done)
-            assert sum(result.jobs.values()) >= planned.at_once
+    assert made.violations == []
+    assert any(done.possible for done in result.done)
+    assert sum(result.jobs.values()) >= planned.at_once
 
 
 @pytest.fixture(scope="module")

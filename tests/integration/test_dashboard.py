@@ -29,8 +29,9 @@ from tests.sample import random_files
 from tests.servers import free_port
 
 from .dashboards import Dashboard, basic, dashboard
+from .forge import Forge
 from .own_redis import own_redis
-from .processes import PATIENCE_S, REPOSITORY, Fleet, finished, snapferry, until
+from .processes import PATIENCE_S, REPOSITORY, Fleet, finished, until
 from .raw_store import write_snapshots
 
 ODD_PATHS = ["./<script>alert(1)</script>", "./left\u202eright", "./" + "long" * 5_000, "./bell\x07"]
@@ -59,7 +60,7 @@ def shown(redis_url: str, tmp_path: Path) -> Iterator[Dashboard]:
 
 
 def test_a_job_with_bad_objects_is_told_with_its_paths_snapshots_and_workers(
-    redis_url: str, tmp_path: Path
+    forge: Forge, redis_url: str, tmp_path: Path
 ) -> None:
     files = random_files(300) | {path: path.encode() for path in ODD_PATHS}
     ids = write_snapshots(tmp_path / "a", [files, random_files(20, seed=9)])
@@ -122,7 +123,7 @@ def test_a_job_with_bad_objects_is_told_with_its_paths_snapshots_and_workers(
         assert f"file://{tmp_path}/b" in shown.page("/throughput").text
 
         exported = shown.page(f"/jobs/{job}/failures.jsonl")
-        printed = snapferry("failures", job, "--json", "--broker", redis_url)
+        printed = forge.run(["failures", job, "--json", "--broker", redis_url])
         assert exported.body == printed.out
         assert {json.loads(line)["address"] for line in exported.body.splitlines()} == bad
         rows = list(csv.DictReader(io.StringIO(shown.page(f"/jobs/{job}/failures.csv").body, newline="")))
@@ -291,9 +292,9 @@ def test_whoever_guesses_passwords_is_slowed_down_and_then_let_in_again(
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_nothing_is_served(
-    redis_url: str, arguments: list[str], env: dict[str, str], said: str
+    forge: Forge, redis_url: str, arguments: list[str], env: dict[str, str], said: str
 ) -> None:
-    ended = snapferry("dashboard", "--port", "0", "--broker", redis_url, *arguments, env=env)
+    ended = forge.run(["dashboard", "--port", "0", "--broker", redis_url, *arguments], env=env)
 
     assert ended.code == 2
     assert ended.out == ""
@@ -302,17 +303,17 @@ def test_what_cannot_be_served_is_one_line_and_nothing_is_served(
     assert "hunter2" not in ended.err
 
 
-def test_without_a_broker_there_is_nothing_to_show() -> None:
-    ended = snapferry("dashboard")
+def test_without_a_broker_there_is_nothing_to_show(forge: Forge) -> None:
+    ended = forge.run(["dashboard"])
 
     assert (ended.code, len(ended.err.splitlines())) == (2, 1)
     assert "SNAPFERRY_BROKER_URL" in ended.err
 
 
-def test_a_port_that_is_taken_is_said(shown: Dashboard, redis_url: str) -> None:
+def test_a_port_that_is_taken_is_said(forge: Forge, shown: Dashboard, redis_url: str) -> None:
     port = shown.url.rpartition(":")[2]
 
-    ended = snapferry("dashboard", "--port", port, "--broker", redis_url)
+    ended = forge.run(["dashboard", "--port", port, "--broker", redis_url])
 
     assert (ended.code, len(ended.err.splitlines())) == (2, 1)
     assert f"port {port}" in ended.err

@@ -23,7 +23,8 @@ from tests.opening import open_store
 from tests.sample import assert_published_means_complete, fill, make_store, random_files, tree
 from tests.servers import S3Server
 
-from .processes import Fleet, snapferry
+from .forge import Forge
+from .processes import Fleet
 from .raw_store import write_raw, write_snapshots
 from .test_dead_letters import places_of
 
@@ -142,7 +143,7 @@ def test_a_store_is_healed_from_one_that_has_other_objects_wrong_while_workers_d
     assert_published_means_complete(open_store(str(tmp_path / "a")))
 
 
-def test_the_command_heals_without_a_fleet_from_several_stores(tmp_path: Path) -> None:
+def test_the_command_heals_without_a_fleet_from_several_stores(forge: Forge, tmp_path: Path) -> None:
     files = random_files(60)
     snapshot = make_store(tmp_path / "a", files)
     for name in ("b", "c"):
@@ -159,8 +160,8 @@ def test_the_command_heals_without_a_fleet_from_several_stores(tmp_path: Path) -
     sources = ["--from", str(tmp_path / "b"), "--from", str(tmp_path / "c")]
     receipt = tmp_path / "receipt.json"
 
-    healed = snapferry("heal", str(tmp_path / "a"), *sources, "--all", "--json", "--receipt", str(receipt))
-    again = snapferry("heal", str(tmp_path / "a"), *sources, "--id", snapshot[:8])
+    healed = forge.run(["heal", str(tmp_path / "a"), *sources, "--all", "--json", "--receipt", str(receipt)])
+    again = forge.run(["heal", str(tmp_path / "a"), *sources, "--id", snapshot[:8]])
 
     assert (healed.code, again.code) == (0, 0), (healed, again)
     assert healed.document["objects"]["copied"] == 3
@@ -175,13 +176,13 @@ def test_the_command_heals_without_a_fleet_from_several_stores(tmp_path: Path) -
     write_raw(tmp_path / "a", fourth, b"wrong")
     for name in ("b", "c"):
         (tmp_path / name / fourth).unlink()
-    hopeless = snapferry("heal", str(tmp_path / "a"), *sources, "--all")
+    hopeless = forge.run(["heal", str(tmp_path / "a"), *sources, "--all"])
     assert hopeless.code == 1
     assert "Traceback" not in hopeless.err
     assert (tmp_path / "a" / fourth).read_bytes() == b"wrong"
 
 
-def test_a_store_of_two_pools_is_healed_from_another_of_two_pools(tmp_path: Path) -> None:
+def test_a_store_of_two_pools_is_healed_from_another_of_two_pools(forge: Forge, tmp_path: Path) -> None:
     files = random_files(20)
     pools = [(tmp_path / f"{name}-manifests", tmp_path / f"{name}-objects") for name in "ab"]
     snapshot, _ = (fill(open_store(str(manifests), str(objects)), files) for manifests, objects in pools)
@@ -190,10 +191,20 @@ def test_a_store_of_two_pools_is_healed_from_another_of_two_pools(tmp_path: Path
     write_raw(objects, object_key(digest(files[min(files)])), b"wrong")
     write_raw(manifests, manifest_key(snapshot), b"wrong")
 
-    healed = snapferry(
-        "heal", str(manifests), "--objects", str(objects), "--from", str(from_manifests),
-        "--from-objects", str(from_objects), "--id", snapshot,
-    )  # fmt: skip
+    healed = forge.run(
+        [
+            "heal",
+            str(manifests),
+            "--objects",
+            str(objects),
+            "--from",
+            str(from_manifests),
+            "--from-objects",
+            str(from_objects),
+            "--id",
+            snapshot,
+        ]
+    )
 
     assert healed.code == 0, healed
     kept = [
@@ -205,7 +216,7 @@ def test_a_store_of_two_pools_is_healed_from_another_of_two_pools(tmp_path: Path
 
 
 def test_a_bucket_is_healed_from_a_directory_and_keeps_the_wrong_bytes(
-    tmp_path: Path, rclone_memory_s3: S3Server
+    forge: Forge, tmp_path: Path, rclone_memory_s3: S3Server
 ) -> None:
     files = random_files(30)
     url = rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "store")
@@ -217,7 +228,9 @@ def test_a_bucket_is_healed_from_a_directory_and_keeps_the_wrong_bytes(
     bucket.objects.delete(object_key(gone))
     bucket.manifests.write(manifest_key(snapshot), b"a wrong manifest")
 
-    healed = snapferry("heal", url, "--from", str(tmp_path / "b"), "--all", env=rclone_memory_s3.environment)
+    healed = forge.run(
+        ["heal", url, "--from", str(tmp_path / "b"), "--all"], env=rclone_memory_s3.environment
+    )
 
     assert healed.code == 0, healed
     assert_published_means_complete(bucket)
@@ -237,11 +250,13 @@ def test_a_bucket_is_healed_from_a_directory_and_keeps_the_wrong_bytes(
         ["--from", "{b}", "--all", "--detach"],
     ],
 )
-def test_a_request_that_makes_no_sense_ends_with_one_line(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_request_that_makes_no_sense_ends_with_one_line(
+    forge: Forge, tmp_path: Path, arguments: list[str]
+) -> None:
     make_store(tmp_path / "a", {"./a": b"a"})
     given = [one.format(a=tmp_path / "a", b=tmp_path / "b") for one in arguments]
 
-    ended = snapferry("heal", str(tmp_path / "a"), *given)
+    ended = forge.run(["heal", str(tmp_path / "a"), *given])
 
     assert ended.code == 2, ended
     assert "Traceback" not in ended.err

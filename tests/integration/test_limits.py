@@ -219,14 +219,14 @@ def test_a_bucket_that_nobody_limited_keeps_to_the_default_and_to_none_when_told
 
 
 def test_an_embedded_sync_keeps_to_the_default_unless_it_is_none(
-    rclone_memory_s3: S3Server, tmp_path: Path
+    forge: Forge, rclone_memory_s3: S3Server, tmp_path: Path
 ) -> None:
     url = rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "a")
     snapshot = fill(open_store(url), random_files(60, size=10))
     for default, at_least_s in (("20", 2.9), ("none", 0.0)):
         began = time.monotonic()
-        ended = snapferry(
-            *("sync", "--from", url, "--to", str(tmp_path / default), "--id", snapshot),
+        ended = forge.run(
+            ("sync", "--from", url, "--to", str(tmp_path / default), "--id", snapshot),
             env={**rclone_memory_s3.environment, "SNAPFERRY_S3_MAX_REQUESTS": default},
         )
         assert ended.code == 0, ended

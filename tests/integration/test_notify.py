@@ -28,7 +28,8 @@ from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 from tests.servers import free_port
 
-from .processes import PATIENCE_S, Fleet, snapferry, until
+from .forge import Forge
+from .processes import PATIENCE_S, Fleet, until
 
 TOKEN = "hook-token-9f8e7d6c5b"
 SOONER = "import snapferry.orchestrator.schedules.watcher as watcher\nwatcher.ROUND_S = 0.5\n"
@@ -119,13 +120,13 @@ def configuration(folder: Path, urls: Path) -> dict[str, str]:
     return {"SNAPFERRY_CONFIG": str(path)}
 
 
-def receivers_left(env: dict[str, str], redis_url: str) -> set[str]:
-    shown = snapferry("notify", "--json", env={**env, "SNAPFERRY_BROKER_URL": redis_url})
+def receivers_left(forge: Forge, env: dict[str, str], redis_url: str) -> set[str]:
+    shown = forge.run(["notify", "--json"], env={**env, "SNAPFERRY_BROKER_URL": redis_url})
     return {one["receiver"] for waiting in shown.document["waiting"] for one in waiting["left"]}
 
 
 def test_a_failed_job_and_its_recovery_reach_web_and_mail_and_a_listener_that_hangs_delays_no_job(
-    redis_url: str, tmp_path: Path, web: Web, mail: Mail, hung: int
+    forge: Forge, redis_url: str, tmp_path: Path, web: Web, mail: Mail, hung: int
 ) -> None:
     files = random_files(20)
     make_store(tmp_path / "a", files)
@@ -143,7 +144,7 @@ def test_a_failed_job_and_its_recovery_reach_web_and_mail_and_a_listener_that_ha
         until(lambda: web.got and mail.got, "both are told of the failure")
         (command,) = [line.split() for line in web.got[0]["message"].splitlines() if line.startswith("    ")]
         lost.write_bytes(kept)
-        retried = snapferry(*command[1:], "--broker", redis_url)
+        retried = forge.run([*command[1:], "--broker", redis_url])
         assert retried.code == 0, retried
         until(lambda: len(web.got) > 1 and len(mail.got) > 1, "both are told of the recovery")
         second = jobs.list(limit=1)[0]
@@ -152,9 +153,10 @@ def test_a_failed_job_and_its_recovery_reach_web_and_mail_and_a_listener_that_ha
             lambda: "notification not sent" in orchestrator.logged(), "the log names the listener that hangs"
         )
         until(
-            lambda: receivers_left(env, redis_url) == {"1 json"}, "nobody waits but the listener that hangs"
+            lambda: receivers_left(forge, env, redis_url) == {"1 json"},
+            "nobody waits but the listener that hangs",
         )
-        shown = snapferry("notify", "--json", env={**env, "SNAPFERRY_BROKER_URL": redis_url})
+        shown = forge.run(["notify", "--json"], env={**env, "SNAPFERRY_BROKER_URL": redis_url})
         logs = orchestrator.logged()
 
     assert command[0] == "snapferry"
@@ -178,14 +180,14 @@ def test_a_failed_job_and_its_recovery_reach_web_and_mail_and_a_listener_that_ha
 
 
 def test_a_test_message_goes_to_each_receiver_and_the_command_says_who_did_not_get_it(
-    tmp_path: Path, web: Web, mail: Mail
+    forge: Forge, tmp_path: Path, web: Web, mail: Mail
 ) -> None:
     urls = addresses(tmp_path, web, mail)
     env = configuration(tmp_path, urls)
     more = {"SNAPFERRY_NOTIFY_URLS": f"json://user:{PASSWORD}@127.0.0.1:{free_port()}/{TOKEN}"}
-    partly = snapferry("notify", "--test", env=env | more)
+    partly = forge.run(["notify", "--test"], env=env | more)
     os.chmod(urls, 0o644)
-    open_to_all = snapferry("notify", "--test", env=env)
+    open_to_all = forge.run(["notify", "--test"], env=env)
 
     assert partly.code == 1
     *fine, refused = partly.out.splitlines()
@@ -227,7 +229,9 @@ def test_a_receiver_that_hangs_refuses_or_redirects_is_a_failure_in_bounded_time
     assert html is None or "<script>" not in html.get_content()
 
 
-def test_a_run_on_one_machine_tells_what_failed_and_that_it_is_over(web: Web, tmp_path: Path) -> None:
+def test_a_run_on_one_machine_tells_what_failed_and_that_it_is_over(
+    forge: Forge, web: Web, tmp_path: Path
+) -> None:
     """Without Redis: what the receiver did not take is sent by the next run."""
     files = random_files(5)
     make_store(tmp_path / "a", files)
@@ -242,7 +246,7 @@ def test_a_run_on_one_machine_tells_what_failed_and_that_it_is_over(web: Web, tm
 
     def run() -> list[str]:
         web.got.clear()
-        ended = snapferry("run", "nightly", "-q", "--state-dir", str(state), env=env)
+        ended = forge.run(["run", "nightly", "-q", "--state-dir", str(state)], env=env)
         assert TOKEN not in ended.out + ended.err + (state / "mirror-nightly.json").read_text()
         assert ended.code == (0 if path.exists() else 1), ended.err
         return [str(one["title"]) for one in web.got]

@@ -16,7 +16,6 @@ from tests.sample import fill, random_files
 from tests.servers import S3Server
 
 from .forge import Forge
-from .processes import snapferry
 
 PRICES = """
 currency = "USD"
@@ -52,7 +51,9 @@ def snapshots(server: S3Server, bucket: str) -> list[str]:
         pytest.param("published", marks=pytest.mark.slow),
     ],
 )
-def test_the_plan_is_what_the_job_costs(rclone_memory_s3: S3Server, tmp_path: Path, before: str) -> None:
+def test_the_plan_is_what_the_job_costs(
+    forge: Forge, rclone_memory_s3: S3Server, tmp_path: Path, before: str
+) -> None:
     here, there = rclone_memory_s3.make_bucket(), rclone_memory_s3.make_bucket()
     ids = snapshots(rclone_memory_s3, here)
     source = open_store(rclone_memory_s3.url(here, "store"))
@@ -75,12 +76,12 @@ def test_the_plan_is_what_the_job_costs(rclone_memory_s3: S3Server, tmp_path: Pa
         stores = ["--from", source_proxy.url(here, "store"), "--to", destination_proxy.url(there, "store")]
         arguments = [*stores, *(part for snapshot in ids for part in ("--id", snapshot)), "--json"]
         env = dict(rclone_memory_s3.environment)
-        planned = snapferry("plan", *arguments, "--prices", str(prices), env=env)
+        planned = forge.run(["plan", *arguments, "--prices", str(prices)], env=env)
         assert planned.code == 0, planned.err
         assert Counter(dict(at_destination)).keys() <= {"HeadBucket", "ListObjectsV2", "HeadObject"}
         at_source.clear()
         at_destination.clear()
-        done = snapferry("sync", *arguments, env=env)
+        done = forge.run(["sync", *arguments], env=env)
 
     assert done.code == 0, done.err
     estimate = planned.document["estimate"]

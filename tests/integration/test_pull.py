@@ -62,7 +62,7 @@ def described(tree: Path) -> dict[str, tuple[int, bytes | None]]:
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
 def test_what_snapdir_pushed_is_pulled_as_snapdir_does(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    forge: Forge, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     environment: dict[str, str] = {}
     ours = theirs = f"file://{tmp_path}/store"
@@ -79,7 +79,7 @@ def test_what_snapdir_pushed_is_pulled_as_snapdir_does(
     dest = tmp_path / "ours"
     command = ["pull", "--from", ours, str(dest), "--json"]
 
-    first = snapferry(*command, "--id", snapshot, env=environment)
+    first = forge.run([*command, "--id", snapshot], env=environment)
     assert first.code == 0, first.err
     assert described(dest) == described(tmp_path / "theirs")
     files = first.document["objects"]["total"]
@@ -92,14 +92,14 @@ def test_what_snapdir_pushed_is_pulled_as_snapdir_does(
     (dest / "nested" / "B").write_bytes(b"CAPITAL")
     (dest / "nested" / "a.txt").unlink()
     (dest / "stranger").mkdir()
-    dry = snapferry(*command, "--id", snapshot[:10], "--dryrun", "--delete", env=environment)
+    dry = forge.run([*command, "--id", snapshot[:10], "--dryrun", "--delete"], env=environment)
     assert (dry.code, dry.document["objects"]["to_copy"]) == (0, 2)
-    again = snapferry(*command, "--id", "latest", "--delete", env=environment)
+    again = forge.run([*command, "--id", "latest", "--delete"], env=environment)
     assert (again.code, again.document["objects"]["copied"], again.document["deleted"]) == (0, 2, 1)
     assert described(dest) == described(tmp_path / "theirs")
 
 
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_writes_nothing(forge: Forge, tmp_path: Path) -> None:
     text = render([Entry("F", "644", digest(b"x"), 1, "./../outside")])
     found = tmp_path / "store" / manifest_key(snapshot_id(text))
     found.parent.mkdir(parents=True)
@@ -108,11 +108,11 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"a file")
     pull = ["pull", "--from", str(tmp_path / "store"), "--id", snapshot_id(text)]
 
-    hostile = snapferry(*pull, str(tmp_path / "dest"))
-    on_a_file = snapferry(*pull, str(tmp_path / "file"))
-    inside = snapferry(*pull, str(tmp_path / "store" / "tree"), "--delete")
-    around = snapferry(*pull, str(tmp_path), "--delete")
-    unknown = snapferry("pull", "--from", str(tmp_path / "store"), "--id", "0" * 64, str(tmp_path / "dest"))
+    hostile = forge.run([*pull, str(tmp_path / "dest")])
+    on_a_file = forge.run([*pull, str(tmp_path / "file")])
+    inside = forge.run([*pull, str(tmp_path / "store" / "tree"), "--delete"])
+    around = forge.run([*pull, str(tmp_path), "--delete"])
+    unknown = forge.run(["pull", "--from", str(tmp_path / "store"), "--id", "0" * 64, str(tmp_path / "dest")])
 
     assert [each.code for each in (hostile, on_a_file, inside, around, unknown)] == [1, 2, 2, 2, 1]
     for each in (hostile, on_a_file, inside, around, unknown):

@@ -232,7 +232,7 @@ def test_an_orchestrator_breaks_off_its_step_and_another_one_does_it_at_once(
     fleet: Fleet, jobs: Jobs, tmp_path: Path
 ) -> None:
     """It reads a manifest that comes in drops."""
-    snapshot = make_store(tmp_path / "a", random_files(3000))
+    snapshot = make_store(tmp_path / "a", random_files(700))
     elsewhere = "import snapferry.stores.runtime.liveness as l\nl._machine = lambda: 'elsewhere'\n"
     with slow_bucket(tmp_path / "a", manifest_key(snapshot), pause_s=20) as bucket, fleet.worker():
         with fleet.orchestrator("--hostname", "one@%h", "--grace", str(GRACE_S), before=LONG_LEASES) as one:
@@ -249,7 +249,7 @@ def test_an_orchestrator_breaks_off_its_step_and_another_one_does_it_at_once(
         with fleet.orchestrator("--hostname", "two@%h", before=elsewhere):
             status = jobs.wait(job, timeout_s=PATIENCE_S)
 
-    assert (status.state, status.copied) == (State.DONE, 3001)
+    assert (status.state, status.copied) == (State.DONE, 701)
 
 
 @pytest.mark.slow

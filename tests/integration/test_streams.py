@@ -23,7 +23,15 @@ def sync(tmp_path: Path, snapshot: str, *options: str) -> list[str]:
     return ["sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot, *options]
 
 
-@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "streams",
+    [
+        pytest.param("<&-", marks=pytest.mark.slow),
+        ">&-",
+        pytest.param("2>&-", marks=pytest.mark.slow),
+        "<&- >&- 2>&-",
+    ],
+)
 def test_closed_standard_streams_are_no_trouble(tmp_path: Path, streams: str) -> None:
     snapshot = make_store(tmp_path / "a", random_files(20))
 
@@ -34,7 +42,11 @@ def test_closed_standard_streams_are_no_trouble(tmp_path: Path, streams: str) ->
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-@pytest.mark.parametrize("options", [(), ("--json",), ("--dryrun",)], ids=["words", "json", "dry run"])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--json",), pytest.param(("--dryrun",), marks=pytest.mark.slow)],
+    ids=["words", "json", "dry run"],
+)
 def test_an_output_that_takes_nothing_is_one_line_and_a_failure(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -63,8 +75,8 @@ def test_other_commands_complain_of_a_full_output_as_well(tmp_path: Path, comman
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
-def test_the_completion_of_a_shell_is_a_script_for_this_program(name: str) -> None:
-    ended = snapferry("completion", name)
+def test_the_completion_of_a_shell_is_a_script_for_this_program(forge: Forge, name: str) -> None:
+    ended = forge.run(["completion", name])
 
     assert (ended.code, ended.err) == (0, "")
     assert "_SNAPFERRY_COMPLETE" in ended.out

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import yaml
 from snapferry.orchestrator.cli.group import COMMANDS
 from snapferry.workers.settings.environment import Settings, dashboard_login, notify_urls
 from tests.composed import FILE, VARIABLE, Missing, Service, document, entry_point, interpolated
+from tests.published import checked
 
 ROOT = FILE.parent
 SERVICES: dict[str, dict[str, Any]] = document()["services"]
@@ -60,19 +58,10 @@ def mounts(name: str) -> dict[str, tuple[str, bool]]:
     return found
 
 
-def schema(path: Path) -> subprocess.CompletedProcess[str]:
-    """Check a file against the published schema, with no way to a network."""
-    nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "all")}
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
-    return subprocess.run(
-        command, env=os.environ | nowhere, capture_output=True, text=True, timeout=240, check=False
-    )
-
-
 def test_the_file_is_of_the_published_schema() -> None:
-    ended = schema(FILE)
+    ended = checked(FILE, "compose-spec")
 
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.exit_code == 0, ended.output
 
 
 @pytest.mark.parametrize(
@@ -84,7 +73,7 @@ def test_a_broken_file_is_not_of_the_schema(tmp_path: Path, right: str, wrong: s
     assert right in text
     (tmp_path / "broken.yml").write_text(text.replace(right, wrong, 1))
 
-    assert schema(tmp_path / "broken.yml").returncode == 1
+    assert checked(tmp_path / "broken.yml", "compose-spec").exit_code == 1
 
 
 @EACH

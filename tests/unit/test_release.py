@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.test_workflow_file import schema
+from tests.published import checked
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -120,9 +120,9 @@ def test_a_version_has_three_numbers(text: str, files: Path) -> None:
 
 
 def test_the_release_workflow_fits_the_published_schema() -> None:
-    ended = schema(FILE)
+    ended = checked(FILE, "github-workflows")
 
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.exit_code == 0, ended.output
 
 
 def test_a_job_of_a_release_has_the_rights_that_it_needs_and_no_more() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.published import checked
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / ".github" / "workflows" / "ci.yml"
@@ -22,30 +21,14 @@ JOBS: dict[str, dict[str, Any]] = WORKFLOW["jobs"]
 EACH_JOB = pytest.mark.parametrize("name", sorted(JOBS))
 
 
-def schema(path: Path) -> subprocess.CompletedProcess[str]:
-    """Check a file against the published schema, without a network."""
-    nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "all")}
-    command = [
-        sys.executable,
-        "-m",
-        "check_jsonschema",
-        "--builtin-schema",
-        "vendor.github-workflows",
-        str(path),
-    ]
-    return subprocess.run(
-        command, env=os.environ | nowhere, capture_output=True, text=True, timeout=240, check=False
-    )
-
-
 def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
 def test_the_file_matches_the_published_schema() -> None:
-    ended = schema(FILE)
+    ended = checked(FILE, "github-workflows")
 
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.exit_code == 0, ended.output
 
 
 @pytest.mark.parametrize(
@@ -56,7 +39,7 @@ def test_a_broken_file_does_not_match_the_schema(tmp_path: Path, right: str, wro
     assert right in text
     (tmp_path / "broken.yml").write_text(text.replace(right, wrong, 1))
 
-    assert schema(tmp_path / "broken.yml").returncode == 1
+    assert checked(tmp_path / "broken.yml", "github-workflows").exit_code == 1
 
 
 def test_every_action_is_pinned_by_commit_and_its_release_is_named() -> None:

@@ -27,7 +27,7 @@ from snapferry.workers.messages import (
     JobSpec,
     encode_addresses,
 )
-from tests.sample import fill, random_files
+from tests.sample import make_store, random_files
 
 
 @dataclass
@@ -128,13 +128,12 @@ class Fleet:
 
 def snapshots(fleet: Fleet, count: int, *, shared: int = 20, own: int = 4) -> list[SnapshotId]:
     """Fill the source with snapshots that have *shared* objects in common and *own* ones each; return their ids."""
-    store = open_store(str(fleet.source))
     base = random_files(shared, seed=7)
     ids = []
     for number in range(count):
         random_ = random.Random(1000 + number)
         files = base | {f"./own/{n}": random_.randbytes(100 + number) for n in range(own)}
-        ids.append(fill(store, files))
+        ids.append(make_store(fleet.source, files))
     return ids
 
 
