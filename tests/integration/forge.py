@@ -18,8 +18,10 @@ import json, os, sys
 import snapferry.orchestrator.jobs
 import snapferry.orchestrator.planning.prices, snapferry.orchestrator.reporting.progress
 from snapferry.orchestrator.cli import main
-from snapferry.orchestrator.cli.commands import control, copy, doctor, inspect, limit, look, names, schedules
-from snapferry.orchestrator.cli.run import control, copy, doctor, inspect, limit, names
+from snapferry.orchestrator.cli.commands import control, copy, dashboard, doctor, fleet, flower, inspect, limit
+from snapferry.orchestrator.cli.commands import look, names, schedules, shell
+from snapferry.orchestrator.cli.run import control, copy, dashboard, doctor, fleet, flower, inspect, limit, names
+from snapferry.orchestrator.cli.run import shell
 from snapferry.orchestrator.cli.run.scheduling import lists, notify, once
 from snapferry.orchestrator.cli.run.look import cat, diff, ls, orphans, show, size
 from snapferry.orchestrator.cli.commands.actions import heal, pull, push, verify

@@ -311,7 +311,8 @@ def test_the_scheduler_runs_the_mirrors_of_the_file_and_is_healthy_while_it_does
     env = composed.environment("scheduler", **{BROKER: composed.broker, "/etc/snapferry.toml": str(config)})
     assert composed.check("scheduler", {}, env).code == 1, "nobody keeps the schedule"
 
-    with composed.run("scheduler", {}, env):
+    with composed.run("scheduler", {}, env) as scheduler:
+        until(lambda: "beat: Starting" in scheduler.logged(), "it is up")
         jobs = Jobs(Settings(broker_url=composed.broker))
         until(lambda: composed.check("scheduler", {}, env).code == 0, "it is healthy")
         until(

@@ -60,7 +60,7 @@ def overlapping_snapshots(files: Mapping[str, bytes]) -> list[dict[str, bytes]]:
     ]
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_what_cannot_be_copied_is_listed_with_its_paths_and_retried_alone(
     redis_url: str, tmp_path: Path, count: int
 ) -> None:

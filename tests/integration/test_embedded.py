@@ -17,6 +17,7 @@ from snapferry.orchestrator.keeper import ended_part
 from snapferry.stores.opening import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 
+from .forge import Forge
 from .processes import (
     MARK,
     PATIENCE_S,
@@ -52,7 +53,7 @@ class LargeStore:
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> LargeStore:
     root = tmp_path_factory.mktemp("large")
-    (snapshot,) = write_snapshots(root, [random_files(4000)])
+    (snapshot,) = write_snapshots(root, [random_files(2500)])
     return LargeStore(root, snapshot, tree(root))
 
 
@@ -110,11 +111,11 @@ def test_a_long_temporary_path_does_not_break_the_unix_socket(tmp_path: Path) ->
     assert ended.code == 0, ended.err
 
 
-def test_a_second_run_copies_nothing_and_says_so(tmp_path: Path) -> None:
+def test_a_second_run_copies_nothing_and_says_so(forge: Forge, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(50))
-    snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot))
+    forge.run(sync(tmp_path / "a", tmp_path / "b", snapshot))
 
-    again = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+    again = forge.run(sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
 
     assert again.code == 0
     assert again.document["objects"] | {"to_copy": 0} == {
@@ -127,22 +128,22 @@ def test_a_second_run_copies_nothing_and_says_so(tmp_path: Path) -> None:
     }
 
 
-def test_a_published_snapshot_with_a_lost_object_is_healed(tmp_path: Path) -> None:
+def test_a_published_snapshot_with_a_lost_object_is_healed(forge: Forge, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(50))
-    snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot))
+    forge.run(sync(tmp_path / "a", tmp_path / "b", snapshot))
     lost = next((tmp_path / "b" / ".objects").rglob("?" * 55))
     lost.unlink()
 
-    again = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+    again = forge.run(sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
 
     assert again.document["objects"]["copied"] == 1
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-def test_json_is_the_only_thing_on_standard_output_and_has_every_field(tmp_path: Path) -> None:
+def test_json_is_the_only_thing_on_standard_output_and_has_every_field(forge: Forge, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(10, size=100))
 
-    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
+    ended = forge.run(sync(tmp_path / "a", tmp_path / "b", snapshot, "--json"))
 
     document = ended.document
     assert document["state"] == "done"
@@ -154,7 +155,7 @@ def test_json_is_the_only_thing_on_standard_output_and_has_every_field(tmp_path:
     assert ended.err == ""
 
 
-def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(forge: Forge, tmp_path: Path) -> None:
     files = random_files(10, size=100)
     snapshot = make_store(tmp_path / "a", files)
     half = open_store(str(tmp_path / "b"))
@@ -164,7 +165,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> 
         half.put_object(digest(data), data)
     before = tree(tmp_path / "b")
 
-    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "--dryrun"))
+    ended = forge.run(sync(tmp_path / "a", tmp_path / "b", snapshot, "--dryrun"))
 
     assert ended.code == 0
     assert "would copy 7 of 11 objects, 600 B of 1.0 kB; 4 already present. Nothing was written." in ended.out
@@ -172,19 +173,19 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> 
     assert not (tmp_path / "c").exists()
 
 
-def test_a_dry_run_towards_a_store_that_does_not_exist_does_not_make_it(tmp_path: Path) -> None:
+def test_a_dry_run_towards_a_store_that_does_not_exist_does_not_make_it(forge: Forge, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3))
 
-    ended = snapferry(*sync(tmp_path / "a", tmp_path / "new", snapshot, "--dryrun"))
+    ended = forge.run(sync(tmp_path / "a", tmp_path / "new", snapshot, "--dryrun"))
 
     assert "would copy 4 of 4 objects" in ended.out
     assert not (tmp_path / "new").exists()
 
 
-def test_quiet_prints_nothing(tmp_path: Path) -> None:
+def test_quiet_prints_nothing(forge: Forge, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3))
 
-    ended = snapferry(*sync(tmp_path / "a", tmp_path / "b", snapshot, "-q"))
+    ended = forge.run(sync(tmp_path / "a", tmp_path / "b", snapshot, "-q"))
 
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 
@@ -224,7 +225,7 @@ def _before(text: str, mark: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sync_stops_cleanly_and_the_next_one_resumes(
-    large: LargeStore, tmp_path: Path, temporary: Path, number: signal.Signals
+    forge: Forge, large: LargeStore, tmp_path: Path, temporary: Path, number: signal.Signals
 ) -> None:
     with running_sync(large.root, tmp_path / "b", large.id, temporary) as running:
         wait_until_copying(tmp_path / "b")
@@ -238,13 +239,15 @@ def test_an_interrupted_sync_stops_cleanly_and_the_next_one_resumes(
     assert not (tmp_path / "b" / ".manifests").exists()
     assert [path for path in tree(tmp_path / "b") if ".tmp-" in path] == []
 
-    again = snapferry(*sync(large.root, tmp_path / "b", large.id, "--json"))
+    again = forge.run(sync(large.root, tmp_path / "b", large.id, "--json"))
 
     assert again.document["objects"]["present"] > 0
     assert large.tree == tree(tmp_path / "b")
 
 
-def test_a_killed_sync_takes_its_fleet_with_it(large: LargeStore, tmp_path: Path, temporary: Path) -> None:
+def test_a_killed_sync_takes_its_fleet_with_it(
+    forge: Forge, large: LargeStore, tmp_path: Path, temporary: Path
+) -> None:
     with running_sync(large.root, tmp_path / "b", large.id, temporary) as running:
         wait_until_copying(tmp_path / "b")
 
@@ -254,7 +257,7 @@ def test_a_killed_sync_takes_its_fleet_with_it(large: LargeStore, tmp_path: Path
         assert_gone(running, temporary)
     assert_published_means_complete(open_store(str(tmp_path / "b")))
 
-    assert snapferry(*sync(large.root, tmp_path / "b", large.id)).code == 0
+    assert forge.run(sync(large.root, tmp_path / "b", large.id)).code == 0
     leftovers = [path for path in tree(tmp_path / "b") if ".tmp-" in path]
     assert {p: d for p, d in tree(tmp_path / "b").items() if p not in leftovers} == large.tree
 
@@ -372,18 +375,20 @@ def test_a_dead_part_of_the_fleet_ends_the_command_with_a_reason(
     assert_published_means_complete(open_store(str(tmp_path / "b")))
 
 
-def test_split_pools_keep_objects_and_manifests_apart(tmp_path: Path) -> None:
+def test_split_pools_keep_objects_and_manifests_apart(forge: Forge, tmp_path: Path) -> None:
     make_store(tmp_path / "whole", random_files(30))
     snapshot = make_store(tmp_path / "a", random_files(30))
     (tmp_path / "pool").mkdir()
     (tmp_path / "a" / ".objects").rename(tmp_path / "pool" / ".objects")
 
-    ended = snapferry(
-        *sync(tmp_path / "a", tmp_path / "b", snapshot),
-        "--from-objects",
-        str(tmp_path / "pool"),
-        "--to-objects",
-        str(tmp_path / "pool2"),
+    ended = forge.run(
+        [
+            *sync(tmp_path / "a", tmp_path / "b", snapshot),
+            "--from-objects",
+            str(tmp_path / "pool"),
+            "--to-objects",
+            str(tmp_path / "pool2"),
+        ]
     )
 
     assert ended.code == 0, ended.err
@@ -408,11 +413,11 @@ def test_one_object_in_flight_means_one_worker_process(tmp_path: Path, temporary
     assert len(family) == 5
 
 
-def test_the_list_of_snapshots_is_sorted_and_ignores_strangers(tmp_path: Path) -> None:
+def test_the_list_of_snapshots_is_sorted_and_ignores_strangers(forge: Forge, tmp_path: Path) -> None:
     snapshots = sorted(make_store(tmp_path / "a", random_files(3, seed=seed)) for seed in range(4))
     (tmp_path / "a" / ".manifests" / "README").write_text("not a manifest")
 
-    ended = snapferry("ls", str(tmp_path / "a"))
+    ended = forge.run(["ls", str(tmp_path / "a")])
 
     assert ended.out.split() == snapshots
 

@@ -27,6 +27,7 @@ from tests import servers
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
 
+from .forge import Forge
 from .processes import PATIENCE_S, Fleet, children_of, snapferry, started, until
 
 
@@ -102,7 +103,7 @@ def test_plain_celery_commands_do_as_well(redis_url: str, tmp_path: Path) -> Non
 
 
 def test_it_is_known_at_once_that_the_last_orchestrator_ended(
-    fleet: Fleet, jobs: Jobs, tmp_path: Path
+    forge: Forge, fleet: Fleet, jobs: Jobs, tmp_path: Path
 ) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3))
     spec = JobSpec.of(*store_pair(str(tmp_path / "a"), str(tmp_path / "b")), [snapshot])
@@ -120,7 +121,7 @@ def test_it_is_known_at_once_that_the_last_orchestrator_ended(
     assert never == "orchestrator"
     assert there.complete
     assert jobs.lacks(jobs.status(later)) == "orchestrator"
-    ended = snapferry("status", later, "--broker", fleet.url)
+    ended = forge.run(["status", later, "--broker", fleet.url])
     assert "no orchestrator is running" in ended.out
     assert "snapferry orchestrator" in ended.out.splitlines()[-1]
 
@@ -358,12 +359,13 @@ def test_a_broker_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("role", ["worker", "orchestrator"])
-def test_a_redis_that_may_evict_is_refused(redis_url: str, tmp_path: Path, role: str) -> None:
+def test_a_redis_that_may_evict_is_refused(forge: Forge, redis_url: str, tmp_path: Path, role: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         try:
-            refused = snapferry(role, "--broker", redis_url)
-            client_refused = Fleet(redis_url, tmp_path).sync("--from", "/a", "--to", "/b", "--id", "0" * 64)
+            refused = forge.run([role, "--broker", redis_url])
+            sync = ["sync", "--broker", redis_url, "--from", "/a", "--to", "/b", "--id", "0" * 64]
+            client_refused = forge.run(sync)
         finally:
             client.config_set("maxmemory-policy", "noeviction")
 
@@ -375,8 +377,8 @@ def test_a_redis_that_may_evict_is_refused(redis_url: str, tmp_path: Path, role:
 
 
 @pytest.mark.parametrize("role", ["worker", "orchestrator"])
-def test_a_role_without_a_broker_is_one_line_and_exit_code_2(role: str) -> None:
-    ended = snapferry(role)
+def test_a_role_without_a_broker_is_one_line_and_exit_code_2(forge: Forge, role: str) -> None:
+    ended = forge.run([role])
 
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "no broker: set SNAPFERRY_BROKER_URL" in ended.err

@@ -79,7 +79,7 @@ def spoil(
     return set(corrupt), set(missing)
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_a_store_is_healed_from_one_that_has_other_objects_wrong_while_workers_die(
     redis_url: str, tmp_path: Path, count: int
 ) -> None:

@@ -206,6 +206,12 @@ def ready(stack: ExitStack, cluster: Cluster, name: str) -> Pod:
         with redis.Redis.from_url(cluster.broker) as client:
             until(lambda: ended() is not None or pings(client), "Redis answers")
     elif "readinessProbe" in manifests.container(name):
+        if "exec" in manifests.container(name)["readinessProbe"]:
+            # A probe that is a command takes seconds.
+            until(
+                lambda: ended() is not None or " ready." in pod.process.logged(),
+                f"{name} says that it is ready",
+            )
         until(lambda: ended() is not None or pod.passes("readinessProbe"), f"{name} is ready")
     assert ended() is None, pod.process.logged()[-2000:]
     return pod
@@ -273,6 +279,7 @@ def test_the_scheduler_keeps_the_schedule_of_the_mirrors_that_are_mounted(cluste
     with ExitStack() as stack:
         ready(stack, cluster, "redis")
         pod = stack.enter_context(cluster.pod("scheduler"))
+        until(lambda: "beat: Starting" in pod.process.logged(), "the scheduler is up")
 
         def due() -> list[str]:
             assert pod.process.process.poll() is None, pod.process.logged()[-2000:]

@@ -24,6 +24,7 @@ from tests import servers
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
 
+from .forge import Forge
 from .own_redis import own_redis
 from .processes import PATIENCE_S, Fleet, finished, program, snapferry, started, until
 from .slow_bucket import slow_bucket
@@ -338,7 +339,7 @@ def speaks_tls() -> bool:
 
 
 def test_a_broker_with_an_unknown_certificate_is_refused_until_its_authority_is_named(
-    tmp_path: Path, certificate: tuple[Path, Path]
+    forge: Forge, tmp_path: Path, certificate: tuple[Path, Path]
 ) -> None:
     if not speaks_tls():
         pytest.skip("this Redis server has no TLS")
@@ -351,7 +352,7 @@ def test_a_broker_with_an_unknown_certificate_is_refused_until_its_authority_is_
     with own_redis(tmp_path / "redis", *tls, url=url) as server:
         bare = server.url.partition("?")[0]
         refused = Fleet(bare, tmp_path).sync(*stores)
-        roles = [snapferry(role, "--broker", bare) for role in ("worker", "orchestrator")]
+        roles = [forge.run([role, "--broker", bare]) for role in ("worker", "orchestrator")]
         fleet = Fleet(server.url, tmp_path, {"SNAPFERRY_BATCH_OBJECTS": "50"})
         with fleet.orchestrator(), fleet.worker():
             ended = fleet.sync(*stores)

@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.schedules.scrub_report import scrub_document
+from snapferry.orchestrator.schedules.status import scrub_statuses
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.hashing import digest
+from snapferry.workers.settings.config_file import read_config
+from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 
 from .processes import Fleet, finished, program, until
@@ -21,13 +26,15 @@ def fleet(redis_url: str, tmp_path: Path) -> Fleet:
     return Fleet(redis_url, tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapferry.workers.settings.schedule_tables.SHORTEST_S", 1)
+
+
 def standing(fleet: Fleet, config: Path) -> dict[str, Any]:
-    env = {"SNAPFERRY_BROKER_URL": fleet.url, "SNAPFERRY_CONFIG": str(config)}
-    told = finished([*program(SOONER), "scrubs", "--json"], env)
-    assert told.code == 0, told.err
-    (found,) = json.loads(told.out)
-    assert isinstance(found, dict)
-    return found
+    """Return where the scrub stands."""
+    settings = Settings(broker_url=fleet.url)
+    return scrub_document(scrub_statuses(settings, Jobs(settings), read_config(str(config)).scrub)[0])
 
 
 def test_a_scrub_reads_the_whole_store_share_by_share_and_finds_what_is_wrong(
@@ -54,7 +61,7 @@ def test_a_scrub_reads_the_whole_store_share_by_share_and_finds_what_is_wrong(
         )
         logged = orchestrator.logged()
     env = {"SNAPFERRY_BROKER_URL": fleet.url, "SNAPFERRY_CONFIG": str(config)}
-    table = finished([*program(SOONER), "scrubs"], env)
+    table, told = (finished([*program(SOONER), "scrubs", *options], env) for options in ([], ["--json"]))
 
     assert (before["oldest_unverified"], before["last_job"], before["next"]) == (None, None, None)
     assert (sound["findings"], sound["cycle"]["first_began_why"]) == (0, "none")
@@ -63,3 +70,6 @@ def test_a_scrub_reads_the_whole_store_share_by_share_and_finds_what_is_wrong(
     assert (wrong["findings"], later["findings"]) == (1, 1)
     assert "job failed" in logged
     assert "1/3 every 2s" in table.out
+    (document,) = json.loads(told.out)
+    assert document.keys() == later.keys()
+    assert document["findings"] == 1

@@ -147,7 +147,7 @@ def test_a_password_with_special_characters_is_refused_and_repeated_by_nobody(fo
         assert "percent-encode" in ended.err
 
 
-def test_ids_come_from_standard_input_as_well(tmp_path: Path) -> None:
+def test_ids_come_from_standard_input_as_well(forge: Forge, tmp_path: Path) -> None:
     snapshots = [make_store(tmp_path / "a", random_files(3, seed=seed)) for seed in range(2)]
     stores = shlex.join(["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b")])
 
@@ -156,15 +156,15 @@ def test_ids_come_from_standard_input_as_well(tmp_path: Path) -> None:
 
     assert (listed.code, listed.err) == (0, "")
     assert listed.out.startswith("2 of 2 snapshots are published")
-    assert snapferry("ls", str(tmp_path / "b")).out.split() == sorted(snapshots)
+    assert forge.run(["ls", str(tmp_path / "b")]).out.split() == sorted(snapshots)
     assert (closed.code, closed.err) == (2, "snapferry: --ids-from -: no snapshot id in the file\n")
 
 
-def test_more_objects_in_flight_than_there_may_be_are_refused(tmp_path: Path) -> None:
+def test_more_objects_in_flight_than_there_may_be_are_refused(forge: Forge, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(50))
 
-    refused = snapferry(*sync(tmp_path, snapshot, "-j", "1025"))
-    most = snapferry(*sync(tmp_path, snapshot, "-j", "1024"))
+    refused = forge.run(sync(tmp_path, snapshot, "-j", "1025"))
+    most = forge.run(sync(tmp_path, snapshot, "-j", "1024"))
 
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert "from 0 to 1,024, not '1025'" in refused.err

@@ -62,7 +62,7 @@ def verify_job(root: str, ids: list[SnapshotId] | None, **options: object) -> Jo
     return JobSpec.of(store, store, ids, action=Action.VERIFY, verify=VerifyOptions(**options))
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_exactly_what_is_wrong_is_found_with_its_paths_though_workers_are_killed(
     redis_url: str, tmp_path: Path, count: int
 ) -> None:

@@ -151,7 +151,7 @@ def test_a_text_in_any_order_is_put_in_canonical_form_by_runs(
 
 
 def test_the_longest_lines_in_the_wrong_order_are_sorted_in_bounded_memory() -> None:
-    lines = 160
+    lines = 120
     with tempfile.TemporaryFile() as text:
         for n in reversed(range(lines)):
             start = b"F 600 %s 1 ./%05d" % (b"a" * 64, n)

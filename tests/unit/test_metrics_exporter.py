@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.forge import Forge
 from tests.integration.processes import PATIENCE_S
 from tests.scrape import Scrape
 from tests.servers import free_port
@@ -151,55 +152,50 @@ def test_a_process_without_room_for_its_metrics_works_on_and_says_so(tmp_path: P
     assert Path(found[1]).is_relative_to(tmp_path)
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "snapferry", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "SNAPFERRY_BROKER_URL": "redis://127.0.0.1:1/0", **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+BROKER = {"SNAPFERRY_BROKER_URL": "redis://127.0.0.1:1/0"}
 
 
 @pytest.mark.parametrize("role", ["worker", "orchestrator"])
-def test_a_port_that_is_taken_is_one_line_and_nothing_is_begun(role: str, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_one_line_and_nothing_is_begun(
+    forge: Forge, role: str, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run(role, "--metrics-port", str(port), TMPDIR=str(tmp_path))
+        ended = forge.run([role, "--metrics-port", str(port)], BROKER | {"TMPDIR": str(tmp_path)})
 
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == (
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
         f"snapferry: cannot serve metrics at 127.0.0.1 port {port}: Address already in use\n"
     )
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_an_address_that_is_none_is_one_line(tmp_path: Path) -> None:
-    ended = run("worker", "--metrics-port", "9464", "--metrics-address", "no such host", TMPDIR=str(tmp_path))
+def test_an_address_that_is_none_is_one_line(forge: Forge, tmp_path: Path) -> None:
+    command = ["worker", "--metrics-port", "9464", "--metrics-address", "no such host"]
+    ended = forge.run(command, BROKER | {"TMPDIR": str(tmp_path)})
 
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("snapferry: cannot serve metrics at no such host port 9464: ")
-    assert ended.stderr.count("\n") == 1
+    assert ended.code == 2
+    assert ended.err.startswith("snapferry: cannot serve metrics at no such host port 9464: ")
+    assert ended.err.count("\n") == 1
 
 
-def test_a_temporary_directory_that_others_can_enter_is_refused(tmp_path: Path) -> None:
+def test_a_temporary_directory_that_others_can_enter_is_refused(forge: Forge, tmp_path: Path) -> None:
     (tmp_path / f"snapferry-metrics-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / f"snapferry-metrics-{os.getuid()}").chmod(0o777)
 
-    ended = run("worker", SNAPFERRY_METRICS_PORT=str(free_port()), TMPDIR=str(tmp_path))
+    variables = {"SNAPFERRY_METRICS_PORT": str(free_port()), "TMPDIR": str(tmp_path)}
+    ended = forge.run(["worker"], BROKER | variables)
 
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert (
         "cannot store metrics: cannot create a private folder in the temporary directory (TMPDIR)"
-        in ended.stderr
+        in ended.err
     )
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x"])
-def test_a_port_that_is_none_is_one_line(port: str) -> None:
-    ended = run("worker", "--metrics-port", port)
+def test_a_port_that_is_none_is_one_line(forge: Forge, port: str) -> None:
+    ended = forge.run(["worker", "--metrics-port", port], BROKER)
 
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert "--metrics-port" in ended.stderr
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "--metrics-port" in ended.err
