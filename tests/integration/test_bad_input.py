@@ -26,7 +26,7 @@ def snapshot(tmp_path: Path) -> str:
 
 
 def run(
-    forge: Forge, tmp_path: Path, snapshot: str, env: Mapping[str, str] | None = None, **changed: str
+    forge: Forge, tmp_path: Path, snapshot: str, env: Mapping[str, str] | None = None, /, **changed: str
 ) -> tuple[int, str]:
     """Run a sync that is right but for *changed*; check the form of its complaint and that nothing was written."""
     ended = forge.run(sync(tmp_path, snapshot, **changed), env)
