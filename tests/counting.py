@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from snapferry.stores.requests import Requests
-from tests.servers import S3Server
+from tests.servers import S3Server, forget_clients
 
 # Of an answer so much is handed on at once: a client that reads slowly is felt at the server.
 PIECE_BYTES = 64 * 1024
@@ -157,12 +157,13 @@ def counting_proxy(
     with Proxy(("127.0.0.1", 0), Handler) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
+        endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
         try:
-            endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
             yield S3Server(endpoint, server.client, server.environment), received
         finally:
             proxy.shutdown()
             thread.join()
+            forget_clients(endpoint)
 
 
 def operation_of(method: str, path: str) -> str:

@@ -80,6 +80,13 @@ class S3Server:
         return [upload["Key"] for upload in found.get("Uploads", ())]
 
 
+def forget_clients(endpoint: str) -> None:
+    """Drop what S3 clients of this process know about the server at *endpoint*: another server may get its port."""
+    if s3_clients := sys.modules.get("snapferry.stores.backends.s3.client.clients"):
+        for key in [key for key in s3_clients._clients if endpoint in key]:
+            s3_clients._clients.pop(key).close()
+
+
 def free_port() -> int:
     """
     Return a loopback port that nothing listens on right now.

@@ -17,6 +17,7 @@ import pytest
 
 from snapferry.stores.backends.s3.client import clients
 from snapferry.stores.backends.s3.http import sockets
+from tests.servers import forget_clients
 
 
 @dataclass
@@ -136,3 +137,4 @@ def hostile(
             server.over.set()
             listener.shutdown(socket.SHUT_RDWR)
             accepting.join()
+            forget_clients(server.endpoint)

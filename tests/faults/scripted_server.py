@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.servers import forget_clients
+
 
 @dataclass
 class Scripted:
@@ -70,6 +72,7 @@ def scripted(*answers: Sequence[Piece], tls: ssl.SSLContext | None = None) -> It
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             accepting.join()
+            forget_clients(server.endpoint)
 
 
 def _read_request(incoming) -> bytes:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from tests.servers import forget_clients
+
 
 @dataclass(frozen=True)
 class Request:
@@ -141,3 +143,4 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
         finally:
             server.shutdown()
             thread.join()
+            forget_clients(stub.endpoint)
