@@ -28,7 +28,7 @@ TAILS = ("", "!", "\n")
 # Steps for each character that no pattern may exceed, and by how much twice the text may cost more than twice.
 MOST_A_CHARACTER = 400
 GROWTH = 2.2
-LENGTH = 40
+LENGTH = 64
 
 # Methods that look at the whole of a text and not at each place in it.
 WHOLE = {"fullmatch", "match"}
