@@ -9,8 +9,9 @@ from pathlib import Path
 
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.entry import Entry, render, snapshot_id
+from snapferry.stores.manifest.entry import snapshot_id
 from snapferry.stores.snapshot_store import SnapshotStore
+from tests.integration.raw_store import manifest_of, write_snapshots
 
 
 def random_files(count: int, *, size: int = 512, seed: int = 1) -> dict[str, bytes]:
@@ -18,11 +19,6 @@ def random_files(count: int, *, size: int = 512, seed: int = 1) -> dict[str, byt
     random_ = random.Random(seed)
     files = {f"./dir {n % 7}/file-{n:05}": random_.randbytes(size) for n in range(count)}
     return files | {"./empty": b""}
-
-
-def manifest_of(files: Mapping[str, bytes]) -> bytes:
-    """Return the manifest text of *files*."""
-    return render(Entry("F", "644", digest(data), len(data), path) for path, data in files.items())
 
 
 def fill(store: SnapshotStore, files: Mapping[str, bytes]) -> SnapshotId:
@@ -38,8 +34,6 @@ def fill(store: SnapshotStore, files: Mapping[str, bytes]) -> SnapshotId:
 def make_store(root: Path, files: Mapping[str, bytes]) -> SnapshotId:
     """Write a snapshot of *files* into the store at *root*, which need not be there; return its id."""
     # Past the product, which takes care for power cuts.
-    from tests.integration.raw_store import write_snapshots
-
     (found,) = write_snapshots(root, [files])
     return found
 

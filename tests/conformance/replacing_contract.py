@@ -23,7 +23,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.pools.quarantine import holds_object
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Replaced
-from tests.sample import manifest_of
+from tests.integration.raw_store import manifest_of
 
 MIB = 1024 * 1024
 SMALL = b"some bytes"

@@ -78,17 +78,17 @@ CALLS: dict[str, Call] = {
 
 
 @pytest.fixture(scope="module")
-def shared_clients() -> Iterator[dict]:
-    """The clients of this module. Making one takes far longer than most tests."""
-    clients: dict = {}
+def shared_clients() -> Iterator[tuple[dict, dict]]:
+    """The clients of this module: patient ones, and those that ask once. Making one takes longer than most tests."""
+    clients: tuple[dict, dict] = {}, {}
     yield clients
-    for client in clients.values():
+    for client in (*clients[0].values(), *clients[1].values()):
         client.close()
 
 
 @pytest.fixture(autouse=True)
-def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: dict) -> None:
-    monkeypatch.setattr(s3_clients, "_clients", shared_clients)
+def _use_shared_clients(monkeypatch: pytest.MonkeyPatch, shared_clients: tuple[dict, dict]) -> None:
+    monkeypatch.setattr(s3_clients, "_clients", shared_clients[0])
     # They would remember how much all tests together have sent.
     monkeypatch.setattr(confirm, "DETECT_AFTER_BYTES", 2**40)
     # No other credentials will come.
@@ -113,8 +113,11 @@ def patient(stub: Stub) -> S3Backend:
 
 
 @pytest.fixture
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
+def once(monkeypatch: pytest.MonkeyPatch, shared_clients: tuple[dict, dict]) -> None:
     monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
+    # Some tests have clients of their own.
+    if s3_clients._clients is shared_clients[0]:
+        monkeypatch.setattr(s3_clients, "_clients", shared_clients[1])
 
 
 def raised(backend: S3Backend, call: Call) -> StoreError:

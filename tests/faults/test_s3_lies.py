@@ -49,8 +49,8 @@ from tests.faults.hostile_server import (
 )
 from tests.faults.scripted_server import Piece, scripted
 from tests.faults.stub_s3 import Answer, Request, serving
+from tests.integration.raw_store import manifest_of
 from tests.property.strategies import examples
-from tests.sample import manifest_of
 
 MIB = 1024 * 1024
 DATA = b"an object"

@@ -1,4 +1,4 @@
-"""Large stores for tests, written past the product: in a second what its care for power cuts takes minutes for."""
+"""Stores for tests, written past the product: in a second what its care for power cuts takes minutes for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from pathlib import Path
 
 from snapferry.stores.address import SnapshotId, manifest_key, object_key
 from snapferry.stores.hashing import digest
-from tests.sample import manifest_of
+from snapferry.stores.manifest.entry import Entry, render
+
+
+def manifest_of(files: Mapping[str, bytes]) -> bytes:
+    """Return the manifest text of *files*."""
+    return render(Entry("F", "644", digest(data), len(data), path) for path, data in files.items())
 
 
 def write_raw(root: Path, key: str, data: bytes) -> None:
