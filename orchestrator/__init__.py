@@ -18,6 +18,7 @@ Deciding and showing: what turns a request into work, and work into an account.
     notify/        who is told of failures, recovery and lateness
     doctor/        what is wrong with a fleet, and with the stores of a copy
     dashboard/     pages about jobs; forms that change jobs where the operator allows them
+    places/        where a text that names a store leads: URL, path or name
     client/        the Python API: submit jobs from a program, and follow them
     cli/           arguments, exit codes, printing; no decisions
 """

@@ -27,9 +27,10 @@ class Client:
     by default from the environment. Raises `InvalidSettings` without a broker, and `BrokerUnavailable` if it does not
     answer.
 
-    A store is a URL, an absolute path, or a name in `snapferry.toml`. Stores are opened by the workers and
-    orchestrators of the fleet, with their rights. This process opens one only to look up ids that are not given in
-    full, and to name the paths of failed objects: what its configuration allows.
+    A store is a URL, a path, or a name in `snapferry.toml`. A relative path has a slash, such as ``./store``, or is an
+    object of `pathlib`. It begins at the working directory of this process, and workers get it as an absolute path.
+    Stores are opened by the workers and orchestrators of the fleet, with their rights. This process opens one only to
+    look up ids that are not given in full, and to name the paths of failed objects: what its configuration allows.
 
     Methods that submit return at once. The program may end: the fleet completes the job. They raise
     `InvalidStoreURL`, other `StoreError` if a snapshot is not found, ValueError for wrong options, and

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TypedDict, Unpack
 
 from snapferry.orchestrator.jobs import check_differ, check_is_store, one_store, store_pair, tree_url
-from snapferry.orchestrator.jobs.named_store import named_url
+from snapferry.orchestrator.places.named_store import named_url
 from snapferry.orchestrator.planning.trees.apart import check_apart, check_pushable
 from snapferry.stores.access import AccessPolicy, Right
 from snapferry.stores.address import SnapshotId
@@ -32,7 +32,7 @@ from snapferry.workers.queues import Priority
 from snapferry.workers.settings.environment import Settings
 
 Place = str | os.PathLike[str]
-"""A store: a URL, an absolute path, or a name in `snapferry.toml`."""
+"""A store: a URL, a path with a slash, or a name in `snapferry.toml`. An object of `pathlib` is a path."""
 
 Ids = str | Iterable[str] | None
 """Snapshots: one or several ids, first digits of ids, or names such as ``nightly@``; None for all of the store."""
@@ -161,7 +161,7 @@ class Requests:
         return JobSpec.of(first, healed, ids, action=Action.HEAL, more_sources=tuple(more), **options)
 
     def _named(self, place: Place) -> str:
-        return named_url(self._settings, os.fspath(place))
+        return named_url(self._settings, place)
 
     def _url(self, place: Place | None) -> str | None:
         return None if place is None else self._named(place)

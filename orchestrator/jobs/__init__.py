@@ -7,7 +7,6 @@ Jobs: submit them, follow them, control them. `snapferry.orchestrator.client` is
     broker      the connection to the broker, and its errors
     known_nodes which workers and orchestrators there are
     store_pair  the stores of a job, from their URLs
-    named_store the URL of a store, from its name
 """
 
 from .broker import JobRefused

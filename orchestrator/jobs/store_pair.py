@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
+from snapferry.orchestrator.places.local_path import working_directory
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import StoreURL, parse_url
 from snapferry.workers.messages import StoreRef
@@ -40,13 +40,13 @@ def one_store(url: str, objects: str | None = None) -> StoreRef:
 
 def tree_url(path: str) -> str:
     """
-    Return the URL of the directory *path*. Raises `InvalidStoreURL` for an empty path.
+    Return the URL of the directory *path*. Raises `InvalidStoreURL` for an empty path, and as `working_directory`.
 
     No link and no ``..`` is resolved here: as in snapdir, patterns are searched in the path that was given.
     """
     if not path:
         raise InvalidStoreURL("", "", "PATH is empty")
-    return f"tree://{os.path.join(os.getcwd(), path)}"
+    return f"tree://{path if path.startswith('/') else f'{working_directory()}/{path}'}"
 
 
 def check_is_store(store: StoreRef, shown: str) -> None:

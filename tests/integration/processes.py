@@ -88,21 +88,27 @@ t.run_batch = slowly
 
 
 def snapferry(
-    *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = PATIENCE_S
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = PATIENCE_S,
+    cwd: Path = REPOSITORY,
 ) -> Finished:
-    """Run the command line to its end."""
-    return finished([*program(), *arguments], env, timeout_s)
+    """Run the command line to its end, in the directory *cwd*."""
+    return finished([*program(), *arguments], env, timeout_s, cwd)
 
 
 def finished(
-    command: list[str], env: Mapping[str, str] | None = None, timeout_s: float = PATIENCE_S
+    command: list[str],
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = PATIENCE_S,
+    cwd: Path = REPOSITORY,
 ) -> Finished:
-    """Run any command to its end."""
+    """Run any command to its end, in the directory *cwd*."""
     own = environment(env)
     ended = subprocess.run(  # noqa: PLW1510 - the exit code is what tests look at
         command,
         env=own,
-        cwd=REPOSITORY,
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -153,6 +154,21 @@ def test_json_is_the_only_thing_on_standard_output_and_has_every_field(forge: Fo
     assert document["errors"] == []
     assert document["seconds"] > 0
     assert ended.err == ""
+
+
+def test_relative_paths_are_made_absolute_before_anything_is_recorded(tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    work = tmp_path / "two words"
+    work.mkdir()
+
+    ended = snapferry("sync", "../a", "./new/b:c/", "--id", snapshot, "--receipt", "receipt.json", cwd=work)
+
+    assert ended.code == 0, ended.err
+    assert tree(work / "new" / "b:c") == tree(tmp_path / "a")
+    receipt = json.loads((work / "receipt.json").read_text())
+    stores = [receipt["source"], receipt["destination"]]
+    assert f"file://{os.path.realpath(tmp_path)}/a" in json.dumps(stores[0])
+    assert f"file://{os.path.realpath(work)}/new/b:c" in json.dumps(stores[1])
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(forge: Forge, tmp_path: Path) -> None:

@@ -140,7 +140,21 @@ def test_names_in_the_file_are_offered_for_stores() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["ls /", "ls ~/x", "sync file:", "push ", "push x", "run nightly --state-dir "]
+    "line",
+    [
+        "ls /",
+        "ls ~/x",
+        "ls .",
+        "ls ./o",
+        "ls ../",
+        "ls o/",
+        "diff ./o",
+        "sync --to=./",
+        "sync file:",
+        "push ",
+        "push x",
+        "run nightly --state-dir ",
+    ],
 )
 def test_directories_are_left_to_the_shell(line: str) -> None:
     assert [found.kind for found in offered(f"snapferry {line}")] == ["dir"]
@@ -239,6 +253,15 @@ def test_a_home_directory_is_expanded_as_the_shell_will_do_it(
     monkeypatch.setenv("HOME", str(one.parent))
 
     assert values("snapferry show ~/one 3") == [THIRD[:12]]
+
+
+def test_snapshots_of_a_store_by_its_relative_path_are_offered(
+    one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert values("snapferry show ./one 3") == [THIRD[:12]]
+    assert values("snapferry diff ./one@3") == [f"./one@{THIRD[:12]}"]
+    monkeypatch.chdir(one)
+    assert values("snapferry show . 3") == [THIRD[:12]]
 
 
 def test_names_of_a_store_are_offered(one: Path) -> None:

@@ -38,14 +38,14 @@ Exit codes:
     "source",
     metavar="STORE",
     section=STORES,
-    help="Check that this source is readable: a URL, or a name from snapferry.toml.",
+    help="Check that this source is readable: a URL, a path, or a name from snapferry.toml.",
 )
 @option(
     "--to",
     "destination",
     metavar="STORE",
     section=STORES,
-    help="Check that this destination is writable: a URL, or a name from snapferry.toml.",
+    help="Check that this destination is writable: a URL, a path, or a name from snapferry.toml.",
 )
 @option(
     "--from-objects",

@@ -35,7 +35,7 @@ Examples:
     "--store",
     metavar="STORE",
     section=LIMITS,
-    help="Limit this store, for all jobs together: a URL, or a name from snapferry.toml.",
+    help="Limit this store, for all jobs together: a URL, a path, or a name from snapferry.toml.",
 )
 @option(
     "--limit-rate",

@@ -12,7 +12,9 @@ from snapferry.orchestrator.cli.options.values import Duration, WholeNumber
 STORES: Final = "Stores"
 COMPARISON: Final = "Comparison"
 
-_store_argument = argument("store", metavar="STORE", text="URL of the store, or its name in snapferry.toml.")
+_store_argument = argument(
+    "store", metavar="STORE", text="Store: a URL, a path, or a name from snapferry.toml."
+)
 _id_argument = argument(
     "snapshot", metavar="ID", text="Snapshot: its id, the first digits of its id, NAME@ or latest."
 )
@@ -270,7 +272,7 @@ Examples:
     nargs=-1,
     required=True,
     metavar="STORE...",
-    text="URL of the store, or its name in snapferry.toml. With --objects: all stores whose manifests name its"
+    text="Store: a URL, a path, or a name from snapferry.toml. With --objects: all stores whose manifests name its"
     " objects.",
 )
 @_objects_option

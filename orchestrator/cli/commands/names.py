@@ -37,7 +37,9 @@ Example:
   snapferry untag s3://backup/store nightly
 """
 
-store_argument = argument("store", metavar="STORE", text="URL of the store, or its name in snapferry.toml.")
+store_argument = argument(
+    "store", metavar="STORE", text="Store: a URL, a path, or a name from snapferry.toml."
+)
 
 
 @command(run="names:tag", epilog=EXAMPLES)

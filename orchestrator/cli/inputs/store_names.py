@@ -1,15 +1,15 @@
-"""The store that an argument or an option means: by its URL, or by its name in `snapferry.toml`."""
+"""The store that an argument or an option means: by its URL, its path, or its name in `snapferry.toml`."""
 
 from __future__ import annotations
 
 from snapferry.orchestrator.cli.exit_codes import usage
-from snapferry.orchestrator.jobs.named_store import named_url
+from snapferry.orchestrator.places.named_store import named_url
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 
 
 def store_url(settings: Settings, text: str) -> str:
-    """Return the URL of the store named *text*, or *text* itself if it cannot be a name; an error ends the command."""
+    """Return the URL or the absolute path that *text* means, see `named_url`; an error ends the command."""
     try:
         return named_url(settings, text)
     except (InvalidStoreURL, InvalidSettings) as error:

@@ -27,14 +27,14 @@ _OPTIONS: Final = (
         metavar="STORE",
         envvar="SNAPDIR_STORE",
         section=STORES,
-        help="Source store: a URL, or a name from snapferry.toml.",
+        help="Source store: a URL, a path, or a name from snapferry.toml.",
     ),
     option(
         "--to",
         "destination",
         metavar="STORE",
         section=STORES,
-        help="Destination store: a URL, or a name from snapferry.toml.",
+        help="Destination store: a URL, a path, or a name from snapferry.toml.",
     ),
     option(
         "--from-objects",

@@ -22,7 +22,7 @@ _OPTIONS: Final = (
         metavar="STORE",
         envvar="SNAPDIR_STORE",
         section=STORE,
-        help="Store that receives the snapshot: a URL, or a name from snapferry.toml.",
+        help="Store that receives the snapshot: a URL, a path, or a name from snapferry.toml.",
     ),
     option(
         "--to-objects",

@@ -54,8 +54,8 @@ _OPTIONS: Final = (
         required=True,
         metavar="STORE",
         section=STORES,
-        help="Store to take intact objects and manifests from: a URL, or a name from snapferry.toml. May be repeated:"
-        " the stores are asked in this order.",
+        help="Store to take intact objects and manifests from: a URL, a path, or a name from snapferry.toml. May be"
+        " repeated: the stores are asked in this order.",
     ),
     option(
         "--objects",
@@ -82,7 +82,7 @@ _OPTIONS: Final = (
 
 
 @command(run="actions.heal:heal", interruptible=True, epilog=EXAMPLES)
-@argument("store", metavar="STORE", text="Store to heal: its URL, or its name in snapferry.toml.")
+@argument("store", metavar="STORE", text="Store to heal: a URL, a path, or a name from snapferry.toml.")
 @with_options(_OPTIONS)
 @show_options
 def heal() -> None:

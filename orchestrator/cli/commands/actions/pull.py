@@ -58,7 +58,7 @@ _OPTIONS: Final = (
         metavar="STORE",
         envvar="SNAPDIR_STORE",
         section=STORE,
-        help="Store that has the snapshot: a URL, or a name from snapferry.toml.",
+        help="Store that has the snapshot: a URL, a path, or a name from snapferry.toml.",
     ),
     option(
         "--from-objects",

@@ -101,7 +101,7 @@ _OPTIONS: Final = (
 
 
 @command(run="actions.verify:verify", interruptible=True, epilog=EXAMPLES)
-@argument("store", metavar="STORE", text="URL of the store, or its name in snapferry.toml.")
+@argument("store", metavar="STORE", text="Store: a URL, a path, or a name from snapferry.toml.")
 @with_options(_OPTIONS)
 @show_options
 def verify() -> None:

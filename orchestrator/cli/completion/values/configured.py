@@ -22,7 +22,7 @@ _HERE: Final = "snapferry.toml"
 
 def stores(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
     """Yield the names of stores; for the beginning of a path, let the shell complete directories."""
-    if incomplete.startswith(("/", "~", "file:")):
+    if incomplete.startswith(("/", ".", "~", "file:")) or ("/" in incomplete and ":" not in incomplete):
         yield CompletionItem(incomplete, "dir")
         return
     found = {name: _url(value) for name, value in _table(ctx, "stores").items()}

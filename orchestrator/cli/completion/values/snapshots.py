@@ -15,6 +15,7 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
+from snapferry.orchestrator.places.named_store import named_url
 from snapferry.stores.access import Right
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.names.lookup import short_ids
@@ -23,7 +24,6 @@ from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.urls import parse_url
 from snapferry.workers.settings.access import access_policy
-from snapferry.workers.settings.config_file import read_config
 from snapferry.workers.settings.directory_rules import apply_to_directories
 from snapferry.workers.settings.environment import store_options
 
@@ -118,7 +118,5 @@ def _store_of(ctx: click.Context, *parameters: str) -> SnapshotStore | None:
 def _opened(ctx: click.Context, text: str) -> SnapshotStore:
     settings = settings_of(ctx)
     apply_to_directories(settings)
-    named = "/" not in text and settings.config is not None
-    found = read_config(settings.config or "").url(text) if named else text
-    url = parse_url(found).with_defaults(**store_options("from"))
+    url = parse_url(named_url(settings, text)).with_defaults(**store_options("from"))
     return open_store(url, None, Right.READ, access=access_policy(settings, "completion"), create=False)
