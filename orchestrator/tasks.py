@@ -33,7 +33,7 @@ from .driving.drive import drive_job
 from .driving.ending import fail_job
 from .driving.outcome import DriveOutcome, Result
 from .driving.store_outage import stop_waiting, wait_for
-from .planning.prepare import SourceChanged
+from .planning.plan import SourceChanged
 from .reporting.text.drive import describe_drive
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import click
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.jobs import POLL_S, Jobs
-from snapferry.orchestrator.planning.prepare import SourceChanged
+from snapferry.orchestrator.planning.plan import SourceChanged
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON, end_document
 from snapferry.orchestrator.reporting.failures import DeadLetter

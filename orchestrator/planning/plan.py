@@ -20,6 +20,10 @@ from .batches import Batch
 _CHUNK: Final = 4096
 
 
+class SourceChanged(Exception):
+    """The source, or the record of the job, no longer has what the plan was made from; the message names it."""
+
+
 @dataclass(frozen=True)
 class Group:
     """
@@ -121,7 +125,16 @@ class Plan:
         return range(self.firsts[number], end)
 
     def address(self, position: int) -> Address:
-        """Return the address of the object at *position*."""
+        """
+        Return the address of the object at *position*.
+
+        Raises `SourceChanged` if the plan has no such position: it is from a record that does not belong to the plan.
+        """
+        if not 0 <= position < self.objects:
+            raise SourceChanged(
+                f"the record of the job is damaged: it names object number {position + 1:,} of a plan with"
+                f" {self.objects:,}"
+            )
         return self._addresses(position, position + 1)[0]
 
     def size(self, position: int) -> int:

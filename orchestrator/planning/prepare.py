@@ -37,7 +37,7 @@ from snapferry.workers.messages import JobSpec, Order, decode_snapshot_ids, enco
 
 from . import plan_file
 from .gather import Objects
-from .plan import Plan
+from .plan import Plan, SourceChanged
 from .planner import Planner
 from .scope import within
 
@@ -62,10 +62,6 @@ REMEMBERED_OBJECTS = 1_000_000
 REMEMBERED_PLANS: Final = 32
 
 _remembered: OrderedDict[tuple[str, str], Plan] = OrderedDict()
-
-
-class SourceChanged(Exception):
-    """The source no longer has a manifest that the plan was made from; the message names it."""
 
 
 @dataclass

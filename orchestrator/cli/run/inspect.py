@@ -18,7 +18,7 @@ from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.cli.table import print_table
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.planning.prepare import SourceChanged
+from snapferry.orchestrator.planning.plan import SourceChanged
 from snapferry.orchestrator.reporting import documents
 from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.failures import DeadLetter

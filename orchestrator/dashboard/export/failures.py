@@ -20,7 +20,8 @@ from typing import Any, Final, Self
 from pydantic import ValidationError
 
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.planning.prepare import SourceChanged, forget
+from snapferry.orchestrator.planning.plan import SourceChanged
+from snapferry.orchestrator.planning.prepare import forget
 from snapferry.orchestrator.reporting.documents import letter_document, unreadable_document
 from snapferry.stores.errors import StoreError
 from snapferry.workers.broker.connection import BrokerUnavailable

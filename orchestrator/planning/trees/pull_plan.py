@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from itertools import count, islice
 from typing import Final
 
-from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.plan import Plan, SourceChanged
 from snapferry.orchestrator.planning.prepare import (
     OF_ONE,
     PLANNED,
     Snapshots,
-    SourceChanged,
     read_snapshots,
     recalled,
     remember,

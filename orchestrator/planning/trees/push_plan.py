@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from snapferry.orchestrator.planning.plan import Plan
+from snapferry.orchestrator.planning.plan import Plan, SourceChanged
 from snapferry.orchestrator.planning.prepare import (
     PLANNED,
     Snapshots,
-    SourceChanged,
     freeze,
     recalled,
     remember,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from snapferry.orchestrator.driving.context import open_stores
 from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.planning import plan_file, prepare
-from snapferry.orchestrator.planning.prepare import SourceChanged
+from snapferry.orchestrator.planning.plan import SourceChanged
 from snapferry.orchestrator.planning.trees import listing_file
 from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.failures import dead_letters

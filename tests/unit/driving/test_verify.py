@@ -11,6 +11,7 @@ import pytest
 
 from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
+from snapferry.orchestrator.planning.plan import SourceChanged
 from snapferry.orchestrator.planning.prepare import prepare_check
 from snapferry.orchestrator.reporting.failures import dead_letters
 from snapferry.orchestrator.reporting.text.drive import describe_drive
@@ -148,6 +149,21 @@ def test_an_object_that_the_disk_cannot_read_is_named_with_its_paths(
     ((snapshot_id, paths),) = letter.places
     assert snapshot_id == ids[0]
     assert paths
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 5000])
+def test_failures_that_are_not_in_the_plan_are_a_damaged_record_and_not_a_defect(
+    fleet: Fleet, beyond: int
+) -> None:
+    ids = snapshots(fleet, 2)
+    damage(fleet.source, objects_of(fleet, ids[0])[0], None)
+    begin(fleet, *ids)
+    fleet.copy_all()
+    total = fleet.status.objects_total
+    fleet.ledger.client.setbit("snapferry:job:job:failed", total + beyond, 1)
+
+    with pytest.raises(SourceChanged, match=f"of a plan with {total}$"):
+        list(dead_letters(fleet.ledger, "job", TRUSTED))
 
 
 def test_only_snapshots_that_name_a_wrong_object_are_hurt(fleet: Fleet) -> None:
