@@ -182,7 +182,9 @@ def test_a_commit_that_is_called_too_early_writes_no_manifest(
         redis.Redis.from_url(redis_url, decode_responses=True) as client,
         fleet.orchestrator() as orchestrator,
     ):
-        until(lambda: len(waiting(client, COPY_QUEUE)) == 3, "the plan is handed out")
+        # Until then the step that plans has the job, and a commit that is called leaves at once.
+        until(lambda: "plan_job: 1 snapshot" in orchestrator.logged(), "the plan was handed out")
+        assert len(waiting(client, COPY_QUEUE)) == 3
         make_fleet_app(Settings(broker_url=redis_url)).send_task(
             "snapferry.commit_snapshots", args=(job_id,), queue=PLAN_QUEUE
         )
