@@ -41,3 +41,7 @@ class State(StrEnum):
     def final(self) -> bool:
         """Return whether a job never leaves this state."""
         return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+
+OPEN_STATES: Final = tuple(state for state in State if not state.final)
+"""The states of a job that has not ended."""

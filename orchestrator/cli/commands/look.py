@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from snapferry.orchestrator.cli.options import places
-from snapferry.orchestrator.cli.options.common import OUTPUT, json_option
+from snapferry.orchestrator.cli.options.common import OUTPUT, json_option, store_argument
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 from snapferry.orchestrator.cli.options.values import Duration, WholeNumber
 
 STORES: Final = "Stores"
 COMPARISON: Final = "Comparison"
 
-_store_argument = argument(
-    "store", metavar="STORE", text="Store: a URL, a path, or a name from snapferry.toml."
-)
 _id_argument = argument(
     "snapshot", metavar="ID", text="Snapshot: its id, the first digits of its id, NAME@ or latest."
 )
@@ -61,7 +58,7 @@ Examples:
 
 
 @command(run="look.ls:list_snapshots", name="ls", interruptible=True, epilog=LS_EXAMPLES)
-@_store_argument
+@store_argument
 @option(
     "-l",
     "--long",
@@ -94,7 +91,7 @@ Examples:
 
 
 @command(run="look.size:size", interruptible=True, epilog=SIZE_EXAMPLES)
-@_store_argument
+@store_argument
 @option(
     "--id",
     "snapshot",
@@ -198,7 +195,7 @@ Examples:
 
 
 @command(run="look.show:show", interruptible=True, epilog=SHOW_EXAMPLES)
-@_store_argument
+@store_argument
 @_id_argument
 @argument("path", required=False, default=".", metavar="[PATH]", text="File or directory in the snapshot.")
 @option("--flat", is_flag=True, section=OUTPUT, help="Print full paths instead of a tree.")
@@ -231,7 +228,7 @@ Examples:
 
 
 @command(run="look.cat:cat", interruptible=True, epilog=CAT_EXAMPLES)
-@_store_argument
+@store_argument
 @_id_argument
 @argument("path", metavar="PATH", text="File in the snapshot.")
 @_objects_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from snapferry.orchestrator.cli.options.common import json_option
+from snapferry.orchestrator.cli.options.common import json_option, store_argument
 from snapferry.orchestrator.cli.options.declare import argument, command, option
 
 EXAMPLES: Final = """
@@ -36,10 +36,6 @@ UNTAG_EXAMPLES: Final = """
 Example:
   snapferry untag s3://backup/store nightly
 """
-
-store_argument = argument(
-    "store", metavar="STORE", text="Store: a URL, a path, or a name from snapferry.toml."
-)
 
 
 @command(run="names:tag", epilog=EXAMPLES)

@@ -31,6 +31,10 @@ _job_argument = argument(
     "job", metavar="JOB", text="Id of the job, or its first digits if no other job has them."
 )
 
+store_argument = argument(
+    "store", metavar="STORE", text="Store: a URL, a path, or a name from snapferry.toml."
+)
+
 json_option = option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print the result as JSON.")
 
 log_level_option = option(

@@ -16,6 +16,7 @@ from snapferry.orchestrator.reporting.text.status import reason_text, stall_text
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.describe import short
+from snapferry.workers.job_state import OPEN_STATES
 from snapferry.workers.ledger import FreshnessLedger, JobStatus, State
 
 from .sources import Sources
@@ -27,8 +28,6 @@ JOBS_LOOKED_AT: Final = 50
 
 # Failed jobs that are looked at: more than are shown, because some may have been continued meanwhile.
 FAILED_LOOKED_AT: Final = 4 * MOST_SHOWN
-
-_OPEN: Final = tuple(state for state in State if not state.final)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ _NO_ORCHESTRATOR: Final = Attention(
 
 
 def attentions(
-    sources: Sources, fleet: Fleet, listing: Listing, read: Iterable[JobStatus] = ()
+    sources: Sources, fleet: Fleet, listing: Listing, read: Iterable[JobStatus]
 ) -> list[Attention]:
     """
     Return what is wrong with the jobs of *listing* and the schedules of the fleet now, the most urgent first.
@@ -69,7 +68,7 @@ def attentions(
     A failed job that another one continues is left out: if that one failed too, it is listed. The jobs in *read* are
     not read again.
     """
-    open_ids = [entry.job_id for entry in listing.of_states(*_OPEN)][:JOBS_LOOKED_AT]
+    open_ids = [entry.job_id for entry in listing.of_states(*OPEN_STATES)][:JOBS_LOOKED_AT]
     failed_ids = [entry.job_id for entry in listing.of_states(State.FAILED) if not entry.continued_by]
     failed_ids = failed_ids[:FAILED_LOOKED_AT]
     known = {status.job_id: status for status in read}

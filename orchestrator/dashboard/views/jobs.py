@@ -23,6 +23,7 @@ from snapferry.orchestrator.reporting.nodes import Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration, without_options
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
 from snapferry.workers.copying.words import WORDS, Words
+from snapferry.workers.job_state import OPEN_STATES
 from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, State
 from snapferry.workers.messages import Action
 
@@ -38,7 +39,6 @@ STORES_SHOWN: Final = 200
 LONGEST_SEARCH: Final = 200
 
 STATES: Final = (*State, SUPERSEDED, DISMISSED)
-OPEN: Final = tuple(state for state in State if not state.final)
 
 # The parameters that select jobs.
 PARAMETERS: Final = ("state", "q", "store", "sort", "dir")
@@ -130,7 +130,7 @@ def jobs_page(sources: Sources, given: Mapping[str, str], *, page: int = 1) -> d
     found = sources.jobs.page(query, first=(page - 1) * JOBS_SHOWN, count=JOBS_SHOWN, listing=listing)
     # The counts of all jobs, whatever is shown of them.
     everything = listing.by_state() if query.text or query.store else found.by_state
-    still_open = sum(everything[one] for one in OPEN)
+    still_open = sum(everything[one] for one in OPEN_STATES)
     fleet = fleet_of(sources)
     workers = fleet.online("worker")
     heard = {worker.name: worker.active for worker in sources.roster.workers()}
@@ -165,7 +165,7 @@ def query_of(given: Mapping[str, str]) -> JobQuery:
     sort = Sort(given["sort"]) if given.get("sort") in set(Sort) else Sort.SUBMITTED
     upwards = {"up": True, "down": False}.get(given.get("dir", ""), SORTS[sort][1])
     return JobQuery(
-        states=OPEN if state == "open" else (state,) if state in STATES else (),
+        states=OPEN_STATES if state == "open" else (state,) if state in STATES else (),
         text=given.get("q", "")[:LONGEST_SEARCH].strip(),
         store=given.get("store", ""),
         sort=sort,
@@ -186,7 +186,7 @@ def _parameters(query: JobQuery, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _choices(by_state: Counter[str], kept: Mapping[str, str]) -> list[Link]:
-    still_open, state = sum(by_state[one] for one in OPEN), kept["state"]
+    still_open, state = sum(by_state[one] for one in OPEN_STATES), kept["state"]
     choices = [("", "all", sum(by_state.values())), ("open", "open", still_open)]
     choices += [(one, one, by_state[one]) for one in STATES if by_state[one] or state == one]
     return [

@@ -15,7 +15,7 @@ from snapferry.orchestrator.dashboard.views.attention import FAILED_LOOKED_AT
 from snapferry.orchestrator.dashboard.views.jobs import JOBS_SHOWN, jobs_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.jobs import JobQuery, Sort, index
-from snapferry.workers.ledger import SUPERSEDED, JobEntry, JobStatus, Ledger, State
+from snapferry.workers.ledger import SUPERSEDED, JobEntry, Ledger, State
 
 from .support import Shown, page
 
@@ -189,6 +189,19 @@ def test_the_requests_of_a_page_do_not_grow_with_the_jobs(
     assert 0 < requests() <= few + 2
 
 
+def noted(ledger: Ledger, method: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let *method* note the ids of the jobs that it reads, in the list that is returned."""
+    read: list[str] = []
+    real = getattr(ledger, method)
+
+    def reading(job_ids: Sequence[str]) -> Any:
+        read.extend(job_ids)
+        return real(job_ids)
+
+    monkeypatch.setattr(ledger, method, reading)
+    return read
+
+
 def test_no_job_is_read_twice_for_a_page_and_of_failed_ones_only_those_to_tell(
     sources: Sources, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,14 +209,7 @@ def test_no_job_is_read_twice_for_a_page_and_of_failed_ones_only_those_to_tell(
         add(ledger, f"f{number:03}", "failed", "/a", "/b", submitted=9 + number, continued_by="gone")
     for number in range(2 * FAILED_LOOKED_AT):
         add(ledger, f"g{number:03}", "failed", "/a", "/b", submitted=999 + number)
-    read: list[str] = []
-    real = ledger.statuses
-
-    def statuses(job_ids: Sequence[str]) -> list[JobStatus]:
-        read.extend(job_ids)
-        return real(job_ids)
-
-    monkeypatch.setattr(ledger, "statuses", statuses)
+    read = noted(ledger, "statuses", monkeypatch)
     found = jobs_page(sources, {})
 
     assert len(read) == len(set(read)) <= JOBS_SHOWN + FAILED_LOOKED_AT
@@ -220,14 +226,7 @@ def test_what_ended_is_read_again_now_and_then(
 ) -> None:
     clock = [time.monotonic()]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    read: list[str] = []
-    real = ledger.entries
-
-    def entries(job_ids: Sequence[str]) -> list[JobEntry]:
-        read.extend(job_ids)
-        return real(job_ids)
-
-    monkeypatch.setattr(ledger, "entries", entries)
+    read = noted(ledger, "entries", monkeypatch)
 
     def jobs() -> str:
         read.clear()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from snapferry.orchestrator.cli.options.common import receipt_option, show_options, with_options
-from snapferry.orchestrator.cli.options.declare import argument, command, option
+from snapferry.orchestrator.cli.options.common import (
+    receipt_option,
+    show_options,
+    store_argument,
+    with_options,
+)
+from snapferry.orchestrator.cli.options.declare import command, option
 from snapferry.orchestrator.cli.options.job import (
     FLEET_OPTIONS,
     LIMIT_OPTIONS,
@@ -101,7 +106,7 @@ _OPTIONS: Final = (
 
 
 @command(run="actions.verify:verify", interruptible=True, epilog=EXAMPLES)
-@argument("store", metavar="STORE", text="Store: a URL, a path, or a name from snapferry.toml.")
+@store_argument
 @with_options(_OPTIONS)
 @show_options
 def verify() -> None:

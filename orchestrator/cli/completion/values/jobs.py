@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from snapferry.workers.broker.connection import fail_fast_client
-from snapferry.workers.job_state import DISMISSED, State
+from snapferry.workers.job_state import DISMISSED, OPEN_STATES, State
 from snapferry.workers.ledger import JobStatus, Ledger
 from snapferry.workers.ledger.steps.listing import list_state
 from snapferry.workers.messages import Action
@@ -25,7 +25,7 @@ _MOST_ASKED: Final = 10_000
 # Seconds in which Redis answers each request.
 _ANSWER_S: Final = 1.0
 
-_OPEN: Final = frozenset(str(state) for state in State if not state.final)
+_OPEN: Final = frozenset(map(str, OPEN_STATES))
 _OVER: Final = frozenset({str(State.FAILED), str(State.CANCELLED)})
 _FAILED: Final = frozenset({str(State.FAILED)})
 
