@@ -200,6 +200,8 @@ def sentinel_set(
     **more: str,
 ) -> Iterator[SentinelSet]:
     """Run a set of servers and sentinels; *more* are options of the servers. It is in sync when the block begins."""
+    if tls:
+        servers.need_redis_with_tls()
     certificates = folder / "certificates" if tls else None
     if certificates:
         make_certificates(certificates)

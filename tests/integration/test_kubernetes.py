@@ -38,7 +38,7 @@ from tests.documented import documented
 from tests.keda import measured
 from tests.queues import waiting
 from tests.sample import make_store, random_files, tree
-from tests.servers import free_port, program, redis_program
+from tests.servers import free_port, need_redis_cli, program, redis_program
 
 from .processes import PATIENCE_S, Finished, Fleet, Started, finished, marked, snapferry, started, until
 
@@ -292,8 +292,7 @@ def test_the_scheduler_keeps_the_schedule_of_the_mirrors_that_are_mounted(cluste
 
 
 def test_redis_asks_for_its_password_and_is_ready_when_it_answers(cluster: Cluster) -> None:
-    if program("redis-cli") is None:
-        pytest.skip("there is no redis-cli; on Debian and Ubuntu: apt-get install redis-tools")
+    need_redis_cli()
     with ExitStack() as stack:
         pod = ready(stack, cluster, "redis")
         stranger = stack.enter_context(redis.Redis.from_url(f"redis://127.0.0.1:{cluster.redis_port}/0"))

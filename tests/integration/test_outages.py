@@ -331,18 +331,10 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-def speaks_tls() -> bool:
-    """Say whether the Redis server was built with TLS: one that was not does not know the option."""
-    command = [servers.redis_program(), "--port", "0", "--tls-port", "1"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    return "Bad directive" not in said.stdout + said.stderr
-
-
 def test_a_broker_with_an_unknown_certificate_is_refused_until_its_authority_is_named(
     forge: Forge, tmp_path: Path, certificate: tuple[Path, Path]
 ) -> None:
-    if not speaks_tls():
-        pytest.skip("this Redis server has no TLS")
+    servers.need_redis_with_tls()
     snapshot = make_store(tmp_path / "a", random_files(100))
     stores = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--id", snapshot]
     tls = ["--port", "0", "--tls-port", "{port}", "--tls-auth-clients", "no"]

@@ -143,6 +143,7 @@ DEPLOYED = Path(__file__).parents[2] / "deploy" / "sentinel"
 @contextmanager
 def deployed(folder: Path) -> Iterator[SentinelSet]:
     """Run the configuration of deploy/sentinel, with all three machines on this one."""
+    servers.need_redis_with_tls()
     certificates = folder / "certificates"
     make_certificates(certificates)
     ports = [servers.free_port() for _ in range(6)]

@@ -117,6 +117,7 @@ def test_a_certificate_for_another_name_than_the_sentinel_gave_is_refused_before
     tmp_path: Path,
 ) -> None:
     """The sentinel names a host by a name; the server has a certificate of the right authority for its address."""
+    servers.need_redis_with_tls()
     certificates = tmp_path / "certificates"
     make_certificates(certificates)
     tls = ["--port", "0", "--tls-port", "{port}", "--tls-auth-clients", "no", "--requirepass", "hunter2"]
@@ -150,6 +151,7 @@ def test_a_certificate_for_another_name_than_the_sentinel_gave_is_refused_before
 
 
 def test_a_managed_redis_by_tls_with_a_user_who_may_not_ask_much(tmp_path: Path) -> None:
+    servers.need_redis_with_tls()
     certificates = tmp_path / "certificates"
     make_certificates(certificates)
     tls = [
