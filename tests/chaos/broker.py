@@ -34,6 +34,9 @@ class SingleBroker:
     def url(self) -> str:
         return self.server.url
 
+    def settle(self) -> None:
+        """Wait for nothing: it is as it is."""
+
     def client(self, *, timeout_s: float = 5) -> redis.Redis:
         return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=timeout_s)
 
@@ -67,6 +70,11 @@ class SentinelBroker:
     def url(self) -> str:
         return self.running.url
 
+    def settle(self) -> None:
+        """Wait until a failover is possible again: a server that comes back needs a while for that."""
+        self.running.primary()
+        until(self.running.in_sync, "the replica follows the primary")
+
     def client(self, *, timeout_s: float = 5) -> redis.Redis:
         primary = self.running.primary()
         return redis.Redis(
@@ -76,19 +84,19 @@ class SentinelBroker:
     @contextmanager
     def killed(self) -> Iterator[None]:
         """Kill the primary, and start it again in the end."""
-        with self._restarted(self._primary()):
+        with self._restarted(self.running.primary()):
             yield
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop the primary, and continue it in the end."""
-        with _frozen(self._primary().process):
+        with _frozen(self.running.primary().process):
             yield
 
     @contextmanager
     def failed_over(self) -> Iterator[None]:
         """Kill the primary while it writes, until the sentinels have named another, and for a while after that."""
-        old = self._primary()
+        old = self.running.primary()
         self.running.failover()
         try:
             yield
@@ -98,14 +106,13 @@ class SentinelBroker:
     @contextmanager
     def replica_killed(self) -> Iterator[None]:
         """Kill the replica, and start it again in the end."""
-        primary = self._primary()
+        primary = self.running.primary()
         with self._restarted(next(one for one in self.running.servers if one is not primary)):
             yield
 
     @contextmanager
     def sentinel_killed(self, number: int) -> Iterator[None]:
         """Kill one of the sentinels, and start it again in the end."""
-        self._primary()
         with self._restarted(self.running.sentinels[number % len(self.running.sentinels)]):
             yield
 
@@ -116,12 +123,6 @@ class SentinelBroker:
             yield
         finally:
             server.start()
-
-    def _primary(self) -> Server:
-        """Return the primary, when a failover is possible again: a server that comes back needs a while for that."""
-        self.running.primary()
-        until(self.running.in_sync, "the replica follows the primary")
-        return self.running.primary()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from snapferry.orchestrator.jobs import one_store, store_pair
@@ -95,3 +95,17 @@ def mending(world: World) -> list[JobSpec]:
         for to in world.mirror_urls
     ]
     return [*heals, *mirrors]
+
+
+def pulled_again(world: World, lost: Sequence[JobSpec]) -> list[JobSpec]:
+    """Return jobs that pull again what was pulled by jobs that Redis has *lost*."""
+    return [
+        JobSpec.of(
+            *store_pair(world.source_urls[0], spec.destination.url),
+            spec.snapshot_ids,
+            action=Action.PULL,
+            tree=spec.tree,
+            **_PATIENT,
+        )
+        for spec in lost
+    ]

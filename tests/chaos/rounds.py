@@ -14,10 +14,10 @@ from typing import Final
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import State, UnknownJob
-from snapferry.workers.messages import JobSpec
+from snapferry.workers.messages import Action, JobSpec
 
 from .faults import FAULTS, NeverPossible, NotPossible
-from .jobs import mending, request_of
+from .jobs import mending, pulled_again, request_of
 from .oracle import accounts, ask
 from .recovery import recovered_s
 from .schedule import PlannedFault, Round
@@ -115,6 +115,8 @@ def _submit(world: World, spec: JobSpec) -> bool:
     """Submit a job; return whether Redis took it. It may be submitted again."""
     if spec.job_id not in world.submitted:
         world.submitted.append(spec.job_id)
+        if spec.action is Action.PULL:
+            world.pulls.append(spec)
     try:
         world.jobs.submit(spec)
     except BrokerUnavailable:
@@ -129,6 +131,14 @@ def _ended(world: World, job: str) -> bool:
         return True
     except BrokerUnavailable:
         return False
+
+
+def _lost(world: World, job: str) -> bool:
+    try:
+        world.jobs.status(job)
+    except UnknownJob:
+        return True
+    return False
 
 
 def _work(world: World, planned: Round, threads: list[threading.Thread]) -> None:
@@ -219,8 +229,11 @@ def _end_of(world: World, job: str) -> str:
 
 
 def mend(world: World) -> None:
-    """Make all destinations whole by jobs in which nothing fails, and ask the oracle again, without any excuse."""
-    specs = mending(world)
+    """Make all places whole by jobs in which nothing fails, and ask the oracle again, without any excuse."""
+    specs = [
+        *mending(world),
+        *pulled_again(world, [spec for spec in world.pulls if _lost(world, spec.job_id)]),
+    ]
     for spec in specs:
         while not _submit(world, spec):
             time.sleep(0.5)

@@ -109,6 +109,7 @@ class World:
     snapshots: list[str] = field(default_factory=list)
     pushed: str = ""
     submitted: list[str] = field(default_factory=list)
+    pulls: list[JobSpec] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     damaged: dict[Path, set[str]] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
@@ -120,7 +121,7 @@ class World:
     contents: dict[str, dict[str, bytes]] = field(default_factory=dict)
     content: dict[Path, dict[str, int]] = field(default_factory=dict)
     false_progress: list[str] = field(default_factory=list)
-    redis_lock: threading.Lock = field(default_factory=threading.Lock)
+    _redis_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def violate(self, clause: str, found: str) -> None:
         """Record a violation, once."""
@@ -240,6 +241,7 @@ class World:
         """Give the round destinations of its own: empty ones, and mirrors with a snapshot that is to be deleted."""
         self.generation = number
         self.submitted.clear()
+        self.pulls.clear()
         self.cancelled.clear()
         self.may_fail = self.may_forget = False
         self.damaged = {root: set() for root in [*self.destinations, *self.mirrors]}
@@ -253,6 +255,13 @@ class World:
         """Remove what the round has written."""
         for folder in (self._local, self.bucket_folder / self._round, self.pulled):
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def redis_alone(self) -> Iterator[None]:
+        """Keep other faults off Redis, from the time when it may lose its primary."""
+        with self._redis_lock:
+            self.redis.settle()
+            yield
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:

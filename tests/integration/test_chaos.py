@@ -176,7 +176,7 @@ def _backwards(made: World) -> Iterator[None]:
 # Clause -> ways to break it.
 BREAKS: dict[str, list[Callable[[World], Any]]] = {
     "manifest last, and verified": [_object_missing],
-    "whole in the end": [_object_missing, lambda made: _moved(_published(made))],
+    "whole in the end": [_object_missing, lambda made: _moved(_published(made)), _temporary_file],
     "every job ends": [
         _open_job,
         lambda made: _key(made, "DEL", job_key(made.submitted[0]), key=job_key(made.submitted[0])),

@@ -12,6 +12,7 @@ from snapferry.stores.manifest.parse import Manifest
 from tests.chaos.world import World, content_of
 
 from .clauses import clause
+from .leftovers import all_temporary_files
 
 
 def manifests(root: Path) -> dict[str, Path]:
@@ -68,6 +69,7 @@ def whole(world: World) -> Iterator[str]:
         if manifests(root).keys() != {*world.snapshots}:
             yield f"{root}: the mirror has not exactly the snapshots of its source"
         yield from unpublished(root, set())
+    yield from all_temporary_files(world)
 
 
 @clause("sources are as before")
