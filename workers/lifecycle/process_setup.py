@@ -1,4 +1,4 @@
-"""What a process sets for itself when it starts: the limit of open files, and the handling of Python's warnings."""
+"""What a process sets for itself when it starts: the limit of open files, how threads start, warnings of Python."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import warnings
 from contextlib import suppress
 from typing import Any, Final
+
+from . import thread_start
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,11 @@ _MAX_FILES: Final = 1_048_576
 
 
 def set_up_process() -> None:
-    """Raise the limit of open files to the allowed maximum, and let no warning of a library end the process."""
+    """
+    Raise the limit of open files to the allowed maximum. Let no warning of a library end the process, and no thread
+    that cannot begin stop it. May be called again.
+    """
+    thread_start.install()
     with suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
