@@ -46,4 +46,4 @@ def _start_or_raise(thread: threading.Thread) -> None:
 
 def install() -> None:
     """Let `threading.Thread.start` raise RuntimeError if the thread does not begin. May be called again."""
-    threading.Thread.start = _start_or_raise  # type: ignore[method-assign]
+    threading.Thread.start = _start_or_raise  # type: ignore[assignment, method-assign]
