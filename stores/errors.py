@@ -9,6 +9,7 @@ The errors of stores, as one tree.
     ├── StoreNotFound         the root directory or the bucket does not exist
     ├── SourceEmpty           a source without any manifest, where everything was to be copied
     ├── AccessDenied          the store refuses: credentials, permissions, read-only
+    │   ├── ClockWrong        this machine's clock is wrong, so no signature of it is valid
     │   └── NotAllowed        this process's own configuration does not allow the store
     ├── KeyMissing            nothing is filed under a key
     │   ├── ObjectMissing
@@ -102,6 +103,10 @@ class SourceEmpty(StoreError):
 
 class AccessDenied(StoreError):
     """The store refuses the operation. This tells nothing about what the store holds."""
+
+
+class ClockWrong(AccessDenied):
+    """The store refuses because the clock of this machine is wrong. It tells nothing about the credentials."""
 
 
 class NotAllowed(AccessDenied):

@@ -74,13 +74,14 @@ class Confirming(Protocol):
 class KeepsUnfinished(Protocol):
     """A store that keeps the parts of a dead upload until they are removed."""
 
-    def abort_unfinished(self, key: str, size_hint: int) -> None:
+    def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
         """
         Remove the parts that dead uploads of about *size_hint* bytes to *key* have left in the store.
 
-        Call it after such an upload died. An upload still in progress cannot be told apart, so it is
-        aborted too: it fails as if the store had been unavailable, and leaves nothing. What is visible under *key* is
-        not touched. May be called again. Never raises `StoreError`: what cannot be removed is logged and stays.
+        Call it after such an upload died. An upload of a paused machine cannot be told apart, and in some stores no
+        upload in progress can, so it is aborted too: it fails as if the store had been unavailable, and leaves nothing.
+        *dead_only*: remove only what is known to be of a dead process, and send no request. What is visible under *key*
+        is not touched. May be called again. Never raises `StoreError`: what cannot be removed is logged and stays.
         """
 
 

@@ -219,8 +219,8 @@ class SnapshotStore(StreamStore):
     def commits_together(self) -> int:
         return self.objects.capabilities.commits_together
 
-    def abort_unfinished(self, objects: Mapping[Address, int]) -> None:
-        self._objects.abort_unfinished(objects)
+    def abort_unfinished(self, objects: Mapping[Address, int], *, dead_only: bool = False) -> None:
+        self._objects.abort_unfinished(objects, dead_only=dead_only)
 
     # Manifests.
 

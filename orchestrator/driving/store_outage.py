@@ -20,10 +20,18 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from snapferry.stores.access import STRICT, AccessPolicy
-from snapferry.stores.errors import AccessDenied, InvalidStoreURL, NotAllowed, StoreError, StoreNotFound
+from snapferry.stores.errors import (
+    AccessDenied,
+    ClockWrong,
+    InvalidStoreURL,
+    NotAllowed,
+    StoreError,
+    StoreNotFound,
+)
 from snapferry.stores.urls import is_local
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
+from snapferry.workers.lifecycle.orchestrator_roster import OrchestratorRoster
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.reachability.giving_up import RETURN_S
 from snapferry.workers.reachability.parked_jobs import ParkedJobs
@@ -89,12 +97,15 @@ def may_wait_for(ledger: Ledger, spec: JobSpec, error: StoreError) -> bool:
     Return whether a job may wait for the store of *error*.
 
     It may not if its stores have never answered, unless it was told to: they are more likely misspelt than down. It
-    never waits for a store that has refused it from the beginning.
+    never waits for a store that has refused it from the beginning, unless only the clock of this machine is wrong: then
+    another orchestrator may take the job, or the clock may be set. Raises `redis.exceptions.RedisError`.
     """
     if not (_is_outage(error) or _is_refusal(error)):
         return False
     answered = ledger.field(spec.job_id, ANSWERED) != ""
-    return answered or (spec.waits_at_start and error.transient)
+    if answered or (spec.waits_at_start and (error.transient or isinstance(error, ClockWrong))):
+        return True
+    return isinstance(error, ClockWrong) and OrchestratorRoster(ledger.client).running() > 1
 
 
 def stop_waiting(ledger: Ledger, job_id: str) -> None:

@@ -25,6 +25,7 @@ from snapferry.workers.messages import Action
 # What to do about the cause of a failure, by its name in the record of the job.
 _REMEDIES: Final = {
     "AccessDenied": "Give the workers and orchestrators access to the store",
+    "ClockWrong": "Set the clock of the machine that was refused, by NTP",
     "NotAllowed": "Allow the store under [access] in snapferry.toml of the workers and orchestrators, and restart them",
     "StoreNotFound": "Create the directory or bucket, or mount its disk",
     "SourceEmpty": "Check the source",

@@ -190,13 +190,13 @@ class ObjectPool:
                 upload.abort()
             raise
 
-    def abort_unfinished(self, objects: Mapping[Address, int]) -> None:
+    def abort_unfinished(self, objects: Mapping[Address, int], *, dead_only: bool = False) -> None:
         unfinished = feature_of(self.backend, KeepsUnfinished)
         if unfinished is None:
             return
         for address, size in objects.items():
             with contained(self.backend.label, address):
-                unfinished.abort_unfinished(object_key(address), size)
+                unfinished.abort_unfinished(object_key(address), size, dead_only=dead_only)
 
     def flush(self) -> None:
         with contained(self.backend.label):

@@ -1,5 +1,5 @@
 """
-The identity of a process, and whether it is known to be dead.
+The identity of a process, and whether it is known to be dead or stopped.
 
 An identity is ``<machine>-<pid>-<token>``. The machine is one boot and one
 numbering of processes (containers have their own), so a process number means
@@ -47,6 +47,20 @@ def is_dead(identity: str) -> bool:
         # ValueError and OverflowError: not the number of any process.
         return False
     return False
+
+
+def is_stopped(identity: str) -> bool:
+    """Return whether the process of *identity*, which is of this machine, is stopped, as by SIGSTOP."""
+    try:
+        with open(f"/proc/{int(identity.split('-')[1])}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(") ")[2].startswith("T")
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def is_of_this_machine(identity: str) -> bool:
+    """Return whether the process of *identity* runs or ran on this machine, since its last start."""
+    return identity.split("-", maxsplit=1)[0] == _machine()
 
 
 @cache

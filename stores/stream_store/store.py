@@ -265,12 +265,12 @@ class StreamStore(ABC):
         return 1
 
     def abort_unfinished(  # noqa: B027 - most stores keep nothing of a dead upload
-        self, objects: Mapping[Address, int]
+        self, objects: Mapping[Address, int], *, dead_only: bool = False
     ) -> None:
         """
         Remove what dead uploads of *objects* (address -> advisory size in bytes) left here without being visible.
 
-        An upload still in progress cannot be told apart, so it is aborted too. May be called again.
+        An upload that is paused cannot be told apart, so it is aborted too, unless *dead_only*. May be called again.
         """
 
     # Manifests.

@@ -105,7 +105,10 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - http.server's names
 
         def _say(self, answer: Answer, body: bytes) -> None:
-            self.send_response(answer.status)
+            if "Date" in answer.headers:
+                self.send_response_only(answer.status)
+            else:
+                self.send_response(answer.status)
             headers = answer.headers
             if self.command == "PUT" and answer.status == 200 and not answer.no_etag:
                 headers = {"ETag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'} | headers

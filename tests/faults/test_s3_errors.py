@@ -12,8 +12,11 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,7 @@ from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
 from snapferry.stores.backends.s3.objects import confirm
 from snapferry.stores.errors import (
     AccessDenied,
+    ClockWrong,
     InvalidStoreURL,
     KeyMissing,
     ObjectMissing,
@@ -120,6 +124,11 @@ def once(monkeypatch: pytest.MonkeyPatch, shared_clients: tuple[dict, dict]) -> 
         monkeypatch.setattr(s3_clients, "_clients", shared_clients[1])
 
 
+def dated(answer: Answer, at: float) -> Answer:
+    """Return *answer* as a server gives it whose clock says *at*."""
+    return replace(answer, headers={**answer.headers, "Date": formatdate(at, usegmt=True)})
+
+
 def raised(backend: S3Backend, call: Call) -> StoreError:
     """Return what *call* raises: a StoreError with a cause, the store's label, and no secret in it."""
     with pytest.raises(StoreError) as caught:
@@ -141,7 +150,8 @@ ANSWERS = [
     (403, "AllAccessDisabled", AccessDenied),
     (403, "InvalidAccessKeyId", AccessDenied),
     (403, "SignatureDoesNotMatch", AccessDenied),
-    (403, "RequestTimeTooSkewed", AccessDenied),
+    (403, "RequestTimeTooSkewed", ClockWrong),
+    (403, "RequestExpired", ClockWrong),
     (401, "Unauthorized", AccessDenied),
     (400, "ExpiredToken", AccessDenied),
     (400, "InvalidToken", AccessDenied),
@@ -192,6 +202,37 @@ def test_every_answer_has_its_error(
     instead = StoreFault if expected is KeyMissing else expected
     assert type(raised(backend, CALLS["write"])) is instead
     assert type(raised(backend, CALLS["keys"])) is instead
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "SignatureDoesNotMatch", "RequestTimeTooSkewed", ""])
+@pytest.mark.parametrize(
+    ("ahead_s", "said"), [(7200, "7,200 s ahead of the server's"), (-7200, "7,200 s behind the server's")]
+)
+def test_a_refusal_for_a_wrong_clock_says_by_how_much(
+    backend: S3Backend, stub: Stub, code: str, ahead_s: int, said: str
+) -> None:
+    """Not every server has a code for it, and an answer to a HEAD has none."""
+    stub.answer = lambda _: dated(error(403, code), time.time() - ahead_s)
+
+    found = raised(backend, _open)
+
+    assert type(found) is ClockWrong
+    assert said in found.detail
+    assert "s3:GetObject" not in found.detail
+
+
+@pytest.mark.parametrize("ahead_s", [0, 600, -600])
+def test_a_clock_that_is_right_enough_is_not_blamed(backend: S3Backend, stub: Stub, ahead_s: int) -> None:
+    stub.answer = lambda _: dated(error(403, "AccessDenied"), time.time() - ahead_s)
+
+    assert type(raised(backend, _open)) is AccessDenied
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 99 Foo 2026 00:00:00 GMT"])
+def test_a_server_without_a_clock_is_believed(backend: S3Backend, stub: Stub, date: str) -> None:
+    stub.answer = lambda _: replace(error(403, "AccessDenied"), headers={"Date": date})
+
+    assert type(raised(backend, _open)) is AccessDenied
 
 
 @pytest.mark.parametrize("name", CALLS)

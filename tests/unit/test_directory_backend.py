@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.backends.directory import streams
 from snapferry.stores.backends.directory.backend import DirectoryBackend
-from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
+from snapferry.stores.backends.directory.paths.root import PAUSED_AFTER_S, STALE_AFTER_S
 from snapferry.stores.backends.directory.streams import BEGUN_BYTES, FileUpload
 from snapferry.stores.backends.directory.sync import begin_writing
 from snapferry.stores.errors import (
@@ -346,6 +347,45 @@ def test_what_may_still_be_written_is_not_swept_and_neither_is_a_stranger(file_r
     DirectoryBackend(str(file_root)).write(KEY, b"object")
 
     assert [path.name for path in kept if not path.exists()] == []
+
+
+@pytest.mark.parametrize("dead_only", [False, True])
+def test_a_run_that_takes_over_a_batch_removes_the_files_of_dead_and_paused_writers(
+    file_root: Path, dead_only: bool
+) -> None:
+    """A paused writer that is killed later would leave them for ever: nobody writes in that directory again."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with subprocess.Popen(["sleep", "600"]) as paused, subprocess.Popen(["sleep", "600"]) as working:
+        paused.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, paused.pid, os.WSTOPPED)
+        gone = [leave_behind(file_root, f".tmp-{MACHINE}-{ended.pid}-0123456789ab-7")]
+        of_paused = [
+            leave_behind(file_root, f".tmp-{MACHINE}-{paused.pid}-0123456789ab-0"),
+            leave_behind(file_root, ".tmp-another-1-0123456789ab-0", age_s=PAUSED_AFTER_S + 60),
+        ]
+        kept = [
+            leave_behind(file_root, f".tmp-{identity()}-1000000", age_s=60),
+            leave_behind(file_root, f".tmp-{MACHINE}-{working.pid}-0123456789ab-0", age_s=3600),
+            leave_behind(file_root, ".tmp-another-1-0123456789ab-1"),
+            leave_behind(file_root, "stranger"),
+        ]
+
+        for _ in range(2):
+            DirectoryBackend(str(file_root)).abort_unfinished(KEY, 10, dead_only=dead_only)
+
+        paused.kill()
+        working.kill()
+    assert [path for path in gone if path.exists()] == []
+    assert [path for path in of_paused if path.exists()] == (of_paused if dead_only else [])
+    assert [path for path in kept if not path.exists()] == []
+
+
+def test_nothing_is_unfinished_where_there_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root in ("nowhere", "file"):
+        DirectoryBackend(str(tmp_path / root)).abort_unfinished(KEY, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_temporary_file_that_something_removes_is_trouble_that_passes(file_root: Path) -> None:

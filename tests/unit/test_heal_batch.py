@@ -14,6 +14,7 @@ from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import NotAllowed, StoreError, StoreUnavailable
 from snapferry.stores.hashing import digest
+from snapferry.stores.runtime.liveness import identity
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.streams import OpenReader
@@ -291,3 +292,18 @@ def test_an_outage_ends_the_batch(
             SnapshotStore(source()), SnapshotStore(destination()), SIZES, Counted(), outages=outages
         )
     assert outages.told == [f"memory://{told}"]
+
+
+@pytest.mark.parametrize("compares", [False, True])
+def test_a_look_at_objects_removes_what_dead_writers_left_beside_them(tmp_path: Path, compares: bool) -> None:
+    """The writers of a job that Redis has lost, say, which no later run takes over."""
+    destination = DirectoryBackend(str(tmp_path))
+    for address, data in OBJECTS.items():
+        destination.write(object_key(address), data)
+    machine, process, _ = identity().split("-")
+    left = (tmp_path / object_key(A)).parent / f".tmp-{machine}-{process}-0123456789ab-0"
+    left.touch()
+
+    outcome, *_ = run(destination, holding("source"), compares=compares)
+
+    assert (outcome.present, left.exists()) == (len(SIZES), False)

@@ -734,7 +734,7 @@ def test_only_after_a_death_is_it_looked_for_what_dead_uploads_left(
     cleaned = []
 
     class Cleans(Around, KeepsUnfinished):
-        def abort_unfinished(self, key: str, size_hint: int) -> None:
+        def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
             cleaned.append((key, size_hint))
 
     put_before(monkeypatch, batch.destination.url, Cleans)

@@ -580,7 +580,7 @@ def test_what_dead_uploads_left_is_removed_before_the_first_write_of_a_batch_tha
     begun_before: bool,
 ) -> None:
     class Cleans(Remembers, KeepsUnfinished):
-        def abort_unfinished(self, key: str, size_hint: int) -> None:
+        def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
             self.calls.append(("abort unfinished", key))
 
     cleans = Cleans(MemoryBackend("destination"))

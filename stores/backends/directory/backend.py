@@ -3,7 +3,7 @@ A store in a directory.
 
 *whole or not at all*: bytes go to a temporary file in the target's own directory, are synced, and take the target's
 name by one rename. The name of a temporary file does not have the shape of a key, so what a dead writer leaves behind
-is never taken for an object; the next writer in that directory removes it.
+is never taken for an object; the next writer in that directory removes it, as does a run that takes over its work.
 *durable*: bytes are on disk before their name is visible; `flush` does the same for the names. So after a power cut a
 visible object is a whole one. Uploads that are committed together share one wait for the disk.
 """
@@ -24,6 +24,7 @@ from snapferry.stores.features import (
     FetchesMany,
     FiniteSpace,
     IsRight,
+    KeepsUnfinished,
     ListsAround,
     Locking,
     Mounted,
@@ -38,6 +39,7 @@ from . import diagnosis
 from .listing import Skip, list_around, list_keys
 from .locking import locked
 from .paths.beneath import READ, read_beneath
+from .paths.root import is_abandoned, is_paused, sweep
 from .paths.rules import DirectoryRules
 from .quarantine import quarantine
 from .sizes import ABSENT, lengths
@@ -61,6 +63,7 @@ class DirectoryBackend(
     Diagnosable,
     FetchesMany,
     FiniteSpace,
+    KeepsUnfinished,
     ListsAround,
     Locking,
     Mounted,
@@ -215,6 +218,13 @@ class DirectoryBackend(
                 failed = failed or error
         if failed is not None:
             raise failed
+
+    def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
+        """As `KeepsUnfinished`. Temporary files do not tell their key: those of all keys in its directory count."""
+        with suppress(OSError, StoreError):
+            folder = self.directory.root().folder_if_there(key.rpartition("/")[0])
+            if folder is not None:
+                sweep(folder.descriptor, is_abandoned if dead_only else is_paused)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         yield from list_keys(self.directory.root(), self.label, prefix, start_after)

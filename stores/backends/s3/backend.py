@@ -153,8 +153,9 @@ class S3Backend(
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self.bucket, key, size_hint)
 
-    def abort_unfinished(self, key: str, size_hint: int) -> None:
-        abort_uploads(self.bucket, key, size_hint)
+    def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
+        if not dead_only:
+            abort_uploads(self.bucket, key, size_hint)
 
     def quarantine(self, key: str, is_right: IsRight) -> Seen:
         return quarantine(self.bucket, key, is_right)

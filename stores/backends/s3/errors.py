@@ -7,6 +7,7 @@ responses" (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from enum import Enum
 from http.client import HTTPException
@@ -18,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from snapferry.stores.errors import (
     AccessDenied,
+    ClockWrong,
     InvalidStoreURL,
     KeyMissing,
     StoreError,
@@ -27,6 +29,7 @@ from snapferry.stores.errors import (
     StoreUnavailable,
 )
 
+from .http.date import served_at
 from .http.errors import AnswerTooLong, TooSlow
 from .redaction import redact
 
@@ -45,7 +48,8 @@ _BY_CODE: Final = _table(
         StoreNotFound: "NoSuchBucket",
         KeyMissing: "NoSuchKey NotFound 404",
         AccessDenied: """AccessDenied AuthorizationHeaderMalformed ExpiredToken ExpiredTokenException
-            InvalidAccessKeyId InvalidToken RequestExpired SignatureDoesNotMatch TokenRefreshRequired""",
+            InvalidAccessKeyId InvalidToken SignatureDoesNotMatch TokenRefreshRequired""",
+        ClockWrong: "RequestExpired RequestTimeTooSkewed",
         StoreFault: "InvalidObjectState NotImplemented",
         StoreFull: "InsufficientStorage QuotaExceeded XMinioStorageFull",
         StoreUnavailable: """InternalError OperationAborted RequestTimeout ServiceUnavailable SlowDown Throttling
@@ -92,7 +96,6 @@ _HINTS: Final[Mapping[str, str]] = {
     "AuthorizationHeaderMalformed": _REGION,
     "400": "no reason was given; the credentials may have expired, or the region may be wrong",
     "ExpiredToken": "the session has expired; log in again",
-    "RequestTimeTooSkewed": "this machine's clock is wrong",
 }
 
 # The permissions that a request needs (Amazon's user guide, "Required permissions for Amazon S3 API operations"). Other
@@ -112,6 +115,10 @@ _PERMISSIONS: Final[Mapping[str, str]] = {
     "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
     "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
 }
+# A signature is valid for 15 minutes (Amazon's reference, "Authenticating Requests"). Not every server that refuses an
+# older one says so: some answer AccessDenied. Leave a minute for a slow answer.
+_VALID_S: Final = 14 * 60
+
 # Amazon's message names the action that is missing, which may be one of another service, or the rule that forbids it.
 _NAMES_AN_ACTION: Final = "is not authorized to perform"
 
@@ -228,8 +235,20 @@ def _read_answer(error: boto.ClientError) -> tuple[ErrorClass, str]:
     if code != str(status):
         detail += f" {code}"
     message = one_line(answer.get("Error", {}).get("Message", ""))
+    if kind in (AccessDenied, ClockWrong) and (off := _clock_off(answer) or kind is ClockWrong):
+        hint = f"this machine's clock is wrong{f': {off}' if isinstance(off, str) else ''}; set it by NTP"
+        return ClockWrong, f"{detail}: {message}; {hint}" if message else f"{detail}; {hint}"
     hint = _HINTS.get(code) or _lacking(error.operation_name, code, message)
     return kind, "; ".join(part for part in (f"{detail}: {message}" if message else detail, hint) if part)
+
+
+def _clock_off(answer: Mapping[str, Any]) -> str:
+    """Return how far this machine's clock is from the server's if that alone makes a signature invalid, else ""."""
+    at = served_at(answer)
+    ahead_s = 0.0 if at is None else time.time() - at
+    if abs(ahead_s) < _VALID_S:
+        return ""
+    return f"it is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"
 
 
 def permission_of(operation: str) -> str:

@@ -14,12 +14,14 @@ from snapferry.orchestrator.driving import drive
 from snapferry.orchestrator.driving.drive import drive_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
 from snapferry.orchestrator.driving.steps import window
+from snapferry.orchestrator.driving.store_outage import may_wait_for
 from snapferry.orchestrator.planning import prepare
 from snapferry.orchestrator.tasks import BROKER_RETRY_S, MAX_BROKER_RETRIES, MAX_RETRIES, run_drive
 from snapferry.stores.address import manifest_key
-from snapferry.stores.errors import AccessDenied, StoreUnavailable
+from snapferry.stores.errors import AccessDenied, ClockWrong, StoreUnavailable
 from snapferry.workers.copying.requeue import STEP_ASIDE_S, UNREADABLE_S
 from snapferry.workers.ledger import MAX_DRIVES, Ledger, State, UnknownJob
+from snapferry.workers.lifecycle.orchestrator_roster import OrchestratorRoster
 from snapferry.workers.messages import (
     VERSION,
 )
@@ -77,6 +79,25 @@ def test_a_step_that_cannot_go_on_ends_the_job_with_its_reason(
 
     assert fleet.status.state is State.FAILED
     assert fleet.status.error == f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("orchestrators", "waits_at_start", "error", "waits"),
+    [
+        (1, False, ClockWrong, False),
+        (2, False, ClockWrong, True),
+        (1, True, ClockWrong, True),
+        (2, True, AccessDenied, False),
+    ],
+)
+def test_a_job_that_begins_where_the_clock_is_wrong_is_left_to_another_orchestrator(
+    fleet: Fleet, orchestrators: int, waits_at_start: bool, error: type[AccessDenied], waits: bool
+) -> None:
+    for number in range(orchestrators):
+        OrchestratorRoster(fleet.ledger.client).announce(f"o{number}")
+    spec = fleet.spec.model_copy(update={"waits_at_start": waits_at_start})
+
+    assert may_wait_for(fleet.ledger, spec, error("s3://b", "", "403")) is waits
 
 
 def test_a_surprise_ends_the_job_too_and_goes_on_to_the_log(fleet: Fleet) -> None:

@@ -78,8 +78,8 @@ class Healing:
         if self.compares and (missing := _missing(destination, objects)):
             copied = copy_batch(source, destination, missing, progress, **options)
             there = {address: size for address, size in objects.items() if address not in missing}
-        elif options.get("abort_unfinished"):
-            destination.abort_unfinished(objects)
+        # Jobs that Redis lost have left files here that no other run looks for.
+        destination.abort_unfinished(there, dead_only=not options.get("abort_unfinished"))
         flights = limited_by_open_files(
             min(options.get("concurrency") or max(source.concurrency, destination.concurrency), len(there))
         )

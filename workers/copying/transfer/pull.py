@@ -184,7 +184,7 @@ class _FilesOfBatch:
     def commit_staged(self, uploads: Sequence[Upload]) -> None:
         commit_files(self._target, uploads)
 
-    def abort_unfinished(self, objects: Mapping[Address, int]) -> None:
+    def abort_unfinished(self, objects: Mapping[Address, int], *, dead_only: bool = False) -> None:
         """Do nothing: the end of the job removes temporary files of dead writers."""
 
     def flush(self) -> None:

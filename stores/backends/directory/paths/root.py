@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from snapferry.stores.address import MANIFESTS, OBJECTS
 from snapferry.stores.backends.directory.sync import sync_file_system
-from snapferry.stores.runtime.liveness import is_dead
+from snapferry.stores.runtime.liveness import is_dead, is_of_this_machine, is_stopped
 
 from .beneath import FOLDER, LIST, kind, open_beneath, open_if_there, status_beneath
 from .links import BY_A_LINK, open_through_links
@@ -26,6 +27,9 @@ from .rules import DirectoryRules
 # or when nothing was written to it for this long (processes of other machines cannot be checked).
 TEMPORARY: Final = ".tmp-"
 STALE_AFTER_S: Final = 24 * 3600.0
+
+# A writer on another machine that has lost its batch, and has not written for this long, is paused or gone.
+PAUSED_AFTER_S: Final = 30.0
 
 
 class Folder:
@@ -255,9 +259,26 @@ def _opened(above: int, name: str) -> int:
         return -1
 
 
-def sweep(folder: int) -> None:
+def is_abandoned(writer: str, modified: float) -> bool:
+    """Return whether *writer* of a temporary file, last written at *modified*, is gone."""
+    return is_dead(writer) or time.time() - modified > STALE_AFTER_S
+
+
+def is_paused(writer: str, modified: float) -> bool:
     """
-    Remove temporary files in the open directory *folder* whose writers are gone.
+    Return whether *writer* of a temporary file, last written at *modified*, is gone or paused.
+
+    For files of a writer whose work another one has taken over. If it goes on all the same, it finds that its file is
+    gone, and writes it again if it still has to.
+    """
+    if is_of_this_machine(writer):
+        return is_dead(writer) or is_stopped(writer)
+    return time.time() - modified > PAUSED_AFTER_S
+
+
+def sweep(folder: int, over: Callable[[str, float], bool] = is_abandoned) -> None:
+    """
+    Remove temporary files in the open directory *folder* for whose writer and time of writing *over* returns true.
 
     A directory holds few files, because the layout spreads them. A file that cannot be removed stays, and so does
     anything that is not a regular file.
@@ -268,11 +289,6 @@ def sweep(folder: int) -> None:
             if name.startswith(TEMPORARY):
                 with suppress(OSError):
                     found = os.stat(name, dir_fd=listed.descriptor, follow_symlinks=False)
-                    if stat.S_ISREG(found.st_mode) and _is_abandoned(name, found.st_mtime):
+                    writer = name.removeprefix(TEMPORARY).rpartition("-")[0]
+                    if stat.S_ISREG(found.st_mode) and over(writer, found.st_mtime):
                         os.unlink(name, dir_fd=listed.descriptor)
-
-
-def _is_abandoned(name: str, modified: float) -> bool:
-    """Return whether the writer of the temporary file *name*, last written at *modified*, is gone."""
-    writer = name.removeprefix(TEMPORARY).rpartition("-")[0]
-    return is_dead(writer) or time.time() - modified > STALE_AFTER_S

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from botocore import exceptions as boto
 
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.errors import code_of
+from snapferry.stores.backends.s3.http.date import served_at
 from snapferry.stores.backends.s3.objects.small import list_keys
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.errors import StoreError
@@ -35,13 +34,8 @@ def server_clock(bucket: Bucket) -> tuple[float, float] | None:
         answer = error.response
     except Exception:  # noqa: BLE001 - `S3Backend.check` raises the same error
         return None
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-    try:
-        found = parsedate_to_datetime(date)
-    except ValueError:
-        return None
-    at = found.replace(tzinfo=found.tzinfo or UTC).timestamp()
-    return at, at + 1.0
+    at = served_at(answer)
+    return None if at is None else (at, at + 1.0)
 
 
 def diagnose(bucket: Bucket, spaces: Sequence[str]) -> Iterator[Finding]:
