@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from typing import Final, Unpack
 
 from snapferry.stores.address import Address
-from snapferry.stores.errors import IntegrityError, NotAnObject, ObjectMissing, StoreError, Unreadable
+from snapferry.stores.errors import (
+    IntegrityError,
+    NotAnObject,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+    Unreadable,
+)
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.stream_store import Replaced, StreamStore
 from snapferry.stores.text.printable import shortened
@@ -228,7 +235,7 @@ class _Healer:
             return error
         try:
             replaced: Replaced = metered(self._meter, destination.replace_object, store, address, size, None)
-            destination.check_object(address, size_hint=replaced.length)
+            self._read_again(address, replaced.length)
         except OverBudget:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
@@ -243,6 +250,17 @@ class _Healer:
         log.info("object repaired: %s, from %s", address, store.label)
         self._succeeded(address, store.label, destination.label)
         return None
+
+    def _read_again(self, address: Address, length: int) -> None:
+        """Read an object that was repaired. Raises `StoreError`."""
+        destination = self._destination
+        try:
+            destination.check_object(address, size_hint=length)
+        except IntegrityError as error:
+            # What was sent was right. Bits that change on the way, to there or back, do so for a while.
+            raise StoreUnavailable(
+                destination.label, address, f"was written, and reads back wrong: {error.detail}"
+            ) from None
 
     def _fail(self, address: Address, errors: Sequence[StoreError]) -> None:
         self._tell(errors)
