@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from snapferry.orchestrator.planning.prepare import forget
 from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.commit import SnapshotState
-from snapferry.workers.ledger import Ledger, State, UnknownJob
+from snapferry.workers.ledger import JobStatus, Ledger, State, UnknownJob
+from snapferry.workers.queues import parking_queue
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from snapferry.workers.telemetry import logs, tracing
 from snapferry.workers.telemetry.metrics import counters
 
@@ -72,8 +74,13 @@ def end_job(
     if not ledger.advance(job_id, state, **kept):
         return DriveOutcome(result=Result.ALREADY_ENDED)
     counters.job_ended(state)
-    _log_end(ledger, job_id)
+    ended = ledger.status(job_id)
+    _log_end(ended)
     ledger.remove_working_keys(job_id)
+    left = parking_queue(ended.queue, job_id)
+    if not ledger.is_queue_empty(left):
+        # A failover of Redis may have lost the record by which workers find and empty it.
+        ParkedJobs(ledger.client).drain(left)
     tracing.job_ended(ledger, job_id)
     return DriveOutcome(result=_RESULTS[state], reason=error)
 
@@ -90,15 +97,14 @@ def _cause(ledger: Ledger, job_id: str) -> str:
     return next((found[1] for reason in reasons if (found := _CLASS.match(reason))), "")
 
 
-def _log_end(ledger: Ledger, job_id: str) -> None:
-    ended = ledger.status(job_id)
+def _log_end(ended: JobStatus) -> None:
     log.log(
         logging.WARNING if ended.state is State.FAILED else logging.INFO,
         "job %s%s",
         ended.state,
         f": {ended.error}" if ended.error else "",
         extra=logs.fields(
-            job=job_id,
+            job=ended.job_id,
             state=ended.state.value,
             published=ended.snapshots_published,
             snapshots=ended.snapshots_total,

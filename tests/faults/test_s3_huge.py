@@ -17,7 +17,7 @@ from snapferry.stores.backends.s3 import sizes
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients
-from snapferry.stores.backends.s3.objects import multipart, ranges
+from snapferry.stores.backends.s3.objects import leftovers, multipart, ranges
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT, RANGES_IN_FLIGHT
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import digest
@@ -424,6 +424,45 @@ class TestLeftovers:
 
         assert stub.operations() == ["GET uploads", "DELETE uploadId", "DELETE uploadId"]
         assert caplog.records == []
+
+    @pytest.mark.parametrize(
+        ("lost", "ends", "aborted"),
+        [(0, True, []), (1, True, ["1"]), (2, True, ["1", "2"]), (9, False, ["1", "2", "3"])],
+    )
+    def test_an_upload_whose_beginning_was_not_heard_of_is_aborted(
+        self,
+        stub: Stub,
+        s3_environment: dict[str, str],
+        fresh_s3_clients: None,
+        monkeypatch: pytest.MonkeyPatch,
+        lost: int,
+        ends: bool,
+        aborted: list[str],
+    ) -> None:
+        """The server has begun it, and a proxy on the way could not deliver its answer."""
+        monkeypatch.setattr(clients, "ATTEMPTS", 3)
+        begun: list[str] = []
+
+        def answer(request: Request) -> Answer:
+            if request.operation == "POST uploads":
+                begun.append(str(len(begun) + 1))
+                if len(begun) <= lost:
+                    return error(500, "InternalError")
+                return Answer(200, f"<Result><UploadId>{begun[-1]}</UploadId></Result>".encode())
+            if request.operation == "GET uploads":
+                return self.listed(*((KEY, upload) for upload in begun))
+            return Answer(204)
+
+        stub.answer = answer
+        bucket = Bucket("bucket", "", endpoint=stub.endpoint, region="lost-1")
+
+        if ends:
+            assert leftovers.create_upload(bucket, KEY)["UploadId"] == begun[-1]
+        else:
+            with pytest.raises(StoreUnavailable):
+                leftovers.create_upload(bucket, KEY)
+
+        assert [one.query["uploadId"] for one in stub.requests if one.method == "DELETE"] == aborted
 
     @pytest.mark.parametrize(
         ("status", "code", "warnings"),

@@ -11,7 +11,7 @@ import redis
 
 from snapferry.workers.ledger.keys import PARKED, UNPARKED, job_key
 from snapferry.workers.ledger.state import Waiting, waiting_of
-from snapferry.workers.messages import BatchMessage, StoreRef
+from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 from snapferry.workers.queues import parking_queue
 from snapferry.workers.settings.environment import PATIENCE_S
 
@@ -59,15 +59,15 @@ class ParkedJobs:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def park(self, batch: BatchMessage, queue: str) -> None:
-        """Record that the job of *batch* has a parking queue; *queue* is the name of its own queue."""
+    def park(self, job: BatchMessage | JobSpec, queue: str) -> None:
+        """Record that *job*, or the job of a batch, has a parking queue; *queue* is the name of its own queue."""
         record = {
             "queue": queue,
-            "source": batch.source.model_dump(),
-            "destination": batch.destination.model_dump(),
-            **({} if batch.action.writes else {"writes": False}),
+            "source": job.source.model_dump(),
+            "destination": job.destination.model_dump(),
+            **({} if job.action.writes else {"writes": False}),
         }
-        self._redis.hsetnx(PARKED, batch.job_id, json.dumps(record))
+        self._redis.hsetnx(PARKED, job.job_id, json.dumps(record))
 
     def all(self) -> list[ParkedJob]:
         """Return the jobs that have a parking queue."""
@@ -89,10 +89,12 @@ class ParkedJobs:
 
     def unpark(self, job: ParkedJob) -> None:
         """Record that a job has ended and has no parking queue any more."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(UNPARKED, parking_queue(job.queue, job.job_id), clock.now(self._redis))
-            pipe.hdel(PARKED, job.job_id)
-            pipe.execute()
+        self.drain(parking_queue(job.queue, job.job_id))
+        self._redis.hdel(PARKED, job.job_id)
+
+    def drain(self, queue: str) -> None:
+        """Let workers remove what is in the parking queue *queue* of a job that has ended, and what comes there."""
+        self._redis.hset(UNPARKED, queue, clock.now(self._redis))
 
     def unparked_queues(self, linger_s: float) -> list[str]:
         """

@@ -16,8 +16,8 @@ from snapferry.orchestrator.driving.dispatch import queue_batches
 from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.workers.copying.delivery import MAX_LOST, MAX_STARTS
 from snapferry.workers.ledger import PLAN, Standing
-from snapferry.workers.messages import JobSpec
 from snapferry.workers.queues import copy_queue, parking_queue
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from snapferry.workers.telemetry.logs import fields
 
 from .abandon import fail_batches
@@ -109,13 +109,11 @@ def _abandon_deadly(drive: PlannedDrive, names: list[str]) -> set[str]:
 
 
 def _stalled(drive: PlannedDrive, standing: Standing, outstanding: bool) -> bool:
-    return (
-        outstanding
-        and not standing.leased
-        and standing.idle_s >= STALL_S
-        and not any(drive.ledger.has_queued_task(queue, drive.job_id) for queue in _queues(drive.spec))
-    )
-
-
-def _queues(spec: JobSpec) -> list[str]:
-    return [copy_queue(spec.queue), parking_queue(spec.queue, spec.job_id)]
+    ledger, spec = drive.ledger, drive.spec
+    if not outstanding or standing.leased or standing.idle_s < STALL_S:
+        return False
+    if ledger.has_queued_task(parking_queue(spec.queue, spec.job_id), spec.job_id):
+        # Workers serve the queue by a record, which a failover of Redis may have lost: it came before the message.
+        ParkedJobs(ledger.client).park(spec, spec.queue)
+        return False
+    return not ledger.has_queued_task(copy_queue(spec.queue), spec.job_id)

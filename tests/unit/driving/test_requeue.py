@@ -8,6 +8,8 @@ from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
 from snapferry.orchestrator.driving.steps.requeue import MAX_STALLS, STALL_S
 from snapferry.workers.copying.delivery import MAX_STARTS
 from snapferry.workers.ledger import GRACE_S, PLAN, State
+from snapferry.workers.queues import parking_queue
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
 
 from .fleet import Fleet, QueuedBatches
 
@@ -37,6 +39,32 @@ def test_a_batch_whose_worker_died_is_queued_again_as_soon_as_its_lease_is_over(
     assert fleet.drive() == DriveOutcome()
 
     assert fleet.queued[1].numbers == [3]
+
+
+def test_a_parked_batch_whose_queue_no_worker_knows_is_found_by_the_workers_again(fleet: Fleet) -> None:
+    """A failover of Redis lost the record of the queue, which was written before the message."""
+    fleet.drive()
+    fleet.copy(fleet.queued[0], 0, 1, 2, 3)
+    fleet.ledger.client.lpush(parking_queue("", "job"), '{"headers": {"root_id": "job"}}')
+    fleet.let_time_pass(STALL_S + 1)
+
+    for _ in range(2):
+        assert fleet.drive() == DriveOutcome()
+
+    (parked,) = ParkedJobs(fleet.ledger.client).all()
+    assert (parked.job_id, parked.queue) == ("job", "")
+    assert (parked.source, parked.destination) == (fleet.spec.source, fleet.spec.destination)
+
+
+def test_what_is_left_in_the_parking_queue_of_an_ended_job_is_removed(fleet: Fleet) -> None:
+    queue = parking_queue("", "job")
+    fleet.drive()
+    fleet.ledger.client.lpush(queue, '{"headers": {"root_id": "job"}}')
+
+    fleet.copy(fleet.queued[0])
+    assert fleet.drive().result is Result.DONE
+
+    assert ParkedJobs(fleet.ledger.client).unparked_queues(60) == [queue]
 
 
 def test_a_batch_that_waits_for_its_retry_is_not_lost(fleet: Fleet) -> None:

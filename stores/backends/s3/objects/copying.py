@@ -16,7 +16,7 @@ from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.errors import StoreError, StoreFault, StoreUnavailable
 from snapferry.stores.runtime.interruption import checkpoint, grace
 
-from .multipart import ABORT_S
+from .leftovers import ABORT_S, create_upload
 
 # Amazon copies up to 5 GB by one request (API reference, CopyObject).
 MAX_COPY_BYTES: Final = 1024**3
@@ -39,9 +39,7 @@ def copy_object(bucket: Bucket, key: str, place: str, length: int, etag: str) ->
         with bucket.errors(place):
             bucket.call("copy_object", Key=bucket.full_key(place), **source)
         return
-    target = {"Key": bucket.full_key(place)}
-    with bucket.errors(place):
-        target["UploadId"] = str(bucket.call("create_multipart_upload", **target)["UploadId"])
+    target = {"Key": bucket.full_key(place), "UploadId": str(create_upload(bucket, place)["UploadId"])}
     try:
         parts = _copy_parts(bucket, place, length, target, source)
         with bucket.errors(place):

@@ -21,6 +21,7 @@ from snapferry.stores.backends.s3.http.attempts import corrupted
 from snapferry.stores.diagnosis.round_trip import DATA, FOLDER
 from snapferry.stores.errors import StoreError
 
+from .leftovers import create_upload
 from .md5 import md5_of
 from .small import content_md5_header, etag_of, put_by_boto, sha256_base64
 
@@ -94,11 +95,9 @@ def _detect_for_parts(
     bucket: Bucket, features: ServerFeatures, probe: str
 ) -> tuple[Confirmation | None, bool]:
     """Return the same for the parts of an upload."""
-    upload = {"Key": bucket.full_key(probe)}
-    with bucket.errors(probe):
-        algorithm = {"ChecksumAlgorithm": "SHA256"} if features.checksums else {}
-        created = bucket.call("create_multipart_upload", **upload, **algorithm)
-        upload["UploadId"] = created["UploadId"]
+    algorithm = {"ChecksumAlgorithm": "SHA256"} if features.checksums else {}
+    created = create_upload(bucket, probe, **algorithm)
+    upload = {"Key": bucket.full_key(probe), "UploadId": created["UploadId"]}
     checksum = {"ChecksumSHA256": sha256_base64(DATA)} if created.get("ChecksumAlgorithm") == "SHA256" else {}
 
     def send(md5: str) -> str:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.errors import code_of
 from snapferry.stores.backends.s3.sizes import requests_to_upload
 from snapferry.stores.errors import StoreError, StoreFault, StoreUnavailable
 from snapferry.stores.requests import CREATE_UPLOAD
+from snapferry.stores.runtime.interruption import grace
 
 logger = logging.getLogger(__name__)
+
+# The seconds that an upload may take to abort after its owner has stopped it.
+ABORT_S: Final = 10
 
 # A page has at most 1,000 uploads (API reference, ListMultipartUploads).
 MAX_PAGES: Final = 1000
@@ -29,11 +33,39 @@ def abort_uploads(bucket: Bucket, key: str, size_hint: int) -> None:
 
     Sends nothing for an object whose size, *size_hint*, needs no multipart upload.
     """
-    if CREATE_UPLOAD not in requests_to_upload(size_hint):
-        return
+    if CREATE_UPLOAD in requests_to_upload(size_hint):
+        _abort_all(bucket, key)
+
+
+def create_upload(bucket: Bucket, key: str, **parameters: object) -> dict[str, Any]:
+    """
+    Begin a multipart upload to *key*; return boto3's answer. Raises `StoreError`.
+
+    If the answer to an attempt was lost, nobody knows the upload that it began. So where there was more than one
+    attempt, the other uploads to *key* are aborted, within `ABORT_S` seconds.
+    """
+    late = StoreUnavailable(bucket.label, key, f"was not aborted within {ABORT_S} s")
+    try:
+        with bucket.errors(key):
+            created: dict[str, Any] = bucket.call(
+                "create_multipart_upload", Key=bucket.full_key(key), **parameters
+            )
+            upload = str(created["UploadId"])
+    except StoreUnavailable:
+        with grace(ABORT_S, late):
+            _abort_all(bucket, key)
+        raise
+    if created.get("ResponseMetadata", {}).get("RetryAttempts"):
+        with grace(ABORT_S, late):
+            _abort_all(bucket, key, but=upload)
+    return created
+
+
+def _abort_all(bucket: Bucket, key: str, *, but: str = "") -> None:
     try:
         for upload in _uploads(bucket, key):
-            _abort(bucket, key, upload)
+            if upload != but:
+                _abort(bucket, key, upload)
     except StoreError as error:
         # rclone's server returns NoSuchUpload where there are no uploads (measured: rclone 1.75).
         if code_of(error) != "NoSuchUpload":

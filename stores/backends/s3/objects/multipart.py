@@ -27,13 +27,11 @@ from snapferry.stores.streams import Upload
 
 from .conditions import only_over
 from .confirm import Piece, piece_of, read_back, send_confirmed, write
+from .leftovers import ABORT_S, create_upload
 from .md5 import md5_of
 from .small import content_md5_header, etag_of, sha256_base64, with_checksum
 
 logger = logging.getLogger(__name__)
-
-# The seconds that an upload may take to abort after its owner has stopped it.
-ABORT_S: Final = 10
 
 # The longest id of an upload and the longest ETag of a part. Both are kept, for up to 10,000 parts. Amazon's ids have
 # about 150 characters.
@@ -172,8 +170,8 @@ class S3Upload(Upload):
 
         def create(checksum: bool) -> str:
             more = {"ChecksumAlgorithm": "SHA256"} if checksum else {}
+            created = create_upload(bucket, self._key, **more)
             with bucket.errors(self._key):
-                created = bucket.call("create_multipart_upload", Key=bucket.full_key(self._key), **more)
                 # A server that does not support checksums does not repeat this, or rejects it.
                 self._checksums = created.get("ChecksumAlgorithm") == "SHA256"
                 return _short(created["UploadId"], "id of an upload")
