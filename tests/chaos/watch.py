@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
+
+from redis.exceptions import RedisError
 
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.workers.broker.connection import BrokerUnavailable
@@ -33,6 +35,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._progress = Progress()
+        self._server = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -41,7 +44,7 @@ class Watch:
             for job in dict.fromkeys([*self.world.submitted]):
                 try:
                     self._look(job)
-                except (BrokerUnavailable, UnknownJob):
+                except (BrokerUnavailable, RedisError, UnknownJob):
                     continue
             self.samples += 1
             if self.samples % _PUBLISHED_EACH == 0:
@@ -56,15 +59,31 @@ class Watch:
 
     def _look(self, job: str) -> None:
         # The epoch is read before the status: one that changes meanwhile excuses nothing.
+        server = self._note_server()
         epoch = self.world.epoch
         known = self.moves.setdefault(job, Moves())
         if known.ended_at is not None and epoch == known.epoch:
             return
         status: JobStatus = self.jobs.status(job)
-        if epoch != self.world.epoch:
+        if self._note_server() != server or epoch != self.world.epoch:
             return
         self.world.false_progress += self._progress.false(status, epoch)
         known.saw(status, time.monotonic(), epoch)
+
+    def _note_server(self) -> str:
+        """
+        Return which server is the primary, "" where there is one alone. Another one may lack what this one acknowledged.
+
+        Sentinels may change the primary once more when a fault is over, if two of them disagree.
+        """
+        if not self.world.redis.forgets:
+            return ""
+        found: Any = self.jobs._ledger.client.info("server")
+        server = str(found["run_id"])
+        if server != self._server:
+            self._server = server
+            self.world.epoch += 1
+        return server
 
     def __enter__(self) -> Self:
         self._thread.start()
