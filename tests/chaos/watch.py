@@ -72,7 +72,7 @@ class Watch:
 
     def _note_server(self) -> str:
         """
-        Return which server is the primary, "" where there is one alone. Another one may lack what this one acknowledged.
+        Return which server is the primary, "" where there is one alone. Another may lack what this one acknowledged.
 
         Sentinels may change the primary once more when a fault is over, if two of them disagree.
         """
