@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-from snapferry.orchestrator.reporting.measures import IDLE_S, idle_s
+from snapferry.orchestrator.reporting.measures import Stall, stall, stuck_batches
 from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
@@ -138,15 +138,38 @@ def _of_open_job(status: JobStatus, lacking: Role | None) -> Advice:
     if status.paused:
         return Advice("The job is paused. Continue it.", ("snapferry", "continue", job))
     if status.waiting is not None:
-        sides = {"source": ("--from", status.source), "destination": ("--to", status.destination)}
-        # The doctor checks stores, not directory trees. A job that only reads has one store.
-        sides.pop(status.action.tree_side if status.action.writes else "destination", None)
         sentence = f"Make {status.waiting.store} reachable; the job then goes on by itself. Check the stores."
-        return Advice(printable(sentence), ("snapferry", "doctor", *chain(*sides.values())))
-    if status.state is State.QUEUED and idle_s(status) > IDLE_S:
-        sentence = "No orchestrator has taken the job yet. Start one, if none is running."
-        return Advice(sentence, ("snapferry", "orchestrator"))
-    return Advice()
+        return Advice(printable(sentence), _doctor(status))
+    return _of_stalled_job(status)
+
+
+def _of_stalled_job(status: JobStatus) -> Advice:
+    """Return what to do about a job that makes no progress and does not wait for a store."""
+    match stall(status):
+        case Stall.ORCHESTRATOR:
+            sentence = "No orchestrator has taken the job yet. Start one, if none is running."
+            return Advice(sentence, ("snapferry", "orchestrator"))
+        case Stall.WORKER:
+            # Had none been online, `lacking` would say so: those that are have other work, or hang.
+            queue = ("--queue", status.queue) if status.queue else ()
+            sentence = "No worker has taken the next batch: wait until one is free, or start another one."
+            return Advice(sentence, ("snapferry", "worker", *queue))
+        case Stall.BATCHES:
+            worker = stuck_batches(status)[0].worker
+            limits = "raise the limits of the job, or " if status.limits.any else ""
+            sentence = (
+                f"Check the stores. If they answer, {limits}look at the log and the mounts of {worker}."
+            )
+            return Advice(printable(sentence), _doctor(status))
+        case None:
+            return Advice()
+
+
+def _doctor(status: JobStatus) -> tuple[str, ...]:
+    """Return the command that checks the stores of a job: not directory trees, and one store if it only reads."""
+    sides = {"source": ("--from", status.source), "destination": ("--to", status.destination)}
+    sides.pop(status.action.tree_side if status.action.writes else "destination", None)
+    return ("snapferry", "doctor", *chain(*sides.values()))
 
 
 def _of_done_job(status: JobStatus, again: Sequence[str] | None) -> Advice:

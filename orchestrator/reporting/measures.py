@@ -10,7 +10,7 @@ import time
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.ledger import JobStatus, RunningBatch, State
 from snapferry.workers.messages import Action
 
 _State = TypeVar("_State", bound=StrEnum)
@@ -20,6 +20,9 @@ ALMOST: Final = 0.99
 
 # Seconds without progress after which a job counts as idle.
 IDLE_S: Final = 10.0
+
+# Seconds without progress after which a batch is mentioned, even if the rest of its job makes progress.
+BATCH_IDLE_S: Final = 60.0
 
 
 class ObjectState(StrEnum):
@@ -53,6 +56,18 @@ class BatchState(StrEnum):
     RUNNING = "running"
     QUEUED = "queued"
     UNQUEUED = "unqueued"
+
+
+class Stall(StrEnum):
+    """
+    What an open job waits for that makes no progress, and that waits for no store.
+
+    ORCHESTRATOR, WORKER: for a process that takes its next step. BATCHES: for batches that run and do not move.
+    """
+
+    ORCHESTRATOR = "orchestrator"
+    WORKER = "worker"
+    BATCHES = "batches"
 
 
 def object_counts(status: JobStatus) -> dict[ObjectState, int]:
@@ -179,6 +194,28 @@ def seconds_left(status: JobStatus) -> float | None:
 def idle_s(status: JobStatus) -> float:
     """Return the seconds since a job last made progress."""
     return time.time() - max(status.moved_at, status.submitted_at)
+
+
+def stall(status: JobStatus) -> Stall | None:
+    """Return what a job waits for that makes no progress, None if it makes some, or waits for a store."""
+    if status.state.final or status.paused or status.cancelling or status.waiting is not None:
+        return None
+    if stuck_batches(status):
+        return Stall.BATCHES
+    if idle_s(status) <= IDLE_S:
+        return None
+    if status.state is State.QUEUED:
+        return Stall.ORCHESTRATOR
+    return Stall.WORKER if status.state is State.COPYING and not status.workers else None
+
+
+def stuck_batches(status: JobStatus) -> list[RunningBatch]:
+    """Return the batches that run without progress: of a job that makes some, those without any for long."""
+    if status.state is not State.COPYING:
+        return []
+    longest_s = IDLE_S if idle_s(status) > IDLE_S else BATCH_IDLE_S
+    now = time.time()
+    return [run for run in status.running if run.moved_at and now - run.moved_at > longest_s]
 
 
 def _elapsed(status: JobStatus) -> float:

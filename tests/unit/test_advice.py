@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from snapferry.orchestrator.reporting import advice
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.documents import status_document
+from snapferry.orchestrator.reporting.text.status import stall_text
 from snapferry.workers.job_state import BUDGET, DELETION, VERSION
-from snapferry.workers.ledger import JobStatus, State, Waiting
-from snapferry.workers.messages import Action
+from snapferry.workers.ledger import JobStatus, RunningBatch, State, Waiting
+from snapferry.workers.messages import Action, Limits
 
 from .test_report import DONE
 
 FAILED = replace(DONE, state=State.FAILED, snapshots_published=0, snapshots_failed=1)
 TRIED: dict[str, Any] = {"failed": 2}
 UNTRIED: dict[str, Any] = {"failed": 2, "batches_done": 2}
+HANGS = RunningBatch("1234", "plan:1", "w@one\x1b[31m", 0, 0, in_flight=1, moved_at=1.0)
 AGAIN = ("snapferry", "sync", "--from", "/a b", "--to", "/c")
 
 
@@ -70,6 +72,12 @@ AGAIN = ("snapferry", "sync", "--from", "/a b", "--to", "/c")
             "snapferry doctor --from file:///a",
         ),
         ({"state": State.QUEUED}, "snapferry orchestrator"),
+        ({"state": State.COPYING, "workers": (), "queue": "tape"}, "snapferry worker --queue tape"),
+        ({"state": State.COPYING, "running": (HANGS,)}, "snapferry doctor --from file:///a --to file:///b"),
+        (
+            {"state": State.COPYING, "running": (HANGS,), "action": Action.VERIFY},
+            "snapferry doctor --from file:///a",
+        ),
     ],
 )
 def test_the_command_follows_from_how_far_the_job_came(changed: dict[str, Any], command: str) -> None:
@@ -128,6 +136,9 @@ STATUSES = st.builds(
     bounded=st.sampled_from(["", "max_bytes"]),
     source=st.sampled_from(["/a b", "s3://a?endpoint_url=http://x&y=1", "$(reboot)", "';x", "--help"]),
     waiting=st.sampled_from([None, Waiting("\x1b[31m", "x\n", 1.0)]),
+    workers=st.sampled_from([(), ("w@one",)]),
+    running=st.sampled_from([(), (HANGS,)]),
+    limits=st.sampled_from([Limits(), Limits(rate=1)]),
 )
 
 
@@ -147,6 +158,7 @@ def test_every_advice_is_one_sentence_and_at_most_one_quoted_command(
         assert found.text.count("snapferry retry") + found.text.count("snapferry resume") <= 1
     if status.state.final and status.state is not State.DONE and not status.dry_run:
         assert found, "a job that did not complete leads on"
+    assert found or not stall_text(status, lacking), "a job that makes no progress leads on"
 
 
 def test_options_are_added_to_a_command_alone() -> None:

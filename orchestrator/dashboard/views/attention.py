@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from snapferry.orchestrator.jobs import Listing
 from snapferry.orchestrator.reporting.advice import Advice, advise
+from snapferry.orchestrator.reporting.measures import IDLE_S, idle_s
 from snapferry.orchestrator.reporting.nodes import Fleet, Presence, Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.orchestrator.reporting.text.status import reason_text, stall_text
@@ -35,7 +36,7 @@ class Attention:
     """
     Something that is wrong: a *title* with a link *href* to more, a *reason* from elsewhere, and what to do.
 
-    *tone* is its colour: "bad" for what does not end by itself.
+    *tone* is its colour: "bad" for what does not end by itself. *effect*: something else may be its cause.
     """
 
     tone: str
@@ -43,6 +44,7 @@ class Attention:
     href: str
     reason: str
     advice: Advice
+    effect: bool = False
 
 
 _ROLES: Final[tuple[Role, ...]] = ("orchestrator", "worker")
@@ -82,8 +84,8 @@ def attentions(
         *(_of_failed(status) for status in failed if status.unresolved and not status.continued_by),
         *_of_schedules(sources),
     ]
-    # The sort is stable. A store that is away explains more than a job that makes no progress.
-    return sorted(found, key=lambda one: (one.tone != "bad", not one.advice))[:MOST_SHOWN]
+    # The sort is stable. A store or worker that is away explains more than a job that makes no progress.
+    return sorted(found, key=lambda one: (one.tone != "bad", one.effect))[:MOST_SHOWN]
 
 
 def _of_open(jobs: Iterable[JobStatus], fleet: Fleet) -> list[Attention]:
@@ -138,9 +140,9 @@ def _of_cause(jobs: Sequence[JobStatus], lacks: Role | None) -> Attention:
         since = duration(time.time() - status.waiting.since)
         reason = f"{status.waiting.store}: {status.waiting.reason}"
         return Attention("hold", f"A store has not answered for {since}: {waits}", href, reason, advice)
-    return Attention(
-        "hold", f"Job {short(status.job_id)} makes no progress", href, stall_text(status), advice
-    )
+    part = "" if idle_s(status) > IDLE_S else "Part of "
+    title = f"{part}{'job' if part else 'Job'} {short(status.job_id)} makes no progress"
+    return Attention("hold", title, href, stall_text(status), advice, effect=True)
 
 
 def _of_failed(status: JobStatus) -> Attention:

@@ -8,17 +8,18 @@ from typing import Final
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.orchestrator.reporting.measures import (
-    IDLE_S,
     BatchState,
     ObjectState,
     SnapshotEnd,
+    Stall,
     batch_counts,
-    idle_s,
     object_counts,
     percent,
     rate,
     seconds_left,
     snapshot_counts,
+    stall,
+    stuck_batches,
 )
 from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.stores.text.format import counted, size
@@ -26,7 +27,7 @@ from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 from snapferry.workers.copying.words import WORDS
 from snapferry.workers.job_state import BUDGET
-from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, State, Waiting
+from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, RunningBatch, Waiting
 from snapferry.workers.messages import Action, Limits
 from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.store_problems import StoreProblem
@@ -35,9 +36,6 @@ from .failures import classes_text
 from .format import duration, moment, names_text, without_options
 from .limits import limit_text
 from .outcome import bound_text, deleted_text
-
-# Seconds without progress after which a batch is mentioned, even if the rest of its job makes progress.
-BATCH_IDLE_S: Final = 60.0
 
 JOBS_HEAD: Final = ("JOB", "STATE", "SNAPSHOTS", "DONE", "BYTES", "WHEN", "FROM → TO")
 SNAPSHOTS_HEAD: Final = (
@@ -105,11 +103,11 @@ def ended_text(status: JobStatus) -> str:
 
 def stall_text(status: JobStatus, lacks: Role | None = None) -> str:
     """
-    Return why a job may make no progress, "" if it does, or is paused or being cancelled.
+    Return why a job may make no progress, "" if it does, has ended, or is paused or being cancelled.
 
     *lacks* is the role of which no process runs that could take the next step, None if that is not known.
     """
-    if status.paused or status.cancelling:
+    if status.state.final or status.paused or status.cancelling:
         return ""
     if lacks is not None:
         text = lack_text(status, lacks)
@@ -122,15 +120,16 @@ def stall_text(status: JobStatus, lacks: Role | None = None) -> str:
 
 def _quiet_text(status: JobStatus) -> str:
     """Return why a job may make no progress that waits for no store, "" if it does."""
-    if idle_s(status) <= IDLE_S:
-        return _stuck_batches(status, BATCH_IDLE_S)
-    if status.state is State.QUEUED:
-        return "waiting for an orchestrator (is one running?)"
-    stuck = _stuck_batches(status, IDLE_S)
-    if status.state is State.COPYING and not stuck and not status.workers:
-        serving = f" that serves --queue {status.queue}" if status.queue else ""
-        return f"waiting for a worker{serving} (is one running, and free?)"
-    return stuck
+    match stall(status):
+        case Stall.ORCHESTRATOR:
+            return "waiting for an orchestrator (is one running?)"
+        case Stall.WORKER:
+            serving = f" that serves --queue {status.queue}" if status.queue else ""
+            return f"waiting for a worker{serving} (is one running, and free?)"
+        case Stall.BATCHES:
+            return _stuck_text(stuck_batches(status))
+        case None:
+            return ""
 
 
 def lack_text(status: JobStatus, lacks: Role) -> str:
@@ -146,12 +145,9 @@ def waiting_text(waiting: Waiting) -> str:
     )
 
 
-def _stuck_batches(status: JobStatus, longer_s: float) -> str:
-    """Return which workers run batches without progress for more than *longer_s* seconds, "" for none."""
+def _stuck_text(stuck: Sequence[RunningBatch]) -> str:
+    """Return which workers run the batches *stuck* that make no progress, and for how long."""
     now = time.time()
-    stuck = [run for run in status.running if run.moved_at and now - run.moved_at > longer_s]
-    if not stuck or status.state is not State.COPYING:
-        return ""
     in_flight = sum(run.in_flight for run in stuck)
     longest = duration(now - min(run.moved_at for run in stuck))
     workers = sorted({run.worker for run in stuck})

@@ -167,6 +167,27 @@ def waiting(ledger: Ledger) -> None:
     ledger.set_fields("job", waits=json.dumps(problem))
 
 
+def rests(ledger: Ledger, seconds: float) -> None:
+    """Let nothing of the job have moved for so long."""
+    key = "snapferry:job:job"
+    for name in ("started_at", "submitted_at", "moved_at"):
+        ledger.client.hincrbyfloat(key, name, -seconds)
+    for name, text in ledger.client.hgetall(f"{key}:moves").items():
+        at, rest = text.split(" ", 1)
+        ledger.client.hset(f"{key}:moves", name, f"{float(at) - seconds:.3f} {rest}")
+
+
+def workers_busy(ledger: Ledger) -> None:
+    no_workers(ledger)
+    worker(ledger)
+    rests(ledger, 30)
+
+
+def hanging(ledger: Ledger) -> None:
+    running(ledger)
+    rests(ledger, 700)
+
+
 def cancelling(ledger: Ledger) -> None:
     running(ledger)
     ledger.cancel("job")
@@ -270,7 +291,8 @@ def bounded_verify(ledger: Ledger) -> None:
 STATES: Final[dict[str, Build]] = {
     build.__name__: build
     for build in (
-        no_workers, running, running_present, all_failed, one_failed, unpublished, all_present, copied, paused,
+        no_workers, workers_busy, hanging,
+        running, running_present, all_failed, one_failed, unpublished, all_present, copied, paused,
         waiting, cancelling, cancelled, cancelled_at_once, queued, retried, retried_in_vain, superseded, dismissed,
         later_run_done, healed,
         empty_snapshot, dry_run, planning, committing, bounded_verify,

@@ -168,7 +168,9 @@ def test_throughput_is_what_was_moved_and_time_left_is_of_jobs_that_run(
         else:
             assert shown.startswith(DASH), "nothing moved meanwhile"
             assert amount(shown.partition(f"{DASH} ")[2]) == pytest.approx(mean, rel=0.1), shown
-            runs = record.holders and state not in ("paused", "cancelling") and record["batches_done"]
+            runs = (
+                record.holders and state not in ("paused", "cancelling", "hanging") and record["batches_done"]
+            )
             assert (figures["Time left"].split()[0] != DASH) == bool(runs), figures["Time left"]
 
 
@@ -271,6 +273,8 @@ def test_what_is_wrong_is_said_first_with_what_to_do(
 
     expected = {
         "no_workers": ["snapferry worker"],
+        "workers_busy": ["snapferry worker"],
+        "hanging": ["snapferry doctor --from file:///srv/photos --to s3://backup/photos"],
         "all_failed": ["snapferry retry job"],
         "one_failed": ["snapferry retry job"],
         "unpublished": ["snapferry resume job"],
