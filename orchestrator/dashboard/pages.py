@@ -21,7 +21,7 @@ from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 
-from .zones import DEFAULT, local
+from .zones import DEFAULT, Form, written
 
 # Longer texts lose their middle.
 LONGEST: Final = 400
@@ -47,12 +47,12 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
-def _time_as(form: str) -> Callable[[Context, float], str]:
-    """Return a filter: seconds since the epoch -> the time in the zone of the page, in a *form* of `strftime`."""
+def _time_as(form: Form) -> Callable[[Context, float], str]:
+    """Return a filter: seconds since the epoch -> the time in the zone of the page, with the zone."""
 
     @pass_context
     def text(context: Context, seconds: float) -> str:
-        return local(seconds, context.get("zone", DEFAULT)).strftime(form)
+        return written(seconds, context.get("zone", DEFAULT), form)
 
     return text
 
@@ -74,10 +74,7 @@ def _environment() -> Environment:
         "duration": duration,
         "exact": lambda text: shown(text) == text,
         "count": lambda number: f"{number:,}",
-        "clock": _time_as("%H:%M:%S"),
-        "stamp": _time_as("%Y-%m-%d %H:%M:%S %Z"),
-        "minute": _time_as("%Y-%m-%d %H:%M"),
-        "abbreviation": _time_as("%Z"),
+        **{form.name.lower(): _time_as(form) for form in Form},
         "iso": lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"),
     }
     found.globals |= {"counted": counted}

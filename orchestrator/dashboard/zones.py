@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, tzinfo
+from enum import StrEnum
 from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
@@ -46,6 +47,21 @@ def _zone(name: str) -> tzinfo:
     return UTC if name == DEFAULT or not is_zone(name) else ZoneInfo(name)
 
 
-def local(seconds: float, zone: str) -> datetime:
-    """Return a time in seconds since the epoch in *zone*, in UTC if that is not known."""
-    return datetime.fromtimestamp(seconds, _zone(zone))
+class Form(StrEnum):
+    """How much of a time is shown, as a form of `strftime`. The zone is always shown."""
+
+    STAMP = "%Y-%m-%d %H:%M:%S"
+    MINUTE = "%Y-%m-%d %H:%M"
+    CLOCK = "%H:%M:%S"
+
+
+def written(seconds: float, zone: str, form: Form) -> str:
+    """
+    Return a time in seconds since the epoch in *zone*, in UTC if that is not known, with the zone's abbreviation.
+
+    The one function that writes the times of pages.
+    """
+    local = datetime.fromtimestamp(seconds, _zone(zone))
+    name = local.strftime("%Z")
+    # A zone without an abbreviation has its offset for one.
+    return f"{local.strftime(form)} {'UTC' if name[0] in '+-' else ''}{name}"
