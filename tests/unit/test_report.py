@@ -71,7 +71,15 @@ def letter(number: int, *, error: str = "ObjectMissing", detail: str = "it is no
         ),
         (
             {"objects_total": 0, "objects_settled": 0, "copied": 0, "present": 0},
-            ["snapshot 5e5e is published", "no objects"],
+            ["snapshot 5e5e is published", "its manifest is written"],
+        ),
+        (
+            {"objects_total": 0, "objects_settled": 0, "copied": 0, "present": 0, "action": Action.PUSH},
+            ["snapshot 5e5e is published", "its manifest is written"],
+        ),
+        (
+            {"objects_total": 0, "objects_settled": 0, "copied": 0, "present": 0, "action": Action.PULL},
+            ["snapshot 5e5e is fetched", "no files"],
         ),
         (
             {"snapshots_total": 5, "snapshots_published": 3, "snapshots_trusted": 2},

@@ -35,7 +35,7 @@ def _copied_text(status: JobStatus) -> str:
     if status.snapshots_trusted == status.snapshots_total:
         return f"nothing to copy: {published}{also},{seconds}"
     if not status.objects_total:
-        return f"{published}: no objects to copy{also},{seconds}"
+        return f"{published}: {_written_text(status, 'object')}{also},{seconds}"
     if not status.copied:
         found = _already(status.objects_total, "object", "present")
         return f"nothing to copy: {found}; {published}{also},{seconds}"
@@ -69,6 +69,8 @@ def _pushed_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     published = _published_text(status) + (" and tagged" if status.names_carried else "")
     files = f"{published}: {counted(status.objects_total, 'file')}"
+    if not status.objects_total:
+        return f"{published}: {_written_text(status, 'file')},{seconds}"
     if not status.copied:
         return f"{published}: {_already(status.objects_total, 'file', 'present')},{seconds}"
     pushed = f"{status.copied:,} pushed ({size(status.bytes_copied)})"
@@ -78,6 +80,8 @@ def _pushed_text(status: JobStatus) -> str:
 def _pulled_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     removed = f"; {deleted_text(status)}" if status.deleted else ""
+    if not status.objects_total:
+        return f"snapshot {status.first_snapshot} is fetched: it has no files{removed},{seconds}"
     if not status.copied:
         found = _already(status.objects_total, "file", "right")
         return f"nothing to fetch of snapshot {status.first_snapshot}: {found}{removed}{seconds}"
@@ -100,6 +104,12 @@ def _already(total: int, unit: str, right: str) -> str:
     """Return that all of *total* objects were *right* before the job."""
     every = "all " if total > 1 else ""
     return f"{every}{counted(total, unit)} already {right}"
+
+
+def _written_text(status: JobStatus, unit: str) -> str:
+    """Return what a job has done that had nothing to copy, because its snapshots have no *unit*."""
+    written = "its manifest is" if status.snapshots_total == 1 else "their manifests are"
+    return f"{written} written, and there are no {unit}s to copy"
 
 
 def deleted_text(status: JobStatus) -> str:
