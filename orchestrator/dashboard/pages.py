@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.stores.text.format import counted, size
@@ -25,6 +25,9 @@ from .zones import DEFAULT, Form, written
 
 # Longer texts lose their middle.
 LONGEST: Final = 400
+
+# Characters at the end of the URL of a store that are shown where there is little room.
+TAIL: Final = 16
 
 
 def clip(text: str, longest: int = LONGEST) -> str:
@@ -40,6 +43,13 @@ def shown(value: object) -> str:
     if isinstance(value, Markup):
         return value
     return printable(clip(str(value)))
+
+
+def split(text: str) -> tuple[Markup, Markup]:
+    """Return *text* as a page shows it in two parts, the second one at most `TAIL` long; "" if it is short."""
+    whole = shown(text)
+    at = len(whole) - TAIL if len(whole) > 2 * TAIL else len(whole)
+    return escape(whole[:at]), escape(whole[at:])
 
 
 def render(template: str, **values: Any) -> str:
@@ -70,6 +80,7 @@ def _environment() -> Environment:
     )
     found.filters |= {
         "size": size,
+        "split": split,
         "short": short,
         "duration": duration,
         "exact": lambda text: shown(text) == text,
