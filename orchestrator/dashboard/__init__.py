@@ -17,6 +17,7 @@ its own (`lookup`).
     guarded             what every handler shares
     views/              the values of each page; plain functions
     pages               templates to HTML
+    preparation         what the first request would wait for
     zones               the time zone in which pages show times
     chart               throughput as an SVG path
     throughput_history  how fast jobs progress, now and before

@@ -57,6 +57,13 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
+def compile_templates() -> None:
+    """Compile all templates, which otherwise the first page of each waits for."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
 def _time_as(form: Form) -> Callable[[Context, float], str]:
     """Return a filter: seconds since the epoch -> the time in the zone of the page, with the zone."""
 

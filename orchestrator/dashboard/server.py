@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from socket import socket
 from typing import Final
@@ -26,12 +26,16 @@ from . import access
 from .export.failures import FailureLists
 from .handlers import THREADS, make_application
 from .lookup import Lookup
+from .preparation import prepare
 from .throughput_history import ThroughputHistory
 from .views.sources import Sources
 from .worker_roster import WorkerRoster
 
 # A page waits for Redis for at most twice as many seconds.
 ANSWER_S: Final = 3.0
+
+# Seconds that the first request is kept waiting for the preparation of the pages.
+PREPARE_S: Final = 3.0
 
 # Seconds after SIGTERM for requests that run.
 END_S: Final = 2.0
@@ -138,9 +142,7 @@ def serve(
             idle_connection_timeout=60,
             body_timeout=10,
         )
-        # The first list of jobs reads all of them; nobody should wait for that.
-        pool.submit(jobs.listing)
-        asyncio.run(_run(server, sockets, ready))
+        asyncio.run(_run(server, sockets, ready, pool.submit(prepare, sources)))
     _end_without_threads()
 
 
@@ -167,13 +169,22 @@ def _page_threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name.startswith(f"{_PAGE}_")]
 
 
-async def _run(server: HTTPServer, sockets: list[socket], ready: Callable[[], None]) -> None:
+async def _run(
+    server: HTTPServer, sockets: list[socket], ready: Callable[[], None], prepared: Future[None]
+) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    server.add_sockets(sockets)
-    ready()
-    await ended.wait()
+    ending = asyncio.ensure_future(ended.wait())
+    preparing = asyncio.wrap_future(prepared)
+    # During an outage of the broker the pages say so soon.
+    await asyncio.wait({ending, preparing}, timeout=PREPARE_S, return_when=asyncio.FIRST_COMPLETED)
+    # Its thread may end after this loop, and must not tell it.
+    preparing.cancel()
+    if not ended.is_set():
+        server.add_sockets(sockets)
+        ready()
+    await ending
     server.stop()
     await server.close_all_connections()

@@ -352,6 +352,37 @@ def test_a_dashboard_may_start_before_redis(tmp_path: Path) -> None:
         assert shown.ask("/").status == 503
 
 
+PREPARATION = """
+import sys, threading, time
+from snapferry.orchestrator.dashboard import preparation
+real = preparation.prepare
+def prepare(sources):
+    real(sources)
+    time.sleep(0.2)
+    print("prepared", file=sys.stderr, flush=True)
+    time.sleep({more})
+preparation.prepare = prepare
+"""
+
+
+def test_it_answers_once_its_pages_are_prepared(redis_url: str, tmp_path: Path) -> None:
+    with dashboard(tmp_path, redis_url, before=PREPARATION.format(more=0)) as shown:
+        first, *_, last = shown.process.logged().splitlines()
+        assert first == "prepared"
+        assert "dashboard at" in last
+
+
+@pytest.mark.slow
+def test_it_answers_although_preparation_takes_long_and_ends_without_it(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with dashboard(tmp_path, redis_url, before=PREPARATION.format(more=600)) as shown:
+        assert shown.page("/").status == 200
+        shown.process.process.send_signal(signal.SIGTERM)
+        assert shown.process.process.wait(PATIENCE_S) == 0
+        assert "Traceback" not in shown.process.logged()
+
+
 def test_it_ends_when_told_to_and_leaves_nothing_behind(redis_url: str, tmp_path: Path) -> None:
     job, _ = many_failures(redis_url, tmp_path / "a", snapshots=300, failed=2_000)
     with dashboard(tmp_path, redis_url) as shown:
@@ -369,7 +400,7 @@ def test_it_ends_although_a_request_never_does(redis_url: str, tmp_path: Path) -
     never = "import threading\nfrom snapferry.orchestrator.jobs import Jobs\n"
     never += "Jobs.listing = lambda self: threading.Event().wait()"
     with dashboard(tmp_path, redis_url, before=never) as shown:
-        # The list is read as soon as it starts.
+        # The list is read before it answers.
         shown.process.process.send_signal(signal.SIGTERM)
         assert shown.process.process.wait(PATIENCE_S) == 0
         assert not list(tmp_path.glob("tmp-*/snapferry-dashboard-*"))
