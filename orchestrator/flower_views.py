@@ -3,7 +3,7 @@ Pages of Flower that know about jobs.
 
 *Broker*: Flower lists the queues of the workers that it has inspected, which are those that ran when it started. Here
 the page lists all queues of the fleet, also those that no worker serves.
-*Task*: the page of a job's first task, whose id is the job's id, leads to the tasks of the job that failed.
+*Task*: the page of a job's first task, whose id is the job's id, leads to the tasks of the job that failed, with why.
 *Tasks*: the table cuts long exceptions, because Flower never wraps them.
 
 Flower has no setting for these, so its table of addresses is changed: `flower.urls.handlers`.
@@ -11,6 +11,7 @@ Flower has no setting for these, so its table of addresses is changed: `flower.u
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -22,7 +23,10 @@ from flower.views.tasks import TasksDataTable, TaskView
 from tornado import web
 from tornado.ioloop import IOLoop
 
+from snapferry.orchestrator.flower_config import format_task
 from snapferry.orchestrator.jobs import JobReader
+from snapferry.stores.text.format import counted
+from snapferry.stores.text.printable import shortened
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists, parking_queue
 from snapferry.workers.settings.environment import Settings
@@ -31,6 +35,12 @@ log = logging.getLogger(__name__)
 
 # Failed tasks of a job to which the page of the job's first task links.
 FAILED_SHOWN: Final = 50
+# Reasons that the page gives, and characters of each.
+REASONS_SHOWN: Final = 10
+LONGEST_REASON: Final = 300
+
+COPY_BATCH: Final = "snapferry.copy_batch"
+
 # Characters of an exception in the table of tasks.
 EXCEPTION_SHOWN: Final = 60
 
@@ -74,16 +84,34 @@ class JobTaskView(TaskView):
 
 
 def lead_to_failed(first: Any, tasks: list[Any]) -> None:
-    """Add links to those of *tasks* that failed to *first*, the first task of their job as its page shows it."""
-    failed = [one for one in tasks if one.state == "FAILURE"]
-    # Events are from the broker, so a time may be anything.
-    failed.sort(key=lambda one: one.timestamp if isinstance(one.timestamp, float) else 0.0, reverse=True)
+    """
+    Add links to those of *tasks* that failed to *first*, the first task of their job as its page shows it.
+
+    Batches come first: they have the causes, and the task that ended the job has the consequence.
+    """
+    failed = [one for one in tasks if one.state == "FAILURE" and one.uuid != first.uuid]
     if not failed:
         return
+    failed.sort(key=lambda one: (one.name != COPY_BATCH, -_time(one)))
     first.children = failed[:FAILED_SHOWN]
-    listed = f"the last {FAILED_SHOWN} are" if len(failed) > FAILED_SHOWN else "all are"
-    said = f"Later {len(failed)} of the job's tasks failed; {listed} under Children, the latest first."
-    first.result = f"{first.result}\n\n{said}"
+    tasks_failed = f"{counted(len(failed), 'task')} of the job failed"
+    first_of = f", the first {FAILED_SHOWN} are" if len(failed) > FAILED_SHOWN else ". The links are"
+    lines = [f"{tasks_failed}{first_of} under Children, in this order:", *map(_line, failed[:REASONS_SHOWN])]
+    if len(failed) > REASONS_SHOWN:
+        lines.append("…")
+    first.result = "\n".join([f"{first.result}\n", *lines])
+
+
+def _time(task: Any) -> float:
+    """Return when the last event of a task was. Events are from the broker, so a time may be anything."""
+    return task.timestamp if isinstance(task.timestamp, float) else 0.0
+
+
+def _line(task: Any) -> str:
+    """Return which batch or step of its job a task that failed is, and why it failed."""
+    # The job and its snapshots are the same in all lines.
+    what = str(task.args).split(" · ", 2)[-1]
+    return shortened(f"{what}: {format_task(copy.copy(task)).exception}", LONGEST_REASON)
 
 
 class TaskTable(TasksDataTable):

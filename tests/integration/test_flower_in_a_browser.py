@@ -23,6 +23,7 @@ from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 from tests.sample import make_store, random_files
 
+from .dashboards import dashboard
 from .flowers import PASSWORD, Flower, flower
 from .processes import PATIENCE_S, Fleet, until
 
@@ -106,9 +107,8 @@ def test_a_failed_task_tells_its_reason_in_the_browser(
             "Object.fromEntries([...document.querySelectorAll('.dataTables_scrollHead th')]"
             ".map(head => [head.dataset.column, head.getBoundingClientRect()]))"
         )
-        for column in ("state", "name", "args", "exception"):
+        for column in ("state", "uuid", "args", "exception"):
             assert wide[column]["right"] <= DESK["width"], f"{column} is out of sight"
-        assert wide["uuid"]["left"] + 100 <= DESK["width"], "the link to the page of a task is in sight"
         picture(page, "tasks")
         batches = {row["args"]: row for row in shown if row["name"] == "snapferry.copy_batch"}
         head = f"job {job_id[:8]} · {snapshot[:6]}…"
@@ -146,14 +146,71 @@ def test_a_failed_task_tells_its_reason_in_the_browser(
         page.goto(pages.url + f"/task/{commit['uuid']}")
         page.locator(".detail-row", has_text="Root id").get_by_role("link").click()
         page.wait_for_url(f"**/task/{job_id}")
-        assert "2 of the job's tasks failed" in page.locator(".detail-list").inner_text()
+        reason = re.compile(r"batch \d+/10 · 50 objects · 2\.0 MB: IntegrityError: ")
+        said = page.locator(".detail-list").inner_text()
+        assert "2 tasks of the job failed" in said
+        assert reason.search(said), "the page of the job has the reason itself"
         children = page.locator(".detail-row", has_text="Children").get_by_role("link")
-        assert {link.get_attribute("title") for link in children.all()} == {row["uuid"] for row in failed}
-        children.first.click()
-        page.wait_for_url(f"**/task/{commit['uuid']}")
-        assert "1 of 500 objects could not be copied" in page.locator(".detail-list").inner_text()
+        # The cause, and then the consequence.
+        assert [link.get_attribute("title") for link in children.all()] == [batch["uuid"], commit["uuid"]]
 
         page.goto(pages.url + "/")
         page.get_by_text("worker-1@").first.wait_for()
         online = page.locator("tbody .badge", has_text="Online")
         until(lambda: online.count() == 3, "the fleet is there")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1000, 1600])
+def test_two_clicks_lead_from_the_id_of_a_job_to_the_reason(
+    chromium: Any, redis_url: str, tmp_path: Path, stores: Path, width: int
+) -> None:
+    """As docs/watch.md describes it: from a search for the id, and from the page of the job on the dashboard."""
+    snapshot = make_store(stores / "a", random_files(99, size=100))
+    sorted((stores / "a" / ".objects").rglob("?" * 55))[42].write_bytes(b"not what it was")
+    fleet, jobs = Fleet(redis_url, tmp_path), Jobs(Settings(broker_url=redis_url, batch_objects=50))
+    with (
+        flower(redis_url, tmp_path) as pages,
+        fleet.orchestrator(),
+        fleet.worker(),
+        tab(chromium, pages) as page,
+    ):
+        page.set_viewport_size({"width": width, "height": 900})
+        failed, unplanned = (
+            jobs.submit(JobSpec.of(*store_pair(str(stores / source), str(stores / "b")), [snapshot]))
+            for source in ("a", "nowhere")
+        )
+        for job_id in (failed, unplanned):
+            assert jobs.wait(job_id, timeout_s=PATIENCE_S).state is State.FAILED
+        until(lambda: len(pages.tasks(state="FAILURE")) == 3, "Flower has seen which tasks failed")
+
+        def search(job_id: str) -> None:
+            page.goto(pages.url + "/tasks")
+            page.get_by_role("searchbox").fill(job_id)
+            until(lambda: len(found := rows(page)) == 1 and job_id[:8] in found[0]["args"], "its first task")
+
+        def click(link: Any, task_id: str) -> str:
+            assert 0 <= link.bounding_box()["x"] < width, "it is in sight"
+            link.click()
+            page.wait_for_url(f"**/task/{task_id}")
+            return str(page.locator(".detail-list").inner_text())
+
+        (batch,) = (task for task in pages.tasks(state="FAILURE") if task["name"] == "snapferry.copy_batch")
+        link = page.locator("#tasks-table tbody a[href*='/task/']")
+        search(failed)
+        click(link, failed)
+        children = page.locator(".detail-row", has_text="Children").get_by_role("link")
+        assert "IntegrityError: " in click(children.first, batch["uuid"])
+
+        # The plan itself failed: its page has the reason, and does not lead to itself.
+        search(unplanned)
+        assert "StoreNotFound: " in click(link, unplanned)
+        assert children.count() == 0
+
+        with dashboard(tmp_path, redis_url, "--flower", pages.url) as shown:
+            page.goto(f"{shown.url}/jobs/{failed}")
+            page.get_by_text("Failed tasks in Flower").click()
+            page.wait_for_url("**/tasks?**")
+            until(lambda: len(rows(page)) == 2, "the tasks that failed")
+            row = page.locator("#tasks-table tbody tr", has_text="batch").locator("a[href*='/task/']")
+            assert "IntegrityError: " in click(row, batch["uuid"])
