@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from snapferry.workers.ledger import Ledger
+from snapferry.workers.ledger import Ledger, ScheduleLedger
 from snapferry.workers.messages import MirrorMessage, ScrubMessage, StoreRef
 from tests.unit.dashboard import states
 from tests.unit.dashboard.test_jobs_list import add
@@ -93,10 +93,12 @@ def test_nothing_is_wider_than_its_place(
                 assert cut_off(page) == [], (path, width)
 
         fill(ledger)
-        schedule(ledger, "m", MirrorMessage(name="nightly", **pair))
+        schedule(ledger, "nightly", MirrorMessage(name="nightly", **pair))
         schedule(
             ledger, "scrub:s", ScrubMessage(name="s", store=pair["destination"], shares=30, interval=86400)
         )
+        for kind, name in (("mirror", "nightly"), ("scrub", "s")):
+            ScheduleLedger(ledger.client, kind).started(name, f"{1:08}-job")
         states.worker(ledger)
         for path in ("/", "/schedules", "/throughput", "/workers", f"/jobs/{1:08}-job"):
             look(path)
