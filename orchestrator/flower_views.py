@@ -11,7 +11,6 @@ Flower has no setting for these, so its table of addresses is changed: `flower.u
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -23,7 +22,6 @@ from flower.views.tasks import TasksDataTable, TaskView
 from tornado import web
 from tornado.ioloop import IOLoop
 
-from snapferry.orchestrator.flower_config import format_task
 from snapferry.orchestrator.jobs import JobReader
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import shortened
@@ -76,20 +74,21 @@ class JobTaskView(TaskView):
     def format_task(self, task: Any) -> Any:
         """Return a copy of *task* as the page shows it."""
         # Flower's copy of a task has lost its children.
-        shown = super().format_task(task)
+        shown_as = super().format_task
+        shown = shown_as(task)
         if task.name == "snapferry.plan_job":
             tasks = self.application.events.state.tasks
-            lead_to_failed(shown, [one for one in tasks.values() if one.root_id == task.uuid])
+            others = [one for one in tasks.values() if one.root_id == task.uuid != one.uuid]
+            lead_to_failed(shown, [shown_as(one) for one in others if one.state == "FAILURE"])
         return shown
 
 
-def lead_to_failed(first: Any, tasks: list[Any]) -> None:
+def lead_to_failed(first: Any, failed: list[Any]) -> None:
     """
-    Add links to those of *tasks* that failed to *first*, the first task of their job as its page shows it.
+    Add links to the tasks *failed* to *first*, the first task of their job, and their reasons; all as pages show them.
 
     Batches come first: they have the causes, and the task that ended the job has the consequence.
     """
-    failed = [one for one in tasks if one.state == "FAILURE" and one.uuid != first.uuid]
     if not failed:
         return
     failed.sort(key=lambda one: (one.name != COPY_BATCH, -_time(one)))
@@ -111,7 +110,7 @@ def _line(task: Any) -> str:
     """Return which batch or step of its job a task that failed is, and why it failed."""
     # The job and its snapshots are the same in all lines.
     what = str(task.args).split(" · ", 2)[-1]
-    return shortened(f"{what}: {format_task(copy.copy(task)).exception}", LONGEST_REASON)
+    return shortened(f"{what}: {task.exception}", LONGEST_REASON)
 
 
 class TaskTable(TasksDataTable):

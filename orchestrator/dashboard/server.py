@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from socket import socket
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tornado.httpserver import HTTPServer
@@ -179,7 +179,8 @@ async def _run(
     ending = asyncio.ensure_future(ended.wait())
     preparing = asyncio.wrap_future(prepared)
     # During an outage of the broker the pages say so soon.
-    await asyncio.wait({ending, preparing}, timeout=PREPARE_S, return_when=asyncio.FIRST_COMPLETED)
+    awaited: set[asyncio.Future[Any]] = {ending, preparing}
+    await asyncio.wait(awaited, timeout=PREPARE_S, return_when=asyncio.FIRST_COMPLETED)
     # Its thread may end after this loop, and must not tell it.
     preparing.cancel()
     if not ended.is_set():

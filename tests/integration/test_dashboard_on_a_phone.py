@@ -97,8 +97,8 @@ def test_nothing_is_wider_than_its_place(
         schedule(
             ledger, "scrub:s", ScrubMessage(name="s", store=pair["destination"], shares=30, interval=86400)
         )
-        for kind, name in (("mirror", "nightly"), ("scrub", "s")):
-            ScheduleLedger(ledger.client, kind).started(name, f"{1:08}-job")
+        ScheduleLedger(ledger.client, "mirror").started("nightly", f"{1:08}-job")
+        ScheduleLedger(ledger.client, "scrub").started("s", f"{1:08}-job")
         states.worker(ledger)
         for path in ("/", "/schedules", "/throughput", "/workers", f"/jobs/{1:08}-job"):
             look(path)

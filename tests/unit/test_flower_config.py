@@ -80,49 +80,42 @@ def test_every_column_is_one_that_flower_has() -> None:
     assert "uuid" in flower_config.tasks_columns, "which leads to the page of a task"
 
 
-def task(number: int, state: str = "FAILURE", *, name: str = COPY_BATCH, what: str = "batch") -> Any:
-    """Return a task as Flower remembers it."""
+def failed(number: int, *, name: str = COPY_BATCH, what: str = "batch") -> Any:
+    """Return a task that failed, as pages show it."""
     return SimpleNamespace(
         uuid=number,
-        state=state,
         name=name,
         timestamp=float(number),
         args=f"job 1234 · 5e5e… · {what} {number}",
-        exception=f"ObjectsFailed('reason {number}')",
-        result=None,
-        traceback="…",
+        exception=f"reason {number}",
     )
 
 
 def test_the_first_task_of_a_job_leads_to_the_tasks_that_failed_the_latest_first() -> None:
-    tasks = [task(number, "FAILURE" if number % 2 else "SUCCESS") for number in range(2 * FAILED_SHOWN + 4)]
-    first = SimpleNamespace(uuid="job", result="2 batches queued", children=())
+    first = SimpleNamespace(result="2 batches queued", children=())
 
-    lead_to_failed(first, tasks)
+    lead_to_failed(first, [failed(number) for number in range(FAILED_SHOWN + 2)])
 
-    assert [child.uuid for child in first.children] == list(range(2 * FAILED_SHOWN + 3, 3, -2))
+    assert [child.uuid for child in first.children] == list(range(FAILED_SHOWN + 1, 1, -1))
     assert str(FAILED_SHOWN + 2) in first.result
     assert len(first.result.splitlines()) == 3 + REASONS_SHOWN + 1
 
 
 def test_causes_are_before_consequences_and_each_has_its_reason() -> None:
-    first = SimpleNamespace(uuid="job", result="2 batches queued", children=())
+    first = SimpleNamespace(result="2 batches queued", children=())
 
-    lead_to_failed(first, [task(1), task(2), task(3, name="snapferry.commit_snapshots", what="commit")])
+    lead_to_failed(first, [failed(1), failed(2), failed(3, name="snapferry.commit_snapshots", what="commit")])
 
     assert [child.uuid for child in first.children] == [2, 1, 3]
     assert first.result.splitlines()[-3:] == ["batch 2: reason 2", "batch 1: reason 1", "commit 3: reason 3"]
 
 
-@pytest.mark.parametrize("others", [[], [task(1, "SUCCESS")]], ids=["alone", "others succeeded"])
-def test_a_first_task_of_which_no_other_failed_stays_as_it_is(others: list[Any]) -> None:
-    first = task(0, name="snapferry.plan_job")
-    first.children = ()
+def test_the_first_task_of_a_job_without_failures_stays_as_it_is() -> None:
+    first = SimpleNamespace(result="2 batches queued", children=())
 
-    # It is among the tasks of its job.
-    lead_to_failed(first, [first, *others])
+    lead_to_failed(first, [])
 
-    assert (first.result, first.children) == (None, ())
+    assert (first.result, first.children) == ("2 batches queued", ())
 
 
 def test_the_queues_of_the_fleet_are_those_of_open_jobs_and_those_where_batches_wait(redis_url: str) -> None:

@@ -172,9 +172,9 @@ def rests(ledger: Ledger, seconds: float) -> None:
     key = "snapferry:job:job"
     for name in ("started_at", "submitted_at", "moved_at"):
         ledger.client.hincrbyfloat(key, name, -seconds)
-    for name, text in ledger.client.hgetall(f"{key}:moves").items():
-        at, rest = text.split(" ", 1)
-        ledger.client.hset(f"{key}:moves", name, f"{float(at) - seconds:.3f} {rest}")
+    for batch_name, text in ledger.client.hgetall(f"{key}:moves").items():
+        at, rest = str(text).split(" ", 1)
+        ledger.client.hset(f"{key}:moves", str(batch_name), f"{float(at) - seconds:.3f} {rest}")
 
 
 def workers_busy(ledger: Ledger) -> None:

@@ -63,7 +63,9 @@ def test_a_failed_job_is_told_with_its_stores_its_reason_and_the_next_command() 
         ({}, Schedule(job("a", State.DONE), NOW - 9000), "snapferry scheduler"),
         ({}, Schedule(None, NOW + 60), "snapferry mirrors"),
         ({}, Schedule(job("a", State.COPYING, paused=True), NOW + 60), "snapferry continue a"),
-        ({}, Schedule(job("a", State.COPYING), NOW + 60), "snapferry status a"),
+        ({}, Schedule(job("a", State.COPYING, moved_at=4e9), NOW + 60), "snapferry status a"),
+        # It has not moved for long.
+        ({}, Schedule(job("a", State.COPYING), NOW + 60), "snapferry worker"),
         ({}, Schedule(job("a", State.CANCELLED), NOW + 60), "snapferry resume a"),
         ({}, Schedule(job("a", State.DONE), NOW + 60), "snapferry mirrors"),
     ],
