@@ -267,6 +267,24 @@ def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
     assert not ledger._redis.exists(UNPARKED)
 
 
+def test_the_queue_of_a_job_that_redis_forgot_is_emptied_and_lives_again_with_the_job(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    """A message that was on its way to a worker goes back to the queue, and nobody would serve it any more."""
+    worker, jobs = Worker(ledger, "worker"), ParkedJobs(ledger.client)
+    spec = ledger.spec("job")
+    assert worker.look() == {QUEUE}
+    ledger.client.flushall()
+
+    assert worker.look() == set()
+    assert jobs.unparked_queues(60) == [QUEUE]
+
+    ledger.create(spec)
+    jobs.park(spec, "")
+    assert worker.look() == {QUEUE}
+    assert jobs.unparked_queues(60) == []
+
+
 def test_a_new_priority_moves_parked_batches_as_well(
     ledger: Ledger, sides: tuple[StoreSide, StoreSide]
 ) -> None:

@@ -67,7 +67,10 @@ class ParkedJobs:
             "destination": job.destination.model_dump(),
             **({} if job.action.writes else {"writes": False}),
         }
-        self._redis.hsetnx(PARKED, job.job_id, json.dumps(record))
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hdel(UNPARKED, parking_queue(queue, job.job_id))
+            pipe.hsetnx(PARKED, job.job_id, json.dumps(record))
+            pipe.execute()
 
     def all(self) -> list[ParkedJob]:
         """Return the jobs that have a parking queue."""

@@ -68,7 +68,8 @@ class Parking:
         self._take_from = take_from
         self._checks: dict[str, threading.Thread] = {}
         self._announced_ago_s = ANNOUNCE_S
-        # The sides of the jobs that were parked in the last round.
+        # The parking queues and the sides of the jobs that were parked in the last round.
+        self._served: set[str] = set()
         self._sides: dict[str, StoreSide] = {}
 
     def run_round(self, passed_s: float = ROUND_S) -> None:
@@ -78,6 +79,11 @@ class Parking:
             self._roster.announce(self._worker, self._queues)
             self._announced_ago_s = 0.0
         jobs = [job for job in self._jobs.all() if copy_queue(job.queue) in self._queues]
+        parked = {parking_queue(job.queue, job.job_id) for job in jobs}
+        for queue in self._served - parked:
+            # Redis forgot the job. A message that was on its way to this worker goes back to the queue.
+            self._jobs.drain(queue)
+        self._served = parked
         self._take_from({parking_queue(job.queue, job.job_id) for job in jobs if self._takes_batches(job)})
         sides = {side.name: side for job in jobs for side in job.sides}
         for name, side in self._sides.items():
