@@ -67,6 +67,7 @@ lint: venv ## check style, types, imports and security
 	python .ci/circles.py
 	python .ci/house.py
 	hadolint Dockerfile
+	.ci/shell
 	zizmor --offline --quiet --persona pedantic .github/workflows
 
 circles: venv ## list circles of imports, including those under TYPE_CHECKING and in functions

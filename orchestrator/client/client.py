@@ -92,6 +92,8 @@ class Client:
         """
         Make a snapshot of the directory *path*, which the workers must reach under this name; as ``snapferry push``.
 
+        A relative path, or ``~`` at the beginning of a text, means a directory of this process.
+
         *tag* is the name that the snapshot gets. *exclude* are regular expressions. Links are followed if *follow*.
         """
         return self._queued(self._requests.push(path, destination, tag, exclude, follow=follow, **options))
@@ -108,6 +110,8 @@ class Client:
     ) -> Job:
         """
         Write the files of *snapshot* into the directory *path* of the workers; as ``snapferry pull``.
+
+        A relative path, or ``~`` at the beginning of a text, means a directory of this process.
 
         With *delete*, other files there are removed. With *linked*, files share their blocks with a local store.
         """

@@ -106,7 +106,7 @@ class Requests:
         """Return the request to make a snapshot of the directory *path*."""
         patterns = tuple(exclude)
         excluder(patterns)
-        pair = store_pair(tree_url(os.fspath(path)), self._named(destination))
+        pair = store_pair(tree_url(path), self._named(destination))
         check_is_store(pair[1], os.fspath(destination))
         check_pushable(*pair)
         return JobSpec.of(
@@ -129,7 +129,7 @@ class Requests:
         **options: Unpack[JobOptions],
     ) -> JobSpec:
         """Return the request to write the files of *snapshot* into the directory *path*."""
-        store, tree = store_pair(self._named(source), tree_url(os.fspath(path)))
+        store, tree = store_pair(self._named(source), tree_url(path))
         check_apart(store, tree)
         ids = self._ids(store, snapshot)
         return JobSpec.of(

@@ -13,7 +13,7 @@ from .broker import JobRefused
 from .client import Jobs
 from .index import JobQuery, Listing, Sort
 from .reader import POLL_S, JobReader, JobsPage
-from .store_pair import check_differ, check_is_store, one_store, store_pair, tree_url
+from .store_pair import check_differ, check_is_store, one_store, store_pair, tree_path, tree_url
 
 __all__ = [
     "POLL_S",
@@ -28,5 +28,6 @@ __all__ = [
     "check_is_store",
     "one_store",
     "store_pair",
+    "tree_path",
     "tree_url",
 ]

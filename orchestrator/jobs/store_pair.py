@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-from snapferry.orchestrator.places.local_path import working_directory
+from snapferry.orchestrator.places.local_path import expand_home, working_directory
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.urls import StoreURL, parse_url
 from snapferry.workers.messages import StoreRef
@@ -38,15 +39,25 @@ def one_store(url: str, objects: str | None = None) -> StoreRef:
     return _reference(parse_url(url).with_defaults(**options), objects, options)
 
 
-def tree_url(path: str) -> str:
+def tree_path(path: str | os.PathLike[str]) -> str:
+    """
+    Return *path* with a home directory in place of ``~``, as `named_url` does it: not in an object of `pathlib`.
+
+    Raises `InvalidStoreURL`.
+    """
+    return expand_home(path) if isinstance(path, str) else os.fspath(path)
+
+
+def tree_url(path: str | os.PathLike[str]) -> str:
     """
     Return the URL of the directory *path*. Raises `InvalidStoreURL` for an empty path, and as `working_directory`.
 
     No link and no ``..`` is resolved here: as in snapdir, patterns are searched in the path that was given.
     """
-    if not path:
+    text = tree_path(path)
+    if not text:
         raise InvalidStoreURL("", "", "PATH is empty")
-    return f"tree://{path if path.startswith('/') else f'{working_directory()}/{path}'}"
+    return f"tree://{text if text.startswith('/') else f'{working_directory()}/{text}'}"
 
 
 def check_is_store(store: StoreRef, shown: str) -> None:

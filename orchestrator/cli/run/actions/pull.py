@@ -14,7 +14,7 @@ from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
-from snapferry.orchestrator.jobs import store_pair, tree_url
+from snapferry.orchestrator.jobs import store_pair, tree_path, tree_url
 from snapferry.orchestrator.planning.trees.apart import check_apart
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions, encode_addresses
@@ -38,6 +38,7 @@ def pull(
     settings = read_settings(broker)
     check_receipt_path(receipt_path, dry_run=given["dry_run"], detach=detach)
     try:
+        path = tree_path(path)
         tree_at = tree_url(path)
         if settings.broker_url is None and os.path.lexists(path) and not Path(path).is_dir():
             usage(f"{path}: is not a directory")

@@ -14,7 +14,7 @@ from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
-from snapferry.orchestrator.jobs import check_is_store, store_pair, tree_url
+from snapferry.orchestrator.jobs import check_is_store, store_pair, tree_path, tree_url
 from snapferry.orchestrator.planning.trees.apart import check_pushable
 from snapferry.stores.backends.tree.exclude import excluder
 from snapferry.stores.errors import InvalidName, InvalidPattern, InvalidStoreURL
@@ -41,6 +41,7 @@ def push(
     settings = read_settings(broker)
     check_receipt_path(receipt_path, dry_run=given["dry_run"], detach=detach)
     try:
+        path = tree_path(path)
         tree_at = tree_url(path)
         if settings.broker_url is None and not Path(path).is_dir():
             usage(f"{path}: {'is not a directory' if os.path.lexists(path) else 'no such directory'}")
