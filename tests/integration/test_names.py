@@ -78,6 +78,29 @@ def test_a_name_is_given_moved_listed_and_removed(
     assert set(listed(forge, store)) == {"nightly"}
 
 
+def test_latest_is_what_was_written_last_to_each_store(
+    forge: Forge, tmp_path: Path, snapshots: list[SnapshotId]
+) -> None:
+    """As the page on names says: a copy of a snapshot that is there writes no manifest."""
+    first, second = snapshots
+    here, there = open_store(str(tmp_path / "a")), str(tmp_path / "b")
+
+    def copied(text: str) -> SnapshotId | None:
+        ended = forge.run(["sync", str(tmp_path / "a"), there, "--id", text])
+        assert ended.code == 0, ended.err
+        return open_store(there).newest_snapshot()
+
+    assert here.newest_snapshot() == second
+    assert copied("latest") == second
+    for path in (tmp_path / "b" / ".manifests").rglob("*"):
+        os.utime(path, (1000, 1000))
+    assert copied(first) == first
+    assert copied("latest") == first
+    for path in (tmp_path / "b" / ".manifests").rglob("*"):
+        os.utime(path, (1000, 1000))
+    assert open_store(there).newest_snapshot() == max(first, second)
+
+
 def test_a_push_names_its_snapshot(forge: Forge, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     (tmp_path / "tree").mkdir()

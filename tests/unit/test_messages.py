@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from pydantic import ValidationError
 
 from snapferry.stores.address import parse_address
 from snapferry.stores.hashing import digest
+from snapferry.workers.copying.requeue import STEP_ASIDE_S, UNREADABLE_S
 from snapferry.workers.messages import (
     VERSION,
     BatchMessage,
@@ -341,3 +344,18 @@ def test_a_batch_costs_little_more_than_its_addresses() -> None:
 def test_messages_do_not_change() -> None:
     with pytest.raises(ValidationError):
         StoreRef(url="/a").url = "/b"  # type: ignore[misc]  # it is read-only: that is what is tested
+
+
+def test_the_page_on_upgrades_names_the_version_of_messages() -> None:
+    page = (Path(__file__).parents[2] / "docs/upgrade.md").read_text()
+    table, section = (
+        page.partition("| **messages and records in Redis** |")[2].partition("\n")[0],
+        page.partition("\n### Message version\n")[2],
+    )
+
+    for text in (table, section):
+        named = re.findall(r"(?i)message version\]?(?:\(#message-version\))?(?: is)? (\d+)", text)
+        assert set(named) == {str(VERSION)}
+    # The times are those of the code.
+    assert f"every {STEP_ASIDE_S} seconds" in section
+    assert f"for {UNREADABLE_S // 60} minutes" in section
