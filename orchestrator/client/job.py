@@ -135,7 +135,11 @@ class Job:
         return self._jobs.unpause(self.id)
 
     def limit(self, **changed: int | None) -> JobStatus:
-        """Change limits: *rate* in bytes per second, *requests* per second, *jobs* in flight; None for no limit."""
+        """
+        Change limits: *rate*, *requests* and *jobs*, as in `Limits`; None for no limit.
+
+        *rate* is in bytes per second, *requests* is per second, *jobs* is objects in flight.
+        """
         return self._jobs.limit(self.id, changed)
 
     def latest(self) -> Job:

@@ -302,3 +302,12 @@ def test_a_directory_without_its_path_is_named_with_it(run: Run, tmp_path: Path)
 
     assert (code, out) == (2, "")
     assert "write './my store'" in err
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_limit_of_bytes_says_which_bytes_it_counts(name: str) -> None:
+    for parameter in command(name).params:
+        if "--limit-rate" in parameter.opts:
+            text = str(getattr(parameter, "help", "")).lower()
+            wanted = {"bytes per second", "job", "source", "heal", "writ"}
+            assert {word for word in wanted if word in text} == wanted

@@ -44,7 +44,7 @@ class LimitScope(NamedTuple):
 
     @property
     def counts_for_job(self) -> bool:
-        """Return whether the job's own limit counts here. Its limit of bytes counts only reads from the source."""
+        """Return whether the job's own limit counts here. Its limit of bytes counts only at the source."""
         return self.kind is LimitKind.REQUESTS or self.side == "source"
 
     def keys(self) -> list[RedisKey]:

@@ -96,7 +96,8 @@ class Limits(Part):
     """
     The limits of a job, or of a store, across the whole fleet; None: no limit.
 
-    *rate* in bytes per second: for a job the bytes read from its source, for a store the bytes read and written.
+    *rate* in bytes per second: for a job the bytes read from its source, and in a heal also those read and written in
+    the store that is healed; for a store the bytes read and written by all jobs together.
     *requests* per second, at each store of a job. *jobs* is how many objects are in flight at once, as with the
     option ``--jobs``.
     """
