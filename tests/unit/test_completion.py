@@ -104,14 +104,11 @@ def test_every_parameter_offers_values_or_takes_free_text(name: str) -> None:
         "PORT",
         "ADDRESS",
     }
-    # Names that nothing here knows, and paths inside a snapshot or of a web server.
+    # Names that nothing here knows, and paths of a web server.
     free |= {
         "CELERY_OPTIONS",
-        "queue NAME",
-        "names NAME",
         "hosts NAME",
         "forget NAME",
-        "path PATH",
         "url_prefix PATH",
     }
     for parameter in command(name).params:

@@ -91,6 +91,7 @@ Examples:
     "names",
     multiple=True,
     type=QueueName(),
+    completes="queue",
     metavar="NAME",
     default_text="default",
     section=FLEET,

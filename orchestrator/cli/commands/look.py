@@ -197,7 +197,7 @@ Examples:
 @command(run="look.show:show", interruptible=True, epilog=SHOW_EXAMPLES)
 @store_argument
 @_id_argument
-@argument("path", required=False, default=".", metavar="[PATH]", text="File or directory in the snapshot.")
+@argument("path", required=False, default=".", metavar="[PATH]", completes="path", text="File or directory in the snapshot.")
 @option("--flat", is_flag=True, section=OUTPUT, help="Print full paths instead of a tree.")
 @option("--depth", type=WholeNumber(0), metavar="N", section=OUTPUT, help="Show only N levels below PATH.")
 @_bytes_option
@@ -230,7 +230,7 @@ Examples:
 @command(run="look.cat:cat", interruptible=True, epilog=CAT_EXAMPLES)
 @store_argument
 @_id_argument
-@argument("path", metavar="PATH", text="File in the snapshot.")
+@argument("path", metavar="PATH", completes="path", text="File in the snapshot.")
 @_objects_option
 @option(
     "--stream",

@@ -20,7 +20,11 @@ _VALUES: Final[Mapping[str, str]] = {
     "snapshot": "completion.values.snapshots:snapshots",
     "reference": "completion.values.snapshots:references",
     "name": "completion.values.snapshots:names",
+    "path": "completion.values.paths:paths",
+    "queue": "completion.values.queues:queues",
 }
+# Those that ask Redis or a store.
+_ASKING: Final = frozenset({"job", "snapshot", "reference", "name", "path", "queue"})
 _OF_SHELL: Final = {"file": "file", "directory": "dir"}
 
 KINDS: Final = frozenset({*_VALUES, *_OF_SHELL})
@@ -53,5 +57,5 @@ def values_of(parameter: click.Parameter, ctx: click.Context, incomplete: str) -
         return [CompletionItem(incomplete, _OF_SHELL[kind])]
     if not kind:
         return []
-    values: Values = load(_VALUES[kind], quickly=kind in {"job", "snapshot", "reference", "name"})
+    values: Values = load(_VALUES[kind], quickly=kind in _ASKING)
     return list(values(ctx, incomplete))

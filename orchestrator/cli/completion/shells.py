@@ -6,7 +6,8 @@ the command line up to the cursor. ``_SNAPFERRY_WORD`` is the part of the last w
 at ``:``, ``=`` and ``@`` as well.
 
 A line of the answer is ``kind TAB value TAB help``. With the kind ``plain`` the value is offered; with ``dir`` or
-``file`` the shell itself offers directories or files.
+``file`` the shell itself offers directories or files. With ``path`` the value is a path in a snapshot, which may need
+quotes; one that ends with ``/`` is not complete. zsh and fish quote it, for bash it is quoted here.
 """
 
 from __future__ import annotations
@@ -29,8 +30,15 @@ LONGEST_TIMEOUT_S: Final = 300.0
 
 LONGEST_HELP: Final = 100
 
+LONGEST_PATH: Final = 4096
+
 # A value needs no quotes in any shell, and cannot control a terminal.
 _is_harmless = re.compile(r"[A-Za-z0-9@._:/+=,-]{1,400}").fullmatch
+
+# What bash interprets in a word without quotes, and between double quotes. Other ASCII characters are harmless or not
+# printable.
+_interpreted = re.compile(r"[ !\"#$&'()*;<>?\[\\\]^`{|}~]").sub
+_interpreted_in_quotes = re.compile(r"[\"$`\\]").sub
 
 # Stands for the cursor: without it, a word that is complete is not told from one that is not.
 _CURSOR: Final = "\x1f"
@@ -64,6 +72,9 @@ class Shell(ShellComplete):
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
         """Return the line of *item*, "" for one that is not offered."""
+        if item.type == "path":
+            path = self.path(str(item.value))
+            return f"path\t{path}\t" if path.isprintable() and 0 < len(path) <= LONGEST_PATH else ""
         value = self.shown(str(item.value or ""))
         if item.type != "plain":
             return f"{item.type}\t{value if value.isprintable() else ''}\t"
@@ -73,6 +84,10 @@ class Shell(ShellComplete):
 
     def shown(self, value: str) -> str:
         """Return the part of a word that the shell inserts."""
+        return value
+
+    def path(self, value: str) -> str:
+        """Return a path in a snapshot as the script takes it, "" for one that the shell cannot insert."""
         return value
 
     def complete(self) -> str:
@@ -94,6 +109,22 @@ class Bash(Shell):
         _, word = self.get_completion_args()
         part = os.environ.get("_SNAPFERRY_WORD", word)
         return value[len(word) - len(part) :] if word.endswith(part) else value
+
+    def path(self, value: str) -> str:
+        """Return the part of *value* that bash replaces, quoted as the user has begun to."""
+        _, word = self.get_completion_args()
+        quote = open_quote(os.environ.get("_SNAPFERRY_LINE", ""))
+        part = os.environ.get("_SNAPFERRY_WORD", word)
+        if not quote:
+            # As bash has it, with the quotes of the user.
+            part = split_arg_string(part + _CURSOR)[-1].removesuffix(_CURSOR)
+        rest = value[len(word) - len(part) :] if word.endswith(part) else value
+        if quote == "'":
+            return "" if quote in rest else rest
+        if quote:
+            # An exclamation mark between double quotes cannot be quoted.
+            return "" if "!" in rest else _interpreted_in_quotes(r"\\\g<0>", rest)
+        return _interpreted(r"\\\g<0>", rest)
 
 
 @add_completion_class
@@ -117,6 +148,19 @@ def script(shell: str) -> str:
     kinds: dict[str, type[Shell]] = {kind.name: kind for kind in (Bash, Zsh, Fish)}
     root = import_module("click").Command("snapferry")
     return kinds[shell](root, {}, "snapferry", VARIABLE).source()
+
+
+def open_quote(line: str) -> str:
+    """Return the quote that *line* has begun and not ended, "" for none."""
+    quote, escaped = "", False
+    for character in line:
+        if escaped:
+            escaped = False
+        elif character == "\\" and quote != "'":
+            escaped = True
+        elif character in "'\"" and quote in ("", character):
+            quote = "" if quote else character
+    return quote
 
 
 def _expanded(word: str) -> str:

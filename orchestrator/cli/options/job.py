@@ -102,6 +102,7 @@ FLEET_OPTIONS: Final[Options] = (
     option(
         "--queue",
         type=QueueName(),
+        completes="queue",
         default="",
         metavar="NAME",
         default_text="default",

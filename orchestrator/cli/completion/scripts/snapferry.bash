@@ -3,7 +3,7 @@
 # It runs the snapferry of the PATH, which answers within 1.5 seconds or not at all.
 
 _snapferry() {
-    local kind value text width=0
+    local kind value text width=0 folder=
     local -a values=() texts=()
     COMPREPLY=()
     while IFS=$'\t' read -r kind value text; do
@@ -13,6 +13,11 @@ _snapferry() {
             texts+=("$text")
             ((${#value} > width)) && width=${#value}
             ;;
+        path)
+            values+=("$value")
+            texts+=("")
+            [[ $value == */ ]] && folder=1
+            ;;
         dir) compopt -o dirnames 2>/dev/null ;;
         file) compopt -o default 2>/dev/null ;;
         esac
@@ -20,6 +25,8 @@ _snapferry() {
         _SNAPFERRY_COMPLETE=bash_complete _SNAPFERRY_LINE=${COMP_LINE:0:COMP_POINT} _SNAPFERRY_WORD=$2 \
             command snapferry </dev/null 2>/dev/null
     )
+    # A directory in a snapshot goes on: no space behind it.
+    [[ -n $folder && ${#values[@]} -eq 1 ]] && compopt -o nospace 2>/dev/null
     # 63 is a question mark: bash lists the values and inserts nothing, so there is room for what they mean.
     if ((COMP_TYPE == 63 && ${#values[@]} > 1)); then
         for value in "${!values[@]}"; do

@@ -10,6 +10,9 @@ function __snapferry_complete
         switch "$parts[1]"
             case plain
                 printf '%s\t%s\n' $parts[2] "$parts[3]"
+            case path
+                # fish quotes it, and adds no space behind a slash.
+                printf '%s\n' $parts[2]
             case dir
                 __fish_complete_directories "$parts[2]" ''
             case file

@@ -41,6 +41,16 @@ def scheduled(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
         yield from _beginning(named, incomplete)
 
 
+def queue_users(ctx: click.Context) -> dict[str, list[str]]:
+    """Return the queues in the file, each with the mirrors and scrubs that use it."""
+    found: dict[str, list[str]] = {}
+    for kind in ("mirror", "scrub"):
+        for name, table in _rows(ctx, kind):
+            if isinstance(queue := table.get("queue"), str):
+                found.setdefault(queue, []).append(f"{kind} {name}")
+    return found
+
+
 def _beginning(found: dict[str, str], incomplete: str) -> Iterator[CompletionItem]:
     for name in sorted(found):
         if name.startswith(incomplete):

@@ -41,14 +41,14 @@ _is_start = re.compile(r"[0-9a-f]{1,64}").fullmatch
 
 def snapshots(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
     """Yield ids, names and ``latest``, of the store that the command reads."""
-    store = _store_of(ctx, "store", "source", "first")
+    store = store_of(ctx, "store", "source", "first")
     if store is not None:
         yield from _snapshots(store, incomplete)
 
 
 def names(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
     """Yield the names that the store has."""
-    store = _store_of(ctx, "store", "destination", "place")
+    store = store_of(ctx, "store", "destination", "place")
     if store is not None:
         known = _by_name(store)
         for name, snapshot_id in known.items():
@@ -106,7 +106,7 @@ def _by_name(store: SnapshotStore) -> dict[Name, str]:
     return {name: record.snapshot_id if record is not None else "" for name, record in read.items()}
 
 
-def _store_of(ctx: click.Context, *parameters: str) -> SnapshotStore | None:
+def store_of(ctx: click.Context, *parameters: str) -> SnapshotStore | None:
     """Return the store that the first of *parameters* with a value names, None if none has one."""
     for parameter in parameters:
         text = ctx.params.get(parameter)
