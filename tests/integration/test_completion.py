@@ -21,15 +21,28 @@ import redis
 
 from snapferry.workers.ledger import Ledger, State
 from tests.completing import listed_store
+from tests.sample import make_store
 from tests.terminal import PATIENCE_S
 from tests.unit.ledger.support import request
 
 SNAPSHOT: Final = "3" + 63 * "c"
 
+# Of a snapshot in the store "files".
+FILES: Final = [
+    "src/main.c",
+    "src/my notes.txt",
+    "src/it's $HOME.txt",
+    "12:30/a=b",
+    "bell\x07",
+    "two words/x",
+    "star*",
+]
+
 CONFIG: Final = """
 [stores]
 one = "{root}/one"
 other = "{root}/other"
+files = "{root}/files"
 [[mirror]]
 name = "nightly"
 from = "one"
@@ -40,6 +53,7 @@ name = "weekly"
 store = "one"
 every = "1d"
 share = "1/2"
+queue = "slow-disks"
 """
 
 # What a key writes into the file "lines": the command line as it is.
@@ -67,6 +81,10 @@ class Terminal:
         self.said = ""
 
     def complete(self, typed: str, tabs: int = 1) -> str:
+        """Type a command line and TAB; return what the command line is then without spaces at its end, and clear it."""
+        return self.completed(typed, tabs).rstrip()
+
+    def completed(self, typed: str, tabs: int = 1) -> str:
         """Type a command line and TAB; return what the command line is then, and clear it."""
         before = self._written()
         os.write(self._descriptor, typed.encode() + tabs * b"\t" + b"\x14")
@@ -75,7 +93,7 @@ class Terminal:
             assert time.monotonic() < end, self.said
             self._read()
         os.write(self._descriptor, b"\x15")
-        return self._written()[-1].rstrip()
+        return self._written()[-1]
 
     def lists(self, typed: str, tabs: int, *wanted: str) -> None:
         """Type a command line and TAB, and wait until the shell shows what is *wanted*; nothing may be inserted."""
@@ -115,6 +133,7 @@ def shell(command: list[str], folder: Path, environment: Mapping[str, str]) -> I
 def environment(tmp_path: Path, redis_url: str) -> dict[str, str]:
     """The environment of a shell in a folder with a snapferry.toml, a store, and a Redis with jobs."""
     listed_store(tmp_path / "one", [SNAPSHOT], {"week-1": SNAPSHOT})
+    make_store(tmp_path / "files", {f"./{path}": b"" for path in FILES})
     (tmp_path / "snapferry.toml").write_text(CONFIG.format(root=tmp_path))
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         ledger = Ledger(client, expires_s=3600)
@@ -157,6 +176,25 @@ WORDS: Final = {
     "snapferry sync --receipt=snapf": "snapferry sync --receipt=snapferry.toml",
 }
 
+# A directory in a snapshot goes on, so the cursor stays behind its slash.
+PATHS: Final = {
+    "snapferry cat files latest sr": "snapferry cat files latest src/",
+    "snapferry cat files latest src/ma": "snapferry cat files latest src/main.c ",
+    "snapferry cat files latest src/my": r"snapferry cat files latest src/my\ notes.txt ",
+    r"snapferry cat files latest src/my\ no": r"snapferry cat files latest src/my\ notes.txt ",
+    "snapferry cat files latest 'src/my no": "snapferry cat files latest 'src/my notes.txt' ",
+    "snapferry cat files latest src/it": r"snapferry cat files latest src/it\'s\ \$HOME.txt ",
+    'snapferry cat files latest "src/it': 'snapferry cat files latest "src/it\'s \\$HOME.txt" ',
+    "snapferry show files latest 12": "snapferry show files latest 12:30/",
+    "snapferry show files latest 12:30/": "snapferry show files latest 12:30/a=b ",
+    r"snapferry show files latest 12\:30/": "snapferry show files latest 12:30/a=b ",
+    "snapferry show files latest ./tw": r"snapferry show files latest ./two\ words/",
+    "snapferry show files latest st": r"snapferry show files latest star\* ",
+    "snapferry show files latest be": "snapferry show files latest be",
+    "snapferry cat files none src/ma": "snapferry cat files none src/ma",
+    "snapferry submit --queue sl": "snapferry submit --queue slow-disks ",
+}
+
 # Left out in zsh, to save time.
 AS_IN_BASH: Final = {
     "snapferry sync --from=o",
@@ -185,6 +223,38 @@ def test_tab_completes_the_command_line(name: str, environment: dict[str, str], 
         assert not re.search(ERRORS, terminal.said)
 
 
+def shown_words(line: str, folder: Path) -> list[str]:
+    """Return the words that bash makes of a command *line*."""
+    ended = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    return ended.stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh"])
+def test_tab_completes_paths_in_a_snapshot_with_quotes(
+    name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "bashrc").write_text(BASH)
+    (tmp_path / ".zshrc").write_text(ZSH)
+    options = {"bash": ["--noprofile", "--rcfile", "bashrc", "-i"], "zsh": ["-i"]}[name]
+    with shell([program(name), *options], tmp_path, environment) as terminal:
+        for typed, becomes in PATHS.items():
+            found = terminal.completed(typed)
+            if name == "bash":
+                assert found == becomes
+            elif found.rstrip() != typed or becomes != typed:
+                # Each shell quotes in its own way; the words are the same.
+                assert shown_words(found, tmp_path) == shown_words(becomes, tmp_path)
+                assert found.endswith(" ") == becomes.endswith(" ")
+        assert not re.search(ERRORS, terminal.said)
+
+
 def test_fish_completes_the_command_line(environment: dict[str, str], tmp_path: Path) -> None:
     expected = {
         "snapferry run ": "nightly\tmirror of one to other\nweekly\tscrub of one\n",
@@ -192,6 +262,9 @@ def test_fish_completes_the_command_line(environment: dict[str, str], tmp_path: 
         "snapferry status c": "copying-1\tcopying /a to /b\n",
         "snapferry nonsense x": "",
         f"snapferry show {tmp_path}/one 3": f"{SNAPSHOT[:12]}\tweek-1\n",
+        "snapferry cat files latest src/m": "src/main.c\nsrc/my notes.txt\n",
+        "snapferry show files latest 12:30/": "12:30/a=b\n",
+        "snapferry show files latest tw": "two words/\n",
         f"snapferry push {tmp_path}/on": f"{tmp_path}/one/\n",
     }
     script = "source (snapferry completion fish | psub)\n"

@@ -486,7 +486,7 @@ def test_a_child_has_no_terminal_and_no_streams() -> None:
     assert answer_within(240, look) == "{'/dev/null'} True"
 
 
-@pytest.mark.parametrize("what", ["broker", "store"])
+@pytest.mark.parametrize("what", ["broker", "store", "path", "queue"])
 def test_a_server_that_does_not_answer_costs_the_time_and_no_more(
     what: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -498,7 +498,14 @@ def test_a_server_that_does_not_answer_costs_the_time_and_no_more(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
         monkeypatch.setenv("SNAPFERRY_ACCESS_ENDPOINTS", f"http://127.0.0.1:{port}")
-        line = "status " if what == "broker" else f"show s3://b/x?endpoint_url=http://127.0.0.1:{port} "
+        store = f"s3://b/x?endpoint_url=http://127.0.0.1:{port}"
+        line = {
+            "broker": "status ",
+            "store": f"show {store} ",
+            "path": f"cat {store} {ONE} d",
+            # Nothing else is named that could be offered.
+            "queue": "submit --queue z",
+        }[what]
         monkeypatch.setenv("_SNAPFERRY_LINE", f"snapferry {line}")
         asked = SHELLS["bash"](cli, {}, "snapferry", shells.VARIABLE)
 

@@ -200,7 +200,9 @@ def test_every_shell_script_of_the_repository_is_checked() -> None:
     begins = re.compile(rb"#!.*[/ ](ba|da)?sh\b")
     # Environments and what tools leave at the top level are not of the repository.
     places = [
-        place for place in ROOT.iterdir() if not place.name.startswith(".") or place.name in {".ci", ".github"}
+        place
+        for place in ROOT.iterdir()
+        if not place.name.startswith(".") or place.name in {".ci", ".github"}
     ]
     files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
     scripts = [

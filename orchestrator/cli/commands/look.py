@@ -197,7 +197,14 @@ Examples:
 @command(run="look.show:show", interruptible=True, epilog=SHOW_EXAMPLES)
 @store_argument
 @_id_argument
-@argument("path", required=False, default=".", metavar="[PATH]", completes="path", text="File or directory in the snapshot.")
+@argument(
+    "path",
+    required=False,
+    default=".",
+    metavar="[PATH]",
+    completes="path",
+    text="File or directory in the snapshot.",
+)
 @option("--flat", is_flag=True, section=OUTPUT, help="Print full paths instead of a tree.")
 @option("--depth", type=WholeNumber(0), metavar="N", section=OUTPUT, help="Show only N levels below PATH.")
 @_bytes_option

@@ -71,8 +71,8 @@ LIMIT_OPTIONS: Final[Options] = (
         envvar="SNAPDIR_LIMIT_RATE",
         metavar="RATE",
         section=LIMITS,
-        help="Limit what this job reads from its source to RATE bytes per second, such as 500k, 100M or 1.5Gi, across all"
-        " workers. Writes do not count. A heal also counts what it reads and writes in its store.",
+        help="Limit what this job reads from its source to RATE bytes per second, such as 500k, 100M or 1.5Gi, across"
+        " all workers. Writes do not count. A heal also counts what it reads and writes in its store.",
     ),
     option(
         "--max-requests",

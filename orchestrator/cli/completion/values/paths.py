@@ -28,7 +28,7 @@ MOST_PATHS: Final = 1000
 
 
 def paths(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
-    """Yield what the snapshot of the command line has in the directory that *incomplete* names, directories with ``/``."""
+    """Yield what the named snapshot has in the directory that *incomplete* names; directories end with ``/``."""
     snapshot = ctx.params.get("snapshot")
     store = store_of(ctx, "store") if snapshot else None
     if store is None:
