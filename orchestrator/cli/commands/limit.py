@@ -43,8 +43,8 @@ Examples:
     metavar="RATE",
     section=LIMITS,
     help="Bytes per second, such as 500k, 100M or 1.5Gi, or none. For JOB, counts what this job reads from its source;"
-    " a heal also counts what it reads and writes in its store. For --store, counts what all jobs together read from the"
-    " store and write to it.",
+    " a heal also counts what it reads and writes in its store. For --store, counts what all jobs together read from"
+    " the store and write to it.",
 )
 @option(
     "--max-requests",

@@ -1,7 +1,7 @@
 """
 The paths in a snapshot, one level of directories at a time.
 
-A manifest is read whole before a line of it is believed. So a long one is not read: TAB would take its time for nothing.
+A manifest is read whole before a line of it is believed. So a long one is not read: it would take longer than TAB has.
 """
 
 from __future__ import annotations
