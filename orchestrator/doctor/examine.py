@@ -107,7 +107,7 @@ def _fleet(settings: Settings, url: str, checks: Sequence[tuple[str, Check | Fin
     try:
         with open_broker(url) as client:
             known = known_nodes(client)
-            answers = fleet_facts(app, len(known))
+            answers = fleet_facts(app, known)
             results += check_fleet(answers, known, settings, announced(client))
             results += [CheckResult("jobs", finding) for finding in check_jobs(client, settings)]
             results += [CheckResult("schedules", finding) for finding in check_schedules(client, settings)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from celery import Celery
@@ -22,27 +22,64 @@ from .result import CheckResult, by_value, some
 # A worker answers within milliseconds, unless its machine is busy or it runs tasks in its own process (pool "solo").
 ANSWER_S: Final = 5.0
 
+# Seconds of silence after which no further process answers under a name that has answered.
+FURTHER_S: Final = 0.5
+
 
 class Answer(NamedTuple):
-    """The facts that a *node* gave about itself; *asked* and *answered* are seconds since the epoch."""
+    """
+    The facts that a process gave about itself; *asked* and *answered* are seconds since the epoch.
+
+    Several processes may share the name of the *node*.
+    """
 
     node: str
     facts: Mapping[str, Any]
     asked: float
     answered: float
 
+    @property
+    def instance(self) -> str:
+        """What tells the process apart from others of its node, "" for a node of an earlier version."""
+        return str((self.facts.get("process") or {}).get("instance", ""))
 
-def fleet_facts(app: Celery, expected: int) -> list[Answer]:
-    """Ask all nodes for their facts; return when *expected* have answered, or none has for `ANSWER_S`."""
-    answers: list[Answer] = []
-    asked = time.time()
+    @property
+    def process(self) -> str:
+        """The process as people find it, "" for a node of an earlier version."""
+        process = self.facts.get("process") or {}
+        return f"{process.get('pid')} on {process.get('machine')}" if process else ""
 
-    def take(reply: Mapping[str, Mapping[str, Any]]) -> None:
-        for node, facts in reply.items():
-            answers.append(Answer(node, {} if "error" in facts else facts, asked, time.time()))
 
-    app.control.broadcast(FACTS, reply=True, timeout=ANSWER_S, limit=expected or None, callback=take)
-    return sorted(answers)
+def fleet_facts(app: Celery, known: Collection[str]) -> list[Answer]:
+    """
+    Ask all nodes for their facts; return one answer of each process, by node.
+
+    Waits until as many have answered as there are *known* nodes, or none has for `ANSWER_S`.
+    """
+    answers: dict[tuple[str, str], Answer] = {}
+
+    def ask(timeout_s: float, limit: int | None, nodes: list[str] | None = None) -> None:
+        asked = time.time()
+        times: Counter[str] = Counter()
+
+        def take(reply: Mapping[str, Mapping[str, Any]]) -> None:
+            for node, facts in reply.items():
+                times[node] += 1
+                answer = Answer(node, {} if "error" in facts else facts, asked, time.time())
+                # Nodes of earlier versions do not tell their processes apart.
+                answers.setdefault((node, answer.instance or str(times[node])), answer)
+
+        app.control.broadcast(
+            FACTS, reply=True, timeout=timeout_s, limit=limit, callback=take, destination=nodes
+        )
+
+    ask(ANSWER_S, len(known) or None)
+    names = {node for node, _ in answers}
+    if len(names) < len(answers) and (missing := sorted(set(known) - names)):
+        # The answers of processes that share a name were counted in place of theirs.
+        ask(ANSWER_S, len(missing), missing)
+    ask(FURTHER_S, None)
+    return sorted(answers.values(), key=lambda answer: (answer.node, answer.process))
 
 
 def check_fleet(
@@ -58,7 +95,7 @@ def check_fleet(
     """
     findings = [*_roles(answers, announced), *_names(answers, known)]
     # A node of an old version gives no facts.
-    answered = [answer for answer in answers if answer.facts]
+    answered = [answer for answer in told_apart(answers) if answer.facts]
     if answered:
         findings += [*_versions(answered), *_settings(answered, settings), *_access(answered)]
         for answer in answered:
@@ -95,10 +132,7 @@ def _last_seen(silent_s: Mapping[str, float]) -> str:
 
 
 def _names(answers: Sequence[Answer], known: Iterable[str]) -> Iterator[Finding]:
-    twice = [node for node, times in Counter(answer.node for answer in answers).items() if times > 1]
-    if twice:
-        said = f"several processes share a name: {some(twice)}"
-        yield Finding(Level.WARNING, "fleet.names", said, "give each its own: --hostname NAME@%h")
+    yield from _shared_names(answers)
     foreign = [answer.node for answer in answers if not answer.facts]
     if foreign:
         said = f"nodes of an older version, which cannot be checked: {some(foreign)}"
@@ -117,6 +151,31 @@ def _names(answers: Sequence[Answer], known: Iterable[str]) -> Iterator[Finding]
         said = f"nodes that are known to the broker but do not answer: {some(silent)}"
         advice = "ignore nodes that were killed; a running one hangs, or its only process is busy"
         yield Finding(Level.NOTE, "fleet.silent", said, advice)
+
+
+def _shared_names(answers: Sequence[Answer]) -> Iterator[Finding]:
+    """Yield a finding for each name that several processes have."""
+    for name, times in Counter(answer.node for answer in answers).items():
+        if times == 1:
+            continue
+        sharing = [answer for answer in answers if answer.node == name]
+        processes = some([answer.process for answer in sharing if answer.process])
+        said = (
+            f"{len(sharing)} processes share the name {name}{f' ({processes})' if processes else ''}, and count as"
+            " one: a store that one of them cannot reach, or its end, is recorded for all of them"
+        )
+        plans = any(PLAN_QUEUE in answer.facts.get("queues", ()) for answer in sharing)
+        role = "orchestrator" if plans else "worker"
+        advice = f"start each with a name of its own: snapferry {role} --hostname {role}-2@%h"
+        yield Finding(Level.WARNING, "fleet.names", said, advice)
+
+
+def told_apart(answers: Sequence[Answer]) -> Iterator[Answer]:
+    """Yield *answers*, each under a name that no other has."""
+    times = Counter(answer.node for answer in answers)
+    for number, answer in enumerate(answers, 1):
+        process = answer.process or f"no. {number}"
+        yield answer if times[answer.node] == 1 else answer._replace(node=f"{answer.node} ({process})")
 
 
 def _versions(answers: Sequence[Answer]) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from snapferry.workers.diagnosis.remote_control import LOOK
 from snapferry.workers.diagnosis.store_check import TIMEOUT_S, Check, from_document
 from snapferry.workers.queues import PLAN_QUEUE
 
-from .fleet import ANSWER_S, Answer
+from .fleet import ANSWER_S, Answer, told_apart
 from .result import CheckResult, by_value, some
 
 # Seconds for the answer of a node to arrive, after the time that the node has for its checks.
@@ -28,26 +28,37 @@ LATE_S: Final = 15.0
 def check_stores(
     app: Celery, client: redis.Redis, answers: Sequence[Answer], check: Check
 ) -> dict[str, list[CheckResult] | str]:
-    """Let each node that answered check the stores; return its results, or why it has none."""
+    """
+    Let each process that answered check the stores; return its results, or why it has none.
+
+    They are by the name of its node, which `told_apart` has changed where several processes share it.
+    """
     answer_to = f"snapferry:doctor:{secrets.token_hex(16)}"
-    found: dict[str, list[CheckResult] | str] = dict.fromkeys(
-        (answer.node for answer in answers), "it does not answer"
-    )
+    names = {
+        (one.node, one.instance): apart.node for one, apart in zip(answers, told_apart(answers), strict=True)
+    }
+    found: dict[str, list[CheckResult] | str] = dict.fromkeys(names.values(), "it does not answer")
     waited_for = set()
     for planning in (True, False):
-        nodes = [one.node for one in answers if (PLAN_QUEUE in one.facts["queues"]) is planning]
+        asked_nodes = [one.node for one in answers if (PLAN_QUEUE in one.facts["queues"]) is planning]
         # Only orchestrators read manifests; one huge manifest per machine is enough.
         asked = check if planning else check._replace(snapshots=())
         arguments = {"check": json.dumps(asked), "answer_to": answer_to}
-        replies = nodes and app.control.broadcast(
-            LOOK, arguments=arguments, destination=nodes, reply=True, timeout=ANSWER_S
+        replies = asked_nodes and app.control.broadcast(
+            LOOK,
+            arguments=arguments,
+            destination=sorted(set(asked_nodes)),
+            reply=True,
+            timeout=ANSWER_S,
+            limit=len(asked_nodes),
         )
         for node, reply in (pair for part in replies or () for pair in part.items()):
+            name = names.get((node, str(reply.get("instance", ""))), node)
             if "ok" in reply:
-                waited_for.add(node)
-                found[node] = f"its checks took more than {TIMEOUT_S + LATE_S:.0f} s"
+                waited_for.add(name)
+                found[name] = f"its checks took more than {TIMEOUT_S + LATE_S:.0f} s"
             else:
-                found[node] = str(reply.get("error"))[:200]
+                found[name] = str(reply.get("error"))[:200]
     deadline = time.monotonic() + TIMEOUT_S + LATE_S
     while waited_for and time.monotonic() < deadline:
         # Shorter than the timeout of the client.
@@ -57,9 +68,10 @@ def check_stores(
         with suppress(ValueError, KeyError, TypeError):
             document = json.loads(popped[1])
             node = str(document["node"])
+            name = names.get((node, str(document.get("instance", ""))), node)
             told = map(from_document, document["found"])
-            found[node] = [CheckResult(one.where, one.finding, node) for one in told]
-            waited_for.discard(node)
+            found[name] = [CheckResult(one.where, one.finding, name) for one in told]
+            waited_for.discard(name)
     client.delete(answer_to)
     return found
 

@@ -148,8 +148,11 @@ class FleetCollector:
         def ask() -> None:
             # Redis may have failed since it answered.
             with suppress(Exception):
-                queues = self._app.control.inspect(timeout=WORKERS_S).active_queues() or {}
-                found.update(roles_of(queues.values()))
+                # Celery's `inspect` counts processes that share a name as one, and warns about them.
+                replies = self._app.control.broadcast("active_queues", reply=True, timeout=WORKERS_S) or []
+                answers = (queues for reply in replies for queues in reply.values())
+                # A process may answer with an error instead.
+                found.update(roles_of(queues for queues in answers if isinstance(queues, list)))
 
         if self._asking is None or not self._asking.is_alive():
             self._asking = threading.Thread(target=ask, name="fleet-roles", daemon=True)
@@ -159,7 +162,7 @@ class FleetCollector:
 
 
 def roles_of(answers: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
-    """Return the number of nodes in each role; each of *answers* has the queues that a node serves."""
+    """Return the number of processes in each role; each of *answers* has the queues that one serves."""
     roles = {WORKER: 0, ORCHESTRATOR: 0}
     for queues in answers:
         names = [str(queue.get("name")) for queue in queues]

@@ -172,6 +172,26 @@ def test_nodes_that_differ_are_named(server: OwnRedis, tmp_path: Path, forge: Fo
     assert any(re.match(r"versions of messages differ: 2 \(odd@", one) for one in said)
 
 
+def test_workers_that_share_a_name_are_told_and_each_checks_the_stores(
+    server: OwnRedis, tmp_path: Path, forge: Forge
+) -> None:
+    make_store(tmp_path / "a", random_files(1))
+    (tmp_path / "b").mkdir()
+    fleet = Fleet(server.url, tmp_path, ALLOWED)
+    with fleet.orchestrator(), fleet.worker(), fleet.worker(), fleet.worker("other"):
+        ended = examined(
+            forge,
+            *("--broker", server.url, "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b")),
+        )
+
+    assert (ended.code, set(told(ended, "warning", "error"))) == (0, {"fleet.names"})
+    assert re.match(r"2 processes share the name worker@\S+ \(\d+ on ", told(ended, "warning")["fleet.names"])
+    assert told(ended, "ok")["fleet.workers"].startswith("3 workers ")
+    assert {"fleet.orchestrators"} < set(told(ended, "ok"))
+    nodes = {one["node"] for one in ended.document["checks"] if one["node"]}
+    assert sorted(node.partition("@")[0] for node in nodes) == ["orchestrator", "other", "worker", "worker"]
+
+
 def test_a_broker_that_would_lose_work_is_an_error(server: OwnRedis, forge: Forge) -> None:
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")

@@ -114,11 +114,33 @@ def test_nodes_without_an_allow_list_of_stores_are_named() -> None:
     assert said(lines, WARNING)["fleet.access"].endswith(": w@2, w@3")
 
 
-def test_nodes_that_do_not_answer_have_one_name_or_are_too_old_are_named() -> None:
-    lines = judged(WORKER, WORKER, PLANNER, answer("old@1", {}), known=("w@1", "dead@1"))
+def test_nodes_that_do_not_answer_or_are_too_old_are_named() -> None:
+    lines = judged(WORKER, PLANNER, answer("old@1", {}), known=("w@1", "dead@1"))
 
     assert named(lines, NOTE) == {"fleet.silent": "dead@1"}
-    assert named(lines, WARNING) == {"fleet.names": "w@1", "fleet.versions": "old@1"}
+    assert named(lines, WARNING) == {"fleet.versions": "old@1"}
+
+
+def twin(node: str, pid: int, *queues: str, **different: Any) -> Answer:
+    process = {"instance": f"{pid:x}", "machine": "m1", "pid": pid}
+    return answer(node, facts(*queues, **different) | {"process": process})
+
+
+def test_a_name_that_processes_share_is_told_with_the_command_that_gives_each_its_own() -> None:
+    newer = {"snapferry": "9.9.9"}
+    workers = [twin("w@1", 7, "snapferry.copy"), twin("w@1", 8, "snapferry.copy", versions=newer)]
+
+    lines = judged(*workers, PLANNER, PLANNER)
+
+    shared = [line.finding for line in lines if line.finding.check == "fleet.names"]
+    assert [finding.level for finding in shared] == [WARNING, WARNING]
+    assert "2 processes share the name w@1 (7 on m1, 8 on m1)" in shared[0].said
+    assert shared[0].advice.endswith("snapferry worker --hostname worker-2@%h")
+    # Processes of an earlier version do not tell who they are.
+    assert "2 processes share the name o@1," in shared[1].said
+    assert shared[1].advice.endswith("snapferry orchestrator --hostname orchestrator-2@%h")
+    # What differs between them is told of each.
+    assert "9.9.9 (w@1 (8 on m1))" in said(lines, WARNING)["fleet.versions"]
 
 
 def test_versions_that_differ_are_a_warning_and_messages_that_nobody_reads_an_error() -> None:

@@ -188,6 +188,19 @@ def test_roles_are_told_by_the_queues_that_a_member_takes_tasks_from() -> None:
     assert roles_of(answers) == {"worker": 2, "orchestrator": 1}
 
 
+def test_workers_that_share_a_name_are_counted_one_by_one(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(broker_url=redis_url)
+    app = make_app(settings)
+    twins = [{"w@1": [{"name": COPY_QUEUE}]}, {"w@1": [{"name": COPY_QUEUE}]}, {"x@1": {"error": "unknown"}}]
+    monkeypatch.setattr(type(app.control), "broadcast", lambda *_, **__: twins)
+
+    (workers,) = [one for one in FleetCollector(app, settings).collect() if one.name == "snapferry_workers"]
+
+    assert {one.labels["role"]: one.value for one in workers.samples} == {"worker": 2, "orchestrator": 0}
+
+
 def schedule(client: redis.Redis, entry: str, message: object) -> None:
     """Put an entry into the schedule, as RedBeat does."""
     client.zadd("snapferry:beat::schedule", {f"snapferry:beat:{entry}": 1})

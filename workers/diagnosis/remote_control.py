@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import re
+import secrets
+import socket
 import threading
 import time
 from importlib.metadata import version
@@ -39,6 +42,9 @@ FLEET_WIDE: Final = ("visibility_timeout", "job_expires")
 ANSWER_EXPIRES_S: Final = 120
 
 _is_answer_key = re.compile(r"snapferry:doctor:[0-9a-f]{32}").fullmatch
+
+# Containers may share the name of their machine as well as the number of their process.
+_INSTANCE: Final = secrets.token_hex(8)
 
 _settings: WeakKeyDictionary[Celery, tuple[Settings, AccessPolicy]] = WeakKeyDictionary()
 _checking = threading.Lock()
@@ -78,7 +84,8 @@ def facts(state: Any, **_: Any) -> dict[str, Any]:
     """
     Return the versions, queues, fleet-wide settings and the time of this worker.
 
-    ``unlimited`` has the rights that the worker allows at every store.
+    ``unlimited`` has the rights that the worker allows at every store. ``process`` tells apart processes that share the
+    name of a node.
     """
     settings, access = _settings[state.app]
     consumer = state.consumer.task_consumer
@@ -87,6 +94,7 @@ def facts(state: Any, **_: Any) -> dict[str, Any]:
         "settings": fleet_wide(settings),
         "queues": sorted(queue.name for queue in consumer.queues) if consumer else [],
         "unlimited": list(access.unlimited),
+        "process": {"instance": _INSTANCE, "machine": socket.gethostname(), "pid": os.getpid()},
         "time": time.time(),
     }
 
@@ -98,9 +106,9 @@ def check_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str, 
     *check* is a `Check` as JSON.
     """
     if not _is_answer_key(answer_to):
-        return {"error": "not a key for an answer"}
+        return {"error": "not a key for an answer", "instance": _INSTANCE}
     if not _checking.acquire(blocking=False):
-        return {"error": "it is checking stores for another command"}
+        return {"error": "it is checking stores for another command", "instance": _INSTANCE}
     try:
         settings, access = _settings[state.app]
         process = CheckProcess(Check.read(check), access)
@@ -110,12 +118,16 @@ def check_stores(state: Any, check: str, answer_to: str, **_: Any) -> dict[str, 
     except BaseException:
         _checking.release()
         raise
-    return {"ok": "looking"}
+    return {"ok": "looking", "instance": _INSTANCE}
 
 
 def _answer(process: CheckProcess, node: str, broker_url: str, answer_to: str) -> None:
     try:
-        document = {"node": node, "found": [to_document(found) for found in process.end()]}
+        document = {
+            "node": node,
+            "instance": _INSTANCE,
+            "found": [to_document(found) for found in process.end()],
+        }
         with client(broker_url).pipeline(transaction=True) as pipe:
             pipe.rpush(answer_to, json.dumps(document))
             pipe.expire(answer_to, ANSWER_EXPIRES_S)

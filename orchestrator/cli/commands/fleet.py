@@ -79,6 +79,10 @@ Examples:
     snapferry worker --broker redis://queue:6379/0 -c 8
 
 \b
+  Run a second worker on the same machine; each process needs a name of its own:
+    snapferry worker --broker redis://queue:6379/0 --hostname worker-2@%h
+
+\b
   Let Celery start 2 to 8 processes, as the load requires:
     snapferry worker --broker redis://queue:6379/0 -- --autoscale 8,2
 """
