@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from .completion import shells as _shells  # noqa: F401 - click finds the shells that it registers
 from .lazy import load
-from .options.declare import SETTINGS, examples
+from .options.declare import SETTINGS, Suggesting, examples
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Lazy]]] = {
 COMMANDS: Final = {name: lazy for section in SECTIONS.values() for name, lazy in section.items()}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Suggesting):
     """The group of `SECTIONS`. Its help page and the completion of command names import no command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

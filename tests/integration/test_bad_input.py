@@ -392,3 +392,26 @@ def test_one_bad_object_of_many_is_named_with_what_was_and_was_not_done(
     assert "1 of 2 objects could not be copied; the manifest was not written." in ended.err
     assert (tmp_path / "b" / object_key(digest(b"good"))).read_bytes() == b"good"
     assert not (tmp_path / "b" / object_key(digest(b"bad"))).exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("snyc", "'sync'"),
+        ("job list", "'jobs'"),
+        ("jobs exprot", "'export'"),
+        ("sync --form x", "'--from'"),
+        # Options that only Celery knows, and those that only snapferry knows.
+        ("worker --autoscal 8,2", "'--autoscale'"),
+        ("worker --queu default", "'--queue'"),
+        ("worker --metrics-prt 1", "'--metrics-port'"),
+        ("orchestrator --export-job x", "'--export-jobs'"),
+    ],
+)
+def test_what_is_misspelt_is_one_line_with_what_is_meant(forge: Forge, line: str, meant: str) -> None:
+    command = line.split()
+    ended = forge.run(command, {"SNAPFERRY_BROKER_URL": "redis://127.0.0.1:1/0"})
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert meant in ended.err
+    assert "See: snapferry" in ended.err

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from snapferry.orchestrator.cli.group import COMMANDS, cli
+from snapferry.orchestrator.cli.misspelt import OTHER_WORDS
 from snapferry.workers.ledger import Ledger, State
 from tests.unit.ledger.support import request
 
@@ -174,6 +175,37 @@ def test_every_command_refuses_what_it_does_not_know_as_bad_usage(name: str, run
 
     assert (code, out) == (2, "")
     assert "loud" in err
+
+
+@EVERY
+def test_a_misspelt_command_is_bad_usage_with_a_suggestion(name: str, run: Run) -> None:
+    *group, word = name.split()
+    misspelt = word + word[-1]
+
+    assert run(*group, misspelt) == (2, "", f"No such command {misspelt!r}. Did you mean {word!r}?\n")
+
+
+def test_words_of_other_programs_are_bad_usage_that_names_a_command_which_exists(run: Run) -> None:
+    for word, meant in OTHER_WORDS.items():
+        assert run(word) == (2, "", f"No such command {word!r}. Did you mean {meant!r}?\n")
+        assert word not in COMMANDS
+        assert meant in LINES or meant == "--help"
+    # Nothing is guessed.
+    assert run("xyzzy") == (2, "", "No such command 'xyzzy'.\n")
+    # They are no words of a group within.
+    assert run("jobs", "restore") == (2, "", "No such command 'restore'.\n")
+
+
+@EVERY
+def test_a_misspelt_option_is_bad_usage_with_a_suggestion(name: str, run: Run) -> None:
+    if name in ("worker", "orchestrator"):
+        # Celery reads what these do not know; see `tests.integration.test_bad_input`.
+        return
+    code, out, err = run(*name.split(), "--confgi", "x")
+
+    assert (code, out) == (2, "")
+    assert "'--confgi'" in err
+    assert "'--config'" in err
 
 
 @pytest.mark.parametrize("name", ON_A_FLEET)

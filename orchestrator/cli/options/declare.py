@@ -185,7 +185,21 @@ class Command(click.Command):
                 formatter.write_dl([(name.ljust(width), text) for name, text in sections[title]])
 
 
-class Group(Command, click.Group):
+class Suggesting(click.Group):
+    """A group that names the command that is meant where one does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return name, command and the arguments after it. Raises `click.UsageError` where there is no such command."""
+        name = args[0]
+        # click parses an option again.
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
+            raise load("misspelt:no_such_command")(ctx, name, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+class Group(Command, Suggesting):
     """A command that runs by itself, and has further commands. They come last on its help page."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:

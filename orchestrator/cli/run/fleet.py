@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import click
 from celery import signals
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as celery_worker
@@ -97,7 +98,13 @@ def _run_celery(app: Any, arguments: list[str]) -> None:
     `app.worker_main` would import Celery's other commands, Flower's and their shell as well: a quarter of all imports.
     """
     context = CLIContext(app=app, no_color=False, workdir=None)
-    celery_worker.main(arguments, prog_name="celery worker", obj=context, standalone_mode=False)
+    try:
+        celery_worker.main(arguments, prog_name="celery worker", obj=context, standalone_mode=False)
+    except click.NoSuchOption as error:
+        # It may be a misspelt option of this command, which Celery does not know.
+        ctx = click.get_current_context()
+        options = [name for each in (*ctx.command.params, *celery_worker.params) for name in each.opts]
+        raise click.NoSuchOption(error.option_name, possibilities=options, ctx=ctx) from None
 
 
 @contextmanager
