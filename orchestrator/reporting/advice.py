@@ -7,6 +7,7 @@ show what `advise` returns, in their own form.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,13 @@ _REMEDIES_OF_A_COMMAND: Final = {
     "NotAllowed": "Allow the store under [access] in snapferry.toml",
 }
 
+# The same where the error names a store that does not exist, by the scheme of its URL.
+_CREATE: Final = {
+    "file": "Create the directory, or mount its disk",
+    "tree": "Create the directory, or mount its disk",
+    "s3": "Create the bucket",
+}
+
 # Causes that lie in the bytes of a store.
 _DAMAGE: Final = frozenset(
     {
@@ -57,6 +65,8 @@ _DAMAGE: Final = frozenset(
 _OTHER_REMEDY: Final = "Fix the error"
 
 _RUN_AGAIN: Final = "Run the same command again to resume."
+
+_store_not_found: Final = re.compile(rf"StoreNotFound(?:: | at )({'|'.join(_CREATE)})://").search
 
 # What to do where the same request would fail again.
 _NEW_REQUESTS: Final = {
@@ -210,6 +220,9 @@ def _remedy(status: JobStatus, *, alone: bool) -> str:
             return "Remove what is in the way in the tree"
         store = "store" if status.action is Action.VERIFY else "source"
         return f"Repair the {store} from another copy (snapferry heal)"
+    if status.cause == "StoreNotFound" and (named := _store_not_found(status.error)):
+        # The URLs of a job of a fleet stay as they are.
+        return f"{_CREATE[named[1]]}{', or correct the URL' if alone else ''}"
     remedies = _REMEDIES_OF_A_COMMAND if alone else _REMEDIES
     return remedies.get(status.cause, _OTHER_REMEDY)
 

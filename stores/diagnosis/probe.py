@@ -114,12 +114,10 @@ def _answers(store: SnapshotStore, *, for_writing: bool) -> Iterator[Finding]:
         try:
             backend.check(for_writing=for_writing)
         except StoreNotFound as error:
-            yield Finding(
-                Level.ERROR,
-                "store.answers",
-                f"{error.store}: {error.detail}",
-                "create it, mount it, or correct the URL",
-            )
+            advice = "create it, or correct the URL"
+            if error.store.startswith("file:"):
+                advice = "create it, mount it, or correct the URL"
+            yield Finding(Level.ERROR, "store.answers", f"{error.store}: {error.detail}", advice)
             continue
         except StoreError as error:
             advice = (

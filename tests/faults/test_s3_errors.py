@@ -195,7 +195,8 @@ def test_every_answer_has_its_error(
     found = raised(backend, _open)
 
     assert type(found) is expected
-    assert found.subject == KEY
+    # A bucket that is missing is not the fault of the key.
+    assert found.subject == ("" if expected is StoreNotFound else KEY)
     assert str(status) in found.detail
     assert code in found.detail
     # A write cannot be told that its key is missing: that would blame the wrong store.
@@ -315,6 +316,19 @@ class TestHead:
         stub.answer = lambda _: Answer(no_length=True)
 
         assert type(raised(backend, CALLS["size"])) is StoreUnavailable
+
+
+class TestMissingBucket:
+    def test_the_endpoint_is_named_where_the_url_names_none(self) -> None:
+        bucket = Bucket("gone", region="eu-west-1")
+        found = bucket.no_bucket(
+            StoreNotFound(bucket.label, "key", "GetObject returned 404 NoSuchBucket: no")
+        )
+
+        assert str(found).startswith(
+            "s3://gone: there is no bucket gone at https://s3.eu-west-1.amazonaws.com;"
+        )
+        assert str(found).endswith("(GetObject returned 404 NoSuchBucket)")
 
 
 class TestCheck:

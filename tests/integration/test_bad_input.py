@@ -318,13 +318,66 @@ def test_a_mirror_of_an_empty_source_deletes_nothing_unless_forced(
     assert forge.run(["ls", str(tmp_path / "a")]).out == ""
 
 
-def test_an_unknown_bucket_is_named(forge: Forge, tmp_path: Path, snapshot: str, rclone_s3: S3Server) -> None:
-    absent = rclone_s3.url("no-such-bucket")
+# SNAPSHOT is a snapshot of the store OWN, TREE a directory, FREE a path where nothing is.
+WITHOUT_A_BUCKET = [
+    "sync OWN ABSENT --all",
+    "sync ABSENT OWN --all",
+    "sync ABSENT OWN --id SNAPSHOT",
+    "plan OWN ABSENT --all",
+    "push TREE ABSENT",
+    "pull ABSENT --id SNAPSHOT FREE",
+    "pull ABSENT --id latest FREE",
+    "verify ABSENT --all",
+    "heal ABSENT --from OWN --all",
+    "heal OWN --from ABSENT --all",
+    "ls ABSENT",
+    "ls -l ABSENT",
+    "show ABSENT SNAPSHOT",
+    "size ABSENT",
+    "orphans ABSENT",
+    "tag ABSENT SNAPSHOT name",
+    "untag ABSENT name",
+]
 
-    for changed in ({"from": absent}, {"to": absent}):
-        code, err = run(forge, tmp_path, snapshot, rclone_s3.environment, **changed)
-        assert (code, err.count("\n")) == (1, 1)
-        assert "StoreNotFound: s3://no-such-bucket" in err
+
+@pytest.mark.parametrize("server", ["rclone_s3", "moto_s3"])
+@pytest.mark.parametrize("line", WITHOUT_A_BUCKET)
+def test_a_bucket_that_does_not_exist_is_said_to_be_missing(
+    forge: Forge, tmp_path: Path, snapshot: str, line: str, server: str, request: pytest.FixtureRequest
+) -> None:
+    s3: S3Server = request.getfixturevalue(server)
+    (tmp_path / "tree").mkdir()
+    words = {
+        "ABSENT": s3.url("no-such-bucket", "pre"),
+        "OWN": str(tmp_path / "a"),
+        "TREE": str(tmp_path / "tree"),
+        "FREE": str(tmp_path / "b"),
+        "SNAPSHOT": snapshot,
+    }
+
+    ended = forge.run([words.get(word, word) for word in line.split()], s3.environment)
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1), ended.err
+    said = f"s3://no-such-bucket/pre at {s3.endpoint}: there is no bucket no-such-bucket; create it, or correct the URL"
+    assert said in ended.err
+    assert ".manifests" not in ended.err
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("server", ["rclone_s3", "moto_s3"])
+@pytest.mark.parametrize("side", ["--from", "--to"])
+def test_the_doctor_says_which_bucket_is_missing(
+    forge: Forge, server: str, side: str, request: pytest.FixtureRequest
+) -> None:
+    s3: S3Server = request.getfixturevalue(server)
+
+    ended = forge.run(["doctor", "--json", side, s3.url("no-such-bucket", "pre")], s3.environment)
+
+    errors = [one for one in ended.document["checks"] if one["level"] == "error"]
+    assert (ended.code, len(errors)) == (1, 1)
+    assert "there is no bucket no-such-bucket" in errors[0]["said"]
+    assert s3.endpoint in errors[0]["said"]
+    assert "mount" not in errors[0]["advice"]
 
 
 def test_refused_credentials_are_said_to_be_so(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 from typing import Any
@@ -112,6 +113,24 @@ def test_a_job_whose_record_ends_with_its_command_is_run_again(changed: dict[str
 
     assert found.command == "snapferry sync --from '/a b' --to /c"
     assert "1234" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("error", "thing"),
+    [
+        ("StoreNotFound: s3://b/x at http://h: there is no bucket b", "bucket"),
+        ("3 of 3 objects could not be copied (3 x StoreNotFound at file:///b: gone)", "directory"),
+        ("StoreNotFound: tree:///b: gone", "directory"),
+        ("StoreNotFound: sqlite:///b: gone", "directory or bucket"),
+    ],
+)
+def test_a_store_that_does_not_exist_is_to_be_created_by_its_kind(error: str, thing: str) -> None:
+    failed = replace(FAILED, cause="StoreNotFound", error=error)
+
+    assert re.match(rf"Create the {thing}[,.]", advise(failed).sentence)
+    assert "URL" not in advise(failed).sentence
+    if thing != "directory or bucket":
+        assert "correct the URL" in advise(failed, again=AGAIN).sentence
 
 
 @pytest.mark.parametrize("cause", list(advice._REMEDIES))

@@ -228,7 +228,7 @@ class Bucket:
         *missing* is the class for a 404 that does not name the bucket. What the owner of the work raises passes
         unchanged (`stores.runtime.interruption`).
         """
-        return _Errors(self.label, key, missing)
+        return _Errors(self, key, missing)
 
     # Whether the bucket exists.
 
@@ -237,6 +237,16 @@ class Bucket:
         with self.errors("", missing=StoreNotFound):
             self.call("head_bucket")
         self._exists = True
+
+    def no_bucket(self, error: StoreError) -> StoreError:
+        """Return the error that the bucket does not exist; *error* has the answer of the server as its detail."""
+        # The label has an endpoint only if the URL has.
+        named_endpoint = self._settings[2]
+        place = "" if named_endpoint else f" at {self.client.boto.meta.endpoint_url}"
+        answer = error.detail.partition(":")[0]
+        detail = f"there is no bucket {self.name}{place}; create it, or correct the URL ({answer})"
+        # The key that was asked for says nothing about a bucket that is not there.
+        return StoreNotFound(self.label, "", detail)
 
     def note_exists(self) -> None:
         """Note that the bucket exists: the server has listed it."""
@@ -281,10 +291,10 @@ class _ThreadState(threading.local):
 class _Errors:
     """See `Bucket.errors`. A class, because a generator takes twice as long, and this runs for every request."""
 
-    __slots__ = ("_key", "_label", "_missing")
+    __slots__ = ("_bucket", "_key", "_missing")
 
-    def __init__(self, label: str, key: str, missing: ErrorClass) -> None:
-        self._label = label
+    def __init__(self, bucket: Bucket, key: str, missing: ErrorClass) -> None:
+        self._bucket = bucket
         self._key = key
         self._missing = missing
 
@@ -301,14 +311,18 @@ class _Errors:
         if not isinstance(error, Exception) or isinstance(error, StoreError) or is_owners(error):
             return
         if isinstance(error, TRANSLATED):
-            raise translate(error, self._label, self._key, self._missing) from error
+            raise self._translated(error) from error
         if is_unexpected(error):
-            raise unexpected(error, self._label, self._key) from error
+            raise unexpected(error, self._bucket.label, self._key) from error
+
+    def _translated(self, error: BaseException) -> StoreError:
+        found = translate(error, self._bucket.label, self._key, self._missing)
+        return self._bucket.no_bucket(found) if type(found) is StoreNotFound else found
 
     def _raise_carried(self, carried: Exception) -> None:
         failure = carried
         if not isinstance(carried, StoreError) and not is_owners(carried):
-            failure = translate(carried, self._label, self._key, self._missing)
+            failure = self._translated(carried)
             failure.__cause__ = carried
         context = failure.__context__
         try:
