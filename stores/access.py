@@ -14,12 +14,14 @@ before it opens a store, and is the only caller.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, NamedTuple, Self
+from urllib.parse import quote
 
 from .errors import NotAllowed
 from .network.endpoint import Endpoint, is_below, parse_allowed, parse_endpoint
@@ -69,6 +71,8 @@ class AccessPolicy:
     named: frozenset[Named] = field(default_factory=frozenset)
     link_local: bool = False
     trusts_urls: bool = False
+    configured_in: str = "its snapferry.toml"
+    """Where the lists of the process are set, in messages."""
 
     @property
     def unlimited(self) -> tuple[str, ...]:
@@ -107,12 +111,13 @@ class AccessPolicy:
             except OSError as error:
                 # For example a link that changes while it is read.
                 why = f"has a path that does not resolve ({error.strerror})"
-                raise self._refused(url, why, f"`{limits[0][0]}`") from error
+                raise self._refused(url, why, self._with_place(url, limits[0][0])) from error
         pinned = False
         for right, places in limits:
             fitting = [place for place in places if _holds(place, resolved)]
             if not fitting:
-                raise self._refused(url, f"is not among the places that it may {_DOES[right]}", f"`{right}`")
+                why = f"is not among the places that it may {_DOES[right]}"
+                raise self._refused(url, why, self._with_place(url, right))
             pinned |= any(map(_brings, fitting))
         if not url.kind.is_local and not pinned:
             self._check_credentials(url)
@@ -129,6 +134,7 @@ class AccessPolicy:
         """Return the policy as a JSON document, for a process that this one starts."""
         return {
             "role": self.role,
+            "configured_in": self.configured_in,
             **{name: _texts(getattr(self, name)) for name in ("read", "write", "delete", "endpoints")},
             "profiles": sorted(self.profiles),
             "named": [
@@ -168,7 +174,7 @@ class AccessPolicy:
             return
         why = IpPolicy(link_local=self.link_local).refuses(endpoint.host)
         if why:
-            raise self._refused(url, why, "`link-local`")
+            raise self._refused(url, why, "set `link-local = true`")
 
     def _check_credentials(self, url: StoreURL) -> None:
         endpoint, profile = _endpoint_of(url), url.option("profile")
@@ -176,23 +182,39 @@ class AccessPolicy:
             return
         if endpoint is not None and not any(one.covers(endpoint) for one in self.endpoints):
             if endpoint.scheme == "http" and not _is_loopback(endpoint):
-                raise self._refused(
-                    url, "is reached by plain HTTP, and its endpoint is not allowed", "`endpoints`"
-                )
+                why = "is reached by plain HTTP, and its endpoint is not allowed"
+                raise self._refused(url, why, _adding(endpoint, "endpoints"))
             known = any(one.endpoint == endpoint for one in self.named)
             other = "allowed with another profile only" if known else "not allowed"
-            raise self._refused(url, f"is at an endpoint that is {other}", "`endpoints`")
+            raise self._refused(url, f"is at an endpoint that is {other}", _adding(endpoint, "endpoints"))
         if profile is not None and profile not in self.profiles:
-            raise self._refused(url, f"names the profile {profile!r}, which is not allowed", "`profiles`")
+            why = f"names the profile {profile!r}, which is not allowed"
+            raise self._refused(url, why, _adding(profile, "profiles"))
 
-    def _refused(self, url: StoreURL, why: str, rule: str) -> NotAllowed:
-        said = f"{self.role} does not open it: it {why}; its operator can allow it with {rule} of [access], {HELP}"
+    def _with_place(self, url: StoreURL, right: Right) -> str:
+        """Return what to set so that *url* may be opened with *right*, and all that may be opened now."""
+        options = "&".join(
+            f"{name}={quote(text, safe=':/')}" for name, text in url.options if name in _CREDENTIALS
+        )
+        entry = "?".join(filter(None, (str(replace(url, options=())), options)))
+        if self._places(right) is not None:
+            return _adding(entry, right)
+        # A tree where any store is allowed. With one of the lists alone, the other one would allow nothing.
+        lists = dict.fromkeys((Right.READ, Right.WRITE), _EVERYWHERE) | {right: (entry, *_EVERYWHERE)}
+        return "set " + " and ".join(f"`{one} = {json.dumps(entries)}`" for one, entries in lists.items())
+
+    def _refused(self, url: StoreURL, why: str, setting: str) -> NotAllowed:
+        place = f"under [access] of {self.configured_in}"
+        said = f"{self.role} does not open it: it {why}; {setting} {place}, and restart it; {HELP}"
         return NotAllowed(shown(url), "", said)
 
 
 _DOES = {Right.READ: "read from", Right.WRITE: "write to", Right.DELETE: "delete manifests at"}
 
 _CREDENTIALS = ("endpoint_url", "profile")
+
+_EVERYWHERE = ("file:///", "s3://")
+"""The places that hold every store."""
 
 STRICT = AccessPolicy()
 """The policy where nothing is configured and no policy is given."""
@@ -206,6 +228,11 @@ def shown(url: StoreURL) -> str:
     place = str(replace(url, options=()))
     endpoint = url.option("endpoint_url")
     return f"{place} at {endpoint}" if endpoint else place
+
+
+def _adding(entry: object, name: str) -> str:
+    """Return the setting that adds *entry* to the list *name*."""
+    return f"add {json.dumps(str(entry))} to `{name}`"
 
 
 def _holds(place: StoreURL, url: StoreURL) -> bool:

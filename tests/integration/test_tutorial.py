@@ -77,7 +77,13 @@ def test_every_command_of_the_tutorial_does_what_the_page_says(
 
     assert code == 0, output[-4000:]
     # The exit codes that two pages show, and the comparisons.
-    assert re.findall(r"^exit code (\d+)$", output, re.MULTILINE) == ["1", "1"], output
+    assert re.findall(r"^exit code (\d+)$", output, re.MULTILINE) == ["1", "1", "1"], output
+    # What the page writes into the file is what the error says.
+    page = (FOLDER / "fleet.md").read_text().replace("$HOME", str(home))
+    told = re.search(r"; set `(read = .*?)` and `(write = .*?)` under \[access\] of (\S+),", output)
+    assert told is not None, output
+    assert f"    {told[1]}\n    {told[2]}\n" in page
+    assert told[3] == str(home / "ferry/snapferry.toml")
     assert output.count("\nThey are the same.\n") == 2, output
     assert (home / "ferry/second-copy/.manifests").is_dir()
     assert list((home / "ferry/copy/.quarantine").rglob("*"))

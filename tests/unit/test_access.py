@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -338,11 +339,72 @@ def test_a_refused_store_is_not_opened_and_says_who_refuses_and_what_would_allow
 
     with pytest.raises(NotAllowed) as raised:
         open_store(str(tmp_path), None, Right.READ, access=policy)
-    with pytest.raises(NotAllowed, match=r"this process does not open it.*`endpoints` of"):
+    with pytest.raises(
+        NotAllowed, match=r'does not open it.*; add "http://evil.example" to `endpoints` under'
+    ):
         open_store("s3://b?endpoint_url=http://evil.example&profile=x")
 
     assert str(raised.value).startswith(f"file://{tmp_path}: the worker on one does not open it")
-    assert "`read` of [access]" in str(raised.value)
+    assert f'; add "file://{tmp_path}" to `read` under [access] of its snapferry.toml' in str(raised.value)
+
+
+OPEN = AccessPolicy()
+LIMITED = AccessPolicy(read=(), write=(), endpoints=(parse_allowed("http://*"),))
+
+
+@pytest.mark.parametrize(
+    ("policy", "url", "right"),
+    [
+        (LIMITED, "file:///srv/a b", Right.READ),
+        (LIMITED, "s3://b/x", Right.WRITE),
+        (LIMITED, "s3://b/x?endpoint_url=http://h:1&profile=p%26q", Right.WRITE),
+        (LIMITED, "tree:///data", Right.READ),
+        (OPEN, "tree:///data", Right.READ),
+        (OPEN, "tree:///data", Right.WRITE),
+        (OPEN, "s3://b?endpoint_url=http://h:1", Right.READ),
+        (OPEN, "s3://b?profile=p", Right.READ),
+        (OPEN, "s3://b?endpoint_url=http://169.254.169.254", Right.READ),
+    ],
+)
+def test_what_a_refusal_says_to_set_is_what_allows_the_store_and_takes_nothing_away(
+    tmp_path: Path, policy: AccessPolicy, url: str, right: Right
+) -> None:
+    asked = parse_url(url)
+    seen = policy
+    for _ in range(3):
+        try:
+            seen.check(asked, right)
+            break
+        except NotAllowed as error:
+            seen = as_told(tmp_path, seen, error.detail)
+    assert seen.allows(asked, right)
+
+    for other in ("file:///any", "s3://any"):
+        for each in (Right.READ, Right.WRITE):
+            assert seen.allows(parse_url(other), each) == policy.allows(parse_url(other), each)
+
+
+def as_told(tmp_path: Path, policy: AccessPolicy, detail: str) -> AccessPolicy:
+    """Return the policy of a configuration file that is changed as *detail* says."""
+    document = policy.to_document()
+    table = {name: document[name] for name in ("read", "write", "endpoints", "profiles")}
+    added = re.search(r'add (".*?(?<!\\)") to `(\w+)` under', detail)
+    if added:
+        table[added[2]] = [*table[added[2]], json.loads(added[1])]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in table.items() if value is not None]
+    if not added:
+        lines = [line for line in lines if line.partition(" ")[0] not in re.findall(r"`(\w+) = ", detail)]
+        lines += re.findall(r"`([\w-]+ = .*?)`", detail)
+    return configured(tmp_path, "[access]\n" + "\n".join(lines) + "\n")
+
+
+def test_a_process_says_which_file_and_variable_limit_it(tmp_path: Path) -> None:
+    policy = configured(tmp_path, "[access]\nread = []\n")
+
+    with pytest.raises(NotAllowed) as raised:
+        policy.check(parse_url("s3://b"), Right.READ)
+
+    assert f"under [access] of {tmp_path}/snapferry.toml, and restart it" in raised.value.detail
 
 
 @pytest.mark.parametrize(

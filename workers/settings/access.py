@@ -14,6 +14,7 @@ bucket is allowed. With read or write, only the stores in the two lists are allo
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Final
 
@@ -23,7 +24,7 @@ from snapferry.stores.network.endpoint import Endpoint, InvalidEndpoint, parse_a
 from snapferry.stores.urls import StoreURL, parse_place, parse_url
 
 from .config_file import Access, Config, read_config
-from .environment import InvalidSettings, Settings, named_endpoints
+from .environment import CONFIG_HERE, InvalidSettings, Settings, named_endpoints
 
 LISTS: Final = ("read", "write", "delete", "endpoints", "profiles")
 
@@ -47,6 +48,7 @@ def access_policy(settings: Settings, role: str) -> AccessPolicy:
     link_local = settings.access_link_local
     return AccessPolicy(
         role=f"{role} on {socket.gethostname()}",
+        configured_in=_place_of(settings),
         read=read,
         write=write,
         delete=delete,
@@ -54,6 +56,22 @@ def access_policy(settings: Settings, role: str) -> AccessPolicy:
         profiles=frozenset(chosen["profiles"] or ()),
         named=_named(config),
         link_local=table.link_local if link_local is None else link_local,
+    )
+
+
+def _place_of(settings: Settings) -> str:
+    """Return where the lists of this process are set, for messages."""
+    # Without a file, it is looked for where the process was started.
+    file = os.path.abspath(settings.config or CONFIG_HERE)
+    variables = [
+        f"SNAPFERRY_ACCESS_{name.upper()}"
+        for name in LISTS
+        if getattr(settings, f"access_{name}") is not None
+    ]
+    return (
+        f"{file}, or in {' and '.join(variables)}, which {'replace' if variables[1:] else 'replaces'} it"
+        if variables
+        else file
     )
 
 

@@ -165,5 +165,5 @@ class TreePlace:
                 self.label,
                 path,
                 "is a link, or is below one, that leads to a place which this process may not read; exclude it, use"
-                " --no-follow, or let the operator allow the place with `read` of [access]",
+                " --no-follow, or add the place as tree://PATH to `read` under [access] of snapferry.toml there",
             )
