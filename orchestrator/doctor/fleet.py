@@ -166,7 +166,7 @@ def _shared_names(answers: Sequence[Answer]) -> Iterator[Finding]:
         )
         plans = any(PLAN_QUEUE in answer.facts.get("queues", ()) for answer in sharing)
         role = "orchestrator" if plans else "worker"
-        advice = f"start each with a name of its own: snapferry {role} --hostname {role}-2@%h"
+        advice = f"start each with a name of its own: snapferry {role} --name {role}-2"
         yield Finding(Level.WARNING, "fleet.names", said, advice)
 
 

@@ -74,8 +74,8 @@ def test_a_submitter_gets_no_signed_request_to_any_host_of_theirs_and_no_deletio
             f"s3://b?endpoint_url=https://127.0.0.1:{port}": "`endpoints`",
             f"s3://b/p?{evil}&profile=other": "`endpoints`",
             "s3://b?profile=other": "`profiles`",
-            "s3://b?endpoint_url=http://169.254.169.254": "`link-local`",
-            "s3://b?endpoint_url=http://[::ffff:169.254.169.254]": "`link-local`",
+            "s3://b?endpoint_url=http://169.254.169.254": "`link-local = true`",
+            "s3://b?endpoint_url=http://[::ffff:169.254.169.254]": "`link-local = true`",
             "s3://b?endpoint_url=http://evil.example": "`endpoints`",
         }
         refused = []

@@ -135,10 +135,10 @@ def test_a_name_that_processes_share_is_told_with_the_command_that_gives_each_it
     shared = [line.finding for line in lines if line.finding.check == "fleet.names"]
     assert [finding.level for finding in shared] == [WARNING, WARNING]
     assert "2 processes share the name w@1 (7 on m1, 8 on m1)" in shared[0].said
-    assert shared[0].advice.endswith("snapferry worker --hostname worker-2@%h")
+    assert shared[0].advice.endswith("snapferry worker --name worker-2")
     # Processes of an earlier version do not tell who they are.
     assert "2 processes share the name o@1," in shared[1].said
-    assert shared[1].advice.endswith("snapferry orchestrator --hostname orchestrator-2@%h")
+    assert shared[1].advice.endswith("snapferry orchestrator --name orchestrator-2")
     # What differs between them is told of each.
     assert "9.9.9 (w@1 (8 on m1))" in said(lines, WARNING)["fleet.versions"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from snapferry.orchestrator.reporting import measures
 from snapferry.orchestrator.reporting.progress import Lines, Silent, progress_text, view
 from snapferry.orchestrator.reporting.progress.bar import Bar
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus, RunningBatch, State
+from snapferry.workers.messages import Action
 
 STATUS = JobStatus(
     job_id="1234",
@@ -61,17 +64,30 @@ def test_one_snapshot_is_not_counted_and_several_are() -> None:
     one = progress_text(running())
     several = progress_text(running(snapshots_total=1200, snapshots_published=7, snapshots_failed=1))
 
-    assert one == "copying: 25%, 20 of 100 objects, 250 B of 1.0 kB, 10 B/s, 30 s left"
-    assert several == (
-        "copying: 25%, 8 of 1,200 snapshots, 20 of 100 objects, 250 B of 1.0 kB, 10 B/s, 30 s left"
-    )
+    objects = "20 of 100 objects (10 copied, 10 present, 0 failed, 80 left)"
+    assert one == f"copying: 25%, {objects}, 250 B of 1.0 kB, 10 B/s, 30 s left"
+    assert several == f"copying: 25%, 8 of 1,200 snapshots, {objects}, 250 B of 1.0 kB, 10 B/s, 30 s left"
+
+
+@pytest.mark.parametrize("action", Action)
+def test_the_states_of_objects_add_up_to_all_of_them(action: Action) -> None:
+    words = progress_text(running(action=action, copied=4, present=5, failed=3))
+    inside = re.search(r"20 of 100 (?:object|file)s \((.*?)\)", words)
+
+    assert inside is not None
+    assert "3 failed" in inside[1]
+    assert words.count("failed") == 1
+    assert "8 in running batches" in inside[1]
+    shown = sum(map(int, re.findall(r"\d+", inside[1])))
+    # Nothing that a verify looks at is copied.
+    assert shown == 100 - (4 if not WORDS[action].changed else 0)
 
 
 def test_a_paused_job_is_said_to_be_paused_and_has_no_time_left() -> None:
     words = progress_text(running(paused=True, moved_at=1.0))
 
     assert words.startswith("copying, paused: 25%")
-    assert "left" not in words
+    assert "left" not in words.rpartition(")")[2]
 
 
 def test_a_job_without_a_plan_is_its_state() -> None:
@@ -131,7 +147,7 @@ def test_objects_that_hang_are_told_and_the_share_is_not_whole() -> None:
     assert words.startswith(
         "4 objects in flight without progress for 11 min at one@host: 99%, 59 of 63 objects"
     )
-    assert "left" not in words
+    assert "left" not in words.rpartition(")")[2]
 
 
 @pytest.mark.parametrize(

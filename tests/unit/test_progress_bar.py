@@ -62,6 +62,12 @@ def test_a_wider_terminal_has_more_parts() -> None:
     assert counts[0] < counts[-1]
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_failed_objects_are_counted(columns: int) -> None:
+    assert "3 failed" in drawn(running(failed=3), columns)[0]
+    assert "failed" not in drawn(running(), columns)[0]
+
+
 @pytest.mark.parametrize("columns", [40, 80])
 def test_without_colours_the_figures_stay_where_they_are(columns: int) -> None:
     [colored], [plain] = drawn(running(), columns), drawn(running(), columns, no_color=True)

@@ -31,6 +31,17 @@ def _role_options(command: _Command) -> _Command:
     """Give *command* the options that workers and orchestrators share."""
     options = (
         option(
+            "-n",
+            "--name",
+            "node",
+            alias="--hostname",
+            metavar="NAME",
+            default_text="the role",
+            section=PROCESS,
+            help="Name of this node, followed by the machine's as in NAME@MACHINE. Processes of one role on one machine"
+            " need different names.",
+        ),
+        option(
             "--grace",
             type=click.FloatRange(0, 86400),
             envvar="SNAPFERRY_GRACE",
@@ -79,8 +90,8 @@ Examples:
     snapferry worker --broker redis://queue:6379/0 -c 8
 
 \b
-  Run a second worker on the same machine; each process needs a name of its own:
-    snapferry worker --broker redis://queue:6379/0 --hostname worker-2@%h
+  Run a second worker on the same machine, under a name of its own:
+    snapferry worker --broker redis://queue:6379/0 --name worker-2
 
 \b
   Let Celery start 2 to 8 processes, as the load requires:

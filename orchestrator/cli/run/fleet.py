@@ -33,17 +33,19 @@ CELERY_BROKE_DOWN: Final = 1
 def worker(
     broker: str | None,
     concurrency: int | None,
+    node: str | None,
     names: tuple[str, ...],
     celery_options: tuple[str, ...],
     **settings: Any,
 ) -> None:
     queues = ",".join(dict.fromkeys(map(copy_queue, names or ("",))))
-    _run_role(make_app, broker, "worker", queues, concurrency, celery_options, settings)
+    _run_role(make_app, broker, "worker", node, queues, concurrency, celery_options, settings)
 
 
 def orchestrator(
     broker: str | None,
     concurrency: int,
+    node: str | None,
     export_jobs: str | None,
     celery_options: tuple[str, ...],
     **settings: Any,
@@ -56,13 +58,14 @@ def orchestrator(
 
     if export_jobs is not None and not Path(export_jobs).absolute().parent.is_dir():
         usage(f"--export-jobs {export_jobs}: its directory does not exist")
-    _run_role(make, broker, "orchestrator", PLAN_QUEUE, concurrency, celery_options, settings)
+    _run_role(make, broker, "orchestrator", node, PLAN_QUEUE, concurrency, celery_options, settings)
 
 
 def _run_role(
     make: Callable[[Settings, AccessPolicy], Any],
     broker: str | None,
     role: Role,
+    node: str | None,
     queues: str,
     concurrency: int | None,
     options: tuple[str, ...],
@@ -76,7 +79,10 @@ def _run_role(
         usage(str(error))
     # Celery forks its processes from this one, now and whenever it replaces one; they share what is loaded by then.
     prepare()
-    arguments = ["--queues", queues, "--hostname", f"{role}@%h", "--loglevel", settings["log_level"]]
+    name = node or role
+    # Celery takes a name without @ for that of the machine.
+    hostname = name if "@" in name else f"{name}@%h"
+    arguments = ["--queues", queues, "--hostname", hostname, "--loglevel", settings["log_level"]]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
     started: list[Any] = []

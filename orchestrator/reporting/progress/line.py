@@ -6,14 +6,19 @@ from typing import Final, Literal
 
 from snapferry.orchestrator.reporting.measures import percent, rate
 from snapferry.orchestrator.reporting.nodes import Role
-from snapferry.orchestrator.reporting.text.status import stall_text, state_text, time_left_text
+from snapferry.orchestrator.reporting.text.status import (
+    objects_in_states,
+    stall_text,
+    state_text,
+    time_left_text,
+)
 from snapferry.stores.text.format import counted, size
 from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus
 
-Part = Literal["snapshots", "objects", "bytes", "rate", "left"]
+Part = Literal["snapshots", "objects", "failed", "bytes", "rate", "left"]
 
-SPARED: Final[tuple[Part, ...]] = ("bytes", "rate", "snapshots", "objects", "left")
+SPARED: Final[tuple[Part, ...]] = ("bytes", "rate", "snapshots", "objects", "left", "failed")
 """The parts in the order in which a narrow terminal leaves them out."""
 
 
@@ -22,7 +27,11 @@ def progress_text(status: JobStatus, lacks: Role | None = None) -> str:
     stage = stall_text(status, lacks) or state_text(status)
     if not status.objects_total:
         return stage
-    return f"{stage}: {', '.join([f'{percent(status)}%', *parts(status, of=' of ').values()])}"
+    shown = parts(status, of=" of ")
+    # Failed objects are settled, too.
+    shown["objects"] += f" ({objects_in_states(status)})"
+    shown.pop("failed", None)
+    return f"{stage}: {', '.join([f'{percent(status)}%', *shown.values()])}"
 
 
 def parts(status: JobStatus, *, of: str) -> dict[Part, str]:
@@ -38,6 +47,8 @@ def parts(status: JobStatus, *, of: str) -> dict[Part, str]:
         found["snapshots"] = f"{status.snapshots_settled:,}{of}{counted(status.snapshots_total, 'snapshot')}"
     objects = counted(status.objects_total, WORDS[status.action].unit)
     found["objects"] = f"{status.objects_settled:,}{of}{objects}"
+    if status.failed:
+        found["failed"] = f"{status.failed:,} failed"
     found["bytes"] = f"{size(status.bytes_settled)}{of}{size(status.bytes_total)}"
     if speed := rate(status):
         found["rate"] = f"{size(speed)}/s"

@@ -218,11 +218,10 @@ def status_lines(
     return lines
 
 
-def _objects_text(status: JobStatus, by_class: Mapping[str, int]) -> str:
-    """Return how many objects are in each state. The counts add up to the total, which comes first."""
+def objects_in_states(status: JobStatus, classes: str = "") -> str:
+    """Return how many objects are in each state, those that failed with their *classes*. The counts add up to all."""
     words = WORDS[status.action]
     counts = object_counts(status)
-    classes = f" ({classes_text(by_class)})" if by_class else ""
     parts = (
         f"{counts[ObjectState.COPIED]:,} {words.changed}" if words.changed else "",
         f"{counts[ObjectState.PRESENT]:,} {words.right}",
@@ -230,8 +229,14 @@ def _objects_text(status: JobStatus, by_class: Mapping[str, int]) -> str:
         _unless_zero(counts[ObjectState.RUNNING], "stopped" if status.state.final else "in running batches"),
         _unless_zero(counts[ObjectState.LEFT], "not tried" if status.state.final else "left"),
     )
+    return ", ".join(filter(None, parts))
+
+
+def _objects_text(status: JobStatus, by_class: Mapping[str, int]) -> str:
+    """Return how many objects are in each state. The counts add up to the total, which comes first."""
+    classes = f" ({classes_text(by_class)})" if by_class else ""
     again = f"; {status.healed:,} copied again, because the destination lost them" if status.healed else ""
-    return f"{status.objects_total:,}: {', '.join(filter(None, parts))}{again}"
+    return f"{status.objects_total:,}: {objects_in_states(status, classes)}{again}"
 
 
 def _snapshots_text(status: JobStatus) -> str:
