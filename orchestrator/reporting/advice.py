@@ -204,7 +204,7 @@ def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
         return Advice() if cancelled else Advice(f"{remedy}, then do the dry run again.")
     if cancelled:
         return Advice(f"{remedy}. Resume it to do the rest.", _job("resume", status))
-    if status.failed and (status.batches_done == status.batches_total or status.bounded):
+    if status.retryable:
         objects = counted(status.failed, f"failed {WORDS[status.action].unit}")
         return Advice(f"{remedy}, then {_verb(status)} the {objects} again.", _job("retry", status))
     return Advice(f"{remedy}, then resume the job.", _job("resume", status))

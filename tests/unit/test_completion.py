@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import pytest
@@ -23,14 +24,16 @@ from snapferry.orchestrator.cli.completion.bounded import answer_within
 from snapferry.orchestrator.cli.completion.parameters import KINDS, OF_METAVAR, kind_of
 from snapferry.orchestrator.cli.completion.values import jobs, snapshots
 from snapferry.orchestrator.cli.group import cli
+from snapferry.orchestrator.jobs import JobRefused, Jobs
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.errors import NotAllowed
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.settings.environment import Settings
 from tests.completing import SHELLS, listed_store, offered, values
 from tests.sample import fill
 from tests.servers import S3Server
-from tests.unit.ledger.support import request
+from tests.unit.ledger.support import batch, deliver, request
 from tests.unit.test_commands_alike import LINES, command
 
 ONE, OTHER, THIRD = "12" + 62 * "a", "12" + 62 * "b", "3" + 63 * "c"
@@ -332,7 +335,7 @@ OPEN: Final = {"queued-1", "copying-1", "halted-1"}
         ("pause", OPEN - {"halted-1"}),
         ("continue", {"halted-1"}),
         ("resume", {"failed-1", "cancelled-1"}),
-        ("retry", {"failed-1"}),
+        ("retry", set()),
         ("dismiss", {"failed-1"}),
         ("dismiss --undo", set()),
         ("status c", {"copying-1", "cancelled-1"}),
@@ -344,6 +347,41 @@ def test_a_command_is_offered_the_jobs_that_it_can_do_something_with(
 ) -> None:
     text = line if line.endswith((" c", " x")) else f"{line} "
     assert set(values(f"snapferry {text}")) == wanted
+
+
+def test_retry_and_resume_are_offered_the_jobs_that_they_accept(redis_url: str, fleet: Ledger) -> None:
+    tried = {"objects_total": 5, "batches_total": 2, "batches_handed": 2}
+    kinds: dict[str, dict[str, Any]] = {
+        "tried": tried,
+        "untried": tried | {"batches_total": 3},
+        "bounded": tried | {"batches_total": 3, "bounded": "max_bytes"},
+    }
+    for kind, fields in kinds.items():
+        for end in (State.FAILED, State.CANCELLED, State.DONE):
+            job_id = f"{kind}-{end}"
+            fleet.create(request(job_id))
+            fleet.advance(job_id, State.COPYING, **fields)
+            for message in (batch(0, 2, 3, job_id=job_id), batch(1, 1, 2, 3, first=2, job_id=job_id)):
+                deliver(fleet, message, failed=[0] if end is not State.DONE else [])
+            fleet.advance(job_id, end)
+    api = Jobs(Settings(broker_url=redis_url))
+    job_ids = fleet.job_ids()
+
+    def accepts(act: Callable[[str], str | None], job_id: str) -> bool:
+        try:
+            return act(job_id) is not None
+        except JobRefused:
+            return False
+
+    wanted = {
+        name: set(filter(partial(accepts, act), job_ids))
+        for name, act in (("retry", api.retry), ("resume", api.resume))
+    }
+
+    assert wanted["retry"] == {"tried-failed", "tried-cancelled", "bounded-failed", "bounded-cancelled"}
+    # The calls above have made jobs.
+    assert set(values("snapferry retry ")) & set(job_ids) == wanted["retry"]
+    assert set(values("snapferry resume ")) & set(job_ids) == wanted["resume"]
 
 
 def test_a_job_is_offered_with_its_state_and_stores(fleet: Ledger) -> None:

@@ -175,6 +175,17 @@ class JobStatus:
         return self.state is State.FAILED and not self.superseded and self.dismissed is None
 
     @property
+    def retryable(self) -> bool:
+        """Whether a retry can try its failed objects again: all objects were tried, or those up to its bound."""
+        tried = self.batches_done == self.batches_total or bool(self.bounded)
+        return self.state in (State.FAILED, State.CANCELLED) and self.failed > 0 and tried
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a resume can do the rest: the job ended, and may have left something."""
+        return self.state.final and not self.dry_run and (self.state is not State.DONE or bool(self.bounded))
+
+    @property
     def bytes_moved(self) -> int:
         """The bytes that were read and written, those of running batches included."""
         return self.bytes_copied + sum(run.moved for run in self.running)

@@ -22,11 +22,16 @@ MOST_JOBS: Final = 100
 # Jobs whose states are asked for, the newest first.
 _MOST_ASKED: Final = 10_000
 
+# Jobs that are looked at one by one, and how many of them at once.
+_MOST_READ: Final = 1000
+_PAGE: Final = 100
+
 # Seconds in which Redis answers each request.
 _ANSWER_S: Final = 1.0
 
 _OPEN: Final = frozenset(map(str, OPEN_STATES))
 _OVER: Final = frozenset({str(State.FAILED), str(State.CANCELLED)})
+_DONE: Final = frozenset({str(State.DONE)})
 _FAILED: Final = frozenset({str(State.FAILED)})
 
 # The states in which a command has something to do, by its name. A command that is not here takes any job.
@@ -37,14 +42,16 @@ WANTED: Final[Mapping[str, frozenset[str]]] = {
     "priority": _OPEN,
     "limit": _OPEN,
     "watch": _OPEN,
-    "resume": _OVER,
-    "retry": _FAILED,
+    "resume": _OVER | _DONE,
+    "retry": _OVER,
     "dismiss": _FAILED,
 }
 
 _SUITS: Final[Mapping[str, Callable[[JobStatus], bool]]] = {
     "pause": lambda status: not status.paused,
     "continue": lambda status: status.paused,
+    "resume": lambda status: status.resumable,
+    "retry": lambda status: status.retryable,
 }
 
 
@@ -62,13 +69,19 @@ def jobs(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
         if wanted is not None:
             job_ids = job_ids[:_MOST_ASKED]
             states = ledger.states(job_ids)
-            job_ids = [job_id for job_id, state in zip(job_ids, states, strict=True) if state in wanted]
-        newest = job_ids[:MOST_JOBS]
-        further = {job_id[: len(incomplete) + 1] for job_id in newest}
-        if len(newest) < len(job_ids) and len(further) == 1:
+            fitting = [pair for pair in zip(job_ids, states, strict=True) if pair[1] in wanted]
+            # Most jobs that are done have no rest, so that they would take the place of others.
+            job_ids = [job_id for job_id, _ in sorted(fitting, key=lambda pair: pair[1] in _DONE)]
+        found: list[JobStatus] = []
+        read = 0
+        while read < min(len(job_ids), _MOST_READ) and len(found) < MOST_JOBS:
+            found += filter(suits, ledger.statuses(job_ids[read : read + _PAGE]))
+            read += _PAGE
+        further = {status.job_id[: len(incomplete) + 1] for status in found[:MOST_JOBS]}
+        if (len(found) > MOST_JOBS or read < len(job_ids)) and len(further) == 1:
             # The shell would insert what the newest have in common, and older jobs may not have.
             return
-        for status in filter(suits, ledger.statuses(newest)):
+        for status in found[:MOST_JOBS]:
             yield CompletionItem(status.job_id, help=_help(status))
 
 
