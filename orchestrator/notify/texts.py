@@ -200,8 +200,9 @@ def _rest_text(kind: EventKind, events: Sequence[Event]) -> str:
 def _next_lines(advice: Advice) -> list[str]:
     if not advice:
         return []
-    lines = [f"Next: {plain(advice.sentence)}"]
     # A command that is not shown as it is must not be shown at all.
+    sentence = advice.sentence if plain(advice.sentence) == advice.sentence else advice.brief
+    lines = [f"Next: {plain(sentence)}"]
     shown = advice.argv and plain(advice.command, _LONGEST_COMMAND) == advice.command
     return [*lines, f"    {advice.command}"] if shown else lines
 

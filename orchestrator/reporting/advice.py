@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
@@ -72,7 +72,7 @@ _store_not_found: Final = re.compile(rf"StoreNotFound(?:: | at )({'|'.join(_CREA
 _NEW_REQUESTS: Final = {
     VERSION: "Submit the job again, or run an orchestrator of the version that submitted it.",
     DELETION: "All snapshots are published. Check why deletions or names failed, then copy again.",
-    TAG: "The snapshot is published. Give it the name with snapferry tag.",
+    TAG: "The snapshot is published. Give it the name ({named}).",
     BUDGET: "Start the job again with a larger budget, or with fewer snapshots.",
 }
 
@@ -83,10 +83,13 @@ class Advice:
     What to do next: a *sentence*, and the arguments of the one command that does it, the program's name first.
 
     Nothing is to be done if *sentence* is "". The sentence stands by itself; *argv* is empty if no command does it.
+    *named* are the arguments of a further command, which the sentence has in its text. What only a person knows is in
+    capitals there.
     """
 
     sentence: str = ""
     argv: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.sentence)
@@ -97,8 +100,15 @@ class Advice:
         return shlex.join(self.argv)
 
     def with_options(self, *options: str) -> Advice:
-        """Return this advice with further *options* of its command; without a command, as it is."""
-        return replace(self, argv=(*self.argv, *options)) if self.argv else self
+        """Return this advice with further *options* of its commands; without a command, as it is."""
+        argv, named = ((*command, *options) if command else () for command in (self.argv, self.named))
+        sentence = self.sentence.replace(_shown(self.named), _shown(named)) if named else self.sentence
+        return Advice(sentence, argv, named)
+
+    @property
+    def brief(self) -> str:
+        """The sentence without the command that it names."""
+        return self.sentence.replace(f" ({_shown(self.named)})", "") if self.named else self.sentence
 
     @property
     def text(self) -> str:
@@ -132,6 +142,11 @@ def advise(
     if status.state is State.DONE:
         return _of_done_job(status, again)
     return _of_stopped_job(status, again)
+
+
+def _shown(argv: Sequence[str]) -> str:
+    """Return the command *argv* as a sentence has it. Records of jobs may hold anything."""
+    return printable(shlex.join(argv))
 
 
 def _of_open_job(status: JobStatus, lacking: Role | None) -> Advice:
@@ -193,24 +208,47 @@ def _of_done_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
 def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
     """Return what to do about a job that failed or was cancelled."""
     if status.cause in _NEW_REQUESTS and not (status.cause == BUDGET and status.batches_handed):
-        return Advice(_NEW_REQUESTS[status.cause])
-    cancelled = status.state is State.CANCELLED
-    remedy = "The job was cancelled" if cancelled else _remedy(status, alone=again is not None)
+        named = ("snapferry", "tag", status.destination, status.first_snapshot, "NAME")
+        named = named if status.cause == TAG else ()
+        return Advice(_NEW_REQUESTS[status.cause].format(named=_shown(named)), named=named)
+    if status.state is State.CANCELLED:
+        return _of_cancelled_job(status, again)
+    named = _repair(status)
+    remedy = _remedy(status, named, alone=again is not None)
     if again is not None:
-        sentence = _RUN_AGAIN if cancelled else f"{remedy}, then run the same command again."
-        return Advice(sentence, tuple(again))
+        return Advice(f"{remedy}, then run the same command again.", tuple(again), named)
     if status.dry_run:
         # No command continues a dry run.
-        return Advice() if cancelled else Advice(f"{remedy}, then do the dry run again.")
-    if cancelled:
-        return Advice(f"{remedy}. Resume it to do the rest.", _job("resume", status))
+        return Advice(f"{remedy}, then do the dry run again.", named=named)
     if status.retryable:
         objects = counted(status.failed, f"failed {WORDS[status.action].unit}")
-        return Advice(f"{remedy}, then {_verb(status)} the {objects} again.", _job("retry", status))
-    return Advice(f"{remedy}, then resume the job.", _job("resume", status))
+        return Advice(f"{remedy}, then {_verb(status)} the {objects} again.", _job("retry", status), named)
+    return Advice(f"{remedy}, then resume the job.", _job("resume", status), named)
 
 
-def _remedy(status: JobStatus, *, alone: bool) -> str:
+def _of_cancelled_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
+    if again is not None:
+        return Advice(_RUN_AGAIN, tuple(again))
+    if status.dry_run:
+        return Advice()
+    return Advice("The job was cancelled. Resume it to do the rest.", _job("resume", status))
+
+
+def _repair(status: JobStatus) -> tuple[str, ...]:
+    """Return the command that repairs the store that a job could not read, without the store to repair it from."""
+    in_tree = status.action is Action.PUSH or (status.action is Action.PULL and status.cause == "NotAnObject")
+    if status.cause not in _DAMAGE or in_tree:
+        return ()
+    if status.snapshots_total == 1:
+        which: tuple[str, ...] = ("--id", status.first_snapshot)
+    else:
+        # A manifest that is gone is not among all that the store lists.
+        which = ("--id", "ID") if status.cause == "ManifestMissing" else ("--all",)
+    objects = ("--objects", status.source_objects) if status.source_objects else ()
+    return ("snapferry", "heal", status.source, *objects, "--from", "OTHER_STORE", *which)
+
+
+def _remedy(status: JobStatus, named: Sequence[str], *, alone: bool) -> str:
     if status.cause == BUDGET:
         return "Check the budget"
     if status.cause in _DAMAGE:
@@ -219,7 +257,7 @@ def _remedy(status: JobStatus, *, alone: bool) -> str:
         if status.action is Action.PULL and status.cause == "NotAnObject":
             return "Remove what is in the way in the tree"
         store = "store" if status.action is Action.VERIFY else "source"
-        return f"Repair the {store} from another copy (snapferry heal)"
+        return f"Repair the {store} from another copy ({_shown(named)})"
     if status.cause == "StoreNotFound" and (named := _store_not_found(status.error)):
         # The URLs of a job of a fleet stay as they are.
         return f"{_CREATE[named[1]]}{', or correct the URL' if alone else ''}"

@@ -7,15 +7,18 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapferry.orchestrator.cli.group import cli
 from snapferry.orchestrator.reporting import advice
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.orchestrator.reporting.text.status import stall_text
-from snapferry.workers.job_state import BUDGET, DELETION, VERSION
+from snapferry.stores.text.printable import printable
+from snapferry.workers.job_state import BUDGET, DELETION, TAG, VERSION
 from snapferry.workers.ledger import JobStatus, RunningBatch, State, Waiting
 from snapferry.workers.messages import Action, Limits
 
@@ -140,7 +143,7 @@ def test_the_user_of_one_machine_is_told_of_no_fleet(cause: str) -> None:
     assert not {"worker", "workers", "orchestrator", "orchestrators"} & set(words)
 
 
-CAUSES = st.sampled_from(["", "Unheard", BUDGET, DELETION, VERSION, *advice._REMEDIES, *advice._DAMAGE])
+CAUSES = st.sampled_from(["", "Unheard", BUDGET, DELETION, TAG, VERSION, *advice._REMEDIES, *advice._DAMAGE])
 STATUSES = st.builds(
     lambda **changed: replace(FAILED, **changed),
     state=st.sampled_from(State),
@@ -169,6 +172,7 @@ def test_every_advice_is_one_sentence_and_at_most_one_quoted_command(
 
     assert "\n" not in found.text
     assert "\x1b" not in found.text
+    assert found.named == () or printable(shlex.join(found.named)) in found.sentence
     assert found or not found.argv, "a command has a sentence"
     assert tuple(shlex.split(found.command)) == found.argv
     if found:
@@ -212,3 +216,49 @@ def test_only_a_store_is_healed_and_not_a_tree(action: Action, cause: str, heals
     found = advise(replace(FAILED, **TRIED, action=action, cause=cause))
 
     assert ("snapferry heal" in found.sentence) is heals
+
+
+ID = FAILED.first_snapshot
+
+
+@pytest.mark.parametrize(
+    ("changed", "command"),
+    [
+        ({"action": Action.VERIFY}, f"snapferry heal '/a b' --from OTHER_STORE --id {ID}"),
+        ({"snapshots_total": 2}, "snapferry heal '/a b' --from OTHER_STORE --all"),
+        # What is not listed is named.
+        (
+            {"snapshots_total": 2, "cause": "ManifestMissing"},
+            "snapferry heal '/a b' --from OTHER_STORE --id ID",
+        ),
+        (
+            {"source_objects": "/o", "snapshots_total": 2},
+            "snapferry heal '/a b' --objects /o --from OTHER_STORE --all",
+        ),
+        ({"cause": TAG, "destination": "s3://b?x=y"}, f"snapferry tag 's3://b?x=y' {ID} NAME"),
+    ],
+)
+@pytest.mark.parametrize("again", [None, AGAIN])
+def test_a_command_that_the_sentence_names_has_all_its_arguments(
+    changed: dict[str, Any], command: str, again: Any
+) -> None:
+    failed = replace(
+        FAILED, **TRIED | {"snapshots_total": 1, "cause": "IntegrityError", "source": "/a b"} | changed
+    )
+    found = advise(failed, again=again)
+
+    assert shlex.join(found.named) == command
+    assert f"({command})" in found.sentence
+    assert f"({command} --broker redis://h)" in found.with_options("--broker", "redis://h").sentence
+
+
+def test_a_command_that_the_sentence_names_is_one_that_snapferry_takes() -> None:
+    named = [
+        advise(replace(FAILED, cause=cause, snapshots_total=total)).named
+        for cause in (TAG, "IntegrityError", "ManifestMissing")
+        for total in (1, 2)
+    ]
+    for _, name, *arguments in named:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.make_context(name, arguments).params

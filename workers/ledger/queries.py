@@ -33,7 +33,7 @@ FIELDS: Final = (
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
-    "continues", "continued_by", "cause", "schedule", "chain_schedule", *DISMISSAL_FIELDS,
+    "continues", "continued_by", "cause", "schedule", "chain_schedule", "source_objects", *DISMISSAL_FIELDS,
     *LIMIT_FIELDS.values(),
 )  # fmt: skip
 """The fields of the record that make up a status."""
@@ -148,6 +148,7 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
         action=Action(action),
         cause=text("cause"),
+        source_objects=text("source_objects"),
         bounded=record["bounded"] if record["bounded"] in BOUNDS else "",
         continues=other_job("continues"),
         continued_by=other_job("continued_by"),

@@ -118,7 +118,8 @@ class JobStatus:
     job that continues this one, "" for none. *mirror* is the mirror that queued this job, or the first one of its
     chain, "" for none. *superseded*: this job failed, and a job that continues it, directly or through others, or a
     later run of its mirror is done. *dismissed*: this job failed, and an operator decided that nobody will repair it,
-    or the last job of its chain. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
+    or the last job of its chain. *source_objects* is the store of the objects of *source*, "" if they are in it.
+    *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
     """
 
     job_id: str
@@ -166,6 +167,7 @@ class JobStatus:
     continues: str = ""
     continued_by: str = ""
     mirror: str = ""
+    source_objects: str = ""
     superseded: bool = False
     dismissed: Dismissal | None = None
 

@@ -43,6 +43,15 @@ def test_a_job_of_everything_has_no_snapshots_until_they_are_listed(client: redi
     assert (status.first_snapshot, status.snapshots_total, status.dry_run) == ("", 0, True)
 
 
+def test_a_job_knows_where_the_objects_of_its_source_are(client: redis.Redis) -> None:
+    ledger = Ledger(client, expires_s=3600)
+    ledger.create(request())
+    apart = request("apart")
+    ledger.create(apart.model_copy(update={"source": apart.source.model_copy(update={"objects_url": "/o"})}))
+
+    assert (ledger.status("job").source_objects, ledger.status("apart").source_objects) == ("", "/o")
+
+
 def test_a_job_is_created_once(ledger: Ledger) -> None:
     other = request(ids=[digest(b"other")])
 

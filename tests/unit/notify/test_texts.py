@@ -54,6 +54,22 @@ def test_a_failed_job_is_told_with_its_stores_its_reason_and_the_next_command() 
     assert found.id in found.body
 
 
+def test_a_command_inside_the_advice_is_shown_exactly_or_not_at_all() -> None:
+    damaged = {
+        "failed": 2,
+        "objects_total": 9,
+        "batches_total": 1,
+        "batches_done": 1,
+        "cause": "ObjectMissing",
+    }
+
+    exact = text(failed(**damaged, source="s3://a/b"))
+    marked = text(failed(**damaged, source="s3://a/b?endpoint_url=http://x&region=y"))
+
+    assert "from another copy (snapferry heal s3://a/b --from OTHER_STORE --" in exact.body
+    assert "from another copy, then copy" in marked.body
+
+
 @pytest.mark.parametrize(
     ("changed", "schedule", "command"),
     [

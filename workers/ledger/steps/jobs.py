@@ -166,6 +166,7 @@ def _fields_of(spec: JobSpec, schedule: str) -> dict[str, str | float]:
         "queue": spec.queue,
         "patience": spec.patience,
         **({} if spec.everything else {"first_snapshot": ids[0] if ids else "", "snapshots_total": len(ids)}),
+        **({"source_objects": spec.source.objects_url} if spec.source.objects_url else {}),
         **({} if spec.action is Action.COPY else {"action": spec.action.value}),
         **_bounds(spec.verify),
         **({BUDGET_FIELD: spec.budget.model_dump_json()} if spec.budget.limited else {}),
