@@ -5,7 +5,6 @@ The command line: arguments, exit codes, printing. It decides nothing.
     commands/     their declarations: names, options, help
     options/      their options, and how values are read
     run/          their bodies
-    misspelt      what is meant by a command that does not exist
     completion/   what TAB offers in bash, zsh and fish
     inputs/       what a body makes of its options
     settings      the settings of a command

@@ -208,8 +208,9 @@ def _of_done_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
 def _of_stopped_job(status: JobStatus, again: Sequence[str] | None) -> Advice:
     """Return what to do about a job that failed or was cancelled."""
     if status.cause in _NEW_REQUESTS and not (status.cause == BUDGET and status.batches_handed):
-        named = ("snapferry", "tag", status.destination, status.first_snapshot, "NAME")
-        named = named if status.cause == TAG else ()
+        named: tuple[str, ...] = ()
+        if status.cause == TAG:
+            named = ("snapferry", "tag", status.destination, status.first_snapshot, "NAME")
         return Advice(_NEW_REQUESTS[status.cause].format(named=_shown(named)), named=named)
     if status.state is State.CANCELLED:
         return _of_cancelled_job(status, again)
@@ -258,9 +259,9 @@ def _remedy(status: JobStatus, named: Sequence[str], *, alone: bool) -> str:
             return "Remove what is in the way in the tree"
         store = "store" if status.action is Action.VERIFY else "source"
         return f"Repair the {store} from another copy ({_shown(named)})"
-    if status.cause == "StoreNotFound" and (named := _store_not_found(status.error)):
+    if status.cause == "StoreNotFound" and (missing := _store_not_found(status.error)):
         # The URLs of a job of a fleet stay as they are.
-        return f"{_CREATE[named[1]]}{', or correct the URL' if alone else ''}"
+        return f"{_CREATE[missing[1]]}{', or correct the URL' if alone else ''}"
     remedies = _REMEDIES_OF_A_COMMAND if alone else _REMEDIES
     return remedies.get(status.cause, _OTHER_REMEDY)
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from snapferry.orchestrator.cli.group import COMMANDS, cli
-from snapferry.orchestrator.cli.misspelt import OTHER_WORDS
+from snapferry.orchestrator.cli.options.misspelt import OTHER_WORDS
 from snapferry.workers.ledger import Ledger, State
 from tests.unit.ledger.support import request
 

@@ -195,7 +195,7 @@ class Suggesting(click.Group):
         name = args[0]
         # click parses an option again.
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
-            raise load("misspelt:no_such_command")(ctx, name, self.list_commands(ctx))
+            raise load("options.misspelt:no_such_command")(ctx, name, self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
 

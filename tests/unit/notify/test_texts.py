@@ -55,7 +55,7 @@ def test_a_failed_job_is_told_with_its_stores_its_reason_and_the_next_command() 
 
 
 def test_a_command_inside_the_advice_is_shown_exactly_or_not_at_all() -> None:
-    damaged = {
+    damaged: dict[str, Any] = {
         "failed": 2,
         "objects_total": 9,
         "batches_total": 1,
