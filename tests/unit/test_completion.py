@@ -113,6 +113,7 @@ def test_every_parameter_offers_values_or_takes_free_text(name: str) -> None:
         "hosts NAME",
         "forget NAME",
         "url_prefix PATH",
+        "node NAME",
     }
     for parameter in command(name).params:
         if isinstance(parameter.type, click.Choice) or getattr(parameter, "is_flag", False):
