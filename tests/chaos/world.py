@@ -117,6 +117,7 @@ class World:
     epoch: int = 0
     may_fail: bool = False
     may_forget: bool = False
+    may_misread: bool = False
     slack_s: float = 0.0
     contents: dict[str, dict[str, bytes]] = field(default_factory=dict)
     content: dict[Path, dict[str, int]] = field(default_factory=dict)
@@ -243,7 +244,7 @@ class World:
         self.submitted.clear()
         self.pulls.clear()
         self.cancelled.clear()
-        self.may_fail = self.may_forget = False
+        self.may_fail = self.may_forget = self.may_misread = False
         self.damaged = {root: set() for root in [*self.destinations, *self.mirrors]}
         for root in self.destinations:
             root.mkdir(parents=True)

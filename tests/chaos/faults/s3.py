@@ -17,6 +17,7 @@ _SHARES: Final = (0.05, 0.3, 1.0)
 def _troubled(kind: str) -> Act:
     def act(world: World, chance: random.Random) -> Iterator[str]:
         share = chance.choice(_SHARES)
+        world.may_misread |= kind == "flipped"
         with world.trouble.making(kind, share):
             yield f"{share:.0%}"
 

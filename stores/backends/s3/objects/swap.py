@@ -14,10 +14,10 @@ from typing import Final
 
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.errors import status_of
-from snapferry.stores.diagnosis.round_trip import DATA, FOLDER, new_probe
+from snapferry.stores.diagnosis.round_trip import DATA, FOLDER, is_stale, new_probe
 from snapferry.stores.errors import KeyMissing, StoreError, StoreUnavailable
 
-from .small import delete
+from .small import delete, list_keys
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,13 @@ def supports_conditions(bucket: Bucket, space: str) -> bool:
     """
     Return whether the server enforces conditions on writes below *space*, which ends with ``/``.
 
-    Writes a probe, and deletes it. A server is tried once in each process. Raises `StoreUnavailable`; whatever else
-    goes wrong means that conditions are not supported.
+    Writes a probe, and deletes it, and those that killed processes have left. A server is tried once in each process.
+    Raises `StoreUnavailable`; whatever else goes wrong means that conditions are not supported.
     """
     features = bucket.features
     with features.lock:
         if features.enforces_conditions is None:
+            _sweep(bucket, space + FOLDER)
             features.enforces_conditions = _enforced(bucket, new_probe(space + FOLDER))
             logger.info(
                 "%s: conditions on writes are %ssupported",
@@ -45,6 +46,13 @@ def supports_conditions(bucket: Bucket, space: str) -> bool:
                 "" if features.enforces_conditions else "not ",
             )
         return features.enforces_conditions
+
+
+def _sweep(bucket: Bucket, folder: str) -> None:
+    with suppress(StoreError):
+        for key, _, modified in list(list_keys(bucket, folder)):
+            if is_stale(key, modified):
+                delete(bucket, key)
 
 
 def _enforced(bucket: Bucket, probe: str) -> bool:
