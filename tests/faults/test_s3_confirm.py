@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from snapferry.stores.address import object_key
+from snapferry.stores.address import manifest_key, object_key
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
@@ -99,6 +99,23 @@ def test_nothing_that_was_altered_on_the_way_is_counted_as_copied_or_stays(
     assert {address: digest(data) for address, data in there.items()} == {a: a for a in copied}
     assert confirmed == ({"etag": len(copied)} if copied else {})
     assert (share == 1.0) == (not copied)
+
+
+def test_a_manifest_that_is_altered_on_the_way_is_seen_by_nobody(
+    rclone_memory_s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server compares nothing else, and would show it until it is sent again, or for ever if its writer dies."""
+    server = rclone_memory_s3
+    bucket = server.make_bucket()
+    monkeypatch.setattr(s3_clients, "ATTEMPTS", 1)
+    deleted: list[str] = []
+    monkeypatch.setattr(confirm, "delete", lambda _, key: deleted.append(key))
+    with counting_proxy(server, alter=Flips(1.0)) as (proxy, _):
+        backend = open_s3(parse_url(proxy.url(bucket, "p")))
+        with pytest.raises(StoreError):
+            backend.write(manifest_key(digest(DATA)), DATA)
+
+    assert (held(server, bucket), deleted) == ({}, [])
 
 
 def test_without_faults_no_request_is_added_and_no_probe_is_written(rclone_memory_s3: S3Server) -> None:

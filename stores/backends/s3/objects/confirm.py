@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from snapferry.stores.address import MANIFESTS
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.features import Confirmation, ServerFeatures
 from snapferry.stores.errors import AccessDenied, IntegrityError, StoreError, StoreFault, StoreUnavailable
@@ -117,18 +118,22 @@ def send_confirmed(
     """
     Send *data* until the server confirms it, and return how. READ_BACK and NONE mean that nothing was compared yet.
 
-    *send* sends it, with the Content-MD5 that it is given if that is not "", and returns the ETag. *undo* is called
+    *send* sends it, with the Content-MD5 that it is given if that is not "", and returns the ETag. A manifest
+    always has one. *undo* is called
     before an error is raised while wrong bytes may be visible. Raises `IntegrityError` where other bytes arrive again
     and again.
     """
     wrong = False
+    # A wrong object is seen by nobody before its manifest. A wrong manifest is, until it is sent again: so a server
+    # that checks nothing else gets the chance to refuse it.
+    seen_at_once = key.startswith(MANIFESTS)
     for _ in range(SENDS):
         try:
             if features.confirmation is None and features.md5_bytes > DETECT_AFTER_BYTES:
                 detect(bucket, features, key)
-            md5 = md5_of(data) if features.needs_md5(len(data)) else ""
+            md5 = md5_of(data) if seen_at_once or features.needs_md5(len(data)) else ""
             with_md5 = features.content_md5
-            etag = send(md5 if with_md5 else "")
+            etag = send(md5 if with_md5 or seen_at_once else "")
             if md5 and etag == md5:
                 return Confirmation.DIGEST if with_md5 else Confirmation.ETAG
             found = features.confirmation or detect(bucket, features, key)
