@@ -12,7 +12,9 @@ MAX_HOST: Final = 253
 ANY_HOST: Final = "*"
 
 _form = re.compile(
-    r"(https?)://(\[[^\]/]*\]|[^/:\[\]]*)(?::([0-9]{1,10}))?((?:/[^\\]*)?)", re.IGNORECASE
+    r"(https?)://(\[[^\]/]*\]|[^/:\[\]]*)(?::([0-9]{1,10}))?((?:/[^\\]*)?)",
+    # Without ASCII, the long s of old print is an s.
+    re.IGNORECASE | re.ASCII,
 ).fullmatch
 _label = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?").fullmatch
 _number = re.compile(r"[0-9]+|0x[0-9a-f]*").fullmatch
@@ -64,6 +66,9 @@ def parse_endpoint(text: str) -> Endpoint:
     found = _form(text)
     if found is None:
         raise InvalidEndpoint("it is not http(s)://host[:port][/path]")
+    if not found[2].isascii():
+        # Before the letters are made small: the sign for kelvin becomes a k.
+        raise InvalidEndpoint("its host is not in ASCII: give it in punycode, as in xn--...")
     scheme, host, port, path = found[1].lower(), found[2].lower(), found[3], found[4].rstrip("/")
     number = int(port) if port else PORTS[scheme]
     if not 0 < number < 65536:
@@ -86,8 +91,6 @@ def _host(host: str) -> str:
         return _ipv6(host[1:-1])
     # A trailing dot only marks the name as absolute.
     host = host.removesuffix(".")
-    if not host.isascii():
-        raise InvalidEndpoint("its host is not in ASCII: give it in punycode, as in xn--...")
     labels = host.split(".")
     if len(host) > MAX_HOST or not all(map(_label, labels)):
         raise InvalidEndpoint("its host is not a name or an IP address")

@@ -22,7 +22,7 @@ from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 MAX_PATH_BYTES: Final = 3900
 
 # Control characters, line ends of every kind, and characters that make a terminal show a text in another order.
-unprintable = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+unprintable = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 

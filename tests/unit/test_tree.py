@@ -283,7 +283,21 @@ def test_a_listing_has_what_was_found_and_tells_two_trees_apart(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "pattern",
-    ["(", "[", "(?=a)", r"\1", r"\bword", "[a&&b]", "[a--b]", "[[a]b]", r"[\W]", r"\Qa", r"\<a", "(" * 2000],
+    [
+        "(",
+        "[",
+        "(?=a)",
+        r"\1",
+        r"\bword",
+        "[a&&b]",
+        "[a--b]",
+        "[[a]b]",
+        r"[\W]",
+        r"\Qa",
+        r"\<a",
+        "(" * 2000,
+        "a\udcff",
+    ],
 )
 def test_patterns_that_cannot_be_used_as_snapdir_uses_them_are_refused(pattern: str) -> None:
     with pytest.raises(InvalidPattern):

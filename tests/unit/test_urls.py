@@ -114,6 +114,8 @@ REFUSED = {
     "s3://user:hunter2@bucket/\udcff": "is not UTF-8",
     "\udcff": "is not UTF-8",
     "/srv\0store": "has a NUL character",
+    "/srv/\u061cstore": "has a control character",
+    "s3://arn:aws:s3:eu:" + "\u0661" * 12 + ":accesspoint/x": "is not the ARN",
     "s3://user:hunter2@bucket\0": "has a NUL character",
 }
 

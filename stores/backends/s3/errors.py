@@ -76,7 +76,7 @@ _BY_CLASS: Final = _table(
             HTTPError HTTPException OSError ValueError ArithmeticError LookupError""",
         AccessDenied: """CredentialRetrievalError LoginError NoAuthTokenError NoCredentialsError
             PartialCredentialsError ProfileNotFound RefreshWithMFAUnsupportedError SSOError TokenRetrievalError
-            UnknownCredentialError UnknownTokenProviderError""",
+            UnknownCredentialError UnknownTokenProviderError UnsendableCredentials""",
         InvalidStoreURL: "InvalidDNSNameError InvalidRegionError ParamValidationError",
     }
 )

@@ -23,7 +23,7 @@ _storage_class = re.compile(r"[A-Z][A-Z0-9_-]{0,63}").fullmatch
 _kms_key = re.compile(r"[A-Za-z0-9:/_.-]{1,2048}").fullmatch
 _tag_text = re.compile(r"[\w +\-.:/@]*").fullmatch
 _access_point = re.compile(
-    r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d{12}:"
+    r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:[0-9]{12}:"
     r"(?:outpost[:/][A-Za-z0-9-]+[:/])?accesspoint[:/][A-Za-z0-9.-]+(?=/|$)"
 )
 

@@ -6,7 +6,11 @@ The texts of errors go to ledgers, receipts, logs and web pages. More people rea
 
 from __future__ import annotations
 
+import json
+import re
+from functools import lru_cache
 from typing import Final, Protocol
+from urllib.parse import quote
 
 HIDDEN: Final = "***"
 
@@ -25,6 +29,8 @@ class _Keys(Protocol):
     def token(self) -> str | None: ...
 
 
+_escape = re.compile("%[0-9A-F]{2}")
+
 _remembered: list[_Keys] = []
 
 
@@ -37,9 +43,18 @@ def remember(keys: _Keys) -> None:
 
 
 def redact(text: str) -> str:
-    """Return *text* with every remembered key id, secret key and session token replaced by ``***``."""
+    """Return *text* with every remembered key id, secret key and session token replaced by ``***``, in any form."""
     for keys in tuple(_remembered):
         for secret in (keys.token, keys.secret_key, keys.access_key):
             if secret and len(secret) >= _MIN_LENGTH:
-                text = text.replace(secret, HIDDEN)
+                for form in _forms(secret):
+                    text = text.replace(form, HIDDEN)
     return text
+
+
+@lru_cache(3 * _MAX_REMEMBERED)
+def _forms(secret: str) -> tuple[str, ...]:
+    """Return *secret* as it is, and as it stands in a URL, in JSON and in a Python literal."""
+    encoded = quote(secret, safe="", errors="replace")
+    small = _escape.sub(lambda found: found.group().lower(), encoded)
+    return tuple(dict.fromkeys((secret, encoded, small, json.dumps(secret)[1:-1], repr(secret)[1:-1])))

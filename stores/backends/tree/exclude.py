@@ -55,6 +55,8 @@ def excluder(patterns: Iterable[str]) -> Callable[[str], bool] | None:
     for text in texts:
         try:
             re2.compile(_translated(text), options)
+        except UnicodeEncodeError:
+            raise InvalidPattern("", ascii(text), "is not UTF-8") from None
         except re2.error as error:
             said = error.args[0] if error.args else ""
             said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)

@@ -20,6 +20,8 @@ from snapferry.stores.backends.s3.direct_path import Keys
 from snapferry.stores.backends.s3.redaction import remember
 from snapferry.stores.runtime.interruption import checkpoint
 
+from .sendable import check_sendable
+
 # The first pause between two look-ups, and the longest.
 FIRST_PAUSE_S: Final = 0.25
 MAX_PAUSE_S: Final = 2.0
@@ -44,6 +46,8 @@ class RenewableCredentials:
         self._current: Any = None
         # The keys of credentials that never change: botocore makes a new object for each request.
         self._constant: Keys | None = None
+        # The last keys that were checked.
+        self._sendable: Keys | None = None
         # Keys that were refused and could not be replaced, how long that was waited for, and until when to trust it.
         self._irreplaceable: tuple[Keys | None, float, float] = None, -1.0, 0.0
         self._looked_up_at = -TRUSTED_S
@@ -76,10 +80,13 @@ class RenewableCredentials:
             self._constant = found.get_frozen_credentials()
 
     def get_frozen_credentials(self) -> Keys:
-        """Return the keys that are valid now. Raises what botocore raises where they cannot be found or renewed."""
+        """Return the keys that are valid now. Raises what botocore raises where they cannot be found or renewed, and `UnsendableCredentials`."""
         keys = self._constant
         if keys is None:
             keys = self.current.get_frozen_credentials()
+        if keys != self._sendable:
+            check_sendable(keys)
+            self._sendable = keys
         remember(keys)
         return keys
 
