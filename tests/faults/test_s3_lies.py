@@ -436,6 +436,18 @@ class TestListing:
         names = [f"p/{n:05}" for n in range(3000)]
         assert self.found(END + entries(*names)) == names
 
+    @pytest.mark.parametrize("yes", ["TRUE", "True", "1", " true\n"])
+    def test_a_listing_goes_on_however_a_server_spells_it(self, sent_by: str, yes: str) -> None:
+        """boto3 takes all of these for false; a mirror would delete what the other pages list."""
+        more = MORE.replace(b"true", yes.encode())
+        assert self.found(more % 1 + entries("p/a"), END + entries("p/b")) == ["p/a", "p/b"]
+
+    @pytest.mark.parametrize("odd", ["", "yes", "t", "truefalse", "2"])
+    def test_a_listing_that_neither_goes_on_nor_ends_is_an_error(self, sent_by: str, odd: str) -> None:
+        page = f"<IsTruncated>{odd}</IsTruncated>".encode() + entries("p/a")
+        with hostile(paged(page)) as server, pytest.raises(StoreUnavailable):
+            keys(S3Backend(Bucket("bucket", endpoint=server.endpoint)))
+
     def test_keys_that_are_repeated_are_passed_over(self, sent_by: str) -> None:
         assert self.found(
             MORE % 1 + entries("p/a", "p/a", "p/b"),

@@ -2,6 +2,7 @@
 Changes to a client of boto3: how its connections wait, how it pauses between attempts, and what it parses.
 
 *interruptible*: its connections use `http.sockets`, and its pauses have checkpoints.
+*strict*: booleans of answers are true or false (`strict_parser`).
 *bounded*: only an object may be longer than `MAX_PAGE_BYTES`, and no call begins another attempt after `CALL_S`.
 
 botocore has no public names for the HTTP session of a client, so this module reads private ones. An assertion fails
@@ -34,6 +35,8 @@ from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, PlainSocke
 from snapferry.stores.backends.s3.http.xml_limits import check_xml
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 from snapferry.stores.runtime.interruption import SLICE_S
+
+from .strict_parser import StrictParsers
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,8 @@ def adapt(client: Any, *, attempts: int, ip_policy: IpPolicy) -> None:
     # Without these attributes, connections would not be watched.
     assert hasattr(session, "_pool_classes_by_scheme")
     session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(ip_policy)
+    assert hasattr(client._endpoint, "_response_parser_factory")
+    client._endpoint._response_parser_factory = StrictParsers()
     client.meta.events.register_first("before-parse.s3", _check_body)
     client.meta.events.register_first(_RETRY, _drop_odd_region)
     # The first `unregister` removes boto3's own handler, the second one a new handler, which is called below instead.

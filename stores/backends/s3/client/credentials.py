@@ -80,7 +80,11 @@ class RenewableCredentials:
             self._constant = found.get_frozen_credentials()
 
     def get_frozen_credentials(self) -> Keys:
-        """Return the keys that are valid now. Raises what botocore raises where they cannot be found or renewed, and `UnsendableCredentials`."""
+        """
+        Return the keys that are valid now.
+
+        Raises what botocore raises where they cannot be found or renewed, and `UnsendableCredentials`.
+        """
         keys = self._constant
         if keys is None:
             keys = self.current.get_frozen_credentials()
