@@ -82,7 +82,7 @@ def knows_password(header: str, login: tuple[str, str]) -> bool:
         decoded = base64.b64decode(given.strip(), validate=True)
     except (binascii.Error, ValueError):
         return False
-    return hmac.compare_digest(decoded, ":".join(login).encode())
+    return hmac.compare_digest(decoded, ":".join(login).encode(errors="surrogateescape"))
 
 
 class WrongPasswords:

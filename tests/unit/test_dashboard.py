@@ -590,6 +590,13 @@ def test_a_password_is_known_only_as_a_whole() -> None:
         assert not knows_password(odd, login)
 
 
+def test_a_password_of_any_bytes_is_known() -> None:
+    header = "Basic " + base64.b64encode(b"us\xe9r:p\xff").decode()
+
+    assert knows_password(header, ("us\udce9r", "p\udcff"))
+    assert not knows_password(header, ("us\udce9r", "p\udcfe"))
+
+
 @pytest.mark.parametrize(
     "url",
     ["flower", "ftp://host", "javascript:alert(1)", "http://", "http://me:secret@host", "http://host?x=1", "http://host:0",

@@ -72,6 +72,18 @@ def test_a_secret_is_found_in_the_forms_in_which_it_is_written() -> None:
 
 
 @pytest.mark.parametrize(
+    ("secret", "encoded"), [("pass\udcffword", "pass%FFword"), ("pass\ud800word", "pass%3Fword")]
+)
+def test_a_secret_that_is_not_utf8_is_hidden(secret: str, encoded: str) -> None:
+    """A variable of the environment may hold any bytes."""
+    redact = Redaction([secret])
+
+    assert [redact(text) for text in (secret, encoded, repr(secret), json.dumps(secret))] == [
+        HIDDEN, HIDDEN, f"'{HIDDEN}'", f'"{HIDDEN}"',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
     "name",
     ["token", "my-token-" + "x" * 300, "x" * 300 + "_SECRET", "'password'", '\\"api_key\\"', "TOKEN  "],
 )

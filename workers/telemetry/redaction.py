@@ -68,7 +68,12 @@ class Redaction:
             for secret in secrets
             if len(secret) >= _SHORTEST
             # Plain, in a URL, in JSON, and in a Python literal.
-            for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1])
+            for form in (
+                secret,
+                quote(_bytes_of(secret), safe=""),
+                json.dumps(secret)[1:-1],
+                repr(secret)[1:-1],
+            )
         }
         # The longest first, because a secret may begin with another secret.
         self._forms = sorted(forms, key=len, reverse=True)
@@ -114,6 +119,14 @@ class Redaction:
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
         return text
+
+
+def _bytes_of(secret: str) -> bytes:
+    """Return the bytes of *secret*. A variable of the environment may hold any bytes."""
+    try:
+        return secret.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return secret.encode(errors="replace")
 
 
 def _without_last_word(text: str) -> str:
