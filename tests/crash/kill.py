@@ -59,7 +59,7 @@ def _complete(world: World, row: Row, expected: dict[str, Any], *, redelivered: 
         row.check(world)
     except Exception as error:
         return f"not completed: {error}"
-    if broken := [*world.violations(), *world.leftovers()]:
+    if broken := [*world.violations(), *world.leftovers(lost=not redelivered)]:
         return f"in the end: {broken}"
     seen = world.seen()
     return "; ".join(
