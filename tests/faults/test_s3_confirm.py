@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from snapferry.stores.address import manifest_key, object_key
+from snapferry.stores.address import manifest_key, object_key, parse_snapshot_id
 from snapferry.stores.backends.s3.backend import S3Backend, open_s3
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
@@ -113,7 +113,7 @@ def test_a_manifest_that_is_altered_on_the_way_is_seen_by_nobody(
     with counting_proxy(server, alter=Flips(1.0)) as (proxy, _):
         backend = open_s3(parse_url(proxy.url(bucket, "p")))
         with pytest.raises(StoreError):
-            backend.write(manifest_key(digest(DATA)), DATA)
+            backend.write(manifest_key(parse_snapshot_id(digest(DATA))), DATA)
 
     assert (held(server, bucket), deleted) == ({}, [])
 
