@@ -173,6 +173,10 @@ class StoreFault(StoreError):
     """The store gave an answer that is neither success nor any error named here."""
 
 
+class CopyRefused(StoreFault):
+    """A server does not copy an object by itself. It can still be read and written."""
+
+
 class FileChanged(StoreFault):
     """A file of a directory tree changed while it was read. Its bytes were not used."""
 

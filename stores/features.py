@@ -16,7 +16,7 @@ from .backend import Backend, Listed
 from .errors import StoreError
 from .rate_limiter import RateLimiter
 from .requests import Requests
-from .streams import Reader, Upload
+from .streams import OpenReader, Reader, Upload
 
 _F = TypeVar("_F")
 
@@ -68,6 +68,34 @@ class Confirming(Protocol):
     @property
     def confirmed(self) -> dict[str, int]:
         """How many objects this backend has written so far, by what confirmed that the store has the right bytes."""
+
+
+class ServerCopy(Protocol):
+    """An object of one store that the server is to copy to the same key of another."""
+
+    def open(self) -> OpenReader:
+        """Open the object at the source, to be verified by the caller. Raises `KeyMissing`. May be called again."""
+
+    def upload(self) -> Upload:
+        """
+        Return the upload of what was opened last. It is to be shown by `Upload.write` all that was read, and sends none
+        of it.
+
+        What `Upload.commit` makes visible is what was read: it raises `StoreUnavailable` where the source holds
+        something else by then. It raises `CopyRefused` where the server does not copy, as may `Upload.write`.
+        """
+
+
+@runtime_checkable
+class CopiesOnServer(Protocol):
+    """A store whose server can copy objects from some other stores by itself."""
+
+    def server_copy(self, source: Backend, key: str, size_hint: int) -> ServerCopy | None:
+        """
+        Return the copy of *key* from *source*; None where this server cannot copy from there, or has refused to.
+
+        *size_hint* is the expected length in bytes. The first call may write a probe. Raises `StoreError`.
+        """
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..report import Goal
-from . import distance, files, huge, many, requests, s3, shared, trees, verify
+from . import distance, files, huge, many, requests, s3, server_side, shared, trees, verify
 from .case import QUICK, Case, Setting, TooLittleRoom
 
 __all__ = ["CASES", "QUICK", "Case", "Setting", "TooLittleRoom"]
@@ -44,6 +44,9 @@ CASES: Final = (
     Case("startup", "what a command costs before it copies anything", files.startup),
     Case("s3-20k", "20,000 files of 4 KiB, S3 to S3 on servers without latency", s3.between_buckets),
     Case("s3-up", "20,000 files of 4 KiB, directory to S3 on a server without latency", s3.upload),
+    Case(
+        "server-side", "1 GB between two buckets of a server that copies the bytes", server_side.server_side
+    ),
     Case("requests", "how many requests a sync sends", requests.requests),
     Case("latency", "20,000 files of 4 KiB, S3 to S3, with 25 ms added to each request", distance.latency),
     Case("scale", "1, 2, 4 and 8 worker processes of a fleet, with that latency", distance.scale),

@@ -59,6 +59,7 @@ class SyncOptions(JobOptions, total=False):
 
     prune: Prune
     checksum: bool
+    server_side: bool
     trust_manifest: bool
     names: bool
     allow_empty_source: bool
@@ -90,7 +91,8 @@ class Requests:
     ) -> JobSpec:
         """Return the request to copy *snapshots*."""
         pools = self._url(from_objects), self._url(to_objects)
-        pair = store_pair(self._named(source), self._named(destination), *pools)
+        server_side = options.get("server_side", False)
+        pair = store_pair(self._named(source), self._named(destination), *pools, server_side=server_side)
         return JobSpec.of(*pair, self._ids(pair[0], snapshots), **options)
 
     def push(

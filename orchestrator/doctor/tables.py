@@ -40,7 +40,9 @@ def checks_of_tables(settings: Settings) -> Iterator[tuple[str, Check | Finding]
 
 def _check(table: Mirror | Scrub, config: Config) -> Check:
     if isinstance(table, Mirror):
-        source, destination = store_pair(config.url(table.from_), config.url(table.to))
+        source, destination = store_pair(
+            config.url(table.from_), config.url(table.to), server_side=table.server_side
+        )
         return Check(_side(source), _side(destination))
     return Check(_side(one_store(config.url(table.store))), None)
 

@@ -15,6 +15,7 @@ from snapferry.stores.fallback import WithFallback
 from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.urls import check_on_server
 from snapferry.workers.copying.describe import describe_snapshots
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec, StoreRef
@@ -76,6 +77,8 @@ def open_stores(spec: JobSpec, access: AccessPolicy, *, create: bool) -> tuple[S
             raise InvalidStoreURL(ref.url.partition("?")[0], "", f"is {found}, and this job needs {wanted}")
     if spec.action.writes and source.parsed.same_place(destination.parsed):
         raise InvalidStoreURL(source.url, "", "source and destination are the same store")
+    if spec.server_side:
+        check_on_server(*(side.parsed_objects or side.parsed for side in (source, destination)))
     opened = open_store(destination.parsed, destination.parsed_objects, *rights, access=access, create=create)
     return (
         open_store(source.parsed, source.parsed_objects, Right.READ, access=access, create=create),

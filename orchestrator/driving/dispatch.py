@@ -90,6 +90,7 @@ def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
         concurrency=spec.batch_concurrency,
         action=spec.action,
         checksum=spec.checksum,
+        server_side=spec.server_side,
         more_sources=spec.more_sources,
         verify=spec.verify,
         tree=spec.tree.model_copy(update={"exclude": ()}),

@@ -7,26 +7,34 @@ from collections.abc import Sequence
 
 from snapferry.orchestrator.places.local_path import expand_home, working_directory
 from snapferry.stores.errors import InvalidStoreURL
-from snapferry.stores.urls import StoreURL, parse_url
+from snapferry.stores.urls import StoreURL, check_on_server, parse_url
 from snapferry.workers.messages import StoreRef
 from snapferry.workers.settings.environment import store_options
 
 
 def store_pair(
-    from_url: str, to_url: str, from_objects: str | None = None, to_objects: str | None = None
+    from_url: str,
+    to_url: str,
+    from_objects: str | None = None,
+    to_objects: str | None = None,
+    *,
+    server_side: bool = False,
 ) -> tuple[StoreRef, StoreRef]:
     """
     Return source and destination, with what the environment adds to their URLs.
 
     *from_objects* and *to_objects* are URLs of pools that hold the objects. Raises `InvalidStoreURL`, also where
-    source and destination are the same store.
+    source and destination are the same store, and where *server_side* is asked of stores that no server has both of.
     """
     for_source, for_destination = store_options("from"), store_options("to")
     source = parse_url(from_url).with_defaults(**for_source)
     destination = parse_url(to_url).with_defaults(**for_destination)
     if source.same_place(destination):
         raise InvalidStoreURL("", str(source).split("?", 1)[0], "is both source and destination")
-    return _reference(source, from_objects, for_source), _reference(destination, to_objects, for_destination)
+    pair = _reference(source, from_objects, for_source), _reference(destination, to_objects, for_destination)
+    if server_side:
+        check_on_server(*(reference.parsed_objects or reference.parsed for reference in pair))
+    return pair
 
 
 def one_store(url: str, objects: str | None = None) -> StoreRef:

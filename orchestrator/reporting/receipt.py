@@ -37,12 +37,19 @@ _VERIFIED_BY: Final = {
     },
 }
 _VERIFIED_COMPARED: Final = {"present": "all of its bytes at the destination were read and hashed (BLAKE3)"}
+_VERIFIED_ON_SERVER: Final = {
+    "copied": (
+        "the source was read and hashed (BLAKE3); the server copied the same version of it, for as many objects as"
+        " confirmed.server says, and the others were sent; the destination then confirmed that it has it"
+    )
+}
 _VERIFIED_FAST: Final = {
     "present": "the store has it with the length in the manifest, or all of its bytes were read and hashed (BLAKE3)"
 }
 
 # How an S3 store can confirm that it has the bytes that were sent; "none": not at all.
-CONFIRMED_BY: Final = ("digest", "etag", "read_back", "none")
+# "server": it was not sent, the server copied what was read.
+CONFIRMED_BY: Final = ("digest", "etag", "read_back", "server", "none")
 
 
 def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
@@ -76,7 +83,8 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "verified": VERIFIED
         | _VERIFIED_BY.get(spec.action, {})
         | (_VERIFIED_FAST if spec.verify.fast else {})
-        | (_VERIFIED_COMPARED if spec.checksum else {}),
+        | (_VERIFIED_COMPARED if spec.checksum else {})
+        | (_VERIFIED_ON_SERVER if spec.server_side else {}),
         "scope": _scope(spec)
         | {
             "fast": spec.verify.fast,

@@ -42,7 +42,9 @@ def message_of(mirror: Mirror, config: Config) -> MirrorMessage:
     Raises `InvalidSettings` for stores that no job can have.
     """
     try:
-        source, destination = store_pair(config.url(mirror.from_), config.url(mirror.to))
+        source, destination = store_pair(
+            config.url(mirror.from_), config.url(mirror.to), server_side=mirror.server_side
+        )
     except InvalidStoreURL as error:
         raise InvalidSettings(f"mirror {mirror.name!r}: {error}") from None
     return MirrorMessage(

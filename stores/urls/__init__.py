@@ -8,13 +8,14 @@ Store URLs: reading, showing, and the kinds of stores that they name.
 
 from .parse import parse_place, parse_url
 from .registry import GROUP, find_kind, is_local, is_metered, kind_of, register, schemes
-from .store_url import Opening, StoreKind, StoreURL, parse_path, redact
+from .store_url import Opening, StoreKind, StoreURL, check_on_server, parse_path, redact
 
 __all__ = [
     "GROUP",
     "Opening",
     "StoreKind",
     "StoreURL",
+    "check_on_server",
     "find_kind",
     "is_local",
     "is_metered",

@@ -107,6 +107,11 @@ def take_no_options(url: StoreURL, options: Mapping[str, str]) -> StoreURL:
     return url
 
 
+def no_server(source: StoreURL, destination: StoreURL) -> str:
+    """Return why no server copies between the two: their kind of store has none."""
+    return "only servers of S3 stores copy by themselves"
+
+
 def prepare_nothing() -> None:
     """Do nothing: the kind of store needs no preparation."""
 
@@ -124,6 +129,8 @@ class StoreKind:
     *is_tree*: it is a tree of files, not a store. A process opens it only where its own configuration names the place.
     *is_metered*: a provider charges for each request, so default request limits and prices apply.
     *parameters* are the options that a URL may have; *add_options* returns a URL with more of them, checked.
+    *why_not_on_server* returns why the server of two stores of this kind cannot copy from the first to the second by
+    itself, as far as their URLs tell; "" if it may.
     *prepare* imports what `open` needs and reads what its clients are made from, before a process forks. Connects to
     nothing. May be called again.
     """
@@ -136,7 +143,16 @@ class StoreKind:
     is_metered: bool = False
     parameters: tuple[str, ...] = ()
     add_options: Callable[[StoreURL, Mapping[str, str]], StoreURL] = take_no_options
+    why_not_on_server: Callable[[StoreURL, StoreURL], str] = no_server
     prepare: Callable[[], None] = prepare_nothing
+
+
+def check_on_server(source: StoreURL, destination: StoreURL) -> None:
+    """Make sure that one server may copy from *source* to *destination*. Raises `InvalidStoreURL` where none can."""
+    why_not = destination.kind.why_not_on_server(source, destination)
+    if why_not:
+        shown = " to ".join(str(url).partition("?")[0] for url in (source, destination))
+        raise InvalidStoreURL("", "", f"no server can copy from {shown} by itself: {why_not}")
 
 
 def _normalised(path: str) -> str:

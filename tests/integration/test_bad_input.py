@@ -161,6 +161,7 @@ def test_ids_that_cannot_be_meant_are_one_line_with_the_number_of_theirs(
         (["--max-cost", "5"], "--max-cost requires prices. Use --prices FILE, or set SNAPFERRY_PRICES."),
         (["--prices", "/no/prices"], "price table /no/prices: No such file or directory"),
         (["--max-delete", "5"], "--max-delete requires --delete"),
+        (["--server-side"], "by itself: only servers of S3 stores copy by themselves"),
         (["--force-delete"], "--force-delete requires --delete"),
         (["--receipt", "/no/such/r"], "--receipt /no/such/r: directory /no/such does not exist"),
         (["--receipt", "/dev/null"], "--receipt /dev/null: not a regular file"),

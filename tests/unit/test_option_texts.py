@@ -35,6 +35,7 @@ def test_a_job_without_options_has_none() -> None:
     [
         ({"everything": True, "order": Order.NEWEST}, ["--all", "--order newest"]),
         ({"trust_manifest": True, "names": True}, ["--trust-manifest", "--names"]),
+        ({"server_side": True}, ["--server-side"]),
         (
             {"prune": Prune(max_delete=0, force=True)},
             ["--delete", "--max-delete 0", "--force-delete"],

@@ -13,7 +13,7 @@ from snapferry.stores.address import EMPTY_ADDRESS
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.errors import InvalidStoreURL, StoreNotFound
 from snapferry.stores.opening import open_backend, open_store
-from snapferry.stores.urls import StoreURL, find_kind, parse_url, redact
+from snapferry.stores.urls import StoreURL, check_on_server, find_kind, parse_url, redact
 
 FILE = find_kind("file")
 
@@ -335,3 +335,28 @@ def test_a_profile_of_the_environment_gives_way_to_unsigned_requests() -> None:
     url = parse_url("s3://b?unsigned=true").with_defaults(profile="p", region="r")
 
     assert dict(url.options) == {"unsigned": "true", "region": "r"}
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "differ"),
+    [
+        ("s3://a/x", "s3://b", ""),
+        ("s3://a/x?profile=p&region=r", "s3://a/y?region=r&profile=p&storage_class=STANDARD_IA", ""),
+        ("s3://a?endpoint_url=http://h:1", "s3://b?endpoint_url=http://h:2", "endpoint_url"),
+        ("s3://a", "s3://b?endpoint_url=http://h:2&region=r", "endpoint_url and region"),
+        ("s3://a?profile=p", "s3://b?profile=q", "profile"),
+        ("s3://a?unsigned=true", "s3://b", "unsigned"),
+        ("s3://a?request_payer=requester", "s3://b", "request_payer"),
+        ("/srv/a", "s3://b", "one of them is not an S3 store"),
+        ("s3://a", "/srv/b", "only servers of S3 stores"),
+        ("/srv/a", "/srv/b", "only servers of S3 stores"),
+    ],
+)
+def test_which_stores_may_be_at_one_server_is_known_by_their_urls(
+    source: str, destination: str, differ: str
+) -> None:
+    if not differ:
+        check_on_server(parse_url(source), parse_url(destination))
+        return
+    with pytest.raises(InvalidStoreURL, match=differ):
+        check_on_server(parse_url(source), parse_url(destination))

@@ -25,6 +25,7 @@ from .transfer.interfaces import BatchFunction
 from .transfer.listing_memories import listing_memory
 from .transfer.pull import Pulling
 from .transfer.push import Pushing
+from .transfer.server_side import copy_batch_on_server
 from .transfer.verify import verify_batch
 
 
@@ -43,14 +44,18 @@ class BatchContext:
 
 
 def _copying(context: BatchContext) -> BatchFunction:
-    return _healing(context) if context.batch.checksum else copy_batch
+    return _healing(context) if context.batch.checksum else _copy_of(context)
+
+
+def _copy_of(context: BatchContext) -> BatchFunction:
+    return copy_batch_on_server if context.batch.server_side else copy_batch
 
 
 def _healing(context: BatchContext) -> BatchFunction:
     batch = context.batch
     further = [partial(context.open_source, ref) for ref in batch.more_sources]
     repairs = LedgerRepairs(context.ledger, batch.job_id)
-    return Healing(repairs, further, compares=batch.action is Action.COPY).run
+    return Healing(repairs, further, compares=batch.action is Action.COPY, copy=_copy_of(context)).run
 
 
 def _pushing(context: BatchContext) -> BatchFunction:

@@ -33,7 +33,8 @@ FIELDS: Final = (
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
-    "continues", "continued_by", "cause", "schedule", "chain_schedule", "source_objects", *DISMISSAL_FIELDS,
+    "continues", "continued_by", "cause", "schedule", "chain_schedule", "source_objects", "confirmed:server",
+    *DISMISSAL_FIELDS,
     *LIMIT_FIELDS.values(),
 )  # fmt: skip
 """The fields of the record that make up a status."""
@@ -133,6 +134,9 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         present=count("present"),
         failed=count("failed"),
         healed=count("healed"),
+        copied_by_server=None
+        if record["confirmed:server"] is None
+        else min(count("confirmed:server"), count("copied")),
         deleted=count("deleted"),
         names_carried=count("names_carried"),
         names_kept=count("names_kept"),

@@ -108,7 +108,8 @@ class JobStatus:
     A job at one moment. Sizes are in bytes, times in seconds since the epoch (0.0: not yet).
 
     *objects_settled* and *bytes_settled* count against *objects_total* and *bytes_total*, which come from the plan:
-    distinct objects and advisory sizes. *bytes_copied* counts the bytes that were read and written.
+    distinct objects and advisory sizes. *bytes_copied* counts the bytes that were read and written. *copied_by_server*
+    counts those of the *copied* objects that the server of both stores copied, None in a job that did not ask for that.
     *batches_handed* of *batches_total* batches were queued so far. A snapshot is settled when it ended well (published,
     in a copy; see *action*), when it is trusted (``--trust-manifest``), and when it failed. *queue* is the queue of the
     job's batches, "" for the default queue. *workers* run batches of the job at this moment, and *running* are those
@@ -155,6 +156,7 @@ class JobStatus:
     started_at: float
     moved_at: float
     ended_at: float
+    copied_by_server: int | None = None
     names_carried: int = 0
     names_kept: int = 0
     names_removed: int = 0

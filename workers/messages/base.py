@@ -52,7 +52,7 @@ _is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
 _NEW_FIELDS: Final = frozenset(
     {
         "action", "allow_empty_source", "checksum", "group_batches", "lines", "more_sources", "names", "patience",
-        "scope", "scrub", "tag", "tree", "verify", "waits_at_start",
+        "scope", "scrub", "server_side", "tag", "tree", "verify", "waits_at_start",
     }
 )  # fmt: skip
 

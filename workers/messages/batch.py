@@ -44,6 +44,7 @@ class BatchMessage(Message):
     """Objects in flight at once; None leaves it to the stores."""
     action: Action = Action.COPY
     checksum: bool = False
+    server_side: bool = False
     more_sources: tuple[StoreRef, ...] = Field((), max_length=MOST_SOURCES)
     verify: VerifyOptions = VerifyOptions()
     lines: str = Field("", max_length=MOST_ENCODED_LINES)

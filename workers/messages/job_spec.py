@@ -121,6 +121,8 @@ class CopyOptions(BaseModel):
     """Accept a source that lists no manifest. Jobs of earlier versions do not have this field."""
     checksum: bool = False
     """Compare the content of objects that the destination has, and replace wrong ones."""
+    server_side: bool = False
+    """Let the server of both stores copy the bytes, where it can; a worker reads and hashes them."""
     names: bool = False
     """Carry the names of snapshots along; with `Prune`, remove names that this source gave and no longer has."""
     priority: Priority = Priority.NORMAL

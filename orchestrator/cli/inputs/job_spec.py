@@ -81,6 +81,7 @@ def _stores(settings: Settings, given: MutableMapping[str, Any]) -> tuple[StoreR
             store_url(settings, given.pop("destination")),
             objects_url(settings, given.pop("from_objects")),
             objects_url(settings, given.pop("to_objects")),
+            server_side=given["server_side"],
         )
     except InvalidStoreURL as error:
         usage(str(error))

@@ -78,6 +78,13 @@ _OPTIONS: Final = (
         " length count. The destination keeps wrong bytes below .quarantine/.",
     ),
     option(
+        "--server-side",
+        is_flag=True,
+        section=STORES,
+        help="Let the S3 server of both stores copy the bytes. Workers only read and verify them. Both stores need the"
+        " same endpoint and credentials. What the server does not copy is sent.",
+    ),
+    option(
         "--names",
         is_flag=True,
         section=SNAPSHOTS,

@@ -23,7 +23,7 @@ def option_texts(spec: JobSpec) -> list[str]:
 def _options(spec: JobSpec) -> Iterator[str]:
     if spec.everything and not spec.action.makes_snapshot:
         yield "--all"
-    for name in ("trust_manifest", "allow_empty_source", "checksum", "names"):
+    for name in ("trust_manifest", "allow_empty_source", "checksum", "server_side", "names"):
         if getattr(spec, name):
             yield f"--{name.replace('_', '-')}"
     if spec.order is not Order.GIVEN:

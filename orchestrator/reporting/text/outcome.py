@@ -39,9 +39,10 @@ def _copied_text(status: JobStatus) -> str:
     if not status.copied:
         found = _already(status.objects_total, "object", "present")
         return f"nothing to copy: {found}; {published}{also},{seconds}"
+    by = "" if status.copied_by_server is None else f", {status.copied_by_server:,} by the server"
     return (
         f"{published}: {counted(status.objects_total, 'object')}, {status.copied:,} copied"
-        f" ({size(status.bytes_copied)}), {status.present:,} already present{also},{seconds}"
+        f" ({size(status.bytes_copied)}{by}), {status.present:,} already present{also},{seconds}"
     )
 
 

@@ -21,12 +21,15 @@ from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
 from snapferry.stores.features import (
     Conditional,
     Confirming,
+    CopiesOnServer,
     IsRight,
     KeepsUnfinished,
     Priced,
     Quarantining,
     Seen,
+    ServerCopy,
     Throttled,
+    feature_of,
 )
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
@@ -42,6 +45,7 @@ from .objects.leftovers import abort_uploads
 from .objects.multipart import S3Upload
 from .objects.quarantine import quarantine
 from .objects.ranges import open_object
+from .objects.server_side import server_copy
 from .objects.small import delete, list_keys, size
 from .objects.swap import supports_conditions, write_if
 from .options import settings_of
@@ -79,7 +83,15 @@ def open_s3(url: StoreURL, ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3B
 
 
 class S3Backend(
-    Backend, Conditional, Diagnosable, Throttled, Priced, Confirming, KeepsUnfinished, Quarantining
+    Backend,
+    Conditional,
+    Diagnosable,
+    Throttled,
+    Priced,
+    Confirming,
+    CopiesOnServer,
+    KeepsUnfinished,
+    Quarantining,
 ):
     """
     Bytes under the keys of *bucket*. Keys that are given and returned do not have its prefix.
@@ -152,6 +164,12 @@ class S3Backend(
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self.bucket, key, size_hint)
+
+    def server_copy(self, source: Backend, key: str, size_hint: int) -> ServerCopy | None:
+        other = feature_of(source, CopiesOnServer)
+        if not isinstance(other, S3Backend):
+            return None
+        return server_copy(self.bucket, other.bucket, key, size_hint)
 
     def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
         if not dead_only:

@@ -83,6 +83,14 @@ class Bucket:
         self._thread = _ThreadState()
         self._exists = False
 
+    def shares_server(self, other: Bucket) -> bool:
+        """Return whether *other* is at the same server, and reached with the same credentials."""
+        return (
+            self._settings[:3] == other._settings[:3]
+            and self._settings[3].unsigned == other._settings[3].unsigned
+            and self._settings[3].all_headers == other._settings[3].all_headers
+        )
+
     def full_key(self, key: str) -> str:
         """Return *key* as the bucket has it, with the prefix."""
         return self.prefix + key

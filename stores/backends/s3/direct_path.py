@@ -14,9 +14,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from .listing import Page
+
+COPY_HEADERS: Final[Mapping[str, str]] = {
+    "x-amz-copy-source": "CopySource",
+    "x-amz-copy-source-if-match": "CopySourceIfMatch",
+    "x-amz-metadata-directive": "MetadataDirective",
+    "x-amz-tagging-directive": "TaggingDirective",
+}
+"""The headers of a copy -> boto3's parameters."""
 
 
 class Keys(NamedTuple):
@@ -87,14 +95,25 @@ class DirectPath(Protocol):
     def size(self, key: str) -> int | None:
         """Return the length in bytes of the object under *key*, None if the answer to a HEAD is 404."""
 
-    def get(self, key: str) -> io.BytesIO | ResponseBody:
-        """Return the object under *key*: in memory if it arrived with the head of the answer."""
+    def get(self, key: str) -> tuple[io.BytesIO | ResponseBody, str]:
+        """
+        Return the object under *key*, in memory if it arrived with the head of the answer.
+
+        Return also its ETag as the server sends it, "" if there is none.
+        """
 
     def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
         """
         Store *data* under *key*, and return the ETag as the server sends it, "" if there is none.
 
         *checksum*: send ``x-amz-checksum-sha256``.
+        """
+
+    def copy(self, key: str, headers: Mapping[str, str]) -> str:
+        """
+        Let the server copy to *key* what *headers* name; return the copy's ETag as the server sends it.
+
+        The names are those of `COPY_HEADERS`.
         """
 
     def page(self, parameters: Mapping[str, str]) -> Page:

@@ -17,13 +17,33 @@ class Confirmation(StrEnum):
     How it is known that a server stored the bytes that were sent.
 
     DIGEST: the server refuses a body that does not match its SHA-256 or MD5. ETAG: the server's ETag is the MD5 of
-    the body. READ_BACK: the object was read again and compared. NONE: nothing confirms it.
+    the body. READ_BACK: the object was read again and compared. SERVER: nothing was sent, the server copied the object
+    that was read. NONE: nothing confirms it.
     """
 
     DIGEST = "digest"
     ETAG = "etag"
     READ_BACK = "read_back"
+    SERVER = "server"
     NONE = "none"
+
+
+class CopyFeatures:
+    """
+    What one process knows about the copies that the server of a store makes by itself. Threads share it.
+
+    *enforces_etag*: it copies only the version that is asked for; None until that was tried. *tagging*: it knows
+    ``x-amz-tagging-directive``.
+    """
+
+    def __init__(self) -> None:
+        self.enforces_etag: bool | None = None
+        self.tagging = True
+        self.refused_until: dict[str, float] = {}
+        """The name of a bucket -> the value of `time.monotonic` before which it is not asked to copy from there."""
+        self.no_parts_until = 0.0
+        """The value of `time.monotonic` before which it is not asked to copy into the parts of an upload."""
+        self.lock = threading.Lock()
 
 
 class ServerFeatures:
@@ -50,6 +70,7 @@ class ServerFeatures:
         """Send a condition with a write that replaces an object: only that version is to be replaced."""
         self.enforces_conditions: bool | None = None
         """Whether a write takes place only on its condition; None until that was tried."""
+        self.copies = CopyFeatures()
         self.md5_bytes = 0
         """The bytes whose MD5 was computed while *confirmation* was unknown."""
         self.detect_again_at = 0.0

@@ -8,7 +8,7 @@ from snapferry.stores.backend import Backend
 from snapferry.stores.urls import Opening, StoreKind, StoreURL
 
 from . import options
-from .url import add_options, parse
+from .url import add_options, parse, why_not_on_server
 
 
 def _open(url: StoreURL, opening: Opening) -> Backend:
@@ -32,5 +32,6 @@ KIND: Final = StoreKind(
     is_metered=True,
     parameters=options.PARAMETERS,
     add_options=add_options,
+    why_not_on_server=why_not_on_server,
     prepare=_prepare,
 )

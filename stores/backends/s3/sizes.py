@@ -39,6 +39,19 @@ RANGES_IN_FLIGHT: Final = 4
 RANGED_ABOVE_BYTES: Final = RANGES_IN_FLIGHT * RANGE_BYTES
 
 
+# What a server copies by itself it copies by one request up to this length, and in parts beyond. It may answer only at
+# the end of a copy, and an answer must begin within 60 s: so a copy may be as slow as 2 MiB a second.
+COPIED_WHOLE_BYTES: Final = 128 * MIB
+# The most by one request, where a server cannot copy parts. Amazon allows 5 GB (API reference, CopyObject).
+MAX_COPIED_WHOLE_BYTES: Final = 1024 * MIB
+COPIES_IN_FLIGHT: Final = 4
+
+
+def copied_part_bytes(length: int) -> int:
+    """Return the size of the parts in which a server copies an object of *length* bytes."""
+    return max(COPIED_WHOLE_BYTES, math.ceil(length / MAX_PARTS / MIB) * MIB)
+
+
 def part_sizes(size_hint: int) -> Iterator[int]:
     """
     Yield the sizes in bytes of the parts of a multipart upload that should become *size_hint* bytes long.

@@ -22,6 +22,9 @@ MAX_PREFIX_BYTES: Final = 900
 MAX_BUCKET: Final = 255
 MAX_OPTION: Final = 4096
 
+# What decides at which server a store is, and as whom it is reached.
+_SERVER: Final = ("endpoint_url", "region", "profile", "unsigned", "request_payer")
+
 _SECRETS: Final = ("secret", "password", "passwd", "token", "credential", "access_key", "signature")
 
 _is_region = re.compile(r"[A-Za-z0-9-]{1,63}").fullmatch
@@ -61,6 +64,16 @@ def add_options(url: StoreURL, options: Mapping[str, str]) -> StoreURL:
         name: value for name, value in options.items() if (name, own.get("unsigned")) != ("profile", "true")
     }
     return _checked(url.kind, url.location, url.prefix, given | own)
+
+
+def why_not_on_server(source: StoreURL, destination: StoreURL) -> str:
+    """As `StoreKind.why_not_on_server`."""
+    if source.kind is not destination.kind:
+        return "one of them is not an S3 store"
+    differing = [name for name in _SERVER if source.option(name) != destination.option(name)]
+    if differing:
+        return f"they differ in {' and '.join(differing)}; both must be at one server, with one set of credentials"
+    return ""
 
 
 def _prefix(bucket: str, prefix: str) -> str:

@@ -3,6 +3,7 @@ Copy a batch of objects between two stores: plain functions, without Celery and 
 
     batch       copy a batch
     objects     copy its objects, one by one or in groups
+    server_side  copy a batch that the server of both stores copies
     push, pull  files of trees as the objects of a batch
     listing_memories  what this process remembers of listings, for batches of a push
     heal        compare content, and repair wrong objects

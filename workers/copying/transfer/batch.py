@@ -20,7 +20,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.process_setup import limited_by_open_files
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .interfaces import BatchOptions, Destination, Progress
+from .interfaces import BatchOptions, CopyVerb, Destination, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 
 Ask = Callable[[Iterable[Address]], list[Address]]
@@ -33,12 +33,14 @@ def copy_batch(
     progress: Progress,
     *,
     ask: Ask | None = None,
+    copy: CopyVerb | None = None,
     **options: Unpack[BatchOptions],
 ) -> BatchOutcome:
     """
     Copy those of *objects* (address -> advisory size in bytes) that *destination* lacks; return the outcome of each.
 
-    *ask* returns which it lacks, by default its `objects_needed`.
+    *ask* returns which it lacks, by default its `objects_needed`. *copy* copies an object that is not staged in a
+    group, by default its `copy_object`.
 
     An object that fails, with whatever exception, does not stop the others. If the destination is full, does not
     exist, or refuses every object, the rest of the batch fails for that reason without further requests. When this
@@ -62,7 +64,7 @@ def copy_batch(
     )
     if limit is not None:
         limit.expect(flights)
-    copier = ObjectCopier(source, destination, objects, progress, outages)
+    copier = ObjectCopier(source, destination, objects, progress, outages, copy or destination.copy_object)
     group_size = destination.commits_together
     try:
         if group_size > 1:

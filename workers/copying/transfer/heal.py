@@ -36,7 +36,7 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 from .batch import copy_batch, run_concurrently
 from .budget import OverBudget, current_meter
 from .counting import ByteCounter
-from .interfaces import BatchOptions, OutageDetector, Progress, Repairs
+from .interfaces import BatchFunction, BatchOptions, OutageDetector, Progress, Repairs
 from .objects import as_failure, metered, over_budget
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,14 @@ class Healing:
     """
     Heals batches: objects come from the batch's source, or else from the first of the *further* sources that has them.
 
-    *compares*: the batch is one of a copy. Objects that are not there are copied as in any copy, and content is
-    compared for the others.
+    *compares*: the batch is one of a copy. Objects that are not there are copied as in any copy, by *copy*, and content
+    is compared for the others.
     """
 
     repairs: Repairs
     further: Sequence[OpenSource] = ()
     compares: bool = False
+    copy: BatchFunction = copy_batch
 
     def run(
         self,
@@ -83,7 +84,7 @@ class Healing:
         copied = BatchOutcome()
         there: Mapping[Address, int] = objects
         if self.compares and (missing := _missing(destination, objects)):
-            copied = copy_batch(source, destination, missing, progress, **options)
+            copied = self.copy(source, destination, missing, progress, **options)
             there = {address: size for address, size in objects.items() if address not in missing}
         # Jobs that Redis lost have left files here that no other run looks for.
         destination.abort_unfinished(there, dead_only=not options.get("abort_unfinished"))

@@ -61,6 +61,19 @@ class Repairs(Protocol):
         """Record that an object was not repaired."""
 
 
+class CopyVerb(Protocol):
+    """Copies an object to a destination, as `StreamStore.copy_object` does."""
+
+    def __call__(
+        self,
+        source: StreamStore,
+        address: Address,
+        *,
+        size_hint: int = 0,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> int: ...
+
+
 class Destination(Protocol):
     """What a copy needs of its destination: the methods of a `StreamStore` that bring objects to it."""
 

@@ -18,7 +18,7 @@ from snapferry.workers.outcome import OVER_BUDGET, Failure
 
 from .budget import BudgetMeter, OverBudget, current_meter
 from .counting import ByteCounter
-from .interfaces import Destination, JobPaused, OutageDetector, Progress
+from .interfaces import CopyVerb, Destination, JobPaused, OutageDetector, Progress
 
 REFUSALS = (StoreFull, StoreNotFound)
 """Errors of a destination that concern the whole store, never one object."""
@@ -65,10 +65,12 @@ class ObjectCopier:
         destination: Destination,
         objects: Mapping[Address, int],
         progress: Progress,
-        outages: OutageDetector | None = None,
+        outages: OutageDetector | None,
+        copy: CopyVerb,
     ) -> None:
         self.results: dict[Address, int | Failure] = {}
         self._outages = outages
+        self._copy = copy
         self._source = source
         self._destination = destination
         self._objects = objects
@@ -83,7 +85,7 @@ class ObjectCopier:
         counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
         moved = 0
         try:
-            length = metered(self._meter, self._destination.copy_object, self._source, address, size, counter)
+            length = metered(self._meter, self._copy, self._source, address, size, counter)
         except OverBudget as over:
             self.results[address] = over_budget(address, over)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure

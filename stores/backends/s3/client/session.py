@@ -32,6 +32,8 @@ EXPECT_BYTES: Final = 1024 * 1024
 
 # The operations that create an object and set how it is stored.
 _WRITES: Final = frozenset({"PutObject", "CreateMultipartUpload"})
+# A copy to quarantine keeps what the object has. Another copy replaces it, and has this header.
+_REPLACES: Final = "x-amz-metadata-directive"
 
 
 def prepare() -> None:
@@ -144,7 +146,9 @@ class _Headers:
         self._writing = self._always | dict(settings.write_headers)
 
     def __call__(self, model: Any, params: dict[str, Any], **_: object) -> None:
-        params["headers"].update(self._writing if model.name in _WRITES else self._always)
+        headers = params["headers"]
+        writes = model.name in _WRITES or _REPLACES in headers
+        headers.update(self._writing if writes else self._always)
 
 
 def _do_not_follow_redirect(model: Any, context: dict[str, Any], **_: object) -> None:

@@ -11,10 +11,12 @@ import logging
 import ssl
 import threading
 from binascii import b2a_base64
+from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from snapferry.stores.backends.s3.direct_path import Credentials, Keys
+from snapferry.stores.backends.s3.direct_path import COPY_HEADERS, Credentials, Keys
 from snapferry.stores.backends.s3.http.attempts import signed_request
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 
@@ -95,7 +97,14 @@ class Paths:
         listing = template_of(request, keys)
         writing = self._template_of_put(bucket, prefix, keys)
         if reading and listing and writing:
-            return DirectRequests(self._credentials, reading, writing, listing, self._pool_of)
+            return DirectRequests(
+                self._credentials,
+                reading,
+                writing,
+                listing,
+                self._pool_of,
+                partial(self._template_of_copy, bucket, prefix),
+            )
         if self._credentials.get_frozen_credentials() != keys:
             # boto3 and this module may have used different keys. It counts as a failure, because the keys may change
             # each time.
@@ -112,6 +121,21 @@ class Paths:
             )
             templates.append(template_of(request, keys, _BODY))
         return templates[0] if all(templates) else None
+
+    def _template_of_copy(self, bucket: str, prefix: str, more: Mapping[str, str]) -> Template | None:
+        """Return the template of a copy that has the headers *more*, None where boto3 must send it. Never raises."""
+        # boto3 would encode a key that is encoded already.
+        more = {**more, "x-amz-copy-source": f"{_KEY}/{_KEY}"}
+        try:
+            keys = self._credentials.get_frozen_credentials() if self._credentials else None
+            parameters = {COPY_HEADERS[name]: value for name, value in more.items()}
+            request = signed_request(
+                self._client.copy_object, Bucket=bucket, Key=f"{prefix}{_KEY}", **parameters
+            )
+            return template_of(request, keys, more=more) if keys else None
+        except Exception as error:  # noqa: BLE001 - boto3 raises it again, where it is translated
+            logger.debug("%s: no direct path for copies: %s", bucket, type(error).__name__)
+            return None
 
     def record_failure(self, bucket: str, prefix: str) -> None:
         """Note that boto3 succeeded where the path failed: forget the path, and find another one a few times."""

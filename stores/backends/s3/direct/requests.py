@@ -8,10 +8,12 @@ GET, PUT, HEAD and LIST without boto3: the implementation of `DirectPath`.
 from __future__ import annotations
 
 import io
+import re
 import ssl
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from html import unescape
 from http.client import HTTPException
 from typing import Final
 from urllib.parse import quote
@@ -35,6 +37,8 @@ _FAILURES: Final = (NotConnected, HTTPException, OSError)
 # the direct path got one of these, the direct path was at fault.
 _BLAMES_PATH: Final = {200, 301, 302, 303, 307, 308, 400, 401, 403, 405, 411, 501}
 _ETAG: Final = b"\r\netag:"
+_COPIED: Final = b"</CopyObjectResult>"
+_copied = re.compile(rb"<ETag>([^<]+)</ETag>").search
 _PARAMETERS: Final = {
     "Prefix": "prefix",
     "StartAfter": "start-after",
@@ -47,7 +51,8 @@ class DirectRequests:
     Requests for the keys below one prefix of a bucket; see `DirectPath`.
 
     The templates are those of a GET or HEAD, of a PUT, and of a LIST, each for a key of one letter. *credentials* sign
-    the requests. *pool_of* returns the connections to the server of a template.
+    the requests. *pool_of* returns the connections to the server of a template. *copying_of* returns the template of a
+    copy with such headers.
     """
 
     def __init__(
@@ -57,11 +62,14 @@ class DirectRequests:
         writing: Template,
         listing: Template,
         pool_of: Callable[[Template], ConnectionPool],
+        copying_of: Callable[[Mapping[str, str]], Template | None],
     ) -> None:
         self._credentials = credentials
         self._reading = reading._replace(path=reading.path[:-1])
         self._writing = writing._replace(path=writing.path[:-1])
         self._listing = listing
+        self._copying_of = copying_of
+        self._copying: dict[frozenset[str], Template | None] = {}
         self.pool = pool_of(reading)
         """The connections for objects."""
         self._listing_pool = pool_of(listing)
@@ -79,8 +87,8 @@ class DirectRequests:
         self.pool.finish(answer)
         return answer.length if answer.status == 200 else None
 
-    def get(self, key: str) -> io.BytesIO | ResponseBody:
-        """Return the object under *key*: in memory if it arrived with the head of the answer."""
+    def get(self, key: str) -> tuple[io.BytesIO | ResponseBody, str]:
+        """Return the object under *key*, in memory if it arrived with the head of the answer, and its ETag."""
         template, keys = self._reading, self._credentials.get_frozen_credentials()
         request = f"{template.head(keys, 'GET', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
         try:
@@ -92,11 +100,11 @@ class DirectRequests:
             raise _odd(answer if answer.status >= 300 else None, keys)
         if len(answer.received) == answer.length:
             self.pool.finish(answer)
-            return io.BytesIO(answer.received)
+            return io.BytesIO(answer.received), _etag(answer.lines)
         if answer.length > MAX_OBJECT_BYTES:
             answer.connection.close()
             raise AnswerTooLong(announced_too_long(answer.length))
-        return Body(answer, self.pool.release)
+        return Body(answer, self.pool.release), _etag(answer.lines)
 
     def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
         """Store *data* under *key* and return the ETag; *checksum*: send ``x-amz-checksum-sha256``."""
@@ -119,6 +127,29 @@ class DirectRequests:
         if b"<Error" in rest.body:
             raise _odd(rest, keys)
         return _etag(answer.lines)
+
+    def copy(self, key: str, headers: Mapping[str, str]) -> str:
+        """Let the server copy to *key* what *headers* name; return the copy's ETag."""
+        template, keys = self._template_of_copy(headers), self._credentials.get_frozen_credentials()
+        if template is None or not all(value.isascii() for value in headers.values()):
+            raise Fallback(None, keys=None, blames_path=False)
+        head = template.head_with(keys, "PUT", template.path_of(key), headers)
+        try:
+            answer = self.pool.request(f"{head}Content-Length: 0\r\n\r\n".encode())
+            whole = self.pool.read_rest(answer) if isinstance(answer, Head) else answer
+        except _FAILURES as error:
+            raise _failed(template, keys, error) from error
+        found = _copied(whole.body) if whole.status == 200 and _COPIED in whole.body else None
+        if found is None or b"<Error" in whole.body:
+            raise _odd(whole, keys)
+        return unescape(found[1].decode("latin-1")).strip()
+
+    def _template_of_copy(self, headers: Mapping[str, str]) -> Template | None:
+        names = frozenset(headers)
+        if names not in self._copying:
+            found = self._copying_of(headers)
+            self._copying[names] = found and found._replace(path=found.path[:-1])
+        return self._copying[names]
 
     def page(self, parameters: Mapping[str, str]) -> Page:
         """Return a page of ListObjectsV2."""

@@ -8,6 +8,7 @@ here for that very request equals boto3's.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -26,6 +27,7 @@ _SETTINGS: Final = {
     "x-amz-acl", "x-amz-request-payer", "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-storage-class", "x-amz-tagging",
 }  # fmt: skip
+NOTHING_MORE: Final[Mapping[str, str]] = {}
 _authorization = re.compile(
     rf"{ALGORITHM} Credential=[^/]+/[0-9]{{8}}/([^/]+)/s3/aws4_request, SignedHeaders=[^ ]+, Signature=[0-9a-f]+"
 )
@@ -54,15 +56,22 @@ class Template(NamedTuple):
         target = f"{path}?{query}" if query else path
         return f"{method} {target} HTTP/1.1\r\n{signed}User-Agent: {self.user_agent}\r\n"
 
+    def head_with(self, keys: Keys, method: str, path: str, more: Mapping[str, str]) -> str:
+        """As `head`, for a request without a query and a body that also has the headers *more*, in lowercase."""
+        signed = self.signer.headers_with(keys, method, path, more)
+        return f"{method} {path} HTTP/1.1\r\n{signed}User-Agent: {self.user_agent}\r\n"
+
     @property
     def url(self) -> str:
         """The URL up to the key, for errors."""
         return f"{'https' if self.tls else 'http'}://{self.address[0]}:{self.address[1]}{self.path}"
 
 
-def template_of(request: Any, keys: Keys, body: bytes = b"") -> Template | None:
+def template_of(
+    request: Any, keys: Keys, body: bytes = b"", more: Mapping[str, str] = NOTHING_MORE
+) -> Template | None:
     """
-    Return the template of *request*, which boto3 has signed with *keys*; *body* is its body.
+    Return the template of *request*, which boto3 has signed with *keys*; *body* is its body, *more* its own headers.
 
     None where the request has anything that is unknown here, or where the two signatures differ.
     """
@@ -72,7 +81,7 @@ def template_of(request: Any, keys: Keys, body: bytes = b"") -> Template | None:
     }
     url = urlsplit(request.url)
     signed = _authorization.fullmatch(headers.get("authorization", ""))
-    if signed is None or not headers.keys() <= _KNOWN_HEADERS | _SETTINGS or not url.hostname:
+    if signed is None or not headers.keys() <= _KNOWN_HEADERS | _SETTINGS | more.keys() or not url.hostname:
         return None
     tls = url.scheme == "https"
     default_port = 443 if tls else 80
@@ -82,9 +91,12 @@ def template_of(request: Any, keys: Keys, body: bytes = b"") -> Template | None:
     signer = Signer(signed[1], host, [(name, headers[name]) for name in headers.keys() & _SETTINGS])
     query = "&".join(sorted(url.query.split("&")))
     timestamp, checksum = headers.get("x-amz-date", ""), headers.get(CHECKSUM, "")
-    ours = signer.headers(
-        keys, request.method, url.path, query, sha256(body).hexdigest(), timestamp, checksum
-    )
+    if more:
+        ours = signer.headers_with(keys, request.method, url.path, more, timestamp)
+    else:
+        ours = signer.headers(
+            keys, request.method, url.path, query, sha256(body).hexdigest(), timestamp, checksum
+        )
     if f"\r\nAuthorization: {headers['authorization']}\r\n" not in ours:
         return None
     return Template((url.hostname, port), tls, url.path, headers.get("user-agent", ""), signer)

@@ -6,5 +6,7 @@ Objects in a bucket: how they are read, written, confirmed and deleted.
     confirm    write an object and prove that the bucket holds the bytes that were sent
     detect     find out how a server confirms writes
     multipart  write a stream: by one request, or by a multipart upload
+    copying    let the server copy an object, or a part
+    server_side  objects from another store of the same server
     leftovers  abort multipart uploads of dead processes
 """

@@ -38,11 +38,21 @@ logger = logging.getLogger(__name__)
 MAX_TEXT: Final = 2048
 
 
-def _short(text: str, name: str) -> str:
+def short(text: str, name: str) -> str:
     """Return *text*, which is kept and sent back later. Raises `AnswerTooLong`."""
     if len(text) > MAX_TEXT:
         raise AnswerTooLong(f"the {name} has {len(text)} characters; at most {MAX_TEXT} are accepted")
     return text
+
+
+def abort_upload(bucket: Bucket, key: str, upload: str) -> None:
+    """Abort the *upload* to *key*, also after its owner has stopped it. Never raises `StoreError`."""
+    late = StoreUnavailable(bucket.label, key, f"was not aborted within {ABORT_S} s")
+    try:
+        with grace(ABORT_S, late), bucket.errors(key):
+            bucket.call("abort_multipart_upload", Key=bucket.full_key(key), UploadId=upload)
+    except StoreError as error:
+        logger.warning("an unfinished multipart upload may be left behind: %s", error)
 
 
 class _Part(NamedTuple):
@@ -145,15 +155,8 @@ class S3Upload(Upload):
         # A part that arrives after the abort would stay for ever, so wait for the parts in flight.
         self._stop_sending()
         upload, self._id = self._id, None
-        if upload is None:
-            return
-        bucket = self._bucket
-        late = StoreUnavailable(bucket.label, self._key, f"was not aborted within {ABORT_S} s")
-        try:
-            with grace(ABORT_S, late), bucket.errors(self._key):
-                bucket.call("abort_multipart_upload", Key=bucket.full_key(self._key), UploadId=upload)
-        except StoreError as error:
-            logger.warning("an unfinished multipart upload may be left behind: %s", error)
+        if upload is not None:
+            abort_upload(self._bucket, self._key, upload)
 
     def _send(self, part: bytes | bytearray) -> None:
         upload = self._id or self._create()
@@ -174,7 +177,7 @@ class S3Upload(Upload):
             with bucket.errors(self._key):
                 # A server that does not support checksums does not repeat this, or rejects it.
                 self._checksums = created.get("ChecksumAlgorithm") == "SHA256"
-                return _short(created["UploadId"], "id of an upload")
+                return short(created["UploadId"], "id of an upload")
 
         self._id = upload = with_checksum(bucket, bucket.features.parts, create)
         return upload
@@ -199,7 +202,7 @@ class S3Upload(Upload):
                     Body=part,
                     **more,
                 )
-                listed["ETag"] = _short(answer["ETag"], "ETag of a part")
+                listed["ETag"] = short(answer["ETag"], "ETag of a part")
             return etag_of(answer)
 
         found = send_confirmed(bucket, bucket.features.parts, self._key, part, send)

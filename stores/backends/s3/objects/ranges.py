@@ -47,6 +47,11 @@ def open_object(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
     An object without ranges, because it is empty or because the server does not support them, is read by one request.
     A server that rejects range requests is sent none again.
     """
+    return open_tagged(bucket, key, size_hint)[0]
+
+
+def open_tagged(bucket: Bucket, key: str, size_hint: int) -> tuple[OpenReader, str]:
+    """As `open_object`. Return also the ETag of what is read, as the server sends it, "" if there is none."""
     if size_hint <= RANGED_ABOVE_BYTES or not bucket.features.ranges:
         return get(bucket, key, size_hint if size_hint <= RANGED_ABOVE_BYTES else 0)
     try:
@@ -73,7 +78,8 @@ def open_object(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
     if length is None:
         _close(answer)
         return get(bucket, key, 0)
-    return RangesReader(bucket, key, answer, length)
+    reader = RangesReader(bucket, key, answer, length)
+    return reader, reader.etag
 
 
 class RangesReader:
@@ -82,7 +88,7 @@ class RangesReader:
     def __init__(self, bucket: Bucket, key: str, first: Any, length: int) -> None:
         self._bucket = bucket
         self._key = key
-        self._etag = str(first.get("ETag") or "")
+        self.etag = str(first.get("ETag") or "")
         self.length = length
         self._requested = 0
         self._in_flight: deque[Future[bytes]] = deque()
@@ -142,7 +148,7 @@ class RangesReader:
 
     def _request_again(self, start: int, stop: int) -> Any:
         try:
-            return _request(self._bucket, self._key, start, stop, self._etag)
+            return _request(self._bucket, self._key, start, stop, self.etag)
         except StoreFault as error:
             # 412: another object is under the key by now. 416: it is shorter than it was.
             if status_of(error) not in {412, 416}:
@@ -151,7 +157,7 @@ class RangesReader:
 
     def _receive(self, answer: Any, start: int, stop: int) -> bytes:
         content_range, etag = answer.get("ContentRange"), str(answer.get("ETag") or "")
-        another = etag and self._etag and etag != self._etag
+        another = etag and self.etag and etag != self.etag
         if another or content_range != f"bytes {start}-{stop - 1}/{self.length}":
             raise self._replaced()
         with self._bucket.errors(self._key):

@@ -77,18 +77,18 @@ def _announced_length(answer: Any) -> int:
     return length
 
 
-def get(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
+def get(bucket: Bucket, key: str, size_hint: int) -> tuple[OpenReader, str]:
     """
-    Open the object under *key* by one request. Raises `KeyMissing`.
+    Open the object under *key* by one request; return also its ETag as the server sends it, "" if there is none.
 
     *size_hint* is the expected length in bytes: the rate limiter grants as many bytes before they are requested, and a
-    length far above it is confirmed by a HEAD.
+    length far above it is confirmed by a HEAD. Raises `KeyMissing`.
     """
     limiter = bucket.limiter
     prepaid = bucket.prepay(min(max(size_hint, 0), PREPAID_BYTES))
     try:
         with bucket.errors(key, missing=KeyMissing):
-            body = bucket.direct_or_boto(
+            body, etag = bucket.direct_or_boto(
                 GET,
                 lambda path: path.get(key),
                 lambda: _get_by_boto(bucket, key, size_hint),
@@ -99,21 +99,22 @@ def get(bucket: Bucket, key: str, size_hint: int) -> OpenReader:
     if isinstance(body, io.BytesIO):
         if limiter is not None:
             settle(limiter, prepaid, body.getbuffer().nbytes)
-        return body
+        return body, etag
     reader = _BodyReader(bucket, key, body)
     try:
         confirm_length(bucket, key, reader.length, size_hint)
     except BaseException:
         reader.__exit__(None, None, None)
         raise
-    return (
-        reader if limiter is None else RateLimitedReader(reader, limiter, expected=size_hint, prepaid=prepaid)
-    )
+    if limiter is None:
+        return reader, etag
+    return RateLimitedReader(reader, limiter, expected=size_hint, prepaid=prepaid), etag
 
 
-def _get_by_boto(bucket: Bucket, key: str, size_hint: int) -> io.BytesIO | ResponseBody:
+def _get_by_boto(bucket: Bucket, key: str, size_hint: int) -> tuple[io.BytesIO | ResponseBody, str]:
     answer = bucket.call("get_object", Key=bucket.full_key(key))
-    return BoundedBody(answer["Body"], answer.get("ContentLength"), size_hint)
+    body = BoundedBody(answer["Body"], answer.get("ContentLength"), size_hint)
+    return body, str(answer.get("ETag") or "")
 
 
 def confirm_length(bucket: Bucket, key: str, length: int | None, size_hint: int) -> None:
