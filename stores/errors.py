@@ -24,6 +24,7 @@ The errors of stores, as one tree.
     ├── ManifestIncomplete    a manifest whose objects are not all at the destination
     ├── StoreFull             no space or quota left
     ├── StoreFault            any other answer that is not success
+    │   ├── CopyRefused       a server does not copy an object by itself
     │   ├── FileChanged       a file of a tree that changed while it was read
     │   └── NotAnObject       a link, a directory or a device in the place of an object or a manifest
     └── StoreUnavailable      no answer, or "later": the one transient class
