@@ -36,6 +36,9 @@ from snapferry.stores.urls import register as register_kind
 
 SCHEME: Final = "sim"
 
+# If it is set, an orchestrator queues no batch before it has read all manifests.
+WHOLE_PLAN: Final = "BENCHMARK_WHOLE_PLAN"
+
 _DIGEST_BYTES: Final = 32
 _PREFIX_BITS: Final = 16
 
@@ -52,16 +55,40 @@ def content(number: int) -> bytes:
 
 def make(folder: Path, objects: int) -> str:
     """Make a source and an empty copy of *objects* objects in *folder*; return the snapshot's id."""
+    return make_many(folder, 1, objects)[0]
+
+
+def make_many(folder: Path, snapshots: int, objects: int) -> list[str]:
+    """As `make`, for *snapshots* snapshots of *objects* objects each, which share none; return their ids."""
     import numpy as np
 
     digests = bytearray()
-    hasher = blake3()
     (folder / "source").mkdir(parents=True)
-    text = folder / "source" / "manifest"
+    ids = [
+        _write_manifest(folder / "source", range(at * objects, (at + 1) * objects), digests)
+        for at in range(snapshots)
+    ]
+    every = np.frombuffer(digests, "S32")
+    order = np.argsort(every, kind="stable")
+    every[order].tofile(folder / "index")
+    order.astype("u4").tofile(folder / "numbers")
+    heads = np.frombuffer(digests, ">u8")[:: _DIGEST_BYTES // 8] >> np.uint64(64 - _PREFIX_BITS)
+    counts = np.bincount(heads.astype(np.int64), minlength=1 << _PREFIX_BITS)
+    np.concatenate([[0], np.cumsum(counts)]).astype("u4").tofile(folder / "starts")
+    (folder / "copy").mkdir()
+    with (folder / "copy" / "held").open("wb") as held:
+        held.truncate(snapshots * objects)
+    return ids
+
+
+def _write_manifest(source: Path, numbers: range, digests: bytearray) -> str:
+    """Write the manifest of objects, and append their digests to *digests*; return its id."""
+    hasher = blake3()
+    text = source / "manifest"
     with text.open("wb") as manifest:
-        for first in range(0, objects, 100_000):
+        for first in range(numbers.start, numbers.stop, 100_000):
             lines = bytearray()
-            for number in range(first, min(first + 100_000, objects)):
+            for number in range(first, min(first + 100_000, numbers.stop)):
                 data = content(number)
                 digest = blake3(data)
                 digests += digest.digest()
@@ -74,19 +101,9 @@ def make(folder: Path, objects: int) -> str:
             hasher.update(lines)
             manifest.write(lines)
     snapshot = hasher.hexdigest()
-    every = np.frombuffer(digests, "S32")
-    order = np.argsort(every, kind="stable")
-    every[order].tofile(folder / "index")
-    order.astype("u4").tofile(folder / "numbers")
-    heads = np.frombuffer(digests, ">u8")[:: _DIGEST_BYTES // 8] >> np.uint64(64 - _PREFIX_BITS)
-    counts = np.bincount(heads.astype(np.int64), minlength=1 << _PREFIX_BITS)
-    np.concatenate([[0], np.cumsum(counts)]).astype("u4").tofile(folder / "starts")
-    target = folder / "source" / MANIFESTS / snapshot[:3] / snapshot[3:6] / snapshot[6:9]
+    target = source / MANIFESTS / snapshot[:3] / snapshot[3:6] / snapshot[6:9]
     target.mkdir(parents=True)
     text.rename(target / snapshot[9:])
-    (folder / "copy").mkdir()
-    with (folder / "copy" / "held").open("wb") as held:
-        held.truncate(objects)
     return snapshot
 
 
@@ -237,4 +254,8 @@ if __name__ == "__main__":
     sys.modules["benchmarks.simulated"] = sys.modules["__main__"]
     from snapferry.orchestrator.cli import main
 
+    if os.environ.get(WHOLE_PLAN):
+        from snapferry.orchestrator.driving.steps import window
+
+        window.GROW_S = float("inf")  # type: ignore[misc]
     main()

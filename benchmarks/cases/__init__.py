@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..report import Goal
-from . import distance, files, huge, many, requests, s3, server_side, shared, trees, verify
+from . import distance, files, first, huge, many, requests, s3, server_side, shared, trees, verify
 from .case import QUICK, Case, Setting, TooLittleRoom
 
 __all__ = ["CASES", "QUICK", "Case", "Setting", "TooLittleRoom"]
@@ -70,6 +70,7 @@ CASES: Final = (
         "verify with 1, 2, 4 and 8 worker processes of a fleet, with 25 ms added to each request",
         verify.scale,
     ),
+    Case("first", "200 snapshots of 20,000 objects in a fleet: the first object", first.first),
     Case("shared", "1,000 snapshots that share 99 % of 20,000 objects, directory to directory", shared.many),
     Case("shared-s3", "50 snapshots that share 99 % of 2,000 objects, S3 to S3", shared.in_buckets),
 )

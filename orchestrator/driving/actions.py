@@ -14,14 +14,8 @@ from snapferry.orchestrator.planning.estimates.checking import estimate_heal, es
 from snapferry.orchestrator.planning.estimates.copying import estimate_job
 from snapferry.orchestrator.planning.estimates.trees import estimate_pull, estimate_push
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import (
-    Snapshots,
-    freeze,
-    prepare,
-    prepare_check,
-    recall,
-    recall_check,
-)
+from snapferry.orchestrator.planning.prepare import prepare, prepare_check, recall, recall_check
+from snapferry.orchestrator.planning.snapshots import Snapshots, freeze
 from snapferry.orchestrator.planning.trees.pull_plan import prepare_pull, recall_pull
 from snapferry.orchestrator.planning.trees.push_plan import (
     freeze_push,

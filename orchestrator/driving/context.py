@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from celery import Celery
 
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import Snapshots
+from snapferry.orchestrator.planning.snapshots import Snapshots
 from snapferry.stores.access import AccessPolicy, Right
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.fallback import WithFallback

@@ -36,10 +36,10 @@ def queue_batches(
     """
     Queue *batches* of a job, followed by its commit.
 
-    *series* and the number of a batch identify it in the ledger. *of* is how many batches the series has, and
-    *snapshots* describes the snapshots they are for: both for people. *turn* is how often these objects were healed,
-    0 for batches of the plan: the higher it is, the longer the batches wait. Raises kombu's OperationalError if the
-    broker is down; some batches may be queued then, and queueing all of them again is safe.
+    *series* and the number of a batch identify it in the ledger. *of* is how many batches the series has, 0 if that is
+    not known yet, and *snapshots* describes the snapshots they are for: both for people. *turn* is how often these
+    objects were healed, 0 for batches of the plan: the higher it is, the longer the batches wait. Raises kombu's
+    OperationalError if the broker is down; some batches may be queued then, and queueing all of them again is safe.
     """
     pause = min(LONGEST_PAUSE_S, 2**turn) if turn else None
     header = [

@@ -38,7 +38,7 @@ from .control import JobControl
 from .dispatch import queue_drive
 from .ending import end_job, fail_job
 from .outcome import DriveOutcome, Result
-from .steps.plan import plan_job, plan_size
+from .steps.plan import plan_job, plan_rest, plan_size
 from .steps.publish import Published, Publisher
 from .steps.requeue import requeue_lost
 from .steps.window import fill_window
@@ -152,18 +152,21 @@ def _stopped(app: Celery, ledger: Ledger, job_id: str, standing: Standing) -> Dr
 
 def _advance(drive: Drive, standing: Standing, *, is_planned: bool) -> DriveOutcome:
     """Plan the job, or queue its lost batches again; then queue further batches, publish, and end the job."""
-    if is_planned:
+    if is_planned and not standing.partly_planned:
         recall = STEPS[drive.spec.action].recall
         job = planned(drive, *recall(drive.ledger, drive.spec, drive.catalogue))
         if standing.bounded:
             return _end_at_bound(job, standing)
         outcome = requeue_lost(job, standing)
     else:
-        begun = plan_job(drive)
+        begun = plan_rest(drive) if standing.partly_planned else plan_job(drive)
         if isinstance(begun, DriveOutcome):
             return begun
-        job, outcome = begun, DriveOutcome(planned=plan_size(begun))
-    queued = fill_window(job)
+        now = drive.ledger.standing(drive.job_id)
+        # Batches that were queued while the plan grew may be lost since.
+        lost = requeue_lost(begun, now) if now.handed else DriveOutcome()
+        job, outcome = begun, replace(lost, planned=plan_size(begun), queued=now.handed - standing.handed)
+    queued = outcome.queued + fill_window(job)
     published = Publisher(job).publish()
     # Batches end while snapshots are published.
     queued += fill_window(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from snapferry.orchestrator.planning.prepare import UNREADABLE
+from snapferry.orchestrator.planning.snapshots import UNREADABLE
 from snapferry.workers.ledger import JobStatus, RunEnd, ScrubLedger, ScrubRun
 from snapferry.workers.limits import store_id
 from snapferry.workers.messages import ScrubPart

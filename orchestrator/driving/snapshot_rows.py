@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any, Final
 
-from snapferry.orchestrator.planning.prepare import TRUSTED, UNREADABLE, read_snapshots
+from snapferry.orchestrator.planning.snapshots import TRUSTED, UNREADABLE, read_snapshots
 from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.ledger import Ledger
 

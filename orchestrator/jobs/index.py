@@ -192,7 +192,7 @@ def _state(entry: JobEntry, known: Mapping[str, JobEntry], done: Mapping[str, fl
 
 def _progress(entry: JobEntry) -> float:
     well = entry.objects_settled if not entry.state.final else entry.copied + entry.present
-    return well / entry.objects_total if entry.objects_total > 0 else 0.0
+    return well / entry.objects_total if entry.objects_total > 0 and not entry.partly_planned else 0.0
 
 
 def _throughput(entry: JobEntry) -> float:

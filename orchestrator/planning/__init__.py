@@ -2,6 +2,7 @@
 From the request for a job to its plan.
 
     prepare       choose and order the snapshots, read their manifests, plan; recall a plan
+    snapshots     the snapshots of a job, and what was found of each
     planner       manifests -> plan
     plan          the plan: batches, and groups of snapshots
     batches       objects -> batches

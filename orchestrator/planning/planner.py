@@ -57,6 +57,8 @@ class Planner:
         self._by_address = by_address
         self._gatherer: Gatherer = SetGatherer(only)
         self._members: list[int] = []
+        # The sum of the plan's sizes.
+        self._size_bytes = 0
         self._digests = bytearray()
         self._plan = empty_plan(self._digests)
 
@@ -77,6 +79,16 @@ class Planner:
             self._close()
 
     @property
+    def closed(self) -> bool:
+        """Whether every snapshot that was added is in a group. Later snapshots change nothing of these groups."""
+        return not self._members
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the groups so far. It grows with each group."""
+        return self._plan
+
+    @property
     def objects(self) -> int:
         """The number of distinct objects planned so far."""
         return self._plan.objects + self._gatherer.brought
@@ -86,7 +98,6 @@ class Planner:
         if self._members:
             self._close()
         self._gatherer = SetGatherer(None)
-        bound_sum(self._plan)
         return self._plan
 
     def _close(self) -> None:
@@ -101,7 +112,9 @@ class Planner:
         cuts = cut(objects.sizes, self._max_objects, self._max_bytes, self._batches)
         plan.firsts.extend(first_position + first for first, _ in cuts)
         self._digests += objects.digests
-        plan.sizes.frombytes(objects.sizes.cast("B"))
+        sizes = bounded(objects.sizes, LARGEST_SUM - self._size_bytes)
+        self._size_bytes += sum(sizes)
+        plan.sizes.frombytes(memoryview(sizes).cast("B"))
         plan.owners.frombytes(objects.owners.cast("B"))
         plan.groups.append(
             Group(
@@ -115,9 +128,9 @@ class Planner:
         self._members = []
 
 
-def bound_sum(plan: Plan) -> None:
-    """Cut the largest sizes to one size if the sum of all is above `LARGEST_SUM`: they cannot be true."""
-    if plan.size_bytes <= LARGEST_SUM:
-        return
-    largest = LARGEST_SUM // plan.objects
-    plan.sizes = array("Q", (min(size, largest) for size in plan.sizes))
+def bounded(sizes: array[int] | memoryview[int], most: int) -> array[int] | memoryview[int]:
+    """Return *sizes* with the largest cut to one size if their sum is above *most*: they cannot be true."""
+    if sum(sizes) <= most:
+        return sizes
+    largest = most // len(sizes)
+    return array("Q", (min(size, largest) for size in sizes))

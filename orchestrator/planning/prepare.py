@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
@@ -29,28 +28,21 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
-from snapferry.stores.text.format import counted
-from snapferry.stores.text.printable import shortened
-from snapferry.workers.copying.commit import MAX_REASON_CHARS
 from snapferry.workers.ledger import PLAN, Ledger, set_bits
-from snapferry.workers.messages import JobSpec, Order, decode_snapshot_ids, encode_addresses
+from snapferry.workers.messages import JobSpec, Order
 
 from . import plan_file
 from .gather import Objects
 from .plan import Plan, SourceChanged
 from .planner import Planner
 from .scope import within
+from .snapshots import PLANNED, TRUSTED, UNREADABLE, Snapshots, read_snapshots
 
 if TYPE_CHECKING:
     from snapferry.stores.bulk.tables import ObjectTable
 
-PLANNED, TRUSTED, UNREADABLE = ".", "t", "x"
-
 # Errors of one manifest that tell nothing about the others.
 OF_ONE = (AccessDenied, IntegrityError, KeyMissing, ManifestSyntaxError, ManifestTooLarge, StoreFault)
-
-# Unreadable manifests of a job whose reasons are kept.
-REASONS_KEPT = 100
 
 # A job with a bound of bytes has about so many batches within it, but none smaller than this.
 BATCHES_OF_A_BOUND: Final = 100
@@ -64,59 +56,28 @@ REMEMBERED_PLANS: Final = 32
 _remembered: OrderedDict[tuple[str, str], Plan] = OrderedDict()
 
 
-@dataclass
-class Snapshots:
-    """
-    The snapshots of a job, in its order.
+class Growing(Protocol):
+    """What is told of a plan while later manifests are still read."""
 
-    *kinds* has a letter for each: planned, trusted (its manifest is at the destination, and the job trusts that), or
-    unreadable. *reasons*: index -> why it is unreadable. *errors*: the same as errors, in the process that met them.
-    *unlisted*: why parts of the store could not be listed, so that snapshots may be missing here.
-    """
+    def due(self) -> bool:
+        """Return whether to call `grow` now."""
 
-    ids: list[SnapshotId]
-    kinds: str = ""
-    reasons: dict[int, str] = field(default_factory=dict)
-    errors: dict[int, StoreError] = field(default_factory=dict)
-    unlisted: list[str] = field(default_factory=list)
+    def grow(self, snapshots: Snapshots, plan: Plan) -> None:
+        """
+        Use the groups that are planned so far. Later snapshots change nothing of them.
 
-    def note_unlisted(self, error: StoreError) -> None:
-        """Note a part of the store that could not be listed, for the first `REASONS_KEPT` of them."""
-        if len(self.unlisted) < REASONS_KEPT:
-            self.unlisted.append(shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS))
-
-    def note(self, index: int, error: StoreError) -> None:
-        """Note why a snapshot is unreadable, for the first `REASONS_KEPT` of them."""
-        if len(self.reasons) < REASONS_KEPT:
-            self.errors[index] = error
-            self.reasons[index] = shortened(f"{type(error).__name__}: {error}", MAX_REASON_CHARS)
-
-    def not_listed(self) -> str:
-        """Return in words which parts of the store could not be listed."""
-        return f"{counted(len(self.unlisted), 'part')} of the store could not be listed ({'; '.join(self.unlisted)})"
-
-    def of(self, kind: str) -> list[int]:
-        """Return the indexes of the snapshots of *kind*."""
-        return [index for index, found in enumerate(self.kinds) if found == kind]
-
-
-def read_snapshots(ledger: Ledger, spec: JobSpec) -> Snapshots:
-    """Return the snapshots that `freeze` recorded; before that, those of the request."""
-    job_id = spec.job_id
-    ids = decode_snapshot_ids(ledger.field(job_id, "ids")) if spec.everything else spec.snapshot_ids
-    if order := ledger.field(job_id, "order"):
-        ids = [ids[index] for index in json.loads(order)]
-    reasons = json.loads(ledger.field(job_id, "reasons") or "{}")
-    return Snapshots(
-        ids,
-        ledger.field(job_id, "kinds"),
-        {int(index): reason for index, reason in reasons.items()},
-        unlisted=json.loads(ledger.field(job_id, "unlisted") or "[]"),
-    )
+        *snapshots* has the kinds of those up to the last group.
+        """
 
 
 def prepare(
-    ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore, *, around: bool = False
+    ledger: Ledger,
+    spec: JobSpec,
+    source: StreamStore,
+    destination: StreamStore,
+    *,
+    around: bool = False,
+    growing: Growing | None = None,
 ) -> tuple[Snapshots, Plan]:
     """
     Choose and order the snapshots, read their manifests, and plan to copy their objects.
@@ -125,14 +86,29 @@ def prepare(
     a store does not answer, and for the unusable manifest of a job's only snapshot; `SourceEmpty` where everything
     was requested and the source lists nothing. Nothing is recorded.
 
-    With *around*, parts of *source* that cannot be listed are noted, and the others are planned.
+    With *around*, parts of *source* that cannot be listed are noted, and the others are planned. *growing* is told of
+    the plan while it grows.
     """
     snapshots = _chosen(spec, source, around=around)
     trusted = destination.manifests_present(snapshots.ids) if spec.trust_manifest else set()
-    found = _plan(spec, source, snapshots, _planner(ledger, spec, source), trusted)
+    found = _plan(spec, source, snapshots, _planner(ledger, spec, source), trusted, growing)
     if snapshots.kinds == UNREADABLE and (error := snapshots.errors.get(0)):
         raise error
     return found
+
+
+def prepare_rest(
+    ledger: Ledger, spec: JobSpec, source: StreamStore, destination: StreamStore, growing: Growing
+) -> tuple[Snapshots, Plan]:
+    """
+    Plan the rest of a job whose first groups were recorded by an orchestrator that died while it planned.
+
+    These groups and their batches are the same again. Raises as `prepare` does, and `SourceChanged`.
+    """
+    snapshots = read_snapshots(ledger, spec)
+    rest = snapshots.ids[len(snapshots.kinds) :]
+    trusted = destination.manifests_present(rest) if spec.trust_manifest else set()
+    return _plan(spec, source, snapshots, _planner(ledger, spec, source), trusted, growing)
 
 
 def _chosen(spec: JobSpec, source: StreamStore, *, around: bool) -> Snapshots:
@@ -155,11 +131,18 @@ def _plan(
     snapshots: Snapshots,
     planner: Planner,
     trusted: Collection[SnapshotId] = (),
+    growing: Growing | None = None,
 ) -> tuple[Snapshots, Plan]:
-    """Read the manifests of *snapshots*, note what was found in it, and plan. Raises as `prepare` does."""
-    kinds = []
-    for index, snapshot_id in enumerate(snapshots.ids):
+    """
+    Read the manifests of *snapshots*, note what was found in it, and plan. Raises as `prepare` does.
+
+    Those with a kind are planned as before, and raise `SourceChanged` if that is not possible.
+    """
+    _add_planned(spec, source, snapshots, planner)
+    kinds = list(snapshots.kinds)
+    for index in range(len(kinds), len(snapshots.ids)):
         checkpoint()
+        snapshot_id = snapshots.ids[index]
         if snapshot_id in trusted:
             kinds.append(TRUSTED)
             continue
@@ -178,32 +161,11 @@ def _plan(
                 f"the snapshots of the job name more than {bounds().objects:,} distinct objects. Choose fewer snapshots"
                 " for one job, or set SNAPFERRY_MAX_PLAN_OBJECTS to allow more, at 90 bytes of memory each",
             )
+        if growing is not None and planner.closed and growing.due():
+            snapshots.kinds = "".join(kinds)
+            growing.grow(snapshots, planner.plan)
     snapshots.kinds = "".join(kinds)
     return snapshots, remember(spec, snapshots, planner.finish())
-
-
-def freeze(spec: JobSpec, snapshots: Snapshots) -> dict[str, str | float]:
-    """
-    Return the fields of a job's record that hold its snapshots.
-
-    Ids take most of a record's memory. So those of the request are not recorded again, only their order if it differs.
-    """
-    ids = spec.snapshot_ids
-    fields: dict[str, str | float] = {}
-    if spec.everything:
-        fields["ids"] = encode_addresses(snapshots.ids)
-    elif ids != snapshots.ids:
-        given = {snapshot_id: index for index, snapshot_id in enumerate(ids)}
-        fields["order"] = json.dumps([given[snapshot_id] for snapshot_id in snapshots.ids])
-    return fields | {
-        "kinds": snapshots.kinds,
-        "reasons": json.dumps(snapshots.reasons),
-        **({"unlisted": json.dumps(snapshots.unlisted)} if snapshots.unlisted else {}),
-        "snapshots_total": len(snapshots.ids),
-        "first_snapshot": snapshots.ids[0] if snapshots.ids else "",
-        "trusted": snapshots.kinds.count(TRUSTED),
-        "unpublished": snapshots.kinds.count(UNREADABLE),
-    }
 
 
 def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshots, Plan]:
@@ -222,12 +184,17 @@ def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshot
 def _plan_again(
     spec: JobSpec, source: StreamStore, snapshots: Snapshots, planner: Planner
 ) -> tuple[Snapshots, Plan]:
+    _add_planned(spec, source, snapshots, planner)
+    return snapshots, remember(spec, snapshots, planner.finish())
+
+
+def _add_planned(spec: JobSpec, source: StreamStore, snapshots: Snapshots, planner: Planner) -> None:
+    """Add the snapshots that were planned before. Raises `SourceChanged`."""
     for index in snapshots.of(PLANNED):
         try:
             planner.add(index, _objects(spec, source, snapshots.ids[index]))
         except OF_ONE as error:
             raise SourceChanged(f"the source changed while the job ran: {error}") from error
-    return snapshots, remember(spec, snapshots, planner.finish())
 
 
 def prepare_check(

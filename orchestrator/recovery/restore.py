@@ -15,7 +15,7 @@ from typing import Any
 
 from snapferry.orchestrator.driving.snapshot_rows import rows_of
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.planning.prepare import PLANNED, TRUSTED, UNREADABLE
+from snapferry.orchestrator.planning.snapshots import PLANNED, TRUSTED, UNREADABLE
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import Action, JobSpec, encode_addresses

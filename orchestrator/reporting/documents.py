@@ -51,6 +51,7 @@ def status_document(
         "continues": status.continues or None,
         "continued_by": status.continued_by or None,
         "bounded": status.bounded or None,
+        "partly_planned": status.partly_planned,
         "paused": status.paused,
         "cancelling": status.cancelling and not status.state.final,
         "dry_run": status.dry_run,

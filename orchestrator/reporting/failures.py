@@ -10,7 +10,7 @@ from typing import Final
 from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import open_catalogue
 from snapferry.orchestrator.planning.plan import Plan, SourceChanged
-from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError

@@ -118,8 +118,10 @@ def share(status: JobStatus) -> float:
     Return the share of a job that is settled, 0.0 to 1.0: of its bytes, or of its objects if they have no bytes.
 
     It never decreases, and is 1.0 only if every object is settled. Failed objects are settled. A job that is done and
-    has no objects is whole.
+    has no objects is whole. It is 0.0 while the plan is not complete: the total is not known.
     """
+    if status.partly_planned:
+        return 0.0
     if not status.objects_total:
         return 1.0 if status.state is State.DONE else 0.0
     of_objects = status.objects_settled / status.objects_total

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from snapferry.orchestrator.driving.steps import window
 from snapferry.orchestrator.jobs import store_pair
 from snapferry.stores.address import SnapshotId, manifest_key, object_key
 from snapferry.stores.hashing import digest
@@ -82,6 +83,27 @@ def _copy(world: World) -> JobSpec:
 
 def _copied(world: World) -> None:
     _ended_well(world, objects=len(OTHERS))
+    assert world.store().list_manifest_ids() == sorted(world.memory["ids"])
+
+
+# A copy whose first batches are queued before its last manifest is read.
+
+
+def _disjoint_snapshots(world: World) -> None:
+    store = world.store(world.source)
+    world.memory["ids"] = [
+        fill(store, {f"./f{n}": b"%d %d" % (number, n) * 20 for n in range(3)}) for number in range(3)
+    ]
+
+
+def _copy_while_planning(process: Process) -> None:
+    # This process is a fork that ends with the action.
+    window.GROW_S = 0.0  # type: ignore[misc]
+    _job(_copy)(process)
+
+
+def _copied_while_planning(world: World) -> None:
+    _ended_well(world, objects=9)
     assert world.store().list_manifest_ids() == sorted(world.memory["ids"])
 
 
@@ -210,6 +232,7 @@ def _tagged(world: World) -> None:
 
 ACTIONS: Final = (
     Row("copy", _two_snapshots, _job(_copy), _copied),
+    Row("growing", _disjoint_snapshots, _copy_while_planning, _copied_while_planning),
     Row("mirror", _mirrored_before, _job(_mirror), _mirrored),
     Row("heal", _damaged, _job(_heal), _healed, damaged=True),
     Row("push", _tree_to_push, _job(_push), _pushed),

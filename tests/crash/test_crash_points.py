@@ -63,6 +63,15 @@ def test_a_copy_survives_a_death_at_some_of_its_writes(world: World) -> None:
         assert only in world.note.read_text()
 
 
+@pytest.mark.parametrize("redelivered", [True, False], ids=["redelivered", "lost"])
+def test_a_copy_survives_a_death_whenever_its_plan_grows(world: World, *, redelivered: bool) -> None:
+    """The first two calls move the job to planning and to copying, and the others record a plan that grows."""
+    row = ROWS["growing"]
+    for only in ("redis advance", "redis set_fields"):
+        assert kill_at(world, row, range(1, 5), only=only, redelivered=redelivered) == []
+        assert only in world.note.read_text()
+
+
 def test_a_run_that_is_due_is_not_lost_and_not_run_twice(world: World) -> None:
     """The scheduler, and the orchestrator that queues the job, die before and after each queues its message."""
     row = ROWS["schedule"]

@@ -469,3 +469,36 @@ def test_a_plan_comes_back_from_its_file_as_it_was(
     assert loaded is not None
     assert everything(mapped) == everything(loaded) == everything(made)
     assert isinstance(mapped.sizes, memoryview)
+
+
+@thorough
+@given(snapshots=histories(), tables=st.booleans())
+def test_closed_groups_stay_as_they_are_and_a_takeover_makes_them_again(
+    snapshots: Snapshots, *, tables: bool
+) -> None:
+    """Their batches are queued while later manifests are read."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(planner, "MANY", 10 if tables else 10**9)
+        growing = Planner(max_objects=3, max_bytes=100)
+        seen = []
+        for index, objects in enumerate(snapshots):
+            growing.add(index, objects)
+            if growing.closed:
+                plan = growing.plan
+                seen.append((index, list(plan.groups), batches_of(plan), plan.objects, plan.size_bytes))
+        whole = growing.finish()
+
+        for index, groups, batches, objects_of, size_bytes in seen:
+            assert groups == whole.groups[: len(groups)]
+            assert batches == batches_of(whole)[: len(batches)]
+            assert (objects_of, size_bytes) <= (whole.objects, whole.size_bytes)
+            again = plan_of(snapshots[: index + 1])
+            assert (again.groups, batches_of(again)) == (groups, batches)
+
+
+def test_sizes_that_cannot_be_true_change_no_closed_group() -> None:
+    found = plan_of([{A: LARGEST_SUM - 5}, {B: 2**64 - 1, C: 3}])
+
+    assert found.size_bytes <= LARGEST_SUM
+    assert list(found.sizes)[:1] == [LARGEST_SUM - 5]
+    assert sorted(found.sizes)[:2] == [2, 2]

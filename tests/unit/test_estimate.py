@@ -10,7 +10,7 @@ import pytest
 
 from snapferry.orchestrator.planning.estimates.copying import estimate_job
 from snapferry.orchestrator.planning.planner import Planner
-from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots
 from snapferry.stores.address import Address, SnapshotId
 from snapferry.stores.backend import Capabilities
 from snapferry.stores.backends.memory import MemoryBackend

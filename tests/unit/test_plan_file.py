@@ -13,6 +13,7 @@ import pytest
 from snapferry.orchestrator.planning import plan_file, prepare
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.planner import Planner
+from snapferry.orchestrator.planning.snapshots import Snapshots
 from snapferry.stores.hashing import digest
 from snapferry.workers.messages import JobSpec, StoreRef
 
@@ -124,7 +125,7 @@ def test_a_process_keeps_few_plans_of_small_jobs_open(monkeypatch: pytest.Monkey
         planner = Planner(max_objects=10, max_bytes=100)
         planner.add(0, {digest(b"%d" % number): 1})
         spec = JobSpec(job_id=f"job{number}", source=here, destination=here)
-        prepare.remember(spec, prepare.Snapshots([]), planner.finish())
+        prepare.remember(spec, Snapshots([]), planner.finish())
 
     assert len(prepare._remembered) == prepare.REMEMBERED_PLANS
     assert len(os.listdir("/proc/self/fd")) - before <= prepare.REMEMBERED_PLANS

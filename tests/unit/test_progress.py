@@ -12,6 +12,7 @@ import pytest
 from snapferry.orchestrator.reporting import measures
 from snapferry.orchestrator.reporting.progress import Lines, Silent, progress_text, view
 from snapferry.orchestrator.reporting.progress.bar import Bar
+from snapferry.orchestrator.reporting.text.status import status_lines
 from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus, RunningBatch, State
 from snapferry.workers.messages import Action
@@ -224,3 +225,20 @@ def test_what_shows_a_job_depends_on_where_it_is_shown(
 
     assert isinstance(view(quiet=False, color=color)[0], kind)
     assert isinstance(view(quiet=True, color=color)[0], Silent)
+
+
+def test_a_plan_that_grows_has_no_share_and_totals_that_are_at_least() -> None:
+    status = replace(STATUS, snapshots_total=9, snapshots_planned=3)
+    whole = replace(STATUS, snapshots_total=9, snapshots_planned=9)
+
+    text = progress_text(status)
+
+    assert "%" in progress_text(whole)
+    assert "%" not in text
+    assert f"{status.objects_settled:,} of at least {status.objects_total:,} objects" in text
+    assert "at least" not in progress_text(whole)
+    assert text.startswith("copying, still planning: ")
+    lines = dict(line.split(maxsplit=1) for line in status_lines(status, {}) if " " in line)
+    assert all(lines[name].startswith("at least ") for name in ("objects", "bytes", "batches"))
+    assert "%" not in lines.get("done", "")
+    assert measures.share(status) == measures.percent(status) == 0

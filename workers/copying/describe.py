@@ -28,10 +28,11 @@ def describe_job(job_id: str, first: str, count: int | None, action: Action = Ac
 
 
 def describe_batch(batch: BatchMessage, snapshots: str, batches: int) -> str:
-    """Return a batch in words: its job, its number of *batches*, and its objects and bytes."""
+    """Return a batch in words: its job, its number of *batches* (0: not known yet), and its objects and bytes."""
     kind = "batch" if batch.series == "plan" else "healing batch"
+    number = f"{batch.number + 1}/{batches}" if batches else f"{batch.number + 1}"
     return (
-        f"job {short(batch.job_id)} · {_does(batch.action)}{snapshots} · {kind} {batch.number + 1}/{batches}"
+        f"job {short(batch.job_id)} · {_does(batch.action)}{snapshots} · {kind} {number}"
         f" · {counted(len(batch.sizes), 'object')} · {size(sum(batch.sizes))}"
     )
 

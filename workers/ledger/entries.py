@@ -18,7 +18,7 @@ FIELDS: Final = (
     "state", "source", "destination", "schedule", "action", "continued_by", "chain_schedule",
     "dismissed_at", "submitted_at", "started_at", "ended_at",
     "objects_total", "objects_settled", "copied", "present", "failed", "bytes_copied", "snapshots_total",
-    "published", "trusted",
+    "published", "trusted", "snapshots_planned",
 )  # fmt: skip
 """The fields of the record that make up an entry."""
 
@@ -59,6 +59,7 @@ class JobEntry:
     snapshots_total: int
     published: int
     trusted: int
+    partly_planned: bool = False
 
 
 def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
@@ -71,7 +72,9 @@ def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
         )
         submitted_at, started_at, ended_at = map(_number, values[_TEXTS : _TEXTS + 3])
         counters = [int(_number(value)) for value in values[_TEXTS + 3 :]]
-        total, settled, copied, present, failed, copied_bytes, snapshots, published, trusted = counters
+        total, settled, copied, present, failed, copied_bytes, snapshots, published, trusted, planned = (
+            counters
+        )
         yield JobEntry(
             job_id=job_id,
             state=State(values[0]),
@@ -94,6 +97,7 @@ def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
             snapshots_total=snapshots,
             published=published,
             trusted=trusted,
+            partly_planned=0 < planned < snapshots,
         )
 
 

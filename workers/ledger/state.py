@@ -120,7 +120,8 @@ class JobStatus:
     chain, "" for none. *superseded*: this job failed, and a job that continues it, directly or through others, or a
     later run of its mirror is done. *dismissed*: this job failed, and an operator decided that nobody will repair it,
     or the last job of its chain. *source_objects* is the store of the objects of *source*, "" if they are in it.
-    *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
+    *snapshots_planned*: the snapshots that are planned so far, of a job whose first batches were queued before its last
+    manifest was read; 0 of other jobs. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
     """
 
     job_id: str
@@ -172,6 +173,12 @@ class JobStatus:
     source_objects: str = ""
     superseded: bool = False
     dismissed: Dismissal | None = None
+    snapshots_planned: int = 0
+
+    @property
+    def partly_planned(self) -> bool:
+        """Whether batches are queued while later manifests are still read: the totals of the plan still grow."""
+        return 0 < self.snapshots_planned < self.snapshots_total
 
     @property
     def unresolved(self) -> bool:
@@ -181,7 +188,8 @@ class JobStatus:
     @property
     def retryable(self) -> bool:
         """Whether a retry can try its failed objects again: all objects were tried, or those up to its bound."""
-        tried = self.batches_done == self.batches_total or bool(self.bounded)
+        tried = self.batches_done == self.batches_total and not self.partly_planned
+        tried = tried or bool(self.bounded)
         return self.state in (State.FAILED, State.CANCELLED) and self.failed > 0 and tried
 
     @property
@@ -271,7 +279,7 @@ class Standing:
     *bounded*: the bound that the job has reached, "" for none.
     *idle_s*: seconds since the job last changed. *heals*: group -> (turn, batches) of its last healing. *begins*: how
     often batches of the job were begun. *stalls*: how often batches were found missing in the queue since
-    *stalled_done* batches were done and *stalled_begins* were begun.
+    *stalled_done* batches were done and *stalled_begins* were begun. *partly_planned* as in `JobStatus`.
     """
 
     state: State
@@ -293,3 +301,4 @@ class Standing:
     bounded: str = ""
     begins: int = 0
     stalled_begins: int = 0
+    partly_planned: bool = False

@@ -18,6 +18,7 @@ JOB_COLUMNS: Final = (
     "progress.objects", "progress.bytes", "progress.share", "progress.bytes_per_second", "progress.seconds_left",
     "deleted", "limits.bytes_per_second", "limits.requests_per_second", "limits.objects_in_flight", "submitted",
     "started", "moved", "ended", "seconds", "error", "dismissed.at", "dismissed.by", "dismissed.why",
+    "partly_planned",
 )  # fmt: skip
 """The columns of the list of jobs: fields of the document of a job, with dots before fields of fields."""
 

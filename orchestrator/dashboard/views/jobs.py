@@ -256,8 +256,8 @@ def tone_of(status: JobStatus) -> str:
 
 
 def progress(status: JobStatus) -> Progress | None:
-    """Return how much of a job is done, None before it has a plan, and for a dry run."""
-    if status.objects_total <= 0 or status.dry_run:
+    """Return how much of a job is done, None before its plan is complete, and for a dry run."""
+    if status.objects_total <= 0 or status.dry_run or status.partly_planned:
         return None
     counts = object_counts(status)
     return Progress(

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from snapferry.orchestrator.driving.dispatch import batch_message
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import read_snapshots, recalled
+from snapferry.orchestrator.planning.prepare import recalled
+from snapferry.orchestrator.planning.snapshots import read_snapshots
 from snapferry.stores.errors import StoreFault
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.text.format import counted

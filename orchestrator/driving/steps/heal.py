@@ -10,7 +10,8 @@ from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.ending import end_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import UNREADABLE, Snapshots, prepare
+from snapferry.orchestrator.planning.prepare import prepare
+from snapferry.orchestrator.planning.snapshots import UNREADABLE, Snapshots
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.stream_store import StreamStore

@@ -19,7 +19,8 @@ from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.dispatch import queue_batches
 from snapferry.orchestrator.planning.batches import Batch, pack_batches
 from snapferry.orchestrator.planning.plan import Group, Plan
-from snapferry.orchestrator.planning.prepare import UNREADABLE, failed_addresses
+from snapferry.orchestrator.planning.prepare import failed_addresses
+from snapferry.orchestrator.planning.snapshots import UNREADABLE
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
 from snapferry.stores.runtime.interruption import checkpoint

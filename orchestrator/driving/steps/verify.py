@@ -9,7 +9,7 @@ from snapferry.orchestrator.driving.context import PlannedDrive
 from snapferry.orchestrator.driving.ending import end_job
 from snapferry.orchestrator.driving.outcome import DriveOutcome
 from snapferry.orchestrator.driving.scrub import settle_scrub
-from snapferry.orchestrator.planning.prepare import UNREADABLE
+from snapferry.orchestrator.planning.snapshots import UNREADABLE
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.text.format import counted

@@ -11,7 +11,7 @@ from typing import Any
 
 from snapferry.orchestrator.planning.batches import Batch
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots
 from snapferry.stores.requests import RequestAccounting, Requests
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore

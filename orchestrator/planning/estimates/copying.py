@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snapferry.orchestrator.planning.plan import Group, Plan
-from snapferry.orchestrator.planning.prepare import PLANNED, Snapshots
+from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots
 from snapferry.orchestrator.planning.surplus import refusal, surplus
 from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import PLANNED, TRUSTED, UNREADABLE, Snapshots
+from snapferry.orchestrator.planning.snapshots import PLANNED, TRUSTED, UNREADABLE, Snapshots
 from snapferry.stores.requests import Requests
 from snapferry.stores.text.format import counted, size
 from snapferry.workers.copying.transfer.budget import cost_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from snapferry.orchestrator.planning.plan import Plan
-from snapferry.orchestrator.planning.prepare import Snapshots
+from snapferry.orchestrator.planning.snapshots import Snapshots
 from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.manifest.tree_entries import tree_entries
 from snapferry.stores.requests import Requests

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from snapferry.orchestrator.planning.batches import cut
 from snapferry.orchestrator.planning.plan import Group, Lines, Plan, SnapshotPlan, empty_plan
-from snapferry.orchestrator.planning.planner import bound_sum
+from snapferry.orchestrator.planning.planner import LARGEST_SUM, bounded
 from snapferry.workers.messages import GROUP_BATCHES
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
@@ -108,7 +108,7 @@ class FilePlanner:
             firsts,
             Lines(files.ends, files.text),
         )
-        bound_sum(plan)
+        plan.sizes = bounded(plan.sizes, LARGEST_SUM)
         return plan
 
     def _large_ranges(self) -> Iterator[tuple[int, int]]:

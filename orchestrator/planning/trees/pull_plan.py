@@ -8,14 +8,8 @@ from itertools import count, islice
 from typing import Final
 
 from snapferry.orchestrator.planning.plan import Plan, SourceChanged
-from snapferry.orchestrator.planning.prepare import (
-    OF_ONE,
-    PLANNED,
-    Snapshots,
-    read_snapshots,
-    recalled,
-    remember,
-)
+from snapferry.orchestrator.planning.prepare import OF_ONE, recalled, remember
+from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots, read_snapshots
 from snapferry.stores.address import Address
 from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.backends.tree.writing.target import TreeTarget

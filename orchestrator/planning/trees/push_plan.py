@@ -10,13 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from snapferry.orchestrator.planning.plan import Plan, SourceChanged
-from snapferry.orchestrator.planning.prepare import (
-    PLANNED,
-    Snapshots,
-    freeze,
-    recalled,
-    remember,
-)
+from snapferry.orchestrator.planning.prepare import recalled, remember
+from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots, freeze
 from snapferry.stores.address import Address, SnapshotId, parse_address
 from snapferry.stores.backends.tree.backend import TreeBackend
 from snapferry.stores.backends.tree.exclude import excluder

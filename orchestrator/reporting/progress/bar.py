@@ -107,7 +107,7 @@ def _bar_line(status: JobStatus, room: int, console: Console, options: ConsoleOp
 
 
 def _tail(status: JobStatus, shown: list[str], *, plain: bool) -> str:
-    share = [f"{percent(status)}%"] if status.objects_total else []
+    share = [f"{percent(status)}%"] if status.objects_total and not status.partly_planned else []
     return "".join(
         f"{' ' if not at else ', ' if plain else ' · '}{part}" for at, part in enumerate(share + shown)
     )

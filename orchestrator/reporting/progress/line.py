@@ -7,6 +7,7 @@ from typing import Final, Literal
 from snapferry.orchestrator.reporting.measures import percent, rate
 from snapferry.orchestrator.reporting.nodes import Role
 from snapferry.orchestrator.reporting.text.status import (
+    at_least,
     objects_in_states,
     stall_text,
     state_text,
@@ -31,7 +32,8 @@ def progress_text(status: JobStatus, lacks: Role | None = None) -> str:
     # Failed objects are settled, too.
     shown["objects"] += f" ({objects_in_states(status)})"
     shown.pop("failed", None)
-    return f"{stage}: {', '.join([f'{percent(status)}%', *shown.values()])}"
+    share = [] if status.partly_planned else [f"{percent(status)}%"]
+    return f"{stage}: {', '.join([*share, *shown.values()])}"
 
 
 def parts(status: JobStatus, *, of: str) -> dict[Part, str]:
@@ -43,13 +45,14 @@ def parts(status: JobStatus, *, of: str) -> dict[Part, str]:
     if not status.objects_total:
         return {}
     found: dict[Part, str] = {}
+    of_plan = f" of {least}" if (least := at_least(status)) else of
     if status.snapshots_total > 1:
         found["snapshots"] = f"{status.snapshots_settled:,}{of}{counted(status.snapshots_total, 'snapshot')}"
     objects = counted(status.objects_total, WORDS[status.action].unit)
-    found["objects"] = f"{status.objects_settled:,}{of}{objects}"
+    found["objects"] = f"{status.objects_settled:,}{of_plan}{objects}"
     if status.failed:
         found["failed"] = f"{status.failed:,} failed"
-    found["bytes"] = f"{size(status.bytes_settled)}{of}{size(status.bytes_total)}"
+    found["bytes"] = f"{size(status.bytes_settled)}{of_plan}{size(status.bytes_total)}"
     if speed := rate(status):
         found["rate"] = f"{size(speed)}/s"
     if left := time_left_text(status):

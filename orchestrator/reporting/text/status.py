@@ -56,6 +56,7 @@ def state_text(status: JobStatus) -> str:
         parts += ["paused"] if status.paused else []
         parts += ["cancelling"] if status.cancelling else []
     parts += ["dry run"] if status.dry_run else []
+    parts += ["still planning"] if status.partly_planned and not status.state.final else []
     return ", ".join(parts)
 
 
@@ -92,7 +93,8 @@ def kept_text(status: JobStatus) -> str:
         return ""
     if not kept:
         return "Snapshots that the destination had before are unchanged."
-    objects = counted(kept, WORDS[status.action].unit, of=status.objects_total, verb="is")
+    of = None if status.partly_planned else status.objects_total
+    objects = counted(kept, WORDS[status.action].unit, of=of, verb="is")
     return f"{objects} at the destination and will not be copied again. Snapshots that it had before are unchanged."
 
 
@@ -158,6 +160,11 @@ def _stuck_text(stuck: Sequence[RunningBatch]) -> str:
     return f"{what} without progress for {longest} at {workers[0]}{others}"
 
 
+def at_least(status: JobStatus) -> str:
+    """Return what stands before the totals of a job: nothing, unless its plan is not complete."""
+    return "at least " if status.partly_planned else ""
+
+
 def time_left_text(status: JobStatus) -> str:
     """Return how long the rest of a job takes, "" if that is not known."""
     left = seconds_left(status)
@@ -179,15 +186,16 @@ def status_lines(
     """
     words = WORDS[status.action]
     speed = f"{size(rate(status))}/s" if rate(status) else ""
+    done = "" if status.partly_planned else f"{percent(status)}%"
     fields = {
         "job": status.job_id,
         "state": state_text(status),
         "action": str(status.action) if status.action is not Action.COPY else "",
         **stores_of(status),
-        "done": ", ".join(part for part in (f"{percent(status)}%", speed, time_left_text(status)) if part),
+        "done": ", ".join(filter(None, (done, speed, time_left_text(status)))),
         "snapshots": _snapshots_text(status),
         f"{words.unit}s": _objects_text(status, by_class),
-        "bytes": f"{size(status.bytes_total)}: {size(status.bytes_moved)}{words.moved or ' copied'}",
+        "bytes": f"{at_least(status)}{size(status.bytes_total)}: {size(status.bytes_moved)}{words.moved or ' copied'}",
         "bound": bound_text(status),
         "batches": _batches_text(status),
         "priority": status.priority if status.priority != Priority.NORMAL else "",
@@ -236,7 +244,7 @@ def _objects_text(status: JobStatus, by_class: Mapping[str, int]) -> str:
     """Return how many objects are in each state. The counts add up to the total, which comes first."""
     classes = f" ({classes_text(by_class)})" if by_class else ""
     again = f"; {status.healed:,} copied again, because the destination lost them" if status.healed else ""
-    return f"{status.objects_total:,}: {objects_in_states(status, classes)}{again}"
+    return f"{at_least(status)}{status.objects_total:,}: {objects_in_states(status, classes)}{again}"
 
 
 def _snapshots_text(status: JobStatus) -> str:
@@ -260,7 +268,7 @@ def _batches_text(status: JobStatus) -> str:
         _unless_zero(counts[BatchState.QUEUED], "queued"),
         _unless_zero(counts[BatchState.UNQUEUED], "not run" if status.state.final else "not queued yet"),
     )
-    return f"{status.batches_total:,}: {', '.join(filter(None, parts))}"
+    return f"{at_least(status)}{status.batches_total:,}: {', '.join(filter(None, parts))}"
 
 
 def _unless_zero(count: int, text: str) -> str:
@@ -291,8 +299,8 @@ def job_row(status: JobStatus) -> tuple[str, ...]:
         short(status.job_id),
         state_text(status),
         f"{status.snapshots_there:,}/{status.snapshots_total:,}",
-        f"{percent(status)}%" if status.objects_total else "-",
-        size(status.bytes_total),
+        f"{percent(status)}%" if status.objects_total and not status.partly_planned else "-",
+        ("≥ " if status.partly_planned else "") + size(status.bytes_total),
         ended or f"for {duration(time.time() - status.submitted_at)}",
         printable(route_text(status)),
     )

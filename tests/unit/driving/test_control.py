@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from snapferry.orchestrator.driving import control, drive
-from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
+from snapferry.orchestrator.driving.steps import plan as planning
 from snapferry.orchestrator.driving.steps.requeue import STALL_S
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.ledger import State
 from snapferry.workers.lifecycle import shutdown
-from snapferry.workers.messages import Action
 
 from .fleet import Fleet
 
@@ -65,7 +63,7 @@ def test_planning_stops_when_nobody_wants_it_any_more(
 ) -> None:
     """As in a manifest of hours: whatever is read or waited for calls `checkpoint`."""
 
-    def plans_for_hours(*_: Any) -> Any:
+    def plans_for_hours(*_: Any, **__: Any) -> Any:
         if wish == "cancel":
             fleet.ledger.cancel("job")
         elif wish == "pause":
@@ -78,7 +76,7 @@ def test_planning_stops_when_nobody_wants_it_any_more(
 
     with monkeypatch.context() as patched:
         patched.setattr(drive, "RENEW_S", 0.01)
-        patched.setitem(STEPS, Action.COPY, replace(STEPS[Action.COPY], prepare=plans_for_hours))
+        patched.setattr(planning, "prepare", plans_for_hours)
         outcome = fleet.drive()
 
     assert (
@@ -101,7 +99,7 @@ def test_a_step_that_does_not_stop_is_let_go(fleet: Fleet, monkeypatch: pytest.M
     """As in a read from an NFS server that is gone. Another orchestrator cancels the job meanwhile."""
     meanwhile = []
 
-    def hangs(*_: Any) -> Any:
+    def hangs(*_: Any, **__: Any) -> Any:
         fleet.ledger.cancel("job")
         deadline = time.monotonic() + 60
         while fleet.ledger.driven("job"):
@@ -112,7 +110,7 @@ def test_a_step_that_does_not_stop_is_let_go(fleet: Fleet, monkeypatch: pytest.M
 
     monkeypatch.setattr(drive, "RENEW_S", 0.01)
     monkeypatch.setattr(control, "STUCK_S", 0.05)
-    monkeypatch.setitem(STEPS, Action.COPY, replace(STEPS[Action.COPY], prepare=hangs))
+    monkeypatch.setattr(planning, "prepare", hangs)
     ended = []
     monkeypatch.setattr(shutdown, "end_stuck_process", lambda: ended.append(True))
 

@@ -12,6 +12,7 @@ import redis
 from snapferry.orchestrator.driving.ending import end_job
 from snapferry.orchestrator.driving.scrub import settle_scrub
 from snapferry.orchestrator.planning import prepare
+from snapferry.orchestrator.planning.snapshots import read_snapshots
 from snapferry.orchestrator.schedules.cycle import next_job
 from snapferry.stores.address import Address, manifest_key, object_key
 from snapferry.stores.errors import StoreUnavailable
@@ -256,7 +257,7 @@ def test_a_job_is_recorded_once_and_only_at_the_position_of_the_scrub(fleet: Fle
     job = fleet.spec
     planned: Any = type("Drive", (), {})()
     planned.spec, planned.ledger, planned.job_id = job, fleet.ledger, "job"
-    planned.snapshots = prepare.read_snapshots(fleet.ledger, job)
+    planned.snapshots = read_snapshots(fleet.ledger, job)
 
     settle_scrub(planned, fleet.status, "")
     assert state(fleet) == after

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from snapferry.orchestrator.driving.snapshot_rows import final_fields
-from snapferry.orchestrator.planning.prepare import Snapshots, freeze
+from snapferry.orchestrator.planning.snapshots import Snapshots, freeze
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import (

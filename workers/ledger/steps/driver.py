@@ -95,5 +95,6 @@ class DriverLedger(LedgerBase):
             begins=int(job[11] or 0),
             stalled_begins=int(job[12] or 0),
             bounded=str(job[13]),
+            partly_planned=0 < int(job[14] or 0) < int(job[15] or 0),
         )
         return standing, not driven and int(job[9] or 0) > 0

@@ -8,9 +8,10 @@
 -- Uses: lib_now
 
 local job = redis.call('HMGET', KEYS[1], 'state', 'paused', 'cancel', 'batches_handed', 'batches_done', 'failed',
-  'moved_at', 'stalls', 'stalled_done', 'drives', 'waits', 'begins', 'stalled_begins', 'bounded')
+  'moved_at', 'stalls', 'stalled_done', 'drives', 'waits', 'begins', 'stalled_begins', 'bounded',
+  'snapshots_planned', 'snapshots_total')
 if not job[1] then return false end
-for i = 1, 14 do job[i] = job[i] or '' end
+for i = 1, 16 do job[i] = job[i] or '' end
 local at = now()
 job[7] = tostring(at - (tonumber(job[7]) or at))
 local leased = redis.call('ZRANGEBYSCORE', KEYS[2], at, '+inf')
