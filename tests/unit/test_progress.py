@@ -242,3 +242,12 @@ def test_a_plan_that_grows_has_no_share_and_totals_that_are_at_least() -> None:
     assert all(lines[name].startswith("at least ") for name in ("objects", "bytes", "batches"))
     assert "%" not in lines.get("done", "")
     assert measures.share(status) == measures.percent(status) == 0
+
+
+def test_a_job_that_ended_before_its_plan_was_complete_is_resumed_and_not_retried() -> None:
+    whole = replace(STATUS, state=State.FAILED, failed=1, batches_done=3, snapshots_total=9)
+    part = replace(whole, snapshots_planned=3)
+
+    assert whole.retryable
+    assert not part.retryable
+    assert part.resumable
