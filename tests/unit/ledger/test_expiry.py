@@ -159,3 +159,15 @@ def test_a_job_of_a_thousand_snapshots_takes_less_than_100_kb_of_redis(client: r
 
     assert sum(queued.values()) < 100_000, queued
     assert sum(done.values()) < 100_000, done
+
+
+def test_an_orchestrator_that_was_held_up_leaves_nothing_of_a_job_that_has_ended(ledger: Ledger) -> None:
+    """Another one took the job over, and ended it, before this one goes on."""
+    ledger.advance("job", State.DONE)
+    ledger.remove_working_keys("job")
+    before = sorted(ledger.client.scan_iter("*"))
+
+    ledger.record_group("job", 0, {0: ["published"]})
+    ledger.note_healing("job", 0, turn=1, batches=2)
+
+    assert sorted(ledger.client.scan_iter("*")) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from snapferry.workers.job_state import State
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import WORKING, done_key, job_key, job_keys
 
@@ -24,7 +25,7 @@ class GroupLedger(LedgerBase):
     def note_healing(self, job_id: str, group: int, *, turn: int, batches: int) -> None:
         """Note that *batches* batches copy missing objects of *group* again, for the *turn*-th time."""
         self._redis.hset(job_key(job_id, "heals"), str(group), json.dumps([turn, batches]))
-        self._redis.expire(job_key(job_id, "heals"), self._expires_s)
+        self._keep(job_id, "heals")
 
     def record_group(self, job_id: str, group: int, rows: dict[int, list[Any]]) -> None:
         """
@@ -40,7 +41,19 @@ class GroupLedger(LedgerBase):
                 for number, chunk in enumerate(chunks[first : first + _VALUES_AT_ONCE], first)
             }
             self._redis.hset(key, mapping=values)
-        self._redis.expire(key, self._expires_s)
+        self._keep(job_id, "groups")
+
+    def _keep(self, job_id: str, part: str) -> None:
+        """
+        Let a *part* of the job expire with it, and remove it if the job has ended.
+
+        An orchestrator that was held up may go on with a job that another one has ended. The end removes such parts
+        after the state is final, so one of the two finds what is left.
+        """
+        self._redis.expire(job_key(job_id, part), self._expires_s)
+        state = self._redis.hget(job_key(job_id), "state")
+        if not state or State(str(state)).final:
+            self._redis.delete(job_key(job_id, part))
 
     def groups(self, job_id: str) -> dict[int, dict[int, list[Any]]]:
         """Return the snapshots that have ended: group -> index of the snapshot -> row."""
