@@ -93,14 +93,8 @@ class Destination(Protocol):
 
     def has_object(self, address: str, /) -> bool: ...
 
-    def copy_object(
-        self,
-        source: StreamStore,
-        address: Address,
-        *,
-        size_hint: int = 0,
-        on_bytes: Callable[[int], None] | None = None,
-    ) -> int: ...
+    @property
+    def copy_object(self) -> CopyVerb: ...
 
     def stage_object(
         self,
