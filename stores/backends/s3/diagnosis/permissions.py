@@ -16,8 +16,9 @@ from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.errors import code_of, status_of
 from snapferry.stores.backends.s3.features import Confirmation
 from snapferry.stores.backends.s3.objects.detect import detect
+from snapferry.stores.backends.s3.objects.probes import sweep_probes
 from snapferry.stores.backends.s3.objects.ranges import open_object
-from snapferry.stores.backends.s3.objects.small import delete, list_keys, sha256_base64, size, with_checksum
+from snapferry.stores.backends.s3.objects.small import list_keys, sha256_base64, size, with_checksum
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.diagnosis.round_trip import DATA, FOLDER, is_stale, new_probe, refused
 from snapferry.stores.errors import AccessDenied, StoreError, StoreUnavailable
@@ -293,12 +294,10 @@ class Probe:
     def _sweep(self) -> None:
         """Delete what killed probes have left, versions and uploads included."""
         bucket, prefix = self._bucket, self._bucket.full_key(self._folder)
-        with suppress(StoreError):
-            if not self._keeps_versions:
-                for key, _, modified in list(list_keys(bucket, self._folder)):
-                    if is_stale(key, modified):
-                        delete(bucket, key)
-            else:
+        if not self._keeps_versions:
+            sweep_probes(bucket, self._folder)
+        else:
+            with suppress(StoreError):
                 with bucket.errors(self._folder):
                     page = bucket.call("list_object_versions", Prefix=prefix)
                 for found in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):

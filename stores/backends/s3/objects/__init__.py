@@ -8,5 +8,6 @@ Objects in a bucket: how they are read, written, confirmed and deleted.
     multipart  write a stream: by one request, or by a multipart upload
     copying    let the server copy an object, or a part
     server_side  objects from another store of the same server
+    probes     what probes share
     leftovers  abort multipart uploads of dead processes
 """

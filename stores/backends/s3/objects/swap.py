@@ -14,15 +14,13 @@ from typing import Final
 
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.errors import status_of
-from snapferry.stores.diagnosis.round_trip import DATA, FOLDER, is_stale, new_probe
+from snapferry.stores.diagnosis.round_trip import DATA, FOLDER, new_probe
 from snapferry.stores.errors import KeyMissing, StoreError, StoreUnavailable
 
-from .small import delete, list_keys
+from .probes import NO_ETAG, sweep_probes
+from .small import delete
 
 logger = logging.getLogger(__name__)
-
-# An ETag that no object has.
-_NO_ETAG: Final = '"00000000000000000000000000000000"'
 
 # 404: there is no object. 409: another request is writing it. 412: it is another version.
 _CHANGED: Final = {404, 409, 412}
@@ -38,7 +36,7 @@ def supports_conditions(bucket: Bucket, space: str) -> bool:
     features = bucket.features
     with features.lock:
         if features.enforces_conditions is None:
-            _sweep(bucket, space + FOLDER)
+            sweep_probes(bucket, space + FOLDER)
             features.enforces_conditions = _enforced(bucket, new_probe(space + FOLDER))
             logger.info(
                 "%s: conditions on writes are %ssupported",
@@ -48,20 +46,13 @@ def supports_conditions(bucket: Bucket, space: str) -> bool:
         return features.enforces_conditions
 
 
-def _sweep(bucket: Bucket, folder: str) -> None:
-    with suppress(StoreError):
-        for key, _, modified in list(list_keys(bucket, folder)):
-            if is_stale(key, modified):
-                delete(bucket, key)
-
-
 def _enforced(bucket: Bucket, probe: str) -> bool:
     try:
         etag = _put(bucket, probe, DATA)
         return (
             bool(etag)
             and not _written(bucket, probe, IfNoneMatch="*")
-            and not _written(bucket, probe, IfMatch=_NO_ETAG)
+            and not _written(bucket, probe, IfMatch=NO_ETAG)
             and _written(bucket, probe, IfMatch=etag)
         )
     except StoreUnavailable:

@@ -16,6 +16,7 @@ from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.errors import code_of, may_reject_header, status_of
 from snapferry.stores.backends.s3.features import CopyFeatures
 from snapferry.stores.backends.s3.objects.copying import copy_whole, source_of
+from snapferry.stores.backends.s3.objects.probes import NO_ETAG
 from snapferry.stores.backends.s3.objects.small import delete, put, status
 from snapferry.stores.diagnosis.round_trip import DATA, FOLDER, new_probe
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFault
@@ -24,9 +25,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds after a refusal before the server is asked to copy again: its configuration may have been changed.
 ASK_AGAIN_S: Final = 900.0
-
-# An ETag that no object has.
-_NO_ETAG: Final = '"00000000000000000000000000000000"'
 
 # 404: there is no object. 409: another request is writing it. 412: it is another version. 416: it is shorter.
 CHANGED: Final = {404, 409, 412, 416}
@@ -112,7 +110,7 @@ def _try(bucket: Bucket, probe: str) -> bool:
         if copied is None or copied.length != len(DATA):
             raise StoreFault(bucket.label, probe, "the server did not copy the bytes of a probe")
         try:
-            _copy(bucket, probe, copy, _NO_ETAG)
+            _copy(bucket, probe, copy, NO_ETAG)
         except StoreError as error:
             if status_of(error) != 412:
                 raise
