@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,12 +16,12 @@ from urllib.parse import quote
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.direct_path import COPY_HEADERS
 from snapferry.stores.backends.s3.options import is_access_point
-from snapferry.stores.errors import StoreError, StoreFault, StoreUnavailable
+from snapferry.stores.errors import StoreFault
 from snapferry.stores.requests import COPY
-from snapferry.stores.runtime.interruption import checkpoint, grace
+from snapferry.stores.runtime.interruption import checkpoint
 
-from .leftovers import ABORT_S, create_upload
-from .multipart import short
+from .leftovers import create_upload
+from .multipart import abort_upload, short
 
 # Amazon copies up to 5 GB by one request (API reference, CopyObject).
 MAX_COPY_BYTES: Final = 1024**3
@@ -49,16 +48,15 @@ def copy_object(bucket: Bucket, key: str, place: str, length: int, etag: str) ->
     if length <= MAX_COPY_BYTES:
         copy_whole(bucket, place, source)
         return
-    target = {"Key": bucket.full_key(place), "UploadId": str(create_upload(bucket, place)["UploadId"])}
+    upload = str(create_upload(bucket, place)["UploadId"])
+    target = {"Key": bucket.full_key(place), "UploadId": upload}
     try:
         parts = _copy_parts(bucket, place, length, target, source)
         with bucket.errors(place):
             answer = bucket.call("complete_multipart_upload", **target, MultipartUpload={"Parts": parts})
             answer["ETag"]
     except BaseException:
-        late = StoreUnavailable(bucket.label, place, f"was not aborted within {ABORT_S} s")
-        with suppress(StoreError), grace(ABORT_S, late), bucket.errors(place):
-            bucket.call("abort_multipart_upload", **target)
+        abort_upload(bucket, place, upload)
         raise
 
 
