@@ -50,8 +50,10 @@ class GroupLedger(LedgerBase):
         An orchestrator that was held up may go on with a job that another one has ended. The end removes such parts
         after the state is final, so one of the two finds what is left.
         """
-        self._redis.expire(job_key(job_id, part), self._expires_s)
-        state = self._redis.hget(job_key(job_id), "state")
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.expire(job_key(job_id, part), self._expires_s)
+            pipe.hget(job_key(job_id), "state")
+            _, state = pipe.execute()
         if not state or State(str(state)).final:
             self._redis.delete(job_key(job_id, part))
 
