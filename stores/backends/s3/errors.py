@@ -235,10 +235,11 @@ def _read_answer(error: boto.ClientError) -> tuple[ErrorClass, str]:
     if code != str(status):
         detail += f" {code}"
     message = one_line(answer.get("Error", {}).get("Message", ""))
-    if kind in (AccessDenied, ClockWrong) and (off := _clock_off(answer) or kind is ClockWrong):
-        hint = f"this machine's clock is wrong{f': {off}' if isinstance(off, str) else ''}; set it by NTP"
-        return ClockWrong, f"{detail}: {message}; {hint}" if message else f"{detail}; {hint}"
-    hint = _HINTS.get(code) or _lacking(error.operation_name, code, message)
+    off = _clock_off(answer) if kind is AccessDenied or kind is ClockWrong else ""
+    if off or kind is ClockWrong:
+        kind, hint = ClockWrong, f"this machine's clock is wrong{off and f': {off}'}; set it by NTP"
+    else:
+        hint = _HINTS.get(code) or _lacking(error.operation_name, code, message)
     return kind, "; ".join(part for part in (f"{detail}: {message}" if message else detail, hint) if part)
 
 

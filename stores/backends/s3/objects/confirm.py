@@ -118,10 +118,9 @@ def send_confirmed(
     """
     Send *data* until the server confirms it, and return how. READ_BACK and NONE mean that nothing was compared yet.
 
-    *send* sends it, with the Content-MD5 that it is given if that is not "", and returns the ETag. A manifest
-    always has one. *undo* is called
-    before an error is raised while wrong bytes may be visible. Raises `IntegrityError` where other bytes arrive again
-    and again.
+    *send* sends it, with the Content-MD5 that it is given if that is not "", and returns the ETag. A manifest always
+    has one. *undo* is called before an error is raised while wrong bytes may be visible. Raises `IntegrityError` where
+    other bytes arrive again and again.
     """
     wrong = False
     # A wrong object is seen by nobody before its manifest. A wrong manifest is, until it is sent again: so a server
