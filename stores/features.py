@@ -106,10 +106,10 @@ class KeepsUnfinished(Protocol):
         """
         Remove the parts that dead uploads of about *size_hint* bytes to *key* have left in the store.
 
-        Call it after such an upload died. An upload of a paused machine cannot be told apart, and in some stores no
-        upload in progress can, so it is aborted too: it fails as if the store had been unavailable, and leaves nothing.
-        *dead_only*: remove only what is known to be of a dead process, and send no request. What is visible under *key*
-        is not touched. May be called again. Never raises `StoreError`: what cannot be removed is logged and stays.
+        Call it after such an upload died. A store may be unable to tell it from one that is paused or in progress, and
+        abort that too: it then fails as if the store had been unavailable, and leaves nothing. *dead_only*: remove only
+        what a process left that is known to be dead, and send no request. What is visible under *key* is not touched.
+        May be called again. Never raises `StoreError`: what cannot be removed is logged and stays.
         """
 
 
