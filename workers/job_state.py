@@ -45,3 +45,12 @@ class State(StrEnum):
 
 OPEN_STATES: Final = tuple(state for state in State if not state.final)
 """The states of a job that has not ended."""
+
+
+def partly_planned(planned: int, snapshots: int) -> bool:
+    """
+    Return whether batches of a job are queued while manifests are still read: its totals still grow.
+
+    *planned* of its *snapshots* are recorded as planned. It is 0 for a job whose plan was queued as a whole.
+    """
+    return 0 < planned < snapshots

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from snapferry.stores.text.printable import printable
-from snapferry.workers.job_state import State
+from snapferry.workers.job_state import State, partly_planned
 from snapferry.workers.messages import is_job_id
 
 from .queries import mirror_of
@@ -97,7 +97,7 @@ def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
             snapshots_total=snapshots,
             published=published,
             trusted=trusted,
-            partly_planned=0 < planned < snapshots,
+            partly_planned=partly_planned(planned, snapshots),
         )
 
 

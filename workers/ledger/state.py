@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from snapferry.stores.address import Address
 from snapferry.stores.text.printable import printable
-from snapferry.workers.job_state import State
+from snapferry.workers.job_state import State, partly_planned
 from snapferry.workers.messages import Action, Limits
 from snapferry.workers.outcome import Failure
 
@@ -178,7 +178,7 @@ class JobStatus:
     @property
     def partly_planned(self) -> bool:
         """Whether batches are queued while later manifests are still read: the totals of the plan still grow."""
-        return 0 < self.snapshots_planned < self.snapshots_total
+        return partly_planned(self.snapshots_planned, self.snapshots_total)
 
     @property
     def unresolved(self) -> bool:

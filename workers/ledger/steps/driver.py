@@ -8,7 +8,7 @@ from typing import Final
 from redis.exceptions import NoPermissionError, ResponseError
 
 from snapferry.stores.text.printable import printable
-from snapferry.workers.job_state import State
+from snapferry.workers.job_state import State, partly_planned
 from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import job_key, job_keys
@@ -95,6 +95,6 @@ class DriverLedger(LedgerBase):
             begins=int(job[11] or 0),
             stalled_begins=int(job[12] or 0),
             bounded=str(job[13]),
-            partly_planned=0 < int(job[14] or 0) < int(job[15] or 0),
+            partly_planned=partly_planned(int(job[14] or 0), int(job[15] or 0)),
         )
         return standing, not driven and int(job[9] or 0) > 0
