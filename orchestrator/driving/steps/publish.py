@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import PlannedDrive
@@ -21,11 +21,11 @@ from snapferry.orchestrator.planning.batches import Batch, pack_batches
 from snapferry.orchestrator.planning.plan import Group, Plan
 from snapferry.orchestrator.planning.prepare import failed_addresses
 from snapferry.orchestrator.planning.snapshots import UNREADABLE
+from snapferry.stores.address import SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
-from snapferry.stores.errors import StoreError
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.text.format import counted
-from snapferry.workers.copying.commit import SnapshotState
+from snapferry.workers.copying.commit import SnapshotResult, SnapshotState
 from snapferry.workers.copying.describe import describe_snapshots
 from snapferry.workers.ledger import PLAN, Directive, State, bit, bits
 from snapferry.workers.telemetry.logs import fields
@@ -34,6 +34,16 @@ log = logging.getLogger(__name__)
 
 # How often objects of one group that are absent after they were copied are copied again.
 MAX_HEALS: Final = 4
+
+# Groups that are complete at the same time are checked together, up to so many objects in all, 32 bytes of memory each.
+# The more objects are asked for at once, the fewer pages of a listing each of them costs.
+MOST_CHECKED_AT_ONCE: Final = 500_000
+
+# While batches are outstanding, a check that took longer than `QUICK_S` is followed by a rest of this many times as
+# long, at most so many seconds. Each check may list the whole destination, so further groups are worth waiting for.
+QUICK_S: Final = 0.5
+REST_SHARE: Final = 2
+LONGEST_REST_S: Final = 60.0
 
 # Objects that are counted between two checkpoints: some milliseconds.
 POSITIONS_AT_ONCE: Final = 10_000
@@ -53,6 +63,30 @@ class Published:
     healing: int = 0
 
 
+class _Ready(NamedTuple):
+    """
+    A group whose batches are all accounted for.
+
+    *rows* are those of its snapshots that have ended, and *turn* is how often it was healed.
+    """
+
+    group: Group
+    rows: dict[int, list[Any]]
+    turn: int
+
+    @property
+    def pending(self) -> list[int]:
+        """The indexes of its snapshots that have not ended."""
+        return [index for index in self.group.snapshots if index not in self.rows]
+
+
+class _Settled(NamedTuple):
+    """The bitmaps of the objects that were copied and that failed."""
+
+    copied: bytes
+    failed: bytes
+
+
 class Publisher:
     """Publishes the groups of one job that are complete."""
 
@@ -66,8 +100,9 @@ class Publisher:
 
     def publish(self, *, bounded: bool = False) -> Published:
         """
-        Publish every group that is complete; return how many snapshots that were.
+        Publish the groups that are complete; return how many snapshots that were.
 
+        If that took long, it rests until more groups are complete, but not once all batches are accounted for.
         With *bounded*, the job has reached its bound and no batch of it runs: every group ends with what was done. A
         row is recorded for each snapshot that ended. Raises `StoreError` where a store gives no answer; then some
         snapshots may be published and recorded. May be repeated.
@@ -79,87 +114,116 @@ class Publisher:
         missing = self._ledger.unaccounted(self._job_id, PLAN, range(plan.batches))
         self._undone = missing if bounded else []
         complete = missing[0] if missing and not bounded else plan.batches
+        may_rest = bool(missing) and not bounded
+        if may_rest and self._ledger.rests(self._job_id):
+            return Published()
+        began = time.monotonic()
         groups = self._ledger.groups(self._job_id)
-        published = unpublished = healing = 0
-        for group in plan.groups:
+        ready, healing = self._ready(complete, standing.heals, groups)
+        published = unpublished = 0
+        for run in _runs(ready):
             checkpoint()
-            if group.batches.stop > complete:
-                break
-            rows = groups.get(group.number, {})
-            turn, batches = standing.heals.get(group.number, (0, 0))
-            waits = self._ledger.unaccounted(self._job_id, heal_series(group.number, turn), range(batches))
-            if len(rows) == len(group.snapshots) or waits:
-                healing += bool(waits)
-                continue
-            # A group may take minutes, and the next checkpoint may be seconds late to know.
+            # A run may take minutes, and the next checkpoint may be seconds late to know.
             if self._ledger.directive(self._job_id) is Directive.STOP:
                 break
             if not missing:
                 self._ledger.advance(self._job_id, State.COMMITTING)
-            ends = self._publish(group, rows, turn)
+            ends = self._publish(run)
             unpublished += ends[SnapshotState.FAILED]
             published += ends.total() - ends[SnapshotState.FAILED]
+        took_s = time.monotonic() - began
+        if may_rest and ready and took_s > QUICK_S:
+            self._ledger.rest(self._job_id, min(REST_SHARE * took_s, LONGEST_REST_S))
         if not published + unpublished and groups and self._all_ended(groups):
             # A process that died after it recorded the last group has not counted it, and nobody else would.
             self._count_snapshots()
         return Published(published, unpublished, healing)
+
+    def _ready(
+        self, complete: int, heals: Mapping[int, tuple[int, int]], groups: Mapping[int, dict[int, list[Any]]]
+    ) -> tuple[list[_Ready], int]:
+        """Return the groups to publish, of those whose batches are before *complete*, and how many are being healed."""
+        ready, healing = [], 0
+        for group in self._drive.plan.groups:
+            checkpoint()
+            if group.batches.stop > complete:
+                break
+            rows = groups.get(group.number, {})
+            turn, batches = heals.get(group.number, (0, 0))
+            if self._ledger.unaccounted(self._job_id, heal_series(group.number, turn), range(batches)):
+                healing += 1
+            elif len(rows) < len(group.snapshots):
+                ready.append(_Ready(group, rows, turn))
+        return ready, healing
 
     def _all_ended(self, groups: Mapping[int, dict[int, list[Any]]]) -> bool:
         return all(
             len(groups.get(group.number, {})) == len(group.snapshots) for group in self._drive.plan.groups
         )
 
-    def _publish(self, group: Group, rows: dict[int, list[Any]], turn: int) -> Counter[str]:
-        """Publish the rest of *group*; record the snapshots that ended, and have the others healed."""
+    def _publish(self, run: Sequence[_Ready]) -> Counter[str]:
+        """Publish the rest of the groups of *run*; record the snapshots that ended, and have the others healed."""
         ids = self._drive.snapshots.ids
         failed = self._failed_addresses()
-        pending = {ids[index]: index for index in group.snapshots if index not in rows}
-        ends = STEPS[self._drive.spec.action].end_group(self._drive, list(pending), failed)
-        counts = self._counts(group)
-        absent: set[str] = set()
+        pending = [ids[index] for ready in run for index in ready.pending]
+        ends = STEPS[self._drive.spec.action].end_group(self._drive, pending, failed)
+        settled = self._settled()
         tally: Counter[str] = Counter()
-        trouble: StoreError | None = None
-        for snapshot_id, end in ends.items():
-            index = pending[snapshot_id]
+        absent = [(ready, self._record(ready, ends, settled, tally)) for ready in run]
+        self._count_snapshots()
+        for ready, addresses in absent:
+            if addresses:
+                self._heal(ready.group, addresses, ready.turn + 1)
+        for end in ends.values():
             if end.transient is not None:
-                trouble = end.transient
+                raise end.transient
+        return tally
+
+    def _record(
+        self, ready: _Ready, ends: Mapping[SnapshotId, SnapshotResult], settled: _Settled, tally: Counter[str]
+    ) -> set[str]:
+        """Record the snapshots of a group that ended, and count them in *tally*; return the objects to copy again."""
+        ids, group, rows = self._drive.snapshots.ids, ready.group, ready.rows
+        counts = self._counts(group, settled)
+        absent: set[str] = set()
+        ended: dict[str, list[Any]] = {}
+        for index in ready.pending:
+            end = ends[ids[index]]
+            if end.transient is not None:
                 continue
+            state, missing, reason = end.state, end.failed, end.reason
             if end.missing:
-                # A retry plans the objects that failed before, and no others.
-                planned = self._drive.plan.positions(end.missing) if self._drive.spec.retries else end.missing
-                if lost := len(end.missing) - len(planned):
-                    reason = (
-                        f"{counted(lost, 'object', verb='was')} there when this retry was planned, and"
-                        f" {'is' if lost == 1 else 'are'} absent now: something deletes them at the destination."
-                        f" snapferry resume {self._job_id} copies all that are absent"
-                    )
-                    rows[index] = self._row(
-                        index, SnapshotState.FAILED, counts[index], len(end.missing), reason
-                    )
-                    tally[SnapshotState.FAILED] += 1
-                    continue
-                if turn < MAX_HEALS:
+                state, missing, reason = (
+                    SnapshotState.FAILED,
+                    len(end.missing),
+                    self._why_lost(end, ready.turn),
+                )
+                if not reason:
                     absent.update(end.missing)
                     continue
-                reason = (
-                    f"{counted(len(end.missing), 'object', verb='was')} copied, and vanished again, the first is"
-                    f" {end.missing[0]}:"
-                    " something deletes them at the destination, or the store does not keep what it confirms"
-                )
-                rows[index] = self._row(index, SnapshotState.FAILED, counts[index], len(end.missing), reason)
-            else:
-                rows[index] = self._row(index, end.state, counts[index], end.failed, end.reason)
-            tally[rows[index][0]] += 1
+            ended[ids[index]] = rows[index] = self._row(index, state, counts[index], missing, reason)
+            tally[state] += 1
         self._ledger.record_group(self._job_id, group.number, rows)
-        self._count_snapshots()
-        _log_ends(
-            {snapshot_id: rows[pending[snapshot_id]] for snapshot_id in ends if pending[snapshot_id] in rows}
+        _log_ends(ended)
+        return absent
+
+    def _why_lost(self, end: SnapshotResult, turn: int) -> str:
+        """Return why objects that are absent are not copied again, "" if they are: this was the *turn*-th time."""
+        # A retry plans the objects that failed before, and no others.
+        planned = self._drive.plan.positions(end.missing) if self._drive.spec.retries else end.missing
+        if lost := len(end.missing) - len(planned):
+            return (
+                f"{counted(lost, 'object', verb='was')} there when this retry was planned, and"
+                f" {'is' if lost == 1 else 'are'} absent now: something deletes them at the destination."
+                f" snapferry resume {self._job_id} copies all that are absent"
+            )
+        if turn < MAX_HEALS:
+            return ""
+        return (
+            f"{counted(len(end.missing), 'object', verb='was')} copied, and vanished again, the first is"
+            f" {end.missing[0]}:"
+            " something deletes them at the destination, or the store does not keep what it confirms"
         )
-        if absent:
-            self._heal(group, absent, turn + 1)
-        if trouble is not None:
-            raise trouble
-        return tally
 
     def _row(self, index: int, state: str, counts: Counter[str], missing: int, reason: str) -> list[Any]:
         planned = self._drive.plan.snapshots[index]
@@ -175,10 +239,14 @@ class Publisher:
             reason,
         ]
 
-    def _counts(self, group: Group) -> dict[int, Counter[str]]:
+    def _settled(self) -> _Settled:
+        return _Settled(
+            self._ledger.bitmap(self._job_id, "copied"), self._ledger.bitmap(self._job_id, "failed")
+        )
+
+    def _counts(self, group: Group, settled: _Settled) -> dict[int, Counter[str]]:
         """Return the outcomes of the objects that each snapshot of *group* brings, also those left undone."""
-        copied = self._ledger.bitmap(self._job_id, "copied")
-        failed = self._ledger.bitmap(self._job_id, "failed")
+        copied, failed = settled
         counts: dict[int, Counter[str]] = {index: Counter() for index in group.snapshots}
         undone = [self._drive.plan.positions_of(number) for number in self._undone if number in group.batches]
         if len(group.snapshots) == 1:
@@ -243,6 +311,20 @@ class Publisher:
             snapshots=describe_snapshots(first, len(group.snapshots)),
             turn=turn,
         )
+
+
+def _runs(ready: Iterable[_Ready]) -> Iterator[list[_Ready]]:
+    """Cut the groups that are *ready* into runs, each to be published together."""
+    run: list[_Ready] = []
+    named = 0
+    for each in ready:
+        named += each.group.named
+        if run and named > MOST_CHECKED_AT_ONCE:
+            yield run
+            run, named = [], each.group.named
+        run.append(each)
+    if run:
+        yield run
 
 
 def _placed(batch: Batch, positions: Sequence[int], plan: Plan) -> Batch:

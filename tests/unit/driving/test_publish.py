@@ -8,11 +8,14 @@ import pytest
 
 from snapferry.orchestrator.driving.outcome import DriveOutcome, Result
 from snapferry.orchestrator.driving.snapshot_rows import snapshot_rows
+from snapferry.orchestrator.driving.steps import publish
 from snapferry.orchestrator.driving.steps.publish import MAX_HEALS, Publisher
 from snapferry.orchestrator.driving.steps.requeue import STALL_S
 from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId, manifest_key, object_key
+from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
+from snapferry.stores.pools.objects import ObjectPool
 from snapferry.workers.ledger import PLAN, State
 from snapferry.workers.messages import Order, encode_addresses
 from tests.sample import assert_published_means_complete, random_files
@@ -38,6 +41,82 @@ def test_snapshots_that_share_nothing_are_published_one_by_one(fleet: Fleet) -> 
     ]
     assert fleet.status.state is State.DONE
     assert sorted(ids) == fleet.published()
+
+
+def _asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets how many objects each check before manifests asks the destination for."""
+    asked: list[int] = []
+    absent = ObjectPool.absent
+
+    def counting(pool: ObjectPool, addresses: AddressSet) -> AddressSet:
+        asked.append(len(addresses))
+        return absent(pool, addresses)
+
+    monkeypatch.setattr(ObjectPool, "absent", counting)
+    return asked
+
+
+@pytest.mark.parametrize(("most", "checks"), [(1000, [41]), (22, [21, 21]), (1, [11] * 4)])
+def test_groups_that_are_complete_at_the_same_time_are_checked_together(
+    most: int, checks: list[int], fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "MOST_CHECKED_AT_ONCE", most)
+    ids = snapshots(fleet, 4, shared=0, own=10)
+    fleet.submit(*ids)
+    fleet.drive()
+    for queued in fleet.queued:
+        fleet.copy(queued)
+    asked = _asked(monkeypatch)
+
+    fleet.drive()
+
+    assert asked == checks
+    assert fleet.published() == sorted(ids)
+    assert [row.copied for row in snapshot_rows(fleet.ledger, "job")] == [11, 10, 10, 10]
+
+
+def test_of_groups_that_are_checked_together_those_that_are_whole_are_published(fleet: Fleet) -> None:
+    ids = snapshots(fleet, 4, shared=0, own=10)
+    fleet.submit(*ids)
+    fleet.drive()
+    for queued in fleet.queued:
+        fleet.copy(queued)
+    gone = objects_of(fleet, ids[1])[0], objects_of(fleet, ids[3])[0]
+    fleet.remove(*gone)
+
+    fleet.drive()
+
+    assert fleet.published() == sorted([ids[0], ids[2]])
+    heals = fleet.queued[-2:]
+    assert [(heal.series, list(heal.batches[0].objects)) for heal in heals] == [
+        ("heal-1-1", [gone[0]]),
+        ("heal-3-1", [gone[1]]),
+    ]
+    for heal in heals:
+        fleet.copy(heal)
+    fleet.drive()
+    assert fleet.published() == sorted(ids)
+    assert fleet.status.state is State.DONE
+
+
+def test_after_a_slow_check_groups_wait_for_others_but_not_for_ever(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "QUICK_S", 0)
+    monkeypatch.setattr(publish, "REST_SHARE", 10**9)
+    ids = snapshots(fleet, 4, shared=0, own=10)
+    fleet.submit(*ids)
+    fleet.drive()
+    queued = list(fleet.queued)
+    seen = []
+    for each in queued:
+        fleet.copy(each)
+        fleet.drive()
+        seen.append(len(fleet.published()))
+
+    assert seen == [1, 1, 1, 4]
+    assert fleet.status.state is State.DONE
+    assert not fleet.ledger.rests("job")
 
 
 def test_a_later_snapshot_is_not_published_before_an_earlier_one_that_it_shares_objects_with(

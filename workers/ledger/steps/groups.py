@@ -43,19 +43,31 @@ class GroupLedger(LedgerBase):
             self._redis.hset(key, mapping=values)
         self._keep(job_id, "groups")
 
-    def _keep(self, job_id: str, part: str) -> None:
+    def _keep(self, job_id: str, part: str, *, expires: bool = True) -> None:
         """
         Let a *part* of the job expire with it, and remove it if the job has ended.
+
+        Without *expires*, the part has an end of its own.
 
         An orchestrator that was held up may go on with a job that another one has ended. The end removes such parts
         after the state is final, so one of the two finds what is left.
         """
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.expire(job_key(job_id, part), self._expires_s)
+            if expires:
+                pipe.expire(job_key(job_id, part), self._expires_s)
             pipe.hget(job_key(job_id), "state")
-            _, state = pipe.execute()
+            state = pipe.execute()[-1]
         if not state or State(str(state)).final:
             self._redis.delete(job_key(job_id, part))
+
+    def rest(self, job_id: str, seconds: float) -> None:
+        """Let no group of the job be published for *seconds*, unless all of its batches are accounted for."""
+        self._redis.set(job_key(job_id, "rest"), 1, px=max(1, round(1000 * seconds)))
+        self._keep(job_id, "rest", expires=False)
+
+    def rests(self, job_id: str) -> bool:
+        """Return whether `rest` was called, and its seconds are not over."""
+        return bool(self._redis.exists(job_key(job_id, "rest")))
 
     def groups(self, job_id: str) -> dict[int, dict[int, list[Any]]]:
         """Return the snapshots that have ended: group -> index of the snapshot -> row."""
@@ -68,7 +80,7 @@ class GroupLedger(LedgerBase):
     def remove_working_keys(self, job_id: str) -> None:
         """Remove the keys that only an unfinished job needs."""
         series = [done_key(job_id, f"heal-{name}") for name in self._heal_names(job_id)]
-        self._redis.delete(*job_keys(job_id, *WORKING, "driver"), *series)
+        self._redis.delete(*job_keys(job_id, *WORKING, "driver", "rest"), *series)
 
     def _heal_names(self, job_id: str) -> list[str]:
         heals: dict[str, str] = self._redis.hgetall(job_key(job_id, "heals"))  # type: ignore[assignment]
