@@ -20,9 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = "pyproject.toml"
 CHANGELOG = "CHANGELOG.md"
 MANIFESTS = "deploy/kubernetes"
+EXAMPLES = "docs/json.md"
 
 # A version that Python, Semantic Versioning and image tags write alike.
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+IN_EXAMPLES = r'"version": "|"snapferry (?=[0-9])'
 UNRELEASED = "## [Unreleased]\n"
 
 # Of a version 0 and of later ones.
@@ -52,6 +54,11 @@ def tags(path: Path) -> list[str]:
     return re.findall(r"(?:image: snapferry:|newTag: )(\S+)", path.read_text())
 
 
+def examples(root: Path) -> list[str]:
+    """Return the versions of snapferry in the examples of JSON documents."""
+    return re.findall(rf"(?:{IN_EXAMPLES})([0-9.]+)", (root / EXAMPLES).read_text())
+
+
 def set_version(root: Path, new: str, today: str) -> None:
     """Write *new* into all files. The changes to come become those of *new*, of the date *today*."""
     old = version(root)
@@ -61,6 +68,8 @@ def set_version(root: Path, new: str, today: str) -> None:
     for path in manifests(root):
         text = re.sub(r"(image: snapferry:|newTag: )\S+", rf"\g<1>{new}", path.read_text())
         path.write_text(text)
+    text = re.sub(rf"({IN_EXAMPLES})[0-9.]+", rf"\g<1>{new}", (root / EXAMPLES).read_text())
+    (root / EXAMPLES).write_text(text)
     changelog = (root / CHANGELOG).read_text()
     if f"\n## [{new}]" not in changelog:
         changelog = changelog.replace(UNRELEASED, f"{UNRELEASED}\n## [{new}] - {today}\n", 1)
@@ -87,6 +96,8 @@ def problems(root: Path, tag: str) -> Iterator[str]:
     for path in manifests(root):
         if set(tags(path)) != {now}:
             yield f"{path.relative_to(root)}: the image must have the tag {now}"
+    if set(examples(root)) != {now}:
+        yield f"{EXAMPLES}: the examples must have version {now}"
     if not section(root, now):
         yield f"{CHANGELOG}: there is no section [{now}], or it is empty"
     if section(root, "Unreleased"):

@@ -55,10 +55,15 @@ def lint(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of the files that have the version."""
-    for name in ("pyproject.toml", "CHANGELOG.md"):
+    """A copy of the files that have the version, as they were before a version 1, with a change to release."""
+    (tmp_path / "docs").mkdir()
+    for name in ("pyproject.toml", "docs/json.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "deploy/kubernetes", tmp_path / "deploy/kubernetes")
+    (tmp_path / "CHANGELOG.md").write_text(
+        "# Changelog\n\n## [Unreleased]\n\n- A change.\n\n## [0.1.0] - 2030-01-01\n\n- The first.\n"
+    )
+    VERSION.set_version(tmp_path, "0.1.0", "2030-01-01")
     return tmp_path
 
 
@@ -101,6 +106,7 @@ def test_a_version_can_be_set_again(files: Path) -> None:
         ("pyproject.toml", '\nversion = "1.0.0"', '\nversion = "1.0.1"', "the tag must be v1.0.1"),
         ("pyproject.toml", "5 - Production/Stable", "4 - Beta", "the classifier"),
         ("deploy/kubernetes/base/worker.yaml", "snapferry:1.0.0", "snapferry:0.1.0", "worker.yaml"),
+        ("docs/json.md", '"snapferry 1.0.0"', '"snapferry 0.1.0"', "docs/json.md"),
         ("CHANGELOG.md", "## [1.0.0]", "## [0.9.0]", "no section [1.0.0]"),
         ("CHANGELOG.md", "## [Unreleased]\n", "## [Unreleased]\n\n- More.\n", "[Unreleased] must be empty"),
     ],
@@ -202,7 +208,8 @@ def test_every_shell_script_of_the_repository_is_checked() -> None:
     places = [
         place
         for place in ROOT.iterdir()
-        if not place.name.startswith(".") or place.name in {".ci", ".github"}
+        if (not place.name.startswith(".") and place.name not in {"build", "dist"})
+        or place.name in {".ci", ".github"}
     ]
     files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
     scripts = [
