@@ -20,7 +20,7 @@ from snapferry.stores.runtime.interruption import checkpoint
 from .folders import TreeFolders
 from .modes import set_mode, unlock
 from .removal import remove
-from .temporary import is_abandoned, is_temporary, sweep
+from .temporary import is_temporary, sweep
 
 Fold = Callable[[str], str]
 
@@ -60,12 +60,12 @@ class _Level:
     """
     A directory on the way to the current entry.
 
-    *extra*: folded name -> name of what the snapshot does not have. *abandoned*: names of temporary files of dead
-    writers; a snapshot may list such a name too.
+    *extra*: folded name -> name of what the snapshot does not have. *temporary*: names of temporary files; a
+    snapshot may list such a name too.
     """
 
     path: str
-    abandoned: set[str]
+    temporary: set[str]
     mode: int | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
@@ -74,8 +74,9 @@ def settle(folders: TreeFolders, entries: Iterable[TreeEntry], fold: Fold | None
     """
     Set the permissions of all directories among *entries*; return how many files and directories were removed.
 
-    All entries must be there. What the snapshot does not have is removed if the tree deletes; temporary files of dead
-    writers are removed in any case. *fold*: how the file system compares names. Raises `StoreError`. May be repeated.
+    All entries must be there. What the snapshot does not have is removed if the tree deletes; temporary files of
+    writers that are gone or paused are removed in any case. *fold*: how the file system compares names. Raises
+    `StoreError`. May be repeated.
     """
     pass_ = _Settling(folders, fold or str)
     for entry in entries:
@@ -123,8 +124,8 @@ class _Settling:
         level = self._levels[-1]
         if level.extra:
             level.extra.pop(self._fold(name), None)
-        if level.abandoned:
-            level.abandoned.discard(name)
+        if level.temporary:
+            level.temporary.discard(name)
 
     def end(self) -> int:
         self._leave_to(0)
@@ -156,14 +157,14 @@ class _Settling:
                 os.close(listed)
         except OSError as error:
             self._folders.fail(error, path)
-        abandoned = set(filter(is_abandoned, names))
+        temporary = set(filter(is_temporary, names))
         if not self._folders.delete:
-            return _Level(path, abandoned)
-        return _Level(path, abandoned, extra={self._fold(name): name for name in names})
+            return _Level(path, temporary)
+        return _Level(path, temporary, extra={self._fold(name): name for name in names})
 
     def _leave(self, level: _Level) -> None:
         folder = self._folders.folder(level.path)
-        sweep(folder.descriptor, level.abandoned)
+        sweep(folder.descriptor, level.temporary)
         for name in level.extra.values():
             where = f"{level.path}/{name}" if level.path else name
             if is_temporary(name):

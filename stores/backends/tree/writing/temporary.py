@@ -2,7 +2,7 @@
 Temporary files of a tree.
 
 Their names cannot be taken for those of a user's file: a file is swept only if its name has the whole form, with the
-identity of a process that is known to be dead.
+identity of a process that is gone or paused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
-from snapferry.stores.runtime.liveness import identity, is_dead
+from snapferry.stores.backends.directory.paths.root import is_paused
+from snapferry.stores.runtime.liveness import identity
 
 _numbers = itertools.count()
 
@@ -31,15 +32,15 @@ def is_temporary(name: str) -> bool:
     return _form(name) is not None
 
 
-def is_abandoned(name: str) -> bool:
-    """Return whether *name* is that of a temporary file whose writer is known to be dead."""
-    found = _form(name)
-    return found is not None and is_dead(found[1])
-
-
 def sweep(folder: int, names: Iterable[str]) -> None:
-    """Remove the temporary files *names* from the open directory *folder*. One that cannot be removed stays."""
+    """
+    Remove those of the temporary files *names* from the open directory *folder* whose writers are gone or paused.
+
+    For the end of a tree: all files are there, so no writer has to go on. One that cannot be removed stays.
+    """
     for name in names:
+        found = _form(name)
         with suppress(OSError):
-            if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if found is not None and stat.S_ISREG(status.st_mode) and is_paused(found[1], status.st_mtime):
                 os.unlink(name, dir_fd=folder)
