@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.diagnosis.permissions import Probe
 from snapferry.stores.backends.s3.objects import confirm
-from snapferry.stores.backends.s3.objects.small import put_by_boto
+from snapferry.stores.backends.s3.objects.small import put, put_by_boto
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES
 from snapferry.stores.diagnosis.findings import Level
 from snapferry.stores.errors import IntegrityError, StoreError, StoreUnavailable
@@ -85,7 +86,7 @@ def test_nothing_that_was_altered_on_the_way_is_counted_as_copied_or_stays(
         for address, data in objects.items():
             try:
                 store.put_object(address, data)
-            except IntegrityError:
+            except (IntegrityError, StoreUnavailable):
                 continue
             else:
                 copied.add(address)
@@ -99,6 +100,44 @@ def test_nothing_that_was_altered_on_the_way_is_counted_as_copied_or_stays(
     assert {address: digest(data) for address, data in there.items()} == {a: a for a in copied}
     assert confirmed == ({"etag": len(copied)} if copied else {})
     assert (share == 1.0) == (not copied)
+
+
+@pytest.mark.parametrize("by", ["direct path", "boto3"])
+def test_an_object_that_is_altered_on_the_way_does_not_replace_the_right_one(
+    rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Two jobs may write an object at the same time, and one of them publish it."""
+    bucket = rclone_s3.make_bucket()
+    assert rclone_s3.directory is not None
+    path = rclone_s3.directory / bucket / "p" / KEY
+    if by == "boto3":
+        monkeypatch.setattr(Bucket, "direct_or_boto", lambda *arguments, **_: arguments[3]())
+    seen: list[bytes] = []
+
+    def alter(operation: str, _: str, body: bytes) -> bytes:
+        if operation == "PutObject" and len(attempts) < confirm.SENDS:
+            attempts.append(body)
+            return flipped(body)
+        return body
+
+    attempts: list[bytes] = []
+    open_s3(parse_url(rclone_s3.url(bucket, "p"))).write(KEY, DATA)
+    with counting_proxy(rclone_s3, alter=alter) as (proxy, _):
+        backend = open_s3(parse_url(proxy.url(bucket, "p")))
+
+        def looking(*arguments: Any) -> str:
+            try:
+                return put(*arguments)
+            finally:
+                seen.append(path.read_bytes())
+
+        monkeypatch.setattr(confirm, "put", looking)
+        with suppress(StoreError):
+            backend.write(KEY, DATA)
+
+    assert attempts
+    assert set(seen) == {DATA}
+    assert path.read_bytes() == DATA
 
 
 def test_a_manifest_that_is_altered_on_the_way_is_seen_by_nobody(

@@ -102,11 +102,11 @@ class DirectPath(Protocol):
         Return also its ETag as the server sends it, "" if there is none.
         """
 
-    def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
+    def put(self, key: str, data: bytes, content_md5: str = "", *, checksum: bool = False) -> str:
         """
         Store *data* under *key*, and return the ETag as the server sends it, "" if there is none.
 
-        *checksum*: send ``x-amz-checksum-sha256``.
+        *checksum*: send ``x-amz-checksum-sha256``. *content_md5*: the MD5 of *data* in hex, to send as Content-MD5.
         """
 
     def copy(self, key: str, headers: Mapping[str, str]) -> str:

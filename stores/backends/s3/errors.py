@@ -53,8 +53,8 @@ _BY_CODE: Final = _table(
         StoreFault: "InvalidObjectState NotImplemented",
         StoreFull: "InsufficientStorage QuotaExceeded XMinioStorageFull",
         StoreUnavailable: """InternalError OperationAborted RequestTimeout ServiceUnavailable SlowDown Throttling
-            ThrottlingException BadDigest IncompleteBody XAmzContentSHA256Mismatch ConditionalRequestConflict
-            NoSuchUpload""",
+            ThrottlingException BadDigest IncompleteBody XAmzContentChecksumMismatch XAmzContentSHA256Mismatch
+            ConditionalRequestConflict NoSuchUpload""",
     }
 )
 # By the status, where the code is not listed above. Any other status is a fault.

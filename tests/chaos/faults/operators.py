@@ -113,8 +113,8 @@ def _fail_a_job(world: World, chance: random.Random) -> None:
     except OSError as error:
         raise NotPossible(f"another fault has damaged the object: {error}") from None
     try:
-        world.submitted.append(spec.job_id)
-        world.jobs.submit(spec)
+        # Redis may refuse it; then there is no such job.
+        world.submitted.append(world.jobs.submit(spec))
         status = world.jobs.wait(spec.job_id, timeout_s=_FAILS_S)
     except (BrokerUnavailable, UnknownJob, TimeoutError) as error:
         raise NotPossible(f"{type(error).__name__}: {error}") from None

@@ -106,12 +106,15 @@ class DirectRequests:
             raise AnswerTooLong(announced_too_long(answer.length))
         return Body(answer, self.pool.release), _etag(answer.lines)
 
-    def put(self, key: str, data: bytes, *, checksum: bool = False) -> str:
-        """Store *data* under *key* and return the ETag; *checksum*: send ``x-amz-checksum-sha256``."""
+    def put(self, key: str, data: bytes, content_md5: str = "", *, checksum: bool = False) -> str:
+        """Store *data* under *key* and return the ETag; the parameters are `DirectPath.put`'s."""
         template, keys = self._writing, self._credentials.get_frozen_credentials()
         digest = sha256(data)
         encoded = b2a_base64(digest.digest(), newline=False).decode() if checksum else ""
         head = template.head(keys, "PUT", template.path_of(key), "", digest.hexdigest(), encoded)
+        if content_md5:
+            # Not signed, which Amazon does not require of it: it is compared with the body, and guards nothing else.
+            head += f"Content-MD5: {b2a_base64(bytes.fromhex(content_md5), newline=False).decode()}\r\n"
         request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
         try:
             answer = self.pool.request(request)

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from snapferry.stores.address import MANIFESTS
 from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.errors import code_of
 from snapferry.stores.backends.s3.features import Confirmation, ServerFeatures
 from snapferry.stores.errors import AccessDenied, IntegrityError, StoreError, StoreFault, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES
@@ -46,6 +47,9 @@ SENDS: Final = 3
 DETECT_AFTER_BYTES: Final = 256 * 1024 * 1024
 
 MD5_DIGITS: Final = 32
+
+# The codes with which servers refuse a body that differs from a digest of it.
+_ALTERED: Final = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
 
 class Piece(NamedTuple):
@@ -83,7 +87,7 @@ def write(bucket: Bucket, key: str, data: bytes, over: str | None = None) -> Non
         return only_over(bucket, key, over, lambda condition: put(bucket, key, data, content_md5, condition))
 
     try:
-        found = send_confirmed(bucket, features, key, data, send, undo)
+        found = send_confirmed(bucket, features, key, data, send, undo, visible=True)
     except IntegrityError:
         # Before the object is deleted: the server may compute its ETag in another way by now.
         if read_back(bucket, key, [piece_of(data)]) is Confirmation.NONE:
@@ -114,29 +118,37 @@ def send_confirmed(
     data: bytes | bytearray,
     send: Callable[[str], str],
     undo: Callable[[], None] | None = None,
+    *,
+    visible: bool = False,
 ) -> Confirmation:
     """
     Send *data* until the server confirms it, and return how. READ_BACK and NONE mean that nothing was compared yet.
 
-    *send* sends it, with the Content-MD5 that it is given if that is not "", and returns the ETag. A manifest always
-    has one. *undo* is called before an error is raised while wrong bytes may be visible. Raises `IntegrityError` where
-    other bytes arrive again and again.
+    *send* sends it, with the Content-MD5 that it is given if that is not "", and returns the ETag. *undo* is called
+    before an error is raised while wrong bytes may be visible. *visible*: what is sent is seen at once. Raises
+    `IntegrityError` where other bytes arrive again and again.
     """
     wrong = False
-    # A wrong object is seen by nobody before its manifest. A wrong manifest is, until it is sent again: so a server
-    # that checks nothing else gets the chance to refuse it.
-    seen_at_once = key.startswith(MANIFESTS)
-    for _ in range(SENDS):
+    # Wrong bytes that are seen do harm until they are sent again: a manifest is read, and an object may replace the
+    # right bytes that another process has written and published. So a server that checks nothing else gets the chance
+    # to refuse them, wherever the MD5 is computed anyway.
+    is_manifest = key.startswith(MANIFESTS)
+    for left in reversed(range(SENDS)):
         try:
             if features.confirmation is None and features.md5_bytes > DETECT_AFTER_BYTES:
                 detect(bucket, features, key)
-            md5 = md5_of(data) if seen_at_once or features.needs_md5(len(data)) else ""
+            md5 = md5_of(data) if is_manifest or features.needs_md5(len(data)) else ""
             with_md5 = features.content_md5
-            etag = send(md5 if with_md5 or seen_at_once else "")
+            etag = send(md5 if with_md5 or visible else "")
             if md5 and etag == md5:
                 return Confirmation.DIGEST if with_md5 else Confirmation.ETAG
             found = features.confirmation or detect(bucket, features, key)
         except StoreError as error:
+            if left and code_of(error) in _ALTERED:
+                logger.warning(
+                    "%s: %s: the server refused altered bytes; sending them again", bucket.label, key
+                )
+                continue
             if not wrong:
                 raise
             if undo is not None:

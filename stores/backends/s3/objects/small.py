@@ -204,12 +204,12 @@ def _put(
     bucket: Bucket, key: str, data: bytes, content_md5: str, condition: Mapping[str, str], *, checksum: bool
 ) -> str:
     with bucket.errors(key):
-        if len(data) > EXPECT_BYTES or content_md5 or condition:
+        if len(data) > EXPECT_BYTES or condition:
             return etag_of(put_by_boto(bucket, key, data, content_md5, condition, checksum=checksum))
         return bucket.direct_or_boto(
             PUT,
-            lambda path: path.put(key, data, checksum=checksum),
-            lambda: etag_of(put_by_boto(bucket, key, data, checksum=checksum)),
+            lambda path: path.put(key, data, content_md5, checksum=checksum),
+            lambda: etag_of(put_by_boto(bucket, key, data, content_md5, checksum=checksum)),
             body_bytes=len(data),
         )
 
