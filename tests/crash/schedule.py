@@ -6,6 +6,7 @@ The scrub finds a wrong object, so that there is something to tell.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final
@@ -21,6 +22,7 @@ from snapferry.stores.address import object_key
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import FreshnessLedger, ScheduleLedger, ScrubLedger
 from snapferry.workers.ledger.keys import MIRROR, SCRUB
+from snapferry.workers.queues import PLAN_QUEUE, lists
 from snapferry.workers.settings.config_file import read_config
 from tests.sample import fill
 
@@ -90,14 +92,21 @@ def _make_due(process: Process, scheduler: Any) -> None:
 
     A message that was taken, and whose process died before it recorded that, is lost: then the next run is due.
     """
-    lost = process.again and "snapferry.unacked" in process.world.note.read_text()
-    known = [ScheduleLedger(process.client, kind).record(name).job_id for kind, name in _SCHEDULED]
+    waiting = _waiting(process)
+    known = {name: ScheduleLedger(process.client, kind).record(name).job_id for kind, name in _SCHEDULED}
     for entry in _entries(scheduler):
-        mine = known[[name for _, name in _SCHEDULED].index(entry.name.rpartition(":")[2])]
         if "total_run_count" not in entry.load_meta(entry.key, process.app):
             entry.reschedule(process.world.memory["last run"])
-        elif lost and not mine:
+        elif process.again and not known[entry.name.rpartition(":")[2]] and entry.task not in waiting:
             entry.reschedule(process.world.memory["last run"] + timedelta(minutes=1))
+
+
+def _waiting(process: Process) -> set[str]:
+    """Return the names of the tasks whose messages wait."""
+    messages: list[Any] = [
+        message for key in lists(PLAN_QUEUE) for message in process.client.lrange(key, 0, -1)
+    ]
+    return {json.loads(message)["headers"]["task"] for message in messages}
 
 
 _SCHEDULED: Final = ((MIRROR, "nightly"), (SCRUB, "weekly"))
@@ -123,9 +132,9 @@ def schedule_ran(world: World) -> None:
         assert (scrub.share, scrub.cycle, scrub.findings > 0) == (1, 1, True), scrub
         for kind, name in _SCHEDULED:
             record = ScheduleLedger(client, kind).record(name)
-            assert (bool(record.job_id), record.skipped) == (True, 0)
+            assert (bool(record.job_id), record.skipped) == (True, 0), record
         freshness = {one.expected.name: one.success_at > 0 for one in FreshnessLedger(client).freshness()}
-        assert freshness == {"nightly": True, "weekly": True}
+        assert freshness == {"nightly": True, "weekly": True}, freshness
     receipts = world.seen()["receipts"]
     assert sorted((one["action"], one["state"]) for one in receipts) == [
         ("copy", "done"),
