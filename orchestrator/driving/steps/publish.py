@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import PlannedDrive
-from snapferry.orchestrator.driving.dispatch import queue_batches
+from snapferry.orchestrator.driving.dispatch import queue_batches, queue_drive
 from snapferry.orchestrator.planning.batches import Batch, pack_batches
 from snapferry.orchestrator.planning.plan import Group, Plan
 from snapferry.orchestrator.planning.prepare import failed_addresses
@@ -133,7 +133,10 @@ class Publisher:
             published += ends.total() - ends[SnapshotState.FAILED]
         took_s = time.monotonic() - began
         if may_rest and ready and took_s > QUICK_S:
-            self._ledger.rest(self._job_id, min(REST_SHARE * took_s, LONGEST_REST_S))
+            rest_s = min(REST_SHARE * took_s, LONGEST_REST_S)
+            self._ledger.rest(self._job_id, rest_s)
+            # Batches that are outstanding may take hours, and none of them may end soon after the rest.
+            queue_drive(self._drive.app, self._job_id, "groups may be complete", in_s=rest_s)
         if not published + unpublished and groups and self._all_ended(groups):
             # A process that died after it recorded the last group has not counted it, and nobody else would.
             self._count_snapshots()

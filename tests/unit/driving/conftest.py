@@ -65,6 +65,7 @@ def fleet(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setattr(requeue, "queue_batches", queue_batches)
         # On a busy machine a check of some objects may take long, and groups would wait.
         monkeypatch.setattr(publish, "QUICK_S", 3600)
-        monkeypatch.setattr(drive, "queue_drive", lambda *words, **_: fleet.drives.append(words[-1]))
+        for module in (drive, publish):
+            monkeypatch.setattr(module, "queue_drive", lambda *words, **_: fleet.drives.append(words[-1]))
         yield fleet
         prepare.forget("job")
