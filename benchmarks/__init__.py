@@ -5,7 +5,8 @@ How fast and how large snapferry is beside its peers: `snapdir`, rclone and s5cm
     data      sample stores
     commands  the command lines of the sides
     peer      a process that runs the `snapdir` package
-    floor     the least that anybody must do
+    floor     the least that anybody must do to copy
+    one_sided the same for verify, pull and push
     direct    the copying alone, without a queue
     fleet     Redis, orchestrator and workers, as in production
     measure   a command's time, CPU and memory, over all of its processes

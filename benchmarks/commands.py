@@ -85,6 +85,11 @@ def floor(*arguments: str) -> Command:
     return Command([sys.executable, "-m", "benchmarks.floor", *arguments], environment({}))
 
 
+def one_sided_floor(*arguments: str) -> Command:
+    """Return the command that does *arguments* of `benchmarks.one_sided`."""
+    return Command([sys.executable, "-m", "benchmarks.one_sided", *arguments], environment({}))
+
+
 def direct(*arguments: str, more: Mapping[str, str]) -> Command:
     """Return the command that does *arguments* of `benchmarks.direct`."""
     return Command([sys.executable, "-m", "benchmarks.direct", *arguments], environment(more))

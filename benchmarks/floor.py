@@ -60,7 +60,7 @@ def copy_files(source: Path, destination: Path, *, durable: bool) -> None:
         for key in part:
             _copy_file(f"{source}/{key}", f"{destination}/{key}")
 
-    _on_all_cores(keys, copy)
+    on_all_cores(keys, copy)
     if durable:
         os.sync()
 
@@ -90,13 +90,13 @@ def copy_between_buckets(endpoint: str, source: str, destination: str, keys: Seq
         blake3(data).digest()
         client.put(destination, key, data)
 
-    _on_all_cores(keys, lambda part: _on_connections(endpoint, part, one))
+    on_all_cores(keys, lambda part: on_connections(endpoint, part, one))
 
 
 def fill(endpoint: str, bucket: str, keys: Sequence[str], data: bytes) -> None:
     """File *data* under each of *keys* in *bucket*."""
-    _on_all_cores(
-        keys, lambda part: _on_connections(endpoint, part, lambda client, key: client.put(bucket, key, data))
+    on_all_cores(
+        keys, lambda part: on_connections(endpoint, part, lambda client, key: client.put(bucket, key, data))
     )
 
 
@@ -183,7 +183,7 @@ class Plain:
         return status, self._stream.read(length)
 
 
-def _on_connections(endpoint: str, keys: Sequence[str], do: Callable[[Plain, str], None]) -> None:
+def on_connections(endpoint: str, keys: Sequence[str], do: Callable[[Plain, str], None]) -> None:
     """Do it for each of *keys* over this process's share of the connections."""
     left: Iterator[str] = iter(keys)
     lock = threading.Lock()
@@ -211,7 +211,7 @@ def _on_connections(endpoint: str, keys: Sequence[str], do: Callable[[Plain, str
         raise raised[0]
 
 
-def _on_all_cores(keys: Sequence[str], do: Callable[[Sequence[str]], None]) -> None:
+def on_all_cores(keys: Sequence[str], do: Callable[[Sequence[str]], None]) -> None:
     """Do it for *keys*, a part of them in each of as many processes as there are cores. Raises RuntimeError."""
     each = -(-len(keys) // cores()) or 1
     children = []

@@ -11,8 +11,9 @@ from snapferry.stores.address import Address, object_key
 from .. import commands, data
 from ..floor import digest_of
 from ..measure import Command
+from ..one_sided import objects_of
 from ..report import SNAPDIR, Goal, Result, largest_process, timed
-from ..rounds import OURS, Different, measure_rounds, remove, same_folders, same_trees
+from ..rounds import FLOOR, OURS, Different, measure_rounds, remove, same_folders, same_trees
 from ..servers import BigServer, S3Server
 from .buckets import SOURCE, empty, fill, same_buckets
 from .case import SERVED, Setting, need_memory
@@ -37,16 +38,18 @@ def push_small(setting: Setting) -> list[Result]:
     stores = {side: folder / side for side in SIDES}
     to_directory = measure_rounds(
         setting.times(5),
-        _pushes(folder, tree, {side: f"file://{store}" for side, store in stores.items()}),
-        clean=lambda: remove(*stores.values()),
+        _pushes(folder, tree, {side: f"file://{store}" for side, store in stores.items()})
+        | {FLOOR: commands.one_sided_floor("push", str(tree), str(folder / FLOOR))},
+        clean=lambda: remove(*stores.values(), folder / FLOOR),
         check=lambda: same_folders(stores[OURS], stores[SNAPDIR]),
     )
-    remove(*stores.values())
+    remove(*stores.values(), folder / FLOOR)
     with S3Server(":memory:", folder / "server.log") as server:
         to_s3 = measure_rounds(
             setting.times(3),
-            _pushes(folder, tree, {side: f"s3://{side}" for side in SIDES}, server.environment),
-            clean=lambda: empty(server, SIDES),
+            _pushes(folder, tree, {side: f"s3://{side}" for side in SIDES}, server.environment)
+            | {FLOOR: commands.one_sided_floor("push", str(tree), f"{server.endpoint}/{FLOOR}")},
+            clean=lambda: empty(server, (*SIDES, FLOOR)),
             check=lambda: same_buckets(server, OURS, SNAPDIR),
         )
     return [
@@ -61,7 +64,9 @@ def pull_small(setting: Setting) -> list[Result]:
     store = folder / "store"
     snapshot = data.pushed_store(folder, store, files=files, size_bytes=FILE_BYTES)
     words = f"pull of {files:,} files of 4 KiB"
-    trees = {side: folder / side for side in SIDES}
+    trees = {side: folder / side for side in (*SIDES, FLOOR)}
+    listed = folder / "objects"
+    listed.write_text(objects_of(store))
 
     def clean() -> None:
         remove(*trees.values())
@@ -69,11 +74,15 @@ def pull_small(setting: Setting) -> list[Result]:
     def check() -> None:
         same_trees(trees[OURS], trees[SNAPDIR])
 
-    sides = _pulls(folder, snapshot, f"file://{store}", trees)
+    def floor(of: str) -> dict[str, Command]:
+        return {FLOOR: commands.one_sided_floor("pull", str(listed), of, str(trees[FLOOR]))}
+
+    sides = _pulls(folder, snapshot, f"file://{store}", trees) | floor(str(store))
     from_directory = measure_rounds(setting.times(5), sides, clean=clean, check=check)
     with S3Server(":memory:", folder / "server.log") as server:
         fill(server, store, ())
         sides = _pulls(folder, snapshot, f"s3://{SOURCE}", trees, server.environment)
+        sides |= floor(f"{server.endpoint}/{SOURCE}")
         from_s3 = measure_rounds(setting.times(3), sides, clean=clean, check=check)
     return [
         timed(f"{words} from a directory", from_directory, setting.goal(TO_DIRECTORY), objects=files),

@@ -10,9 +10,10 @@ from .. import commands, data
 from ..fleet import Fleet, Job
 from ..latency import LatencyProxy
 from ..measure import Command, CommandFailed
+from ..one_sided import objects_of
 from ..progress import say
 from ..report import SNAPDIR, Goal, Result, largest_process, timed
-from ..rounds import OURS, measure_rounds
+from ..rounds import FLOOR, OURS, measure_rounds
 from ..servers import BigServer, S3Server
 from .buckets import SOURCE, fill
 from .case import SERVED, Setting, need_memory
@@ -33,7 +34,16 @@ def small(setting: Setting) -> list[Result]:
     store = folder / "store"
     snapshot = data.pushed_store(folder, store, files=files, size_bytes=FILE_BYTES)
     words = f"verify of {files:,} objects of 4 KiB"
-    found = _beside_the_peer(setting, snapshot, f"{words} in a directory", f"file://{store}", objects=files)
+    listed = folder / "objects"
+    listed.write_text(objects_of(store))
+    found = _beside_the_peer(
+        setting,
+        snapshot,
+        f"{words} in a directory",
+        f"file://{store}",
+        objects=files,
+        floor=commands.one_sided_floor("verify", str(listed), str(store)),
+    )
     with S3Server(":memory:", folder / "server.log") as server:
         fill(server, store, ())
         found += _beside_the_peer(
@@ -43,6 +53,7 @@ def small(setting: Setting) -> list[Result]:
             f"s3://{SOURCE}",
             server.environment,
             objects=files,
+            floor=commands.one_sided_floor("verify", str(listed), f"{server.endpoint}/{SOURCE}"),
         )
     return found
 
@@ -72,13 +83,14 @@ def _beside_the_peer(
     more: Mapping[str, str] | None = None,
     *,
     objects: int,
+    floor: Command | None = None,
 ) -> list[Result]:
     """Return the lines for the times, and from one more round for the memory, which takes time to measure."""
     sides: dict[str, Command] = {
         OURS: commands.ours_verify(snapshot, store, more),
         SNAPDIR: commands.peer("verify", snapshot, store, cache=setting.folder / "cache", more=more),
     }
-    rounds = measure_rounds(setting.times(3), sides)
+    rounds = measure_rounds(setting.times(3), sides | ({} if floor is None else {FLOOR: floor}))
     weighed = measure_rounds(1, sides, memory=True)
     for one in (*rounds, *weighed):
         intact = json.loads(one.ours.said)["objects"]["present"]

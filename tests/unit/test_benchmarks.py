@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import direct, floor, report
 from benchmarks.cases import CASES, Setting, distance, many
+from benchmarks.cases.buckets import empty
 from benchmarks.cases.requests import counted
 from benchmarks.cases.shared import reckon
 from benchmarks.data import (
@@ -39,10 +40,11 @@ from benchmarks.measure import (
     run,
     total,
 )
+from benchmarks.one_sided import objects_of
 from benchmarks.plots import Point
 from benchmarks.report import Goal, Result, limited_by, timed
 from benchmarks.rounds import Different, Round, holds_all_of, measure_rounds, same_folders, same_trees
-from benchmarks.servers import count_requests
+from benchmarks.servers import S3Server, count_requests
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import snapshot_id
 from snapferry.stores.manifest.parse import parse
@@ -356,6 +358,36 @@ def test_a_part_of_the_floor_that_fails_is_noticed(tmp_path):
                 dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])},
             )
         )
+
+
+def test_the_floor_of_a_push_and_a_pull_makes_the_same_objects_and_tree(tmp_path):
+    source, tree = tmp_path / "source", tmp_path / "tree"
+    pushed_store(tmp_path, source, files=30, size_bytes=64)
+    (tmp_path / "objects").write_text(objects_of(source))
+
+    def do(*arguments):
+        run(
+            Command(
+                [sys.executable, "-m", "benchmarks.one_sided", *map(str, arguments)],
+                dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            )
+        )
+
+    objects = tmp_path / "objects"
+    do("pull", objects, source, tree)
+    do("push", tree, tmp_path / "pushed")
+    with S3Server(":memory:", tmp_path / "server.log") as server:
+        empty(server, ["bucket"])
+        bucket = f"{server.endpoint}/bucket"
+        do("push", tree, bucket)
+        do("verify", objects, bucket)
+        do("pull", objects, bucket, tmp_path / "again")
+
+    (tmp_path / "pushed" / ".manifests").symlink_to(source / ".manifests")
+    same_folders(source, tmp_path / "pushed")
+    same_trees(tree, tmp_path / "again")
+    with pytest.raises(CommandFailed, match="a part of the floor failed"):
+        do("verify", objects, tmp_path / "nowhere")
 
 
 def test_a_sparse_object_takes_no_room_and_hashes_to_its_address(tmp_path):
