@@ -4,6 +4,7 @@ The floor: the least that anybody must do to copy a store's objects, and nothing
     python -m benchmarks.floor files SOURCE DESTINATION
     python -m benchmarks.floor files SOURCE DESTINATION --durable
     python -m benchmarks.floor s3 ENDPOINT SOURCE DESTINATION KEYS
+    python -m benchmarks.floor server-side ENDPOINT SOURCE DESTINATION KEYS
     python -m benchmarks.floor fill ENDPOINT BUCKET KEYS
 
 Each object is read once, hashed twice (as it comes, and as it goes) and
@@ -11,7 +12,8 @@ written once, on all cores: no queue, no retries, no temporary name, nothing
 asked and nothing checked. *files* takes the keys from the one manifest;
 ``--durable`` flushes the file system once at the end. *s3* sends one GET and
 one PUT per object over plain sockets, KEYS is a file of keys, one a line;
-*fill* files a byte under each of them, to make a bucket of strangers.
+*server-side* hashes what the GET returns, and lets the server copy. *fill*
+files a byte under each of the keys, to make a bucket of strangers.
 
 It is no way to copy anything: killed, it leaves half a file under its final name.
 """
@@ -42,6 +44,8 @@ CONNECTIONS: Final = 16
 MIB: Final = 1024 * 1024
 _REGION: Final = "us-east-1"
 _ATTEMPTS: Final = 5
+_COPIED: Final = "x-amz-copy-source"
+_CRLF: Final = "\r\n"
 
 
 def objects_in(manifest: bytes) -> list[str]:
@@ -89,6 +93,16 @@ def copy_between_buckets(endpoint: str, source: str, destination: str, keys: Seq
         blake3(data).digest()
         blake3(data).digest()
         client.put(destination, key, data)
+
+    on_all_cores(keys, lambda part: on_connections(endpoint, part, one))
+
+
+def copy_on_server(endpoint: str, source: str, destination: str, keys: Sequence[str]) -> None:
+    """Read *keys* of a bucket and hash them, and let the server copy them to another one."""
+
+    def one(client: Plain, key: str) -> None:
+        blake3(client.get(source, key)).digest()
+        client.copy(source, destination, key)
 
     on_all_cores(keys, lambda part: on_connections(endpoint, part, one))
 
@@ -141,26 +155,32 @@ class Plain:
         """File *data* under *key*."""
         self._ask("PUT", f"/{bucket}/{key}", data)
 
+    def copy(self, source: str, bucket: str, key: str) -> None:
+        """Let the server copy the object from the bucket *source*."""
+        self._ask("PUT", f"/{bucket}/{key}", b"", f"/{source}/{key}")
+
     def close(self) -> None:
         """Close the connection."""
         self._stream.close()
         self._socket.close()
 
-    def _ask(self, method: str, path: str, body: bytes) -> bytes:
+    def _ask(self, method: str, path: str, body: bytes, copied: str = "") -> bytes:
         for _ in range(_ATTEMPTS - 1):
-            status, answer = self._ask_once(method, path, body)
+            status, answer = self._ask_once(method, path, body, copied)
             # A server that is busy says so with 500 at times; everybody asks again then.
             if status[1:2] != [b"500"]:
                 break
         else:
-            status, answer = self._ask_once(method, path, body)
+            status, answer = self._ask_once(method, path, body, copied)
         if status[1:2] != [b"200"]:
             raise RuntimeError(f"{method} {path}: {b' '.join(status).decode()} {answer[:300]!r}")
         return answer
 
-    def _ask_once(self, method: str, path: str, body: bytes) -> tuple[list[bytes], bytes]:
-        headers = f"host:{self._host}\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:{self._time}\n"
-        names = "host;x-amz-content-sha256;x-amz-date"
+    def _ask_once(self, method: str, path: str, body: bytes, copied: str) -> tuple[list[bytes], bytes]:
+        fields = {"host": self._host, "x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
+        fields |= ({_COPIED: copied} if copied else {}) | {"x-amz-date": self._time}
+        headers = "".join(f"{name}:{value}\n" for name, value in fields.items())
+        names = ";".join(fields)
         canonical = f"{method}\n{path}\n\n{headers}\n{names}\nUNSIGNED-PAYLOAD"
         scope = f"{self._date}/{_REGION}/s3/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
@@ -169,6 +189,7 @@ class Plain:
         self._socket.sendall(
             (
                 f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nx-amz-date: {self._time}\r\n"
+                f"{f'{_COPIED}: {copied}{_CRLF}' if copied else ''}"
                 f"x-amz-content-sha256: UNSIGNED-PAYLOAD\r\nContent-Length: {len(body)}\r\n"
                 f"Authorization: AWS4-HMAC-SHA256 Credential={KEY}/{scope},"
                 f"SignedHeaders={names},Signature={signature}\r\n\r\n"
@@ -240,6 +261,8 @@ def main() -> None:
             copy_files(Path(source), Path(destination), durable=True)
         case ["s3", endpoint, source, destination, keys]:
             copy_between_buckets(endpoint, source, destination, Path(keys).read_text().split())
+        case ["server-side", endpoint, source, destination, keys]:
+            copy_on_server(endpoint, source, destination, Path(keys).read_text().split())
         case ["fill", endpoint, bucket, keys]:
             fill(endpoint, bucket, Path(keys).read_text().split(), b"x")
         case _:

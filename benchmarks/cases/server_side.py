@@ -7,10 +7,11 @@ from typing import Final
 
 from .. import commands, data
 from ..measure import Command
+from ..one_sided import objects_of
 from ..report import RCLONE, Goal, Result, timed
-from ..rounds import OURS, measure_rounds, remove
+from ..rounds import FLOOR, OURS, measure_rounds, remove
 from ..servers import S3Server
-from .buckets import SOURCE, same_buckets
+from .buckets import SOURCE, part_of, same_buckets
 from .case import SERVED, Setting
 
 FILES: Final = 250
@@ -25,7 +26,9 @@ def server_side(setting: Setting) -> list[Result]:
     files = FILES // setting.scale
     store, served = setting.folder / "store", setting.folder / "served"
     snapshot = data.pushed_store(setting.folder, store, files=files, size_bytes=SIZE_BYTES)
-    buckets = {OURS: "ours", SENT: "sent", RCLONE: "rclone"}
+    buckets = {OURS: "ours", SENT: "sent", RCLONE: "rclone", FLOOR: "floor"}
+    keys = setting.folder / "keys"
+    keys.write_text("\n".join(line.partition(" ")[0] for line in objects_of(store).splitlines()))
     with S3Server(str(served), setting.folder / "server.log") as server:
 
         def clean() -> None:
@@ -34,6 +37,10 @@ def server_side(setting: Setting) -> list[Result]:
                 (served / bucket).mkdir(parents=True)
             shutil.copytree(store, served / SOURCE)
             server.restart()
+
+        def check() -> None:
+            same_buckets(server, buckets[OURS], buckets[SENT], buckets[RCLONE])
+            part_of(server, buckets[FLOOR], buckets[OURS])
 
         def ours(side: str, *options: str) -> Command:
             urls = f"s3://{SOURCE}", f"s3://{buckets[side]}"
@@ -45,9 +52,10 @@ def server_side(setting: Setting) -> list[Result]:
                 OURS: ours(OURS, "--server-side"),
                 SENT: ours(SENT),
                 RCLONE: server.rclone_command("copy", f":s3:{SOURCE}", f":s3:{buckets[RCLONE]}"),
+                FLOOR: commands.floor("server-side", server.endpoint, SOURCE, buckets[FLOOR], str(keys)),
             },
             clean=clean,
-            check=lambda: same_buckets(server, *buckets.values()),
+            check=check,
         )
     words = f"{files:,} files of {SIZE_BYTES / 1e6:g} MB, S3 to S3, copied by the server"
     goal = setting.goal(Goal(ratio=1.0, to=RCLONE))
