@@ -10,9 +10,11 @@ from snapferry.orchestrator.notify.notifier import NOT_INSTALLED
 from snapferry.orchestrator.notify.records import NotificationLedger
 from snapferry.orchestrator.notify.send import is_installed
 from snapferry.orchestrator.reporting.text.format import duration, moment
+from snapferry.orchestrator.schedules.lateness import Lateness, cause_text, lateness, standings
 from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.stores.text.format import counted
-from snapferry.workers.ledger import Freshness, FreshnessLedger
+from snapferry.stores.text.printable import printable
+from snapferry.workers.ledger import Freshness, FreshnessLedger, Ledger
 from snapferry.workers.settings.config_file import Config, read_config
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 from snapferry.workers.settings.notify_table import receivers
@@ -25,8 +27,10 @@ def check_schedules(client: redis.Redis, settings: Settings) -> Iterator[Finding
     """Yield a finding for each mirror and scrub that is late, and findings about notifications."""
     expected = FreshnessLedger(client).freshness()
     late = [one for one in expected if one.late]
+    ledger = Ledger(client, expires_s=settings.job_expires)
+    runs = standings(client, late, ledger.statuses)
     for one in late:
-        yield _late(one)
+        yield _late(one, lateness(one, runs[one.expected.key]))
     if expected:
         state = "" if late else "; none is late"
         said = f"{counted(len(expected), 'mirror or scrub', 'mirrors and scrubs')} should run{state}"
@@ -35,14 +39,13 @@ def check_schedules(client: redis.Redis, settings: Settings) -> Iterator[Finding
     yield from _check_waiting(client)
 
 
-def _late(one: Freshness) -> Finding:
+def _late(one: Freshness, found: Lateness) -> Finding:
     kind, name = one.expected.kind, one.expected.name
     success = f"last succeeded at {moment(one.success_at)}" if one.success_at else "has never succeeded"
-    said = f"{kind} {name} {success}, and has been late for {duration(one.now - one.late_at)}"
-    advice = f"snapferry {kind}s shows its last job, and when it is due"
-    if one.removed_at:
-        advice = f"put it back into the scheduler's file, or expect it no longer: snapferry {kind}s --forget {name}"
-    return Finding(Level.WARNING, "schedules.late", said, advice)
+    late = f"{kind} {name} {success}, and has been late for {duration(one.now - one.late_at)}"
+    return Finding(
+        Level.WARNING, "schedules.late", f"{late}. {cause_text(found)}", printable(found.advice.text)
+    )
 
 
 def _check_receivers(settings: Settings) -> Iterator[Finding]:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from snapferry.orchestrator.notify.records import NotificationLedger, Problem
-from snapferry.workers.ledger import FreshnessLedger, JobStatus, Ledger, ScheduleLedger, ScrubLedger
-from snapferry.workers.ledger.keys import MIRROR, SCRUB
+from snapferry.orchestrator.schedules.lateness import Standing, standings
+from snapferry.workers.ledger import FreshnessLedger, JobStatus, Ledger, ScrubLedger
+from snapferry.workers.ledger.keys import SCRUB
 
 from .decide import Event, Facts
-from .texts import Schedule
 
 # Ended jobs that are told in one message.
 MOST_JOBS: Final = 10_000
@@ -38,15 +38,10 @@ def gather(ledger: Ledger, known: Mapping[str, Problem]) -> Facts:
     )
 
 
-def schedules_of(ledger: Ledger, events: Iterable[Event]) -> dict[str, Schedule]:
-    """Return how the runs stand of each mirror and scrub of *events*."""
-    found = {}
-    for subject in {event.subject for event in events if event.freshness is not None}:
-        kind, _, name = subject.partition(":")
-        records = ScheduleLedger(ledger.client, SCRUB if kind == SCRUB else MIRROR)
-        statuses = ledger.statuses([job] if (job := records.record(name).job_id) else [])
-        found[subject] = Schedule(next(iter(statuses), None), records.next_at(name))
-    return found
+def standings_of(ledger: Ledger, events: Iterable[Event]) -> dict[str, Standing]:
+    """Return how the runs stand of each mirror and scrub of *events* that is late."""
+    late = {event.subject: event.freshness for event in events if event.freshness is not None}
+    return standings(ledger.client, late.values(), ledger.statuses)
 
 
 def _ancestors(ledger: Ledger, ended: Iterable[JobStatus]) -> dict[str, list[str]]:

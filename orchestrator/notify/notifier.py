@@ -32,7 +32,7 @@ from snapferry.workers.settings.notify_table import Notify, label_of, receivers
 from snapferry.workers.telemetry.logs import fields
 
 from .decide import decide
-from .facts import gather, schedules_of
+from .facts import gather, standings_of
 from .send import Sent, is_installed, send
 from .texts import Text, compose
 
@@ -95,7 +95,7 @@ class Notifier:
             self._pending_since = time.monotonic()
             if self._gathers():
                 return
-        schedules = schedules_of(ledger, decision.events)
+        schedules = standings_of(ledger, decision.events)
         text = compose(decision.events, schedules, self._table, facts.now, self._again)
         message = PendingMessage(
             text.id, text.title, text.body, text.kind, facts.now, dict.fromkeys(self._urls, Delivery())

@@ -12,7 +12,8 @@ from typing import Final
 
 from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.text.format import duration, without_options
-from snapferry.orchestrator.reporting.text.status import kept_text, reason_text, state_text
+from snapferry.orchestrator.reporting.text.status import kept_text, reason_text
+from snapferry.orchestrator.schedules.lateness import Standing, cause_text, lateness
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import JobStatus, State
@@ -29,9 +30,6 @@ _KINDS: Final = {EventKind.FAILED: "failure", EventKind.LATE: "warning", EventKi
 
 _LONGEST_COMMAND: Final = 500
 
-# Seconds after the due time of a run at which its scheduler does not work.
-_OVERDUE_S: Final = 30.0
-
 
 @dataclass(frozen=True)
 class Text:
@@ -43,17 +41,9 @@ class Text:
     kind: str
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How the runs of a mirror or scrub stand: its last job, and when it is due next, None: it is not scheduled."""
-
-    job: JobStatus | None = None
-    next_at: float | None = None
-
-
 def compose(
     events: Sequence[Event],
-    schedules: Mapping[str, Schedule],
+    schedules: Mapping[str, Standing],
     table: Notify,
     now: float,
     again: Sequence[str] | None = None,
@@ -111,12 +101,12 @@ def _name(event: Event) -> str:
 
 
 def _event_text(
-    event: Event, schedules: Mapping[str, Schedule], now: float, again: Sequence[str] | None
+    event: Event, schedules: Mapping[str, Standing], now: float, again: Sequence[str] | None
 ) -> str:
     if event.kind is EventKind.FAILED:
         return _failure_text(event, again)
     if event.kind is EventKind.LATE:
-        return _late_text(event, schedules.get(event.subject, Schedule()), now, again)
+        return _late_text(event, schedules.get(event.subject, Standing()), now, again)
     lines = [f"{_capital(_name(event))} has recovered."]
     if event.job is not None:
         lines.append(f"Job {event.job.job_id} was done at {_at(event.job.ended_at)}.")
@@ -138,51 +128,30 @@ def _failure_text(event: Event, again: Sequence[str] | None) -> str:
     return "\n".join([*lines, *_next_lines(advise(status, again=again))])
 
 
-def _late_text(event: Event, schedule: Schedule, now: float, again: Sequence[str] | None) -> str:
+def _late_text(event: Event, standing: Standing, now: float, again: Sequence[str] | None) -> str:
     freshness = event.freshness
     assert freshness is not None  # a mirror or scrub is late
-    kind, name = freshness.expected.kind, freshness.expected.name
     success = (
         f"Last success: {_at(freshness.success_at)}, {duration(now - freshness.success_at)} ago."
         if freshness.success_at
         else f"It has not succeeded yet. It has been expected since {_at(freshness.since)}."
     )
     lines = [f"{_capital(_name(event))} has been late since {_at(event.since)}.", success]
-    job, listing = schedule.job, f"snapferry {kind}s"
     if again is not None:
         # Cron or systemd starts the runs, and this is told at the end of one.
+        job = standing.job
         if job is not None and job.error and job.state is State.FAILED:
             lines.append(f"Why: {plain(reason_text(job))}")
         run_again = Advice("Find out why the runs fail or do not start, then run it.", tuple(again))
         return "\n".join([*lines, *_next_lines(run_again)])
-    if freshness.removed_at:
-        lines.append(f"It was removed from the schedule at {_at(freshness.removed_at)}.")
-        put_back = Advice(
-            "Put it back into snapferry.toml and restart the scheduler, or expect it no longer.",
-            (*listing.split(), "--forget", name),
-        )
-        return "\n".join([*lines, *_next_lines(put_back)])
-    if schedule.next_at is None or schedule.next_at < now - _OVERDUE_S:
-        why = (
-            "It is not in the schedule" if schedule.next_at is None else "No scheduler works on its schedule"
-        )
-        return "\n".join(
-            [
-                *lines,
-                f"{why}.",
-                *_next_lines(Advice("Start a scheduler, or restart it.", ("snapferry", "scheduler"))),
-            ]
-        )
-    if job is None:
-        return "\n".join([*lines, *_next_lines(Advice("See its runs.", tuple(listing.split())))])
-    lines.append(f"Its last job is {state_text(job)}: {job.job_id}, {_route(job)}")
-    if job.error and job.state is State.FAILED:
-        lines.append(f"Why: {plain(job.error)}")
-    if job.state.final:
-        advice = advise(job) or Advice("See its runs.", tuple(listing.split()))
+    found = lateness(freshness, standing)
+    if found.job is None:
+        lines.append(cause_text(found))
     else:
-        advice = advise(job) or Advice("See what the job waits for.", ("snapferry", "status", job.job_id))
-    return "\n".join([*lines, *_next_lines(advice)])
+        lines.append(f"{cause_text(found).removesuffix('.')}: {found.job.job_id}, {_route(found.job)}")
+        if found.job.error and found.job.state is State.FAILED:
+            lines.append(f"Why: {plain(reason_text(found.job))}")
+    return "\n".join([*lines, *_next_lines(found.advice)])
 
 
 def _rest_text(kind: EventKind, events: Sequence[Event]) -> str:

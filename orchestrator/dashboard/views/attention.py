@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 from urllib.parse import quote
 
@@ -14,11 +16,13 @@ from snapferry.orchestrator.reporting.measures import IDLE_S, idle_s
 from snapferry.orchestrator.reporting.nodes import Fleet, Presence, Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.orchestrator.reporting.text.status import reason_text, stall_text
+from snapferry.orchestrator.schedules.lateness import Lateness, cause_text, lateness, standings
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.describe import short
 from snapferry.workers.job_state import OPEN_STATES
-from snapferry.workers.ledger import FreshnessLedger, JobStatus, State
+from snapferry.workers.ledger import Freshness, FreshnessLedger, JobEntry, JobStatus, State
+from snapferry.workers.ledger.keys import MIRROR, SCRUB
 
 from .sources import Sources
 
@@ -26,6 +30,12 @@ from .sources import Sources
 MOST_SHOWN: Final = 6
 LONGEST_NAME: Final = 80
 JOBS_LOOKED_AT: Final = 50
+
+# Failed jobs, mirrors and scrubs that are shown each with its reason; the others are counted.
+MOST_FAILED: Final = 3
+
+# Names of mirrors and scrubs that are late for the same cause.
+MOST_NAMES: Final = 5
 
 # Failed jobs that are looked at: more than are shown, because some may have been continued meanwhile.
 FAILED_LOOKED_AT: Final = 4 * MOST_SHOWN
@@ -67,25 +77,47 @@ def attentions(
     """
     Return what is wrong with the jobs of *listing* and the schedules of the fleet now, the most urgent first.
 
-    A failed job that another one continues is left out: if that one failed too, it is listed. The jobs in *read* are
-    not read again.
+    A failed job that another one continues is left out: if that one failed too, it is listed. The failed jobs of a
+    mirror or scrub are one thing, and so are those that are late for one cause. The jobs in *read* are not read again.
     """
     open_ids = [entry.job_id for entry in listing.of_states(*OPEN_STATES)][:JOBS_LOOKED_AT]
-    failed_ids = [entry.job_id for entry in listing.of_states(State.FAILED) if not entry.continued_by]
-    failed_ids = failed_ids[:FAILED_LOOKED_AT]
+    failures = _failures(listing.of_states(State.FAILED))
+    failed_ids = [group[0].job_id for group in failures.values()][:FAILED_LOOKED_AT]
     known = {status.job_id: status for status in read}
     wanted = [job_id for job_id in (*open_ids, *failed_ids) if job_id not in known]
     known |= sources.jobs.statuses(wanted)
     open_jobs = [known[job_id] for job_id in open_ids if job_id in known]
-    failed = [known[job_id] for job_id in failed_ids if job_id in known]
+    late = _late(sources, fleet)
+    failed = {
+        key: status
+        for key, group in failures.items()
+        if (status := known.get(group[0].job_id)) and status.unresolved and not status.continued_by
+    }
+    shown = dict(islice(failed.items(), MOST_FAILED))
     found = [
         *_of_open(open_jobs, fleet),
         *_of_silent(fleet),
-        *(_of_failed(status) for status in failed if status.unresolved and not status.continued_by),
-        *_of_schedules(sources),
+        *(_of_failed(key, status, len(failures[key]), late) for key, status in shown.items()),
+        *_of_late([one for key, one in late.items() if key not in shown or one.found.job is None]),
     ]
     # The sort is stable. A store or worker that is away explains more than a job that makes no progress.
-    return sorted(found, key=lambda one: (one.tone != "bad", one.effect))[:MOST_SHOWN]
+    found = sorted(found, key=lambda one: (one.tone != "bad", one.effect))[:MOST_SHOWN]
+    rest = sum(
+        len(group)
+        for key, group in failures.items()
+        if key not in shown and (key in failed or group[0].job_id not in known)
+    )
+    return [*found, *_of_rest(rest)]
+
+
+def _failures(entries: Iterable[JobEntry]) -> dict[str, list[JobEntry]]:
+    """Return failed jobs that no other job continues, by their mirror or scrub, such as "mirror:nightly", or id."""
+    found: dict[str, list[JobEntry]] = {}
+    for entry in entries:
+        if not entry.continued_by:
+            of_mirror = f"{MIRROR}:{entry.mirror}" if entry.mirror else ""
+            found.setdefault(entry.schedule or of_mirror or entry.job_id, []).append(entry)
+    return found
 
 
 def _of_open(jobs: Iterable[JobStatus], fleet: Fleet) -> list[Attention]:
@@ -145,22 +177,83 @@ def _of_cause(jobs: Sequence[JobStatus], lacks: Role | None) -> Attention:
     return Attention("hold", title, href, stall_text(status), advice, effect=True)
 
 
-def _of_failed(status: JobStatus) -> Attention:
+@dataclass(frozen=True)
+class _Late:
+    """A mirror or scrub that has not succeeded in time, and what *found* says about it."""
+
+    fresh: Freshness
+    found: Lateness
+
+    @property
+    def since(self) -> str:
+        """For how long it has been late."""
+        return duration(self.fresh.now - self.fresh.late_at)
+
+
+def _late(sources: Sources, fleet: Fleet) -> dict[str, _Late]:
+    """Return the mirrors and scrubs that have not succeeded in time, by their keys."""
+    with sources.jobs.records() as client:
+        late = [one for one in FreshnessLedger(client).freshness() if one.late]
+        runs = standings(client, late, lambda ids: sources.jobs.statuses(ids).values())
+    found = {}
+    for one in late:
+        run = runs[one.expected.key]
+        lacks = None if run.job is None else lacking(run.job, fleet)
+        found[one.expected.key] = _Late(one, lateness(one, run, lacks=lacks))
+    return found
+
+
+def _of_failed(key: str, status: JobStatus, jobs: int, late: Mapping[str, _Late]) -> Attention:
+    """Return that a job failed, the last one of *jobs* of a mirror or scrub if *key* is that of one."""
     ago = duration(time.time() - status.ended_at)
-    title = f"Job {short(status.job_id)} failed {ago} ago"
+    name = f"Job {short(status.job_id)}" if key == status.job_id else _name(key)
+    title = f"{name} failed {ago} ago" if jobs == 1 else f"{name}: {jobs:,} jobs failed, the last {ago} ago"
+    if key in late and late[key].found.job is not None:
+        title += f"; late for {late[key].since}"
     return Attention("bad", title, f"/jobs/{quote(status.job_id)}", reason_text(status), advise(status))
 
 
-def _of_schedules(sources: Sources) -> Iterator[Attention]:
-    """Yield the mirrors and scrubs that have not succeeded in time."""
-    with sources.jobs.records() as client:
-        found = FreshnessLedger(client).freshness()
-    for one in found:
-        if one.late and not one.removed_at:
-            name = f"{one.expected.kind.capitalize()} {one.expected.name}"
-            success = (
-                f"Its last success was {duration(one.age_s)} ago." if one.age_s else "It never succeeded."
-            )
-            advice = Advice(f"{success} Find out why it did not run.", ("snapferry", "doctor"))
-            title = f"{name} has been late for {duration(one.now - one.late_at)}"
-            yield Attention("bad", title, "/schedules", "", advice)
+def _of_rest(jobs: int) -> Iterator[Attention]:
+    """Yield that further jobs failed, if there are some."""
+    if jobs:
+        title = f"{counted(jobs, 'more job')} failed"
+        yield Attention("bad", title, "/?state=failed", "", Advice("See all of them.", ("snapferry", "jobs")))
+
+
+def _of_late(late: Iterable[_Late]) -> Iterator[Attention]:
+    """Yield the mirrors and scrubs that are *late*: once for a cause that several have in common."""
+    causes: dict[tuple[str, str], list[_Late]] = {}
+    for one in late:
+        # The command names what is the cause of one alone: its job, or its name.
+        causes.setdefault((one.found.cause, one.found.advice.command), []).append(one)
+    for members in causes.values():
+        yield _of_members(members) if len(members) > 1 else _of_one(members[0])
+
+
+def _of_one(late: _Late) -> Attention:
+    fresh, job = late.fresh, late.found.job
+    success = f"Its last success was {duration(fresh.age_s)} ago." if fresh.age_s else "It never succeeded."
+    reason = f"{success} {cause_text(late.found)}"
+    if job is not None and job.state is State.FAILED and job.error:
+        reason = reason_text(job)
+    title = f"{_name(fresh.expected.key)} has been late for {late.since}"
+    href = "/schedules" if job is None else f"/jobs/{quote(job.job_id)}"
+    return Attention("bad", title, href, reason, late.found.advice)
+
+
+def _of_members(late: Sequence[_Late]) -> Attention:
+    """Return that several mirrors and scrubs are *late*, all for the same cause."""
+    what = Counter(one.fresh.expected.kind for one in late)
+    kinds = " and ".join(counted(what[kind], kind) for kind in (MIRROR, SCRUB) if what[kind])
+    names = ", ".join(shortened(one.fresh.expected.name, LONGEST_NAME) for one in late[:MOST_NAMES])
+    more = f" and {len(late) - MOST_NAMES:,} more" if len(late) > MOST_NAMES else ""
+    first = min(late, key=lambda one: one.fresh.late_at)
+    title = f"{kinds} are late, the first for {first.since}"
+    reason = f"{cause_text(late[0].found, several=True)} {names}{more}"
+    return Attention("bad", title, "/schedules", reason, late[0].found.advice)
+
+
+def _name(key: str) -> str:
+    """Return the mirror or scrub of a *key* such as "mirror:nightly" at the beginning of a sentence."""
+    kind, _, name = key.partition(":")
+    return f"{kind.capitalize()} {shortened(name, LONGEST_NAME)}"

@@ -11,14 +11,22 @@ from snapferry.orchestrator.dashboard.views.job import job_page
 from snapferry.orchestrator.dashboard.views.jobs import jobs_page
 from snapferry.orchestrator.dashboard.views.schedules import schedules_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
+from snapferry.orchestrator.doctor.schedules import check_schedules
+from snapferry.orchestrator.notify.decide import Event
+from snapferry.orchestrator.notify.facts import standings_of
+from snapferry.orchestrator.notify.texts import compose
 from snapferry.orchestrator.reporting.nodes import Fleet, Node, Presence
 from snapferry.orchestrator.reporting.text.status import kept_text, reason_text
-from snapferry.workers.ledger import Ledger, State
+from snapferry.workers.ledger import Expected, FreshnessLedger, Ledger, ScheduleLedger, State
+from snapferry.workers.ledger.schedules import entry_name
 from snapferry.workers.lifecycle.orchestrator_roster import OrchestratorRoster
+from snapferry.workers.settings.environment import Settings
+from snapferry.workers.settings.notify_table import EventKind, Notify
 from tests.unit.test_progress import running
 
 from .states import STATES
 from .support import page
+from .test_jobs_list import add
 
 ONLINE = [Node("w@1", "worker", Presence.ONLINE), Node("o@1", "orchestrator", Presence.ONLINE)]
 
@@ -93,3 +101,110 @@ def test_what_made_a_failed_job_good_is_said(sources: Sources, ledger: Ledger) -
     assert found["kept"] == ""
     assert not found["advice"]
     assert found["over"] in page("job.html", **found)
+
+
+def failed_runs(ledger: Ledger, name: str, count: int) -> None:
+    for number in range(count):
+        add(
+            ledger,
+            f"{name}-{number}",
+            "failed",
+            "/a",
+            "/b",
+            submitted=number,
+            error="2 of 9 objects.",
+            failed=2,
+        )
+        ledger.client.hset(f"snapferry:job:{name}-{number}", "schedule", f"mirror:{name}")
+    if count:
+        ScheduleLedger(ledger.client, "mirror").started(name, f"{name}-0")
+
+
+def expect(ledger: Ledger, *names: str, late: bool = True, next_in: float | None = 600) -> None:
+    """Let mirrors be expected, and maybe late; their next run is due so many seconds from now."""
+    freshness = FreshnessLedger(ledger.client)
+    freshness.expect([Expected("mirror", name, "1h") for name in names], replace=True)
+    for name in names:
+        ledger.client.hset(f"snapferry:mirror:{name}", "since", freshness.now() - (9000 if late else 0))
+        if next_in is not None:
+            key = f"snapferry:beat:{entry_name('mirror', name)}"
+            ledger.client.zadd("snapferry:beat::schedule", {key: freshness.now() + next_in})
+
+
+def wrong(sources: Sources, ledger: Ledger) -> list[attention.Attention]:
+    """Return what the first screen shows, apart from orchestrators and workers."""
+    OrchestratorRoster(ledger.client).announce("orchestrator@one")
+    found: list[attention.Attention] = jobs_page(sources, {})["attentions"]
+    page("jobs.html", **jobs_page(sources, {}))
+    return found
+
+
+def test_the_failed_runs_of_a_mirror_are_one_thing_with_its_name(sources: Sources, ledger: Ledger) -> None:
+    failed_runs(ledger, "nightly", 9)
+    add(ledger, "alone", "failed", "/a", "/b", submitted=0, error="gone")
+    expect(ledger, "nightly", late=False)
+    in_time = wrong(sources, ledger)
+    expect(ledger, "nightly")
+    late = wrong(sources, ledger)
+    expect(ledger, "nightly", next_in=-3600)
+    abandoned = wrong(sources, ledger)
+
+    assert [one.href for one in in_time] == ["/jobs/alone", "/jobs/nightly-0"]
+    assert [one.href for one in late] == ["/jobs/alone", "/jobs/nightly-0"]
+    assert in_time[0].title.startswith("Job alone failed")
+    assert in_time[1].title.startswith("Mirror nightly: 9 jobs failed, the last ")
+    assert "late for" not in in_time[1].title
+    assert late[1].title.endswith("; late for 30 min")
+    # No other run follows: that is a cause of its own.
+    assert [one.href for one in abandoned] == ["/jobs/alone", "/jobs/nightly-0", "/schedules"]
+    assert "late for" not in abandoned[1].title
+    assert late[1].advice.command == "snapferry retry nightly-0"
+
+
+def test_many_failed_jobs_hide_nothing_else(sources: Sources, ledger: Ledger) -> None:
+    for number in range(40):
+        add(ledger, f"job-{number:02}", "failed", "/a", "/b", submitted=number, error="gone")
+    expect(ledger, "nightly", next_in=-3600)
+    found = wrong(sources, ledger)
+
+    assert [one.href for one in found] == [
+        "/jobs/job-00", "/jobs/job-01", "/jobs/job-02", "/schedules", "/?state=failed",
+    ]  # fmt: skip
+    assert found[-1].title == "37 more jobs failed"
+
+
+@pytest.mark.parametrize(
+    ("runs", "next_in", "command"),
+    [
+        (0, None, "snapferry scheduler"),
+        (0, -3600, "snapferry scheduler"),
+        (0, 600, "snapferry mirrors"),
+        (1, 600, "snapferry retry nightly-0"),
+        # No other run follows.
+        (1, -3600, "snapferry scheduler"),
+    ],
+)
+def test_the_dashboard_doctor_and_notifications_advise_the_same_about_lateness(
+    sources: Sources, ledger: Ledger, runs: int, next_in: float | None, command: str
+) -> None:
+    failed_runs(ledger, "nightly", runs)
+    expect(ledger, "nightly", next_in=next_in)
+    client = ledger.client
+    (fresh,) = FreshnessLedger(client).freshness()
+    found = list(attention._of_late(attention._late(sources, Fleet()).values()))
+    (checked,) = (one for one in check_schedules(client, Settings()) if one.check == "schedules.late")
+    event = Event(EventKind.LATE, "mirror:nightly", fresh.late_at, None, fresh)
+    told = compose([event], standings_of(ledger, [event]), Notify(), fresh.now)
+
+    assert [one.advice.command for one in found] == [command]
+    assert checked.advice.endswith(f": {command}")
+    assert f"\n    {command}\n" in told.body
+
+
+def test_mirrors_that_are_late_for_one_cause_are_one_thing(sources: Sources, ledger: Ledger) -> None:
+    expect(ledger, "a", "b", "c", "d", "e", "f", next_in=-3600)
+    (found,) = wrong(sources, ledger)
+
+    assert found.title == "6 mirrors are late, the first for 30 min"
+    assert found.reason == "No scheduler works on their schedules. a, b, c, d, e and 1 more"
+    assert (found.advice.command, found.href) == ("snapferry scheduler", "/schedules")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from snapferry.orchestrator.notify.decide import Event
 from snapferry.orchestrator.notify.plain import plain
-from snapferry.orchestrator.notify.texts import LISTED, Schedule, Text, compose
+from snapferry.orchestrator.notify.texts import LISTED, Text, compose
+from snapferry.orchestrator.schedules.lateness import Standing
 from snapferry.workers.ledger import State
 from snapferry.workers.ledger.state import Waiting
 from snapferry.workers.settings.notify_table import EventKind, Notify
@@ -34,8 +35,8 @@ def late(**changed: Any) -> Event:
     return Event(EventKind.LATE, NIGHTLY, NOW - 3600, None, type(found)(**(vars(found) | changed)))
 
 
-def text(*events: Event, schedule: Schedule | None = None, **options: Any) -> Text:
-    schedules = {NIGHTLY: schedule or Schedule(None, NOW + 60)}
+def text(*events: Event, schedule: Standing | None = None, **options: Any) -> Text:
+    schedules = {NIGHTLY: schedule or Standing(None, NOW + 60)}
     return compose(events, schedules, Notify.model_validate(options), NOW)
 
 
@@ -73,21 +74,21 @@ def test_a_command_inside_the_advice_is_shown_exactly_or_not_at_all() -> None:
 @pytest.mark.parametrize(
     ("changed", "schedule", "command"),
     [
-        ({"removed_at": NOW - 9000}, Schedule(None, None), "snapferry mirrors --forget nightly"),
-        ({}, Schedule(None, None), "snapferry scheduler"),
+        ({"removed_at": NOW - 9000}, Standing(None, None), "snapferry mirrors --forget nightly"),
+        ({}, Standing(None, None), "snapferry scheduler"),
         # Its scheduler is dead: the next run was due long ago.
-        ({}, Schedule(job("a", State.DONE), NOW - 9000), "snapferry scheduler"),
-        ({}, Schedule(None, NOW + 60), "snapferry mirrors"),
-        ({}, Schedule(job("a", State.COPYING, paused=True), NOW + 60), "snapferry continue a"),
-        ({}, Schedule(job("a", State.COPYING, moved_at=4e9), NOW + 60), "snapferry status a"),
+        ({}, Standing(job("a", State.DONE), NOW - 9000), "snapferry scheduler"),
+        ({}, Standing(None, NOW + 60), "snapferry mirrors"),
+        ({}, Standing(job("a", State.COPYING, paused=True), NOW + 60), "snapferry continue a"),
+        ({}, Standing(job("a", State.COPYING, moved_at=4e9), NOW + 60), "snapferry status a"),
         # It has not moved for long.
-        ({}, Schedule(job("a", State.COPYING), NOW + 60), "snapferry worker"),
-        ({}, Schedule(job("a", State.CANCELLED), NOW + 60), "snapferry resume a"),
-        ({}, Schedule(job("a", State.DONE), NOW + 60), "snapferry mirrors"),
+        ({}, Standing(job("a", State.COPYING), NOW + 60), "snapferry worker"),
+        ({}, Standing(job("a", State.CANCELLED), NOW + 60), "snapferry resume a"),
+        ({}, Standing(job("a", State.DONE), NOW + 60), "snapferry mirrors"),
     ],
 )
 def test_lateness_is_told_with_its_cause_and_the_next_command(
-    changed: dict[str, float], schedule: Schedule, command: str
+    changed: dict[str, float], schedule: Standing, command: str
 ) -> None:
     found = text(late(**changed), schedule=schedule, fleet="production")
 
@@ -151,10 +152,10 @@ def test_foreign_text_has_no_markup_no_links_no_secrets_and_no_lines_of_its_own(
     for found in (
         text(Event(EventKind.FAILED, "job:7f3a", NOW, status)),
         text(*[Event(EventKind.FAILED, f"job:{number}", NOW, status) for number in range(9)]),
-        text(late(), schedule=Schedule(status, NOW + 60)),
+        text(late(), schedule=Standing(status, NOW + 60)),
         text(
             late(),
-            schedule=Schedule(
+            schedule=Standing(
                 job(
                     "7f3a",
                     State.COPYING,
@@ -205,7 +206,7 @@ AGAIN = ("snapferry", "run", "--config", "/etc/a b/snapferry.toml", "mirror:nigh
     ],
 )
 def test_on_one_machine_the_advice_is_the_run_and_nothing_that_needs_a_fleet(event: Event) -> None:
-    for schedule in (Schedule(), Schedule(job("7f3a1b2c-0", at=NOW - 60), None)):
+    for schedule in (Standing(), Standing(job("7f3a1b2c-0", at=NOW - 60), None)):
         found = compose([event], {NIGHTLY: schedule}, Notify(), NOW, AGAIN)
 
         assert commands(found) == [list(AGAIN)]
