@@ -9,6 +9,7 @@ import pytest
 
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.dashboard.views.traffic import (
+    PERIODS,
     STORES_SHOWN,
     WORKERS_SHOWN,
     Flow,
@@ -73,6 +74,21 @@ def test_stores_and_workers_have_their_throughput_of_the_day_and_of_the_month(
     assert "10.0 kB/s now" in text
     assert "39.0 MB in all" in text
     assert text.count('class="spark"') == 3
+
+
+def test_what_moves_now_is_never_above_the_peak(sources: Sources, history: TrafficHistory) -> None:
+    """A fleet that has just begun: a point of the chart is the mean of more minutes."""
+    worker = Series(Kind.WORKER, "one@host")
+    moved(history, 120, 3_000_000, worker)
+
+    for period in PERIODS:
+        found = traffic_page(sources, period=period)
+        for flow in (found["fleet"], found["workers"][0].moved):
+            assert flow.now == flow.peak == 10_000.0
+        top = re.search(
+            r"means of \d+ (?:minutes|hours); the top is ([\d.]+) ", page("throughput.html", **found)
+        )
+        assert period == "month" or (top is not None and float(top[1]) < 10)
 
 
 def test_an_idle_fleet_has_a_page_of_its_own(sources: Sources, history: TrafficHistory) -> None:

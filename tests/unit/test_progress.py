@@ -78,7 +78,7 @@ def test_the_states_of_objects_add_up_to_all_of_them(action: Action) -> None:
     assert inside is not None
     assert "3 failed" in inside[1]
     assert words.count("failed") == 1
-    assert "8 in running batches" in inside[1]
+    assert "8 in unfinished batches" in inside[1]
     shown = sum(map(int, re.findall(r"\d+", inside[1])))
     # Nothing that a verify looks at is copied.
     assert shown == 100 - (4 if not WORDS[action].changed else 0)

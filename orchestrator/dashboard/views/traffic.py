@@ -19,8 +19,8 @@ WORKERS_SHOWN: Final = 30
 # The current throughput is the mean of the last whole minutes.
 CURRENT_MINUTES: Final = 5
 
-# Period -> its name on the page, and how many intervals make one point of a chart.
-PERIODS: Final = {"day": ("24 hours", 12), "month": ("31 days", 6)}
+# Period -> its name on the page, how many intervals make one point of a chart, and how long that is.
+PERIODS: Final = {"day": ("24 hours", 12, "12 minutes"), "month": ("31 days", 6, "6 hours")}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Flow:
     """
     Bytes that move in one direction: *now* and at the *peak* of the period per second, *total* in the period.
 
-    *chart* is None if nothing moved.
+    The peak is the highest point of the chart, or what moves now if that is more: *now* is a mean of fewer minutes than
+    a point. *chart* is None if nothing moved.
     """
 
     now: float
@@ -79,9 +80,10 @@ def traffic_page(sources: Sources, *, period: str = "") -> dict[str, Any]:
         "more_stores": max(0, len(stores) - STORES_SHOWN),
         "more_workers": max(0, len(workers) - WORKERS_SHOWN),
         "period": PERIODS[period][0],
+        "mean_of": PERIODS[period][2],
         "choices": [
             Link(text, "/throughput" if name == "day" else f"/throughput?period={name}", name == period)
-            for name, (text, _) in PERIODS.items()
+            for name, (text, *_) in PERIODS.items()
         ],
         "refresh_s": CALM_S,
     }
@@ -91,9 +93,10 @@ def _flow(minutes: Past, hours: Past, period: str) -> Flow:
     found, step = (minutes if period == "day" else hours), PERIODS[period][1]
     points = _points(found, step)
     recent = minutes.size_bytes[-1 - CURRENT_MINUTES : -1]
+    now = sum(recent) / (CURRENT_MINUTES * minutes.seconds)
     return Flow(
-        now=sum(recent) / (CURRENT_MINUTES * minutes.seconds),
-        peak=max(point.size_bytes for point in points),
+        now=now,
+        peak=max(now, *(point.size_bytes for point in points)),
         total=found.total,
         chart=chart(points),
     )

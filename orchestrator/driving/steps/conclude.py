@@ -146,5 +146,5 @@ def _why_unpublished(drive: PlannedDrive, failed: int, unpublished: int) -> str:
     published = total - unpublished
     which = f"{counted(unpublished, 'snapshot', of=total, verb='is')} not published"
     which = which if published else f"none of {counted(total, 'snapshot')} is published"
-    others = f". The other {'one is' if published == 1 else f'{published:,} are'}" if published else ""
+    others = f". The other {'is' if published == 1 else f'{published:,} are'} published" if published else ""
     return f"{which}{f': {why}' if why else ''}{others}."

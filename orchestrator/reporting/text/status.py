@@ -234,7 +234,9 @@ def objects_in_states(status: JobStatus, classes: str = "") -> str:
         f"{counts[ObjectState.COPIED]:,} {words.changed}" if words.changed else "",
         f"{counts[ObjectState.PRESENT]:,} {words.right}",
         f"{counts[ObjectState.FAILED]:,} failed{classes}",
-        _unless_zero(counts[ObjectState.RUNNING], "stopped" if status.state.final else "in running batches"),
+        _unless_zero(
+            counts[ObjectState.RUNNING], "stopped" if status.state.final else "in unfinished batches"
+        ),
         _unless_zero(counts[ObjectState.LEFT], "not tried" if status.state.final else "left"),
     )
     return ", ".join(filter(None, parts))

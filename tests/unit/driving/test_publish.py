@@ -161,7 +161,7 @@ def test_a_failed_object_keeps_only_the_snapshots_that_name_it_from_being_publis
     status = fleet.status
     assert status.state is State.FAILED
     assert status.error == (
-        "1 of 5 snapshots is not published: 1 of 41 objects could not be copied. The other 4 are."
+        "1 of 5 snapshots is not published: 1 of 41 objects could not be copied. The other 4 are published."
     )
     assert fleet.published() == sorted(set(ids) - {ids[2]})
     assert (status.snapshots_published, status.snapshots_failed, status.failed) == (4, 1, 1)
