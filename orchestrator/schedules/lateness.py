@@ -115,5 +115,6 @@ def cause_text(found: Lateness, *, several: bool = False) -> str:
             assert found.job is not None  # it is the cause
             failed = found.job.state is State.FAILED and not found.job.superseded
             if several:
-                return "Their last jobs did not succeed."
+                ended = found.job.state.final
+                return "Their last jobs did not succeed." if ended else "Their last jobs have not ended."
             return "Its last job failed." if failed else f"Its last job is {state_text(found.job)}."

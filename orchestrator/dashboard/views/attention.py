@@ -189,6 +189,11 @@ class _Late:
         """For how long it has been late."""
         return duration(self.fresh.now - self.fresh.late_at)
 
+    @property
+    def waits(self) -> bool:
+        """Whether its last job has not ended: what keeps the job is listed as well."""
+        return self.found.job is not None and not self.found.job.state.final
+
 
 def _late(sources: Sources, fleet: Fleet) -> dict[str, _Late]:
     """Return the mirrors and scrubs that have not succeeded in time, by their keys."""
@@ -238,7 +243,7 @@ def _of_one(late: _Late) -> Attention:
         reason = reason_text(job)
     title = f"{_name(fresh.expected.key)} has been late for {late.since}"
     href = "/schedules" if job is None else f"/jobs/{quote(job.job_id)}"
-    return Attention("bad", title, href, reason, late.found.advice)
+    return Attention("bad", title, href, reason, late.found.advice, effect=late.waits)
 
 
 def _of_members(late: Sequence[_Late]) -> Attention:
@@ -250,7 +255,7 @@ def _of_members(late: Sequence[_Late]) -> Attention:
     first = min(late, key=lambda one: one.fresh.late_at)
     title = f"{kinds} are late, the first for {first.since}"
     reason = f"{cause_text(late[0].found, several=True)} {names}{more}"
-    return Attention("bad", title, "/schedules", reason, late[0].found.advice)
+    return Attention("bad", title, "/schedules", reason, late[0].found.advice, effect=late[0].waits)
 
 
 def _name(key: str) -> str:

@@ -208,3 +208,16 @@ def test_mirrors_that_are_late_for_one_cause_are_one_thing(sources: Sources, led
     assert found.title == "6 mirrors are late, the first for 30 min"
     assert found.reason == "No scheduler works on their schedules. a, b, c, d, e and 1 more"
     assert (found.advice.command, found.href) == ("snapferry scheduler", "/schedules")
+
+
+def test_what_keeps_the_jobs_of_late_mirrors_comes_first(sources: Sources, ledger: Ledger) -> None:
+    expect(ledger, "a", "b")
+    for name in ("a", "b"):
+        add(ledger, name, "copying", "/a", "/b", submitted=1)
+        ScheduleLedger(ledger.client, "mirror").started(name, name)
+    cause, effect = wrong(sources, ledger)
+
+    assert cause.title == "No worker is online: 2 open jobs wait"
+    assert effect.title == "2 mirrors are late, the first for 30 min"
+    assert effect.reason == "Their last jobs have not ended. a, b"
+    assert cause.advice.command == effect.advice.command == "snapferry worker"
