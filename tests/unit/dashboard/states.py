@@ -160,6 +160,24 @@ def paused(ledger: Ledger) -> None:
     ledger.pause("job", paused=True)
 
 
+def paused_at_rest(ledger: Ledger) -> None:
+    """The batch that ran was interrupted: its objects are settled, and nobody runs it."""
+    paused(ledger)
+    ledger.hold(batch("job", 1), "1#1@worker@one")
+
+
+def growing(ledger: Ledger) -> None:
+    """Batches run while the manifests of further snapshots are read."""
+    running(ledger)
+    ledger.set_fields("job", snapshots_planned=1)
+
+
+def cancelled_growing(ledger: Ledger) -> None:
+    growing(ledger)
+    ledger.cancel("job")
+    end(ledger, state=State.CANCELLED)
+
+
 def waiting(ledger: Ledger) -> None:
     no_workers(ledger)
     worker(ledger)
@@ -293,7 +311,8 @@ STATES: Final[dict[str, Build]] = {
     for build in (
         no_workers, workers_busy, hanging,
         running, running_present, all_failed, one_failed, unpublished, all_present, copied, paused,
-        waiting, cancelling, cancelled, cancelled_at_once, queued, retried, retried_in_vain, superseded, dismissed,
+        paused_at_rest, growing, cancelled_growing, waiting, cancelling, cancelled, cancelled_at_once, queued,
+        retried, retried_in_vain, superseded, dismissed,
         later_run_done, healed,
         empty_snapshot, dry_run, planning, committing, bounded_verify,
     )

@@ -51,6 +51,25 @@ class Record:
         return self.fields["state"]
 
     @property
+    def grows(self) -> bool:
+        """Whether the plan is not complete, so its totals may become larger."""
+        return (
+            self["snapshots_planned"] < self["snapshots_total"]
+            if "snapshots_planned" in self.fields
+            else False
+        )
+
+    @property
+    def of(self) -> str:
+        """What stands before a total of the plan."""
+        return "of at least" if self.grows else "of"
+
+    @property
+    def has_share(self) -> bool:
+        """Whether pages show how much of the job is done."""
+        return bool(self["objects_total"]) and self.fields.get("dry_run") != "1" and not self.grows
+
+    @property
     def objects(self) -> dict[str, int]:
         inside = sum(objects for objects, _ in self.running)
         counts = {name: self[name] for name in ("copied", "present", "failed")}
@@ -116,19 +135,19 @@ def test_the_page_of_a_job_shows_what_the_ledger_has(sources: Sources, records: 
         open_ = record.state not in FINAL
         settled = sum(counts.values()) - counts["left"]
 
-        assert figures["Objects"] == f"{settled} of {record['objects_total']}"
-        assert figures["Bytes"] == f"{size(settled * SIZE)} of {size(record['bytes_total'])}"
+        assert figures["Objects"] == f"{settled} {record.of} {record['objects_total']}"
+        assert figures["Bytes"] == f"{size(settled * SIZE)} {record.of} {size(record['bytes_total'])}"
         there = record["published"] + record["trusted"]
         failed = f", {record['unpublished']} failed" if record["unpublished"] else ""
         assert figures["Snapshots"] == f"{there} of {record['snapshots_total']}{failed}"
-        batches = f"{record['batches_done']} of {record['batches_total']}"
+        batches = f"{record['batches_done']} {record.of} {record['batches_total']}"
         if open_:
             at_work = len(record.holders)
             queued = record["batches_handed"] - record["batches_done"] - at_work
             batches += f", {at_work} running, {queued} queued"
         assert figures["Batches"] == batches
 
-        if record["objects_total"] and record.fields.get("dry_run") != "1":
+        if record.has_share:
             legend = [int(line.split()[0]) for line in shown.lists["legend"]]
             assert sum(legend) == record["objects_total"]
             expected = [counts[name] for name in ("copied", "present", "failed", "running", "left")]
@@ -168,9 +187,8 @@ def test_throughput_is_what_was_moved_and_time_left_is_of_jobs_that_run(
         else:
             assert shown.startswith(DASH), "nothing moved meanwhile"
             assert amount(shown.partition(f"{DASH} ")[2]) == pytest.approx(mean, rel=0.1), shown
-            runs = (
-                record.holders and state not in ("paused", "cancelling", "hanging") and record["batches_done"]
-            )
+            rests = state.startswith("paused") or state in ("cancelling", "hanging")
+            runs = record.holders and not rests and not record.grows and record["batches_done"]
             assert (figures["Time left"].split()[0] != DASH) == bool(runs), figures["Time left"]
 
 
@@ -221,7 +239,7 @@ def test_states_sizes_and_throughput_of_the_list_are_those_of_the_ledger(
         assert len(Shown(page("jobs.html", **jobs_page(sources, given))).lines) == count, name
     for record in records:
         row = shown.lines[record.job_id[:8]]
-        if record["objects_total"] and record.fields.get("dry_run") != "1":
+        if record.has_share:
             assert row["Progress"].partition(" objects, ")[2].startswith(size(record["bytes_total"]))
         began, ended = (float(record.fields.get(name, 0)) for name in ("started_at", "ended_at"))
         mean = record.moved / (ended - began) if record.state in FINAL and began else 0.0
@@ -256,8 +274,9 @@ def test_the_list_shows_what_the_ledger_has(
         expected = "superseded" if record.job_id in over else record.state
         assert ("dismissed" in row["State"]) == (record.job_id in given_up)
         assert row["State"].split()[0].rstrip(",") == expected
-        assert ("paused" in row["State"]) == (state == "paused")
-        if record["objects_total"] and record.fields.get("dry_run") != "1":
+        assert ("paused" in row["State"]) == state.startswith("paused")
+        assert ("still planning" in row["State"]) == (record.grows and record.state not in FINAL)
+        if record.has_share:
             settled = sum(counts.values()) - counts["left"]
             assert f"{record.percent} % {settled} of {record['objects_total']} objects" in row["Progress"]
     for _, parts in shown.bars:
