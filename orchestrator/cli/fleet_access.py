@@ -15,6 +15,9 @@ from .exit_codes import fail, note, usage
 
 NO_BROKER: Final = "no broker is configured. Set SNAPFERRY_BROKER_URL, or use --broker."
 
+# What to do if no Redis answers.
+UNREACHABLE: Final = "Check that it runs, and that host, port and TLS of its URL are right: snapferry doctor"
+
 
 def await_broker(settings: Settings) -> None:
     """Wait for the broker, however long it is away; end the command if the broker is not fit for use."""
@@ -39,7 +42,7 @@ def on_fleet(settings: Settings, *, advice: str) -> Iterator[Jobs]:
         # A server that answers, but is not configured for this.
         usage(str(error))
     except BrokerUnavailable as error:
-        fail(str(error))
+        fail(f"{error}. {UNREACHABLE}")
     try:
         yield jobs
     except (BrokerUnavailable, UnreadableJob) as error:

@@ -202,6 +202,7 @@ def test_commands_about_jobs_need_a_broker_that_answers(forge: Forge, tmp_path: 
     for ended in with_none:
         assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1), ended
         assert "the broker at redis://127.0.0.1:1/0 cannot be used" in ended.err
+        assert ended.err.endswith(": snapferry doctor\n")
 
 
 def break_nothing(_: Path, __: str) -> None:
