@@ -34,18 +34,22 @@ class Chart:
     objects: bool
 
 
-def chart(past: Sequence[Throughput]) -> Chart | None:
-    """Return the chart of *past* throughput, None of fewer than three values; of objects if there are no bytes."""
+def chart(past: Sequence[Throughput], columns: int = COLUMNS) -> Chart | None:
+    """
+    Return the chart of *past* throughput, None of fewer than three values; of objects if there are no bytes.
+
+    Each of *columns* is a mean. As many as there are values, if these are equally long, show each value as it is.
+    """
     if len(past) < 3:
         return None
     objects = not any(each.size_bytes for each in past)
     begin, end = past[0].begin, past[-1].end
-    width = (end - begin) / COLUMNS
-    sums, seconds = [0.0] * COLUMNS, [0.0] * COLUMNS
+    width = (end - begin) / columns
+    sums, seconds = [0.0] * columns, [0.0] * columns
     for each in past:
         value = each.objects if objects else each.size_bytes
-        first = min(COLUMNS - 1, int((each.begin - begin) / width))
-        last = min(COLUMNS - 1, int((each.end - begin) / width))
+        first = min(columns - 1, int((each.begin - begin) / width))
+        last = min(columns - 1, int((each.end - begin) / width))
         for column in range(first, last + 1):
             # The part of the column that this value covers, in seconds.
             share = min(each.end, begin + (column + 1) * width) - max(each.begin, begin + column * width)
@@ -55,7 +59,7 @@ def chart(past: Sequence[Throughput]) -> Chart | None:
     peak = max(values)
     if peak <= 0:
         return None
-    step = WIDTH / (COLUMNS - 1)
+    step = WIDTH / (columns - 1)
     points = [f"{number * step:.1f} {HEIGHT * (1 - value / peak):.1f}" for number, value in enumerate(values)]
     line = "M" + "L".join(points)
     # Numbers and letters that this function wrote itself: nothing to escape.

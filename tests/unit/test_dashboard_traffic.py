@@ -64,7 +64,7 @@ def test_stores_and_workers_have_their_throughput_of_the_day_and_of_the_month(
     ]
     (one,) = day["workers"]
     assert (one.name, one.moved.total, one.moved.now) == ("one@host", 39_000_000, 10_000.0)
-    assert one.moved.peak == 50_000.0
+    assert one.moved.peak == one.moved.chart.peak == 50_000.0
     assert day["fleet"].total == 39_000_000
     month = traffic_page(sources, period="month")
     assert month["fleet"].total == month["workers"][0].moved.total == 539_000_000

@@ -98,7 +98,7 @@ def _flow(minutes: Past, hours: Past, period: str) -> Flow:
         now=now,
         peak=max(now, *(point.size_bytes for point in points)),
         total=found.total,
-        chart=chart(points),
+        chart=chart(points, columns=len(points)),
     )
 
 
