@@ -63,16 +63,15 @@ def standings(
 
     *statuses* returns the statuses of jobs that are known.
     """
-    found = {}
-    for one in names:
-        expected = one.expected
-        ledger = ScheduleLedger(client, expected.kind)
-        found[expected.key] = (ledger.record(expected.name).job_id, ledger.next_at(expected.name))
-    jobs = {
-        status.job_id: status
-        for status in statuses(sorted({job_id for job_id, _ in found.values() if job_id}))
-    }
-    return {key: Standing(jobs.get(job_id), next_at) for key, (job_id, next_at) in found.items()}
+    expected = [one.expected for one in names]
+    runs: dict[str, tuple[str, float | None]] = {}
+    for kind in dict.fromkeys(one.kind for one in expected):
+        of_kind = [one.name for one in expected if one.kind == kind]
+        found = ScheduleLedger(client, kind).last_and_next(of_kind)
+        runs |= {f"{kind}:{name}": run for name, run in found.items()}
+    wanted = sorted({job_id for job_id, _ in runs.values() if job_id})
+    jobs = {status.job_id: status for status in statuses(wanted)}
+    return {key: Standing(jobs.get(job_id), next_at) for key, (job_id, next_at) in runs.items()}
 
 
 def lateness(freshness: Freshness, standing: Standing, *, lacks: Role | None = None) -> Lateness:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -46,6 +46,10 @@ class ScheduleRecord:
     skipped_at: float = 0.0
     skipped: int = 0
     why: str = ""
+
+
+def _due(found: object) -> float | None:
+    return float(found) if isinstance(found, int | float) else None
 
 
 class ScheduleLedger:
@@ -118,7 +122,16 @@ class ScheduleLedger:
     def next_at(self, name: str) -> float | None:
         """Return when the next run is due, from the schedule of Celery beat. Return None if it is not in it."""
         found = self._redis.zscore(f"{SCHEDULE}:schedule", f"{SCHEDULE}{entry_name(self.kind, name)}")
-        return float(found) if isinstance(found, int | float) else None
+        return _due(found)
+
+    def last_and_next(self, names: Sequence[str]) -> dict[str, tuple[str, float | None]]:
+        """Return the last job of each name, "" before the first, and `next_at`; all with one request."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hget(self._key(name), "job")
+                pipe.zscore(f"{SCHEDULE}:schedule", f"{SCHEDULE}{entry_name(self.kind, name)}")
+            found = iter(pipe.execute() if names else [])
+        return {name: (printable(str(next(found) or "")), _due(next(found))) for name in names}
 
     def scheduled(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the names that are in the schedule of Celery beat, with their messages, in order of their names."""
