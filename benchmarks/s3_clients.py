@@ -150,7 +150,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, metavar=("CLIENT", "ENDPOINT", "OPERATION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(measure(*options.one, options.requests, options.threads))
+        client, endpoint, operation = options.one
+        print(measure(client, endpoint, operation, options.requests, options.threads))
         return
     clients = [name for name in CLIENTS if name != "obstore" or importlib.util.find_spec("obstore")]
     with tempfile.TemporaryDirectory() as folder, S3Server(":memory:", Path(folder, "log")) as server:
