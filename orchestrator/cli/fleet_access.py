@@ -48,4 +48,4 @@ def on_fleet(settings: Settings, *, advice: str) -> Iterator[Jobs]:
     except (BrokerUnavailable, UnreadableJob) as error:
         fail(str(error))
     except UnknownJob as error:
-        fail(f"the record of job {error} is gone: the broker lost its data. {advice}".rstrip())
+        fail(f"the record of job {error.job_id} is gone: the broker lost its data. {advice}".rstrip())

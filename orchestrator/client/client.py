@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self, Unpack
 
 from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.job_state import DISMISSED, SUPERSEDED
 from snapferry.workers.ledger import State, UnknownJob
 from snapferry.workers.messages import JobSpec, VerifyOptions
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import InvalidSettings, Settings
 
 from .job import Job
-from .requests import Ids, JobOptions, Place, Requests, SyncOptions
+from .requests import Ids, JobOptions, Patterns, Place, Places, Requests, SyncOptions
 
 # A cancelled job ends within half of this time, if an orchestrator runs.
 _CANCEL_S: Final = 60
@@ -85,7 +85,7 @@ class Client:
         destination: Place,
         *,
         tag: str = "",
-        exclude: Iterable[str] = (),
+        exclude: Patterns = (),
         follow: bool = True,
         **options: Unpack[JobOptions],
     ) -> Job:
@@ -94,7 +94,7 @@ class Client:
 
         A relative path, or ``~`` at the beginning of a text, means a directory of this process.
 
-        *tag* is the name that the snapshot gets. *exclude* are regular expressions. Links are followed if *follow*.
+        *tag* is the name that the snapshot gets. *exclude* is one or several regular expressions. Links are followed if *follow*.
         """
         return self._queued(self._requests.push(path, destination, tag, exclude, follow=follow, **options))
 
@@ -140,11 +140,11 @@ class Client:
     def heal(
         self,
         store: Place,
-        sources: Iterable[Place],
+        sources: Places,
         snapshots: Ids = None,
         **options: Unpack[JobOptions],
     ) -> Job:
-        """Replace wrong and missing objects of *store* by those of the first of *sources* that has them."""
+        """Replace wrong and missing objects of *store* by those of the first of one or several *sources* that has them."""
         return self._queued(self._requests.heal(store, sources, snapshots, **options))
 
     def submit(self, spec: JobSpec) -> Job:
@@ -152,11 +152,24 @@ class Client:
         return self._queued(spec)
 
     def job(self, text: str) -> Job:
-        """Return the job whose id begins with *text*. Raises `UnknownJob`, and `JobRefused` if there are several."""
+        """
+        Return the job whose id begins with *text*.
+
+        Raises `UnknownJob`, and `JobRefused` if *text* is empty or several ids begin with it.
+        """
         return Job(self._jobs, self._jobs.find(text))
 
     def jobs(self, *, limit: int = 100, state: str | None = None) -> list[Job]:
-        """Return the newest jobs, at most *limit*, in one *state* or in any."""
+        """
+        Return the newest jobs, at most *limit*, in one *state* or in any.
+
+        A state is one of `State`, "superseded" or "dismissed". Raises ValueError for another one.
+        """
+        states = [*map(str, State), SUPERSEDED, DISMISSED]
+        if state is not None and state not in states:
+            raise ValueError(f"state must be one of {', '.join(states)}, and not {state!r}")
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, and not {limit}")
         return [Job(self._jobs, status.job_id) for status in self._jobs.list(limit=limit, state=state)]
 
     def take_up(self, job_id: str) -> Job | None:

@@ -12,6 +12,7 @@ from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.progress.line import progress_text
 from snapferry.orchestrator.reporting.text.outcome import done_text
 from snapferry.workers.ledger import JobStatus, State
+from snapferry.workers.messages import Limits
 
 
 def status_line(status: JobStatus) -> str:
@@ -127,19 +128,21 @@ class Job:
         return self._jobs.cancel(self.id)
 
     def pause(self) -> JobStatus:
-        """Begin no further batch until `unpause`. Raises `JobRefused` if the job has ended."""
+        """Begin no further batch until `unpause`. Does nothing if the job has ended."""
         return self._jobs.pause(self.id)
 
     def unpause(self) -> JobStatus:
-        """Go on with a paused job."""
+        """Go on with a paused job. Does nothing if it has ended."""
         return self._jobs.unpause(self.id)
 
     def limit(self, **changed: int | None) -> JobStatus:
         """
         Change limits: *rate*, *requests* and *jobs*, as in `Limits`; None for no limit.
 
-        *rate* is in bytes per second, *requests* is per second, *jobs* is objects in flight.
+        *rate* is in bytes per second, *requests* is per second, *jobs* is objects in flight. Raises ValueError for
+        another name or a value that is out of range. Does nothing if the job has ended.
         """
+        Limits.model_validate(changed)
         return self._jobs.limit(self.id, changed)
 
     def latest(self) -> Job:

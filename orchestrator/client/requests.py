@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 from snapferry.orchestrator.jobs import check_differ, check_is_store, one_store, store_pair, tree_url
 from snapferry.orchestrator.places.named_store import named_url
@@ -34,8 +35,17 @@ from snapferry.workers.settings.environment import Settings
 Place = str | os.PathLike[str]
 """A store: a URL, a path with a slash, or a name in `snapferry.toml`. An object of `pathlib` is a path."""
 
+Places = Place | Iterable[Place]
+"""One or several stores."""
+
+Patterns = str | Iterable[str]
+"""One or several regular expressions."""
+
 Ids = str | Iterable[str] | None
 """Snapshots: one or several ids, first digits of ids, or names such as ``nightly@``; None for all of the store."""
+
+# As str(uuid.uuid4()) writes it. JSON documents, traces and their readers rely on it.
+_is_uuid: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 class JobOptions(TypedDict, total=False):
@@ -93,25 +103,25 @@ class Requests:
         pools = self._url(from_objects), self._url(to_objects)
         server_side = options.get("server_side", False)
         pair = store_pair(self._named(source), self._named(destination), *pools, server_side=server_side)
-        return JobSpec.of(*pair, self._ids(pair[0], snapshots), **options)
+        return _spec(*pair, self._ids(pair[0], snapshots), **options)
 
     def push(
         self,
         path: Place,
         destination: Place,
         tag: str,
-        exclude: Iterable[str],
+        exclude: Patterns,
         *,
         follow: bool,
         **options: Unpack[JobOptions],
     ) -> JobSpec:
         """Return the request to make a snapshot of the directory *path*."""
-        patterns = tuple(exclude)
+        patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         excluder(patterns)
         pair = store_pair(tree_url(path), self._named(destination))
         check_is_store(pair[1], os.fspath(destination))
         check_pushable(*pair)
-        return JobSpec.of(
+        return _spec(
             *pair,
             None,
             action=Action.PUSH,
@@ -131,10 +141,13 @@ class Requests:
         **options: Unpack[JobOptions],
     ) -> JobSpec:
         """Return the request to write the files of *snapshot* into the directory *path*."""
+        if not isinstance(snapshot, str):
+            # ValueError, as for every other wrong argument.
+            raise ValueError("pull needs one snapshot: an id, its first digits, a name with @, or latest")  # noqa: TRY004
         store, tree = store_pair(self._named(source), tree_url(path))
         check_apart(store, tree)
         ids = self._ids(store, snapshot)
-        return JobSpec.of(
+        return _spec(
             store, tree, ids, action=Action.PULL, tree=TreeOptions(delete=delete, linked=linked), **options
         )
 
@@ -143,16 +156,17 @@ class Requests:
     ) -> JobSpec:
         """Return the request to read the objects of *snapshots* again."""
         found = one_store(self._named(store))
-        return JobSpec.of(
+        return _spec(
             found, found, self._ids(found, snapshots), action=Action.VERIFY, verify=verify, **options
         )
 
     def heal(
-        self, store: Place, sources: Iterable[Place], snapshots: Ids, **options: Unpack[JobOptions]
+        self, store: Place, sources: Places, snapshots: Ids, **options: Unpack[JobOptions]
     ) -> JobSpec:
         """Return the request to replace wrong objects of *store* by those of *sources*. ValueError without sources."""
         url = self._named(store)
-        urls = [self._named(source) for source in sources]
+        several = [sources] if isinstance(sources, str | os.PathLike) else sources
+        urls = [self._named(source) for source in several]
         if not urls:
             raise ValueError("heal needs at least one source")
         pairs = [store_pair(source, url) for source in urls]
@@ -160,7 +174,7 @@ class Requests:
         check_differ([first, *more], [source.partition("?")[0] for source in urls])
         healed = pairs[0][1]
         ids = self._ids(healed, snapshots)
-        return JobSpec.of(first, healed, ids, action=Action.HEAL, more_sources=tuple(more), **options)
+        return _spec(first, healed, ids, action=Action.HEAL, more_sources=tuple(more), **options)
 
     def _named(self, place: Place) -> str:
         return named_url(self._settings, place)
@@ -183,3 +197,10 @@ class Requests:
 
         for text in texts:
             yield full_id(text) or find_snapshot(opened(), text)
+
+
+def _spec(source: StoreRef, destination: StoreRef, ids: Iterable[str] | None, **fields: Any) -> JobSpec:
+    """Return the request with these *fields*. ValueError for a wrong one."""
+    if "job_id" in fields and not _is_uuid(str(fields["job_id"])):
+        raise ValueError(f"job_id must be a UUID, as str(uuid.uuid4()) makes it, and not {fields['job_id']!r}")
+    return JobSpec.of(source, destination, ids, **fields)

@@ -163,7 +163,14 @@ class JobReader:
             pause(poll_s)
 
     def find(self, text: str) -> str:
-        """Return the id of the one job that begins with *text*. Raises `UnknownJob`, and `JobRefused` if several do."""
+        """
+        Return the id of the one job that begins with *text*.
+
+        Raises `UnknownJob`, and `JobRefused` for an empty text or if several jobs begin with it.
+        """
+        if not text:
+            # As of a variable that is not set. Each id begins with it.
+            raise JobRefused("the id of the job is empty; give the id or its first digits")
         if is_job_id(text):
             # A whole id needs no list of all jobs.
             with suppress(UnknownJob):
@@ -172,7 +179,7 @@ class JobReader:
             found = [job_id for job_id in self._ledger.job_ids() if job_id.startswith(text)]
         if len(found) > 1 and text not in found:
             raise JobRefused(f"{text} matches {counted(len(found), 'job')}; give more digits of the id")
-        if not found or not text:
+        if not found:
             raise UnknownJob(text)
         return text if text in found else found[0]
 

@@ -246,12 +246,32 @@ def test_bad_input_raises_and_queues_nothing(redis_url: str, tmp_path: Path) -> 
             lambda: client.sync(a, b, unknown=1),  # type: ignore[call-arg]
             lambda: client.heal(a, []),
             lambda: client.verify(a, max_bytes=-1),
+            lambda: client.pull(a, None, b),  # type: ignore[arg-type]
+            lambda: client.pull(a, ["latest", "latest"], b),  # type: ignore[arg-type]
+            lambda: client.sync(a, b, job_id="nightly"),
+            lambda: client.sync(a, b, job_id=str(uuid.uuid4()).upper()),
+            lambda: client.jobs(state="running"),
+            lambda: client.jobs(limit=0),
         ):
             with pytest.raises(ValueError):  # noqa: PT011 - each has another message
                 bad()
-        with pytest.raises(UnknownJob):
+        with pytest.raises(UnknownJob, match="no job abcd") as unknown:
             client.job("abcd")
+        assert str(pickle.loads(pickle.dumps(unknown.value))) == str(unknown.value)
+        with pytest.raises(JobRefused):
+            client.job("")
         assert client.jobs() == []
+
+
+def test_a_job_takes_only_limits_that_exist(redis_url: str, tmp_path: Path) -> None:
+    make_store(tmp_path / "a", FILES)
+    with Client(redis_url) as client:
+        job = client.sync(tmp_path / "a", tmp_path / "b")
+        for wrong in ({"speed": 5}, {"rate": 0}, {"jobs": -1}, {"jobs": 10_000_000_000_000_000_000}):
+            with pytest.raises(ValueError):  # noqa: PT011 - each has another message
+                job.limit(**wrong)
+        assert job.limit(rate=5, jobs=None).limits == Limits(rate=5)
+        job.cancel()
 
 
 def test_a_path_means_what_the_kernel_makes_of_it(redis_url: str, tmp_path: Path) -> None:

@@ -25,12 +25,25 @@ class Directive(IntEnum):
 class UnknownJob(Exception):
     """The ledger has no such job: it was never submitted here, or its record has expired."""
 
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"there is no job {printable(self.job_id)[:80]}: it was never submitted here, or its record expired"
+
 
 class UnreadableJob(UnknownJob):
     """The record of a job is damaged, or of a version that this version cannot read. The message explains why."""
 
     def __init__(self, job_id: str, why: str) -> None:
-        super().__init__(f"cannot read the record of job {job_id} in Redis: {why}")
+        super().__init__(job_id)
+        # Both are needed to make the exception again in another process.
+        self.args = (job_id, why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"cannot read the record of job {self.job_id} in Redis: {self.why}"
 
 
 def state_of(job_id: str, found: str) -> State:
