@@ -27,6 +27,8 @@ this page from the code.
 | type | is |
 |---|---|
 | `Place` | a store: a URL, an absolute path, or a name in `snapferry.toml`; `path` is a directory |
+| `Places` | one or several stores |
+| `Patterns` | one or several regular expressions |
 | `Ids` | snapshots: one or several ids, first digits of ids, or names such as `nightly@`; None for all of the store |
 | `Unpack[…]` | keyword arguments, as the class of that name lists them |
 | `JobSpec` | the request that the other methods build, for programs that need to keep or send it |

@@ -56,7 +56,8 @@ def main() -> None:
         command = error.ctx.command_path if error.ctx is not None else "snapferry"
         # click puts suggestions on lines of their own.
         message = " ".join(line.strip() for line in error.format_message().splitlines())
-        usage(f"{message} See: {command} --help")
+        end = "" if message.endswith((".", "?")) else "."
+        usage(f"{message}{end} See: {command} --help")
     except click.ClickException as error:
         usage(error.format_message())
     except (click.Abort, KeyboardInterrupt):

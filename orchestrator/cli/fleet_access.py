@@ -13,7 +13,10 @@ from snapferry.workers.settings.environment import Settings
 
 from .exit_codes import fail, note, usage
 
-NO_BROKER: Final = "no broker is configured. Set SNAPFERRY_BROKER_URL, or use --broker."
+NO_BROKER: Final = (
+    "no broker is configured: queued jobs and the records of jobs are in the Redis server of a fleet. Set"
+    " SNAPFERRY_BROKER_URL to its URL, or use --broker."
+)
 
 # What to do if no Redis answers.
 UNREACHABLE: Final = "Check that it runs, and that host, port and TLS of its URL are right: snapferry doctor"

@@ -94,7 +94,8 @@ class Client:
 
         A relative path, or ``~`` at the beginning of a text, means a directory of this process.
 
-        *tag* is the name that the snapshot gets. *exclude* is one or several regular expressions. Links are followed if *follow*.
+        *tag* is the name that the snapshot gets. *exclude* is one or several regular expressions. Links are
+        followed if *follow*.
         """
         return self._queued(self._requests.push(path, destination, tag, exclude, follow=follow, **options))
 
@@ -144,7 +145,7 @@ class Client:
         snapshots: Ids = None,
         **options: Unpack[JobOptions],
     ) -> Job:
-        """Replace wrong and missing objects of *store* by those of the first of one or several *sources* that has them."""
+        """Replace wrong and missing objects of *store* by those of the first of the *sources* that has them."""
         return self._queued(self._requests.heal(store, sources, snapshots, **options))
 
     def submit(self, spec: JobSpec) -> Job:

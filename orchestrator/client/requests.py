@@ -160,9 +160,7 @@ class Requests:
             found, found, self._ids(found, snapshots), action=Action.VERIFY, verify=verify, **options
         )
 
-    def heal(
-        self, store: Place, sources: Places, snapshots: Ids, **options: Unpack[JobOptions]
-    ) -> JobSpec:
+    def heal(self, store: Place, sources: Places, snapshots: Ids, **options: Unpack[JobOptions]) -> JobSpec:
         """Return the request to replace wrong objects of *store* by those of *sources*. ValueError without sources."""
         url = self._named(store)
         several = [sources] if isinstance(sources, str | os.PathLike) else sources
@@ -202,5 +200,7 @@ class Requests:
 def _spec(source: StoreRef, destination: StoreRef, ids: Iterable[str] | None, **fields: Any) -> JobSpec:
     """Return the request with these *fields*. ValueError for a wrong one."""
     if "job_id" in fields and not _is_uuid(str(fields["job_id"])):
-        raise ValueError(f"job_id must be a UUID, as str(uuid.uuid4()) makes it, and not {fields['job_id']!r}")
+        raise ValueError(
+            f"job_id must be a UUID, as str(uuid.uuid4()) makes it, and not {fields['job_id']!r}"
+        )
     return JobSpec.of(source, destination, ids, **fields)

@@ -42,11 +42,26 @@ _REMEDIES_OF_A_COMMAND: Final = {
     "NotAllowed": "Allow the store under [access] in snapferry.toml",
 }
 
-# The same where the error names a store that does not exist, by the scheme of its URL.
-_CREATE: Final = {
-    "file": "Create the directory, or mount its disk",
-    "tree": "Create the directory, or mount its disk",
-    "s3": "Create the bucket",
+# The same where the error names the store, by its kind: for a job of a fleet, and for a command that does its job
+# itself. The URLs of a job of a fleet stay as they are.
+_DIRECTORY_MISSING: Final = (
+    "Create the directory, or mount its disk",
+    "Create the directory, or mount its disk, or correct the URL",
+)
+_DIRECTORY_REFUSES: Final = (
+    "Give the user of the workers and orchestrators access to the directory",
+    "Give your user access to the directory",
+)
+_REMEDIES_BY_KIND: Final = {
+    ("StoreNotFound", "file"): _DIRECTORY_MISSING,
+    ("StoreNotFound", "tree"): _DIRECTORY_MISSING,
+    ("StoreNotFound", "s3"): ("Create the bucket", "Create the bucket, or correct the URL"),
+    ("AccessDenied", "file"): _DIRECTORY_REFUSES,
+    ("AccessDenied", "tree"): _DIRECTORY_REFUSES,
+    ("AccessDenied", "s3"): (
+        "Correct the keys of the workers and orchestrators, or their permissions",
+        "Correct the keys, or their permissions",
+    ),
 }
 
 # Causes that lie in the bytes of a store.
@@ -66,7 +81,7 @@ _OTHER_REMEDY: Final = "Fix the error"
 
 _RUN_AGAIN: Final = "Run the same command again to resume."
 
-_store_not_found: Final = re.compile(rf"StoreNotFound(?:: | at )({'|'.join(_CREATE)})://").search
+_error_of_store: Final = re.compile(r"(StoreNotFound|AccessDenied)(?:: | at )(file|tree|s3)://").search
 
 # What to do where the same request would fail again.
 _NEW_REQUESTS: Final = {
@@ -259,9 +274,9 @@ def _remedy(status: JobStatus, named: Sequence[str], *, alone: bool) -> str:
             return "Remove what is in the way in the tree"
         store = "store" if status.action is Action.VERIFY else "source"
         return f"Repair the {store} from another copy ({_shown(named)})"
-    if status.cause == "StoreNotFound" and (missing := _store_not_found(status.error)):
-        # The URLs of a job of a fleet stay as they are.
-        return f"{_CREATE[missing[1]]}{', or correct the URL' if alone else ''}"
+    found = _error_of_store(status.error)
+    if found and found[1] == status.cause:
+        return _REMEDIES_BY_KIND[found[1], found[2]][alone]
     remedies = _REMEDIES_OF_A_COMMAND if alone else _REMEDIES
     return remedies.get(status.cause, _OTHER_REMEDY)
 

@@ -120,11 +120,11 @@ def _answers(store: SnapshotStore, *, for_writing: bool) -> Iterator[Finding]:
             yield Finding(Level.ERROR, "store.answers", f"{error.store}: {error.detail}", advice)
             continue
         except StoreError as error:
-            advice = (
-                "check credentials (environment, profile or role), or the directory's owner and mode"
-                if isinstance(error, AccessDenied)
-                else "check its address, that it runs, and that no firewall blocks it"
-            )
+            advice = "check its address, that it runs, and that no firewall blocks it"
+            if isinstance(error, AccessDenied):
+                advice = "check the credentials and their permissions"
+                if error.store.startswith("file:"):
+                    advice = "check the directory's owner and mode"
             yield Finding(Level.ERROR, "store.answers", f"{error.store}: {error.detail}", advice)
             if not isinstance(error, AccessDenied):
                 continue

@@ -8,9 +8,16 @@ from itertools import pairwise
 from typing import Final, Protocol
 
 from snapferry.stores.address import ADDRESS_LENGTH, SnapshotId, parse_snapshot_id
-from snapferry.stores.errors import AmbiguousId, InvalidAddress, ManifestMissing, NameMissing
+from snapferry.stores.errors import (
+    AmbiguousId,
+    InvalidAddress,
+    InvalidName,
+    ManifestMissing,
+    NameMissing,
+    StoreError,
+)
 
-from .name import LATEST, MARK, parse_name
+from .name import LATEST, MARK, Name, NameRecord, parse_name
 from .names import Names
 
 FEWEST_DIGITS: Final = 4
@@ -62,8 +69,16 @@ def full_id(text: str) -> SnapshotId | None:
         "",
         shown,
         f"is not a snapshot id: use {ADDRESS_LENGTH} lowercase hex digits, the first {FEWEST_DIGITS} or more of them, a"
-        f" name with {MARK} at its end, or {LATEST}",
+        f" name with {MARK} at its end, or {LATEST}{_meant(text)}",
     )
+
+
+def _meant(text: str) -> str:
+    """Return what to write instead of a *text* that lacks `MARK` alone, "" if it lacks more."""
+    try:
+        return f"; did you mean {parse_name(text)}{MARK}?"
+    except InvalidName:
+        return ""
 
 
 def find_snapshot(store: Searchable, text: str) -> SnapshotId:
@@ -81,7 +96,7 @@ def find_snapshot(store: Searchable, text: str) -> SnapshotId:
     if text.removesuffix(MARK) == LATEST:
         return _newest(store)
     if text.endswith(MARK):
-        return _named(store, text.removesuffix(MARK))
+        return read_name(store, parse_name(text.removesuffix(MARK))).snapshot_id
     return _beginning(store, text)
 
 
@@ -102,16 +117,25 @@ def _newest(store: Searchable) -> SnapshotId:
     return found
 
 
-def _named(store: Searchable, text: str) -> SnapshotId:
-    name = parse_name(text)
+def read_name(store: Searchable, name: Name) -> NameRecord:
+    """
+    Return the record of *name* in *store*.
+
+    Raises `NameMissing`, which lists the names that the store has, and what the store raises.
+    """
     try:
-        return store.names.read(name).snapshot_id
+        return store.names.read(name)
     except NameMissing as error:
+        raise NameMissing(error.store, f"{name}{MARK}", f"{error.detail}{_known(store)}") from error
+
+
+def _known(store: Searchable) -> str:
+    """Return the names of *store* in words, "" if they cannot be listed: the name itself was looked for."""
+    try:
         known = [f"{each}{MARK}" for each in store.names.names()]
-        listed = f"its names are {_listed(known)}" if known else "it has no names"
-        raise NameMissing(
-            error.store, f"{name}{MARK}", f"no snapshot of this store has the name; {listed}"
-        ) from error
+    except StoreError:
+        return ""
+    return f"; its names are {_listed(known)}" if known else "; it has no names"
 
 
 def _beginning(store: Searchable, digits: str) -> SnapshotId:
@@ -126,7 +150,7 @@ def _beginning(store: Searchable, digits: str) -> SnapshotId:
     listed = (
         f"; ids that begin with {digits[:_NEAR_DIGITS]} are {_listed(short_ids(near).values())}"
         if near
-        else ""
+        else "; snapferry ls lists its ids"
     )
     raise ManifestMissing(
         store.manifests_label, digits, f"no snapshot id in this store begins with it{listed}"

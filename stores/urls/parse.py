@@ -42,6 +42,9 @@ def parse_url(text: str) -> StoreURL:
     scheme, separator, rest = ("file", "://", text) if text.startswith("/") else text.partition("://")
     kind = find_kind(scheme) if separator else None
     if kind is None:
+        if scheme in ("http", "https"):
+            instead = f"s3://BUCKET/PREFIX?endpoint_url={scheme}://HOST"
+            raise InvalidStoreURL("", redact(text), f"is not a store URL; for a bucket, write {instead}")
         known = ", ".join(f"{name}://" for name in schemes())
         raise InvalidStoreURL("", redact(text), f"is not a store URL; use {known} or an absolute path")
     return kind.parse(kind, rest)

@@ -950,6 +950,28 @@ def test_a_refusal_names_the_permission_that_is_missing_unless_the_server_does(
     assert message in found.detail
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("InvalidAccessKeyId", "check its id, and endpoint_url"),
+        ("SignatureDoesNotMatch", "the secret key may be wrong"),
+    ],
+)
+def test_a_refusal_for_its_keys_says_which_of_them_to_check(
+    backend: S3Backend, stub: Stub, code: str, told: str
+) -> None:
+    stub.answer = lambda _: error(403, code, "")
+
+    assert told in raised_by_listing(backend).detail
+
+
+def test_without_keys_the_error_names_the_variables_that_give_them() -> None:
+    backend = S3Backend(Bucket("bucket"))
+    with pytest.raises(AccessDenied) as caught, backend.bucket.errors(KEY):
+        raise boto.NoCredentialsError
+    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in caught.value.detail
+
+
 def test_a_listing_that_does_not_say_when_a_key_was_written_is_cut_short(
     backend: S3Backend, stub: Stub
 ) -> None:

@@ -198,11 +198,20 @@ def test_commands_about_jobs_need_a_broker_that_answers(forge: Forge, tmp_path: 
 
     for ended in without:
         assert (ended.code, ended.out) == (2, "")
-        assert ended.err == "snapferry: no broker is configured. Set SNAPFERRY_BROKER_URL, or use --broker.\n"
+        assert ended.err.startswith("snapferry: no broker is configured: ")
+        assert "SNAPFERRY_BROKER_URL" in ended.err
+        assert ended.err.count("\n") == 1
     for ended in with_none:
         assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1), ended
         assert "the broker at redis://127.0.0.1:1/0 cannot be used" in ended.err
         assert ended.err.endswith(": snapferry doctor\n")
+
+
+def test_what_click_says_of_a_command_line_ends_before_the_advice(forge: Forge) -> None:
+    ended = forge.run(["mirrors", "nightly"])
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.endswith("(nightly). See: snapferry mirrors --help\n")
 
 
 def break_nothing(_: Path, __: str) -> None:

@@ -136,6 +136,24 @@ def test_a_store_that_does_not_exist_is_to_be_created_by_its_kind(error: str, th
         assert "correct the URL" in advise(failed, again=AGAIN).sentence
 
 
+@pytest.mark.parametrize(
+    ("error", "thing"),
+    [
+        ("AccessDenied: s3://b/x: Unable to locate credentials", "keys"),
+        ("2 of 3 objects could not be copied (2 x AccessDenied at s3://b: 403)", "keys"),
+        ("AccessDenied: file:///b: Permission denied", "directory"),
+        ("AccessDenied: tree:///b: Permission denied", "directory"),
+        ("AccessDenied: sqlite:///b: gone", "access to the store"),
+    ],
+)
+def test_a_store_that_refuses_needs_other_keys_or_another_mode_by_its_kind(error: str, thing: str) -> None:
+    failed = replace(FAILED, cause="AccessDenied", error=error)
+
+    assert thing in advise(failed).sentence
+    assert thing in advise(failed, again=AGAIN).sentence
+    assert "worker" not in advise(failed, again=AGAIN).sentence
+
+
 @pytest.mark.parametrize("cause", list(advice._REMEDIES))
 def test_the_user_of_one_machine_is_told_of_no_fleet(cause: str) -> None:
     words = advise(replace(FAILED, cause=cause), again=AGAIN).sentence.split()

@@ -290,6 +290,15 @@ def test_a_job_that_does_not_exist_is_bad_usage(name: str, run: Run, broker: tup
 
     assert (code, out) == (2, "")
     assert err.startswith("snapferry: job nope not found at ")
+    assert err.endswith("snapferry jobs\n")
+
+
+@pytest.mark.parametrize("name", [name for name in ON_A_FLEET if "JOB" in LINES[name]])
+def test_an_empty_id_of_a_job_means_no_job(name: str, run: Run, broker: tuple[str, Ledger]) -> None:
+    code, out, err = run(*line(name, JOB=""), "--broker", broker[0])
+
+    assert (code, out) == (2, "")
+    assert "is empty" in err
 
 
 @pytest.mark.parametrize(

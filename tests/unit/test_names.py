@@ -28,7 +28,7 @@ from snapferry.stores.errors import (
     StoreUnavailable,
 )
 from snapferry.stores.names import names
-from snapferry.stores.names.lookup import CANDIDATES, find_snapshot, full_id, short_ids
+from snapferry.stores.names.lookup import CANDIDATES, find_snapshot, full_id, read_name, short_ids
 from snapferry.stores.names.name import (
     NAMES,
     NameRecord,
@@ -155,8 +155,36 @@ def test_digits_of_no_id_list_ids_near_by() -> None:
     assert "8b1e00000000" in caught.value.detail
     assert "8b2" not in caught.value.detail
 
-    with pytest.raises(ManifestMissing):
+    with pytest.raises(ManifestMissing) as caught:
         find_snapshot(planted(), "8b1f")
+    assert "snapferry ls" in caught.value.detail
+
+
+def test_a_name_without_its_mark_is_told_with_it() -> None:
+    with pytest.raises(InvalidAddress) as caught:
+        full_id("nightly")
+    assert caught.value.detail.endswith("; did you mean nightly@?")
+    with pytest.raises(InvalidAddress) as caught:
+        full_id("8b1")
+    assert "@?" not in caught.value.detail
+
+
+def test_a_name_that_is_missing_is_missing_also_where_names_cannot_be_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = planted("8b1e")
+    store.names.write(parse_name("stable"), NameRecord(find_snapshot(store, "8b1e")))
+    with pytest.raises(NameMissing) as caught:
+        read_name(store, parse_name("nightly"))
+    assert caught.value.detail.endswith("; its names are stable@")
+
+    def refused(_: object) -> list[str]:
+        raise AccessDenied("s3://b", ".names/", "ListObjectsV2 returned 403")
+
+    monkeypatch.setattr(type(store.names), "names", refused)
+    with pytest.raises(NameMissing) as caught:
+        read_name(store, parse_name("nightly"))
+    assert "its names" not in caught.value.detail
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,8 @@ REFUSED = {
     "~/store": "is not a store URL",
     "gs://bucket": "use file://, s3:// or an absolute path",
     "S3://bucket": "is not a store URL",
+    "http://user:hunter2@host/b": "write s3://BUCKET/PREFIX?endpoint_url=http://HOST",
+    "https://host": "write s3://BUCKET/PREFIX?endpoint_url=https://HOST",
     "s3:/bucket": "is not a store URL",
     "://": "is not a store URL",
     "file://": "needs an absolute path",

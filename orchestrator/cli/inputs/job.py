@@ -35,7 +35,7 @@ def with_job(run: Callable[..., Any]) -> Callable[..., Any]:
             except UnknownJob:
                 usage(
                     f"job {job[:80]} not found at {shown(settings.broker_url or '')}: it was never submitted there, or"
-                    " its record expired"
+                    " its record expired. List the jobs: snapferry jobs"
                 )
             except JobRefused as error:
                 usage(str(error))

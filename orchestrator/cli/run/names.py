@@ -18,6 +18,7 @@ from snapferry.orchestrator.reporting.store_documents import name_document
 from snapferry.stores.access import TRUSTED, Right, shown
 from snapferry.stores.address import SnapshotId
 from snapferry.stores.errors import StoreFault
+from snapferry.stores.names.lookup import read_name
 from snapferry.stores.names.name import Name, NameRecord, parse_name
 from snapferry.stores.names.names import ListedName
 from snapferry.stores.opening import open_store
@@ -106,7 +107,7 @@ def _row(listed: ListedName) -> tuple[str, str, str]:
 def _snapshot_of_name(store: StreamStore, name: Name) -> SnapshotId | None:
     """Return the snapshot that has *name*, None if its record cannot be read. Raises `NameMissing`."""
     try:
-        return store.names.read(name).snapshot_id
+        return read_name(store, name).snapshot_id
     except StoreFault:
         return None
 

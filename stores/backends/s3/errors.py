@@ -96,6 +96,8 @@ _HINTS: Final[Mapping[str, str]] = {
     "AuthorizationHeaderMalformed": _REGION,
     "400": "no reason was given; the credentials may have expired, or the region may be wrong",
     "ExpiredToken": "the session has expired; log in again",
+    "InvalidAccessKeyId": "the server does not know the access key: check its id, and endpoint_url",
+    "SignatureDoesNotMatch": "the secret key may be wrong, or a proxy changes requests",
 }
 
 # The permissions that a request needs (Amazon's user guide, "Required permissions for Amazon S3 API operations"). Other
@@ -212,7 +214,7 @@ def translate(error: BaseException, label: str, key: str, missing: ErrorClass) -
         if slow := _too_slow(error):
             detail += f"; {slow}"
     if kind is AccessDenied:
-        detail += "; no request was sent: credentials come from the environment, a profile or a role"
+        detail += "; no request was sent: give keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
     return kind(label, key, detail)
 
 
@@ -240,7 +242,9 @@ def _read_answer(error: boto.ClientError) -> tuple[ErrorClass, str]:
         kind, hint = ClockWrong, f"this machine's clock is wrong{off and f': {off}'}; set it by NTP"
     else:
         hint = _HINTS.get(code) or _lacking(error.operation_name, code, message)
-    return kind, "; ".join(part for part in (f"{detail}: {message}" if message else detail, hint) if part)
+    if message:
+        detail += f": {message.removesuffix('.') if hint else message}"
+    return kind, f"{detail}; {hint}" if hint else detail
 
 
 def _clock_off(answer: Mapping[str, Any]) -> str:
