@@ -2,7 +2,7 @@
 The version of snapferry, in every file that has it.
 
     version.py                 print the version
-    version.py set VERSION     write VERSION into all files, and give the changelog a section for it
+    version.py set VERSION     write VERSION into all files, and name the changes to come by it
     version.py check TAG       exit with 1 unless TAG, such as v1.0.0, is the version of all files and of the changelog
     version.py notes           print the section of the changelog for the version
 """
@@ -21,11 +21,13 @@ PROJECT = "pyproject.toml"
 CHANGELOG = "CHANGELOG.md"
 MANIFESTS = "deploy/kubernetes"
 EXAMPLES = "docs/json.md"
+NOTES = "docs/upgrade.md"
 
 # A version that Python, Semantic Versioning and image tags write alike.
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 IN_EXAMPLES = r'"version": "|"snapferry (?=[0-9])'
 UNRELEASED = "## [Unreleased]\n"
+NEXT = "\n## To the next version\n"
 
 # Of a version 0 and of later ones.
 BETA, STABLE = "Development Status :: 4 - Beta", "Development Status :: 5 - Production/Stable"
@@ -74,6 +76,8 @@ def set_version(root: Path, new: str, today: str) -> None:
     if f"\n## [{new}]" not in changelog:
         changelog = changelog.replace(UNRELEASED, f"{UNRELEASED}\n## [{new}] - {today}\n", 1)
         (root / CHANGELOG).write_text(changelog)
+    notes = (root / NOTES).read_text()
+    (root / NOTES).write_text(notes.replace(NEXT, f"\n## To version {new}\n", 1))
 
 
 def section(root: Path, of: str) -> str:
@@ -100,6 +104,8 @@ def problems(root: Path, tag: str) -> Iterator[str]:
         yield f"{EXAMPLES}: the examples must have version {now}"
     if not section(root, now):
         yield f"{CHANGELOG}: there is no section [{now}], or it is empty"
+    if NEXT in (root / NOTES).read_text():
+        yield f"{NOTES}: the heading of the notes must be: To version {now}"
     if section(root, "Unreleased"):
         yield f"{CHANGELOG}: the section [Unreleased] must be empty"
 

@@ -63,15 +63,17 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "CHANGELOG.md").write_text(
         "# Changelog\n\n## [Unreleased]\n\n- A change.\n\n## [0.1.0] - 2030-01-01\n\n- The first.\n"
     )
+    (tmp_path / "docs/upgrade.md").touch()
     VERSION.set_version(tmp_path, "0.1.0", "2030-01-01")
+    (tmp_path / "docs/upgrade.md").write_text("# Upgrade\n\n## To the next version\n\nDo this.\n")
     return tmp_path
 
 
 def test_all_files_have_the_version_and_its_classifier() -> None:
     found = list(VERSION.problems(ROOT, f"v{VERSION.version(ROOT)}"))
 
-    # Before a release only the changelog is not ready.
-    assert [text for text in found if not text.startswith("CHANGELOG.md")] == []
+    # Before a release only the changelog and the notes on upgrades are not ready.
+    assert [text for text in found if not text.startswith(("CHANGELOG.md", "docs/upgrade.md"))] == []
 
 
 @pytest.mark.parametrize("new", ["0.2.0", "1.0.0", "2.10.3"])
@@ -88,6 +90,7 @@ def test_one_command_sets_the_version_everywhere(new: str, files: Path) -> None:
     assert stable == (not new.startswith("0."))
     assert f"\n## [{new}] - 2030-01-02\n" in (files / "CHANGELOG.md").read_text()
     assert VERSION.section(files, new) == entries
+    assert f"\n## To version {new}\n\nDo this.\n" in (files / "docs/upgrade.md").read_text()
     changed = subprocess.run(["grep", "-rlF", old, files], capture_output=True, text=True, check=False).stdout
     assert [line for line in changed.splitlines() if "CHANGELOG" not in line] == []
 
@@ -107,6 +110,7 @@ def test_a_version_can_be_set_again(files: Path) -> None:
         ("pyproject.toml", "5 - Production/Stable", "4 - Beta", "the classifier"),
         ("deploy/kubernetes/base/worker.yaml", "snapferry:1.0.0", "snapferry:0.1.0", "worker.yaml"),
         ("docs/json.md", '"snapferry 1.0.0"', '"snapferry 0.1.0"', "docs/json.md"),
+        ("docs/upgrade.md", "To version 1.0.0", "To the next version", "docs/upgrade.md"),
         ("CHANGELOG.md", "## [1.0.0]", "## [0.9.0]", "no section [1.0.0]"),
         ("CHANGELOG.md", "## [Unreleased]\n", "## [Unreleased]\n\n- More.\n", "[Unreleased] must be empty"),
     ],

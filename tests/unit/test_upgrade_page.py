@@ -40,7 +40,8 @@ def test_the_promise_of_plug_ins_names_the_entry_point() -> None:
 def test_what_the_changelog_says_to_do_before_an_upgrade_is_in_the_notes() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     before = changelog.partition("\n### Before you upgrade\n")[2].partition("\n### ")[0]
-    notes = PAGE.partition("\n## To the next version\n")[2].partition("\n### ")[0]
+    # The notes of the version that comes or came last are the first ones, as in the changelog.
+    notes = re.split(r"\n## To (?:the next version|version [\d.]+)\n", PAGE)[1].partition("\n### ")[0]
     # Names that an action needs: settings, options, endpoints of commands.
     names = set(
         re.findall(r"`(--[a-z-]+|[A-Z][A-Z_]{5,}|-A [\w.]+|snapferry\.unacked|allow-[a-z-]+)", before)
