@@ -174,7 +174,7 @@ def _report_end(
             click.echo(status.first_snapshot)
         code = 0
     else:
-        for line in failure_lines(letters, status.failed):
+        for line in failure_lines(letters, 0 if status.imported else status.failed):
             click.echo(line, err=True)
         for line in places_lines(letters):
             click.echo(line, err=True)

@@ -156,7 +156,8 @@ class Job:
         """
         Queue a job that copies the failed objects again; return it. *patience* is in seconds.
 
-        Raises `JobRefused` for a job in which no object failed, or that ended before all of its objects were tried.
+        Raises `JobRefused` for a job in which no object failed, that ended before all of its objects were tried, or
+        whose record was imported.
         """
         return Job(self._jobs, self._jobs.retry(self.id, patience=patience))
 

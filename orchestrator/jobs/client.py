@@ -105,11 +105,16 @@ class Jobs(JobReader):
         Queue a job that copies the failed objects of another job, and publishes the snapshots that become complete.
 
         Return its id. *patience* as for `resume`. Raises `JobRefused` for a job that has not ended, that ended
-        before all of its objects were tried, or in which no object failed.
+        before all of its objects were tried, in which no object failed, or whose record was imported.
         """
         spec, status = self._ended(job_id)
         if status.state is State.DONE:
             raise JobRefused(f"job {job_id} is done: nothing failed in it")
+        if status.imported:
+            raise JobRefused(
+                f"the record of job {job_id} comes from an export, which does not say which objects failed; use:"
+                f" snapferry resume {job_id}"
+            )
         with self._answering():
             unaccounted = self._ledger.unaccounted(job_id, PLAN, range(status.batches_total))
         if (unaccounted and not status.bounded) or not status.failed:

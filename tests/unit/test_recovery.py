@@ -13,13 +13,14 @@ import pytest
 import redis
 
 from snapferry.orchestrator.driving.snapshot_rows import rows_of
-from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.jobs import JobRefused, Jobs
 from snapferry.orchestrator.recovery import keeper
 from snapferry.orchestrator.recovery.collect import as_text, export
 from snapferry.orchestrator.recovery.document import Export, InvalidExport, parse_export
 from snapferry.orchestrator.recovery.files import read_export, write_file
 from snapferry.orchestrator.recovery.keeper import ExportKeeper
 from snapferry.orchestrator.recovery.restore import End, import_export, recover
+from snapferry.orchestrator.reporting.advice import advise
 from snapferry.stores.hashing import digest
 from snapferry.workers.broker.connection import client
 from snapferry.workers.ledger import (
@@ -154,6 +155,31 @@ def test_ended_jobs_are_the_same_after_the_loss_of_redis(ledger: Ledger, jobs: J
     assert jobs.schedule("done") == "mirror:nightly"
     assert ledger.open_jobs() == [], "nothing runs by an import"
     assert FreshnessLedger(ledger.client).ended_jobs(10) == [], "nobody is told of an old end"
+
+
+@pytest.mark.parametrize("fields", [{}, {"bounded": "max_bytes"}])
+def test_what_is_advised_for_an_imported_job_is_not_refused(
+    ledger: Ledger, jobs: Jobs, fields: dict[str, Any]
+) -> None:
+    ledger.create(spec("failed"))
+    end(
+        ledger,
+        "failed",
+        State.FAILED,
+        failed=1,
+        cause="ObjectMissing",
+        batches_total=1,
+        batches_done=1,
+        **fields,
+    )
+    assert advise(ledger.status("failed")).argv == ("snapferry", "retry", "failed")
+
+    import_export(ledger, moved(ledger))
+
+    with pytest.raises(JobRefused, match="snapferry resume failed"):
+        jobs.retry("failed")
+    assert advise(ledger.status("failed")).argv == ("snapferry", "resume", "failed")
+    assert jobs.resume("failed") is not None
 
 
 def test_an_import_may_be_repeated_and_changes_no_record(ledger: Ledger, jobs: Jobs) -> None:

@@ -34,7 +34,7 @@ FIELDS: Final = (
     "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
     "continues", "continued_by", "cause", "schedule", "chain_schedule", "source_objects", "confirmed:server",
-    "snapshots_planned",
+    "snapshots_planned", "imported",
     *DISMISSAL_FIELDS,
     *LIMIT_FIELDS.values(),
 )  # fmt: skip
@@ -155,6 +155,7 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         cause=text("cause"),
         source_objects=text("source_objects"),
         snapshots_planned=count("snapshots_planned"),
+        imported=bool(record["imported"]),
         bounded=record["bounded"] if record["bounded"] in BOUNDS else "",
         continues=other_job("continues"),
         continued_by=other_job("continued_by"),

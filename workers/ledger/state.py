@@ -135,6 +135,7 @@ class JobStatus:
     or the last job of its chain. *source_objects* is the store of the objects of *source*, "" if they are in it.
     *snapshots_planned*: the snapshots that are planned so far, of a job whose first batches were queued before its last
     manifest was read; 0 of other jobs. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
+    *imported*: the record comes from an export, which does not say which objects failed.
     """
 
     job_id: str
@@ -187,6 +188,7 @@ class JobStatus:
     superseded: bool = False
     dismissed: Dismissal | None = None
     snapshots_planned: int = 0
+    imported: bool = False
 
     @property
     def partly_planned(self) -> bool:
@@ -200,7 +202,13 @@ class JobStatus:
 
     @property
     def retryable(self) -> bool:
-        """Whether a retry can try its failed objects again: all objects were tried, or those up to its bound."""
+        """
+        Whether a retry can try its failed objects again.
+
+        It is known which ones failed, and all objects were tried, or those up to its bound.
+        """
+        if self.imported:
+            return False
         tried = self.batches_done == self.batches_total and not self.partly_planned
         tried = tried or bool(self.bounded)
         return self.state in (State.FAILED, State.CANCELLED) and self.failed > 0 and tried

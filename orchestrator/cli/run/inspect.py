@@ -129,7 +129,9 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
         for letter in islice(jobs.failures(job_id, places=False), limit):
             show(letter, places=False)
             shown += 1
-    if not as_json and found.failed > shown:
+    if found.imported and found.failed:
+        note("the record of the job comes from an export, which does not say which objects failed")
+    elif not as_json and found.failed > shown:
         click.echo(f"and {found.failed - shown:,} more")
     for row in jobs.unreadable(job_id):
         if as_json:
