@@ -14,8 +14,8 @@ from snapferry.workers.settings.environment import Settings
 from .exit_codes import fail, note, usage
 
 NO_BROKER: Final = (
-    "no broker is configured: queued jobs and the records of jobs are in the Redis server of a fleet. Set"
-    " SNAPFERRY_BROKER_URL to its URL, or use --broker."
+    "no broker is configured: only a fleet queues jobs, and keeps records of jobs and schedules. Set"
+    " SNAPFERRY_BROKER_URL to the URL of its Redis server, or use --broker."
 )
 
 # What to do if no Redis answers.

@@ -207,6 +207,16 @@ def test_commands_about_jobs_need_a_broker_that_answers(forge: Forge, tmp_path: 
         assert ended.err.endswith(": snapferry doctor\n")
 
 
+def test_a_push_of_a_store_names_the_command_that_copies_its_snapshots(
+    forge: Forge, tmp_path: Path, snapshot: str
+) -> None:
+    given = ["push", str(tmp_path / "a"), str(tmp_path / "b")]
+    told, quiet = forge.run([*given, "--dryrun"]), forge.run([*given, "--dryrun", "--quiet"])
+
+    assert (told.code, quiet.code, quiet.err) == (0, 0, "")
+    assert f"snapferry sync {tmp_path}/a {tmp_path}/b --all" in told.err
+
+
 def test_what_click_says_of_a_command_line_ends_before_the_advice(forge: Forge) -> None:
     ended = forge.run(["mirrors", "nightly"])
 

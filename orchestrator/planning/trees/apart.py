@@ -28,7 +28,9 @@ def check_apart(source: StoreRef, tree: StoreRef) -> None:
     for store in _places(source):
         if _is_in(store, place) or _is_in(place, store):
             raise InvalidStoreURL(
-                "", tree.url, f"and the store file://{store} are not apart: one is in the other"
+                "",
+                tree.url,
+                f"is in the store file://{store}, or the store is in it; pull to another directory",
             )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from snapferry.orchestrator.cli.exit_codes import usage
+from snapferry.orchestrator.cli.exit_codes import note, usage
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.cli.inputs.store_names import objects_url, store_url
 from snapferry.orchestrator.cli.launch import run_job
@@ -16,6 +17,7 @@ from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import check_is_store, store_pair, tree_path, tree_url
 from snapferry.orchestrator.planning.trees.apart import check_pushable
+from snapferry.stores.address import MANIFESTS, OBJECTS
 from snapferry.stores.backends.tree.exclude import excluder
 from snapferry.stores.errors import InvalidName, InvalidPattern, InvalidStoreURL
 from snapferry.stores.names.name import parse_name
@@ -59,6 +61,11 @@ def push(
         usage(str(error))
     except ValidationError as error:
         usage(f"--exclude: {error.errors()[0]['msg']}")
+    if _is_store(path) and not show.quiet:
+        note(
+            f"{path} is a store, and is pushed as any directory is. To copy its snapshots, use:"
+            f" snapferry sync {shlex.join([path, destination])} --all"
+        )
     limits = Limits(**{name: given.pop(name) for name in Limits.model_fields})
     fields = {name: value for name, value in given.items() if value is not None}
     spec = JobSpec(
@@ -72,3 +79,8 @@ def push(
         **fields,
     )
     return run_job(spec, settings, show, receipt_path=receipt_path, verbose=verbose, detach=detach)
+
+
+def _is_store(path: str) -> bool:
+    """Return whether a directory of this machine is a store: maybe PATH and TO were given in the wrong order."""
+    return all(os.path.isdir(os.path.join(path, part)) for part in (OBJECTS, MANIFESTS))
