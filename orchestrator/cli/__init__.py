@@ -56,6 +56,8 @@ def main() -> None:
         command = error.ctx.command_path if error.ctx is not None else "snapferry"
         # click puts suggestions on lines of their own.
         message = " ".join(line.strip() for line in error.format_message().splitlines())
+        if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.parent is None:
+            message += f" Write options of a command after it: {command} COMMAND {error.option_name}"
         end = "" if message.endswith((".", "?")) else "."
         usage(f"{message}{end} See: {command} --help")
     except click.ClickException as error:

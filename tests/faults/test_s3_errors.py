@@ -965,6 +965,14 @@ def test_a_refusal_for_its_keys_says_which_of_them_to_check(
     assert told in raised_by_listing(backend).detail
 
 
+def test_a_server_without_tls_is_told_apart_from_one_that_is_away() -> None:
+    backend = S3Backend(Bucket("bucket"))
+    for reason, told in (("[SSL: WRONG_VERSION_NUMBER] wrong version number", True), ("EOF occurred", False)):
+        with pytest.raises(StoreUnavailable) as caught, backend.bucket.errors(KEY):
+            raise boto.SSLError(endpoint_url="https://example.org", error=OSError(reason))
+        assert ("write http:// in endpoint_url" in caught.value.detail) == told
+
+
 def test_without_keys_the_error_names_the_variables_that_give_them() -> None:
     backend = S3Backend(Bucket("bucket"))
     with pytest.raises(AccessDenied) as caught, backend.bucket.errors(KEY):

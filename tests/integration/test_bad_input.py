@@ -224,6 +224,14 @@ def test_what_click_says_of_a_command_line_ends_before_the_advice(forge: Forge) 
     assert ended.err.endswith("(nightly). See: snapferry mirrors --help\n")
 
 
+def test_an_option_before_the_command_is_told_its_place(forge: Forge) -> None:
+    before, behind = forge.run(["--broker", "redis://h", "jobs"]), forge.run(["jobs", "--brokre", "x"])
+
+    assert (before.code, behind.code) == (2, 2)
+    assert "snapferry COMMAND --broker" in before.err
+    assert "COMMAND" not in behind.err
+
+
 def break_nothing(_: Path, __: str) -> None:
     """Leave the source as it is."""
 

@@ -213,6 +213,8 @@ def translate(error: BaseException, label: str, key: str, missing: ErrorClass) -
         detail = one_line(error)
         if slow := _too_slow(error):
             detail += f"; {slow}"
+        if isinstance(error, boto.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+            detail += "; the server may not use TLS: if so, write http:// in endpoint_url"
     if kind is AccessDenied:
         detail += "; no request was sent: give keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
     return kind(label, key, detail)
