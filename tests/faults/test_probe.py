@@ -405,6 +405,16 @@ def test_a_directory_that_is_read_only_is_an_error(tmp_path: Path) -> None:
 
     assert told(found) == {("store.answers", "error")}
     assert told(readable) == {("source.list", "warning")}
+    assert [finding.advice for finding in found if finding.level == "error"] == [
+        "check the directory's owner and mode"
+    ]
+
+
+def test_a_bucket_that_refuses_everything_is_no_directory(moto_s3: S3Server) -> None:
+    with in_front_of(moto_s3, denying(lambda _: True)) as proxy:
+        found = list(probe_destination(open_store(url(proxy.endpoint, moto_s3.make_bucket()))))
+
+    assert "check the credentials and their permissions" in [finding.advice for finding in found]
 
 
 def test_a_directory_that_is_to_be_made_is_probed_where_it_would_be(tmp_path: Path) -> None:
