@@ -23,7 +23,12 @@ from snapferry.orchestrator.reporting import documents
 from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
-from snapferry.orchestrator.reporting.text.failures import failures_head, letter_lines, manifest_line
+from snapferry.orchestrator.reporting.text.failures import (
+    IMPORTED,
+    failures_head,
+    letter_lines,
+    manifest_line,
+)
 from snapferry.orchestrator.reporting.text.status import (
     JOBS_HEAD,
     SNAPSHOTS_HEAD,
@@ -130,7 +135,7 @@ def failures(jobs: Jobs, job_id: str, limit: int | None, as_json: bool) -> int:
             show(letter, places=False)
             shown += 1
     if found.imported and found.failed:
-        note("the record of the job comes from an export, which does not say which objects failed")
+        note(IMPORTED)
     elif not as_json and found.failed > shown:
         click.echo(f"and {found.failed - shown:,} more")
     for row in jobs.unreadable(job_id):

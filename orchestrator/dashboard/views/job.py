@@ -24,6 +24,7 @@ from snapferry.orchestrator.reporting.measures import (
 )
 from snapferry.orchestrator.reporting.nodes import lacking
 from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
+from snapferry.orchestrator.reporting.text.failures import IMPORTED
 from snapferry.orchestrator.reporting.text.format import duration
 from snapferry.orchestrator.reporting.text.limits import limit_text
 from snapferry.orchestrator.reporting.text.options import option_texts
@@ -234,6 +235,12 @@ def _failures(
     }
     if not status.failed:
         return empty
+    if status.imported:
+        return empty | {
+            "total": status.failed,
+            "notes": [IMPORTED],
+            "pages": pages(0, 1, FAILURES_SHOWN, here, kept, "failures"),
+        }
     job_id = status.job_id
     classes = sorted(sources.jobs.failed_by_class(job_id).items(), key=lambda item: (-item[1], item[0]))
     page = min(page, -(-status.failed // FAILURES_SHOWN))

@@ -19,6 +19,9 @@ KINDS_SHOWN: Final = 10
 # Failed objects whose paths are listed at the end of a job.
 LETTERS_SHOWN: Final = 20
 
+IMPORTED: Final = "The record of the job comes from an export, which does not say which objects failed."
+"""Instead of the failed objects of a job that was imported."""
+
 # Paths that are listed of a failed object.
 PLACES_SHOWN: Final = 20
 
