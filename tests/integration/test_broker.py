@@ -325,8 +325,13 @@ def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> None:
             logs = orchestrator.logged() + worker.logged() + scheduler.logged()
         denied = {(str(one["object"]).lower(), str(one["reason"])) for one in client.acl_log()}
 
-    # INFO is not among the rights, nor are the keys of other applications.
-    assert denied <= {("info", "command"), ("celery", "key"), ("unacked_index", "key")}
+    # INFO and CONFIG are not among the rights, nor are the keys of other applications.
+    assert denied <= {
+        ("info", "command"),
+        ("config|get", "command"),
+        ("celery", "key"),
+        ("unacked_index", "key"),
+    }
     assert "has no permissions" not in logs, logs
     assert "allow the command INFO" in doctor.out
     assert doctor.code == 0, doctor.out
@@ -649,7 +654,7 @@ def test_a_damaged_record_costs_its_own_job_alone(tmp_path: Path) -> None:
                 client.zadd("snapferry:jobs", {odd: 1})
             with fleet.orchestrator() as orchestrator, fleet.worker():
                 assert jobs.wait(submit(jobs, tmp_path), timeout_s=PATIENCE_S).state is State.DONE
-                until(lambda: "cannot be read" in orchestrator.logged(), "that is said")
+                until(lambda: "bad-1" in orchestrator.logged(), "the damaged record is named")
                 assert "Traceback" not in orchestrator.logged()
             listed = finished([*program(), "jobs"], env)
             status = [finished([*program(), "status", bad], env) for bad in ("bad-1", "bad-3", "text")]
