@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from snapferry.orchestrator.planning.prepare import OF_ONE, failed_addresses, recall
-from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.manifest.known_lines import NamedObjects
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.telemetry.logs import fields
@@ -46,16 +46,16 @@ def request_of(drive: Drive) -> JobSpec:
 def _count_lost(drive: Drive) -> int:
     """Return how many objects of the job's snapshots the destination lacks although they did not fail before."""
     ledger, retried = drive.ledger, drive.spec.retries
-    named = AddressSet()
+    named = NamedObjects()
     for snapshot_id in drive.spec.snapshot_ids:
         checkpoint()
         try:
             with drive.catalogue.read_manifest(snapshot_id) as manifest:
-                manifest.add_addresses(named)
+                named.add(manifest)
         except OF_ONE:
             # Planning notes it.
             continue
-    absent = drive.destination.absent(named)
+    absent = drive.destination.absent(named.addresses)
     if not len(absent):
         return 0
     _, plan = recall(ledger, ledger.spec(retried), drive.catalogue)

@@ -25,6 +25,7 @@ from snapferry.stores.errors import (
     StoreFault,
 )
 from snapferry.stores.hashing import digest
+from snapferry.stores.manifest.known_lines import KnownLines
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
@@ -138,7 +139,8 @@ def _plan(
 
     Those with a kind are planned as before, and raise `SourceChanged` if that is not possible.
     """
-    _add_planned(spec, source, snapshots, planner)
+    known = KnownLines()
+    _add_planned(spec, source, snapshots, planner, known)
     kinds = list(snapshots.kinds)
     for index in range(len(kinds), len(snapshots.ids)):
         checkpoint()
@@ -147,7 +149,7 @@ def _plan(
             kinds.append(TRUSTED)
             continue
         try:
-            objects = _objects(spec, source, snapshot_id)
+            objects = _objects(spec, source, snapshot_id, known)
         except OF_ONE as error:
             kinds.append(UNREADABLE)
             snapshots.note(index, error)
@@ -184,15 +186,17 @@ def recall(ledger: Ledger, spec: JobSpec, source: StreamStore) -> tuple[Snapshot
 def _plan_again(
     spec: JobSpec, source: StreamStore, snapshots: Snapshots, planner: Planner
 ) -> tuple[Snapshots, Plan]:
-    _add_planned(spec, source, snapshots, planner)
+    _add_planned(spec, source, snapshots, planner, KnownLines())
     return snapshots, remember(spec, snapshots, planner.finish())
 
 
-def _add_planned(spec: JobSpec, source: StreamStore, snapshots: Snapshots, planner: Planner) -> None:
+def _add_planned(
+    spec: JobSpec, source: StreamStore, snapshots: Snapshots, planner: Planner, known: KnownLines
+) -> None:
     """Add the snapshots that were planned before. Raises `SourceChanged`."""
     for index in snapshots.of(PLANNED):
         try:
-            planner.add(index, _objects(spec, source, snapshots.ids[index]))
+            planner.add(index, _objects(spec, source, snapshots.ids[index], known))
         except OF_ONE as error:
             raise SourceChanged(f"the source changed while the job ran: {error}") from error
 
@@ -244,9 +248,11 @@ def failed_addresses(ledger: Ledger, job_id: str, plan: Plan) -> AddressSet:
     return found
 
 
-def _objects(spec: JobSpec, source: StreamStore, snapshot_id: str) -> Objects | ObjectTable:
+def _objects(
+    spec: JobSpec, source: StreamStore, snapshot_id: str, known: KnownLines
+) -> Objects | ObjectTable:
     with source.read_manifest(snapshot_id) as manifest:
-        return within(spec.scope, manifest.table() if manifest.large else manifest.objects())
+        return within(spec.scope, manifest.table() if manifest.large else known.objects(manifest))
 
 
 def _planner(ledger: Ledger, spec: JobSpec, source: StreamStore) -> Planner:
@@ -314,13 +320,14 @@ def _ordered(
         # A snapshot that the source does not list has no time. It is found missing when it is read.
         return sorted(ids, key=lambda id_: -listed[id_].modified if id_ in listed else 0.0)
     if spec.order is Order.SMALLEST:
-        return sorted(ids, key=lambda id_: _bytes_of(spec, source, id_))
+        known = KnownLines()
+        return sorted(ids, key=lambda id_: _bytes_of(spec, source, id_, known))
     return ids
 
 
-def _bytes_of(spec: JobSpec, source: StreamStore, snapshot_id: str) -> int:
+def _bytes_of(spec: JobSpec, source: StreamStore, snapshot_id: str, known: KnownLines) -> int:
     try:
-        objects = _objects(spec, source, snapshot_id)
+        objects = _objects(spec, source, snapshot_id, known)
     except OF_ONE:
         return 0
     return sum(objects.values()) if isinstance(objects, Mapping) else objects.size_bytes

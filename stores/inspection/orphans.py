@@ -22,6 +22,7 @@ from snapferry.stores.address import Address, SnapshotId
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.bulk.union import Counted
 from snapferry.stores.errors import ManifestTooLarge, StoreFault
+from snapferry.stores.manifest.known_lines import NamedObjects
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
@@ -127,7 +128,8 @@ class _Named:
     """The addresses that the manifests of stores name."""
 
     def __init__(self, progress: Progress) -> None:
-        self.addresses = AddressSet()
+        self._named = NamedObjects()
+        self.addresses = self._named.addresses
         self._progress = progress
         # An id is that of one text, in whichever store it is.
         self._known: set[SnapshotId] = set()
@@ -150,7 +152,7 @@ class _Named:
 
     def _add(self, manifest: Manifest) -> None:
         with self._lock:
-            manifest.add_addresses(self.addresses)
+            self._named.add(manifest)
             # Each line has at least 72 bytes. Counting the distinct addresses takes longer.
             self._most += manifest.length // 72
             if self._most > bounds().objects:

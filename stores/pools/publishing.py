@@ -22,6 +22,7 @@ from snapferry.stores.errors import (
     StoreError,
     StoreNotFound,
 )
+from snapferry.stores.manifest.known_lines import NamedObjects
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.stream_store import Published
@@ -71,11 +72,11 @@ def _absent(
     objects: ObjectPool, manifests: Mapping[SnapshotId, Open], done: dict[SnapshotId, Published]
 ) -> AddressSet:
     """Ask once for every object that any of *manifests* names. A manifest that cannot be read is noted in *done*."""
-    union = AddressSet()
+    named = NamedObjects()
     for snapshot_id, opened in manifests.items():
         with _noting(done, snapshot_id), opened() as manifest:
-            manifest.add_addresses(union)
-    return objects.absent(union)
+            named.add(manifest)
+    return objects.absent(named.addresses)
 
 
 def _missing_of(opened: Open, absent: AddressSet) -> tuple[Address, ...]:

@@ -19,6 +19,7 @@ from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots
 from snapferry.orchestrator.planning.surplus import refusal, surplus
 from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
+from snapferry.stores.manifest.known_lines import NamedObjects
 from snapferry.stores.pools.existence import addresses_of_a_piece
 from snapferry.stores.requests import HEAD
 from snapferry.stores.runtime.interruption import checkpoint
@@ -185,15 +186,15 @@ class _Estimator:
 
     def _named(self, group: Group) -> AddressSet:
         """Return all addresses that the manifests of *group* name."""
-        named = AddressSet()
+        named = NamedObjects()
         if group.named == len(group.positions):
             for number in group.batches:
-                named.update(self._plan.batch(number).objects)
-            return named
+                named.addresses.update(self._plan.batch(number).objects)
+            return named.addresses
         for index in group.snapshots:
             with self._source.read_manifest(self._snapshots.ids[index]) as manifest:
-                manifest.add_addresses(named)
-        return named
+                named.add(manifest)
+        return named.addresses
 
 
 def _merged(one: list[Address], other: list[Address]) -> list[Address]:
