@@ -57,7 +57,8 @@ class KnownLines:
 
     def __init__(self) -> None:
         self._rows: dict[bytes, _Row] = {}
-        self._length = 0
+        # Bytes of the lines that are kept.
+        self.length = 0
         self._samples: set[int] = set()
 
     def objects(self, manifest: Manifest) -> dict[Address, int]:
@@ -83,7 +84,7 @@ class KnownLines:
         if empty and not self._is_repeated(text):
             return None
         lines = text.split(b"\n")
-        if lines.pop():
+        if lines.pop() or not lines:
             return None
         found = list(map(self._rows.get, lines))
         new = [at for at, row in enumerate(found) if row is None]
@@ -102,12 +103,12 @@ class KnownLines:
 
     def keep(self, read: _Read) -> None:
         """Keep the lines of a manifest that was *read*."""
-        self._length += sum(map(len, read.new_lines))
-        if self._length <= MOST_BYTES:
+        self.length += sum(map(len, read.new_lines))
+        if self.length <= MOST_BYTES:
             self._rows.update(zip(read.new_lines, read.new_rows, strict=True))
             return
         self._rows = dict(zip(read.lines, read.rows, strict=True))
-        self._length = sum(map(len, read.lines))
+        self.length = sum(map(len, read.lines))
         # Manifests whose lines were dropped now must be seen twice before they take the place of these.
         self._samples = set()
 

@@ -6,12 +6,13 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.orchestrator.planning import plan_file, planner
+from snapferry.orchestrator.planning import gather_numpy, plan_file, planner
 from snapferry.orchestrator.planning.batches import Batch, pack_batches
 from snapferry.orchestrator.planning.plan import Plan, SnapshotPlan
 from snapferry.orchestrator.planning.planner import LARGEST_SUM, QUESTIONS_PER_OBJECT, Planner
@@ -439,17 +440,18 @@ def test_a_plan_costs_45_bytes_an_object() -> None:
     max_objects,
     max_bytes,
     st.integers(0, 40),
+    st.integers(0, 40),
     st.none() | st.sets(st.sampled_from(ADDRESSES)),
 )
-@example([{A: 1}, {A: 1, B: 7}, {}, {C: 500, A: 2}], 2, 100, 0, None)
-@example([{}], 1, 1, 0, None)
+@example([{A: 1}, {A: 1, B: 7}, {}, {C: 500, A: 2}], 2, 100, 0, 9, None)
+@example([{}], 1, 1, 0, 0, None)
 def test_a_plan_made_in_tables_is_the_same(
-    snapshots: Snapshots, max_objects: int, max_bytes: int, many: int, only: set[Address] | None
+    snapshots: Snapshots, max_objects: int, max_bytes: int, many: int, recent: int, only: set[Address] | None
 ) -> None:
-    """From whichever object on, also in the middle of a group."""
+    """From whichever object on, also in the middle of a group, and with however many addresses beside the tables."""
     usual = plan_of(snapshots, max_objects=max_objects, max_bytes=max_bytes, only=only)
 
-    with tables_from(many):
+    with tables_from(many), patch.object(gather_numpy, "MOST_RECENT", recent):
         in_tables = plan_of(snapshots, max_objects=max_objects, max_bytes=max_bytes, only=only)
 
     assert everything(in_tables) == everything(usual)
