@@ -18,7 +18,7 @@ from snapferry.orchestrator.reporting.advice import Advice, advise
 from snapferry.orchestrator.reporting.documents import FAILURES_IN_JSON, end_document
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.measures import idle_s
-from snapferry.orchestrator.reporting.nodes import Role
+from snapferry.orchestrator.reporting.nodes import Lack
 from snapferry.orchestrator.reporting.progress import view
 from snapferry.orchestrator.reporting.text.failures import failure_lines, manifest_line, places_lines
 from snapferry.orchestrator.reporting.text.interrupted import interrupted_text
@@ -75,7 +75,7 @@ def run(
     """
     try:
         poll_s = POLL_S if on_fleet else EMBEDDED_POLL_S
-        status = _follow(jobs, job_id, show, poll_s=poll_s, check=check, pause=pause)
+        status = _follow(jobs, job_id, show, poll_s=poll_s, check=check, pause=pause, on_fleet=on_fleet)
     except BrokerUnavailable as error:
         if not on_fleet:
             raise
@@ -108,15 +108,17 @@ def _follow(
     poll_s: float,
     check: Callable[[], None] = lambda: None,
     pause: Callable[[float], object] = time.sleep,
+    on_fleet: bool = True,
 ) -> JobStatus:
     """Show a job until it ends; return its final status."""
     shown, context = view(quiet=show.silent, color=show.color)
     asked_at = 0.0
-    lacks: Role | None = None
+    # *check* tells if a part of the command's own fleet ends. While that is not so, it is slow at worst.
+    lacks: Lack = None if on_fleet else ""
 
     def look(status: JobStatus) -> None:
         nonlocal asked_at, lacks
-        if time.monotonic() - asked_at > LACKS_S:
+        if on_fleet and time.monotonic() - asked_at > LACKS_S:
             asked_at = time.monotonic()
             with suppress(BrokerUnavailable):
                 # At the beginning of a job its workers may not have announced themselves yet.

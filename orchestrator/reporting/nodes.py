@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Final, Literal
 
 from snapferry.workers.ledger import JobStatus, State
@@ -19,6 +20,9 @@ from snapferry.workers.queues import copy_queue
 from snapferry.workers.reachability.worker_roster import RegisteredWorker
 
 Role = Literal["worker", "orchestrator"]
+
+# The role of which no process runs that could take the next step of a job. "": each role has one. None: unknown.
+Lack = Role | Literal[""] | None
 
 
 class Presence(StrEnum):
@@ -35,7 +39,8 @@ class Node:
     """
     A worker or an orchestrator.
 
-    It was last heard of *silent_s* seconds ago, None if never. A worker serves *queues*.
+    It was last heard of *silent_s* seconds ago, None if never. A worker serves *queues*. One that *plans* is an
+    orchestrator as well, as in a fleet of one process.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Node:
     presence: Presence
     silent_s: float | None = None
     queues: tuple[str, ...] = ()
+    plans: bool = False
 
     @property
     def online(self) -> bool:
@@ -73,7 +79,11 @@ class Fleet:
 
     def online(self, role: Role) -> list[Node]:
         """Return the nodes in *role* that are there."""
-        return [node for node in self.nodes if node.role == role and node.online]
+        return [
+            node
+            for node in self.nodes
+            if node.online and (node.role == role or (node.plans and role == "orchestrator"))
+        ]
 
     @property
     def headless(self) -> bool:
@@ -105,7 +115,8 @@ def nodes(
         if last_s is not None and presence is Presence.SILENT and last_s > FORGET_S and name not in at_work:
             continue
         queues = worker.queues if worker is not None else ()
-        found.append(Node(name, "worker" if is_worker else "orchestrator", presence, silent_s, queues))
+        plans = announced.orchestrators.get(name, inf) <= SILENT_S
+        found.append(Node(name, "worker" if is_worker else "orchestrator", presence, silent_s, queues, plans))
     return found
 
 

@@ -324,6 +324,32 @@ def test_a_fleet_tells_when_its_job_went_on_and_the_command_reads_the_status_the
     assert tree(tmp_path / "b") == tree(tmp_path / "a")
 
 
+# A sync to whose command each step of its job seems to be late, and which shows a line at each reading of the status.
+SEEMS_LATE = """
+from snapferry.orchestrator.cli import follow, main
+from snapferry.orchestrator.reporting import measures
+from snapferry.orchestrator.reporting.progress import views
+
+follow.idle_s = lambda status: 60.0
+follow.LACKS_S = follow.EMBEDDED_POLL_S = measures.IDLE_S = views.LINE_EVERY_S = 0.0
+main()
+"""
+
+
+def test_a_command_never_says_that_its_own_fleet_does_not_run(tmp_path: Path) -> None:
+    """A slow fleet runs all the same, and the command is told when a part of it ends."""
+    (snapshot,) = write_snapshots(tmp_path / "a", [random_files(10)])
+    command = [sys.executable, "-c", SEEMS_LATE, *sync(tmp_path / "a", tmp_path / "b", snapshot)]
+
+    ended = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+
+    assert ended.stderr.count("snapferry: ") > 1
+    assert "nothing can run" not in ended.stderr
+    assert "is one running" not in ended.stderr
+
+
 def test_a_fleet_that_ends_wakes_a_command_that_waits_for_a_step(
     large: LargeStore, tmp_path: Path, temporary: Path
 ) -> None:

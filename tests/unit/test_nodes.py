@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,8 +56,21 @@ def test_a_worker_that_announces_itself_is_online_without_a_heartbeat_and_is_for
     assert (new.online, gone, busy.presence) == (True, [], Presence.SILENT)
 
 
+def test_a_worker_plans_while_it_announces_itself_as_an_orchestrator_too() -> None:
+    workers = [RegisteredWorker(name, COPY, 2.0) for name in ("both@a", "was-both@b", "worker@c")]
+    found = nodes(Announced(workers, {"both@a": 3.0, "was-both@b": SILENT_S + 1}, complete=True), {})
+
+    assert [(node.name, node.role, node.plans) for node in found] == [
+        ("both@a", "worker", True),
+        ("was-both@b", "worker", False),
+        ("worker@c", "worker", False),
+    ]
+    assert [node.name for node in Fleet(found).online("orchestrator")] == ["both@a"]
+
+
 WORKER = Node("w@a", "worker", Presence.ONLINE, 1.0, COPY)
 ORCHESTRATOR = Node("o@a", "orchestrator", Presence.ONLINE, 1.0)
+BOTH = Node("wo@a", "worker", Presence.ONLINE, 1.0, COPY, plans=True)
 GONE = Node("w@b", "worker", Presence.SILENT, 90.0, COPY)
 
 
@@ -75,6 +89,11 @@ GONE = Node("w@b", "worker", Presence.SILENT, 90.0, COPY)
         # All batches that were queued are done.
         ({"batches_done": 3, "workers": ()}, [WORKER], "orchestrator"),
         ({"batches_done": 3, "workers": ()}, [ORCHESTRATOR], None),
+        # A worker that is an orchestrator as well.
+        ({"state": State.QUEUED}, [BOTH], None),
+        ({"batches_done": 3}, [BOTH], None),
+        ({"state": State.QUEUED}, [replace(BOTH, presence=Presence.SILENT)], "orchestrator"),
+        ({"workers": ()}, [BOTH], None),
         ({"state": State.FAILED}, [], None),
         ({"cancelling": True, "workers": ()}, [], None),
     ],

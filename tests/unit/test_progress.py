@@ -121,6 +121,8 @@ def test_a_job_of_which_nothing_moves_for_ten_seconds_has_a_hint(changed: dict[s
 
     assert progress_text(running(submitted_at=ago, moved_at=ago, **changed)).startswith(f"{said}: ")
     assert "waiting" not in progress_text(running(**changed))
+    # A command knows that its own fleet runs.
+    assert "waiting" not in progress_text(running(submitted_at=ago, moved_at=ago, **changed), "")
 
 
 def quiet(worker: str, *, in_flight: int, for_s: float) -> RunningBatch:

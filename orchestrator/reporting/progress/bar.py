@@ -18,7 +18,7 @@ from rich.segment import ControlType, Segment
 from rich.text import Text
 
 from snapferry.orchestrator.reporting.measures import percent, share
-from snapferry.orchestrator.reporting.nodes import Role
+from snapferry.orchestrator.reporting.nodes import Lack
 from snapferry.orchestrator.reporting.terminal import console
 from snapferry.orchestrator.reporting.text.status import stall_text, state_text
 from snapferry.workers.ledger import JobStatus
@@ -42,7 +42,7 @@ class Bar:
         self._shown = _JobBar()
         self.live: Any = Live(self._shown, console=console(color, stderr=True), refresh_per_second=8)
 
-    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
+    def show(self, status: JobStatus, lacks: Lack = None) -> None:
         """Show *status* at the next refresh. *lacks* as for `stall_text`."""
         self._shown.status, self._shown.lacks = status, lacks
 
@@ -52,7 +52,7 @@ class _JobBar:
 
     def __init__(self) -> None:
         self.status: JobStatus | None = None
-        self.lacks: Role | None = None
+        self.lacks: Lack = None
         # The widths of the lines that are on the terminal.
         self._drawn: list[int] = []
 

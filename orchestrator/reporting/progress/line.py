@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from snapferry.orchestrator.reporting.measures import percent, rate
-from snapferry.orchestrator.reporting.nodes import Role
+from snapferry.orchestrator.reporting.nodes import Lack
 from snapferry.orchestrator.reporting.text.status import (
     at_least,
     objects_in_states,
@@ -23,7 +23,7 @@ SPARED: Final[tuple[Part, ...]] = ("bytes", "rate", "snapshots", "objects", "lef
 """The parts in the order in which a narrow terminal leaves them out."""
 
 
-def progress_text(status: JobStatus, lacks: Role | None = None) -> str:
+def progress_text(status: JobStatus, lacks: Lack = None) -> str:
     """Return the progress of a job in one line. *lacks* as for `stall_text`."""
     stage = stall_text(status, lacks) or state_text(status)
     if not status.objects_total:

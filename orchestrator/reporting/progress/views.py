@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
-from snapferry.orchestrator.reporting.nodes import Role
+from snapferry.orchestrator.reporting.nodes import Lack
 from snapferry.orchestrator.reporting.terminal import has_rich, is_dumb, is_live
 from snapferry.workers.ledger import JobStatus
 
@@ -20,14 +20,14 @@ LINE_EVERY_S: Final = 5.0
 class View(Protocol):
     """Shows each status of a job, in order."""
 
-    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
-        """Show *status*. *lacks* is the role of which no process runs that could take the next step."""
+    def show(self, status: JobStatus, lacks: Lack = None) -> None:
+        """Show *status*. *lacks* as for `stall_text`."""
 
 
 class Silent:
     """Shows nothing."""
 
-    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
+    def show(self, status: JobStatus, lacks: Lack = None) -> None:
         """Show nothing."""
 
 
@@ -37,7 +37,7 @@ class Lines:
     def __init__(self) -> None:
         self._due = time.monotonic() + LINE_EVERY_S
 
-    def show(self, status: JobStatus, lacks: Role | None = None) -> None:
+    def show(self, status: JobStatus, lacks: Lack = None) -> None:
         """Print a line if one is due."""
         now = time.monotonic()
         if now >= self._due and not status.state.final:

@@ -21,7 +21,7 @@ from snapferry.orchestrator.reporting.measures import (
     stall,
     stuck_batches,
 )
-from snapferry.orchestrator.reporting.nodes import Role
+from snapferry.orchestrator.reporting.nodes import Lack, Role
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
@@ -103,26 +103,29 @@ def ended_text(status: JobStatus) -> str:
     return f"job {status.job_id} has already ended: it is {state_text(status)}"
 
 
-def stall_text(status: JobStatus, lacks: Role | None = None) -> str:
+def stall_text(status: JobStatus, lacks: Lack = None) -> str:
     """
     Return why a job may make no progress, "" if it does, has ended, or is paused or being cancelled.
 
-    *lacks* is the role of which no process runs that could take the next step, None if that is not known.
+    *lacks* is the role of which no process runs that could take the next step: "" if each role has one, None if that is
+    not known.
     """
     if status.state.final or status.paused or status.cancelling:
         return ""
-    if lacks is not None:
+    if lacks:
         text = lack_text(status, lacks)
     elif status.waiting is not None:
         text = waiting_text(status.waiting)
     else:
-        text = _quiet_text(status)
+        text = _quiet_text(status, lacks)
     return text
 
 
-def _quiet_text(status: JobStatus) -> str:
+def _quiet_text(status: JobStatus, lacks: Lack) -> str:
     """Return why a job may make no progress that waits for no store, "" if it does."""
     match stall(status):
+        case Stall.ORCHESTRATOR | Stall.WORKER if lacks is not None:
+            return ""
         case Stall.ORCHESTRATOR:
             return "waiting for an orchestrator (is one running?)"
         case Stall.WORKER:
@@ -176,7 +179,7 @@ def status_lines(
     by_class: Mapping[str, int],
     store_limits: Mapping[str, Limits] | None = None,
     unreached: Sequence[StoreProblem] = (),
-    lacks: Role | None = None,
+    lacks: Lack = None,
 ) -> list[str]:
     """
     Return everything that is known about a job, one line for each aspect.
