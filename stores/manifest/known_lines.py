@@ -5,51 +5,46 @@ What a line says depends on nothing but its bytes, except for the order of the p
 found again by its bytes, and of a manifest only new lines are parsed. The order is checked over all of its lines.
 
 *same answers*: a manifest with a line that is not plain or out of order is left to the methods of `Manifest`, which
-alone decide what is wrong and where.
-*bounded*: lines of up to `MOST_BYTES` are kept, about 50 MB of memory. When there are more, only those of the last
-manifest are kept. A large manifest is left to `Manifest`.
-*only where lines are shared*: a sample of its lines tells whether a manifest repeats an earlier one. The lines of one
-that does not are not kept.
+alone decide what is wrong and where. Its lines are not kept.
+*bounded*: lines of up to `MOST_BYTES` are kept, in about 50 MB of memory. When there would be more, all are dropped. A
+large manifest is left to `Manifest`.
+*only where lines are shared*: the lines of a manifest are kept only if a sample of them was in an earlier one. So
+manifests that share nothing cost no more than that sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.runtime.interruption import checkpoint
 
-from .lines import read_plainly
-from .parse import LARGEST_PLANNED_BYTES, Manifest
+from .lines import PIECE_BYTES, read_plainly
+from .parse import LARGEST_PLANNED_BYTES, Manifest, add_largest
 
-# Bytes of the lines that are kept, at least the length of any manifest that is not large.
+# The most bytes of the lines that are kept: more than any manifest has that is not large.
 MOST_BYTES = 8 * 1024 * 1024
 
-# Lines that are parsed at once: about `lines.PIECE_BYTES`.
-_LINES_AT_ONCE: Final = 600
-
-# The sample of a manifest: the lines whose checksum begins so, one in 256, whatever stands before them. A path may
-# contain this too, so the sample is bounded.
+# The sample of a manifest that is compared with earlier samples: the lines whose checksum begins so, one in 256,
+# wherever they are. A path may contain this too, so the sample is bounded.
 _SAMPLED: Final = b" 00"
 _MOST_SAMPLED: Final = 1000
 
 # Hashes of sampled lines that are kept: about 1 MB of memory.
 _MOST_SAMPLES: Final = 1 << 14
 
+# Lines that are looked up to see whether most lines of a manifest are known.
+_LOOKED_UP: Final = 64
+
 # What a line says: the address of its object, "" for a D line; the advisory size; the PATH.
 _Row = tuple[Address | Literal[""], int, str]
 
 
-class _Read(NamedTuple):
-    """A manifest that was read: its lines and what they say, and the new ones among them."""
-
-    lines: list[bytes]
-    rows: list[_Row]
-    new_lines: list[bytes]
-    new_rows: list[_Row]
+class _UnusualLine(Exception):
+    """A line is not plain, or out of order. It may be right."""
 
 
 class KnownLines:
@@ -57,63 +52,85 @@ class KnownLines:
 
     def __init__(self) -> None:
         self._rows: dict[bytes, _Row] = {}
+        self._samples: set[int] = set()
         # Bytes of the lines that are kept.
         self.length = 0
-        self._samples: set[int] = set()
 
     def objects(self, manifest: Manifest) -> dict[Address, int]:
         """Return the same as `Manifest.objects`. Raises like it."""
-        read = self.read(manifest)
-        if read is None:
+        text = self.text_of(manifest)
+        if text is None:
             return manifest.objects()
-        self.keep(read)
-        files = [row for row in read.rows if row[0]]
-        largest = {address: size for address, size, _ in files if address}
-        if len(largest) < len(files):
-            for address, size, _ in files:
-                if address and largest[address] < size:
-                    largest[address] = size
+        addresses: list[Address] = []
+        sizes: list[int] = []
+        new: dict[bytes, _Row] = {}
+        try:
+            for rows in self.read(text, new):
+                addresses += [address for address, _, _ in rows if address]
+                sizes += [size for address, size, _ in rows if address]
+        except _UnusualLine:
+            return manifest.objects()
+        self.keep(new)
+        largest: dict[Address, int] = {}
+        add_largest(largest, addresses, sizes)
         return largest
 
-    def read(self, manifest: Manifest) -> _Read | None:
-        """Return what *manifest* says, checked. None if it should be read without known lines."""
-        if manifest.large:
+    def text_of(self, manifest: Manifest) -> bytes | None:
+        """Return the text of *manifest*, to be `read`; None if it should be read without known lines."""
+        if manifest.large or not manifest.length:
             return None
         text = manifest.open().read(manifest.length)
-        empty = not self._rows
-        if empty and not self._is_repeated(text):
-            return None
-        lines = text.split(b"\n")
-        if lines.pop() or not lines:
-            return None
-        found = list(map(self._rows.get, lines))
-        new = [at for at, row in enumerate(found) if row is None]
-        if not empty and 2 * len(new) > len(lines) and not self._is_repeated(text):
-            return None
-        new_lines = [lines[at] for at in new]
-        new_rows = _rows_of(new_lines)
-        if new_rows is None:
-            return None
-        for at, row in zip(new, new_rows, strict=True):
-            found[at] = row
-        rows = [row for row in found if row]
-        paths = [path for _, _, path in rows]
-        # The order of code points is that of the bytes of UTF-8. A list that is in order is sorted at once.
-        return _Read(lines, rows, new_lines, new_rows) if paths == sorted(paths) else None
+        if not self._is_known(text):
+            if not self._is_repeated(text):
+                return None
+            if self.length + len(text) > MOST_BYTES:
+                self._drop()
+                return None
+        return text
 
-    def keep(self, read: _Read) -> None:
-        """Keep the lines of a manifest that was *read*."""
-        self.length += sum(map(len, read.new_lines))
-        if self.length <= MOST_BYTES:
-            self._rows.update(zip(read.new_lines, read.new_rows, strict=True))
-            return
-        self._rows = dict(zip(read.lines, read.rows, strict=True))
-        self.length = sum(map(len, read.lines))
-        # Manifests whose lines were dropped now must be seen twice before they take the place of these.
-        self._samples = set()
+    def read(self, text: bytes, new: dict[bytes, _Row]) -> Iterator[list[_Row]]:
+        """Yield what the lines of *text* say, checked, some hundreds at a time. Put the new ones of them in *new*."""
+        start, last = 0, ""
+        while start < len(text):
+            checkpoint()
+            # Pieces, because what is read stays in the processor's cache then.
+            end = text.rfind(b"\n", start, start + PIECE_BYTES)
+            if end < 0 and (end := text.find(b"\n", start)) < 0:
+                raise _UnusualLine
+            lines = text[start:end].split(b"\n")
+            found = list(map(self._rows.get, lines))
+            missing = [at for at, row in enumerate(found) if row is None]
+            if missing:
+                for at, row in zip(missing, _rows_of([lines[at] for at in missing]), strict=True):
+                    found[at] = new[lines[at]] = row
+            rows = [row for row in found if row]
+            paths = [path for _, _, path in rows]
+            # The order of code points is that of the bytes of UTF-8. What is in order is sorted quickly.
+            if paths[0] < last or paths != sorted(paths):
+                raise _UnusualLine
+            yield rows
+            start, last = end + 1, paths[-1]
+
+    def keep(self, new: dict[bytes, _Row]) -> None:
+        """Keep the *new* lines of a manifest that was read to its end."""
+        self.length += sum(map(len, new))
+        self._rows.update(new)
+        if self.length > MOST_BYTES:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._rows, self._samples, self.length = {}, set(), 0
+
+    def _is_known(self, text: bytes) -> bool:
+        """Return whether at least half of some lines all over *text* are known."""
+        if not self._rows:
+            return False
+        starts = [text.find(b"\n", at) + 1 for at in range(0, len(text), len(text) // _LOOKED_UP + 1)]
+        known = sum(text[start : text.find(b"\n", start)] in self._rows for start in starts)
+        return 2 * known >= len(starts)
 
     def _is_repeated(self, text: bytes) -> bool:
-        """Return whether at least half of the sampled lines of *text* were in an earlier manifest. Note the sample."""
+        """Return whether at least half of the sampled lines of *text* were in earlier samples. Note this sample."""
         pieces = islice(text.split(_SAMPLED, _MOST_SAMPLED), 1, None)
         sample = {hash(piece[: piece.find(b"\n")]) for piece in pieces}
         repeated = len(sample & self._samples)
@@ -130,29 +147,26 @@ class NamedObjects:
 
     def add(self, manifest: Manifest) -> None:
         """Add the objects of *manifest*. Raises like `Manifest.add_addresses`."""
-        read = self._known.read(manifest)
-        if read is None:
+        text = self._known.text_of(manifest)
+        new: dict[bytes, _Row] = {}
+        try:
+            if text is None:
+                raise _UnusualLine
+            for _ in self._known.read(text, new):
+                pass
+        except _UnusualLine:
             manifest.add_addresses(self.addresses)
             return
-        self.addresses.update([address for address, _, _ in read.new_rows if address])
-        # Only now: what is known is not added again.
-        self._known.keep(read)
+        self.addresses.update([address for address, _, _ in new.values() if address])
+        # Only now: a known line is not added again.
+        self._known.keep(new)
 
 
-def _rows_of(lines: Sequence[bytes]) -> list[_Row] | None:
-    """Return what *lines* say, which are without their ends. None if one is not plain, or out of order."""
-    rows: list[_Row] = []
-    last = ""
-    for at in range(0, len(lines), _LINES_AT_ONCE):
-        checkpoint()
-        piece = b"\n".join([*lines[at : at + _LINES_AT_ONCE], b""])
-        columns = read_plainly(piece, last)
-        if columns is None:
-            return None
-        last = columns.paths[-1]
-        addresses: list[Address | Literal[""]] = [
-            checksum if kind == "F" else ""
-            for kind, checksum in zip(columns.kinds, columns.checksums, strict=True)
-        ]
-        rows.extend(zip(addresses, columns.sizes(LARGEST_PLANNED_BYTES), columns.paths, strict=True))
-    return rows
+def _rows_of(lines: Sequence[bytes]) -> Iterator[_Row]:
+    """Yield what *lines* say, which are without their ends. Raises `_UnusualLine`."""
+    columns = read_plainly(b"\n".join([*lines, b""]), "")
+    if columns is None:
+        raise _UnusualLine
+    sizes = columns.sizes(LARGEST_PLANNED_BYTES)
+    for kind, address, size, path in zip(columns.kinds, columns.checksums, sizes, columns.paths, strict=True):
+        yield (address if kind == "F" else ""), size, path

@@ -163,14 +163,7 @@ class Manifest:
         """
         largest: dict[Address, int] = {}
         for files in self.files():
-            found = dict(zip(files.checksums, files.sizes(LARGEST_PLANNED_BYTES), strict=True))
-            if len(found) == len(files.checksums) and largest.keys().isdisjoint(found):
-                largest.update(found)
-                continue
-            sizes = files.sizes(LARGEST_PLANNED_BYTES)
-            for address, size in zip(files.checksums, sizes, strict=True):
-                if largest.get(address, -1) < size:
-                    largest[address] = size
+            add_largest(largest, files.checksums, list(files.sizes(LARGEST_PLANNED_BYTES)))
         return largest
 
     def files(self) -> Iterator[Columns]:
@@ -344,6 +337,17 @@ class Manifest:
             raise ManifestSyntaxError(
                 self._label, self.id, "the manifest is empty; a manifest has at least one line end"
             )
+
+
+def add_largest(largest: dict[Address, int], addresses: Sequence[Address], sizes: Sequence[int]) -> None:
+    """Add *addresses* with their *sizes* to *largest*, where each keeps its largest size."""
+    found = dict(zip(addresses, sizes, strict=True))
+    if len(found) == len(addresses) and largest.keys().isdisjoint(found):
+        largest.update(found)
+        return
+    for address, size in zip(addresses, sizes, strict=True):
+        if largest.get(address, -1) < size:
+            largest[address] = size
 
 
 def parse(text: bytes) -> list[Entry]:

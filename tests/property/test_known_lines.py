@@ -70,10 +70,10 @@ def histories(draw: st.DrawFn) -> list[bytes]:
 
 
 @contextmanager
-def small(most_bytes: int, at_once: int) -> Iterator[None]:
+def small(most_bytes: int, piece_bytes: int) -> Iterator[None]:
     """Let every line be in the sample, and the bounds be small."""
     with ExitStack() as stack:
-        changes = {"_SAMPLED": b" ", "MOST_BYTES": most_bytes, "_LINES_AT_ONCE": at_once}
+        changes = {"_SAMPLED": b" ", "MOST_BYTES": most_bytes, "PIECE_BYTES": piece_bytes}
         for name, value in changes.items():
             stack.enter_context(patch.object(known_lines, name, value))
         yield
@@ -101,29 +101,28 @@ bounds = st.sampled_from([0, 100, 400, 10**6])
 
 
 @thorough
-@given(histories(), bounds, st.integers(1, 5))
-@example([A + B, A + B, B + A, A + b"\n" + B, A + B[:-1], b"\n", b"", A + A + B], 10**6, 2)
+@given(histories(), bounds, st.sampled_from([1, 100, 200, 10**6]))
+@example([A + B, A + B, B + A, A + b"\n" + B, A + B[:-1], b"\n", b"", A + A + B], 10**6, 100)
 @example([A + B, A + B, B, A + B, B + b"D 755 - 1 ./c\n", B], 100, 1)
 def test_objects_order_sizes_and_errors_are_those_of_each_manifest(
-    texts: list[bytes], most_bytes: int, at_once: int
+    texts: list[bytes], most_bytes: int, piece_bytes: int
 ) -> None:
-    with small(most_bytes, at_once):
+    with small(most_bytes, piece_bytes):
         known = KnownLines()
         found = answers(texts, lambda manifest: in_order(known.objects(manifest)))
 
         assert found == answers(texts, lambda manifest: in_order(manifest.objects()))
-        longest = max(map(len, texts))
-        assert known.length <= max(most_bytes, longest)
+        assert known.length <= most_bytes
 
 
 @thorough
-@given(histories(), bounds, st.integers(1, 5))
-@example([A, A, A + b"\n", B + A, B], 10**6, 2)
+@given(histories(), bounds, st.sampled_from([1, 100, 200, 10**6]))
+@example([A, A, A + b"\n", B + A, B], 10**6, 100)
 def test_all_objects_that_manifests_name_are_found_and_errors_are_the_same(
-    texts: list[bytes], most_bytes: int, at_once: int
+    texts: list[bytes], most_bytes: int, piece_bytes: int
 ) -> None:
     usual = AddressSet()
-    with small(most_bytes, at_once):
+    with small(most_bytes, piece_bytes):
         named = NamedObjects()
 
         assert answers(texts, named.add) == answers(texts, lambda manifest: manifest.add_addresses(usual))
@@ -142,7 +141,7 @@ def test_the_plan_is_the_same(texts: list[bytes], most_bytes: int) -> None:
         columns = (plan.digests, plan.sizes, plan.owners, plan.firsts)
         return plan.groups, plan.snapshots, *map(bytes, columns)
 
-    with small(most_bytes, 2):
+    with small(most_bytes, 200):
         assert plan_of(KnownLines().objects) == plan_of(Manifest.objects)
 
 
