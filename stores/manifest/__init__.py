@@ -6,6 +6,7 @@ The manifest: the text that lists a snapshot.
     spool      the text while it is received and used
     syntax     lines one by one, and what is wrong with them
     lines      many lines at once, faster
+    known_lines  manifests that share lines with earlier ones
     canonical  the canonical form: sorted, without comments
     tree_entries  entries of which a directory tree can be made
 """
