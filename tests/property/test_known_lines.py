@@ -18,6 +18,7 @@ from snapferry.stores.errors import StoreError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest import known_lines
 from snapferry.stores.manifest.known_lines import KnownLines, NamedObjects
+from snapferry.stores.manifest.lines import read_plainly
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest
 from tests.property.strategies import thorough
 
@@ -148,7 +149,6 @@ def test_the_plan_is_the_same(texts: list[bytes], most_bytes: int) -> None:
 def lines_parsed(patched: pytest.MonkeyPatch) -> list[int]:
     """Return a list that gets the number of lines of each piece that is parsed to be known."""
     found: list[int] = []
-    read_plainly = known_lines.read_plainly
 
     def counting(piece: bytes, last: str) -> object:
         found.append(piece.count(b"\n"))

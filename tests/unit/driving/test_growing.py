@@ -16,6 +16,7 @@ from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.orchestrator.reporting.measures import percent, share
 from snapferry.stores.address import SnapshotId, manifest_key
 from snapferry.stores.errors import StoreUnavailable
+from snapferry.stores.manifest.known_lines import KnownLines
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Budget, JobSpec, Prune
@@ -43,10 +44,10 @@ class Reads:
         self.before: Callable[[int], None] = lambda _: None
         read = prepare._objects
 
-        def reading(spec: JobSpec, source: StreamStore, snapshot_id: str) -> Any:
+        def reading(spec: JobSpec, source: StreamStore, snapshot_id: str, known: KnownLines) -> Any:
             self.before(len(self.ids))
             self.ids.append(snapshot_id)
-            return read(spec, source, snapshot_id)
+            return read(spec, source, snapshot_id, known)
 
         monkeypatch.setattr(prepare, "_objects", reading)
 
