@@ -6,7 +6,7 @@ found again by its bytes, and of a manifest only new lines are parsed. The order
 
 *same answers*: a manifest with a line that is not plain or out of order is left to the methods of `Manifest`, which
 alone decide what is wrong and where. Its lines are not kept.
-*bounded*: lines of up to `MOST_BYTES` are kept, in about 50 MB of memory. When there would be more, all are dropped. A
+*bounded*: lines of up to `MOST_BYTES` are kept, in 35 to 50 MB of memory. When there would be more, all are dropped. A
 large manifest is left to `Manifest`.
 *only where lines are shared*: the lines of a manifest are kept only if a sample of them was in an earlier one. So
 manifests that share nothing cost no more than that sample.
