@@ -125,7 +125,7 @@ class KnownLines:
         """Return whether at least half of some lines all over *text* are known."""
         if not self._rows:
             return False
-        starts = [text.find(b"\n", at) + 1 for at in range(0, len(text), len(text) // _LOOKED_UP + 1)]
+        starts = [text.rfind(b"\n", 0, at) + 1 for at in range(0, len(text), len(text) // _LOOKED_UP + 1)]
         known = sum(text[start : text.find(b"\n", start)] in self._rows for start in starts)
         return 2 * known >= len(starts)
 

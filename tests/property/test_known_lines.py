@@ -98,6 +98,7 @@ def in_order(objects: dict[Address, int]) -> list[tuple[Address, int]]:
 
 A = b"F 644 %b 5 ./a\n" % ADDRESSES[0].encode()
 B = b"F 644 %b 9 ./b\n" % ADDRESSES[0].encode()
+C = b"F 644 %b 9 ./c\n" % ADDRESSES[1].encode()
 bounds = st.sampled_from([0, 100, 400, 10**6])
 
 
@@ -105,6 +106,8 @@ bounds = st.sampled_from([0, 100, 400, 10**6])
 @given(histories(), bounds, st.sampled_from([1, 100, 200, 10**6]))
 @example([A + B, A + B, B + A, A + b"\n" + B, A + B[:-1], b"\n", b"", A + A + B], 10**6, 100)
 @example([A + B, A + B, B, A + B, B + b"D 755 - 1 ./c\n", B], 100, 1)
+@example([A + B, A + B, B + A], 10**6, 10**6)
+@example([A + B, A + B, A + B + C, A + B, A + C], 200, 10**6)
 def test_objects_order_sizes_and_errors_are_those_of_each_manifest(
     texts: list[bytes], most_bytes: int, piece_bytes: int
 ) -> None:
@@ -119,6 +122,7 @@ def test_objects_order_sizes_and_errors_are_those_of_each_manifest(
 @thorough
 @given(histories(), bounds, st.sampled_from([1, 100, 200, 10**6]))
 @example([A, A, A + b"\n", B + A, B], 10**6, 100)
+@example([A + B, A + B, B + A, A + C + B, C], 10**6, 10**6)
 def test_all_objects_that_manifests_name_are_found_and_errors_are_the_same(
     texts: list[bytes], most_bytes: int, piece_bytes: int
 ) -> None:
