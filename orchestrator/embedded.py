@@ -10,6 +10,7 @@ keeper is killed, the owner does the same.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import select
@@ -33,6 +34,9 @@ START_TIMEOUT_S = 10.0
 
 # The kernel's limit for the path of a unix socket is 107 bytes.
 _LONGEST_SOCKET_PATH = 100
+
+# A part of the fleet needs files of this many bytes to start.
+_SMALL = 65536
 
 
 # What Celery imports by name when a worker starts.
@@ -204,6 +208,9 @@ class EmbeddedFleet:
             time.sleep(LOOK_S)
 
     def _end_of_log(self) -> str:
+        if is_full(self._folder):
+            # The last lines of the log would be a part of a traceback.
+            return f": the disk of {self._folder} is full. Free space, or set TMPDIR to a directory on another disk"
         with suppress(OSError):
             lines = Path(self._folder, "log").read_text(errors="replace").splitlines()[-5:]
             return "".join("\n  " + line for line in lines)
@@ -225,6 +232,16 @@ def share_imports() -> None:
     with quick_imports():
         for module in _WORKER_MODULES:
             importlib.import_module(module)
+
+
+def is_full(folder: str) -> bool:
+    """Return whether a small file cannot be written to *folder*, for lack of space or of inodes."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(bytes(_SMALL))
+    except OSError as error:
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return False
 
 
 def _private_folder() -> str:

@@ -8,7 +8,7 @@ from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.workers.app import make_app
 from snapferry.workers.settings.environment import Settings
 
-from . import presence, tasks
+from . import key_repair, presence, tasks
 from .driving import reconcile
 
 
@@ -16,12 +16,13 @@ def make_job_app(settings: Settings, access: AccessPolicy = STRICT, *, serves: b
     """
     Return an app whose tasks open the stores that *access* allows. Connects to nothing. Raises `InvalidSettings`.
 
-    A worker of it reconciles jobs while it runs, and announces itself if it serves the queue of orchestrators. An app
-    that does not *serve* only queues tasks: see `make_app`.
+    A worker of it reconciles jobs and repairs keys while it runs, and announces itself if it serves the queue of
+    orchestrators. An app that does not *serve* only queues tasks: see `make_app`.
     """
     app = make_app(settings, access, serves=serves)
     tasks.register(app, settings, access)
     if serves:
+        key_repair.attach(app, settings)
         reconcile.attach(app, settings)
         presence.attach(app, settings)
     return app

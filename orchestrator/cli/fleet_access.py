@@ -47,7 +47,9 @@ def on_fleet(settings: Settings, *, advice: str) -> Iterator[Jobs]:
     except BrokerUnavailable as error:
         fail(f"{error}. {UNREACHABLE}")
     try:
-        yield jobs
+        # Also for what a command reads by itself.
+        with jobs.records():
+            yield jobs
     except (BrokerUnavailable, UnreadableJob) as error:
         fail(str(error))
     except UnknownJob as error:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from tornado.web import HTTPError
 
-from snapferry.orchestrator.jobs import JobRefused
+from snapferry.orchestrator.jobs import BrokerDamaged, JobRefused
 from snapferry.workers.broker.connection import BrokerUnavailable
 from snapferry.workers.ledger import UnknownJob
 
@@ -143,11 +143,15 @@ class Page(Guarded):
         try:
             return await loop.run_in_executor(self.settings["pool"], call, *arguments)
         except BrokerUnavailable as error:
+            advice = (
+                ""
+                if isinstance(error, BrokerDamaged)
+                else " Start Redis. Workers and orchestrators wait for it, and jobs continue when it is back."
+            )
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "Redis does not answer",
-                f"{sentence(str(error))} Start Redis. Workers and orchestrators wait for it, and jobs continue when it"
-                " is back. This page retries by itself.",
+                title_of(error),
+                f"{sentence(str(error))}{advice} This page retries by itself.",
             ) from error
         except (UnknownJob, JobRefused) as error:
             raise HTTPError(HTTPStatus.NOT_FOUND) from error
@@ -179,6 +183,11 @@ class Page(Guarded):
             ],
             **values,
         )
+
+
+def title_of(error: BrokerUnavailable) -> str:
+    """Return the title of the page about an *error* of the broker."""
+    return "A key in Redis is damaged" if isinstance(error, BrokerDamaged) else "Redis does not answer"
 
 
 def _known(status_code: int) -> tuple[str, str]:

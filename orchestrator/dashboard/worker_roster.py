@@ -14,6 +14,8 @@ from typing import Any, Final, Self
 
 from celery import Celery
 
+from snapferry.stores.text.printable import printable
+
 log = logging.getLogger(__name__)
 
 # A worker is silent after this many missed heartbeats, and at least this many seconds.
@@ -25,8 +27,13 @@ REMEMBERED_S: Final = 3600.0
 
 WORKERS_KEPT: Final = 1000
 
+# No number of a heartbeat is larger.
+_LARGEST: Final = 2**53
+
 # Seconds before the next attempt to listen, after an outage of the broker.
 RETRY_S: Final = 3.0
+
+_LONGEST_TEXT: Final = 255
 
 
 @dataclass(frozen=True)
@@ -128,15 +135,16 @@ def _state(name: str, entry: _Entry, silent_s: float) -> WorkerState:
     state = "left" if entry.left else "silent" if silent_s > patience else "online"
     load = event.get("loadavg")
     return WorkerState(
-        name=name,
+        name=printable(name[:_LONGEST_TEXT]),
         state=state,
         silent_s=silent_s,
         active=int(_number(event.get("active"))) if state == "online" else 0,
         processed=int(_number(event.get("processed"))),
         load=_number(load[0]) if isinstance(load, list | tuple) and load else 0.0,
-        software=f"{event.get('sw_ident', '')} {event.get('sw_ver', '')}".strip(),
+        software=printable(f"{event.get('sw_ident', '')} {event.get('sw_ver', '')}".strip()[:_LONGEST_TEXT]),
     )
 
 
 def _number(found: object) -> float:
-    return float(found) if isinstance(found, int | float) else 0.0
+    """Return a number of an event, 0 for anything that is none or cannot be right: anybody can send events."""
+    return float(found) if isinstance(found, int | float) and abs(found) < _LARGEST else 0.0

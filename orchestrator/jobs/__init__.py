@@ -9,7 +9,7 @@ Jobs: submit them, follow them, control them. `snapferry.orchestrator.client` is
     store_pair  the stores of a job, from their URLs
 """
 
-from .broker import JobRefused
+from .broker import BrokerDamaged, JobRefused
 from .client import Jobs
 from .index import JobQuery, Listing, Sort
 from .reader import POLL_S, JobReader, JobsPage
@@ -17,6 +17,7 @@ from .store_pair import check_differ, check_is_store, one_store, store_pair, tre
 
 __all__ = [
     "POLL_S",
+    "BrokerDamaged",
     "JobQuery",
     "JobReader",
     "JobRefused",

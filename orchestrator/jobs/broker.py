@@ -6,14 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from snapferry.workers.broker.connection import BrokerUnavailable, client, refusal
 from snapferry.workers.ledger import Ledger
+from snapferry.workers.ledger.damage import shared_damage
 from snapferry.workers.settings.broker_url import shown
 from snapferry.workers.settings.environment import Settings
 
 _LONGEST_REASON = 400
+
+# Damaged keys that a message names.
+_MOST_NAMED = 3
+
+
+class BrokerDamaged(BrokerUnavailable):
+    """Another program changed the type of a key in Redis. The message names the key if it can."""
 
 
 class JobRefused(Exception):
@@ -41,9 +49,23 @@ class JobBroker:
         except but:
             raise
         except (RedisError, OperationalError) as error:
+            if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
+                raise BrokerDamaged(self._damage()) from error
             raise BrokerUnavailable(
                 f"the broker at {self.shown} did not accept the request: {_reason(error)}"
             ) from error
+
+    def _damage(self) -> str:
+        """Return what another program damaged, and what to do."""
+        try:
+            found = shared_damage(self.ledger.client)
+        except RedisError:
+            found = []
+        said = "; ".join(map(str, found[:_MOST_NAMED])) or "a key of snapferry has the wrong type"
+        return (
+            f"another program changed the broker at {self.shown}: {said}. A running orchestrator sets such keys aside"
+            " within seconds; then try again"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -6,12 +6,18 @@ A mailbox is the only sign that an orchestrator of an earlier version leaves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import redis
+from redis.exceptions import ResponseError
 
 from snapferry.orchestrator.reporting.nodes import Announced
 from snapferry.workers.broker.transport import MAILBOXES
 from snapferry.workers.lifecycle.orchestrator_roster import OrchestratorRoster
 from snapferry.workers.reachability.worker_roster import WorkerRoster
+
+_Read = TypeVar("_Read")
 
 
 def known_nodes(client: redis.Redis) -> set[str]:
@@ -27,7 +33,23 @@ def _orchestrators_known(client: redis.Redis) -> bool:
 
 
 def announced(client: redis.Redis) -> Announced:
-    """Return the workers and orchestrators that announced themselves. Raises `redis.exceptions.RedisError`."""
-    orchestrators = OrchestratorRoster(client).announced()
-    complete = bool(orchestrators) or not _orchestrators_known(client)
-    return Announced(WorkerRoster(client).registered(), orchestrators, complete)
+    """
+    Return the workers and orchestrators that announced themselves. Raises `redis.exceptions.RedisError`.
+
+    A roster that another program damaged counts as unknown: no command depends on it.
+    """
+    orchestrators = _unless_damaged(OrchestratorRoster(client).announced)
+    mailboxes = _unless_damaged(lambda: _orchestrators_known(client))
+    workers = _unless_damaged(WorkerRoster(client).registered)
+    known = orchestrators is not None and workers is not None
+    complete = known and (bool(orchestrators) or mailboxes is False)
+    return Announced(workers or [], orchestrators or {}, complete)
+
+
+def _unless_damaged(read: Callable[[], _Read]) -> _Read | None:
+    try:
+        return read()
+    except ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return None

@@ -10,6 +10,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from snapferry.workers.broker.connection import client
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.ledger.keys import LIMIT_FIELDS, job_key
 from snapferry.workers.limits.limit_store import (
@@ -19,6 +20,7 @@ from snapferry.workers.limits.limit_store import (
     LimitStore,
     StoreLimits,
     store_id,
+    store_key,
 )
 from snapferry.workers.messages import JobSpec, StoreRef
 from tests.property.strategies import examples
@@ -384,3 +386,47 @@ def test_never_more_in_flight_than_may_be_and_nobody_waits_for_ever(
             inside[member] = may or 0
     if inside:
         assert sum(inside.values()) == most
+
+
+@pytest.mark.parametrize(
+    "text", ["junk", "-5", "0", "nan", "inf", "1e400", "9" * 400, "5.5", "", "\x1b[31m", b"\xff"]
+)
+def test_a_limit_that_another_program_damaged_limits_nothing(text: str | bytes, redis_url: str) -> None:
+    with client(redis_url) as found:
+        limit_store = LimitStore(found)
+        limit_store.set_store_limits(STORE, {"rate": 1, "requests": 1, "jobs": 1})
+        found.hset(
+            job_key("j"),
+            mapping={"state": "copying", "s3_requests": text, "limit_rate": text, "limit_jobs": text},
+        )
+        found.hset(store_key(STORE), mapping=dict.fromkeys(("rate", "requests", "jobs"), text))
+        limits, (of_store,) = limit_store.limits_of_run("j", [STORE])
+        assert not limits.any
+        assert not of_store.any
+        assert not limit_store.all_store_limits(None)[STORE].any
+        share = limit_store.share("j", (STORE, STORE), "me", wanted=5, in_flight=0, now=BEGAN)
+        assert share is None or share >= 1
+        for kind in LimitKind:
+            grant = limit_store.take(scope(kind=kind), "me", 100, now=BEGAN)
+            assert grant.amount >= 1
+            limit_store.refund(scope(kind=kind), "me", 1)
+
+
+@pytest.mark.parametrize("text", ["junk", "nan", "inf", "-inf", "1e308", "0x10", "9" * 400, b"\xff"])
+def test_a_bucket_that_another_program_damaged_stops_nothing(text: str | bytes, redis_url: str) -> None:
+    with client(redis_url) as found:
+        limit_store = LimitStore(found)
+        limit_store.set_store_limits(STORE, {"rate": 1000, "jobs": 3})
+        limit_store.take(scope(), "me", 1, now=BEGAN)
+        limit_store.take(scope("k"), "me", 1, now=BEGAN)
+        bucket = scope().keys()[4]
+        found.hset(bucket, mapping={"until": text, "j": text, "k": text})
+        assert limit_store.take(scope(), "me", 100, now=BEGAN + 10).amount >= 1
+        found.hset(bucket, "until", text)
+        limit_store.refund(scope(), "me", 1)
+        flights = f"snapferry:flights:store:{STORE}"
+        found.zadd(flights, {"no job": BEGAN + 60, "j|other": BEGAN + 60})
+        found.hset(f"{flights}:held", mapping={"no job": text, "j|other": text})
+        share = limit_store.share("j", (STORE, STORE), "me", wanted=5, in_flight=0, now=BEGAN + 10)
+        assert share is not None
+        assert share >= 1

@@ -183,6 +183,8 @@ def _made(url: str, answer_s: float, retry: Retry, **options: Any) -> redis.Redi
     pool = connection_pool(
         parse(url),
         decode_responses=True,
+        # Another program may have written bytes that are no UTF-8. They cost the value that they are in.
+        encoding_errors="replace",
         socket_connect_timeout=min(CONNECT_TIMEOUT_S, answer_s),
         socket_timeout=answer_s,
         retry=retry,

@@ -19,6 +19,7 @@ from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import OLDEST_REDIS, fail_fast_client
 from snapferry.workers.broker.message_validation import QUARANTINE
+from snapferry.workers.ledger.damage import shared_damage
 from snapferry.workers.lua import LuaScript
 from snapferry.workers.settings.broker_url import TLS, BrokerURL, parse, shown
 
@@ -163,6 +164,7 @@ def _asked(client: redis.Redis, broker: BrokerURL) -> Iterator[Finding]:
     yield _takes_writes(client)
     yield from _neighbours(client)
     yield from _quarantine(client)
+    yield from _damage(client)
 
 
 def _neighbours(client: redis.Redis) -> Iterator[Finding]:
@@ -197,6 +199,21 @@ def _quarantine(client: redis.Redis) -> Iterator[Finding]:
         said = f"{counted(count, 'unreadable message', verb='is')} set aside"
         advice = f"list them: redis-cli LRANGE {QUARANTINE} 0 -1; delete them: redis-cli DEL {QUARANTINE}"
         yield Finding(Level.WARNING, "broker.quarantine", said, advice)
+
+
+def _damage(client: redis.Redis) -> Iterator[Finding]:
+    """Report keys of the fleet that another program damaged."""
+    try:
+        found = shared_damage(client)
+    except (NoPermissionError, ResponseError):
+        return
+    if found:
+        said = f"another program damaged {counted(len(found), 'key')}: {'; '.join(map(str, found[:3]))}"
+        advice = (
+            "a running orchestrator sets them aside within seconds; find the program, and give snapferry a database of"
+            " its own"
+        )
+        yield Finding(Level.ERROR, "broker.keys", said, advice)
 
 
 def _version(info: Mapping[str, Any]) -> Finding:

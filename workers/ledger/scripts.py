@@ -15,6 +15,7 @@ def _load(name: str) -> LuaScript:
 CREATE: Final = _load("job/create")
 IMPORT: Final = _load("job/import")
 FORGET: Final = _load("job/forget")
+RELIST: Final = _load("job/relist")
 WITHDRAW: Final = _load("job/withdraw")
 ADVANCE: Final = _load("job/advance")
 SET_FIELDS: Final = _load("job/set_fields")

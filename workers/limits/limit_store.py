@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
@@ -12,11 +13,14 @@ from snapferry.stores.urls import StoreURL, is_metered, parse_url
 from snapferry.workers.ledger.keys import LIMIT_FIELDS, S3_REQUESTS_FIELD, job_key
 from snapferry.workers.lua import RedisKey, ScriptRunner
 from snapferry.workers.messages import Limits
+from snapferry.workers.messages.base import LARGEST
 
 from . import scripts
 
 # Seconds after which the objects in flight of a worker that does not report any more are forgotten.
 HELD_S: Final = 10
+
+_is_count: Final = re.compile(r"[0-9]{1,16}").fullmatch
 
 _STORES: Final = RedisKey("snapferry:limits:stores")
 
@@ -131,7 +135,7 @@ class LimitStore:
                 pipe.hgetall(store_key(store))
             (*of_job, default), *of_stores = pipe.execute()
         limits = [
-            _store_limits(store, found, int(default) if default else None)
+            _store_limits(store, found, _number(default))
             for store, found in zip(stores, of_stores, strict=True)
         ]
         return _limits(dict(zip(LIMIT_FIELDS, of_job, strict=True))), limits
@@ -199,7 +203,14 @@ class LimitStore:
 
 
 def _limits(found: Mapping[Any, Any]) -> Limits:
-    return Limits(**{name: int(value) for name, value in found.items() if value and name in LIMIT_FIELDS})
+    return Limits(**{name: _number(found.get(name)) for name in LIMIT_FIELDS})
+
+
+def _number(found: object) -> int | None:
+    """Return a limit from Redis, None for a text that another program may have written: it limits nothing."""
+    text = str(found or "")
+    number = int(text) if _is_count(text) else 0
+    return number if 1 <= number <= LARGEST else None
 
 
 def _store_limits(store: str, found: Mapping[Any, Any], s3_requests: int | None) -> StoreLimits:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from snapferry.orchestrator.dashboard.guarded import JOB, Guarded, Page, Problem
+from snapferry.orchestrator.dashboard.guarded import JOB, Guarded, Page, Problem, title_of
 from snapferry.orchestrator.dashboard.pages import sentence
 from snapferry.orchestrator.dashboard.views.control import change_page, dismiss_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
@@ -84,7 +84,7 @@ class Act(Guarded):
             self._audit(f"not known: {error}")
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "Redis does not answer",
+                title_of(error),
                 f"{sentence(str(error))} Look at the job whether the change was made.",
                 back=_page_of(job_id),
             ) from error

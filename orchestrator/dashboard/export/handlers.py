@@ -11,7 +11,7 @@ from typing import Any, Final
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
-from snapferry.orchestrator.dashboard.guarded import JOB, Guarded, Problem
+from snapferry.orchestrator.dashboard.guarded import JOB, Guarded, Problem, title_of
 from snapferry.orchestrator.dashboard.views.jobs import PARAMETERS, query_of
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.reporting.documents import status_document
@@ -157,6 +157,4 @@ def _pieces(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _broker_down(error: BrokerUnavailable) -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer", f"{error}. Try again when it is back."
-    )
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, title_of(error), f"{error}. Try again when it is back.")

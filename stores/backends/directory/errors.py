@@ -66,6 +66,19 @@ def translated(
     return StoreFault(label, key, said)
 
 
+def not_writable(path: str) -> str:
+    """Return why nothing can be written to the directory at *path*, which refuses it."""
+    try:
+        read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        read_only = False
+    return (
+        f"{path} is on a file system that is mounted read-only"
+        if read_only
+        else f"no permission to write to {path}"
+    )
+
+
 def _is_no_file(root: Root, key: str) -> bool:
     """Return whether what has the name of *key* itself is no regular file. False where it cannot be reached."""
     try:

@@ -24,7 +24,7 @@ from snapferry.stores.errors import (
     Unreadable,
 )
 
-from .errors import UNREADABLE, translated
+from .errors import UNREADABLE, not_writable, translated
 from .paths.beneath import READ
 from .paths.root import Root
 from .paths.root_path import has_link, make_root
@@ -79,9 +79,8 @@ class StoreDirectory:
         if not stat.S_ISDIR(mode):
             raise StoreNotFound(self.label, "", f"{existing} is not a directory")
         if not os.access(existing, os.X_OK | (os.W_OK if for_writing else os.R_OK)):
-            raise AccessDenied(
-                self.label, "", f"no permission to {'write to' if for_writing else 'read'} {existing}"
-            )
+            why = not_writable(existing) if for_writing else f"no permission to read {existing}"
+            raise AccessDenied(self.label, "", why)
 
     def root(self, *, create: bool = False) -> Root:
         """

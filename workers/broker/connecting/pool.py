@@ -133,6 +133,7 @@ def _sentinel(broker: BrokerURL, host: str, port: int) -> Redis:
             # An idle connection that the sentinel closed is made again once.
             retry=Retry(NoBackoff(), 1),
             decode_responses=True,
+            encoding_errors="replace",
             connection_class=_rotating_class(kind) if broker.rotates else kind,
             **(_tls_options(broker.sentinel_tls) if broker.sentinel_tls else {}),
             **_authentication(broker, "sentinel_"),

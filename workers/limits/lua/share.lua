@@ -6,7 +6,7 @@
 --       claim ends, time ('': now)
 -- Returns: the number of objects, -1 if there is no limit
 -- Atomic: two runs must not claim the same part of a limit.
--- Uses: lib_now
+-- Uses: lib_now, lib_number
 
 local at = now(ARGV[6])
 local job, member = ARGV[1], ARGV[1] .. '|' .. ARGV[2]
@@ -45,12 +45,12 @@ local function share(limit, members, held)
   for i = 1, #known, 2 do
     local name, wants, holds = known[i], wanted, in_flight
     if i < #known - 1 then
-      local w, h = string.match(known[i + 1], '(%d+) (%d+)')
-      wants, holds = tonumber(w), tonumber(h)
+      local w, h = string.match(known[i + 1], '^(%d+) (%d+)$')
+      wants, holds = number(w, 0), number(h, 0)
       if name ~= member then others = others + holds end
     end
     if name ~= member or i == #known - 1 then
-      local its = string.match(name, '^(.-)|')
+      local its = string.match(name, '^(.-)|') or ''
       by_job[its] = by_job[its] or {its, 0, 0}
       by_job[its][2], by_job[its][3] = by_job[its][2] + wants, by_job[its][3] + holds
       if its == job then table.insert(of_mine, {name, wants, holds}) end
@@ -65,7 +65,8 @@ local fields = {'limit_jobs', 'jobs', 'jobs'}
 local limits, may = {}, -1
 for i = 1, 3 do
   local key = 3 * i - 2
-  limits[i] = wanted > 0 and tonumber(redis.call('HGET', KEYS[key], fields[i]) or '')
+  limits[i] = wanted > 0 and number(redis.call('HGET', KEYS[key], fields[i]), 0)
+  limits[i] = limits[i] and limits[i] >= 1 and limits[i]
   if limits[i] then
     local part = share(limits[i], KEYS[key + 1], KEYS[key + 2])
     may = may < 0 and part or math.min(may, part)

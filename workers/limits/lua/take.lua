@@ -10,7 +10,7 @@
 -- Returns: {granted amount, seconds until it may be used (or until the next request, if nothing is granted), 1 if there
 --          is a limit, the most that could have been granted}
 -- Atomic: two processes must not be granted the same capacity.
--- Uses: lib_constants, lib_now, lib_limits_of
+-- Uses: lib_constants, lib_now, lib_number, lib_limits_of
 
 local at = now(ARGV[7])
 local wanted = tonumber(ARGV[6])
@@ -30,7 +30,7 @@ local jobs = of_store and around(KEYS[6], ARGV[4]) or 1
 -- No grant of this limit reaches further. A clock that was set back, or a limit that was lower before, must not stop
 -- all grants until that moment has passed.
 local function standing(key, rate)
-  local found = tonumber(redis.call('HGET', key, 'until') or 0)
+  local found = number(redis.call('HGET', key, 'until'), 0)
   if found > at + HORIZON + LAG + 1 / rate then found = at end
   return math.max(found, at - BURST)
 end
@@ -43,7 +43,7 @@ if of_store then
   store_until = standing(KEYS[5], of_store)
   begin = math.max(begin, store_until)
   if jobs > 1 then
-    mine = tonumber(redis.call('HGET', KEYS[5], ARGV[4]) or 0)
+    mine = number(redis.call('HGET', KEYS[5], ARGV[4]), 0)
     mine = math.min(math.max(mine, at - LAG), at + DEBT)
     local ahead = mine - at - AHEAD
     if ahead > 0 and store_until > at then

@@ -15,7 +15,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Final, NoReturn
 
-from snapferry.stores.backends.directory.errors import translated
+from snapferry.stores.backends.directory.errors import not_writable, translated
 from snapferry.stores.backends.directory.paths.beneath import FOLDER, kind, open_if_there
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.paths.root_path import make_root, open_root
@@ -78,7 +78,7 @@ class TreeFolders:
             raise StoreNotFound(self.label, "", f"{at} is not a directory")
         # The owner of a directory can give itself the right.
         if not os.access(at, os.W_OK | os.X_OK) and not (at == self.path and found.st_uid == os.geteuid()):
-            raise AccessDenied(self.label, "", f"no permission to write to {at}")
+            raise AccessDenied(self.label, "", not_writable(at))
 
     def root(self) -> Folder:
         """Return the open root. Raises `StoreNotFound`."""
