@@ -380,3 +380,25 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
         if Path(path).parent == Path(provider["options"]["path"])
     ]
     assert shown == ["./deploy/grafana/snapferry.json"]
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, as Docker Compose and kubectl do. PyYAML takes the last one."""
+
+
+def _once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    assert not twice, f"{twice}{node.start_mark}"
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Strict.add_constructor("tag:yaml.org,2002:map", _once)
+
+FILES = sorted([FILE, *(ROOT / "deploy").rglob("*.yml"), *(ROOT / "deploy").rglob("*.yaml")])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_mapping_of_a_deployment_has_a_key_twice(file: Path) -> None:
+    assert list(yaml.load_all(file.read_text(), _Strict))
