@@ -17,6 +17,7 @@ from snapferry.stores.diagnosis.findings import Finding, Level
 from snapferry.workers.diagnosis.remote_control import LOOK
 from snapferry.workers.diagnosis.store_check import TIMEOUT_S, Check, from_document
 from snapferry.workers.queues import PLAN_QUEUE
+from snapferry.workers.redis_json import parse_json
 
 from .fleet import ANSWER_S, Answer, told_apart
 from .result import CheckResult, by_value, some
@@ -66,7 +67,7 @@ def check_stores(
         if popped is None:
             continue
         with suppress(ValueError, KeyError, TypeError):
-            document = json.loads(popped[1])
+            document = parse_json(popped[1])
             node = str(document["node"])
             name = names.get((node, str(document.get("instance", ""))), node)
             told = map(from_document, document["found"])

@@ -18,6 +18,7 @@ from typing import Any, Final
 from snapferry.orchestrator.planning.snapshots import TRUSTED, UNREADABLE, read_snapshots
 from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.ledger import Ledger
+from snapferry.workers.redis_json import parse_json
 
 # The most rows in one field of the record, and the most bytes that are unpacked of it. A reason has at most 1,000
 # characters.
@@ -86,7 +87,7 @@ def _kept_rows(ledger: Ledger, job_id: str) -> Iterator[tuple[int, list[Any]]]:
         kept = ledger.field(job_id, _field(number))
         if not kept:
             return
-        found = json.loads(zlib.decompressobj().decompress(base64.b64decode(kept), LARGEST_ROWS))
+        found = parse_json(zlib.decompressobj().decompress(base64.b64decode(kept), LARGEST_ROWS))
         yield from ((int(index), row) for index, row in found.items())
 
 

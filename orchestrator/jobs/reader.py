@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from snapferry.workers.queues import copy_queue
 from snapferry.workers.reachability.sides import sides_of
 from snapferry.workers.reachability.store_problems import StoreProblem, StoreProblems
 from snapferry.workers.reachability.worker_roster import WorkerRoster
+from snapferry.workers.redis_json import parse_json
 from snapferry.workers.settings.access import access_policy
 from snapferry.workers.settings.environment import Settings
 
@@ -246,7 +246,7 @@ class JobReader:
     def estimate(self, job_id: str) -> dict[str, Any]:
         """Return the estimate of a dry run or of a job with a budget (docs/json.md); empty for other jobs."""
         with self._answering():
-            found: dict[str, Any] = json.loads(self._ledger.field(job_id, "estimate") or "{}")
+            found: dict[str, Any] = parse_json(self._ledger.field(job_id, "estimate") or "{}")
             return found
 
     def receipt(self, job_id: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from snapferry.workers.ledger.keys import DELIVERIES, OUTBOX, PROBLEMS, UNTOLD
 from snapferry.workers.ledger.schedules import number_of
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
+from snapferry.workers.redis_json import parse_json
 
 MOST_MESSAGES: Final = 100
 MOST_PROBLEMS: Final = 10_000
@@ -185,7 +186,7 @@ def release(lock: Lock) -> None:
 def _record(text: object) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > _LONGEST:
         raise ValueError("no record")
-    found: dict[str, Any] = json.loads(text)
+    found: dict[str, Any] = parse_json(text)
     return found
 
 

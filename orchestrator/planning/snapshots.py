@@ -12,6 +12,7 @@ from snapferry.stores.text.printable import shortened
 from snapferry.workers.copying.commit import MAX_REASON_CHARS
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec, decode_snapshot_ids, encode_addresses
+from snapferry.workers.redis_json import parse_json
 
 PLANNED, TRUSTED, UNREADABLE = ".", "t", "x"
 
@@ -65,13 +66,13 @@ def read_snapshots(ledger: Ledger, spec: JobSpec) -> Snapshots:
     job_id = spec.job_id
     ids = decode_snapshot_ids(ledger.field(job_id, "ids")) if spec.everything else spec.snapshot_ids
     if order := ledger.field(job_id, "order"):
-        ids = [ids[index] for index in json.loads(order)]
-    reasons = json.loads(ledger.field(job_id, "reasons") or "{}")
+        ids = [ids[index] for index in parse_json(order)]
+    reasons = parse_json(ledger.field(job_id, "reasons") or "{}")
     return Snapshots(
         ids,
         ledger.field(job_id, "kinds"),
         {int(index): reason for index, reason in reasons.items()},
-        unlisted=json.loads(ledger.field(job_id, "unlisted") or "[]"),
+        unlisted=parse_json(ledger.field(job_id, "unlisted") or "[]"),
     )
 
 

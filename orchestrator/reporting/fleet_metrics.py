@@ -7,7 +7,6 @@ Every orchestrator exports the same values: aggregate them by max, not by sum. I
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from snapferry.workers.broker.connection import fail_fast_client
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, Ledger, Standing, State, UnknownJob
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE, copy_queue, lists
+from snapferry.workers.redis_json import parse_json
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, by_name, of_the_fleet
 
@@ -254,7 +254,7 @@ def _ask_queues(client: redis.Redis, figures: Figures, queues: Sequence[str], no
 def _age(message: str | None, now: float) -> float:
     """Return the seconds that *message* has waited, 0 if it has no time, as from another version."""
     try:
-        return max(0.0, now - float(json.loads(message or "{}")["headers"][SENT_AT]))
+        return max(0.0, now - float(parse_json(message or "{}")["headers"][SENT_AT]))
     except (ValueError, KeyError, TypeError):
         return 0.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -11,6 +10,7 @@ import redis
 
 from snapferry.workers.ledger.keys import DELIVERIES, OUTBOX
 from snapferry.workers.ledger.schedules import number_of
+from snapferry.workers.redis_json import parse_json
 from snapferry.workers.telemetry.metrics.catalogue import by_name, of_the_fleet
 
 RESULTS: Final = ("sent", "failed", "given_up")
@@ -55,8 +55,8 @@ def ask_notifications(client: redis.Redis, now: float, add: Callable[..., None])
 
 def _age(text: object, now: float) -> float:
     """Return how long a message has waited, 0.0 if its record is damaged."""
-    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
         if isinstance(text, str) and len(text) <= _LONGEST:
-            made_at = number_of(str(json.loads(text)["made_at"]))
+            made_at = number_of(str(parse_json(text)["made_at"]))
             return max(0.0, now - made_at) if made_at else 0.0
     return 0.0

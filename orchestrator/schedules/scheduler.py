@@ -30,6 +30,7 @@ from snapferry.workers.broker.connection import OUTAGE
 from snapferry.workers.ledger import FreshnessLedger, ScrubLedger
 from snapferry.workers.ledger.keys import SCHEDULE, SCRUB
 from snapferry.workers.messages import ScrubMessage
+from snapferry.workers.redis_json import parse_json
 from snapferry.workers.telemetry.logs import fields
 
 from .cycle import begin_cycle
@@ -121,7 +122,7 @@ def wait_for_the_lock(sender: Any = None, **_: Any) -> None:
 
 def _log_other(own: dict[str, Any], found: str | None) -> None:
     try:
-        other = json.loads(found or "{}")
+        other = parse_json(found or "{}")
         same, mirrors, host = other["digest"] == own["digest"], list(other["mirrors"]), str(other["host"])
     except (ValueError, KeyError, TypeError):
         log.warning("another scheduler runs; waiting until it ends")

@@ -20,6 +20,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from snapferry.workers.lua import LuaScript
 from snapferry.workers.queues import PLAN_QUEUE, STEPS, lists
+from snapferry.workers.redis_json import parse_json
 from snapferry.workers.settings.environment import Settings
 
 from .connection import client
@@ -55,13 +56,13 @@ def put_back_unacked(redis: redis.Redis, older_than_s: float) -> int:
 def _place(found: str | None) -> tuple[str, str] | None:
     """Return the list and the message of an entry, None if it belongs to another application."""
     try:
-        message, exchange, queue = json.loads(found or "null")
+        message, exchange, queue = parse_json(found or "null")
         if exchange or not is_task_queue(queue):
             return None
         step = message["properties"].get("priority") or 0
         message["headers"]["redelivered"] = True
         return lists(queue)[step if step in STEPS else 0], json.dumps(message)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Final
 from snapferry.stores.text.printable import printable
 from snapferry.workers.job_state import State, partly_planned
 from snapferry.workers.messages import is_job_id
+from snapferry.workers.redis_json import parse_json
 
 from .queries import mirror_of
 
@@ -64,7 +64,7 @@ class JobEntry:
 
 def entries_of(job_ids: Sequence[str], text: str) -> Iterator[JobEntry]:
     """Yield the entries of *job_ids* from the *text* of `ENTRIES`. Jobs without a readable state are left out."""
-    for job_id, values in zip(job_ids, json.loads(text), strict=True):
+    for job_id, values in zip(job_ids, parse_json(text), strict=True):
         if values[0] not in _STATES:
             continue
         source, destination, schedule, action, continued_by, chain, dismissed_at = map(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from redis.exceptions import LockError
 from snapferry.stores.text.printable import printable
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import ScheduleKind
+from snapferry.workers.redis_json import parse_json
 
 from .keys import MIRROR, SCHEDULE
 
@@ -143,7 +143,7 @@ class ScheduleLedger:
             name = key.removeprefix(prefix)
             # A damaged entry costs that one.
             with suppress(ValueError, LookupError, TypeError):
-                message = json.loads(str(self._redis.hget(key, "definition")))["args"][0]
+                message = parse_json(str(self._redis.hget(key, "definition")))["args"][0]
                 if isinstance(message, dict) and message["name"] == name and is_name(name):
                     found.append((name, message))
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from snapferry.stores.text.printable import printable
 from snapferry.workers.job_state import State, partly_planned
 from snapferry.workers.messages import Action, Limits
 from snapferry.workers.outcome import Failure
+from snapferry.workers.redis_json import parse_json
 
 
 class Directive(IntEnum):
@@ -87,11 +87,11 @@ class Waiting:
 def waiting_of(text: Any) -> Waiting | None:
     """Return the store that a job waits for, from a field of its record. Return None if the field is unreadable."""
     try:
-        found = json.loads(text or "null")
+        found = parse_json(text or "null")
         if found is None:
             return None
         return Waiting(printable(str(found["store"])), printable(str(found["reason"])), float(found["since"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 

@@ -13,6 +13,7 @@ from snapferry.workers.ledger.keys import PARKED, UNPARKED, job_key
 from snapferry.workers.ledger.state import Waiting, waiting_of
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 from snapferry.workers.queues import parking_queue
+from snapferry.workers.redis_json import parse_json
 from snapferry.workers.settings.environment import PATIENCE_S
 
 from . import clock
@@ -78,7 +79,7 @@ class ParkedJobs:
         for job_id, text in self._redis.hgetall(PARKED).items():
             # A damaged record affects only its own job.
             with suppress(ValueError, KeyError, TypeError):
-                record = json.loads(text)
+                record = parse_json(text)
                 source, destination = (
                     StoreRef.model_validate(record[side]) for side in ("source", "destination")
                 )

@@ -20,6 +20,7 @@ import redis
 
 from snapferry.stores.errors import NotAllowed, StoreError
 from snapferry.workers.ledger.keys import job_key
+from snapferry.workers.redis_json import parse_json
 
 from . import clock
 from .sides import StoreSide
@@ -194,7 +195,7 @@ def pause_before_check(kind: Kind, tries: int) -> float:
 
 def _parse(text: Any) -> StoreProblem:
     # A newer version may record more fields.
-    found = json.loads(text)
+    found = parse_json(text)
     return StoreProblem(
         **{field.name: found[field.name] for field in fields(StoreProblem) if field.name in found}
     )

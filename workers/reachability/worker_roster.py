@@ -12,6 +12,7 @@ import redis
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger.keys import ROSTER_S, WORKERS
+from snapferry.workers.redis_json import parse_json
 
 from . import clock
 
@@ -46,8 +47,8 @@ class WorkerRoster:
         at = clock.now(self._redis)
         found = []
         for worker, text in sorted(self._redis.hgetall(WORKERS).items()):
-            with suppress(ValueError, KeyError, TypeError, RecursionError):
-                record = json.loads(text)
+            with suppress(ValueError, KeyError, TypeError):
+                record = parse_json(text)
                 silent_s, queues = (
                     at - float(record["at"]),
                     tuple(str(queue)[:256] for queue in record["queues"]),
@@ -64,7 +65,7 @@ class WorkerRoster:
         """Record that *worker* is gone. It may come back, for example after a restart."""
         before = self._redis.hget(WORKERS, worker)
         with suppress(ValueError, KeyError, TypeError):
-            record = json.loads(before or "null")
+            record = parse_json(before or "null")
             # A last announcement that is too old: workers of other versions understand it too.
             gone = {"at": clock.now(self._redis) - ROSTER_S - 1, "queues": record["queues"]}
             self._redis.hset(WORKERS, worker, json.dumps(gone))
@@ -80,7 +81,7 @@ class WorkerRoster:
         gone: list[str] = []
         for worker, text in self._redis.hgetall(WORKERS).items():
             with suppress(ValueError, KeyError, TypeError):
-                record = json.loads(text)
+                record = parse_json(text)
                 age_s = at - record["at"]
                 if age_s > _KEPT_S:
                     self._redis.hdel(WORKERS, worker)

@@ -7,11 +7,15 @@ import redis
 
 from snapferry.orchestrator.jobs import BrokerDamaged, JobReader
 from snapferry.orchestrator.key_repair import repair
+from snapferry.orchestrator.notify.records import NotificationLedger
+from snapferry.workers.broker.connection import client as broker_client
 from snapferry.workers.diagnosis.broker_check import check_redis
-from snapferry.workers.ledger import Ledger
+from snapferry.workers.ledger import Ledger, ScheduleLedger, UnreadableJob
 from snapferry.workers.ledger.damage import DAMAGED, KeyRepair, damaged_keys, shared_damage
 from snapferry.workers.ledger.damage.key_types import LONGEST_LOCK_S, SHARED, type_of
 from snapferry.workers.lifecycle.orchestrator_roster import OrchestratorRoster
+from snapferry.workers.reachability.parked_jobs import ParkedJobs
+from snapferry.workers.reachability.worker_roster import WorkerRoster
 from snapferry.workers.settings.environment import Settings
 from tests.unit.ledger.support import request
 
@@ -117,3 +121,28 @@ def test_the_lists_of_jobs_are_made_anew(key: str, ledger: Ledger, client: redis
     client.hset("snapferry:job:no-number", mapping={"state": "copying", "submitted_at": "nan"})
     assert repair(KeyRepair(client)) == 1
     assert (ledger.job_ids(), ledger.open_jobs()) == before
+
+
+def test_records_that_are_nested_too_deep_cost_only_themselves(ledger: Ledger, client: redis.Redis) -> None:
+    deep = "[" * 100_000
+    roster = WorkerRoster(client)
+    roster.announce("worker@here", ["snapferry.copy"])
+    client.hset("snapferry:workers", "worker@there", deep)
+    client.hset("snapferry:parked", "job", deep)
+    client.hset("snapferry:job:job:heals", "1", deep)
+    client.hset("snapferry:notify:problems", "mirror:nightly", deep)
+    assert roster.live("snapferry.copy") == ["worker@here"]
+    roster.leave("worker@there")
+    assert ParkedJobs(client).all() == []
+    assert NotificationLedger(client).problems() == {}
+    with pytest.raises(UnreadableJob):
+        ledger.neglected("job")
+
+
+@pytest.mark.parametrize("key", ["snapferry:workers", "snapferry:notify:outbox", "snapferry:mirror:nightly"])
+def test_bytes_that_are_no_text_cost_only_their_value(key: str, redis_url: str) -> None:
+    with broker_client(redis_url) as patient:
+        patient.hset(key, mapping={b"\xff\xfe": b"\xff\xfe", "job": b"\x80", "skipped": b"\xff"})
+        assert WorkerRoster(patient).registered() == []
+        assert NotificationLedger(patient).waiting() == []
+        assert ScheduleLedger(patient, "mirror").record("nightly").skipped == 0

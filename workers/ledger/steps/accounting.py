@@ -19,6 +19,7 @@ from snapferry.workers.ledger.state import Directive, FailedObject
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import BatchMessage
 from snapferry.workers.outcome import BatchOutcome, Failure
+from snapferry.workers.redis_json import parse_json
 
 from . import leases
 
@@ -145,11 +146,11 @@ class AccountingLedger(LedgerBase):
             try:
                 record: dict[str, Any] = {
                     name: printable(value) if isinstance(value, str) else value
-                    for name, value in json.loads(line).items()
+                    for name, value in parse_json(line).items()
                 }
                 attempts, worker = int(record.pop("attempts")), str(record.pop("worker"))
                 found.append(FailedObject(Failure(**record), attempts, worker))
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            except (ValueError, TypeError, KeyError, AttributeError):
                 continue
         return found
 

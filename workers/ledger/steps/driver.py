@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from redis.exceptions import NoPermissionError, ResponseError
@@ -13,6 +12,7 @@ from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import job_key, job_keys
 from snapferry.workers.ledger.state import Standing, UnknownJob, UnreadableJob
+from snapferry.workers.redis_json import parse_json
 
 from . import leases
 
@@ -74,7 +74,7 @@ class DriverLedger(LedgerBase):
         if not found:
             raise UnknownJob(job_id)
         job, expired, overdue, leased, running, held, heals, driven = found
-        turns = {int(group): json.loads(turn) for group, turn in zip(heals[::2], heals[1::2], strict=True)}
+        turns = {int(group): parse_json(turn) for group, turn in zip(heals[::2], heals[1::2], strict=True)}
         standing = Standing(
             state=State(job[0]),
             paused=bool(job[1]),

@@ -8,6 +8,7 @@ from typing import Any, Final
 from snapferry.workers.job_state import State
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import WORKING, done_key, job_key, job_keys
+from snapferry.workers.redis_json import parse_json
 
 ROWS_IN_A_VALUE: Final = 1000
 """The most rows in one value in Redis. A group may have all snapshots of its job."""
@@ -74,7 +75,7 @@ class GroupLedger(LedgerBase):
         found: dict[int, dict[int, list[Any]]] = {}
         for field, rows in self._redis.hscan_iter(job_key(job_id, "groups"), count=_VALUES_AT_ONCE):
             group = found.setdefault(int(field) % _STRIDE, {})
-            group.update((int(index), row) for index, row in json.loads(rows).items())
+            group.update((int(index), row) for index, row in parse_json(rows).items())
         return found
 
     def remove_working_keys(self, job_id: str) -> None:
@@ -87,5 +88,5 @@ class GroupLedger(LedgerBase):
         return [
             f"{group}-{turn}"
             for group, record in heals.items()
-            for turn in range(1, json.loads(record)[0] + 1)
+            for turn in range(1, parse_json(record)[0] + 1)
         ]

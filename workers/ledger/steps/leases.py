@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import ROSTER_S, WORKERS, batch_name, done_key, job_key, job_keys
 from snapferry.workers.ledger.state import Begun
 from snapferry.workers.messages import BatchMessage
+from snapferry.workers.redis_json import parse_json
 
 # Seconds of a lease of a batch or of a job. Its holder renews it well before.
 LEASE_S: Final = 30
@@ -47,7 +47,7 @@ class LeaseLedger(LedgerBase):
             bounded=result == "bounded",
             holder=str(other),
             times=int(times),
-            deaths={int(position): int(count) for position, count in json.loads(deaths or "{}").items()},
+            deaths={int(position): int(count) for position, count in parse_json(deaths or "{}").items()},
             lost=int(lost) if lost else None,
         )
 

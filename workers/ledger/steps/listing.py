@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from snapferry.workers.ledger.schedules import MOST_SCHEDULED, number_of
 from snapferry.workers.ledger.state import Dismissal, JobStatus, RunningBatch, UnknownJob
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import is_job_id
+from snapferry.workers.redis_json import parse_json
 
 # Continuations that are followed from a job, so that a circle in a damaged Redis ends.
 LONGEST_CHAIN: Final = 100
@@ -119,7 +119,7 @@ class JobListing(LedgerBase):
 
     def job_ids(self) -> list[str]:
         """Return the ids of all jobs, the latest first."""
-        return list(filter(is_job_id, json.loads(str(self._run(scripts.JOB_IDS, [INDEX], [])))))
+        return list(filter(is_job_id, parse_json(str(self._run(scripts.JOB_IDS, [INDEX], [])))))
 
     def open_jobs(self) -> list[str]:
         """Return the ids of all jobs that have not ended."""

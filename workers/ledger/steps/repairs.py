@@ -13,6 +13,7 @@ from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import job_key
 from snapferry.workers.ledger.state import Repair
+from snapferry.workers.redis_json import parse_json
 
 # The most repairs of a job that are recorded. How many objects were repaired is known exactly in any case.
 REPAIRS_KEPT: Final = 10_000
@@ -46,7 +47,7 @@ class RepairLedger(LedgerBase):
 
 def _repair(address: str, text: str) -> Repair | None:
     try:
-        wrong, source, quarantined = (printable(str(part)) for part in json.loads(text))
+        wrong, source, quarantined = (printable(str(part)) for part in parse_json(text))
         return Repair(parse_address(address), wrong, source, quarantined)
-    except (ValueError, TypeError, RecursionError, InvalidAddress):
+    except (ValueError, TypeError, InvalidAddress):
         return None
