@@ -38,6 +38,7 @@ from snapferry.workers.settings.environment import Settings
 from .broker import JobBroker, JobRefused
 from .index import JobIndex, JobQuery, Listing
 from .known_nodes import announced
+from .readable import readable
 
 # Seconds between two readings of a job's status.
 POLL_S: Final = 0.05
@@ -236,7 +237,7 @@ class JobReader:
 
     def snapshots(self, job_id: str) -> list[SnapshotRow]:
         """Return the state of each snapshot of the job, in the job's order."""
-        with self._answering():
+        with self._answering(), readable(job_id):
             return list(snapshot_rows(self._ledger, job_id))
 
     def unreadable(self, job_id: str) -> list[SnapshotRow]:
@@ -245,13 +246,13 @@ class JobReader:
 
     def estimate(self, job_id: str) -> dict[str, Any]:
         """Return the estimate of a dry run or of a job with a budget (docs/json.md); empty for other jobs."""
-        with self._answering():
+        with self._answering(), readable(job_id):
             found: dict[str, Any] = parse_json(self._ledger.field(job_id, "estimate") or "{}")
             return found
 
     def receipt(self, job_id: str) -> dict[str, Any]:
         """Return the job's receipt, one JSON document (docs/json.md)."""
-        with self._answering():
+        with self._answering(), readable(job_id):
             return receipt(self._ledger, job_id)
 
     def failures(self, job_id: str, *, places: bool = True) -> Iterator[DeadLetter]:
@@ -261,7 +262,7 @@ class JobReader:
         Without *places* no store is read, and only the first thousand objects are known. With them, raises
         `InvalidSettings` where the configuration of this process cannot be used.
         """
-        with self._answering():
+        with self._answering(), readable(job_id):
             yield from (
                 dead_letters(self._ledger, job_id, self._allowed())
                 if places
@@ -280,7 +281,7 @@ class JobReader:
 
     def unreached(self, job_id: str) -> list[StoreProblem]:
         """Return which live workers cannot reach a store of the job, and why; empty for a job of another version."""
-        with self._answering():
+        with self._answering(), readable(job_id):
             try:
                 spec = self._ledger.spec(job_id)
             except ValidationError:
@@ -301,7 +302,7 @@ class JobReader:
 
     def store_limits(self, job_id: str) -> dict[str, StoreLimits]:
         """Return the limits of a job's stores, for all jobs together: those of ``source`` and ``destination``."""
-        with self._answering():
+        with self._answering(), readable(job_id):
             status = self._ledger.status(job_id)
             stores = [store_id(status.source), store_id(status.destination)]
             _, (source, destination) = self._limits.limits_of_run(job_id, stores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import redis
 
@@ -146,3 +148,36 @@ def test_bytes_that_are_no_text_cost_only_their_value(key: str, redis_url: str) 
         assert WorkerRoster(patient).registered() == []
         assert NotificationLedger(patient).waiting() == []
         assert ScheduleLedger(patient, "mirror").record("nightly").skipped == 0
+
+
+@pytest.mark.parametrize("text", ["junk", "-5", "[[[[", "\xff", "9" * 400, "inf", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "field", ["kinds", "reasons", "ids", "rows", "source", "destination", "estimate", "order", "unlisted"]
+)
+def test_a_damaged_field_of_a_record_is_told_in_one_line(
+    field: str, text: str, ledger: Ledger, redis_url: str, client: redis.Redis
+) -> None:
+    client.hset("snapferry:job:job", field, text)
+    client.setbit("snapferry:job:job:failed", 0, 1)
+    jobs = JobReader(Settings.from_environment({"SNAPFERRY_BROKER_URL": redis_url}))
+    for read in (jobs.snapshots, jobs.estimate, jobs.receipt, jobs.store_limits, jobs.unreached):
+        with suppress(UnreadableJob):
+            read("job")
+    with suppress(UnreadableJob):
+        list(jobs.failures("job", places=False))
+    assert jobs.list(limit=5)
+
+
+def test_counts_of_failures_that_another_program_wrote_are_left_out(
+    ledger: Ledger, client: redis.Redis
+) -> None:
+    junk = {
+        "\x1b[31m": "1",
+        "<b>": "1",
+        "KeyMissing": "inf",
+        "NotAnObject": "9" * 400,
+        "": "3",
+        "StoreFault": "-1",
+    }
+    client.hset("snapferry:job:job:classes", mapping=junk | {"IntegrityError": "2"})
+    assert ledger.failed_by_class("job") == {"IntegrityError": 2}

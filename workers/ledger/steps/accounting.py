@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -25,6 +26,10 @@ from . import leases
 
 # The longest list of failures of a job. Which objects failed is known exactly in any case.
 FAILURES_KEPT: Final = 1000
+
+# The name of a class of errors, and a number of objects.
+_is_class: Final = re.compile(r"[A-Za-z]\w{0,63}", re.ASCII).fullmatch
+_is_count: Final = re.compile(r"\d{1,16}", re.ASCII).fullmatch
 
 
 class AccountingLedger(LedgerBase):
@@ -155,10 +160,13 @@ class AccountingLedger(LedgerBase):
         return found
 
     def failed_by_class(self, job_id: str) -> dict[str, int]:
-        """Return how many objects failed, by the class of their errors. The counts are exact."""
-        return {
-            str(name): int(count) for name, count in self._redis.hgetall(job_key(job_id, "classes")).items()
-        }
+        """
+        Return how many objects failed, by the class of their errors. The counts are exact.
+
+        A class or a count that another program wrote is left out.
+        """
+        found = self._redis.hgetall(job_key(job_id, "classes")).items()
+        return {str(name): int(count) for name, count in found if _is_class(name) and _is_count(count)}
 
 
 def _record_of(failure: Failure, attempts: int, worker: str) -> str:
