@@ -73,6 +73,14 @@ class AccessPolicy:
     trusts_urls: bool = False
     configured_in: str = "its snapferry.toml"
     """Where the lists of the process are set, in messages."""
+    real: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """The paths of local places, and where they lead."""
+
+    def __post_init__(self) -> None:
+        """Resolve the links of local places once: who can replace a place by a link later must not choose another."""
+        for place in (*(self.read or ()), *(self.write or ()), *(self.delete or ())):
+            if place.kind.is_local:
+                self.real[place.location] = os.path.realpath(place.location)
 
     @property
     def unlimited(self) -> tuple[str, ...]:
@@ -114,7 +122,7 @@ class AccessPolicy:
                 raise self._refused(url, why, self._with_place(url, limits[0][0])) from error
         pinned = False
         for right, places in limits:
-            fitting = [place for place in places if _holds(place, resolved)]
+            fitting = [place for place in places if self._holds(place, resolved)]
             if not fitting:
                 why = f"is not among the places that it may {_DOES[right]}"
                 raise self._refused(url, why, self._with_place(url, right))
@@ -141,14 +149,16 @@ class AccessPolicy:
                 [str(one.endpoint) if one.endpoint else None, one.profile]
                 for one in sorted(self.named, key=str)
             ],
+            "real": self.real,
             "link_local": self.link_local,
             "trusts_urls": self.trusts_urls,
         }
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Self:
-        """Return the policy of a document. Raises KeyError, TypeError, ValueError, `InvalidStoreURL`."""
+        """Return the policy of a document. Raises what a document of another form causes, and `InvalidStoreURL`."""
         fields = dict(document)
+        real = {str(path): str(found) for path, found in fields.pop("real").items()}
         for name in ("read", "write", "delete"):
             texts = fields[name]
             fields[name] = None if texts is None else tuple(map(parse_place, texts))
@@ -158,7 +168,19 @@ class AccessPolicy:
             Named(parse_endpoint(endpoint) if endpoint else None, profile)
             for endpoint, profile in fields["named"]
         )
-        return cls(**fields)
+        policy = cls(**fields)
+        policy.real.update(real)
+        return policy
+
+    def _holds(self, place: StoreURL, url: StoreURL) -> bool:
+        """Return whether *url* is at *place* or below it, and has the endpoint and profile of *place* if it has any."""
+        if place.kind is not url.kind:
+            return False
+        if place.kind.is_local:
+            return is_below(url.location, self.real[place.location])
+        if place.location not in ("", url.location) or not is_below(url.prefix, place.prefix):
+            return False
+        return not _brings(place) or all(place.option(name) == url.option(name) for name in _CREDENTIALS)
 
     def _places(self, right: Right, url: StoreURL | None = None) -> tuple[StoreURL, ...] | None:
         found = {Right.READ: self.read, Right.WRITE: self.write, Right.DELETE: self.delete}[right]
@@ -233,17 +255,6 @@ def shown(url: StoreURL) -> str:
 def _adding(entry: object, name: str) -> str:
     """Return the setting that adds *entry* to the list *name*."""
     return f"add {json.dumps(str(entry))} to `{name}`"
-
-
-def _holds(place: StoreURL, url: StoreURL) -> bool:
-    """Return whether *url* is at *place* or below it, and has the endpoint and profile of *place* if it has any."""
-    if place.kind is not url.kind:
-        return False
-    if place.kind.is_local:
-        return is_below(url.location, os.path.realpath(place.location))
-    if place.location not in ("", url.location) or not is_below(url.prefix, place.prefix):
-        return False
-    return not _brings(place) or all(place.option(name) == url.option(name) for name in _CREDENTIALS)
 
 
 def _brings(place: StoreURL) -> bool:

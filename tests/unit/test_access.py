@@ -542,3 +542,28 @@ def test_what_cannot_be_meant_is_one_line(
 
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["file", "tree"])
+def test_a_place_that_is_replaced_by_a_link_allows_nothing_else(scheme: str, tmp_path: Path) -> None:
+    allowed_place, other = tmp_path / "allowed", tmp_path / "other"
+    for folder in (allowed_place, other):
+        folder.mkdir()
+    entry = parse_place(f"{scheme}://{allowed_place}")
+    policy = AccessPolicy(read=(entry,))
+    assert policy.check(entry, Right.READ) == entry
+    allowed_place.rmdir()
+    allowed_place.symlink_to(other)
+    with pytest.raises(NotAllowed):
+        policy.check(entry, Right.READ)
+    with pytest.raises(NotAllowed):
+        policy.check(parse_place(f"{scheme}://{other}"), Right.READ)
+
+
+def test_a_place_that_is_a_link_allows_where_it_led_at_the_start(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    policy = AccessPolicy(write=(parse_place(f"file://{link}"),))
+    assert policy.check(parse_place(f"file://{link}/store"), Right.WRITE).location == f"{target}/store"
+    assert policy.check(parse_place(f"file://{target}/store"), Right.WRITE).location == f"{target}/store"
