@@ -34,6 +34,7 @@ from snapferry.workers.redis_json import parse_json
 from snapferry.workers.telemetry.logs import fields
 
 from .cycle import begin_cycle
+from .entry import OwnEntry
 from .schedule import RUN_SCRUB
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ _LOG_EVERY_S: Final = 300.0
 
 class LockedScheduler(RedBeatScheduler):
     """For Celery's setting ``beat_scheduler``."""
+
+    Entry = OwnEntry
 
     def setup_schedule(self) -> None:
         """Do nothing yet: the schedule in Redis may belong to another scheduler."""
