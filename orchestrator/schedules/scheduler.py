@@ -13,6 +13,7 @@ import logging
 import socket
 import time
 import uuid
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from redbeat.schedulers import (
     LUA_EXTEND_TO_SCRIPT,
     RedBeatJSONEncoder,
     RedBeatScheduler,
+    RedBeatSchedulerEntry,
     acquire_distributed_beat_lock,
     get_redis,
 )
@@ -34,7 +36,6 @@ from snapferry.workers.redis_json import parse_json
 from snapferry.workers.telemetry.logs import fields
 
 from .cycle import begin_cycle
-from .entry import OwnEntry
 from .schedule import RUN_SCRUB
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,32 @@ _MESSAGES: Final = uuid.UUID("0d1f4f0f-4f0c-5a55-a0b4-2f2f4c8c3c11")
 
 # Seconds between two log lines while another scheduler works.
 _LOG_EVERY_S: Final = 300.0
+
+
+class OwnEntry(RedBeatSchedulerEntry):
+    """
+    An entry of the schedule of its app. `from_key` raises KeyError for any other one, which is then removed.
+
+    What runs and when is from the process's own file, and only the time of the last run from Redis. RedBeat reads all
+    of it from Redis. One entry that another program wrote there would end every scheduler, or let it queue any message.
+    """
+
+    @classmethod
+    def from_key(cls, key: str, app: Any = None) -> OwnEntry:
+        """Return the entry that *key* names."""
+        name = key.removeprefix(app.redbeat_conf.key_prefix)
+        own = app.conf.beat_schedule.get(name)
+        if own is None or not key.startswith(app.redbeat_conf.key_prefix):
+            raise KeyError(key)
+        definition, text = get_redis(app).hmget(key, ["definition", "meta"])
+        if not definition:
+            # It was never saved, or somebody deleted it.
+            raise KeyError(key)
+        meta = _meta(text, name)
+        entry = cls(app=app, name=name, **own, total_run_count=meta["total_run_count"])
+        # Celery would set the time of now.
+        entry.last_run_at = meta["last_run_at"]
+        return entry
 
 
 class LockedScheduler(RedBeatScheduler):
@@ -89,6 +116,19 @@ class LockedScheduler(RedBeatScheduler):
         if advance:
             self.reserve(entry)
         return sent
+
+
+def _meta(text: str | None, name: str) -> dict[str, Any]:
+    """Return when an entry last ran, and how often it has. One whose record is damaged is due now."""
+    try:
+        found = RedBeatSchedulerEntry.decode_meta(text)
+        last, count = found["last_run_at"], found.get("total_run_count", 0)
+        if last is not None and not (isinstance(last, datetime) and last.utcoffset() is not None):
+            raise TypeError("no time with a zone")
+        return {"last_run_at": last, "total_run_count": count if isinstance(count, int) else 0}
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        log.warning("record of the last run of %s is damaged: %s", name, str(error)[:200])
+        return {"last_run_at": None, "total_run_count": 0}
 
 
 def _summary(schedule: dict[str, Any]) -> dict[str, Any]:

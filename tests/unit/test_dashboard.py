@@ -536,6 +536,12 @@ def test_events_that_are_none_do_no_harm_and_the_roll_is_bounded(
         {"type": "worker-online", "hostname": "odd", "active": "many", "loadavg": "high", "freq": None}
     )
     assert found.workers()[0].active == 0
+    for number in (float("inf"), float("nan"), 10**400, -(10**400)):
+        numbers = {"active": number, "processed": number, "freq": number, "loadavg": [number]}
+        found.handle({"type": "worker-online", "hostname": "odd", "sw_ident": "\x1b[31m" * 1000} | numbers)
+        assert found.workers()[0].processed == 0
+        assert len(found.workers()[0].software) < 1500
+        assert "\x1b" not in found.workers()[0].software
     for number in range(worker_roster.WORKERS_KEPT + 5):
         now[0] += 0.001
         found.handle({"type": "worker-heartbeat", "hostname": f"w{number}"})
