@@ -17,6 +17,7 @@ from snapferry.orchestrator.reporting.failures import DeadLetter, dead_letters, 
 from snapferry.orchestrator.reporting.nodes import Announced, Fleet, Role, lacking, nodes
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.access import AccessPolicy
+from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.text.format import counted
 from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
 from snapferry.workers.ledger import (
@@ -304,7 +305,11 @@ class JobReader:
         """Return the limits of a job's stores, for all jobs together: those of ``source`` and ``destination``."""
         with self._answering(), readable(job_id):
             status = self._ledger.status(job_id)
-            stores = [store_id(status.source), store_id(status.destination)]
+            try:
+                stores = [store_id(status.source), store_id(status.destination)]
+            except InvalidStoreURL:
+                # Another program wrote it. No store has a limit under this name.
+                return {"source": StoreLimits(), "destination": StoreLimits()}
             _, (source, destination) = self._limits.limits_of_run(job_id, stores)
             return {"source": source, "destination": destination}
 

@@ -30,7 +30,6 @@ from snapferry.orchestrator.reporting.text.limits import limit_text
 from snapferry.orchestrator.reporting.text.options import option_texts
 from snapferry.orchestrator.reporting.text.outcome import done_text
 from snapferry.orchestrator.reporting.text.status import kept_text, over_text, state_text
-from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotState
 from snapferry.workers.copying.describe import short
@@ -143,11 +142,7 @@ def _chain(jobs: Jobs, status: JobStatus) -> list[Continuation]:
 def _settings(jobs: Jobs, status: JobStatus) -> list[tuple[str, str, str]]:
     """Return what was asked of a job: name, value, and the address of a page about it or ""."""
     spec, schedule = jobs.spec(status.job_id), jobs.schedule(status.job_id)
-    try:
-        limits = jobs.store_limits(status.job_id)
-    except InvalidStoreURL:
-        # Somebody wrote a URL into the record that no command accepts.
-        limits = {}
+    limits = jobs.store_limits(status.job_id)
     options = "of another version of snapferry" if spec is None else "  ".join(option_texts(spec)) or "none"
     return [
         ("Priority", status.priority, ""),
