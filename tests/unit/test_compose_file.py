@@ -391,7 +391,7 @@ def _once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     twice = sorted({key for key in keys if keys.count(key) > 1})
     assert not twice, f"{twice}{node.start_mark}"
     loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
+    return dict(loader.construct_mapping(node, deep=True))
 
 
 _Strict.add_constructor("tag:yaml.org,2002:map", _once)

@@ -23,7 +23,14 @@ from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.backends.directory.paths.root import STALE_AFTER_S
 from snapferry.stores.backends.directory.paths.rules import DirectoryRules
-from snapferry.stores.errors import IntegrityError, NotAnObject, ObjectMissing, StoreError, StoreFault
+from snapferry.stores.errors import (
+    AccessDenied,
+    IntegrityError,
+    NotAnObject,
+    ObjectMissing,
+    StoreError,
+    StoreFault,
+)
 from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
 from snapferry.stores.snapshot_store import SnapshotStore
@@ -713,3 +720,17 @@ def test_wrong_bytes_are_not_told_by_their_digest(root: Path) -> None:
 def test_a_missing_object_is_still_missing(root: Path) -> None:
     with pytest.raises(ObjectMissing):
         SnapshotStore(DirectoryBackend(str(root))).get_object(ADDRESS)
+
+
+def test_a_directory_that_is_mounted_read_only_is_told_from_one_without_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    backend = DirectoryBackend(str(tmp_path / "new"))
+    with pytest.raises(AccessDenied, match="no permission to write to"):
+        backend.check(for_writing=True)
+    real = os.statvfs(tmp_path)
+    read_only = os.statvfs_result((*real[:8], real.f_flag | os.ST_RDONLY, *real[9:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    with pytest.raises(AccessDenied, match="mounted read-only"):
+        backend.check(for_writing=True)

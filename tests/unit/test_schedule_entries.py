@@ -50,9 +50,8 @@ def scheduler(redis_url: str, tmp_path: Path) -> Any:
     app = make_fleet_app(settings)
     schedule_jobs(app, settings, read_config(str(file)))
     ensure_conf(app)
-    found = LockedScheduler(app)
+    found: Any = LockedScheduler(app)
     sent: list[tuple[str, Any]] = []
-    found.send_task = lambda task, args=(), *_, **__: sent.append((task, args))
     found.apply_async = _apply(found, sent)
     found.sent = sent
     wait_for_the_lock(SimpleNamespace(scheduler=found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import redis
@@ -171,7 +172,7 @@ def test_a_damaged_field_of_a_record_is_told_in_one_line(
 def test_counts_of_failures_that_another_program_wrote_are_left_out(
     ledger: Ledger, client: redis.Redis
 ) -> None:
-    junk = {
+    junk: dict[Any, Any] = {
         "\x1b[31m": "1",
         "<b>": "1",
         "KeyMissing": "inf",
@@ -179,5 +180,5 @@ def test_counts_of_failures_that_another_program_wrote_are_left_out(
         "": "3",
         "StoreFault": "-1",
     }
-    client.hset("snapferry:job:job:classes", mapping=junk | {"IntegrityError": "2"})
+    client.hset("snapferry:job:job:classes", mapping={**junk, "IntegrityError": "2"})
     assert ledger.failed_by_class("job") == {"IntegrityError": 2}

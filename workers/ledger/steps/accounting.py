@@ -166,7 +166,9 @@ class AccountingLedger(LedgerBase):
         A class or a count that another program wrote is left out.
         """
         found = self._redis.hgetall(job_key(job_id, "classes")).items()
-        return {str(name): int(count) for name, count in found if _is_class(name) and _is_count(count)}
+        return {
+            str(name): int(count) for name, count in found if _is_class(str(name)) and _is_count(str(count))
+        }
 
 
 def _record_of(failure: Failure, attempts: int, worker: str) -> str:
