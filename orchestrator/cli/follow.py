@@ -110,12 +110,7 @@ def _follow(
     pause: Callable[[float], object] = time.sleep,
     on_fleet: bool = True,
 ) -> JobStatus:
-    """
-    Show a job until it ends; return its final status.
-
-    Where the job is not *on_fleet*, its processes belong to this command and announce themselves nowhere: *check* tells
-    whether they run.
-    """
+    """Show a job until it ends; return its final status."""
     shown, context = view(quiet=show.silent, color=show.color)
     asked_at = 0.0
     # *check* tells if a part of the command's own fleet ends. While that is not so, it is slow at worst.
@@ -131,7 +126,7 @@ def _follow(
         shown.show(status, lacks)
 
     with context:
-        watch = look if on_fleet and not show.silent else shown.show
+        watch = shown.show if show.silent else look
         return jobs.wait(job_id, watch, check=check, poll_s=poll_s, pause=pause)
 
 
