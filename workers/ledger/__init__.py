@@ -25,6 +25,7 @@ objects), ``:failures`` (list, bounded), ``:repairs`` (hash, bounded: wrong obje
 
     ledger   all steps together
     steps/   the steps, by topic
+    damage/  keys that another program damaged
     lua/     the scripts: steps that are atomic
     scripts  the scripts by their names in Python
     base     what all steps share
