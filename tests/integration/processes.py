@@ -157,8 +157,9 @@ class Started:
     folder: str = ""
 
     def family(self) -> list[int]:
-        """Return the ids of all living processes that bear the command's mark."""
-        return sorted({*marked(self.mark), *(self.about(self.folder) if self.folder else [])})
+        """Return the ids of all living processes that bear the command's mark, or are in its session."""
+        about = self.about(self.folder) if self.folder else []
+        return sorted({*marked(self.mark), *of_session(self.process.pid), *about})
 
     @staticmethod
     def about(folder: str) -> list[int]:
@@ -193,6 +194,18 @@ def marked(mark: str) -> list[int]:
         if entry.name.isdigit():
             with suppress(OSError):
                 if mark.encode() in (entry / "environ").read_bytes() and _state(entry) != "Z":
+                    found.append(int(entry.name))
+    return sorted(found)
+
+
+def of_session(session: int) -> list[int]:
+    """Return the ids of living processes of a session. Some programs write their title over their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                fields = (entry / "stat").read_text(errors="replace").rpartition(") ")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
                     found.append(int(entry.name))
     return sorted(found)
 
