@@ -92,12 +92,13 @@ def _make_due(process: Process, scheduler: Any) -> None:
 
     A message that was taken, and whose process died before it recorded that, is lost: then the next run is due.
     """
+    lost = process.again and "snapferry.unacked" in process.world.note.read_text()
     waiting = _waiting(process)
     known = {name: ScheduleLedger(process.client, kind).record(name).job_id for kind, name in _SCHEDULED}
     for entry in _entries(scheduler):
         if "total_run_count" not in entry.load_meta(entry.key, process.app):
             entry.reschedule(process.world.memory["last run"])
-        elif process.again and not known[entry.name.rpartition(":")[2]] and entry.task not in waiting:
+        elif lost and not known[entry.name.rpartition(":")[2]] and entry.task not in waiting:
             entry.reschedule(process.world.memory["last run"] + timedelta(minutes=1))
 
 

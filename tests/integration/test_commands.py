@@ -538,8 +538,10 @@ def test_a_job_that_the_broker_does_not_know_is_one_line(idle: Crew, command: st
     for job in ("1234", "no\x1b[31m", ""):
         ended = idle.ask(command, job, code=2)
         shown = job.replace("\x1b", "\\x1b")
+        # An empty id is probably that of a variable that is not set.
+        begins = f"job {shown} not found at {idle.url}: " if job else "the id of the job is empty"
         assert ended.out == ""
-        assert ended.err.startswith(f"snapferry: job {shown} not found at {idle.url}: ")
+        assert ended.err.startswith(f"snapferry: {begins}")
         assert ended.err.count("\n") == 1
 
 

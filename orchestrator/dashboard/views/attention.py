@@ -212,7 +212,11 @@ def _of_failed(key: str, status: JobStatus, jobs: int, late: Mapping[str, _Late]
     """Return that a job failed, the last one of *jobs* of a mirror or scrub if *key* is that of one."""
     ago = duration(time.time() - status.ended_at)
     name = f"Job {short(status.job_id)}" if key == status.job_id else _name(key)
-    title = f"{name} failed {ago} ago" if jobs == 1 else f"{name}: {jobs:,} jobs failed, the last {ago} ago"
+    title = (
+        f"{name} failed {ago} ago"
+        if jobs == 1
+        else f"{name}: {counted(jobs, 'job')} failed, the last {ago} ago"
+    )
     if key in late and late[key].found.job is not None:
         title += f"; late for {late[key].since}"
     return Attention("bad", title, f"/jobs/{quote(status.job_id)}", reason_text(status), advise(status))

@@ -4,8 +4,8 @@ Estimate what a copy would do: ask the destination for every object, and count, 
 The requests are those of a run without retries and duplicate deliveries, driven by one orchestrator, at a destination
 that nothing else changes. There are two cases in which the number of requests is only approximate, and the estimate
 is marked inexact. First, the destination has objects that no batch of the job has: their positions between those of
-the job are estimated. Second, the number depends on the order in which workers take the batches of several groups,
-because the objects that one batch copied appear in the listings of another.
+the job are estimated. Second, the job has several groups: the objects that one batch copied appear in the listings of
+another, and groups that are complete at the same time are checked together, by fewer requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from snapferry.stores.address import Address
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.manifest.known_lines import NamedObjects
 from snapferry.stores.pools.existence import addresses_of_a_piece
-from snapferry.stores.requests import HEAD
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.messages import JobSpec
@@ -62,8 +61,8 @@ class _Estimator:
     """
     Simulates a job from its plan, with 64 bytes of memory per object.
 
-    *held* are the addresses that the destination already has, *needed* those that it lacks, and *brought* those of
-    the needed ones that the job would have copied by then.
+    *held* are the addresses that the destination already has, and *brought* those that the job would have copied by
+    then.
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class _Estimator:
         self._destination = destination
         self._reading, self._writing = source.accounting, destination.accounting
         self._held = AddressTable()
-        self._needed = AddressTable()
         self._brought = AddressTable()
         # For each batch, how many keys a listing returned from its first address to its last; None without a listing.
         self._between: list[int | None] = []
@@ -96,19 +94,19 @@ class _Estimator:
             absent = set(found.needed)
             self._between.append(found.keys_between)
             self._held.update([address for address in objects if address not in absent])
-            self._needed.update(found.needed)
             self._count(objects, found.needed)
 
     def count_requests(self) -> None:
         """
         Count the requests by which the job would ask the destination. To be called after `count_objects`.
 
-        Groups are simulated in order, and all batches of a group at once. If another order may take other requests,
-        the estimate is marked inexact.
+        Groups are simulated in order, and all batches of a group at once.
         """
         # A directory takes no requests. Then no manifest need be read.
         if not self._writing.to_survey(1, 0):
             return
+        if len(self._plan.groups) > 1:
+            self.exact = False
         for group in self._plan.groups:
             unknown_in_group = 0
             for number in group.batches:
@@ -116,7 +114,7 @@ class _Estimator:
                 wanted = sorted(self._plan.batch(number).objects)
                 unknown = self._unknown(wanted, self._between[number])
                 unknown_in_group += unknown
-                self._ask_for_batch(wanted, unknown)
+                self._ask(wanted, unknown)
             for number in group.batches:
                 self._bring(sorted(self._plan.batch(number).objects))
             named = self._named(group)
@@ -124,48 +122,17 @@ class _Estimator:
             pieces = max(1, -(-len(named) // piece_addresses))
             for piece in named.chunks(piece_addresses):
                 checkpoint()
-                self._ask_again(piece, unknown_in_group // pieces)
+                self._ask(piece, unknown_in_group // pieces)
 
-    def _ask_for_batch(self, wanted: list[Address], unknown: int) -> None:
-        """Count for a batch: it finds what earlier groups brought, and maybe none of that, or what others bring."""
-        held, brought, needed = self._around(wanted)
-        own = set(wanted)
-        others = [address for address in needed if address not in own]
-        self._ask(wanted, unknown, _merged(held, brought), (held, _merged(held, others)))
-
-    def _ask_again(self, wanted: list[Address], unknown: int) -> None:
-        """Count for a group's re-check: it finds what its own and earlier groups brought, and maybe later ones."""
-        held, brought, needed = self._around(wanted)
+    def _ask(self, wanted: list[Address], unknown: int) -> None:
+        """Count the requests to ask for the *wanted* addresses, between which there are *unknown* other keys."""
+        held, brought = (table.between(wanted[0], wanted[-1]) for table in (self._held, self._brought))
         there = _merged(held, brought)
-        self._ask(wanted, unknown, there, (there, _merged(held, needed)))
-
-    def _around(self, wanted: list[Address]) -> tuple[list[Address], list[Address], list[Address]]:
-        first, last = wanted[0], wanted[-1]
-        tables = self._held, self._brought, self._needed
-        held, brought, needed = (table.between(first, last) for table in tables)
-        return held, brought, needed
-
-    def _ask(
-        self,
-        wanted: list[Address],
-        unknown: int,
-        there: list[Address],
-        extremes: tuple[list[Address], list[Address]],
-    ) -> None:
-        """
-        Count the requests to ask for the *wanted* addresses, where those in *there* exist, and *unknown* other keys.
-
-        More keys take more pages. So if the fewest and the most keys that can exist, the *extremes*, take equally many
-        pages, any number between them does as well. Requests for single objects follow no such rule.
-        """
         if unknown:
             self.exact = False
             self.asked += self._writing.to_survey(len(wanted), len(there) + unknown)
-            return
-        self.asked += self._writing.to_survey_among(wanted, there)
-        if self.exact and len(self._plan.groups) > 1:
-            fewest, most = (self._writing.to_survey_among(wanted, each) for each in extremes)
-            self.exact = most == fewest and not (most[HEAD] and len(wanted) > 1)
+        else:
+            self.asked += self._writing.to_survey_among(wanted, there)
 
     def _bring(self, wanted: list[Address]) -> None:
         held = set(self._held.between(wanted[0], wanted[-1]))
