@@ -70,17 +70,28 @@ def copy_files(source: Path, destination: Path, *, durable: bool) -> None:
 
 
 def _copy_file(source: str, destination: str) -> None:
-    descriptor = os.open(source, os.O_RDONLY)
+    data = read_file(source)
+    blake3(data).digest()
+    blake3(data).digest()
+    write_file(destination, data)
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of the file at *path*, by one read."""
+    descriptor = os.open(path, os.O_RDONLY)
     data = os.read(descriptor, os.fstat(descriptor).st_size)
     os.close(descriptor)
-    blake3(data).digest()
-    blake3(data).digest()
+    return data
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Make the file at *path* of *data*, and the directories above it. Raises OSError if it exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        descriptor = os.open(destination, flags, 0o644)
+        descriptor = os.open(path, flags, 0o644)
     except FileNotFoundError:
-        os.makedirs(destination.rpartition("/")[0], exist_ok=True)
-        descriptor = os.open(destination, flags, 0o644)
+        os.makedirs(path.rpartition("/")[0], exist_ok=True)
+        descriptor = os.open(path, flags, 0o644)
     os.write(descriptor, data)
     os.close(descriptor)
 

@@ -12,7 +12,6 @@ plain sockets. OBJECTS is a file of lines "KEY PATH", as `objects_of` returns th
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from blake3 import blake3
 
 from snapferry.stores.address import object_key, parse_address
 
-from .floor import Plain, on_all_cores, on_connections
+from .floor import Plain, on_all_cores, on_connections, read_file, write_file
 
 
 class _Objects(Protocol):
@@ -36,10 +35,10 @@ class _Directory:
         self._root = root
 
     def get(self, key: str) -> bytes:
-        return _read(f"{self._root}/{key}")
+        return read_file(f"{self._root}/{key}")
 
     def put(self, key: str, data: bytes) -> None:
-        _write(f"{self._root}/{key}", data)
+        write_file(f"{self._root}/{key}", data)
 
 
 class _Bucket:
@@ -61,25 +60,6 @@ def objects_of(store: Path) -> str:
     return "\n".join(
         f"{object_key(parse_address(entry[2]))} {entry[4]}" for entry in entries if entry[0] == "F"
     )
-
-
-def _read(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: str, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    try:
-        descriptor = os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        os.makedirs(path.rpartition("/")[0], exist_ok=True)
-        descriptor = os.open(path, flags, 0o644)
-    os.write(descriptor, data)
-    os.close(descriptor)
 
 
 def _each(lines: Sequence[str], store: str, do: Callable[[_Objects, str], None]) -> None:
@@ -109,13 +89,13 @@ def _pull(tree: str) -> Callable[[_Objects, str], None]:
         key, _, path = line.partition(" ")
         data = objects.get(key)
         blake3(data).digest()
-        _write(f"{tree}/{path}", data)
+        write_file(f"{tree}/{path}", data)
 
     return pull
 
 
 def _push(objects: _Objects, path: str) -> None:
-    data = _read(path)
+    data = read_file(path)
     objects.put(object_key(parse_address(blake3(data).hexdigest())), data)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from snapferry.workers.broker.connection import BrokerUnavailable, client, refusal
 from snapferry.workers.ledger import Ledger
-from snapferry.workers.ledger.damage import shared_damage
+from snapferry.workers.ledger.damage import is_wrong_type, shared_damage
 from snapferry.workers.settings.broker_url import shown
 from snapferry.workers.settings.environment import Settings
 
@@ -49,7 +49,7 @@ class JobBroker:
         except but:
             raise
         except (RedisError, OperationalError) as error:
-            if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
+            if is_wrong_type(error):
                 raise BrokerDamaged(self._damage()) from error
             raise BrokerUnavailable(
                 f"the broker at {self.shown} did not accept the request: {_reason(error)}"

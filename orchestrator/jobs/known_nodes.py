@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from snapferry.orchestrator.reporting.nodes import Announced
 from snapferry.workers.broker.transport import MAILBOXES
+from snapferry.workers.ledger.damage import is_wrong_type
 from snapferry.workers.lifecycle.orchestrator_roster import OrchestratorRoster
 from snapferry.workers.reachability.worker_roster import WorkerRoster
 
@@ -50,6 +51,6 @@ def _unless_damaged(read: Callable[[], _Read]) -> _Read | None:
     try:
         return read()
     except ResponseError as error:
-        if "WRONGTYPE" not in str(error):
+        if not is_wrong_type(error):
             raise
         return None

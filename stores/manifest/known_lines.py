@@ -43,8 +43,12 @@ _LOOKED_UP: Final = 64
 _Row = tuple[Address | Literal[""], int, str]
 
 
-class _UnusualLine(Exception):
-    """A line is not plain, or out of order. It may be right."""
+class _LeftToManifest(Exception):
+    """
+    A manifest is read by the methods of `Manifest`.
+
+    It is large, shares nothing with earlier ones, or a line is not plain or out of order, which may be right.
+    """
 
 
 class KnownLines:
@@ -58,45 +62,46 @@ class KnownLines:
 
     def objects(self, manifest: Manifest) -> dict[Address, int]:
         """Return the same as `Manifest.objects`. Raises like it."""
-        text = self.text_of(manifest)
-        if text is None:
-            return manifest.objects()
         addresses: list[Address] = []
         sizes: list[int] = []
         new: dict[bytes, _Row] = {}
         try:
-            for rows in self.read(text, new):
+            for rows in self.read(manifest, new):
                 addresses += [address for address, _, _ in rows if address]
                 sizes += [size for address, size, _ in rows if address]
-        except _UnusualLine:
+        except _LeftToManifest:
             return manifest.objects()
         self.keep(new)
         largest: dict[Address, int] = {}
         add_largest(largest, addresses, sizes)
         return largest
 
-    def text_of(self, manifest: Manifest) -> bytes | None:
-        """Return the text of *manifest*, to be `read`; None if it should be read without known lines."""
+    def _text_of(self, manifest: Manifest) -> bytes:
         if manifest.large or not manifest.length:
-            return None
+            raise _LeftToManifest
         text = manifest.open().read(manifest.length)
         if not self._is_known(text):
             if not self._is_repeated(text):
-                return None
+                raise _LeftToManifest
             if self.length + len(text) > MOST_BYTES:
                 self._drop()
-                return None
+                raise _LeftToManifest
         return text
 
-    def read(self, text: bytes, new: dict[bytes, _Row]) -> Iterator[list[_Row]]:
-        """Yield what the lines of *text* say, checked, some hundreds at a time. Put the new ones of them in *new*."""
+    def read(self, manifest: Manifest, new: dict[bytes, _Row]) -> Iterator[list[_Row]]:
+        """
+        Yield what the lines of *manifest* say, checked, some hundreds at a time. Put the new ones of them in *new*.
+
+        Raises `_LeftToManifest`, maybe after some lines.
+        """
+        text = self._text_of(manifest)
         start, last = 0, ""
         while start < len(text):
             checkpoint()
             # Pieces, because what is read stays in the processor's cache then.
             end = text.rfind(b"\n", start, start + PIECE_BYTES)
             if end < 0 and (end := text.find(b"\n", start)) < 0:
-                raise _UnusualLine
+                raise _LeftToManifest
             lines = text[start:end].split(b"\n")
             found = list(map(self._rows.get, lines))
             missing = [at for at, row in enumerate(found) if row is None]
@@ -107,7 +112,7 @@ class KnownLines:
             paths = [path for _, _, path in rows]
             # The order of code points is that of the bytes of UTF-8. What is in order is sorted quickly.
             if paths[0] < last or paths != sorted(paths):
-                raise _UnusualLine
+                raise _LeftToManifest
             yield rows
             start, last = end + 1, paths[-1]
 
@@ -147,14 +152,11 @@ class NamedObjects:
 
     def add(self, manifest: Manifest) -> None:
         """Add the objects of *manifest*. Raises like `Manifest.add_addresses`."""
-        text = self._known.text_of(manifest)
         new: dict[bytes, _Row] = {}
         try:
-            if text is None:
-                raise _UnusualLine
-            for _ in self._known.read(text, new):
+            for _ in self._known.read(manifest, new):
                 pass
-        except _UnusualLine:
+        except _LeftToManifest:
             manifest.add_addresses(self.addresses)
             return
         self.addresses.update([address for address, _, _ in new.values() if address])
@@ -163,10 +165,10 @@ class NamedObjects:
 
 
 def _rows_of(lines: Sequence[bytes]) -> Iterator[_Row]:
-    """Yield what *lines* say, which are without their ends. Raises `_UnusualLine`."""
+    """Yield what *lines* say, which are without their ends. Raises `_LeftToManifest`."""
     columns = read_plainly(b"\n".join([*lines, b""]), "")
     if columns is None:
-        raise _UnusualLine
+        raise _LeftToManifest
     sizes = columns.sizes(LARGEST_PLANNED_BYTES)
     for kind, address, size, path in zip(columns.kinds, columns.checksums, sizes, columns.paths, strict=True):
         yield (address if kind == "F" else ""), size, path

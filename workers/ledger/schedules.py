@@ -121,8 +121,7 @@ class ScheduleLedger:
 
     def next_at(self, name: str) -> float | None:
         """Return when the next run is due, from the schedule of Celery beat. Return None if it is not in it."""
-        found = self._redis.zscore(f"{SCHEDULE}:schedule", f"{SCHEDULE}{entry_name(self.kind, name)}")
-        return _due(found)
+        return self.last_and_next([name])[name][1]
 
     def last_and_next(self, names: Sequence[str]) -> dict[str, tuple[str, float | None]]:
         """Return the last job of each name, "" before the first, and `next_at`; all with one request."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
@@ -14,13 +13,12 @@ from snapferry.workers.ledger.keys import LIMIT_FIELDS, S3_REQUESTS_FIELD, job_k
 from snapferry.workers.lua import RedisKey, ScriptRunner
 from snapferry.workers.messages import Limits
 from snapferry.workers.messages.base import LARGEST
+from snapferry.workers.redis_json import count_of
 
 from . import scripts
 
 # Seconds after which the objects in flight of a worker that does not report any more are forgotten.
 HELD_S: Final = 10
-
-_is_count: Final = re.compile(r"[0-9]{1,16}").fullmatch
 
 _STORES: Final = RedisKey("snapferry:limits:stores")
 
@@ -208,8 +206,7 @@ def _limits(found: Mapping[Any, Any]) -> Limits:
 
 def _number(found: object) -> int | None:
     """Return a limit from Redis, None for a text that another program may have written: it limits nothing."""
-    text = str(found or "")
-    number = int(text) if _is_count(text) else 0
+    number = count_of(str(found or "")) or 0
     return number if 1 <= number <= LARGEST else None
 
 

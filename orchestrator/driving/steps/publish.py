@@ -153,7 +153,9 @@ class Publisher:
                 break
             rows = groups.get(group.number, {})
             turn, batches = heals.get(group.number, (0, 0))
-            if self._ledger.unaccounted(self._job_id, heal_series(group.number, turn), range(batches)):
+            if batches and self._ledger.unaccounted(
+                self._job_id, heal_series(group.number, turn), range(batches)
+            ):
                 healing += 1
             elif len(rows) < len(group.snapshots):
                 ready.append(_Ready(group, rows, turn))
@@ -196,14 +198,11 @@ class Publisher:
                 continue
             state, missing, reason = end.state, end.failed, end.reason
             if end.missing:
-                state, missing, reason = (
-                    SnapshotState.FAILED,
-                    len(end.missing),
-                    self._why_lost(end, ready.turn),
-                )
+                reason = self._why_lost(end, ready.turn)
                 if not reason:
                     absent.update(end.missing)
                     continue
+                state, missing = SnapshotState.FAILED, len(end.missing)
             ended[ids[index]] = rows[index] = self._row(index, state, counts[index], missing, reason)
             tally[state] += 1
         self._ledger.record_group(self._job_id, group.number, rows)

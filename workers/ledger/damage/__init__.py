@@ -5,6 +5,6 @@ Damage by other programs: keys of the fleet that have another type, or that neve
     damaged_keys  find damaged keys, and set them aside
 """
 
-from .damaged_keys import DAMAGED, DamagedKey, KeyRepair, damaged_keys, shared_damage
+from .damaged_keys import DAMAGED, DamagedKey, KeyRepair, damaged_keys, is_wrong_type, shared_damage
 
-__all__ = ["DAMAGED", "DamagedKey", "KeyRepair", "damaged_keys", "shared_damage"]
+__all__ = ["DAMAGED", "DamagedKey", "KeyRepair", "damaged_keys", "is_wrong_type", "shared_damage"]

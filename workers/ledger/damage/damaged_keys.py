@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import redis
+from redis.exceptions import ResponseError
 
 from snapferry.stores.text.printable import printable
 from snapferry.workers.ledger import scripts
@@ -46,6 +47,11 @@ class DamagedKey:
             return f"{printable(self.key)} is a lock that does not expire"
         found, expected = (_WORDS.get(name, name) for name in (self.found, self.expected))
         return f"{printable(self.key)} is a {found} instead of a {expected}"
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """Return whether *error* is Redis' answer to a command for a key of another type."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
 def damaged_keys(client: redis.Redis, keys: Collection[str]) -> list[DamagedKey]:

@@ -20,16 +20,15 @@ from snapferry.workers.ledger.state import Directive, FailedObject
 from snapferry.workers.lua import RedisKey
 from snapferry.workers.messages import BatchMessage
 from snapferry.workers.outcome import BatchOutcome, Failure
-from snapferry.workers.redis_json import parse_json
+from snapferry.workers.redis_json import count_of, parse_json
 
 from . import leases
 
 # The longest list of failures of a job. Which objects failed is known exactly in any case.
 FAILURES_KEPT: Final = 1000
 
-# The name of a class of errors, and a number of objects.
+# The name of a class of errors.
 _is_class: Final = re.compile(r"[A-Za-z]\w{0,63}", re.ASCII).fullmatch
-_is_count: Final = re.compile(r"\d{1,16}", re.ASCII).fullmatch
 
 
 class AccountingLedger(LedgerBase):
@@ -167,7 +166,9 @@ class AccountingLedger(LedgerBase):
         """
         found = self._redis.hgetall(job_key(job_id, "classes")).items()
         return {
-            str(name): int(count) for name, count in found if _is_class(str(name)) and _is_count(str(count))
+            str(name): count
+            for name, text in found
+            if _is_class(str(name)) and (count := count_of(str(text))) is not None
         }
 
 
