@@ -1,5 +1,5 @@
 """``python -m snapferry`` is the command ``snapferry``."""
 
-from .orchestrator.cli import main
+from .orchestrator.cli import console
 
-main()
+console()
