@@ -10,6 +10,9 @@ import ssl
 import stat
 import sys
 import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -720,3 +723,31 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         )
     )
     return files
+
+
+def test_a_server_that_asks_to_slow_down_is_sent_less(stub: Stub, backend: S3Backend) -> None:
+    """It takes 200 requests a second, in tenths of a second; the threads would send thousands."""
+    taken: Counter[int] = Counter()
+    lock = threading.Lock()
+
+    def answer(request: Request) -> Answer:
+        with lock:
+            tenth = int(time.monotonic() * 10)
+            if taken[tenth] >= 20:
+                return error(503, "SlowDown")
+            taken[tenth] += 1
+        return good(request)
+
+    def call(_: int) -> bool:
+        try:
+            read(backend)
+        except StoreUnavailable:
+            return False
+        return True
+
+    stub.answer = answer
+    with ThreadPoolExecutor(32) as threads:
+        done = sum(threads.map(call, range(100)))
+
+    assert done == taken.total() == 100
+    assert backend.bucket.client.pace("bucket", "prefix/", "").per_second is not None

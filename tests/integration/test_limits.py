@@ -257,8 +257,8 @@ def test_two_jobs_share_a_stores_limit_evenly(
         ]
         assert list(json.loads(said)["stores"].values()) == [
             {
-                "bytes_per_second": 6 * MB, "requests_per_second": 3500, "objects_in_flight": None,
-                "requests_by_default": True,
+                "bytes_per_second": 6 * MB, "requests_per_second": None, "objects_in_flight": None,
+                "requests_by_default": False,
             }
         ]  # fmt: skip
         assert total <= 6 * MB * 1.15
@@ -425,14 +425,13 @@ def test_limits_are_shown_and_changed_one_by_one(redis_url: str, tmp_path: Path,
     assert ask("limit", job) == f"job {job}: 1.6 MB/s, 12 requests/s\n"
     assert ask("limit", job, "--none") == f"job {job}: no limits\n"
     assert ask("limit", job, "--max-requests", "12") == f"job {job}: 12 requests/s\n"
-    others = "every other S3 store: 3,500 requests/s (default)\n"
-    assert ask("limit") == f"no store has limits of its own\n{others}"
+    assert ask("limit") == "no store has limits of its own\n"
     assert json.loads(ask("limit", "--json")) == {
-        "stores": {}, "defaults": {"s3": {"requests_per_second": 3500}},
+        "stores": {}, "defaults": {"s3": {"requests_per_second": None}},
     }  # fmt: skip
     place = f"file://{tmp_path}/a"
     assert ask("limit", "--store", str(tmp_path / "a"), "--jobs", "1") == f"{place}: 1 object in flight\n"
-    assert ask("limit") == f"{place}: 1 object in flight\n{others}"
+    assert ask("limit") == f"{place}: 1 object in flight\n"
     assert "from limits 1 object in flight, for all jobs together\n" in ask("status", job)
     jobs.cancel(job)
     again = jobs.resume(job)

@@ -170,7 +170,12 @@ def test_no_module_is_imported_by_a_second_name(tracked):
 
 def test_the_wheel_installs_the_command(wheel, project):
     entry_points = wheel.read(f"snapferry-{project['version']}.dist-info/entry_points.txt").decode()
-    assert entry_points.split() == ["[console_scripts]", "snapferry", "=", "snapferry.orchestrator.cli:console"]
+    assert entry_points.split() == [
+        "[console_scripts]",
+        "snapferry",
+        "=",
+        "snapferry.orchestrator.cli:console",
+    ]
 
 
 def test_the_installed_version_is_the_one_of_the_project(project):

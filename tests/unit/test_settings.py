@@ -32,9 +32,10 @@ def test_without_any_variable_the_defaults_are_valid() -> None:
     assert (settings.metrics_port, settings.metrics_address) == (None, "127.0.0.1")
 
 
-def test_requests_to_s3_are_limited_unless_it_says_none() -> None:
-    assert Settings.from_environment({}).s3_max_requests == 3500
-    assert Settings.from_environment({"SNAPFERRY_S3_MAX_REQUESTS": ""}).s3_max_requests == 3500
+def test_requests_to_s3_are_limited_only_if_it_says_so() -> None:
+    assert Settings.from_environment({}).s3_max_requests is None
+    assert Settings.from_environment({"SNAPFERRY_S3_MAX_REQUESTS": ""}).s3_max_requests is None
+    assert Settings.from_environment({"SNAPFERRY_S3_MAX_REQUESTS": "25"}).s3_max_requests == 25
     assert Settings.from_environment({"SNAPFERRY_S3_MAX_REQUESTS": "None"}).s3_max_requests is None
 
 

@@ -111,9 +111,10 @@ class Settings(BaseModel):
     config: str | None = None
     """Path of the configuration file. Default: ``snapferry.toml`` in the working directory, if it exists."""
 
-    s3_max_requests: Annotated[int | None, BeforeValidator(_none_or_number)] = Field(3500, ge=1)
+    s3_max_requests: Annotated[int | None, BeforeValidator(_none_or_number)] = Field(None, ge=1)
     """
-    Requests per second to each S3 store, over all jobs that are submitted with this setting. ``none``: no limit.
+    Requests per second to each S3 store, over all jobs that are submitted with this setting. ``none``, the default: no
+    limit, but a process slows down where a store asks it to.
 
     A limit that ``snapferry limit --store`` sets for a store takes precedence.
     """

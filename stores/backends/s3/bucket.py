@@ -32,6 +32,7 @@ from .errors import TRANSLATED, CredentialProblem, ErrorClass, credential_proble
 from .features import ConfirmationCounts, ServerFeatures
 from .http.attempts import RequestCounter, first_attempt
 from .http.errors import CarriedError
+from .http.pace import Pace
 from .options import Settings
 
 _T = TypeVar("_T")
@@ -119,7 +120,10 @@ class Bucket:
             client = client_for(*self._settings)
         except ValueError as error:
             raise InvalidStoreURL(self.label, "", one_line(error)) from error
-        found = self._process = _InProcess(pid, client, client.features(self.name, self.prefix))
+        place = self.name, self.prefix
+        found = self._process = _InProcess(
+            pid, client, client.features(*place), client.pace(*place, self.label)
+        )
         return found
 
     # The rate limiter.
@@ -179,7 +183,8 @@ class Bucket:
     def _call_once(self, client: Any, operation: str, parameters: Mapping[str, object]) -> Any:
         body: Any = parameters.get("Body", b"")
         # An abort runs after the rate limiter has raised "stop", and must not be stopped again.
-        with self._counter.counting(len(body), rate_limited=operation != _ABORT_OPERATION):
+        pace = self._in_process().pace
+        with self._counter.counting(pace, len(body), rate_limited=operation != _ABORT_OPERATION):
             try:
                 return getattr(client, operation)(Bucket=self.name, **parameters)
             except CarriedError as carried:
@@ -203,19 +208,21 @@ class Bucket:
         and *by_boto* raise, except `Fallback`; use it inside `errors`.
         """
         checkpoint()
-        client = self.client
+        _, client, _, pace = self._in_process()
         path = client.paths.path_to(self.name, self.prefix)
         if path is None:
             return by_boto()
         counter = self._counter
         if counter.limiter is not None:
             counter.wait(body_bytes)
+        pace.wait()
         try:
             found = direct(path)
         except Fallback as fallback:
             outcome, keys, blames_path = fallback.outcome, fallback.keys, fallback.blames_path
         else:
             client.paths.record_success(self.name, self.prefix)
+            pace.answered()
             counter.add(operation)
             return found
         counter.add(operation)
@@ -280,6 +287,7 @@ class _InProcess(NamedTuple):
     pid: int
     client: Client
     features: ServerFeatures
+    pace: Pace
 
 
 def _keys_now(client: Client) -> Keys | None:

@@ -1,6 +1,7 @@
 """
 Changes to a client of boto3: how its connections wait, how it pauses between attempts, and what it parses.
 
+*paced*: an answer that asks to slow down slows the process down (`http.pace`).
 *interruptible*: its connections use `http.sockets`, and its pauses have checkpoints.
 *strict*: booleans of answers are true or false (`strict_parser`).
 *bounded*: only an object may be longer than `MAX_PAGE_BYTES`, and no call begins another attempt after `CALL_S`.
@@ -28,7 +29,7 @@ from botocore.awsrequest import (
 from botocore.retries import standard
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from snapferry.stores.backends.s3.http.attempts import seconds_of_call
+from snapferry.stores.backends.s3.http.attempts import note_outcome, seconds_of_call
 from snapferry.stores.backends.s3.http.errors import checkpoint_through_boto
 from snapferry.stores.backends.s3.http.interim import FinalResponse, is_interim, skip_headers
 from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, PlainSocket, TLSSocket, connect
@@ -83,7 +84,10 @@ def adapt(client: Any, *, attempts: int, ip_policy: IpPolicy) -> None:
     handler = standard.register_retry_handler(client, attempts)
     client.meta.events.unregister(_RETRY, unique_id=_RETRY_ID)
 
+    throttling = standard.ThrottlingErrorDetector(standard.RetryEventAdapter())
+
     def needs_retry(**about: object) -> float | None:
+        note_outcome(throttled=throttling.is_throttling_error(**about))
         pause_s: float | None = handler.needs_retry(**about)
         if pause_s is None or seconds_of_call() + pause_s >= CALL_S:
             return None

@@ -11,6 +11,7 @@ from botocore.httpsession import where
 from snapferry.stores.backends.s3.direct.paths import Paths
 from snapferry.stores.backends.s3.direct_path import DirectPaths
 from snapferry.stores.backends.s3.features import ServerFeatures
+from snapferry.stores.backends.s3.http.pace import Pace
 from snapferry.stores.backends.s3.options import Settings
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 
@@ -63,12 +64,19 @@ class Client:
             checksums=checksums,
         )
         self._features: dict[tuple[str, str], ServerFeatures] = {}
+        self._paces: dict[tuple[str, str], Pace] = {}
 
     def features(self, bucket: str, prefix: str) -> ServerFeatures:
         """Return what this process knows about the server of the store at *prefix* in *bucket*."""
         place = bucket, prefix
         found = self._features.get(place)
         return found or self._features.setdefault(place, ServerFeatures(checksums=self._checksums))
+
+    def pace(self, bucket: str, prefix: str, label: str) -> Pace:
+        """Return how fast this process sends to the store at *prefix* in *bucket*, which messages call *label*."""
+        place = bucket, prefix
+        found = self._paces.get(place)
+        return found or self._paces.setdefault(place, Pace(label))
 
     def close(self) -> None:
         """Close idle connections."""

@@ -26,6 +26,7 @@ from snapferry.stores.rate_limiter import RateLimiter
 from snapferry.stores.requests import Requests
 
 from .errors import CarriedError, checkpoint_through_boto
+from .pace import Pace
 
 
 class _Call(threading.local):
@@ -33,6 +34,7 @@ class _Call(threading.local):
 
     counter: RequestCounter | None = None
     limiter: RateLimiter | None = None
+    pace: Pace | None = None
     granted = False
     """The rate limiter has granted the next attempt already."""
     began = 0.0
@@ -52,11 +54,11 @@ class RequestCounter:
         self.limiter: RateLimiter | None = None
 
     @contextmanager
-    def counting(self, body_bytes: int = 0, *, rate_limited: bool = True) -> Iterator[None]:
+    def counting(self, pace: Pace, body_bytes: int = 0, *, rate_limited: bool = True) -> Iterator[None]:
         """
         Count what boto3 sends in the block from this thread: a request with a body of *body_bytes* bytes.
 
-        Waits for the rate limiter first if *rate_limited*.
+        Waits for the rate limiter first if *rate_limited*, and before each attempt for *pace*.
         """
         limiter = self.limiter if rate_limited else None
         # Wait before the request is signed, because a signature expires after some minutes. An attempt that was sent
@@ -66,11 +68,12 @@ class RequestCounter:
             _wait_for(limiter, body_bytes)
         before, _call.counter = _call.counter, self
         _call.limiter, _call.granted, _call.began = limiter, granted, time.monotonic()
+        _call.pace = pace if rate_limited else None
         try:
             yield
         finally:
             _call.counter = before
-            _call.limiter, _call.granted = None, False
+            _call.limiter, _call.pace, _call.granted = None, None, False
 
     def wait(self, body_bytes: int = 0) -> None:
         """Wait until a request with a body of *body_bytes* bytes may be sent."""
@@ -85,6 +88,17 @@ class RequestCounter:
         """Return a copy of the counts."""
         with self._lock:
             return self._sent.copy()
+
+
+def note_outcome(*, throttled: bool) -> None:
+    """Note how the attempt of this thread's call ended. *throttled*: the server asked to slow down."""
+    pace = _call.pace
+    if pace is None:
+        return
+    if throttled:
+        pace.told_to_slow_down()
+    else:
+        pace.answered()
 
 
 def seconds_of_call() -> float:
@@ -116,6 +130,8 @@ def before_attempt(event_name: str, request: Any, **_: object) -> AWSResponse | 
                 _wait_for(_call.limiter, int(request.headers.get("Content-Length") or 0))
             except Exception as error:
                 raise CarriedError(error) from error
+        if _call.pace is not None:
+            _call.pace.wait(checkpoint_through_boto)
         _call.counter.add(event_name.rpartition(".")[2])
     if _call.body is not None:
         request.body = _call.body
