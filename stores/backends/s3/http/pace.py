@@ -2,8 +2,8 @@
 How fast a process sends to a server that has asked it to slow down.
 
 Nothing is limited until an answer says ``SlowDown``, 429 or the like. Then the process sends 0.7 of what the server
-took of late. As answers arrive it becomes faster again: quickly at first, carefully around the rate that was too much, then
-beyond it. Each process does so by itself, as TCP connections that share a line do.
+took of late. As answers arrive it becomes faster again: quickly at first, carefully around the rate that was too much,
+then beyond it. Each process does so by itself, as TCP connections that share a line do.
 
 The rates are those of botocore's retry mode "adaptive": CUBIC, which RFC 9438 describes for TCP. botocore turns that
 mode on for a whole client, and nothing can interrupt its waits. So its parts are used here, and not the mode.
