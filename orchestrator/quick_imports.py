@@ -7,11 +7,12 @@ a library looks for in vain, or that it would import for uses that no command ha
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from typing import Any, Final
 # nothing here turns on; billiard for one system call, which it makes without cffi as well; Celery to colour answers of
 # commands that nobody gives.
 NOT_NEEDED: Final = ("cffi", "opentelemetry.metrics", "pygments", "yaml")
+
+# Methods of dataclasses that few of them ever use.
+SELDOM_USED: Final = frozenset({"__delattr__", "__eq__", "__repr__", "__setattr__"})
 
 
 @contextmanager
@@ -37,7 +41,8 @@ def quick_imports() -> Iterator[None]:
     searched, metadata.entry_points = metadata.entry_points, _entry_points_searched_once()
     gc.disable()
     try:
-        yield
+        with _dataclasses_of_few_methods():
+            yield
     finally:
         metadata.entry_points = searched
         for name in left_out:
@@ -61,3 +66,34 @@ def _entry_points_searched_once() -> Callable[..., Any]:
         return found().select(**chosen) if chosen else search()
 
     return entry_points
+
+
+@contextmanager
+def _dataclasses_of_few_methods() -> Iterator[None]:
+    """
+    Let dataclasses that are made in this block compile the methods `SELDOM_USED` when they are first called.
+
+    Up to Python 3.12 each method is compiled by itself: a sync compiles some 700 of them, for 130 classes. Later
+    versions compile those of a class together, and have no such function to replace.
+    """
+    compile_method: Callable[..., Any] | None = getattr(dataclasses, "_create_fn", None)
+    if compile_method is None:
+        yield
+        return
+
+    def create(name: str, *source: Any, **context: Any) -> Any:
+        if name not in SELDOM_USED:
+            return compile_method(name, *source, **context)
+        compiled = cache(partial(compile_method, name, *source, **context))
+
+        def method(*arguments: Any) -> Any:
+            return compiled()(*arguments)
+
+        method.__name__ = name
+        return method
+
+    vars(dataclasses)["_create_fn"] = create
+    try:
+        yield
+    finally:
+        vars(dataclasses)["_create_fn"] = compile_method

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import inspect
 import json
 import subprocess
 import sys
@@ -50,6 +52,44 @@ NEEDLESS = {
     "apprise", "boto3", "botocore", "cffi", "flower", "jinja2", "numpy", "opentelemetry.metrics", "prometheus_client",
     "re2", "rich", "tornado", "urllib3", "yaml",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"frozen": True}, {"frozen": True, "slots": True}, {"order": True}], ids=str
+)
+def test_dataclasses_are_as_always(options: dict[str, bool]) -> None:
+    """Those methods that are compiled late behave like those that are not."""
+
+    def made() -> Any:
+        @dataclasses.dataclass(**options)
+        class Point:
+            x: int
+            y: str = "y"
+
+        return Point
+
+    plain = made()
+    with quick_imports():
+        quick = made()
+
+    def behaves(kind: Any) -> list[object]:
+        one = kind(1)
+        found: list[object] = [repr(one).rpartition(".")[2], repr(one).rpartition(".")[2], one == kind(1)]
+        found += [one == kind(2), one == 1, kind.__hash__ is None or hash(one) == hash(kind(1))]
+        found += [
+            kind.__repr__.__name__,
+            kind.__eq__.__name__,
+            inspect.signature(kind) == inspect.signature(plain),
+        ]
+        for change in (lambda: setattr(one, "x", 3), lambda: delattr(one, "x"), lambda: kind(1) < kind(2)):
+            try:
+                found.append(change())
+            except Exception as error:
+                found.append(type(error))
+        return found
+
+    assert behaves(quick) == behaves(plain)
+    assert made().__eq__.__closure__ is None
 
 
 @pytest.fixture(scope="module")
