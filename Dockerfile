@@ -6,13 +6,15 @@
 # --build-arg PYTHON_IMAGE=python:3.12.12-slim-bookworm@sha256:… (docs/deploy.md, "Pin images").
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
-# The wheel.
+# The wheel, with its compiled extension. The image has no compiler.
 FROM ${PYTHON_IMAGE} AS wheel
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY .ci/constraints-build.txt .ci/
 RUN pip install --require-hashes --only-binary :all: -r .ci/constraints-build.txt
-COPY pyproject.toml README.md LICENSE ./
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY snapferry snapferry
 COPY stores stores
 COPY workers workers
