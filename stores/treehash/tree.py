@@ -12,11 +12,13 @@ A chaining value is not the digest of its range, and cannot be used as one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..address import Address
 from ..streams import Buffer
 
+chaining_value: Callable[[memoryview, int], bytes]
+merged: Callable[[bytes], bytes]
 try:
     from ._blake3 import chaining_value, merged
 

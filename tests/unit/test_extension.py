@@ -63,7 +63,7 @@ class Recorder:
 
 
 def wheel(folder: Path, **variables: str) -> tuple[Path, list[str]]:
-    """Build a wheel; return it, and the lines on stderr but the last, which is its path."""
+    """Build a wheel; return it, and the lines on stderr that do not name it."""
     ended = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
         cwd=ROOT,
