@@ -488,9 +488,8 @@ class TestLeftovers:
         with caplog.at_level(logging.WARNING):
             backend.abort_unfinished(KEY, 10**9)
 
-        assert [record.name for record in caplog.records] == [
-            "snapferry.stores.backends.s3.objects.leftovers"
-        ] * warnings
+        leftovers = "snapferry.stores.backends.s3.objects.leftovers"
+        assert [record.name for record in caplog.records].count(leftovers) == warnings
 
     def test_a_listing_that_goes_round_in_circles_ends(
         self, backend: S3Backend, stub: Stub, caplog: pytest.LogCaptureFixture
