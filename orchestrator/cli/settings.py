@@ -5,23 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from snapferry.workers.settings.directory_rules import apply_to_directories
-from snapferry.workers.settings.environment import InvalidSettings, Settings
+from snapferry.workers.settings.environment import InvalidSettings, Settings, own_variables
+from snapferry.workers.settings.misspelt import misspelt
 
 from .chosen import chosen
-from .exit_codes import usage
+from .exit_codes import note, usage
 
 
 def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:
     """
     Return the settings of the environment; options of the command line override it.
 
-    With --log-level, this also shows the log of this process.
+    A variable that is probably misspelt is named on stderr. With --log-level, this also shows the log of this process.
     """
     given = chosen()
     try:
         settings = Settings.from_environment(broker_url=broker, prices=prices, **{**given, **overrides})
     except InvalidSettings as error:
         usage(str(error))
+    for name, meant in misspelt(own_variables()):
+        note(f"{name} is no setting and is ignored. Did you mean {meant}?")
     apply_to_directories(settings)
     if "log_level" in given:
         # Celery's logging is slow to load.

@@ -16,10 +16,13 @@ from snapferry.workers.settings.environment import (
     InvalidSettings,
     Settings,
     flower_settings,
+    own_variables,
     parse_broker_url,
     secrets,
     store_options,
 )
+from snapferry.workers.settings.misspelt import misspelt
+from tests.variables import READ
 
 
 def test_without_any_variable_the_defaults_are_valid() -> None:
@@ -354,3 +357,28 @@ def test_oauth_for_flower_is_all_or_nothing() -> None:
     for name in complete:
         with pytest.raises(InvalidSettings, match=f"OAuth for Flower also needs {name}$"):
             flower_settings({other: value for other, value in complete.items() if other != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SNAPFERRY_S3_MAX_REQUEST", "SNAPFERRY_S3_MAX_REQUESTS"),
+        ("SNAPFERRY_BROKER", "SNAPFERRY_BROKER_URL"),
+        ("SNAPFERRY_FROM_ENDPOINT", "SNAPFERRY_FROM_ENDPOINT_URL"),
+        ("SNAPFERRY_LOGLEVEL", "SNAPFERRY_LOG_LEVEL"),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    assert list(misspelt([name])) == [(name, meant)]
+
+
+def test_variables_that_are_read_and_those_of_other_programs_are_not_misspelt() -> None:
+    read = {
+        *READ,
+        "SNAPFERRY_TO_PROFILE",
+        "SNAPFERRY_USER",
+        "SNAPFERRY_ZZZ",
+        "SNAPDIR_STORE",
+        "snapferry_broker",
+    }
+    assert list(misspelt(dict.fromkeys(read, "1"))) == []

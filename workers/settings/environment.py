@@ -249,6 +249,11 @@ def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list
     return [secret for secret in (*broker, *found, *notify_urls(environ)) if secret]
 
 
+def own_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the names of the variables that begin as those of this project do."""
+    return [name for name in environ if name.startswith(_PREFIX)]
+
+
 def notify_urls(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Return the addresses of Apprise in ``SNAPFERRY_NOTIFY_URLS``, which are secret."""
     return tuple(environ.get(f"{_PREFIX}NOTIFY_URLS", "").split())
