@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from celery import Celery, Task
 from kombu.exceptions import OperationalError
@@ -29,6 +30,7 @@ from snapferry.workers.telemetry.logs import about, fields
 from snapferry.workers.telemetry.metrics import counters
 from snapferry.workers.telemetry.redaction import without_secrets
 
+from .driving.dispatch import queue_removal_of_parts
 from .driving.drive import drive_job
 from .driving.ending import fail_job
 from .driving.outcome import DriveOutcome, Result
@@ -49,6 +51,8 @@ MAX_BROKER_RETRIES = 36
 MAX_RETRIES = 3
 RETRY_BASE_S = 2
 
+_ENDED: Final = {Result.DONE, Result.FAILED, Result.CANCELLED, Result.ALREADY_ENDED}
+
 
 class JobFailed(Exception):
     """A drive ended the job as failed; the message is the reason. Raised so that Celery shows the task as failed."""
@@ -66,6 +70,9 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         ledger = open_ledger(settings)
         with about(job=job_id, task=task.request.id), time_limit.enforced():
             outcome = run_drive(task, ledger, job_id, lambda: drive_job(app, ledger, job_id, access), access)
+            if outcome.result in _ENDED:
+                with suppress(*BROKER_TROUBLE):
+                    queue_removal_of_parts(app, ledger, job_id)
             text = describe_drive(outcome)
             log.info("%s: %s", task.name.partition(".")[2], text)
         if outcome.result is Result.FAILED:

@@ -25,6 +25,7 @@ The errors of stores, as one tree.
     ├── StoreFull             no space or quota left
     ├── StoreFault            any other answer that is not success
     │   ├── CopyRefused       a server does not copy an object by itself
+    │   ├── PartsGone         what a copy in parts began with is not there any more
     │   ├── FileChanged       a file of a tree that changed while it was read
     │   └── NotAnObject       a link, a directory or a device in the place of an object or a manifest
     └── StoreUnavailable      no answer, or "later": the one transient class
@@ -176,6 +177,10 @@ class StoreFault(StoreError):
 
 class CopyRefused(StoreFault):
     """A server does not copy an object by itself. It can still be read and written."""
+
+
+class PartsGone(StoreFault):
+    """What a copy in parts began with is gone: the version at the source, or its upload. It can be copied whole."""
 
 
 class FileChanged(StoreFault):

@@ -7,7 +7,7 @@ wrappers, so a wrapper need not repeat features that it does not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -96,6 +96,119 @@ class CopiesOnServer(Protocol):
 
         *size_hint* is the expected length in bytes. The first call may write a probe. Raises `StoreError`.
         """
+
+
+class PinnedObject(Protocol):
+    """One version of an object, of *length* bytes. Safe to share between threads."""
+
+    version: str
+    length: int
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return exactly the bytes from *start* up to *stop*, exclusive. Raises `PartsGone` for another version."""
+
+    def close(self) -> None:
+        """Release what it holds. To be called once."""
+
+
+@runtime_checkable
+class ReadsRanges(Protocol):
+    """A store that can read any range of one version of an object."""
+
+    def pin(self, key: str) -> PinnedObject | None:
+        """
+        Return what is under *key* now; None where its versions cannot be told apart. Raises `KeyMissing`.
+
+        The caller closes it.
+        """
+
+    def pinned(self, key: str, version: str, length: int) -> PinnedObject:
+        """Return a version that this or another process has pinned. Raises `PartsGone` and `KeyMissing`."""
+
+
+class PartsShape(NamedTuple):
+    """
+    What is copied in parts: *length* bytes, of *version* of the object in the store with the label *source*.
+
+    Each part has *part_bytes* bytes, but the last one, which may be shorter. Parts are numbered from 0.
+    """
+
+    length: int
+    part_bytes: int
+    version: str
+    source: str
+
+    @property
+    def parts(self) -> int:
+        """The number of parts."""
+        return -(-self.length // self.part_bytes)
+
+    def range_of(self, part: int) -> tuple[int, int]:
+        """Return where *part* begins and ends."""
+        start = part * self.part_bytes
+        return start, min(start + self.part_bytes, self.length)
+
+
+class PartsUpload(Protocol):
+    """
+    An upload that takes parts in any order, also from several processes. Nothing is visible before `commit`.
+
+    *name* tells it from every other upload, and *secret* is known only to those who may read this store. A *receipt*
+    is what a process needs to know of a part that another one wrote. Safe to share between threads.
+    """
+
+    shape: PartsShape
+    name: str
+    secret: bytes
+
+    def write(
+        self, part: int, data: bytes, mine: Callable[[], bool], record: Callable[[str], bool], /
+    ) -> None:
+        """
+        Write all bytes of *part*, durably, and call *record* with its receipt. It returns False where the upload has
+        ended: then the part is removed.
+
+        *mine* returns whether the part is still this writer's. Where two writers could harm each other, nothing is
+        written or recorded without asking it. Raises `StoreError`, and `PartsGone` where the upload has ended.
+        """
+
+    def kept(self, receipts: Mapping[int, str], /) -> set[int]:
+        """Return those parts that are there as their *receipts* say. Raises `StoreError`."""
+
+    def commit(self, settled: Callable[[], Sequence[str]], /) -> None:
+        """
+        Make the object visible in one step, and end the upload.
+
+        *settled* returns the receipts of all parts, in order. It is called when no other writer can change a part, and
+        raises if the bytes are not right. After an error, `abort` the upload.
+        """
+
+    def abort(self) -> None:
+        """Remove everything that was written, and what the store remembers of it. Never raises `StoreError`."""
+
+    def abort_others(self) -> None:
+        """As `KeepsUnfinished.abort_unfinished`, for all other uploads to the same key."""
+
+    def close(self) -> None:
+        """Release what this process holds; others may go on. Harmless after `commit` or `abort`."""
+
+
+@runtime_checkable
+class TakesParts(Protocol):
+    """
+    A store to which several processes can write the parts of one object.
+
+    The store itself remembers an upload under a key and an *owner*, a text such as the id of a job.
+    """
+
+    def copies_whole(self, source: Backend, /) -> bool:
+        """Return whether objects from *source* get here faster in one piece, as by a clone."""
+
+    def begin_parts(self, key: str, owner: str, shape: PartsShape, /) -> PartsUpload | None:
+        """Begin an upload; None where this store cannot take parts after all. Raises `StoreError`."""
+
+    def join_parts(self, key: str, owner: str, /) -> PartsUpload | None:
+        """Return the upload that any process has begun for *owner*, None if there is none. Raises `StoreError`."""
 
 
 @runtime_checkable

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery, chord
+from pydantic import ValidationError
 
 from snapferry.orchestrator.planning.batches import Batch
 from snapferry.workers.copying.describe import describe_batch, describe_job
+from snapferry.workers.copying.parts.asking import COPY_PARTS
+from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.messages import BatchMessage, JobSpec, encode_digests, encode_lines
 from snapferry.workers.queues import copy_queue, step
 from snapferry.workers.telemetry import tracing
@@ -72,6 +75,27 @@ def queue_drive(app: Celery, job_id: str, why: str, *, in_s: float | None = None
     signature.set(argsrepr=f"job {job_id[:8]} · {why}", kwargsrepr="").apply_async(
         countdown=in_s, headers=tracing.header(job_id)
     )
+
+
+def queue_removal_of_parts(app: Celery, ledger: Ledger, job_id: str) -> None:
+    """
+    Ask workers to remove what is left of objects that a job, which has ended, has begun to copy in parts.
+
+    Nearly always there is nothing: the worker that copies an object removes it. May be called again. Raises kombu's
+    OperationalError.
+    """
+    for text in ledger.begun_parts(job_id):
+        try:
+            message = BatchMessage.model_validate_json(text)
+            queue = copy_queue(ledger.field(job_id, "queue"))
+        except (ValidationError, UnknownJob):
+            continue
+        if message.job_id == job_id:
+            signature = app.signature(
+                COPY_PARTS, args=(message.model_dump(exclude=message.new_defaults()),), immutable=True
+            )
+            shown = f"job {job_id[:8]} · what is left of an object that was copied in parts"
+            signature.set(argsrepr=shown, kwargsrepr="", queue=queue).apply_async()
 
 
 def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:

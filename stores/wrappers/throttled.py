@@ -30,6 +30,19 @@ def throttled(backend: Backend, limiter: RateLimiter) -> Backend:
     return backend
 
 
+def acquire_part(backend: Backend, size_bytes: int) -> None:
+    """
+    Return when *backend* may read or write a part of that many bytes by a feature of a backend that it wraps.
+
+    A backend that keeps to its limits by itself waits for them in the feature.
+    """
+    at: Backend | None = backend
+    while at is not None:
+        if isinstance(at, ThrottledBackend):
+            at.acquire_part(size_bytes)
+        at = at.inner
+
+
 class ThrottledBackend(ForwardingBackend, Throttled):
     """The backend *inner*, limited by *limiter*."""
 
@@ -39,6 +52,11 @@ class ThrottledBackend(ForwardingBackend, Throttled):
 
     def limit_rate(self, limiter: RateLimiter) -> None:
         self._limiter = OwnedRateLimiter(limiter)
+
+    def acquire_part(self, size_bytes: int) -> None:
+        """Return when one request may be sent and that many bytes may move."""
+        self._limiter.acquire_requests(1)
+        self._limiter.acquire_bytes(size_bytes)
 
     def size(self, key: str) -> int | None:
         self._limiter.acquire_requests(1)

@@ -66,7 +66,7 @@ def _file(root: Path) -> Place:
     root.mkdir()
     return Place(
         DirectoryBackend(str(root)),
-        lambda: [str(path) for path in root.rglob("*") if path.name.startswith(".tmp-")],
+        lambda: [str(path) for path in root.rglob("*") if path.name.startswith((".tmp-", ".parts-"))],
     )
 
 

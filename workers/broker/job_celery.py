@@ -20,7 +20,8 @@ from .transport import own_url
 
 # Tasks whose first argument is the id of a job, or a message that has it.
 _TASKS_OF_JOBS: Final = frozenset(
-    f"snapferry.{name}" for name in ("plan_job", "copy_batch", "commit_snapshots", "look_after_job")
+    f"snapferry.{name}"
+    for name in ("plan_job", "copy_batch", "copy_parts", "commit_snapshots", "look_after_job")
 )
 
 

@@ -8,6 +8,7 @@ Copy batches and publish snapshots.
     batch_report  what a running batch reports to the ledger
     settle        account for a batch, and log its failures
     requeue       queue a task again
+    parts/        copy a large object together with other workers
     transfer/     copy a batch of objects between two stores
     repairs       what is recorded of wrong objects and of what took their place
     commit        re-check snapshots and publish them

@@ -18,6 +18,7 @@ from snapferry.workers.ledger import PLAN, Ledger
 from snapferry.workers.messages import Action, BatchMessage, StoreRef
 from snapferry.workers.messages.files import file_of
 
+from .parts.owner import Ask, PartsCopying
 from .repairs import LedgerRepairs
 from .transfer import copy_batch
 from .transfer.heal import Healing
@@ -35,16 +36,25 @@ class BatchContext:
     What the function of an action may need besides its arguments: the *batch* and the *ledger*.
 
     *open_source* opens one of the batch's `more_sources` for reading, within the limits of the job. It raises
-    `InvalidStoreURL` and `NotAllowed`.
+    `InvalidStoreURL` and `NotAllowed`. *worker* runs the batch. *ask* asks other workers to join the copy of a large
+    object. *last*: a transient error will not be retried.
     """
 
     batch: BatchMessage
     ledger: Ledger
     open_source: Callable[[StoreRef], StreamStore]
+    worker: str
+    ask: Ask
+    last: bool
 
 
 def _copying(context: BatchContext) -> BatchFunction:
-    return _healing(context) if context.batch.checksum else _copy_of(context)
+    batch = context.batch
+    if batch.checksum:
+        return _healing(context)
+    if batch.server_side:
+        return _copy_of(context)
+    return PartsCopying(batch, context.ledger, context.worker, context.ask, last=context.last).run
 
 
 def _copy_of(context: BatchContext) -> BatchFunction:

@@ -28,6 +28,7 @@ from snapferry.workers.telemetry.metrics import counters
 
 from .actions import RUNNERS, BatchContext
 from .batch_report import BatchReport, ReportedInFlight
+from .parts.owner import Ask
 from .transfer.budget import within_budget
 from .transfer.sequential import SEQUENTIAL_AFTER, run_sequentially, unexpected_failure
 
@@ -39,7 +40,11 @@ THROTTLED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class CopyRun:
-    """A run of *batch*, leased by *holder*, by a process that may open what *access* allows."""
+    """
+    A run of *batch*, leased by *holder*, by a process that may open what *access* allows.
+
+    *ask* asks other workers to join the copy of a large object. *last*: a transient error will not be retried.
+    """
 
     batch: BatchMessage
     ledger: Ledger
@@ -47,6 +52,8 @@ class CopyRun:
     reachability: BatchReachability
     begun: Begun
     access: AccessPolicy
+    ask: Ask
+    last: bool = False
 
     @property
     def worker(self) -> str:
@@ -108,7 +115,14 @@ class CopyRun:
                 )
                 limit = ReportedInFlight(throttle.semaphore, report)
                 run = RUNNERS[batch.action](
-                    BatchContext(batch, self.ledger, partial(self._open_source, throttle))
+                    BatchContext(
+                        batch,
+                        self.ledger,
+                        partial(self._open_source, throttle),
+                        self.worker,
+                        self.ask,
+                        self.last,
+                    )
                 )
                 if begun.times <= SEQUENTIAL_AFTER or len(objects) == 1:
                     try:

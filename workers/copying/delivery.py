@@ -31,6 +31,7 @@ from snapferry.workers.telemetry.metrics import counters
 
 from .copy_run import CopyRun
 from .describe import describe_failure
+from .parts.asking import Asking
 from .requeue import MAX_RETRIES, RETRY_BASE_S, STEP_ASIDE_S, requeue, retry
 from .settle import ObjectsFailed, fail_batch, log_end, result_text
 from .transfer import BatchStopped, JobPaused, WorkerStopping
@@ -107,7 +108,9 @@ def _lease_and_run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, ac
     reachability = BatchReachability(ledger, batch, worker)
     blocking = reachability.blocked_by
     if blocking is None:
-        return _run_leased(task, CopyRun(batch, ledger, holder, reachability, begun, access))
+        ask = Asking(task, batch, ledger).ask
+        last = task.request.retries >= MAX_RETRIES
+        return _run_leased(task, CopyRun(batch, ledger, holder, reachability, begun, access, ask, last))
     if reachability.given_up:
         outcome = reachability.failed(blocking.error, blocking.store, blocking.detail)
         return fail_batch(batch, ledger, holder, outcome, attempts=attempts, worker=worker, end="unreached")

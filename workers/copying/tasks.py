@@ -1,4 +1,4 @@
-"""The worker's Celery task: decode the message of a batch and copy the batch."""
+"""The worker's Celery tasks: decode the message of a batch and copy the batch, or parts of an object."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from snapferry.workers.telemetry.logs import about
 
 from . import time_limit
 from .delivery import run_batch
+from .parts.asking import COPY_PARTS
+from .parts.joining import NOTHING, join_copy
 from .requeue import MAX_RETRIES, STEP_ASIDE_S, is_active, requeue_for_other_version
 from .settle import ObjectsFailed
 
@@ -45,3 +47,13 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
                 raise requeue_for_other_version(self, reason) from None
         with time_limit.enforced():
             return run_batch(self, batch, ledger, access)
+
+    @app.task(shared=False, name=COPY_PARTS, bind=True, store_errors_even_if_ignored=False)
+    def copy_parts(self: Task[..., Any], message: dict[str, Any]) -> str:
+        try:
+            batch = BatchMessage.model_validate(message)
+        except ValidationError:
+            # The worker that sent it copies the parts itself.
+            return NOTHING
+        with time_limit.enforced():
+            return join_copy(self, batch, open_ledger(settings), access)

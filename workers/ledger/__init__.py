@@ -20,7 +20,9 @@ for batches that are copied one object at a time, which object is copied now, an
 ``:moves`` (hash: when a run last moved, and its objects in flight), ``:copied`` and ``:failed`` (bitmaps of the plan's
 objects), ``:failures`` (list, bounded), ``:repairs`` (hash, bounded: wrong objects, and what took their place),
 ``:classes`` (hash: failures counted by class), ``:groups`` (hash: how snapshots ended, up to 1,000 of them in a value),
-``:spent`` (hash: what unaccounted batches have spent), ``:files`` (string: what pushed files hash to), ``:heals``,
+``:spent`` (hash: what unaccounted batches have spent), ``:parts`` (hash: objects that are copied in parts),
+``:parts:<upload>:todo``, ``:holders`` and ``:done`` (sorted set, hash and list: the parts of one object to do, who
+copies them, and records of those done), ``:files`` (string: what pushed files hash to), ``:heals``,
 ``:driver``. Most of them are removed when the job ends. ``snapferry:jobs`` and ``snapferry:open`` list the jobs.
 
     ledger   all steps together
@@ -69,9 +71,11 @@ from .steps.files import MOST_FILES
 from .steps.files import RECORD_BYTES as FILE_RECORD_BYTES
 from .steps.jobs import request_text
 from .steps.leases import GRACE_S, LEASE_S
+from .steps.parts import CLAIM_S, Finished, PartsOf
 from .steps.repairs import REPAIRS_KEPT
 
 __all__ = [
+    "CLAIM_S",
     "DISMISSED",
     "FAILURES_KEPT",
     "FILE_RECORD_BYTES",
@@ -88,12 +92,14 @@ __all__ = [
     "Dismissal",
     "Expected",
     "FailedObject",
+    "Finished",
     "Freshness",
     "FreshnessLedger",
     "JobEntry",
     "JobStatus",
     "Ledger",
     "NewCycle",
+    "PartsOf",
     "Repair",
     "RunEnd",
     "RunningBatch",

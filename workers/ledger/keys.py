@@ -54,7 +54,7 @@ ROSTER_S: Final = 20.0
 UNPARKED: Final = RedisKey("snapferry:unparked")
 
 # The parts of a job that are kept after its end, and the parts that are removed at its end.
-KEPT: Final = ("failures", "failed", "classes", "repairs", "running")
+KEPT: Final = ("failures", "failed", "classes", "repairs", "running", "parts")
 WORKING: Final = (
     "begun", "needed", "leases", "holders", "held", "heals", "groups", "copied", "alone", "moves", "spent", "files",
 )  # fmt: skip
@@ -83,6 +83,15 @@ def job_key(job_id: str, part: str = "") -> RedisKey:
 def job_keys(job_id: str, *parts: str) -> list[RedisKey]:
     """Return the keys of several parts of a job."""
     return [job_key(job_id, part) for part in parts]
+
+
+def parts_keys(job_id: str, tag: str) -> list[RedisKey]:
+    """
+    Return the keys of an object that is copied in parts, by the name of its upload.
+
+    They hold the parts to do by the time at which they may be claimed, their holders, and the records of those done.
+    """
+    return job_keys(job_id, *(f"parts:{tag}:{what}" for what in ("todo", "holders", "done")))
 
 
 def done_key(job_id: str, series: str) -> RedisKey:

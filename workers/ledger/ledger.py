@@ -10,6 +10,7 @@ from .steps.groups import GroupLedger
 from .steps.jobs import JobLedger
 from .steps.leases import LeaseLedger
 from .steps.listing import JobListing
+from .steps.parts import PartsLedger
 from .steps.queues import QueueLedger
 from .steps.repairs import RepairLedger
 
@@ -23,6 +24,7 @@ class Ledger(
     FileLedger,
     BudgetLedger,
     GroupLedger,
+    PartsLedger,
     QueueLedger,
     JobListing,
 ):

@@ -39,6 +39,13 @@ NOTE_CONFIRMED: Final = _load("batch/note_confirmed")
 ACCOUNT: Final = _load("batch/account")
 SPEND: Final = _load("batch/spend")
 
+# Parts of an object.
+OFFER_PARTS: Final = _load("parts/offer")
+CLAIM_PART: Final = _load("parts/claim")
+RENEW_PARTS: Final = _load("parts/renew")
+FINISH_PART: Final = _load("parts/finish")
+GIVE_UP_PART: Final = _load("parts/give_up")
+
 # The orchestrator that drives a job.
 START_DRIVING: Final = _load("driver/start")
 KEEP_DRIVING: Final = _load("driver/renew")

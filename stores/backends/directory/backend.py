@@ -28,14 +28,20 @@ from snapferry.stores.features import (
     ListsAround,
     Locking,
     Mounted,
+    PartsShape,
+    PartsUpload,
+    PinnedObject,
     Quarantining,
+    ReadsRanges,
     Seen,
+    TakesParts,
     UploadsMany,
+    innermost,
 )
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import OpenReader, Upload
 
-from . import diagnosis
+from . import diagnosis, in_parts
 from .listing import Skip, list_around, list_keys
 from .locking import locked
 from .paths.beneath import READ, read_beneath
@@ -68,6 +74,8 @@ class DirectoryBackend(
     Locking,
     Mounted,
     Quarantining,
+    ReadsRanges,
+    TakesParts,
     UploadsMany,
 ):
     """
@@ -225,6 +233,21 @@ class DirectoryBackend(
             folder = self.directory.root().folder_if_there(key.rpartition("/")[0])
             if folder is not None:
                 sweep(folder.descriptor, is_abandoned if dead_only else is_paused)
+
+    def pin(self, key: str) -> PinnedObject | None:
+        return in_parts.pin(self.directory, key)
+
+    def pinned(self, key: str, version: str, length: int) -> PinnedObject:
+        return in_parts.pinned(self.directory, key, version, length)
+
+    def copies_whole(self, source: Backend, /) -> bool:
+        return isinstance(innermost(source), DirectoryBackend)
+
+    def begin_parts(self, key: str, owner: str, shape: PartsShape, /) -> PartsUpload | None:
+        return in_parts.begin_parts(self.directory, key, owner, shape)
+
+    def join_parts(self, key: str, owner: str, /) -> PartsUpload | None:
+        return in_parts.join_parts(self.directory, key, owner)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         yield from list_keys(self.directory.root(), self.label, prefix, start_after)

@@ -24,10 +24,15 @@ from snapferry.stores.features import (
     CopiesOnServer,
     IsRight,
     KeepsUnfinished,
+    PartsShape,
+    PartsUpload,
+    PinnedObject,
     Priced,
     Quarantining,
+    ReadsRanges,
     Seen,
     ServerCopy,
+    TakesParts,
     Throttled,
     feature_of,
 )
@@ -40,6 +45,7 @@ from snapferry.stores.urls import StoreURL
 
 from .bucket import Bucket
 from .deadline import run_within
+from .objects import in_parts
 from .objects.confirm import write
 from .objects.leftovers import abort_uploads
 from .objects.multipart import S3Upload
@@ -92,6 +98,8 @@ class S3Backend(
     CopiesOnServer,
     KeepsUnfinished,
     Quarantining,
+    ReadsRanges,
+    TakesParts,
 ):
     """
     Bytes under the keys of *bucket*. Keys that are given and returned do not have its prefix.
@@ -174,6 +182,21 @@ class S3Backend(
     def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
         if not dead_only:
             abort_uploads(self.bucket, key, size_hint)
+
+    def pin(self, key: str) -> PinnedObject | None:
+        return in_parts.pin(self.bucket, key)
+
+    def pinned(self, key: str, version: str, length: int) -> PinnedObject:
+        return in_parts.pinned(self.bucket, key, version, length)
+
+    def copies_whole(self, source: Backend, /) -> bool:
+        return False
+
+    def begin_parts(self, key: str, owner: str, shape: PartsShape, /) -> PartsUpload | None:
+        return in_parts.begin_parts(self.bucket, key, owner, shape)
+
+    def join_parts(self, key: str, owner: str, /) -> PartsUpload | None:
+        return in_parts.join_parts(self.bucket, key, owner)
 
     def quarantine(self, key: str, is_right: IsRight) -> Seen:
         return quarantine(self.bucket, key, is_right)

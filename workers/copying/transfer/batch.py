@@ -34,13 +34,15 @@ def copy_batch(
     *,
     ask: Ask | None = None,
     copy: CopyVerb | None = None,
+    together: int | None = None,
     **options: Unpack[BatchOptions],
 ) -> BatchOutcome:
     """
     Copy those of *objects* (address -> advisory size in bytes) that *destination* lacks; return the outcome of each.
 
     *ask* returns which it lacks, by default its `objects_needed`. *copy* copies an object that is not staged in a
-    group, by default its `copy_object`.
+    group, by default its `copy_object`. *together*: how many objects are staged in a group, by default as many as
+    *destination* commits together.
 
     An object that fails, with whatever exception, does not stop the others. If the destination is full, does not
     exist, or refuses every object, the rest of the batch fails for that reason without further requests. When this
@@ -65,7 +67,7 @@ def copy_batch(
     if limit is not None:
         limit.expect(flights)
     copier = ObjectCopier(source, destination, objects, progress, outages, copy or destination.copy_object)
-    group_size = destination.commits_together
+    group_size = destination.commits_together if together is None else together
     try:
         if group_size > 1:
             for first in range(0, len(needed), group_size):

@@ -28,6 +28,12 @@ from .rules import DirectoryRules
 TEMPORARY: Final = ".tmp-"
 STALE_AFTER_S: Final = 24 * 3600.0
 
+# The file of an object that several processes write in parts outlives each of them, and so does the note about it. They
+# are swept when nothing was written to them for so long.
+PARTS: Final = ".parts-"
+NOTE_ENDING: Final = ".note"
+STALE_NOTE_AFTER_S: Final = 7 * STALE_AFTER_S
+
 # A writer on another machine that has lost its batch, and has not written for this long, is paused or gone.
 PAUSED_AFTER_S: Final = 30.0
 
@@ -286,9 +292,14 @@ def sweep(folder: int, over: Callable[[str, float], bool] = is_abandoned) -> Non
     with suppress(OSError):
         listed = Folder(os.open(".", LIST, dir_fd=folder))
         for name in os.listdir(listed.descriptor):
-            if name.startswith(TEMPORARY):
+            if name.startswith((TEMPORARY, PARTS)):
                 with suppress(OSError):
                     found = os.stat(name, dir_fd=listed.descriptor, follow_symlinks=False)
-                    writer = name.removeprefix(TEMPORARY).rpartition("-")[0]
-                    if stat.S_ISREG(found.st_mode) and over(writer, found.st_mtime):
+                    if stat.S_ISREG(found.st_mode) and _is_over(name, found.st_mtime, over):
                         os.unlink(name, dir_fd=listed.descriptor)
+
+
+def _is_over(name: str, modified: float, over: Callable[[str, float], bool]) -> bool:
+    if name.startswith(TEMPORARY):
+        return over(name.removeprefix(TEMPORARY).rpartition("-")[0], modified)
+    return time.time() - modified > (STALE_NOTE_AFTER_S if name.endswith(NOTE_ENDING) else STALE_AFTER_S)

@@ -27,14 +27,14 @@ ABORT_S: Final = 10
 MAX_PAGES: Final = 1000
 
 
-def abort_uploads(bucket: Bucket, key: str, size_hint: int) -> None:
+def abort_uploads(bucket: Bucket, key: str, size_hint: int, *, but: str = "") -> None:
     """
-    Abort every multipart upload to *key* that is listed. Never raises; what cannot be aborted is logged.
+    Abort every multipart upload to *key* that is listed, *but* one. Never raises; what cannot be aborted is logged.
 
     Sends nothing for an object whose size, *size_hint*, needs no multipart upload.
     """
     if CREATE_UPLOAD in requests_to_upload(size_hint):
-        _abort_all(bucket, key)
+        _abort_all(bucket, key, but=but)
 
 
 def create_upload(bucket: Bucket, key: str, **parameters: object) -> dict[str, Any]:

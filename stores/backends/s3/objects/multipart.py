@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Final, NamedTuple
 
 from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.errors import code_of
 from snapferry.stores.backends.s3.features import Confirmation
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.sizes import MAX_IN_FLIGHT_BYTES, PARTS_IN_FLIGHT, part_sizes
@@ -29,7 +30,7 @@ from .conditions import only_over
 from .confirm import Piece, piece_of, read_back, send_confirmed, write
 from .leftovers import ABORT_S, create_upload
 from .md5 import md5_of
-from .small import content_md5_header, etag_of, sha256_base64, with_checksum
+from .small import NO_CONDITION, content_md5_header, etag_of, sha256_base64, with_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +53,11 @@ def abort_upload(bucket: Bucket, key: str, upload: str) -> None:
         with grace(ABORT_S, late), bucket.errors(key):
             bucket.call("abort_multipart_upload", Key=bucket.full_key(key), UploadId=upload)
     except StoreError as error:
-        logger.warning("an unfinished multipart upload may be left behind: %s", error)
+        if code_of(error) != "NoSuchUpload":
+            logger.warning("an unfinished multipart upload may be left behind: %s", error)
 
 
-class _Part(NamedTuple):
+class SentPart(NamedTuple):
     """A part that was sent."""
 
     listed: dict[str, Any]
@@ -63,6 +65,83 @@ class _Part(NamedTuple):
     confirmation: Confirmation
     piece: Piece
     """What `read_back` compares the object with."""
+
+
+def begin_upload(bucket: Bucket, key: str) -> tuple[str, bool]:
+    """Begin an upload; return its id, and whether its parts are to be sent with their SHA-256."""
+
+    def create(checksum: bool) -> tuple[str, bool]:
+        more = {"ChecksumAlgorithm": "SHA256"} if checksum else {}
+        created = create_upload(bucket, key, **more)
+        with bucket.errors(key):
+            # A server that does not support checksums does not repeat this, or rejects it.
+            checksums = created.get("ChecksumAlgorithm") == "SHA256"
+            return short(created["UploadId"], "id of an upload"), checksums
+
+    return with_checksum(bucket, bucket.features.parts, create)
+
+
+def send_part(
+    bucket: Bucket, key: str, upload: str, number: int, part: bytes | bytearray, *, checksum: bool
+) -> SentPart:
+    """Send *part*, as the part with this *number* counted from 1, until the server confirms it."""
+    listed: dict[str, Any] = {"PartNumber": number}
+    digest = {"ChecksumSHA256": sha256_base64(part)} if checksum else {}
+
+    def send(md5: str) -> str:
+        more = digest | content_md5_header(md5)
+        with bucket.errors(key):
+            answer = bucket.call(
+                "upload_part",
+                Key=bucket.full_key(key),
+                UploadId=upload,
+                PartNumber=number,
+                Body=part,
+                **more,
+            )
+            listed["ETag"] = short(answer["ETag"], "ETag of a part")
+        return etag_of(answer)
+
+    found = send_confirmed(bucket, bucket.features.parts, key, part, send)
+    listed |= digest
+    etag = etag_of(listed)
+    return SentPart(listed, found, Piece(len(part), etag) if found is Confirmation.ETAG else piece_of(part))
+
+
+def complete(
+    bucket: Bucket,
+    key: str,
+    upload: str,
+    sent: Sequence[SentPart],
+    condition: Mapping[str, str] = NO_CONDITION,
+) -> str:
+    """Make the parts that were *sent* visible as one object; return its ETag."""
+    with bucket.errors(key):
+        # The server sends 200 before it knows the result. boto3 finds an error in the body. A body that ends
+        # early is found because it lacks the ETag.
+        answer = bucket.call(
+            "complete_multipart_upload",
+            Key=bucket.full_key(key),
+            UploadId=upload,
+            MultipartUpload={"Parts": [part.listed for part in sent]},
+            **condition,
+        )
+        return etag_of({"ETag": answer["ETag"]})
+
+
+def confirm_whole(bucket: Bucket, key: str, sent: Sequence[SentPart], etag: str) -> Confirmation:
+    """Return how the whole object is confirmed, which has *etag*. Raises `IntegrityError`."""
+    found = {part.confirmation for part in sent}
+    if found == {Confirmation.DIGEST}:
+        return Confirmation.DIGEST
+    if found == {Confirmation.ETAG}:
+        # The parts are right. The ETag of the whole object proves something only if it has the usual form: the
+        # MD5 of the MD5s of the parts, and their number.
+        whole = md5_of(b"".join(bytes.fromhex(part.piece.digest) for part in sent))
+        digest, _, count = etag.partition("-")
+        if digest == whole or len(digest) != len(whole) or count != str(len(sent)):
+            return Confirmation.ETAG
+    return read_back(bucket, key, [part.piece for part in sent])
 
 
 class S3Upload(Upload):
@@ -81,8 +160,8 @@ class S3Upload(Upload):
         self._whole: bytes | bytearray | None = None
         self._id: str | None = None
         self._executor: ThreadPoolExecutor | None = None
-        self._in_flight: deque[tuple[int, Future[_Part]]] = deque()
-        self._sent: list[_Part] = []
+        self._in_flight: deque[tuple[int, Future[SentPart]]] = deque()
+        self._sent: list[SentPart] = []
         self._checksums = False
         self._over: str | None = None
 
@@ -120,35 +199,11 @@ class S3Upload(Upload):
         etag = only_over(bucket, self._key, self._over, self._complete)
         self._id = None
         self._stop_sending()
-        bucket.confirmations.add(self._confirm(etag))
+        bucket.confirmations.add(confirm_whole(bucket, self._key, self._sent, etag))
 
     def _complete(self, condition: Mapping[str, str]) -> str:
-        bucket = self._bucket
-        with bucket.errors(self._key):
-            # The server sends 200 before it knows the result. boto3 finds an error in the body. A body that ends
-            # early is found because it lacks the ETag.
-            answer = bucket.call(
-                "complete_multipart_upload",
-                Key=bucket.full_key(self._key),
-                UploadId=self._id,
-                MultipartUpload={"Parts": [part.listed for part in self._sent]},
-                **condition,
-            )
-            return etag_of({"ETag": answer["ETag"]})
-
-    def _confirm(self, etag: str) -> Confirmation:
-        """Return how the whole object is confirmed. Raises `IntegrityError`."""
-        found = {part.confirmation for part in self._sent}
-        if found == {Confirmation.DIGEST}:
-            return Confirmation.DIGEST
-        if found == {Confirmation.ETAG}:
-            # The parts are right. The ETag of the whole object proves something only if it has the usual form: the
-            # MD5 of the MD5s of the parts, and their number.
-            whole = md5_of(b"".join(bytes.fromhex(part.piece.digest) for part in self._sent))
-            digest, _, count = etag.partition("-")
-            if digest == whole or len(digest) != len(whole) or count != str(len(self._sent)):
-                return Confirmation.ETAG
-        return read_back(self._bucket, self._key, [part.piece for part in self._sent])
+        assert self._id is not None
+        return complete(self._bucket, self._key, self._id, self._sent, condition)
 
     def abort(self) -> None:
         self._buffer, self._whole = bytearray(), None
@@ -169,46 +224,15 @@ class S3Upload(Upload):
         self._in_flight.append((len(part), sending))
 
     def _create(self) -> str:
-        bucket = self._bucket
-
-        def create(checksum: bool) -> str:
-            more = {"ChecksumAlgorithm": "SHA256"} if checksum else {}
-            created = create_upload(bucket, self._key, **more)
-            with bucket.errors(self._key):
-                # A server that does not support checksums does not repeat this, or rejects it.
-                self._checksums = created.get("ChecksumAlgorithm") == "SHA256"
-                return short(created["UploadId"], "id of an upload")
-
-        self._id = upload = with_checksum(bucket, bucket.features.parts, create)
-        return upload
+        self._id, self._checksums = begin_upload(self._bucket, self._key)
+        return self._id
 
     def _has_room(self, size_bytes: int) -> bool:
         in_flight_bytes = sum(length for length, _ in self._in_flight)
         return len(self._in_flight) < PARTS_IN_FLIGHT and in_flight_bytes + size_bytes <= MAX_IN_FLIGHT_BYTES
 
-    def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> _Part:
-        bucket = self._bucket
-        listed: dict[str, Any] = {"PartNumber": number}
-        checksum = {"ChecksumSHA256": sha256_base64(part)} if self._checksums else {}
-
-        def send(md5: str) -> str:
-            more = checksum | content_md5_header(md5)
-            with bucket.errors(self._key):
-                answer = bucket.call(
-                    "upload_part",
-                    Key=bucket.full_key(self._key),
-                    UploadId=upload,
-                    PartNumber=number,
-                    Body=part,
-                    **more,
-                )
-                listed["ETag"] = short(answer["ETag"], "ETag of a part")
-            return etag_of(answer)
-
-        found = send_confirmed(bucket, bucket.features.parts, self._key, part, send)
-        listed |= checksum
-        etag = etag_of(listed)
-        return _Part(listed, found, Piece(len(part), etag) if found is Confirmation.ETAG else piece_of(part))
+    def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> SentPart:
+        return send_part(self._bucket, self._key, upload, number, part, checksum=self._checksums)
 
     def _wait_for_one(self) -> None:
         _, sending = self._in_flight.popleft()

@@ -17,10 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from snapferry.stores.backends.s3.bucket import Bucket
-from snapferry.stores.backends.s3.errors import status_of
+from snapferry.stores.backends.s3.errors import ErrorClass, status_of
 from snapferry.stores.backends.s3.http.bounded_body import announced_too_long
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.sizes import (
@@ -86,10 +86,9 @@ class RangesReader:
     """An object of *length* bytes that is being read; *first* is boto3's answer to the request for its first range."""
 
     def __init__(self, bucket: Bucket, key: str, first: Any, length: int) -> None:
-        self._bucket = bucket
-        self._key = key
         self.etag = str(first.get("ETag") or "")
         self.length = length
+        self._version = Version(bucket, key, self.etag, length)
         self._requested = 0
         self._in_flight: deque[Future[bytes]] = deque()
         self._range = memoryview(b"")
@@ -133,44 +132,70 @@ class RangesReader:
             self._requested, answer = stop, None
 
     def _fetch(self, start: int, stop: int, answer: Any) -> bytes:
-        attempt = 1
-        while True:
-            if answer is None:
-                answer = self._request_again(start, stop)
-            try:
-                return self._receive(answer, start, stop)
-            except StoreUnavailable:
-                if attempt == RANGE_ATTEMPTS:
-                    raise
-            finally:
-                _close(answer)
-            attempt, answer = attempt + 1, None
+        return read_range(self._version, start, stop, answer)
 
-    def _request_again(self, start: int, stop: int) -> Any:
+
+class Version(NamedTuple):
+    """
+    One version of the object under *key*, of *length* bytes, by its ETag as the server sends it.
+
+    *replaced* is the error for another object under the key.
+    """
+
+    bucket: Bucket
+    key: str
+    etag: str
+    length: int
+    replaced: ErrorClass = StoreUnavailable
+
+    def not_there(self) -> StoreError:
+        """Return the error for another object under the key."""
+        return self.replaced(self.bucket.label, self.key, "the object was replaced while it was read")
+
+
+def read_range(version: Version, start: int, stop: int, answer: Any = None) -> bytes:
+    """
+    Return the bytes from *start* up to *stop*, exclusive.
+
+    *answer*: boto3's answer to a request for them that was sent already. A range that breaks off is requested again.
+    """
+    attempt = 1
+    while True:
+        if answer is None:
+            answer = _request_again(version, start, stop)
         try:
-            return _request(self._bucket, self._key, start, stop, self.etag)
-        except StoreFault as error:
-            # 412: another object is under the key by now. 416: it is shorter than it was.
-            if status_of(error) not in {412, 416}:
+            return _receive(version, start, stop, answer)
+        except StoreUnavailable:
+            if attempt == RANGE_ATTEMPTS:
                 raise
-            raise self._replaced() from error
+        finally:
+            _close(answer)
+        attempt, answer = attempt + 1, None
 
-    def _receive(self, answer: Any, start: int, stop: int) -> bytes:
-        content_range, etag = answer.get("ContentRange"), str(answer.get("ETag") or "")
-        another = etag and self.etag and etag != self.etag
-        if another or content_range != f"bytes {start}-{stop - 1}/{self.length}":
-            raise self._replaced()
-        with self._bucket.errors(self._key):
-            # One byte more than the range has: the server may send anything after such a header.
-            received: bytes = answer["Body"].read(stop - start + 1)
-        if len(received) != stop - start:
-            raise StoreUnavailable(
-                self._bucket.label, self._key, "the body of an answer is not as long as its range"
-            )
-        return received
 
-    def _replaced(self) -> StoreError:
-        return StoreUnavailable(self._bucket.label, self._key, "the object was replaced while it was read")
+def _request_again(version: Version, start: int, stop: int) -> Any:
+    try:
+        return _request(version.bucket, version.key, start, stop, version.etag)
+    except StoreFault as error:
+        # 412: another object is under the key by now. 416: it is shorter than it was.
+        if status_of(error) not in {412, 416}:
+            raise
+        raise version.not_there() from error
+
+
+def _receive(version: Version, start: int, stop: int, answer: Any) -> bytes:
+    content_range, etag = answer.get("ContentRange"), str(answer.get("ETag") or "")
+    another = etag and version.etag and etag != version.etag
+    if another or content_range != f"bytes {start}-{stop - 1}/{version.length}":
+        raise version.not_there()
+    with version.bucket.errors(version.key):
+        # One byte more than the range has: the server may send anything after such a header.
+        received: bytes = answer["Body"].read(stop - start + 1)
+    if len(received) != stop - start:
+        raise StoreUnavailable(
+            version.bucket.label, version.key, "the body of an answer is not as long as its range"
+        )
+    return received
 
 
 def _request(bucket: Bucket, key: str, start: int, stop: int, etag: str = "") -> Any:

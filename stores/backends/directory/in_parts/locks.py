@@ -1,0 +1,66 @@
+"""
+Locks of ranges of a file among all processes that have it open, on any machine where its file system is mounted.
+
+They are locks of the open file ("open file description locks", fcntl(2)), not of the process: two threads that open
+the file exclude each other, too, and the kernel releases the locks of a process that dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from snapferry.stores.runtime.interruption import checkpoint
+
+# The structure flock of 64-bit Linux: type, whence, start, length, process; 0 bytes mean the rest of the file.
+_FLOCK: Final = struct.Struct("hhqqi4x")
+_SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
+_PAUSE_S: Final = 0.05
+
+LOCKS: Final = _SET_LOCK is not None and sys.platform.startswith("linux") and sys.maxsize > 2**32
+"""Whether this system has such locks."""
+
+
+@contextmanager
+def locked(descriptor: int, start: int = 0, length: int = 0) -> Iterator[None]:
+    """Hold the lock of *length* bytes from *start* on, 0: of all that follow, inside the block. Raises OSError."""
+    while not _try(descriptor, fcntl.F_WRLCK, start, length):
+        checkpoint()
+        time.sleep(_PAUSE_S)
+    try:
+        yield
+    finally:
+        # A child that was forked meanwhile has the open file too, so closing it here does not end the lock.
+        with suppress(OSError):
+            _try(descriptor, fcntl.F_UNLCK, start, length)
+
+
+def can_lock(descriptor: int) -> bool:
+    """Return whether the file system of an open file has such locks. Raises other OSErrors."""
+    if not LOCKS:
+        return False
+    try:
+        _try(descriptor, fcntl.F_WRLCK, 0, 0)
+        _try(descriptor, fcntl.F_UNLCK, 0, 0)
+    except OSError as error:
+        if error.errno in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}:
+            return False
+        raise
+    return True
+
+
+def _try(descriptor: int, kind: int, start: int, length: int) -> bool:
+    assert _SET_LOCK is not None
+    wanted = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+    try:
+        fcntl.fcntl(descriptor, _SET_LOCK, wanted)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

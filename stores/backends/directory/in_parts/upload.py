@@ -1,0 +1,219 @@
+"""
+A temporary file in the open directory of its target, to which several processes write parts.
+
+*found again*: a note beside the file has its name. Both names have no shape of a key, and none of a temporary file that
+goes with its writer.
+*one writer*: a part is written, synced and recorded under a lock of its range, by the process to which it belongs
+then. The file gets the name of its key under the lock of all of it. So no late writer changes what was verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from snapferry.stores.backends.directory.paths.beneath import READ
+from snapferry.stores.backends.directory.paths.root import (
+    NOTE_ENDING,
+    PARTS,
+    TEMPORARY,
+    Folder,
+    is_paused,
+    sweep,
+)
+from snapferry.stores.backends.directory.store_directory import StoreDirectory
+from snapferry.stores.backends.parts_note import LARGEST_NOTE, PartsNote, decode_note, new_secret
+from snapferry.stores.errors import PartsGone
+from snapferry.stores.features import PartsShape, PartsUpload
+from snapferry.stores.runtime.liveness import identity
+
+from .locks import LOCKS, can_lock, locked
+
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Pieces of a part that are written at once: a network file system may stop in the middle of a longer write.
+_PIECE: Final = 4 * 1024 * 1024
+# Of a new file, others may read the bytes, but not the secret.
+_NOT_OTHERS: Final = {0o644: 0o600, 0o664: 0o660}
+
+_numbers = itertools.count()
+
+
+def begin_parts(directory: StoreDirectory, key: str, owner: str, shape: PartsShape) -> PartsUpload | None:
+    """As `TakesParts.begin_parts`: None where the file system has no locks of ranges."""
+    if not LOCKS:
+        return None
+    with directory.errors(key):
+        root = directory.root(create=True)
+        made, _ = root.make(key.rpartition("/")[0])
+        folder = Folder(made)
+        sweep(folder.descriptor)
+        upload = _FileOfParts(directory, key, owner, folder, PartsNote(new_secret(), shape))
+        return upload if upload.create(root.file_mode) else None
+
+
+def join_parts(directory: StoreDirectory, key: str, owner: str) -> PartsUpload | None:
+    """As `TakesParts.join_parts`."""
+    if not LOCKS:
+        return None
+    with directory.errors(key):
+        folder = directory.root().folder_if_there(key.rpartition("/")[0])
+        note = None if folder is None else _read_note(folder, _note_name(key, owner))
+        if folder is None or note is None:
+            return None
+        upload = _FileOfParts(directory, key, owner, folder, note)
+        return upload if upload.is_there() else None
+
+
+def _note_name(key: str, owner: str) -> str:
+    digest = hashlib.sha256(f"{key.rpartition('/')[2]}\0{owner}".encode()).hexdigest()
+    return f"{PARTS}{digest[:24]}{NOTE_ENDING}"
+
+
+def _read_note(folder: Folder, name: str) -> PartsNote | None:
+    try:
+        descriptor = os.open(name, READ, dir_fd=folder.descriptor)
+    except FileNotFoundError:
+        return None
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return decode_note(os.pread(descriptor, LARGEST_NOTE + 1, 0)) if is_file else None
+    finally:
+        os.close(descriptor)
+
+
+class _FileOfParts:
+    def __init__(
+        self, directory: StoreDirectory, key: str, owner: str, folder: Folder, note: PartsNote
+    ) -> None:
+        self.shape = note.shape
+        self.name = note.tag
+        self.secret = note.secret
+        self._directory = directory
+        self._key = key
+        self._folder = folder
+        self._note = note
+        self._note_name = _note_name(key, owner)
+        self._file_name = PARTS + note.tag
+
+    def create(self, mode: int) -> bool:
+        """Make the file and the note. Return False, and leave nothing, where the file cannot be locked."""
+        at = self._folder.descriptor
+        temporary = f"{TEMPORARY}{identity()}-parts{next(_numbers)}"
+        try:
+            descriptor = os.open(self._file_name, _CREATE, mode, dir_fd=at)
+            try:
+                os.ftruncate(descriptor, self.shape.length)
+                lockable = can_lock(descriptor)
+            finally:
+                os.close(descriptor)
+            if not lockable:
+                self.abort()
+                return False
+            written = os.open(temporary, _CREATE, _NOT_OTHERS.get(mode, 0o600), dir_fd=at)
+            try:
+                os.write(written, self._note.encode())
+                os.fsync(written)
+            finally:
+                os.close(written)
+            os.rename(temporary, self._note_name, src_dir_fd=at, dst_dir_fd=at)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=at)
+            self.abort()
+            raise
+        return True
+
+    def is_there(self) -> bool:
+        """Return whether the file is there, as long as it must be."""
+        try:
+            found = os.stat(self._file_name, dir_fd=self._folder.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == self.shape.length
+
+    def write(
+        self, part: int, data: bytes, mine: Callable[[], bool], record: Callable[[str], bool], /
+    ) -> None:
+        start, stop = self.shape.range_of(part)
+        if len(data) != stop - start:
+            raise ValueError("not as many bytes as the part has")
+        with self._opened() as descriptor, locked(descriptor, start, stop - start):
+            self._check_named(descriptor)
+            if mine():
+                with self._directory.errors(self._key):
+                    _pwrite(descriptor, data, start)
+                    os.fsync(descriptor)
+                record(str(len(data)))
+
+    def kept(self, receipts: Mapping[int, str], /) -> set[int]:
+        with self._directory.errors(self._key):
+            if not self.is_there():
+                raise self._gone()
+        return {part for part, receipt in receipts.items() if self._is_receipt(part, receipt)}
+
+    def commit(self, settled: Callable[[], Sequence[str]], /) -> None:
+        at, name = self._folder.descriptor, self._key.rpartition("/")[2]
+        with self._opened() as descriptor, locked(descriptor):
+            self._check_named(descriptor)
+            receipts = settled()
+            whole = all(self._is_receipt(part, receipt) for part, receipt in enumerate(receipts))
+            if not whole or len(receipts) != self.shape.parts:
+                raise self._gone()
+            with self._directory.errors(self._key):
+                os.fsync(descriptor)
+                os.rename(self._file_name, name, src_dir_fd=at, dst_dir_fd=at)
+                with suppress(FileNotFoundError):
+                    os.unlink(self._note_name, dir_fd=at)
+
+    def abort(self) -> None:
+        for name in (self._file_name, self._note_name):
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._folder.descriptor)
+
+    def abort_others(self) -> None:
+        sweep(self._folder.descriptor, is_paused)
+
+    def close(self) -> None:
+        return None
+
+    def _is_receipt(self, part: int, receipt: str) -> bool:
+        start, stop = self.shape.range_of(part)
+        return 0 <= part < self.shape.parts and receipt == str(stop - start)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        with self._directory.errors(self._key):
+            try:
+                descriptor = os.open(self._file_name, _WRITE, dir_fd=self._folder.descriptor)
+            except FileNotFoundError:
+                raise self._gone() from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _check_named(self, descriptor: int) -> None:
+        """Raise `PartsGone` unless the open file still has its name and its length."""
+        with self._directory.errors(self._key):
+            found = os.fstat(descriptor)
+            if not self.is_there() or found.st_size != self.shape.length:
+                raise self._gone()
+            named = os.stat(self._file_name, dir_fd=self._folder.descriptor, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, named):
+                raise self._gone()
+
+    def _gone(self) -> PartsGone:
+        return PartsGone(self._directory.label, self._key, "its temporary file is gone or was changed")
+
+
+def _pwrite(descriptor: int, data: bytes, start: int) -> None:
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done : done + _PIECE], start + done)

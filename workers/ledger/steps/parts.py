@@ -1,0 +1,129 @@
+"""The parts of an object that several workers copy: which are to do, who copies which, and records of those done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from snapferry.stores.address import Address
+from snapferry.workers.ledger import scripts
+from snapferry.workers.ledger.base import LedgerBase
+from snapferry.workers.ledger.keys import job_key, parts_keys
+from snapferry.workers.lua import RedisKey
+
+CLAIM_S: Final = 30
+"""Seconds of a claim. Its holder renews it well before."""
+
+# Of what other programs write, no more is read at once.
+_AT_ONCE: Final = 1000
+
+
+class Finished(IntEnum):
+    """What became of a part that was written: recorded, left to another holder, or of no use any more."""
+
+    RECORDED = 1
+    TAKEN = 0
+    ENDED = -1
+
+
+class PartsOf(NamedTuple):
+    """An object of a job that is copied in parts, by the name of its upload."""
+
+    job_id: str
+    upload: str
+
+    @property
+    def keys(self) -> list[RedisKey]:
+        """The parts to do, their holders, and the records of those done."""
+        return parts_keys(self.job_id, self.upload)
+
+
+class PartsLedger(LedgerBase):
+    """
+    The parts of objects. Anyone who writes to this Redis may forge them, so nothing here proves that a part is right.
+
+    Every method may be repeated with the same arguments, except `claim_part`. All raise `RedisError`.
+    """
+
+    def begin_parts(self, job_id: str, address: Address, message: str) -> None:
+        """Note that an object is copied in parts. *message* is for a worker that removes what may be left."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(job_key(job_id, "parts"), address, message)
+            pipe.expire(job_key(job_id, "parts"), self._expires_s)
+            pipe.execute()
+
+    def begun_parts(self, job_id: str) -> list[str]:
+        """Return the messages of the objects whose copies in parts have begun and not ended, some if there are many."""
+        found = self._redis.hscan_iter(job_key(job_id, "parts"), count=_AT_ONCE)
+        return [str(message) for _, (_, message) in zip(range(_AT_ONCE), found, strict=False)]
+
+    def end_parts(self, job_id: str, address: Address, of: PartsOf | None = None) -> None:
+        """Note that nothing is left of the copy of an object in parts, and remove the keys of its upload."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hdel(job_key(job_id, "parts"), address)
+            if of is not None:
+                pipe.delete(*of.keys)
+            pipe.execute()
+
+    def offer_parts(self, of: PartsOf, parts: Iterable[int]) -> None:
+        """Let workers claim *parts*, but for those that are claimed."""
+        ordered = sorted(parts)
+        for first in range(0, len(ordered), _AT_ONCE):
+            names = map(_name, ordered[first : first + _AT_ONCE])
+            self._run(scripts.OFFER_PARTS, [job_key(of.job_id), *of.keys], [self._expires_s, *names])
+
+    def claim_part(self, of: PartsOf, holder: str) -> int | None:
+        """Claim a part for *holder*; None if there is none to claim now, and while the job is paused."""
+        todo, holders, _ = of.keys
+        found = str(self._run(scripts.CLAIM_PART, [job_key(of.job_id), todo, holders], [holder, CLAIM_S]))
+        return _part(found)
+
+    def renew_parts(self, of: PartsOf, holder: str, parts: Sequence[int]) -> None:
+        """Renew the claims of *holder* on *parts*."""
+        if parts:
+            self._run(scripts.RENEW_PARTS, of.keys, [holder, CLAIM_S, self._expires_s, *map(_name, parts)])
+
+    def has_part(self, of: PartsOf, holder: str, part: int) -> bool:
+        """Return whether *holder* has the claim on *part*."""
+        return bool(self._redis.hget(of.keys[1], _name(part)) == holder)
+
+    def finish_part(self, of: PartsOf, holder: str, part: int, record: str) -> Finished:
+        """Record *part*, which *holder* has written, unless it lost its claim."""
+        found = self._run(scripts.FINISH_PART, of.keys, [_name(part), holder, record, self._expires_s])
+        return Finished(int(found))
+
+    def give_up_part(self, of: PartsOf, holder: str, part: int) -> None:
+        """End the claim of *holder* on *part*, which was not written."""
+        self._run(scripts.GIVE_UP_PART, of.keys[:2], [_name(part), holder])
+
+    def finished_parts(self, of: PartsOf, first: int) -> tuple[int, list[str]]:
+        """Return how many records of parts there are, and those from the number *first* on, some at a time."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.llen(of.keys[2])
+            pipe.lrange(of.keys[2], first, first + _AT_ONCE - 1)
+            length, found = pipe.execute()
+        return int(length), [str(record) for record in found]
+
+    def parts_open(self, of: PartsOf) -> bool:
+        """Return whether some parts are not done yet."""
+        return bool(self._redis.exists(of.keys[0]))
+
+    def part_holders(self, of: PartsOf) -> dict[int, str]:
+        """Return who copies which part now, some of them where there are too many."""
+        found: dict[int, str] = {}
+        for name, holder in self._redis.hscan_iter(of.keys[1], count=_AT_ONCE):
+            if (part := _part(str(name))) is not None:
+                found[part] = str(holder)[:512]
+            if len(found) >= _AT_ONCE:
+                break
+        return found
+
+
+def _name(part: int) -> str:
+    """Return the name of a part: in the order of their names, parts are in the order of their numbers."""
+    return f"{part:05}"
+
+
+def _part(name: str) -> int | None:
+    return int(name) if name.isascii() and name.isdecimal() and len(name) == 5 else None
