@@ -159,6 +159,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, Any]:
         "task_default_queue": COPY_QUEUE,
         "task_routes": {
             "snapferry.copy_batch": {"queue": COPY_QUEUE},
+            "snapferry.copy_parts": {"queue": COPY_QUEUE},
             "snapferry.plan_job": {"queue": PLAN_QUEUE},
             "snapferry.commit_snapshots": {"queue": PLAN_QUEUE},
             "snapferry.look_after_job": {"queue": PLAN_QUEUE},

@@ -36,7 +36,7 @@ def test_every_error_says_what_it_is(kind: type[StoreError]) -> None:
 
 
 def test_the_tree_is_as_large_as_it_should_be() -> None:
-    assert len(KINDS) == 28
+    assert len(KINDS) == 29
 
 
 def test_parts_that_are_empty_are_not_shown() -> None:

@@ -183,8 +183,8 @@ def test_making_an_app_connects_to_nothing() -> None:
     ended = run(code)
 
     assert ended.stdout == (
-        "['snapferry.commit_snapshots', 'snapferry.copy_batch', 'snapferry.look_after_job', 'snapferry.plan_job',"
-        " 'snapferry.run_mirror', 'snapferry.run_scrub']\n"
+        "['snapferry.commit_snapshots', 'snapferry.copy_batch', 'snapferry.copy_parts', 'snapferry.look_after_job',"
+        " 'snapferry.plan_job', 'snapferry.run_mirror', 'snapferry.run_scrub']\n"
     ), ended.stderr
 
 
@@ -272,7 +272,8 @@ def test_every_command_has_a_body(name: str) -> None:
 
 def test_every_task_of_an_orchestrator_goes_to_its_queue() -> None:
     app = make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))
-    own = [name for name in app.tasks if name.startswith("snapferry.") and name != "snapferry.copy_batch"]
+    of_workers = {"snapferry.copy_batch", "snapferry.copy_parts"}
+    own = [name for name in app.tasks if name.startswith("snapferry.") and name not in of_workers]
 
     assert "snapferry.run_scrub" in own
     assert {app.conf.task_routes[name]["queue"] for name in own} == {PLAN_QUEUE}

@@ -19,6 +19,7 @@ from snapferry.workers.messages import Action, BatchMessage, StoreRef
 from snapferry.workers.messages.files import file_of
 
 from .parts.owner import Ask, PartsCopying
+from .parts.sizes import is_large
 from .repairs import LedgerRepairs
 from .transfer import copy_batch
 from .transfer.heal import Healing
@@ -52,7 +53,7 @@ def _copying(context: BatchContext) -> BatchFunction:
     batch = context.batch
     if batch.checksum:
         return _healing(context)
-    if batch.server_side:
+    if batch.server_side or not any(map(is_large, batch.sizes)):
         return _copy_of(context)
     return PartsCopying(batch, context.ledger, context.worker, context.ask, last=context.last).run
 

@@ -83,7 +83,7 @@ class PartsCopying:
         **options: Unpack[BatchOptions],
     ) -> BatchOutcome:
         """As `copy_batch`."""
-        large = {address: size for address, size in objects.items() if size >= sizes.LARGE_BYTES}
+        large = {address: size for address, size in objects.items() if sizes.is_large(size)}
         if (
             not large
             or not (treehash.is_fast() or sizes.ANY_SPEED)

@@ -19,6 +19,11 @@ ANY_SPEED: bool = False
 """For tests: copy in parts also where hashing parts is slow."""
 
 
+def is_large(size: int) -> bool:
+    """Return whether an object of this size, by the manifest, is copied in parts."""
+    return size >= LARGE_BYTES
+
+
 def parts_in_flight(part_bytes: int, concurrency: int | None) -> int:
     """Return how many parts one process copies at once: together at most 64 MiB, or one larger part."""
     most = min(PARTS_IN_FLIGHT, concurrency or PARTS_IN_FLIGHT)
