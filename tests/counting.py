@@ -176,6 +176,7 @@ def operation_of(method: str, path: str) -> str:
         ("HEAD", "", False): "HeadBucket",
         ("HEAD", "", True): "HeadObject",
         ("GET", "", True): "GetObject",
+        ("GET", "uploadId", True): "ListParts",
         ("GET", "list-type", False): "ListObjectsV2",
         ("GET", "uploads", False): "ListMultipartUploads",
         ("PUT", "", True): "PutObject",

@@ -59,7 +59,7 @@ class ReadsRangesContract:
 
     @pytest.fixture
     def reading(self, objects: Backend) -> ReadsRanges:
-        found = feature_of(objects, ReadsRanges)
+        found = feature_of(objects, ReadsRanges)  # type: ignore[type-abstract]
         assert found is not None
         return found
 
@@ -105,7 +105,7 @@ class TakesPartsContract:
 
     @pytest.fixture
     def takes(self, objects: Backend) -> Takes:
-        found = feature_of(objects, TakesParts)
+        found = feature_of(objects, TakesParts)  # type: ignore[type-abstract]
         assert found is not None
         return Takes(objects, found)
 

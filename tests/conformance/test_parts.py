@@ -137,6 +137,22 @@ class TestPartsInADirectory(_AtAPlace, ReadsRangesContract, TakesPartsContract):
         root.sweep(os.open(folder, os.O_RDONLY))
         assert place.leftovers() == []
 
+    def test_a_file_without_a_note_is_removed_by_the_next_upload(
+        self, takes: Takes, folder: Path, place: Place
+    ) -> None:
+        takes.begin()
+        (note,) = folder.glob(".parts-*.note")
+        note.unlink()
+        for path in folder.iterdir():
+            os.utime(path, (0, time.time() - 3600))
+        kept = takes.feature.begin_parts(KEY, "job-2", PartsShape(LENGTH, PART, "version", "source"))
+        again = takes.begin()
+        assert kept is not None
+        assert len(list(folder.glob(".parts-*"))) == 4
+        kept.abort()
+        again.abort()
+        assert place.leftovers() == []
+
     def test_a_file_that_is_cut_off_is_not_joined(self, takes: Takes, folder: Path) -> None:
         begun = takes.begin()
         (file,) = (path for path in folder.glob(".parts-*") if path.suffix != ".note")
@@ -161,6 +177,6 @@ class TestPartsInADirectory(_AtAPlace, ReadsRangesContract, TakesPartsContract):
 
 
 def test_memory_does_neither() -> None:
-    assert feature_of(MemoryBackend(), ReadsRanges) is None
-    assert feature_of(MemoryBackend(), TakesParts) is None
+    assert feature_of(MemoryBackend(), ReadsRanges) is None  # type: ignore[type-abstract]
+    assert feature_of(MemoryBackend(), TakesParts) is None  # type: ignore[type-abstract]
     assert issubclass(S3Backend, TakesParts)

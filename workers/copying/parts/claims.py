@@ -26,10 +26,15 @@ _numbers = itertools.count()
 
 
 class Claims:
-    """Claims of *worker* on parts *of* an object, renewed inside a ``with`` block. Safe to share between threads."""
+    """
+    Claims of *worker* on parts *of* an object that has so many *parts*, renewed inside a ``with`` block.
 
-    def __init__(self, ledger: Ledger, of: PartsOf, worker: str) -> None:
+    Safe to share between threads.
+    """
+
+    def __init__(self, ledger: Ledger, of: PartsOf, parts: int, worker: str) -> None:
         self._ledger = ledger
+        self._parts = parts
         self._of = of
         self.holder = f"{identity()}#parts{next(_numbers)}@{worker}"
         self._held: set[int] = set()
@@ -38,7 +43,7 @@ class Claims:
 
     def claim(self) -> int | None:
         """Claim a part; None if there is none to claim now. Raises `RedisError`."""
-        part = self._ledger.claim_part(self._of, self.holder)
+        part = self._ledger.claim_part(self._of, self.holder, self._parts)
         if part is None:
             return None
         with self._lock:

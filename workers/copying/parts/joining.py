@@ -57,6 +57,9 @@ def join_copy(task: Task[..., Any], message: BatchMessage, ledger: Ledger, acces
             # The worker that has the batch meets it too, and judges it.
             log.info("no parts copied: %s", error, extra=fields(error=type(error).__name__))
             return f"{NOTHING}: {type(error).__name__}"
+        except Exception as error:
+            log.exception("uncaught exception while parts were copied")
+            return f"{NOTHING}: {type(error).__name__}"
 
 
 def _join(task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: AccessPolicy) -> str:
@@ -105,7 +108,7 @@ def _join_at_stores(
 
 def _copy_parts(message: BatchMessage, ledger: Ledger, copy: PartsCopy, watch: _Watch, worker: str) -> str:
     began = time.monotonic()
-    with Claims(ledger, PartsOf(message.job_id, copy.name), worker) as claims:
+    with Claims(ledger, PartsOf(message.job_id, copy.name), copy.shape.parts, worker) as claims:
         threads = PartThreads(copy, claims, stay=False, may_claim=watch.may_claim)
         try:
             threads.start(sizes.parts_in_flight(copy.shape.part_bytes, message.concurrency))

@@ -25,7 +25,7 @@ from snapferry.stores import treehash
 from snapferry.stores.address import Address
 from snapferry.stores.errors import PartsGone, StoreError
 from snapferry.stores.pools.in_parts import PartsCopy, can_copy_in_parts, drop_parts
-from snapferry.stores.runtime.interruption import checkpoint, mark_as_owners
+from snapferry.stores.runtime.interruption import checkpoint, is_owners, mark_as_owners
 from snapferry.stores.runtime.liveness import is_dead
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import StreamStore
@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 
 OnBytes = Callable[[int], None] | None
 
-# Seconds between two looks at what others have done, and between two looks for claims of dead workers.
+# Seconds between two looks at what others have done, and between two looks for claims of dead workers, and
+# for parts that the record has lost.
 LOOK_S: Final = 0.25
 TIDY_S: Final = 2.0
 
@@ -193,6 +194,10 @@ class _Copies:
             log.warning("object copied whole: %s", error, extra=fields(error=type(error).__name__))
         except RedisError as error:
             log.warning("object copied whole, the record of its parts is damaged: %s", error)
+        except Exception as error:
+            if is_owners(error):
+                raise
+            log.exception("uncaught exception; the object is copied whole")
         else:
             with suppress(RedisError):
                 self._ledger.end_parts(of.job_id, copy.address, of)
@@ -236,7 +241,7 @@ class _PartsRun:
             "object copied in parts",
             extra=fields(object=self._copy.address, parts=self._copy.shape.parts, kept=kept),
         )
-        with Claims(ledger, of, self._worker) as claims:
+        with Claims(ledger, of, self._copy.shape.parts, self._worker) as claims:
             threads = PartThreads(self._copy, claims, stay=True)
             try:
                 if done.missing:
@@ -270,11 +275,15 @@ class _PartsRun:
         if time.monotonic() < self._tidy_at:
             return
         self._tidy_at = time.monotonic() + TIDY_S
+        to_do = self._ledger.parts_to_do(self._of)
+        # A part leaves those to do in the same step in which it is recorded as done. So one that is in neither, in this
+        # order, is lost.
+        self._done.read()
         missing = self._done.missing
         holders = self._ledger.part_holders(self._of)
         for part, other in holders.items():
             if other != holder and is_dead(other.partition("#")[0]):
                 self._ledger.give_up_part(self._of, other, part)
-        self._ledger.offer_parts(self._of, missing)
+        self._ledger.offer_parts(self._of, missing - to_do)
         joined = len({other for other in holders.values() if other != holder})
         ask(self._copy.address, parts=len(missing), joined=joined)

@@ -38,9 +38,11 @@ class PartThreads:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._running = 0
 
     def start(self, count: int) -> None:
         """Start *count* threads. What interrupts the caller's work interrupts theirs."""
+        self._running = count
         for number in range(count):
             run = copy_context().run
             thread = threading.Thread(target=run, args=(self._run,), name=f"part-{number}")
@@ -50,7 +52,7 @@ class PartThreads:
     def wait(self, seconds: float) -> bool:
         """Wait that long; return whether a thread still runs and none has failed."""
         self._stop.wait(seconds)
-        return self.error is None and any(thread.is_alive() for thread in self._threads)
+        return self.error is None and self._running > 0
 
     def stop(self) -> None:
         """Begin no further part, and wait for those that are being copied."""
@@ -74,6 +76,11 @@ class PartThreads:
             with self._lock:
                 self.error = self.error or error
             self._stop.set()
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self._stop.set()
 
     def _copy_part(self, part: int) -> None:
         claims = self._claims

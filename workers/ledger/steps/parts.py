@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from snapferry.stores.address import Address
+from snapferry.stores.pools.in_parts import MOST_PARTS
 from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import job_key, parts_keys
@@ -73,11 +74,10 @@ class PartsLedger(LedgerBase):
             names = map(_name, ordered[first : first + _AT_ONCE])
             self._run(scripts.OFFER_PARTS, [job_key(of.job_id), *of.keys], [self._expires_s, *names])
 
-    def claim_part(self, of: PartsOf, holder: str) -> int | None:
-        """Claim a part for *holder*; None if there is none to claim now, and while the job is paused."""
-        todo, holders, _ = of.keys
-        found = str(self._run(scripts.CLAIM_PART, [job_key(of.job_id), todo, holders], [holder, CLAIM_S]))
-        return _part(found)
+    def claim_part(self, of: PartsOf, holder: str, parts: int) -> int | None:
+        """Claim one of so many *parts* for *holder*; None if there is none now, and while the job is paused."""
+        keys = [job_key(of.job_id), *of.keys[:2]]
+        return _part(str(self._run(scripts.CLAIM_PART, keys, [holder, CLAIM_S, parts])))
 
     def renew_parts(self, of: PartsOf, holder: str, parts: Sequence[int]) -> None:
         """Renew the claims of *holder* on *parts*."""
@@ -104,6 +104,11 @@ class PartsLedger(LedgerBase):
             pipe.lrange(of.keys[2], first, first + _AT_ONCE - 1)
             length, found = pipe.execute()
         return int(length), [str(record) for record in found]
+
+    def parts_to_do(self, of: PartsOf) -> set[int]:
+        """Return the parts that are to do or claimed; at most as many as an object can have."""
+        found: Any = self._redis.zrange(of.keys[0], 0, MOST_PARTS - 1)
+        return {part for name in found if (part := _part(str(name))) is not None}
 
     def parts_open(self, of: PartsOf) -> bool:
         """Return whether some parts are not done yet."""

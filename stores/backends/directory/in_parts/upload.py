@@ -13,11 +13,12 @@ import hashlib
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from snapferry.stores.backends.directory.paths.beneath import READ
+from snapferry.stores.backends.directory.paths.beneath import LIST, READ
 from snapferry.stores.backends.directory.paths.root import (
     NOTE_ENDING,
     PARTS,
@@ -41,6 +42,9 @@ _PIECE: Final = 4 * 1024 * 1024
 # Of a new file, others may read the bytes, but not the secret.
 _NOT_OTHERS: Final = {0o644: 0o600, 0o664: 0o660}
 
+# A file is made a moment before its note.
+_LOST_AFTER_S: Final = 60.0
+
 _numbers = itertools.count()
 
 
@@ -53,6 +57,7 @@ def begin_parts(directory: StoreDirectory, key: str, owner: str, shape: PartsSha
         made, _ = root.make(key.rpartition("/")[0])
         folder = Folder(made)
         sweep(folder.descriptor)
+        _sweep_lost(folder)
         upload = _FileOfParts(directory, key, owner, folder, PartsNote(new_secret(), shape))
         return upload if upload.create(root.file_mode) else None
 
@@ -85,6 +90,20 @@ def _read_note(folder: Folder, name: str) -> PartsNote | None:
         return decode_note(os.pread(descriptor, LARGEST_NOTE + 1, 0)) if is_file else None
     finally:
         os.close(descriptor)
+
+
+def _sweep_lost(folder: Folder) -> None:
+    """Remove files that no note names: their processes died before there was a note, or a power cut lost it."""
+    with suppress(OSError):
+        listed = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
+        names = [name for name in os.listdir(listed.descriptor) if name.startswith(PARTS)]
+        notes = [_read_note(folder, name) for name in names if name.endswith(NOTE_ENDING)]
+        noted = {PARTS + note.tag for note in notes if note is not None}
+        for name in names:
+            if not name.endswith(NOTE_ENDING) and name not in noted:
+                found = os.stat(name, dir_fd=listed.descriptor, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > _LOST_AFTER_S:
+                    os.unlink(name, dir_fd=listed.descriptor)
 
 
 class _FileOfParts:

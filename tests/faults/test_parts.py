@@ -1,0 +1,538 @@
+"""Copies of one object in parts, by two workers of this process, and all that can go wrong with the parts."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery.exceptions import Retry
+
+from snapferry.stores.access import TRUSTED
+from snapferry.stores.address import OBJECTS, Key, address_of, object_key
+from snapferry.stores.backends.s3.backend import S3Backend
+from snapferry.stores.backends.s3.objects.in_parts.note import note_key
+from snapferry.stores.errors import StoreUnavailable
+from snapferry.stores.hashing import digest
+from snapferry.stores.pools.in_parts import DonePart, PartsCopy, can_copy_in_parts
+from snapferry.stores.pools.in_parts.record import seal, unseal
+from snapferry.stores.runtime.liveness import identity
+from snapferry.workers.copying import batch_report
+from snapferry.workers.copying.delivery import Skipped, run_batch
+from snapferry.workers.copying.parts import asking, claims, owner, sizes, threads
+from snapferry.workers.copying.parts.asking import Asking, message_for
+from snapferry.workers.copying.parts.joining import NOTHING, join_copy
+from snapferry.workers.copying.requeue import MAX_RETRIES
+from snapferry.workers.copying.settle import ObjectsFailed
+from snapferry.workers.ledger import Ledger, PartsOf, State
+from snapferry.workers.ledger.steps import parts as claims_of_parts
+from snapferry.workers.lifecycle import shutdown
+from snapferry.workers.messages import Action, BatchMessage, JobSpec, StoreRef, encode_addresses
+from tests.integration.processes import until
+from tests.opening import open_store
+from tests.servers import S3Server
+from tests.unit.bound_task import BoundTask
+
+PART = 16 * 1024
+PARTS = 12
+LARGE = random.Random(3).randbytes(PARTS * PART - 5)
+ADDRESS = digest(LARGE)
+KEY = object_key(ADDRESS)
+
+pytestmark = pytest.mark.usefixtures("s3_environment")
+
+
+@dataclass
+class World:
+    """
+    A job with one large object, from a bucket to a place of some kind, and what is done before each part is copied.
+
+    *copied*: the parts that were copied, by whichever worker.
+    """
+
+    ledger: Ledger
+    batch: BatchMessage
+    server: S3Server
+    bucket: str
+    before: Callable[[int], None] = lambda _: None
+    copied: list[int] = field(default_factory=list)
+    joined: list[str] = field(default_factory=list)
+
+    @property
+    def to(self) -> str:
+        return self.batch.destination.url
+
+    @property
+    def message(self) -> BatchMessage:
+        return message_for(self.batch, ADDRESS)
+
+    def run(self, retries: int = 0) -> str:
+        """Run the batch as its worker does; return how it ended, in words."""
+        task: Any = BoundTask(retries)
+        try:
+            return run_batch(task, self.batch, self.ledger, TRUSTED)
+        except ObjectsFailed as failed:
+            return str(failed)
+
+    def join(self, message: BatchMessage | None = None) -> str:
+        """Do what another worker does that is asked to join."""
+        task: Any = BoundTask()
+        task.request.id = "task"
+        found = join_copy(task, message or self.message, self.ledger, TRUSTED)
+        self.joined.append(found)
+        return found
+
+    def of(self) -> PartsOf:
+        """Return the copy that is there now."""
+        source, destination = open_store(self.batch.source.url), open_store(self.to)
+        with self.attached() as copy:
+            assert copy is not None
+            assert can_copy_in_parts(source.objects, destination.objects)
+            return PartsOf("job", copy.name)
+
+    def attached(self) -> PartsCopy:
+        found = PartsCopy.join(
+            open_store(self.batch.source.url).objects, open_store(self.to).objects, ADDRESS, "job"
+        )
+        assert found is not None
+        return found
+
+    def left_over(self) -> list[str]:
+        """Return what is left of copies in parts at the destination and in Redis."""
+        found = list(self.ledger.client.scan_iter("snapferry:job:job:parts*"))
+        if self.to.startswith("s3://"):
+            notes = self.server.client.list_objects_v2(Bucket=self.bucket, Prefix="b/.objects/.s")
+            found += [one["Key"] for one in notes.get("Contents", ())]
+            return found + self.server.unfinished_uploads(self.bucket)
+        paths = Path(self.to).rglob(".*")
+        return found + [str(path) for path in paths if path.name.startswith((".parts-", ".tmp-"))]
+
+    def assert_copied(self) -> None:
+        assert open_store(self.to).get_object(ADDRESS) == LARGE
+        status = self.ledger.status("job")
+        assert (status.copied, status.present, status.failed) == (1, 0, 0)
+        assert (status.bytes_copied, status.bytes_settled) == (len(LARGE), len(LARGE))
+        assert self.left_over() == []
+
+    def assert_nothing(self) -> None:
+        assert not open_store(self.to).has_object(ADDRESS)
+        assert self.left_over() == []
+
+    def replace_source(self, data: bytes) -> None:
+        self.server.client.put_object(Bucket=self.bucket, Key=f"a/{KEY}", Body=data)
+
+
+@pytest.fixture(params=["s3", "file"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def world(
+    rclone_memory_s3: S3Server, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> Iterator[World]:
+    for name, value in {"LARGE_BYTES": PART, "LEAST_PART_BYTES": PART, "ANY_SPEED": True}.items():
+        monkeypatch.setattr(sizes, name, value)
+    monkeypatch.setattr(owner, "LOOK_S", 0.02)
+    monkeypatch.setattr(owner, "TIDY_S", 0.1)
+    monkeypatch.setattr(threads, "CLAIM_AGAIN_S", 0.02)
+    # A claim that a stranger has taken away expires soon.
+    monkeypatch.setattr(claims_of_parts, "CLAIM_S", 2)
+    monkeypatch.setattr(claims, "RENEW_S", 0.2)
+    monkeypatch.setattr(batch_report, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(batch_report, "PAUSE_GRACE_S", 0.1)
+    bucket = rclone_memory_s3.make_bucket()
+    (tmp_path / "b").mkdir()
+    source = StoreRef(url=rclone_memory_s3.url(bucket, "a"))
+    to = rclone_memory_s3.url(bucket, "b") if kind == "s3" else str(tmp_path / "b")
+    destination = StoreRef(url=to)
+    open_store(source.url).put_object(ADDRESS, LARGE)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        ledger = Ledger(client, expires_s=3600)
+        ids = encode_addresses(["0" * 64])
+        ledger.create(JobSpec(
+            job_id="job", snapshots=ids, source=source, destination=destination, batch_objects=10, batch_bytes=999,
+        ))  # fmt: skip
+        ledger.advance("job", State.COPYING, objects_total=1, bytes_total=len(LARGE), batches_total=1)
+        batch = BatchMessage(
+            job_id="job", series="plan", number=0, source=source, destination=destination,
+            addresses=encode_addresses([ADDRESS]), sizes=(len(LARGE),), positions=(0,),
+        )  # fmt: skip
+        world = World(ledger, batch, rclone_memory_s3, bucket)
+        copy_part = PartsCopy.copy_part
+
+        def observed(self: PartsCopy, part: int, *rest: Any) -> None:
+            world.before(part)
+            copy_part(self, part, *rest)
+            world.copied.append(part)
+
+        monkeypatch.setattr(PartsCopy, "copy_part", observed)
+        yield world
+
+
+def join_at_once(world: World, monkeypatch: pytest.MonkeyPatch, workers: int = 1) -> None:
+    """Let other workers join as soon as they are asked, and be there before the first part is copied."""
+    there = threading.Event()
+    started: list[threading.Thread] = []
+
+    def ask(self: Asking, address: str, *, parts: int, joined: int) -> None:
+        if not started:
+            for _ in range(workers):
+                started.append(threading.Thread(target=world.join))
+                started[-1].start()
+
+    def before(part: int) -> None:
+        # A thread of each worker has a part, so each copies at least one.
+        if threading.current_thread().name.startswith("part-"):
+            seen.add(threading.get_ident())
+            if len(seen) > 4:
+                there.set()
+        there.wait(5)
+
+    seen: set[int] = set()
+    monkeypatch.setattr(Asking, "ask", ask)
+    world.before = before
+
+
+def test_two_workers_copy_the_parts_of_an_object(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    join_at_once(world, monkeypatch)
+    assert world.run().startswith("1 copied, 0 present")
+
+    world.assert_copied()
+    assert sorted(world.copied) == list(range(PARTS))
+    until(lambda: world.joined, "the other worker has left")
+    (words,) = world.joined
+    assert words.split()[0] != "0"
+
+
+def test_a_run_without_others_copies_all_parts(world: World) -> None:
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+    assert sorted(world.copied) == list(range(PARTS))
+
+
+def test_the_next_run_keeps_the_parts_that_are_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker shuts down, and loses one of its parts."""
+    world.before = lambda _: monkeypatch.setattr(shutdown, "must_requeue", lambda: len(world.copied) >= 6)
+    with pytest.raises(Retry):
+        world.run()
+    kept = set(world.copied)
+    assert 6 <= len(kept) < PARTS
+    assert not open_store(world.to).has_object(ADDRESS)
+    assert world.left_over() != []
+
+    monkeypatch.setattr(shutdown, "must_requeue", lambda: False)
+    world.before = lambda _: None
+    world.copied.clear()
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+    assert set(world.copied) == set(range(PARTS)) - kept
+
+
+def test_a_source_that_is_wrong_gives_the_error_of_every_object(world: World) -> None:
+    world.replace_source(LARGE[:-1] + bytes([LARGE[-1] ^ 1]))
+    said = world.run()
+    assert "IntegrityError" in said
+    assert "corrupt" in said
+    world.assert_nothing()
+    assert world.ledger.status("job").failed == 1
+
+
+def test_a_source_that_is_replaced_meanwhile_is_never_mixed(world: World) -> None:
+    """By right bytes of another version: the object is copied whole. By wrong ones: it fails."""
+    wrong = bytes(len(LARGE))
+
+    def replace(part: int) -> None:
+        if part == 5:
+            world.replace_source(wrong)
+
+    world.before = replace
+    said = world.run()
+    # rclone's server gives an object the same ETag for the same bytes, and other bytes another one.
+    assert "IntegrityError" in said
+    world.assert_nothing()
+
+
+def test_an_upload_that_is_gone_is_copied_whole(world: World) -> None:
+    def remove(part: int) -> None:
+        if part == 5:
+            with world.attached() as copy:
+                copy.abort()
+
+    world.before = remove
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+
+
+def forged(world: World, **changes: Any) -> list[str]:
+    """Return records of all parts that a stranger can make, who knows the object but not the secret."""
+    found = []
+    for part in range(PARTS):
+        done = DonePart(part, json.dumps(["etag", "", "etag", PART, "0" * 32]), bytes(32))
+        record = json.loads(seal(b"another secret", world.of().upload, done))
+        found.append(json.dumps([changes.get(str(at), value) for at, value in enumerate(record)]))
+    return found
+
+
+def test_forged_records_publish_nothing_wrong(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    texts = [
+        "",
+        "[]",
+        "null",
+        "{",
+        "[" * 5000,
+        json.dumps([0, "", "", ""]),
+        "é" * 9000,
+        json.dumps([[], {}, 1, 2]),
+    ]
+
+    def forge(part: int) -> None:
+        if part == 3:
+            todo, holders, done = world.of().keys
+            world.ledger.client.rpush(done, *forged(world), *texts)
+            # Parts that are to be forgotten, and claims of nobody.
+            world.ledger.client.zrem(todo, "00009", "00010")
+            world.ledger.client.hset(holders, mapping={"00009": "nobody", "x": "y", "99999": "z"})
+            world.ledger.client.zadd(todo, {"x": 0, "!": 0, "99999": 0, "00012": 1e18, "00011": 1e18})
+
+    world.before = forge
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+    assert "copied whole" not in caplog.text
+    # A part whose claim was taken away is copied again.
+    assert set(world.copied) == set(range(PARTS))
+
+
+def test_a_flood_of_records_is_given_up(world: World) -> None:
+    def flood(part: int) -> None:
+        if part == 3:
+            world.ledger.client.rpush(world.of().keys[2], *["x"] * 3000)
+
+    world.before = flood
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["todo", "holders", "done"])
+@pytest.mark.parametrize("odd", [False, True], ids=["another type", "no text"])
+def test_damaged_keys_are_given_up(world: World, which: int, odd: bool) -> None:
+    def damage(part: int) -> None:
+        if part == 3:
+            client, key = world.ledger.client, world.of().keys[which]
+            if odd and which == 2:
+                client.rpush(key, b"\xff\xfe")
+            elif odd:
+                client.zadd(key, {b"!\xff": 0}) if which == 0 else client.hset(key, b"\xff", b"\xff")
+            else:
+                client.delete(key)
+                client.set(key, "damaged")
+
+    world.before = damage
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+
+
+def test_a_lost_record_costs_only_time(world: World) -> None:
+    def lose(part: int) -> None:
+        if part == 6:
+            world.ledger.client.delete(*world.of().keys)
+
+    world.before = lose
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+
+
+def test_messages_of_strangers_and_late_ones_do_nothing(world: World) -> None:
+    assert world.join() == NOTHING
+    unknown = world.message.model_copy(update={"job_id": "unknown"})
+    assert world.join(unknown).startswith("stopped")
+    for update in ({"action": Action.VERIFY}, {"addresses": "", "sizes": (), "positions": (0,)}):
+        assert world.join(world.message.model_copy(update=update)) == NOTHING
+    assert world.run().startswith("1 copied")
+    assert world.join() == NOTHING
+    assert sorted(world.copied) == list(range(PARTS))
+    world.assert_copied()
+
+
+def test_a_message_with_another_source_copies_nothing(world: World) -> None:
+    """Such a worker would write other bytes into the upload: then the object would only be copied whole."""
+    elsewhere = world.server.url(world.bucket, "elsewhere")
+    open_store(elsewhere).put_object(ADDRESS, LARGE)
+    other = world.message.model_copy(update={"source": StoreRef(url=elsewhere)})
+    found: list[str] = []
+
+    def join(part: int) -> None:
+        if not found:
+            found.append("")
+            found.append(world.join(other))
+
+    world.before = join
+    assert world.run().startswith("1 copied")
+    assert found[1].startswith(NOTHING)
+    world.assert_copied()
+
+
+def test_a_worker_that_shuts_down_begins_no_further_part(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[str] = []
+
+    def join(part: int) -> None:
+        if part == 3 and not joined:
+            joined.append("")
+            monkeypatch.setattr(shutdown, "requeues_in_s", lambda: 100.0)
+            joined.append(world.join())
+            monkeypatch.setattr(shutdown, "requeues_in_s", lambda: None)
+
+    world.before = join
+    assert world.run().startswith("1 copied")
+    assert joined[1] == NOTHING
+    world.assert_copied()
+
+
+def test_a_cancel_in_the_middle_leaves_nothing(world: World) -> None:
+    def cancel(part: int) -> None:
+        if part == 4:
+            world.ledger.cancel("job")
+
+    world.before = cancel
+    assert world.run() == Skipped.STOPPED
+    world.assert_nothing()
+
+
+def test_a_pause_keeps_the_parts_and_a_cancel_then_removes_them(world: World) -> None:
+    def pause(part: int) -> None:
+        if part == 4:
+            world.ledger.pause("job", paused=True)
+
+    world.before = pause
+    assert world.run() == Skipped.PAUSED
+    kept = set(world.copied)
+    assert 4 in kept
+    # A worker that joins now begins no part.
+    assert world.join() == "0 parts copied"
+
+    world.ledger.pause("job", paused=False)
+    world.before = lambda part: world.ledger.pause("job", paused=True) if part == 9 else None
+    assert world.run() == Skipped.PAUSED
+    assert sorted(world.copied) == sorted(set(world.copied))
+    assert not open_store(world.to).has_object(ADDRESS)
+
+    world.ledger.cancel("job")
+    world.ledger.advance("job", State.CANCELLED)
+    (text,) = world.ledger.begun_parts("job")
+    assert "nothing is left" in world.join(BatchMessage.model_validate_json(text))
+    world.ledger.client.delete(*world.ledger.client.scan_iter("snapferry:job:job:parts:*"))
+    world.assert_nothing()
+
+
+def test_a_store_that_is_away_keeps_the_parts_until_the_last_retry(world: World) -> None:
+    def fail(part: int) -> None:
+        if part == 8:
+            raise StoreUnavailable("a store", "", "does not answer")
+
+    world.before = fail
+    with suppress(Retry):
+        world.run()
+    kept = set(world.copied)
+    assert kept
+    world.copied.clear()
+    assert world.run(retries=MAX_RETRIES).startswith("1 copied")
+    assert not kept & set(world.copied)
+    world.assert_copied()
+
+
+def test_a_worker_that_dies_while_it_has_a_part_is_replaced(world: World) -> None:
+    def claim(part: int) -> None:
+        if part == 2:
+            of = world.of()
+            here = identity().split("-")[0]
+            dead = f"{here}-{2**22 - 3}-000000000000#parts0@dead"
+            assert world.ledger.claim_part(of, dead, PARTS) is not None
+
+    world.before = claim
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+
+
+@pytest.mark.parametrize("kind", ["s3"])
+def test_small_objects_and_odd_sizes_are_copied_whole(world: World) -> None:
+    batch = world.batch
+    world.batch = batch.model_copy(update={"sizes": (len(LARGE) - 1,)})
+    assert world.run().startswith("1 copied")
+    assert world.copied == []
+    assert world.left_over() == []
+
+
+@pytest.mark.parametrize("kind", ["s3"])
+def test_the_request_counts_of_a_confirmed_object(world: World) -> None:
+    store = open_store(world.to)
+    assert isinstance(store.objects, S3Backend)
+    world.run()
+    # Confirmed as every object in parts, and once.
+    confirmed = world.ledger.client.hgetall("snapferry:job:job")
+    assert sum(int(value) for name, value in confirmed.items() if name.startswith("confirmed")) == 1
+
+
+def test_a_record_is_of_one_upload_and_one_secret() -> None:
+    done = DonePart(3, "receipt", bytes(range(32)))
+    record = seal(b"secret", "upload", done)
+    assert unseal(b"secret", "upload", record) == done
+    assert unseal(b"secret", "another", record) is None
+    assert unseal(b"another", "upload", record) is None
+    fields = json.loads(record)
+    for at, other in ((0, 4), (1, "another"), (2, "00" * 32), (3, "00" * 32), (3, None), (3, "é")):
+        changed = [*fields[:at], other, *fields[at + 1 :]]
+        assert unseal(b"secret", "upload", json.dumps(changed)) is None
+
+
+class Roster:
+    """Five workers, of which one asks."""
+
+    def __init__(self, _: object) -> None:
+        return None
+
+    def live(self, _: str) -> list[str]:
+        return ["a", "b", "c", "d", "e"]
+
+
+class Queue:
+    """What `Asking` needs of a ledger: a client, and whether messages wait."""
+
+    client = None
+    empty = False
+
+    def is_queue_empty(self, _: str) -> bool:
+        return self.empty
+
+
+def test_workers_are_asked_once_and_as_many_as_there_are_parts_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(asking, "WorkerRoster", Roster)
+    monkeypatch.setattr(Asking, "_send", lambda *sends: sent.append(sends))
+    monkeypatch.setattr(asking, "message_for", lambda *_: None)
+    task: Any = BoundTask()
+    queue: Any = Queue()
+    batch: Any = None
+    asks = Asking(task, batch, queue)
+    asks.ask(ADDRESS, parts=8, joined=0)
+    assert len(sent) == 2
+    asks.ask(ADDRESS, parts=800, joined=0)
+    assert len(sent) == 2
+    monkeypatch.setattr(asking, "ASK_AGAIN_S", -1.0)
+    asks.ask(ADDRESS, parts=800, joined=0)
+    assert len(sent) == 2, "messages still wait"
+    queue.empty = True
+    asks.ask(ADDRESS, parts=800, joined=1)
+    assert len(sent) == 5
+
+
+def test_no_key_of_a_note_can_be_that_of_an_object() -> None:
+    assert address_of(note_key(Key(KEY), "job"), OBJECTS) is None
