@@ -1,5 +1,5 @@
 """
-A small S3 server for objects larger than memory and disk: ``python -m benchmarks.big_server DIRECTORY PORT``.
+A small S3 server for objects larger than memory and disk: ``python -m benchmarks.big_server DIRECTORY PORT [RATE]``.
 
 Each folder of the directory is a bucket, and the files in it are objects. What
 is written takes the place on disk of its blocks that are not zero; what is read
@@ -7,13 +7,15 @@ costs no page cache where a file has holes. So a sparse object of 20 GB is
 copied on any machine, and what limits is the client, the copying through the
 loopback, and the check of the digests that the client sent with each part.
 
-It checks no signatures, and remembers what was written until it ends.
+It checks no signatures, and remembers what was written until it ends. With RATE, each connection moves at most so many
+bytes of bodies per second.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 import sys
 import time
@@ -36,6 +38,15 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     buckets: Buckets
+    rate: float = math.inf
+    _free_at: float = 0.0
+
+    def _pace(self, size_bytes: int) -> None:
+        """Sleep until this connection may have moved that many bytes more."""
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now) + size_bytes / self.rate
+        if self._free_at > now:
+            time.sleep(self._free_at - now)
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)
@@ -132,6 +143,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             for block in found.read(start, stop):
                 self.connection.sendall(block)
+                self._pace(len(block))
 
     def _receive(self) -> Piece:
         """Take in the body, and check it against the digests that came with it."""
@@ -148,6 +160,7 @@ class Handler(BaseHTTPRequestHandler):
                     digest.update(block)
                 write_sparse(file.fileno(), length, block)
                 length += len(block)
+                self._pace(len(block))
             file.truncate(length)
         if sha256 is not None and sha256.hexdigest() != announced:
             raise Refused(400, "XAmzContentSHA256Mismatch")
@@ -238,9 +251,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, root: Path, port: int) -> None:
-        buckets = Buckets(root)
-        super().__init__(("127.0.0.1", port), type("BoundHandler", (Handler,), {"buckets": buckets}))
+    def __init__(self, root: Path, port: int, rate: float = math.inf) -> None:
+        bound = {"buckets": Buckets(root), "rate": rate}
+        super().__init__(("127.0.0.1", port), type("BoundHandler", (Handler,), bound))
 
     def handle_error(self, *_: object) -> None:
         """A client that hangs up is no news."""
@@ -251,4 +264,4 @@ def _iso(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    Server(Path(sys.argv[1]), int(sys.argv[2])).serve_forever()
+    Server(Path(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:])).serve_forever()

@@ -197,11 +197,13 @@ class BigServer(S3Server):
     """
     A server for objects larger than memory and disk (`benchmarks.big_server`), of the buckets in *place*.
 
-    `restart` makes it forget what was written since the first start.
+    `restart` makes it forget what was written since the first start. *rate*: the most bytes per second of each
+    connection.
     """
 
-    def __init__(self, place: Path, log: Path) -> None:
+    def __init__(self, place: Path, log: Path, *, rate: float | None = None) -> None:
         super().__init__(str(place), log)
+        self._rate = rate
 
     def restart(self) -> None:
         self._stop()
@@ -209,7 +211,14 @@ class BigServer(S3Server):
         super().restart()
 
     def _arguments(self) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.big_server", self._place, self._address.partition(":")[2]]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.big_server",
+            self._place,
+            self._address.partition(":")[2],
+        ]
+        return command if self._rate is None else [*command, str(self._rate)]
 
 
 class RedisServer:

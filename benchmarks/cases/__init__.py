@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..report import Goal
-from . import distance, files, first, huge, many, requests, s3, server_side, shared, trees, verify
+from . import distance, files, first, huge, many, requests, s3, server_side, shared, split, trees, verify
 from .case import QUICK, Case, Setting, TooLittleRoom
 
 __all__ = ["CASES", "QUICK", "Case", "Setting", "TooLittleRoom"]
@@ -52,6 +52,11 @@ CASES: Final = (
     Case("scale", "1, 2, 4 and 8 worker processes of a fleet, with that latency", distance.scale),
     Case("overhead", "what Celery, Redis and orchestrator cost, with that latency", distance.overhead),
     Case("huge", "one object of up to 20 GB, to S3, between buckets, and back: time and memory", huge.huge),
+    Case(
+        "split",
+        "one object of 20 GB in 1, 2 and 4 worker processes, with 100 MB/s for each connection",
+        split.split,
+    ),
     Case("many", "1 and 10 million objects in a fleet, between simulated stores", many.case(many.run)),
     Case("push-20k", "20,000 files of 4 KiB, pushed to a directory and to S3", trees.push_small),
     Case("push-1gb", "4 files of 1 GB, pushed to a directory and to S3: time and memory", trees.push_large),

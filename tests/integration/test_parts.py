@@ -262,7 +262,7 @@ def test_a_paused_job_goes_on_with_its_parts_and_a_cancelled_one_leaves_none(wor
         world.jobs.pause(job)
         until(lambda: any(one.said()[-1:] == ["batch skipped: the job is paused"] for one in workers), "held")
         assert world.left_over(to) != []
-        world.jobs.resume(job)
+        world.jobs.unpause(job)
         world.assert_copied(to, world.wait(job))
         kept = [line["kept"] for worker in workers for line in records(worker, "all parts copied")]
         assert kept

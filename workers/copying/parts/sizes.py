@@ -12,7 +12,7 @@ LARGE_BYTES: int = 1024 * MIB
 LEAST_PART_BYTES: int = 16 * MIB
 """A part has this many bytes, or the next power of two with which the object has at most 10,000 parts."""
 
-PARTS_IN_FLIGHT: Final = 4
+PARTS_IN_FLIGHT: int = 4
 IN_FLIGHT_BYTES: Final = 64 * MIB
 
 ANY_SPEED: bool = False
