@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snapferry.stores.backend import Backend
-from snapferry.stores.errors import KeyMissing, PartsGone
+from snapferry.stores.errors import KeyMissing, PartsGone, StoreFault
 from snapferry.stores.features import PartsShape, PartsUpload, ReadsRanges, TakesParts, feature_of
 from tests.conformance.contract import MIB, Place, key, noise, read
 
@@ -98,9 +98,10 @@ class TakesPartsContract:
     """
     For a backend to which several processes write the parts of one object.
 
-    *gone*: the errors of a part whose upload has ended.
+    *gone*: the errors of a part whose upload has ended. *rewrites*: a part can be written again with other bytes.
     """
 
+    rewrites = True
     gone: tuple[type[Exception], ...] = (PartsGone,)
 
     @pytest.fixture
@@ -156,6 +157,23 @@ class TakesPartsContract:
         assert second is not None
         assert second.kept(receipts | {0: "not a receipt", 2: ""}) == {1}
         second.abort()
+
+    def test_a_receipt_of_a_part_that_was_written_again_counts_for_nothing(self, takes: Takes) -> None:
+        """A stranger may repeat an older record: what was verified then is not what is there now."""
+        begun = takes.begin()
+        receipts = receipts_of(begun, range(3))
+        if not self.rewrites:
+            with pytest.raises(StoreFault):
+                written(begun, 1, DATA[::-1])
+            begun.abort()
+            return
+        (again,) = written(begun, 1, DATA[::-1])
+        assert begun.kept(receipts) == {0, 2}
+        with pytest.raises(PartsGone):
+            begun.commit(lambda: [receipts[part] for part in range(3)])
+        begun.abort()
+        assert takes.backend.size(KEY) is None
+        assert again != receipts[1]
 
     def test_an_error_in_the_last_check_shows_nothing(self, takes: Takes, place: Place) -> None:
         begun = takes.begin()

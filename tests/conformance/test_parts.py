@@ -56,12 +56,18 @@ class _InABucket(_AtAPlace):
 
 class TestPartsAtRclone(_InABucket, ReadsRangesContract, TakesPartsContract):
     kind = "rclone"
+    rewrites = False
 
 
 class TestPartsAtMoto(_InABucket, ReadsRangesContract, TakesPartsContract):
     kind = "moto"
     # It answers 500, after which a part is sent again.
     gone = (StoreUnavailable,)
+
+
+@pytest.mark.slow
+class TestPartsAtCeph(_InABucket, ReadsRangesContract, TakesPartsContract):
+    kind = "ceph"
 
 
 class TestPartsInADirectory(_AtAPlace, ReadsRangesContract, TakesPartsContract):

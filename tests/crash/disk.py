@@ -229,7 +229,7 @@ class Recording:
 
 def is_temporary(path: str) -> bool:
     """Return whether a path is that of a temporary file."""
-    return path.rpartition("/")[2].startswith((".tmp-", ".snapferry-"))
+    return path.rpartition("/")[2].startswith((".tmp-", ".parts-", ".snapferry-"))
 
 
 def _is_in(call: Call, folder: str) -> bool:

@@ -177,6 +177,7 @@ class World:
             for path in root.rglob("*"):
                 if (
                     ".tmp-" in path.name
+                    or path.name.startswith(".parts-")
                     or path.name.endswith((".tmp", ".plan"))
                     or path.name.startswith(".snapf")
                 ):

@@ -28,6 +28,7 @@ OBJECTS = {
     "s3:DeleteObject",
     "s3:DeleteObjectVersion",
     "s3:GetObject",
+    "s3:ListMultipartUploadParts",
     "s3:PutObject",
 }
 
@@ -72,7 +73,7 @@ def test_a_policy_allows_single_actions_on_the_bucket_or_below_the_store(heading
             assert action in BUCKETS
         else:
             assert re.fullmatch(
-                r"arn:aws:s3:::BUCKET/PREFIX/\.(manifests|objects|names|quarantine)/(\.snapferry-probe/)?\*",
+                r"arn:aws:s3:::BUCKET/PREFIX/\.(manifests|objects|names|quarantine)/(\.snapferry-(probe|parts)/)?\*",
                 resource,
             )
             assert action in OBJECTS

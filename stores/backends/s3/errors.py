@@ -107,6 +107,7 @@ _PERMISSIONS: Final[Mapping[str, str]] = {
     "ListObjectsV2": "s3:ListBucket",
     "ListObjectVersions": "s3:ListBucketVersions",
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListParts": "s3:ListMultipartUploadParts",
     "HeadObject": "s3:GetObject, or s3:ListBucket if there is no such object",
     "DeleteObject": "s3:DeleteObject, or s3:DeleteObjectVersion for a version",
     "CopyObject": "s3:GetObject and s3:PutObject",

@@ -34,7 +34,7 @@ def processes(world: World) -> Iterator[str]:
 
 def is_temporary(name: str) -> bool:
     """Return whether *name* is that of a temporary file of a store or of a tree."""
-    return name.startswith(".tmp-") or (name.startswith(".snapferry-") and name.endswith(".tmp"))
+    return name.startswith((".tmp-", ".parts-")) or (name.startswith(".snapferry-") and name.endswith(".tmp"))
 
 
 @clause("no temporary file is left over")

@@ -5,6 +5,8 @@ A temporary file in the open directory of its target, to which several processes
 goes with its writer.
 *one writer*: a part is written, synced and recorded under a lock of its range, by the process to which it belongs
 then. The file gets the name of its key under the lock of all of it. So no late writer changes what was verified.
+*the last writer counts*: behind the bytes of the object, the file has a random mark for each part, which its last
+writer has set. The mark is the receipt. So an older record of a part, repeated by a stranger, counts for nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +47,9 @@ _NOT_OTHERS: Final = {0o644: 0o600, 0o664: 0o660}
 
 # A file is made a moment before its note.
 _LOST_AFTER_S: Final = 60.0
+
+_MARK_BYTES: Final = 16
+_NO_MARK: Final = bytes(_MARK_BYTES)
 
 _numbers = itertools.count()
 
@@ -119,6 +125,7 @@ class _FileOfParts:
         self._note = note
         self._note_name = _note_name(key, owner)
         self._file_name = PARTS + note.tag
+        self._file_bytes = note.shape.length + note.shape.parts * _MARK_BYTES
 
     def create(self, mode: int) -> bool:
         """Make the file and the note. Return False, and leave nothing, where the file cannot be locked."""
@@ -127,7 +134,7 @@ class _FileOfParts:
         try:
             descriptor = os.open(self._file_name, _CREATE, mode, dir_fd=at)
             try:
-                os.ftruncate(descriptor, self.shape.length)
+                os.ftruncate(descriptor, self._file_bytes)
                 lockable = can_lock(descriptor)
             finally:
                 os.close(descriptor)
@@ -154,7 +161,7 @@ class _FileOfParts:
             found = os.stat(self._file_name, dir_fd=self._folder.descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == self.shape.length
+        return stat.S_ISREG(found.st_mode) and found.st_size == self._file_bytes
 
     def write(
         self, part: int, data: bytes, mine: Callable[[], bool], record: Callable[[str], bool], /
@@ -166,25 +173,44 @@ class _FileOfParts:
             self._check_named(descriptor)
             if mine():
                 with self._directory.errors(self._key):
-                    _pwrite(descriptor, data, start)
-                    os.fsync(descriptor)
-                record(str(len(data)))
+                    mark = self._write(descriptor, part, data)
+                record(mark.hex())
+
+    def _write(self, descriptor: int, part: int, data: bytes) -> bytes:
+        """Write *part*, durably; return its new mark."""
+        at = self.shape.length + part * _MARK_BYTES
+        if os.pread(descriptor, _MARK_BYTES, at) != _NO_MARK:
+            # A power cut must not leave the mark of the bytes before on a mixture of both.
+            _pwrite(descriptor, _NO_MARK, at)
+            os.fsync(descriptor)
+        mark = secrets.token_bytes(_MARK_BYTES)
+        _pwrite(descriptor, data, self.shape.range_of(part)[0])
+        _pwrite(descriptor, mark, at)
+        os.fsync(descriptor)
+        return mark
 
     def kept(self, receipts: Mapping[int, str], /) -> set[int]:
+        with self._opened() as descriptor:
+            self._check_named(descriptor)
+            return self._marked(descriptor, receipts)
+
+    def _marked(self, descriptor: int, receipts: Mapping[int, str]) -> set[int]:
+        """Return those parts whose marks are as in *receipts*."""
         with self._directory.errors(self._key):
-            if not self.is_there():
-                raise self._gone()
-        return {part for part, receipt in receipts.items() if self._is_receipt(part, receipt)}
+            marks = _pread(descriptor, self.shape.parts * _MARK_BYTES, self.shape.length).hex()
+        digits = 2 * _MARK_BYTES
+        found = {part: marks[part * digits : (part + 1) * digits] for part in range(self.shape.parts)}
+        return {part for part, receipt in receipts.items() if found.get(part) == receipt}
 
     def commit(self, settled: Callable[[], Sequence[str]], /) -> None:
         at, name = self._folder.descriptor, self._key.rpartition("/")[2]
         with self._opened() as descriptor, locked(descriptor):
             self._check_named(descriptor)
-            receipts = settled()
-            whole = all(self._is_receipt(part, receipt) for part, receipt in enumerate(receipts))
-            if not whole or len(receipts) != self.shape.parts:
+            receipts = dict(enumerate(settled()))
+            if len(self._marked(descriptor, receipts)) != self.shape.parts:
                 raise self._gone()
             with self._directory.errors(self._key):
+                os.ftruncate(descriptor, self.shape.length)
                 os.fsync(descriptor)
                 os.rename(self._file_name, name, src_dir_fd=at, dst_dir_fd=at)
                 with suppress(FileNotFoundError):
@@ -200,10 +226,6 @@ class _FileOfParts:
 
     def close(self) -> None:
         return None
-
-    def _is_receipt(self, part: int, receipt: str) -> bool:
-        start, stop = self.shape.range_of(part)
-        return 0 <= part < self.shape.parts and receipt == str(stop - start)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -221,7 +243,7 @@ class _FileOfParts:
         """Raise `PartsGone` unless the open file still has its name and its length."""
         with self._directory.errors(self._key):
             found = os.fstat(descriptor)
-            if not self.is_there() or found.st_size != self.shape.length:
+            if not self.is_there() or found.st_size != self._file_bytes:
                 raise self._gone()
             named = os.stat(self._file_name, dir_fd=self._folder.descriptor, follow_symlinks=False)
             if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, named):
@@ -236,3 +258,13 @@ def _pwrite(descriptor: int, data: bytes, start: int) -> None:
     done = 0
     while done < len(view):
         done += os.pwrite(descriptor, view[done : done + _PIECE], start + done)
+
+
+def _pread(descriptor: int, length: int, start: int) -> bytes:
+    """Return *length* bytes from *start* on, fewer only at the end of the file."""
+    parts: list[bytes] = []
+    while length and (found := os.pread(descriptor, length, start)):
+        parts.append(found)
+        start += len(found)
+        length -= len(found)
+    return b"".join(parts)

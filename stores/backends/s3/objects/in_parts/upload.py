@@ -112,11 +112,30 @@ class _S3PartsUpload:
 
     def commit(self, settled: Callable[[], Sequence[str]], /) -> None:
         bucket = self._bucket
-        sent = [_sent(part, receipt) for part, receipt in enumerate(settled())]
+        receipts = dict(enumerate(settled()))
+        self._check_last(receipts)
+        sent = [_sent(part, receipt) for part, receipt in receipts.items()]
         with self._gone():
             etag = complete(bucket, self._key, self._note.upload, sent)
         delete_note(bucket, self._note_key)
         bucket.confirmations.add(confirm_whole(bucket, self._key, sent, etag))
+
+    def _check_last(self, receipts: Mapping[int, str]) -> None:
+        """
+        Raise `PartsGone` where a part was written again after its receipt. A server should find that, too.
+
+        A server that does not list parts, or not to this process, is relied on.
+        """
+        try:
+            last = self.kept(receipts)
+        except PartsGone:
+            raise
+        except StoreError as error:
+            if error.transient:
+                raise
+            return
+        if len(last) != len(receipts):
+            raise PartsGone(self._bucket.label, self._key, "parts of its upload were written again")
 
     def abort(self) -> None:
         bucket, key = self._bucket, self._key
