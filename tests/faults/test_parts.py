@@ -61,7 +61,7 @@ class World:
     batch: BatchMessage
     server: S3Server
     bucket: str
-    before: Callable[[int], None] = lambda _: None
+    before: Callable[[int], object] = lambda _: None
     copied: list[int] = field(default_factory=list)
     joined: list[str] = field(default_factory=list)
 
@@ -477,7 +477,7 @@ def test_the_request_counts_of_a_confirmed_object(world: World) -> None:
     assert isinstance(store.objects, S3Backend)
     world.run()
     # Confirmed as every object in parts, and once.
-    confirmed = world.ledger.client.hgetall("snapferry:job:job")
+    confirmed: Any = world.ledger.client.hgetall("snapferry:job:job")
     assert sum(int(value) for name, value in confirmed.items() if name.startswith("confirmed")) == 1
 
 

@@ -160,8 +160,8 @@ def records(worker: Started, message: str) -> list[dict[str, Any]]:
 
 def parts_by(worker: Started) -> int:
     """Return how many parts a worker says it has copied."""
-    own = sum(line["own"] for line in records(worker, "all parts copied"))
-    return own + sum(line["parts"] for line in records(worker, "parts copied"))
+    own = [int(line["own"]) for line in records(worker, "all parts copied")]
+    return sum(own) + sum(int(line["parts"]) for line in records(worker, "parts copied"))
 
 
 @pytest.mark.parametrize("kind", ["s3", pytest.param("file", marks=pytest.mark.slow)])
