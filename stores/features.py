@@ -210,6 +210,9 @@ class TakesParts(Protocol):
     def join_parts(self, key: str, owner: str, /) -> PartsUpload | None:
         """Return the upload that any process has begun for *owner*, None if there is none. Raises `StoreError`."""
 
+    def drop_parts(self, key: str, owner: str, /) -> None:
+        """Abort the upload for *owner*, or remove what is left of it. Never raises `StoreError`."""
+
 
 @runtime_checkable
 class KeepsUnfinished(Protocol):

@@ -149,6 +149,16 @@ class TakesPartsContract:
         assert [listed.key for listed in takes.backend.keys(".objects/")] == []
         assert place.leftovers() == []
 
+    def test_what_is_left_of_an_upload_can_be_dropped_without_it(self, takes: Takes, place: Place) -> None:
+        written(takes.begin(), 1)
+        takes.feature.drop_parts(KEY, "job-2")
+        assert takes.join() is not None
+        takes.feature.drop_parts(KEY, OWNER)
+        takes.feature.drop_parts(KEY, OWNER)
+        assert takes.join() is None
+        assert [listed.key for listed in takes.backend.keys(".objects/")] == []
+        assert place.leftovers() == []
+
     def test_parts_stay_for_the_next_process_and_only_those_that_are_there(self, takes: Takes) -> None:
         first = takes.begin()
         receipts = receipts_of(first, [1])

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final, Self
 
 from snapferry.stores import treehash
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.backend import Backend
-from snapferry.stores.errors import PartsGone, StoreError
+from snapferry.stores.errors import PartsGone
 from snapferry.stores.features import (
     PartsShape,
     PartsUpload,
@@ -115,9 +114,12 @@ class PartsCopy:
 
         Raises `StoreError`, and `PartsGone` where it is of another source, or of a version that is gone.
         """
-        upload = upload_of(destination, address, owner)
-        reading = feature_of(source, ReadsRanges)
-        if upload is None or reading is None:
+        reading, taking = feature_of(source, ReadsRanges), feature_of(destination, TakesParts)
+        if reading is None or taking is None:
+            return None
+        with contained(destination.label, address):
+            upload = taking.join_parts(object_key(address), owner)
+        if upload is None:
             return None
         shape = upload.shape
         try:
@@ -190,26 +192,21 @@ class PartsCopy:
         """Remove what dead uploads of the same object left, but not this one."""
         self._upload.abort_others()
 
+    def close(self) -> None:
+        """Release what this process holds. To be called once; a ``with`` block does."""
+        self._source.close()
+        self._upload.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._source.close()
-        self._upload.close()
-
-
-def upload_of(destination: Backend, address: Address, owner: str) -> PartsUpload | None:
-    """Return the upload that a process has begun for *owner*, None if there is none. Raises `StoreError`."""
-    taking = feature_of(destination, TakesParts)
-    if taking is None:
-        return None
-    with contained(destination.label, address):
-        return taking.join_parts(object_key(address), owner)
+        self.close()
 
 
 def drop_parts(destination: Backend, address: Address, owner: str) -> None:
     """Remove what a copy in parts for *owner* has left at *destination*. Never raises `StoreError`."""
-    with suppress(StoreError):
-        if (upload := upload_of(destination, address, owner)) is not None:
-            upload.abort()
-            upload.close()
+    taking = feature_of(destination, TakesParts)
+    if taking is not None:
+        with contained(destination.label, address):
+            taking.drop_parts(object_key(address), owner)

@@ -102,6 +102,7 @@ class PartsCopying:
             # One that is present was completed, and its worker may have died before it removed the note about it.
             for address in large.keys() - copies.tried:
                 drop_parts(destination.objects, address, self._batch.job_id)
+                self._ledger.end_parts(self._batch.job_id, address)
         rest = {address: size for address, size in objects.items() if address not in large}
         if not rest:
             return total
@@ -160,13 +161,18 @@ class _Copies:
                 copy = PartsCopy.join(*stores, address, job_id)
             except PartsGone as gone:
                 log.info("copy in parts begun anew: %s", gone.detail)
-                drop_parts(stores[1], address, job_id)
                 copy = None
+            if copy is not None and copy.shape.length != size:
+                copy.close()
+                copy = None
+            if copy is None:
+                # An upload that cannot be joined may have left a trace.
+                drop_parts(stores[1], address, job_id)
             if self.interrupted and copy is None:
                 self._destination.abort_unfinished({address: size})
             elif self.interrupted and copy is not None:
                 copy.abort_others()
-            if copy is None or copy.shape.length != size:
+            if copy is None:
                 copy = PartsCopy.begin(*stores, address, job_id, size, sizes.LEAST_PART_BYTES)
         except StoreError as error:
             log.info("object copied whole, its copy in parts cannot begin: %s", error)
@@ -179,7 +185,7 @@ class _Copies:
         run = _PartsRun(copy, self._ledger, of, self._worker, on_bytes)
         try:
             message = message_for(self._batch, copy.address)
-            self._ledger.begin_parts(of.job_id, copy.address, message.model_dump_json())
+            self._ledger.begin_parts(of, copy.address, message.model_dump_json())
             run.to_end(self._ask, self._batch.concurrency)
         except (JobStopped, OverBudget):
             self._discard(copy, of)
@@ -200,7 +206,7 @@ class _Copies:
             log.exception("uncaught exception; the object is copied whole")
         else:
             with suppress(RedisError):
-                self._ledger.end_parts(of.job_id, copy.address, of)
+                self._ledger.end_parts(of.job_id, copy.address)
             return True
         self._discard(copy, of)
         # Another run of the batch, at the same time, may have made it visible.
@@ -209,7 +215,7 @@ class _Copies:
     def _discard(self, copy: PartsCopy, of: PartsOf) -> None:
         # The keys end first: then no other worker begins a part.
         with suppress(RedisError):
-            self._ledger.end_parts(of.job_id, copy.address, of)
+            self._ledger.end_parts(of.job_id, copy.address)
         copy.abort()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,8 @@ from snapferry.workers.lua import RedisKey
 
 CLAIM_S: Final = 30
 """Seconds of a claim. Its holder renews it well before."""
+
+_is_upload = re.compile(r"[0-9a-f]{1,64}").fullmatch
 
 # Of what other programs write, no more is read at once.
 _AT_ONCE: Final = 1000
@@ -47,25 +50,33 @@ class PartsLedger(LedgerBase):
     Every method may be repeated with the same arguments, except `claim_part`. All raise `RedisError`.
     """
 
-    def begin_parts(self, job_id: str, address: Address, message: str) -> None:
-        """Note that an object is copied in parts. *message* is for a worker that removes what may be left."""
+    def begin_parts(self, of: PartsOf, address: Address, message: str) -> None:
+        """
+        Note that an object is copied in parts, by an upload that takes the place of every earlier one.
+
+        *message* is for a worker that removes what may be left.
+        """
+        self._forget_earlier(of.job_id, address, but=of.upload)
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(job_key(job_id, "parts"), address, message)
-            pipe.expire(job_key(job_id, "parts"), self._expires_s)
+            pipe.hset(job_key(of.job_id, "parts"), address, f"{of.upload} {message}")
+            pipe.expire(job_key(of.job_id, "parts"), self._expires_s)
             pipe.execute()
 
     def begun_parts(self, job_id: str) -> list[str]:
         """Return the messages of the objects whose copies in parts have begun and not ended, some if there are many."""
         found = self._redis.hscan_iter(job_key(job_id, "parts"), count=_AT_ONCE)
-        return [str(message) for _, (_, message) in zip(range(_AT_ONCE), found, strict=False)]
+        return [str(noted).partition(" ")[2] for _, (_, noted) in zip(range(_AT_ONCE), found, strict=False)]
 
-    def end_parts(self, job_id: str, address: Address, of: PartsOf | None = None) -> None:
+    def end_parts(self, job_id: str, address: Address) -> None:
         """Note that nothing is left of the copy of an object in parts, and remove the keys of its upload."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hdel(job_key(job_id, "parts"), address)
-            if of is not None:
-                pipe.delete(*of.keys)
-            pipe.execute()
+        self._forget_earlier(job_id, address)
+        self._redis.hdel(job_key(job_id, "parts"), address)
+
+    def _forget_earlier(self, job_id: str, address: Address, *, but: str = "") -> None:
+        noted = str(self._redis.hget(job_key(job_id, "parts"), address) or "")
+        upload = noted.partition(" ")[0]
+        if upload != but and _is_upload(upload):
+            self._redis.delete(*parts_keys(job_id, upload))
 
     def offer_parts(self, of: PartsOf, parts: Iterable[int]) -> None:
         """Let workers claim *parts*, but for those that are claimed."""

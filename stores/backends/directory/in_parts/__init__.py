@@ -7,6 +7,6 @@ Objects that several processes copy in parts: ranges of an open file, and parts 
 """
 
 from .source import pin, pinned
-from .upload import begin_parts, join_parts
+from .upload import begin_parts, drop_parts, join_parts
 
-__all__ = ["begin_parts", "join_parts", "pin", "pinned"]
+__all__ = ["begin_parts", "drop_parts", "join_parts", "pin", "pinned"]

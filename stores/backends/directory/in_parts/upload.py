@@ -32,7 +32,7 @@ from snapferry.stores.backends.directory.paths.root import (
 )
 from snapferry.stores.backends.directory.store_directory import StoreDirectory
 from snapferry.stores.backends.parts_note import LARGEST_NOTE, PartsNote, decode_note, new_secret
-from snapferry.stores.errors import PartsGone
+from snapferry.stores.errors import PartsGone, StoreError
 from snapferry.stores.features import PartsShape, PartsUpload
 from snapferry.stores.runtime.liveness import identity
 
@@ -45,7 +45,7 @@ _PIECE: Final = 4 * 1024 * 1024
 # Of a new file, others may read the bytes, but not the secret.
 _NOT_OTHERS: Final = {0o644: 0o600, 0o664: 0o660}
 
-# A file is made a moment before its note.
+# A file may have got its name a moment before its note was listed.
 _LOST_AFTER_S: Final = 60.0
 
 _MARK_BYTES: Final = 16
@@ -81,6 +81,15 @@ def join_parts(directory: StoreDirectory, key: str, owner: str) -> PartsUpload |
         return upload if upload.is_there() else None
 
 
+def drop_parts(directory: StoreDirectory, key: str, owner: str) -> None:
+    """As `TakesParts.drop_parts`."""
+    with suppress(OSError, StoreError):
+        folder = directory.root().folder_if_there(key.rpartition("/")[0])
+        note = None if folder is None else _read_note(folder, _note_name(key, owner))
+        if folder is not None and note is not None:
+            _FileOfParts(directory, key, owner, folder, note).abort()
+
+
 def _note_name(key: str, owner: str) -> str:
     digest = hashlib.sha256(f"{key.rpartition('/')[2]}\0{owner}".encode()).hexdigest()
     return f"{PARTS}{digest[:24]}{NOTE_ENDING}"
@@ -99,7 +108,7 @@ def _read_note(folder: Folder, name: str) -> PartsNote | None:
 
 
 def _sweep_lost(folder: Folder) -> None:
-    """Remove files that no note names: their processes died before there was a note, or a power cut lost it."""
+    """Remove files that no note names: a power cut, or another upload for the same owner, has removed theirs."""
     with suppress(OSError):
         listed = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
         names = [name for name in os.listdir(listed.descriptor) if name.startswith(PARTS)]
@@ -130,27 +139,30 @@ class _FileOfParts:
     def create(self, mode: int) -> bool:
         """Make the file and the note. Return False, and leave nothing, where the file cannot be locked."""
         at = self._folder.descriptor
-        temporary = f"{TEMPORARY}{identity()}-parts{next(_numbers)}"
+        # Until there is a note, they go with this process.
+        file, note = (f"{TEMPORARY}{identity()}-parts{next(_numbers)}" for _ in range(2))
         try:
-            descriptor = os.open(self._file_name, _CREATE, mode, dir_fd=at)
+            descriptor = os.open(file, _CREATE, mode, dir_fd=at)
             try:
                 os.ftruncate(descriptor, self._file_bytes)
                 lockable = can_lock(descriptor)
             finally:
                 os.close(descriptor)
             if not lockable:
-                self.abort()
+                os.unlink(file, dir_fd=at)
                 return False
-            written = os.open(temporary, _CREATE, _NOT_OTHERS.get(mode, 0o600), dir_fd=at)
+            descriptor = os.open(note, _CREATE, _NOT_OTHERS.get(mode, 0o600), dir_fd=at)
             try:
-                os.write(written, self._note.encode())
-                os.fsync(written)
+                os.write(descriptor, self._note.encode())
+                os.fsync(descriptor)
             finally:
-                os.close(written)
-            os.rename(temporary, self._note_name, src_dir_fd=at, dst_dir_fd=at)
+                os.close(descriptor)
+            os.rename(note, self._note_name, src_dir_fd=at, dst_dir_fd=at)
+            os.rename(file, self._file_name, src_dir_fd=at, dst_dir_fd=at)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=at)
+            for name in (file, note):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=at)
             self.abort()
             raise
         return True

@@ -51,6 +51,13 @@ def join_parts(bucket: Bucket, key: str, owner: str) -> PartsUpload | None:
     return None if note is None or not note.upload else _S3PartsUpload(bucket, key, owner, note)
 
 
+def drop_parts(bucket: Bucket, key: str, owner: str) -> None:
+    """As `TakesParts.drop_parts`."""
+    with suppress(StoreError):
+        if (upload := join_parts(bucket, key, owner)) is not None:
+            upload.abort()
+
+
 class _S3PartsUpload:
     def __init__(self, bucket: Bucket, key: str, owner: str, note: PartsNote) -> None:
         self.shape = note.shape
