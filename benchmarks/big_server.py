@@ -80,7 +80,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve_key(self, bucket: str, key: str, query: dict[str, str]) -> None:
         number = query.get("uploadId", "")
-        if self.command in {"GET", "HEAD"}:
+        if self.command == "GET" and number:
+            self._say(self._listed_parts(number))
+        elif self.command in {"GET", "HEAD"}:
             self._send(self.buckets.find(bucket, key))
         elif self.command == "PUT" and number:
             self.buckets.upload(number)
@@ -229,6 +231,14 @@ class Handler(BaseHTTPRequestHandler):
         ]
         text = f"<Bucket>{bucket}</Bucket><IsTruncated>false</IsTruncated>{''.join(entries)}"
         return f"<ListMultipartUploadsResult>{text}</ListMultipartUploadsResult>"
+
+    def _listed_parts(self, number: str) -> str:
+        """Return all parts of an upload on one page, also more than Amazon puts there."""
+        entries = [
+            f"<Part><PartNumber>{part}</PartNumber><ETag>&quot;{piece.etag}&quot;</ETag><Size>{piece.length}</Size></Part>"
+            for part, piece in sorted(self.buckets.upload(number).parts.items())
+        ]
+        return f"<ListPartsResult><IsTruncated>false</IsTruncated>{''.join(entries)}</ListPartsResult>"
 
     def _say(self, text: str, status: int = 200, headers: dict[str, str] | None = None) -> None:
         body = text.encode()

@@ -19,6 +19,7 @@ from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.errors import KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.pools.in_parts import DonePart, PartsCopy
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import Upload
 from snapferry.stores.urls import parse_url
@@ -368,3 +369,41 @@ def test_a_broken_answer_gives_back_what_did_not_come(s3_environment: dict[str, 
             reader.read(2000)
 
         assert pace.moved == 0
+
+
+@pytest.mark.usefixtures("s3_environment")
+@pytest.mark.parametrize("from_bucket", [True, False])
+def test_parts_of_an_object_keep_to_the_pace_of_both_stores(
+    rclone_memory_s3: S3Server, tmp_path: Path, from_bucket: bool
+) -> None:
+    data = os.urandom(4 * 16 * 1024 - 3)
+    address = digest(data)
+    bucket = open_backend(parse_url(rclone_memory_s3.url(rclone_memory_s3.make_bucket(), "p")))
+    stores: list[Backend] = [bucket, DirectoryBackend(str(tmp_path))]
+    if not from_bucket:
+        stores.reverse()
+    stores[0].write(object_key(address), data)
+    paces = Ledger(), Ledger()
+    source, destination = (throttled(store, pace) for store, pace in zip(stores, paces, strict=True))
+
+    copy = PartsCopy.begin(source, destination, address, "job", len(data), 16 * 1024)
+    assert copy is not None
+    done: dict[int, DonePart] = {}
+
+    def record(text: str) -> bool:
+        found = copy.part_in(text)
+        assert found is not None
+        done[found.part] = found
+        return True
+
+    with copy:
+        for part in range(copy.shape.parts):
+            copy.copy_part(part, lambda: True, record)
+        copy.commit(lambda: done)
+
+    assert destination.size(object_key(address)) == len(data)
+    read, written = paces
+    assert read.moved == len(data)
+    # A note is written beside an upload to a bucket.
+    assert len(data) <= written.moved < len(data) + 2000
+    assert min(read.sent, written.sent) >= copy.shape.parts
