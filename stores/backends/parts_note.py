@@ -18,6 +18,8 @@ FORM: Final = 1
 SECRET_BYTES: Final = 32
 MOST_PARTS: Final = 10_000
 LARGEST_NOTE: Final = 16 * 1024
+# A process holds whole parts in memory, and a store may send any note.
+LARGE_PART_BYTES: Final = 64 * 1024 * 1024
 _LONGEST: Final = 4096
 
 
@@ -57,7 +59,7 @@ def decode_note(data: bytes) -> PartsNote | None:
     try:
         found = json.loads(data) if len(data) <= LARGEST_NOTE else None
         return _note(found) if isinstance(found, dict) and found.get("form") == FORM else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -70,6 +72,8 @@ def _note(found: dict[str, Any]) -> PartsNote | None:
     if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
         return None
     if part_bytes < 1 or not 0 < length <= MOST_PARTS * part_bytes:
+        return None
+    if part_bytes > max(LARGE_PART_BYTES, 4 * length // MOST_PARTS):
         return None
     shape = PartsShape(length, part_bytes, texts[0], texts[1])
     return PartsNote(secret, shape, texts[2], found["checksums"] is True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +19,12 @@ from snapferry.stores.pools.in_parts import DonePart
 from snapferry.stores.pools.in_parts.record import seal, unseal
 from snapferry.stores.runtime.liveness import identity
 from snapferry.workers.copying.delivery import Skipped
-from snapferry.workers.copying.parts import asking
+from snapferry.workers.copying.parts import asking, owner
 from snapferry.workers.copying.parts.asking import Asking
 from snapferry.workers.copying.parts.joining import NOTHING
 from snapferry.workers.copying.requeue import MAX_RETRIES
 from snapferry.workers.ledger import State
+from snapferry.workers.ledger.steps import parts as claims_of_parts
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.messages import Action, BatchMessage, StoreRef
 from tests.integration.processes import until
@@ -318,6 +320,20 @@ def test_a_worker_that_dies_while_it_has_a_part_is_replaced(world: World) -> Non
     world.assert_copied()
 
 
+def test_parts_of_a_worker_that_hangs_are_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims_of_parts, "CLAIM_S", 1000)
+    monkeypatch.setattr(owner, "TAKE_OVER_S", 0.3)
+
+    def claim(part: int) -> None:
+        if part == 2:
+            # This process is alive.
+            assert world.ledger.claim_part(world.of(), f"{identity()}#parts999@another", PARTS) is not None
+
+    world.before = claim
+    assert world.run().startswith("1 copied")
+    world.assert_copied()
+
+
 @pytest.mark.parametrize("kind", ["s3"])
 def test_small_objects_and_odd_sizes_are_copied_whole(world: World) -> None:
     batch = world.batch
@@ -376,7 +392,7 @@ def test_workers_are_asked_once_and_as_many_as_there_are_parts_for(monkeypatch: 
     monkeypatch.setattr(asking, "message_for", lambda *_: None)
     task: Any = BoundTask()
     queue: Any = Queue()
-    batch: Any = None
+    batch: Any = SimpleNamespace(concurrency=None)
     asks = Asking(task, batch, queue)
     asks.ask(ADDRESS, parts=8, joined=0)
     assert len(sent) == 2
@@ -388,6 +404,9 @@ def test_workers_are_asked_once_and_as_many_as_there_are_parts_for(monkeypatch: 
     queue.empty = True
     asks.ask(ADDRESS, parts=800, joined=1)
     assert len(sent) == 5
+    batch.concurrency = 2
+    asks.ask(ADDRESS, parts=800, joined=0)
+    assert len(sent) == 6, "two objects may be in flight in all"
 
 
 def test_no_key_of_a_note_can_be_that_of_an_object() -> None:

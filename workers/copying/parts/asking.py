@@ -70,7 +70,9 @@ class Asking:
         self._asked_at = time.monotonic()
         try:
             others = len(WorkerRoster(self._ledger.client).live(self._queue)) - 1
-            wanted = min(others, parts // PARTS_EACH, MOST_ASKED) - joined
+            # Each of them counts as an object in flight.
+            allowed = MOST_ASKED if self._batch.concurrency is None else self._batch.concurrency - 1
+            wanted = min(others, parts // PARTS_EACH, MOST_ASKED, allowed) - joined
             if wanted <= 0 or (again and not self._ledger.is_queue_empty(self._queue)):
                 return
             message = message_for(self._batch, address)

@@ -22,7 +22,7 @@ from snapferry.stores.errors import StoreError
 from snapferry.stores.pools.in_parts import PartsCopy, can_copy_in_parts, drop_parts
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.workers.copying.batch_report import PAUSE_GRACE_S
+from snapferry.workers.copying.batch_report import PAUSE_GRACE_S, STUCK_S
 from snapferry.workers.copying.transfer.interfaces import BatchStopped, JobPaused, JobStopped, WorkerStopping
 from snapferry.workers.job_state import State
 from snapferry.workers.ledger import Directive, Ledger, PartsOf, UnknownJob
@@ -99,6 +99,8 @@ def _join_at_stores(
         if copy is None:
             return NOTHING
         with copy:
+            if copy.shape.length != message.sizes[0]:
+                return NOTHING
             watch.of = PartsOf(message.job_id, copy.name)
             # An object counts as in flight once for each worker that copies parts of it.
             throttle.semaphore.expect(1)
@@ -152,6 +154,7 @@ class _Watch:
         self._directive = Directive.CONTINUE
         self._held_at = 0.0
         self._over = False
+        self._stops_at: float | None = None
 
     def read(self) -> None:
         """Read from the ledger. Raises `RedisError`."""
@@ -166,6 +169,16 @@ class _Watch:
             self.read()
         except RedisError as error:
             log.warning("cannot read whether to copy parts: %s", error)
+        self._end_if_stuck()
+
+    def _end_if_stuck(self) -> None:
+        """End this process if a call hangs that should have been interrupted long ago."""
+        try:
+            self.check()
+        except BatchStopped:
+            self._stops_at = self._stops_at or time.monotonic()
+            if time.monotonic() - self._stops_at > STUCK_S:
+                shutdown.end_stuck_process()
 
     def may_claim(self) -> bool:
         """Return whether another part may begin."""

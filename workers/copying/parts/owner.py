@@ -53,6 +53,10 @@ OnBytes = Callable[[int], None] | None
 LOOK_S: Final = 0.25
 TIDY_S: Final = 2.0
 
+# If no part was done for so long, the owner takes over those that others have claimed: a call that hangs, as to a dead
+# network file system, may hold a claim for ever.
+TAKE_OVER_S: Final = 300.0
+
 
 class Ask(Protocol):
     """Asks other workers to join the copy of an object, as `Asking.ask`."""
@@ -229,6 +233,7 @@ class _PartsRun:
         self._worker = worker
         self._done = DoneParts(copy, ledger, of, on_bytes)
         self._tidy_at = time.monotonic() + TIDY_S
+        self._moved_at, self._last_done = time.monotonic(), 0
 
     def to_end(self, ask: Ask, concurrency: int | None) -> None:
         """
@@ -287,9 +292,20 @@ class _PartsRun:
         self._done.read()
         missing = self._done.missing
         holders = self._ledger.part_holders(self._of)
+        takes_over = self._takes_over()
         for part, other in holders.items():
-            if other != holder and is_dead(other.partition("#")[0]):
+            if other != holder and (takes_over or is_dead(other.partition("#")[0])):
                 self._ledger.give_up_part(self._of, other, part)
         self._ledger.offer_parts(self._of, missing - to_do)
         joined = len({other for other in holders.values() if other != holder})
         ask(self._copy.address, parts=len(missing), joined=joined)
+
+    def _takes_over(self) -> bool:
+        now, done = time.monotonic(), len(self._done.parts)
+        if done != self._last_done:
+            self._moved_at, self._last_done = now, done
+        if now - self._moved_at < TAKE_OVER_S:
+            return False
+        self._moved_at = now
+        log.warning("no part was done for %.0f s: parts of other workers are taken over", TAKE_OVER_S)
+        return True
