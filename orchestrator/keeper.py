@@ -146,7 +146,7 @@ def _tell_steps(steps: int) -> None:
     """Write to the pipe *steps* when a task has ended that takes the steps of a job, and so may have ended the job."""
 
     def tell(sender: Any = None, **_: Any) -> None:
-        if sender.name != "snapferry.copy_batch":
+        if sender.name not in {"snapferry.copy_batch", "snapferry.copy_parts"}:
             # A full pipe tells enough. Without a reader, the command is gone.
             with suppress(OSError):
                 os.write(steps, b".")

@@ -238,6 +238,19 @@ def test_a_message_with_another_source_copies_nothing(world: World) -> None:
     world.assert_copied()
 
 
+def test_a_message_whose_worker_died_is_not_taken_up_again(world: World) -> None:
+    joined: list[str] = []
+
+    def join(part: int) -> None:
+        if part == 3 and not joined:
+            joined.append(world.join(redelivered=True))
+
+    world.before = join
+    assert world.run().startswith("1 copied")
+    assert joined == [NOTHING]
+    world.assert_copied()
+
+
 def test_a_worker_that_shuts_down_begins_no_further_part(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

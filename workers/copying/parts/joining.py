@@ -68,6 +68,9 @@ def _join(task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: A
         return NOTHING
     if _has_ended(ledger, message.job_id):
         return _clean_up(message, addresses[0], ledger, access)
+    if (getattr(task.request, "delivery_info", None) or {}).get("redelivered"):
+        # Its worker died, maybe of this object.
+        return NOTHING
     fast = treehash.is_fast() or sizes.ANY_SPEED
     stops = shutdown.requeues_in_s() is not None or shutdown.must_requeue()
     return _join_at_stores(task, message, addresses[0], ledger, access) if fast and not stops else NOTHING
