@@ -6,10 +6,10 @@ from typing import Any
 
 from snapferry.workers.settings.directory_rules import apply_to_directories
 from snapferry.workers.settings.environment import InvalidSettings, Settings, own_variables
-from snapferry.workers.settings.misspelt import misspelt
 
 from .chosen import chosen
 from .exit_codes import note, usage
+from .inputs.misspelt_variables import misspelt
 
 
 def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from snapferry.orchestrator.cli.inputs.misspelt_variables import misspelt
 from snapferry.workers.app import make_app
 from snapferry.workers.broker.connection import client
 from snapferry.workers.settings.broker_url import shown
@@ -21,7 +22,6 @@ from snapferry.workers.settings.environment import (
     secrets,
     store_options,
 )
-from snapferry.workers.settings.misspelt import misspelt
 from tests.variables import READ
 
 

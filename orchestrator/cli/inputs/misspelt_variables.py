@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from snapferry.stores.text.similar import similar
-
-from .environment import Settings
+from snapferry.workers.settings.environment import Settings
 
 OTHER_VARIABLES: Final = frozenset(
     {
