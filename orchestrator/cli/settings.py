@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from snapferry.workers.settings.directory_rules import apply_to_directories
-from snapferry.workers.settings.environment import InvalidSettings, Settings, own_variables
+from snapferry.workers.settings.environment import InvalidSettings, Settings, misspelt_variables
 
 from .chosen import chosen
 from .exit_codes import note, usage
-from .inputs.misspelt_variables import misspelt
 
 
 def read_settings(broker: str | None, prices: str | None = None, **overrides: Any) -> Settings:
@@ -23,7 +22,7 @@ def read_settings(broker: str | None, prices: str | None = None, **overrides: An
         settings = Settings.from_environment(broker_url=broker, prices=prices, **{**given, **overrides})
     except InvalidSettings as error:
         usage(str(error))
-    for name, meant in misspelt(own_variables()):
+    for name, meant in misspelt_variables():
         note(f"{name} is no setting and is ignored. Did you mean {meant}?")
     apply_to_directories(settings)
     if "log_level" in given:

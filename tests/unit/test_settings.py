@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from snapferry.orchestrator.cli.inputs.misspelt_variables import misspelt
 from snapferry.workers.app import make_app
 from snapferry.workers.broker.connection import client
 from snapferry.workers.settings.broker_url import shown
@@ -17,7 +16,7 @@ from snapferry.workers.settings.environment import (
     InvalidSettings,
     Settings,
     flower_settings,
-    own_variables,
+    misspelt_variables,
     parse_broker_url,
     secrets,
     store_options,
@@ -369,11 +368,16 @@ def test_oauth_for_flower_is_all_or_nothing() -> None:
     ],
 )
 def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(name: str, meant: str) -> None:
-    assert list(misspelt([name])) == [(name, meant)]
+    assert list(misspelt_variables({name: "1"})) == [(name, meant)]
 
 
 def test_variables_that_are_read_and_those_of_other_programs_are_not_misspelt() -> None:
-    assert list(misspelt({*READ, "SNAPFERRY_TO_PROFILE", "SNAPFERRY_USER", "SNAPFERRY_ZZZ"})) == []
-    assert own_variables({"SNAPFERRY_USER": "", "SNAPDIR_STORE": "", "snapferry_broker": ""}) == [
-        "SNAPFERRY_USER"
-    ]
+    read = {
+        *READ,
+        "SNAPFERRY_TO_PROFILE",
+        "SNAPFERRY_USER",
+        "SNAPFERRY_ZZZ",
+        "SNAPDIR_STORE",
+        "snapferry_broker",
+    }
+    assert list(misspelt_variables(dict.fromkeys(read, "1"))) == []

@@ -7,12 +7,13 @@ All other code takes arguments. An entry point calls `Settings.from_environment`
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from snapferry.stores.runtime.bounds import Bounds
+from snapferry.stores.text.similar import similar
 
 from .broker_url import InvalidBrokerURL, parse
 from .durations import LONGEST_PATIENCE_S
@@ -22,6 +23,16 @@ LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _PREFIX = "SNAPFERRY_"
+
+# What is read beside `Settings`.
+_OTHER_VARIABLES: Final = {
+    *(f"{side}_{name}" for side in ("FROM", "TO") for name in ("ENDPOINT_URL", "PROFILE", "REGION")),
+    *("COMPLETION_TIMEOUT", "DASHBOARD_BASIC_AUTH", "EXPORT_JOBS", "FLOWER_BASIC_AUTH", "FLOWER_PORT"),
+    *("NOTIFY_URLS", "PURE", "STATE_DIR"),
+}
+
+# docker-compose.yml has variables of its own, which may be set for commands as well.
+_OF_COMPOSE: Final = {"AWS_PROFILES", "STORES", "USER"}
 
 PATIENCE_S: Final = 1800.0
 """The default time that a job waits for a store that is away."""
@@ -249,9 +260,13 @@ def secrets(settings: Settings, environ: Mapping[str, str] = os.environ) -> list
     return [secret for secret in (*broker, *found, *notify_urls(environ)) if secret]
 
 
-def own_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the names of the variables that begin as those of this project do."""
-    return [name for name in environ if name.startswith(_PREFIX)]
+def misspelt_variables(environ: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
+    """Yield each variable that nothing reads, and the one that is read and was probably meant."""
+    known = _OTHER_VARIABLES | {field.upper() for field in Settings.model_fields}
+    given = {name.removeprefix(_PREFIX) for name in environ if name.startswith(_PREFIX)}
+    for name in sorted(given - known):
+        if (meant := similar(name, sorted(known))) and name not in _OF_COMPOSE:
+            yield _PREFIX + name, _PREFIX + meant
 
 
 def notify_urls(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
