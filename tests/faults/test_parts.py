@@ -385,13 +385,13 @@ def test_a_record_is_of_one_upload_and_one_secret() -> None:
 
 
 class Roster:
-    """Five workers, of which one asks."""
+    """Five processes, of which one asks."""
 
     def __init__(self, _: object) -> None:
         return None
 
-    def live(self, _: str) -> list[str]:
-        return ["a", "b", "c", "d", "e"]
+    def processes(self, _: str) -> int:
+        return 5
 
 
 class Queue:

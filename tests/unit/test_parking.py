@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -294,3 +295,20 @@ def test_a_new_priority_moves_parked_batches_as_well(
     assert ledger.prioritise("job", Priority.HIGH)[1] == 1
 
     assert ledger._redis.llen(lists(QUEUE)[high]) == 1
+
+
+def test_the_processes_of_live_workers_of_a_queue_are_added_up(ledger: Ledger) -> None:
+    roster = WorkerRoster(ledger.client)
+    roster.announce("two", [COPY_QUEUE], 2)
+    roster.announce("three", [COPY_QUEUE, "snapferry.copy.x"], 3)
+    roster.announce("elsewhere", ["snapferry.copy.x"], 5)
+    roster.announce("gone", [COPY_QUEUE], 7)
+    roster.leave("gone")
+    # Of an earlier version, of nobody, and one that lies.
+    at = clock.now(ledger.client)
+    for name, record in (("old", {}), ("odd", {"processes": "many"}), ("liar", {"processes": 10**9})):
+        text = json.dumps({"at": at, "queues": [COPY_QUEUE]} | record)
+        ledger.client.hset("snapferry:workers", name, text)
+
+    assert roster.processes(COPY_QUEUE) == 2 + 3 + 1 + 1000
+    assert roster.processes("snapferry.copy.x") == 3 + 5

@@ -52,6 +52,7 @@ def attach(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     threads: list[threading.Thread] = []
 
     def run(consumer: Any) -> None:
+        processes = getattr(consumer.controller, "concurrency", None) or 1
         ledger = open_ledger(settings, retries=0)
         served = [name for name in app.amqp.queues.consume_from if name.startswith(COPY_QUEUE)]
         own = [name for name in served if not is_parking_queue(name)]
@@ -60,7 +61,7 @@ def attach(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         # Workers restore unacknowledged messages some time after the visibility timeout.
         linger_s = settings.visibility_timeout + 2 * DRAIN_S
         take_from = _ParkingConsumer(app, consumer).take_from
-        parking = Parking(ledger, consumer.hostname, own, take_from, access, linger_s)
+        parking = Parking(ledger, consumer.hostname, own, take_from, access, linger_s, processes)
         while True:
             try:
                 parking.run_round()

@@ -18,8 +18,9 @@ from . import clock
 
 _KEPT_S: Final = 7 * 86400
 
-# Queues of a worker that are read.
+# Queues of a worker that are read, and the processes that it is believed to have.
 _MOST_QUEUES: Final = 100
+_MOST_PROCESSES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class WorkerRoster:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def announce(self, worker: str, queues: Sequence[str]) -> None:
-        """Record that *worker* is alive and serves *queues*."""
-        record = {"at": clock.now(self._redis), "queues": list(queues)}
+    def announce(self, worker: str, queues: Sequence[str], processes: int = 1) -> None:
+        """Record that *worker* is alive and serves *queues* by so many *processes*."""
+        record = {"at": clock.now(self._redis), "queues": list(queues), "processes": processes}
         self._redis.hset(WORKERS, worker, json.dumps(record))
 
     def registered(self) -> list[RegisteredWorker]:
@@ -73,6 +74,18 @@ class WorkerRoster:
     def live(self, queue: str) -> list[str]:
         """Return the workers that are alive and serve *queue*."""
         return self.serving(queue)[0]
+
+    def processes(self, queue: str) -> int:
+        """Return how many processes the live workers that serve *queue* have together."""
+        at = clock.now(self._redis)
+        found = 0
+        for text in self._redis.hvals(WORKERS):
+            with suppress(ValueError, KeyError, TypeError):
+                record = parse_json(text)
+                if at - record["at"] <= ROSTER_S and queue in record["queues"]:
+                    # Workers of earlier versions do not say it.
+                    found += min(max(1, int(record.get("processes", 1))), _MOST_PROCESSES)
+        return found
 
     def serving(self, queue: str) -> tuple[list[str], list[str]]:
         """Return the workers that serve *queue*: the live ones, and those that were alive within the last week."""

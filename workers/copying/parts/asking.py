@@ -1,4 +1,4 @@
-"""Messages that ask other workers to join the copy of an object."""
+"""Messages that ask other processes of workers to join the copy of an object."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 COPY_PARTS: Final = "snapferry.copy_parts"
 
-# The most workers that are asked, and the parts that each of them should find.
+# The most processes that are asked, and the parts that each of them should find.
 MOST_ASKED: Final = 15
 PARTS_EACH: Final = 4
 
-# Seconds until workers that came later are asked.
+# Seconds until processes that came later are asked.
 ASK_AGAIN_S: Final = 60.0
 
 
@@ -60,16 +60,16 @@ class Asking:
 
     def ask(self, address: Address, *, parts: int, joined: int) -> None:
         """
-        Ask as many workers as *parts* are worth, less those that have *joined*.
+        Ask as many processes as *parts* are worth, less those that have *joined*.
 
-        Does nothing if workers were asked a moment ago, and while messages wait in the queue. Never raises.
+        Does nothing if some were asked a moment ago, and while messages wait in the queue. Never raises.
         """
         if time.monotonic() - self._asked_at < ASK_AGAIN_S:
             return
         again = self._asked_at > float("-inf")
         self._asked_at = time.monotonic()
         try:
-            others = len(WorkerRoster(self._ledger.client).live(self._queue)) - 1
+            others = WorkerRoster(self._ledger.client).processes(self._queue) - 1
             # Each of them counts as an object in flight.
             allowed = MOST_ASKED if self._batch.concurrency is None else self._batch.concurrency - 1
             wanted = min(others, parts // PARTS_EACH, MOST_ASKED, allowed) - joined
@@ -81,7 +81,7 @@ class Asking:
         except (RedisError, OperationalError) as error:
             log.warning("cannot ask other workers to copy parts: %s", error)
         else:
-            log.info("%d other workers asked to copy parts", wanted)
+            log.info("%d other processes asked to copy parts", wanted)
 
     def _send(self, message: BatchMessage, address: Address) -> None:
         signature = self._task.app.signature(
