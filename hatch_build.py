@@ -43,12 +43,15 @@ def load(loader):
 compiled = load(ExtensionFileLoader("_blake3", sys.argv[1]))
 reference = load(SourceFileLoader("reference", sys.argv[2]))
 data = bytes(at * at % 251 for at in range(35 * 1024 + 1))
+pieces = [data[:length] for length in (0, 1, 64, 65, 1024, 1025, 2048, 3073, 4096, 5 * 1024, 17 * 1024)] + [None, data]
 for kernel in range(len(compiled.KERNELS)):
     value = compiled.chaining_value(data, 2**40, kernel)
     if value != reference.chaining_value(memoryview(data), 2**40):
         sys.exit(f"kernel {compiled.KERNELS[kernel]} is wrong")
     if compiled.merged(value * 37, kernel) != reference.merged(value * 37):
         sys.exit(f"kernel {compiled.KERNELS[kernel]} merges wrongly")
+    if compiled.digests(pieces, kernel) != reference.digests(pieces):
+        sys.exit(f"kernel {compiled.KERNELS[kernel]} hashes pieces wrongly")
 """
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from blake3 import blake3
-
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import StoreError
@@ -19,6 +17,7 @@ from snapferry.stores.features import FetchesMany, UploadsMany
 from snapferry.stores.runtime.containment import is_unexpected
 from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.streams import Upload
+from snapferry.stores.treehash import digests
 
 SHORT_BYTES: Final = 64 * 1024
 """A longer object is not worth fetching together with others."""
@@ -44,8 +43,8 @@ def fetch_many(
             raise
         return [None] * len(addresses)
     return [
-        data if data is not None and blake3(data).hexdigest() == address else None
-        for address, data in zip(addresses, found, strict=True)
+        data if digest == address else None
+        for address, digest, data in zip(addresses, digests(found), found, strict=True)
     ]
 
 

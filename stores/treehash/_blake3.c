@@ -1,5 +1,5 @@
 /*
- * BLAKE3's tree, compiled: the two functions of reference.py, several chunks at a time.
+ * BLAKE3's tree, compiled: the functions of reference.py, several chunks at a time.
  *
  * Written from the paper (https://github.com/BLAKE3-team/BLAKE3-specs). It needs GCC or Clang, and uses Python's stable
  * ABI, so one file serves Python 3.11 and all later versions. hatch_build.py compiles it.
@@ -20,6 +20,7 @@
 #define CHUNK 1024
 #define BLOCK 64
 #define VALUE 32
+#define MOST_LANES 16
 /* Chunks whose chaining values are merged before the next ones are hashed: their values stay in the first cache. */
 #define GROUP 256
 
@@ -113,8 +114,8 @@ static void compress(uint32_t h[8], const uint8_t block[BLOCK], uint64_t counter
 #include "_lanes.h"
 #endif
 
-typedef void (*hash_lanes)(const uint8_t *, size_t, size_t, size_t, uint64_t, uint64_t, uint32_t, uint32_t, uint32_t,
-                           uint8_t *);
+typedef void (*hash_lanes)(const uint8_t *const *, const uint64_t *, size_t, size_t, uint32_t, uint32_t, uint32_t,
+                           uint8_t *const *);
 
 typedef struct {
     const char *name;
@@ -139,8 +140,11 @@ static void find_kernels(void)
     kernels[kernel_count++] = (kernel){"portable", 4, hash_4};
 }
 
-/* The chaining value of the last chunk of an object, which may have any length from 1 to 1024. */
-static void hash_chunk(const uint8_t *data, size_t length, uint64_t counter, uint8_t *out)
+/*
+ * The chaining value of the last chunk of an object, which may have any length up to 1024; 0 is the empty object. With
+ * *root*, it is the only chunk, and the value is the digest.
+ */
+static void hash_chunk(const uint8_t *data, size_t length, uint64_t counter, uint32_t root, uint8_t *out)
 {
     uint32_t h[8];
     uint32_t flags = CHUNK_START;
@@ -149,9 +153,26 @@ static void hash_chunk(const uint8_t *data, size_t length, uint64_t counter, uin
     for (; length > BLOCK; data += BLOCK, length -= BLOCK, flags = 0)
         compress(h, data, counter, BLOCK, flags);
     uint8_t block[BLOCK] = {0};
-    memcpy(block, data, length);
-    compress(h, block, counter, (uint32_t)length, flags | CHUNK_END);
+    if (length)
+        memcpy(block, data, length);
+    compress(h, block, counter, (uint32_t)length, flags | CHUNK_END | root);
     memcpy(out, h, VALUE);
+}
+
+/* Hash *count* inputs that lie *stride* bytes apart, with counters *step* apart. Their values go to *out*, in a row. */
+static void hash_row(const kernel *kernel, const uint8_t *input, size_t stride, size_t count, size_t blocks,
+                     uint64_t counter, uint64_t step, uint32_t flags, uint32_t first, uint32_t last, uint8_t *out)
+{
+    const uint8_t *inputs[MOST_LANES];
+    uint64_t counters[MOST_LANES];
+    uint8_t *outs[MOST_LANES];
+
+    for (size_t i = 0; i < count; i++) {
+        inputs[i] = input + i * stride;
+        counters[i] = counter + i * step;
+        outs[i] = out + i * VALUE;
+    }
+    kernel->hash(inputs, counters, count, blocks, flags, first, last, outs);
 }
 
 /* Write the chaining values of the chunks of *data*, and return how many there are. */
@@ -161,13 +182,13 @@ static size_t hash_chunks(const kernel *kernel, const uint8_t *data, size_t leng
 
     while (whole - done > 1) {
         size_t count = whole - done < kernel->lanes ? whole - done : kernel->lanes;
-        kernel->hash(data + done * CHUNK, CHUNK, count, CHUNK / BLOCK, counter + done, 1, 0, CHUNK_START, CHUNK_END,
-                     out + done * VALUE);
+        hash_row(kernel, data + done * CHUNK, CHUNK, count, CHUNK / BLOCK, counter + done, 1, 0, CHUNK_START, CHUNK_END,
+                 out + done * VALUE);
         done += count;
     }
     for (; done * CHUNK < length; done++) {
         size_t rest = length - done * CHUNK;
-        hash_chunk(data + done * CHUNK, rest < CHUNK ? rest : CHUNK, counter + done, out + done * VALUE);
+        hash_chunk(data + done * CHUNK, rest < CHUNK ? rest : CHUNK, counter + done, 0, out + done * VALUE);
     }
     return done;
 }
@@ -189,7 +210,7 @@ static size_t merge(const kernel *kernel, uint8_t *values, size_t count, size_t 
                 compress(h, values + done * BLOCK, 0, BLOCK, PARENT);
                 memcpy(values + done * VALUE, h, VALUE);
             } else {
-                kernel->hash(values + done * BLOCK, BLOCK, now, 1, 0, 0, PARENT, 0, 0, values + done * VALUE);
+                hash_row(kernel, values + done * BLOCK, BLOCK, now, 1, 0, 0, PARENT, 0, 0, values + done * VALUE);
             }
             done += now;
         }
@@ -295,6 +316,8 @@ end:
     return result;
 }
 
+#include "_pieces.h"
+
 static int execute(PyObject *module)
 {
     find_kernels();
@@ -318,6 +341,8 @@ static PyMethodDef methods[] = {
      "chaining_value(data, first_chunk, kernel=0)\n\nReturn the chaining value of a subtree."},
     {"merged", py_merged, METH_VARARGS,
      "merged(values, kernel=0)\n\nReturn the root digest over two or more subtrees, whose values are concatenated."},
+    {"digests", py_digests, METH_VARARGS,
+     "digests(pieces, kernel=0)\n\nReturn the digest of each piece of bytes in hex digits, and None for None."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -41,12 +41,12 @@ typedef uint8_t BYTES __attribute__((vector_size(LANES * 4)));
     s[b] = ROTATE(s[b] ^ s[c], 7);
 
 /*
- * Hash *count* <= LANES inputs of *blocks* whole blocks each. Input i begins at input + i * stride, and its chaining
- * value goes to out + i * 32. Counters of inputs are counter + i * step. The function reads all inputs before it
- * writes, so *out* may be *input*.
+ * Hash *count* <= LANES inputs of *blocks* whole blocks each, from one on. Input i begins at from[i] and has the counter
+ * counters[i]; its chaining value goes to out[i]. The function reads all inputs before it writes, so the values may
+ * replace the inputs.
  */
-TARGET static void HASH_LANES(const uint8_t *input, size_t stride, size_t count, size_t blocks, uint64_t counter,
-                              uint64_t step, uint32_t flags, uint32_t first, uint32_t last, uint8_t *out)
+TARGET static void HASH_LANES(const uint8_t *const *from, const uint64_t *counters, size_t count, size_t blocks,
+                              uint32_t flags, uint32_t first, uint32_t last, uint8_t *const *out)
 {
     const uint8_t *inputs[LANES];
     uint32_t low[LANES], high[LANES], words[8][LANES];
@@ -54,9 +54,10 @@ TARGET static void HASH_LANES(const uint8_t *input, size_t stride, size_t count,
 
     for (size_t lane = 0; lane < LANES; lane++) {
         /* Lanes without an input hash the first one again. */
-        inputs[lane] = input + (lane < count ? lane : 0) * stride;
-        low[lane] = (uint32_t)(counter + lane * step);
-        high[lane] = (uint32_t)((counter + lane * step) >> 32);
+        size_t number = lane < count ? lane : 0;
+        inputs[lane] = from[number];
+        low[lane] = (uint32_t)counters[number];
+        high[lane] = (uint32_t)(counters[number] >> 32);
     }
     memcpy(&counter_low, low, sizeof low);
     memcpy(&counter_high, high, sizeof high);
@@ -104,7 +105,7 @@ TARGET static void HASH_LANES(const uint8_t *input, size_t stride, size_t count,
         uint32_t value[8];
         for (int i = 0; i < 8; i++)
             value[i] = words[i][lane];
-        memcpy(out + lane * 32, value, sizeof value);
+        memcpy(out[lane], value, sizeof value);
     }
 }
 

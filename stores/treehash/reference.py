@@ -1,8 +1,8 @@
 """
 BLAKE3's tree in pure Python, written from the paper: https://github.com/BLAKE3-team/BLAKE3-specs, section 2.
 
-Simple and slow. It is used where the compiled extension is missing, and tests compare the extension with it. Its two
-functions are those of the extension. Arguments are checked by `tree`.
+Simple and slow. It is used where the compiled extension is missing, and tests compare the extension with it. Its last
+three functions are those of the extension. Arguments are checked by `tree`.
 """
 
 from __future__ import annotations
@@ -84,12 +84,16 @@ def compress(value: Words, block: Words, counter: int, length: int, flags: int) 
     return [state[at] ^ state[at + 8] for at in range(8)]
 
 
-def chunk_value(chunk: memoryview, counter: int) -> list[int]:
-    """Return the chaining value of the chunk with the number *counter*: 1 to 1024 bytes."""
+def chunk_value(chunk: memoryview, counter: int, root: int = 0) -> list[int]:
+    """
+    Return the chaining value of the chunk with the number *counter*: 1 to 1024 bytes.
+
+    *root* is `ROOT` for the only chunk of an object, which may be empty: then the value is the digest.
+    """
     value: Words = IV
-    for at in range(0, len(chunk), BLOCK_BYTES):
+    for at in range(0, len(chunk) or 1, BLOCK_BYTES):
         block = chunk[at : at + BLOCK_BYTES]
-        flags = (CHUNK_START if at == 0 else 0) | (CHUNK_END if at + BLOCK_BYTES >= len(chunk) else 0)
+        flags = (CHUNK_START if at == 0 else 0) | (CHUNK_END | root if at + BLOCK_BYTES >= len(chunk) else 0)
         words = _block.unpack(bytes(block).ljust(BLOCK_BYTES, b"\0"))
         value = compress(value, words, counter, len(block), flags)
     return list(value)
@@ -124,3 +128,16 @@ def merged(values: bytes, /) -> bytes:
         level = _level_up(level)
     left, right = level
     return _value.pack(*compress(IV, left + right, 0, BLOCK_BYTES, PARENT | ROOT))
+
+
+def digests(pieces: Sequence[bytes | None], /) -> list[str | None]:
+    """Return the digest of each of *pieces* in hex digits, and None for None."""
+    return [None if piece is None else _digest(memoryview(piece)).hex() for piece in pieces]
+
+
+def _digest(data: memoryview) -> bytes:
+    if len(data) <= CHUNK_BYTES:
+        return _value.pack(*chunk_value(data, 0, ROOT))
+    # The left subtree is the largest power of two of chunks that leaves something to the right one.
+    half = CHUNK_BYTES << ((len(data) - 1) // CHUNK_BYTES).bit_length() - 1
+    return merged(chaining_value(data[:half], 0) + chaining_value(data[half:], half // CHUNK_BYTES))

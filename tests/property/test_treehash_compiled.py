@@ -12,7 +12,8 @@ from blake3 import blake3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snapferry.stores.treehash import is_fast, reference, root, subtree
+from snapferry.stores.treehash import digests, is_fast, reference, root, subtree
+from snapferry.stores.treehash.pieces import one_by_one
 from tests.property.strategies import quick
 
 
@@ -52,6 +53,38 @@ def test_every_kernel_merges_as_the_reference_does(number: int, seed: int) -> No
         assert _blake3.merged(values, kernel) == expected, _blake3.KERNELS[kernel]
 
 
+LENGTHS = st.one_of(
+    st.integers(0, 3000),
+    st.integers(0, 70_000),
+    st.sampled_from([n * 1024 + d for n in range(34) for d in (0, 1)]),
+)
+
+
+@quick
+@given(st.lists(st.none() | LENGTHS, max_size=70), st.integers(0, 2**64))
+@example([0], 0)
+@example([4096] * 64, 1)
+@example([*range(0, 2100, 60), None, 65 * 1024], 2)
+def test_pieces_hash_as_one_by_one_whatever_lies_beside_them(lengths: list[int | None], seed: int) -> None:
+    rng = random.Random(seed)
+    pieces = [None if length is None else rng.randbytes(length) for length in lengths]
+    expected = one_by_one(pieces)
+    assert digests(pieces) == expected
+    for kernel in kernels():
+        from snapferry.stores.treehash import _blake3
+
+        assert _blake3.digests(pieces, kernel) == expected, _blake3.KERNELS[kernel]
+
+
+@quick
+@given(st.lists(LENGTHS.filter(lambda length: length < 6000), max_size=3), st.integers(0, 2**64))
+@example([0, 1, 1023, 1024, 1025, 2048, 2049, 3 * 1024, 5 * 1024 + 1], 0)
+def test_the_reference_hashes_pieces_as_the_package_does(lengths: list[int], seed: int) -> None:
+    rng = random.Random(seed)
+    pieces = [*(rng.randbytes(length) for length in lengths), None]
+    assert reference.digests(pieces) == one_by_one(pieces)
+
+
 def test_the_extension_checks_its_arguments_itself() -> None:
     if not is_fast():
         return
@@ -65,9 +98,13 @@ def test_the_extension_checks_its_arguments_itself() -> None:
         lambda: _blake3.merged(bytes(32)),
         lambda: _blake3.merged(bytes(65)),
         lambda: _blake3.merged(bytes(64), 99),
+        lambda: _blake3.digests([b""], 99),
     ):
         with pytest.raises(ValueError, match=r"range|kernel|values"):
             wrong()
+    for piece in ("text", bytearray(1), 1):
+        with pytest.raises(TypeError):
+            _blake3.digests([b"", piece])  # type: ignore[list-item]
     with pytest.raises(BufferError):
         _blake3.chaining_value(memoryview(bytes(4))[::2], 0)
 

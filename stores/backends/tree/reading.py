@@ -20,6 +20,7 @@ from snapferry.stores.errors import FileChanged
 from snapferry.stores.features import FetchesMany
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.treehash import digests
 
 LARGEST_KEPT_BYTES: Final = 32 * 1024 * 1024
 """A longer file is never kept."""
@@ -77,8 +78,8 @@ def read_files(tree: Backend, paths: Sequence[str], sizes: Sequence[int]) -> lis
     if not _take(sum(len(data) for data in fetched if data is not None)):
         return [None] * len(paths)
     return [
-        None if data is None else FileRead(Address(blake3(data).hexdigest()), len(data), data)
-        for data in fetched
+        None if data is None or digest is None else FileRead(digest, len(data), data)
+        for digest, data in zip(digests(fetched), fetched, strict=True)
     ]
 
 
