@@ -1,9 +1,9 @@
 """
-Compile the extension of `snapferry.stores.treehash` while a wheel is built, where that is possible.
+Compile the C extensions while a wheel is built, where that is possible: all of them, or none.
 
-The extension is optional. Where there is no C compiler or no Python.h, or if the compiler fails, one line on stderr
-gives the reason, and the wheel is the pure one. SNAPFERRY_PURE=1 asks for the pure wheel, as a release does. CC names
-another compiler than `cc`. An editable install gets the extension beside its source.
+They are optional. Where there is no C compiler or no Python.h, or if the compiler fails, one line on stderr gives the
+reason, and the wheel is the pure one. SNAPFERRY_PURE=1 asks for the pure wheel, as a release does. CC names another
+compiler than `cc`. An editable install gets each extension beside its source.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ import sys
 import sysconfig
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
-
-FOLDER = Path("snapferry/stores/treehash")
-SOURCE = FOLDER / "_blake3.c"
-EXTENSION = FOLDER / "_blake3.abi3.so"
 
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden")
 LINK = ("-bundle", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 PATIENCE_S = 300
 
-# A process of its own, because a wrong extension may end it. Arguments: the extension, and reference.py.
-CHECK = """
+# A process of its own, because a wrong extension may end it. Arguments: the extension, and the Python file that it must
+# do the same as.
+LOAD = """
 import sys
 from importlib.machinery import ExtensionFileLoader, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -40,8 +37,12 @@ def load(loader):
     loader.exec_module(module)
     return module
 
-compiled = load(ExtensionFileLoader("_blake3", sys.argv[1]))
+name = sys.argv[1].rpartition("/")[2].partition(".")[0]
+compiled = load(ExtensionFileLoader(name, sys.argv[1]))
 reference = load(SourceFileLoader("reference", sys.argv[2]))
+"""
+
+CHECK_HASHES = """
 data = bytes(at * at % 251 for at in range(35 * 1024 + 1))
 pieces = [data[:length] for length in (0, 1, 64, 65, 1024, 1025, 2048, 3073, 4096, 5 * 1024, 17 * 1024)] + [None, data]
 for kernel in range(len(compiled.KERNELS)):
@@ -54,9 +55,90 @@ for kernel in range(len(compiled.KERNELS)):
         sys.exit(f"kernel {compiled.KERNELS[kernel]} hashes pieces wrongly")
 """
 
+CHECK_FILES = """
+import os
+from array import array
+from tempfile import TemporaryDirectory
+
+def length(path):
+    try:
+        found = reference.status_beneath(root, path)
+    except OSError:
+        return compiled.ASK
+    if found is None:
+        return compiled.ABSENT
+    return found.st_size if found.st_mode & 0o170000 == 0o100000 else compiled.NO_FILE
+
+with TemporaryDirectory() as path:
+    root = os.open(path, reference.FOLDER)
+    os.mkdir(f"{path}/a")
+    data = [b"12345678", b"", b"x" * 70000]
+    folders = ["a/b", "c/d", "a/b"]
+    names = ["one", "two", "three"]
+    made = compiled.create_many([root] * 3, folders, 0o755, [f".{name}" for name in names], data, 0o644)
+    if len(made) != 3 or made[1] < 0 or made[2] >= 0:
+        sys.exit(f"it writes wrongly: {made}")
+    made[2] = ~made[2]
+    if compiled.rename_many(made, [f".{name}" for name in names], names, True) != 3:
+        sys.exit("it renames wrongly")
+    for folder, name, expected in zip(folders, names, data):
+        with open(f"{path}/{folder}/{name}", "rb") as file:
+            if file.read() != expected:
+                sys.exit(f"it writes wrong bytes into {folder}/{name}")
+    if compiled.write_many([root], ["four"], [b"4"], [0o751]) != 1 or os.stat(f"{path}/four").st_mode != 0o100751:
+        sys.exit("it sets wrong permissions")
+    os.symlink("b", f"{path}/a/link")
+    os.symlink("one", f"{path}/a/b/link")
+    os.mkfifo(f"{path}/fifo")
+    paths = [f"{folder}/{name}" for folder, name in zip(folders, names)]
+    paths += ["four", "a", "a/b/link", "a/link/one", "fifo", "none", "", "a/b/one/none", "a//b/../b/one"]
+    paths += ["..", f"../{os.path.basename(path)}/four", f"{path}/four"]
+    # Where this kernel has no openat2(2), these functions are not used.
+    if reference.has_openat2():
+        for size in (0, 7, 8, 9, 65536):
+            read = compiled.read_many(root, paths, [size] * len(paths), False)
+            if read != [reference.read_beneath(root, path, size + 1) for path in paths]:
+                sys.exit(f"it reads wrongly: {read}")
+        if compiled.read_many(root, paths[:5], [8] * 5, True) != [b"12345678", b"", None, b"4", None]:
+            sys.exit("it reads whole files wrongly")
+        if list(array("q", compiled.lengths(root, paths))) != list(map(length, paths)):
+            sys.exit("it finds wrong lengths")
+    os.close(root)
+"""
+
+
+class Extension(NamedTuple):
+    """A C file, the Python file that it must do the same as, and the program that checks that."""
+
+    source: Path
+    reference: Path
+    check: str
+
+    @property
+    def installed(self) -> Path:
+        """Where the extension is, below the root of the repository."""
+        return self.source.with_suffix(".abi3.so")
+
+
+EXTENSIONS = [
+    Extension(
+        Path("snapferry/stores/treehash/_blake3.c"),
+        Path("snapferry/stores/treehash/reference.py"),
+        LOAD + CHECK_HASHES,
+    ),
+    Extension(
+        Path("snapferry/stores/backends/directory/native/_files.c"),
+        Path("snapferry/stores/backends/directory/paths/beneath.py"),
+        LOAD + CHECK_FILES,
+    ),
+]
+if not sys.platform.startswith("linux"):
+    # The other one needs openat2(2).
+    del EXTENSIONS[1:]
+
 
 class NotCompiledError(Exception):
-    """The reason why there is no extension."""
+    """The reason why there are no extensions."""
 
 
 def compiler() -> list[str]:
@@ -91,17 +173,20 @@ def finished(*command: str | Path) -> None:
         raise NotCompiledError(f"{command[0]}: {telling.strip()}")
 
 
-def build(root: Path, folder: Path) -> Path:
-    """Compile the extension into *folder*, check it against `reference`, and return its path."""
-    made = folder / EXTENSION.name
+def build(root: Path, folder: Path) -> dict[Path, Path]:
+    """Compile the extensions into *folder*, check them, and return where each belongs -> its path."""
+    found = {}
     include = f"-I{sysconfig.get_path('include')}"
-    finished(*compiler(), *FLAGS, *LINK, include, root / SOURCE, "-o", made)
-    finished(sys.executable, "-B", "-c", CHECK, made, root / FOLDER / "reference.py")
-    return made
+    for extension in EXTENSIONS:
+        made = folder / extension.installed.name
+        finished(*compiler(), *FLAGS, *LINK, include, root / extension.source, "-o", made)
+        finished(sys.executable, "-B", "-c", extension.check, made, root / extension.reference)
+        found[extension.installed] = made
+    return found
 
 
 def tag() -> str:
-    """Return the tag of a wheel with the extension: this platform, Python 3.11 and later."""
+    """Return the tag of a wheel with extensions: this platform, Python 3.11 and later."""
     platforms = list(platform_tags())
     return f"cp311-abi3-{next((name for name in platforms if name.startswith('linux_')), platforms[0])}"
 
@@ -112,33 +197,35 @@ class ExtensionHook(BuildHookInterface[Any]):
     _folder: TemporaryDirectory[str] | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile the extension. *version* is "editable" for an editable install."""
+        """Compile the extensions. *version* is "editable" for an editable install."""
         root = Path(self.root)
-        installed = root / EXTENSION
-        # On the file system of the source, so that the extension can be renamed into place.
-        parent = installed.parent if version == "editable" else None
+        is_editable = version == "editable"
+        # On the file system of the sources, so that the extensions can be renamed into place.
+        parent = (root / EXTENSIONS[0].source).parent if is_editable else None
         self._folder = TemporaryDirectory(prefix=".build-", dir=parent)
         made = self._made(root, Path(self._folder.name))
-        if made is None:
-            if version == "editable":
-                installed.unlink(missing_ok=True)
-        elif version == "editable":
-            # Processes that have loaded the old one keep it.
-            made.replace(installed)
-        else:
-            build_data["force_include"][str(made)] = EXTENSION.as_posix()
+        for installed in [extension.installed for extension in EXTENSIONS] if is_editable else []:
+            # Processes that have loaded an old one keep it.
+            if installed in made:
+                made[installed].replace(root / installed)
+            else:
+                (root / installed).unlink(missing_ok=True)
+        if made and not is_editable:
+            build_data["force_include"] |= {
+                str(path): installed.as_posix() for installed, path in made.items()
+            }
             build_data["pure_python"] = False
             build_data["tag"] = tag()
 
-    def _made(self, root: Path, folder: Path) -> Path | None:
-        """Return the path of the compiled extension. If it was asked for and there is none, print the reason."""
+    def _made(self, root: Path, folder: Path) -> dict[Path, Path]:
+        """Return the compiled extensions, as `build` does. If they were asked for and missing, print the reason."""
         if os.environ.get("SNAPFERRY_PURE", "0") not in {"", "0"}:
-            return None
+            return {}
         try:
             return build(root, folder)
         except NotCompiledError as reason:
-            self.app.display_warning(f"snapferry is built without its compiled extension: {reason}")
-            return None
+            self.app.display_warning(f"snapferry is built without its compiled extensions: {reason}")
+            return {}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what is not part of the wheel."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from snapferry.stores.backends.directory.native import extension
+
 
 class BadDisk:
     """The files *bad*, by inode. *times* is how many readings fail, None for all; *read* counts those that failed."""
@@ -18,6 +20,8 @@ class BadDisk:
         self.bad: set[tuple[int, int]] = set()
         self.times: int | None = None
         self.failed = 0
+        # The compiled extension makes system calls of its own.
+        monkeypatch.setattr(extension, "_extension", None)
         for name in ("read", "readv", "pread"):
             monkeypatch.setattr(os, name, self._checked(getattr(os, name)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -11,7 +11,6 @@ from snapferry.stores.errors import (
     KeyMissing,
     ManifestSyntaxError,
     ObjectMissing,
-    StoreError,
     StoreFault,
     StoreUnavailable,
 )
@@ -126,21 +125,19 @@ def stage_file(
 
 def stage_files(
     source: StreamStore, dest: FileTarget, files: Sequence[TreeEntry]
-) -> Iterator[tuple[TreeEntry, Upload, int]]:
+) -> list[tuple[TreeEntry, Upload, int]]:
     """
-    Yield those of the short *files* that are best fetched together, with their uploads, as `stage_file` returns them.
+    Return those of the short *files* that are best fetched together, with their uploads, as `stage_file` returns them.
 
     A file that is left out must be staged by itself, which also gives its error.
     """
     fetched = source.fetch_objects([file.address for file in files], [file.size for file in files])
-    for file, data in zip(files, fetched, strict=True):
-        if data is None:
-            continue
-        try:
-            upload = dest.upload(file).filled(data)
-        except StoreError:
-            return
-        yield file, upload, len(data)
+    found = [(file, data) for file, data in zip(files, fetched, strict=True) if data is not None]
+    uploads = dest.upload_many([file for file, _ in found], [data for _, data in found])
+    return [
+        (file, upload, len(data))
+        for (file, data), upload in zip(found, uploads, strict=False)  # the rest failed
+    ]
 
 
 def commit_files(dest: FileTarget, uploads: Sequence[Upload]) -> None:

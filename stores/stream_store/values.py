@@ -113,6 +113,13 @@ class FileTarget(Protocol):
     def upload(self, file: TreeEntry, /) -> Upload:
         """Begin to write *file*, and make the directories above it."""
 
+    def upload_many(self, files: Sequence[TreeEntry], data: Sequence[bytes], /) -> list[Upload]:
+        """
+        Begin to write each of the short *files*, write its *data*, and finish it.
+
+        Fewer uploads than files are returned where one failed: `upload` of the next file then gives the error.
+        """
+
     def duplicate(self, upload: Upload, file: TreeEntry, /) -> Upload:
         """Write *file* with the bytes of *upload*, another file of this tree that is complete and not committed."""
 

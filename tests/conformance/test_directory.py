@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.directory.backend import DirectoryBackend
+from snapferry.stores.backends.directory.native import extension
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.errors import StoreError, StoreFull, StoreNotFound
 from tests.conformance.contract import (
@@ -73,6 +75,14 @@ class TestFileBackendPartByPart(TestFileBackend):
         monkeypatch.setattr(beneath, "_openat2", None)
 
 
+class TestFileBackendUncompiled(TestFileBackend):
+    """Where the extension for many files is missing."""
+
+    @pytest.fixture(autouse=True)
+    def no_extension(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(extension, "_extension", None)
+
+
 class TestMissingDirectory(MissingStoreContract):
     @pytest.fixture
     def absent(self, tmp_path: Path) -> Backend:
@@ -118,7 +128,10 @@ def test_uploads_committed_together_appear_together_and_leave_no_temporary_file(
     assert [path for path in tmp_path.rglob("*") if ".tmp-" in path.name] == []
 
 
-def test_bytes_are_on_disk_before_a_name_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_bytes_are_on_disk_before_a_name_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
     """Whatever the number of uploads: each rename comes behind a sync that came behind the last write."""
     calls: list[str] = []
 
@@ -134,6 +147,18 @@ def test_bytes_are_on_disk_before_a_name_shows_them(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(
         "snapferry.stores.backends.directory.paths.root.sync_file_system", lambda _: calls.append("fsync")
     )
+    real = extension.extension()
+    if real is not None and compiled:
+
+        def rename_many(folders: Sequence[int], *rest: Any) -> int:
+            done = real.rename_many(folders, *rest)
+            calls.extend(["rename"] * done)
+            return done
+
+        noted = {name: getattr(real, name) for name in vars(real)} | {"rename_many": rename_many}
+        monkeypatch.setattr(extension, "_extension", SimpleNamespace(**noted))
+    else:
+        monkeypatch.setattr(extension, "_extension", None)
     for count in (1, 2, 30):
         backend = DirectoryBackend(str(tmp_path / str(count)))
         begun = [backend.upload(f".objects/{n:03}/a/b/c", 1) for n in range(count)]

@@ -6,6 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from snapferry.stores.backends.directory.native import extension
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.hashing import digest
@@ -48,6 +49,8 @@ def fetch(store: SnapshotStore, tree: Path) -> None:
 
 def fetch_and_die(store: SnapshotStore, tree: Path, point: int) -> None:
     fuse = Fuse(point)
+    # The compiled extension makes the same system calls in the same order, where nobody sees them.
+    extension._extension = None
     for name in STEPS:
         setattr(os, name, _fused(getattr(os, name), fuse))
     fetch(store, tree)

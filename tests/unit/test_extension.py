@@ -1,4 +1,4 @@
-"""The compiled extension is in each wheel and clone where it can be compiled, and nothing fails where it cannot."""
+"""The compiled extensions are in each wheel and clone where they can be compiled. Nothing fails where they cannot."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from types import ModuleType
 
 import pytest
 
+from snapferry.stores.backends.directory.native.extension import _extension
 from snapferry.stores.treehash import is_fast
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "snapferry/stores/treehash/_blake3.abi3.so"
 
-# A compiler that makes a program which hashes wrongly: one digit of a constant differs.
+# A compiler that makes programs which are wrong: each of these constants differs.
+WRONG_CONSTANTS = {"hashes": ("0x6A09E667", "0x6A09E668"), "links": ("(0x02 | 0x04 | 0x08)", "(0x02)")}
 WRONG = """#!{python}
 import os, sys
 from pathlib import Path
@@ -26,7 +27,7 @@ arguments = sys.argv[1:]
 at = arguments.index("-o") - 1
 source = Path(arguments[at])
 wrong = Path(__file__).with_name("wrong.c")
-wrong.write_text(source.read_text().replace("0x6A09E667", "0x6A09E668"))
+wrong.write_text(source.read_text().replace("{right}", "{wrong}"))
 arguments[at] = str(wrong)
 os.execvp("cc", ["cc", f"-I{{source.parent}}", *arguments])
 """
@@ -42,6 +43,7 @@ def load_hook() -> ModuleType:
 
 
 HOOK = load_hook()
+NAMES = {extension.installed.as_posix() for extension in HOOK.EXTENSIONS}
 
 
 def can_compile() -> bool:
@@ -78,8 +80,10 @@ def wheel(folder: Path, **variables: str) -> tuple[Path, list[str]]:
     return path, [line for line in ended.stderr.splitlines() if path.name not in line]
 
 
-def test_the_extension_is_used_wherever_it_can_be_compiled() -> None:
-    assert is_fast() == can_compile(), "run: .ci/setup all"
+def test_the_extensions_are_used_wherever_they_can_be_compiled() -> None:
+    compiled = can_compile()
+    assert is_fast() == compiled, "run: .ci/setup all"
+    assert (_extension is not None) == (compiled and sys.platform.startswith("linux")), "run: .ci/setup all"
 
 
 def test_a_wheel_has_the_extension_or_one_line_with_the_reason(tmp_path: Path) -> None:
@@ -89,67 +93,72 @@ def test_a_wheel_has_the_extension_or_one_line_with_the_reason(tmp_path: Path) -
     assert len(lines) == (0 if compiled else 1), lines
     assert path.name.endswith("-py3-none-any.whl") == (not compiled)
     with zipfile.ZipFile(path) as archive:
-        assert (NAME in archive.namelist()) == compiled
+        assert NAMES & set(archive.namelist()) == (NAMES if compiled else set())
         (tags,) = [name for name in archive.namelist() if name.endswith("/WHEEL")]
         told = archive.read(tags).decode()
     assert f"Root-Is-Purelib: {str(not compiled).lower()}\n" in told
     assert ("Tag: cp311-abi3-" in told) == compiled
 
 
-@pytest.mark.parametrize("wanting", ["fails", "missing", "path", "wrong", "asked"])
+@pytest.mark.parametrize("wanting", ["fails", "missing", "path", "hashes", "links", "asked"])
 def test_a_wheel_without_the_extension_is_the_pure_one(wanting: str, tmp_path: Path) -> None:
     program = tmp_path / "compiler"
-    program.write_text(WRONG.format(python=sys.executable))
+    right, wrong = WRONG_CONSTANTS.get(wanting, ("", ""))
+    program.write_text(WRONG.format(python=sys.executable, right=right, wrong=wrong))
     program.chmod(0o755)
     variables = {
         "fails": {"CC": shutil.which("false") or ""},
         "missing": {"CC": str(tmp_path / "none")},
         "path": {"CC": "", "PATH": str(tmp_path)},
-        "wrong": {"CC": str(program)},
         "asked": {"SNAPFERRY_PURE": "1"},
-    }[wanting]
+    }.get(wanting, {"CC": str(program)})
 
     path, lines = wheel(tmp_path / "dist", **variables)
 
     assert path.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(path) as archive:
-        assert NAME not in archive.namelist()
+        assert not NAMES & set(archive.namelist())
         assert "snapferry/stores/treehash/reference.py" in archive.namelist()
     assert len(lines) == (0 if wanting == "asked" else 1), lines
 
 
 def clone(tmp_path: Path) -> Path:
     """The files that the hook reads, and no more."""
-    shutil.copytree(
-        ROOT / HOOK.FOLDER, tmp_path / HOOK.FOLDER, ignore=shutil.ignore_patterns("__pycache__", "*.so")
-    )
+    for each in HOOK.EXTENSIONS:
+        for folder in {each.source.parent, each.reference.parent}:
+            ignored = shutil.ignore_patterns("__pycache__", "*.so")
+            shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     return tmp_path
 
 
-def install(root: Path) -> tuple[list[str], list[str]]:
-    """Do what an editable install does; return the names in the folder, and the warnings."""
+def files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def install(root: Path) -> tuple[set[str], list[str]]:
+    """Do what an editable install does; return all files, and the warnings."""
     recorder = Recorder()
     hook = HOOK.ExtensionHook(str(root), {}, None, None, "", "wheel", recorder)
     hook.initialize("editable", {})
     hook.finalize("editable", {}, "")
-    return sorted(path.name for path in (root / HOOK.FOLDER).iterdir()), recorder.warnings
+    return files(root), recorder.warnings
 
 
-def test_an_editable_install_puts_the_extension_beside_its_source_and_removes_an_old_one(
+def test_an_editable_install_puts_each_extension_beside_its_source_and_removes_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SNAPFERRY_PURE", raising=False)
     root = clone(tmp_path)
-    before = sorted(path.name for path in (root / HOOK.FOLDER).iterdir())
+    before = files(root)
 
     names, warnings = install(root)
 
-    extension = [HOOK.EXTENSION.name] if can_compile() else []
-    assert names == sorted(before + extension)
-    assert len(warnings) == 1 - len(extension)
+    assert names - before == (NAMES if can_compile() else set())
+    assert len(warnings) == (0 if can_compile() else 1)
 
     # A source that is no longer compiled must not leave the extension of an older source.
-    (root / HOOK.EXTENSION).touch()
+    for name in NAMES:
+        (root / name).touch()
     monkeypatch.setenv("CC", str(tmp_path / "none"))
     names, warnings = install(root)
 

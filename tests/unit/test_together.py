@@ -12,6 +12,7 @@ import pytest
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.backends.directory import backend as directory_backend
 from snapferry.stores.backends.directory.backend import DirectoryBackend
+from snapferry.stores.backends.directory.native import extension
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.backends.directory.streams import FileUpload
 from snapferry.stores.backends.tree.backend import TreeBackend
@@ -49,10 +50,18 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "SECOND_LOOK_S", 0.0)
 
 
-@pytest.fixture(params=["openat2", "each part"])
+@pytest.fixture(params=["compiled", "openat2", "each part"])
 def _opening(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "openat2":
+        monkeypatch.setattr(extension, "_extension", None)
     if request.param == "each part":
         monkeypatch.setattr(beneath, "_openat2", None)
+
+
+@pytest.fixture
+def _uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that replace what the extension does."""
+    monkeypatch.setattr(extension, "_extension", None)
 
 
 @pytest.fixture
@@ -176,6 +185,7 @@ def test_any_stated_size_will_do(store: DirectoryBackend, tmp_path: Path, size: 
     assert copy_batch(source, copy, {VICTIM: size}, Quiet()).bytes_copied == len(BODIES[50])
 
 
+@pytest.mark.usefixtures("_uncompiled")
 @pytest.mark.parametrize("at", [0, 1, 40, 100])
 def test_what_a_full_destination_took_is_counted_and_the_rest_is_refused(
     store: DirectoryBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -285,6 +295,7 @@ def test_files_that_need_a_closer_look_are_left_out(tree: Path) -> None:
     assert read(tree, ["link", "fifo", "long", "absent", "", "002"]) == [None] * 5 + [BODIES[2]]
 
 
+@pytest.mark.usefixtures("_uncompiled")
 def test_a_file_that_changes_while_it_is_read_is_left_out(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,10 @@ from snapferry.stores.streams import OpenReader, Upload
 from . import diagnosis, in_parts
 from .listing import Skip, list_around, list_keys
 from .locking import locked
-from .paths.beneath import READ, read_beneath
+from .native.extension import FILES_AT_ONCE
+from .native.reading import read_many
+from .native.writing import begin_many, show_many
+from .paths.beneath import READ
 from .paths.root import is_abandoned, is_paused, sweep
 from .paths.rules import DirectoryRules
 from .quarantine import quarantine
@@ -58,10 +61,6 @@ FEW = 4
 
 # Up to this many bytes are read at once into memory of their own; more go through a buffer that is used again.
 FETCHED_BYTES = 64 * 1024
-
-
-# Short files that are read or written between two checkpoints.
-_FILES_AT_ONCE = 8
 
 
 class DirectoryBackend(
@@ -177,12 +176,8 @@ class DirectoryBackend(
     def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
         directory = self.directory
         root = (directory.opened or directory.root()).descriptor
-        found: list[bytes | None] = []
-        for key, size_hint in zip(keys, size_hints, strict=True):
-            if len(found) % _FILES_AT_ONCE == 0:
-                checkpoint()
-            # As in `fetch`, what cannot be read at a position is no regular file; what gives no bytes may be one.
-            found.append(read_beneath(root, key, size_hint + 1) or None)
+        # As in `fetch`, what cannot be read at a position is no regular file; what gives no bytes may be one.
+        found = [data or None for data in read_many(root, keys, size_hints)]
         if found and found[-1]:
             directory.last_read = keys[-1]
         return found
@@ -196,12 +191,15 @@ class DirectoryBackend(
         return FileUpload(self.directory, key)
 
     def upload_many(self, keys: Sequence[str], data: Sequence[bytes]) -> list[Upload]:
+        directory = self.directory
         uploads: list[Upload] = []
         try:
-            for key, each in zip(keys, data, strict=True):
-                if len(uploads) % _FILES_AT_ONCE == 0:
-                    checkpoint()
-                uploads.append(FileUpload(self.directory, key).filled(each))
+            while (first := len(uploads)) < len(keys):
+                checkpoint()
+                end = first + FILES_AT_ONCE
+                uploads += begin_many(directory, keys[first:end], data[first:end])
+                for key, each in zip(keys[len(uploads) : end], data[len(uploads) : end], strict=True):
+                    uploads.append(FileUpload(directory, key).filled(each))
         except StoreError:
             # `upload` for this key gives the error.
             return uploads
@@ -217,13 +215,15 @@ class DirectoryBackend(
             return
         self.flush()
         failed: StoreError | None = None
-        for upload in uploads:
-            if not isinstance(upload, FileUpload):
-                raise TypeError("uploads of another backend")
+        left = list(map(_own, uploads))
+        while left:
+            del left[: show_many(left)]
             try:
-                upload.show()
+                for upload in left[:1]:
+                    upload.show()
             except StoreError as error:
                 failed = failed or error
+            del left[:1]
         if failed is not None:
             raise failed
 
@@ -291,3 +291,9 @@ class DirectoryBackend(
     def free_bytes(self) -> int | None:
         with self.directory.errors(""):
             return diagnosis.free_bytes(self.directory.path)
+
+
+def _own(upload: Upload) -> FileUpload:
+    if not isinstance(upload, FileUpload):
+        raise TypeError("uploads of another backend")
+    return upload

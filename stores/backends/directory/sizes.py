@@ -18,6 +18,7 @@ from typing import Final
 from snapferry.stores.bulk.forked import Forked, worth
 from snapferry.stores.runtime.interruption import checkpoint
 
+from .native.extension import extension
 from .paths.beneath import status_beneath
 from .paths.root import Folder, Root
 
@@ -65,6 +66,22 @@ def _answers(root: Root, keys: Sequence[str]) -> Iterator[bytes]:
 
 def _ask(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
     """Yield the lengths of *keys*, some of them at a time."""
+    compiled = extension()
+    if compiled is None:
+        yield from _ask_one_by_one(root, keys)
+        return
+    for first in range(0, len(keys), KEYS_AT_ONCE):
+        some = keys[first : first + KEYS_AT_ONCE]
+        found = array("q", compiled.lengths(root.descriptor, some))
+        left = [at for at, length in enumerate(found) if length == compiled.ASK]
+        asked = chain.from_iterable(_ask_one_by_one(root, [some[at] for at in left]))
+        for at, length in zip(left, asked, strict=True):
+            found[at] = length
+        yield found
+
+
+def _ask_one_by_one(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
+    """Do as `_ask`, without the extension."""
     found = array("q")
     shard, folder, at = "", None, -1
     for key, following in zip(keys, chain(islice(keys, 1, None), ("",)), strict=False):

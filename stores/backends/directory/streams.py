@@ -31,6 +31,11 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _numbers = itertools.count()
 
 
+def temporary_name() -> str:
+    """Return a name that no other process uses, and that this one has not used."""
+    return f"{TEMPORARY}{identity()}-{next(_numbers)}"
+
+
 class FileReader:
     """Reads with system calls alone: for a small object, a buffered file object costs more than all of them."""
 
@@ -101,7 +106,7 @@ class FileUpload(Upload):
         self._directory = directory
         self._key = key
         folder, _, self._name = key.rpartition("/")
-        self._temporary = f"{TEMPORARY}{identity()}-{next(_numbers)}"
+        self._temporary = temporary_name()
         # True once the descriptors of the folder and of the file are closed, or were never open.
         self._ended = self._closed = True
         self._written = self._begun = 0
@@ -117,6 +122,22 @@ class FileUpload(Upload):
         except OSError as error:
             self._end()
             raise directory.error(error, key) from error
+
+    def hand_over(self) -> tuple[int, str, str] | None:
+        """
+        End this upload, so that the caller does what `show` does.
+
+        Returns the directory, the temporary file there, and its new name. The caller renames it and closes the
+        directory, or calls `take_back`. None where only `show` can do it.
+        """
+        if not self._closed or self._ended or self._over is not None:
+            return None
+        self._ended = True
+        return self._folder, self._temporary, self._name
+
+    def take_back(self) -> None:
+        """Continue, after `hand_over`: the directory is open, and nothing was renamed."""
+        self._ended = False
 
     def write(self, chunk: Buffer) -> None:
         length = len(chunk)
@@ -225,3 +246,18 @@ class FileUpload(Upload):
         if not self._ended:
             self._ended = True
             os.close(self._folder)
+
+
+class WrittenUpload(FileUpload):
+    """An upload whose file *temporary* in the open *folder* has all of its bytes, and is closed."""
+
+    def __init__(self, directory: StoreDirectory, key: str, folder: int, temporary: str) -> None:
+        self._directory = directory
+        self._key = key
+        self._name = key[key.rfind("/") + 1 :]
+        self._folder = folder
+        self._temporary = temporary
+        self._descriptor = -1
+        self._closed = True
+        self._ended = False
+        self._over = None

@@ -7,20 +7,16 @@ A tree holds no objects and no manifests: its files are read by path, and become
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from snapferry.stores.backend import Capabilities
+from snapferry.stores.backends.directory.native.reading import read_in_slices
 from snapferry.stores.features import FetchesMany
-from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import OpenReader
 
 from .only_reads import OnlyReads
 from .place import TreePlace
 from .reader import TreeReader, read_still
 from .writing.folders import TreeFolders
-
-# Short files that are read between two checkpoints.
-_FILES_AT_ONCE: Final = 8
 
 
 class TreeBackend(OnlyReads, FetchesMany):
@@ -56,10 +52,5 @@ class TreeBackend(OnlyReads, FetchesMany):
 
     def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
         """As `FetchesMany`: a file that is a link, or that changes while it is read, is left to `open`."""
-        root = self.place.root()
-        found: list[bytes | None] = []
-        for key, size_hint in zip(keys, size_hints, strict=True):
-            if len(found) % _FILES_AT_ONCE == 0:
-                checkpoint()
-            found.append(read_still(root, key.removeprefix("./"), size_hint))
-        return found
+        paths = [key.removeprefix("./") for key in keys]
+        return read_in_slices(self.place.root(), paths, size_hints, read_still, still=True)

@@ -77,6 +77,22 @@ def _find_openat2() -> Callable[..., int] | None:
 _openat2 = _find_openat2()
 
 
+def has_openat2() -> bool:
+    """Return whether this system has openat2(2), and does not refuse it."""
+    return _openat2 is not None
+
+
+def _encoded(path: str) -> bytes:
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EILSEQ, os.strerror(errno.EILSEQ), path) from error
+    if b"\0" in encoded:
+        # The kernel would see the path up to there.
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    return encoded
+
+
 def open_beneath(directory: int, path: str, flags: int) -> int:
     """
     Open *path*, relative and below the open *directory*; *flags* are one of `READ`, `LOOK`, `FOLDER`, `LIST`.
@@ -86,7 +102,7 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
     """
     if _openat2 is None:
         return _open_each_part(directory, path, flags)
-    descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[flags], _HOW_BYTES)
+    descriptor = _openat2(_OPENAT2, directory, _encoded(path), _hows[flags], _HOW_BYTES)
     if descriptor < 0:
         descriptor = _again(ctypes.get_errno(), directory, path, flags)
         if descriptor < 0:
@@ -101,14 +117,14 @@ def open_if_there(directory: int, path: str, flags: int) -> int:
             return _open_each_part(directory, path, flags)
         except FileNotFoundError:
             return -1
-    descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[flags], _HOW_BYTES)
+    descriptor = _openat2(_OPENAT2, directory, _encoded(path), _hows[flags], _HOW_BYTES)
     return descriptor if descriptor >= 0 else _again(ctypes.get_errno(), directory, path, flags)
 
 
 def _again(number: int, directory: int, path: str, flags: int) -> int:
     """Return what `open_if_there` does, where the first call gave the error *number*."""
     while number == errno.EINTR and _openat2 is not None:
-        descriptor = _openat2(_OPENAT2, directory, path.encode(), _hows[flags], _HOW_BYTES)
+        descriptor = _openat2(_OPENAT2, directory, _encoded(path), _hows[flags], _HOW_BYTES)
         if descriptor >= 0:
             return descriptor
         number = ctypes.get_errno()
@@ -125,7 +141,7 @@ def status_beneath(directory: int, path: str) -> os.stat_result | None:
     """
     if _openat2 is None:
         return _status_of_each_part(directory, path)
-    descriptor = _openat2(_OPENAT2, directory, path.encode(), _LOOK_HOW, _HOW_BYTES)
+    descriptor = _openat2(_OPENAT2, directory, _encoded(path), _LOOK_HOW, _HOW_BYTES)
     if descriptor < 0:
         descriptor = _again(ctypes.get_errno(), directory, path, LOOK)
         if descriptor < 0:
@@ -142,15 +158,15 @@ def read_beneath(directory: int, path: str, most_bytes: int) -> bytes | None:
 
     None where `open_beneath` or pread(2) fails. What is no regular file cannot be read so, but for some devices.
     """
-    if _openat2 is None:
-        try:
+    try:
+        if _openat2 is None:
             descriptor = _open_each_part(directory, path, READ)
-        except OSError:
-            return None
-    else:
-        descriptor = _openat2(_OPENAT2, directory, path.encode(), _READ_HOW, _HOW_BYTES)
-        if descriptor < 0:
-            return None
+        else:
+            descriptor = _openat2(_OPENAT2, directory, _encoded(path), _READ_HOW, _HOW_BYTES)
+    except OSError:
+        return None
+    if descriptor < 0:
+        return None
     try:
         return os.pread(descriptor, most_bytes, 0)
     except OSError:

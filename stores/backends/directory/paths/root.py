@@ -66,7 +66,7 @@ class Root:
         self.path = path
         self.rules = rules
         self.file_mode = rules.file_mode
-        self._folder_mode = rules.folder_mode
+        self.folder_mode = rules.folder_mode
         self._folder = Folder(open_root(path, links=links))
         self.descriptor = self._folder.descriptor
         # The last first-level shard with a slash, and the directory above it without one: writers come in the order of
@@ -128,13 +128,9 @@ class Root:
 
         It and those above it are made where they are missing. The caller closes the descriptor.
         """
-        shard, folder = self._shard
+        folder = self._shard[1]
         try:
-            if not shard or not path.startswith(shard):
-                cut = path.find("/", path.find("/") + 1) + 1
-                if not cut:
-                    return self._make_below(self.descriptor, "", path)
-                shard, folder = self._make_shard(path[:cut])
+            shard, folder = self.shard_of(path)
             return self._make_below(folder.descriptor, shard, path[len(shard) :])
         except FileNotFoundError:
             if folder is self._folder:
@@ -142,6 +138,18 @@ class Root:
         # A directory that was kept open was removed. Begin at the root.
         self._shard = self._space = ("", self._folder)
         return self.make(path)
+
+    def shard_of(self, path: str) -> tuple[str, Folder]:
+        """
+        Return the first-level shard that *path* is below, with a slash at its end, and its directory, which is made.
+
+        A path without a shard is below "", the root.
+        """
+        kept = self._shard
+        if kept[0] and path.startswith(kept[0]):
+            return kept
+        cut = path.find("/", path.find("/") + 1) + 1
+        return self._make_shard(path[:cut]) if cut else ("", self._folder)
 
     def _make_shard(self, path: str) -> tuple[str, Folder]:
         space, name, _ = path.split("/")
@@ -169,7 +177,7 @@ class Root:
         try:
             for name in rest.split("/"):
                 try:
-                    os.mkdir(name, self._folder_mode, dir_fd=at)
+                    os.mkdir(name, self.folder_mode, dir_fd=at)
                     new = True
                 except FileExistsError:
                     new = False

@@ -16,6 +16,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from snapferry.stores.backends.directory.native.extension import FILES_AT_ONCE
 from snapferry.stores.backends.directory.paths.beneath import LIST, LOOK, READ, status_beneath
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.sync import sync_file_system
@@ -27,6 +28,7 @@ from snapferry.stores.streams import Upload
 
 from .folders import TreeFolders
 from .folding import folding_of
+from .many import show_many, write_many
 from .modes import set_mode, unlock
 from .settling import settle, wrong_files
 from .surplus import Surplus, find_surplus
@@ -128,6 +130,26 @@ class TreeTarget:
         """Begin to write *file*. The directories above it are made."""
         return TreeUpload(self.folders, file, linked=self.linked)
 
+    def upload_many(self, files: Sequence[TreeEntry], data: Sequence[bytes]) -> list[Upload]:
+        """As `FileTarget.upload_many`."""
+        uploads: list[Upload] = []
+        try:
+            while (first := len(uploads)) < len(files):
+                checkpoint()
+                end = first + FILES_AT_ONCE
+                if not self.linked:
+                    uploads += write_many(self.folders, files[first:end], data[first:end])
+                for file, each in zip(files[len(uploads) : end], data[len(uploads) : end], strict=True):
+                    uploads.append(self.upload(file).filled(each))
+        except StoreError:
+            # `upload` of this file gives the error.
+            return uploads
+        except BaseException:
+            for upload in uploads:
+                upload.abort()
+            raise
+        return uploads
+
     def duplicate(self, upload: Upload, file: TreeEntry) -> Upload:
         """Write *file* with the bytes of *upload*, another file of this tree that is complete and not committed."""
         if not isinstance(upload, TreeUpload):
@@ -155,11 +177,14 @@ class TreeTarget:
         if not all(upload.synced for upload in files):
             self._sync(files)
         failed: StoreError | None = None
-        for upload in files:
+        while files:
+            del files[: show_many(files)]
             try:
-                upload.show()
+                for upload in files[:1]:
+                    upload.show()
             except StoreError as error:
                 failed = failed or error
+            del files[:1]
         if failed is not None:
             raise failed
 

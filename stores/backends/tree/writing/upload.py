@@ -11,6 +11,7 @@ from typing import Final
 
 from snapferry.stores.backends.directory.clone import clone
 from snapferry.stores.backends.directory.paths.beneath import LOOK, READ
+from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.streams import FileReader
 from snapferry.stores.backends.directory.sync import begin_writing
 from snapferry.stores.errors import StoreFault, StoreUnavailable
@@ -57,6 +58,21 @@ class TreeUpload(Upload):
                 folders.fail(error, file.path)
         except OSError as error:
             folders.fail(error, file.path)
+
+    def renaming(self) -> tuple[Folder, str, str] | None:
+        """
+        Return what `show` has to do: the directory, the temporary file there, and its new name.
+
+        None where only `show` can do it. Call `shown` after it was done.
+        """
+        folder = self._folders.kept(self._above)
+        if folder is None or self._ended or self._descriptor is not None:
+            return None
+        return folder, self._temporary, self._name
+
+    def shown(self) -> None:
+        """Note that another did what `show` does."""
+        self._ended = True
 
     def _create(self) -> int:
         # The descriptor is open for as long as there is a reference to the folder.
@@ -193,6 +209,21 @@ class TreeUpload(Upload):
             folder = self._folders.find(self._above)
             if folder is not None:
                 os.unlink(self._temporary, dir_fd=folder.descriptor)
+
+
+class WrittenUpload(TreeUpload):
+    """An upload whose file *temporary* has all of its bytes and its permissions, and is closed."""
+
+    def __init__(self, folders: TreeFolders, file: TreeEntry, temporary: str) -> None:
+        self._folders = folders
+        self._file = file
+        self._linked = False
+        self._above, _, self._name = file.path.rpartition("/")
+        self._temporary = temporary
+        self._descriptor = None
+        self._ended = False
+        self._written = self._begun = 0
+        self.synced = False
 
 
 def _open_own(folder: int, name: str) -> int:

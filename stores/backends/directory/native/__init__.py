@@ -1,0 +1,11 @@
+"""
+Many short files in one call of a compiled extension, which is optional (hatch_build.py).
+
+    extension  the extension, if it was compiled and this kernel has openat2(2)
+    reading    read many files
+    writing    begin many uploads, and show many
+    _files     the extension itself: _files.c, with _reading.h and _writing.h
+
+The Python code for one file is the reference. The extension makes the same system calls, and leaves out what is not
+plain: that code then does it, and gives its error.
+"""

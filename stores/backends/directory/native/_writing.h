@@ -1,0 +1,198 @@
+/*
+ * Write many short files under temporary names, and rename many.
+ *
+ * Part of _files.c, which includes it once. After a file that is not plain nothing of it is left, and no descriptor.
+ */
+
+/* Whether *name* is one part of a path, and leads neither up nor to where it is. */
+static int is_part(const char *name, size_t length)
+{
+    return length > 0 && length <= NAME_MAX && memchr(name, '/', length) == NULL &&
+           !(name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')));
+}
+
+static int is_name(const char *name)
+{
+    return name != NULL && is_part(name, strlen(name));
+}
+
+/*
+ * Make the directories *path* in the open directory *above*, as `Root.make` does. Return a descriptor of the last one,
+ * -1 if anything is odd. *is_new*: it was not there.
+ */
+static int make_folder(int above, const char *path, mode_t mode, int *is_new)
+{
+    int at = above;
+
+    for (const char *end; path != NULL; path = *end ? end + 1 : NULL) {
+        char name[NAME_MAX + 1];
+        end = strchrnul(path, '/');
+        size_t length = (size_t)(end - path);
+        int made = -1;
+        if (is_part(path, length)) {
+            memcpy(name, path, length);
+            name[length] = 0;
+            *is_new = mkdirat(at, name, mode) == 0;
+            if (*is_new || errno == EEXIST)
+                made = openat(at, name, FOLDER);
+        }
+        if (at != above)
+            close(at);
+        if (made < 0)
+            return -1;
+        at = made;
+    }
+    return at;
+}
+
+/*
+ * Write *data* into a new file, which gets the permissions *final_mode* at the end, or keeps *mode* if that is -1.
+ * Return 0 if anything is odd; then there is no file.
+ */
+static int write_file(int folder, const char *name, mode_t mode, const char *data, size_t length, long final_mode)
+{
+    int file = openat(folder, name, CREATE, mode);
+
+    if (file < 0)
+        return 0;
+    int is_whole = write(file, data, length) == (ssize_t)length;
+    if (is_whole && final_mode >= 0)
+        is_whole = fchmod(file, (mode_t)final_mode) == 0;
+    is_whole = close(file) == 0 && is_whole;
+    if (!is_whole)
+        unlinkat(folder, name, 0);
+    return is_whole;
+}
+
+/* Fill *data* and *lengths* from a tuple of bytes, which owns them. */
+static int take_data(PyObject *found, char **data, Py_ssize_t *lengths)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_Size(found); i++)
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(found, i), &data[i], &lengths[i]) < 0)
+            return 0;
+    return 1;
+}
+
+/* Take *number* arguments as tuples of one length. Return that length, -1 for an error. */
+static Py_ssize_t take_all(PyObject **given, int number, PyObject **found)
+{
+    for (int i = 0; i < number; i++) {
+        found[i] = taken(given[i], MOST_FILES);
+        if (found[i] == NULL || !has_count(found[i], PyTuple_Size(found[0])))
+            return -1;
+    }
+    return PyTuple_Size(found[0]);
+}
+
+static void release(PyObject **found, int number)
+{
+    for (int i = 0; i < number; i++)
+        Py_XDECREF(found[i]);
+}
+
+static PyObject *py_create_many(PyObject *module, PyObject *arguments)
+{
+    PyObject *given[4], *found[4] = {NULL}, *result = NULL;
+    const char *folders[MOST_FILES], *names[MOST_FILES];
+    char *data[MOST_FILES];
+    Py_ssize_t lengths[MOST_FILES], done = 0;
+    long above[MOST_FILES];
+    int folder_mode, file_mode, made[MOST_FILES], is_new[MOST_FILES];
+
+    if (!PyArg_ParseTuple(arguments, "OOiOOi:create_many", &given[0], &given[1], &folder_mode, &given[2], &given[3],
+                          &file_mode))
+        return NULL;
+    Py_ssize_t count = take_all(given, 4, found);
+    if (count < 0 || !take_numbers(found[0], INT_MAX, above) || !take_texts(found[1], folders) ||
+        !take_texts(found[2], names) || !take_data(found[3], data, lengths))
+        goto end;
+    /* Made before there are descriptors, so that none is lost without memory for them. */
+    result = PyList_New(0);
+    if (result == NULL)
+        goto end;
+    Py_BEGIN_ALLOW_THREADS
+    for (; done < count; done++) {
+        if (folders[done] == NULL || !is_name(names[done]))
+            break;
+        int folder = make_folder((int)above[done], folders[done], (mode_t)folder_mode, &is_new[done]);
+        if (folder < 0)
+            break;
+        if (!write_file(folder, names[done], (mode_t)file_mode, data[done], (size_t)lengths[done], -1)) {
+            close(folder);
+            break;
+        }
+        made[done] = folder;
+    }
+    Py_END_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < done; i++) {
+        PyObject *one = result == NULL ? NULL : PyLong_FromLong(is_new[i] ? made[i] : ~made[i]);
+        if (one == NULL || PyList_Append(result, one) < 0) {
+            /* No memory: nobody will learn of the files. */
+            Py_CLEAR(result);
+            for (Py_ssize_t lost = 0; lost < done; lost++) {
+                unlinkat(made[lost], names[lost], 0);
+                close(made[lost]);
+            }
+            done = 0;
+        }
+        Py_XDECREF(one);
+    }
+end:
+    release(found, 4);
+    return result;
+}
+
+static PyObject *py_write_many(PyObject *module, PyObject *arguments)
+{
+    PyObject *given[4], *found[4] = {NULL}, *result = NULL;
+    const char *names[MOST_FILES];
+    char *data[MOST_FILES];
+    Py_ssize_t lengths[MOST_FILES], done = 0;
+    long folders[MOST_FILES], modes[MOST_FILES];
+
+    if (!PyArg_ParseTuple(arguments, "OOOO:write_many", &given[0], &given[1], &given[2], &given[3]))
+        return NULL;
+    Py_ssize_t count = take_all(given, 4, found);
+    if (count < 0 || !take_numbers(found[0], INT_MAX, folders) || !take_texts(found[1], names) ||
+        !take_data(found[2], data, lengths) || !take_numbers(found[3], 07777, modes))
+        goto end;
+    Py_BEGIN_ALLOW_THREADS
+    while (done < count && is_name(names[done]) &&
+           write_file((int)folders[done], names[done], 0600, data[done], (size_t)lengths[done], modes[done]))
+        done++;
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromSsize_t(done);
+end:
+    release(found, 4);
+    return result;
+}
+
+static PyObject *py_rename_many(PyObject *module, PyObject *arguments)
+{
+    PyObject *given[3], *found[3] = {NULL}, *result = NULL;
+    const char *names[MOST_FILES], *new_names[MOST_FILES];
+    Py_ssize_t done = 0;
+    long folders[MOST_FILES];
+    int is_closed;
+
+    if (!PyArg_ParseTuple(arguments, "OOOp:rename_many", &given[0], &given[1], &given[2], &is_closed))
+        return NULL;
+    Py_ssize_t count = take_all(given, 3, found);
+    if (count < 0 || !take_numbers(found[0], INT_MAX, folders) || !take_texts(found[1], names) ||
+        !take_texts(found[2], new_names))
+        goto end;
+    Py_BEGIN_ALLOW_THREADS
+    for (; done < count; done++) {
+        int folder = (int)folders[done];
+        if (!is_name(names[done]) || !is_name(new_names[done]) ||
+            renameat(folder, names[done], folder, new_names[done]) != 0)
+            break;
+        if (is_closed)
+            close(folder);
+    }
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromSsize_t(done);
+end:
+    release(found, 3);
+    return result;
+}
