@@ -330,6 +330,35 @@ def test_a_directory_that_is_removed_meanwhile_is_made_again(store: DirectoryBac
     assert store.sizes(close) == [None] * 10 + [len(DATA[0])] * 10
 
 
+@either
+def test_a_shard_on_another_file_system_is_flushed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tmp_path / "store" / ".objects" / "abc"
+    shard.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(shard)]
+    try:
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            # Not root.
+            return
+    except FileNotFoundError:
+        return
+    synced: list[int] = []
+    monkeypatch.setattr(
+        "snapferry.stores.backends.directory.paths.root.sync_file_system",
+        lambda descriptor: synced.append(os.fstat(descriptor).st_dev),
+    )
+    try:
+        store = DirectoryBackend(str(tmp_path / "store"))
+        places = [Key(f".objects/{name}/def/012/{number}") for name in ("abb", "abc") for number in range(4)]
+        store.commit_all(store.upload_many(places, DATA[:8]))
+        assert {(tmp_path / "store").stat().st_dev, shard.stat().st_dev} <= set(synced)
+        assert store.sizes(places) == [len(DATA[0])] * 8
+        del store
+    finally:
+        subprocess.run(["umount", "-l", shard], check=True)
+
+
 class Stop(BaseException):
     """What the owner of some work raises to end it."""
 

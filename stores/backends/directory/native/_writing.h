@@ -45,6 +45,58 @@ static int make_folder(int above, const char *path, mode_t mode, int *is_new)
     return at;
 }
 
+/* The first part of a path, a shard, which is kept open for the next files of a call. *device* is that of *above*. */
+typedef struct {
+    int above, descriptor;
+    dev_t device;
+    const char *name;
+    size_t length;
+} open_part;
+
+static void close_part(open_part *part)
+{
+    if (part->descriptor >= 0)
+        close(part->descriptor);
+    part->descriptor = -1;
+}
+
+/*
+ * Open the first *length* bytes of *path* in the directory *above*, or make that directory: most are there. Return 0 if
+ * anything is odd, as a directory of another file system, which a flush must know about.
+ */
+static int open_first(open_part *part, int above, const char *path, size_t length, mode_t mode)
+{
+    char name[NAME_MAX + 1];
+    struct stat found;
+
+    if (part->descriptor >= 0 && part->above == above && part->length == length && !memcmp(part->name, path, length))
+        return 1;
+    close_part(part);
+    if (!is_part(path, length))
+        return 0;
+    if (part->above != above) {
+        if (fstat(above, &found) != 0)
+            return 0;
+        part->device = found.st_dev;
+    }
+    memcpy(name, path, length);
+    name[length] = 0;
+    int descriptor = openat(above, name, FOLDER);
+    if (descriptor >= 0) {
+        if (fstat(descriptor, &found) != 0 || found.st_dev != part->device) {
+            close(descriptor);
+            return 0;
+        }
+    } else if (errno != ENOENT || mkdirat(above, name, mode) != 0 || (descriptor = openat(above, name, FOLDER)) < 0) {
+        return 0;
+    }
+    part->above = above;
+    part->descriptor = descriptor;
+    part->name = path;
+    part->length = length;
+    return 1;
+}
+
 /*
  * Write *data* into a new file, which gets the permissions *final_mode* at the end, or keeps *mode* if that is -1.
  * Return 0 if anything is odd; then there is no file.
@@ -98,6 +150,7 @@ static PyObject *py_create_many(PyObject *module, PyObject *arguments)
     Py_ssize_t lengths[MOST_FILES], done = 0;
     long above[MOST_FILES];
     int folder_mode, file_mode, made[MOST_FILES], is_new[MOST_FILES];
+    open_part first = {.above = -1, .descriptor = -1};
 
     if (!PyArg_ParseTuple(arguments, "OOiOOi:create_many", &given[0], &given[1], &folder_mode, &given[2], &given[3],
                           &file_mode))
@@ -114,7 +167,15 @@ static PyObject *py_create_many(PyObject *module, PyObject *arguments)
     for (; done < count; done++) {
         if (folders[done] == NULL || !is_name(names[done]))
             break;
-        int folder = make_folder((int)above[done], folders[done], (mode_t)folder_mode, &is_new[done]);
+        const char *path = folders[done], *rest = strchr(path, '/');
+        int at = (int)above[done];
+        if (rest != NULL) {
+            if (!open_first(&first, at, path, (size_t)(rest - path), (mode_t)folder_mode))
+                break;
+            at = first.descriptor;
+            path = rest + 1;
+        }
+        int folder = make_folder(at, path, (mode_t)folder_mode, &is_new[done]);
         if (folder < 0)
             break;
         if (!write_file(folder, names[done], (mode_t)file_mode, data[done], (size_t)lengths[done], -1)) {
@@ -123,6 +184,7 @@ static PyObject *py_create_many(PyObject *module, PyObject *arguments)
         }
         made[done] = folder;
     }
+    close_part(&first);
     Py_END_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < done; i++) {
         PyObject *one = result == NULL ? NULL : PyLong_FromLong(is_new[i] ? made[i] : ~made[i]);

@@ -49,7 +49,7 @@ class Extension(Protocol):
         /,
     ) -> list[int]:
         """
-        Make the folders, each below its directory of *above*, and write a new file into each.
+        Make the folders, each below its directory of *above* and in its file system, and write a new file into each.
 
         Returns a descriptor of each folder, or its complement if the folder was there. Fewer, if one is not plain.
         """

@@ -21,22 +21,22 @@ def begin_many(directory: StoreDirectory, keys: Sequence[str], data: Sequence[by
     if compiled is None:
         return []
     root = directory.opened or directory.root(create=True)
-    # The references keep the shards open.
-    shards: list[Folder] = []
+    # The references keep the directories open.
+    spaces: list[Folder] = []
     folders, names = [], []
     for key in keys:
         path = key.rpartition("/")[0]
         try:
-            shard, above = root.shard_of(path)
+            space, above = root.space_of(path)
         except (OSError, ValueError):
             # ValueError: no name of a file.
             break
-        shards.append(above)
-        folders.append(path[len(shard) :])
+        spaces.append(above)
+        folders.append(path[len(space) :])
         names.append(temporary_name())
-    count = len(shards)
+    count = len(spaces)
     made = compiled.create_many(
-        [shard.descriptor for shard in shards], folders, root.folder_mode, names, data[:count], root.file_mode
+        [space.descriptor for space in spaces], folders, root.folder_mode, names, data[:count], root.file_mode
     )
     uploads: list[FileUpload] = []
     for key, name, descriptor in zip(keys, names, made, strict=False):

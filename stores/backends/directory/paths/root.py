@@ -69,7 +69,7 @@ class Root:
         self.folder_mode = rules.folder_mode
         self._folder = Folder(open_root(path, links=links))
         self.descriptor = self._folder.descriptor
-        # The last first-level shard with a slash, and the directory above it without one: writers come in the order of
+        # The last first-level shard, and the directory above it, with a slash: writers come in the order of
         # their keys.
         self._shard = self._space = ("", self._folder)
         # Whether the last shard was new.
@@ -128,18 +128,33 @@ class Root:
 
         It and those above it are made where they are missing. The caller closes the descriptor.
         """
-        folder = self._shard[1]
+        is_kept = self._shard[0] or self._space[0]
         try:
-            shard, folder = self.shard_of(path)
+            shard, folder = self._shard_of(path)
             return self._make_below(folder.descriptor, shard, path[len(shard) :])
         except FileNotFoundError:
-            if folder is self._folder:
+            if not is_kept:
                 raise
         # A directory that was kept open was removed. Begin at the root.
         self._shard = self._space = ("", self._folder)
         return self.make(path)
 
-    def shard_of(self, path: str) -> tuple[str, Folder]:
+    def space_of(self, path: str) -> tuple[str, Folder]:
+        """
+        Return the first part of *path* with a slash at its end, and its directory, which is made where it is missing.
+
+        A path of one part is below "", the root.
+        """
+        cut = path.find("/") + 1
+        return self._make_space(path[:cut]) if cut else ("", self._folder)
+
+    def _make_space(self, path: str) -> tuple[str, Folder]:
+        kept = self._space
+        if kept[0] != path:
+            kept = self._space = path, Folder(self._make_below(self.descriptor, "", path[:-1])[0])
+        return kept
+
+    def _shard_of(self, path: str) -> tuple[str, Folder]:
         """
         Return the first-level shard that *path* is below, with a slash at its end, and its directory, which is made.
 
@@ -153,9 +168,7 @@ class Root:
 
     def _make_shard(self, path: str) -> tuple[str, Folder]:
         space, name, _ = path.split("/")
-        above = self._space
-        if above[0] != space:
-            above = self._space = space, Folder(self._make_below(self.descriptor, "", space)[0])
+        above = self._make_space(f"{space}/")
         # Shards that many batches write to, as those of a push, nearly always exist after a while.
         descriptor = -1 if self._made_shard else _opened(above[1].descriptor, name)
         self._made_shard = descriptor < 0
