@@ -103,8 +103,11 @@ def test_the_wheel_holds_one_package_its_metadata_manual_pages_and_completion_sc
         for file in folder.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts and file.suffix not in {".c", ".h", ".so"}
     }
-    # tests/unit/test_extension.py says when the extension is there.
-    sources |= {name for name in wheel.namelist() if name == "snapferry/stores/treehash/_blake3.abi3.so"}
+    # tests/unit/test_extension.py says when the extensions are there.
+    sources |= {
+        "snapferry/stores/treehash/_blake3.abi3.so",
+        "snapferry/stores/backends/directory/native/_files.abi3.so",
+    } & set(wheel.namelist())
     metadata = f"snapferry-{project['version']}.dist-info"
     names = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
     assert {"snapferry/py.typed", "snapferry/worker.py", "snapferry/stores/errors.py"} <= sources

@@ -13,6 +13,7 @@ import pytest
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.backend import Backend, Capabilities
 from snapferry.stores.backends.directory.backend import DirectoryBackend
+from snapferry.stores.backends.directory.native import extension
 from snapferry.stores.backends.directory.paths.root import Root
 from snapferry.stores.backends.directory.streams import FileUpload
 from snapferry.stores.backends.memory import MemoryBackend
@@ -208,6 +209,7 @@ def test_a_group_that_a_full_directory_shows_in_part_is_counted_exactly(
         show(self)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extension, "_extension", None)
         patch.setattr(FileUpload, "_rename", full)
         outcome = copy_batch(source, destination, SIZES, Counted())
 
@@ -237,6 +239,7 @@ def test_what_is_on_its_way_when_a_directory_is_full_is_made_visible_and_counted
         return make(self, path)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extension, "_extension", None)
         patch.setattr(Root, "make", full_after_five)
         outcome = copy_batch(source, destination, SIZES, Counted(), concurrency=concurrency)
 
@@ -344,6 +347,7 @@ def test_objects_of_a_group_that_are_visible_in_spite_of_an_error_count_as_copie
         show(self)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extension, "_extension", None)
         patch.setattr(FileUpload, "_rename", fails_once)
         outcome = copy_batch(source, destination, SIZES, Counted())
 
