@@ -6,7 +6,7 @@
 # --build-arg PYTHON_IMAGE=python:3.12.12-slim-bookworm@sha256:… (docs/deploy.md, "Pin images").
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
-# The wheel, with its compiled extension. The image has no compiler.
+# The wheel, with its compiled extensions. The image has no compiler.
 FROM ${PYTHON_IMAGE} AS wheel
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
