@@ -179,6 +179,7 @@ def test_files_are_read_alike(
 )
 @example([(".objects/a", make_file)], [".objects/a/b", ".objects/a/c"], False)
 @example([("a/abc", make_link_up), ("b/b", make_long)], ["a/abc/a", "a/abc/b", "b/b"], True)
+@example([], ["a/" * 2500, "", "a/" * 2500], False)
 def test_lengths_are_found_alike(
     things: list[tuple[str, Callable[[Path], None]]], keys: list[str], follow: bool
 ) -> None:
@@ -209,10 +210,15 @@ SHORT_PATHS = PATHS.filter(lambda path: len(path) < 1000)
 DATA = st.sampled_from([b"", b"x", b"y" * 4096, b"z" * 65536])
 
 
+def without_folders(root: Path) -> list[tuple[str, int, bytes]]:
+    """Return `files_below`, without directories: those of files behind one that failed may have been made already."""
+    return [(path, mode, data) for path, mode, data in files_below(root) if not stat.S_ISDIR(mode)]
+
+
 def ended(root: Path, count: int, uploads: Any, commit: Callable[[Any], None], *, aborted: bool) -> Any:
     """Commit or abort *uploads*, up to *count*; return how many there were, the error, and what is there then."""
     if isinstance(uploads, tuple):
-        return uploads, files_below(root)
+        return uploads, without_folders(root)
     error = None
     try:
         if not aborted:
@@ -222,11 +228,7 @@ def ended(root: Path, count: int, uploads: Any, commit: Callable[[Any], None], *
     finally:
         for upload in uploads:
             upload.abort()
-    left = files_below(root)
-    if len(uploads) < count:
-        # Directories of files behind one that failed may have been made already.
-        left = [(path, mode, data) for path, mode, data in left if not stat.S_ISDIR(mode)]
-    return len(uploads), error, left
+    return len(uploads), error, files_below(root) if len(uploads) == count else without_folders(root)
 
 
 def alike_in_two(things: list[tuple[str, Callable[[Path], None]]], work: Callable[[Path], Any]) -> None:

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Final
 
 from snapferry.stores.bulk.forked import Forked, worth
@@ -73,10 +73,12 @@ def _ask(root: Root, keys: Sequence[str]) -> Iterator[array[int]]:
     for first in range(0, len(keys), KEYS_AT_ONCE):
         some = keys[first : first + KEYS_AT_ONCE]
         found = array("q", compiled.lengths(root.descriptor, some))
-        left = [at for at, length in enumerate(found) if length == compiled.ASK]
-        asked = chain.from_iterable(_ask_one_by_one(root, [some[at] for at in left]))
-        for at, length in zip(left, asked, strict=True):
-            found[at] = length
+        at = 0
+        for length, run in groupby(found.tolist()):
+            end = at + len(list(run))
+            if length == compiled.ASK:
+                found[at:end] = array("q", chain.from_iterable(_ask_one_by_one(root, some[at:end])))
+            at = end
         yield found
 
 
