@@ -183,8 +183,12 @@ class PartsUpload(Protocol):
         raises if the bytes are not right. After an error, `abort` the upload.
         """
 
-    def abort(self) -> None:
-        """Remove everything that was written, and what the store remembers of it. Never raises `StoreError`."""
+    def abort(self) -> bool:
+        """
+        Remove everything that was written, and what the store remembers of it; return whether nothing is left.
+
+        Never raises `StoreError`.
+        """
 
     def abort_others(self) -> None:
         """As `KeepsUnfinished.abort_unfinished`, for all other uploads to the same key."""
@@ -210,8 +214,12 @@ class TakesParts(Protocol):
     def join_parts(self, key: str, owner: str, /) -> PartsUpload | None:
         """Return the upload that any process has begun for *owner*, None if there is none. Raises `StoreError`."""
 
-    def drop_parts(self, key: str, owner: str, /) -> None:
-        """Abort the upload for *owner*, or remove what is left of it. Never raises `StoreError`."""
+    def drop_parts(self, key: str, owner: str, /) -> bool:
+        """
+        Abort the upload for *owner*, or remove what is left of it; return whether nothing is left.
+
+        False also where that is unknown, because the store does not answer. Never raises `StoreError`.
+        """
 
 
 @runtime_checkable

@@ -71,6 +71,9 @@ def _note(found: dict[str, Any]) -> PartsNote | None:
         return None
     if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
         return None
+    # What cannot be sent as a header or a parameter was never received as one.
+    if not (texts[0].isprintable() and texts[2].isprintable()):
+        return None
     if part_bytes < 1 or not 0 < length <= MOST_PARTS * part_bytes:
         return None
     if part_bytes > max(LARGE_PART_BYTES, 4 * length // MOST_PARTS):

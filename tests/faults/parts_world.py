@@ -86,7 +86,11 @@ class World:
 
     def attached(self) -> PartsCopy:
         found = PartsCopy.join(
-            open_store(self.batch.source.url).objects, open_store(self.to).objects, ADDRESS, "job"
+            open_store(self.batch.source.url).objects,
+            open_store(self.to).objects,
+            ADDRESS,
+            "job",
+            sizes.LEAST_PART_BYTES,
         )
         assert found is not None
         return found

@@ -249,8 +249,8 @@ class DirectoryBackend(
     def join_parts(self, key: str, owner: str, /) -> PartsUpload | None:
         return in_parts.join_parts(self.directory, key, owner)
 
-    def drop_parts(self, key: str, owner: str, /) -> None:
-        in_parts.drop_parts(self.directory, key, owner)
+    def drop_parts(self, key: str, owner: str, /) -> bool:
+        return in_parts.drop_parts(self.directory, key, owner)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         yield from list_keys(self.directory.root(), self.label, prefix, start_after)

@@ -198,8 +198,8 @@ class S3Backend(
     def join_parts(self, key: str, owner: str, /) -> PartsUpload | None:
         return in_parts.join_parts(self.bucket, key, owner)
 
-    def drop_parts(self, key: str, owner: str, /) -> None:
-        in_parts.drop_parts(self.bucket, key, owner)
+    def drop_parts(self, key: str, owner: str, /) -> bool:
+        return in_parts.drop_parts(self.bucket, key, owner)
 
     def quarantine(self, key: str, is_right: IsRight) -> Seen:
         return quarantine(self.bucket, key, is_right)

@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 # So many parts fit in a multipart upload of S3.
 MOST_PARTS: Final = 10_000
 
+# A process holds a whole part. An object that needs larger ones is longer than a bucket takes.
+LARGEST_PART_BYTES: Final = 1024 * 1024 * 1024
+
 # An object with fewer parts is not worth it.
 FEWEST_PARTS: Final = 4
 
@@ -98,7 +101,8 @@ class PartsCopy:
         upload = None
         try:
             shape = PartsShape(size, part_bytes_of(size, least_bytes), pinned.version, source.label)
-            if pinned.length == size and shape.parts >= FEWEST_PARTS:
+            possible = shape.parts >= FEWEST_PARTS and shape.part_bytes <= LARGEST_PART_BYTES
+            if pinned.length == size and possible:
                 acquire_part(destination, 0)
                 with contained(destination.label, address):
                     upload = taking.begin_parts(key, owner, shape)
@@ -108,11 +112,14 @@ class PartsCopy:
         return None if upload is None else cls(address, (source, destination), pinned, upload)
 
     @classmethod
-    def join(cls, source: Backend, destination: Backend, address: Address, owner: str) -> Self | None:
+    def join(
+        cls, source: Backend, destination: Backend, address: Address, owner: str, least_bytes: int
+    ) -> Self | None:
         """
-        Join the copy that a process has begun for *owner*; None if there is none.
+        Join the copy that a process has begun for *owner*, in parts of *least_bytes* or more; None if there is none.
 
-        Raises `StoreError`, and `PartsGone` where it is of another source, or of a version that is gone.
+        Raises `StoreError`, and `PartsGone` where it is of another source, of a version that is gone, or in parts of
+        another size than `begin` gives them: a note at the destination must not set how much this process holds.
         """
         reading, taking = feature_of(source, ReadsRanges), feature_of(destination, TakesParts)
         if reading is None or taking is None:
@@ -123,8 +130,15 @@ class PartsCopy:
             return None
         shape = upload.shape
         try:
-            if shape.source != source.label or shape.part_bytes & (shape.part_bytes - 1) or shape.parts < 2:
+            if shape.source != source.label:
                 raise PartsGone(destination.label, address, "its copy in parts is from another source")
+            right_bytes = part_bytes_of(shape.length, least_bytes)
+            if (
+                shape.part_bytes != right_bytes
+                or right_bytes > LARGEST_PART_BYTES
+                or shape.parts < FEWEST_PARTS
+            ):
+                raise PartsGone(destination.label, address, "its copy in parts has parts of another size")
             with contained(source.label, address):
                 pinned = reading.pinned(object_key(address), shape.version, shape.length)
         except BaseException:
@@ -184,9 +198,9 @@ class PartsCopy:
         with contained(self._to.label, self.address):
             self._upload.commit(settled)
 
-    def abort(self) -> None:
-        """Remove everything that was written. Never raises `StoreError`."""
-        self._upload.abort()
+    def abort(self) -> bool:
+        """Remove everything that was written; return whether nothing is left. Never raises `StoreError`."""
+        return self._upload.abort()
 
     def abort_others(self) -> None:
         """Remove what dead uploads of the same object left, but not this one."""
@@ -204,9 +218,14 @@ class PartsCopy:
         self.close()
 
 
-def drop_parts(destination: Backend, address: Address, owner: str) -> None:
-    """Remove what a copy in parts for *owner* has left at *destination*. Never raises `StoreError`."""
+def drop_parts(destination: Backend, address: Address, owner: str) -> bool:
+    """
+    Remove what a copy in parts for *owner* has left at *destination*; return whether nothing is left, as far as known.
+
+    Never raises `StoreError`.
+    """
     taking = feature_of(destination, TakesParts)
-    if taking is not None:
-        with contained(destination.label, address):
-            taking.drop_parts(object_key(address), owner)
+    if taking is None:
+        return True
+    with contained(destination.label, address):
+        return taking.drop_parts(object_key(address), owner)

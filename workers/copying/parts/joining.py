@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, Final
 
 from celery import Task
+from celery.exceptions import Retry
 from redis.exceptions import RedisError
 
 from snapferry.stores import treehash
@@ -23,6 +24,7 @@ from snapferry.stores.pools.in_parts import PartsCopy, can_copy_in_parts, drop_p
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.batch_report import PAUSE_GRACE_S, STUCK_S
+from snapferry.workers.copying.requeue import retry
 from snapferry.workers.copying.transfer.interfaces import BatchStopped, JobPaused, JobStopped, WorkerStopping
 from snapferry.workers.job_state import State
 from snapferry.workers.ledger import Directive, Ledger, PartsOf, UnknownJob
@@ -44,6 +46,9 @@ log = logging.getLogger(__name__)
 NOTHING = "nothing to join"
 WATCH_S = 1.0
 
+# Attempts to remove what is left of the copy of a job that has ended, after pauses from 1 s to 17 minutes.
+MAX_CLEAN_UPS: Final = 6
+
 
 def join_copy(task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: AccessPolicy) -> str:
     """Copy parts of the object of *message* until none is left to claim; return what was done, in words."""
@@ -51,6 +56,8 @@ def join_copy(task: Task[..., Any], message: BatchMessage, ledger: Ledger, acces
         shutdown.defer_sigterm()
         try:
             return _join(task, message, ledger, access)
+        except Retry:
+            raise
         except BatchStopped as stopped:
             return f"stopped: {type(stopped).__name__}"
         except (StoreError, RedisError) as error:
@@ -67,7 +74,7 @@ def _join(task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: A
     if len(addresses) != 1 or message.action is not Action.COPY or message.lines:
         return NOTHING
     if _has_ended(ledger, message.job_id):
-        return _clean_up(message, addresses[0], ledger, access)
+        return _clean_up(task, message, addresses[0], ledger, access)
     if (getattr(task.request, "delivery_info", None) or {}).get("redelivered"):
         # Its worker died, maybe of this object.
         return NOTHING
@@ -98,7 +105,9 @@ def _join_at_stores(
         throttle.attach(source, destination, at_once=True)
         if not can_copy_in_parts(source.objects, destination.objects):
             return NOTHING
-        copy = PartsCopy.join(source.objects, destination.objects, address, message.job_id)
+        copy = PartsCopy.join(
+            source.objects, destination.objects, address, message.job_id, sizes.LEAST_PART_BYTES
+        )
         if copy is None:
             return NOTHING
         with copy:
@@ -139,12 +148,27 @@ def _has_ended(ledger: Ledger, job_id: str) -> bool:
         return False
 
 
-def _clean_up(message: BatchMessage, address: Address, ledger: Ledger, access: AccessPolicy) -> str:
-    destination = open_side(sides_of(message)[1], access)
-    if isinstance(destination, SnapshotStore):
-        drop_parts(destination.objects, address, message.job_id)
+def _clean_up(
+    task: Task[..., Any], message: BatchMessage, address: Address, ledger: Ledger, access: AccessPolicy
+) -> str:
+    if not _is_dropped(message, address, access):
+        # The store is away, or this machine has it not: perhaps another one will.
+        if task.request.retries < MAX_CLEAN_UPS:
+            raise retry(task, 4**task.request.retries, "parts are left", max_retries=MAX_CLEAN_UPS)
+        log.warning("parts may be left behind", extra=fields(object=address, store=message.destination.url))
+        return "its job has ended; parts may be left"
     ledger.end_parts(message.job_id, address)
     return "its job has ended; nothing is left of its parts"
+
+
+def _is_dropped(message: BatchMessage, address: Address, access: AccessPolicy) -> bool:
+    try:
+        destination = open_side(sides_of(message)[1], access)
+    except StoreError:
+        return False
+    return not isinstance(destination, SnapshotStore) or drop_parts(
+        destination.objects, address, message.job_id
+    )
 
 
 class _Watch:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final, Protocol, Unpack
 
@@ -104,9 +104,12 @@ class PartsCopying:
         total = copy_batch(source, destination, large, progress, copy=copies.copy, together=1, **one_by_one)
         if interrupted:
             # One that is present was completed, and its worker may have died before it removed the note about it.
-            for address in large.keys() - copies.tried:
+            present = {address: size for address, size in large.items() if address not in copies.tried}
+            for address in present:
                 drop_parts(destination.objects, address, self._batch.job_id)
-                self._ledger.end_parts(self._batch.job_id, address)
+                with suppress(RedisError):
+                    self._ledger.end_parts(self._batch.job_id, address)
+            destination.abort_unfinished(present)
         rest = {address: size for address, size in objects.items() if address not in large}
         if not rest:
             return total
@@ -162,7 +165,7 @@ class _Copies:
         stores, job_id = (self._source.objects, self._destination.objects), self._batch.job_id
         try:
             try:
-                copy = PartsCopy.join(*stores, address, job_id)
+                copy = PartsCopy.join(*stores, address, job_id, sizes.LEAST_PART_BYTES)
             except PartsGone as gone:
                 log.info("copy in parts begun anew: %s", gone.detail)
                 copy = None
@@ -175,7 +178,10 @@ class _Copies:
             if self.interrupted and copy is None:
                 self._destination.abort_unfinished({address: size})
             elif self.interrupted and copy is not None:
-                copy.abort_others()
+                with ExitStack() as stack:
+                    stack.enter_context(copy)
+                    copy.abort_others()
+                    stack.pop_all()
             if copy is None:
                 copy = PartsCopy.begin(*stores, address, job_id, size, sizes.LEAST_PART_BYTES)
         except StoreError as error:
@@ -185,11 +191,11 @@ class _Copies:
 
     def _is_copied(self, copy: PartsCopy, on_bytes: OnBytes) -> bool:
         """Copy an object in parts. Return False where it is to be copied whole; then nothing is left of its parts."""
+        gone = False
         of = PartsOf(self._batch.job_id, copy.name)
         run = _PartsRun(copy, self._ledger, of, self._worker, on_bytes)
         try:
-            message = message_for(self._batch, copy.address)
-            self._ledger.begin_parts(of, copy.address, message.model_dump_json())
+            self._ledger.begin_parts(of, copy.address, self._message(copy.address))
             run.to_end(self._ask, self._batch.concurrency)
         except (JobStopped, OverBudget):
             self._discard(copy, of)
@@ -202,6 +208,7 @@ class _Copies:
                 # A store is away. The next run of the batch goes on with the parts.
                 raise
             log.warning("object copied whole: %s", error, extra=fields(error=type(error).__name__))
+            gone = isinstance(error, PartsGone)
         except RedisError as error:
             log.warning("object copied whole, the record of its parts is damaged: %s", error)
         except Exception as error:
@@ -213,14 +220,21 @@ class _Copies:
                 self._ledger.end_parts(of.job_id, copy.address)
             return True
         self._discard(copy, of)
-        # Another run of the batch, at the same time, may have made it visible.
-        return self._destination.has_object(copy.address)
+        # Another run of the batch, at the same time, may have made it visible. After any other error, what is visible
+        # may be what this upload has made, and wrong.
+        return gone and self._destination.has_object(copy.address)
 
     def _discard(self, copy: PartsCopy, of: PartsOf) -> None:
         # The keys end first: then no other worker begins a part.
         with suppress(RedisError):
             self._ledger.end_parts(of.job_id, copy.address)
-        copy.abort()
+        if not copy.abort():
+            # A worker tries again when the job ends.
+            with suppress(RedisError):
+                self._ledger.begin_parts(of, copy.address, self._message(copy.address))
+
+    def _message(self, address: Address) -> str:
+        return message_for(self._batch, address).model_dump_json()
 
 
 class _PartsRun:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from functools import wraps
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+
+from redis.exceptions import DataError
 
 from snapferry.stores.address import Address
 from snapferry.stores.pools.in_parts import MOST_PARTS
@@ -13,6 +16,9 @@ from snapferry.workers.ledger import scripts
 from snapferry.workers.ledger.base import LedgerBase
 from snapferry.workers.ledger.keys import job_key, parts_keys
 from snapferry.workers.lua import RedisKey
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 CLAIM_S: Final = 30
 """Seconds of a claim. Its holder renews it well before."""
@@ -43,6 +49,19 @@ class PartsOf(NamedTuple):
         return parts_keys(self.job_id, self.upload)
 
 
+def _damage_told(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let *method* raise `RedisError` also where a key holds what is no text."""
+
+    @wraps(method)
+    def telling(*arguments: _P.args, **named: _P.kwargs) -> _T:
+        try:
+            return method(*arguments, **named)
+        except UnicodeDecodeError as error:
+            raise DataError(f"the record of parts is damaged: {error}") from error
+
+    return telling
+
+
 class PartsLedger(LedgerBase):
     """
     The parts of objects. Anyone who writes to this Redis may forge them, so nothing here proves that a part is right.
@@ -62,6 +81,7 @@ class PartsLedger(LedgerBase):
             pipe.expire(job_key(of.job_id, "parts"), self._expires_s)
             pipe.execute()
 
+    @_damage_told
     def begun_parts(self, job_id: str) -> list[str]:
         """Return the messages of the objects whose copies in parts have begun and not ended, some if there are many."""
         found = self._redis.hscan_iter(job_key(job_id, "parts"), count=_AT_ONCE)
@@ -73,7 +93,10 @@ class PartsLedger(LedgerBase):
         self._redis.hdel(job_key(job_id, "parts"), address)
 
     def _forget_earlier(self, job_id: str, address: Address, *, but: str = "") -> None:
-        noted = str(self._redis.hget(job_key(job_id, "parts"), address) or "")
+        try:
+            noted = str(self._redis.hget(job_key(job_id, "parts"), address) or "")
+        except UnicodeDecodeError:
+            return
         upload = noted.partition(" ")[0]
         if upload != but and _is_upload(upload):
             self._redis.delete(*parts_keys(job_id, upload))
@@ -85,6 +108,7 @@ class PartsLedger(LedgerBase):
             names = map(_name, ordered[first : first + _AT_ONCE])
             self._run(scripts.OFFER_PARTS, [job_key(of.job_id), *of.keys], [self._expires_s, *names])
 
+    @_damage_told
     def claim_part(self, of: PartsOf, holder: str, parts: int) -> int | None:
         """Claim one of so many *parts* for *holder*; None if there is none now, and while the job is paused."""
         keys = [job_key(of.job_id), *of.keys[:2]]
@@ -95,6 +119,7 @@ class PartsLedger(LedgerBase):
         if parts:
             self._run(scripts.RENEW_PARTS, of.keys, [holder, CLAIM_S, self._expires_s, *map(_name, parts)])
 
+    @_damage_told
     def has_part(self, of: PartsOf, holder: str, part: int) -> bool:
         """Return whether *holder* has the claim on *part*."""
         return bool(self._redis.hget(of.keys[1], _name(part)) == holder)
@@ -108,6 +133,7 @@ class PartsLedger(LedgerBase):
         """End the claim of *holder* on *part*, which was not written."""
         self._run(scripts.GIVE_UP_PART, of.keys[:2], [_name(part), holder])
 
+    @_damage_told
     def finished_parts(self, of: PartsOf, first: int) -> tuple[int, list[str]]:
         """Return how many records of parts there are, and those from the number *first* on, some at a time."""
         with self._redis.pipeline(transaction=False) as pipe:
@@ -116,6 +142,7 @@ class PartsLedger(LedgerBase):
             length, found = pipe.execute()
         return int(length), [str(record) for record in found]
 
+    @_damage_told
     def parts_to_do(self, of: PartsOf) -> set[int]:
         """Return the parts that are to do or claimed; at most as many as an object can have."""
         found: Any = self._redis.zrange(of.keys[0], 0, MOST_PARTS - 1)
@@ -125,6 +152,7 @@ class PartsLedger(LedgerBase):
         """Return whether some parts are not done yet."""
         return bool(self._redis.exists(of.keys[0]))
 
+    @_damage_told
     def part_holders(self, of: PartsOf) -> dict[int, str]:
         """Return who copies which part now, some of them where there are too many."""
         found: dict[int, str] = {}

@@ -24,15 +24,29 @@ _FLOCK: Final = struct.Struct("hhqqi4x")
 _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
 _PAUSE_S: Final = 0.05
 
+PATIENCE_S: float = 120.0
+"""The longest time in seconds that a process may hold a lock for which others wait: it writes and syncs one part."""
+
 LOCKS: Final = _SET_LOCK is not None and sys.platform.startswith("linux") and sys.maxsize > 2**32
 """Whether this system has such locks."""
 
 
+class LockHeld(Exception):
+    """Another process holds a lock for too long: it was stopped, or its disk hangs."""
+
+
 @contextmanager
 def locked(descriptor: int, start: int = 0, length: int = 0) -> Iterator[None]:
-    """Hold the lock of *length* bytes from *start* on, 0: of all that follow, inside the block. Raises OSError."""
+    """
+    Hold the lock of *length* bytes from *start* on, 0: of all that follow, inside the block.
+
+    Raises OSError, and `LockHeld` if another process does not release it within `PATIENCE_S`.
+    """
+    until = time.monotonic() + PATIENCE_S
     while not _try(descriptor, fcntl.F_WRLCK, start, length):
         checkpoint()
+        if time.monotonic() > until:
+            raise LockHeld
         time.sleep(_PAUSE_S)
     try:
         yield

@@ -18,7 +18,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from snapferry.stores.backends.directory.paths.beneath import LIST, READ
@@ -36,7 +36,7 @@ from snapferry.stores.errors import PartsGone, StoreError
 from snapferry.stores.features import PartsShape, PartsUpload
 from snapferry.stores.runtime.liveness import identity
 
-from .locks import LOCKS, can_lock, locked
+from .locks import LOCKS, LockHeld, can_lock, locked
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -81,13 +81,17 @@ def join_parts(directory: StoreDirectory, key: str, owner: str) -> PartsUpload |
         return upload if upload.is_there() else None
 
 
-def drop_parts(directory: StoreDirectory, key: str, owner: str) -> None:
-    """As `TakesParts.drop_parts`."""
-    with suppress(OSError, StoreError):
-        folder = directory.root().folder_if_there(key.rpartition("/")[0])
-        note = None if folder is None else _read_note(folder, _note_name(key, owner))
-        if folder is not None and note is not None:
-            _FileOfParts(directory, key, owner, folder, note).abort()
+def drop_parts(directory: StoreDirectory, key: str, owner: str) -> bool:
+    """As `TakesParts.drop_parts`. An upload is in a directory: where there is none at all, nothing is mounted."""
+    try:
+        root = directory.root()
+        folder = root.folder_if_there(key.rpartition("/")[0])
+        if folder is None:
+            return root.folder_if_there(key.partition("/")[0]) is not None
+        note = _read_note(folder, _note_name(key, owner))
+    except (OSError, StoreError):
+        return False
+    return note is None or _FileOfParts(directory, key, owner, folder, note).abort()
 
 
 def _note_name(key: str, owner: str) -> str:
@@ -107,12 +111,20 @@ def _read_note(folder: Folder, name: str) -> PartsNote | None:
         os.close(descriptor)
 
 
+def _is_file(folder: Folder, name: str) -> bool:
+    return stat.S_ISREG(os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False).st_mode)
+
+
 def _sweep_lost(folder: Folder) -> None:
     """Remove files that no note names: a power cut, or another upload for the same owner, has removed theirs."""
     with suppress(OSError):
         listed = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
         names = [name for name in os.listdir(listed.descriptor) if name.startswith(PARTS)]
-        notes = [_read_note(folder, name) for name in names if name.endswith(NOTE_ENDING)]
+        notes = [
+            _read_note(folder, name)
+            for name in names
+            if name.endswith(NOTE_ENDING) and _is_file(folder, name)
+        ]
         noted = {PARTS + note.tag for note in notes if note is not None}
         for name in names:
             if not name.endswith(NOTE_ENDING) and name not in noted:
@@ -181,7 +193,7 @@ class _FileOfParts:
         start, stop = self.shape.range_of(part)
         if len(data) != stop - start:
             raise ValueError("not as many bytes as the part has")
-        with self._opened() as descriptor, locked(descriptor, start, stop - start):
+        with self._opened() as descriptor, self._locked(descriptor, start, stop - start):
             self._check_named(descriptor)
             if mine():
                 with self._directory.errors(self._key):
@@ -216,7 +228,7 @@ class _FileOfParts:
 
     def commit(self, settled: Callable[[], Sequence[str]], /) -> None:
         at, name = self._folder.descriptor, self._key.rpartition("/")[2]
-        with self._opened() as descriptor, locked(descriptor):
+        with self._opened() as descriptor, self._locked(descriptor):
             self._check_named(descriptor)
             receipts = dict(enumerate(settled()))
             if len(self._marked(descriptor, receipts)) != self.shape.parts:
@@ -228,10 +240,22 @@ class _FileOfParts:
                 with suppress(FileNotFoundError):
                     os.unlink(self._note_name, dir_fd=at)
 
-    def abort(self) -> None:
+    def abort(self) -> bool:
+        at, gone = self._folder.descriptor, True
         for name in (self._file_name, self._note_name):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self._folder.descriptor)
+            try:
+                if name == self._file_name or self._is_noted():
+                    os.unlink(name, dir_fd=at)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                gone = False
+        return gone
+
+    def _is_noted(self) -> bool:
+        """Return whether the note is of this upload: another one for the same owner may have taken its place."""
+        note = _read_note(self._folder, self._note_name)
+        return note is None or note.tag == self.name
 
     def abort_others(self) -> None:
         sweep(self._folder.descriptor, is_paused)
@@ -250,6 +274,19 @@ class _FileOfParts:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def _locked(self, descriptor: int, start: int = 0, length: int = 0) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(descriptor, start, length))
+            except LockHeld:
+                raise PartsGone(
+                    self._directory.label,
+                    self._key,
+                    "a process holds a lock of its temporary file and does not go on",
+                ) from None
+            yield
 
     def _check_named(self, descriptor: int) -> None:
         """Raise `PartsGone` unless the open file still has its name and its length."""

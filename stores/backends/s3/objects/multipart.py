@@ -46,8 +46,12 @@ def short(text: str, name: str) -> str:
     return text
 
 
-def abort_upload(bucket: Bucket, key: str, upload: str) -> None:
-    """Abort the *upload* to *key*, also after its owner has stopped it. Never raises `StoreError`."""
+def abort_upload(bucket: Bucket, key: str, upload: str) -> bool:
+    """
+    Abort the *upload* to *key*, also after its owner has stopped it; return whether there is none any more.
+
+    Never raises `StoreError`.
+    """
     late = StoreUnavailable(bucket.label, key, f"was not aborted within {ABORT_S} s")
     try:
         with grace(ABORT_S, late), bucket.errors(key):
@@ -55,6 +59,8 @@ def abort_upload(bucket: Bucket, key: str, upload: str) -> None:
     except StoreError as error:
         if code_of(error) != "NoSuchUpload":
             logger.warning("an unfinished multipart upload may be left behind: %s", error)
+            return False
+    return True
 
 
 class SentPart(NamedTuple):

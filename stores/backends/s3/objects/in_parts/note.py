@@ -36,10 +36,12 @@ def read_note(bucket: Bucket, key: str) -> PartsNote | None:
         return decode_note(reader.read(LARGEST_NOTE + 1))
 
 
-def delete_note(bucket: Bucket, key: str) -> None:
-    """Delete the note under *key*. Never raises `StoreError`."""
+def delete_note(bucket: Bucket, key: str) -> bool:
+    """Delete the note under *key*; return False if that is to be tried again. Never raises `StoreError`."""
     try:
         delete(bucket, key)
     except StoreError as error:
         # Many writers may delete nothing. Its upload has ended, so the secret in it is worth nothing.
         logger.info("the note about an upload in parts stays: %s", error)
+        return not error.transient
+    return True

@@ -51,11 +51,13 @@ def join_parts(bucket: Bucket, key: str, owner: str) -> PartsUpload | None:
     return None if note is None or not note.upload else _S3PartsUpload(bucket, key, owner, note)
 
 
-def drop_parts(bucket: Bucket, key: str, owner: str) -> None:
+def drop_parts(bucket: Bucket, key: str, owner: str) -> bool:
     """As `TakesParts.drop_parts`."""
-    with suppress(StoreError):
-        if (upload := join_parts(bucket, key, owner)) is not None:
-            upload.abort()
+    try:
+        upload = join_parts(bucket, key, owner)
+    except StoreError:
+        return False
+    return upload is None or upload.abort()
 
 
 class _S3PartsUpload:
@@ -144,16 +146,16 @@ class _S3PartsUpload:
         if len(last) != len(receipts):
             raise PartsGone(self._bucket.label, self._key, "parts of its upload were written again")
 
-    def abort(self) -> None:
+    def abort(self) -> bool:
         bucket, key = self._bucket, self._key
         late = StoreUnavailable(bucket.label, key, f"was not aborted within {ABORT_S} s")
         try:
             with grace(ABORT_S, late):
-                abort_upload(bucket, key, self._note.upload)
-                delete_note(bucket, self._note_key)
+                # Without the note nobody would find the upload.
+                return abort_upload(bucket, key, self._note.upload) and delete_note(bucket, self._note_key)
         except StoreError:
             # It was logged. The next worker that gets the object finds the note.
-            return
+            return False
 
     def abort_others(self) -> None:
         abort_uploads(self._bucket, self._key, self.shape.length, but=self._note.upload)
