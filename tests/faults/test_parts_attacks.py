@@ -310,6 +310,6 @@ def test_a_source_that_announces_what_it_has_not(
 
     monkeypatch.setattr(Bucket, "call", lying)
     world.batch = world.batch.model_copy(update={"sizes": (size,)})
-    said = world.run()
+    world.run()
     left = [one for one in world.left_over() if not one.startswith("snapferry:")]
     assert left == []
