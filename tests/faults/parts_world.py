@@ -67,12 +67,12 @@ class World:
         except ObjectsFailed as failed:
             return str(failed)
 
-    def join(self, message: BatchMessage | None = None, **info: Any) -> str:
+    def join(self, message: BatchMessage | None = None, stay_s: float = 600.0, **info: Any) -> str:
         """Do what another worker does that is asked to join. *info*: how the message was delivered."""
         task: Any = BoundTask()
         task.request.id = "task"
         task.request.delivery_info = info
-        found = join_copy(task, message or self.message, self.ledger, TRUSTED)
+        found = join_copy(task, message or self.message, self.ledger, TRUSTED, stay_s)
         self.joined.append(found)
         return found
 

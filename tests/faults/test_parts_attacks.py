@@ -313,3 +313,36 @@ def test_a_source_that_announces_what_it_has_not(
     world.run()
     left = [one for one in world.left_over() if not one.startswith("snapferry:")]
     assert left == []
+
+
+def test_a_worker_that_has_joined_leaves_in_time(world: World) -> None:
+    """Else the broker would deliver its message to more and more workers, while other jobs wait."""
+    found: list[str] = []
+
+    def join(part: int) -> None:
+        if part == 3 and not found:
+            found.append("")
+            found.append(world.join(stay_s=0.0))
+
+    world.before = join
+    assert world.run().startswith("1 copied")
+    assert found[1] == "stopped: JobStopped"
+    world.assert_copied()
+
+
+def test_a_run_that_lost_its_lease_leaves_no_keys(world: World) -> None:
+    """It offers parts that it misses, after another run has made the object visible and removed the keys."""
+
+    def end(part: int) -> None:
+        if part == 5:
+            world.before = lambda _: None
+            of, others = world.of(), world.attached()
+            with others:
+                others.abort()
+            world.ledger.end_parts("job", ADDRESS)
+            open_store(world.to).put_object(ADDRESS, LARGE)
+            world.ledger.offer_parts(of, range(PARTS))
+
+    world.before = end
+    assert world.run().startswith("1 copied")
+    world.assert_copied()

@@ -62,4 +62,5 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
             # The worker that sent it copies the parts itself.
             return NOTHING
         with time_limit.enforced():
-            return join_copy(self, batch, open_ledger(settings), access)
+            # After the visibility timeout, the broker would deliver the message to a further worker.
+            return join_copy(self, batch, open_ledger(settings), access, settings.visibility_timeout / 3)

@@ -50,12 +50,19 @@ WATCH_S = 1.0
 MAX_CLEAN_UPS: Final = 6
 
 
-def join_copy(task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: AccessPolicy) -> str:
-    """Copy parts of the object of *message* until none is left to claim; return what was done, in words."""
+def join_copy(
+    task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: AccessPolicy, stay_s: float
+) -> str:
+    """
+    Copy parts of the object of *message* until none is left to claim; return what was done, in words.
+
+    No part begins after *stay_s* seconds. So other jobs get their turn, and the broker does not deliver the message to
+    further workers because this one has not acknowledged it. The worker that has the batch asks again.
+    """
     with about(job=message.job_id, task=getattr(task.request, "id", None)):
         shutdown.defer_sigterm()
         try:
-            return _join(task, message, ledger, access)
+            return _join(task, message, ledger, access, stay_s)
         except Retry:
             raise
         except BatchStopped as stopped:
@@ -69,7 +76,9 @@ def join_copy(task: Task[..., Any], message: BatchMessage, ledger: Ledger, acces
             return f"{NOTHING}: {type(error).__name__}"
 
 
-def _join(task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: AccessPolicy) -> str:
+def _join(
+    task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: AccessPolicy, stay_s: float
+) -> str:
     addresses = list(message.objects())
     if len(addresses) != 1 or message.action is not Action.COPY or message.lines:
         return NOTHING
@@ -80,13 +89,20 @@ def _join(task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: A
         return NOTHING
     fast = treehash.is_fast() or sizes.ANY_SPEED
     stops = shutdown.requeues_in_s() is not None or shutdown.must_requeue()
-    return _join_at_stores(task, message, addresses[0], ledger, access) if fast and not stops else NOTHING
+    if not fast or stops:
+        return NOTHING
+    watch = _Watch(ledger, message.job_id, stay_s)
+    return _join_at_stores(task, message, addresses[0], ledger, access, watch)
 
 
 def _join_at_stores(
-    task: Task[..., Any], message: BatchMessage, address: Address, ledger: Ledger, access: AccessPolicy
+    task: Task[..., Any],
+    message: BatchMessage,
+    address: Address,
+    ledger: Ledger,
+    access: AccessPolicy,
+    watch: _Watch,
 ) -> str:
-    watch = _Watch(ledger, message.job_id)
     watch.read()
     source, destination = (open_side(side, access) for side in sides_of(message))
     if not isinstance(source, SnapshotStore) or not isinstance(destination, SnapshotStore):
@@ -117,6 +133,7 @@ def _join_at_stores(
             # An object counts as in flight once for each worker that copies parts of it.
             throttle.semaphore.expect(1)
             with throttle.semaphore:
+                watch.waits = False
                 return _copy_parts(message, ledger, copy, watch, worker)
 
 
@@ -172,10 +189,16 @@ def _is_dropped(message: BatchMessage, address: Address, access: AccessPolicy) -
 
 
 class _Watch:
-    """Whether this worker is to go on: its own state, that of the job, and of the copy once *of* is known."""
+    """
+    Whether this worker is to go on: its own state, that of the job, and of the copy once *of* is known.
 
-    def __init__(self, ledger: Ledger, job_id: str) -> None:
+    It *waits* until it may copy parts, and after *stay_s* seconds no longer.
+    """
+
+    def __init__(self, ledger: Ledger, job_id: str, stay_s: float) -> None:
         self.of: PartsOf | None = None
+        self.waits = True
+        self._until = time.monotonic() + stay_s
         self._ledger = ledger
         self._job_id = job_id
         self._directive = Directive.CONTINUE
@@ -209,11 +232,16 @@ class _Watch:
 
     def may_claim(self) -> bool:
         """Return whether another part may begin."""
-        return self._directive is Directive.CONTINUE and shutdown.requeues_in_s() is None
+        if self._is_late() or shutdown.requeues_in_s() is not None:
+            return False
+        return self._directive is Directive.CONTINUE
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._until
 
     def check(self) -> None:
         """Return if this worker may go on. Raises `BatchStopped`."""
-        if self._directive is Directive.STOP or self._over:
+        if self._directive is Directive.STOP or self._over or (self.waits and self._is_late()):
             raise JobStopped
         if self._directive is Directive.HOLD and time.monotonic() - self._held_at > PAUSE_GRACE_S:
             raise JobPaused

@@ -217,7 +217,7 @@ class _Copies:
             log.exception("uncaught exception; the object is copied whole")
         else:
             with suppress(RedisError):
-                self._ledger.end_parts(of.job_id, copy.address)
+                self._ledger.end_parts(of.job_id, copy.address, of.upload)
             return True
         self._discard(copy, of)
         # Another run of the batch, at the same time, may have made it visible. After any other error, what is visible
@@ -227,7 +227,7 @@ class _Copies:
     def _discard(self, copy: PartsCopy, of: PartsOf) -> None:
         # The keys end first: then no other worker begins a part.
         with suppress(RedisError):
-            self._ledger.end_parts(of.job_id, copy.address)
+            self._ledger.end_parts(of.job_id, copy.address, of.upload)
         if not copy.abort():
             # A worker tries again when the job ends.
             with suppress(RedisError):

@@ -87,9 +87,15 @@ class PartsLedger(LedgerBase):
         found = self._redis.hscan_iter(job_key(job_id, "parts"), count=_AT_ONCE)
         return [str(noted).partition(" ")[2] for _, (_, noted) in zip(range(_AT_ONCE), found, strict=False)]
 
-    def end_parts(self, job_id: str, address: Address) -> None:
-        """Note that nothing is left of the copy of an object in parts, and remove the keys of its upload."""
+    def end_parts(self, job_id: str, address: Address, upload: str = "") -> None:
+        """
+        Note that nothing is left of the copy of an object in parts, and remove the keys of its upload.
+
+        Those of *upload*, too: a worker that lost its lease may offer parts after another one has ended the copy.
+        """
         self._forget_earlier(job_id, address)
+        if upload:
+            self._redis.delete(*parts_keys(job_id, upload))
         self._redis.hdel(job_key(job_id, "parts"), address)
 
     def _forget_earlier(self, job_id: str, address: Address, *, but: str = "") -> None:
