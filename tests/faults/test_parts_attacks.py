@@ -346,3 +346,37 @@ def test_a_run_that_lost_its_lease_leaves_no_keys(world: World) -> None:
     world.before = end
     assert world.run().startswith("1 copied")
     world.assert_copied()
+
+
+def test_a_redis_that_is_flushed_in_the_middle_leaves_nothing(world: World) -> None:
+    world.before = lambda part: world.ledger.client.flushdb() if part == 5 else None
+    world.run()
+    store = open_store(world.to)
+    assert not store.has_object(ADDRESS) or store.get_object(ADDRESS) == LARGE
+    assert world.left_over() == []
+
+
+def test_a_record_that_went_back_in_time_costs_only_time(world: World) -> None:
+    """Redis was restarted with an older copy of its data."""
+    client = world.ledger.client
+
+    def dump() -> dict[str, Any]:
+        return {key: client.dump(key) for key in client.scan_iter("snapferry:*")}
+
+    saved: list[dict[str, Any]] = []
+
+    def back(part: int) -> None:
+        if part == 3:
+            saved.append(dump())
+        if part == 7 and saved:
+            restored = saved.pop()
+            with client.pipeline() as pipe:
+                pipe.delete(*client.scan_iter("snapferry:*"))
+                for key, dumped in restored.items():
+                    pipe.restore(key, 0, dumped)
+                pipe.execute()
+
+    world.before = back
+    said = world.run()
+    assert said.startswith("1 copied"), said
+    world.assert_copied()
