@@ -72,7 +72,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         with about(job=job_id, task=task.request.id), time_limit.enforced():
             outcome = run_drive(task, ledger, job_id, lambda: drive_job(app, ledger, job_id, access), access)
             if outcome.result in _ENDED:
-                with suppress(*BROKER_TROUBLE, RedisError):
+                with suppress(*BROKER_TROUBLE, RedisError, UnknownJob):
                     queue_removal_of_parts(app, ledger, job_id)
             text = describe_drive(outcome)
             log.info("%s: %s", task.name.partition(".")[2], text)

@@ -7,6 +7,7 @@ asks the destination. So a chord that calls back early, twice, with failed parts
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,6 +25,11 @@ from snapferry.workers.telemetry import tracing
 # The longest pause before objects are healed again, after 2, 4, 8 s. It is well below the visibility timeout, which
 # counts a waiting message as delivered, and below the time after which a batch that is in no queue counts as lost.
 LONGEST_PAUSE_S: Final = 16
+
+# Pauses between attempts to remove what is left of copies in parts: the shortest, and the longest, which is well below
+# the visibility timeout. And how long after the end of the job the last attempt is.
+REMOVE_AGAIN_S: Final = (10.0, 600.0)
+REMOVE_PARTS_S: Final = 24 * 3600.0
 
 
 def queue_batches(
@@ -81,9 +87,11 @@ def queue_removal_of_parts(app: Celery, ledger: Ledger, job_id: str) -> None:
     """
     Ask workers to remove what is left of objects that a job, which has ended, has begun to copy in parts.
 
-    Nearly always there is nothing: the worker that copies an object removes it. May be called again. Raises kombu's
-    OperationalError.
+    Nearly always there is nothing: the worker that copies an object removes it. A message may be dropped by a worker of
+    an older version, or reach one that does not reach the store. So the job is driven again until nothing is left, but
+    not for longer than `REMOVE_PARTS_S`. May be called again. Raises kombu's OperationalError and `RedisError`.
     """
+    queued = False
     for text in ledger.begun_parts(job_id):
         try:
             message = BatchMessage.model_validate_json(text)
@@ -96,6 +104,13 @@ def queue_removal_of_parts(app: Celery, ledger: Ledger, job_id: str) -> None:
             )
             shown = f"job {job_id[:8]} · what is left of an object that was copied in parts"
             signature.set(argsrepr=shown, kwargsrepr="", queue=queue).apply_async()
+            queued = True
+    if queued:
+        now = time.time()
+        ended_s = max(0.0, now - (ledger.status(job_id).ended_at or now))
+        if ended_s < REMOVE_PARTS_S:
+            pause_s = min(max(ended_s, REMOVE_AGAIN_S[0]), REMOVE_AGAIN_S[1])
+            queue_drive(app, job_id, "are parts of objects left?", in_s=pause_s)
 
 
 def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:

@@ -16,7 +16,7 @@ from snapferry.workers.telemetry.logs import about
 from . import time_limit
 from .delivery import run_batch
 from .parts.asking import COPY_PARTS
-from .parts.joining import MAX_CLEAN_UPS, NOTHING, join_copy
+from .parts.joining import NOTHING, join_copy
 from .requeue import MAX_RETRIES, STEP_ASIDE_S, is_active, requeue_for_other_version
 from .settle import ObjectsFailed
 
@@ -48,13 +48,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         with time_limit.enforced():
             return run_batch(self, batch, ledger, access)
 
-    @app.task(
-        shared=False,
-        name=COPY_PARTS,
-        bind=True,
-        max_retries=MAX_CLEAN_UPS,
-        store_errors_even_if_ignored=False,
-    )
+    @app.task(shared=False, name=COPY_PARTS, bind=True, store_errors_even_if_ignored=False)
     def copy_parts(self: Task[..., Any], message: dict[str, Any]) -> str:
         try:
             batch = BatchMessage.model_validate(message)
@@ -62,5 +56,5 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
             # The worker that sent it copies the parts itself.
             return NOTHING
         with time_limit.enforced():
-            # After the visibility timeout, the broker would deliver the message to a further worker.
+            # Well before the broker delivers the message again.
             return join_copy(self, batch, open_ledger(settings), access, settings.visibility_timeout / 3)

@@ -16,24 +16,30 @@ from tests.unit.ledger.support import address, batch, request
 
 
 class App:
-    """Keeps the tasks that were queued: name, message and queue."""
+    """Keeps the tasks that were queued: name, message and queue. *driven*: the pauses before drives."""
 
     def __init__(self) -> None:
         self.queued: list[tuple[str, dict[str, Any], str]] = []
+        self.driven: list[float] = []
 
-    def signature(self, name: str, *, args: tuple[dict[str, Any]], immutable: bool) -> Any:
+    def signature(self, name: str, *, args: tuple[Any], immutable: bool) -> Any:
         app = self
 
         class Signature:
-            def set(self, *, argsrepr: str, kwargsrepr: str, queue: str) -> Signature:
+            def set(self, *, argsrepr: str, kwargsrepr: str, queue: str = "") -> Signature:
                 assert argsrepr
                 assert not kwargsrepr
                 self.queue = queue
                 return self
 
-            def apply_async(self) -> None:
+            def apply_async(self, *, countdown: float | None = None, headers: object = None) -> None:
                 assert immutable
-                app.queued.append((name, args[0], self.queue))
+                if name == "snapferry.look_after_job":
+                    assert countdown is not None
+                    assert args == ("job",)
+                    app.driven.append(countdown)
+                else:
+                    app.queued.append((name, args[0], self.queue))
 
         return Signature()
 
@@ -75,3 +81,21 @@ def test_what_strangers_have_written_there_is_left_out(ledger: Ledger) -> None:
         ledger.client.hset("snapferry:job:job:parts", str(number), text)
     assert removal(ledger) == []
     ledger.end_parts("job", address(5))
+
+
+@pytest.mark.parametrize(("ended_s", "pause_s"), [(0, 10), (100, 100), (5000, 600), (25 * 3600, None)])
+def test_a_message_may_be_lost_so_the_job_is_driven_again_while_parts_are_left(
+    ledger: Ledger, ended_s: float, pause_s: float | None
+) -> None:
+    app: Any = App()
+    ledger.advance("job", State.CANCELLED)
+    queue_removal_of_parts(app, ledger, "job")
+    assert app.driven == []
+
+    ledger.begin_parts(PartsOf("job", "1a"), address(1), batch(1, 1, first=1).model_dump_json())
+    ended_at = ledger.status("job").ended_at
+    assert ended_at > 0
+    ledger.client.hset("snapferry:job:job", "ended_at", ended_at - ended_s)
+    queue_removal_of_parts(app, ledger, "job")
+    assert len(app.queued) == 1
+    assert [round(pause, -1) for pause in app.driven] == ([] if pause_s is None else [pause_s])

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Final
+from typing import Any
 
 from celery import Task
-from celery.exceptions import Retry
 from redis.exceptions import RedisError
 
 from snapferry.stores import treehash
@@ -24,7 +23,6 @@ from snapferry.stores.pools.in_parts import PartsCopy, can_copy_in_parts, drop_p
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.batch_report import PAUSE_GRACE_S, STUCK_S
-from snapferry.workers.copying.requeue import retry
 from snapferry.workers.copying.transfer.interfaces import BatchStopped, JobPaused, JobStopped, WorkerStopping
 from snapferry.workers.job_state import State
 from snapferry.workers.ledger import Directive, Ledger, PartsOf, UnknownJob
@@ -46,9 +44,6 @@ log = logging.getLogger(__name__)
 NOTHING = "nothing to join"
 WATCH_S = 1.0
 
-# Attempts to remove what is left of the copy of a job that has ended, after pauses from 1 s to 17 minutes.
-MAX_CLEAN_UPS: Final = 6
-
 
 def join_copy(
     task: Task[..., Any], message: BatchMessage, ledger: Ledger, access: AccessPolicy, stay_s: float
@@ -56,15 +51,12 @@ def join_copy(
     """
     Copy parts of the object of *message* until none is left to claim; return what was done, in words.
 
-    No part begins after *stay_s* seconds. So other jobs get their turn, and the broker does not deliver the message to
-    further workers because this one has not acknowledged it. The worker that has the batch asks again.
+    No part begins after *stay_s* seconds: other jobs get their turn. The worker that has the batch asks again.
     """
     with about(job=message.job_id, task=getattr(task.request, "id", None)):
         shutdown.defer_sigterm()
         try:
             return _join(task, message, ledger, access, stay_s)
-        except Retry:
-            raise
         except BatchStopped as stopped:
             return f"stopped: {type(stopped).__name__}"
         except (StoreError, RedisError) as error:
@@ -83,7 +75,7 @@ def _join(
     if len(addresses) != 1 or message.action is not Action.COPY or message.lines:
         return NOTHING
     if _has_ended(ledger, message.job_id):
-        return _clean_up(task, message, addresses[0], ledger, access)
+        return _clean_up(message, addresses[0], ledger, access)
     if (getattr(task.request, "delivery_info", None) or {}).get("redelivered"):
         # Its worker died, maybe of this object.
         return NOTHING
@@ -165,14 +157,9 @@ def _has_ended(ledger: Ledger, job_id: str) -> bool:
         return False
 
 
-def _clean_up(
-    task: Task[..., Any], message: BatchMessage, address: Address, ledger: Ledger, access: AccessPolicy
-) -> str:
+def _clean_up(message: BatchMessage, address: Address, ledger: Ledger, access: AccessPolicy) -> str:
     if not _is_dropped(message, address, access):
-        # The store is away, or this machine has it not: perhaps another one will.
-        if task.request.retries < MAX_CLEAN_UPS:
-            raise retry(task, 4**task.request.retries, "parts are left", max_retries=MAX_CLEAN_UPS)
-        log.warning("parts may be left behind", extra=fields(object=address, store=message.destination.url))
+        # The store is away, or not on this machine. The orchestrator asks again.
         return "its job has ended; parts may be left"
     ledger.end_parts(message.job_id, address)
     return "its job has ended; nothing is left of its parts"
