@@ -148,6 +148,7 @@ sys.path[:0] = {path!r}
 from snapferry.stores.backends.directory.in_parts.locks import locked
 descriptor = os.open({file!r}, os.O_RDWR)
 with locked(descriptor, {start}, {length}):
+    os.write(1, b"held\\n")
     os.kill(os.getpid(), signal.SIGSTOP)
 """
 
