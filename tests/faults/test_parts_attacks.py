@@ -186,7 +186,7 @@ def test_a_stopped_process_with_a_lock_delays_the_copy_and_no_more(
     world.assert_copied()
 
 
-@pytest.mark.parametrize("what", ["link", "fifo", "folder", "dangling", "huge"])
+@pytest.mark.parametrize("what", ["link", "hard link", "fifo", "folder", "dangling", "huge"])
 @pytest.mark.parametrize("place", ["note", "file"])
 @pytest.mark.parametrize("kind", ["file"])
 def test_something_else_in_the_place_of_note_or_file(
@@ -207,6 +207,8 @@ def test_something_else_in_the_place_of_note_or_file(
         path.unlink()
         if what == "link":
             path.symlink_to(victim)
+        elif what == "hard link":
+            path.hardlink_to(victim)
         elif what == "dangling":
             path.symlink_to(tmp_path / "nowhere")
         elif what == "fifo":

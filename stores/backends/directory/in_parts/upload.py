@@ -295,7 +295,8 @@ class _FileOfParts:
             if not self.is_there() or found.st_size != self._file_bytes:
                 raise self._gone()
             named = os.stat(self._file_name, dir_fd=self._folder.descriptor, follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, named):
+            # A file with a second name may be one that must not be written to.
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or not os.path.samestat(found, named):
                 raise self._gone()
 
     def _gone(self) -> PartsGone:
