@@ -30,6 +30,7 @@ import gc
 import io
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import NoReturn
 
@@ -52,7 +53,9 @@ def console() -> NoReturn:
     except SystemExit as end:
         if end.code is not None and not isinstance(end.code, int):
             raise
-        atexit._run_exitfuncs()  # noqa: SLF001 - the first half of the interpreter's own end
+        # What the interpreter does first at its own end: it waits for threads, such as those that send messages.
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+        atexit._run_exitfuncs()  # noqa: SLF001
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()

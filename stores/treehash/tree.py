@@ -17,6 +17,7 @@ from importlib import import_module
 
 from ..address import Address
 from ..streams import Buffer
+from ..text.format import counted
 from .reference import chaining_value as reference_value
 from .reference import merged as reference_merged
 
@@ -59,7 +60,8 @@ def subtree(data: Buffer, offset_bytes: int) -> bytes:
     part_bytes = max(CHUNK_BYTES, 1 << (length - 1).bit_length())
     if offset_bytes % part_bytes or not 0 <= offset_bytes <= MOST_BYTES - length:
         raise ValueError(
-            f"a range of {length} bytes must begin at a multiple of {part_bytes} below 2**64, not at {offset_bytes}"
+            f"a range of {counted(length, 'byte')} must begin at a multiple of {part_bytes} below 2**64, not at"
+            f" {offset_bytes}"
         )
     return chaining_value(view.cast("B"), offset_bytes // CHUNK_BYTES)
 

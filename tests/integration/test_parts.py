@@ -87,10 +87,12 @@ class World:
         return self.jobs.wait(job, timeout_s=PATIENCE_S)
 
     @contextmanager
-    def workers_named(self, *names: str, before: str = "") -> Iterator[list[Started]]:
+    def workers_named(self, *names: str, before: str = "", processes: int = 2) -> Iterator[list[Started]]:
+        arguments = ("-c", str(processes))
         with ExitStack() as stack:
             yield [
-                stack.enter_context(self.fleet.worker(name, before=before or small_parts())) for name in names
+                stack.enter_context(self.fleet.worker(name, *arguments, before=before or small_parts()))
+                for name in names
             ]
 
     def read(self) -> int:
@@ -245,7 +247,8 @@ def test_a_killed_worker_that_had_joined_costs_nothing(world: World) -> None:
     kill = "import os, signal; globals().get('has_joined') and os.kill(os.getppid(), signal.SIGKILL)"
     kill += "; globals().get('has_joined') and os.kill(os.getpid(), signal.SIGKILL)"
     before = small_parts(pause_s=0.2, before=kill) + IF_JOINED
-    with world.workers_named("one", "two", before=before) as workers:
+    # One process each: a second one of the worker with the batch would join it, and kill both.
+    with world.workers_named("one", "two", before=before, processes=1) as workers:
         job = world.submit(to)
         until(lambda: any(one.process.poll() is not None for one in workers), "a worker is killed")
         world.assert_copied(to, world.wait(job))
