@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from snapferry.workers.settings.config_file import read_config
 from snapferry.workers.settings.directory_rules import apply_to_directories
 from snapferry.workers.settings.environment import InvalidSettings, Settings, misspelt_variables
 
@@ -33,3 +34,11 @@ def read_settings(broker: str | None, prices: str | None = None, **overrides: An
         text = {"log_format": "text"} if settings.log_format == "auto" else {}
         logs.configure(settings.model_copy(update=text))
     return settings
+
+
+def check_config(path: str) -> None:
+    """End the command if the configuration file at *path* cannot be used."""
+    try:
+        read_config(path)
+    except InvalidSettings as error:
+        usage(str(error))

@@ -249,6 +249,44 @@ def test_a_fault_in_the_configuration_is_named_with_its_line(name: str, run: Run
     assert "snapferry.toml, line 14: acces: unknown key; did you mean 'access'?" in err
 
 
+@EVERY
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (None, "elsewhere.toml: No such file or directory"),
+        ("[acces]\n", "elsewhere.toml, line 1: acces: unknown key; did you mean 'access'?"),
+        (
+            "[broker]\nurl = 'redis://x'\n",
+            "elsewhere.toml, line 1: broker: is not a key of this file. Set the ",
+        ),
+    ],
+    ids=["missing", "misspelt", "broker"],
+)
+def test_every_command_checks_the_file_of_the_option(
+    name: str, text: str | None, fault: str, run: Run, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / "elsewhere.toml").write_text(text)
+    Path("free").mkdir()
+
+    arguments = line(name, STORE="one", OTHER="other", FREE="free", JOB="job")
+    code, out, err = run(*arguments, "--config", "elsewhere.toml")
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"snapferry: {fault}")
+    assert err.count("\n") == 1
+
+
+def test_a_file_that_a_variable_names_is_read_where_it_is_needed(
+    run: Run, broker: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job can be cancelled while the file of the machine is damaged."""
+    monkeypatch.setenv("SNAPFERRY_CONFIG", "elsewhere.toml")
+
+    assert run("cancel", "job", "--broker", broker[0])[0] == 0
+    assert run("mirrors", "--broker", broker[0])[0] == 2
+
+
 def test_the_file_of_the_option_is_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.toml").write_text(f'[stores]\nfar = "{tmp_path}/one"\n')
 

@@ -68,6 +68,8 @@ link-local = false
         ("[[scrub]]", "[scrub]", "line 26: scrub: must be a list of tables. Write [[scrub]] instead of [scrub]"),
         ("[access]", "[[access]]", "line 32: access: must be a table. Write [access] instead of [[access]]"),
         ("[stores]\n", "zzzzz = 1\n[stores]\n", "line 2: zzzzz: unknown key; known keys: stores, "),
+        ("[stores]\n", "s3-max-requests = 1\n[stores]\n", "s3-max-requests: is not a key of this file. Set the"),
+        ("[stores]\n", "broker = ''\n[stores]\n", "line 2: broker: is not a key of this file. Set the variable"),
         ("storage-class", "storage-klass", "line 6: stores.archive: there is no setting 'storage-klass'; did you"),
         ('"STANDARD_IA"', "1", "line 6: stores.archive: storage-class must be a string"),
         ('priority = "low"', 'priority = "hihg"', "line 18: mirror.1.priority: must be 'high', 'normal' or 'low'; did"),

@@ -34,7 +34,7 @@ The file must not hold secrets: everyone who can read the queue can read its URL
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
@@ -43,12 +43,15 @@ from snapferry.stores.text.similar import suggestion
 from snapferry.stores.urls import parse_place, parse_url
 from snapferry.workers.messages import MIRROR_NAME
 
-from .environment import InvalidSettings
+from .environment import InvalidSettings, Settings
 from .notify_table import Notify
 from .schedule_tables import Mirror, Scrub, Table
 from .store_table import url_of_store
 from .toml_faults import Fault, first_fault
 from .toml_file import InvalidToml, parse_toml, read_text
+
+# The settings that a table with another name might be meant for.
+_SETTINGS: Final = {name: name for name in Settings.model_fields} | {"broker": "broker_url"}
 
 
 def _checked_url(url: str) -> str:
@@ -81,6 +84,19 @@ class Config(Table):
     scrub: tuple[Scrub, ...] = ()
     access: Access = Access()
     notify: Notify = Notify()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_settings(cls, found: object) -> object:
+        """Refuse a setting of the environment. The broker's URL, for one, holds a password, and this file must not."""
+        for key in found if isinstance(found, dict) else ():
+            setting = _SETTINGS.get(str(key).replace("-", "_").lower())
+            if key not in cls.model_fields and setting is not None:
+                option = ", or use --broker" if setting == "broker_url" else ""
+                raise Fault(
+                    f"is not a key of this file. Set the variable SNAPFERRY_{setting.upper()}{option}", (key,)
+                )
+        return found
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

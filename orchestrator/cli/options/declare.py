@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from snapferry.orchestrator.cli.chosen import remember
+from snapferry.orchestrator.cli.chosen import remember, typed
 from snapferry.orchestrator.cli.exit_codes import interrupt_on_sigterm, usage
 from snapferry.orchestrator.cli.lazy import installed_version, load
 from snapferry.workers.extras import NotInstalled, explained, require
@@ -136,7 +136,11 @@ class Command(click.Command):
         self.params += [add() for add in self._added.values()]
 
     def _run(self, **given: Any) -> Any:
-        remember({name: given.pop(name) for name in self._added if name in given})
+        added = {name: given.pop(name) for name in self._added if name in given}
+        remember(added)
+        if added.get("config") and typed("--config"):
+            # Also if the command needs nothing of the file, or fails before it reads the file.
+            load("settings:check_config")(added["config"])
         self._places(given)
         if self._interruptible:
             interrupt_on_sigterm()

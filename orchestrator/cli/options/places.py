@@ -6,8 +6,8 @@ from collections.abc import MutableMapping
 from typing import Any, NoReturn
 
 import click
-from click.core import ParameterSource
 
+from snapferry.orchestrator.cli.chosen import typed
 from snapferry.orchestrator.cli.exit_codes import usage
 
 Given = MutableMapping[str, Any]
@@ -49,7 +49,7 @@ def _one(option: str, argument: str | None, value: str | None) -> str:
     An argument is stronger than the option's environment variable. None of both, or both, end the command.
     """
     if argument is not None:
-        if value is not None and _typed(option):
+        if value is not None and typed(option):
             usage(f"the store is given twice: as the argument {argument} and as {option} {value}")
         return argument
     if value is None:
@@ -65,21 +65,9 @@ def _two(
 
     A single argument is the store that no option gives. Any contradiction ends the command.
     """
-    if (
-        first is not None
-        and second is None
-        and not _typed("--to")
-        and (_typed("--from") or source is not None)
-    ):
+    if first is not None and second is None and not typed("--to") and (typed("--from") or source is not None):
         first, second = None, first
     return _one("--from", first, source), _one("--to", second, destination)
-
-
-def _typed(option: str) -> bool:
-    """Return whether *option* is on the command line, and not only in the environment."""
-    ctx = click.get_current_context()
-    names = [parameter.name or "" for parameter in ctx.command.params if option in parameter.opts]
-    return any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in names)
 
 
 def _missing(option: str) -> NoReturn:
