@@ -249,6 +249,28 @@ def test_a_fault_in_the_configuration_is_named_with_its_line(name: str, run: Run
     assert "snapferry.toml, line 14: acces: unknown key; did you mean 'access'?" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "missing", "example"),
+    [
+        ([], "A and B are", "/srv/store@8b1f92 @latest"),
+        (["one"], "B is", "one s3://backup/store"),
+        (["s3://b/x@y/z"], "B is", "s3://b/x@y/z s3://backup/store"),
+        (["one@latest"], "B is", "one@latest @latest"),
+        (["--from", "a b@tag@"], "B is", "'a b@tag@' @latest"),
+        (["--to", "one"], "A is", "one s3://backup/store"),
+    ],
+)
+def test_diff_names_what_is_missing_with_an_example(
+    arguments: list[str], missing: str, example: str, run: Run
+) -> None:
+    code, out, err = run("diff", *arguments)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"snapferry: {missing} missing: ")
+    assert err.endswith(f": snapferry diff {example}\n")
+    assert err.count("\n") == 1
+
+
 @EVERY
 @pytest.mark.parametrize(
     ("text", "fault"),

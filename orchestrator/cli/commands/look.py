@@ -140,7 +140,7 @@ Exit codes:
 """
 
 
-@command(run="look.diff:diff", places=places.of_copy, interruptible=True, epilog=DIFF_EXAMPLES)
+@command(run="look.diff:diff", places=places.of_diff, interruptible=True, epilog=DIFF_EXAMPLES)
 @argument("first", metavar="A", required=False, text="A snapshot as STORE@ID, or a store.")
 @argument(
     "second",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from shlex import quote
 from typing import Any, NoReturn
 
 import click
@@ -17,6 +18,18 @@ def of_copy(given: Given) -> None:
     """Replace the arguments *first* and *second* by the options *source* and *destination*, which then are set."""
     places = _two(given.pop("first"), given.pop("second"), given["source"], given["destination"])
     given["source"], given["destination"] = places
+
+
+def of_diff(given: Given) -> None:
+    """As `of_copy`, for the arguments A and B."""
+    places = [given[name] for name in ("first", "second", "source", "destination") if given[name] is not None]
+    if len(places) < 2:
+        of_snapshot = places and "@" in places[0] and "/" not in places[0].rpartition("@")[2]
+        example = "@latest" if of_snapshot or not places else "s3://backup/store"
+        command = f"snapferry diff {quote(places[0]) if places else '/srv/store@8b1f92'} {example}"
+        missing = "A and B are" if not places else "A is" if given["destination"] is not None else "B is"
+        usage(f"{missing} missing: give two snapshots, or two stores. For example: {command}")
+    of_copy(given)
 
 
 def of_push(given: Given) -> None:
