@@ -64,6 +64,7 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
         "state": str(status.state),
         "final": status.state.final,
         **({"imported": True} if ledger.field(job_id, "imported") else {}),
+        "partly_planned": status.partly_planned,
         "error": status.error,
         "resumes": spec.resumes or spec.retries or None,
         "source": _store(spec.source),

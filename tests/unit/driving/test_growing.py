@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -14,12 +15,14 @@ from snapferry.orchestrator.planning import prepare
 from snapferry.orchestrator.planning.plan import SourceChanged
 from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.orchestrator.reporting.measures import percent, share
+from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.stores.address import SnapshotId, manifest_key
 from snapferry.stores.errors import StoreUnavailable
 from snapferry.stores.manifest.known_lines import KnownLines
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import Budget, JobSpec, Prune
+from tests.json_documents import check
 from tests.sample import tree
 
 from .fleet import Fleet, snapshots
@@ -99,6 +102,7 @@ def test_the_first_batches_are_queued_before_the_second_manifest_is_read(
         assert status.objects_settled <= status.objects_total
         assert share(status) == percent(status) == 0
         assert status_document(status)["partly_planned"] is (read > 0)
+        assert receipt(fleet.ledger, "job")["partly_planned"] is (read > 0)
 
     reads.before = before
     outcome = fleet.drive()
@@ -109,6 +113,7 @@ def test_the_first_batches_are_queued_before_the_second_manifest_is_read(
     assert outcome.planned is not None
     assert outcome.queued == outcome.planned.batches == fleet.status.batches_total
     assert not fleet.status.partly_planned
+    assert receipt(fleet.ledger, "job")["partly_planned"] is False
     finish(fleet)
     assert fleet.status.state is State.DONE
     assert fleet.published() == sorted(ids)
@@ -197,6 +202,9 @@ def test_a_cancel_while_the_plan_grows_keeps_what_was_copied(
     assert fleet.drive().result is Result.CANCELLED
 
     assert fleet.status.partly_planned
+    document = receipt(fleet.ledger, "job")
+    assert (document["final"], document["partly_planned"]) == (True, True)
+    check("receipt", document | {"job": str(UUID(int=0))})
     assert fleet.status.copied > 0
     assert fleet.published() == []
     assert [state for _, state in fleet.rows()] == ["pending"] * COUNT
