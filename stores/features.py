@@ -62,6 +62,20 @@ class Priced(Protocol):
 
 
 @runtime_checkable
+class PricesCopies(Protocol):
+    """A `Priced` backend whose objects may also be copied in parts, or by its server."""
+
+    def requests_to_read_parts(self, parts: int) -> Requests:
+        """Return the requests by which one process reads an object in so many *parts*, by `ReadsRanges`."""
+
+    def requests_to_write_parts(self, parts: int) -> Requests:
+        """Return the requests by which one process writes an object in so many *parts*, by `TakesParts`."""
+
+    def requests_to_copy_on_server(self, size: int) -> Requests:
+        """Return the requests of a `ServerCopy` of *size* bytes to this store, beside those of reading it."""
+
+
+@runtime_checkable
 class Confirming(Protocol):
     """A backend that has the store confirm what was written."""
 

@@ -24,6 +24,7 @@ UPLOAD_PART: Final = "UploadPart"
 COPY_PART: Final = "UploadPartCopy"
 COMPLETE_UPLOAD: Final = "CompleteMultipartUpload"
 ABORT_UPLOAD: Final = "AbortMultipartUpload"
+LIST_PARTS: Final = "ListParts"
 HEAD_BUCKET: Final = "HeadBucket"
 
 
@@ -61,6 +62,18 @@ class RequestAccounting:
 
     def to_write_object(self, size: int) -> Requests:
         """Return what writing an object of this advisory size sends."""
+        return Requests()
+
+    def to_read_parts(self, parts: int) -> Requests:
+        """Return what reading an object in so many *parts* sends (`stores.pools.in_parts`), by the owner alone."""
+        return Requests()
+
+    def to_write_parts(self, parts: int) -> Requests:
+        """Return what writing an object in so many *parts* sends (`stores.pools.in_parts`), by the owner alone."""
+        return Requests()
+
+    def to_copy_on_server(self, size: int) -> Requests:
+        """Return what this store is sent so that its server copies an object of this advisory size to it."""
         return Requests()
 
     def to_read_manifest(self) -> Requests:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from snapferry.stores.backend import Backend
-from snapferry.stores.features import Priced, feature_of
+from snapferry.stores.features import Priced, PricesCopies, feature_of
 from snapferry.stores.requests import RequestAccounting, Requests
 
 from .existence import requests_to_ask, requests_to_ask_among
@@ -17,6 +17,7 @@ class PoolAccounting(RequestAccounting):
     def __init__(self, objects: Backend, manifests: Backend) -> None:
         self._backends = [objects] if objects is manifests else [objects, manifests]
         self._objects = feature_of(objects, Priced)
+        self._copies = feature_of(objects, PricesCopies)
         self._manifests = feature_of(manifests, Priced)
         self._pages_listings = objects.capabilities.pages_listings
 
@@ -44,6 +45,15 @@ class PoolAccounting(RequestAccounting):
 
     def to_write_object(self, size: int) -> Requests:
         return Requests() if self._objects is None else self._objects.requests_to_write(size)
+
+    def to_read_parts(self, parts: int) -> Requests:
+        return Requests() if self._copies is None else self._copies.requests_to_read_parts(parts)
+
+    def to_write_parts(self, parts: int) -> Requests:
+        return Requests() if self._copies is None else self._copies.requests_to_write_parts(parts)
+
+    def to_copy_on_server(self, size: int) -> Requests:
+        return Requests() if self._copies is None else self._copies.requests_to_copy_on_server(size)
 
     def to_read_manifest(self) -> Requests:
         return self._to_read(0)

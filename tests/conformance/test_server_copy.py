@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from snapferry.orchestrator.planning.estimates.objects import ObjectRequests
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.backend import Backend
 from snapferry.stores.backends.s3 import sizes
@@ -13,7 +14,10 @@ from snapferry.stores.errors import IntegrityError, ObjectMissing, StoreUnavaila
 from snapferry.stores.features import CopiesOnServer
 from snapferry.stores.hashing import digest
 from snapferry.stores.pools.server_copy import copy_on_server
+from snapferry.stores.requests import Requests
+from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.urls import parse_url
+from snapferry.workers.messages import JobSpec, StoreRef
 from tests.conformance.contract import MIB, noise, read
 from tests.opening import open_backend
 from tests.servers import S3Server
@@ -41,7 +45,8 @@ class Pair:
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pair:
     for module in (sizes, upload):
         monkeypatch.setattr(module, "COPIED_WHOLE_BYTES", PART)
-    monkeypatch.setattr(parts, "copied_part_bytes", lambda _: PART)
+    for other in (sizes, parts):
+        monkeypatch.setattr(other, "copied_part_bytes", lambda _: PART)
     return Pair(request.getfixturevalue(request.param))
 
 
@@ -74,6 +79,33 @@ def test_an_object_of_any_length_is_copied(pair: Pair, length: int, hint_is_righ
     assert pair.destination.confirmed == {"server": 1}
     assert pair.server.unfinished_uploads(pair.buckets[1]) == []
     assert pair.held() == [object_key(address)]
+
+
+@pytest.mark.parametrize("length", [0, PART, 2 * PART + 5])
+def test_a_copy_sends_what_an_estimate_predicts(pair: Pair, length: int) -> None:
+    source, destination = SnapshotStore(pair.source), SnapshotStore(pair.destination)
+    # The first copy sends the probe.
+    copy_on_server(pair.source, pair.destination, filed(pair.source, b"first"), size_hint=5)
+    address = filed(pair.source, noise(length))
+    spec = JobSpec.of(StoreRef(url="s3://a/b"), StoreRef(url="s3://a/c"), [], server_side=True)
+    requests = ObjectRequests(spec, source, destination)
+    before = source.accounting.sent(), destination.accounting.sent()
+
+    copy_on_server(pair.source, pair.destination, address, size_hint=length)
+
+    sent = source.accounting.sent() - before[0], destination.accounting.sent() - before[1]
+    # A server that copies whatever version there is, is asked about the source once more.
+    assert sent[0] - Requests(HeadObject=sent[0]["HeadObject"]) == requests.of(length)[0]
+    predicted = requests.of(length)[1]
+    if sent[1]["CopyObject"] and length > PART:
+        # A server that copies no parts.
+        assert sent[1]["AbortMultipartUpload"] == 1
+    else:
+        assert sent[1] - Requests(HeadObject=1) == predicted - Requests(HeadObject=1)
+    assert sent[1]["HeadObject"] <= predicted["HeadObject"]
+    assert predicted["UploadPartCopy"] == (3 if length > PART else 0)
+    # The server may refuse.
+    assert not requests.exact
 
 
 @pytest.mark.parametrize("length", [10, 2 * PART + 5])

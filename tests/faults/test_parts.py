@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from celery.exceptions import Retry
 
+from snapferry.orchestrator.planning.estimates.objects import ObjectRequests
 from snapferry.stores.address import OBJECTS, Key, address_of
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.objects.in_parts.note import note_key
 from snapferry.stores.errors import StoreUnavailable
 from snapferry.stores.pools.in_parts import DonePart
 from snapferry.stores.pools.in_parts.record import seal, unseal
+from snapferry.stores.requests import Requests
 from snapferry.stores.runtime.liveness import identity
 from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.copying.parts import asking, owner, sizes
@@ -27,6 +29,7 @@ from snapferry.workers.ledger import State
 from snapferry.workers.ledger.steps import parts as claims_of_parts
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.messages import Action, BatchMessage, StoreRef
+from tests.counting import counting_proxy
 from tests.integration.processes import until
 from tests.opening import open_store
 from tests.unit.bound_task import BoundTask
@@ -75,6 +78,27 @@ def test_a_run_without_others_copies_all_parts(world: World) -> None:
     assert world.run().startswith("1 copied")
     world.assert_copied()
     assert sorted(world.copied) == list(range(PARTS))
+
+
+def test_a_copy_in_parts_sends_what_an_estimate_predicts(world: World) -> None:
+    with counting_proxy(world.server) as (proxy, received):
+        refs = {"source": StoreRef(url=proxy.url(world.bucket, "a"))}
+        if world.to.startswith("s3://"):
+            refs["destination"] = StoreRef(url=proxy.url(world.bucket, "b"))
+        world.batch = world.batch.model_copy(update=refs)
+        stores = open_store(world.batch.source.url), open_store(world.to)
+        requests = ObjectRequests(world.ledger.spec("job"), *stores)
+        read, written = requests.of(len(LARGE))
+        to_survey = stores[1].accounting.to_survey(1, 0)
+
+        assert world.run().startswith("1 copied")
+
+        # It asks for the buckets, too.
+        assert received - Requests(HeadBucket=received["HeadBucket"]) == read + written + to_survey
+        assert received["GetObject"] == PARTS + (2 if written else 0)
+        # Workers that join ask as well.
+        assert not requests.exact
+        world.assert_copied()
 
 
 def test_the_next_run_keeps_the_parts_that_are_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,21 @@ def test_the_server_copies_the_objects_of_a_job_and_no_worker_sends_them(
         assert_published_means_complete(copied)
 
 
+def test_a_plan_counts_copies_by_the_server(
+    rclone_memory_s3: S3Server, source: tuple[str, StreamStore]
+) -> None:
+    bucket, _ = source
+    stores = [rclone_memory_s3.url(bucket, name) for name in ("a", "b")]
+    ended = snapferry("plan", *stores, "--all", "--server-side", "--json", env=rclone_memory_s3.environment)
+
+    assert ended.code == 0, ended.err
+    planned = json.loads(ended.out)["estimate"]
+    requests = planned["requests"]["destination"]
+    # One PutObject: the manifest.
+    assert (requests["CopyObject"], requests["PutObject"], planned["exact"]) == (42, 1, False)
+    assert "UploadPart" not in requests
+
+
 def test_a_mirror_may_ask_for_it(
     rclone_memory_s3: S3Server, source: tuple[str, StreamStore], tmp_path: Path
 ) -> None:

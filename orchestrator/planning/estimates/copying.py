@@ -2,10 +2,11 @@
 Estimate what a copy would do: ask the destination for every object, and count, without writing anything.
 
 The requests are those of a run without retries and duplicate deliveries, driven by one orchestrator, at a destination
-that nothing else changes. There are two cases in which the number of requests is only approximate, and the estimate
+that nothing else changes. There are three cases in which the number of requests is only approximate, and the estimate
 is marked inexact. First, the destination has objects that no batch of the job has: their positions between those of
 the job are estimated. Second, the job has several groups: the objects that one batch copied appear in the listings of
-another, and groups that are complete at the same time are checked together, by fewer requests.
+another, and groups that are complete at the same time are checked together, by fewer requests. Third, an object is
+copied in parts or by the server: see `objects`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.messages import JobSpec
 
 from .figures import Traffic, estimate_of
+from .objects import ObjectRequests
 
 
 def estimate_job(
@@ -36,7 +38,8 @@ def estimate_job(
 
     Raises `StoreError` where a store does not answer.
     """
-    found = _Estimator(snapshots, plan, source, destination)
+    copies = ObjectRequests(spec, source, destination)
+    found = _Estimator(snapshots, plan, source, destination, copies)
     found.count_objects()
     found.count_requests()
     read, written = _manifests(snapshots, source, destination)
@@ -46,7 +49,7 @@ def estimate_job(
         plan,
         objects={"present": plan.objects - found.to_copy, "to_copy": found.to_copy},
         size_bytes={"to_copy": found.bytes_to_copy},
-        exact=found.exact,
+        exact=found.exact and copies.exact,
         source=Traffic(found.read, read, found.bytes_to_copy),
         destination=Traffic(found.asked + found.written, written),
     )
@@ -66,7 +69,12 @@ class _Estimator:
     """
 
     def __init__(
-        self, snapshots: Snapshots, plan: Plan, source: StreamStore, destination: StreamStore
+        self,
+        snapshots: Snapshots,
+        plan: Plan,
+        source: StreamStore,
+        destination: StreamStore,
+        copies: ObjectRequests,
     ) -> None:
         from snapferry.stores.bulk.tables import AddressTable
 
@@ -74,7 +82,8 @@ class _Estimator:
         self._plan = plan
         self._source = source
         self._destination = destination
-        self._reading, self._writing = source.accounting, destination.accounting
+        self._writing = destination.accounting
+        self._copies = copies
         self._held = AddressTable()
         self._brought = AddressTable()
         # For each batch, how many keys a listing returned from its first address to its last; None without a listing.
@@ -141,8 +150,9 @@ class _Estimator:
     def _count(self, objects: Mapping[Address, int], needed: list[Address]) -> None:
         self.to_copy += len(needed)
         for address in needed:
-            self.read += self._reading.to_read_object(objects[address])
-            self.written += self._writing.to_write_object(objects[address])
+            read, written = self._copies.of(objects[address])
+            self.read += read
+            self.written += written
             self.bytes_to_copy += objects[address]
 
     def _unknown(self, ordered: list[Address], between: int | None) -> int:

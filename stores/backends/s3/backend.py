@@ -28,6 +28,7 @@ from snapferry.stores.features import (
     PartsUpload,
     PinnedObject,
     Priced,
+    PricesCopies,
     Quarantining,
     ReadsRanges,
     Seen,
@@ -59,8 +60,11 @@ from .sizes import (
     CONCURRENCY,
     RANGE_BYTES,
     RANGED_ABOVE_BYTES,
+    requests_to_copy,
     requests_to_download,
+    requests_to_read_parts,
     requests_to_upload,
+    requests_to_write_parts,
 )
 
 CHECK_TIMEOUT_S: Final = 8
@@ -94,6 +98,7 @@ class S3Backend(
     Diagnosable,
     Throttled,
     Priced,
+    PricesCopies,
     Confirming,
     CopiesOnServer,
     KeepsUnfinished,
@@ -237,6 +242,15 @@ class S3Backend(
 
     def requests_to_write(self, size: int) -> Requests:
         return requests_to_upload(size)
+
+    def requests_to_read_parts(self, parts: int) -> Requests:
+        return requests_to_read_parts(parts)
+
+    def requests_to_write_parts(self, parts: int) -> Requests:
+        return requests_to_write_parts(parts)
+
+    def requests_to_copy_on_server(self, size: int) -> Requests:
+        return requests_to_copy(size)
 
     @property
     def confirmed(self) -> dict[str, int]:

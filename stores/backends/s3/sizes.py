@@ -13,7 +13,19 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
-from snapferry.stores.requests import COMPLETE_UPLOAD, CREATE_UPLOAD, GET, PUT, UPLOAD_PART, Requests
+from snapferry.stores.requests import (
+    COMPLETE_UPLOAD,
+    COPY,
+    COPY_PART,
+    CREATE_UPLOAD,
+    DELETE,
+    GET,
+    HEAD,
+    LIST_PARTS,
+    PUT,
+    UPLOAD_PART,
+    Requests,
+)
 
 MIB: Final = 1024 * 1024
 
@@ -23,6 +35,8 @@ MIB: Final = 1024 * 1024
 CONCURRENCY: Final = 32
 
 MAX_PARTS: Final = 10_000
+# A page of a listing of parts has at most as many (API reference, ListParts).
+LISTED_PARTS: Final = 1000
 MAX_OBJECT_BYTES: Final = 5 * 1024 * 1024 * MIB
 
 MIN_PART_BYTES: Final = 8 * MIB
@@ -81,3 +95,32 @@ def requests_to_upload(size: int) -> Requests:
 def requests_to_download(size: int) -> Requests:
     """Return the requests that reading an object of *size* bytes sends when its size hint is right."""
     return Requests({GET: math.ceil(size / RANGE_BYTES) if size > RANGED_ABOVE_BYTES else 1})
+
+
+def requests_to_read_parts(parts: int) -> Requests:
+    """Return the requests that read an object in so many *parts*: one finds its version."""
+    return Requests({HEAD: 1, GET: parts})
+
+
+def requests_to_write_parts(parts: int) -> Requests:
+    """
+    Return the requests of an upload to which one process sends all *parts*.
+
+    Its note is looked for twice, written and deleted. Before the end, the parts are listed.
+    """
+    upload = Requests({CREATE_UPLOAD: 1, UPLOAD_PART: parts, COMPLETE_UPLOAD: 1})
+    return upload + Requests({GET: 2, PUT: 1, DELETE: 1, LIST_PARTS: math.ceil(parts / LISTED_PARTS)})
+
+
+def requests_to_copy(size: int) -> Requests:
+    """
+    Return the requests by which a server copies an object of *size* bytes, without the probe of each process.
+
+    A copy with another ETag than the source has is looked at. So it is after a copy in parts, and usually if the source
+    was uploaded in parts.
+    """
+    look = Requests({HEAD: 1} if size > MIN_PART_BYTES else {})
+    if size <= COPIED_WHOLE_BYTES:
+        return Requests({COPY: 1}) + look
+    parts = math.ceil(size / copied_part_bytes(size))
+    return Requests({CREATE_UPLOAD: 1, COPY_PART: parts, COMPLETE_UPLOAD: 1}) + look

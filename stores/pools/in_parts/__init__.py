@@ -5,7 +5,7 @@ One object that several processes copy in parts, verified as a whole.
     copying  copy parts, and make the object visible
 """
 
-from .copying import MOST_PARTS, PartsCopy, can_copy_in_parts, drop_parts
+from .copying import MOST_PARTS, PartsCopy, can_copy_in_parts, drop_parts, parts_of
 from .record import DonePart
 
-__all__ = ["MOST_PARTS", "DonePart", "PartsCopy", "can_copy_in_parts", "drop_parts"]
+__all__ = ["MOST_PARTS", "DonePart", "PartsCopy", "can_copy_in_parts", "drop_parts", "parts_of"]

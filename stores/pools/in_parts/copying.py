@@ -58,6 +58,13 @@ def part_bytes_of(length: int, least: int) -> int:
     return size
 
 
+def parts_of(length: int, least: int) -> int:
+    """Return in how many parts an object of *length* bytes is copied, 0 if it is copied whole."""
+    part_bytes = part_bytes_of(length, least)
+    parts = -(-length // part_bytes)
+    return parts if parts >= FEWEST_PARTS and part_bytes <= LARGEST_PART_BYTES else 0
+
+
 class PartsCopy:
     """
     The copy of the object at *address* in parts, by this process and others. Safe to share between threads.
@@ -101,8 +108,7 @@ class PartsCopy:
         upload = None
         try:
             shape = PartsShape(size, part_bytes_of(size, least_bytes), pinned.version, source.label)
-            possible = shape.parts >= FEWEST_PARTS and shape.part_bytes <= LARGEST_PART_BYTES
-            if pinned.length == size and possible:
+            if pinned.length == size and parts_of(size, least_bytes):
                 acquire_part(destination, 0)
                 with contained(destination.label, address):
                     upload = taking.begin_parts(key, owner, shape)
@@ -133,11 +139,7 @@ class PartsCopy:
             if shape.source != source.label:
                 raise PartsGone(destination.label, address, "its copy in parts is from another source")
             right_bytes = part_bytes_of(shape.length, least_bytes)
-            if (
-                shape.part_bytes != right_bytes
-                or right_bytes > LARGEST_PART_BYTES
-                or shape.parts < FEWEST_PARTS
-            ):
+            if shape.part_bytes != right_bytes or not parts_of(shape.length, least_bytes):
                 raise PartsGone(destination.label, address, "its copy in parts has parts of another size")
             with contained(source.label, address):
                 pinned = reading.pinned(object_key(address), shape.version, shape.length)

@@ -21,7 +21,6 @@ from typing import Final, Protocol, Unpack
 
 from redis.exceptions import RedisError
 
-from snapferry.stores import treehash
 from snapferry.stores.address import Address
 from snapferry.stores.errors import PartsGone, StoreError
 from snapferry.stores.pools.in_parts import PartsCopy, can_copy_in_parts, drop_parts
@@ -91,7 +90,7 @@ class PartsCopying:
         large = {address: size for address, size in objects.items() if sizes.is_large(size)}
         if (
             not large
-            or not (treehash.is_fast() or sizes.ANY_SPEED)
+            or not sizes.hashes_fast()
             or not isinstance(source, SnapshotStore)
             or not isinstance(destination, SnapshotStore)
             or not can_copy_in_parts(source.objects, destination.objects)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from snapferry.stores import treehash
+
 MIB: Final = 1024 * 1024
 
 LARGE_BYTES: int = 1024 * MIB
@@ -17,6 +19,11 @@ IN_FLIGHT_BYTES: Final = 64 * MIB
 
 ANY_SPEED: bool = False
 """For tests: copy in parts also where hashing parts is slow."""
+
+
+def hashes_fast() -> bool:
+    """Return whether this process hashes parts fast enough to copy in parts."""
+    return treehash.is_fast() or ANY_SPEED
 
 
 def is_large(size: int) -> bool:
