@@ -324,6 +324,21 @@ class Conditional(Protocol):
 
 
 @runtime_checkable
+class ConditionalDelete(Protocol):
+    """A store that may be able to delete only what its caller expects, in one step."""
+
+    def supports_conditional_delete(self, space: str) -> bool:
+        """As `Conditional.supports_conditions`, for deletions. Many stores support conditions on writes alone."""
+
+    def delete_if(self, key: str, expected: bytes) -> bool:
+        """
+        Delete *key* if it holds exactly *expected*; return whether it did.
+
+        Call it only where `supports_conditional_delete`. Raises `StoreError`; then it may be deleted.
+        """
+
+
+@runtime_checkable
 class FiniteSpace(Protocol):
     """A store on a disk or under a quota."""
 

@@ -3,7 +3,8 @@ The names of a store.
 
 *whole or not at all*: a name is one key of the backend, so its record is the previous one or the new one at any moment.
 *one after the other*: in a directory, writers of names exclude each other by a lock. In a bucket, a writer that expects
-something writes on that condition, if the server supports it. Otherwise the last one of several writers wins.
+something writes or deletes on that condition, if the server supports it. Otherwise the last one of several writers
+wins.
 *nothing is trusted*: what is filed under a name is read up to a bound and must have the form of a record.
 """
 
@@ -26,7 +27,7 @@ from snapferry.stores.errors import (
     StoreFault,
     StoreUnavailable,
 )
-from snapferry.stores.features import Conditional, Locking, feature_of
+from snapferry.stores.features import Conditional, ConditionalDelete, Locking, feature_of
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.interruption import checkpoint
 
@@ -202,9 +203,7 @@ class Names:
             with contained(self._backend.label, name):
                 if conditional.write_if(name_key(name), render_record(record), expected):
                     return Written(before, atomic=True)
-        raise StoreUnavailable(
-            self._backend.label, name, "other writers change this name all the time; it was not changed"
-        )
+        raise self._restless(name)
 
     def delete(self, name: Name, *, if_was: SnapshotId | None = None) -> bool:
         """
@@ -213,6 +212,10 @@ class Names:
         With *if_was*, raises `NameChanged` if the name is that of another snapshot or does not exist. Returns whether
         that was one step with the deletion. May be called again.
         """
+        conditional = feature_of(self._backend, ConditionalDelete)
+        if if_was is not None and conditional is not None and conditional.supports_conditional_delete(NAMES):
+            self._delete_if(conditional, name, if_was)
+            return True
         with self._locked() as atomic:
             if if_was is not None:
                 self._expected(name, if_was)
@@ -220,6 +223,19 @@ class Names:
                 self._backend.delete(name_key(name))
                 self._backend.flush()
         return atomic
+
+    def _delete_if(self, conditional: ConditionalDelete, name: Name, if_was: SnapshotId) -> None:
+        for _ in range(_ATTEMPTS):
+            before = self._expected(name, if_was)
+            with contained(self._backend.label, name):
+                if before is None or conditional.delete_if(name_key(name), render_record(before)):
+                    return
+        raise self._restless(name)
+
+    def _restless(self, name: Name) -> StoreUnavailable:
+        return StoreUnavailable(
+            self._backend.label, name, "other writers change this name all the time; it was not changed"
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:

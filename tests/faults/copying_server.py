@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import unquote
 
 from tests.faults.stub_s3 import Answer, Request, Stub, error, serving
@@ -31,11 +32,13 @@ class CopyingServer:
     A running server. *objects*: path -> bytes. *uploads*: id -> its parts. *etags*: path -> an ETag other than the MD5.
 
     *before* is called with each request, and its answer, if it has one, is given instead. *copies* are the headers of
-    the requests that copied a whole object, *sent* the bytes that came in bodies of objects and parts.
+    the requests that copied a whole object, *sent* the bytes that came in bodies of objects and parts. *deletes* is
+    what it does with a condition on a deletion.
     """
 
     stub: Stub
     enforces: bool = True
+    deletes: Literal["enforces", "ignores", "rejects", "lies"] = "enforces"
     objects: dict[str, bytes] = field(default_factory=dict)
     etags: dict[str, str] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -87,8 +90,7 @@ class CopyingServer:
                 self.etags.pop(path, None)
                 return Answer()
             case "DeleteObject":
-                self.objects.pop(path, None)
-                return Answer(204)
+                return self._delete(path, request)
             case "CopyObject":
                 return self._copy(path, request)
             case "CreateMultipartUpload":
@@ -99,6 +101,19 @@ class CopyingServer:
                 self.uploads.pop(request.query["uploadId"], None)
                 return Answer(204)
         return self._part(operation, path, request)
+
+    def _delete(self, path: str, request: Request) -> Answer:
+        wanted = request.headers.get("If-Match")
+        if wanted is not None and self.deletes != "ignores":
+            if self.deletes == "rejects":
+                return error(501, "NotImplemented")
+            held = path in self.objects
+            if not held or wanted != self.etag(path):
+                if self.deletes == "lies":
+                    self.objects.pop(path, None)
+                return error(412 if held else 404, "PreconditionFailed" if held else "NoSuchKey")
+        self.objects.pop(path, None)
+        return Answer(204)
 
     def _part(self, operation: str, path: str, request: Request) -> Answer:
         parts = self.uploads.get(request.query["uploadId"])

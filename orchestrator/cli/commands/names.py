@@ -79,7 +79,12 @@ def tag() -> None:
 @command(run="names:untag", epilog=UNTAG_EXAMPLES)
 @store_argument
 @argument("name", metavar="NAME", completes="name", text="Name to remove.")
-@option("--if-was", metavar="ID", help="Remove the name only if the snapshot ID has it now.")
+@option(
+    "--if-was",
+    metavar="ID",
+    help="Remove the name only if the snapshot ID has it now."
+    " A message says so if the store cannot keep other writers away.",
+)
 @json_option
 def untag() -> None:
     """Remove a name from a store. The snapshot stays."""

@@ -9,6 +9,7 @@ hostile, decides about no names but its own. Both steps may be repeated.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from snapferry.stores.errors import ManifestMissing, NameChanged, StoreError
@@ -95,4 +96,5 @@ def remove_names(
         checkpoint()
         # Somebody may have given the name to another snapshot since.
         if destination.names.find(name) == expected:
-            destination.names.delete(name)
+            with suppress(NameChanged):
+                destination.names.delete(name, if_was=expected.snapshot_id)

@@ -20,6 +20,7 @@ from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
 from snapferry.stores.features import (
     Conditional,
+    ConditionalDelete,
     Confirming,
     CopiesOnServer,
     IsRight,
@@ -54,7 +55,7 @@ from .objects.quarantine import quarantine
 from .objects.ranges import open_object
 from .objects.server_side import server_copy
 from .objects.small import delete, list_keys, size
-from .objects.swap import supports_conditions, write_if
+from .objects.swap import delete_if, supports_conditional_delete, supports_conditions, write_if
 from .options import settings_of
 from .sizes import (
     CONCURRENCY,
@@ -95,6 +96,7 @@ def open_s3(url: StoreURL, ip_policy: IpPolicy = ANYWHERE_BUT_LINK_LOCAL) -> S3B
 class S3Backend(
     Backend,
     Conditional,
+    ConditionalDelete,
     Diagnosable,
     Throttled,
     Priced,
@@ -214,6 +216,12 @@ class S3Backend(
 
     def write_if(self, key: str, data: bytes, expected: bytes | None) -> bool:
         return write_if(self.bucket, key, data, expected)
+
+    def supports_conditional_delete(self, space: str) -> bool:
+        return supports_conditional_delete(self.bucket, space)
+
+    def delete_if(self, key: str, expected: bytes) -> bool:
+        return delete_if(self.bucket, key, expected)
 
     def keys(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
         return list_keys(self.bucket, prefix, start_after)

@@ -178,6 +178,11 @@ def status_of(error: StoreError) -> int:
     return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def is_repeated(error: StoreError) -> bool:
+    """Return whether boto3 sent the request before that, and the answer was lost or was not final."""
+    return bool(_answer(error).get("ResponseMetadata", {}).get("RetryAttempts"))
+
+
 def _answer(error: StoreError) -> dict[str, Any]:
     found: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
     return found

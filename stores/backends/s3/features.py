@@ -70,6 +70,8 @@ class ServerFeatures:
         """Send a condition with a write that replaces an object: only that version is to be replaced."""
         self.enforces_conditions: bool | None = None
         """Whether a write takes place only on its condition; None until that was tried."""
+        self.enforces_delete_conditions: bool | None = None
+        """The same of deletions."""
         self.copies = CopyFeatures()
         self.md5_bytes = 0
         """The bytes whose MD5 was computed while *confirmation* was unknown."""
