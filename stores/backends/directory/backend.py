@@ -38,14 +38,13 @@ from snapferry.stores.features import (
     UploadsMany,
     innermost,
 )
-from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import OpenReader, Upload
 
 from . import diagnosis, in_parts
 from .listing import Skip, list_around, list_keys
 from .locking import locked
-from .native.extension import FILES_AT_ONCE
 from .native.reading import read_many
+from .native.slices import show_all, upload_all
 from .native.writing import begin_many, show_many
 from .paths.beneath import READ
 from .paths.root import is_abandoned, is_paused, sweep
@@ -192,40 +191,19 @@ class DirectoryBackend(
 
     def upload_many(self, keys: Sequence[str], data: Sequence[bytes]) -> list[Upload]:
         directory = self.directory
-        uploads: list[Upload] = []
-        try:
-            while (first := len(uploads)) < len(keys):
-                checkpoint()
-                end = first + FILES_AT_ONCE
-                uploads += begin_many(directory, keys[first:end], data[first:end])
-                for key, each in zip(keys[len(uploads) : end], data[len(uploads) : end], strict=True):
-                    uploads.append(FileUpload(directory, key).filled(each))
-        except StoreError:
-            # `upload` for this key gives the error.
-            return uploads
-        except BaseException:
-            for upload in uploads:
-                upload.abort()
-            raise
-        return uploads
+        return upload_all(
+            keys,
+            data,
+            lambda some, of: begin_many(directory, some, of),
+            lambda key, each: FileUpload(directory, key).filled(each),
+        )
 
     def commit_all(self, uploads: Sequence[Upload]) -> None:
         if len(uploads) < FEW:
             super().commit_all(uploads)
             return
         self.flush()
-        failed: StoreError | None = None
-        left = list(map(_own, uploads))
-        while left:
-            del left[: show_many(left)]
-            try:
-                for upload in left[:1]:
-                    upload.show()
-            except StoreError as error:
-                failed = failed or error
-            del left[:1]
-        if failed is not None:
-            raise failed
+        show_all(map(_own, uploads), show_many)
 
     def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:
         """As `KeepsUnfinished`. Temporary files do not tell their key: those of all keys in its directory count."""

@@ -16,11 +16,11 @@ from typing import Final
 
 from blake3 import blake3
 
-from snapferry.stores.backends.directory.native.extension import FILES_AT_ONCE
+from snapferry.stores.backends.directory.native.slices import show_all, upload_all
 from snapferry.stores.backends.directory.paths.beneath import LIST, LOOK, READ, status_beneath
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.sync import sync_file_system
-from snapferry.stores.errors import AccessDenied, StoreError, StoreFault, StoreNotFound
+from snapferry.stores.errors import AccessDenied, StoreFault, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.manifest.tree_entries import LONGEST_PATH, TreeEntry, first_fold
 from snapferry.stores.runtime.interruption import checkpoint
@@ -132,23 +132,12 @@ class TreeTarget:
 
     def upload_many(self, files: Sequence[TreeEntry], data: Sequence[bytes]) -> list[Upload]:
         """As `FileTarget.upload_many`."""
-        uploads: list[Upload] = []
-        try:
-            while (first := len(uploads)) < len(files):
-                checkpoint()
-                end = first + FILES_AT_ONCE
-                if not self.linked:
-                    uploads += write_many(self.folders, files[first:end], data[first:end])
-                for file, each in zip(files[len(uploads) : end], data[len(uploads) : end], strict=True):
-                    uploads.append(self.upload(file).filled(each))
-        except StoreError:
-            # `upload` of this file gives the error.
-            return uploads
-        except BaseException:
-            for upload in uploads:
-                upload.abort()
-            raise
-        return uploads
+        return upload_all(
+            files,
+            data,
+            lambda some, of: [] if self.linked else write_many(self.folders, some, of),
+            lambda file, each: self.upload(file).filled(each),
+        )
 
     def duplicate(self, upload: Upload, file: TreeEntry) -> Upload:
         """Write *file* with the bytes of *upload*, another file of this tree that is complete and not committed."""
@@ -176,17 +165,7 @@ class TreeTarget:
             upload.finish()
         if not all(upload.synced for upload in files):
             self._sync(files)
-        failed: StoreError | None = None
-        while files:
-            del files[: show_many(files)]
-            try:
-                for upload in files[:1]:
-                    upload.show()
-            except StoreError as error:
-                failed = failed or error
-            del files[:1]
-        if failed is not None:
-            raise failed
+        show_all(files, show_many)
 
     def wrong(self, entries: Iterable[TreeEntry]) -> Iterator[TreeEntry]:
         """
