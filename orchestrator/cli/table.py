@@ -35,6 +35,7 @@ def print_table(
 def _print_rich(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], fold: frozenset[str]
 ) -> None:
+    # As in `console`.
     from rich.table import Table
     from rich.text import Text
 

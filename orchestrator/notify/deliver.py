@@ -29,6 +29,7 @@ class _Lines(logging.Handler):
 def deliver(order: dict[str, Any]) -> dict[str, Any]:
     """Send the message; return the answer of the program. Never raises."""
     try:
+        # Where it is missing, that is the answer.
         from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType, OverflowMode
     except ImportError:
         return {"sent": False, "reason": "Apprise is not installed; run: pip install 'snapferry[notify]'"}

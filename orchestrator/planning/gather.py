@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from snapferry.stores.address import Address
 
 if TYPE_CHECKING:
+    # It imports NumPy, which takes longer than to plan a small job.
     from snapferry.stores.bulk.tables import ObjectTable
 
 Objects = Mapping[Address, int]

@@ -12,6 +12,7 @@ from snapferry.stores.bulk.address_set import AddressSet
 from .gather import Added, Gatherer, GroupObjects, Objects
 
 if TYPE_CHECKING:
+    # It imports NumPy, which takes longer than to plan a small job.
     from snapferry.stores.bulk.tables import ObjectTable
 
 

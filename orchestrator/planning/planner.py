@@ -22,6 +22,7 @@ from .gather_sets import SetGatherer
 from .plan import Group, Plan, SnapshotPlan, empty_plan
 
 if TYPE_CHECKING:
+    # It imports NumPy, which takes longer than to plan a small job.
     from snapferry.stores.bulk.tables import ObjectTable
 
 # The most questions of a group's re-check for each object that the group brings.

@@ -40,6 +40,7 @@ from .scope import within
 from .snapshots import PLANNED, TRUSTED, UNREADABLE, Snapshots, read_snapshots
 
 if TYPE_CHECKING:
+    # It imports NumPy, which takes longer than to plan a small job.
     from snapferry.stores.bulk.tables import ObjectTable
 
 # Errors of one manifest that tell nothing about the others.

@@ -11,6 +11,7 @@ from snapferry.workers.messages import Scope
 from .gather import Objects
 
 if TYPE_CHECKING:
+    # It imports NumPy, which takes longer than to plan a small job.
     from snapferry.stores.bulk.tables import ObjectTable
 
 # Digits of an address that decide in which sample it is.

@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import redis
 from celery import Celery
+from prometheus_client import Metric as Family
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from redis.exceptions import RedisError
 
 from snapferry.workers.app import SENT_AT
@@ -31,9 +33,6 @@ from snapferry.workers.telemetry.metrics.catalogue import ORCHESTRATOR, WORKER, 
 from .freshness_metrics import FRESHNESS_METRICS, ask_freshness, named_stores
 from .notify_metrics import NOTIFY_METRICS, ask_notifications
 from .scrub_metrics import SCRUB_METRICS, ask_scrubs
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric as Family
 
 # Seconds for one answer of Redis, for all answers of a scrape, and for workers to answer.
 ANSWER_S: Final = 2.0
@@ -115,8 +114,6 @@ class FleetCollector:
         self._asking: threading.Thread | None = None
 
     def collect(self) -> Iterator[Family]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
         figures = Figures()
         try:
             ask_redis(

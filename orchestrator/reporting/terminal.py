@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, TextIO
 
 from snapferry.workers.extras import is_installed
 from snapferry.workers.settings.environment import terminal_variables
 
 if TYPE_CHECKING:
+    # As in `console`.
     from rich.console import Console
 
 
@@ -41,8 +43,7 @@ def has_colors(stream: TextIO, color: str = "auto") -> bool:
 
 def console(color: str = "auto", *, stderr: bool = False) -> Console:
     """Return a Rich console on standard output, or on standard error, with colours by `has_colors`."""
-    import sys
-
+    # Most commands write without it, it is optional, and it is slow to import.
     from rich.console import Console
 
     colors = has_colors(sys.stderr if stderr else sys.stdout, color)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from snapferry.stores.address import Address, addresses_in
 
 if TYPE_CHECKING:
+    # It imports NumPy, which a small set does without.
     from .tables import AddressTable
 
 # A larger set is kept in a table.
@@ -33,6 +34,7 @@ class AddressSet:
             return
         self._few.update(addresses)
         if len(self._few) > MANY:
+            # As above.
             from .tables import AddressTable
 
             self._many = AddressTable()
@@ -53,6 +55,7 @@ class AddressSet:
         """Return those of *addresses* that are in the set, in their order."""
         if self._many is None:
             return [address for address in addresses if address in self._few] if self._few else []
+        # As above; `update` has imported it.
         from .tables import to_digests
 
         return list(compress(addresses, self._many.mask(to_digests(addresses))))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from snapferry.stores.address import Address
 
 if TYPE_CHECKING:
+    # It imports NumPy, which few objects do without.
     from .union_table import UnionTable
 
 # More objects are kept in a table.
@@ -48,6 +49,7 @@ class ObjectUnion:
             else:
                 few[address] = size
         if len(few) > MANY:
+            # As above.
             from .union_table import UnionTable
 
             self._many = UnionTable()

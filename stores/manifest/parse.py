@@ -39,6 +39,7 @@ from .spool import Spool
 from .syntax import Place, read_fields
 
 if TYPE_CHECKING:
+    # As in `Manifest.table`.
     from snapferry.stores.bulk.tables import ObjectTable
 
 # A manifest up to this size is kept in memory while it is used, a larger one in a temporary file.
@@ -187,6 +188,7 @@ class Manifest:
 
     def table(self) -> ObjectTable:
         """Return the same as `objects`, sorted by address, in 40 bytes each. Raises like `entries`."""
+        # It imports NumPy, which takes longer than most commands read manifests.
         from snapferry.stores.bulk.tables import RECORD_BYTES, ObjectTableBuilder, TooManyObjects, records_of
 
         builder = ObjectTableBuilder(bounds().objects)

@@ -18,6 +18,7 @@ from snapferry.stores.runtime.containment import in_words
 from .store_url import StoreKind
 
 if TYPE_CHECKING:
+    # As in `_plug_ins`.
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "snapferry.backends"

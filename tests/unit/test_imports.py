@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import walk_packages
 
@@ -277,3 +279,41 @@ def test_every_task_of_an_orchestrator_goes_to_its_queue() -> None:
 
     assert "snapferry.run_scrub" in own
     assert {app.conf.task_routes[name]["queue"] for name in own} == {PLAN_QUEUE}
+
+
+def late_imports(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield the first import of each block that is in a function, or for the type checker alone."""
+
+    def blocks(node: ast.AST, *, late: bool) -> Iterator[list[ast.stmt]]:
+        late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        late = late or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        for name in ("body", "orelse", "handlers", "finalbody"):
+            found = getattr(node, name, [])
+            if late and name != "handlers":
+                yield found
+            for each in found:
+                yield from blocks(each, late=late)
+
+    for block in blocks(tree, late=False):
+        imports = [isinstance(each, ast.Import | ast.ImportFrom) for each in block]
+        if True in imports:
+            yield block[imports.index(True)]
+
+
+def test_each_late_import_has_its_reason() -> None:
+    """A comment above it, or the docstring of its module, says why it is not at the beginning of the file."""
+    without = []
+    for path in sorted(REPOSITORY.glob("[!.]*/**/*.py")):
+        folder = path.relative_to(REPOSITORY).parts[0]
+        if folder not in ("stores", "workers", "orchestrator", "snapferry") or path.is_symlink():
+            continue
+        lines = path.read_text().splitlines()
+        tree = ast.parse("\n".join(lines))
+        if "import" in (ast.get_docstring(tree) or ""):
+            continue
+        without += [
+            f"{path.relative_to(REPOSITORY)}:{each.lineno}"
+            for each in late_imports(tree)
+            if not lines[each.lineno - 2].lstrip().startswith("#")
+        ]
+    assert without == []

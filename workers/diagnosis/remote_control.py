@@ -71,6 +71,7 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
 
     def answer(sender: Any = None, **_: Any) -> None:
         if sender.app is app:
+            # Clients of the fleet register, too, and do without Celery's worker.
             from celery.worker.control import inspect_command
 
             # Celery keeps commands by name, for the whole process. Registering them again changes nothing.

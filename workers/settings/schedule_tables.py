@@ -38,6 +38,7 @@ from .durations import interval_of, seconds_of
 from .quantities import LARGEST_NUMBER, shares_of, size_of
 
 if TYPE_CHECKING:
+    # Commands without a schedule read the file, too, and Celery is slow to import.
     from celery import Celery
     from celery.schedules import BaseSchedule, crontab
 
@@ -55,6 +56,7 @@ def _checked_patience(patience: str | None) -> str | None:
 
 
 def _cron(every: str, kind: str, app: Celery | None = None) -> crontab:
+    # As above.
     from celery.schedules import ParseException, crontab
 
     if len(every.split()) != 5:
@@ -177,6 +179,7 @@ class Scheduled(Table):
 
     def times(self, app: Celery) -> BaseSchedule:
         """Return *every* as a schedule of Celery beat, for *app*."""
+        # As above.
         from celery.schedules import schedule
 
         seconds = self.interval_s

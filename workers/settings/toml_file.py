@@ -7,7 +7,9 @@ user and root could have written it.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 import tomllib
 from contextlib import suppress
@@ -156,9 +158,6 @@ def _own_group(gid: int) -> bool:
     """Return whether a group has no member except this user, or is root's group."""
     if gid == 0:
         return True
-    import grp
-    import pwd
-
     with suppress(KeyError):
         user = pwd.getpwuid(os.geteuid())
         group = grp.getgrgid(gid)

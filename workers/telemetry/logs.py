@@ -26,6 +26,7 @@ from logging.handlers import WatchedFileHandler
 from types import MappingProxyType
 from typing import Any, Final
 
+from celery import current_task
 from celery.utils.log import get_multiprocessing_logger
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -228,7 +229,7 @@ def _message(record: logging.LogRecord) -> str:
 
 def _of_task(record: logging.LogRecord) -> dict[str, object]:
     """Return the job and the task of a line: of the running task, or of the task that Celery's line is about."""
-    from celery import current_task
+    # Only a worker has it loaded, and only a worker runs tasks.
     from celery.worker import state
 
     request: Any = getattr(current_task, "request", None) if current_task else None

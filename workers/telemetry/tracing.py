@@ -6,6 +6,8 @@ each message that starts its driver again, has a trace header in plain text. So 
 packages.
 
 Child processes trace, not the main process: only they run tasks, and the thread of an exporter does not survive a fork.
+
+Functions import the packages of OpenTelemetry: they are optional, and slow to import.
 """
 
 from __future__ import annotations
@@ -13,15 +15,13 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from celery import signals
 
 from snapferry.stores.runtime.liveness import identity
 from snapferry.workers.extras import explained
-
-if TYPE_CHECKING:
-    from snapferry.workers.ledger import Ledger
+from snapferry.workers.ledger import Ledger
 
 # W3C trace context: version 00, sampled.
 _HEADER: Final = "traceparent"

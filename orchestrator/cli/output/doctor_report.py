@@ -95,6 +95,7 @@ def print_results(results: Sequence[CheckResult]) -> None:
 
 
 def _print_rich(found: Sequence[Row], total: str) -> None:
+    # As in `console`.
     from rich.table import Table
     from rich.text import Text
 

@@ -76,6 +76,7 @@ class _Estimator:
         destination: StreamStore,
         copies: ObjectRequests,
     ) -> None:
+        # It imports NumPy, which every orchestrator and every command without a broker would import otherwise.
         from snapferry.stores.bulk.tables import AddressTable
 
         self._snapshots = snapshots

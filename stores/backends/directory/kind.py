@@ -16,6 +16,7 @@ def _open(url: StoreURL, opening: Opening) -> Backend:
 
 
 def _prepare() -> None:
+    # As in `_open`.
     from . import backend  # noqa: F401
 
 

@@ -230,6 +230,7 @@ class S3Backend(
         delete(self.bucket, key)
 
     def probe(self, spaces: Sequence[str], *, for_writing: bool) -> Iterator[Finding]:
+        # Only the doctor asks. All other processes with an S3 store do without these modules.
         from .diagnosis.settings import diagnose
 
         return diagnose(self.bucket, spaces) if for_writing else iter(())
@@ -238,6 +239,7 @@ class S3Backend(
         return iter(())
 
     def clock(self) -> tuple[float, float] | None:
+        # As in `probe`.
         from .diagnosis.settings import server_clock
 
         return server_clock(self.bucket)

@@ -19,6 +19,7 @@ def _open(url: StoreURL, opening: Opening) -> Backend:
 
 
 def _prepare() -> None:
+    # As in `_open`.
     from . import backend  # noqa: F401
     from .client.session import prepare
 

@@ -17,6 +17,7 @@ def _open(url: StoreURL, opening: Opening) -> Backend:
 
 
 def _prepare() -> None:
+    # As in `_open`.
     from . import backend  # noqa: F401
 
 

@@ -174,6 +174,7 @@ def _update(name: str, what: str, amount: float, *labels: str) -> None:
 
 
 def _make(metric: Metric) -> Any:
+    # Every worker imports this module, and few count. The library is slow to import, and optional.
     import prometheus_client as prometheus
 
     if metric.kind == "histogram":

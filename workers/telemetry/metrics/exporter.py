@@ -4,6 +4,8 @@ The metrics of a worker with its child processes, over HTTP.
 Each process counts in files of its own, in a folder that the main process creates and removes. The main process adds
 the files up at each scrape. The counts of a child outlive it: the files of dead processes are merged into one file, so
 any number of children may come and go.
+
+Import this module only to serve metrics: prometheus_client is slow to import.
 """
 
 from __future__ import annotations
@@ -17,9 +19,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from wsgiref.simple_server import WSGIServer
 
 from celery import signals
+from prometheus_client import CollectorRegistry, start_http_server, values
+from prometheus_client import Metric as Family
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from snapferry.stores.runtime.liveness import identity, is_dead
 from snapferry.workers.private_folder import private_folder
@@ -27,13 +36,6 @@ from snapferry.workers.settings.environment import share_metrics_folder
 
 from . import counters
 from .catalogue import BUILD_INFO, Role
-
-if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
-    from prometheus_client import CollectorRegistry
-    from prometheus_client import Metric as Family
-    from prometheus_client.registry import Collector
 
 # The process id in the name of the file with the counts of dead processes. No process has this id.
 _NOBODY: Final = 0
@@ -68,9 +70,7 @@ def serving(
             raise CannotServe(f"cannot store metrics in {folder}: {error.strerror}") from error
         # The library reads the variable when a value is created, in every process.
         share_metrics_folder(str(folder))
-        from prometheus_client import CollectorRegistry, values
-
-        # The library chooses the class at import, which may have been earlier.
+        # The library has chosen the class at its import, when the variable was not set.
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         counters.enable(role, tasks)
         registry = CollectorRegistry(auto_describe=False)
@@ -104,8 +104,6 @@ def serving(
 def _start_server(
     port: int, address: str, registry: CollectorRegistry
 ) -> tuple[WSGIServer, threading.Thread]:
-    from prometheus_client import start_http_server
-
     try:
         return start_http_server(port, address, registry)
     except (OSError, OverflowError) as error:
@@ -120,8 +118,6 @@ class BuildInfo:
         self._role = role
 
     def collect(self) -> Iterable[Family]:
-        from prometheus_client.core import GaugeMetricFamily
-
         family = GaugeMetricFamily(BUILD_INFO.name, BUILD_INFO.help, labels=BUILD_INFO.labels)
         versions = (version("snapferry"), version("celery"), platform.python_version())
         family.add_metric((*versions, self._role), 1)
@@ -136,8 +132,6 @@ class ProcessFiles:
         self._lock = threading.Lock()
 
     def collect(self) -> Iterable[Family]:
-        from prometheus_client.multiprocess import MultiProcessCollector
-
         collector: Any = MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
         with self._lock:
             fold(self._folder)
@@ -164,9 +158,6 @@ def fold(folder: Path) -> None:
 
     Only one caller at a time may call this. Without disk space, all files stay as they are.
     """
-    from prometheus_client.mmap_dict import MmapedDict
-    from prometheus_client.multiprocess import mark_process_dead
-
     dead = {process for path in folder.glob("*.db") if _is_gone(process := _process_of(path))}
     for process in dead:
         mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from prometheus_client import Metric as Family
+from prometheus_client.core import GaugeMetricFamily
 from redis.exceptions import RedisError
 
 from snapferry.workers.broker.connection import fail_fast_client
 from snapferry.workers.lifecycle.orchestrator_roster import OrchestratorRoster
 
 from .catalogue import ORCHESTRATORS
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric as Family
 
 # Seconds for one answer of Redis.
 _ANSWER_S: Final = 2.0
@@ -26,8 +25,6 @@ class OrchestratorCount:
         self._roster = OrchestratorRoster(fail_fast_client(broker_url, _ANSWER_S))
 
     def collect(self) -> Iterable[Family]:
-        from prometheus_client.core import GaugeMetricFamily
-
         try:
             running = self._roster.running()
         except (RedisError, OSError):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from snapferry.stores.backends.s3.direct_path import Keys
 
 if TYPE_CHECKING:
+    # Only the stubs of the type checker have this name.
     from hashlib import _Hash as HASH
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
