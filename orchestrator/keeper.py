@@ -25,7 +25,7 @@ from snapferry.workers.settings.environment import Settings
 
 from .job_app import make_job_app
 
-# Seconds between two looks whether the server accepts connections, which nothing else tells.
+# Seconds between two checks whether the server accepts connections: it does not announce that.
 LOOK_S = 0.002
 
 

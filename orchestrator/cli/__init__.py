@@ -46,14 +46,14 @@ def console() -> NoReturn:
     """
     Run the command line and end the process; the console script.
 
-    The process does not take apart what it imported: that takes longer than many a command has to do.
+    The process skips the end of the interpreter, which visits all modules: many commands take less time than that.
     """
     try:
         main()
     except SystemExit as end:
         if end.code is not None and not isinstance(end.code, int):
             raise
-        # What the interpreter does first at its own end: it waits for threads, such as those that send messages.
+        # The interpreter, too, would first wait for threads, such as those that send messages.
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
         atexit._run_exitfuncs()  # noqa: SLF001
         for stream in (sys.stdout, sys.stderr):

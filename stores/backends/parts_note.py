@@ -55,7 +55,7 @@ def new_secret() -> bytes:
 
 
 def decode_note(data: bytes) -> PartsNote | None:
-    """Return the note that `PartsNote.encode` made *data* of, None if it is none that this version understands."""
+    """Return the note that `PartsNote.encode` made *data* of, None if this version does not understand it."""
     try:
         found = json.loads(data) if len(data) <= LARGEST_NOTE else None
         return _note(found) if isinstance(found, dict) and found.get("form") == FORM else None
@@ -71,7 +71,7 @@ def _note(found: dict[str, Any]) -> PartsNote | None:
         return None
     if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
         return None
-    # What cannot be sent as a header or a parameter was never received as one.
+    # Versions and ids come from headers and parameters, which cannot hold other characters.
     if not (texts[0].isprintable() and texts[2].isprintable()):
         return None
     if part_bytes < 1 or not 0 < length <= MOST_PARTS * part_bytes:

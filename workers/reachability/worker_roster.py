@@ -18,7 +18,7 @@ from . import clock
 
 _KEPT_S: Final = 7 * 86400
 
-# Queues of a worker that are read, and the processes that it is believed to have.
+# The most queues and processes of a worker that are believed.
 _MOST_QUEUES: Final = 100
 _MOST_PROCESSES: Final = 1000
 

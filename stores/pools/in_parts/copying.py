@@ -32,7 +32,7 @@ from .record import DonePart, seal, unseal
 
 logger = logging.getLogger(__name__)
 
-# So many parts fit in a multipart upload of S3.
+# The most parts of a multipart upload of S3.
 MOST_PARTS: Final = 10_000
 
 # A process holds a whole part. An object that needs larger ones is longer than a bucket takes.
@@ -69,7 +69,7 @@ class PartsCopy:
     """
     The copy of the object at *address* in parts, by this process and others. Safe to share between threads.
 
-    For a ``with`` block, which releases what this process holds.
+    Use it in a ``with`` block, which releases what this process holds.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class PartsCopy:
             self._upload.write(part, data, mine, written)
 
     def part_in(self, record: str) -> DonePart | None:
-        """Return the part of this copy that *record* is of, None for a text that was not signed for it."""
+        """Return the part that *record* describes; None for a text that was not signed for this copy."""
         done = unseal(self._upload.secret, self.name, record)
         return done if done is not None and 0 <= done.part < self.shape.parts else None
 
@@ -193,7 +193,7 @@ class PartsCopy:
             ordered = [parts[part] for part in range(self.shape.parts)]
             found = treehash.root([one.value for one in ordered], self.shape.part_bytes)
             if found != self.address:
-                # Which side is wrong, a reading from front to end decides.
+                # A reading from front to end decides which side is wrong.
                 raise PartsGone(self._from.label, self.address, "its parts do not make its address")
             return [one.receipt for one in ordered]
 

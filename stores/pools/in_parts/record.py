@@ -1,8 +1,8 @@
 """
-What a process tells the others about a part that it has copied. It passes through a place where strangers may write.
+What a process tells the others about a part that it has copied. The record is kept where strangers may write.
 
-A record is signed (HMAC-SHA256) with the secret of its upload, which only the destination holds. One that was not
-signed with it counts as if it were not there.
+A record is signed (HMAC-SHA256) with the secret of its upload, which only the destination holds. A record without this
+signature is ignored.
 """
 
 from __future__ import annotations

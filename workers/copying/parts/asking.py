@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 COPY_PARTS: Final = "snapferry.copy_parts"
 
-# The most processes that are asked, and the parts that each of them should find.
+# The most processes to ask, and the fewest parts for each of them.
 MOST_ASKED: Final = 15
 PARTS_EACH: Final = 4
 
-# Seconds until processes that came later are asked.
+# Seconds between two rounds of messages. A later round asks processes that came later.
 ASK_AGAIN_S: Final = 60.0
 
 
@@ -60,7 +60,7 @@ class Asking:
 
     def ask(self, address: Address, *, parts: int, joined: int) -> None:
         """
-        Ask as many processes as *parts* are worth, less those that have *joined*.
+        Ask one process for every `PARTS_EACH` of the *parts*, minus the processes that have *joined*.
 
         Does nothing if some were asked a moment ago, and while messages wait in the queue. Never raises.
         """

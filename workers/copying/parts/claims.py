@@ -27,9 +27,9 @@ _numbers = itertools.count()
 
 class Claims:
     """
-    Claims of *worker* on parts *of* an object that has so many *parts*, renewed inside a ``with`` block.
+    The claims of *worker* on parts of one object, renewed inside a ``with`` block. Safe to share between threads.
 
-    Safe to share between threads.
+    *of* names the object, and *parts* is the number of its parts.
     """
 
     def __init__(self, ledger: Ledger, of: PartsOf, parts: int, worker: str) -> None:
@@ -69,7 +69,7 @@ class Claims:
             self._ledger.give_up_part(self._of, self.holder, part)
 
     def forget(self, part: int) -> None:
-        """Renew the claim on *part* no longer: it was finished."""
+        """Stop renewing the claim on *part*, which was finished."""
         with self._lock:
             self._held.discard(part)
 
@@ -90,7 +90,7 @@ class Claims:
 
 
 def of_owner(call: Callable[[], _T]) -> _T:
-    """Return what *call* returns, which a store calls. What it raises is marked as no error of the store."""
+    """Return the result of *call*. It runs inside a store; the mark tells its errors from errors of the store."""
     try:
         return call()
     except Exception as error:

@@ -11,7 +11,7 @@ from snapferry.workers.ledger import Ledger, PartsOf
 
 from .claims import of_owner
 
-# Records that are read for each part: more than that, and a program floods the list.
+# The most records of each part that are read. If there are more, some program floods the list.
 _MOST_EACH: Final = 4
 _MOST_MORE: Final = 1000
 
@@ -73,6 +73,6 @@ class DoneParts:
                 self._on_bytes(stop - start)
 
     def settled(self) -> Mapping[int, DonePart]:
-        """Return all parts, those included whose records came last."""
+        """Read again, and return all parts that are done."""
         of_owner(self.read)
         return self.parts

@@ -60,7 +60,7 @@ def join_copy(
         except BatchStopped as stopped:
             return f"stopped: {type(stopped).__name__}"
         except (StoreError, RedisError) as error:
-            # The worker that has the batch meets it too, and judges it.
+            # The worker that has the batch gets the same error, and decides.
             log.info("no parts copied: %s", error, extra=fields(error=type(error).__name__))
             return f"{NOTHING}: {type(error).__name__}"
         except Exception as error:
@@ -77,7 +77,7 @@ def _join(
     if _has_ended(ledger, message.job_id):
         return _clean_up(message, addresses[0], ledger, access)
     if (getattr(task.request, "delivery_info", None) or {}).get("redelivered"):
-        # Its worker died, maybe of this object.
+        # The worker that took this message died, perhaps because of the object.
         return NOTHING
     fast = treehash.is_fast() or sizes.ANY_SPEED
     stops = shutdown.requeues_in_s() is not None or shutdown.must_requeue()
@@ -177,9 +177,9 @@ def _is_dropped(message: BatchMessage, address: Address, access: AccessPolicy) -
 
 class _Watch:
     """
-    Whether this worker is to go on: its own state, that of the job, and of the copy once *of* is known.
+    Whether this worker continues: by its own state, that of the job, and that of the copy once *of* is known.
 
-    It *waits* until it may copy parts, and after *stay_s* seconds no longer.
+    *waits* is True until the worker may copy parts. After *stay_s* seconds it stops waiting and begins no further part.
     """
 
     def __init__(self, ledger: Ledger, job_id: str, stay_s: float) -> None:

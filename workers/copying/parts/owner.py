@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 OnBytes = Callable[[int], None] | None
 
-# Seconds between two looks at what others have done, and between two looks for claims of dead workers, and
-# for parts that the record has lost.
+# Seconds between two readings of what others have done. Seconds between two searches for claims of dead workers and for
+# parts that the record has lost.
 LOOK_S: Final = 0.25
 TIDY_S: Final = 2.0
 
@@ -102,7 +102,7 @@ class PartsCopying:
         copies.last, copies.interrupted = self._last, interrupted
         total = copy_batch(source, destination, large, progress, copy=copies.copy, together=1, **one_by_one)
         if interrupted:
-            # One that is present was completed, and its worker may have died before it removed the note about it.
+            # An object that is present was completed, but its worker may have died before it removed the note.
             present = {address: size for address, size in large.items() if address not in copies.tried}
             for address in present:
                 drop_parts(destination.objects, address, self._batch.job_id)
@@ -172,7 +172,7 @@ class _Copies:
                 copy.close()
                 copy = None
             if copy is None:
-                # An upload that cannot be joined may have left a trace.
+                # An upload that cannot be joined may have left a file or a note.
                 drop_parts(stores[1], address, job_id)
             if self.interrupted and copy is None:
                 self._destination.abort_unfinished({address: size})

@@ -19,10 +19,10 @@ CLAIM_AGAIN_S: Final = 0.5
 
 class PartThreads:
     """
-    Threads that copy parts until there are none left, or for *stay*s until `stop`. An error of one stops all.
+    Threads that copy parts until none is left; with *stay*, until `stop`. An error of one thread stops all.
 
     *may_claim* returns whether further parts may begin. *copied*: how many parts they have recorded. *ended*: others
-    have ended the copy. *error*: the first one.
+    have ended the copy. *error*: the first error of a thread.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ CLAIM_S: Final = 30
 
 _is_upload = re.compile(r"[0-9a-f]{1,64}").fullmatch
 
-# Of what other programs write, no more is read at once.
+# The most entries that are read at once: other programs may write any number.
 _AT_ONCE: Final = 1000
 
 
@@ -50,7 +50,7 @@ class PartsOf(NamedTuple):
 
 
 def _damage_told(method: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let *method* raise `RedisError` also where a key holds what is no text."""
+    """Make *method* raise `RedisError` also if a key holds bytes that are not text."""
 
     @wraps(method)
     def telling(*arguments: _P.args, **named: _P.kwargs) -> _T:

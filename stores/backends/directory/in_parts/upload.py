@@ -1,12 +1,13 @@
 """
 A temporary file in the open directory of its target, to which several processes write parts.
 
-*found again*: a note beside the file has its name. Both names have no shape of a key, and none of a temporary file that
-goes with its writer.
-*one writer*: a part is written, synced and recorded under a lock of its range, by the process to which it belongs
-then. The file gets the name of its key under the lock of all of it. So no late writer changes what was verified.
-*the last writer counts*: behind the bytes of the object, the file has a random mark for each part, which its last
-writer has set. The mark is the receipt. So an older record of a part, repeated by a stranger, counts for nothing.
+*found again*: a note beside the file has its name. Neither name has the form of a key, or of a temporary file that is
+removed when its writer is gone.
+*one writer*: a part is written, synced and recorded under a lock of its range, by the process that the part belongs to
+at that moment. The file is renamed to its key under a lock of the whole file. So a late writer cannot change what was
+verified.
+*the last writer counts*: after the bytes of the object, the file has a random mark for each part, which the part's last
+writer has set. The mark is the receipt. So an older record of a part, repeated by a stranger, is not valid.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from .locks import LOCKS, LockHeld, can_lock, locked
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# Pieces of a part that are written at once: a network file system may stop in the middle of a longer write.
+# Bytes of one write: a network file system may stop in the middle of a longer one.
 _PIECE: Final = 4 * 1024 * 1024
-# Of a new file, others may read the bytes, but not the secret.
+# The mode of a file -> the mode of its note: the secret in the note is not for all other users.
 _NOT_OTHERS: Final = {0o644: 0o600, 0o664: 0o660}
 
-# A file may have got its name a moment before its note was listed.
+# A file gets its name shortly before its note does. A younger file without a note is not lost.
 _LOST_AFTER_S: Final = 60.0
 
 _MARK_BYTES: Final = 16
@@ -116,7 +117,7 @@ def _is_file(folder: Folder, name: str) -> bool:
 
 
 def _sweep_lost(folder: Folder) -> None:
-    """Remove files that no note names: a power cut, or another upload for the same owner, has removed theirs."""
+    """Remove files without a note: a power cut, or another upload for the same owner, has removed the note."""
     with suppress(OSError):
         listed = Folder(os.open(".", LIST, dir_fd=folder.descriptor))
         names = [name for name in os.listdir(listed.descriptor) if name.startswith(PARTS)]
@@ -151,7 +152,7 @@ class _FileOfParts:
     def create(self, mode: int) -> bool:
         """Make the file and the note. Return False, and leave nothing, where the file cannot be locked."""
         at = self._folder.descriptor
-        # Until there is a note, they go with this process.
+        # Until there is a note, both are temporary files of this process, which others remove when it is gone.
         file, note = (f"{TEMPORARY}{identity()}-parts{next(_numbers)}" for _ in range(2))
         try:
             descriptor = os.open(file, _CREATE, mode, dir_fd=at)
@@ -204,7 +205,7 @@ class _FileOfParts:
         """Write *part*, durably; return its new mark."""
         at = self.shape.length + part * _MARK_BYTES
         if os.pread(descriptor, _MARK_BYTES, at) != _NO_MARK:
-            # A power cut must not leave the mark of the bytes before on a mixture of both.
+            # After a power cut, the mark of the old bytes must not stand for a mixture of old and new ones.
             _pwrite(descriptor, _NO_MARK, at)
             os.fsync(descriptor)
         mark = secrets.token_bytes(_MARK_BYTES)

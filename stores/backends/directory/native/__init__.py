@@ -7,6 +7,6 @@ Many short files in one call of a compiled extension, which is optional (hatch_b
     slices     many uploads a slice at a time, and those one by one that the extension leaves out
     _files     the extension itself: _files.c, with _reading.h and _writing.h
 
-The Python code for one file is the reference. The extension makes the same system calls, and leaves out what is not
-plain: that code then does it, and gives its error.
+The Python code for one file is the reference. The extension makes the same system calls, and leaves out each file that
+is not plain. The Python code then handles that file, and raises its error.
 """

@@ -1,7 +1,7 @@
 """
-Many uploads by the extension, and one by one where it leaves one out.
+Begin and show many uploads: by the extension, and one by one those that it leaves out.
 
-The functions for many, which are given, do the first of what they are given: all, fewer or none.
+A function for many, which the caller gives, handles the first of its items: all of them, fewer or none.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 How fast a process sends to a server that has asked it to slow down.
 
-Nothing is limited until an answer says ``SlowDown``, 429 or the like. Then the process sends 0.7 of what the server
-took of late. As answers arrive it becomes faster again: quickly at first, carefully around the rate that was too much,
-then beyond it. Each process does so by itself, as TCP connections that share a line do.
+Nothing is limited until an answer says ``SlowDown``, 429 or the like. Then the process sends at 0.7 of the rate that
+the server accepted recently. As answers arrive it becomes faster again: quickly at first, carefully around the rate
+that was too much, then beyond it. Each process does so by itself, as TCP connections that share a line do.
 
 The rates are those of botocore's retry mode "adaptive": CUBIC, which RFC 9438 describes for TCP. botocore turns that
 mode on for a whole client, and nothing can interrupt its waits. So its parts are used here, and not the mode.
@@ -29,13 +29,13 @@ CUT_S: Final = 0.5
 """Seconds in which the rate is cut once: the answers of that time were all caused by the rate before."""
 
 CALM_S: Final = 60.0
-"""Seconds without such an answer, after which nothing is limited any more."""
+"""The limit ends after so many seconds without such an answer."""
 
 WINDOW_S: Final = 0.5
-"""Seconds of the windows in which it is measured what a server takes."""
+"""Length in seconds of the windows in which accepted requests are counted."""
 
 LEAST: Final = 10.0
-"""Requests per second that a process sends however often it is asked to slow down."""
+"""The lowest limit, in requests per second, however often the server asks to slow down."""
 
 
 class Pace:
@@ -88,7 +88,7 @@ class Pace:
                 self._bucket = None
                 logger.info("%s: the store takes requests as before", self._label)
                 return
-            # Far above the rate that is used, a limit would come too late.
+            # A limit far above the rate in use would take effect too late.
             bucket.max_rate = min(self._cubic.success_received(now), 2 * self._rate.measured())
 
     def told_to_slow_down(self) -> None:
@@ -114,7 +114,7 @@ class Pace:
 
 class _Rate:
     """
-    How many requests per second were taken of late: in the window that has begun and the one before.
+    The requests per second that the server accepted recently: in the current window and the one before.
 
     botocore's `RateClocker` measures next to nothing in its first second, in which a burst is refused. And it measures
     what was sent: a burst of many times what a server takes would have to be cut many times.
@@ -128,7 +128,7 @@ class _Rate:
         self._lasted_before = 0.0
 
     def record(self) -> None:
-        """Count a request that was taken just now."""
+        """Count a request that the server has accepted just now."""
         with self._lock:
             self._turn(self._clock())
             self._taken += 1
@@ -145,7 +145,7 @@ class _Rate:
         lasted = now - self._began
         if lasted < WINDOW_S:
             return
-        # Of a long pause, the end counts as the window before.
+        # After a long pause, its end counts as the previous window.
         idle = lasted >= 2 * WINDOW_S
         self._taken_before, self._taken = 0 if idle else self._taken, 0
         self._lasted_before = WINDOW_S if idle else lasted

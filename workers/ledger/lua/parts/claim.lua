@@ -1,6 +1,6 @@
 -- Claim a part of an object: the lowest that nobody has claimed, or whose claim was not renewed in time.
 --
--- What no worker can have written is removed: names that are no part, and claims that last too long.
+-- Entries that no worker can have written are removed: names that are not parts, and claims that last too long.
 --
 -- KEYS: job, todo, holders
 -- ARGV: holder, seconds of the claim, number of parts of the object

@@ -41,7 +41,7 @@ def delete_note(bucket: Bucket, key: str) -> bool:
     try:
         delete(bucket, key)
     except StoreError as error:
-        # Many writers may delete nothing. Its upload has ended, so the secret in it is worth nothing.
+        # Many writers have no right to delete. The upload has ended, so the secret in the note is worthless.
         logger.info("the note about an upload in parts stays: %s", error)
         return not error.transient
     return True

@@ -133,7 +133,7 @@ class _S3PartsUpload:
         """
         Raise `PartsGone` where a part was written again after its receipt. A server should find that, too.
 
-        A server that does not list parts, or not to this process, is relied on.
+        A server that does not list parts, or does not let this process list them, is trusted to find it.
         """
         try:
             last = self.kept(receipts)
