@@ -118,8 +118,8 @@ class PinnedObject(Protocol):
     version: str
     length: int
 
-    def read(self, start: int, stop: int) -> bytes:
-        """Return exactly the bytes from *start* up to *stop*, exclusive. Raises `PartsGone` for another version."""
+    def read_into(self, start: int, buffer: memoryview) -> None:
+        """Fill *buffer* with the bytes from *start* on. Raises `PartsGone` for another version."""
 
     def close(self) -> None:
         """Release what it holds. To be called once."""
@@ -176,7 +176,7 @@ class PartsUpload(Protocol):
     secret: bytes
 
     def write(
-        self, part: int, data: bytes, mine: Callable[[], bool], record: Callable[[str], bool], /
+        self, part: int, data: bytearray, mine: Callable[[], bool], record: Callable[[str], bool], /
     ) -> None:
         """
         Write all bytes of *part*, durably, and call *record* with its receipt. It returns False where the upload has

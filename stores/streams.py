@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Final, Protocol, Self, runtime_checkable
 
-Buffer = bytes | memoryview
+Buffer = bytes | bytearray | memoryview
+
+_LENT_BYTES: Final = 256 * 1024
+# Of readings that ended: memory that was touched before costs half of what fresh memory does.
+_buffers: Final[list[memoryview]] = []
 
 
 class Reader(Protocol):
@@ -33,6 +37,46 @@ class FillsBuffers(Protocol):
 
     def read_into(self, buffer: memoryview, /) -> int:
         """Fill *buffer*, or a part of it, with the next bytes; return their number, 0 at the end."""
+
+
+@runtime_checkable
+class GivesPieces(Protocol):
+    """A reader that has its bytes in memory, in pieces that it can give away."""
+
+    def give(self) -> bytearray:
+        """Return the next piece, which is the caller's now; an empty one at the end."""
+
+    def take_back(self, piece: bytearray, /) -> None:
+        """Use the memory of *piece* again. Optional. The caller must not use it any more."""
+
+
+def lent(reader: Reader) -> Iterator[Buffer] | None:
+    """
+    Yield the bytes of *reader*, each piece until the next one. None where its `read` must be called.
+
+    Raises what *reader* raises.
+    """
+    if isinstance(reader, GivesPieces):
+        return _given(reader)
+    return _filled(reader) if isinstance(reader, FillsBuffers) else None
+
+
+def _given(reader: GivesPieces) -> Iterator[Buffer]:
+    while piece := reader.give():
+        yield piece
+        reader.take_back(piece)
+
+
+def _filled(reader: FillsBuffers) -> Iterator[Buffer]:
+    try:
+        buffer = _buffers.pop()
+    except IndexError:
+        buffer = memoryview(bytearray(_LENT_BYTES))
+    try:
+        while length := reader.read_into(buffer):
+            yield buffer[:length]
+    finally:
+        _buffers.append(buffer)
 
 
 class Upload(ABC):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from snapferry.stores.address import Address, Key
 from snapferry.stores.backend import Backend
@@ -18,7 +17,7 @@ from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault, Stor
 from snapferry.stores.hashing import CHUNK_BYTES, HashingReader, digest
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.oversize import LARGEST_BYTES
-from snapferry.stores.streams import FillsBuffers, OpenReader
+from snapferry.stores.streams import OpenReader, lent
 from snapferry.stores.text.format import counted
 
 from .streaming import CORRUPT, object_missing, verify
@@ -26,9 +25,6 @@ from .streaming import CORRUPT, object_missing, verify
 logger = logging.getLogger(__name__)
 
 OnBytes = Callable[[int], None] | None
-
-# Buffers of readings that ended: memory that was touched before costs half of what fresh memory does.
-_buffers: Final[list[memoryview]] = []
 
 
 def check(backend: Backend, key: Key, address: Address, size_hint: int, on_bytes: OnBytes) -> int:
@@ -73,8 +69,10 @@ def _check_once(backend: Backend, key: Key, address: Address, size_hint: int, on
                 f" no store takes an object of more than {LARGEST_BYTES:,}",
             )
         reader = HashingReader(opened, on_bytes)
-        if isinstance(opened, FillsBuffers):
-            _read_into_buffer(opened, reader)
+        pieces = lent(opened)
+        if pieces is not None:
+            for piece in pieces:
+                reader.saw(piece)
         else:
             _read(opened, reader, max(CHUNK_BYTES, backend.capabilities.piece_bytes_of(size_hint)))
     if announced is not None and reader.length != announced:
@@ -94,15 +92,3 @@ def _read(opened: OpenReader, reader: HashingReader, piece_bytes: int) -> None:
         if announced is not None and reader.length > announced:
             # An answer without an end.
             return
-
-
-def _read_into_buffer(opened: FillsBuffers, reader: HashingReader) -> None:
-    try:
-        buffer = _buffers.pop()
-    except IndexError:
-        buffer = memoryview(bytearray(CHUNK_BYTES))
-    try:
-        while length := opened.read_into(buffer):
-            reader.saw(buffer[:length])
-    finally:
-        _buffers.append(buffer)

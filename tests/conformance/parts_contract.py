@@ -10,7 +10,14 @@ import pytest
 
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import KeyMissing, PartsGone, StoreFault
-from snapferry.stores.features import PartsShape, PartsUpload, ReadsRanges, TakesParts, feature_of
+from snapferry.stores.features import (
+    PartsShape,
+    PartsUpload,
+    PinnedObject,
+    ReadsRanges,
+    TakesParts,
+    feature_of,
+)
 from tests.conformance.contract import MIB, Place, key, noise, read
 
 # The least that Amazon takes.
@@ -37,6 +44,13 @@ class Takes:
         return self.feature.join_parts(KEY, owner)
 
 
+def read_range(pinned: PinnedObject, start: int, stop: int) -> bytes:
+    buffer = bytearray(stop - start)
+    with memoryview(buffer) as view:
+        pinned.read_into(start, view)
+    return bytes(buffer)
+
+
 def written(upload: PartsUpload, part: int, data: bytes = DATA, *, mine: bool = True) -> list[str]:
     """Write *part* of *data*; return the receipts that were recorded."""
     found: list[str] = []
@@ -46,7 +60,7 @@ def written(upload: PartsUpload, part: int, data: bytes = DATA, *, mine: bool = 
         found.append(receipt)
         return True
 
-    upload.write(part, data[start:stop], lambda: mine, record)
+    upload.write(part, bytearray(data[start:stop]), lambda: mine, record)
     return found
 
 
@@ -72,7 +86,7 @@ class ReadsRangesContract:
         again = reading.pinned(KEY, pinned.version, pinned.length)
         assert pinned.length == LENGTH
         for start, stop in [(0, 1), (PART - 1, PART + 1), (LENGTH - 7, LENGTH), (0, LENGTH)]:
-            assert pinned.read(start, stop) == again.read(start, stop) == DATA[start:stop]
+            assert read_range(pinned, start, stop) == read_range(again, start, stop) == DATA[start:stop]
         pinned.close()
         again.close()
 
@@ -86,7 +100,7 @@ class ReadsRangesContract:
         with pytest.raises(PartsGone):
             # An open file is read to its end, whatever has its name now.
             again = reading.pinned(KEY, pinned.version, pinned.length)
-            again.read(0, 10)
+            read_range(again, 0, 10)
         pinned.close()
 
     def test_what_is_not_there_cannot_be_pinned(self, reading: ReadsRanges) -> None:

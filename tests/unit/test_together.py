@@ -23,6 +23,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.pools.together import MOST_TOGETHER, SHORT_BYTES
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
+from snapferry.stores.streams import Buffer
 from snapferry.stores.wrappers.forwarding import ForwardingBackend
 from snapferry.workers.copying.transfer import copy_batch, verify
 from snapferry.workers.copying.transfer.verify import verify_batch
@@ -193,7 +194,7 @@ def test_what_a_full_destination_took_is_counted_and_the_rest_is_refused(
     left = at
 
     class Full(FileUpload):
-        def write(self, chunk: bytes | memoryview) -> None:
+        def write(self, chunk: Buffer) -> None:
             nonlocal left
             if not left:
                 raise StoreFull("file:///copy", "", "no space left on device")

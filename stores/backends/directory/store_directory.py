@@ -52,8 +52,6 @@ class StoreDirectory:
         """The open root, after `root` was called."""
         self.last_read = ""
         """A key whose file was read without an error; "" if there is none yet."""
-        self.buffers: list[memoryview] = []
-        """Buffers of copies that ended: memory that was touched before costs half of what fresh memory does."""
         self._lock = threading.Lock()
 
     def at(self, path: str) -> StoreDirectory:

@@ -10,10 +10,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from snapferry.stores.errors import StoreFault, StoreUnavailable
-from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.runtime.liveness import identity
-from snapferry.stores.streams import Buffer, Reader, Upload
+from snapferry.stores.streams import Buffer, Reader, Upload, lent
 from snapferry.stores.text.format import counted
 
 from .clone import clone
@@ -156,31 +155,25 @@ class FileUpload(Upload):
         self._begun = self._written
 
     def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
-        if not isinstance(reader, FileReader):
+        cloned = False
+        if isinstance(reader, FileReader):
+            try:
+                cloned = reader.clone_to(self._descriptor)
+            except OSError as error:
+                raise self._directory.error(error, self._key) from error
+            if cloned:
+                # The bytes to verify are those of the clone, which will be visible, not those of the source.
+                length = os.fstat(self._descriptor).st_size
+                reader = FileReader(self._directory, self._key, self._descriptor, length)
+        pieces = lent(reader)
+        if pieces is None:
             return False
-        try:
-            cloned = reader.clone_to(self._descriptor)
-        except OSError as error:
-            raise self._directory.error(error, self._key) from error
-        if cloned:
-            # The bytes to verify are those of the clone, which will be visible, not those of the source.
-            length = os.fstat(self._descriptor).st_size
-            reader = FileReader(self._directory, self._key, self._descriptor, length)
-        buffers = self._directory.buffers
-        try:
-            buffer = buffers.pop()
-        except IndexError:
-            buffer = memoryview(bytearray(CHUNK_BYTES))
-        try:
-            while length := reader.read_into(buffer):
-                piece = buffer[:length]
-                show(piece)
-                if not cloned:
-                    self.write(piece)
-            if self._written > self._begun:
-                self._begin_writing()
-        finally:
-            buffers.append(buffer)
+        for piece in pieces:
+            show(piece)
+            if not cloned:
+                self.write(piece)
+        if self._written > self._begun:
+            self._begin_writing()
         return True
 
     def finish(self) -> None:

@@ -26,6 +26,9 @@ COPY_HEADERS: Final[Mapping[str, str]] = {
 }
 """The headers of a copy -> boto3's parameters."""
 
+RANGE_HEADERS: Final[Mapping[str, str]] = {"range": "Range", "if-match": "IfMatch"}
+"""The headers of a request for a range -> boto3's parameters."""
+
 
 class Keys(NamedTuple):
     """One consistent set of credentials."""
@@ -64,8 +67,24 @@ class ResponseBody(Protocol):
         Raises `OSError` and `http.client.HTTPException` where the body ends early or stalls; then only `close` is left.
         """
 
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* with the next bytes, fewer only at the end; return their number. Raises as `read` does."""
+
     def close(self) -> None:
         """Close the connection if the body was not read to its end. May be called again."""
+
+
+class RangeAnswer(NamedTuple):
+    """
+    The answer to a request for a range.
+
+    *content_range* and *etag* are those headers as the server sends them, "" if there is none. Without a
+    *content_range* the server has not sent a range, and *body* may be closed.
+    """
+
+    content_range: str
+    etag: str
+    body: ResponseBody
 
 
 class Fallback(Exception):
@@ -101,6 +120,9 @@ class DirectPath(Protocol):
 
         Return also its ETag as the server sends it, "" if there is none.
         """
+
+    def get_range(self, key: str, headers: Mapping[str, str]) -> RangeAnswer:
+        """Return the range of the object under *key* that *headers* name: those of `RANGE_HEADERS`."""
 
     def put(self, key: str, data: bytes, content_md5: str = "", *, checksum: bool = False) -> str:
         """

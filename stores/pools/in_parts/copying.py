@@ -4,13 +4,14 @@ Copy the parts of one object, in any order and from any process, and make it vis
 *one version*: every part is read from the version at the source that the copy began with.
 *verified*: each part is hashed to its chaining value, before it is written. The object becomes visible only if the
 values of all parts make its address. A value counts only with the signature of a process that can read the destination.
-*bounded*: a process holds the parts that it is copying.
+*bounded*: a process holds the parts that it is copying, and uses their memory again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, Self
 
 from snapferry.stores import treehash
@@ -85,6 +86,7 @@ class PartsCopy:
         self._from, self._to = backends
         self._source = source
         self._upload = upload
+        self._buffers: list[bytearray] = []
 
     @classmethod
     def begin(
@@ -155,9 +157,10 @@ class PartsCopy:
         Raises `StoreError`, and `PartsGone` where the copy cannot go on.
         """
         start, stop = self.shape.range_of(part)
+        data = self._buffer(stop - start)
         acquire_part(self._from, stop - start)
-        with contained(self._from.label, self.address):
-            data = self._source.read(start, stop)
+        with contained(self._from.label, self.address), memoryview(data) as view:
+            self._source.read_into(start, view)
         value = treehash.subtree(data, start)
         acquire_part(self._to, stop - start)
 
@@ -166,6 +169,15 @@ class PartsCopy:
 
         with contained(self._to.label, self.address):
             self._upload.write(part, data, mine, written)
+        self._buffers.append(data)
+
+    def _buffer(self, length: int) -> bytearray:
+        while self._buffers:
+            with suppress(IndexError):
+                found = self._buffers.pop()
+                if len(found) == length:
+                    return found
+        return bytearray(length)
 
     def part_in(self, record: str) -> DonePart | None:
         """Return the part that *record* describes; None for a text that was not signed for this copy."""
@@ -210,6 +222,7 @@ class PartsCopy:
 
     def close(self) -> None:
         """Release what this process holds. To be called once; a ``with`` block does."""
+        self._buffers.clear()
         self._source.close()
         self._upload.close()
 

@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,10 @@ from snapferry.stores.runtime.interruption import checkpoint
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
 _PAUSE_S: Final = 0.05
+_TURN_PAUSE_S: Final = 0.001
+
+TURN_S: float = 0.25
+"""The longest time in seconds that a writer waits for its turn. A part is written in less, but for a slow disk."""
 
 PATIENCE_S: float = 120.0
 """The longest time in seconds that a process may hold a lock for which others wait: it writes and syncs one part."""
@@ -54,6 +59,37 @@ def locked(descriptor: int, start: int = 0, length: int = 0) -> Iterator[None]:
         # A child that was forked meanwhile has the open file too, so closing it here does not end the lock.
         with suppress(OSError):
             _try(descriptor, fcntl.F_UNLCK, start, length)
+
+
+class Turn:
+    """
+    Lets one thread at a time do what several do no faster, among all processes that lock the byte *at* of a file.
+
+    A thread that waits longer than `TURN_S` goes on, so nothing may depend on it.
+    """
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        # Threads of one process wake each other up. They need not look again and again.
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def taken(self, descriptor: int) -> Iterator[None]:
+        """Run the block when it is this thread's turn; *descriptor* is of the file. Raises nothing by itself."""
+        until = time.monotonic() + TURN_S
+        held = False
+        mine = self._lock.acquire(timeout=TURN_S)
+        try:
+            with suppress(OSError):
+                while not (held := _try(descriptor, fcntl.F_WRLCK, self._at, 1)) and time.monotonic() < until:
+                    time.sleep(_TURN_PAUSE_S)
+            yield
+        finally:
+            if held:
+                with suppress(OSError):
+                    _try(descriptor, fcntl.F_UNLCK, self._at, 1)
+            if mine:
+                self._lock.release()
 
 
 def can_lock(descriptor: int) -> bool:

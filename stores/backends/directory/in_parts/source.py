@@ -53,25 +53,20 @@ class _OpenFile:
         self._key = key
         self._descriptor = descriptor
 
-    def read(self, start: int, stop: int) -> bytes:
-        data = bytearray(stop - start)
-        view = memoryview(data)
+    def read_into(self, start: int, buffer: memoryview) -> None:
         done = 0
         try:
-            while done < len(data):
+            while done < len(buffer):
                 checkpoint()
-                got = os.preadv(self._descriptor, [view[done:]], start + done)
+                got = os.preadv(self._descriptor, [buffer[done:]], start + done)
                 if not got:
                     raise _changed(self._directory, self._key)
                 done += got
             version = _version(self._descriptor)
         except OSError as error:
             raise self._directory.read_error(error, self._key) from error
-        finally:
-            view.release()
         if version != self.version:
             raise _changed(self._directory, self._key)
-        return bytes(data)
 
     def close(self) -> None:
         os.close(self._descriptor)

@@ -37,7 +37,7 @@ from snapferry.stores.errors import PartsGone, StoreError
 from snapferry.stores.features import PartsShape, PartsUpload
 from snapferry.stores.runtime.liveness import identity
 
-from .locks import LOCKS, LockHeld, can_lock, locked
+from .locks import LOCKS, LockHeld, Turn, can_lock, locked
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -148,6 +148,7 @@ class _FileOfParts:
         self._note_name = _note_name(key, owner)
         self._file_name = PARTS + note.tag
         self._file_bytes = note.shape.length + note.shape.parts * _MARK_BYTES
+        self._turn = Turn(self._file_bytes)
 
     def create(self, mode: int) -> bool:
         """Make the file and the note. Return False, and leave nothing, where the file cannot be locked."""
@@ -189,7 +190,7 @@ class _FileOfParts:
         return stat.S_ISREG(found.st_mode) and found.st_size == self._file_bytes
 
     def write(
-        self, part: int, data: bytes, mine: Callable[[], bool], record: Callable[[str], bool], /
+        self, part: int, data: bytearray, mine: Callable[[], bool], record: Callable[[str], bool], /
     ) -> None:
         start, stop = self.shape.range_of(part)
         if len(data) != stop - start:
@@ -201,7 +202,7 @@ class _FileOfParts:
                     mark = self._write(descriptor, part, data)
                 record(mark.hex())
 
-    def _write(self, descriptor: int, part: int, data: bytes) -> bytes:
+    def _write(self, descriptor: int, part: int, data: bytearray) -> bytes:
         """Write *part*, durably; return its new mark."""
         at = self.shape.length + part * _MARK_BYTES
         if os.pread(descriptor, _MARK_BYTES, at) != _NO_MARK:
@@ -209,7 +210,9 @@ class _FileOfParts:
             _pwrite(descriptor, _NO_MARK, at)
             os.fsync(descriptor)
         mark = secrets.token_bytes(_MARK_BYTES)
-        _pwrite(descriptor, data, self.shape.range_of(part)[0])
+        # The kernel lets one writer at a time into a file. Those that wait for it keep a core busy.
+        with self._turn.taken(descriptor):
+            _pwrite(descriptor, data, self.shape.range_of(part)[0])
         _pwrite(descriptor, mark, at)
         os.fsync(descriptor)
         return mark
@@ -304,7 +307,7 @@ class _FileOfParts:
         return PartsGone(self._directory.label, self._key, "its temporary file is gone or was changed")
 
 
-def _pwrite(descriptor: int, data: bytes, start: int) -> None:
+def _pwrite(descriptor: int, data: bytes | bytearray, start: int) -> None:
     view = memoryview(data)
     done = 0
     while done < len(view):

@@ -73,13 +73,16 @@ class ConnectionPool:
         """The connections that no request uses."""
         return tuple(self._idle)
 
-    def request(self, data: bytes, *, bodyless: bool = False, streamed: bool = False) -> Head | Response:
+    def request(
+        self, data: bytes, *, bodyless: bool = False, streamed: bool = False, partial: bool = False
+    ) -> Head | Response:
         """
         Send the request *data* and read its answer: a `Head` if that is an ordinary success.
 
         *bodyless*: the request is a HEAD, so an ordinary 404 is a `Head` too. *streamed*: do not read the body of any
-        other success. Raises `NotConnected`, and `OSError` or `HTTPException` where no answer arrives or it breaks
-        off; then it is unknown whether the server has done what was requested.
+        other success. *partial*: the request is for a range, so an ordinary 206 is a `Head` too. Raises `NotConnected`,
+        and `OSError` or `HTTPException` where no answer arrives or it breaks off; then it is unknown whether the server
+        has done what was requested.
         """
         connection = self._acquire()
         try:
@@ -91,7 +94,7 @@ class ConnectionPool:
                 if not more:
                     return self._read(connection, received, bodyless=bodyless, streamed=streamed)
                 received += more
-            head = read_head(connection, received, end, bodyless=bodyless)
+            head = read_head(connection, received, end, bodyless=bodyless, partial=partial)
             if head is None:
                 return self._read(connection, received, bodyless=bodyless, streamed=streamed)
         except BaseException:

@@ -11,12 +11,12 @@ import logging
 import ssl
 import threading
 from binascii import b2a_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from snapferry.stores.backends.s3.direct_path import COPY_HEADERS, Credentials, Keys
+from snapferry.stores.backends.s3.direct_path import COPY_HEADERS, RANGE_HEADERS, Credentials, Keys
 from snapferry.stores.backends.s3.http.attempts import signed_request
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
 
@@ -104,6 +104,7 @@ class Paths:
                 listing,
                 self._pool_of,
                 partial(self._template_of_copy, bucket, prefix),
+                partial(self._template_of_range, bucket, prefix),
             )
         if self._credentials.get_frozen_credentials() != keys:
             # boto3 and this module may have used different keys. It counts as a failure, because the keys may change
@@ -126,15 +127,27 @@ class Paths:
         """Return the template of a copy that has the headers *more*, None where boto3 must send it. Never raises."""
         # boto3 would encode a key that is encoded already.
         more = {**more, "x-amz-copy-source": f"{_KEY}/{_KEY}"}
+        return self._template_with(self._client.copy_object, bucket, prefix, more, COPY_HEADERS)
+
+    def _template_of_range(self, bucket: str, prefix: str, more: Mapping[str, str]) -> Template | None:
+        """Return the template of a GET that has the headers *more*, None where boto3 must send it. Never raises."""
+        return self._template_with(self._client.get_object, bucket, prefix, more, RANGE_HEADERS)
+
+    def _template_with(
+        self,
+        call: Callable[..., Any],
+        bucket: str,
+        prefix: str,
+        more: Mapping[str, str],
+        names: Mapping[str, str],
+    ) -> Template | None:
         try:
             keys = self._credentials.get_frozen_credentials() if self._credentials else None
-            parameters = {COPY_HEADERS[name]: value for name, value in more.items()}
-            request = signed_request(
-                self._client.copy_object, Bucket=bucket, Key=f"{prefix}{_KEY}", **parameters
-            )
+            parameters = {names[name]: value for name, value in more.items()}
+            request = signed_request(call, Bucket=bucket, Key=f"{prefix}{_KEY}", **parameters)
             return template_of(request, keys, more=more) if keys else None
         except Exception as error:  # noqa: BLE001 - boto3 raises it again, where it is translated
-            logger.debug("%s: no direct path for copies: %s", bucket, type(error).__name__)
+            logger.debug("%s: no direct path with headers: %s", bucket, type(error).__name__)
             return None
 
     def record_failure(self, bucket: str, prefix: str) -> None:

@@ -20,7 +20,14 @@ from urllib.parse import quote
 
 from botocore import exceptions as boto
 
-from snapferry.stores.backends.s3.direct_path import Credentials, Fallback, Keys, Response, ResponseBody
+from snapferry.stores.backends.s3.direct_path import (
+    Credentials,
+    Fallback,
+    Keys,
+    RangeAnswer,
+    Response,
+    ResponseBody,
+)
 from snapferry.stores.backends.s3.http.bounded_body import announced_too_long
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.listing import Page
@@ -37,6 +44,7 @@ _FAILURES: Final = (NotConnected, HTTPException, OSError)
 # the direct path got one of these, the direct path was at fault.
 _BLAMES_PATH: Final = {200, 301, 302, 303, 307, 308, 400, 401, 403, 405, 411, 501}
 _ETAG: Final = b"\r\netag:"
+_CONTENT_RANGE: Final = b"\r\ncontent-range:"
 _COPIED: Final = b"</CopyObjectResult>"
 _copied = re.compile(rb"<ETag>([^<]+)</ETag>").search
 _PARAMETERS: Final = {
@@ -51,8 +59,8 @@ class DirectRequests:
     Requests for the keys below one prefix of a bucket; see `DirectPath`.
 
     The templates are those of a GET or HEAD, of a PUT, and of a LIST, each for a key of one letter. *credentials* sign
-    the requests. *pool_of* returns the connections to the server of a template. *copying_of* returns the template of a
-    copy with such headers.
+    the requests. *pool_of* returns the connections to the server of a template. *copying_of* and *ranges_of* return the
+    template of a copy and of a GET with such headers.
     """
 
     def __init__(
@@ -63,13 +71,14 @@ class DirectRequests:
         listing: Template,
         pool_of: Callable[[Template], ConnectionPool],
         copying_of: Callable[[Mapping[str, str]], Template | None],
+        ranges_of: Callable[[Mapping[str, str]], Template | None],
     ) -> None:
         self._credentials = credentials
         self._reading = reading._replace(path=reading.path[:-1])
         self._writing = writing._replace(path=writing.path[:-1])
         self._listing = listing
-        self._copying_of = copying_of
-        self._copying: dict[frozenset[str], Template | None] = {}
+        self._copying = _TemplatesWith(copying_of)
+        self._ranges = _TemplatesWith(ranges_of)
         self.pool = pool_of(reading)
         """The connections for objects."""
         self._listing_pool = pool_of(listing)
@@ -100,11 +109,28 @@ class DirectRequests:
             raise _odd(answer if answer.status >= 300 else None, keys)
         if len(answer.received) == answer.length:
             self.pool.finish(answer)
-            return io.BytesIO(answer.received), _etag(answer.lines)
+            return io.BytesIO(answer.received), answer.header(_ETAG)
         if answer.length > MAX_OBJECT_BYTES:
             answer.connection.close()
             raise AnswerTooLong(announced_too_long(answer.length))
-        return Body(answer, self.pool.release), _etag(answer.lines)
+        return Body(answer, self.pool.release), answer.header(_ETAG)
+
+    def get_range(self, key: str, headers: Mapping[str, str]) -> RangeAnswer:
+        """Return the range of the object under *key* that *headers* name."""
+        template, keys = self._ranges.find(headers), self._credentials.get_frozen_credentials()
+        request = f"{template.head_with(keys, 'GET', template.path_of(key), headers)}\r\n".encode()
+        try:
+            answer = self.pool.request(request, streamed=True, partial=True)
+        except _FAILURES as error:
+            raise _failed(template, keys, error) from error
+        if not isinstance(answer, Head):
+            raise _odd(answer if answer.status >= 300 else None, keys)
+        body = Body(answer, self.pool.release)
+        content_range = answer.header(_CONTENT_RANGE)
+        if not content_range:
+            # The whole object, from a server that does not support ranges.
+            body.close()
+        return RangeAnswer(content_range, answer.header(_ETAG), body)
 
     def put(self, key: str, data: bytes, content_md5: str = "", *, checksum: bool = False) -> str:
         """Store *data* under *key* and return the ETag; the parameters are `DirectPath.put`'s."""
@@ -122,20 +148,18 @@ class DirectRequests:
                 raise _odd(answer, keys)
             if not answer.length:
                 self.pool.finish(answer)
-                return _etag(answer.lines)
+                return answer.header(_ETAG)
             rest = self.pool.read_rest(answer)
         except _FAILURES as error:
             raise _failed(template, keys, error) from error
         # A success has no body. A server that reports an error after it has sent 200 has one, for boto3 to read.
         if b"<Error" in rest.body:
             raise _odd(rest, keys)
-        return _etag(answer.lines)
+        return answer.header(_ETAG)
 
     def copy(self, key: str, headers: Mapping[str, str]) -> str:
         """Let the server copy to *key* what *headers* name; return the copy's ETag."""
-        template, keys = self._template_of_copy(headers), self._credentials.get_frozen_credentials()
-        if template is None or not all(value.isascii() for value in headers.values()):
-            raise Fallback(None, keys=None, blames_path=False)
+        template, keys = self._copying.find(headers), self._credentials.get_frozen_credentials()
         head = template.head_with(keys, "PUT", template.path_of(key), headers)
         try:
             answer = self.pool.request(f"{head}Content-Length: 0\r\n\r\n".encode())
@@ -146,13 +170,6 @@ class DirectRequests:
         if found is None or b"<Error" in whole.body:
             raise _odd(whole, keys)
         return unescape(found[1].decode("latin-1")).strip()
-
-    def _template_of_copy(self, headers: Mapping[str, str]) -> Template | None:
-        names = frozenset(headers)
-        if names not in self._copying:
-            found = self._copying_of(headers)
-            self._copying[names] = found and found._replace(path=found.path[:-1])
-        return self._copying[names]
 
     def page(self, parameters: Mapping[str, str]) -> Page:
         """Return a page of ListObjectsV2."""
@@ -171,6 +188,25 @@ class DirectRequests:
             return read_page(answer.body)
         except NotAPage as error:
             raise _odd(answer, keys) from error
+
+
+class _TemplatesWith:
+    """The templates of requests that have headers of their own; *make* makes one."""
+
+    def __init__(self, make: Callable[[Mapping[str, str]], Template | None]) -> None:
+        self._make = make
+        self._made: dict[frozenset[str], Template | None] = {}
+
+    def find(self, headers: Mapping[str, str]) -> Template:
+        """Return the template of a request with *headers*. Raises `Fallback` where boto3 must send it."""
+        names = frozenset(headers)
+        if names not in self._made:
+            found = self._make(headers)
+            self._made[names] = found and found._replace(path=found.path[:-1])
+        template = self._made[names]
+        if template is None or not all(value.isascii() for value in headers.values()):
+            raise Fallback(None, keys=None, blames_path=False)
+        return template
 
 
 def _odd(answer: Response | None, keys: Keys) -> Fallback:
@@ -194,8 +230,3 @@ def _failed(template: Template, keys: Keys, error: Exception) -> Fallback:
         # A handshake that is cut off is the server's fault. One that is refused may be ours.
         blames_path = not isinstance(cause, ssl.SSLEOFError)
     return Fallback(kind(endpoint_url=template.url, error=cause), keys=keys, blames_path=blames_path)
-
-
-def _etag(lines: bytes) -> str:
-    at = lines.find(_ETAG)
-    return lines[at + len(_ETAG) : lines.find(b"\r\n", at + 2)].decode("latin-1").strip() if at >= 0 else ""

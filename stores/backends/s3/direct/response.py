@@ -25,6 +25,7 @@ MAX_DIGITS: Final = 18
 _LENGTH: Final = b"\r\ncontent-length:"
 _FOLD: Final = (b" ", b"\t")
 _OK: Final = (b"http/1.1 200 ", b"http/1.1 200\r")
+_PARTIAL: Final = (b"http/1.1 206 ", b"http/1.1 206\r")
 _NOT_FOUND: Final = (b"http/1.1 404 ", b"http/1.1 404\r")
 _status_line = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
 # `http.client` refuses more lines than these without waiting for the end of the head.
@@ -49,6 +50,16 @@ class Head(NamedTuple):
     """The server accepts another request on the connection."""
     lines: bytes = b""
     """The lines of the headers, in lowercase."""
+    sent: bytes = b""
+    """The same as the server sent them."""
+
+    def header(self, start: bytes) -> str:
+        """Return the value of the header whose line begins with *start*, in lowercase after a line end, "" for none."""
+        at = self.lines.find(start)
+        if at < 0:
+            return ""
+        value = self.sent[at + len(start) : self.lines.find(b"\r\n", at + 2)]
+        return value.decode("latin-1").strip()
 
 
 def may_become_head(received: bytes) -> bool:
@@ -71,11 +82,14 @@ def may_become_head(received: bytes) -> bool:
     )
 
 
-def read_head(connection: Connection, received: bytes, end: int, *, bodyless: bool) -> Head | None:
+def read_head(
+    connection: Connection, received: bytes, end: int, *, bodyless: bool, partial: bool = False
+) -> Head | None:
     """
     Return the head that ends at *end* of *received*, None if the answer is not an ordinary one.
 
-    *bodyless*: the answer is to a HEAD, so it has no body, and 404 is an ordinary answer too.
+    *bodyless*: the answer is to a HEAD, so it has no body, and 404 is an ordinary answer too. *partial*: the answer is
+    to a request for a range, so 206 is an ordinary answer too.
     """
     # Searched, not split: this runs for every request, and only three headers matter.
     head = received[: end + 2].lower()
@@ -92,14 +106,15 @@ def read_head(connection: Connection, received: bytes, end: int, *, bodyless: bo
     if head[until + 2 : until + 3] in _FOLD or b"\r\ntransfer-encoding" in head:
         return None
     # Some programs take a lone CR or LF for the end of a header, others do not.
-    if not head.startswith(_OK) or not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n"):
+    status = 200 if head.startswith(_OK) else 206 if partial and head.startswith(_PARTIAL) else 0
+    if not status or not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n"):
         return None
     expected = 0 if bodyless else int(length)
     if len(body) > expected:
         # Nothing was requested to which the excess could be the answer.
         reusable = False
         body = body[:expected]
-    return Head(200, int(length), body, connection, reusable, head)
+    return Head(status, int(length), body, connection, reusable, head, received[: end + 2])
 
 
 class Body:
@@ -137,10 +152,20 @@ class Body:
         if len(self._received) >= wanted:
             chunk, self._received = self._received[:wanted], self._received[wanted:]
         else:
-            chunk = self._receive(wanted)
+            filled = bytearray(wanted)
+            self._receive(memoryview(filled))
+            chunk = bytes(filled)
         self._left -= wanted
         self._end_if_received()
         return chunk
+
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* with the next bytes, fewer only at the end; return their number. Raises as `read` does."""
+        wanted = min(len(buffer), self._left)
+        self._receive(buffer[:wanted])
+        self._left -= wanted
+        self._end_if_received()
+        return wanted
 
     def close(self) -> None:
         """Close the connection if the body was not read to its end. May be called again."""
@@ -148,23 +173,19 @@ class Body:
         if connection is not None:
             connection.close()
 
-    def _receive(self, wanted: int) -> bytes:
-        chunk = bytearray(wanted)
-        at = len(self._received)
-        chunk[:at] = self._received
-        self._received = b""
-        with memoryview(chunk) as view:
-            while at < wanted:
-                try:
-                    got = 0 if self._connection is None else self._connection.recv_into(view[at:])
-                except BaseException:
-                    self.close()
-                    raise
-                if not got:
-                    self.close()
-                    raise IncompleteRead(b"", self._length)
-                at += got
-        return bytes(chunk)
+    def _receive(self, into: memoryview) -> None:
+        wanted, at = len(into), min(len(into), len(self._received))
+        into[:at], self._received = self._received[:at], self._received[at:]
+        while at < wanted:
+            try:
+                got = 0 if self._connection is None else self._connection.recv_into(into[at:])
+            except BaseException:
+                self.close()
+                raise
+            if not got:
+                self.close()
+                raise IncompleteRead(b"", self._length)
+            at += got
 
     def _end_if_received(self) -> None:
         if self._left == len(self._received) and self._connection is not None:

@@ -45,6 +45,15 @@ class BoundedBody:
             raise AnswerTooLong("the server announces no length, and sends far more than was expected")
         return chunk
 
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* with the next bytes, fewer only at the end; return their number."""
+        filled = 0
+        # botocore compares the received with the announced length only in a read that returns nothing.
+        while filled < len(buffer) and (chunk := self.read(len(buffer) - filled)):
+            buffer[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+        return filled
+
     def close(self) -> None:
         """Close the connection if the body was not read to its end. May be called again."""
         self._body.close()

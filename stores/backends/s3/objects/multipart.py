@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,7 @@ from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.sizes import MAX_IN_FLIGHT_BYTES, PARTS_IN_FLIGHT, part_sizes
 from snapferry.stores.errors import StoreError, StoreUnavailable
 from snapferry.stores.runtime.interruption import grace
-from snapferry.stores.streams import Upload
+from snapferry.stores.streams import Buffer, GivesPieces, Reader, Upload
 
 from .conditions import only_over
 from .confirm import Piece, piece_of, read_back, send_confirmed, write
@@ -171,7 +171,7 @@ class S3Upload(Upload):
         self._checksums = False
         self._over: str | None = None
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | bytearray) -> None:
         rest = memoryview(chunk)
         while rest:
             # A complete part waits here until more bytes follow, so that the last part is never empty.
@@ -188,6 +188,16 @@ class S3Upload(Upload):
                     return
                 self._whole, self._buffer = self._buffer, bytearray()
             self._part_bytes = next(self._sizes)
+
+    def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
+        if not isinstance(reader, GivesPieces):
+            return False
+        while piece := reader.give():
+            show(piece)
+            self.write(piece)
+            if self._whole is not piece:
+                reader.take_back(piece)
+        return True
 
     def only_over(self, version: str) -> None:
         self._over = version

@@ -144,6 +144,10 @@ class _BodyReader:
                 chunk += more
             return chunk
 
+    def read_into(self, buffer: memoryview, /) -> int:
+        with self._bucket.errors(self._key):
+            return self._body.read_into(buffer)
+
     def __enter__(self) -> Self:
         return self
 

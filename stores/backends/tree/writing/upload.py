@@ -18,7 +18,7 @@ from snapferry.stores.errors import StoreFault, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.manifest.tree_entries import TreeEntry
 from snapferry.stores.runtime.interruption import checkpoint
-from snapferry.stores.streams import Buffer, Reader, Upload
+from snapferry.stores.streams import Buffer, Reader, Upload, lent
 
 from .folders import TreeFolders
 from .modes import set_mode, unlock
@@ -104,24 +104,33 @@ class TreeUpload(Upload):
             self._begun = self._written
 
     def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
-        if not isinstance(reader, FileReader):
-            if self._linked:
-                raise self._not_linked("the store is not a directory of this machine")
+        if isinstance(reader, FileReader):
+            if self._clone(reader, show):
+                return True
+        elif self._linked:
+            raise self._not_linked("the store is not a directory of this machine")
+        pieces = lent(reader)
+        if pieces is None:
             return False
+        for piece in pieces:
+            show(piece)
+            self.write(piece)
+        return True
+
+    def _clone(self, reader: FileReader, show: Callable[[Buffer], None]) -> bool:
         assert self._descriptor is not None
         try:
             cloned = reader.clone_to(self._descriptor)
             if self._linked and not cloned:
                 raise self._not_linked("its file system cannot clone files, or the tree is on another one")
-            buffer = memoryview(bytearray(CHUNK_BYTES))
-            # The bytes to verify are those of the clone, which will be visible, not those of the source.
-            while length := os.readv(self._descriptor, [buffer]) if cloned else reader.read_into(buffer):
-                show(buffer[:length])
-                if not cloned:
-                    self.write(buffer[:length])
+            if cloned:
+                buffer = memoryview(bytearray(CHUNK_BYTES))
+                # The bytes to verify are those of the clone, which will be visible, not those of the source.
+                while length := os.readv(self._descriptor, [buffer]):
+                    show(buffer[:length])
         except OSError as error:
             self._folders.fail(error, self.path)
-        return True
+        return cloned
 
     def _not_linked(self, why: str) -> StoreFault:
         return StoreFault(

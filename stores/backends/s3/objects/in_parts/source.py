@@ -33,8 +33,8 @@ class _S3Object:
         self.length = length
         self._version = Version(bucket, key, version, length, PartsGone)
 
-    def read(self, start: int, stop: int) -> bytes:
-        return read_range(self._version, start, stop)
+    def read_into(self, start: int, buffer: memoryview) -> None:
+        read_range(self._version, start, buffer)
 
     def close(self) -> None:
         return None

@@ -71,7 +71,7 @@ class _S3PartsUpload:
         self._note = note
 
     def write(
-        self, part: int, data: bytes, mine: Callable[[], bool], record: Callable[[str], bool], /
+        self, part: int, data: bytearray, mine: Callable[[], bool], record: Callable[[str], bool], /
     ) -> None:
         # Two writers of a part do no harm: what becomes visible is the part with the ETag of the receipt.
         with self._gone():
