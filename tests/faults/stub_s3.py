@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from urllib3 import HTTPHeaderDict
+
 from tests.servers import forget_clients
 
 
@@ -28,7 +30,7 @@ class Request:
     method: str
     path: str
     query: dict[str, str]
-    headers: dict[str, str]
+    headers: HTTPHeaderDict
     body: bytes
 
     @property
@@ -98,7 +100,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
                 name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()
             }
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = Request(self.command, parts.path, query, dict(self.headers), body)
+            request = Request(self.command, parts.path, query, HTTPHeaderDict(self.headers.items()), body)
             stub.requests.append(request)
             self._say(stub.answer(request), body)
 

@@ -95,7 +95,7 @@ class Signer:
         request = f"{method}\n{path}\n\n{lines}\n{signed}\n{EMPTY_SHA256}"
         scope = second.text.split("\n")[2]
         signature = second.sign(f"{second.text}{sha256(request.encode()).hexdigest()}")
-        headers = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        headers = "".join(f"{name.title()}: {value}\r\n" for name, value in fields.items())
         return (
             f"{headers}Authorization: {ALGORITHM} Credential={keys.access_key}/{scope},"
             f" SignedHeaders={signed}, Signature={signature}\r\n"
