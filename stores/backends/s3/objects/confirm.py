@@ -44,7 +44,7 @@ SENDS: Final = 3
 
 # Measured: the MD5 of 1 MiB takes 2 ms. After this many bytes, a request to detect that the server checks SHA-256
 # costs less than further MD5s.
-DETECT_AFTER_BYTES: Final = 256 * 1024 * 1024
+DETECT_AFTER_BYTES: Final = 64 * 1024 * 1024
 
 MD5_DIGITS: Final = 32
 
