@@ -28,6 +28,7 @@ from snapferry.stores.backends.s3.direct.paths import MAX_FAILURES, Paths
 from snapferry.stores.backends.s3.direct.requests import DirectRequests
 from snapferry.stores.backends.s3.direct.response import Head
 from snapferry.stores.backends.s3.direct_path import Keys
+from snapferry.stores.backends.s3.objects.ranges import open_tagged
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.urls import parse_url
@@ -81,6 +82,15 @@ def test_requests_for_objects_take_the_direct_path_and_are_counted(
     assert by_boto == []
     assert len(stub.requests) == 3
     assert sum(backend.requests_sent.values()) == 3
+
+
+def test_an_etag_is_as_the_server_sends_it(stub: Stub, backend: S3Backend) -> None:
+    """A condition with another one would never hold."""
+    stub.answer = lambda _: Answer(200, DATA, {"ETag": '"MiXed=Case"'})
+
+    with open_tagged(backend.bucket, KEY, 0)[0] as reader:
+        assert reader.read(100) == DATA
+    assert open_tagged(backend.bucket, KEY, 0)[1] == '"MiXed=Case"'
 
 
 def test_finding_the_direct_path_sends_nothing(stub: Stub, backend: S3Backend) -> None:

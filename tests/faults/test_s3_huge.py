@@ -6,11 +6,13 @@ import logging
 import re
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Self
 
 import pytest
 
 from snapferry.stores.address import object_key, parse_address
+from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
 from snapferry.stores.backends.s3 import backend as s3
 from snapferry.stores.backends.s3 import sizes
@@ -22,7 +24,7 @@ from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT, 
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.streams import OpenReader
+from snapferry.stores.streams import GivesPieces, OpenReader
 from tests.faults.backends import Around
 from tests.faults.stub_s3 import Answer, Request, Stub, error
 
@@ -215,6 +217,61 @@ class TestRanges:
         stub.answer = lambda _: Answer(200, DATA)
 
         with backend.open(KEY, size_hint=len(DATA)) as reader:
+            assert read(reader, RANGE) == DATA
+
+    def test_they_take_the_direct_path_with_the_etag_as_the_server_sends_it(
+        self, backend: S3Backend, stub: Stub, by_boto: list[str]
+    ) -> None:
+        stub.answer = lambda request: part_of(DATA, request, '"MiXed=Case"')
+
+        with backend.open(KEY, size_hint=len(DATA)) as reader:
+            assert read(reader, RANGE) == DATA
+
+        assert by_boto == []
+        conditions = Counter(request.headers.get("If-Match") for request in stub.requests)
+        assert conditions == {None: 1, '"MiXed=Case"': 10}
+        assert backend.bucket.requests_sent == {"GetObject": 11}
+
+    @pytest.mark.parametrize("excess", [b"x", b"HTTP/1.1 206 Partial Content\r\n\r\n"])
+    def test_one_with_more_bytes_than_it_announces_is_no_range(
+        self, backend: S3Backend, stub: Stub, excess: bytes
+    ) -> None:
+        """The server sends the right bytes and more, under the header of the right range."""
+
+        def answer(request: Request) -> Answer:
+            whole = part_of(DATA, request)
+            return Answer(206, whole.body + excess, whole.headers)
+
+        stub.answer = answer
+
+        with pytest.raises(StoreUnavailable), backend.open(KEY, size_hint=len(DATA)) as reader:
+            read(reader, RANGE)
+
+    def test_memory_that_came_back_is_used_again(self, backend: S3Backend, stub: Stub) -> None:
+        stub.answer = lambda request: part_of(DATA, request)
+
+        with backend.open(KEY, size_hint=len(DATA)) as reader:
+            assert isinstance(reader, GivesPieces)
+            used, found = set(), bytearray()
+            while piece := reader.give():
+                used.add(id(piece))
+                found += piece
+                reader.take_back(piece)
+
+        assert found == DATA
+        # Those that are fetched ahead, the one that was given, and the rest, which is shorter.
+        assert len(used) <= RANGES_IN_FLIGHT + 2
+
+    @pytest.mark.parametrize("kind", ["file", "memory"])
+    def test_a_copy_has_every_range_once_and_in_order(
+        self, backend: S3Backend, stub: Stub, kind: str, tmp_path: Path
+    ) -> None:
+        stub.answer = lambda request: part_of(DATA, request)
+        target = DirectoryBackend(str(tmp_path)) if kind == "file" else MemoryBackend()
+
+        SnapshotStore(target).copy_object(SnapshotStore(backend), digest(DATA), size_hint=len(DATA))
+
+        with target.open(KEY, size_hint=len(DATA)) as reader:
             assert read(reader, RANGE) == DATA
 
     def test_what_was_fetched_ahead_is_bounded_and_dropped_with_the_reader(
