@@ -264,7 +264,24 @@ def test_progress_says_hundred_only_if_nothing_is_left(
 
     assert found is not None
     assert found.percent == percent
-    assert sum(share for _, share in found.parts) == pytest.approx(100 * settled / total)
+    assert sum(length for _, length in found.parts) == pytest.approx(percent, abs=1)
+
+
+def test_the_bar_is_as_long_as_its_number_says(sources: Sources, ledger: Ledger) -> None:
+    copying(ledger)
+
+    def bar(settled: int, size_bytes: int) -> dict[str, float]:
+        ledger.set_fields("job", objects_total=10, bytes_total=100, objects_settled=settled)
+        ledger.set_fields("job", bytes_settled=size_bytes, copied=settled - 1 if settled else 0)
+        found = progress(sources.jobs.status("job"))
+        assert found is not None
+        assert sum(length for _, length in found.parts) == pytest.approx(found.percent)
+        return dict(found.parts)
+
+    # One large object that is half copied.
+    assert bar(0, 50) == {"running": 50.0}
+    # All but a large object.
+    assert bar(9, 20) == pytest.approx({"copied": 20 * 8 / 9, "running": 20 / 9})
 
 
 def test_jobs_are_turned_in_pages_and_chosen_by_state(sources: Sources, ledger: Ledger) -> None:

@@ -18,6 +18,7 @@ from snapferry.orchestrator.reporting.measures import (
     object_counts,
     objects_moved,
     percent,
+    share,
 )
 from snapferry.orchestrator.reporting.nodes import Role, lacking
 from snapferry.orchestrator.reporting.text.format import duration, without_options
@@ -86,7 +87,8 @@ class Progress:
     """
     How much of a job is done, see `measures.percent`. *failed*: the job failed, or was cancelled.
 
-    *parts* are pairs of an `ObjectState` and its percent of the objects, in the order in which they are drawn.
+    *parts* are pairs of an `ObjectState` and the percent of the bar that it takes, in the order of drawing. Together
+    they are as long as *percent* says, unless the job failed.
     """
 
     percent: int
@@ -259,16 +261,27 @@ def progress(status: JobStatus) -> Progress | None:
     """Return how much of a job is done, None before its plan is complete, and for a dry run."""
     if status.objects_total <= 0 or status.dry_run or status.partly_planned:
         return None
+    failed = status.state in (State.FAILED, State.CANCELLED)
     counts = object_counts(status)
-    return Progress(
-        percent=percent(status),
-        parts=tuple(
-            (str(name), 100 * count / status.objects_total)
-            for name, count in counts.items()
-            if count and name is not ObjectState.LEFT
-        ),
-        failed=status.state in (State.FAILED, State.CANCELLED),
-    )
+    parts = {
+        str(name): 100 * count / status.objects_total
+        for name, count in counts.items()
+        if count and name is not ObjectState.LEFT
+    }
+    return Progress(percent(status), tuple((parts if failed else _by_bytes(parts, status)).items()), failed)
+
+
+def _by_bytes(parts: Mapping[str, float], status: JobStatus) -> dict[str, float]:
+    """
+    Return *parts*, which are shares of objects, together as long as the share of bytes.
+
+    While a large object is copied, no object is done, but maybe most of the bytes.
+    """
+    settled = sum(parts.values())
+    done = 100 * share(status)
+    if not settled:
+        return {str(ObjectState.RUNNING): done} if done else {}
+    return {name: length * done / settled for name, length in parts.items()}
 
 
 def _mean(status: JobStatus) -> Throughput | None:
