@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import redis
@@ -23,6 +23,7 @@ from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
 from snapferry.workers.ledger import (
     JobStatus,
     RunningBatch,
+    State,
     UnknownJob,
     UnreadableJob,
 )
@@ -99,7 +100,10 @@ class JobReader:
     def status(self, job_id: str) -> JobStatus:
         """Return the job's status."""
         with self._answering():
-            return self._ledger.status(job_id)
+            status = self._ledger.status(job_id)
+            if status.state is not State.COPYING:
+                return status
+            return replace(status, in_parts=tuple(self._ledger.objects_in_parts(job_id)))
 
     def statuses(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         """Return the statuses of jobs by their ids. Unknown jobs are left out."""

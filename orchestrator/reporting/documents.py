@@ -114,6 +114,16 @@ def status_document(
             }
             for run in status.running
         ],
+        "in_parts": [
+            {
+                "object": one.address,
+                "bytes": one.size_bytes,
+                "parts": one.parts,
+                "done": one.done,
+                "workers": list(one.workers),
+            }
+            for one in status.in_parts
+        ],
         "submitted": moment(status.submitted_at),
         "started": moment(status.started_at),
         "moved": moment(status.moved_at),

@@ -208,7 +208,9 @@ def stall(status: JobStatus) -> Stall | None:
         return None
     if status.state is State.QUEUED:
         return Stall.ORCHESTRATOR
-    return Stall.WORKER if status.state is State.COPYING and not status.workers else None
+    if status.state is not State.COPYING or status.workers or any(one.workers for one in status.in_parts):
+        return None
+    return Stall.WORKER
 
 
 def stuck_batches(status: JobStatus) -> list[RunningBatch]:

@@ -11,6 +11,7 @@ from .steps.jobs import JobLedger
 from .steps.leases import LeaseLedger
 from .steps.listing import JobListing
 from .steps.parts import PartsLedger
+from .steps.parts_progress import PartsProgress
 from .steps.queues import QueueLedger
 from .steps.repairs import RepairLedger
 
@@ -25,6 +26,7 @@ class Ledger(
     BudgetLedger,
     GroupLedger,
     PartsLedger,
+    PartsProgress,
     QueueLedger,
     JobListing,
 ):

@@ -116,6 +116,21 @@ class RunningBatch:
 
 
 @dataclass(frozen=True)
+class ObjectInParts:
+    """
+    A large object of *size_bytes* that is copied in parts: *done* of its *parts* are, and *workers* copy others now.
+
+    A part that an earlier run of the batch has copied counts as done.
+    """
+
+    address: str
+    size_bytes: int
+    parts: int
+    done: int
+    workers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class JobStatus:
     """
     A job at one moment. Sizes are in bytes, times in seconds since the epoch (0.0: not yet).
@@ -135,7 +150,8 @@ class JobStatus:
     or the last job of its chain. *source_objects* is the store of the objects of *source*, "" if they are in it.
     *snapshots_planned*: the snapshots that are planned so far, of a job whose first batches were queued before its last
     manifest was read; 0 of other jobs. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
-    *imported*: the record comes from an export, which does not say which objects failed.
+    *imported*: the record comes from an export, which does not say which objects failed. *in_parts* are some of the
+    objects that are copied in parts now; only of a status that was asked for alone.
     """
 
     job_id: str
@@ -181,6 +197,7 @@ class JobStatus:
     limits: Limits = field(default_factory=Limits)
     waiting: Waiting | None = None
     running: tuple[RunningBatch, ...] = ()
+    in_parts: tuple[ObjectInParts, ...] = ()
     continues: str = ""
     continued_by: str = ""
     mirror: str = ""

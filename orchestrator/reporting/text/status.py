@@ -27,7 +27,7 @@ from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 from snapferry.workers.copying.words import WORDS
 from snapferry.workers.job_state import BUDGET
-from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, RunningBatch, Waiting
+from snapferry.workers.ledger import DISMISSED, SUPERSEDED, JobStatus, ObjectInParts, RunningBatch, Waiting
 from snapferry.workers.messages import Action, Limits
 from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.store_problems import StoreProblem
@@ -222,11 +222,19 @@ def status_lines(
         "over": over_text(status),
     }
     lines = [printable(f"{name:<11} {value}") for name, value in fields.items() if value]
+    lines += [in_parts_text(one) for one in status.in_parts]
     if not status.state.final:
         lines += [trouble_text(one) for one in unreached]
     if stall := stall_text(status, lacks):
         lines.append(stall)
     return lines
+
+
+def in_parts_text(found: ObjectInParts) -> str:
+    """Return how much of an object is copied in parts, and which workers copy parts of it now."""
+    by = f", now by {', '.join(found.workers)}" if found.workers else ""
+    done = f"{found.done:,} of {counted(found.parts, 'part')} copied"
+    return f"object {short(found.address)} of {size(found.size_bytes)}: {done}{by}"
 
 
 def objects_in_states(status: JobStatus, classes: str = "") -> str:

@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 CLAIM_S: Final = 30
 """Seconds of a claim. Its holder renews it well before."""
 
-_is_upload = re.compile(r"[0-9a-f]{1,64}").fullmatch
+is_upload = re.compile(r"[0-9a-f]{1,64}").fullmatch
 
 # The most entries that are read at once: other programs may write any number.
 _AT_ONCE: Final = 1000
@@ -49,7 +49,7 @@ class PartsOf(NamedTuple):
         return parts_keys(self.job_id, self.upload)
 
 
-def _damage_told(method: Callable[_P, _T]) -> Callable[_P, _T]:
+def damage_told(method: Callable[_P, _T]) -> Callable[_P, _T]:
     """Make *method* raise `RedisError` also if a key holds bytes that are not text."""
 
     @wraps(method)
@@ -81,7 +81,7 @@ class PartsLedger(LedgerBase):
             pipe.expire(job_key(of.job_id, "parts"), self._expires_s)
             pipe.execute()
 
-    @_damage_told
+    @damage_told
     def begun_parts(self, job_id: str) -> list[str]:
         """Return the messages of the objects whose copies in parts have begun and not ended, some if there are many."""
         found = self._redis.hscan_iter(job_key(job_id, "parts"), count=_AT_ONCE)
@@ -104,7 +104,7 @@ class PartsLedger(LedgerBase):
         except UnicodeDecodeError:
             return
         upload = noted.partition(" ")[0]
-        if upload != but and _is_upload(upload):
+        if upload != but and is_upload(upload):
             self._redis.delete(*parts_keys(job_id, upload))
 
     def offer_parts(self, of: PartsOf, parts: Iterable[int]) -> None:
@@ -114,7 +114,7 @@ class PartsLedger(LedgerBase):
             names = map(_name, ordered[first : first + _AT_ONCE])
             self._run(scripts.OFFER_PARTS, [job_key(of.job_id), *of.keys], [self._expires_s, *names])
 
-    @_damage_told
+    @damage_told
     def claim_part(self, of: PartsOf, holder: str, parts: int) -> int | None:
         """Claim one of so many *parts* for *holder*; None if there is none now, and while the job is paused."""
         keys = [job_key(of.job_id), *of.keys[:2]]
@@ -125,7 +125,7 @@ class PartsLedger(LedgerBase):
         if parts:
             self._run(scripts.RENEW_PARTS, of.keys, [holder, CLAIM_S, self._expires_s, *map(_name, parts)])
 
-    @_damage_told
+    @damage_told
     def has_part(self, of: PartsOf, holder: str, part: int) -> bool:
         """Return whether *holder* has the claim on *part*."""
         return bool(self._redis.hget(of.keys[1], _name(part)) == holder)
@@ -139,7 +139,7 @@ class PartsLedger(LedgerBase):
         """End the claim of *holder* on *part*, which was not written."""
         self._run(scripts.GIVE_UP_PART, of.keys[:2], [_name(part), holder])
 
-    @_damage_told
+    @damage_told
     def finished_parts(self, of: PartsOf, first: int) -> tuple[int, list[str]]:
         """Return how many records of parts there are, and those from the number *first* on, some at a time."""
         with self._redis.pipeline(transaction=False) as pipe:
@@ -148,7 +148,7 @@ class PartsLedger(LedgerBase):
             length, found = pipe.execute()
         return int(length), [str(record) for record in found]
 
-    @_damage_told
+    @damage_told
     def parts_to_do(self, of: PartsOf) -> set[int]:
         """Return the parts that are to do or claimed; at most as many as an object can have."""
         found: Any = self._redis.zrange(of.keys[0], 0, MOST_PARTS - 1)
@@ -158,7 +158,7 @@ class PartsLedger(LedgerBase):
         """Return whether some parts are not done yet."""
         return bool(self._redis.exists(of.keys[0]))
 
-    @_damage_told
+    @damage_told
     def part_holders(self, of: PartsOf) -> dict[int, str]:
         """Return who copies which part now, some of them where there are too many."""
         found: dict[int, str] = {}
