@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Self
 
@@ -133,10 +133,20 @@ class ThroughputHistory:
         )
 
     def past(self, job_id: str) -> list[Throughput]:
-        """Return the throughput of a job between each two samples, oldest first."""
+        """
+        Return the throughput of a job at each sample but the first one, oldest first: the last one is the current one.
+
+        Each is a mean of `CURRENT_S`. Workers report a large object in pieces that take seconds at a low limit, so from
+        second to second the throughput is now far above the limit and now nothing.
+        """
         with self._lock:
             samples = list(self._jobs.get(job_id, ()))
-        return [_between(one, other) for one, other in pairwise(samples)]
+        found, first = [], 0
+        for before, sample in pairwise(samples):
+            while samples[first].at < min(before.at, sample.at - CURRENT_S):
+                first += 1
+            found.append(replace(_between(samples[first], sample), begin=before.at))
+        return found
 
 
 def _between(one: Sample, other: Sample) -> Throughput:

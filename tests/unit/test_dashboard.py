@@ -484,6 +484,19 @@ def test_what_is_remembered_of_speeds_is_bounded_and_covers_all_of_a_job() -> No
     assert len(history._jobs) == JOBS_KEPT
 
 
+def test_the_chart_of_a_job_is_never_above_its_limit_although_pieces_come_at_once() -> None:
+    """At 1,000 bytes a second, pieces of 5,000 bytes come every 5 seconds."""
+    history = ThroughputHistory(list)
+    for second in range(80):
+        history.add([status("one", second // 5 * 50)], float(second))
+
+    past, current = history.past("one"), history.current("one")
+
+    assert {round(each.size_bytes) for each in past[15:]} == {1000}
+    assert current is not None
+    assert past[-1].size_bytes == current.size_bytes
+
+
 def test_a_counter_that_goes_back_is_no_negative_speed() -> None:
     history = ThroughputHistory(list)
     history.add([status("one", 10)], 1.0)
