@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from blake3 import blake3
@@ -37,6 +37,10 @@ _lock = threading.Lock()
 _kept_bytes = 0
 
 
+def _ignore(_: int) -> None:
+    pass
+
+
 class FileRead(NamedTuple):
     """A file that was read: its address, its length in bytes, and its bytes, None where they were not kept."""
 
@@ -50,19 +54,21 @@ class FileRead(NamedTuple):
             _release(self.length)
 
 
-def read_file(tree: Backend, path: str, *, keep: bool = True) -> FileRead:
+def read_file(
+    tree: Backend, path: str, *, keep: bool = True, on_bytes: Callable[[int], object] = _ignore
+) -> FileRead:
     """
     Read the file *path* of *tree*. With *keep*, its bytes are kept if there is room; then call `FileRead.forget`.
 
-    A file that changes while it is read is read again a few times. Raises `FileChanged` if it does not hold still, and
-    what *tree* raises.
+    *on_bytes* is called with the length of each piece that was read. A file that changes while it is read is read again
+    a few times. Raises `FileChanged` if it does not hold still, and what *tree* raises.
     """
     for pause in PAUSES_S:
         try:
-            return _read_once(tree, path, keep=keep)
+            return _read_once(tree, path, keep, on_bytes)
         except FileChanged:
             wait(pause)
-    return _read_once(tree, path, keep=keep)
+    return _read_once(tree, path, keep, on_bytes)
 
 
 def read_files(tree: Backend, paths: Sequence[str], sizes: Sequence[int]) -> list[FileRead | None]:
@@ -96,7 +102,7 @@ def wait(seconds: float) -> None:
         time.sleep(min(left, _SLEEP_S))
 
 
-def _read_once(tree: Backend, path: str, *, keep: bool) -> FileRead:
+def _read_once(tree: Backend, path: str, keep: bool, on_bytes: Callable[[int], object]) -> FileRead:
     with tree.open(path) as reader:
         announced = getattr(reader, "length", LARGEST_KEPT_BYTES + 1)
         kept = keep and announced <= LARGEST_KEPT_BYTES and _take(announced)
@@ -108,6 +114,7 @@ def _read_once(tree: Backend, path: str, *, keep: bool) -> FileRead:
                 chunk = reader.read(want)
                 hasher.update(chunk)
                 length += len(chunk)
+                on_bytes(len(chunk))
                 if kept:
                     parts.append(chunk)
                 if len(chunk) < want:

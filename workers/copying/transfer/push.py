@@ -7,6 +7,7 @@ ledger, once it is durable at the destination. A batch may be pushed twice, also
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from snapferry.stores.backends.tree.objects import FileObjects, tree_of
 from snapferry.stores.backends.tree.reading import PAUSES_S, FileRead, forget_all, read_file, read_files, wait
 from snapferry.stores.errors import FileChanged, IntegrityError, StoreError, StoreNotFound
 from snapferry.stores.pools.together import MOST_TOGETHER, SHORT_BYTES
+from snapferry.stores.runtime.interruption import mark_as_owners
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.stream_store import Memory, StreamStore
 from snapferry.workers.outcome import BatchOutcome, Failure
@@ -131,7 +133,7 @@ class _Work:
 
     def _read(self, file: Address, reads: dict[Address, FileRead], outages: OutageDetector | None) -> None:
         try:
-            reads[file] = read_file(self.tree, self.paths[file])
+            reads[file] = read_file(self.tree, self.paths[file], on_bytes=self.progress.hashed)
         except StoreNotFound:
             # The tree itself is not there.
             raise
@@ -205,23 +207,47 @@ class _FilesRead(SnapshotStore):
 
 
 class _PlannedProgress:
-    """The progress of a batch of files, never beyond its plan, whatever the files turn out to be."""
+    """
+    The progress of a batch of files, never beyond its plan, whatever the files turn out to be.
+
+    A long file is read for its digest before it is sent, which may take hours. So its first reading counts as half of
+    its bytes, and what follows as the other half.
+    """
 
     def __init__(self, progress: Progress, sizes: Mapping[Address, int]) -> None:
         self.files: Mapping[Address, Address] = {}
         """The address of an object -> the file that is read for it."""
         self._progress = progress
         self._objects, self._bytes = len(sizes), sum(sizes.values())
+        # Bytes that were counted when they were hashed.
+        self._ahead = 0
+        self._lock = threading.Lock()
+
+    def hashed(self, size_bytes: int) -> None:
+        """Count bytes that were read for a digest."""
+        with self._lock:
+            counted = min(size_bytes // 2, self._bytes)
+            self._ahead += counted
+            self._bytes -= counted
+        try:
+            self._progress.advance(0, counted)
+        except Exception as error:
+            mark_as_owners(error)
+            raise
 
     def begin(self, needed: list[Address]) -> None:
         self._progress.begin([self.files[address] for address in needed])
 
     def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
-        objects, size_bytes = min(objects, self._objects), min(size_bytes, self._bytes)
-        self._objects -= objects
-        self._bytes -= size_bytes
+        with self._lock:
+            ahead = min(self._ahead, size_bytes - size_bytes // 2)
+            self._ahead -= ahead
+            objects, size_bytes = min(objects, self._objects), min(size_bytes - ahead, self._bytes)
+            self._objects -= objects
+            self._bytes -= size_bytes
         self._progress.advance(objects, size_bytes, moved)
 
     def settle_rest(self) -> None:
         """Count what is left of the plan."""
+        self._ahead = 0
         self.advance(self._objects, self._bytes)
