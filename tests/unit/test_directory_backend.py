@@ -213,6 +213,15 @@ def test_a_directory_in_the_place_of_an_object_is_a_fault(file_root: Path) -> No
 # The root.
 
 
+def test_a_root_that_is_a_file_is_no_missing_mount(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    backend = DirectoryBackend(str(tmp_path / "file"), create=False)
+
+    for ask in (lambda: backend.size(KEY), lambda: backend.sizes([KEY])):
+        with pytest.raises(StoreNotFound, match="/file is not a directory"):
+            ask()
+
+
 def test_without_create_a_write_makes_no_root_and_asks_for_the_mount(tmp_path: Path) -> None:
     backend = DirectoryBackend(str(tmp_path / "mount"), create=False)
 

@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from snapferry.stores.errors import (
     AccessDenied,
@@ -116,6 +116,10 @@ class StoreDirectory:
             raise
 
     def _missing(self, for_writing: bool) -> StoreNotFound:
+        with suppress(OSError):
+            # The path of a file is a slip, and no mount that is missing.
+            if not stat.S_ISDIR(os.stat(self.path).st_mode):
+                return StoreNotFound(self.label, "", f"{self.path} is not a directory")
         hint = "; is it mounted here?" if for_writing or not self.create else ""
         return StoreNotFound(self.label, "", f"there is no such directory{hint}")
 
