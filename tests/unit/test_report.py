@@ -177,6 +177,20 @@ def test_alike_failures_are_one_line() -> None:
     ]
 
 
+def test_files_that_failed_alike_are_one_line_although_their_paths_differ() -> None:
+    """A push or pull gives the path of each file before the reason."""
+    letters = [letter(n, error="StoreFull", detail=f"./a: {n}: No space left") for n in range(3)]
+    for n, one in enumerate(letters):
+        one.places = [("5e" * 32, "./other"), ("5e" * 32, f"./a: {n}")]
+
+    assert failures.failure_lines(letters, 3) == [
+        f"  3 x StoreFull at file:///a: No space left ({0:064x}, ...)"
+    ]
+    assert failures.failure_lines(letters[:1], 1) == [
+        f"  1 x StoreFull at file:///a: ./a: 0: No space left ({0:064x})"
+    ]
+
+
 def test_a_failed_object_has_its_paths_escaped_and_counted() -> None:
     one = letter(1)
     one.places = [("5e" * 32, f"./{n}\n\x1b]0;title\x07\u202e") for n in range(30)]

@@ -12,6 +12,7 @@ from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import FAILURES_KEPT, JobStatus
+from snapferry.workers.outcome import Failure
 
 # Kinds of failures that are listed.
 KINDS_SHOWN: Final = 10
@@ -28,23 +29,31 @@ PLACES_SHOWN: Final = 20
 
 def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
     """Return failures in words, a line for each kind; *total* objects failed in all."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str], list[Failure]] = {}
     for letter in letters:
         if letter.known is not None:
             failure = letter.known.failure
-            alike.setdefault((failure.error, failure.store, failure.detail), []).append(failure.address)
+            alike.setdefault((failure.error, failure.store, _without_path(letter)), []).append(failure)
     kinds = list(alike.items())[:KINDS_SHOWN]
     lines = [
-        printable(
-            f"  {len(addresses):,} x {error} at {store}: {detail}"
-            f" ({addresses[0]}{', ...' if len(addresses) > 1 else ''})"
-        )
-        for (error, store, detail), addresses in kinds
+        printable(f"  1 x {error} at {store}: {failures[0].detail} ({failures[0].address})")
+        if len(failures) == 1
+        else printable(f"  {len(failures):,} x {error} at {store}: {detail} ({failures[0].address}, ...)")
+        for (error, store, detail), failures in kinds
     ]
-    shown = sum(len(addresses) for _, addresses in kinds)
+    shown = sum(len(failures) for _, failures in kinds)
     if total > shown:
         lines.append(f"  and {total - shown:,} more (--json lists the first {FAILURES_IN_JSON:,})")
     return lines
+
+
+def _without_path(letter: DeadLetter) -> str:
+    """Return why an object failed, without the path before it that a push or pull gives: it differs for each file."""
+    detail = letter.known.failure.detail if letter.known else ""
+    for _, path in letter.places:
+        if detail.startswith(f"{path}: "):
+            return detail.removeprefix(f"{path}: ")
+    return detail
 
 
 def places_lines(letters: Iterable[DeadLetter]) -> list[str]:
