@@ -202,8 +202,10 @@ def stall(status: JobStatus) -> Stall | None:
     """Return what a job waits for that makes no progress, None if it makes some, or waits for a store."""
     if status.state.final or status.paused or status.cancelling or status.waiting is not None:
         return None
-    if stuck_batches(status):
-        return Stall.BATCHES
+    if stuck := stuck_batches(status):
+        # A worker that died may still have the batch of a large object, while others copy parts of it.
+        moving = {worker for one in status.in_parts for worker in one.workers} - {run.worker for run in stuck}
+        return None if moving else Stall.BATCHES
     if idle_s(status) <= IDLE_S:
         return None
     if status.state is State.QUEUED:

@@ -10,7 +10,7 @@ import redis
 
 from snapferry.orchestrator.reporting.measures import Stall, stall
 from snapferry.orchestrator.reporting.text.status import status_lines
-from snapferry.workers.ledger import Ledger, ObjectInParts, PartsOf, State
+from snapferry.workers.ledger import Ledger, ObjectInParts, PartsOf, RunningBatch, State
 
 from .support import address, batch, request
 
@@ -71,3 +71,10 @@ def test_a_job_whose_parts_are_copied_does_not_wait_for_a_worker(ledger: Ledger)
     shown = replace(quiet, in_parts=tuple(ledger.objects_in_parts("job")))
     assert stall(shown) is None
     assert [line for line in status_lines(shown, {}) if "one@host" in line]
+
+    # Until its lease ends, the dead worker still has the batch.
+    dead = RunningBatch("job", "plan:0", "dead@host", 0, 0, in_flight=1, moved_at=1.0)
+    assert stall(replace(quiet, running=(dead,), workers=("dead@host",))) is Stall.BATCHES
+    assert stall(replace(shown, running=(dead,), workers=("dead@host",))) is None
+    hangs = replace(dead, worker="one@host")
+    assert stall(replace(shown, running=(hangs,), workers=("one@host",))) is Stall.BATCHES
