@@ -61,7 +61,7 @@ def _healed_text(status: JobStatus) -> str:
         return f"nothing to do: the store has no snapshots,{seconds}"
     named = f"{counted(status.objects_total, 'object')} of {counted(status.snapshots_total, 'snapshot')}"
     if not status.copied:
-        return f"nothing to heal: {named} intact{seconds}"
+        return f"no object to heal: {named} intact{seconds}"
     healed = f"{status.copied:,} healed ({size(status.bytes_copied)}), {status.present:,} intact"
     return f"{named}: {healed}{seconds}"
 
