@@ -37,8 +37,10 @@ def test_the_parts_that_are_done_and_the_workers_that_copy_others_are_shown(ledg
     size = begin(ledger)
     assert ledger.objects_in_parts("job") == [ObjectInParts(address(0), size, 8, 0)]
 
-    for holder in ("id#parts0@one@host", "id#parts0@one@host", "other#parts1@two@host"):
-        part = ledger.claim_part(OF, holder, 8)
+    holder = "other#parts1@two@host"
+    for _ in range(2):
+        ledger.claim_part(OF, "id#parts0@one@host", 8)
+    part = ledger.claim_part(OF, holder, 8)
     assert part is not None
     ledger.finish_part(OF, holder, part, "a record")
     ledger.claim_part(OF, holder, 8)

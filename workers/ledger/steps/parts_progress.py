@@ -49,9 +49,8 @@ class PartsProgress(LedgerBase):
             pipe.zrangebyscore(to_do, time.time(), "+inf", start=0, num=_CLAIMS)
             left, recorded, claimed = pipe.execute()
         held = self._redis.hmget(holders, claimed) if claimed else []
-        workers = {printable(holder.partition("#")[2].partition("@")[2][:255]) for holder in held if holder}
+        names = [str(holder).partition("#")[2].partition("@")[2][:255] for holder in held if holder]
         # A part that was lost and copied again has two records.
         parts = min(left + recorded, MOST_PARTS)
-        return ObjectInParts(
-            address, sum(message.sizes), parts, max(0, parts - left), tuple(sorted(filter(None, workers)))
-        )
+        workers = sorted({printable(name) for name in names if name})
+        return ObjectInParts(address, sum(message.sizes), parts, max(0, parts - left), tuple(workers))
