@@ -296,6 +296,22 @@ def test_what_fails_on_the_way_is_one_reason_and_exit_code_1(
     assert err.count("snapferry: ") == 1, err
 
 
+@pytest.mark.parametrize("chosen", ["--all", "--id"])
+def test_a_heal_makes_no_store_and_waits_for_none_that_was_never_there(
+    forge: Forge, tmp_path: Path, snapshot: str, chosen: str
+) -> None:
+    missing = tmp_path / "missing"
+    which = [chosen, snapshot] if chosen == "--id" else [chosen]
+
+    # Longer than this test may take.
+    patience = {"SNAPFERRY_PATIENCE": "86400"}
+    ended = forge.run(["heal", str(missing), "--from", str(tmp_path / "a"), *which], patience)
+
+    assert ended.code == 1
+    assert f"StoreNotFound: file://{missing}: there is no such directory" in ended.err
+    assert not missing.exists()
+
+
 def test_a_manifest_that_does_not_parse_names_its_line(forge: Forge, tmp_path: Path) -> None:
     text = f"D 755 {digest(b'')} 0 ./\nF 644 {digest(b'')} 0 ./a\nb\n".encode()
     path = tmp_path / "a" / manifest_key(SnapshotId(digest(text)))

@@ -50,6 +50,9 @@ def plan_job(drive: Drive) -> PlannedDrive | DriveOutcome:
         if not spec.more_sources:
             # One of several sources that is away stops nothing.
             drive.source.check()
+        if spec.action is Action.HEAL:
+            # A heal makes no store: one that is not there is misspelt, or its mount is missing.
+            drive.destination.check(for_writing=False)
         drive.destination.check(for_writing=spec.action.writes)
     except StoreError as error:
         if may_wait_for(ledger, spec, error):
