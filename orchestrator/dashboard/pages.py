@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from snapferry.orchestrator.reporting.text.format import duration
+from snapferry.orchestrator.reporting.text.format import duration, span
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
@@ -90,6 +90,7 @@ def _environment() -> Environment:
         "split": split,
         "short": short,
         "duration": duration,
+        "span": span,
         "exact": lambda text: shown(text) == text,
         "count": lambda number: f"{number:,}",
         **{form.name.lower(): _time_as(form) for form in Form},

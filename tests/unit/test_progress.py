@@ -12,6 +12,7 @@ import pytest
 from snapferry.orchestrator.reporting import measures
 from snapferry.orchestrator.reporting.progress import Lines, Silent, progress_text, view
 from snapferry.orchestrator.reporting.progress.bar import Bar
+from snapferry.orchestrator.reporting.text.format import span
 from snapferry.orchestrator.reporting.text.status import status_lines
 from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import JobStatus, RunningBatch, State
@@ -253,3 +254,21 @@ def test_a_job_that_ended_before_its_plan_was_complete_is_resumed_and_not_retrie
     assert whole.retryable
     assert not part.retryable
     assert part.resumable
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (59.6, "60 s"),
+        (60, "1 min"),
+        (119.9, "1 min 59 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h"),
+        (7199, "1 h 59 min"),
+        (86400 + 3599, "1 d"),
+        (3 * 86400 - 1, "2 d 23 h"),
+    ],
+)
+def test_a_span_has_two_units_and_is_never_longer_than_it_is(seconds: float, said: str) -> None:
+    assert span(seconds) == said

@@ -21,6 +21,16 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def span(seconds: float) -> str:
+    """Return a duration in its two largest units, such as ``1 min 50 s``, where the largest alone is too coarse."""
+    first = duration(seconds)
+    for unit, length, smaller in ((" d", 86400, 3600), (" h", 3600, 60), (" min", 60, 1)):
+        if first.endswith(unit):
+            rest = int(seconds % length // smaller)
+            return f"{first} {duration(rest * smaller)}" if rest else first
+    return first
+
+
 def names_text(status: JobStatus) -> str:
     """Return what a job did with the names of snapshots, "" for nothing."""
     carried, kept, removed = status.names_carried, status.names_kept, status.names_removed

@@ -33,7 +33,7 @@ from snapferry.workers.queues import Priority
 from snapferry.workers.reachability.store_problems import StoreProblem
 
 from .failures import classes_text
-from .format import duration, moment, names_text, without_options
+from .format import duration, moment, names_text, span, without_options
 from .limits import limit_text
 from .outcome import bound_text, deleted_text
 
@@ -171,7 +171,7 @@ def at_least(status: JobStatus) -> str:
 def time_left_text(status: JobStatus) -> str:
     """Return how long the rest of a job takes, "" if that is not known."""
     left = seconds_left(status)
-    return "" if left is None else f"{duration(max(1.0, left))} left"
+    return "" if left is None else f"{span(max(1.0, left))} left"
 
 
 def status_lines(
