@@ -37,12 +37,14 @@ QUARANTINE: Final = ".quarantine/"
 ADDRESS_LENGTH: Final = 64
 DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 
+HEX_DIGITS: Final = b"0123456789abcdef"
+
 # The digest of no bytes at all. The empty object is real and is stored like any other.
 EMPTY_ADDRESS: Final = Address("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
 
 _is_address = re.compile(r"[0-9a-f]{64}").fullmatch
 _is_start = re.compile(r"[0-9a-f]{1,64}").fullmatch
-_sharded = re.compile(r"([0-9a-f]{3})/([0-9a-f]{3})/([0-9a-f]{3})/([0-9a-f]{55})").fullmatch
+_is_sharded = re.compile(r"[0-9a-f]{3}/[0-9a-f]{3}/[0-9a-f]{3}/[0-9a-f]{55}").fullmatch
 
 
 def parse_address(text: str) -> Address:
@@ -51,6 +53,15 @@ def parse_address(text: str) -> Address:
         shown = text if len(text) <= 80 else text[:77] + "..."
         raise InvalidAddress("", shown, "is not 64 lowercase hex digits")
     return Address(text)
+
+
+def parse_addresses(texts: Iterable[str]) -> list[Address]:
+    """Return *texts* as addresses: as `parse_address` for each, in a fraction of the time."""
+    found = list(texts)
+    digits = "".join(found)
+    if digits.isascii() and not digits.encode().translate(None, HEX_DIGITS) and {ADDRESS_LENGTH}.issuperset(map(len, found)):
+        return cast("list[Address]", found)
+    return list(map(parse_address, found))
 
 
 def parse_snapshot_id(text: str) -> SnapshotId:
@@ -104,5 +115,6 @@ def address_of(key: str, prefix: str) -> Address | None:
 
     None for every other shape: a store may hold foreign files, such as the temporary files of a writer that died.
     """
-    match = _sharded(key[len(prefix) :]) if key.startswith(prefix) else None
-    return Address("".join(match.groups())) if match else None
+    if not key.startswith(prefix) or not _is_sharded(key, len(prefix)):
+        return None
+    return key[len(prefix) :].replace("/", "")  # type: ignore[return-value]  # as in `object_key`

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import compress, islice, starmap
-from operator import not_
 from typing import Final, NamedTuple
 
 from snapferry.stores.address import (
@@ -102,18 +101,19 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Sur
     """
     # Addresses nearly always come in order, and are then sorted in one pass; a set would lose the order.
     ordered = sorted(dict.fromkeys(wanted))
-    lacking: set[Address] = set()
+    distinct = len(ordered)
+    there: set[Address] = set()
     between: int | None = None
     if backend.capabilities.pages_listings:
         listing = _Listing(backend, space, ordered)
         asked = _ask(ordered, listing.page)
-        lacking.update(ordered[: asked.answered])
-        lacking.difference_update(compress(listing.found, starmap(space.is_whole, listing.found.items())))
+        there.update(compress(listing.found, starmap(space.is_whole, listing.found.items())))
         ordered, between = ordered[asked.answered :], asked.keys_between
     sizes = backend.sizes(list(map(space.key, ordered)))
-    lacking.update(compress(ordered, map(not_, map(space.is_whole, ordered, sizes))))
+    there.update(compress(ordered, map(space.is_whole, ordered, sizes)))
     # Before most manifests nothing is missing; then the comprehension is skipped.
-    return Survey([address for address in wanted if address in lacking] if lacking else [], between)
+    lacks_some = len(there) < distinct
+    return Survey([address for address in wanted if address not in there] if lacks_some else [], between)
 
 
 def lengths(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> dict[Address, int | None]:
@@ -229,29 +229,27 @@ class _Listing:
         self._backend = backend
         self._space = space
         self._ordered = ordered
-        self._unanswered = frozenset(ordered)
+        # Keys are compared, because parsing the key of every listed object would take longer than all else.
+        self._wanted = dict(zip(map(space.key, ordered), ordered, strict=True))
         self.found: dict[Address, int] = {}
 
     def page(self, at: int) -> _Page:
-        space, ordered = self._space, self._ordered
+        space, ordered, wanted = self._space, self._ordered, self._wanted
         last_key = space.key(ordered[-1])
-        keys, key, last = 0, "", ""
+        keys: list[str] = []
         # Foreign keys may lie between the start of the listing and the first address that is asked for.
         listed = self._backend.keys(space.prefix, start_after=space.key(ordered[at])[:-1])
-        for found in islice(listed, LISTING_KEYS_PER_PAGE):
-            if found.key > last_key:
+        for key, size, _ in islice(listed, LISTING_KEYS_PER_PAGE):
+            if key > last_key:
                 break
-            keys, key = keys + 1, found.key
-            address = address_of(key, space.prefix)
-            if address is None:
-                continue
-            last = address
-            if address in self._unanswered:
-                self.found[address] = found.size
-        if keys < LISTING_KEYS_PER_PAGE:
+            keys.append(key)
+            if key in wanted:
+                self.found[wanted[key]] = size
+        last = next(filter(None, (address_of(key, space.prefix) for key in reversed(keys))), "")
+        if len(keys) < LISTING_KEYS_PER_PAGE:
             # The listing ended, or passed the last address that is asked for.
-            return _Page(keys, len(ordered), last)
-        return _Page(keys, bisect_right(ordered, key, key=space.key), last)
+            return _Page(len(keys), len(ordered), last)
+        return _Page(len(keys), bisect_right(ordered, keys[-1], key=space.key), last)
 
 
 class _Held:

@@ -181,7 +181,7 @@ class ManifestPool:
         return None if newest is None else SnapshotId(newest[1])
 
     def present(self, snapshot_ids: Iterable[str]) -> set[SnapshotId]:
-        wanted = [parse_address(snapshot_id) for snapshot_id in snapshot_ids]
+        wanted = parse_addresses(snapshot_ids)
         with contained(self.backend.label):
             lacking = existence.survey(self.backend, MANIFEST_SPACE, wanted).needed
         return {SnapshotId(address) for address in set(wanted).difference(lacking)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from snapferry.stores.address import OBJECTS, Address, address_of, object_key, parse_address
+from snapferry.stores.address import OBJECTS, Address, address_of, object_key, parse_addresses
 from snapferry.stores.backend import Backend
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import IntegrityError, KeyMissing, StoreFault, Unreadable
@@ -41,7 +41,7 @@ class ObjectPool:
             return OBJECT_SPACE.is_whole(address, self.backend.size(object_key(address)))
 
     def survey(self, addresses: Iterable[str]) -> Survey:
-        wanted = [parse_address(address) for address in addresses]
+        wanted = parse_addresses(addresses)
         with contained(self.backend.label):
             return existence.survey(self.backend, OBJECT_SPACE, wanted)
 

@@ -14,9 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from redis.exceptions import RedisError
 
@@ -25,6 +23,7 @@ from snapferry.stores.address import Address
 from snapferry.workers.ledger import Directive, Ledger
 from snapferry.workers.lifecycle import shutdown
 from snapferry.workers.lifecycle.heartbeat import Heartbeat
+from snapferry.workers.limits import Semaphore
 from snapferry.workers.messages import BatchMessage
 from snapferry.workers.reachability.batch import BatchReachability
 from snapferry.workers.reachability.outage import StoreWatch
@@ -35,7 +34,6 @@ from snapferry.workers.reachability.store_problems import StoreProblems
 from snapferry.workers.telemetry.traffic.batch import BatchTraffic
 
 from .transfer import JobPaused, JobStopped, WorkerStopping
-from .transfer.interfaces import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +61,8 @@ class BatchReport:
     Reports the progress of a batch to the ledger, and stops the batch when its job stops or pauses.
 
     A batch that makes progress reports every `REPORT_EVERY_S`; otherwise a heartbeat reports, because one object may
-    take hours. *abandon* is called once, from a thread, for a batch that is stuck.
+    take hours. *abandon* is called once, from a thread, for a batch that is stuck. *semaphore*, as soon as there is one,
+    holds the objects in flight.
     """
 
     def __init__(
@@ -83,10 +82,12 @@ class BatchReport:
         self._objects = 0
         self._bytes = 0
         self._bytes_moved = 0
-        self._in_flight = 0
+        self.semaphore: Semaphore | None = None
         self._due = time.monotonic() + REPORT_EVERY_S
         self._directive = Directive.CONTINUE
         self._directed_at = 0.0
+        # Of several objects, those that are copied stay when the worker shuts down.
+        self._single = len(batch.sizes) == 1
         self._began = self._moved_at = time.monotonic()
         self._reachability: BatchReachability | None = reachability
         worker = holder.partition("@")[2]
@@ -110,6 +111,8 @@ class BatchReport:
             self._traffic.report(self._bytes_moved)
         finally:
             self._heartbeat.__exit__(*raised)
+            # The semaphore refers to this report.
+            self.semaphore = None
 
     def begin(self, needed: list[Address]) -> None:
         """Record the addresses to copy. Raises `WorkerStopping`."""
@@ -145,7 +148,7 @@ class BatchReport:
                 raise JobStopped
             if time.monotonic() - self._directed_at > PAUSE_GRACE_S:
                 raise JobPaused
-        if shutdown.must_requeue() or self._is_hopeless():
+        if shutdown.must_requeue() or (self._single and self._is_hopeless()):
             raise WorkerStopping
         self.stores.raise_if_unreachable()
 
@@ -153,9 +156,9 @@ class BatchReport:
         """
         Return whether this worker shuts down before the single object of the batch can be copied.
 
-        Each byte that is copied until then is copied once more. Of several objects, those that are copied stay.
+        Each byte that is copied until then is copied once more.
         """
-        if len(self._batch.sizes) != 1 or (left_s := shutdown.requeues_in_s()) is None:
+        if (left_s := shutdown.requeues_in_s()) is None:
             return False
         elapsed_s = time.monotonic() - self._began
         if elapsed_s < SPEED_KNOWN_S or self._bytes <= 0:
@@ -163,29 +166,22 @@ class BatchReport:
         needs_s = (self._batch.sizes[0] - self._bytes) * elapsed_s / self._bytes
         return needs_s > HOPELESS * left_s
 
-    def begin_object(self) -> None:
-        """Count an object as in flight. Raises as `check` does, but `JobPaused` without a grace period."""
+    def check_start(self) -> None:
+        """Return if an object may start. Raises as `check` does, but `JobPaused` without a grace period."""
         if self._directive is Directive.HOLD:
             raise JobPaused
         self.check()
-        with self._lock:
-            self._in_flight += 1
-
-    def end_object(self) -> None:
-        """Count an object as no longer in flight."""
-        with self._lock:
-            self._in_flight -= 1
 
     def _report(self) -> None:
+        semaphore = self.semaphore
         with self._lock:
-            objects, size_bytes, in_flight = self._objects, self._bytes, self._in_flight
-            moved = self._bytes_moved
+            objects, size_bytes, moved = self._objects, self._bytes, self._bytes_moved
         directive = self._ledger.progress(
             self._batch,
             self._holder,
             objects=objects,
             size_bytes=size_bytes,
-            in_flight=in_flight,
+            in_flight=semaphore.in_flight if semaphore is not None else 0,
             moved=moved,
         )
         # A stop is final. A pause may end before the batch stopped for it.
@@ -215,30 +211,3 @@ class BatchReport:
         if time.monotonic() - self._directed_at > patience_s:
             self._abandon(self._directive)
             self._abandon = None
-
-
-class ReportedInFlight(AbstractContextManager[Any]):
-    """A `ConcurrencyLimit` that reports how many objects are in flight, and starts none while the job is paused."""
-
-    def __init__(self, limit: ConcurrencyLimit, report: BatchReport) -> None:
-        self._limit = limit
-        self._report = report
-
-    def expect(self, flights: int) -> None:
-        """Forward to the limit."""
-        self._limit.expect(flights)
-
-    def __enter__(self) -> None:
-        # The limit comes first: it may wait for any time, and an object that waits is not in flight.
-        self._limit.__enter__()
-        try:
-            self._report.begin_object()
-        except BaseException:
-            self._limit.__exit__(None, None, None)
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._report.end_object()
-        self._limit.__exit__(kind, error, trace)

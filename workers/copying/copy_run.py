@@ -27,7 +27,7 @@ from snapferry.workers.reachability.store_check import missing_store, open_side
 from snapferry.workers.telemetry.metrics import counters
 
 from .actions import RUNNERS, BatchContext
-from .batch_report import BatchReport, ReportedInFlight
+from .batch_report import BatchReport
 from .parts.owner import Ask
 from .transfer.budget import within_budget
 from .transfer.sequential import SEQUENTIAL_AFTER, run_sequentially, unexpected_failure
@@ -107,13 +107,14 @@ class CopyRun:
                     still_wanted,
                     run=self.holder,
                     reads_destination=batch.action.at_destination,
+                    may_start=report.check_start,
                 ) as throttle,
                 within_budget(self.ledger, batch, source, destination),
             ):
                 throttle.attach(
                     source, destination, at_once=max(batch.sizes, default=0) > THROTTLED_AT_ONCE_BYTES
                 )
-                limit = ReportedInFlight(throttle.semaphore, report)
+                limit = report.semaphore = throttle.semaphore
                 run = RUNNERS[batch.action](
                     BatchContext(
                         batch,

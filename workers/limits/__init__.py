@@ -18,6 +18,7 @@ others get.
 """
 
 from .limit_store import Change, LimitStore, StoreLimits, store_id
+from .semaphore import Semaphore
 from .throttle import Throttle
 
-__all__ = ["Change", "LimitStore", "StoreLimits", "Throttle", "store_id"]
+__all__ = ["Change", "LimitStore", "Semaphore", "StoreLimits", "Throttle", "store_id"]

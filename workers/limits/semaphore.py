@@ -15,13 +15,20 @@ class Semaphore:
     """
     A semaphore whose limit may change: entered for each object by a ``with`` block, from several threads.
 
-    *check* is called while a thread waits, and may raise to end the waiting. *expected* is called with the number of
-    objects that could be in flight. A lower limit does not interrupt objects that have entered.
+    *check* is called while a thread waits, and may raise to end the waiting. *may_start* is called for each object when
+    there is room for it, and may raise to refuse it. *expected* is called with the number of objects that could be in
+    flight. A lower limit does not interrupt objects that have entered.
     """
 
-    def __init__(self, check: Callable[[], object], expected: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        check: Callable[[], object],
+        expected: Callable[[int], object],
+        may_start: Callable[[], object] | None = None,
+    ) -> None:
         self._check = check
         self._expected = expected
+        self._may_start = may_start or _nothing
         self._changed = threading.Condition()
         # Appending to a list and popping from it are atomic, so they need no lock.
         self._entered: list[None] = []
@@ -37,8 +44,8 @@ class Semaphore:
         self._expected(flights)
 
     def forget_owner(self) -> None:
-        """Let go of *expected*: no object enters any more, and its owner may own this semaphore."""
-        self._expected = _ignored
+        """Let go of *expected* and *may_start*: no object enters any more, and their owners may own this semaphore."""
+        self._expected, self._may_start = _ignored, _nothing
 
     def set_limit(self, limit: int | None) -> None:
         """Let at most *limit* objects in from now on; None: any number."""
@@ -49,7 +56,15 @@ class Semaphore:
     def __enter__(self) -> None:
         if self._limit is None:
             self._entered.append(None)
-            return
+        else:
+            self._wait_for_room()
+        try:
+            self._may_start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def _wait_for_room(self) -> None:
         while True:
             with self._changed:
                 if self._may_enter() or (self._changed.wait(CHECK_S) and self._may_enter()):
@@ -71,3 +86,7 @@ class Semaphore:
 
 def _ignored(flights: int) -> None:
     """Ignore how many objects could be in flight."""
+
+
+def _nothing() -> None:
+    """Allow everything."""

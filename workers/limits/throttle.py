@@ -47,8 +47,9 @@ class Throttle:
 
     *check* is called while a thread waits for a limit, and may raise to end the waiting: the store's call that waits
     raises the same. *run* identifies this run of a batch; "" for a run without a limit of objects in flight. With
-    *reads_destination*, the job's limit of bytes counts what moves at the destination too. Limits that are set, changed
-    or removed while the block runs take effect within a second.
+    *reads_destination*, the job's limit of bytes counts what moves at the destination too. *may_start* is called before
+    each object, and may raise. Limits that are set, changed or removed while the block runs take effect within a
+    second.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Throttle:
         *,
         run: str = "",
         reads_destination: bool = False,
+        may_start: Callable[[], object] | None = None,
     ) -> None:
         self._limit_store = limit_store
         self._job_id = job_id
@@ -77,7 +79,7 @@ class Throttle:
         self._unlimited: dict[str, StreamStore] = {}
         self._attaching = threading.Lock()
         self._shares = False
-        self.semaphore = Semaphore(check, self._expect)
+        self.semaphore = Semaphore(check, self._expect, may_start)
         self._refreshing = Heartbeat(self._beat, REFRESH_S)
 
     def __enter__(self) -> Self:

@@ -76,6 +76,8 @@ class ObjectCopier:
         self._objects = objects
         self._progress = progress
         self._meter = current_meter()
+        # Called for every object, so the labels are read once.
+        self._labels = source.label, destination.label
         self._denied = 0
         self._some_copied = False
 
@@ -175,7 +177,7 @@ class ObjectCopier:
     def _note_success(self, address: Address) -> None:
         self._some_copied = True
         if self._outages is not None:
-            self._outages.succeeded(address, self._source.label, self._destination.label)
+            self._outages.succeeded(address, *self._labels)
 
     def _fail(self, address: Address, error: StoreError) -> None:
         if self._outages is not None:
