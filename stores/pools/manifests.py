@@ -13,7 +13,7 @@ from snapferry.stores.address import (
     address_of,
     manifest_key,
     manifest_key_start,
-    parse_address,
+    parse_addresses,
     parse_snapshot_id,
 )
 from snapferry.stores.backend import Backend

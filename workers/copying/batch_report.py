@@ -121,7 +121,11 @@ class BatchReport:
         self._ledger.note_missing(self._batch, needed)
 
     def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
-        """Count objects and planned bytes as settled, and bytes as moved. Raises as `check` does."""
+        """
+        Count objects and planned bytes as settled, and bytes as moved.
+
+        Raises as `check` does, `REPORT_EVERY_S` after it would at the latest: `check_start` checks before every object.
+        """
         with self._lock:
             self._objects += objects
             self._bytes += size_bytes
@@ -134,7 +138,7 @@ class BatchReport:
                 self._moved_at = now
         if due:
             self._report()
-        self.check()
+            self.check()
 
     def check(self) -> None:
         """

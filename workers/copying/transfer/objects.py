@@ -87,7 +87,10 @@ class ObjectCopier:
         counter = ByteCounter(self._progress, size) if size > CHUNK_BYTES else None
         moved = 0
         try:
-            length = metered(self._meter, self._copy, self._source, address, size, counter)
+            if self._meter is None and counter is None:
+                length = self._copy(self._source, address, size_hint=size)
+            else:
+                length = metered(self._meter, self._copy, self._source, address, size, counter)
         except OverBudget as over:
             self.results[address] = over_budget(address, over)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this object's failure
