@@ -13,6 +13,7 @@ from snapferry.stores.address import (
     manifest_key,
     object_key,
     parse_address,
+    parse_addresses,
     parse_snapshot_id,
 )
 from snapferry.stores.errors import InvalidAddress
@@ -31,7 +32,7 @@ def test_the_empty_address_is_the_digest_of_no_bytes() -> None:
     assert len(EMPTY_ADDRESS) == ADDRESS_LENGTH
 
 
-@pytest.mark.parametrize(
+NOT_ADDRESSES = pytest.mark.parametrize(
     "text",
     [
         "",
@@ -47,11 +48,31 @@ def test_the_empty_address_is_the_digest_of_no_bytes() -> None:
         "\u0661" * 64,
         "\uff10" * 64,
         "0x" + ADDRESS[2:],
+        "\ud800" * 64,
     ],
 )
+
+
+@NOT_ADDRESSES
 def test_nothing_but_64_lowercase_hex_digits_is_an_address(text: str) -> None:
     with pytest.raises(InvalidAddress, match="is not 64 lowercase hex digits"):
         parse_address(text)
+
+
+@NOT_ADDRESSES
+def test_one_wrong_text_among_addresses_is_found(text: str) -> None:
+    with pytest.raises(InvalidAddress, match="is not 64 lowercase hex digits"):
+        parse_addresses([ADDRESS, text, ADDRESS])
+
+
+def test_texts_that_have_the_digits_of_addresses_only_together_are_no_addresses() -> None:
+    with pytest.raises(InvalidAddress):
+        parse_addresses([ADDRESS[1:], ADDRESS + "0"])
+
+
+def test_addresses_are_parsed_in_their_order() -> None:
+    assert parse_addresses([ADDRESS, EMPTY_ADDRESS, ADDRESS]) == [ADDRESS, EMPTY_ADDRESS, ADDRESS]
+    assert parse_addresses([]) == []
 
 
 def test_a_long_text_is_shown_in_part() -> None:

@@ -234,3 +234,20 @@ def test_a_gate_that_opens_lets_in_who_waits() -> None:
     with semaphore:
         assert semaphore.in_flight == 1
     assert opened == [True]
+
+
+def test_an_object_that_may_not_start_is_not_in_flight() -> None:
+    seen: list[int] = []
+
+    def may_start() -> None:
+        seen.append(semaphore.in_flight)
+        raise Stop
+
+    semaphore = Semaphore(lambda: None, lambda _: None, may_start)
+    for limit in (None, 1):
+        semaphore.set_limit(limit)
+        with pytest.raises(Stop), semaphore:
+            pass
+
+    assert seen == [1, 1]
+    assert semaphore.in_flight == 0
