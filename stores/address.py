@@ -59,7 +59,11 @@ def parse_addresses(texts: Iterable[str]) -> list[Address]:
     """Return *texts* as addresses: as `parse_address` for each, in a fraction of the time."""
     found = list(texts)
     digits = "".join(found)
-    if digits.isascii() and not digits.encode().translate(None, HEX_DIGITS) and {ADDRESS_LENGTH}.issuperset(map(len, found)):
+    if (
+        digits.isascii()
+        and not digits.encode().translate(None, HEX_DIGITS)
+        and {ADDRESS_LENGTH}.issuperset(map(len, found))
+    ):
         return cast("list[Address]", found)
     return list(map(parse_address, found))
 
