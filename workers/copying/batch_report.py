@@ -61,8 +61,8 @@ class BatchReport:
     Reports the progress of a batch to the ledger, and stops the batch when its job stops or pauses.
 
     A batch that makes progress reports every `REPORT_EVERY_S`; otherwise a heartbeat reports, because one object may
-    take hours. *abandon* is called once, from a thread, for a batch that is stuck. *semaphore*, as soon as there is one,
-    holds the objects in flight.
+    take hours. *abandon* is called once, from a thread, for a batch that is stuck. *semaphore* counts the
+    objects in flight, as soon as there is one.
     """
 
     def __init__(
