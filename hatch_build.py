@@ -88,6 +88,9 @@ with TemporaryDirectory() as path:
     if compiled.write_many([root], ["four"], [b"4"], [0o751]) != 1 or os.stat(f"{path}/four").st_mode != 0o100751:
         sys.exit("it sets wrong permissions")
     os.symlink("b", f"{path}/a/link")
+    checked = compiled.check_many(root, ["four", "four", "a", "none", ".."], [0o751, 0o750, 0o751, 0, 0])
+    if checked != bytes([0, 1, 1, 1, 2]):
+        sys.exit("it checks permissions wrongly")
     os.symlink("one", f"{path}/a/b/link")
     os.mkfifo(f"{path}/fifo")
     paths = [f"{folder}/{name}" for folder, name in zip(folders, names)]

@@ -16,7 +16,7 @@ by `parse_address`, `parse_snapshot_id`, or `addresses_in`. (Names have keys of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NewType, cast
 
 from .errors import InvalidAddress
@@ -58,14 +58,17 @@ def parse_address(text: str) -> Address:
 def parse_addresses(texts: Iterable[str]) -> list[Address]:
     """Return *texts* as addresses: as `parse_address` for each, in a fraction of the time."""
     found = list(texts)
-    digits = "".join(found)
-    if (
+    return cast("list[Address]", found) if are_addresses(found) else list(map(parse_address, found))
+
+
+def are_addresses(texts: Sequence[str]) -> bool:
+    """Return whether `parse_address` raises for none of *texts*."""
+    digits = "".join(texts)
+    return (
         digits.isascii()
         and not digits.encode().translate(None, HEX_DIGITS)
-        and {ADDRESS_LENGTH}.issuperset(map(len, found))
-    ):
-        return cast("list[Address]", found)
-    return list(map(parse_address, found))
+        and {ADDRESS_LENGTH}.issuperset(map(len, texts))
+    )
 
 
 def parse_snapshot_id(text: str) -> SnapshotId:

@@ -8,5 +8,6 @@ The manifest: the text that lists a snapshot.
     lines      many lines at once, faster
     known_lines  manifests that share lines with earlier ones
     canonical  the canonical form: sorted, without comments
+    tree_lines    lines of which a directory tree can be made, many at once
     tree_entries  entries of which a directory tree can be made
 """

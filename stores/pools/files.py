@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -17,6 +18,7 @@ from snapferry.stores.errors import (
 from snapferry.stores.manifest.entry import Entry
 from snapferry.stores.manifest.parse import Manifest
 from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
+from snapferry.stores.manifest.tree_lines import tree_columns
 from snapferry.stores.runtime.containment import contained
 from snapferry.stores.runtime.oversize import LARGEST_BYTES, far_beyond
 from snapferry.stores.stream_store import FileTarget, FileTree, StreamStore
@@ -67,7 +69,7 @@ def push_objects(
 
 def fetch_files(manifest: Manifest, source: StreamStore, dest: FileTarget) -> None:
     """Make *dest* what *manifest* lists, from *source*. Raises as `StreamStore.fetch_files` does."""
-    for _ in tree_entries(manifest):
+    for _ in tree_columns(manifest):
         # Nothing is written before the last line was checked.
         pass
     dest.prepare(tree_entries(manifest))
@@ -86,11 +88,10 @@ def fetch_files(manifest: Manifest, source: StreamStore, dest: FileTarget) -> No
                 upload.abort()
             raise
         commit_files(dest, uploads)
-    for file in dest.wrong(tree_entries(manifest)):
+    for file in dest.settle(partial(tree_columns, manifest), most=1).wrong:
         raise StoreUnavailable(
             dest.label, f"./{file.path}", "was written, and something removed or changed it"
         )
-    dest.settle(tree_entries(manifest))
 
 
 def stage_file(

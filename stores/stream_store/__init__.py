@@ -27,6 +27,7 @@ from .values import (
     Memory,
     Published,
     Replaced,
+    Settled,
     Survey,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "Memory",
     "Published",
     "Replaced",
+    "Settled",
     "StreamStore",
     "Survey",
 ]

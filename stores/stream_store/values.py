@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from snapferry.stores.address import Address
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import StoreError
 from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.stores.manifest.tree_lines import TreeColumns
 from snapferry.stores.streams import OpenReader, Upload
 
 
@@ -82,6 +83,16 @@ class Replaced(NamedTuple):
     was_right: bool = False
 
 
+class Settled(NamedTuple):
+    """
+    How a tree ended: *wrong* are files that are missing or have other permissions, and if there are none, the tree has
+    ended, and *removed* files and directories were not in the snapshot.
+    """
+
+    wrong: tuple[TreeEntry, ...]
+    removed: int = 0
+
+
 class FileTree(Protocol):
     """A tree of files by their paths, relative and beginning with ``./``, as `backends.directory` offers it."""
 
@@ -126,11 +137,13 @@ class FileTarget(Protocol):
     def commit_all(self, uploads: Sequence[Upload], /) -> None:
         """Commit *uploads* of this tree, to which everything was written."""
 
-    def wrong(self, entries: Iterable[TreeEntry], /) -> Iterator[TreeEntry]:
-        """Make missing directories; yield the files that are missing or have other permissions. Reads no bytes."""
+    def settle(self, lines: Callable[[], Iterable[TreeColumns]], /, most: int) -> Settled:
+        """
+        Make missing directories, and check that each file among *lines* is there with its permissions. Reads no bytes.
 
-    def settle(self, entries: Iterable[TreeEntry], /) -> int:
-        """Once all *entries* are there: delete others if asked, set permissions of directories; return how many."""
+        Then delete other files if asked, and set permissions of directories, unless a file is not as listed; the result
+        has the first *most* of these. *lines* is called for each pass.
+        """
 
     def flush(self) -> None:
         """Return when the names of all files that were committed survive a power cut."""

@@ -10,7 +10,8 @@ from snapferry.stores.errors import ManifestSyntaxError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.manifest.parse import Manifest
-from snapferry.stores.manifest.tree_entries import LONGEST_NAME, tree_entries
+from snapferry.stores.manifest.tree_entries import tree_entries
+from snapferry.stores.manifest.tree_lines import LONGEST_NAME
 
 NAMES = ["a", "b", "a-b", ".a", "...", "..a", "é", "x" * LONGEST_NAME, " ", "a\r"]
 NO_NAMES = ["", ".", "..", "a\0", "x" * (LONGEST_NAME + 1), "é" * 128]

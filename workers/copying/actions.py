@@ -16,7 +16,7 @@ from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import PLAN, Ledger
 from snapferry.workers.messages import Action, BatchMessage, StoreRef
-from snapferry.workers.messages.files import file_of
+from snapferry.workers.messages.files import files_of
 
 from .parts.owner import Ask, PartsCopying
 from .parts.sizes import is_large
@@ -82,8 +82,9 @@ def _pushing(context: BatchContext) -> BatchFunction:
 
 def _pulling(context: BatchContext) -> BatchFunction:
     batch = context.batch
-    sizes = batch.objects()
-    files = {file: file_of(line, sizes[file]) for file, line in batch.lines_by_address().items()}
+    sizes, lines = batch.objects(), batch.lines_by_address()
+    found = files_of(list(lines.values()), [sizes[file] for file in lines])
+    files = dict(zip(lines, found, strict=True))
     return Pulling(files, partial(target_of, delete=batch.tree.delete, linked=batch.tree.linked)).run
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from snapferry.stores.address import DIGEST_BYTES, Address
+from snapferry.stores.address import Address
 
 from .actions import MOST_SOURCES, Action, TreeOptions, VerifyOptions
-from .addresses import decode_addresses, decode_digests
+from .addresses import decode_addresses
 from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef, is_job_id
 from .lines import MOST_ENCODED_LINES, decode_lines
 
@@ -53,13 +54,21 @@ class BatchMessage(Message):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(decode_digests(self.addresses)) != DIGEST_BYTES * len(self.sizes):
+        if len(self._decoded) != len(self.sizes):
             raise ValueError("addresses and sizes do not match")
         if len(self.positions) not in (1, len(self.sizes)):
             raise ValueError("positions and sizes do not match")
-        if self.lines and len(decode_lines(self.lines)) != len(self.sizes):
+        if self.lines and len(self._lines) != len(self.sizes):
             raise ValueError("lines and sizes do not match")
         return self
+
+    @cached_property
+    def _decoded(self) -> list[Address]:
+        return decode_addresses(self.addresses)
+
+    @cached_property
+    def _lines(self) -> list[bytes]:
+        return decode_lines(self.lines) if self.lines else []
 
     @property
     def highest_position(self) -> int:
@@ -70,7 +79,7 @@ class BatchMessage(Message):
 
     def objects(self) -> dict[Address, int]:
         """Return address -> advisory size in bytes."""
-        return dict(zip(decode_addresses(self.addresses), self.sizes, strict=True))
+        return dict(zip(self._decoded, self.sizes, strict=True))
 
     def lines_by_address(self) -> dict[Address, bytes]:
         """
@@ -78,12 +87,11 @@ class BatchMessage(Message):
 
         Where a batch has lines, its objects are files, and their addresses are the digests of their paths.
         """
-        lines = decode_lines(self.lines) if self.lines else []
-        return dict(zip(decode_addresses(self.addresses), lines, strict=bool(lines)))
+        return dict(zip(self._decoded, self._lines, strict=bool(self._lines)))
 
     def positions_by_address(self) -> dict[Address, int]:
         """Return address -> position in the plan."""
-        addresses = decode_addresses(self.addresses)
+        addresses = self._decoded
         positions = self.positions
         if len(positions) != len(addresses):
             positions = tuple(range(positions[0], positions[0] + len(addresses)))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from snapferry.stores.address import parse_address
+from collections.abc import Sequence
+from itertools import repeat
+from operator import methodcaller
+from typing import cast
+
+from snapferry.stores.address import Address, are_addresses, parse_address
 from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.stores.manifest.tree_lines import TreeColumns
 
 _BETWEEN = b"\0"
 
@@ -11,6 +17,35 @@ _BETWEEN = b"\0"
 def line_of(file: TreeEntry) -> bytes:
     """Return the line of a file that is pulled. No path has a NUL character."""
     return b"./%s\0%o\0%s" % (file.path.encode(), file.mode, file.address.encode())
+
+
+def lines_of(files: TreeColumns) -> list[str]:
+    """Return the lines of files that are pulled, as `line_of` does."""
+    between = {mode: f"\0{mode:o}\0" for mode in set(files.modes)}
+    return list(
+        map("".join, zip(files.paths, map(between.__getitem__, files.modes), files.checksums, strict=True))
+    )
+
+
+def files_of(lines: Sequence[bytes], sizes: Sequence[int]) -> list[TreeEntry]:
+    """Return `file_of` of each of *lines* and its size. Raises as it does, and ValueError for different numbers."""
+    if len(lines) != len(sizes):
+        raise ValueError("each line needs a size")
+    fields = b"\0".join(lines).decode().split("\0") if lines else []
+    paths, modes, addresses = fields[::3], fields[1::3], fields[2::3]
+    if set(map(methodcaller("count", _BETWEEN), lines)) - {2} or not are_addresses(addresses):
+        # One of them is wrong, and `file_of` raises.
+        return [file_of(line, size) for line, size in zip(lines, sizes, strict=True)]
+    octal = {mode: int(mode, 8) for mode in set(modes)}
+    rows = zip(
+        repeat(False),
+        map(octal.__getitem__, modes),
+        cast("list[Address]", addresses),
+        sizes,
+        [path.removeprefix("./") for path in paths],
+        strict=False,
+    )
+    return list(map(TreeEntry._make, rows))
 
 
 def file_of(line: bytes, size: int) -> TreeEntry:

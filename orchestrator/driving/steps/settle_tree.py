@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from functools import partial
 from typing import Final
 
 from snapferry.orchestrator.driving.context import PlannedDrive
@@ -14,7 +14,7 @@ from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import StoreError
 from snapferry.stores.hashing import digest
-from snapferry.stores.manifest.tree_entries import tree_entries
+from snapferry.stores.manifest.tree_lines import tree_columns
 from snapferry.stores.text.format import counted
 from snapferry.workers.copying.commit import SnapshotResult, SnapshotState, failed_by
 from snapferry.workers.ledger import State
@@ -41,15 +41,13 @@ def _settle(drive: PlannedDrive, snapshot_id: SnapshotId, failed: AddressSet) ->
     try:
         target = target_of(drive.destination, delete=drive.spec.tree.delete)
         with drive.source.read_manifest(snapshot_id) as manifest:
-            wrong = target.wrong(tree_entries(manifest))
-            again = tuple(digest(f"./{file.path}".encode()) for file in islice(wrong, MOST_AGAIN))
-            if again:
-                return SnapshotResult(missing=again)
-            removed = target.settle(tree_entries(manifest))
+            settled = target.settle(partial(tree_columns, manifest), MOST_AGAIN)
     except StoreError as error:
         return failed_by(error)
-    if removed:
-        drive.ledger.set_fields(drive.job_id, deleted=removed)
+    if settled.wrong:
+        return SnapshotResult(missing=tuple(digest(f"./{file.path}".encode()) for file in settled.wrong))
+    if settled.removed:
+        drive.ledger.set_fields(drive.job_id, deleted=settled.removed)
     return SnapshotResult(SnapshotState.FETCHED)
 
 

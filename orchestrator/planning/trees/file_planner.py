@@ -8,7 +8,8 @@ same. So the plan has the digest of its path instead, and its line beside it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Final
 
 from blake3 import blake3
@@ -16,6 +17,8 @@ from blake3 import blake3
 from snapferry.orchestrator.planning.batches import cut
 from snapferry.orchestrator.planning.plan import Group, Lines, Plan, SnapshotPlan, empty_plan
 from snapferry.orchestrator.planning.planner import LARGEST_SUM, bounded
+from snapferry.stores.address import digests_of
+from snapferry.stores.treehash import digests
 from snapferry.workers.messages import GROUP_BATCHES
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
@@ -77,6 +80,21 @@ class FilePlanner:
         of.sizes.append(size)
         of.text += line
         of.ends.append(len(of.text))
+
+    def add_many(self, paths: Sequence[str], lines: Sequence[str], sizes: Sequence[int]) -> None:
+        """Do `add` for each of *paths*, its line of *lines* and its size, none of which repeats another."""
+        if max(sizes, default=0) > self._max_bytes:
+            for path, line, size in zip(paths, lines, sizes, strict=True):
+                self.add(path.encode(), line.encode(), size)
+            return
+        of = self._small
+        self._last_is_large = False
+        of.digests += digests_of(digests("\n".join(paths).encode().split(b"\n")) if paths else ())
+        of.sizes.extend(sizes)
+        text = "".join(lines)
+        lengths = map(len, lines) if text.isascii() else (len(line.encode()) for line in lines)
+        of.ends.extend(islice(accumulate(lengths, initial=len(of.text)), 1, None))
+        of.text += text.encode()
 
     def finish(self) -> Plan:
         """

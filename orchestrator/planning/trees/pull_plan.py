@@ -17,13 +17,14 @@ from snapferry.stores.backends.tree.writing.temporary import temporary_name
 from snapferry.stores.errors import InvalidStoreURL, ManifestTooLarge
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest
 from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
+from snapferry.stores.manifest.tree_lines import tree_columns
 from snapferry.stores.pools.files import stage_file
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import Ledger
 from snapferry.workers.messages import JobSpec
-from snapferry.workers.messages.files import line_of
+from snapferry.workers.messages.files import line_of, lines_of
 
 from .apart import check_apart
 from .file_planner import FilePlanner
@@ -73,10 +74,22 @@ def _check_links(manifest: Manifest, source: StreamStore, target: TreeTarget) ->
 
 
 def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
-    planner = FilePlanner(
-        max_objects=spec.batch_objects, max_bytes=spec.batch_bytes, batches=spec.group_batches
-    )
-    most, last = bounds().objects, None
+    planner = _planner(spec)
+    objects: set[Address] = set()
+    for columns in tree_columns(manifest):
+        files = columns.files()
+        objects.update(files.checksums)
+        sizes = [min(size, LARGEST_PLANNED_BYTES) for size in files.sizes]
+        planner.add_many(files.paths, lines_of(files), sizes)
+        _check_count(planner, manifest)
+        if len(objects) < planner.files:
+            # Some files have one object, so the order is another.
+            return _planned_by_object(spec, manifest)
+    return planner.finish()
+
+
+def _planned_by_object(spec: JobSpec, manifest: Manifest) -> Plan:
+    planner, last = _planner(spec), None
     files = _by_object(manifest)
     while some := list(islice(files, _FILES_AT_ONCE)):
         checkpoint()
@@ -84,14 +97,23 @@ def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
             size = min(file.size, LARGEST_PLANNED_BYTES)
             planner.add(f"./{file.path}".encode(), line_of(file), size, repeats=file.address == last)
             last = file.address
-        if planner.files > most:
-            raise ManifestTooLarge(
-                manifest.label,
-                manifest.id,
-                f"the manifest names more than {most:,} files; set SNAPFERRY_MAX_PLAN_OBJECTS to"
-                " allow more, at 400 bytes of memory each",
-            )
+        _check_count(planner, manifest)
     return planner.finish()
+
+
+def _planner(spec: JobSpec) -> FilePlanner:
+    return FilePlanner(max_objects=spec.batch_objects, max_bytes=spec.batch_bytes, batches=spec.group_batches)
+
+
+def _check_count(planner: FilePlanner, manifest: Manifest) -> None:
+    most = bounds().objects
+    if planner.files > most:
+        raise ManifestTooLarge(
+            manifest.label,
+            manifest.id,
+            f"the manifest names more than {most:,} files; set SNAPFERRY_MAX_PLAN_OBJECTS to"
+            " allow more, at 400 bytes of memory each",
+        )
 
 
 def _by_object(manifest: Manifest) -> Iterator[TreeEntry]:
@@ -105,9 +127,6 @@ def _by_object(manifest: Manifest) -> Iterator[TreeEntry]:
     order = array("Q")
     for columns in manifest.files():
         order.extend(map(first.setdefault, columns.checksums, count(len(order))))
-    if len(first) == len(order):
-        yield from _files(manifest)
-        return
     first.clear()
     files = list(_files(manifest))
     for number in sorted(range(len(order)), key=lambda number: (order[number], -files[number].size)):

@@ -106,9 +106,7 @@ def _planned(spec: JobSpec, listing: TreeListing, label: str) -> tuple[Snapshots
     )
     for columns in listing.columns():
         files = columns.files()
-        for name, length in zip(files.paths, map(int, files.lengths), strict=True):
-            path = name.encode()
-            planner.add(path, path, length)
+        planner.add_many(files.paths, files.paths, list(map(int, files.lengths)))
         if planner.files > MOST_FILES:
             raise ManifestTooLarge(
                 label, "", f"has more than {MOST_FILES:,} files, the most of one job; push parts of it"

@@ -30,7 +30,7 @@
 /* Files of one call that reads or writes, and the largest size of a file that is read. */
 #define MOST_FILES 64
 #define MOST_BYTES (64 * 1024)
-/* Keys of one call that asks for lengths. */
+/* Keys of one call that asks for lengths, and names of one that checks. */
 #define MOST_KEYS 4096
 
 /* As in paths/beneath.py and streams.py. A test compares them. */
@@ -107,6 +107,7 @@ static int take_numbers(PyObject *found, long most, long *numbers)
 
 #include "_reading.h"
 #include "_writing.h"
+#include "_checking.h"
 
 static int execute(PyObject *module)
 {
@@ -115,6 +116,7 @@ static int execute(PyObject *module)
         long value;
     } constants[] = {{"READ", READ},     {"LOOK", LOOK},       {"FOLDER", FOLDER}, {"CREATE", CREATE},
                      {"ABSENT", ABSENT}, {"NO_FILE", NO_FILE}, {"ASK", ASK},
+                     {"AS_LISTED", AS_LISTED}, {"OTHERWISE", OTHERWISE}, {"UNKNOWN", UNKNOWN},
                      {"MOST_FILES", MOST_FILES}, {"MOST_BYTES", MOST_BYTES}};
 
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
@@ -129,6 +131,9 @@ static PyMethodDef methods[] = {
      " *still*, only whole files of at most that size. None for what is not plain."},
     {"lengths", py_lengths, METH_VARARGS,
      "lengths(root, keys)\n\nReturn the lengths of files as an array of 64-bit integers, ASK for what is not plain."},
+    {"check_many", py_check_many, METH_VARARGS,
+     "check_many(folder, names, modes)\n\nReturn a byte for each name: AS_LISTED for a file with that mode, OTHERWISE for"
+     " what is not there or is otherwise, UNKNOWN for what is not plain."},
     {"create_many", py_create_many, METH_VARARGS,
      "create_many(above, folders, folder_mode, names, data, file_mode)\n\nMake a folder below each of *above*, and in it"
      " a file with *data*. Return a descriptor of each folder that was made, or its complement if the folder was there."

@@ -12,12 +12,16 @@ from snapferry.stores.backends.directory.paths.beneath import has_openat2
 FILES_AT_ONCE: Final = 8
 """Files that are read or written between two checkpoints."""
 
+MOST_NAMES: Final = 4096
+"""The most items of a call of `lengths` or `check_many`."""
+
 
 class Extension(Protocol):
     """
     What `_files.c` offers. Paths are relative and below an open directory; descriptors are int.
 
-    Sequences have at most `MOST_FILES` items, but for `lengths`: 4096. All functions release the interpreter lock.
+    Sequences have at most `MOST_FILES` items, but for `lengths` and `check_many`: `MOST_NAMES`. All functions release
+    the interpreter lock.
     """
 
     READ: int
@@ -27,6 +31,9 @@ class Extension(Protocol):
     ABSENT: int
     NO_FILE: int
     ASK: int
+    AS_LISTED: int
+    OTHERWISE: int
+    UNKNOWN: int
     MOST_FILES: int
     MOST_BYTES: int
 
@@ -37,6 +44,14 @@ class Extension(Protocol):
 
     def lengths(self, root: int, keys: Sequence[str], /) -> bytes:
         """Return as an array of 64-bit integers what `sizes.lengths` does, and `ASK` where Python must ask."""
+
+    def check_many(self, folder: int, names: Sequence[str], modes: Sequence[int], /) -> bytes:
+        """
+        Return a byte for each name in the open directory *folder*.
+
+        `AS_LISTED` for a regular file with that mode, `OTHERWISE` for anything else and for nothing, `UNKNOWN` where
+        Python must ask.
+        """
 
     def create_many(
         self,
@@ -68,7 +83,10 @@ class Extension(Protocol):
 _extension: Extension | None = None
 with suppress(ImportError):
     # By its name, because import-linter takes a module without a Python file for the whole package.
-    _extension = cast(Extension, import_module("._files", __package__))
+    _found = import_module("._files", __package__)
+    # One that was compiled from older sources is not used.
+    if hasattr(_found, "check_many"):
+        _extension = cast(Extension, _found)
 
 
 def extension() -> Extension | None:

@@ -22,15 +22,17 @@ from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.sync import sync_file_system
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
-from snapferry.stores.manifest.tree_entries import LONGEST_PATH, TreeEntry, first_fold
+from snapferry.stores.manifest.tree_entries import TreeEntry, first_fold
+from snapferry.stores.manifest.tree_lines import LONGEST_PATH, TreeColumns
 from snapferry.stores.runtime.interruption import checkpoint
+from snapferry.stores.stream_store import Settled
 from snapferry.stores.streams import Upload
 
 from .folders import TreeFolders
 from .folding import folding_of
 from .many import show_many, write_many
 from .modes import set_mode, unlock
-from .settling import settle, wrong_files
+from .settling import settle
 from .surplus import Surplus, find_surplus
 from .upload import TreeUpload
 
@@ -167,21 +169,9 @@ class TreeTarget:
             self._sync(files)
         show_all(files, show_many)
 
-    def wrong(self, entries: Iterable[TreeEntry]) -> Iterator[TreeEntry]:
-        """
-        Make the directories among *entries* that are missing; yield the files that are not there or not as listed.
-
-        Their bytes are not read.
-        """
-        return wrong_files(self.folders, entries)
-
-    def settle(self, entries: Iterable[TreeEntry]) -> int:
-        """
-        End the tree, once all *entries* are there: remove what it does not list, and set permissions of directories.
-
-        Returns how many files and directories were removed: none, unless the tree deletes. May be repeated.
-        """
-        return settle(self.folders, entries, self._fold())
+    def settle(self, lines: Callable[[], Iterable[TreeColumns]], most: int) -> Settled:
+        """As `FileTarget.settle`: none is removed unless the tree deletes. May be repeated."""
+        return settle(self.folders, lines, self._fold(), most)
 
     def surplus(self, entries: Iterable[TreeEntry]) -> Surplus:
         """Return what the tree has that is not among *entries*: what a tree that deletes removes. Changes nothing."""
