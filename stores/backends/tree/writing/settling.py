@@ -27,7 +27,7 @@ from .checking import not_as_listed
 from .folders import TreeFolders
 from .modes import set_mode, unlock
 from .removal import remove
-from .temporary import is_temporary, sweep
+from .temporary import is_temporary, sweep, temporary_among
 
 MOST_NOTED: Final = 100_000
 """Directories that are noted to be changed, and names to be removed from them."""
@@ -246,9 +246,8 @@ def _entered(folders: TreeFolders, path: str, fold: Fold) -> _Level:
             os.close(listed)
     except OSError as error:
         folders.fail(error, path)
-    temporary = set(filter(is_temporary, names))
     extra = {fold(name): name for name in names} if folders.delete else {}
-    return _Level(path, temporary, extra=extra)
+    return _Level(path, temporary_among(names), extra=extra)
 
 
 def _change(folders: TreeFolders, level: _Level) -> int:

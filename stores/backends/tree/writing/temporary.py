@@ -32,6 +32,11 @@ def is_temporary(name: str) -> bool:
     return _form(name) is not None
 
 
+def temporary_among(names: Iterable[str]) -> set[str]:
+    """Return those of *names* for which `is_temporary` is true: nearly always none of many."""
+    return {name for name in names if name.startswith(".snapferry-") and is_temporary(name)}
+
+
 def sweep(folder: int, names: Iterable[str]) -> None:
     """
     Remove those of the temporary files *names* from the open directory *folder* whose writers are gone or paused.
