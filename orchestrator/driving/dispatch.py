@@ -15,7 +15,8 @@ from celery import Celery, chord
 from pydantic import ValidationError
 
 from snapferry.orchestrator.planning.batches import Batch
-from snapferry.workers.copying.describe import describe_batch, describe_job
+from snapferry.workers.broker.job_celery import Later
+from snapferry.workers.copying.describe import Described, describe_batch, describe_job
 from snapferry.workers.copying.parts.asking import COPY_PARTS
 from snapferry.workers.ledger import Ledger, UnknownJob
 from snapferry.workers.messages import BatchMessage, JobSpec, encode_digests, encode_lines
@@ -137,11 +138,13 @@ def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
 
 
 def _copy(app: Celery, spec: JobSpec, batch: Batch, series: str, of: int, snapshots: str) -> Any:
-    message = batch_message(spec, batch, series)
-    signature = app.signature(
-        "snapferry.copy_batch", args=(message.model_dump(exclude=message.new_defaults()),), immutable=True
-    )
-    return signature.set(argsrepr=describe_batch(message, snapshots, of), kwargsrepr="")
+    def message() -> dict[str, Any]:
+        made = batch_message(spec, batch, series)
+        return made.model_dump(exclude=made.new_defaults())
+
+    signature = app.signature("snapferry.copy_batch", args=(Later(message),), immutable=True)
+    described = Described(spec.job_id, series, batch.number, batch.sizes, spec.action)
+    return signature.set(argsrepr=describe_batch(described, snapshots, of), kwargsrepr="")
 
 
 def _commit(app: Celery, job_id: str, snapshots: str) -> Any:

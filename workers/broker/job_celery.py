@@ -1,7 +1,8 @@
 """
 The class of the Celery app.
 
-It connects through `transport`. Every task of a job has the job's id as its root id and as its parent id.
+It connects through `transport`, and makes an argument of a task when the task is queued. Every task of a job has the
+job's id as its root id and as its parent id.
 
 Celery passes both ids on from a task to the tasks that it queues, except to a chord's errback, and the batches of a
 later window would have a commit as their parent. Here they follow from the arguments of a task, whoever queues it. So
@@ -10,7 +11,8 @@ in Flower each task of a job leads to the first one, whose id is the job's id, a
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Self
 
 from celery import Celery
 
@@ -25,8 +27,27 @@ _TASKS_OF_JOBS: Final = frozenset(
 )
 
 
+class Later:
+    """
+    An argument of a task that *make* returns when the task is queued.
+
+    The first task of a chord is queued, and may run, before the arguments of the others are made.
+    """
+
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+        self._make = make
+
+    def __deepcopy__(self, memo: object) -> Self:
+        # Celery copies signatures.
+        return self
+
+    def made(self) -> dict[str, Any]:
+        """Return the argument."""
+        return self._make()
+
+
 class JobCelery(Celery):
-    """A Celery app that sets the root id and the parent id of the tasks of jobs."""
+    """A Celery app that makes arguments of tasks, and sets the root id and the parent id of the tasks of jobs."""
 
     def _connection(self, url: str, *rest: Any, **options: Any) -> Any:
         # All connections of an app are made here.
@@ -34,6 +55,8 @@ class JobCelery(Celery):
 
     def send_task(self, name: str, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Queue a task, as `celery.Celery.send_task` does. All other ways to queue a task end here."""
+        if args:
+            args = tuple(each.made() if isinstance(each, Later) else each for each in args)
         job_id = job_of(name, args)
         if job_id and options.get("task_id") != job_id:
             options.update(root_id=job_id, parent_id=job_id)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from snapferry.stores.text.format import counted, size
 from snapferry.workers.messages import Action, BatchMessage
 from snapferry.workers.outcome import BatchOutcome, Failure
@@ -27,7 +30,17 @@ def describe_job(job_id: str, first: str, count: int | None, action: Action = Ac
     return f"job {short(job_id)} · {_does(action)}{describe_snapshots(first, count)}"
 
 
-def describe_batch(batch: BatchMessage, snapshots: str, batches: int) -> str:
+class Described(NamedTuple):
+    """What `describe_batch` needs of a batch, as `BatchMessage` has it."""
+
+    job_id: str
+    series: str
+    number: int
+    sizes: Sequence[int]
+    action: Action
+
+
+def describe_batch(batch: BatchMessage | Described, snapshots: str, batches: int) -> str:
     """Return a batch in words: its job, its number of *batches* (0: not known yet), and its objects and bytes."""
     kind = "batch" if batch.series == "plan" else "healing batch"
     number = f"{batch.number + 1}/{batches}" if batches else f"{batch.number + 1}"
