@@ -96,7 +96,7 @@ class _FilesOfBatch:
         self._target = target
         self._files = files
         self._lock = Lock()
-        # Object -> the files that need it, and its lock.
+        # Object -> the files that need it, and its lock; empty where no two files of the batch need the same.
         self._together: dict[Address, list[Address]] = {}
         self._locks: dict[Address, Lock] = {}
         # Files of `_together` that are staged, and the uploads of those that nobody asked for yet.
@@ -108,7 +108,7 @@ class _FilesOfBatch:
         with contained(self.label):
             are_right = list(self._target.are_right(map(self._files.__getitem__, files)))
         needed = [file for file, is_right in zip(files, are_right, strict=True) if not is_right]
-        if not self._together:
+        if not self._together and len({self._files[file].address for file in needed}) < len(needed):
             for file in needed:
                 self._together.setdefault(self._files[file].address, []).append(file)
         return needed
@@ -154,15 +154,17 @@ class _FilesOfBatch:
         if self._target.linked:
             return staged
         # Files with the same bytes are staged by themselves, so that their object is read once.
+        together = self._together
         alone = {
-            self._files[address]: address
+            self._files[address].path: address
             for address in addresses
-            if len(self._together.get(self._files[address].address, ())) < 2
+            if not together or len(together.get(self._files[address].address, ())) < 2
         }
         try:
             with contained(self.label):
-                for file, upload, length in stage_files(source, self._target, list(alone)):
-                    staged[alone[file]] = upload, length
+                files = [self._files[address] for address in alone.values()]
+                for file, upload, length in stage_files(source, self._target, files):
+                    staged[alone[file.path]] = upload, length
         except BaseException:
             for upload, _ in staged.values():
                 upload.abort()

@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 
 from snapferry.stores.backends.directory.paths.beneath import has_openat2
 
-FILES_AT_ONCE: Final = 8
+FILES_AT_ONCE: Final = 32
 """Files that are read or written between two checkpoints."""
 
 MOST_NAMES: Final = 4096

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby, repeat
 
 from snapferry.stores.backends.directory.native.extension import extension
 from snapferry.stores.backends.directory.paths.root import Folder
@@ -21,18 +22,19 @@ def write_many(folders: TreeFolders, files: Sequence[TreeEntry], data: Sequence[
         return []
     # The references keep the directories open.
     above: list[Folder] = []
-    names, modes = [], []
-    for file in files:
+    parts = [file.path.rpartition("/") for file in files]
+    for path, run in groupby(part[0] for part in parts):
         try:
-            above.append(folders.folder(file.path.rpartition("/")[0]))
+            above += repeat(folders.folder(path), len(list(run)))
         except StoreError:
             break
-        names.append(temporary_name())
-        modes.append(file.mode)
+    names = [temporary_name() for _ in above]
     descriptors = [folder.descriptor for folder in above]
+    modes = [file.mode for file in files[: len(above)]]
     count = compiled.write_many(descriptors, names, data[: len(above)], modes)
     return [
-        WrittenUpload(folders, file, name) for file, name in zip(files[:count], names[:count], strict=True)
+        WrittenUpload(folders, file, part[0], part[2], name)
+        for file, part, name in zip(files[:count], parts[:count], names[:count], strict=True)
     ]
 
 

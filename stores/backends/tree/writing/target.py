@@ -207,7 +207,7 @@ class TreeTarget:
     def _sync(self, uploads: Sequence[TreeUpload]) -> None:
         """Sync each file system that *uploads* were written to."""
         synced: set[int] = set()
-        for above in {upload.path.rpartition("/")[0] for upload in uploads if not upload.synced}:
+        for above in {upload.above for upload in uploads if not upload.synced}:
             folder = self.folders.folder(above)
             try:
                 device = os.fstat(folder.descriptor).st_dev

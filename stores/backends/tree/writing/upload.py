@@ -32,26 +32,30 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 
 class TreeUpload(Upload):
     """
-    The bytes of *file* on their way into *folders*. With *linked*, they must share the blocks of a local store.
+    The bytes of *file* on their way into *folders*, to the directory *above*.
+
+    With *linked*, they must share the blocks of a local store.
 
     After `finish` no descriptor is open.
     """
+
+    _linked = False
+    _descriptor: int | None = None
+    _ended = False
+    _written = _begun = 0
+    synced = False
 
     def __init__(self, folders: TreeFolders, file: TreeEntry, *, linked: bool) -> None:
         self._folders = folders
         self._file = file
         self._linked = linked
-        self._above, _, self._name = file.path.rpartition("/")
+        self.above, _, self._name = file.path.rpartition("/")
         self._temporary = temporary_name()
-        self._descriptor: int | None = None
-        self._ended = False
-        self._written = self._begun = 0
-        self.synced = False
         try:
             self._descriptor = self._create()
         except FileNotFoundError:
             # A directory that was kept open is removed.
-            folders.forget(self._above)
+            folders.forget(self.above)
             try:
                 self._descriptor = self._create()
             except OSError as error:
@@ -65,7 +69,7 @@ class TreeUpload(Upload):
 
         None where only `show` can do it. Call `shown` after it was done.
         """
-        folder = self._folders.kept(self._above)
+        folder = self._folders.kept(self.above)
         if folder is None or self._ended or self._descriptor is not None:
             return None
         return folder, self._temporary, self._name
@@ -76,7 +80,7 @@ class TreeUpload(Upload):
 
     def _create(self) -> int:
         # The descriptor is open for as long as there is a reference to the folder.
-        folder = self._folders.folder(self._above)
+        folder = self._folders.folder(self.above)
         try:
             return os.open(self._temporary, _CREATE, 0o600, dir_fd=folder.descriptor)
         except PermissionError:
@@ -144,7 +148,7 @@ class TreeUpload(Upload):
         assert self._descriptor is not None
         other.finish()
         try:
-            folder = self._folders.folder(other._above)
+            folder = self._folders.folder(other.above)
             source = _open_own(folder.descriptor, other._temporary)
             try:
                 if not clone(source, self._descriptor):
@@ -188,7 +192,7 @@ class TreeUpload(Upload):
 
     def show(self) -> None:
         """Rename the temporary file to its path; a link that is there is replaced. Its bytes must be on disk."""
-        folder = self._folders.folder(self._above)
+        folder = self._folders.folder(self.above)
         at = folder.descriptor
         try:
             try:
@@ -215,7 +219,7 @@ class TreeUpload(Upload):
                 os.close(self._descriptor)
             self._descriptor = None
         with suppress(Exception):
-            folder = self._folders.find(self._above)
+            folder = self._folders.find(self.above)
             if folder is not None:
                 os.unlink(self._temporary, dir_fd=folder.descriptor)
 
@@ -223,16 +227,12 @@ class TreeUpload(Upload):
 class WrittenUpload(TreeUpload):
     """An upload whose file *temporary* has all of its bytes and its permissions, and is closed."""
 
-    def __init__(self, folders: TreeFolders, file: TreeEntry, temporary: str) -> None:
+    def __init__(self, folders: TreeFolders, file: TreeEntry, above: str, name: str, temporary: str) -> None:
         self._folders = folders
         self._file = file
-        self._linked = False
-        self._above, _, self._name = file.path.rpartition("/")
+        self.above = above
+        self._name = name
         self._temporary = temporary
-        self._descriptor = None
-        self._ended = False
-        self._written = self._begun = 0
-        self.synced = False
 
 
 def _open_own(folder: int, name: str) -> int:
