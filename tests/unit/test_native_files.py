@@ -17,7 +17,7 @@ from snapferry.stores.address import Key, object_key
 from snapferry.stores.backends.directory import streams
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.native import extension, writing
-from snapferry.stores.backends.directory.native.extension import FILES_AT_ONCE
+from snapferry.stores.backends.directory.native.extension import FILES_AT_ONCE, MOST_NAMES
 from snapferry.stores.backends.directory.paths import beneath
 from snapferry.stores.backends.tree.writing import many
 from snapferry.stores.backends.tree.writing.target import TreeTarget
@@ -111,6 +111,9 @@ def test_the_extension_checks_its_arguments_itself() -> None:
         lambda: compiled.lengths(0, ["a"] * 4097),
         lambda: compiled.create_many([0], ["a"], 0o755, ["a"], [], 0o644),
         lambda: compiled.create_many([-1], ["a"], 0o755, ["a"], [b""], 0o644),
+        lambda: compiled.check_many(0, ["a"] * (MOST_NAMES + 1), [0] * (MOST_NAMES + 1)),
+        lambda: compiled.check_many(0, ["a"], []),
+        lambda: compiled.check_many(0, ["a"], [-1]),
         lambda: compiled.write_many([0], ["a"], [b""], [0o10000]),
         lambda: compiled.write_many([0, 0], ["a"], [b""], [0]),
         lambda: compiled.rename_many([0], ["a"], ["a", "b"], True),
@@ -139,6 +142,7 @@ def test_the_extension_takes_no_name_that_leads_elsewhere(tmp_path: Path, name: 
     root = os.open(tmp_path / "root", beneath.FOLDER)
     before = sorted(tmp_path.rglob("*"))
     try:
+        assert compiled.check_many(root, [name], [0o644]) == bytes([compiled.UNKNOWN])
         assert compiled.write_many([root], [name], [b"x"], [0o600]) == 0
         assert compiled.create_many([root], ["a"], 0o755, [name], [b"x"], 0o644) == []
         assert compiled.rename_many([root], ["old"], [name], False) == 0

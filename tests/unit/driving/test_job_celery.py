@@ -72,6 +72,33 @@ def test_a_commit_called_as_errback_belongs_to_its_job(
     assert roots(app) == [("snapferry.commit_snapshots", JOB, JOB)]
 
 
+def test_the_message_of_a_batch_is_made_when_it_is_queued(
+    app: Celery, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the first batches run while messages of others are made, and only one of them is in memory."""
+    spec: JobSpec = fleet.spec.model_copy(update={"job_id": JOB})
+    batches = [Batch.of(number, {digest(b"%d" % number): 1}, (number,)) for number in range(3)]
+    queued_before: list[int] = []
+    queued: list[str] = []
+    send, make = Celery.send_task, dispatch.batch_message
+
+    def made(*arguments: Any) -> Any:
+        queued_before.append(len(queued))
+        return make(*arguments)
+
+    def sent_task(self: Celery, name: str, args: Any = None, *rest: Any, **options: Any) -> Any:
+        if name == "snapferry.copy_batch":
+            queued.append(args[0]["number"])
+        return send(self, name, args, *rest, **options)
+
+    monkeypatch.setattr(dispatch, "batch_message", made)
+    monkeypatch.setattr(Celery, "send_task", sent_task)
+    monkeypatch.setattr(type(app.backend), "apply_chord", lambda *_, **__: None)
+    dispatch.queue_batches(app, spec, batches, series="plan", of=3, snapshots="95ff19…")
+
+    assert (queued_before, queued) == ([0, 1, 2], [0, 1, 2])
+
+
 def test_the_first_task_is_the_root_and_all_others_are_its_children(app: Celery, fleet: Fleet) -> None:
     spec: JobSpec = fleet.spec.model_copy(update={"job_id": JOB})
     dispatch.queue_plan(app, spec)
