@@ -89,7 +89,8 @@ class FilePlanner:
             return
         of = self._small
         self._last_is_large = False
-        of.digests += digests_of(digests("\n".join(paths).encode().split(b"\n")) if paths else ())
+        encoded = "\n".join(paths).encode().split(b"\n") if paths else []
+        of.digests += digests_of(filter(None, digests(encoded)))
         of.sizes.extend(sizes)
         text = "".join(lines)
         lengths = map(len, lines) if text.isascii() else (len(line.encode()) for line in lines)

@@ -79,7 +79,7 @@ def test_the_message_of_a_batch_is_made_when_it_is_queued(
     spec: JobSpec = fleet.spec.model_copy(update={"job_id": JOB})
     batches = [Batch.of(number, {digest(b"%d" % number): 1}, (number,)) for number in range(3)]
     queued_before: list[int] = []
-    queued: list[str] = []
+    queued: list[int] = []
     send, make = Celery.send_task, dispatch.batch_message
 
     def made(*arguments: Any) -> Any:
