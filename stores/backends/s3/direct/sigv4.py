@@ -91,7 +91,8 @@ class Signer:
         if keys.token:
             fields["x-amz-security-token"] = keys.token
         signed = ";".join(sorted(fields))
-        lines = "".join(f"{name}:{value}\n" for name, value in sorted(fields.items()))
+        # Signed are values whose runs of spaces are one space each. An ETag may have such runs.
+        lines = "".join(f"{name}:{' '.join(value.split())}\n" for name, value in sorted(fields.items()))
         request = f"{method}\n{path}\n\n{lines}\n{signed}\n{EMPTY_SHA256}"
         scope = second.text.split("\n")[2]
         signature = second.sign(f"{second.text}{sha256(request.encode()).hexdigest()}")
