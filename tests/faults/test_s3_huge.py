@@ -21,7 +21,7 @@ from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients
 from snapferry.stores.backends.s3.objects import confirm, leftovers, multipart, ranges
 from snapferry.stores.backends.s3.sizes import MIN_PART_BYTES, PARTS_IN_FLIGHT, RANGES_IN_FLIGHT
-from snapferry.stores.errors import IntegrityError, KeyMissing, StoreUnavailable
+from snapferry.stores.errors import AccessDenied, IntegrityError, KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import digest
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import GivesPieces, OpenReader
@@ -263,6 +263,24 @@ class TestRanges:
         assert found == DATA
         # Those that are fetched ahead, the one that was given, and the rest, which is shorter.
         assert len(used) <= RANGES_IN_FLIGHT + 2
+
+    @pytest.mark.parametrize("size", [1, RANGE, 3 * RANGE])
+    def test_after_a_range_that_failed_no_later_one_is_returned(
+        self, backend: S3Backend, stub: Stub, size: int
+    ) -> None:
+        """Otherwise a range would be missing, and two that are fetched could get the same memory."""
+
+        def answer(request: Request) -> Answer:
+            broken = asked(request)[0] == 2 * RANGE
+            return error(403, "AccessDenied") if broken else part_of(DATA, request)
+
+        stub.answer = answer
+        with backend.open(KEY, size_hint=len(DATA)) as reader:
+            with pytest.raises(AccessDenied):
+                read(reader, size)
+            for _ in range(2):
+                with pytest.raises(AccessDenied):
+                    reader.read(size)
 
     @pytest.mark.parametrize("kind", ["file", "memory"])
     def test_a_copy_has_every_range_once_and_in_order(

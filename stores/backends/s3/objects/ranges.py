@@ -106,7 +106,9 @@ class RangesReader:
         parts: list[bytes] = []
         while size > 0:
             if not self._left:
-                self.take_back(self._range)
+                # Where `give` raises, the memory must not come back a second time.
+                used, self._range = self._range, bytearray()
+                self.take_back(used)
                 self._range = self.give()
                 self._left = memoryview(self._range)
                 if not self._range:
@@ -120,7 +122,9 @@ class RangesReader:
         """Return the next range, as `GivesPieces.give`. Not for a reader from which `read` was called."""
         if not self._in_flight:
             return bytearray()
-        piece = self._in_flight.popleft().result()
+        # A range that failed stays first: a later call must not return the range behind it.
+        piece = self._in_flight[0].result()
+        self._in_flight.popleft()
         self._fetch_ahead()
         return piece
 
