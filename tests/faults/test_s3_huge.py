@@ -282,6 +282,18 @@ class TestRanges:
                 with pytest.raises(AccessDenied):
                     reader.read(size)
 
+    def test_a_range_of_an_object_of_no_bytes_is_none(self, backend: S3Backend, stub: Stub) -> None:
+        """The header contradicts itself. A connection must not be left open, which Python would warn of."""
+
+        def answer(request: Request) -> Answer:
+            if "Range" not in request.headers:
+                return Answer(200, DATA)
+            return Answer(206, DATA[:RANGE], {"Content-Range": "bytes 0-0/0"})
+
+        stub.answer = answer
+        with backend.open(KEY, size_hint=len(DATA)) as reader:
+            assert read(reader, RANGE) == DATA
+
     @pytest.mark.parametrize("kind", ["file", "memory"])
     def test_a_copy_has_every_range_once_and_in_order(
         self, backend: S3Backend, stub: Stub, kind: str, tmp_path: Path

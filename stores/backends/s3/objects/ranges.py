@@ -79,7 +79,8 @@ def open_tagged(bucket: Bucket, key: str, size_hint: int) -> tuple[OpenReader, s
     except BaseException:
         _close(answer)
         raise
-    if length is None:
+    if not length:
+        # No range, or one of an object without bytes, which has no ranges.
         _close(answer)
         return get(bucket, key, 0)
     reader = RangesReader(bucket, key, answer, length)
