@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -69,6 +70,13 @@ class BatchMessage(Message):
     @cached_property
     def _lines(self) -> list[bytes]:
         return decode_lines(self.lines) if self.lines else []
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's. What was decoded here is not that of a copy with other addresses."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("_decoded", "_lines"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def highest_position(self) -> int:
