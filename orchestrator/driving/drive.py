@@ -114,7 +114,8 @@ def _drive_once(
     # A directory that planning has made is not made again: if it is missing then, its mount is gone.
     is_planned = standing.state not in (State.QUEUED, State.PLANNING)
     source, destination = open_stores(spec, access, create=not is_planned)
-    if is_planned and (gone := missing_store(ParkedJobs(ledger.client), job_id, sides_of(spec)[1], access)):
+    parked, writing = ParkedJobs(ledger.client), sides_of(spec)[1]
+    if is_planned and (gone := missing_store(parked, job_id, writing, access, destination)):
         raise gone
     try:
         with (

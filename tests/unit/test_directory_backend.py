@@ -459,3 +459,19 @@ def test_a_manifest_in_a_directory_without_permission_is_not_deleted_and_the_err
         f"file://{tmp_path}: {snapshot}: the manifest may not be deleted, and stays: Permission denied\n"
     )
     assert open_store(str(tmp_path)).list_manifest_ids() == [snapshot]
+
+
+def test_what_is_written_goes_to_the_directory_that_was_found_mounted(tmp_path: Path) -> None:
+    """Where a mount goes away, an empty directory has its path."""
+    path, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    DirectoryBackend(str(path)).write(".objects/one", b"1")
+    backend = DirectoryBackend(str(path))
+    assert backend.holds(".objects/")
+
+    path.rename(elsewhere)
+    path.mkdir()
+    backend.write(".objects/two", b"2")
+
+    assert {file.name for file in (elsewhere / ".objects").iterdir()} == {"one", "two"}
+    assert not any(path.iterdir())
+    assert not DirectoryBackend(str(path)).holds(".objects/")

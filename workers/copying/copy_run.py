@@ -176,7 +176,8 @@ class CopyRun:
     def _open(self, side: StoreSide, stores: StoreWatch) -> StreamStore:
         try:
             store = open_side(side, self.access)
-            if gone := missing_store(ParkedJobs(self.ledger.client), self.batch.job_id, side, self.access):
+            parked = ParkedJobs(self.ledger.client)
+            if gone := missing_store(parked, self.batch.job_id, side, self.access, store):
                 raise gone
         except StoreError as error:
             stores.open_failed(side, error)

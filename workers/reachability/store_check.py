@@ -86,16 +86,19 @@ def _ask(store: StreamStore, side: StoreSide, known: Sequence[Address]) -> None:
         )
 
 
-def missing_store(jobs: ParkedJobs, job_id: str, side: StoreSide, access: AccessPolicy) -> StoreError | None:
+def missing_store(
+    jobs: ParkedJobs, job_id: str, side: StoreSide, access: AccessPolicy, opened: StreamStore | None = None
+) -> StoreError | None:
     """
     Return the error of a destination that no longer holds a store though the job has copied objects to it, else None.
 
-    A mount point on which nothing is mounted often exists and is empty; nothing must be written there. Raises
-    `InvalidStoreURL`, `NotAllowed` and `redis.exceptions.RedisError`.
+    A mount point on which nothing is mounted often exists and is empty; nothing must be written there. *opened* is the
+    store of *side* to which something will be written. Raises `InvalidStoreURL`, `NotAllowed` and
+    `redis.exceptions.RedisError`.
     """
     if not side.writing or not is_local(side.ref.url):
         return None
-    label = open_side(side, access).unmounted(objects_only=True)
+    label = (opened or open_side(side, access)).unmounted(objects_only=True)
     if label and jobs.has_settled_objects(job_id):
         return StoreNotFound(label, "", "the store in this directory is gone; is it mounted here?")
     return None

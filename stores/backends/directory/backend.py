@@ -264,7 +264,12 @@ class DirectoryBackend(
         return locked(self.directory, folder)
 
     def holds(self, space: str) -> bool:
-        return os.path.isdir(os.path.join(self.directory.path, space))
+        # What is written later goes to the directory that was looked at, whatever has its path by then.
+        try:
+            found = os.stat(space, dir_fd=self.directory.root().descriptor)
+        except (OSError, StoreError):
+            return False
+        return stat.S_ISDIR(found.st_mode)
 
     def free_bytes(self) -> int | None:
         with self.directory.errors(""):
