@@ -88,9 +88,11 @@ def test_an_etag_is_as_the_server_sends_it(stub: Stub, backend: S3Backend) -> No
     """A condition with another one would never hold."""
     stub.answer = lambda _: Answer(200, DATA, {"ETag": '"MiXed=Case"'})
 
-    with open_tagged(backend.bucket, KEY, 0)[0] as reader:
+    reader, etag = open_tagged(backend.bucket, KEY, 0)
+
+    with reader:
         assert reader.read(100) == DATA
-    assert open_tagged(backend.bucket, KEY, 0)[1] == '"MiXed=Case"'
+    assert etag == '"MiXed=Case"'
 
 
 def test_finding_the_direct_path_sends_nothing(stub: Stub, backend: S3Backend) -> None:
