@@ -86,6 +86,7 @@ def _serve(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     remote_control.register(app, settings, access)
     _attach_logging(app, settings, settings.broker_url, access)
     _attach_broker_wait(app, settings.broker_url)
+    _attach_result_backend(app)
     upgrade.attach(app, settings)
     _attach_shutdown(app, settings)
     garbage.attach()
@@ -238,6 +239,18 @@ def _attach_shutdown(app: Celery, settings: Settings) -> None:
         open_ledger(settings, retries=0).revoke_lease(job_id, name, worker)
 
     shutdown.attach(app, settings.grace, revoke_lease)
+
+
+def _attach_result_backend(app: Celery) -> None:
+    """Let workers of *app* import the result backend before they fork processes and start threads."""
+
+    def load(sender: Any = None, **_: Any) -> None:
+        if sender.app is app:
+            # Celery imports it by name where it is first needed. While a thread does so, a process that is forked
+            # inherits the lock of that import, and waits for it for ever. Clients do without it.
+            from snapferry.workers.broker import result_backend  # noqa: F401
+
+    signals.worker_init.connect(load, weak=False)
 
 
 def _attach_broker_wait(app: Celery, url: str) -> None:
