@@ -36,23 +36,27 @@ class BoundedBody:
             raise AnswerTooLong(announced_too_long(self.length))
         self._left = far_beyond(size_hint) if self.length is None else MAX_OBJECT_BYTES
 
-    def read(self, size: int) -> bytes:
-        """Return what boto3's body returns for *size*."""
+    def read(self, size: int, /) -> bytes:
+        """Return the next *size* bytes, fewer only at the end."""
+        chunk = self._read_some(size)
+        # botocore compares the received with the announced length only in a read that returns nothing.
+        while len(chunk) < size and (more := self._read_some(size - len(chunk))):
+            chunk += more
+        return chunk
+
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* with the next bytes, fewer only at the end; return their number."""
+        chunk = self.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def _read_some(self, size: int) -> bytes:
         chunk: bytes = self._body.read(size)
         self._left -= len(chunk)
         if self._left < 0:
             self.close()
             raise AnswerTooLong("the server announces no length, and sends far more than was expected")
         return chunk
-
-    def read_into(self, buffer: memoryview, /) -> int:
-        """Fill *buffer* with the next bytes, fewer only at the end; return their number."""
-        filled = 0
-        # botocore compares the received with the announced length only in a read that returns nothing.
-        while filled < len(buffer) and (chunk := self.read(len(buffer) - filled)):
-            buffer[filled : filled + len(chunk)] = chunk
-            filled += len(chunk)
-        return filled
 
     def close(self) -> None:
         """Close the connection if the body was not read to its end. May be called again."""

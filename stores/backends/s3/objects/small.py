@@ -138,11 +138,7 @@ class _BodyReader:
 
     def read(self, size: int, /) -> bytes:
         with self._bucket.errors(self._key):
-            chunk: bytes = self._body.read(size)
-            # botocore compares the received with the announced length only in a read that returns nothing.
-            while len(chunk) < size and (more := self._body.read(size - len(chunk))):
-                chunk += more
-            return chunk
+            return self._body.read(size)
 
     def read_into(self, buffer: memoryview, /) -> int:
         with self._bucket.errors(self._key):
