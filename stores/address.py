@@ -37,7 +37,7 @@ QUARANTINE: Final = ".quarantine/"
 ADDRESS_LENGTH: Final = 64
 DIGEST_BYTES: Final = ADDRESS_LENGTH // 2
 
-HEX_DIGITS: Final = b"0123456789abcdef"
+_HEX_DIGITS: Final = b"0123456789abcdef"
 
 # The digest of no bytes at all. The empty object is real and is stored like any other.
 EMPTY_ADDRESS: Final = Address("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
@@ -63,12 +63,13 @@ def parse_addresses(texts: Iterable[str]) -> list[Address]:
 
 def are_addresses(texts: Sequence[str]) -> bool:
     """Return whether `parse_address` raises for none of *texts*."""
+    return are_hex(texts) and {ADDRESS_LENGTH}.issuperset(map(len, texts))
+
+
+def are_hex(texts: Iterable[str]) -> bool:
+    """Return whether *texts* have lowercase hex digits alone."""
     digits = "".join(texts)
-    return (
-        digits.isascii()
-        and not digits.encode().translate(None, HEX_DIGITS)
-        and {ADDRESS_LENGTH}.issuperset(map(len, texts))
-    )
+    return digits.isascii() and not digits.encode().translate(None, _HEX_DIGITS)
 
 
 def parse_snapshot_id(text: str) -> SnapshotId:

@@ -19,12 +19,15 @@ from snapferry.stores.runtime.liveness import identity
 
 _numbers = itertools.count()
 
-_form = re.compile(r"\.snapferry-([0-9a-f]+\.?[0-9]*-[0-9]+-[0-9a-f]{12})-[0-9]+\.tmp").fullmatch
+_BEGINNING = ".snapferry-"
+_form = re.compile(
+    rf"{re.escape(_BEGINNING)}([0-9a-f]+\.?[0-9]*-[0-9]+-[0-9a-f]{{12}})-[0-9]+\.tmp"
+).fullmatch
 
 
 def temporary_name() -> str:
     """Return a name that no other process uses, and that this one has not used."""
-    return f".snapferry-{identity()}-{next(_numbers)}.tmp"
+    return f"{_BEGINNING}{identity()}-{next(_numbers)}.tmp"
 
 
 def is_temporary(name: str) -> bool:
@@ -34,7 +37,7 @@ def is_temporary(name: str) -> bool:
 
 def temporary_among(names: Iterable[str]) -> set[str]:
     """Return those of *names* for which `is_temporary` is true: nearly always none of many."""
-    return {name for name in names if name.startswith(".snapferry-") and is_temporary(name)}
+    return {name for name in names if name.startswith(_BEGINNING) and is_temporary(name)}
 
 
 def sweep(folder: int, names: Iterable[str]) -> None:
