@@ -351,7 +351,11 @@ class Mounted(Protocol):
     """A store in a directory: where its file system is not mounted, the directory is often there, and empty."""
 
     def holds(self, space: str) -> bool:
-        """Return whether there is a directory for keys that begin with *space*. Never raises."""
+        """
+        Return whether there is a directory for keys that begin with *space*. Never raises.
+
+        What this backend writes later goes to the store that was looked at, whatever has its path by then.
+        """
 
 
 @runtime_checkable

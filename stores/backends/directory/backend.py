@@ -264,7 +264,6 @@ class DirectoryBackend(
         return locked(self.directory, folder)
 
     def holds(self, space: str) -> bool:
-        # What is written later goes to the directory that was looked at, whatever has its path by then.
         try:
             found = os.stat(space, dir_fd=self.directory.root().descriptor)
         except (OSError, StoreError):

@@ -27,7 +27,7 @@ _PAUSE_S: Final = 0.05
 _TURN_PAUSE_S: Final = 0.001
 
 TURN_S: float = 0.25
-"""The longest time in seconds that a writer waits for its turn. A part is written in less, but for a slow disk."""
+"""The longest time in seconds that a writer waits for its turn. Except on a slow disk, a part is written in less."""
 
 PATIENCE_S: float = 120.0
 """The longest time in seconds that a process may hold a lock for which others wait: it writes and syncs one part."""
@@ -63,7 +63,7 @@ def locked(descriptor: int, start: int = 0, length: int = 0) -> Iterator[None]:
 
 class Turn:
     """
-    Lets one thread at a time do what several do no faster, among all processes that lock the byte *at* of a file.
+    Lets one thread at a time work, of all processes that lock the byte *at* of a file: several at once are no faster.
 
     A thread that waits longer than `TURN_S` goes on, so nothing may depend on it.
     """

@@ -91,7 +91,7 @@ class Signer:
         if keys.token:
             fields["x-amz-security-token"] = keys.token
         signed = ";".join(sorted(fields))
-        # Signed are values whose runs of spaces are one space each. An ETag may have such runs.
+        # In a signature, a run of spaces counts as one space. An ETag may have such runs.
         lines = "".join(f"{name}:{' '.join(value.split())}\n" for name, value in sorted(fields.items()))
         request = f"{method}\n{path}\n\n{lines}\n{signed}\n{EMPTY_SHA256}"
         scope = second.text.split("\n")[2]
