@@ -18,6 +18,7 @@ from celery import Celery
 
 from snapferry.workers.messages import is_job_id
 
+from .fork_gate import queueing
 from .transport import own_url
 
 # Tasks whose first argument is the id of a job, or a message that has it.
@@ -60,7 +61,8 @@ class JobCelery(Celery):
         job_id = job_of(name, args)
         if job_id and options.get("task_id") != job_id:
             options.update(root_id=job_id, parent_id=job_id)
-        return super().send_task(name, args, *rest, **options)
+        with queueing():
+            return super().send_task(name, args, *rest, **options)
 
 
 def job_of(name: str, args: Any) -> str:
