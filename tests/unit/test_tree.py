@@ -295,6 +295,12 @@ def test_a_listing_has_what_was_found_and_tells_two_trees_apart(tmp_path: Path) 
         r"[\W]",
         r"\Qa",
         r"\<a",
+        r"\07",
+        r"[\0]",
+        "a{",
+        "a{,2}",
+        "a{b}",
+        r"\p{^L}",
         "(" * 2000,
         "a\udcff",
     ],
@@ -315,6 +321,9 @@ def test_patterns_that_cannot_be_used_as_snapdir_uses_them_are_refused(pattern: 
         (r"^/[\dx]$", ["/1", "/٣", "/x"], ["/a"]),
         (r"^/\w\W\s$", ["/é- "], ["/- é"]),
         (r"\\", ["/\\"], ["/"]),
+        (r"^/a{2}b{1,}c{0,1}$", ["/aab"], ["/ab"]),
+        (r"^/\{[{]}\p{Lu}\x{61}\x62\pL$", ["/{{}Aabz"], ["/{{}aabz"]),
+        (r"^/[\p{Lu}{]$", ["/{", "/A"], ["/a"]),
     ],
 )  # fmt: skip
 def test_patterns(pattern: str, matches: list[str], others: list[str]) -> None:

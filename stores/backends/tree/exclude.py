@@ -17,20 +17,32 @@ from typing import Final
 
 from snapferry.stores.errors import InvalidPattern
 
+# What Unicode counts as word characters: letters, marks, decimal digits, numbers that are letters (as Roman ones),
+# connectors, the two joiners, and letters in circles and squares. RE2 has no name for the last ones.
+_WORD: Final = (
+    r"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}"
+    r"\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}"
+)
+
 # Classes of Rust's regex count every alphabet; those of RE2 count ASCII alone.
 _UNICODE: Final = {
     "d": r"\p{Nd}",
     "D": r"\P{Nd}",
     "s": r"[\t-\r \x{85}\p{Z}]",
     "S": r"[^\t-\r \x{85}\p{Z}]",
-    "w": r"[\p{L}\p{M}\p{N}\p{Pc}]",
-    "W": r"[^\p{L}\p{M}\p{N}\p{Pc}]",
+    "w": f"[{_WORD}]",
+    "W": f"[^{_WORD}]",
 }
 
-# Word boundaries count ASCII alone in RE2. \C is a byte there, \Q begins a quotation, \< is a character.
-_DIFFERENT: Final = "bBCQE<>"
+# Word boundaries count ASCII alone in RE2. \C is a byte there, \Q begins a quotation, \< is a character, and so is \07.
+_DIFFERENT: Final = "bBCQE<>0123456789"
 
 _SET_OPERATIONS: Final = ("&&", "--", "~~")
+
+# After \p, \P and \x. RE2 alone has \p{^L}.
+_braces: Final = re.compile(r"\{[^^}]*\}").match
+
+_repetition: Final = re.compile(r"\{\d+(?:,\d*)?\}").match
 
 _head_of_class: Final = re.compile(r"\[\^?\]?").match
 
@@ -77,6 +89,9 @@ def _translated(pattern: str) -> str:
         part = pattern[at : at + 2] if pattern[at] == "\\" else pattern[at]
         if len(part) == 2:
             parts.append(_escape(pattern, part[1], in_class=in_class))
+            if part[1] in "pPx" and (braces := _braces(pattern, at + 2)):
+                parts.append(braces.group())
+                part += braces.group()
         elif in_class and pattern.startswith("[:", at) and (end := pattern.find(":]", at)) >= 0:
             part = pattern[at : end + 2]
             parts.append(part)
@@ -88,6 +103,8 @@ def _translated(pattern: str) -> str:
             in_class = part != "]"
             parts.append(part)
         else:
+            if part == "{" and not _repetition(pattern, at):
+                raise InvalidPattern("", pattern, "has { without numbers; write \\{ for the character")
             if head := _head_of_class(pattern, at):
                 in_class, part = True, head.group()
             parts.append(part)
