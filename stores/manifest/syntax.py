@@ -88,12 +88,18 @@ def _bad_checksum(at: Place, number: int, checksum: bytes, line: bytes) -> Excep
 
 
 def _fault_of(fields: list[bytes], last: bytes) -> str:  # noqa: PLR0911 - one return a fault
-    """Return what is wrong with a line, except its checksum; "" for a right one. *last* is the PATH before it."""
-    kind, permissions, _, size, path = fields
+    """
+    Return what is wrong with a line, "" for a right one. *last* is the PATH before it.
+
+    The checksum of a file is not looked at.
+    """
+    kind, permissions, checksum, size, path = fields
     if kind not in {b"F", b"D"}:
         return "does not begin with F or D"
     if not permissions:
         return "has no PERMISSIONS"
+    if kind == b"D" and not checksum:
+        return "has no CHECKSUM"
     if not size.isdigit() or (size[0] == _ZERO and size != b"0"):
         return "has a SIZE that is not a number of bytes"
     if len(size) > 19 and (len(size) > 20 or int(size) > LARGEST_SIZE):

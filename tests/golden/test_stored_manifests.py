@@ -97,6 +97,7 @@ REFUSED_BY_BOTH: dict[str, tuple[bytes, type[StoreError], str]] = {
     "no path": (line(path=""), ManifestSyntaxError, "line 1"),
     "four fields": (b"F 644 " + EMPTY_ADDRESS.encode() + b" 0\n", ManifestSyntaxError, "line 1"),
     "no mode": (line(mode=""), ManifestSyntaxError, "line 1"),
+    "a directory without a checksum": (line(kind="D", checksum="", path="./") + line(), ManifestSyntaxError, "line 1"),
     "an unknown type": (line() + line(kind="L", path="./zz"), ManifestSyntaxError, "line 2"),
     "a negative size": (line(size="-1"), ManifestSyntaxError, "line 1"),
     "a size with a sign": (line(size="+1"), ManifestSyntaxError, "line 1"),
