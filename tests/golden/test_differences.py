@@ -10,9 +10,9 @@ import pytest
 
 from snapferry.stores.address import SnapshotId, manifest_key, object_key
 from snapferry.stores.backends.tree.writing.target import TreeTarget
-from snapferry.stores.errors import ManifestSyntaxError, NotAnObject
+from snapferry.stores.errors import ManifestSyntaxError, NotAnObject, StoreFault
 from snapferry.stores.hashing import digest
-from tests.golden.files import contents
+from tests.golden.files import contents, copy_snapshot
 from tests.golden.oracle import Oracle, Refused
 from tests.opening import open_store
 
@@ -66,6 +66,28 @@ def test_snapdir_reads_an_object_through_a_link(tree: Path, oracle: Oracle, tmp_
     assert oracle.verify(snapshot, f"file://{tmp_path}/store")
     with pytest.raises(NotAnObject):
         open_store(f"file://{tmp_path}/store").check_object(digest(b"x"))
+
+
+def test_snapdir_copies_nothing_where_the_manifest_is(tree: Path, oracle: Oracle, tmp_path: Path) -> None:
+    (tree / "file").write_bytes(b"x")
+    snapshot = oracle.push(tree, f"file://{tmp_path}/store")
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / ".objects")
+
+    oracle.sync(snapshot, f"file://{tmp_path}/store", f"file://{tmp_path}/copy")
+    assert not (tmp_path / "copy" / ".objects").exists()
+    copy_snapshot(open_store(f"file://{tmp_path}/store"), open_store(f"file://{tmp_path}/copy"), snapshot)
+
+    assert contents(tmp_path / "copy") == contents(tmp_path / "store")
+
+
+def test_snapdir_leaves_out_what_cannot_be_listed(tree: Path, oracle: Oracle, tmp_path: Path) -> None:
+    oracle.push(tree, f"file://{tmp_path}/store")
+    (tmp_path / "store" / ".manifests" / "abc").touch()
+
+    assert oracle.size(f"file://{tmp_path}/store")["files"] == 0
+    with pytest.raises(StoreFault):
+        open_store(f"file://{tmp_path}/store").list_manifest_ids()
 
 
 def test_snapdir_follows_links_and_keeps_hard_links_in_the_directory_of_a_pull(
