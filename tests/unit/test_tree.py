@@ -82,6 +82,18 @@ def test_a_directory_that_is_replaced_after_the_walk_is_a_change(
     assert "meanwhile" in caught.value.detail
 
 
+@pytest.mark.parametrize("target", ["file/below", "file/"])
+def test_a_link_through_a_file_is_not_taken_for_a_change_of_the_tree(target: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(target)
+
+    with pytest.raises(StoreFault) as raised:
+        list_tree(Walk(TreePlace(str(tmp_path))), "")
+
+    assert type(raised.value) is StoreFault
+    assert raised.value.subject == "link"
+
+
 def test_a_root_that_is_not_there_or_no_directory_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("not there", "file", "file/below"):

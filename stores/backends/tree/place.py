@@ -27,6 +27,7 @@ from snapferry.stores.errors import (
     NotAllowed,
     NotAnObject,
     StoreError,
+    StoreFault,
     StoreNotFound,
 )
 
@@ -107,6 +108,9 @@ class TreePlace:
         except OSError as error:
             if error.errno in _NOWHERE:
                 return None
+            if error.errno == errno.ENOTDIR and os.path.islink(absolute):
+                said = "is a link through a file, as if that were a directory; exclude it, or use --no-follow"
+                raise StoreFault(self.label, path, said) from error
             raise self.error(error, path) from error
 
     def leads_into(self, path: str, folders: Collection[Identity]) -> bool:
